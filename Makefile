@@ -1,0 +1,40 @@
+# `make demo` and `make test` need nothing but a Python from 3.11 on.
+PYTHON ?= python3
+VENV ?= .venv
+DJANGO ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint types benchmark clean
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[local,sentry]' --group dev $(if $(DJANGO),'django==$(DJANGO).*')
+	touch $@
+
+## demo: run the whole path on an embedded SQS server, and show it
+demo: $(READY)
+	$(BIN)/python -m example_settings.demo
+
+## test: every test, with coverage of package and tests
+test: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+## benchmark: the hot paths, each against its baseline in the same run
+benchmark: $(READY)
+	$(BIN)/python -m benchmarks.hot_paths
+
+clean:
+	rm -rf .venv* .coverage* .mypy_cache .pytest_cache .ruff_cache dist

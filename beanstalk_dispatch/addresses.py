@@ -1,0 +1,89 @@
+"""A queue's address: what a queue name, URL or ARN says, read without asking AWS."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
+NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
+REGION = re.compile(r"[a-z]{2,8}(-[a-z]+)+-\d+")
+
+# https://docs.aws.amazon.com/general/latest/gr/sqs-service.html: regional, FIPS and dual-stack
+# endpoints, and the legacy ones that queue URLs still carry.
+AWS_HOSTS = re.compile(
+    rf"(sqs(-fips)?\.(?P<region>{REGION.pattern})\.(amazonaws\.com(\.cn)?|api\.aws)"
+    rf"|((?P<legacy>{REGION.pattern})\.)?queue\.amazonaws\.com(\.cn)?)"
+)
+VPC_ENDPOINT = re.compile(rf".+\.sqs\.(?P<region>{REGION.pattern})\.vpce\.amazonaws\.com(\.cn)?")
+ARN = re.compile(
+    rf"arn:(?P<partition>aws[a-z-]*):sqs:(?P<region>{REGION.pattern}):(?P<account>\d{{12}}):(?P<name>.+)"
+)
+
+ACCEPTED = "a queue name, its URL (https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueAddress:
+    """``url`` is None when only the name is known; then SQS must be asked for it.
+
+    ``endpoint_url`` is set when the URL is not on a public AWS endpoint of its region.
+    """
+
+    name: str
+    url: str | None = None
+    region: str | None = None
+    endpoint_url: str | None = None
+
+    @property
+    def is_fifo(self) -> bool:
+        return self.name.endswith(".fifo")
+
+    @classmethod
+    def parse(cls, value: str) -> QueueAddress:
+        """Take a name, URL or ARN apart. Raises ValueError with the reason."""
+        if value.startswith("arn:"):
+            return cls._from_arn(value)
+        if "://" in value:
+            return cls._from_url(value)
+        return cls(name=_checked_name(value, value))
+
+    @classmethod
+    def _from_arn(cls, value: str) -> QueueAddress:
+        match = ARN.fullmatch(value)
+        if match is None:
+            raise ValueError(f"{value!r} is not an SQS ARN (arn:aws:sqs:REGION:ACCOUNT:NAME)")
+        suffix = "amazonaws.com.cn" if match["partition"] == "aws-cn" else "amazonaws.com"
+        name, region = _checked_name(match["name"], value), match["region"]
+        return cls(
+            name=name,
+            region=region,
+            url=f"https://sqs.{region}.{suffix}/{match['account']}/{name}",
+        )
+
+    @classmethod
+    def _from_url(cls, value: str) -> QueueAddress:
+        parts = urlsplit(value)
+        if "@" in parts.netloc:
+            raise ValueError("a queue URL with a user name or password in it is not accepted")
+        path = parts.path.strip("/").split("/")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or len(path) < 2:
+            raise ValueError(f"{value!r} is not a queue URL (https://HOST/ACCOUNT/NAME)")
+        name = _checked_name(path[-1], value)
+        if match := AWS_HOSTS.fullmatch(parts.hostname):
+            region = match["region"] or match["legacy"] or "us-east-1"
+            return cls(name=name, url=value, region=region)
+        vpc = VPC_ENDPOINT.fullmatch(parts.hostname)
+        return cls(
+            name=name,
+            url=value,
+            region=vpc["region"] if vpc else None,
+            endpoint_url=f"{parts.scheme}://{parts.netloc}",
+        )
+
+
+def _checked_name(name: str, value: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{value!r} is not {ACCEPTED}")
+    return name

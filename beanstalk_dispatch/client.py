@@ -1,0 +1,262 @@
+"""schedule_function and its kin: check a call, encode it, hand it to SQS."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+from django.db import DEFAULT_DB_ALIAS, transaction
+
+from . import sqs
+from .conf import SETTINGS, Config, get_config
+from .exceptions import BatchError, InvalidCall, UnknownFunction, listed
+from .message import Message, now
+from .signals import task_scheduled
+
+if TYPE_CHECKING:
+    from .safe_task import SafeTask
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a listed function, with how SQS should deliver it.
+
+    ``function``: a name in the dispatch table, or a function, SafeTask subclass or SafeTask
+    instance whose dotted path the table lists. ``args`` and ``kwargs``: JSON values.
+    ``delay``: seconds or a timedelta. ``group_id``: the FIFO message group, or on a standard
+    queue the fair-queue tenant
+    (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html).
+    ``deduplication_id``: FIFO only; the task id by default.
+    """
+
+    function: str | Callable[..., Any] | SafeTask
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    delay: float | timedelta = field(default=0, kw_only=True)
+    group_id: str | None = field(default=None, kw_only=True)
+    deduplication_id: str | None = field(default=None, kw_only=True)
+
+
+def schedule_function(
+    queue: str, function: str | Callable[..., Any] | SafeTask, /, *args: Any, **kwargs: Any
+) -> str:
+    """Run ``function`` with these arguments on a worker of ``queue``; returns the task's id.
+
+    ``queue`` is an alias of BEANSTALK_DISPATCH_QUEUES (without any: a queue's name, URL or
+    ARN); ``function`` as in Call. Raises a SchedulingError or UnknownFunction; if it returns,
+    SQS has the message, or will get it when the transaction commits
+    (BEANSTALK_DISPATCH_ON_COMMIT).
+    """
+    return schedule(queue, Call(function, args, kwargs))
+
+
+def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> str:
+    """Schedule one Call; returns the task's id.
+
+    ``on_commit``: True or a database alias sends after that database's transaction commits,
+    and not at all if it rolls back; None does what BEANSTALK_DISPATCH_ON_COMMIT says.
+    """
+    config = get_config()
+    prepared = _prepare(queue, call, config)
+    if alias := _commit_alias(on_commit, config):
+        transaction.on_commit(functools.partial(_send, queue, prepared, config), using=alias)
+        return prepared.message.id
+    return _send(queue, prepared, config)
+
+
+def schedule_many(
+    queue: str, calls: Sequence[Call], *, on_commit: bool | str | None = None
+) -> list[str]:
+    """Schedule ``calls`` in batches; returns their ids in order.
+
+    Every call is checked before the first is sent. Raises BatchError if some were not sent.
+    """
+    config = get_config()
+    prepared = [_prepare(queue, call, config) for call in calls]
+    if alias := _commit_alias(on_commit, config):
+        transaction.on_commit(functools.partial(_send_many, queue, prepared, config), using=alias)
+    else:
+        _send_many(queue, prepared, config)
+    return [each.message.id for each in prepared]
+
+
+async def aschedule_function(
+    queue: str, function: str | Callable[..., Any] | SafeTask, /, *args: Any, **kwargs: Any
+) -> str:
+    """``schedule_function``, awaitable."""
+    return await aschedule(queue, Call(function, args, kwargs))
+
+
+async def aschedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> str:
+    """``schedule``, awaitable."""
+    return await sync_to_async(schedule)(queue, call, on_commit=on_commit)
+
+
+async def aschedule_many(
+    queue: str, calls: Sequence[Call], *, on_commit: bool | str | None = None
+) -> list[str]:
+    """``schedule_many``, awaitable."""
+    return await sync_to_async(schedule_many)(queue, calls, on_commit=on_commit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A checked call: the message, its body, and SQS's options for it."""
+
+    message: Message
+    body: str
+    options: dict[str, Any]
+
+
+def _prepare(queue: str, call: Call, config: Config) -> _Prepared:
+    if isinstance(call.args, str | bytes | Mapping) or not isinstance(call.kwargs, Mapping):
+        raise InvalidCall("args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})")
+    message = Message(
+        function=_name(call.function, config),
+        args=call.args,
+        kwargs=call.kwargs,
+        sent_at=now(),
+        options={} if isinstance(call.function, str) else _options(call.function),
+    )
+    delay = _delay(call.delay) if call.delay else 0
+    if delay > sqs.MAX_DELAY:
+        message = replace(message, not_before=round(time.time() + delay, 3))
+        delay = sqs.MAX_DELAY
+    if config.execute_synchronously:
+        name, options = sqs.address(queue, config).name, {}
+    else:
+        target = sqs.queue(queue)
+        name, options = target.name, {}
+        if delay or call.group_id or call.deduplication_id or target.address.is_fifo:
+            options = target.send_options(
+                delay=delay,
+                group_id=call.group_id,
+                deduplication_id=call.deduplication_id,
+                message_id=message.id,
+            )
+    legacy = config.message_format == "base64"
+    if legacy and message.not_before is not None:
+        raise InvalidCall(
+            f"{message.function}: a delay beyond {sqs.MAX_DELAY} s needs "
+            f"{SETTINGS['message_format'].variable}=json; 0.1 workers would run it too early"
+        )
+    body = message.encode(queue=name, keys=config.signing_keys, legacy=legacy)
+    sqs.check_size(body, function=message.function)
+    return _Prepared(message, body, options)
+
+
+def _send(queue: str, prepared: _Prepared, config: Config) -> str:
+    message = prepared.message
+    task_id = message.id
+    if config.execute_synchronously:
+        _execute(queue, prepared.body, config)
+    else:
+        sqs_id = sqs.queue(queue).send(prepared.body, prepared.options)
+        if config.message_format == "base64":  # carries no id; the worker knows only SQS's
+            task_id = sqs_id
+    _announce(task_id, message, queue)
+    return task_id
+
+
+def _send_many(queue: str, prepared: Sequence[_Prepared], config: Config) -> None:
+    unsent: dict[int, str] = {}
+    if config.execute_synchronously:
+        for each in prepared:
+            _execute(queue, each.body, config)
+    else:
+        entries = [sqs.Entry(body=each.body, options=each.options) for each in prepared]
+        unsent = sqs.queue(queue).send_batch(entries)
+    sent = {p: each.message.id for p, each in enumerate(prepared) if p not in unsent}
+    for position, task_id in sent.items():
+        _announce(task_id, prepared[position].message, queue)
+    if unsent:
+        raise BatchError(sent=sent, unsent=unsent)
+
+
+def _announce(task_id: str, message: Message, queue: str) -> None:
+    task_scheduled.send_robust(
+        sender=schedule, task_id=task_id, function=message.function, queue=queue
+    )
+
+
+def _execute(queue: str, body: str, config: Config) -> None:
+    """Run a body in this process: the same decode and execution as on a worker, at once."""
+    from . import execution
+    from .sqsd import Delivery
+
+    pending = [body]
+    name = sqs.address(queue, config).name
+
+    def resend(message: Message, delay: float, delivery: Delivery) -> None:
+        message = replace(message, not_before=None)
+        pending.append(message.encode(queue=name, keys=config.signing_keys))
+
+    while pending:
+        result = execution.run(pending.pop(), Delivery(queue=name), resend=resend)
+        if isinstance(result.exception, UnknownFunction):
+            raise result.exception
+
+
+def _commit_alias(on_commit: bool | str | None, config: Config) -> str | None:
+    if on_commit is None:
+        on_commit = config.on_commit
+    return on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS if on_commit else None
+
+
+def _delay(delay: float | timedelta) -> int:
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidCall(f"delay {delay!r} is not a number of seconds or a timedelta")
+    if not 0 <= seconds < 2**31:
+        raise InvalidCall(f"delay {delay!r} is out of range; 0 seconds or more")
+    return round(seconds)
+
+
+# --- naming the function ---------------------------------------------------------------------
+
+
+def _name(function: str | Callable[..., Any] | SafeTask, config: Config) -> str:
+    """The table name of ``function``. Raises UnknownFunction."""
+    if isinstance(function, str):
+        if config.table and function not in config.table:
+            raise UnknownFunction(
+                f"{function!r} is not in {SETTINGS['table'].variable}; known: "
+                f"{listed(config.table)}"
+            )
+        return function
+    path = _path(function)
+    name = _names_by_path(config).get(path)
+    if name is None:
+        raise UnknownFunction(
+            f"no name in {SETTINGS['table'].variable} stands for {path}; known: "
+            f"{listed([f'{name}={path}' for name, path in config.table.items()])}"
+        )
+    return name
+
+
+@functools.lru_cache(maxsize=1)
+def _names_by_path(config: Config) -> dict[str, str]:
+    return {path: name for name, path in config.table.items()}
+
+
+def _path(function: Callable[..., Any] | SafeTask) -> str:
+    from .safe_task import SafeTask
+
+    if isinstance(function, SafeTask):
+        function = vars(function).get("run", type(function))
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        function = inspect.unwrap(function)
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", None)
+    return f"{module}.{name}" if name else repr(type(function))
+
+
+def _options(function: Callable[..., Any] | SafeTask) -> dict[str, Any]:
+    from .safe_task import SafeTask
+
+    return function.options() if isinstance(function, SafeTask) else {}

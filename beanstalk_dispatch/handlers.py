@@ -1,0 +1,129 @@
+"""What a Worker does with a message: run it in this process, or POST it as aws-sqsd does."""
+
+from __future__ import annotations
+
+import contextvars
+import http.client
+import logging
+import random
+from urllib.parse import urlsplit
+
+from django.core.signals import request_finished, request_started
+
+from . import execution
+from .safe_task import MAX_BACKOFF, Outcome
+from .sqs import Received
+from .sqsd import (
+    PATH_ATTRIBUTE,
+    SCHEDULED_AT_ATTRIBUTE,
+    TASK_NAME_ATTRIBUTE,
+    Delivery,
+    Options,
+    parse_time,
+)
+from .worker import Verdict
+
+logger = logging.getLogger(__name__)
+
+_FIRST_BACKOFF = 10.0
+
+
+def delivery_of(received: Received) -> Delivery:
+    """The delivery the daemon would report for a received message."""
+    attributes, extra = received.attributes, received.message_attributes
+    first = attributes.get("ApproximateFirstReceiveTimestamp")
+    sent = attributes.get("SentTimestamp")
+    return Delivery(
+        queue=received.queue.name,
+        message_id=received.message_id,
+        receive_count=int(attributes.get("ApproximateReceiveCount", "1")),
+        first_received_at=int(first) / 1000 if first else None,
+        sent_at=int(sent) / 1000 if sent else None,
+        task_name=extra.get(TASK_NAME_ATTRIBUTE),
+        scheduled_at=parse_time(extra.get(SCHEDULED_AT_ATTRIBUTE)),
+    )
+
+
+def run_here(received: Received) -> Verdict:
+    """Run a message in this thread, with what Django does around a request around it."""
+    return contextvars.copy_context().run(_run_here, received)
+
+
+def _run_here(received: Received) -> Verdict:
+    delivery = delivery_of(received)
+    request_started.send(sender=run_here)
+    try:
+        result = execution.run("" if delivery.task_name else received.body, delivery)
+    finally:
+        request_finished.send(sender=run_here)
+    if result.acknowledged:
+        return Verdict(delete=True)
+    if result.outcome in {Outcome.FAILED, Outcome.TIMED_OUT}:
+        return Verdict(delete=False, delay=_backoff(delivery.receive_count))
+    return Verdict(delete=False)  # it can never run: left for the dead-letter queue
+
+
+def _backoff(receive_count: int) -> float:
+    """Seconds until a failed message is delivered again: exponential, with full jitter."""
+    bound = min(_FIRST_BACKOFF * 2.0 ** min(receive_count - 1, 32), MAX_BACKOFF.total_seconds())
+    return random.uniform(0, bound)
+
+
+class Post:
+    """POSTs messages to a URL and reads the answer as aws-sqsd does.
+
+    Exactly 200 deletes; any other answer hides the message for ``error_visibility_timeout``.
+    Without an answer within ``inactivity_timeout`` the message is left, and comes back when its
+    visibility runs out.
+    """
+
+    def __init__(self, url: str, options: Options) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ValueError(f"{url!r} is not an http:// URL")
+        self._host, self._port = parts.hostname, parts.port or 80
+        self._path = parts.path or "/"
+        self._options = options
+
+    def __call__(self, received: Received) -> Verdict:
+        delivery = delivery_of(received)
+        path, body = self._path, received.body.encode()
+        if delivery.task_name:
+            path, body = received.message_attributes.get(PATH_ATTRIBUTE, path), b""
+        try:
+            status = self._post(path, body, delivery)
+        except TimeoutError:
+            logger.error("post id=%s timed out; left until visible again", received.message_id)
+            return Verdict(delete=False)
+        except (OSError, http.client.HTTPException) as exc:
+            logger.error("post id=%s failed: %s: %s", received.message_id, type(exc).__name__, exc)
+            return Verdict(delete=False, delay=self._options.error_visibility_timeout)
+        logger.info(
+            "post id=%s receive_count=%d status=%d",
+            received.message_id, delivery.receive_count, status,
+        )  # fmt: skip
+        if status == 200:
+            return Verdict(delete=True)
+        return Verdict(delete=False, delay=self._options.error_visibility_timeout)
+
+    def _post(self, path: str, body: bytes, delivery: Delivery) -> int:
+        options = self._options
+        connection = http.client.HTTPConnection(
+            self._host, self._port, timeout=options.connect_timeout
+        )
+        try:
+            try:
+                connection.connect()
+            except TimeoutError as exc:
+                raise ConnectionError("no connection within connect_timeout") from exc
+            connection.sock.settimeout(options.inactivity_timeout)
+            headers = {
+                "Host": "localhost",
+                "User-Agent": "aws-sqsd/3.0.4",
+                "Content-Type": options.mime_type,
+                **delivery.to_headers(),
+            }
+            connection.request("POST", path, body=body, headers=headers)
+            return connection.getresponse().status
+        finally:
+            connection.close()

@@ -1,0 +1,51 @@
+"""manage.py beanstalk_schedule QUEUE FUNCTION [ARG…]: schedule one task by hand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from beanstalk_dispatch.client import Call, schedule
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+
+
+def value(text: str) -> Any:
+    """JSON where it is JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+class Command(BaseCommand):
+    help = "Schedule one task and print its id."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("queue", help="alias, name, URL or ARN of a queue")
+        parser.add_argument("function", help="a name in the dispatch table")
+        parser.add_argument("args", nargs="*", metavar="ARG", help="JSON, or text; key=ARG too")
+        parser.add_argument("--delay", type=float, default=0, help="seconds")
+        parser.add_argument("--group-id", help="message group of a FIFO or fair queue")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        named = [text.partition("=") for text in args if text.partition("=")[0].isidentifier()]
+        kwargs = {name: value(text) for name, equals, text in named if equals}
+        positional = [
+            value(text)
+            for text in args
+            if not (text.partition("=")[1] and text.partition("=")[0].isidentifier())
+        ]
+        call = Call(
+            options["function"],
+            positional,
+            kwargs,
+            delay=options["delay"],
+            group_id=options["group_id"],
+        )
+        try:
+            self.stdout.write(schedule(options["queue"], call, on_commit=False))
+        except BeanstalkDispatchError as exc:
+            raise CommandError(str(exc)) from exc

@@ -1,0 +1,282 @@
+"""Message: what travels through SQS, and how it is encoded, signed, verified and decoded."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+from django.core.signing import BadSignature as DjangoBadSignature
+from django.core.signing import Signer
+
+from .exceptions import BadSignature, InvalidArgument, MalformedMessage
+
+VERSION: Final = 1
+
+_SALT: Final = "beanstalk_dispatch.message."
+_SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")  # HMAC-SHA256 as django.core.signing writes it
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_MAX_NAME_LENGTH: Final = 255
+_NAME_FORM: Final = f"a text of 1 to {_MAX_NAME_LENGTH} printable characters"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One task: which function, with what.
+
+    ``id`` stays the same through retries and hops; ``attempt`` counts from 1. ``sent_at`` and
+    ``not_before`` are Unix times in seconds. ``options`` are a SafeTask's own limits
+    (see ``SafeTask.options``); ``headers`` carry trace context.
+    """
+
+    function: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    sent_at: float | None = None
+    attempt: int = 1
+    not_before: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Without arguments and headers: they may hold what must not be logged."""
+        return f"<Message id={self.id} function={self.function} attempt={self.attempt}>"
+
+    def encode(self, *, queue: str, keys: Sequence[str] = (), legacy: bool = False) -> str:
+        """The body to send to the queue named ``queue``: ASCII, signed if there are ``keys``.
+
+        ``legacy`` writes what beanstalk-dispatch 0.1 reads. Raises InvalidArgument if an
+        argument does not come back from JSON equal to what went in.
+        """
+        content: dict[str, Any] = {
+            "function": self.function,
+            "args": list(self.args),
+            "kwargs": self.kwargs,
+        }
+        if not legacy:
+            content = {"v": VERSION, "id": self.id} | content
+            if self.sent_at is not None:
+                content["sent_at"] = self.sent_at
+        if self.attempt != 1:
+            content["attempt"] = self.attempt
+        if self.not_before is not None:
+            content["not_before"] = self.not_before
+        if self.options:
+            content["options"] = self.options
+        if self.headers:
+            content["headers"] = self.headers
+        body = _dump(content)
+        if legacy:
+            return base64.b64encode(body.encode("ascii")).decode("ascii")
+        return _signer(queue, keys).sign(body) if keys else body
+
+    @classmethod
+    def decode(
+        cls,
+        body: bytes | str,
+        *,
+        queue: str,
+        keys: Sequence[str] = (),
+        default_id: str | None = None,
+    ) -> Message:
+        """Read a body received from the queue named ``queue``.
+
+        With ``keys``, the signature is verified before anything is parsed. A message of 0.1,
+        which carries no id, gets ``default_id``. Raises BadSignature or MalformedMessage.
+        """
+        text = _text(body)
+        if keys:
+            text = _verify(text, queue=queue, keys=keys)
+        elif _is_signed(text):
+            text = text.rpartition(":")[0]  # nobody here can tell by whom
+        if not text.startswith("{"):
+            text = _from_base64(text)
+        return _from_content(_load(text), default_id)
+
+
+def _dump(content: dict[str, Any]) -> str:
+    try:
+        body = json.dumps(content, separators=(",", ":"), allow_nan=False)
+        survived = bool(json.loads(body) == content)
+    except (TypeError, ValueError, RecursionError):
+        survived = False
+    if not survived:
+        _raise_invalid_argument(content)
+    return body
+
+
+def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
+    """Find what of the arguments does not survive the round trip, and say so."""
+    function = content["function"]
+    for name, values in (("args", content["args"]), ("kwargs", dict(content["kwargs"]))):
+        try:
+            fault = _fault(name, values)
+        except RecursionError:
+            fault = f"{name}: nested too deeply, or contains itself"
+        if fault:
+            raise InvalidArgument(f"{function}: {fault}")
+    raise InvalidArgument(f"{function}: the message cannot be written as JSON")
+
+
+def _fault(place: str, value: object) -> str | None:
+    """The first place in ``value`` that JSON cannot carry, with its type."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                return f"{place}: key {key!r} is {type(key).__name__}, JSON has text keys only"
+            if fault := _fault(f"{place}[{key!r}]", item):
+                return fault
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            if fault := _fault(f"{place}[{index}]", item):
+                return fault
+    elif isinstance(value, tuple):
+        return f"{place}: {type(value).__name__} would come back as a list; pass a list"
+    elif isinstance(value, float) and not math.isfinite(value):
+        return f"{place}: float {value} is not JSON"
+    elif not _survives(value):
+        return f"{place}: {type(value).__name__} would not come back from JSON as it is"
+    return None
+
+
+def _survives(value: object) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False
+
+
+def _signer(queue: str, keys: Sequence[str]) -> Signer:
+    return Signer(key=keys[0], salt=_SALT + queue, fallback_keys=list(keys[1:]))
+
+
+def _is_signed(text: str) -> bool:
+    _, colon, signature = text[-44:].rpartition(":")
+    return bool(colon and _SIGNATURE.fullmatch(signature))
+
+
+def _verify(text: str, *, queue: str, keys: Sequence[str]) -> str:
+    try:
+        return _signer(queue, keys).unsign(text)
+    except DjangoBadSignature:
+        signed = _is_signed(text)
+        reason = f"no signing key matches for queue {queue!r}" if signed else "not signed"
+        raise BadSignature(reason) from None
+
+
+def _text(body: bytes | str) -> str:
+    if isinstance(body, bytes):
+        try:
+            body = body.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise MalformedMessage(f"not UTF-8 at byte {exc.start}") from None
+    text = body.strip()
+    if not text:
+        raise MalformedMessage("empty body")
+    return text
+
+
+def _from_base64(text: str) -> str:
+    """The JSON inside a body of 0.1; anything else is passed on for the JSON parser to refuse."""
+    if not _BASE64.fullmatch(text):
+        return text
+    try:
+        return base64.b64decode("".join(text.split()), validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        return text
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def _load(text: str) -> dict[str, Any]:
+    try:
+        content = _decoder.decode(text)
+    except json.JSONDecodeError as exc:
+        raise MalformedMessage(f"not JSON: {exc.msg} at character {exc.pos}") from None
+    except RecursionError:
+        raise MalformedMessage("nested too deeply") from None
+    except ValueError as exc:
+        raise MalformedMessage(str(exc).partition(";")[0]) from None
+    if not isinstance(content, dict):
+        raise MalformedMessage(f"{type(content).__name__} given; a JSON object is accepted")
+    return content
+
+
+def _is_name(value: object) -> bool:
+    """Fit for a log line: short, and no line break in it."""
+    return isinstance(value, str) and 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31
+
+
+def _is_headers(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
+_OPTIONAL: Final = {
+    "id": (_is_name, _NAME_FORM),
+    "sent_at": (_is_time, "Unix seconds"),
+    "attempt": (_is_count, "a count from 1"),
+    "not_before": (_is_time, "Unix seconds"),
+    "options": (lambda value: isinstance(value, dict), "an object"),
+    "headers": (_is_headers, "an object of texts"),
+}
+
+
+def _from_content(content: dict[str, Any], default_id: str | None) -> Message:
+    version = content.get("v", VERSION)
+    if not _is_count(version):
+        raise MalformedMessage("v is not a version number")
+    if version > VERSION:
+        raise MalformedMessage(f"message version {version} is newer than {VERSION}; upgrade")
+    for name in ("function", "args", "kwargs"):
+        if name not in content:
+            raise MalformedMessage(f"Please provide a {name} argument")
+    if not _is_name(content["function"]):
+        raise MalformedMessage(f"function is not {_NAME_FORM}")
+    if not isinstance(content["args"], list):
+        raise MalformedMessage("args is not a list")
+    if not isinstance(content["kwargs"], dict):
+        raise MalformedMessage("kwargs is not an object")
+    optional: dict[str, Any] = {}
+    for name, (is_valid, accepted) in _OPTIONAL.items():
+        if (value := content.get(name)) is not None:
+            if not is_valid(value):
+                raise MalformedMessage(f"{name} is not {accepted}")
+            optional[name] = value
+    if default_id is not None:
+        optional.setdefault("id", default_id)
+    return Message(
+        function=content["function"], args=content["args"], kwargs=content["kwargs"], **optional
+    )
+
+
+def now() -> float:
+    """The wall clock in Unix seconds, to the millisecond."""
+    return round(time.time(), 3)

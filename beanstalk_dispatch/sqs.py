@@ -1,0 +1,496 @@
+"""Amazon SQS through boto3: clients, queues, limits. Nothing else imports boto3.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from .addresses import QueueAddress
+from .conf import SETTINGS, Config, default_region, get_config
+from .exceptions import InvalidCall, MessageTooLarge, SendError, UnknownQueue, listed
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES: Final = 1_048_576
+MAX_BATCH_ENTRIES: Final = 10
+MAX_BATCH_BYTES: Final = 1_048_576
+MAX_DELAY: Final = 900
+"""Seconds. https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html"""
+MAX_VISIBILITY: Final = 43_200
+"""Seconds."""
+MAX_ID_LENGTH: Final = 128
+"""Characters of a MessageGroupId or MessageDeduplicationId."""
+
+BATCH_ATTEMPTS: Final = 4
+_MISSING_QUEUE: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
+# What a new client or a new look-up may cure.
+_STALE: Final = _MISSING_QUEUE | {
+    "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException",
+}  # fmt: skip
+_ANSWER_TIME: Final = 2.0
+_RECEIVED_ATTRIBUTES: Final[list[Any]] = [
+    "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SentTimestamp",
+    "MessageGroupId",
+]  # fmt: skip
+_DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException"})
+# What create_queues gives a queue: Elastic Beanstalk's own defaults.
+# https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/command-options-general.html#command-options-general-elasticbeanstalksqsd
+_VISIBILITY_TIMEOUT: Final = 300
+_MAX_RECEIVES: Final = 10
+
+
+@dataclass(slots=True, kw_only=True)
+class Received:
+    """One received message. ``expires``: when its visibility runs out, in monotonic seconds."""
+
+    queue: Queue
+    message_id: str
+    receipt: str
+    body: str
+    expires: float
+    attributes: Mapping[str, str]
+    message_attributes: Mapping[str, str]
+
+    @property
+    def is_ours(self) -> bool:
+        """False once SQS may have delivered it again; its receipt must not be used any more."""
+        return time.monotonic() < self.expires
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One message of a batch, its limits already checked."""
+
+    body: str
+    options: Mapping[str, Any]
+
+
+class Queue:
+    """One queue, ready to be used: its URL is known and its client is made."""
+
+    __slots__ = ("address", "client", "url")
+
+    def __init__(self, address: QueueAddress, url: str, client: SQSClient) -> None:
+        self.address = address
+        self.url = url
+        self.client = client
+
+    @property
+    def name(self) -> str:
+        return self.address.name
+
+    def send(self, body: str, options: Mapping[str, Any]) -> str:
+        """Send one message; its SQS message id. ``options`` come from ``send_options``."""
+        try:
+            return self.client.send_message(QueueUrl=self.url, MessageBody=body, **options)[
+                "MessageId"
+            ]
+        except _boto_errors() as exc:
+            raise _send_error("SendMessage", self.address, exc) from exc
+
+    def send_batch(self, entries: Sequence[Entry]) -> dict[int, str]:
+        """Send ``entries`` in order, in as few requests as SQS's limits allow.
+
+        What SQS refuses for reasons of its own is sent again, a few times; after a request that
+        failed as a whole no further one is made. Returns position → reason of what is not, or
+        not known to be, on the queue.
+        """
+        unsent: dict[int, str] = {}
+        chunks = list(_chunks(entries))
+        for number, positions in enumerate(chunks):
+            try:
+                unsent |= self._send_chunk(entries, positions)
+            except _boto_errors() as exc:
+                reason = str(_send_error("SendMessageBatch", self.address, exc))
+                return unsent | {p: reason for rest in chunks[number:] for p in rest}
+        return unsent
+
+    def _send_chunk(self, entries: Sequence[Entry], positions: Sequence[int]) -> dict[int, str]:
+        """Position → reason of what SQS refused for good."""
+        refused: dict[int, str] = {}
+        pending = list(positions)
+        for attempt in range(1, BATCH_ATTEMPTS + 1):
+            response = self.client.send_message_batch(
+                QueueUrl=self.url,
+                Entries=[
+                    {"Id": str(p), "MessageBody": entries[p].body, **entries[p].options}
+                    for p in pending
+                ],
+            )
+            failed = response.get("Failed")
+            if not failed:
+                return refused
+            reasons = {int(f["Id"]): f"{f['Code']}: {_first_line(f.get('Message'))}" for f in failed}
+            final = {int(f["Id"]) for f in failed if f["SenderFault"]}
+            if attempt == BATCH_ATTEMPTS:
+                final = set(reasons)
+            refused |= {position: reasons[position] for position in final}
+            pending = [position for position in pending if position in reasons.keys() - final]
+            if not pending:
+                break
+            time.sleep(random.uniform(0, 0.1 * 2**attempt))
+        return refused
+
+    def receive(self, *, count: int, wait: int, visibility: int) -> list[Received]:
+        """Up to ``count`` messages, after at most ``wait`` seconds. Raises SendError."""
+        started = time.monotonic()
+        try:
+            response = _polling_client(self).receive_message(
+                QueueUrl=self.url,
+                MaxNumberOfMessages=count,
+                WaitTimeSeconds=wait,
+                VisibilityTimeout=visibility,
+                MessageSystemAttributeNames=_RECEIVED_ATTRIBUTES,
+                MessageAttributeNames=["All"],
+            )
+        except _boto_errors() as exc:
+            raise self._lost("ReceiveMessage", exc) from exc
+        # The clock starts at SQS when it hands a message out, not when the answer arrives. A
+        # long poll that waited cannot tell when that was, but an answer's way is short.
+        took = time.monotonic() - started
+        received = max(started, time.monotonic() - min(took, _ANSWER_TIME))
+        return [
+            Received(
+                queue=self,
+                message_id=raw["MessageId"],
+                receipt=raw["ReceiptHandle"],
+                body=raw["Body"],
+                expires=received + visibility,
+                attributes=raw.get("Attributes", {}),
+                message_attributes={
+                    name: value.get("StringValue", "")
+                    for name, value in raw.get("MessageAttributes", {}).items()
+                },
+            )
+            for raw in response.get("Messages", ())
+        ]
+
+    def delete_batch(self, messages: Sequence[Received]) -> list[Received]:
+        """Delete up to ten messages; those that were not. Raises SendError."""
+        try:
+            response = self.client.delete_message_batch(
+                QueueUrl=self.url,
+                Entries=[
+                    {"Id": str(i), "ReceiptHandle": each.receipt} for i, each in enumerate(messages)
+                ],
+            )
+        except _boto_errors() as exc:
+            raise self._lost("DeleteMessageBatch", exc) from exc
+        return [messages[int(failed["Id"])] for failed in response.get("Failed", ())]
+
+    def change_visibility_batch(
+        self, messages: Sequence[Received], seconds: Sequence[int]
+    ) -> list[Received]:
+        """Hide up to ten messages for so long from now; those that were not. Raises SendError."""
+        started = time.monotonic()
+        try:
+            response = self.client.change_message_visibility_batch(
+                QueueUrl=self.url,
+                Entries=[
+                    {"Id": str(i), "ReceiptHandle": each.receipt, "VisibilityTimeout": seconds[i]}
+                    for i, each in enumerate(messages)
+                ],
+            )
+        except _boto_errors() as exc:
+            raise self._lost("ChangeMessageVisibilityBatch", exc) from exc
+        failed = {int(each["Id"]) for each in response.get("Failed", ())}
+        for i, each in enumerate(messages):
+            if i not in failed:
+                each.expires = started + seconds[i]
+        return [messages[i] for i in sorted(failed)]
+
+    def depth(self) -> int | None:
+        """About how many messages wait; None if these credentials may not ask."""
+        try:
+            answer = self.client.get_queue_attributes(
+                QueueUrl=self.url, AttributeNames=["ApproximateNumberOfMessages"]
+            )
+        except _boto_errors():
+            return None
+        return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+
+    def _lost(self, operation: str, exc: Exception) -> SendError:
+        """The error to raise; credentials and addresses that went bad are looked up anew."""
+        if _code(exc) in _STALE:
+            with _connections.lock:
+                _connections.forget()
+        return _send_error(operation, self.address, exc)
+
+    def send_options(
+        self,
+        *,
+        delay: int = 0,
+        group_id: str | None = None,
+        deduplication_id: str | None = None,
+        message_id: str | None = None,
+    ) -> dict[str, Any]:
+        """SendMessage's parameters besides the body, checked. Raises InvalidCall.
+
+        ``delay`` in whole seconds up to MAX_DELAY. On a FIFO queue, ``message_id`` stands in
+        for a missing deduplication id.
+        """
+        options: dict[str, Any] = {}
+        if delay:
+            options["DelaySeconds"] = delay
+        if group_id is not None:
+            options["MessageGroupId"] = _checked_id("group_id", group_id)
+        if deduplication_id is not None:
+            options["MessageDeduplicationId"] = _checked_id("deduplication_id", deduplication_id)
+        if self.address.is_fifo:
+            if delay:
+                raise InvalidCall(
+                    f"{self.name} is a FIFO queue, which takes no delay per message; set one on "
+                    "the queue"
+                )
+            if group_id is None:
+                raise InvalidCall(f"{self.name} is a FIFO queue; give the call a group_id")
+            options.setdefault("MessageDeduplicationId", message_id)
+        elif deduplication_id is not None:
+            raise InvalidCall(f"{self.name} is not a FIFO queue; it takes no deduplication_id")
+        return options
+
+
+def check_size(body: str, *, function: str) -> None:
+    """Raise MessageTooLarge if an ASCII ``body`` is above SQS's limit."""
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise MessageTooLarge(
+            f"{function}: the message has {len(body):,} bytes, SQS takes {MAX_MESSAGE_BYTES:,}; "
+            "store the data and pass its key"
+        )
+
+
+def _checked_id(name: str, value: str) -> str:
+    if not (isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH) or not (
+        value.isascii() and value.isprintable() and " " not in value
+    ):
+        raise InvalidCall(
+            f"{name} {value!r} is not 1 to {MAX_ID_LENGTH} ASCII letters, digits and punctuation"
+        )
+    return value
+
+
+def _chunks(entries: Sequence[Entry]) -> Iterator[list[int]]:
+    positions: list[int] = []
+    size = 0
+    for position, entry in enumerate(entries):
+        full = len(positions) == MAX_BATCH_ENTRIES or size + len(entry.body) > MAX_BATCH_BYTES
+        if positions and full:
+            yield positions
+            positions, size = [], 0
+        positions.append(position)
+        size += len(entry.body)
+    if positions:
+        yield positions
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+def _boto_errors() -> tuple[type[Exception], ...]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return BotoCoreError, ClientError
+
+
+def _code(exc: Exception) -> str:
+    response: Mapping[str, Any] = getattr(exc, "response", {})
+    return str(response.get("Error", {}).get("Code", type(exc).__name__))
+
+
+def _first_line(text: object) -> str:
+    """AWS's signature errors go on with the whole request, session token included."""
+    return str(text or "").strip().partition("\n")[0][:300]
+
+
+def _send_error(operation: str, address: QueueAddress, exc: Exception) -> SendError:
+    code = _code(exc)
+    hint = ""
+    if code in _DENIED and operation == "GetQueueUrl":
+        hint = (
+            "; Elastic Beanstalk's roles may not look a queue up: give its URL or ARN in "
+            f"{SETTINGS['queues'].variable}"
+        )
+    return SendError(f"{operation} on {address.name}: {code}: {_first_line(exc)}{hint}")
+
+
+# --- clients and queues ----------------------------------------------------------------------
+
+
+class _Connections:
+    """The process's clients and queues. A forked child starts without any."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.lock = threading.RLock()
+        self.config: Config | None = None
+        self.clients: dict[tuple[str, str | None, bool], SQSClient] = {}
+        self.queues: dict[str, Queue] = {}
+
+    def use(self, config: Config) -> None:
+        """Forget what was made for another configuration."""
+        if self.config is not config:
+            self.forget()
+            self.config = config
+
+    def forget(self) -> None:
+        self.clients, self.queues = {}, {}
+
+
+_connections = _Connections()
+os.register_at_fork(after_in_child=_connections.reset)
+
+
+def queue(name: str) -> Queue:
+    """The queue an alias, name, URL or ARN stands for.
+
+    A URL or ARN is never looked up (sending to one needs ``sqs:SendMessage`` only), a name
+    once. Raises UnknownQueue or SendError.
+    """
+    config = get_config()
+    if config is _connections.config and (known := _connections.queues.get(name)):
+        return known
+    return _open(name, address(name, config), config)
+
+
+def address(name: str, config: Config) -> QueueAddress:
+    """The address ``name`` stands for. Raises UnknownQueue."""
+    if config.queues:
+        try:
+            return config.queues[name]
+        except KeyError:
+            raise UnknownQueue(
+                f"{name!r} is not in {SETTINGS['queues'].variable}; known: {listed(config.queues)}"
+            ) from None
+    try:
+        return QueueAddress.parse(name)
+    except ValueError as exc:
+        raise UnknownQueue(str(exc)) from None
+
+
+def queue_named(name: str) -> Queue:
+    """The queue whose own name is ``name``: what a consumer knows of where a message came from."""
+    config = get_config()
+    key = f"name:{name}"
+    if config is _connections.config and (known := _connections.queues.get(key)):
+        return known
+    for candidate in config.queues.values():
+        if candidate.name == name:
+            return _open(key, candidate, config)
+    return _open(key, QueueAddress(name=name), config)
+
+
+def _open(key: str, where: QueueAddress, config: Config) -> Queue:
+    with _connections.lock:
+        _connections.use(config)
+        if key not in _connections.queues:
+            client = _client(where, config)
+            url = where.url or _look_up(where, client, config)
+            _connections.queues[key] = Queue(where, url, client)
+        return _connections.queues[key]
+
+
+def _polling_client(target: Queue) -> SQSClient:
+    """A client whose read timeout outlasts a long poll."""
+    config = get_config()
+    with _connections.lock:
+        _connections.use(config)
+        return _client(target.address, config, long_poll=True)
+
+
+def _client(where: QueueAddress, config: Config, *, long_poll: bool = False) -> SQSClient:
+    import boto3
+
+    session = boto3.session.Session()
+    region = where.region or config.sqs_region or default_region() or session.region_name
+    region = region or "us-east-1"  # as beanstalk-dispatch 0.1 did
+    endpoint_url = config.sqs_endpoint_url or where.endpoint_url
+    key = (region, endpoint_url, long_poll)
+    if key not in _connections.clients:
+        _connections.clients[key] = _make_client(
+            session, config, region=region, endpoint_url=endpoint_url, long_poll=long_poll
+        )
+    return _connections.clients[key]
+
+
+def _make_client(
+    session: Any, config: Config, *, region: str, endpoint_url: str | None, long_poll: bool
+) -> SQSClient:
+    from botocore.config import Config as ClientConfig
+
+    options = ClientConfig(
+        connect_timeout=5,
+        read_timeout=30 if long_poll else 10,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        max_pool_connections=50,
+    )
+
+    def make(options: ClientConfig) -> SQSClient:
+        client: SQSClient = session.client(
+            "sqs",
+            region_name=region,
+            endpoint_url=endpoint_url,
+            aws_access_key_id=config.sqs_key,
+            aws_secret_access_key=config.sqs_secret,
+            aws_session_token=config.sqs_token,
+            config=options,
+        )
+        return client
+
+    # botocore builds its User-Agent anew twice per request, a quarter of a call's instructions.
+    # The same text given as an option is used as it is, so a first client is asked for it.
+    user_agent = make(options).meta.config.user_agent
+    return make(options.merge(ClientConfig(user_agent=user_agent)))
+
+
+def _look_up(where: QueueAddress, client: SQSClient, config: Config) -> str:
+    try:
+        return client.get_queue_url(QueueName=where.name)["QueueUrl"]
+    except _boto_errors() as exc:
+        if _code(exc) not in _MISSING_QUEUE:
+            raise _send_error("GetQueueUrl", where, exc) from exc
+        if not config.create_queues:
+            raise UnknownQueue(
+                f"SQS has no queue {where.name!r} in {client.meta.region_name} for these "
+                f"credentials; create it, or set {SETTINGS['create_queues'].variable}=True"
+            ) from None
+    try:
+        return _create(where, client)
+    except _boto_errors() as exc:
+        raise _send_error("CreateQueue", where, exc) from exc
+
+
+def _create(where: QueueAddress, client: SQSClient) -> str:
+    """Create the queue, and a dead-letter queue that takes what failed ten times."""
+    base, fifo = where.name.removesuffix(".fifo"), {}
+    if where.is_fifo:
+        fifo = {"FifoQueue": "true"}
+    dead_letters = f"{base}-dead-letter" + (".fifo" if where.is_fifo else "")
+    dead_letter_url = client.create_queue(QueueName=dead_letters, Attributes=fifo)["QueueUrl"]
+    arn = client.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])[
+        "Attributes"
+    ]["QueueArn"]
+    redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": str(_MAX_RECEIVES)}
+    logger.info("created queue=%s dead_letter_queue=%s", where.name, dead_letters)
+    return client.create_queue(
+        QueueName=where.name,
+        Attributes={
+            **fifo,
+            "VisibilityTimeout": str(_VISIBILITY_TIMEOUT),
+            "RedrivePolicy": json.dumps(redrive),
+        },
+    )["QueueUrl"]

@@ -1,0 +1,99 @@
+"""aws-sqsd's protocol: the headers of its POST, as a Delivery and back, and its options.
+
+https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-env-tiers.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from .message import Message
+
+HEADER = "X-Aws-Sqsd-"
+TASK_NAME_ATTRIBUTE = "beanstalk.sqsd.task_name"
+SCHEDULED_AT_ATTRIBUTE = "beanstalk.sqsd.scheduled_time"
+PATH_ATTRIBUTE = "beanstalk.sqsd.path"
+"""Message attributes by which the daemon marks a periodic task on the queue."""
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One receive of one message, as the consumer reports it.
+
+    ``queue`` is the queue's name, ``receive_count`` counts from 1, times are Unix seconds.
+    ``task_name`` is set for a periodic task, which has no message of ours. ``message`` is the
+    decoded message, once it is decoded.
+    """
+
+    queue: str = ""
+    message_id: str | None = None
+    receive_count: int = 1
+    first_received_at: float | None = None
+    sent_at: float | None = None
+    task_name: str | None = None
+    scheduled_at: float | None = None
+    message: Message | None = None
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str]) -> Delivery:
+        """Read the daemon's headers; what is missing or not well-formed is left out."""
+        count = headers.get(HEADER + "Receive-Count", "")
+        return cls(
+            queue=_printable(headers.get(HEADER + "Queue")) or "",
+            message_id=_printable(headers.get(HEADER + "Msgid")),
+            receive_count=max(int(count), 1) if _is_count(count) else 1,
+            first_received_at=parse_time(headers.get(HEADER + "First-Received-At")),
+            sent_at=parse_time(headers.get(HEADER + "Sent-At")),
+            task_name=_printable(headers.get(HEADER + "Taskname")),
+            scheduled_at=parse_time(headers.get(HEADER + "Scheduled-At")),
+        )
+
+    def to_headers(self) -> dict[str, str]:
+        """The headers the daemon would send for this delivery."""
+        headers = {
+            "Msgid": self.message_id or "",
+            "Queue": self.queue,
+            "Receive-Count": str(self.receive_count),
+            "First-Received-At": format_time(self.first_received_at),
+            "Sent-At": format_time(self.sent_at),
+            "Taskname": self.task_name or "",
+            "Scheduled-At": format_time(self.scheduled_at),
+        }
+        return {HEADER + name: value for name, value in headers.items() if value}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The daemon's options and their defaults; times in seconds.
+
+    https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/command-options-general.html#command-options-general-elasticbeanstalksqsd
+    """
+
+    http_connections: int = 50
+    connect_timeout: int = 5
+    inactivity_timeout: int = 299
+    visibility_timeout: int = 300
+    error_visibility_timeout: int = 2
+    mime_type: str = "application/json"
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _printable(text: str | None) -> str | None:
+    return text[:255] if text and text.isprintable() else None
+
+
+def parse_time(text: str | None) -> float | None:
+    try:
+        return datetime.strptime(text or "", _TIME_FORMAT).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def format_time(moment: float | None) -> str:
+    return "" if moment is None else datetime.fromtimestamp(moment, UTC).strftime(_TIME_FORMAT)

@@ -1,0 +1,207 @@
+"""time_limit(): end a block of Python code that runs too long, in any thread.
+
+A signal can only be handled in the main thread, and web servers run views in others, so one
+watchdog thread per process watches all limits. In the main thread it sends SIGALRM, which also
+ends a blocking system call. In another thread it sets an asynchronous exception, which Python
+raises between two bytecodes: a thread that is inside a C call (a driver waiting for its
+database, ``time.sleep``) sees it when that call returns. Until then it is *stuck*, and said to
+be so in the log.
+
+https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Final
+
+from .exceptions import TaskTimeout
+
+logger = logging.getLogger(__name__)
+
+GRACE: Final = 5.0
+"""Seconds after its limit at which a block that still runs is reported as stuck."""
+
+_set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
+_NOTHING = ctypes.py_object()  # a NULL: takes a pending exception back
+
+
+class TimeLimitExceeded(BaseException):
+    """What interrupts a block. Not an Exception, so that ``except Exception`` lets it pass.
+
+    It is raised once per limit. Code that catches BaseException can swallow it; it then runs
+    on and is reported as stuck.
+    """
+
+
+class time_limit:  # noqa: N801 - a context manager, named like one
+    """Context manager that raises TaskTimeout if its block takes more than ``seconds``.
+
+    Blocks may be nested. After the block has ended nothing is ever raised for it: neither
+    later in this thread, nor in whatever the thread does next. Only in the instant in which
+    the block ends can TimeLimitExceeded itself come out; ``end()`` then closes the limit.
+    """
+
+    __slots__ = ("_in_main_thread", "_previous_handler", "deadline", "fired", "label", "stuck",
+                 "seconds", "started", "thread_id")  # fmt: skip
+
+    def __init__(self, seconds: float, label: str = "") -> None:
+        self.seconds = seconds
+        self.label = label
+        self.fired = False
+        self.stuck = False
+
+    def __enter__(self) -> time_limit:
+        self.thread_id = threading.get_ident()
+        self.started = time.monotonic()
+        self.deadline = self.started + self.seconds
+        self._in_main_thread = self.thread_id == threading.main_thread().ident
+        if self._in_main_thread:
+            self._previous_handler = signal.signal(signal.SIGALRM, self._on_alarm)
+        try:
+            _watchdog.watch(self)
+        except BaseException:  # an enclosing limit, or Ctrl-C: nobody would call __exit__
+            self.end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.end()
+        except TimeLimitExceeded:  # raised here, after the block had ended
+            self.end()
+        if isinstance(exc, TimeLimitExceeded) and self.fired:
+            raise TaskTimeout(f"time limit of {self.seconds:g} s exceeded") from exc
+
+    def end(self) -> None:
+        """Close the limit. May be called twice."""
+        _watchdog.forget(self)
+        if self._in_main_thread:
+            signal.signal(signal.SIGALRM, self._previous_handler or signal.SIG_DFL)
+        elif self.fired:
+            _set_async_exc(self.thread_id, _NOTHING)
+        if self.stuck:
+            self.stuck = False
+            logger.warning(
+                "stuck task ended label=%s seconds=%.1f limit=%g",
+                self.label,
+                time.monotonic() - self.started,
+                self.seconds,
+            )
+
+    def fire(self) -> None:
+        """Interrupt the block's thread. The watchdog calls this, with its lock held."""
+        self.fired = True
+        if self._in_main_thread:
+            signal.pthread_kill(self.thread_id, signal.SIGALRM)
+        else:
+            _set_async_exc(self.thread_id, TimeLimitExceeded)
+
+    def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
+        if self.fired and _watchdog.is_watched(self):
+            raise TimeLimitExceeded
+        if callable(self._previous_handler):  # an enclosing limit's, or the project's own
+            self._previous_handler(signum, frame)
+
+
+class _Watchdog:
+    """One daemon thread that sleeps until the earliest deadline it knows of.
+
+    A limit that ends early does not wake it: it wakes at that deadline, finds nothing due, and
+    sleeps until the next. So tasks that end in time cost one set entry and no thread switch.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew; a forked child has neither the thread nor a lock it can trust."""
+        # Entered as a bare lock: Condition's own __enter__ is Python code, in which an
+        # interrupt could strike between taking the lock and the start of the with block.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._limits: set[time_limit] = set()
+        self._thread: threading.Thread | None = None
+        self._wakes_at = math.inf
+
+    def watch(self, limit: time_limit) -> None:
+        with self._lock:
+            self._limits.add(limit)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="beanstalk_dispatch-watchdog", daemon=True
+                )
+                self._thread.start()
+            if limit.deadline < self._wakes_at:
+                self._wakes_at = limit.deadline
+                self._changed.notify()
+
+    def forget(self, limit: time_limit) -> None:
+        with self._lock:
+            self._limits.discard(limit)
+
+    def is_watched(self, limit: time_limit) -> bool:
+        return limit in self._limits
+
+    def stuck(self) -> list[time_limit]:
+        with self._lock:
+            return [limit for limit in self._limits if limit.stuck]
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                newly_stuck = self._fire_due()
+                if not newly_stuck:
+                    pause = None if self._wakes_at == math.inf else self._wakes_at
+                    self._changed.wait(pause and max(pause - time.monotonic(), 0))
+            for limit in newly_stuck:
+                # In a thread of its own: the stuck task may hold a logging handler's lock,
+                # and no other limit may wait for that.
+                threading.Thread(target=_report_stuck, args=(limit,), daemon=True).start()
+
+    def _fire_due(self) -> list[time_limit]:
+        now, self._wakes_at = time.monotonic(), math.inf
+        newly_stuck = []
+        for limit in self._limits:
+            if limit.deadline <= now:
+                if limit.fired:
+                    limit.stuck, limit.deadline = True, math.inf
+                    newly_stuck.append(limit)
+                else:
+                    limit.fire()
+                    limit.deadline = now + GRACE
+            self._wakes_at = min(self._wakes_at, limit.deadline)
+        return newly_stuck
+
+
+def _report_stuck(limit: time_limit) -> None:
+    logger.critical(
+        "stuck task label=%s limit=%g thread=%s: the time limit passed %g s ago and the thread "
+        "cannot be interrupted; it is most likely inside a blocking C call without a timeout",
+        limit.label,
+        limit.seconds,
+        limit.thread_id,
+        GRACE,
+    )
+
+
+_watchdog = _Watchdog()
+os.register_at_fork(after_in_child=_watchdog.reset)
+
+
+def stuck() -> list[time_limit]:
+    """The limits whose blocks could not be interrupted and still run in this process."""
+    return _watchdog.stuck()

@@ -1,0 +1,87 @@
+"""The dispatcher: aws-sqsd's POST ↔ execution. Outcome → status is one table."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.request import UnreadablePostError
+from django.views.decorators.csrf import csrf_exempt
+
+from . import execution, peers
+from .conf import SETTINGS, get_config
+from .exceptions import ConfigurationError
+from .safe_task import Outcome
+from .sqsd import HEADER, Delivery
+
+logger = logging.getLogger(__name__)
+
+# The daemon deletes on 200 and on nothing else.
+STATUS: Final[dict[Outcome, int]] = {
+    Outcome.DONE: 200,
+    Outcome.RETRY: 200,
+    Outcome.DEFERRED: 200,
+    Outcome.MALFORMED: 400,
+    Outcome.UNKNOWN_FUNCTION: 400,
+    Outcome.BAD_SIGNATURE: 403,
+    Outcome.NOT_ALLOWED: 403,
+    Outcome.FAILED: 500,
+    Outcome.TIMED_OUT: 500,
+}
+
+
+@csrf_exempt
+@login_not_required
+def dispatcher(request: HttpRequest) -> HttpResponse:
+    """Run the message in the body and answer so that SQS keeps or deletes it."""
+    try:
+        return _dispatch(request)
+    except ConfigurationError as exc:
+        logger.error("refused status=500 reason=configuration error=%s", exc)
+        return _error(500, "the worker's configuration is wrong; see its log")
+
+
+def _dispatch(request: HttpRequest) -> HttpResponse:
+    config = get_config()
+    if not config.worker:
+        if f"{HEADER}Msgid" in request.headers:
+            logger.error(
+                "refused status=404 reason=not-a-worker: the daemon posts here, but %s is not "
+                "True; messages go to the dead-letter queue",
+                SETTINGS["worker"].variable,
+            )
+        return _error(404, "not found")
+    if reason := peers.refusal(request.META, config):
+        logger.warning("refused status=403 reason=untrusted-peer: %s", reason)
+        return _error(403, "forbidden")
+    if request.method != "POST":
+        response = _error(405, "only POST is accepted")
+        response["Allow"] = "POST"
+        return response
+    delivery = Delivery.from_headers(request.headers)
+    try:
+        body = request.body
+    except (SuspiciousOperation, UnreadablePostError) as exc:
+        reason = str(exc) or type(exc).__name__
+        logger.error("refused id=%s status=400 reason=%r", delivery.message_id, reason)
+        return _error(400, "the body cannot be read")
+    return _answer(execution.run(body, delivery))
+
+
+def _answer(result: execution.Result) -> HttpResponse:
+    if result.acknowledged:
+        return JsonResponse({})
+    status = STATUS[result.outcome]
+    return _error(status, "forbidden" if status == 403 else result.reason)
+
+
+def _error(status: int, message: str) -> HttpResponse:
+    response = JsonResponse({"error": status, "message": message}, status=status)
+    # Django's django.request logger would add a line of its own, and mail every 500 to ADMINS.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
+
+

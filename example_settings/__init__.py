@@ -1,0 +1,1 @@
+"""A runnable project in which every setting comes from the environment."""

@@ -1,0 +1,18 @@
+"""The settings of the test project: nothing of ours is in them."""
+
+from __future__ import annotations
+
+SECRET_KEY = "tests-only"
+ALLOWED_HOSTS = ["localhost", "testserver"]
+INSTALLED_APPS = ["beanstalk_dispatch"]
+DATABASES = {
+    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+    "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+}
+ROOT_URLCONF = "tests.urls"
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+]
+USE_TZ = True
