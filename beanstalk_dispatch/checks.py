@@ -32,9 +32,7 @@ def register() -> None:
     checks.register(check, "beanstalk_dispatch")
 
 
-def check(
-    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
-) -> list[CheckMessage]:
+def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Everything that can be told without a network."""
     try:
         config = conf.get_config()
@@ -61,16 +59,17 @@ def _table(config: Config) -> Iterator[CheckMessage]:
     try:
         execution.safe_task_class(config)
     except ConfigurationError as exc:
-        hint = f"Write the dotted path of a SafeTask subclass, like {SETTINGS['safe_task'].default_text}."
-        yield checks.Error(str(exc), hint=hint, id=f"{ID}.E004")
+        example = SETTINGS["safe_task"].default_text
+        hint = f"Write the dotted path of a SafeTask subclass, like {example}."
+        yield checks.Error(str(exc), hint=hint, id=f"{ID}.E003")
 
 
 def _worker(config: Config) -> Iterator[CheckMessage]:
     if not config.table:
-        yield checks.Error(
+        yield checks.Warning(
             f"This is a worker, but {SETTINGS['table'].variable} is empty: every message fails.",
             hint=f"eb setenv '{SETTINGS['table'].variable}=name=package.module.function'",
-            id=f"{ID}.E003",
+            id=f"{ID}.W011",
         )
     for name in config.periodic_tasks:
         if name not in config.table:
@@ -78,7 +77,7 @@ def _worker(config: Config) -> Iterator[CheckMessage]:
                 f"{SETTINGS['periodic_tasks'].variable} lists {name!r}, which "
                 f"{SETTINGS['table'].variable} does not.",
                 hint="Add it to the table, or remove it here.",
-                id=f"{ID}.E007",
+                id=f"{ID}.E005",
             )
     if not config.signing_keys:
         variable = SETTINGS["signing_keys"].variable
@@ -94,11 +93,11 @@ def _hosts() -> Iterator[CheckMessage]:
     if settings.DEBUG and not allowed:
         return
     if not validate_host("localhost", allowed):
-        yield checks.Error(
+        yield checks.Warning(
             "The daemon POSTs to the host 'localhost', which ALLOWED_HOSTS does not list: "
             "Django answers 400 and the message is not run.",
             hint="Add 'localhost' to ALLOWED_HOSTS on the worker.",
-            id=f"{ID}.E005",
+            id=f"{ID}.W009",
         )
 
 
@@ -111,7 +110,7 @@ def _urls() -> Iterator[CheckMessage]:
             "No URL leads to the dispatcher.",
             hint="Add path('beanstalk_dispatch/', include('beanstalk_dispatch.urls')) to your "
             "root urls.py.",
-            id=f"{ID}.E006",
+            id=f"{ID}.E004",
         )
         return
     yield from _redirects(path)
@@ -120,9 +119,9 @@ def _urls() -> Iterator[CheckMessage]:
 
 
 def _redirects(path: str) -> Iterator[CheckMessage]:
-    exempt = any(re.search(pattern, path.lstrip("/")) for pattern in settings.SECURE_REDIRECT_EXEMPT)
+    prefix = path.lstrip("/")
+    exempt = any(re.search(pattern, prefix) for pattern in settings.SECURE_REDIRECT_EXEMPT)
     if settings.SECURE_SSL_REDIRECT and _SECURITY in settings.MIDDLEWARE and not exempt:
-        prefix = path.lstrip("/")
         yield checks.Warning(
             "SECURE_SSL_REDIRECT redirects the daemon's plain HTTP POST; it counts as a failure.",
             hint=f"SECURE_REDIRECT_EXEMPT = [r'^{prefix}'], or no SECURE_SSL_REDIRECT on workers.",

@@ -22,6 +22,7 @@ from .signals import task_scheduled
 if TYPE_CHECKING:
     from .safe_task import SafeTask
 
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of a listed function, with how SQS should deliver it.
@@ -127,11 +128,12 @@ def _prepare(queue: str, call: Call, config: Config) -> _Prepared:
     if delay > sqs.MAX_DELAY:
         message = replace(message, not_before=round(time.time() + delay, 3))
         delay = sqs.MAX_DELAY
+    options: dict[str, Any] = {}
     if config.execute_synchronously:
-        name, options = sqs.address(queue, config).name, {}
+        name = sqs.address(queue, config).name
     else:
         target = sqs.queue(queue)
-        name, options = target.name, {}
+        name = target.name
         if delay or call.group_id or call.deduplication_id or target.address.is_fifo:
             options = target.send_options(
                 delay=delay,
@@ -247,13 +249,12 @@ def _names_by_path(config: Config) -> dict[str, str]:
 def _path(function: Callable[..., Any] | SafeTask) -> str:
     from .safe_task import SafeTask
 
-    if isinstance(function, SafeTask):
-        function = vars(function).get("run", type(function))
-    if not inspect.isroutine(function) and not inspect.isclass(function):
-        function = inspect.unwrap(function)
-    module = getattr(function, "__module__", None)
-    name = getattr(function, "__qualname__", None)
-    return f"{module}.{name}" if name else repr(type(function))
+    target = (
+        vars(function).get("run", type(function)) if isinstance(function, SafeTask) else function
+    )
+    target = inspect.unwrap(target)
+    name = getattr(target, "__qualname__", None)
+    return f"{target.__module__}.{name}" if name else f"a {type(target).__name__}"
 
 
 def _options(function: Callable[..., Any] | SafeTask) -> dict[str, Any]:

@@ -92,9 +92,7 @@ def _read(body: bytes | str, delivery: Delivery, config: Config) -> Message:
 def _periodic(delivery: Delivery, config: Config) -> Message:
     name = delivery.task_name or ""
     if name not in config.periodic_tasks:
-        raise NotAllowed(
-            f"periodic task {name!r} is not in {SETTINGS['periodic_tasks'].variable}"
-        )
+        raise NotAllowed(f"periodic task {name!r} is not in {SETTINGS['periodic_tasks'].variable}")
     if delivery.message_id is None:
         return Message(function=name)
     return Message(function=name, id=delivery.message_id)
@@ -104,10 +102,11 @@ def _run(message: Message, delivery: Delivery, config: Config, resend: Resend) -
     runnable = resolve(message.function, config)
     if message.not_before is not None and (wait := message.not_before - time.time()) > 0:
         return _resend(resend, message, wait, delivery, Outcome.DEFERRED)
-    wrapper = runnable if inspect.isclass(runnable) else safe_task_class(config)
+    is_class = inspect.isclass(runnable)
+    wrapper: type[SafeTask] = runnable if is_class else safe_task_class(config)
     try:
-        task: SafeTask = wrapper()
-        if wrapper is not runnable:
+        task = wrapper()
+        if not is_class:
             task.run = runnable  # type: ignore[method-assign]
         task.apply(message.options)
         task.delivery = delivery

@@ -129,27 +129,23 @@ def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
 def _fault(place: str, value: object) -> str | None:
     """The first place in ``value`` that JSON cannot carry, with its type."""
     if isinstance(value, dict):
-        for key, item in value.items():
+        for key in value:
             if not isinstance(key, str):
                 return f"{place}: key {key!r} is {type(key).__name__}, JSON has text keys only"
-            if fault := _fault(f"{place}[{key!r}]", item):
-                return fault
+        items = [(f"{place}[{key!r}]", item) for key, item in value.items()]
     elif isinstance(value, list):
-        for index, item in enumerate(value):
-            if fault := _fault(f"{place}[{index}]", item):
-                return fault
+        items = [(f"{place}[{index}]", item) for index, item in enumerate(value)]
     elif isinstance(value, tuple):
         return f"{place}: {type(value).__name__} would come back as a list; pass a list"
-    elif isinstance(value, float) and not math.isfinite(value):
-        return f"{place}: float {value} is not JSON"
-    elif not _survives(value):
-        return f"{place}: {type(value).__name__} would not come back from JSON as it is"
-    return None
+    else:
+        kind = type(value).__name__
+        return None if _survives(value) else f"{place}: {kind} would not come back from JSON as is"
+    return next(filter(None, (_fault(*item) for item in items)), None)
 
 
 def _survives(value: object) -> bool:
     try:
-        return bool(json.loads(json.dumps(value)) == value)
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError):
         return False
 
@@ -239,12 +235,20 @@ def _is_headers(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
 
-_OPTIONAL: Final = {
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+_REQUIRED: Final = ("function", "args", "kwargs")
+_MEMBERS: Final = {
+    "function": (_is_name, _NAME_FORM),
+    "args": (lambda value: isinstance(value, list), "a list"),
+    "kwargs": (_is_object, "an object"),
     "id": (_is_name, _NAME_FORM),
     "sent_at": (_is_time, "Unix seconds"),
     "attempt": (_is_count, "a count from 1"),
     "not_before": (_is_time, "Unix seconds"),
-    "options": (lambda value: isinstance(value, dict), "an object"),
+    "options": (_is_object, "an object"),
     "headers": (_is_headers, "an object of texts"),
 }
 
@@ -255,26 +259,17 @@ def _from_content(content: dict[str, Any], default_id: str | None) -> Message:
         raise MalformedMessage("v is not a version number")
     if version > VERSION:
         raise MalformedMessage(f"message version {version} is newer than {VERSION}; upgrade")
-    for name in ("function", "args", "kwargs"):
+    for name in _REQUIRED:
         if name not in content:
             raise MalformedMessage(f"Please provide a {name} argument")
-    if not _is_name(content["function"]):
-        raise MalformedMessage(f"function is not {_NAME_FORM}")
-    if not isinstance(content["args"], list):
-        raise MalformedMessage("args is not a list")
-    if not isinstance(content["kwargs"], dict):
-        raise MalformedMessage("kwargs is not an object")
-    optional: dict[str, Any] = {}
-    for name, (is_valid, accepted) in _OPTIONAL.items():
-        if (value := content.get(name)) is not None:
-            if not is_valid(value):
-                raise MalformedMessage(f"{name} is not {accepted}")
-            optional[name] = value
+    members = {name: content[name] for name in _MEMBERS if content.get(name) is not None}
+    for name, value in members.items():
+        is_valid, accepted = _MEMBERS[name]
+        if not is_valid(value):
+            raise MalformedMessage(f"{name} is not {accepted}")
     if default_id is not None:
-        optional.setdefault("id", default_id)
-    return Message(
-        function=content["function"], args=content["args"], kwargs=content["kwargs"], **optional
-    )
+        members.setdefault("id", default_id)
+    return Message(**members)
 
 
 def now() -> float:

@@ -42,7 +42,7 @@ class Outcome(StrEnum):
     NOT_ALLOWED = "not-allowed"
 
 
-class Retry(Exception):  # noqa: N818 - control flow, not an error
+class Retry(Exception):
     """Raise it in a task to run the task again, with the same id and ``attempt + 1``.
 
     ``delay`` in seconds or as a timedelta; None takes the task's backoff. Counts against

@@ -61,7 +61,7 @@ class Received:
     receipt: str
     body: str
     expires: float
-    attributes: Mapping[str, str]
+    attributes: Mapping[Any, str]
     message_attributes: Mapping[str, str]
 
     @property
@@ -125,15 +125,15 @@ class Queue:
         for attempt in range(1, BATCH_ATTEMPTS + 1):
             response = self.client.send_message_batch(
                 QueueUrl=self.url,
-                Entries=[
-                    {"Id": str(p), "MessageBody": entries[p].body, **entries[p].options}
-                    for p in pending
-                ],
+                Entries=[_batch_entry(p, entries[p]) for p in pending],
             )
             failed = response.get("Failed")
             if not failed:
                 return refused
-            reasons = {int(f["Id"]): f"{f['Code']}: {_first_line(f.get('Message'))}" for f in failed}
+            reasons = {
+                int(each["Id"]): f"{each['Code']}: {_first_line(each.get('Message'))}"
+                for each in failed
+            }
             final = {int(f["Id"]) for f in failed if f["SenderFault"]}
             if attempt == BATCH_ATTEMPTS:
                 final = set(reasons)
@@ -169,7 +169,7 @@ class Queue:
                 receipt=raw["ReceiptHandle"],
                 body=raw["Body"],
                 expires=received + visibility,
-                attributes=raw.get("Attributes", {}),
+                attributes=dict(raw.get("Attributes", {})),
                 message_attributes={
                     name: value.get("StringValue", "")
                     for name, value in raw.get("MessageAttributes", {}).items()
@@ -280,6 +280,10 @@ def _checked_id(name: str, value: str) -> str:
             f"{name} {value!r} is not 1 to {MAX_ID_LENGTH} ASCII letters, digits and punctuation"
         )
     return value
+
+
+def _batch_entry(position: int, entry: Entry) -> Any:
+    return {"Id": str(position), "MessageBody": entry.body, **entry.options}
 
 
 def _chunks(entries: Sequence[Entry]) -> Iterator[list[int]]:
@@ -453,7 +457,7 @@ def _make_client(
 
     # botocore builds its User-Agent anew twice per request, a quarter of a call's instructions.
     # The same text given as an option is used as it is, so a first client is asked for it.
-    user_agent = make(options).meta.config.user_agent
+    user_agent = make(options).meta.config.user_agent  # type: ignore[attr-defined]
     return make(options.merge(ClientConfig(user_agent=user_agent)))
 
 
@@ -476,9 +480,8 @@ def _look_up(where: QueueAddress, client: SQSClient, config: Config) -> str:
 
 def _create(where: QueueAddress, client: SQSClient) -> str:
     """Create the queue, and a dead-letter queue that takes what failed ten times."""
-    base, fifo = where.name.removesuffix(".fifo"), {}
-    if where.is_fifo:
-        fifo = {"FifoQueue": "true"}
+    base = where.name.removesuffix(".fifo")
+    fifo: dict[Any, str] = {"FifoQueue": "true"} if where.is_fifo else {}
     dead_letters = f"{base}-dead-letter" + (".fifo" if where.is_fifo else "")
     dead_letter_url = client.create_queue(QueueName=dead_letters, Attributes=fifo)["QueueUrl"]
     arn = client.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])[

@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 from types import FrameType, TracebackType
-from typing import Final
+from typing import Final, Self
 
 from .exceptions import TaskTimeout
 
@@ -50,8 +50,17 @@ class time_limit:  # noqa: N801 - a context manager, named like one
     the block ends can TimeLimitExceeded itself come out; ``end()`` then closes the limit.
     """
 
-    __slots__ = ("_in_main_thread", "_previous_handler", "deadline", "fired", "label", "stuck",
-                 "seconds", "started", "thread_id")  # fmt: skip
+    __slots__ = (
+        "_in_main_thread",
+        "_previous_handler",
+        "deadline",
+        "fired",
+        "label",
+        "seconds",
+        "started",
+        "stuck",
+        "thread_id",
+    )
 
     def __init__(self, seconds: float, label: str = "") -> None:
         self.seconds = seconds
@@ -59,7 +68,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         self.fired = False
         self.stuck = False
 
-    def __enter__(self) -> time_limit:
+    def __enter__(self) -> Self:
         self.thread_id = threading.get_ident()
         self.started = time.monotonic()
         self.deadline = self.started + self.seconds

@@ -81,7 +81,5 @@ def _answer(result: execution.Result) -> HttpResponse:
 def _error(status: int, message: str) -> HttpResponse:
     response = JsonResponse({"error": status, "message": message}, status=status)
     # Django's django.request logger would add a line of its own, and mail every 500 to ADMINS.
-    response._has_been_logged = True  # type: ignore[attr-defined]
+    response._has_been_logged = True  # type: ignore[attr-defined] # noqa: SLF001
     return response
-
-

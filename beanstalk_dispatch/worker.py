@@ -359,7 +359,7 @@ class Worker:
                 self._flush_source(source, force=True)
 
     def _flush_source(self, source: _Source, *, force: bool) -> None:
-        """Delete what is finished and hide what failed; ``force`` sends batches that are not full."""
+        """Delete what is finished and hide what failed; ``force`` also in batches not full."""
         smallest = 1 if force or (source.queue and source.queue.address.is_fifo) else 10
         while True:
             with self._lock:

@@ -144,9 +144,10 @@ def wait_for(port: int) -> None:
     for _ in range(150):
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
         except OSError:
             time.sleep(0.1)
+        else:
+            return
     raise SystemExit(f"nothing listens on 127.0.0.1:{port}; run with DEMO_LOGS=1 to see why")
 
 
@@ -217,9 +218,12 @@ def main() -> int:
         stack.enter_context(running(demo, "web", *gunicorn, f"--bind=127.0.0.1:{web}", env=env))
         stack.enter_context(
             running(
-                demo, "worker", *gunicorn, f"--bind=127.0.0.1:{worker}",
+                demo,
+                "worker",
+                *gunicorn,
+                f"--bind=127.0.0.1:{worker}",
                 env=env | {"BEANSTALK_WORKER": "True"},
-            )  # fmt: skip
+            )
         )
         wait_for(web)
         wait_for(worker)
@@ -227,10 +231,19 @@ def main() -> int:
         demo.say("started", "worker", f"gunicorn --threads=15, http://127.0.0.1:{worker}")
         stack.enter_context(
             running(
-                demo, "daemon", sys.executable, "-m", "django", "beanstalk_worker", "mail", "work",
+                demo,
+                "daemon",
+                sys.executable,
+                "-m",
+                "django",
+                "beanstalk_worker",
+                "mail",
+                "work",
                 f"--post-to=http://127.0.0.1:{worker}/beanstalk_dispatch/dispatcher",
-                "--error-visibility-timeout=1", "--wait=2", env=env,
-            )  # fmt: skip
+                "--error-visibility-timeout=1",
+                "--wait=2",
+                env=env,
+            )
         )
         demo.say("started", "daemon", "in place of aws-sqsd")
         answer = urllib.request.Request(f"http://127.0.0.1:{web}/samples/", method="POST")

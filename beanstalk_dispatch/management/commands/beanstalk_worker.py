@@ -38,24 +38,46 @@ class Command(BaseCommand):
         defaults, daemon = Options(), sqsd.Options()
         add = parser.add_argument
         add("queues", nargs="+", metavar="QUEUE", help="alias, name, URL or ARN of a queue")
-        add("--threads", type=between(1, 100), help=f"tasks at a time (default {defaults.threads}, "
-            f"with --post-to {daemon.http_connections}, as the daemon's HttpConnections)")  # fmt: skip
-        add("--wait", type=between(0, 20), default=defaults.wait,
-            help="seconds of a long poll; shorter stops sooner and polls more (default 20)")  # fmt: skip
-        add("--visibility-timeout", type=between(0, 43200), help="seconds a received message is "
-            f"hidden (default {defaults.visibility}, with --post-to {daemon.visibility_timeout})")  # fmt: skip
-        add("--grace", type=float, default=defaults.grace,
-            help="seconds running tasks get to finish at a stop (default 30)")  # fmt: skip
+        add(
+            "--threads",
+            type=between(1, 100),
+            help=f"tasks at a time (default {defaults.threads}, "
+            f"with --post-to {daemon.http_connections}, as the daemon's HttpConnections)",
+        )
+        add(
+            "--wait",
+            type=between(0, 20),
+            default=defaults.wait,
+            help="seconds of a long poll; shorter stops sooner and polls more (default 20)",
+        )
+        add(
+            "--visibility-timeout",
+            type=between(0, 43200),
+            help="seconds a received message is "
+            f"hidden (default {defaults.visibility}, with --post-to {daemon.visibility_timeout})",
+        )
+        add(
+            "--grace",
+            type=float,
+            default=defaults.grace,
+            help="seconds running tasks get to finish at a stop (default 30)",
+        )
         add("--max-tasks", type=between(1, 2**31), help="stop after so many tasks")
         add("--burst", action="store_true", help="stop when the queues are empty")
         post = parser.add_argument_group("standing in for aws-sqsd")
         post.add_argument("--post-to", metavar="URL", help="POST each message there")
-        post.add_argument("--error-visibility-timeout", type=between(0, 43200),
+        post.add_argument(
+            "--error-visibility-timeout",
+            type=between(0, 43200),
             default=daemon.error_visibility_timeout,
-            help="seconds until a failed message comes back (default 2)")  # fmt: skip
-        post.add_argument("--inactivity-timeout", type=between(1, 36000),
+            help="seconds until a failed message comes back (default 2)",
+        )
+        post.add_argument(
+            "--inactivity-timeout",
+            type=between(1, 36000),
             default=daemon.inactivity_timeout,
-            help="seconds to wait for an answer (default 299)")  # fmt: skip
+            help="seconds to wait for an answer (default 299)",
+        )
         post.add_argument("--cron", type=Path, metavar="FILE", help="send the tasks of a cron.yaml")
 
     def handle(self, *args: Any, **options: Any) -> None:
