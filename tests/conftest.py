@@ -1,0 +1,98 @@
+"""A clean environment for every test, and the real servers the tests talk to."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from beanstalk_dispatch import conf
+
+from .proxy import Proxy
+
+TABLE = (
+    "record=tests.jobs.record fail=tests.jobs.fail loop=tests.jobs.loop block=tests.jobs.block "
+    "retry=tests.jobs.AlwaysRetry recorder=tests.jobs.Recorder flaky=tests.jobs.Flaky "
+    "coroutine=tests.jobs.coroutine nap=tests.jobs.nap"
+)
+
+Environment = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):
+        if name.startswith(("BEANSTALK_", "AWS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    conf.get_config.cache_clear()
+    yield
+    conf.get_config.cache_clear()
+
+
+@pytest.fixture
+def env(monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """Set variables: ``env(WORKER=True)`` sets BEANSTALK_WORKER; None unsets."""
+
+    def set_variables(**variables: Any) -> None:
+        for name, value in variables.items():
+            full = name if name.startswith(("AWS_", "BEANSTALK_")) else f"BEANSTALK_{name}"
+            if value is None:
+                monkeypatch.delenv(full, raising=False)
+            else:
+                monkeypatch.setenv(full, str(value))
+        conf.get_config.cache_clear()
+
+    return set_variables
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The address of an SQS server."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def proxy(moto: str) -> Iterator[Proxy]:
+    """A server in front of moto whose answers a test can spoil."""
+    with Proxy(moto) as server:
+        yield server
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def queue_name() -> str:
+    return f"tests-{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture
+def sqs_env(env: Environment, moto: str, queue_name: str) -> Environment:
+    """An environment with one alias, ``jobs``, on a real server, and a queue of its own."""
+    env(
+        DISPATCH_SQS_ENDPOINT_URL=moto,
+        DISPATCH_SQS_KEY="key",
+        DISPATCH_SQS_SECRET="a-secret-key",
+        DISPATCH_SQS_REGION="eu-west-1",
+        DISPATCH_QUEUES=f"jobs={queue_name}",
+        DISPATCH_CREATE_QUEUES=True,
+        DISPATCH_TABLE=TABLE,
+    )
+    return env
+
+
+@pytest.fixture
+def worker_env(sqs_env: Environment) -> Environment:
+    sqs_env(WORKER=True)
+    return sqs_env

@@ -1,0 +1,125 @@
+"""Tasks for the tests. What they saw is in ``calls``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from beanstalk_dispatch.safe_task import Retry, SafeTask
+
+calls: list[tuple[Any, ...]] = []
+release = threading.Event()
+
+
+def record(*args: Any, **kwargs: Any) -> None:
+    calls.append((args, kwargs))
+
+
+def fail(reason: str = "no reason") -> None:
+    raise ValueError(reason)
+
+
+def nap(seconds: float) -> None:
+    calls.append(("nap", seconds))
+    time.sleep(seconds)
+
+
+def spin(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(50))
+
+
+def loop(seconds: float = 30.0) -> None:
+    spin(seconds)
+
+
+def block(seconds: float = 30.0) -> None:
+    """Sit in one C call, which nothing can interrupt in a thread."""
+    release.wait(seconds)
+
+
+async def coroutine(value: str) -> None:
+    calls.append(("coroutine", value))
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def async_generator() -> Any:
+    yield 1
+
+
+class Recorder(SafeTask):
+    """Records its hooks."""
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        calls.append(("run", args, kwargs, self.delivery))
+        if args == ("fail",):
+            raise ValueError("told to fail")
+
+    def on_error(self, e: BaseException, /, *args: Any, **kwargs: Any) -> None:
+        calls.append(("on_error", e, args, kwargs))
+
+    def on_success(self, *args: Any, **kwargs: Any) -> None:
+        calls.append(("on_success", args, kwargs))
+
+    def on_completion(self, *args: Any, **kwargs: Any) -> None:
+        calls.append(("on_completion", args, kwargs))
+
+
+class Flaky(SafeTask):
+    """Fails until its third attempt."""
+
+    max_retries = 2
+    verbose = False
+
+    def run(self) -> None:
+        assert self.delivery is not None
+        assert self.delivery.message is not None
+        attempt = self.delivery.message.attempt
+        calls.append(("flaky", attempt))
+        if attempt < 3:
+            raise ValueError("not yet")
+
+
+class AlwaysRetry(SafeTask):
+    def run(self, delay: float | None = None) -> None:
+        calls.append(("retry", self.delivery and self.delivery.message))
+        raise Retry("not yet", delay=delay)
+
+
+class NeedsArgument(SafeTask):
+    def __init__(self, needed: int) -> None:
+        super().__init__()
+        self.needed = needed
+
+
+class OwnProcess(SafeTask):
+    """As 0.1's users may have written it."""
+
+    def process(self, *args: Any, **kwargs: Any) -> None:
+        calls.append(("before",))
+        super().process(*args, **kwargs)
+        if args == ("raise",):
+            raise KeyError("from process")
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        calls.append(("run", args))
+
+
+class NotATask:
+    pass
+
+
+class Holder:
+    @staticmethod
+    def method(value: int) -> None:
+        calls.append(("method", value))
+
+
+instance = SafeTask(record)
+a_number = 5

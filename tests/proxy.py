@@ -1,0 +1,83 @@
+"""A real HTTP server that passes requests on to an SQS server, or spoils them as told."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+Answer = tuple[int, dict[str, Any]]
+Spoil = Callable[[str, dict[str, Any]], Answer | None]
+
+
+def error(status: int, code: str, message: str = "told to fail") -> Answer:
+    return status, {"__type": f"com.amazonaws.sqs#{code}", "message": message}
+
+
+class Proxy:
+    """``spoil(operation, request)`` may answer in the server's place; None passes on.
+
+    ``counts`` has the requests by operation.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self.counts: Counter[str] = Counter()
+        self.spoil: Spoil = lambda operation, request: None
+        self._upstream = urlsplit(upstream).netloc
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self.url = "http://127.0.0.1:{}".format(self._server.server_address[1])
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                operation = self.headers["X-Amz-Target"].partition(".")[2]
+                proxy.counts[operation] += 1
+                answer = proxy.spoil(operation, json.loads(body))
+                if answer is None:
+                    status, content = proxy.forward(body, dict(self.headers))
+                else:
+                    status, content = answer[0], json.dumps(answer[1]).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/x-amz-json-1.0")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+        return Handler
+
+    def forward(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(self._upstream, timeout=30)
+        try:
+            connection.request("POST", "/", body=body, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from beanstalk_dispatch import timeouts
+from beanstalk_dispatch.exceptions import TaskTimeout
+from beanstalk_dispatch.timeouts import TimeLimitExceeded, time_limit
+
+from .jobs import spin
+
+
+def in_thread(function: Callable[[], None]) -> None:
+    """Run in a thread and raise here what it raised."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            function()
+        except BaseException as exc:
+            raised.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(30)
+    if raised:
+        raise raised[0]
+
+
+def here(function: Callable[[], None]) -> None:
+    function()
+
+
+@pytest.fixture(params=[here, in_thread], ids=["main", "thread"])
+def place(request: pytest.FixtureRequest) -> Callable[[Callable[[], None]], None]:
+    """The main thread, or another."""
+    chosen: Callable[[Callable[[], None]], None] = request.param
+    return chosen
+
+
+Place = Callable[[Callable[[], None]], None]
+
+
+def limited(limit: time_limit, body: Callable[[], None]) -> None:
+    with limit:
+        body()
+
+
+def test_a_loop_is_ended(place: Place) -> None:
+    started = time.monotonic()
+    with pytest.raises(TaskTimeout, match=r"time limit of 0\.1 s exceeded"):
+        place(lambda: limited(time_limit(0.1), lambda: spin(30)))
+    assert time.monotonic() - started < 5
+
+
+def test_except_exception_does_not_swallow_it(place: Place) -> None:
+    def body() -> None:
+        for _ in range(1000):
+            try:
+                spin(30)
+            except Exception:
+                logging.exception("swallowed")
+
+    with pytest.raises(TaskTimeout):
+        place(lambda: limited(time_limit(0.1), body))
+
+
+def test_what_ends_in_time_is_left_alone(place: Place) -> None:
+    def body() -> None:
+        limited(time_limit(0.05), lambda: None)
+        spin(0.15)
+
+    place(body)
+
+
+def test_an_error_of_the_block_passes(place: Place) -> None:
+    def body() -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        place(lambda: limited(time_limit(5), body))
+
+
+def test_a_system_call_is_ended_in_the_main_thread() -> None:
+    started = time.monotonic()
+    with pytest.raises(TaskTimeout):
+        limited(time_limit(0.1), lambda: time.sleep(30))
+    assert time.monotonic() - started < 5
+
+
+def test_the_inner_limit_ends_the_inner_block(place: Place) -> None:
+    def body() -> None:
+        with pytest.raises(TaskTimeout, match=r"0\.1 s"):
+            limited(time_limit(0.1), lambda: spin(30))
+        spin(0.1)
+
+    place(lambda: limited(time_limit(20), body))
+
+
+def test_the_outer_limit_ends_both_blocks(place: Place) -> None:
+    with pytest.raises(TaskTimeout, match=r"0\.1 s"):
+        place(lambda: limited(time_limit(0.1), lambda: limited(time_limit(20), lambda: spin(30))))
+
+
+def test_the_handler_of_the_project_is_put_back_and_called() -> None:
+    alarms: list[int] = []
+    previous = signal.signal(signal.SIGALRM, lambda signum, frame: alarms.append(signum))
+    try:
+        with time_limit(5):
+            signal.raise_signal(signal.SIGALRM)
+        signal.raise_signal(signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert alarms == [signal.SIGALRM] * 2
+
+
+def test_an_alarm_of_nobody_is_ignored_within_a_limit() -> None:
+    with time_limit(5):
+        signal.raise_signal(signal.SIGALRM)
+
+
+def test_thousands_of_blocks_that_end_within_a_millisecond_of_their_limit() -> None:
+    """Nothing may come out but TaskTimeout or, in the very instant, TimeLimitExceeded."""
+    counts: Counter[str] = Counter()
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that the watchdog strikes on time
+
+    def one(limit: time_limit, until: float) -> str:
+        try:
+            with limit:
+                spin(until - time.monotonic())
+        except TaskTimeout:
+            return "timeout"
+        except TimeLimitExceeded:
+            limit.end()
+            return "instant"
+        return "done"
+
+    def many(seed: int) -> None:
+        generator = random.Random(seed)
+        for _ in range(700):
+            until = time.monotonic() + 0.002 + generator.uniform(-0.001, 0.001)
+            try:
+                outcome = one(time_limit(0.002), until)
+                spin(0.0002)  # the thread's next task
+            except BaseException:
+                outcome = "leaked"
+            counts[outcome] += 1
+
+    try:
+        threads = [threading.Thread(target=many, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        many(4)
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(switch_interval)
+    assert counts.total() == 5 * 700
+    assert counts["leaked"] == 0
+    assert counts["done"] > 100
+    assert counts["timeout"] > 100
+    assert not timeouts._watchdog._limits
+
+
+def test_an_interrupt_while_the_limit_is_closed_does_not_come_out() -> None:
+    """As if the watchdog struck between the end of the block and the end of ``__exit__``."""
+
+    class Interrupted(time_limit):
+        ends = 0
+
+        def end(self) -> None:
+            self.ends += 1
+            if self.ends == 1:
+                raise TimeLimitExceeded
+            super().end()
+
+    limit = Interrupted(5)
+    with limit:
+        pass
+    assert limit.ends == 2
+
+
+def test_a_limit_that_could_not_start_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(limit: time_limit) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGALRM)
+    with monkeypatch.context() as patch:
+        patch.setattr(timeouts._watchdog, "watch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            limited(time_limit(5), lambda: None)
+    assert signal.getsignal(signal.SIGALRM) == handler
+
+
+def test_a_foreign_interrupt_is_not_taken_for_a_timeout() -> None:
+    def body() -> None:
+        raise TimeLimitExceeded
+
+    with pytest.raises(TimeLimitExceeded):
+        limited(time_limit(5), body)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(timeouts, "GRACE", 0.1)
+    return
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_blocked_call_is_reported_as_stuck(caplog: pytest.LogCaptureFixture) -> None:
+    release = threading.Event()
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            limited(time_limit(0.05, label="blocker"), lambda: release.wait(20) and None)
+        except TaskTimeout as exc:
+            raised.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(timeouts.stuck)
+    assert [limit.label for limit in timeouts.stuck()] == ["blocker"]
+    until(lambda: "stuck task label=blocker" in caplog.text)
+    release.set()
+    thread.join(20)
+    assert timeouts.stuck() == []
+    assert "stuck task ended label=blocker" in caplog.text
+    assert len(raised) == 1
+
+
+def test_a_forked_child_has_a_watchdog_of_its_own() -> None:
+    limited(time_limit(5), lambda: None)  # the parent's watchdog runs
+    child = os.fork()
+    if child == 0:  # pragma: no cover - runs in the child
+        try:
+            limited(time_limit(0.1), lambda: spin(20))
+        except TaskTimeout:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
