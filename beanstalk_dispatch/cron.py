@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 MISSING = "cron.yaml needs PyYAML and cronsim: pip install 'django-beanstalk-dispatch[local]'"
 _BODY = "elasticbeanstalk scheduled job"
+_LOOK_EVERY = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ class Scheduler:
         pause = threading.Event()
         while not is_stopping():
             self.send_due(datetime.now(UTC))
-            pause.wait(1)
+            pause.wait(_LOOK_EVERY)
 
     def send_due(self, now: datetime) -> None:
         for task, times in self._next:

@@ -209,10 +209,13 @@ def locate(path: str) -> Any:
     try:
         return import_string(path)
     except ModuleNotFoundError as exc:
-        parent = path.rpartition(".")[0]
+        parent, _, attribute = path.rpartition(".")
         if exc.name != parent or "." not in parent:
             raise
-        return getattr(locate(parent), path.rpartition(".")[2])
+        try:
+            return getattr(locate(parent), attribute)
+        except (ImportError, AttributeError):
+            raise exc from None
 
 
 # --- the log ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Final
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.http.request import UnreadablePostError
+from django.http.request import RawPostDataException, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
 from . import execution, peers
@@ -64,7 +64,7 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
     delivery = Delivery.from_headers(request.headers)
     try:
         body = request.body
-    except (SuspiciousOperation, UnreadablePostError) as exc:
+    except (SuspiciousOperation, UnreadablePostError, RawPostDataException) as exc:
         reason = str(exc) or type(exc).__name__
         logger.error("refused id=%s status=400 reason=%r", delivery.message_id, reason)
         return _error(400, "the body cannot be read")

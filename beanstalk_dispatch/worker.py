@@ -163,12 +163,12 @@ class Worker:
             self._changed.notify_all()
         for run in unstarted:
             self._hide(run.source, run.messages, 0)
-        while any(thread.is_alive() for thread in threads):
+        while True:
             self._keep()
-            stuck = {limit.thread_id for limit in timeouts.stuck()}
-            tasks = self._running_in.keys() - stuck
-            polls = sum(source.polls for source in self.queues)
-            if not polls and (not tasks or time.monotonic() > deadline):
+            given_up = {limit.thread_id for limit in timeouts.stuck()}
+            if time.monotonic() > deadline:
+                given_up |= self._running_in.keys()
+            if not any(thread.is_alive() and thread.ident not in given_up for thread in threads):
                 break
             time.sleep(_TICK / 10)
         for thread_id, (source, message) in self._running():

@@ -1,0 +1,119 @@
+"""How the package hangs together: who imports whom, and what an import does."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import beanstalk_dispatch
+
+PACKAGE = Path(beanstalk_dispatch.__file__).parent
+MODULES = {
+    ".".join(file.relative_to(PACKAGE).with_suffix("").parts): file
+    for file in PACKAGE.rglob("*.py")
+    if file.stem != "__init__"
+}
+# Each module may import those before it in the list; those in one row do not import each other.
+ORDER = [
+    {"exceptions", "signals", "addresses"},
+    {"conf"},
+    {"message", "timeouts", "peers"},
+    {"sqsd"},
+    {"sqs", "safe_task"},
+    {"execution", "worker"},
+    {"client", "checks", "views", "handlers", "cron"},
+    {"urls", "apps"},
+]
+LAZY = {("client", "safe_task"), ("client", "execution"), ("client", "sqsd")}
+
+
+def imports(file: Path) -> set[str]:
+    """Absolute names of what a file imports anywhere, but for type checking."""
+    tree = ast.parse(file.read_text())
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "beanstalk_dispatch." * bool(node.level) + (node.module or "")
+            names |= {f"{base.rstrip('.')}.{alias.name}" for alias in node.names}
+    return names
+
+
+def of_ours(name: str) -> set[str]:
+    found = {".".join(full.split(".")[1:2]) for full in imports(MODULES[name])
+             if full.startswith("beanstalk_dispatch.")}  # fmt: skip
+    return found & {module for row in ORDER for module in row}
+
+
+def test_the_order_knows_every_module() -> None:
+    core = {name for name in MODULES if "." not in name}
+    assert {module for row in ORDER for module in row} == core
+
+
+@pytest.mark.parametrize("row", range(len(ORDER)))
+def test_imports_go_one_way(row: int) -> None:
+    allowed = {module for earlier in ORDER[:row] for module in earlier}
+    for module in ORDER[row]:
+        assert of_ours(module) <= allowed, module
+
+
+@pytest.mark.parametrize(
+    ("library", "modules"),
+    [
+        ("boto3", {"sqs"}),
+        ("botocore", {"sqs"}),
+        ("environ", {"conf"}),
+        ("sentry_sdk", set()),
+        ("yaml", {"cron"}),
+        ("cronsim", {"cron"}),
+    ],
+)
+def test_a_library_has_one_place(library: str, modules: set[str]) -> None:
+    found = {
+        name
+        for name, file in MODULES.items()
+        if any(full.partition(".")[0] == library for full in imports(file))
+    }
+    assert {name for name in found if not name.startswith("contrib")} == modules
+
+
+def test_nobody_else_reads_our_settings() -> None:
+    for name in MODULES.keys() - {"conf"}:
+        text = MODULES[name].read_text()
+        assert "settings.BEANSTALK" not in text, name
+        assert "environ[" not in text, name
+
+
+def test_there_is_no_grab_bag_and_no_tasks_module() -> None:
+    names = {name.rpartition(".")[2] for name in MODULES}
+    assert not names & {"utils", "helpers", "common", "base", "tasks"}
+
+
+def test_importing_everything_reads_no_setting_and_starts_nothing() -> None:
+    code = "\n".join(
+        [
+            "import signal, sys, threading",
+            "before = signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGTERM)",
+            *[f"import beanstalk_dispatch.{name}" for name in sorted(MODULES)
+              if name not in {"apps", "contrib"}],
+            "from django.conf import settings",
+            "assert not settings.configured",
+            "assert threading.active_count() == 1",
+            "assert before == (signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGTERM))",
+            "assert 'boto3' not in sys.modules",
+        ]
+    )  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], check=True)

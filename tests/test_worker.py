@@ -1,0 +1,530 @@
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from beanstalk_dispatch import sqs, timeouts, worker
+from beanstalk_dispatch.client import Call, schedule_many
+from beanstalk_dispatch.handlers import run_here
+from beanstalk_dispatch.sqs import Received
+from beanstalk_dispatch.worker import EXIT_STUCK, Options, Verdict, Worker
+
+from . import jobs
+from .conftest import Environment
+from .jobs import calls
+from .proxy import Answer, Proxy, error
+
+DELETE = Verdict(delete=True)
+QUICK = {"wait": 1, "visibility": 30, "threads": 4, "grace": 5.0}
+
+
+@pytest.fixture(autouse=True)
+def _no_calls() -> None:
+    calls.clear()
+    jobs.release.clear()
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
+def running(handler: Any, *queues: str, **options: Any) -> Iterator[Worker]:
+    """A worker in a thread; stopped at the end, and its exit code kept."""
+    runner = Worker(queues or ("jobs",), handler, Options(**(QUICK | options)))
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(runner.run()))
+    thread.start()
+    try:
+        yield runner
+    finally:
+        runner.stop()
+        thread.join(30)
+    assert len(codes) == 1
+
+
+def drained(handler: Any, *queues: str, **options: Any) -> int:
+    return Worker(queues or ("jobs",), handler, Options(**(QUICK | options | {"burst": True}))).run()
+
+
+def send(*bodies: str, alias: str = "jobs", **options: Any) -> None:
+    sqs.queue(alias).send_batch([sqs.Entry(body=body, options=options) for body in bodies])
+
+
+def left(alias: str = "jobs") -> list[str]:
+    found = sqs.queue(alias).receive(count=10, wait=0, visibility=30)
+    return sorted(each.body for each in found)
+
+
+class Recording:
+    """A handler that keeps the bodies, and does what ``verdict`` says of each."""
+
+    def __init__(self, verdict: Callable[[Received], Verdict] = lambda received: DELETE) -> None:
+        self.bodies: list[str] = []
+        self.verdict = verdict
+
+    def __call__(self, received: Received) -> Verdict:
+        self.bodies.append(received.body)
+        return self.verdict(received)
+
+
+def test_everything_is_run_once_and_deleted(worker_env: Environment) -> None:
+    schedule_many("jobs", [Call("record", [i]) for i in range(45)])
+    assert drained(run_here) == 0
+    assert sorted(args[0] for args, _ in calls) == list(range(45))
+    assert sqs.queue("jobs").depth() == 0
+
+
+def test_bulk_needs_few_requests(sqs_env: Environment, proxy: Proxy) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    sqs.queue("jobs")
+    send(*map(str, range(200)))
+    proxy.counts.clear()
+    handler = Recording()
+    drained(handler)
+    assert len(handler.bodies) == 200
+    assert proxy.counts["DeleteMessageBatch"] <= 24
+    assert proxy.counts["ReceiveMessage"] <= 34
+
+
+def test_idle_there_is_one_long_poll_at_a_time(sqs_env: Environment, proxy: Proxy) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    sqs.queue("jobs")
+    proxy.counts.clear()
+    with running(Recording(), threads=20, wait=2):
+        time.sleep(3)
+    assert proxy.counts.keys() == {"ReceiveMessage"}
+    assert proxy.counts["ReceiveMessage"] <= 2
+
+
+def test_several_queues_are_served(sqs_env: Environment, queue_name: str) -> None:
+    sqs_env(DISPATCH_QUEUES=f"a={queue_name}-a b={queue_name}-b c={queue_name}-c")
+    for alias in ("a", "b", "c"):
+        send(*[f"{alias}{i}" for i in range(5)], alias=alias)
+    handler = Recording()
+    drained(handler, "a", "b", "c", threads=1)
+    assert len(set(handler.bodies)) == len(handler.bodies) == 15
+
+
+def test_a_message_sent_while_idle_is_run_at_once(sqs_env: Environment) -> None:
+    handler = Recording()
+    with running(handler, wait=20) as runner:
+        time.sleep(0.5)
+        send("now")
+        until(lambda: handler.bodies, 5)
+        send("and now")
+        until(lambda: len(handler.bodies) == 2, 5)
+        runner.stop()
+        send("to end the long poll")
+    assert left() == ["to end the long poll"]
+
+
+def test_no_more_is_received_than_can_start_soon(sqs_env: Environment) -> None:
+    send(*map(str, range(20)))
+    gate = threading.Event()
+    handler = Recording(lambda received: DELETE if gate.wait(20) else DELETE)
+    with running(handler, threads=3) as runner:
+        until(lambda: len(handler.bodies) == 3)
+        time.sleep(0.5)
+        assert runner.counters.running == 3
+        assert len(runner._held) <= 4
+        gate.set()
+        until(lambda: len(handler.bodies) == 20)
+
+
+def test_heartbeats_keep_what_is_held(sqs_env: Environment) -> None:
+    """Twelve tasks of 1.5 s on four threads, with a visibility timeout of 2 s."""
+    send(*map(str, range(12)))
+
+    def slow(received: Received) -> Verdict:
+        time.sleep(1.5)
+        return DELETE
+
+    handler = Recording(slow)
+    drained(handler, visibility=2)
+    assert Counter(handler.bodies) == Counter(map(str, range(12)))
+
+
+def test_a_failure_is_hidden_for_its_delay(sqs_env: Environment) -> None:
+    send("fails")
+    verdicts = iter([Verdict(delete=False, delay=1), DELETE])
+    times: list[float] = []
+
+    def verdict(received: Received) -> Verdict:
+        times.append(time.monotonic())
+        return next(verdicts)
+
+    handler = Recording(verdict)
+    with running(handler) as runner:
+        until(lambda: runner.counters.done == 1)
+    assert runner.counters.failed == 1
+    assert 0.8 < times[1] - times[0] < 5
+
+
+def test_what_has_no_delay_comes_back_when_visible_again(sqs_env: Environment) -> None:
+    send("left")
+    verdicts = iter([Verdict(delete=False), DELETE])
+    handler = Recording(lambda received: next(verdicts))
+    with running(handler, visibility=2) as runner:
+        until(lambda: runner.counters.done == 1)
+    assert handler.bodies == ["left", "left"]
+
+
+def test_a_handler_that_raises_leaves_the_message(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    send("boom")
+
+    def boom(received: Received) -> Verdict:
+        raise RuntimeError("broken handler")
+
+    with running(Recording(boom)) as runner:
+        until(lambda: runner.counters.failed == 1)
+    assert "broken handler" in caplog.text
+
+
+def test_a_stop_gives_back_what_has_not_started(sqs_env: Environment) -> None:
+    send(*map(str, range(8)))
+    gate = threading.Event()
+
+    def wait(received: Received) -> Verdict:
+        gate.wait(20)
+        return DELETE
+
+    handler = Recording(wait)
+    with running(handler, threads=2) as runner:
+        runner._average = 0.1  # so that more are received than run
+        until(lambda: len(handler.bodies) == 2 and runner.counters.waiting)
+        runner.stop()
+        time.sleep(0.3)
+        gate.set()
+    assert len(handler.bodies) == 2
+    assert sorted(left() + handler.bodies) == list(map(str, range(8)))
+
+
+def test_after_the_grace_what_still_runs_is_given_back(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    send("long")
+    gate = threading.Event()
+    handler = Recording(lambda received: DELETE if gate.wait(20) else DELETE)
+    with running(handler, grace=0.3, wait=0):
+        until(lambda: handler.bodies)
+    assert left() == ["long"]
+    assert "stop unfinished id=" in caplog.text
+    gate.set()
+
+
+def test_what_a_long_poll_brings_after_the_stop_is_given_back(sqs_env: Environment) -> None:
+    handler = Recording()
+    with running(handler, wait=10) as runner:
+        until(lambda: runner.queues[0].polls)
+        time.sleep(0.3)
+        runner.stop()
+        send("late")
+    assert handler.bodies == []
+    assert left() == ["late"]
+
+
+def test_max_tasks_stops(sqs_env: Environment) -> None:
+    send(*map(str, range(30)))
+    handler = Recording()
+    assert Worker(["jobs"], handler, Options(**QUICK, max_tasks=5)).run() == 0
+    assert 5 <= len(handler.bodies) <= 8
+    found = left() + left() + left()
+    assert sorted(found + handler.bodies) == sorted(map(str, range(30)))
+
+
+def test_a_stuck_task_ends_the_process(
+    worker_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(timeouts, "GRACE", 0.2)
+    worker_env(DISPATCH_TASK_TIMEOUT="0.2s")
+    schedule_many("jobs", [Call("block", [20])])
+    assert Worker(["jobs"], run_here, Options(**QUICK)).run() == EXIT_STUCK
+    assert "stop reason=stuck tasks=1 exit_code=75" in caplog.text
+    jobs.release.set()
+    until(lambda: not timeouts.stuck())
+
+
+def test_a_stuck_tasks_message_is_not_kept(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its visibility is not extended, so that another worker gets it."""
+    send("stuck", "fine")
+    gate = threading.Event()
+    handler = Recording(lambda received: DELETE if gate.wait(20) else DELETE)
+    with running(handler, visibility=30) as runner:
+        until(lambda: len(handler.bodies) == 2)
+        stuck = next(t for t, (_, m) in runner._running() if m.body == "stuck")
+
+        class Limit:
+            thread_id = stuck
+
+        before = {m.body: m.expires for m in runner._held.values()}
+        with monkeypatch.context() as patch:
+            patch.setattr(timeouts, "stuck", lambda: [Limit])
+            patch.setattr(worker.time, "monotonic", lambda t=time.monotonic() + 25: t)
+            runner._extend()
+        after = {m.body: m.expires for m in runner._held.values()}
+        gate.set()
+    assert after["stuck"] == before["stuck"]
+    assert after["fine"] > before["fine"]
+
+
+# --- FIFO ---
+
+
+@pytest.fixture
+def fifo(sqs_env: Environment, queue_name: str) -> None:
+    sqs_env(DISPATCH_QUEUES=f"jobs={queue_name}.fifo")
+
+
+def send_group(group: str, *bodies: str) -> None:
+    queue = sqs.queue("jobs")
+    for body in bodies:
+        queue.send(body, queue.send_options(group_id=group, message_id=body))
+
+
+@pytest.mark.usefixtures("fifo")
+def test_a_fifo_group_keeps_its_order() -> None:
+    send_group("a", "a1", "a2", "a3")
+    send_group("b", "b1", "b2")
+    handler = Recording()
+    drained(handler)
+    assert [body for body in handler.bodies if body[0] == "a"] == ["a1", "a2", "a3"]
+    assert [body for body in handler.bodies if body[0] == "b"] == ["b1", "b2"]
+
+
+@pytest.mark.usefixtures("fifo")
+def test_a_failure_stops_its_fifo_group() -> None:
+    send_group("a", "a1", "a2", "a3")
+    send_group("b", "b1")
+    failures = iter([Verdict(delete=False, delay=30)])
+
+    def verdict(received: Received) -> Verdict:
+        return next(failures, DELETE) if received.body == "a2" else DELETE
+
+    handler = Recording(verdict)
+    with running(handler) as runner:
+        until(lambda: runner.counters.done == 2 and runner.counters.failed == 1)
+        time.sleep(0.5)
+    assert sorted(handler.bodies) == ["a1", "a2", "b1"]
+
+
+@pytest.mark.usefixtures("fifo")
+def test_a_stop_gives_the_rest_of_a_group_back() -> None:
+    send_group("a", "a1", "a2")
+    runner: list[Worker] = []
+
+    def stop(received: Received) -> Verdict:
+        runner[0].stop()
+        return DELETE
+
+    handler = Recording(stop)
+    runner.append(Worker(["jobs"], handler, Options(**QUICK)))
+    assert runner[0].run() == 0
+    assert handler.bodies == ["a1"]
+    assert left() == ["a2"]
+
+
+# --- trouble ---
+
+
+def failing(operation: str, *answers: Answer) -> Any:
+    """Spoil the first requests of ``operation``."""
+    left = iter(answers)
+    return lambda asked, request: next(left, None) if asked == operation else None
+
+
+def test_a_server_in_trouble_is_waited_for(
+    sqs_env: Environment, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    sqs.queue("jobs")
+    send("survivor")
+    proxy.spoil = failing("ReceiveMessage", *[error(400, "AccessDenied")] * 2)
+    handler = Recording()
+    with running(handler):
+        until(lambda: handler.bodies)
+    assert caplog.text.count("poll queue=jobs failures=") == 1
+    assert "poll queue=jobs recovered failures=2" in caplog.text
+
+
+def test_a_queue_that_is_not_there_yet_is_waited_for(
+    sqs_env: Environment, queue_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs_env(DISPATCH_CREATE_QUEUES=None)
+    handler = Recording()
+    with running(handler):
+        until(lambda: "SQS has no queue" in caplog.text)
+        client = next(iter(sqs._connections.clients.values()))
+        client.create_queue(QueueName=queue_name)
+        send("early bird")
+        until(lambda: handler.bodies)
+
+
+def test_an_error_nobody_thought_of_does_not_end_a_thread(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    send("survivor")
+    real, errors = sqs.Queue.receive, iter([RuntimeError("surprise")])
+
+    def receive(self: sqs.Queue, **options: Any) -> list[Received]:
+        for surprise in errors:
+            raise surprise
+        return real(self, **options)
+
+    monkeypatch.setattr(sqs.Queue, "receive", receive)
+    handler = Recording()
+    with running(handler):
+        until(lambda: handler.bodies)
+    assert "surprise" in caplog.text
+
+
+def test_what_could_not_be_deleted_is_deleted_later(
+    sqs_env: Environment, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send(*map(str, range(12)))
+    proxy.spoil = failing("DeleteMessageBatch", *[error(400, "AccessDenied")] * 2)
+    handler = Recording()
+    drained(handler)
+    assert sorted(handler.bodies, key=int) == list(map(str, range(12)))
+    assert "delete queue=jobs count=" in caplog.text
+    assert sqs.queue("jobs").depth() == 0
+
+
+def refuse(operation: str) -> Any:
+    def spoil(asked: str, request: dict[str, Any]) -> Answer | None:
+        if asked != operation:
+            return None
+        ids = [entry["Id"] for entry in request["Entries"]]
+        failed = [{"Id": i, "Code": "ReceiptHandleIsInvalid", "SenderFault": True} for i in ids]
+        return 200, {"Failed": failed}
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("operation", "verdict", "logged"),
+    [
+        ("DeleteMessageBatch", DELETE, "delete queue=jobs refused=1"),
+        ("ChangeMessageVisibilityBatch", Verdict(delete=False, delay=1), "hide queue=jobs refused"),
+    ],
+)
+def test_refused_entries_are_logged(
+    sqs_env: Environment,
+    proxy: Proxy,
+    caplog: pytest.LogCaptureFixture,
+    operation: str,
+    verdict: Verdict,
+    logged: str,
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send("one")
+    proxy.spoil = refuse(operation)
+    with running(Recording(lambda received: verdict)):
+        until(lambda: logged in caplog.text)
+
+
+def test_what_could_not_be_hidden_comes_back_by_itself(
+    sqs_env: Environment, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send("one")
+    proxy.spoil = failing("ChangeMessageVisibilityBatch", error(400, "AccessDenied"))
+    verdicts = iter([Verdict(delete=False, delay=0), DELETE])
+    with running(Recording(lambda received: next(verdicts)), visibility=2, heartbeat=False) as it:
+        until(lambda: it.counters.done)
+    assert "hide queue=jobs count=1" in caplog.text
+
+
+@pytest.mark.parametrize("spoil", [refuse("ChangeMessageVisibilityBatch"),
+                                   lambda operation, request: error(400, "AccessDenied")
+                                   if operation.startswith("Change") else None])  # fmt: skip
+def test_a_heartbeat_that_fails_is_logged(
+    sqs_env: Environment, proxy: Proxy, caplog: pytest.LogCaptureFixture, spoil: Any
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send("one")
+    proxy.spoil = spoil
+    gate = threading.Event()
+    with running(Recording(lambda received: DELETE if gate.wait(20) else DELETE), visibility=3):
+        until(lambda: "heartbeat queue=" in caplog.text)
+        gate.set()
+
+
+def held_too_long() -> Received:
+    (received,) = sqs.queue("jobs").receive(count=1, wait=1, visibility=30)
+    received.expires = time.monotonic() - 1
+    return received
+
+
+def test_a_message_that_waited_too_long_is_not_run(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    send("late")
+    handler = Recording()
+    runner = Worker(["jobs"], handler, Options(**QUICK))
+    late = held_too_long()
+    runner._held[late.message_id] = late
+    runner._run(worker._Run(runner.queues[0], [late]))
+    assert handler.bodies == []
+    assert runner._held == {}
+    assert "skipped id=" in caplog.text
+
+
+def test_a_message_that_ran_too_long_is_not_deleted(
+    sqs_env: Environment, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send("late")
+    runner = Worker(["jobs"], Recording(), Options(**QUICK))
+    runner.queues[0].finished.append(held_too_long())
+    runner._flush(force=True)
+    assert proxy.counts["DeleteMessageBatch"] == 0
+    assert "not deleted queue=jobs count=1" in caplog.text
+
+
+def test_a_message_received_again_while_it_is_held_is_not_run_twice(sqs_env: Environment) -> None:
+    send("one")
+    gate = threading.Event()
+    handler = Recording(lambda received: DELETE if gate.wait(20) else DELETE)
+    with running(handler) as runner:
+        until(lambda: handler.bodies)
+        (held,) = runner._held.values()
+        sqs.queue("jobs").change_visibility_batch([held], [0])
+        until(lambda: held.is_ours)  # the second receive renewed it
+        gate.set()
+        until(lambda: runner.counters.done == 1)
+    assert handler.bodies == ["one"]
+    assert left() == []
+
+
+def test_the_keeper_outlives_its_errors(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler, ticks = Recording(), Counter[str]()
+    runner = Worker(["jobs"], handler, Options(**QUICK))
+    monkeypatch.setattr(runner, "_extend", lambda: {}["surprise"])
+
+    def tick() -> None:
+        ticks["tick"] += 1
+        if ticks["tick"] == 3:
+            runner.stop(7)
+            runner.stop(8)
+
+    assert runner.run(on_tick=tick) == 7
+    assert "keeper failed" in caplog.text
