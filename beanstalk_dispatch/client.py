@@ -81,9 +81,8 @@ def schedule_many(
     prepared = [_prepare(queue, call, config) for call in calls]
     if alias := _commit_alias(on_commit, config):
         transaction.on_commit(functools.partial(_send_many, queue, prepared, config), using=alias)
-    else:
-        _send_many(queue, prepared, config)
-    return [each.message.id for each in prepared]
+        return [each.message.id for each in prepared]
+    return _send_many(queue, prepared, config)
 
 
 async def aschedule_function(
@@ -165,19 +164,23 @@ def _send(queue: str, prepared: _Prepared, config: Config) -> str:
     return task_id
 
 
-def _send_many(queue: str, prepared: Sequence[_Prepared], config: Config) -> None:
+def _send_many(queue: str, prepared: Sequence[_Prepared], config: Config) -> list[str]:
+    task_ids = {position: each.message.id for position, each in enumerate(prepared)}
     unsent: dict[int, str] = {}
     if config.execute_synchronously:
         for each in prepared:
             _execute(queue, each.body, config)
     else:
         entries = [sqs.Entry(body=each.body, options=each.options) for each in prepared]
-        unsent = sqs.queue(queue).send_batch(entries)
-    sent = {p: each.message.id for p, each in enumerate(prepared) if p not in unsent}
-    for position, task_id in sent.items():
+        result = sqs.queue(queue).send_batch(entries)
+        unsent = result.unsent
+        sent_ids = result.ids if config.message_format == "base64" else task_ids
+        task_ids = {p: sent_ids[p] for p in task_ids if p not in unsent}
+    for position, task_id in task_ids.items():
         _announce(task_id, prepared[position].message, queue)
     if unsent:
-        raise BatchError(sent=sent, unsent=unsent)
+        raise BatchError(sent=task_ids, unsent=unsent)
+    return list(task_ids.values())
 
 
 def _announce(task_id: str, message: Message, queue: str) -> None:

@@ -76,11 +76,6 @@ def run(body: bytes | str, delivery: Delivery, *, resend: Resend | None = None) 
     return result
 
 
-def execute(message: Message, delivery: Delivery, *, resend: Resend) -> Result:
-    """Run a decoded message. Raises UnknownFunction or MalformedMessage."""
-    return _run(message, replace(delivery, message=message), get_config(), resend)
-
-
 def _read(body: bytes | str, delivery: Delivery, config: Config) -> Message:
     if not body.strip() and delivery.task_name:
         return _periodic(delivery, config)

@@ -262,7 +262,11 @@ def _from_content(content: dict[str, Any], default_id: str | None) -> Message:
     for name in _REQUIRED:
         if name not in content:
             raise MalformedMessage(f"Please provide a {name} argument")
-    members = {name: content[name] for name in _MEMBERS if content.get(name) is not None}
+    members = {
+        name: content[name]
+        for name in _MEMBERS
+        if name in _REQUIRED or content.get(name) is not None
+    }
     for name, value in members.items():
         is_valid, accepted = _MEMBERS[name]
         if not is_valid(value):

@@ -52,6 +52,14 @@ _VISIBILITY_TIMEOUT: Final = 300
 _MAX_RECEIVES: Final = 10
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What became of a batch, by position: SQS's message ids, and reasons of what is not there."""
+
+    ids: dict[int, str]
+    unsent: dict[int, str]
+
+
 @dataclass(slots=True, kw_only=True)
 class Received:
     """One received message. ``expires``: when its visibility runs out, in monotonic seconds."""
@@ -101,48 +109,44 @@ class Queue:
         except _boto_errors() as exc:
             raise _send_error("SendMessage", self.address, exc) from exc
 
-    def send_batch(self, entries: Sequence[Entry]) -> dict[int, str]:
+    def send_batch(self, entries: Sequence[Entry]) -> Sent:
         """Send ``entries`` in order, in as few requests as SQS's limits allow.
 
         What SQS refuses for reasons of its own is sent again, a few times; after a request that
-        failed as a whole no further one is made. Returns position → reason of what is not, or
-        not known to be, on the queue.
+        failed as a whole no further one is made, and what it held counts as unsent.
         """
-        unsent: dict[int, str] = {}
+        sent = Sent(ids={}, unsent={})
         chunks = list(_chunks(entries))
         for number, positions in enumerate(chunks):
             try:
-                unsent |= self._send_chunk(entries, positions)
+                self._send_chunk(entries, positions, sent)
             except _boto_errors() as exc:
                 reason = str(_send_error("SendMessageBatch", self.address, exc))
-                return unsent | {p: reason for rest in chunks[number:] for p in rest}
-        return unsent
+                rest = {p for chunk in chunks[number:] for p in chunk}
+                sent.unsent.update(
+                    dict.fromkeys(rest - sent.ids.keys() - sent.unsent.keys(), reason)
+                )
+                break
+        return sent
 
-    def _send_chunk(self, entries: Sequence[Entry], positions: Sequence[int]) -> dict[int, str]:
-        """Position → reason of what SQS refused for good."""
-        refused: dict[int, str] = {}
-        pending = list(positions)
-        for attempt in range(1, BATCH_ATTEMPTS + 1):
+    def _send_chunk(self, entries: Sequence[Entry], positions: Sequence[int], sent: Sent) -> None:
+        pending, attempt = list(positions), 0
+        while pending:
+            attempt += 1
             response = self.client.send_message_batch(
                 QueueUrl=self.url,
-                Entries=[_batch_entry(p, entries[p]) for p in pending],
+                Entries=[_batch_entry(position, entries[position]) for position in pending],
             )
-            failed = response.get("Failed")
-            if not failed:
-                return refused
-            reasons = {
-                int(each["Id"]): f"{each['Code']}: {_first_line(each.get('Message'))}"
-                for each in failed
-            }
-            final = {int(f["Id"]) for f in failed if f["SenderFault"]}
-            if attempt == BATCH_ATTEMPTS:
-                final = set(reasons)
-            refused |= {position: reasons[position] for position in final}
-            pending = [position for position in pending if position in reasons.keys() - final]
-            if not pending:
-                break
-            time.sleep(random.uniform(0, 0.1 * 2**attempt))
-        return refused
+            for taken in response.get("Successful", ()):
+                sent.ids[int(taken["Id"])] = taken["MessageId"]
+            failed = {int(refused["Id"]): refused for refused in response.get("Failed", ())}
+            for position, refused in failed.items():
+                if refused["SenderFault"] or attempt == BATCH_ATTEMPTS:
+                    reason = f"{refused['Code']}: {_first_line(refused.get('Message'))}"
+                    sent.unsent[position] = reason
+            pending = [position for position in failed if position not in sent.unsent]
+            if pending:
+                time.sleep(random.uniform(0, 0.1 * 2**attempt))
 
     def receive(self, *, count: int, wait: int, visibility: int) -> list[Received]:
         """Up to ``count`` messages, after at most ``wait`` seconds. Raises SendError."""

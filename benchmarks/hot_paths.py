@@ -150,7 +150,7 @@ def many_calls() -> dict[str, Work]:
 def count_instructions(side: str, calls: int, directory: str) -> int:
     """What callgrind counts in a process that makes so many calls; start-up included."""
     command = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/{side}.{calls}",
-               sys.executable, "-m", "benchmarks.hot_paths", f"--run={side}", str(calls))  # fmt: skip
+               sys.executable, "-m", "benchmarks.hot_paths", f"--run={side}", str(calls))  # noqa: E501 # fmt: skip
     done = subprocess.run(command, text=True, capture_output=True, timeout=600, check=True)
     (collected,) = re.findall(r"Collected : (\d+)", done.stderr)
     return int(collected)
@@ -218,7 +218,7 @@ def requests_per_second(port: int, path: str, env: dict[str, str]) -> float:
     """What the load generator, a process of its own, got through."""
     content = body(1, "two").encode()
     request = (
-        f"POST /{path}/dispatcher HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: aws-sqsd/3.0\r\n"
+        f"POST /{path}/dispatcher HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: aws-sqsd/3\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
         "X-Aws-Sqsd-Msgid: 3ab1d0ab-5f50-4c1f-8a4f-6d3e9a4d3f64\r\nX-Aws-Sqsd-Queue: q\r\n"
         "X-Aws-Sqsd-First-Received-At: 2026-01-02T03:04:05Z\r\nX-Aws-Sqsd-Receive-Count: 1\r\n\r\n"

@@ -77,9 +77,7 @@ def test_a_function_is_scheduled_by_name(sqs_env: Environment) -> None:
         (jobs.Holder.method, "method"),
     ],
 )
-def test_a_function_is_scheduled_by_itself(
-    sqs_env: Environment, function: Any, name: str
-) -> None:
+def test_a_function_is_scheduled_by_itself(sqs_env: Environment, function: Any, name: str) -> None:
     table = "record=tests.jobs.record recorder=tests.jobs.Recorder method=tests.jobs.Holder.method"
     sqs_env(DISPATCH_TABLE=table)
     schedule_function("jobs", function)
@@ -134,7 +132,7 @@ def test_bad_arguments_send_nothing(sqs_env: Environment) -> None:
     [
         Call("record", "text"),
         Call("record", b"text"),
-        Call("record", {"a": 1}),
+        Call("record", {"a": 1}),  # type: ignore[arg-type]
         Call("record", [], [1]),  # type: ignore[arg-type]
         Call("record", delay=-1),
         Call("record", delay=float("nan")),
@@ -188,6 +186,9 @@ def test_legacy_messages_are_0_1s_and_have_sqss_id(sqs_env: Environment) -> None
     body = json.loads(base64.b64decode(received.body))
     assert body == {"function": "record", "args": ["1"], "kwargs": {"kwarg1": 1}}
     assert received.message_id == task_id
+    (many_id,) = schedule_many("jobs", [Call("record")])
+    (received,) = sqs.queue("jobs").receive(count=1, wait=0, visibility=30)
+    assert received.message_id == many_id
     with pytest.raises(InvalidCall, match="too early"):
         schedule("jobs", Call("record", delay=1000))
 

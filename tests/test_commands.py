@@ -14,7 +14,6 @@ from django.core.management import CommandError, call_command
 
 from beanstalk_dispatch import sqs
 from beanstalk_dispatch.client import Call, schedule_many
-from beanstalk_dispatch.management.commands import beanstalk_worker
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.worker import EXIT_STUCK, Worker
 
@@ -98,9 +97,7 @@ def test_a_wrong_url_is_refused(sqs_env: Environment) -> None:
         call_command("beanstalk_worker", "jobs", "--post-to", "localhost")
 
 
-def test_a_cron_yaml_is_scheduled(
-    sqs_env: Environment, made: list[Worker], tmp_path: Path
-) -> None:
+def test_a_cron_yaml_is_scheduled(sqs_env: Environment, made: list[Worker], tmp_path: Path) -> None:
     file = tmp_path / "cron.yaml"
     file.write_text('version: 1\ncron: [{name: a, url: /x, schedule: "* * * * *"}]')
     call_command("beanstalk_worker", "jobs", "--post-to=http://127.0.0.1:9/", f"--cron={file}")
@@ -111,7 +108,7 @@ def test_a_second_signal_exits_at_once(
     worker_env: Environment, made: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exits: list[int] = []
-    monkeypatch.setattr(beanstalk_worker.os, "_exit", exits.append)
+    monkeypatch.setattr("os._exit", exits.append)
     call_command("beanstalk_worker", "jobs")
     signal.raise_signal(signal.SIGTERM)
     assert made[0].is_stopping()
@@ -168,9 +165,7 @@ def test_a_process_drains_and_ends(process_env: Environment, tmp_path: Path) -> 
     assert sorted((tmp_path / "out").read_text().split()) == ["-1", "0", "1", "2", "3"]
 
 
-def test_sigterm_ends_it_when_its_tasks_are_done(
-    process_env: Environment, tmp_path: Path
-) -> None:
+def test_sigterm_ends_it_when_its_tasks_are_done(process_env: Environment, tmp_path: Path) -> None:
     schedule_many("jobs", [Call("nap", [1.5]), *mark(tmp_path / "out")])
     with process("--wait=1") as child:
         until((tmp_path / "out").exists)

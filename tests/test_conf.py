@@ -136,9 +136,7 @@ def test_all_problems_are_told_together(env: Environment) -> None:
         ({"DISPATCH_SIGNING_KEYS": "k", "DISPATCH_MESSAGE_FORMAT": "base64"}, "cannot be signed"),
     ],
 )
-def test_contradictions_are_errors(
-    env: Environment, variables: dict[str, str], named: str
-) -> None:
+def test_contradictions_are_errors(env: Environment, variables: dict[str, str], named: str) -> None:
     env(**variables)
     with pytest.raises(ConfigurationError, match=named):
         get_config()

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import builtins
 import logging
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,9 +30,7 @@ def load(tmp_path: Path, content: str) -> list[PeriodicTask]:
 
 def test_a_cron_yaml_is_read(tmp_path: Path) -> None:
     assert load(tmp_path, VALID) == [
-        PeriodicTask(
-            name="clean_up", url="/beanstalk_dispatch/dispatcher", schedule="*/5 * * * *"
-        )
+        PeriodicTask(name="clean_up", url="/beanstalk_dispatch/dispatcher", schedule="*/5 * * * *")
     ]
 
 
@@ -64,15 +61,10 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_a_missing_extra_gives_the_pip_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builtins.__import__
-
-    def without_yaml(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "yaml":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_yaml)
-    with pytest.raises(ConfigurationError, match=r"pip install 'django-beanstalk-dispatch\[local\]"):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(
+        ConfigurationError, match=r"pip install 'django-beanstalk-dispatch\[local\]"
+    ):
         load(tmp_path, VALID)
 
 

@@ -282,9 +282,7 @@ def test_a_copy_goes_to_the_deliverys_queue(
 def test_a_long_delay_hops(sqs_env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = sqs.queue("jobs")
     sent: list[tuple[str, Any]] = []
-    monkeypatch.setattr(
-        sqs.Queue, "send", lambda self, body, options: sent.append((body, options))
-    )
+    monkeypatch.setattr(sqs.Queue, "send", lambda self, body, options: sent.append((body, options)))
     execution.resend_copy(Message(function="record"), 5000, Delivery(queue=queue.name))
     body, options = sent[0]
     assert options == {"DelaySeconds": 900}

@@ -63,12 +63,16 @@ def worker(env: Environment) -> Environment:
 
 # --- in this process ---
 
+in_process = pytest.mark.django_db  # connections are closed as after a request
 
+
+@in_process
 def test_a_task_runs_here(worker: Environment) -> None:
     assert run_here(received(body("record", 1))) == Verdict(delete=True)
     assert calls == [((1,), {})]
 
 
+@in_process
 def test_the_delivery_is_what_the_daemon_would_tell(worker: Environment) -> None:
     run_here(received(body("recorder"), count=3))
     delivery = calls[0][3]
@@ -83,6 +87,7 @@ def test_a_message_without_attributes_is_read_too() -> None:
     assert (delivery.receive_count, delivery.sent_at) == (1, None)
 
 
+@in_process
 @pytest.mark.parametrize(("count", "bound"), [(1, 10), (3, 40), (1000, 3600)])
 def test_a_failure_backs_off(worker: Environment, count: int, bound: float) -> None:
     verdicts = [run_here(received(body("fail"), count=count)) for _ in range(40)]
@@ -92,19 +97,22 @@ def test_a_failure_backs_off(worker: Environment, count: int, bound: float) -> N
     assert 0 <= min(delays) < bound / 2 < max(delays) <= bound
 
 
+@in_process
 def test_what_can_never_run_is_left_for_the_dead_letter_queue(worker: Environment) -> None:
     assert run_here(received("nonsense")) == Verdict(delete=False)
     assert run_here(received(body("unlisted"))) == Verdict(delete=False)
 
 
+@in_process
 def test_a_periodic_task_runs_here_if_listed(worker: Environment) -> None:
-    message = received("elasticbeanstalk scheduled job", **PERIODIC)
+    message = received("elasticbeanstalk scheduled job", 1, **PERIODIC)
     assert not run_here(message).delete
     worker(DISPATCH_PERIODIC_TASKS="record")
     assert run_here(message).delete
     assert calls == [((), {})]
 
 
+@in_process
 def test_a_task_is_surrounded_as_a_request_is(worker: Environment) -> None:
     seen: list[str] = []
 
@@ -127,6 +135,7 @@ def test_a_task_is_surrounded_as_a_request_is(worker: Environment) -> None:
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="clean")
 
 
+@in_process
 def test_a_tasks_context_does_not_reach_the_next(
     worker: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +205,7 @@ def test_a_post_is_the_daemons(endpoint: Endpoint) -> None:
 
 
 def test_a_periodic_task_has_an_empty_body_and_its_own_path(endpoint: Endpoint) -> None:
-    Post(endpoint.url, OPTIONS)(received("elasticbeanstalk scheduled job", **PERIODIC))
+    Post(endpoint.url, OPTIONS)(received("elasticbeanstalk scheduled job", 1, **PERIODIC))
     path, headers, content = endpoint.requests[0]
     assert (path, content) == ("/cron", b"")
     assert headers["X-Aws-Sqsd-Taskname"] == "record"

@@ -73,7 +73,7 @@ class Odd(dict[str, Any]):
     def __eq__(self, other: object) -> bool:
         return False
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 cyclic: list[Any] = []
@@ -153,6 +153,9 @@ def test_malformed_bodies_are_refused(body: bytes, reason: str) -> None:
         ("v", 2, "newer than 1"),
         ("v", True, "v is not a version"),
         ("function", "", "function is not a text"),
+        ("function", None, "function is not a text"),
+        ("args", None, "args is not a list"),
+        ("kwargs", None, "kwargs is not an object"),
         ("function", "two\nlines", "function is not a text"),
         ("function", "x" * 256, "function is not a text"),
         ("function", 5, "function is not a text"),

@@ -289,7 +289,7 @@ def test_backoff_doubles_with_full_jitter_up_to_an_hour(attempt: int, bound: flo
         task.process()
         delays.append(task._retry_delay)
     assert 0 <= min(delays) < bound / 2 < max(delays) <= bound
-    assert MAX_BACKOFF == timedelta(hours=1)
+    assert timedelta(hours=1) == MAX_BACKOFF
 
 
 def test_options_travel_and_come_back() -> None:
@@ -321,6 +321,16 @@ def test_a_wrong_option_makes_a_malformed_message(option: str, value: object) ->
 def test_an_unknown_option_is_an_error() -> None:
     with pytest.raises(TypeError, match="unknown option 'timeout'; known: timeout_timedelta"):
         SafeTask(timeout=3)
+
+
+def test_the_sample_tasks_of_other_tests_do_what_they_say() -> None:
+    task = SafeTask(jobs.loop, timeout_timedelta=timedelta(seconds=0.1), verbose=False)
+    task.process()
+    assert task._outcome is Outcome.TIMED_OUT
+    task = SafeTask(jobs.block, verbose=False)
+    task.process(0.01)
+    assert task._outcome is Outcome.DONE
+    assert jobs.NeedsArgument(5).needed == 5
 
 
 class Async(Recorder):

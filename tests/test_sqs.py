@@ -213,9 +213,7 @@ def test_a_look_up_that_is_denied_says_what_to_do(sqs_env: Environment, proxy: P
         sqs.queue("jobs")
 
 
-def test_a_queue_that_cannot_be_created_is_a_send_error(
-    sqs_env: Environment, proxy: Proxy
-) -> None:
+def test_a_queue_that_cannot_be_created_is_a_send_error(sqs_env: Environment, proxy: Proxy) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     proxy.spoil = lambda operation, request: (
         error(403, "AccessDenied") if operation == "CreateQueue" else None
@@ -250,7 +248,9 @@ def test_batches_keep_both_limits(sizes: list[int], chunks: list[int]) -> None:
 
 def test_a_batch_arrives(sqs_env: Environment) -> None:
     queue = sqs.queue("jobs")
-    assert queue.send_batch(entries(*range(1, 13))) == {}
+    sent = queue.send_batch(entries(*range(1, 13)))
+    assert sent.unsent == {}
+    assert sent.ids.keys() == set(range(12))
     received = receive(queue) + receive(queue)
     assert sorted(len(each.body) for each in received) == list(range(1, 13))
 
@@ -260,8 +260,7 @@ def partly(*failures: dict[str, str]) -> Any:
     answers = iter(failures)
 
     def spoil(operation: str, request: dict[str, Any]) -> Answer | None:
-        if operation != "SendMessageBatch":
-            return None
+        assert operation == "SendMessageBatch"
         failed = next(answers, {})
         ids = [entry["Id"] for entry in request["Entries"]]
         return 200, {
@@ -275,13 +274,11 @@ def partly(*failures: dict[str, str]) -> Any:
 
 
 @pytest.fixture
-def spoilt(
-    sqs_env: Environment, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> Proxy:
+def spoilt(sqs_env: Environment, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     sqs.queue("jobs")
     proxy.counts.clear()
-    monkeypatch.setattr(sqs.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     # botocore checks each message's MD5; these answers have none
     sqs.queue("jobs").client.meta.events.unregister(
         "after-call.sqs.SendMessageBatch", unique_id=None
@@ -291,25 +288,25 @@ def spoilt(
 
 def test_what_sqs_refused_for_now_is_sent_again(spoilt: Proxy) -> None:
     spoilt.spoil = partly({"1": "InternalError", "2": "ServiceUnavailable"}, {"2": "InternalError"})
-    assert sqs.queue("jobs").send_batch(entries(1, 1, 1)) == {}
+    assert sqs.queue("jobs").send_batch(entries(1, 1, 1)).unsent == {}
     assert spoilt.counts["SendMessageBatch"] == 3
 
 
 def test_what_is_our_fault_is_not_sent_again(spoilt: Proxy) -> None:
     spoilt.spoil = partly({"0": "!InvalidMessageContents", "1": "InternalError"})
-    assert sqs.queue("jobs").send_batch(entries(1, 1)) == {0: "InvalidMessageContents: "}
+    assert sqs.queue("jobs").send_batch(entries(1, 1)).unsent == {0: "InvalidMessageContents: "}
     assert spoilt.counts["SendMessageBatch"] == 2
 
 
 def test_only_faults_of_ours_end_a_batch_at_once(spoilt: Proxy) -> None:
     spoilt.spoil = partly({"0": "!InvalidMessageContents"})
-    assert sqs.queue("jobs").send_batch(entries(1)) == {0: "InvalidMessageContents: "}
+    assert sqs.queue("jobs").send_batch(entries(1)).unsent == {0: "InvalidMessageContents: "}
     assert spoilt.counts["SendMessageBatch"] == 1
 
 
 def test_what_is_refused_too_often_is_reported(spoilt: Proxy) -> None:
     spoilt.spoil = partly(*[{"1": "InternalError"}] * 10)
-    assert sqs.queue("jobs").send_batch(entries(1, 1)) == {1: "InternalError: "}
+    assert sqs.queue("jobs").send_batch(entries(1, 1)).unsent == {1: "InternalError: "}
     assert spoilt.counts["SendMessageBatch"] == sqs.BATCH_ATTEMPTS
 
 
@@ -317,7 +314,7 @@ def test_after_a_failed_request_the_rest_is_reported_unsent(spoilt: Proxy) -> No
     spoilt.spoil = lambda operation, request: (
         error(400, "AccessDenied") if request["Entries"][0]["Id"] == "10" else None
     )
-    unsent = sqs.queue("jobs").send_batch(entries(*[1] * 25))
+    unsent = sqs.queue("jobs").send_batch(entries(*[1] * 25)).unsent
     assert sorted(unsent) == list(range(10, 25))
     assert "AccessDenied" in unsent[24]
     assert spoilt.counts["SendMessageBatch"] == 2
@@ -367,9 +364,7 @@ def test_refused_entries_come_back(sqs_env: Environment, proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("operation", ["receive", "delete_batch", "change_visibility_batch"])
-def test_lost_requests_are_send_errors(
-    sqs_env: Environment, proxy: Proxy, operation: str
-) -> None:
+def test_lost_requests_are_send_errors(sqs_env: Environment, proxy: Proxy, operation: str) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     queue = sqs.queue("jobs")
     queue.send("1", {})

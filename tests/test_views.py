@@ -151,7 +151,7 @@ def test_a_body_that_never_arrives_is_a_400(worker: Environment) -> None:
             raise OSError
 
     request = RequestFactory().post(URL)
-    request._stream = Broken()  # type: ignore[attr-defined]
+    request._stream = Broken()
     assert views.dispatcher(request).status_code == 400
 
 

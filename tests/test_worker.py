@@ -22,7 +22,7 @@ from .jobs import calls
 from .proxy import Answer, Proxy, error
 
 DELETE = Verdict(delete=True)
-QUICK = {"wait": 1, "visibility": 30, "threads": 4, "grace": 5.0}
+QUICK: dict[str, Any] = {"wait": 1, "visibility": 30, "threads": 4, "grace": 5.0}
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,9 @@ def running(handler: Any, *queues: str, **options: Any) -> Iterator[Worker]:
 
 
 def drained(handler: Any, *queues: str, **options: Any) -> int:
-    return Worker(queues or ("jobs",), handler, Options(**(QUICK | options | {"burst": True}))).run()
+    return Worker(
+        queues or ("jobs",), handler, Options(**(QUICK | options | {"burst": True}))
+    ).run()
 
 
 def send(*bodies: str, alias: str = "jobs", **options: Any) -> None:
@@ -76,6 +78,14 @@ class Recording:
     def __call__(self, received: Received) -> Verdict:
         self.bodies.append(received.body)
         return self.verdict(received)
+
+
+def waiting_for(gate: threading.Event) -> Callable[[Received], Verdict]:
+    def verdict(received: Received) -> Verdict:
+        gate.wait(20)
+        return DELETE
+
+    return verdict
 
 
 def test_everything_is_run_once_and_deleted(worker_env: Environment) -> None:
@@ -132,7 +142,7 @@ def test_a_message_sent_while_idle_is_run_at_once(sqs_env: Environment) -> None:
 def test_no_more_is_received_than_can_start_soon(sqs_env: Environment) -> None:
     send(*map(str, range(20)))
     gate = threading.Event()
-    handler = Recording(lambda received: DELETE if gate.wait(20) else DELETE)
+    handler = Recording(waiting_for(gate))
     with running(handler, threads=3) as runner:
         until(lambda: len(handler.bodies) == 3)
         time.sleep(0.5)
@@ -217,7 +227,7 @@ def test_after_the_grace_what_still_runs_is_given_back(
 ) -> None:
     send("long")
     gate = threading.Event()
-    handler = Recording(lambda received: DELETE if gate.wait(20) else DELETE)
+    handler = Recording(waiting_for(gate))
     with running(handler, grace=0.3, wait=0):
         until(lambda: handler.bodies)
     assert left() == ["long"]
@@ -263,7 +273,7 @@ def test_a_stuck_tasks_message_is_not_kept(
     """Its visibility is not extended, so that another worker gets it."""
     send("stuck", "fine")
     gate = threading.Event()
-    handler = Recording(lambda received: DELETE if gate.wait(20) else DELETE)
+    handler = Recording(waiting_for(gate))
     with running(handler, visibility=30) as runner:
         until(lambda: len(handler.bodies) == 2)
         stuck = next(t for t, (_, m) in runner._running() if m.body == "stuck")
@@ -274,7 +284,8 @@ def test_a_stuck_tasks_message_is_not_kept(
         before = {m.body: m.expires for m in runner._held.values()}
         with monkeypatch.context() as patch:
             patch.setattr(timeouts, "stuck", lambda: [Limit])
-            patch.setattr(worker.time, "monotonic", lambda t=time.monotonic() + 25: t)
+            later = time.monotonic() + 25
+            patch.setattr("time.monotonic", lambda: later)
             runner._extend()
         after = {m.body: m.expires for m in runner._held.values()}
         gate.set()
@@ -461,7 +472,7 @@ def test_a_heartbeat_that_fails_is_logged(
     send("one")
     proxy.spoil = spoil
     gate = threading.Event()
-    with running(Recording(lambda received: DELETE if gate.wait(20) else DELETE), visibility=3):
+    with running(Recording(waiting_for(gate)), visibility=3):
         until(lambda: "heartbeat queue=" in caplog.text)
         gate.set()
 
@@ -501,7 +512,7 @@ def test_a_message_that_ran_too_long_is_not_deleted(
 def test_a_message_received_again_while_it_is_held_is_not_run_twice(sqs_env: Environment) -> None:
     send("one")
     gate = threading.Event()
-    handler = Recording(lambda received: DELETE if gate.wait(20) else DELETE)
+    handler = Recording(waiting_for(gate))
     with running(handler) as runner:
         until(lambda: handler.bodies)
         (held,) = runner._held.values()
@@ -518,7 +529,11 @@ def test_the_keeper_outlives_its_errors(
 ) -> None:
     handler, ticks = Recording(), Counter[str]()
     runner = Worker(["jobs"], handler, Options(**QUICK))
-    monkeypatch.setattr(runner, "_extend", lambda: {}["surprise"])
+
+    def surprise() -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(runner, "_extend", surprise)
 
     def tick() -> None:
         ticks["tick"] += 1

@@ -52,7 +52,7 @@ class Command(BaseCommand):
         )
         add(
             "--visibility-timeout",
-            type=between(0, 43200),
+            type=between(1, 43200),
             help="seconds a received message is "
             f"hidden (default {defaults.visibility}, with --post-to {daemon.visibility_timeout})",
         )

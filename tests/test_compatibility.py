@@ -1,0 +1,80 @@
+"""The tests that beanstalk-dispatch 0.1.5 ships, run against this package."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import beanstalk_dispatch
+
+OLD = "beanstalk_dispatch-0.1.5"
+SETTINGS = """
+SECRET_KEY = "tests-only"
+INSTALLED_APPS = ["beanstalk_dispatch"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+ROOT_URLCONF = "old_urls"
+"""
+URLS = """
+from django.urls import include, re_path
+urlpatterns = [re_path(r"^beanstalk_dispatch/", include("beanstalk_dispatch.urls"))]
+"""
+# The shim for its module `common`: names that its tests import.
+COMMON = """
+import json
+ARGS, FUNCTION, KWARGS = "args", "function", "kwargs"
+def create_request_body(function_name, *args, **kwargs):
+    return json.dumps({FUNCTION: function_name, ARGS: args, KWARGS: kwargs})
+"""
+
+
+@pytest.fixture(scope="module")
+def old_tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``tests`` folder of 0.1.5's source distribution."""
+    folder = tmp_path_factory.mktemp("old")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:",
+           "--dest", str(folder), "beanstalk-dispatch==0.1.5"]  # fmt: skip
+    subprocess.run(pip, check=True)
+    with tarfile.open(folder / f"{OLD}.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / OLD / "beanstalk_dispatch" / "tests"
+
+
+@pytest.fixture
+def project(old_tests: Path, tmp_path: Path) -> Path:
+    package = tmp_path / "beanstalk_dispatch"
+    shutil.copytree(Path(beanstalk_dispatch.__file__).parent, package)
+    shutil.copytree(old_tests, package / "tests")
+    (package / "common.py").write_text(COMMON)
+    (tmp_path / "old_settings.py").write_text(SETTINGS)
+    (tmp_path / "old_urls.py").write_text(URLS)
+    return tmp_path
+
+
+def test_the_old_tests_pass_but_for_the_repr_of_the_timeout(project: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "django", "test", "beanstalk_dispatch", "--shuffle"],
+        cwd=project,
+        env=os.environ
+        | {
+            "DJANGO_SETTINGS_MODULE": "old_settings",
+            "PYTHONPATH": str(project),
+            "BEANSTALK_WORKER": "True",
+            "BEANSTALK_DISPATCH_MESSAGE_FORMAT": "base64",
+            "BEANSTALK_DISPATCH_CREATE_QUEUES": "True",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert re.search(r"Ran 17 tests", run.stderr), run.stderr
+    failed = re.findall(r"^(?:FAIL|ERROR): (\w+)", run.stderr, re.MULTILINE)
+    assert failed == ["test_task_error_timeout"], run.stderr
+    assert """!= 'call(TimeoutError())'""" in run.stderr

@@ -1,0 +1,56 @@
+"""The example project, run as its README says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from beanstalk_dispatch import cron
+from example_settings import demo, jobs
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "example_settings"
+
+
+def test_the_demo_ends_as_it_should() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "example_settings.demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count(" yes ") == len(demo.EXPECTED)
+    assert "Traceback" not in run.stderr
+
+
+def test_the_demo_fails_if_a_story_ends_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    told = demo.Demo()
+    told.stories = {name: list(story) for name, story in demo.EXPECTED.items()}
+    assert told.report()
+    told.stories["send_welcome"] = ["failed"]
+    assert not told.report()
+    assert "NO" in capsys.readouterr().out
+
+
+def test_cron_yaml_names_a_listed_task() -> None:
+    names = {task.name for task in cron.load(EXAMPLE / "cron.yaml")}
+    assert names <= demo.TABLE.keys()
+    assert all(hasattr(jobs, attribute) for attribute in demo.TABLE.values())
+
+
+def test_each_limit_leaves_room_for_the_one_before() -> None:
+    config = yaml.safe_load((EXAMPLE / ".ebextensions/worker.config").read_text())
+    options = config["option_settings"]
+    daemon = options["aws:elasticbeanstalk:sqsd"]
+    environment = options["aws:elasticbeanstalk:application:environment"]
+    nginx = (EXAMPLE / ".platform/nginx/conf.d/beanstalk_dispatch.conf").read_text()
+    assert environment["BEANSTALK_DISPATCH_TASK_TIMEOUT"] == "4m"
+    assert "proxy_read_timeout 280s;" in nginx
+    assert 280 < daemon["InactivityTimeout"] < daemon["VisibilityTimeout"]
