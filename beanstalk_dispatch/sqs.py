@@ -89,12 +89,13 @@ class Entry:
 class Queue:
     """One queue, ready to be used: its URL is known and its client is made."""
 
-    __slots__ = ("address", "client", "url")
+    __slots__ = ("_polling_client", "address", "client", "url")
 
     def __init__(self, address: QueueAddress, url: str, client: SQSClient) -> None:
         self.address = address
         self.url = url
         self.client = client
+        self._polling_client: SQSClient | None = None
 
     @property
     def name(self) -> str:
@@ -150,9 +151,11 @@ class Queue:
 
     def receive(self, *, count: int, wait: int, visibility: int) -> list[Received]:
         """Up to ``count`` messages, after at most ``wait`` seconds. Raises SendError."""
+        if self._polling_client is None:
+            self._polling_client = _polling_client(self.address)
         started = time.monotonic()
         try:
-            response = _polling_client(self).receive_message(
+            response = self._polling_client.receive_message(
                 QueueUrl=self.url,
                 MaxNumberOfMessages=count,
                 WaitTimeSeconds=wait,
@@ -412,12 +415,12 @@ def _open(key: str, where: QueueAddress, config: Config) -> Queue:
         return _connections.queues[key]
 
 
-def _polling_client(target: Queue) -> SQSClient:
+def _polling_client(where: QueueAddress) -> SQSClient:
     """A client whose read timeout outlasts a long poll."""
     config = get_config()
     with _connections.lock:
         _connections.use(config)
-        return _client(target.address, config, long_poll=True)
+        return _client(where, config, long_poll=True)
 
 
 def _client(where: QueueAddress, config: Config, *, long_poll: bool = False) -> SQSClient:

@@ -89,9 +89,12 @@ def _printable(text: str | None) -> str | None:
 
 
 def parse_time(text: str | None) -> float | None:
+    """``2023-08-15T13:57:53Z`` in Unix seconds; None for anything else."""
+    if not text or not text.endswith("Z"):
+        return None
     try:
-        return datetime.strptime(text or "", _TIME_FORMAT).replace(tzinfo=UTC).timestamp()
-    except ValueError:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
         return None
 
 

@@ -19,6 +19,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Final, Self
 
@@ -31,7 +32,6 @@ GRACE: Final = 5.0
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
-_NOTHING = ctypes.py_object()  # a NULL: takes a pending exception back
 
 
 class TimeLimitExceeded(BaseException):
@@ -101,7 +101,10 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         if self._in_main_thread:
             signal.signal(signal.SIGALRM, self._previous_handler or signal.SIG_DFL)
         elif self.fired:
-            _set_async_exc(self.thread_id, _NOTHING)
+            # If the interrupt is still on its way, it strikes here. Taking it back with a NULL
+            # would leave the interpreter's eval breaker set for good on Python 3.11 and 3.12.
+            with suppress(TimeLimitExceeded):
+                _let_interrupts_strike()
         if self.stuck:
             self.stuck = False
             logger.warning(
@@ -124,6 +127,12 @@ class time_limit:  # noqa: N801 - a context manager, named like one
             raise TimeLimitExceeded
         if callable(self._previous_handler):  # an enclosing limit's, or the project's own
             self._previous_handler(signum, frame)
+
+
+def _let_interrupts_strike() -> None:
+    """Python looks for asynchronous exceptions at calls and at backward jumps."""
+    for _ in range(3):
+        pass
 
 
 class _Watchdog:

@@ -1,8 +1,9 @@
-"""What the measured process talks to, each a process of its own: an SQS stub and a load generator.
+"""The processes around the measured one: a stub of SQS, a load generator, gunicorn, callgrind.
 
 ``python -m benchmarks.processes sqs`` prints its port and serves until it is stopped.
-``python -m benchmarks.processes load PORT SECONDS`` reads a request from stdin, repeats it on
-CONNECTIONS keep-alive connections, and prints how many answers of 200 it had per second.
+``python -m benchmarks.processes load`` reads lines of JSON: port, seconds and a request. It
+repeats the request on CONNECTIONS keep-alive connections for that long, takes nothing but 200
+for an answer, and prints how many answers it had in how many seconds.
 """
 
 from __future__ import annotations
@@ -10,22 +11,81 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
+import socket
+import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 CONNECTIONS = 15  # as many as gunicorn has threads
 
 
-def _md5(body: str) -> str:
-    return hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()
+@contextmanager
+def running(*command: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A Python module in a process of its own, until the block ends."""
+    with subprocess.Popen(
+        (sys.executable, "-m", *command),
+        env=env,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def environment(endpoint: str, home: str) -> dict[str, str]:
+    """All that is configured; nothing of this machine's own AWS configuration gets in."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": home,
+        "PYTHONHASHSEED": "0",
+        "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
+        "SECRET_KEY": "for-benchmarks-only",
+        "DATABASE_URL": "sqlite://:memory:",
+        "LOG_LEVEL": "WARNING",
+        "NO_PROXY": "127.0.0.1",
+        "BEANSTALK_WORKER": "True",
+        "BEANSTALK_DISPATCH_TABLE": "f=benchmarks.urls.no_op",
+        "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": endpoint,
+        "BEANSTALK_DISPATCH_SQS_REGION": "eu-west-1",
+        "BEANSTALK_DISPATCH_SQS_KEY": "benchmark",
+        "BEANSTALK_DISPATCH_SQS_SECRET": "benchmark",
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+# --- SQS -------------------------------------------------------------------------------------
 
 
 def _answer(operation: str, asked: dict[str, Any], host: str) -> dict[str, Any]:
     def sent(entry: dict[str, Any]) -> dict[str, str]:
-        return {"MessageId": str(uuid.uuid4()), "MD5OfMessageBody": _md5(entry["MessageBody"])}
+        md5 = hashlib.md5(entry["MessageBody"].encode(), usedforsecurity=False).hexdigest()
+        return {"MessageId": str(uuid.uuid4()), "MD5OfMessageBody": md5}
 
     if operation == "GetQueueUrl":
         return {"QueueUrl": f"http://{host}/000000000000/{asked['QueueName']}"}
@@ -34,7 +94,7 @@ def _answer(operation: str, asked: dict[str, Any], host: str) -> dict[str, Any]:
     return {"Successful": [{"Id": each["Id"], **sent(each)} for each in asked["Entries"]]}
 
 
-class Stub(asyncio.Protocol):
+class _Sqs(asyncio.Protocol):
     """Answers GetQueueUrl, SendMessage and SendMessageBatch, and keeps nothing."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -43,66 +103,76 @@ class Stub(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += data
-        for head, body in self.requests():
-            fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
-            headers = {name.lower(): value for name, value in fields.items()}
-            operation = headers["x-amz-target"].partition(".")[2]
-            answer = json.dumps(_answer(operation, json.loads(body), headers["host"])).encode()
-            self.transport.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\n"
-                b"x-amzn-RequestId: 0\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
-            )
-
-    def requests(self) -> Iterator[tuple[str, bytes]]:
-        while True:
-            head, blank, rest = self.received.partition(b"\r\n\r\n")
-            length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-            if not blank or len(rest) < int(length or 0):
-                return
-            self.received = rest[int(length or 0) :]
-            yield head.decode("latin-1"), rest[: int(length or 0)]
+        head, blank, body = self.received.partition(b"\r\n\r\n")
+        fields = (line.split(": ", 1) for line in head.decode("latin-1").split("\r\n")[1:])
+        headers = {name.lower(): value for name, value in fields} if blank else {}
+        if not blank or len(body) < int(headers["content-length"]):
+            return
+        self.received = b""  # a client awaits the answer before it asks again
+        operation = headers["x-amz-target"].partition(".")[2]
+        answer = json.dumps(_answer(operation, json.loads(body), headers["host"])).encode()
+        self.transport.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\n"
+            b"x-amzn-RequestId: 0\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
+        )
 
 
-class Load(asyncio.Protocol):
-    """Sends the request again as soon as the answer is there."""
-
-    answered = 0
-
-    def __init__(self, request: bytes) -> None:
-        self.request = request
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport, self.received = transport, b""
-        transport.write(self.request)
-
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        if self.received.endswith(b"\r\n\r\n{}"):
-            assert self.received.startswith(b"HTTP/1.1 200 "), self.received
-            Load.answered += 1
-            self.received = b""
-            self.transport.write(self.request)
-
-
-async def serve() -> None:
-    server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", 0)
+async def _serve() -> None:
+    server = await asyncio.get_running_loop().create_server(_Sqs, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
-async def load(port: int, seconds: float, request: bytes) -> None:
-    loop = asyncio.get_running_loop()
-    for _ in range(CONNECTIONS):
-        await loop.create_connection(lambda: Load(request), "127.0.0.1", port)
-    await asyncio.sleep(seconds / 10)
-    Load.answered, started = 0, time.monotonic()
-    await asyncio.sleep(seconds)
-    print(Load.answered / (time.monotonic() - started), flush=True)
+# --- load ------------------------------------------------------------------------------------
+
+
+class _Connection(asyncio.Protocol):
+    """Sends the request, and again when the answer is there, until ``until``."""
+
+    def __init__(self, request: bytes, until: float) -> None:
+        self.request, self.until = request, until
+        self.answers, self.received = 0, b""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        if not self.received.endswith(b"\r\n\r\n{}"):
+            return
+        self.answers += self.received.startswith(b"HTTP/1.1 200 ")
+        self.received = b""
+        if time.monotonic() < self.until:
+            self.transport.write(self.request)
+        else:
+            self.done.set_result(None)
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or ConnectionError("closed by the server"))
+
+
+async def _load(port: int, seconds: float, request: str) -> None:
+    started = time.monotonic()
+    connections = [
+        (
+            await asyncio.get_running_loop().create_connection(
+                lambda: _Connection(request.encode(), started + seconds), "127.0.0.1", port
+            )
+        )[1]
+        for _ in range(CONNECTIONS)
+    ]
+    await asyncio.wait_for(asyncio.gather(*(each.done for each in connections)), seconds + 30)
+    answers = sum(each.answers for each in connections)
+    print(json.dumps([answers, time.monotonic() - started]), flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "sqs":
-        asyncio.run(serve())
-    else:
-        asyncio.run(load(int(sys.argv[2]), float(sys.argv[3]), sys.stdin.buffer.read()))
+        asyncio.run(_serve())
+    for line in sys.stdin:
+        asyncio.run(_load(**json.loads(line)))
