@@ -195,7 +195,7 @@ def show(label: str, tasks: int, results: list[dict[str, Any]]) -> float:
     requests = statistics.median(sum(r["requests"].values()) / tasks for r in results)
     left = max(r["left"] for r in results)
     print(f"{label:<28}{cpu:>10.3f} ms{rate:>12.0f}/s{requests:>12.3f}{left:>8}", flush=True)
-    return cpu
+    return float(cpu)
 
 
 def main() -> None:
@@ -212,7 +212,7 @@ def main() -> None:
         consume(arguments.consume, arguments.tasks, arguments.threads)
         return
     if arguments.proxy:
-        asyncio.run(delay_proxy(*arguments.proxy, arguments.latency / 1000))
+        asyncio.run(delay_proxy(arguments.proxy[0], arguments.proxy[1], arguments.latency / 1000))
         return
     server, port = free_port(), free_port()
     with process(arguments.ministack, GATEWAY_PORT=str(server), BIND_HOST="127.0.0.1"):

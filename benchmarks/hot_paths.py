@@ -10,13 +10,10 @@ line per task is written. Exits with 1 if a target is missed.
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
-import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +22,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
-from .processes import environment, free_port, running, wait_for
+from .processes import (
+    count_instructions,
+    environment,
+    free_port,
+    post,
+    running,
+    wait_for,
+    worker_cpu,
+)
 
 Work = Callable[[], object]
 SCHEDULE = "schedule_function"
@@ -113,15 +118,6 @@ def many_calls() -> dict[str, Work]:
     return {"ours": ours, "baseline": baseline}
 
 
-def count_instructions(side: str, calls: int, directory: str) -> int:
-    """What callgrind counts in a process that makes so many calls; start-up included."""
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/{side}.{calls}"]
-    command += [sys.executable, "-m", "benchmarks.hot_paths", f"--run={side}", str(calls)]
-    done = subprocess.run(command, text=True, capture_output=True, timeout=600, check=True)
-    (collected,) = re.findall(r"Collected : (\d+)", done.stderr)
-    return int(collected)
-
-
 def instructions(directory: str) -> bool:
     if shutil.which("valgrind") is None:
         print("valgrind is not installed; no instructions were counted")
@@ -148,7 +144,8 @@ def view(env: dict[str, str]) -> bool:
     rates: dict[str, list[float]] = {path: [] for path in paths}
     cpu: dict[str, list[float]] = {path: [] for path in paths}
     with running(*gunicorn, env=env), running("benchmarks.processes", "load", env=env) as load:
-        assert load.stdin and load.stdout
+        assert load.stdin
+        assert load.stdout
         wait_for(port)
         for number in range(-2, LOAD_ROUNDS):  # two to warm up
             for path in paths if number % 2 else reversed(paths):
@@ -167,25 +164,6 @@ def view(env: dict[str, str]) -> bool:
     print(f"{'':<12}{medians[0]:,.0f} of {medians[1]:,.0f} requests per second; worker's CPU per "
           f"request {statistics.median(used):.3f} × the empty view's")  # fmt: skip
     return report("dispatcher", rate, "≥0.9", unit="an empty view's requests per second")
-
-
-def worker_cpu(port: int) -> float:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", "/cpu")
-    seconds: float = json.load(connection.getresponse())
-    connection.close()
-    return seconds
-
-
-def post(path: str, content: str) -> str:
-    """What the daemon sends."""
-    return (
-        f"POST /{path}/dispatcher HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: aws-sqsd/3.0.4\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
-        "X-Aws-Sqsd-Msgid: 3ab1d0ab-5f50-4c1f-8a4f-6d3e9a4d3f64\r\nX-Aws-Sqsd-Queue: q\r\n"
-        "X-Aws-Sqsd-First-Received-At: 2026-01-02T03:04:05Z\r\nX-Aws-Sqsd-Receive-Count: 1\r\n"
-        f"\r\n{content}"
-    )
 
 
 def main() -> int:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -77,6 +79,34 @@ def wait_for(port: int) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+def count_instructions(side: str, calls: int, directory: str) -> int:
+    """What callgrind counts in a process that makes so many calls; start-up included."""
+    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/{side}.{calls}"]
+    command += [sys.executable, "-m", "benchmarks.hot_paths", f"--run={side}", str(calls)]
+    done = subprocess.run(command, text=True, capture_output=True, timeout=600, check=True)
+    (collected,) = re.findall(r"Collected : (\d+)", done.stderr)
+    return int(collected)
+
+
+def worker_cpu(port: int) -> float:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/cpu")
+    seconds: float = json.load(connection.getresponse())
+    connection.close()
+    return seconds
+
+
+def post(path: str, content: str) -> str:
+    """What the daemon sends."""
+    return (
+        f"POST /{path}/dispatcher HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: aws-sqsd/3.0.4\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        "X-Aws-Sqsd-Msgid: 3ab1d0ab-5f50-4c1f-8a4f-6d3e9a4d3f64\r\nX-Aws-Sqsd-Queue: q\r\n"
+        "X-Aws-Sqsd-First-Received-At: 2026-01-02T03:04:05Z\r\nX-Aws-Sqsd-Receive-Count: 1\r\n"
+        f"\r\n{content}"
+    )
 
 
 # --- SQS -------------------------------------------------------------------------------------
