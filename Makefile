@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[local,sentry]' --group dev $(if $(DJANGO),'django==$(DJANGO).*')
+	$(BIN)/python -m pip install --quiet --editable '.[local,metrics,sentry]' --group dev $(if $(DJANGO),'django==$(DJANGO).*')
 	touch $@
 
 ## demo: run the whole path on an embedded SQS server, and show it

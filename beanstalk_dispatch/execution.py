@@ -44,18 +44,27 @@ _REFUSALS: Final[dict[type[Exception], Outcome]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of a delivery. ``reason`` holds no task data and no traceback."""
+    """What became of a delivery. ``reason`` holds no task data and no traceback.
+
+    ``retry_after``: seconds after which the task's own policy would run a failure again.
+    """
 
     outcome: Outcome
     reason: str = ""
     exception: BaseException | None = None
+    retry_after: float | None = None
 
     @property
     def acknowledged(self) -> bool:
         """Whether SQS may delete the message."""
+        if self.outcome is Outcome.DONE:
+            return True
         if self.outcome in FAILURES:
             return get_config().on_failure == "acknowledge"
         return self.outcome in _ACKNOWLEDGED
+
+
+_DONE: Final = Result(outcome=Outcome.DONE)
 
 
 def run(body: bytes | str, delivery: Delivery, *, resend: Resend | None = None) -> Result:
@@ -68,7 +77,7 @@ def run(body: bytes | str, delivery: Delivery, *, resend: Resend | None = None) 
     config = get_config()
     try:
         message = _read(body, delivery, config)
-        delivery = replace(delivery, message=message)
+        delivery = delivery.carrying(message)
         result = _run(message, delivery, config, resend or resend_copy)
     except (MessageError, UnknownFunction) as exc:
         result = Result(outcome=_REFUSALS[type(exc)], reason=str(exc), exception=exc)
@@ -77,7 +86,7 @@ def run(body: bytes | str, delivery: Delivery, *, resend: Resend | None = None) 
 
 
 def _read(body: bytes | str, delivery: Delivery, config: Config) -> Message:
-    if not body.strip() and delivery.task_name:
+    if delivery.task_name and not body.strip():
         return _periodic(delivery, config)
     return Message.decode(
         body, queue=delivery.queue, keys=config.signing_keys, default_id=delivery.message_id
@@ -103,7 +112,8 @@ def _run(message: Message, delivery: Delivery, config: Config, resend: Resend) -
         task = wrapper()
         if not is_class:
             task.run = runnable  # type: ignore[method-assign]
-        task.apply(message.options)
+        if message.options:
+            task.apply(message.options)
         task.delivery = delivery
         task.process(*message.args, **message.kwargs)
     except MalformedMessage:
@@ -111,14 +121,19 @@ def _run(message: Message, delivery: Delivery, config: Config, resend: Resend) -
     except Exception as exc:  # from an __init__() or process() of the project's own
         logger.exception("%s failed outside of its run()", message)
         return Result(outcome=Outcome.FAILED, reason="the task failed", exception=exc)
+    if task._outcome is Outcome.DONE:
+        return _DONE
     if task._outcome is Outcome.RETRY:
         copy = replace(message, attempt=message.attempt + 1, not_before=None)
-        result = _resend(resend, copy, task._retry_delay, delivery, Outcome.RETRY)
+        result = _resend(resend, copy, task._retry_delay or 0, delivery, Outcome.RETRY)
         return replace(result, exception=task._exception)
-    reason = "" if task._outcome is Outcome.DONE else "the task failed"
-    if task._outcome is Outcome.TIMED_OUT:
-        reason = "the task timed out"
-    return Result(outcome=task._outcome, reason=reason, exception=task._exception)
+    reason = "the task timed out" if task._outcome is Outcome.TIMED_OUT else "the task failed"
+    return Result(
+        outcome=task._outcome,
+        reason=reason,
+        exception=task._exception,
+        retry_after=task._retry_delay,
+    )
 
 
 def _resend(
@@ -218,6 +233,8 @@ def locate(path: str) -> Any:
 
 def _log(result: Result, delivery: Delivery, *, milliseconds: float) -> None:
     level = logging.INFO if result.acknowledged else logging.ERROR
+    if not logger.isEnabledFor(level):
+        return
     message = delivery.message
     extra = f" reason={_cause(result)!r}" if result.reason else ""
     logger.log(

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextvars
 import http.client
 import logging
-import random
 from urllib.parse import urlsplit
 
 from django.core.signals import request_finished, request_started
 
 from . import execution
-from .safe_task import MAX_BACKOFF, Outcome
 from .sqs import Received
 from .sqsd import (
     PATH_ATTRIBUTE,
@@ -24,8 +22,6 @@ from .sqsd import (
 from .worker import Verdict
 
 logger = logging.getLogger(__name__)
-
-_FIRST_BACKOFF = 10.0
 
 
 def delivery_of(received: Received) -> Delivery:
@@ -58,15 +54,8 @@ def _run_here(received: Received) -> Verdict:
         request_finished.send(sender=run_here)
     if result.acknowledged:
         return Verdict(delete=True)
-    if result.outcome in {Outcome.FAILED, Outcome.TIMED_OUT}:
-        return Verdict(delete=False, delay=_backoff(delivery.receive_count))
-    return Verdict(delete=False)  # it can never run: left for the dead-letter queue
-
-
-def _backoff(receive_count: int) -> float:
-    """Seconds until a failed message is delivered again: exponential, with full jitter."""
-    bound = min(_FIRST_BACKOFF * 2.0 ** min(receive_count - 1, 32), MAX_BACKOFF.total_seconds())
-    return random.uniform(0, bound)
+    # Without a policy it can never run, and is left for the dead-letter queue.
+    return Verdict(delete=False, delay=result.retry_after)
 
 
 class Post:

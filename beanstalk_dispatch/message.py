@@ -9,7 +9,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -95,17 +95,21 @@ class Message:
         text = _text(body)
         if keys:
             text = _verify(text, queue=queue, keys=keys)
-        elif _is_signed(text):
+        elif not text.endswith("}") and _is_signed(text):
             text = text.rpartition(":")[0]  # nobody here can tell by whom
         if not text.startswith("{"):
             text = _from_base64(text)
         return _from_content(_load(text), default_id)
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_decode = json.JSONDecoder().raw_decode
+
+
 def _dump(content: dict[str, Any]) -> str:
     try:
-        body = json.dumps(content, separators=(",", ":"), allow_nan=False)
-        survived = bool(json.loads(body) == content)
+        body = _encode(content)
+        survived = bool(_decode(body)[0] == content)
     except (TypeError, ValueError, RecursionError):
         survived = False
     if not survived:
@@ -185,7 +189,7 @@ def _from_base64(text: str) -> str:
     if not _BASE64.fullmatch(text):
         return text
     try:
-        return base64.b64decode("".join(text.split()), validate=True).decode("utf-8")
+        return base64.b64decode("".join(text.split()), validate=True).decode("utf-8").strip()
     except (binascii.Error, UnicodeDecodeError):
         return text
 
@@ -206,7 +210,9 @@ _decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite
 
 def _load(text: str) -> dict[str, Any]:
     try:
-        content = _decoder.decode(text)
+        content, end = _decoder.raw_decode(text)
+        if end != len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
     except json.JSONDecodeError as exc:
         raise MalformedMessage(f"not JSON: {exc.msg} at character {exc.pos}") from None
     except RecursionError:
@@ -218,59 +224,53 @@ def _load(text: str) -> dict[str, Any]:
     return content
 
 
-def _is_name(value: object) -> bool:
+def _is_name(value: str) -> bool:
     """Fit for a log line: short, and no line break in it."""
-    return isinstance(value, str) and 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
+    return 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
 
 
-def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40
+def _is_time(value: float) -> bool:
+    return not isinstance(value, bool) and 0 <= value < 2**40
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31
+def _is_count(value: int) -> bool:
+    return not isinstance(value, bool) and 1 <= value < 2**31
 
 
-def _is_headers(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict)
+def _is_headers(value: dict[str, Any]) -> bool:
+    return all(isinstance(item, str) for item in value.values())
 
 
 _REQUIRED: Final = ("function", "args", "kwargs")
-_MEMBERS: Final = {
-    "function": (_is_name, _NAME_FORM),
-    "args": (lambda value: isinstance(value, list), "a list"),
-    "kwargs": (_is_object, "an object"),
-    "id": (_is_name, _NAME_FORM),
-    "sent_at": (_is_time, "Unix seconds"),
-    "attempt": (_is_count, "a count from 1"),
-    "not_before": (_is_time, "Unix seconds"),
-    "options": (_is_object, "an object"),
-    "headers": (_is_headers, "an object of texts"),
+# Member → its types, what else is asked of it, and that in words.
+_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
+    "v": (int, _is_count, "a version number"),
+    "function": (str, _is_name, _NAME_FORM),
+    "args": (list, None, "a list"),
+    "kwargs": (dict, None, "an object"),
+    "id": (str, _is_name, _NAME_FORM),
+    "sent_at": ((int, float), _is_time, "Unix seconds"),
+    "attempt": (int, _is_count, "a count from 1"),
+    "not_before": ((int, float), _is_time, "Unix seconds"),
+    "options": (dict, None, "an object"),
+    "headers": (dict, _is_headers, "an object of texts"),
 }
 
 
 def _from_content(content: dict[str, Any], default_id: str | None) -> Message:
-    version = content.get("v", VERSION)
-    if not _is_count(version):
-        raise MalformedMessage("v is not a version number")
-    if version > VERSION:
-        raise MalformedMessage(f"message version {version} is newer than {VERSION}; upgrade")
     for name in _REQUIRED:
         if name not in content:
             raise MalformedMessage(f"Please provide a {name} argument")
-    members = {
-        name: content[name]
-        for name in _MEMBERS
-        if name in _REQUIRED or content.get(name) is not None
-    }
-    for name, value in members.items():
-        is_valid, accepted = _MEMBERS[name]
-        if not is_valid(value):
+    members: dict[str, Any] = {}
+    for name, value in content.items():
+        if name not in _MEMBERS or (value is None and name not in _REQUIRED):
+            continue
+        types, is_valid, accepted = _MEMBERS[name]
+        if not isinstance(value, types) or (is_valid and not is_valid(value)):
             raise MalformedMessage(f"{name} is not {accepted}")
+        members[name] = value
+    if (version := members.pop("v", VERSION)) > VERSION:
+        raise MalformedMessage(f"message version {version} is newer than {VERSION}; upgrade")
     if default_id is not None:
         members.setdefault("id", default_id)
     return Message(**members)

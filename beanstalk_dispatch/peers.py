@@ -25,11 +25,16 @@ def refusal(meta: Mapping[str, str], config: Config) -> str | None:
     and appends it to X-Forwarded-For. So every address that is given must be trusted: the
     daemon's own are all loopback, and a forged header can only add a reason to refuse.
     """
-    peer, real, forwarded = (
+    return _refusal(
         meta.get("REMOTE_ADDR", ""),
         meta.get("HTTP_X_REAL_IP", ""),
         meta.get("HTTP_X_FORWARDED_FOR", ""),
+        config,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _refusal(peer: str, real: str, forwarded: str, config: Config) -> str | None:
     addresses = [text.strip() for text in (peer, real, *forwarded.split(",")) if text.strip()]
     if not addresses:
         return "the request names no peer address"
@@ -39,7 +44,6 @@ def refusal(meta: Mapping[str, str], config: Config) -> str | None:
     return None
 
 
-@functools.lru_cache(maxsize=256)
 def _is_trusted(text: str, config: Config) -> bool:
     try:
         address = ipaddress.ip_address(text)

@@ -85,7 +85,7 @@ class SafeTask:
 
     _outcome: Outcome = Outcome.DONE
     _exception: BaseException | None = None
-    _retry_delay: float = 0.0
+    _retry_delay: float | None = None
 
     def __init__(self, run: Callable[..., Any] | None = None, **options: Any) -> None:
         """``options``: timeout_timedelta, verbose, max_retries, retry_backoff."""
@@ -181,7 +181,8 @@ class SafeTask:
             limit = RETRY_LIMIT
         if message and limit is not None and attempt <= limit:
             self._outcome = Outcome.RETRY
-            self._retry_delay = self._delay(exc, attempt)
+        receives = self.delivery.receive_count if self.delivery else 1
+        self._retry_delay = self._delay(exc, max(attempt, receives))
         if self.verbose:
             self._log_failure(exc)
 
@@ -203,7 +204,7 @@ class SafeTask:
     def _hook(self, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         try:
             result = hook(*args, **kwargs)
-            if inspect.iscoroutine(result):
+            if result is not None and inspect.iscoroutine(result):
                 async_to_sync(functools.partial(_awaited, result))()
         except Exception:
             logger.exception("%s failed in its hook %s", self._label(), _name(hook))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from .message import Message
 
 HEADER = "X-Aws-Sqsd-"
+_META = "HTTP_X_AWS_SQSD_"
 TASK_NAME_ATTRIBUTE = "beanstalk.sqsd.task_name"
 SCHEDULED_AT_ATTRIBUTE = "beanstalk.sqsd.scheduled_time"
 PATH_ATTRIBUTE = "beanstalk.sqsd.path"
@@ -38,17 +39,33 @@ class Delivery:
     message: Message | None = None
 
     @classmethod
-    def from_headers(cls, headers: Mapping[str, str]) -> Delivery:
-        """Read the daemon's headers; what is missing or not well-formed is left out."""
-        count = headers.get(HEADER + "Receive-Count", "")
+    def from_meta(cls, meta: Mapping[str, str]) -> Delivery:
+        """Read the daemon's headers from a ``request.META``; what is not well-formed is left out.
+
+        Not from ``request.headers``: making that takes longer than all that is done here.
+        """
+        count = meta.get(_META + "RECEIVE_COUNT", "")
         return cls(
-            queue=_printable(headers.get(HEADER + "Queue")) or "",
-            message_id=_printable(headers.get(HEADER + "Msgid")),
+            queue=_printable(meta.get(_META + "QUEUE")) or "",
+            message_id=_printable(meta.get(_META + "MSGID")),
             receive_count=max(int(count), 1) if _is_count(count) else 1,
-            first_received_at=parse_time(headers.get(HEADER + "First-Received-At")),
-            sent_at=parse_time(headers.get(HEADER + "Sent-At")),
-            task_name=_printable(headers.get(HEADER + "Taskname")),
-            scheduled_at=parse_time(headers.get(HEADER + "Scheduled-At")),
+            first_received_at=parse_time(meta.get(_META + "FIRST_RECEIVED_AT")),
+            sent_at=parse_time(meta.get(_META + "SENT_AT")),
+            task_name=_printable(meta.get(_META + "TASKNAME")),
+            scheduled_at=parse_time(meta.get(_META + "SCHEDULED_AT")),
+        )
+
+    def carrying(self, message: Message) -> Delivery:
+        """This delivery with its message. (dataclasses.replace takes twice as long.)"""
+        return Delivery(
+            queue=self.queue,
+            message_id=self.message_id,
+            receive_count=self.receive_count,
+            first_received_at=self.first_received_at,
+            sent_at=self.sent_at,
+            task_name=self.task_name,
+            scheduled_at=self.scheduled_at,
+            message=message,
         )
 
     def to_headers(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ from . import execution, peers
 from .conf import SETTINGS, get_config
 from .exceptions import ConfigurationError
 from .safe_task import Outcome
-from .sqsd import HEADER, Delivery
+from .sqsd import Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def dispatcher(request: HttpRequest) -> HttpResponse:
 def _dispatch(request: HttpRequest) -> HttpResponse:
     config = get_config()
     if not config.worker:
-        if f"{HEADER}Msgid" in request.headers:
+        if Delivery.from_meta(request.META).message_id:
             logger.error(
                 "refused status=404 reason=not-a-worker: the daemon posts here, but %s is not "
                 "True; messages go to the dead-letter queue",
@@ -61,7 +61,7 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
         response = _error(405, "only POST is accepted")
         response["Allow"] = "POST"
         return response
-    delivery = Delivery.from_headers(request.headers)
+    delivery = Delivery.from_meta(request.META)
     try:
         body = request.body
     except (SuspiciousOperation, UnreadablePostError, RawPostDataException) as exc:
@@ -73,7 +73,7 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
 
 def _answer(result: execution.Result) -> HttpResponse:
     if result.acknowledged:
-        return JsonResponse({})
+        return HttpResponse(b"{}", content_type="application/json")
     status = STATUS[result.outcome]
     return _error(status, "forbidden" if status == 403 else result.reason)
 

@@ -150,6 +150,12 @@ class Worker:
             self._exit_code = exit_code
             self._stopping.set()
 
+    def depths(self) -> list[tuple[str, int]]:
+        """About how many messages wait in each queue that tells; one SQS request per queue."""
+        known = [(source.name, source.queue) for source in self.queues if source.queue]
+        found = [(name, queue.depth()) for name, queue in known]
+        return [(name, depth) for name, depth in found if depth is not None]
+
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.worker import EXIT_STUCK, Worker
 
 from .conftest import Environment
+from .test_handlers import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -190,3 +192,15 @@ def test_kill_9_loses_nothing(process_env: Environment, tmp_path: Path) -> None:
         child.wait()
     with process("--wait=1", "--visibility-timeout=2", "--threads=8") as child:
         until(lambda: {"0", "1", "2", "3"} <= set(out.read_text().split()))
+
+
+def test_health_is_shown_on_a_port_and_in_a_file(
+    worker_env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    file, port = tmp_path / "health", free_port()
+    call_command("beanstalk_worker", "jobs", "--wait=1", "--burst", f"--health-file={file}",
+                 f"--health-port=127.0.0.1:{port}")  # fmt: skip
+    assert file.exists()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
+        assert response.read() == b"ok\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import asyncio
+import configparser
 import inspect
 import io
 import itertools
@@ -507,7 +508,9 @@ def log_patterns() -> Iterator[str]:
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
-                case ast.Call(func=ast.Attribute(value=ast.Name(id="logger"), attr=method)):
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="logger"), attr=method)) if (
+                    method != "isEnabledFor"
+                ):
                     level = {"log": r"\w+", "exception": "ERROR"}.get(method, method.upper())
                     texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
                     yield f"{level} {re.escape(module)} {message_pattern(str(texts[0]))}"
@@ -677,3 +680,55 @@ def test_links_lead_somewhere(document: Path, target: str) -> None:
 
 def test_links_to_elsewhere_are_secure() -> None:
     assert {urlsplit(target).scheme for _, target in links()} == {"", "https"}
+
+
+# --- what a supervisor reads -----------------------------------------------------------------
+
+
+def worker_limits(words: list[str]) -> tuple[float, float]:
+    """Parse a worker's command line; its grace and wait."""
+    assert words[:2] == ["manage.py", "beanstalk_worker"]
+    parser = load_command_class("beanstalk_dispatch", words[1]).create_parser(*words[:2])
+    options = parser.parse_args(words[2:])
+    assert options.queues == ["mail", "work"]
+    return options.grace, options.wait
+
+
+@every("systemd")
+def test_systemd(snippet: Snippet) -> None:
+    unit = configparser.ConfigParser()
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(snippet.text)
+    service = unit["Service"]
+    limits = worker_limits(shlex.split(service["ExecStart"])[1:])
+    assert float(service["TimeoutStopSec"]) > max(limits)
+
+
+@every("procfile")
+def test_procfile(snippet: Snippet) -> None:
+    kind, _, command = snippet.text.partition(": ")
+    assert kind == "worker"
+    worker_limits(shlex.split(command)[1:])
+
+
+@every("kubernetes")
+def test_kubernetes(snippet: Snippet) -> None:
+    pod = yaml.safe_load(snippet.text)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    limits = worker_limits(container["command"][1:])
+    assert pod["terminationGracePeriodSeconds"] > max(limits)
+    (port,) = container["ports"]
+    assert f"--health-port={port['containerPort']}" in container["command"]
+    assert container["livenessProbe"]["httpGet"]["port"] == port["name"]
+
+
+@every("ecs")
+def test_ecs(snippet: Snippet, tmp_path: Path) -> None:
+    container = json.loads(snippet.text)
+    limits = worker_limits(container["command"][1:])
+    assert 120 >= container["stopTimeout"] > max(limits)
+    check = container["healthCheck"]["command"][1].replace("/tmp/health", str(tmp_path / "health"))
+    (tmp_path / "health").touch()
+    assert subprocess.run(["sh", "-c", check], check=False).returncode == 0
+    os.utime(tmp_path / "health", (0, 0))
+    assert subprocess.run(["sh", "-c", check], check=False).returncode == 1

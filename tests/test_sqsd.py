@@ -15,8 +15,13 @@ HEADERS = {
 }
 
 
+def from_headers(headers: dict[str, str]) -> Delivery:
+    meta = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
+    return Delivery.from_meta(meta)
+
+
 def test_the_daemons_headers_are_read() -> None:
-    assert Delivery.from_headers(HEADERS) == Delivery(
+    assert from_headers(HEADERS) == Delivery(
         queue="awseb-e-queue",
         message_id="1ce49a2f",
         receive_count=3,
@@ -28,7 +33,7 @@ def test_the_daemons_headers_are_read() -> None:
 
 
 def test_and_written() -> None:
-    assert Delivery.from_headers(HEADERS).to_headers() == HEADERS
+    assert from_headers(HEADERS).to_headers() == HEADERS
     assert Delivery(queue="q").to_headers() == {
         "X-Aws-Sqsd-Queue": "q",
         "X-Aws-Sqsd-Receive-Count": "1",
@@ -37,10 +42,10 @@ def test_and_written() -> None:
 
 @pytest.mark.parametrize("count", ["", "-1", "0", "many", "²", "1" * 5000])
 def test_a_strange_receive_count_is_one(count: str) -> None:
-    assert Delivery.from_headers({"X-Aws-Sqsd-Receive-Count": count}).receive_count == 1
+    assert from_headers({"X-Aws-Sqsd-Receive-Count": count}).receive_count == 1
 
 
 def test_what_is_missing_or_strange_is_left_out() -> None:
-    assert Delivery.from_headers({}) == Delivery()
+    assert from_headers({}) == Delivery()
     strange = {"X-Aws-Sqsd-Sent-At": "yesterday", "X-Aws-Sqsd-Msgid": "a\nb"}
-    assert Delivery.from_headers(strange) == Delivery()
+    assert from_headers(strange) == Delivery()

@@ -25,7 +25,7 @@ ORDER = [
     {"sqsd"},
     {"sqs", "safe_task"},
     {"execution", "worker"},
-    {"client", "checks", "views", "handlers", "cron"},
+    {"client", "checks", "views", "handlers", "cron", "monitoring"},
     {"urls", "apps"},
 ]
 LAZY = {("client", "safe_task"), ("client", "execution"), ("client", "sqsd")}

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -516,7 +517,8 @@ def test_a_message_received_again_while_it_is_held_is_not_run_twice(sqs_env: Env
     with running(handler) as runner:
         until(lambda: handler.bodies)
         (held,) = runner._held.values()
-        sqs.queue("jobs").change_visibility_batch([held], [0])
+        sqs.queue("jobs").change_visibility_batch([replace(held)], [0])
+        held.expires = 0
         until(lambda: held.is_ours)  # the second receive renewed it
         gate.set()
         until(lambda: runner.counters.done == 1)
@@ -543,3 +545,11 @@ def test_the_keeper_outlives_its_errors(
 
     assert runner.run(on_tick=tick) == 7
     assert "keeper failed" in caplog.text
+
+
+def test_depths_are_of_the_queues_that_tell(sqs_env: Environment) -> None:
+    runner = Worker(["jobs", "other"], Recording(), Options(**QUICK))
+    assert runner.depths() == []
+    runner.queues[0].queue = sqs.queue("jobs")
+    send("one", "two")
+    assert runner.depths() == [("jobs", 2)]

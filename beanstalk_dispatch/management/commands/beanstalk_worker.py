@@ -15,7 +15,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from beanstalk_dispatch import conf, cron, handlers, sqsd
+from beanstalk_dispatch import conf, cron, handlers, monitoring, sqsd
 from beanstalk_dispatch.worker import Options, Worker
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,11 @@ def between(low: int, high: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, between(0, 65535)(port)
 
 
 class Command(BaseCommand):
@@ -64,6 +69,9 @@ class Command(BaseCommand):
         )
         add("--max-tasks", type=between(1, 2**31), help="stop after so many tasks")
         add("--burst", action="store_true", help="stop when the queues are empty")
+        add("--health-port", type=address, metavar="[HOST:]PORT",
+            help="answer 200 or 503 there, and Prometheus text at /metrics")  # fmt: skip
+        add("--health-file", type=Path, metavar="FILE", help="touch FILE each second while well")
         post = parser.add_argument_group("standing in for aws-sqsd")
         post.add_argument("--post-to", metavar="URL", help="POST each message there")
         post.add_argument(
@@ -91,11 +99,27 @@ class Command(BaseCommand):
                 target=scheduler.run, args=(worker.is_stopping,), name="cron", daemon=True
             ).start()
         _stop_on_signals(worker)
-        if exit_code := worker.run():
+        if options["health_port"]:
+            host, port = options["health_port"]
+            monitoring.HealthServer(worker, host=host, port=port)
+        if exit_code := worker.run(on_tick=self._ticks(worker, options)):
             # Past a stuck thread: the interpreter's own exit could wait for it.
             logging.shutdown()
             sys.stdout.flush()
             os._exit(exit_code)
+
+    def _ticks(self, worker: Worker, options: dict[str, Any]) -> Callable[[], None]:
+        ticks = []
+        if options["health_file"]:
+            ticks.append(monitoring.touch(worker, options["health_file"]))
+        if self.stderr.isatty():
+            ticks.append(monitoring.status_line(worker, sys.stderr))
+
+        def tick() -> None:
+            for each in ticks:
+                each()
+
+        return tick
 
     def _worker(self, options: dict[str, Any]) -> Worker:
         defaults = Options()
