@@ -6,7 +6,10 @@ DJANGO ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types benchmark clean
+# In an environment of its own: it holds botocore below what the newest boto3 needs.
+MINISTACK := .venv-ministack/bin/ministack
+
+.PHONY: demo test lint types benchmark benchmark-drain faults clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +47,19 @@ types: $(READY)
 ## benchmark: the hot paths, each against its baseline in the same run
 benchmark: $(READY)
 	$(BIN)/python -m benchmarks.hot_paths
+
+## benchmark-drain: the poller against a hand-written loop, on an SQS server of its own
+benchmark-drain: $(READY) $(MINISTACK)
+	$(BIN)/python -m benchmarks.drain --ministack $(MINISTACK)
+	$(BIN)/python -m benchmarks.drain --ministack $(MINISTACK) --latency 10
+
+## faults: the poller killed, slowed down and cut off; nothing may be lost
+faults: $(READY) $(MINISTACK)
+	$(BIN)/python -m benchmarks.faults --ministack $(MINISTACK)
+
+$(MINISTACK):
+	$(PYTHON) -m venv .venv-ministack
+	.venv-ministack/bin/python -m pip install --quiet ministack
 
 clean:
 	rm -rf .venv* .coverage* .mypy_cache .pytest_cache .ruff_cache dist
