@@ -52,8 +52,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Worker]]:
     """The workers the command would have run."""
     workers: list[Worker] = []
 
-    def run(self: Worker) -> int:
+    def run(self: Worker, on_tick: Callable[[], None]) -> int:
         workers.append(self)
+        on_tick()
         return 0
 
     monkeypatch.setattr(Worker, "run", run)

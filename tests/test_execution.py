@@ -296,6 +296,14 @@ def test_one_line_is_logged_per_task(table: Environment, caplog: pytest.LogCaptu
     assert line.startswith("task id=task-1 function=record outcome=done receive_count=3 ms=")
 
 
+def test_a_line_nobody_asked_for_is_not_made(
+    table: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    run("record")
+    assert caplog.messages == []
+
+
 def test_resolve_is_for_one_configuration(table: Environment) -> None:
     assert execution.resolve("record", get_config()) is jobs.record
     table(DISPATCH_TABLE="other=tests.jobs.fail")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -331,12 +332,16 @@ def test_the_sample_tasks_of_other_tests_do_what_they_say() -> None:
     task.process(0.01)
     assert task._outcome is Outcome.DONE
     assert jobs.NeedsArgument(5).needed == 5
+    assert list(jobs.generator()) == [1]
+
+    async def all_of_them() -> list[int]:
+        return [value async for value in jobs.async_generator()]
+
+    assert asyncio.run(all_of_them()) == [1]
 
 
 class Async(Recorder):
     async def run(self, seconds: float) -> None:  # type: ignore[override]
-        import asyncio
-
         await asyncio.sleep(seconds)
         calls.append(("slept", seconds))
 

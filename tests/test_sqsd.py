@@ -47,5 +47,9 @@ def test_a_strange_receive_count_is_one(count: str) -> None:
 
 def test_what_is_missing_or_strange_is_left_out() -> None:
     assert from_headers({}) == Delivery()
-    strange = {"X-Aws-Sqsd-Sent-At": "yesterday", "X-Aws-Sqsd-Msgid": "a\nb"}
+    strange = {
+        "X-Aws-Sqsd-Sent-At": "yesterday",
+        "X-Aws-Sqsd-Scheduled-At": "neverZ",
+        "X-Aws-Sqsd-Msgid": "a\nb",
+    }
     assert from_headers(strange) == Delivery()

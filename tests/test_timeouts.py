@@ -67,7 +67,6 @@ def test_except_exception_does_not_swallow_it(place: Place) -> None:
     def body() -> None:
         with suppress(Exception):
             spin(30)
-        spin(30)
 
     with pytest.raises(TaskTimeout):
         place(lambda: limited(time_limit(0.1), body))
