@@ -24,7 +24,8 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from .drain import VARIABLES, free_port, process, wait_for
+from .drain import VARIABLES, process
+from .processes import free_port, wait_for
 
 TABLE = "mark=benchmarks.faults.mark"
 
