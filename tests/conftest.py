@@ -26,9 +26,9 @@ Environment = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in list(os.environ):
-        if name.startswith(("BEANSTALK_", "AWS_")):
-            monkeypatch.delenv(name)
+    ours = {name for name in os.environ if name.startswith(("BEANSTALK_", "AWS_"))}
+    for name in ours | {"AWS_PROFILE"}:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     conf.get_config.cache_clear()
     yield

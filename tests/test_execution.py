@@ -299,7 +299,7 @@ def test_one_line_is_logged_per_task(table: Environment, caplog: pytest.LogCaptu
 def test_a_line_nobody_asked_for_is_not_made(
     table: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.WARNING, logger="beanstalk_dispatch")
     run("record")
     assert caplog.messages == []
 
