@@ -111,7 +111,8 @@ class SafeTask:
     def process(self, *args: Any, **kwargs: Any) -> None:
         """Run the task and its hooks. A failure is logged, handed to ``on_error``, not raised."""
         started = time.monotonic()
-        task_started.send_robust(sender=type(self), delivery=self.delivery)
+        if task_started.receivers:
+            task_started.send_robust(sender=type(self), delivery=self.delivery)
         try:
             self._run_within_limit(args, kwargs)
         except (Exception, SystemExit) as exc:
@@ -123,13 +124,14 @@ class SafeTask:
             self._hook(self.on_success, *args, **kwargs)
         finally:
             self._hook(self.on_completion, *args, **kwargs)
-        task_finished.send_robust(
-            sender=type(self),
-            delivery=self.delivery,
-            outcome=self._outcome,
-            exception=self._exception,
-            duration=time.monotonic() - started,
-        )
+        if task_finished.receivers:
+            task_finished.send_robust(
+                sender=type(self),
+                delivery=self.delivery,
+                outcome=self._outcome,
+                exception=self._exception,
+                duration=time.monotonic() - started,
+            )
 
     def options(self) -> dict[str, Any]:
         """This instance's own options, in the form they have in a message."""
