@@ -203,7 +203,7 @@ class StatusLine:
         line = (
             f"{time.monotonic() - self._began:6.0f}s  running {counters.running}  "
             f"waiting {counters.waiting}  done {counters.done}  failed {counters.failed}  "
-            f"{rate:.0f}/s{self._depths}"
+            f"{rate:.0f}/s{'  stopping' if self._worker.is_stopping() else self._depths}"
         )
         self._line = line[: shutil.get_terminal_size().columns - 1]
         self._draw(_CLEAR, self._line)

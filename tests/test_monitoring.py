@@ -118,6 +118,9 @@ def test_the_status_line_is_redrawn(worker: Worker, monkeypatch: pytest.MonkeyPa
     worker.counters.running = 1
     line.tick()  # not asked again so soon
     assert stream.getvalue().endswith("jobs: 12 left")
+    worker.stop()
+    line.tick()
+    assert stream.getvalue().endswith("stopping")
     monkeypatch.setenv("COLUMNS", "20")
     line.tick()
     assert len(stream.getvalue().rpartition("\x1b[K")[2]) == 19
