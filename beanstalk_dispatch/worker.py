@@ -322,7 +322,7 @@ class Worker:
         fresh = []
         for message in received:
             if held := source.held.get(message.message_id):
-                held.receipt, held.expires = message.receipt, message.expires
+                held.receipt, held.expires, held.extends = message.receipt, message.expires, True
             else:
                 source.held[message.message_id] = message
                 fresh.append(message)

@@ -350,6 +350,18 @@ def test_a_stop_gives_the_rest_of_a_group_back() -> None:
     assert left() == ["a2"]
 
 
+@pytest.mark.usefixtures("fifo")
+def test_what_is_done_of_a_group_is_deleted_before_the_rest_is() -> None:
+    send_group("a", "a1", "a2")
+    gate = threading.Event()
+    handler = Recording(lambda received: DELETE if received.body == "a1" else waits(received))
+    waits = waiting_for(gate)
+    with running(handler) as runner:
+        until(lambda: handler.bodies == ["a1", "a2"])
+        until(lambda: [each.body for each in runner.queues[0].held.values()] == ["a2"])
+        gate.set()
+
+
 # --- trouble ---
 
 
@@ -385,6 +397,54 @@ def test_a_queue_that_is_not_there_yet_is_waited_for(
         client.create_queue(QueueName=queue_name)
         send("early bird")
         until(lambda: handler.bodies)
+
+
+def test_while_nothing_can_be_deleted_no_more_is_received(
+    sqs_env: Environment, proxy: Proxy
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send(*map(str, range(30)))
+    proxy.spoil = failing("DeleteMessageBatch", *[error(400, "AccessDenied")] * 3)
+    handler = Recording()
+    with running(handler, threads=1) as runner:
+        trouble = runner.queues[0].giving_back
+        until(lambda: trouble.failures == 2)
+        time.sleep(0.3)  # an open receive has come back
+        received = proxy.counts["ReceiveMessage"]
+        until(lambda: trouble.failures == 3)
+        assert proxy.counts["ReceiveMessage"] - received <= 1
+        until(lambda: runner.counters.done == 30)
+    assert sqs.queue("jobs").depth() == 0
+
+
+def test_credentials_that_expired_are_looked_up_anew(sqs_env: Environment, proxy: Proxy) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send("one")
+    queue = sqs.queue("jobs")
+    proxy.spoil = failing("DeleteMessageBatch", error(403, "ExpiredTokenException"))
+    with running(Recording()) as runner:
+        until(lambda: runner.counters.done and not runner.queues[0].held)
+    assert sqs.queue("jobs") is not queue
+
+
+def test_a_stop_does_not_wait_for_a_poll_that_hangs(
+    sqs_env: Environment, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_LATE", 0.1)
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    sqs.queue("jobs")
+    gate = threading.Event()
+
+    def hang(operation: str, request: dict[str, Any]) -> None:
+        gate.wait(20)
+
+    proxy.spoil = hang
+    with running(Recording(), wait=1) as runner:
+        until(lambda: proxy.counts["ReceiveMessage"])
+        asked = time.monotonic()
+    assert time.monotonic() - asked < 5
+    assert runner.queues[0].polls == 1
+    gate.set()
 
 
 def test_an_error_nobody_thought_of_does_not_end_a_thread(
