@@ -256,6 +256,12 @@ def test_max_tasks_stops(sqs_env: Environment) -> None:
     assert sorted(found + handler.bodies) == sorted(map(str, range(30)))
 
 
+def test_after_its_last_task_nothing_is_polled() -> None:
+    runner = Worker(["jobs"], Recording(), Options(**QUICK, max_tasks=1))
+    runner._left = 0
+    assert runner._next_poll() is None
+
+
 def test_a_stuck_task_ends_the_process(
     worker_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -445,6 +451,17 @@ def test_a_stop_does_not_wait_for_a_poll_that_hangs(
     assert time.monotonic() - asked < 5
     assert runner.queues[0].polls == 1
     gate.set()
+
+
+def test_what_has_to_be_hidden_too_late_is_let_go(sqs_env: Environment, proxy: Proxy) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send("late")
+    runner = Worker(["jobs"], Recording(), Options(**QUICK))
+    late = held_too_long()
+    runner.queues[0].held[late.message_id] = late
+    runner._hide(runner.queues[0], [late], 5)
+    assert runner.queues[0].held == {}
+    assert proxy.counts["ChangeMessageVisibilityBatch"] == 0
 
 
 def test_an_error_nobody_thought_of_does_not_end_a_thread(
