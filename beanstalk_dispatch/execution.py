@@ -70,6 +70,7 @@ _DONE: Final = Result(outcome=Outcome.DONE)
 def run(body: bytes | str, delivery: Delivery, *, resend: Resend | None = None) -> Result:
     """Run what was delivered, and log one line about it. Raises ConfigurationError only.
 
+    Sets ``delivery.message``.
     An empty body with a task name is a periodic task of cron.yaml. ``resend`` is how a retry
     or a delay beyond SQS's limit is put back; None sends a copy to the delivery's queue.
     """
@@ -77,7 +78,7 @@ def run(body: bytes | str, delivery: Delivery, *, resend: Resend | None = None) 
     config = get_config()
     try:
         message = _read(body, delivery, config)
-        delivery = delivery.carrying(message)
+        delivery.message = message
         result = _run(message, delivery, config, resend or resend_copy)
     except (MessageError, UnknownFunction) as exc:
         result = Result(outcome=_REFUSALS[type(exc)], reason=str(exc), exception=exc)
@@ -106,7 +107,7 @@ def _run(message: Message, delivery: Delivery, config: Config, resend: Resend) -
     runnable = resolve(message.function, config)
     if message.not_before is not None and (wait := message.not_before - time.time()) > 0:
         return _resend(resend, message, wait, delivery, Outcome.DEFERRED)
-    is_class = inspect.isclass(runnable)
+    is_class = isinstance(runnable, type)
     wrapper: type[SafeTask] = runnable if is_class else safe_task_class(config)
     try:
         task = wrapper()

@@ -27,9 +27,9 @@ _MAX_NAME_LENGTH: Final = 255
 _NAME_FORM: Final = f"a text of 1 to {_MAX_NAME_LENGTH} printable characters"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # frozen, it would take thrice as long to make
 class Message:
-    """One task: which function, with what.
+    """One task: which function, with what. Copied (dataclasses.replace), never changed.
 
     ``id`` stays the same through retries and hops; ``attempt`` counts from 1. ``sent_at`` and
     ``not_before`` are Unix times in seconds. ``options`` are a SafeTask's own limits
@@ -241,13 +241,8 @@ def _is_headers(value: dict[str, Any]) -> bool:
     return all(isinstance(item, str) for item in value.values())
 
 
-_REQUIRED: Final = ("function", "args", "kwargs")
-# Member → its types, what else is asked of it, and that in words.
-_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
-    "v": (int, _is_count, "a version number"),
-    "function": (str, _is_name, _NAME_FORM),
-    "args": (list, None, "a list"),
-    "kwargs": (dict, None, "an object"),
+# Optional member → its types, what else is asked of it, and that in words.
+_OPTIONAL: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
     "id": (str, _is_name, _NAME_FORM),
     "sent_at": ((int, float), _is_time, "Unix seconds"),
     "attempt": (int, _is_count, "a count from 1"),
@@ -258,22 +253,32 @@ _MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
 
 
 def _from_content(content: dict[str, Any], default_id: str | None) -> Message:
-    for name in _REQUIRED:
-        if name not in content:
-            raise MalformedMessage(f"Please provide a {name} argument")
-    members: dict[str, Any] = {}
+    _check_version(content.get("v", VERSION))
+    try:
+        function, args, kwargs = content["function"], content["args"], content["kwargs"]
+    except KeyError as exc:
+        raise MalformedMessage(f"Please provide a {exc.args[0]} argument") from None
+    if not (isinstance(function, str) and _is_name(function)):
+        raise MalformedMessage(f"function is not {_NAME_FORM}")
+    if not isinstance(args, list):
+        raise MalformedMessage("args is not a list")
+    if not isinstance(kwargs, dict):
+        raise MalformedMessage("kwargs is not an object")
+    optional: dict[str, Any] = {} if default_id is None else {"id": default_id}
     for name, value in content.items():
-        if name not in _MEMBERS or (value is None and name not in _REQUIRED):
-            continue
-        types, is_valid, accepted = _MEMBERS[name]
-        if not isinstance(value, types) or (is_valid and not is_valid(value)):
-            raise MalformedMessage(f"{name} is not {accepted}")
-        members[name] = value
-    if (version := members.pop("v", VERSION)) > VERSION:
+        if name in _OPTIONAL and value is not None:
+            types, is_valid, accepted = _OPTIONAL[name]
+            if not isinstance(value, types) or (is_valid and not is_valid(value)):
+                raise MalformedMessage(f"{name} is not {accepted}")
+            optional[name] = value
+    return Message(function=function, args=args, kwargs=kwargs, **optional)
+
+
+def _check_version(version: object) -> None:
+    if not (isinstance(version, int) and _is_count(version)):
+        raise MalformedMessage("v is not a version number")
+    if version > VERSION:
         raise MalformedMessage(f"message version {version} is newer than {VERSION}; upgrade")
-    if default_id is not None:
-        members.setdefault("id", default_id)
-    return Message(**members)
 
 
 def now() -> float:

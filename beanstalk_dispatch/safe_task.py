@@ -89,7 +89,7 @@ class SafeTask:
 
     def __init__(self, run: Callable[..., Any] | None = None, **options: Any) -> None:
         """``options``: timeout_timedelta, verbose, max_retries, retry_backoff."""
-        if unknown := options.keys() - _OPTIONS.keys():
+        if options and (unknown := options.keys() - _OPTIONS.keys()):
             raise TypeError(f"unknown option {min(unknown)!r}; known: {', '.join(_OPTIONS)}")
         if run is not None:
             self.run = run  # type: ignore[method-assign]
@@ -118,12 +118,12 @@ class SafeTask:
         except (Exception, SystemExit) as exc:
             self._failed(exc)
             if not (isinstance(exc, Retry) and self._outcome is Outcome.RETRY):
-                self._hook(self.on_error, exc, *args, **kwargs)
+                self._hook(self.on_error, (exc, *args), kwargs)
         else:
             self._outcome, self._exception = Outcome.DONE, None
-            self._hook(self.on_success, *args, **kwargs)
+            self._hook(self.on_success, args, kwargs)
         finally:
-            self._hook(self.on_completion, *args, **kwargs)
+            self._hook(self.on_completion, args, kwargs)
         if task_finished.receivers:
             task_finished.send_robust(
                 sender=type(self),
@@ -151,11 +151,11 @@ class SafeTask:
 
     def _run_within_limit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run, seconds = self.run, _seconds(self.timeout_timedelta)
-        if inspect.iscoroutinefunction(run):
+        if _is_async(run):
             # The event loop ends what it awaits; the outer limit is for code that blocks it.
             run = async_to_sync(_awaited_within(seconds, run))
             seconds += GRACE
-        limit = time_limit(seconds, label=self._label())
+        limit = time_limit(seconds, label=self._label)
         returned = False
         try:
             with limit:
@@ -203,13 +203,25 @@ class SafeTask:
         else:
             logger.error("Error running SafeTask: %s: %s", self._label(), exc, exc_info=exc)
 
-    def _hook(self, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    def _hook(
+        self, hook: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         try:
             result = hook(*args, **kwargs)
             if result is not None and inspect.iscoroutine(result):
                 async_to_sync(functools.partial(_awaited, result))()
         except Exception:
             logger.exception("%s failed in its hook %s", self._label(), _name(hook))
+
+
+def _is_async(run: Callable[..., Any]) -> bool:
+    try:
+        return _is_coroutine_function(getattr(run, "__func__", run))
+    except TypeError:  # a callable that cannot be hashed
+        return inspect.iscoroutinefunction(run)
+
+
+_is_coroutine_function = functools.lru_cache(maxsize=1024)(inspect.iscoroutinefunction)
 
 
 def _name(hook: Callable[..., Any]) -> str:

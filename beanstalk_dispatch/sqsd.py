@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from .message import Message
 
 HEADER = "X-Aws-Sqsd-"
-_META = "HTTP_X_AWS_SQSD_"
 TASK_NAME_ATTRIBUTE = "beanstalk.sqsd.task_name"
 SCHEDULED_AT_ATTRIBUTE = "beanstalk.sqsd.scheduled_time"
 PATH_ATTRIBUTE = "beanstalk.sqsd.path"
@@ -20,7 +19,7 @@ PATH_ATTRIBUTE = "beanstalk.sqsd.path"
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Delivery:
     """One receive of one message, as the consumer reports it.
 
@@ -44,28 +43,16 @@ class Delivery:
 
         Not from ``request.headers``: making that takes longer than all that is done here.
         """
-        count = meta.get(_META + "RECEIVE_COUNT", "")
+        get = meta.get
+        count = get("HTTP_X_AWS_SQSD_RECEIVE_COUNT", "")
         return cls(
-            queue=_printable(meta.get(_META + "QUEUE")) or "",
-            message_id=_printable(meta.get(_META + "MSGID")),
+            queue=_printable(get("HTTP_X_AWS_SQSD_QUEUE")) or "",
+            message_id=_printable(get("HTTP_X_AWS_SQSD_MSGID")),
             receive_count=max(int(count), 1) if _is_count(count) else 1,
-            first_received_at=parse_time(meta.get(_META + "FIRST_RECEIVED_AT")),
-            sent_at=parse_time(meta.get(_META + "SENT_AT")),
-            task_name=_printable(meta.get(_META + "TASKNAME")),
-            scheduled_at=parse_time(meta.get(_META + "SCHEDULED_AT")),
-        )
-
-    def carrying(self, message: Message) -> Delivery:
-        """This delivery with its message. (dataclasses.replace takes twice as long.)"""
-        return Delivery(
-            queue=self.queue,
-            message_id=self.message_id,
-            receive_count=self.receive_count,
-            first_received_at=self.first_received_at,
-            sent_at=self.sent_at,
-            task_name=self.task_name,
-            scheduled_at=self.scheduled_at,
-            message=message,
+            first_received_at=parse_time(get("HTTP_X_AWS_SQSD_FIRST_RECEIVED_AT")),
+            sent_at=parse_time(get("HTTP_X_AWS_SQSD_SENT_AT")),
+            task_name=_printable(get("HTTP_X_AWS_SQSD_TASKNAME")),
+            scheduled_at=parse_time(get("HTTP_X_AWS_SQSD_SCHEDULED_AT")),
         )
 
     def to_headers(self) -> dict[str, str]:

@@ -19,6 +19,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Final, Self
@@ -48,6 +49,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
     Blocks may be nested. After the block has ended nothing is ever raised for it: neither
     later in this thread, nor in whatever the thread does next. Only in the instant in which
     the block ends can TimeLimitExceeded itself come out; ``end()`` then closes the limit.
+    ``label`` names the block in the log; it is called, in another thread, only if it is stuck.
     """
 
     __slots__ = (
@@ -62,7 +64,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         "thread_id",
     )
 
-    def __init__(self, seconds: float, label: str = "") -> None:
+    def __init__(self, seconds: float, label: Callable[[], str] = str) -> None:
         self.seconds = seconds
         self.label = label
         self.fired = False
@@ -109,7 +111,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
             self.stuck = False
             logger.warning(
                 "stuck task ended label=%s seconds=%.1f limit=%g",
-                self.label,
+                self.label(),
                 time.monotonic() - self.started,
                 self.seconds,
             )
@@ -209,7 +211,7 @@ def _report_stuck(limit: time_limit) -> None:
     logger.critical(
         "stuck task label=%s limit=%g thread=%s: the time limit passed %g s ago and the thread "
         "cannot be interrupted; it is most likely inside a blocking C call without a timeout",
-        limit.label,
+        limit.label(),
         limit.seconds,
         limit.thread_id,
         GRACE,

@@ -24,12 +24,13 @@ def _no_calls() -> None:
     calls.clear()
 
 
-DELIVERY = Delivery(queue="q", message_id="from-sqs", receive_count=3)
+def delivery(**more: Any) -> Delivery:
+    return Delivery(queue="q", message_id="from-sqs", receive_count=3, **more)
 
 
 def run(function: str, *args: Any, resend: execution.Resend | None = None, **members: Any) -> Any:
     body = Message(function=function, args=args, **members).encode(queue="q")
-    return execution.run(body, DELIVERY, resend=resend)
+    return execution.run(body, delivery(), resend=resend)
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_a_failure_is_acknowledged_only_if_configured(
 def test_a_malformed_message_is_never_acknowledged(table: Environment) -> None:
     table(DISPATCH_ON_FAILURE="acknowledge")
     for body in (b"", b"nonsense"):
-        result = execution.run(body, DELIVERY)
+        result = execution.run(body, delivery())
         assert result.outcome is Outcome.MALFORMED
         assert not result.acknowledged
 
@@ -192,21 +193,18 @@ def test_a_bad_signature_is_told_to_the_log(
     assert calls == []
 
 
-PERIODIC = Delivery(queue="q", message_id="from-sqs", task_name="record")
-
-
 @pytest.mark.parametrize("message_id", ["from-sqs", None])
 def test_a_listed_periodic_task_runs_even_where_messages_are_signed(
     table: Environment, message_id: str | None
 ) -> None:
     table(DISPATCH_PERIODIC_TASKS="record", DISPATCH_SIGNING_KEYS="key")
-    delivery = Delivery(queue="q", message_id=message_id, task_name="record")
-    assert execution.run(b"", delivery).outcome is Outcome.DONE
+    periodic = Delivery(queue="q", message_id=message_id, task_name="record")
+    assert execution.run(b"", periodic).outcome is Outcome.DONE
     assert calls == [((), {})]
 
 
 def test_a_periodic_task_that_is_not_listed_is_not_allowed(table: Environment) -> None:
-    result = execution.run(b"", PERIODIC)
+    result = execution.run(b"", delivery(task_name="record"))
     assert result.outcome is Outcome.NOT_ALLOWED
     assert "BEANSTALK_DISPATCH_PERIODIC_TASKS" in result.reason
     assert calls == []
@@ -214,7 +212,7 @@ def test_a_periodic_task_that_is_not_listed_is_not_allowed(table: Environment) -
 
 def test_a_body_is_not_a_periodic_task(table: Environment) -> None:
     table(DISPATCH_PERIODIC_TASKS="record")
-    assert execution.run(b"{}", PERIODIC).outcome is Outcome.MALFORMED
+    assert execution.run(b"{}", delivery(task_name="record")).outcome is Outcome.MALFORMED
 
 
 # --- sending again ---
