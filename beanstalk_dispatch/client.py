@@ -20,10 +20,11 @@ from .message import Message, now
 from .signals import task_scheduled
 
 if TYPE_CHECKING:
+    from .execution import Result
     from .safe_task import SafeTask
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One call of a listed function, with how SQS should deliver it.
 
@@ -104,8 +105,12 @@ async def aschedule_many(
     return await sync_to_async(schedule_many)(queue, calls, on_commit=on_commit)
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+outbox: Callable[[str, Prepared], None] | None = None
+"""Takes what is scheduled, in place of SQS: see testing.capture_tasks."""
+
+
+@dataclass(slots=True)
+class Prepared:
     """A checked call: the message, its body, and SQS's options for it."""
 
     message: Message
@@ -113,7 +118,7 @@ class _Prepared:
     options: dict[str, Any]
 
 
-def _prepare(queue: str, call: Call, config: Config) -> _Prepared:
+def _prepare(queue: str, call: Call, config: Config) -> Prepared:
     if isinstance(call.args, str | bytes | Mapping) or not isinstance(call.kwargs, Mapping):
         raise InvalidCall("args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})")
     message = Message(
@@ -128,34 +133,34 @@ def _prepare(queue: str, call: Call, config: Config) -> _Prepared:
         message = replace(message, not_before=round(time.time() + delay, 3))
         delay = sqs.MAX_DELAY
     options: dict[str, Any] = {}
-    if config.execute_synchronously:
-        name = sqs.address(queue, config).name
-    else:
-        target = sqs.queue(queue)
-        name = target.name
-        if delay or call.group_id or call.deduplication_id or target.address.is_fifo:
-            options = target.send_options(
-                delay=delay,
-                group_id=call.group_id,
-                deduplication_id=call.deduplication_id,
-                message_id=message.id,
-            )
+    is_local = config.execute_synchronously or outbox
+    address = sqs.address(queue, config) if is_local else sqs.queue(queue).address
+    if delay or call.group_id or call.deduplication_id or address.is_fifo:
+        options = sqs.send_options(
+            address,
+            delay=delay,
+            group_id=call.group_id,
+            deduplication_id=call.deduplication_id,
+            message_id=message.id,
+        )
     legacy = config.message_format == "base64"
     if legacy and message.not_before is not None:
         raise InvalidCall(
             f"{message.function}: a delay beyond {sqs.MAX_DELAY} s needs "
             f"{SETTINGS['message_format'].variable}=json; 0.1 workers would run it too early"
         )
-    body = message.encode(queue=name, keys=config.signing_keys, legacy=legacy)
+    body = message.encode(queue=address.name, keys=config.signing_keys, legacy=legacy)
     sqs.check_size(body, function=message.function)
-    return _Prepared(message, body, options)
+    return Prepared(message, body, options)
 
 
-def _send(queue: str, prepared: _Prepared, config: Config) -> str:
+def _send(queue: str, prepared: Prepared, config: Config) -> str:
     message = prepared.message
     task_id = message.id
-    if config.execute_synchronously:
-        _execute(queue, prepared.body, config)
+    if outbox:
+        outbox(queue, prepared)
+    elif config.execute_synchronously:
+        execute(queue, prepared.body, config)
     else:
         sqs_id = sqs.queue(queue).send(prepared.body, prepared.options)
         if config.message_format == "base64":  # carries no id; the worker knows only SQS's
@@ -164,12 +169,15 @@ def _send(queue: str, prepared: _Prepared, config: Config) -> str:
     return task_id
 
 
-def _send_many(queue: str, prepared: Sequence[_Prepared], config: Config) -> list[str]:
+def _send_many(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
     task_ids = {position: each.message.id for position, each in enumerate(prepared)}
     unsent: dict[int, str] = {}
-    if config.execute_synchronously:
+    if outbox or config.execute_synchronously:
         for each in prepared:
-            _execute(queue, each.body, config)
+            if outbox:
+                outbox(queue, each)
+            else:
+                execute(queue, each.body, config)
     else:
         entries = [sqs.Entry(body=each.body, options=each.options) for each in prepared]
         result = sqs.queue(queue).send_batch(entries)
@@ -183,14 +191,21 @@ def _send_many(queue: str, prepared: Sequence[_Prepared], config: Config) -> lis
     return list(task_ids.values())
 
 
+SENDERS = (_send, _send_many)
+"""What waits for a commit."""
+
+
 def _announce(task_id: str, message: Message, queue: str) -> None:
     task_scheduled.send_robust(
         sender=schedule, task_id=task_id, function=message.function, queue=queue
     )
 
 
-def _execute(queue: str, body: str, config: Config) -> None:
-    """Run a body in this process: the same decode and execution as on a worker, at once."""
+def execute(queue: str, body: str, config: Config) -> Result:
+    """Run a body in this process: the same decode and execution as on a worker, at once.
+
+    Retries run at once, too; the Result is the last one's. Raises UnknownFunction.
+    """
     from . import execution
     from .sqsd import Delivery
 
@@ -201,10 +216,12 @@ def _execute(queue: str, body: str, config: Config) -> None:
         message = replace(message, not_before=None)
         pending.append(message.encode(queue=name, keys=config.signing_keys))
 
-    while pending:
+    while True:
         result = execution.run(pending.pop(), Delivery(queue=name), resend=resend)
         if isinstance(result.exception, UnknownFunction):
             raise result.exception
+        if not pending:
+            return result
 
 
 def _commit_alias(on_commit: bool | str | None, config: Config) -> str | None:

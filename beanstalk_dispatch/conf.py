@@ -178,6 +178,13 @@ def cast_url(value: object) -> str:
     return cast_str(value).rstrip("/")
 
 
+def cast_path(value: object) -> str:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not os.path.isabs(path):
+        raise ValueError(f"{value!r} is not an absolute path")
+    return path
+
+
 def cast_networks(value: object) -> tuple[Network, ...]:
     return tuple(_network(item) for item in cast_list(value))
 
@@ -328,6 +335,21 @@ class Config:
         "Table names that a POST of cron.yaml, which cannot be signed, may run.",
         default_text="empty",
     )  # fmt: skip
+    lease_cache: str | None = _setting(
+        "DISPATCH_LEASE_CACHE", "CACHES alias", cast_str, None,
+        "Run each message once to success: a lease in this cache, which all workers share.",
+        default_text="none",
+    )  # fmt: skip
+    dead_letter_queue: str | None = _setting(
+        "DISPATCH_DEAD_LETTER_QUEUE", "queue alias", cast_str, None,
+        "Where a message goes, with its traceback, when its retries are spent or it can never run.",
+        default_text="none",
+    )  # fmt: skip
+    drain_file: str | None = _setting(
+        "DISPATCH_DRAIN_FILE", "path", cast_path, None,
+        "While this file exists the endpoint answers 503 to new tasks.",
+        default_text="none",
+    )  # fmt: skip
     trusted_peers: tuple[Network, ...] | None = _setting(
         "DISPATCH_TRUSTED_PEERS", "list of networks", cast_networks, None,
         "Who may POST. Replaces the default.",
@@ -398,6 +420,11 @@ def _contradictions(config: Config) -> Iterable[str]:
         yield f"{secret} is set without {key}; set both, or neither for the instance profile"
     if config.sqs_token and not (config.sqs_key and config.sqs_secret):
         yield f"{SETTINGS['sqs_token'].variable} is set without {key} and {secret}"
+    if config.dead_letter_queue and config.queues and config.dead_letter_queue not in config.queues:
+        yield (
+            f"{SETTINGS['dead_letter_queue'].variable}: {config.dead_letter_queue!r} is not in "
+            f"{SETTINGS['queues'].variable}; known: {listed(config.queues)}"
+        )
     if config.signing_keys and config.message_format == "base64":
         yield (
             f"{SETTINGS['message_format'].variable}: base64 messages cannot be signed, but "

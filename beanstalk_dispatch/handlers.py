@@ -49,7 +49,7 @@ def _run_here(received: Received) -> Verdict:
     delivery = delivery_of(received)
     request_started.send(sender=run_here)
     try:
-        result = execution.run("" if delivery.task_name else received.body, delivery)
+        result = execution.run("" if delivery.task_name else received.body, delivery, can_hide=True)
     finally:
         request_finished.send(sender=run_here)
     if result.acknowledged:

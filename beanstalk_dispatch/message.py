@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -19,6 +20,9 @@ from django.core.signing import Signer
 from .exceptions import BadSignature, InvalidArgument, MalformedMessage
 
 VERSION: Final = 1
+
+DEAD_LETTER: Final = "dead_letter"
+"""The member by which a dead letter is known."""
 
 _SALT: Final = "beanstalk_dispatch.message."
 _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")  # HMAC-SHA256 as django.core.signing writes it
@@ -92,14 +96,32 @@ class Message:
         With ``keys``, the signature is verified before anything is parsed. A message of 0.1,
         which carries no id, gets ``default_id``. Raises BadSignature or MalformedMessage.
         """
-        text = _text(body)
-        if keys:
-            text = _verify(text, queue=queue, keys=keys)
-        elif not text.endswith("}") and _is_signed(text):
-            text = text.rpartition(":")[0]  # nobody here can tell by whom
-        if not text.startswith("{"):
-            text = _from_base64(text)
-        return _from_content(_load(text), default_id)
+        content = _load(_opened(body, queue=queue, keys=keys))
+        if DEAD_LETTER not in content:
+            return _from_content(content, default_id)
+        inner, attempts, task_id = _unwrapped(content)
+        message = _from_content(_load(_opened(inner, queue=queue, keys=keys)), task_id)
+        message.attempt = attempts + 1
+        return message
+
+
+def wrap(
+    body: bytes | str,
+    reason: Mapping[str, Any],
+    *,
+    queue: str,
+    keys: Sequence[str] = (),
+) -> str:
+    """A dead letter: ``body`` as it was received from ``queue``, and why it did not run.
+
+    Put back on ``queue``, ``decode`` reads it as the message in it. ``reason`` has the members
+    ``attempts`` and ``id`` at least. A dead letter is not wrapped a second time.
+    """
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    with suppress(MalformedMessage, ValueError):
+        text, *_ = _unwrapped(_load(_without_signature(text.strip())))
+    wrapped = _encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": text})
+    return _signer(queue, keys).sign(wrapped) if keys else wrapped
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -152,6 +174,28 @@ def _survives(value: object) -> bool:
         return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError):
         return False
+
+
+def _opened(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
+    """The JSON in a body, its signature verified and taken off."""
+    text = _text(body)
+    text = _verify(text, queue=queue, keys=keys) if keys else _without_signature(text)
+    return text if text.startswith("{") else _from_base64(text)
+
+
+def _without_signature(text: str) -> str:
+    """Without keys nobody can tell who signed."""
+    return text.rpartition(":")[0] if not text.endswith("}") and _is_signed(text) else text
+
+
+def _unwrapped(content: Mapping[str, Any]) -> tuple[str, int, str | None]:
+    """Body, attempts and id in a dead letter."""
+    reason, body = content.get(DEAD_LETTER), content.get("body")
+    if isinstance(reason, dict) and isinstance(body, str):
+        attempts, task_id = reason.get("attempts"), reason.get("id")
+        if isinstance(attempts, int) and _is_count(attempts):
+            return body, attempts, task_id if isinstance(task_id, str) else None
+    raise MalformedMessage(f"{DEAD_LETTER} is not a dead letter")
 
 
 def _signer(queue: str, keys: Sequence[str]) -> Signer:

@@ -40,6 +40,10 @@ class Outcome(StrEnum):
     UNKNOWN_FUNCTION = "unknown-function"
     BAD_SIGNATURE = "bad-signature"
     NOT_ALLOWED = "not-allowed"
+    DUPLICATE = "duplicate"
+    RUNNING = "running"
+    UNAVAILABLE = "unavailable"
+    DRAINING = "draining"
 
 
 class Retry(Exception):
@@ -71,6 +75,8 @@ class SafeTask:
     ``verbose``: whether failures are logged with their traceback.
     ``max_retries``: how often a failed run is repeated as a delayed copy of the message; None
     leaves failures to SQS's redelivery.
+    ``retry_on``, ``dont_retry_on``: classes of exceptions that ``max_retries`` is for, and those
+    after which trying again is no use. They do not travel with a message.
     ``retry_backoff``: upper bound of the first delay, which then doubles up to an hour; the
     delay is drawn between zero and that bound (full jitter:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
@@ -81,11 +87,14 @@ class SafeTask:
     verbose: bool = True
     max_retries: int | None = None
     retry_backoff: timedelta = timedelta(seconds=10)
+    retry_on: tuple[type[BaseException], ...] = (Exception, SystemExit)
+    dont_retry_on: tuple[type[BaseException], ...] = ()
     delivery: Delivery | None = None
 
     _outcome: Outcome = Outcome.DONE
     _exception: BaseException | None = None
-    _retry_delay: float | None = None
+    _retry_delay: float = 0.0
+    _is_final: bool = False
 
     def __init__(self, run: Callable[..., Any] | None = None, **options: Any) -> None:
         """``options``: timeout_timedelta, verbose, max_retries, retry_backoff."""
@@ -149,8 +158,11 @@ class SafeTask:
                 except ValueError as exc:
                     raise MalformedMessage(f"option {wire}: {exc}") from None
 
+    def _limit(self) -> float:
+        return _seconds(self.timeout_timedelta)
+
     def _run_within_limit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        run, seconds = self.run, _seconds(self.timeout_timedelta)
+        run, seconds = self.run, self._limit()
         if _is_async(run):
             # The event loop ends what it awaits; the outer limit is for code that blocks it.
             run = async_to_sync(_awaited_within(seconds, run))
@@ -178,15 +190,24 @@ class SafeTask:
         self._outcome = Outcome.TIMED_OUT if isinstance(exc, TaskTimeout) else Outcome.FAILED
         message = self.delivery and self.delivery.message
         attempt = message.attempt if message else 1
-        limit = self.max_retries
-        if limit is None and isinstance(exc, Retry):
-            limit = RETRY_LIMIT
-        if message and limit is not None and attempt <= limit:
-            self._outcome = Outcome.RETRY
-        receives = self.delivery.receive_count if self.delivery else 1
-        self._retry_delay = self._delay(exc, max(attempt, receives))
+        limit = self._retry_limit(exc)
+        if message and limit is not None:
+            self._is_final = attempt > limit
+            if not self._is_final:
+                self._outcome = Outcome.RETRY
+        self._retry_delay = self._delay(exc, attempt)
         if self.verbose:
             self._log_failure(exc)
+
+    def _retry_limit(self, exc: BaseException) -> int | None:
+        """How often a task that raised ``exc`` is retried; None leaves that to SQS."""
+        if isinstance(exc, Retry):
+            return RETRY_LIMIT if self.max_retries is None else self.max_retries
+        if isinstance(exc, self.dont_retry_on):
+            return 0
+        if self.max_retries is not None and not isinstance(exc, self.retry_on):
+            return 0
+        return self.max_retries
 
     def _delay(self, exc: BaseException, attempt: int) -> float:
         if isinstance(exc, Retry) and exc.delay is not None:

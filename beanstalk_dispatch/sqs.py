@@ -236,38 +236,39 @@ class Queue:
                 _connections.forget()
         return _send_error(operation, self.address, exc)
 
-    def send_options(
-        self,
-        *,
-        delay: int = 0,
-        group_id: str | None = None,
-        deduplication_id: str | None = None,
-        message_id: str | None = None,
-    ) -> dict[str, Any]:
-        """SendMessage's parameters besides the body, checked. Raises InvalidCall.
 
-        ``delay`` in whole seconds up to MAX_DELAY. On a FIFO queue, ``message_id`` stands in
-        for a missing deduplication id.
-        """
-        options: dict[str, Any] = {}
+def send_options(
+    address: QueueAddress,
+    *,
+    delay: int = 0,
+    group_id: str | None = None,
+    deduplication_id: str | None = None,
+    message_id: str | None = None,
+) -> dict[str, Any]:
+    """SendMessage's parameters besides the body, checked. Raises InvalidCall.
+
+    ``delay`` in whole seconds up to MAX_DELAY. On a FIFO queue, ``message_id`` stands in
+    for a missing deduplication id.
+    """
+    options: dict[str, Any] = {}
+    if delay:
+        options["DelaySeconds"] = delay
+    if group_id is not None:
+        options["MessageGroupId"] = _checked_id("group_id", group_id)
+    if deduplication_id is not None:
+        options["MessageDeduplicationId"] = _checked_id("deduplication_id", deduplication_id)
+    if address.is_fifo:
         if delay:
-            options["DelaySeconds"] = delay
-        if group_id is not None:
-            options["MessageGroupId"] = _checked_id("group_id", group_id)
-        if deduplication_id is not None:
-            options["MessageDeduplicationId"] = _checked_id("deduplication_id", deduplication_id)
-        if self.address.is_fifo:
-            if delay:
-                raise InvalidCall(
-                    f"{self.name} is a FIFO queue, which takes no delay per message; set one on "
-                    "the queue"
-                )
-            if group_id is None:
-                raise InvalidCall(f"{self.name} is a FIFO queue; give the call a group_id")
-            options.setdefault("MessageDeduplicationId", message_id)
-        elif deduplication_id is not None:
-            raise InvalidCall(f"{self.name} is not a FIFO queue; it takes no deduplication_id")
-        return options
+            raise InvalidCall(
+                f"{address.name} is a FIFO queue, which takes no delay per message; set one on "
+                "the queue"
+            )
+        if group_id is None:
+            raise InvalidCall(f"{address.name} is a FIFO queue; give the call a group_id")
+        options.setdefault("MessageDeduplicationId", message_id)
+    elif deduplication_id is not None:
+        raise InvalidCall(f"{address.name} is not a FIFO queue; it takes no deduplication_id")
+    return options
 
 
 def check_size(body: str, *, function: str) -> None:

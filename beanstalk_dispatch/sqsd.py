@@ -19,13 +19,13 @@ PATH_ATTRIBUTE = "beanstalk.sqsd.path"
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: see Message
 class Delivery:
     """One receive of one message, as the consumer reports it.
 
     ``queue`` is the queue's name, ``receive_count`` counts from 1, times are Unix seconds.
-    ``task_name`` is set for a periodic task, which has no message of ours. ``message`` is the
-    decoded message, once it is decoded.
+    ``task_name`` is set for a periodic task, which has no message of ours. ``body`` is what was
+    received; ``message`` what it says, once it is decoded.
     """
 
     queue: str = ""
@@ -35,6 +35,7 @@ class Delivery:
     sent_at: float | None = None
     task_name: str | None = None
     scheduled_at: float | None = None
+    body: bytes | str = b""
     message: Message | None = None
 
     @classmethod

@@ -154,6 +154,7 @@ class _Watchdog:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._limits: set[time_limit] = set()
+        self._stuck: set[time_limit] = set()
         self._thread: threading.Thread | None = None
         self._wakes_at = math.inf
 
@@ -172,13 +173,16 @@ class _Watchdog:
     def forget(self, limit: time_limit) -> None:
         with self._lock:
             self._limits.discard(limit)
+            self._stuck.discard(limit)
 
     def is_watched(self, limit: time_limit) -> bool:
         return limit in self._limits
 
     def stuck(self) -> list[time_limit]:
+        if not self._stuck:
+            return []
         with self._lock:
-            return [limit for limit in self._limits if limit.stuck]
+            return list(self._stuck)
 
     def _run(self) -> None:
         while True:
@@ -199,6 +203,7 @@ class _Watchdog:
             if limit.deadline <= now:
                 if limit.fired:
                     limit.stuck, limit.deadline = True, math.inf
+                    self._stuck.add(limit)
                     newly_stuck.append(limit)
                 else:
                     limit.fire()

@@ -74,6 +74,11 @@ ROOT = "tests.test_checks"
 urlpatterns: list[Any] = []
 
 
+def cache(backend: str, **options: Any) -> dict[str, Any]:
+    name = f"django.core.cache.backends.{backend}"
+    return {"default": {"BACKEND": name, "LOCATION": "here", "OPTIONS": options}}
+
+
 def never(request: HttpRequest) -> HttpResponse:
     """A view without any exemption, which no test calls."""
     raise NotImplementedError  # pragma: no cover - only looked at
@@ -98,6 +103,17 @@ def never(request: HttpRequest) -> HttpResponse:
         ({"BEANSTALK_DISPATCH_SQS_KEY": "AKIA", "BEANSTALK_DISPATCH_SQS_SECRET": "plain"},
          ["W006", "W006"]),
         ({"BEANSTALK_DISPATCH_SIGNING_KEYS": ["plain"]}, ["W006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("locmem.LocMemCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("dummy.DummyCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "other", "CACHES": cache("db.DatabaseCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("db.DatabaseCache")}, []),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("redis.RedisCache")},
+         ["W012"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default",
+          "CACHES": cache("redis.RedisCache", socket_timeout=5)}, []),
     ],
 )  # fmt: skip
 def test_settings_that_break_a_worker(

@@ -110,6 +110,8 @@ def test_a_wrong_text_is_one_error_with_name_and_item(
         ("signing_keys", 5),
         ("sqs_key", b"key"),
         ("task_timeout", timedelta(0)),
+        ("drain_file", "here"),
+        ("drain_file", b"/drain"),
     ],
 )
 def test_a_setting_of_the_wrong_type_is_an_error(field: str, value: object) -> None:
@@ -134,12 +136,18 @@ def test_all_problems_are_told_together(env: Environment) -> None:
         ({"DISPATCH_SQS_SECRET": "s"}, "BEANSTALK_DISPATCH_SQS_KEY"),
         ({"DISPATCH_SQS_TOKEN": "t"}, "BEANSTALK_DISPATCH_SQS_TOKEN"),
         ({"DISPATCH_SIGNING_KEYS": "k", "DISPATCH_MESSAGE_FORMAT": "base64"}, "cannot be signed"),
+        ({"DISPATCH_QUEUES": "a=q", "DISPATCH_DEAD_LETTER_QUEUE": "b"}, "'b' is not in .*known: a"),
     ],
 )
 def test_contradictions_are_errors(env: Environment, variables: dict[str, str], named: str) -> None:
     env(**variables)
     with pytest.raises(ConfigurationError, match=named):
         get_config()
+
+
+def test_a_path_may_be_a_path() -> None:
+    with override_settings(BEANSTALK_DISPATCH_DRAIN_FILE=Path("/var/app/drain")):
+        assert get_config().drain_file == "/var/app/drain"
 
 
 def test_a_setting_wins_over_the_environment(env: Environment) -> None:

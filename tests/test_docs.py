@@ -35,9 +35,11 @@ from django.core.management.base import BaseCommand
 from django.urls import resolve
 from packaging.requirements import Requirement
 
-from beanstalk_dispatch import checks, conf, cron, execution, sqs, views
+from beanstalk_dispatch import checks, conf, cron, dead_letters, execution, sqs, views
 from beanstalk_dispatch.addresses import QueueAddress
 from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.safe_task import Outcome
 from beanstalk_dispatch.sqsd import Delivery
 from example_settings import demo
 
@@ -366,6 +368,11 @@ def check_aws(arguments: list[str]) -> None:
     assert {f"--{xform_name(member, '-')}" for member in shape.required_members} <= options
 
 
+def check_touch(arguments: list[str]) -> None:
+    (file,) = arguments
+    assert f"BEANSTALK_DISPATCH_DRAIN_FILE={file}" in (ROOT / "docs/failures.md").read_text()
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     ".": check_source,
     "aws": check_aws,
@@ -377,6 +384,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "python": check_python,
     "set": check_set,
     "source": check_source,
+    "touch": check_touch,
 }
 
 
@@ -449,9 +457,19 @@ def check_policy(content: Any) -> None:
         assert queue.name in {q.name for q in documented_queues().values()}
 
 
+def check_dead_letter(content: Any) -> None:
+    reason = content["dead_letter"]
+    real = dead_letters._reason(Delivery(), Outcome.FAILED, ValueError())
+    assert reason.keys() == real.keys()
+    message = Message.decode(json.dumps(content), queue=reason["queue"])
+    assert (message.id, message.function) == (reason["id"], reason["function"])
+    assert message.attempt == reason["attempts"] + 1
+
+
 JSON: dict[str, Callable[[Any], object]] = {
     "README.md": check_policy,
     "configuration.md": conf.cast_table,
+    "failures.md": check_dead_letter,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch import execution, sqs
+from beanstalk_dispatch import table as dispatch_table
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import ConfigurationError, SendError, UnknownFunction
 from beanstalk_dispatch.message import Message
@@ -116,7 +117,7 @@ def test_without_a_table_nothing_runs(env: Environment) -> None:
 
 def test_a_path_is_imported_once(table: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     run("record")
-    monkeypatch.setattr(execution, "locate", lambda path: pytest.fail("imported again"))
+    monkeypatch.setattr(dispatch_table, "locate", lambda path: pytest.fail("imported again"))
     assert run("record").outcome is Outcome.DONE
 
 
@@ -303,7 +304,7 @@ def test_a_line_nobody_asked_for_is_not_made(
 
 
 def test_resolve_is_for_one_configuration(table: Environment) -> None:
-    assert execution.resolve("record", get_config()) is jobs.record
+    assert dispatch_table.resolve("record", get_config()) is jobs.record
     table(DISPATCH_TABLE="other=tests.jobs.fail")
     with pytest.raises(UnknownFunction):
-        execution.resolve("record", get_config())
+        dispatch_table.resolve("record", get_config())

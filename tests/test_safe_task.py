@@ -246,6 +246,47 @@ def ask_again(**options: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "outcome", "final"),
+    [
+        (OSError, Outcome.RETRY, False),
+        (ConnectionError, Outcome.RETRY, False),
+        (FileNotFoundError, Outcome.FAILED, True),
+        (ValueError, Outcome.FAILED, True),
+        (Retry, Outcome.RETRY, False),
+    ],
+)
+def test_only_some_errors_are_worth_a_retry(
+    error: type[Exception], outcome: Outcome, final: bool
+) -> None:
+    task = delivered(jobs.Choosy())
+    task.process(error)
+    assert (task._outcome, task._is_final) == (outcome, final)
+
+
+def test_dont_retry_on_ends_a_task_that_has_no_retries_of_its_own() -> None:
+    class Once(jobs.Choosy):
+        max_retries = None
+
+    task = delivered(Once())
+    task.process(FileNotFoundError)
+    assert (task._outcome, task._is_final) == (Outcome.FAILED, True)
+    task = delivered(Once())
+    task.process(ValueError)
+    assert (task._outcome, task._is_final) == (Outcome.FAILED, False)
+
+
+def test_a_callable_that_cannot_be_hashed_runs() -> None:
+    class Callable:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, value: int) -> None:
+            calls.append((value,))
+
+    SafeTask(Callable()).process(1)
+    assert calls == [(1,)]
+
+
+@pytest.mark.parametrize(
     ("attempt", "max_retries", "outcome"),
     [
         (1, None, Outcome.RETRY),

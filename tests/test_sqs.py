@@ -148,7 +148,7 @@ def test_the_user_agent_is_botocores_own(sqs_env: Environment) -> None:
 
 
 def test_options_name_what_sqs_takes(sqs_env: Environment) -> None:
-    assert sqs.queue("jobs").send_options(delay=900, group_id="tenant-1") == {
+    assert sqs.send_options(sqs.queue("jobs").address, delay=900, group_id="tenant-1") == {
         "DelaySeconds": 900,
         "MessageGroupId": "tenant-1",
     }
@@ -157,11 +157,11 @@ def test_options_name_what_sqs_takes(sqs_env: Environment) -> None:
 def test_a_fifo_queue_gets_a_deduplication_id(env: Environment) -> None:
     env(DISPATCH_QUEUES="q=http://127.0.0.1:9/1/q.fifo")
     queue = sqs.queue("q")
-    assert queue.send_options(group_id="g", message_id="i") == {
+    assert sqs.send_options(queue.address, group_id="g", message_id="i") == {
         "MessageGroupId": "g",
         "MessageDeduplicationId": "i",
     }
-    options = queue.send_options(group_id="g", deduplication_id="d", message_id="i")
+    options = sqs.send_options(queue.address, group_id="g", deduplication_id="d", message_id="i")
     assert options["MessageDeduplicationId"] == "d"
 
 
@@ -183,7 +183,7 @@ def test_options_sqs_would_refuse_are_errors(
 ) -> None:
     env(DISPATCH_QUEUES=f"q=http://127.0.0.1:9/1/{queue}")
     with pytest.raises(InvalidCall, match=reason):
-        sqs.queue("q").send_options(**options)
+        sqs.send_options(sqs.queue("q").address, **options)
 
 
 def test_size_is_checked_against_the_limit() -> None:

@@ -23,9 +23,11 @@ ORDER = [
     {"conf"},
     {"message", "timeouts", "peers"},
     {"sqsd"},
-    {"sqs", "safe_task"},
-    {"execution", "worker"},
+    {"sqs", "safe_task", "lease", "draining"},
+    {"table", "dead_letters", "worker"},
+    {"execution"},
     {"client", "checks", "views", "handlers", "cron", "monitoring"},
+    {"testing"},
     {"urls", "apps"},
 ]
 LAZY = {("client", "safe_task"), ("client", "execution"), ("client", "sqsd")}
