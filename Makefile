@@ -8,8 +8,9 @@ READY := $(VENV)/.ready
 
 # In an environment of its own: it holds botocore below what the newest boto3 needs.
 MINISTACK := .venv-ministack/bin/ministack
+FUZZ_READY := .venv-fuzz/.ready
 
-.PHONY: demo test lint types benchmark benchmark-drain faults clean
+.PHONY: demo test lint types benchmark benchmark-drain faults fuzz clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +57,15 @@ benchmark-drain: $(READY) $(MINISTACK)
 ## faults: the poller killed, slowed down and cut off; nothing may be lost
 faults: $(READY) $(MINISTACK)
 	$(BIN)/python -m benchmarks.faults --ministack $(MINISTACK)
+
+## fuzz: a million inputs led by coverage, and Hypothesis for long; in half an hour or so
+fuzz: $(READY) $(FUZZ_READY)
+	$(BIN)/python -m benchmarks.fuzz --python .venv-fuzz/bin/python
+
+$(FUZZ_READY): pyproject.toml
+	$(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip install --quiet atheris --editable .
+	touch $@
 
 $(MINISTACK):
 	$(PYTHON) -m venv .venv-ministack

@@ -428,6 +428,8 @@ def _client(where: QueueAddress, config: Config, *, long_poll: bool = False) -> 
     import boto3
 
     endpoint_url = config.sqs_endpoint_url or where.endpoint_url
+    # AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL and their kin are botocore's to judge.
+    wrong: tuple[type[Exception], ...] = (*_boto_errors(), ValueError)
     try:
         session = boto3.session.Session()
         region = where.region or config.sqs_region or default_region() or session.region_name
@@ -437,8 +439,7 @@ def _client(where: QueueAddress, config: Config, *, long_poll: bool = False) -> 
             _connections.clients[key] = _make_client(
                 session, config, region=region, endpoint_url=endpoint_url, long_poll=long_poll
             )
-    # AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL: botocore's to judge
-    except (*_boto_errors(), ValueError) as exc:
+    except wrong as exc:
         raise _send_error("making a client", where, exc) from exc
     return _connections.clients[key]
 

@@ -91,7 +91,8 @@ class BrokenNumber(int):
     def __eq__(self, other: object) -> bool:
         raise ZeroDivisionError
 
-    __hash__ = None
+    def __hash__(self) -> int:
+        return 0
 
 
 cyclic: list[Any] = []
