@@ -23,6 +23,7 @@ from .conf import SETTINGS, Config
 from .exceptions import ConfigurationError, UnknownFunction
 
 ID = "beanstalk_dispatch"
+MIN_KEY_LENGTH = 16
 _COMMON = "django.middleware.common.CommonMiddleware"
 _SECURITY = "django.middleware.security.SecurityMiddleware"
 _UNSHARED_CACHES = ("LocMemCache", "DummyCache", "FileBasedCache")
@@ -40,7 +41,8 @@ def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list
     except ConfigurationError as exc:
         hint = "Run 'eb printenv' (or look at your .env) and correct the variables named above."
         return [checks.Error(str(exc), hint=hint, id=f"{ID}.E001")]
-    found = [*_unknown_variables(), *_plaintext_keys(config), *_table(config)]
+    found = [*_unknown_variables(), *_plaintext_keys(config), *_short_keys(config)]
+    found += _table(config)
     if config.worker:
         found += [*_worker(config), *_hosts(), *_urls()]
     return found
@@ -211,6 +213,17 @@ def _plaintext_keys(config: Config) -> Iterator[CheckMessage]:
                 "instance profile.",
                 id=f"{ID}.W006",
             )
+
+
+def _short_keys(config: Config) -> Iterator[CheckMessage]:
+    variable = SETTINGS["signing_keys"].variable
+    if any(len(key) < MIN_KEY_LENGTH for key in config.signing_keys):
+        yield checks.Warning(
+            f"{variable} has a key of fewer than {MIN_KEY_LENGTH} characters: it can be guessed. "
+            "A comma or a space in a key makes two of it.",
+            hint='python -c "import secrets; print(secrets.token_urlsafe(32))"',
+            id=f"{ID}.W013",
+        )
 
 
 def _unknown_variables() -> Iterator[CheckMessage]:

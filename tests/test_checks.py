@@ -16,7 +16,8 @@ from beanstalk_dispatch import checks, views
 from . import urls
 from .conftest import TABLE, Environment
 
-DEFAULTS: dict[str, Any] = {"WORKER": True, "DISPATCH_TABLE": TABLE, "DISPATCH_SIGNING_KEYS": "k"}
+KEY = "0123456789abcdef"
+DEFAULTS: dict[str, Any] = {"WORKER": True, "DISPATCH_TABLE": TABLE, "DISPATCH_SIGNING_KEYS": KEY}
 
 
 def found() -> list[CheckMessage]:
@@ -52,6 +53,7 @@ def test_the_checks_are_registered(env: Environment) -> None:
         ({"DISPATCH_PERIODIC_TASKS": "record unlisted"}, ["E005"]),
         ({"DISPATCH_SIGNING_KEYS": None}, ["W007"]),
         ({"DISPATCH_TABEL": "x"}, ["W008"]),
+        ({"DISPATCH_SIGNING_KEYS": f"{KEY}{KEY},{KEY[1:]}"}, ["W013"]),
         ({"DISPATCH_TABLE": None}, ["W011"]),
     ],
 )
@@ -102,7 +104,7 @@ def never(request: HttpRequest) -> HttpResponse:
         ({"DATA_UPLOAD_MAX_MEMORY_SIZE": None}, []),
         ({"BEANSTALK_DISPATCH_SQS_KEY": "AKIA", "BEANSTALK_DISPATCH_SQS_SECRET": "plain"},
          ["W006", "W006"]),
-        ({"BEANSTALK_DISPATCH_SIGNING_KEYS": ["plain"]}, ["W006"]),
+        ({"BEANSTALK_DISPATCH_SIGNING_KEYS": [f"plain{KEY}"]}, ["W006"]),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("locmem.LocMemCache")},
          ["E006"]),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("dummy.DummyCache")},

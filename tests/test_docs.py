@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import shlex
 import subprocess
 import sys
@@ -728,6 +729,8 @@ def test_the_readmes_project_starts_as_the_readme_says(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     variables = documented_properties("shop-worker")
+    assert variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] == "THE-KEY"
+    variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] = secrets.token_urlsafe(32)  # as it says
     checked = manage(tmp_path, "settings", variables, "check", "--fail-level", "WARNING")
     assert checked.returncode == 0, checked.stderr
     (start,) = [s.text.split(maxsplit=2)[2] for s in readme if " start worker=" in s.text]
