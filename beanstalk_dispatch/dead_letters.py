@@ -74,9 +74,7 @@ def _id(delivery: Delivery) -> str | None:
 
 
 def _text(exception: BaseException | None) -> str:
-    if exception is None:
-        return ""
     try:
-        return f"{type(exception).__name__}: {exception}"[:MAX_EXCEPTION]
+        return f"{type(exception).__name__}: {exception}"[:MAX_EXCEPTION] if exception else ""
     except Exception:  # from a __str__() of the project's own
         return type(exception).__name__
