@@ -318,7 +318,8 @@ def _boto_errors() -> tuple[type[Exception], ...]:
 
 
 def _code(exc: Exception) -> str:
-    response: Mapping[str, Any] = getattr(exc, "response", {})
+    """AWS's error code, or the error's name: a lost connection's ``response`` is None."""
+    response: Mapping[str, Any] = getattr(exc, "response", None) or {}
     return str(response.get("Error", {}).get("Code", type(exc).__name__))
 
 
