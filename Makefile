@@ -25,6 +25,7 @@ demo: $(READY)
 # Not with coverage on Python 3.11: while an interrupt waits for a blocked thread, every traced
 # thread of that interpreter spins, and the tests of stuck tasks would hang.
 test: $(READY)
+	@sh tests/servers.sh
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
 	  set -ex; \
 	  $(BIN)/coverage erase; \
