@@ -54,9 +54,11 @@ benchmark-drain: $(READY) $(MINISTACK)
 	$(BIN)/python -m benchmarks.drain --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.drain --ministack $(MINISTACK) --latency 10
 
-## faults: the poller killed, slowed down and cut off; nothing may be lost
+## faults: both consumers killed, slowed down and cut off; nothing may be lost or done twice
 faults: $(READY) $(MINISTACK)
+	@sh tests/servers.sh
 	$(BIN)/python -m benchmarks.faults --ministack $(MINISTACK)
+	$(BIN)/python -m benchmarks.storm --ministack $(MINISTACK)
 
 $(MINISTACK):
 	$(PYTHON) -m venv .venv-ministack

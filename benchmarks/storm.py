@@ -74,6 +74,7 @@ class Weather(Proxy):
         self.bad = False
         self.troubles: Counter[str] = Counter()
         self.spoil = self._spoil
+        self._server.handle_error = lambda *about: None  # type: ignore[method-assign]
 
     def _happens(self, trouble: str, share: float) -> bool:
         happens = self.bad and random.random() < share
@@ -96,6 +97,7 @@ class Weather(Proxy):
         operation = headers["X-Amz-Target"].partition(".")[2]
         if operation.startswith("SendMessage"):
             body = self._reordered(body)
+            headers = headers | {"Content-Length": str(len(body))}
             if self._happens("sent twice", 0.2):
                 super().forward(body, headers)
         answer = super().forward(body, headers)
