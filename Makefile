@@ -8,8 +8,9 @@ READY := $(VENV)/.ready
 
 # In an environment of its own: it holds botocore below what the newest boto3 needs.
 MINISTACK := .venv-ministack/bin/ministack
+FUZZ_READY := .venv-fuzz/.ready
 
-.PHONY: demo test lint types benchmark benchmark-drain faults clean
+.PHONY: demo test lint types benchmark benchmark-drain faults fuzz clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +60,15 @@ faults: $(READY) $(MINISTACK)
 	@sh tests/servers.sh
 	$(BIN)/python -m benchmarks.faults --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.storm --ministack $(MINISTACK)
+
+## fuzz: a million inputs led by coverage, and Hypothesis for long; in half an hour or so
+fuzz: $(READY) $(FUZZ_READY)
+	$(BIN)/python -m benchmarks.fuzz --python .venv-fuzz/bin/python
+
+$(FUZZ_READY): pyproject.toml
+	$(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip install --quiet atheris --editable .
+	touch $@
 
 $(MINISTACK):
 	$(PYTHON) -m venv .venv-ministack

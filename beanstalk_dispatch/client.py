@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 from . import sqs
 from .conf import SETTINGS, Config, get_config
 from .exceptions import BatchError, InvalidCall, UnknownFunction, listed
-from .message import Message, now
+from .message import NAME_FORM, Message, is_name, now
 from .signals import task_scheduled
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Prepared:
 
 
 def _prepare(queue: str, call: Call, config: Config) -> Prepared:
-    if isinstance(call.args, str | bytes | Mapping) or not isinstance(call.kwargs, Mapping):
+    if not _is_arguments(call.args) or not isinstance(call.kwargs, Mapping):
         raise InvalidCall("args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})")
     message = Message(
         function=_name(call.function, config),
@@ -152,6 +152,10 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
     body = message.encode(queue=address.name, keys=config.signing_keys, legacy=legacy)
     sqs.check_size(body, function=message.function)
     return Prepared(message, body, options)
+
+
+def _is_arguments(args: object) -> bool:
+    return isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping)
 
 
 def _send(queue: str, prepared: Prepared, config: Config) -> str:
@@ -250,6 +254,8 @@ def _name(function: str | Callable[..., Any] | SafeTask, config: Config) -> str:
                 f"{function!r} is not in {SETTINGS['table'].variable}; known: "
                 f"{listed(config.table)}"
             )
+        if not is_name(function):
+            raise InvalidCall(f"function {function[:100]!r} is not {NAME_FORM}")
         return function
     path = _path(function)
     name = _names_by_path(config).get(path)

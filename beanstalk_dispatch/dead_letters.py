@@ -74,4 +74,9 @@ def _id(delivery: Delivery) -> str | None:
 
 
 def _text(exception: BaseException | None) -> str:
-    return f"{type(exception).__name__}: {exception}"[:MAX_EXCEPTION] if exception else ""
+    if exception is None:
+        return ""
+    try:
+        return f"{type(exception).__name__}: {exception}"[:MAX_EXCEPTION]
+    except Exception:  # from a __str__() of the project's own
+        return type(exception).__name__

@@ -67,15 +67,17 @@ class Lease:
         try:
             taken = cache.add(self._turn, turn, self._seconds)
             found = cache.get_many([self._mark] if taken else [self._mark, self._turn])
+            is_over = self._message.attempt < found.get(self._mark, 0)
+            _, until = found.get(self._turn, (None, 0.0))
+            wait = max(until - time.time(), 1.0)
         except Exception as exc:
             raise LeaseUnavailable(f"{type(exc).__name__} of cache {self._alias!r}") from exc
-        if self._message.attempt < found.get(self._mark, 0):
+        if is_over:
             if taken:
                 self.give_up()
             raise AlreadyDone("this attempt has ended before")
         if not taken:
-            _, until = found.get(self._turn, (None, 0.0))
-            raise AlreadyRunning("the same message is running", max(until - time.time(), 1.0))
+            raise AlreadyRunning("the same message is running", wait)
 
     def done(self) -> None:
         """The task ran to success; nothing of it ever runs again."""

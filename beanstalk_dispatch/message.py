@@ -26,9 +26,9 @@ DEAD_LETTER: Final = "dead_letter"
 
 _SALT: Final = "beanstalk_dispatch.message."
 _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")  # HMAC-SHA256 as django.core.signing writes it
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}")  # two ways to match a space would be quadratic
 _MAX_NAME_LENGTH: Final = 255
-_NAME_FORM: Final = f"a text of 1 to {_MAX_NAME_LENGTH} printable characters"
+NAME_FORM: Final = f"a text of 1 to {_MAX_NAME_LENGTH} printable characters"
 
 
 @dataclass(slots=True, kw_only=True)  # frozen, it would take thrice as long to make
@@ -132,7 +132,7 @@ def _dump(content: dict[str, Any]) -> str:
     try:
         body = _encode(content)
         survived = bool(_decode(body)[0] == content)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # an argument's own methods may raise anything
         survived = False
     if not survived:
         _raise_invalid_argument(content)
@@ -147,6 +147,8 @@ def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
             fault = _fault(name, values)
         except RecursionError:
             fault = f"{name}: nested too deeply, or contains itself"
+        except Exception as exc:
+            fault = f"{name}: cannot be read: {type(exc).__name__}"
         if fault:
             raise InvalidArgument(f"{function}: {fault}")
     raise InvalidArgument(f"{function}: the message cannot be written as JSON")
@@ -157,8 +159,10 @@ def _fault(place: str, value: object) -> str | None:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                return f"{place}: key {key!r} is {type(key).__name__}, JSON has text keys only"
-        items = [(f"{place}[{key!r}]", item) for key, item in value.items()]
+                return (
+                    f"{place}: key {_shown(key)} is {type(key).__name__}, JSON has text keys only"
+                )
+        items = [(f"{place}[{_shown(key)}]", item) for key, item in value.items()]
     elif isinstance(value, list):
         items = [(f"{place}[{index}]", item) for index, item in enumerate(value)]
     elif isinstance(value, tuple):
@@ -169,10 +173,17 @@ def _fault(place: str, value: object) -> str | None:
     return next(filter(None, (_fault(*item) for item in items)), None)
 
 
+def _shown(key: object) -> str:
+    try:
+        return repr(key)[:100]
+    except Exception:  # an int of too many digits, or a __repr__ that fails
+        return "?"
+
+
 def _survives(value: object) -> bool:
     try:
         return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
-    except (TypeError, ValueError):
+    except Exception:
         return False
 
 
@@ -194,7 +205,8 @@ def _unwrapped(content: Mapping[str, Any]) -> tuple[str, int, str | None]:
     if isinstance(reason, dict) and isinstance(body, str):
         attempts, task_id = reason.get("attempts"), reason.get("id")
         if isinstance(attempts, int) and _is_count(attempts):
-            return body, attempts, task_id if isinstance(task_id, str) else None
+            is_id = isinstance(task_id, str) and is_name(task_id)
+            return body, attempts, task_id if is_id else None
     raise MalformedMessage(f"{DEAD_LETTER} is not a dead letter")
 
 
@@ -210,7 +222,7 @@ def _is_signed(text: str) -> bool:
 def _verify(text: str, *, queue: str, keys: Sequence[str]) -> str:
     try:
         return _signer(queue, keys).unsign(text)
-    except DjangoBadSignature:
+    except (DjangoBadSignature, UnicodeEncodeError):  # half a surrogate pair has no bytes
         signed = _is_signed(text)
         reason = f"no signing key matches for queue {queue!r}" if signed else "not signed"
         raise BadSignature(reason) from None
@@ -268,7 +280,7 @@ def _load(text: str) -> dict[str, Any]:
     return content
 
 
-def _is_name(value: str) -> bool:
+def is_name(value: str) -> bool:
     """Fit for a log line: short, and no line break in it."""
     return 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
 
@@ -287,7 +299,7 @@ def _is_headers(value: dict[str, Any]) -> bool:
 
 # Optional member → its types, what else is asked of it, and that in words.
 _OPTIONAL: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
-    "id": (str, _is_name, _NAME_FORM),
+    "id": (str, is_name, NAME_FORM),
     "sent_at": ((int, float), _is_time, "Unix seconds"),
     "attempt": (int, _is_count, "a count from 1"),
     "not_before": ((int, float), _is_time, "Unix seconds"),
@@ -302,8 +314,8 @@ def _from_content(content: dict[str, Any], default_id: str | None) -> Message:
         function, args, kwargs = content["function"], content["args"], content["kwargs"]
     except KeyError as exc:
         raise MalformedMessage(f"Please provide a {exc.args[0]} argument") from None
-    if not (isinstance(function, str) and _is_name(function)):
-        raise MalformedMessage(f"function is not {_NAME_FORM}")
+    if not (isinstance(function, str) and is_name(function)):
+        raise MalformedMessage(f"function is not {NAME_FORM}")
     if not isinstance(args, list):
         raise MalformedMessage("args is not a list")
     if not isinstance(kwargs, dict):

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 RETRY_LIMIT: Final = 10
 """How often ``raise Retry`` is granted to a task that sets no ``max_retries``."""
 MAX_BACKOFF: Final = timedelta(hours=1)
+_MAX_FAULT: Final = 200  # characters of a log line about an option, whose value may be a megabyte
 
 
 class Outcome(StrEnum):
@@ -105,19 +106,19 @@ class SafeTask:
         for name, value in options.items():
             setattr(self, name, value)
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, /, *args: Any, **kwargs: Any) -> Any:
         """The task's work. Its result is not kept."""
 
     def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
         """Runs after a failure. A TaskTimeout if the time limit has passed."""
 
-    def on_success(self, *args: Any, **kwargs: Any) -> None:
+    def on_success(self, /, *args: Any, **kwargs: Any) -> None:
         """Runs after ``run`` has returned."""
 
-    def on_completion(self, *args: Any, **kwargs: Any) -> None:
+    def on_completion(self, /, *args: Any, **kwargs: Any) -> None:
         """Runs last, whatever happened."""
 
-    def process(self, *args: Any, **kwargs: Any) -> None:
+    def process(self, /, *args: Any, **kwargs: Any) -> None:
         """Run the task and its hooks. A failure is logged, handed to ``on_error``, not raised."""
         started = time.monotonic()
         if task_started.receivers:
@@ -155,8 +156,8 @@ class SafeTask:
             if wire in options:
                 try:
                     setattr(self, name, from_json(options[wire]))
-                except ValueError as exc:
-                    raise MalformedMessage(f"option {wire}: {exc}") from None
+                except (ValueError, RecursionError) as exc:
+                    raise MalformedMessage(f"option {wire}: {exc}"[:_MAX_FAULT]) from None
 
     def _limit(self) -> float:
         return _seconds(self.timeout_timedelta)

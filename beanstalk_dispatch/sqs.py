@@ -433,15 +433,20 @@ def _polling_client(where: QueueAddress) -> SQSClient:
 def _client(where: QueueAddress, config: Config, *, long_poll: bool = False) -> SQSClient:
     import boto3
 
-    session = boto3.session.Session()
-    region = where.region or config.sqs_region or default_region() or session.region_name
-    region = region or "us-east-1"  # as beanstalk-dispatch 0.1 did
     endpoint_url = config.sqs_endpoint_url or where.endpoint_url
-    key = (region, endpoint_url, long_poll)
-    if key not in _connections.clients:
-        _connections.clients[key] = _make_client(
-            session, config, region=region, endpoint_url=endpoint_url, long_poll=long_poll
-        )
+    # AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL and their kin are botocore's to judge.
+    wrong: tuple[type[Exception], ...] = (*_boto_errors(), ValueError)
+    try:
+        session = boto3.session.Session()
+        region = where.region or config.sqs_region or default_region() or session.region_name
+        region = region or "us-east-1"  # as beanstalk-dispatch 0.1 did
+        key = (region, endpoint_url, long_poll)
+        if key not in _connections.clients:
+            _connections.clients[key] = _make_client(
+                session, config, region=region, endpoint_url=endpoint_url, long_poll=long_poll
+            )
+    except wrong as exc:
+        raise _send_error("making a client", where, exc) from exc
     return _connections.clients[key]
 
 

@@ -47,12 +47,12 @@ class Delivery:
         get = meta.get
         count = get("HTTP_X_AWS_SQSD_RECEIVE_COUNT", "")
         return cls(
-            queue=_printable(get("HTTP_X_AWS_SQSD_QUEUE")) or "",
-            message_id=_printable(get("HTTP_X_AWS_SQSD_MSGID")),
+            queue=printable(get("HTTP_X_AWS_SQSD_QUEUE")) or "",
+            message_id=printable(get("HTTP_X_AWS_SQSD_MSGID")),
             receive_count=max(int(count), 1) if _is_count(count) else 1,
             first_received_at=parse_time(get("HTTP_X_AWS_SQSD_FIRST_RECEIVED_AT")),
             sent_at=parse_time(get("HTTP_X_AWS_SQSD_SENT_AT")),
-            task_name=_printable(get("HTTP_X_AWS_SQSD_TASKNAME")),
+            task_name=printable(get("HTTP_X_AWS_SQSD_TASKNAME")),
             scheduled_at=parse_time(get("HTTP_X_AWS_SQSD_SCHEDULED_AT")),
         )
 
@@ -89,7 +89,8 @@ def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
-def _printable(text: str | None) -> str | None:
+def printable(text: str | None) -> str | None:
+    """What may stand in a log line; None for anything else."""
     return text[:255] if text and text.isprintable() else None
 
 

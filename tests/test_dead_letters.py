@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.core.signing import Signer
 
-from beanstalk_dispatch import execution, sqs
+from beanstalk_dispatch import dead_letters, execution, sqs
 from beanstalk_dispatch.exceptions import BadSignature, MalformedMessage
 from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.safe_task import Outcome
@@ -76,6 +76,15 @@ def test_what_can_never_run_is_a_dead_letter(dead: Environment, text: str, outco
     assert letter["body"] == text
     assert letter["dead_letter"]["outcome"] == outcome
     assert letter["dead_letter"]["id"]
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise KeyError
+
+
+def test_an_error_without_a_text_has_its_name() -> None:
+    assert dead_letters._text(Unspeakable()) == "Unspeakable"
 
 
 def test_bytes_that_are_no_text_are_a_dead_letter(dead: Environment) -> None:

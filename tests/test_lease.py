@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.core.management import call_command
 from django.test import override_settings
 
@@ -154,6 +155,17 @@ def test_one_of_many_threads_gets_it(in_redis: None) -> None:
 
 def test_any_id_makes_a_key(cache: None) -> None:
     taken(Message(function="f", id="ä b\ud800" * 60)).done()
+
+
+@pytest.mark.parametrize("written", [b"no-pickle", 5])
+def test_what_somebody_else_wrote_to_the_cache_runs_nothing(
+    redis: Service, in_redis: None, written: object
+) -> None:
+    message = Message(function="f")
+    held = taken(message)
+    caches["leases"].set(held._turn, written)
+    with pytest.raises(LeaseUnavailable, match="Error of cache 'leases'"):
+        new(message).take()
 
 
 def test_without_its_cache_nothing_runs(redis: Service, in_redis: None) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from datetime import timedelta
@@ -358,6 +359,22 @@ def test_options_travel_and_come_back() -> None:
 def test_a_wrong_option_makes_a_malformed_message(option: str, value: object) -> None:
     with pytest.raises(MalformedMessage, match=f"option {option}: "):
         SafeTask().apply({option: value})
+
+
+def test_an_option_of_any_size_and_depth_is_refused_in_one_line() -> None:
+    deep: list[Any] = []
+    for _ in range(sys.getrecursionlimit() * 200):
+        deep = [deep]
+    for value in ("x" * 1_000_000, deep):
+        with pytest.raises(MalformedMessage, match="option timeout") as caught:
+            SafeTask().apply({"timeout": value})
+        assert len(str(caught.value)) <= 200
+
+
+def test_a_keyword_may_be_named_self() -> None:
+    task = SafeTask(jobs.record)
+    task.process(self=1)
+    assert calls == [((), {"self": 1})]
 
 
 def test_an_unknown_option_is_an_error() -> None:

@@ -192,6 +192,23 @@ def test_size_is_checked_against_the_limit() -> None:
         sqs.check_size("x" * (sqs.MAX_MESSAGE_BYTES + 1), function="f")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("AWS_REGION", "not a region", "InvalidRegionError"),
+        ("AWS_PROFILE", "nobody", "ProfileNotFound"),
+        ("AWS_ACCESS_KEY_ID", "alone", "PartialCredentialsError"),
+        ("AWS_ENDPOINT_URL", "nowhere", "ValueError"),
+    ],
+)
+def test_a_client_that_cannot_be_made_is_a_send_error(
+    env: Environment, variable: str, value: str, reason: str
+) -> None:
+    env(**{"DISPATCH_QUEUES": "jobs=a-queue", variable: value})
+    with pytest.raises(SendError, match=f"making a client on a-queue: {reason}"):
+        sqs.queue("jobs")
+
+
 # --- sending ---
 
 
