@@ -94,8 +94,6 @@ def run(
     delivery.body = body
     try:
         delivery.message = message = _read(body, delivery, config)
-        if can_hide and delivery.receive_count > 1:
-            message.attempt += delivery.receive_count - 1
         result = _run(message, delivery, config, resend=resend or resend_copy, can_hide=can_hide)
     except (MessageError, UnknownFunction) as exc:
         result = Result(outcome=_REFUSALS[type(exc)], reason=str(exc), exception=exc, final=True)
@@ -129,6 +127,8 @@ def _run(
     runnable = resolve(message.function, config)
     if message.not_before is not None and (wait := message.not_before - time.time()) > 0:
         return _resend(resend, message, wait, delivery, Outcome.DEFERRED)
+    if can_hide:
+        message.attempt += delivery.receive_count - 1
     try:
         task = _task(runnable, message, delivery, config)
     except (MalformedMessage, ConfigurationError):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextvars
 import http.client
 import logging
+import threading
+from contextlib import suppress
+from typing import Final
 from urllib.parse import urlsplit
 
+from django.core.cache import caches
 from django.core.signals import request_finished, request_started
 
 from . import execution
@@ -23,6 +27,8 @@ from .sqsd import (
 from .worker import Verdict
 
 logger = logging.getLogger(__name__)
+
+_DELETE: Final = Verdict(delete=True)
 
 
 def delivery_of(received: Received) -> Delivery:
@@ -41,9 +47,26 @@ def delivery_of(received: Received) -> Delivery:
     )
 
 
+_local = threading.local()
+
+
 def run_here(received: Received) -> Verdict:
     """Run a message in this thread, with what Django does around a request around it."""
-    return contextvars.copy_context().run(_run_here, received)
+    if not hasattr(_local, "context"):
+        _local.context = contextvars.Context()
+        _local.context.run(_make_caches)
+    verdict: Verdict = _local.context.copy().run(_run_here, received)
+    return verdict
+
+
+def _make_caches() -> None:
+    """A thread's tasks share its cache backends, as its requests do under a web server.
+
+    A backend made in a task's own context would connect anew for each task.
+    """
+    for alias in caches:
+        with suppress(Exception):  # one that cannot be made fails where it is used
+            caches[alias]
 
 
 def _run_here(received: Received) -> Verdict:
@@ -54,7 +77,7 @@ def _run_here(received: Received) -> Verdict:
     finally:
         request_finished.send(sender=run_here)
     if result.acknowledged:
-        return Verdict(delete=True)
+        return _DELETE
     # Without a policy it can never run, and is left for the dead-letter queue.
     return Verdict(delete=False, delay=result.retry_after)
 
@@ -94,7 +117,7 @@ class Post:
             received.message_id, delivery.receive_count, status,
         )  # fmt: skip
         if status == 200:
-            return Verdict(delete=True)
+            return _DELETE
         return Verdict(delete=False, delay=self._options.error_visibility_timeout)
 
     def _post(self, path: str, body: bytes, delivery: Delivery) -> int:

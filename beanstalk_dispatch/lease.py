@@ -105,16 +105,21 @@ class Lease:
 
     def _try(self, action: Callable[[], Any]) -> None:
         """The outcome stands whatever the cache does; without an answer the turn expires."""
-        for left in reversed(range(_TRIES)):
+        failure: Exception | None = None
+        for number in range(_TRIES):
+            if number:
+                time.sleep(_PAUSE * random.uniform(0.5, 1))
             try:
                 action()
             except Exception as exc:
-                if left:
-                    time.sleep(_PAUSE * random.uniform(0.5, 1))
-                    continue
-                logger.error(
-                    "lease id=%s cache=%s not updated, expires in %.0f s: %s: %s",
-                    self._message.id, self._alias, max(self._expires - time.monotonic(), 0),
-                    type(exc).__name__, exc,
-                )  # fmt: skip
-            return
+                failure = exc
+            else:
+                return
+        logger.error(
+            "lease id=%s cache=%s not updated, expires in %.0f s: %s: %s",
+            self._message.id,
+            self._alias,
+            max(self._expires - time.monotonic(), 0),
+            type(failure).__name__,
+            failure,
+        )

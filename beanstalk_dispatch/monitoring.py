@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.server
+import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -13,9 +15,14 @@ from . import timeouts
 from .exceptions import ConfigurationError
 from .worker import Worker
 
+logger = logging.getLogger(__name__)
+
 MISSING = "/metrics needs prometheus_client: pip install 'django-beanstalk-dispatch[metrics]'"
 _PATIENCE: Final = 60.0  # seconds beyond a long poll without one that came back
 _EVERY: Final = 1.0  # seconds between two touches or redraws
+_DEPTHS_EVERY: Final = 5.0  # seconds between two looks at the queues' depths
+_PROGRESS_EVERY: Final = 60.0  # seconds between two log lines
+_CLEAR: Final = "\r\x1b[K"
 
 
 def problem(worker: Worker) -> str | None:
@@ -121,24 +128,106 @@ def touch(worker: Worker, path: Path) -> Callable[[], None]:
     return tick
 
 
-def status_line(worker: Worker, stream: TextIO) -> Callable[[], None]:
-    """A tick that redraws one line on a terminal, once a second."""
-    began = last = time.monotonic()
-    done = 0
+class _Pace:
+    """Tasks done per second since the last look."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._counters = worker.counters
+        self.since, self._done = time.monotonic(), worker.counters.done
+
+    def per_second(self) -> float:
+        now, done = time.monotonic(), self._counters.done
+        rate = (done - self._done) / max(now - self.since, 1e-3)
+        self.since, self._done = now, done
+        return rate
+
+
+def progress(worker: Worker) -> Callable[[], None]:
+    """A tick that logs a line once a minute, if anything has happened in it."""
+    pace = _Pace(worker)
+    last = (0, 0, 0, 0)
 
     def tick() -> None:
-        nonlocal last, done
-        now, counters = time.monotonic(), worker.counters
-        if now - last < _EVERY:
+        nonlocal last
+        if time.monotonic() - pace.since < _PROGRESS_EVERY:
             return
-        rate = (counters.done - done) / (now - last)
-        last, done = now, counters.done
-        stream.write(
-            f"\r\x1b[K{now - began:6.0f}s  running {counters.running}  waiting {counters.waiting}  "
-            f"done {counters.done}  failed {counters.failed}  {rate:.0f}/s"
-        )
-        depths = worker.depths() if rate else []
-        stream.write("".join(f"  {name}: {depth} left" for name, depth in depths))
-        stream.flush()
+        counters, rate = worker.counters, pace.per_second()
+        figures = counters.done, counters.failed, counters.running, counters.waiting
+        if figures != last:
+            last = figures
+            logger.info(
+                "progress done=%d failed=%d running=%d waiting=%d per_second=%.1f", *figures, rate
+            )
 
     return tick
+
+
+class StatusLine:
+    """The last line of a terminal, redrawn once a second. Log lines scroll past above it.
+
+    It stands in for the terminal's stream in the logging handlers that write there, from
+    ``attach`` to ``close``.
+    """
+
+    def __init__(self, worker: Worker, stream: TextIO) -> None:
+        self._worker, self._stream = worker, stream
+        self._began, self._pace = time.monotonic(), _Pace(worker)
+        self._depths, self._asked_at, self._line = "", 0.0, ""
+        self._lock = threading.Lock()
+        self._handlers: list[logging.StreamHandler[Any]] = []
+
+    def attach(self) -> None:
+        for handler in _stream_handlers():
+            if handler.stream is self._stream:
+                handler.setStream(self)
+                self._handlers.append(handler)
+
+    def close(self) -> None:
+        for handler in self._handlers:
+            handler.setStream(self._stream)
+        self._draw("", "\n" if self._line else "")
+
+    def write(self, text: str) -> None:
+        """What a logging handler writes; whole lines."""
+        self._draw(_CLEAR + text, self._line)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def tick(self) -> None:
+        if time.monotonic() - self._pace.since < _EVERY:
+            return
+        counters, rate = self._worker.counters, self._pace.per_second()
+        if rate or counters.running:
+            self._look()
+        line = (
+            f"{time.monotonic() - self._began:6.0f}s  running {counters.running}  "
+            f"waiting {counters.waiting}  done {counters.done}  failed {counters.failed}  "
+            f"{rate:.0f}/s{'  stopping' if self._worker.is_stopping() else self._depths}"
+        )
+        self._line = line[: shutil.get_terminal_size().columns - 1]
+        self._draw(_CLEAR, self._line)
+
+    def _look(self) -> None:
+        """Each look is a request, so an idle queue's depth is the one last seen."""
+        if time.monotonic() - self._asked_at >= _DEPTHS_EVERY:
+            self._asked_at = time.monotonic()
+            found = self._worker.depths()
+            self._depths = "".join(f"  {name}: {depth} left" for name, depth in found)
+
+    def _draw(self, *parts: str) -> None:
+        with self._lock:
+            self._stream.write("".join(parts))
+            self._stream.flush()
+
+
+def _stream_handlers() -> Iterable[logging.StreamHandler[Any]]:
+    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    found = {
+        handler
+        for each in loggers
+        if isinstance(each, logging.Logger)
+        for handler in each.handlers
+        if isinstance(handler, logging.StreamHandler)
+    }
+    return list(found)

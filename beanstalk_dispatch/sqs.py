@@ -39,6 +39,7 @@ _MISSING_QUEUE: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.
 # What a new client or a new look-up may cure.
 _STALE: Final = _MISSING_QUEUE | {
     "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException",
+    "NoCredentialsError",
 }  # fmt: skip
 _ANSWER_TIME: Final = 2.0
 _RECEIVED_ATTRIBUTES: Final[list[Any]] = [
@@ -62,7 +63,10 @@ class Sent:
 
 @dataclass(slots=True, kw_only=True)
 class Received:
-    """One received message. ``expires``: when its visibility runs out, in monotonic seconds."""
+    """One received message. ``expires``: when its visibility runs out, in monotonic seconds.
+
+    ``extends``: False once SQS has refused to extend its visibility.
+    """
 
     queue: Queue
     message_id: str
@@ -71,6 +75,7 @@ class Received:
     expires: float
     attributes: Mapping[Any, str]
     message_attributes: Mapping[str, str]
+    extends: bool = True
 
     @property
     def is_ours(self) -> bool:
@@ -176,7 +181,7 @@ class Queue:
                 receipt=raw["ReceiptHandle"],
                 body=raw["Body"],
                 expires=received + visibility,
-                attributes=dict(raw.get("Attributes", {})),
+                attributes=raw.get("Attributes", {}),
                 message_attributes={
                     name: value.get("StringValue", "")
                     for name, value in raw.get("MessageAttributes", {}).items()
@@ -318,7 +323,8 @@ def _boto_errors() -> tuple[type[Exception], ...]:
 
 
 def _code(exc: Exception) -> str:
-    response: Mapping[str, Any] = getattr(exc, "response", {})
+    """AWS's error code, or the error's name: a lost connection's ``response`` is None."""
+    response: Mapping[str, Any] = getattr(exc, "response", None) or {}
     return str(response.get("Error", {}).get("Code", type(exc).__name__))
 
 

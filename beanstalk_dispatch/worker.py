@@ -33,6 +33,7 @@ _SOON: Final = 1.0  # a message is received only if it can start within so many 
 _QUICK: Final = 0.001  # a task this short is not worth waking another thread
 _MAX_BACKOFF: Final = 30.0
 _LOG_EVERY: Final = 60.0
+_LATE: Final = 5.0  # seconds after its time at which a stop no longer waits for a long poll
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,41 @@ class Counters:
     last_poll: float = field(default_factory=time.monotonic)
 
 
+@dataclass(slots=True)
+class _Trouble:
+    """Requests that fail: how often in a row, when to try again, and whether the log knows."""
+
+    failures: int = 0
+    retry_at: float = 0.0
+    logged_at: float = -math.inf
+    is_logged: bool = False
+
+    def grows(self, what: str, source: _Source, exc: Exception, longest: float) -> None:
+        """Back off with jitter; say so at once, and then at intervals."""
+        now = time.monotonic()
+        self.failures += 1
+        pause = random.uniform(0.5, 1) * min(2.0 ** min(self.failures - 1, 10), longest)
+        self.retry_at = now + pause
+        if now - self.logged_at >= _LOG_EVERY:
+            self.logged_at, self.is_logged = now, True
+            logger.error(
+                "%s queue=%s failures=%d retry_in=%.1f error=%s",
+                what, source.name, self.failures, pause, exc,
+            )  # fmt: skip
+
+    def ends(self, what: str, source: _Source) -> None:
+        if self.is_logged:
+            logger.info("%s queue=%s recovered failures=%d", what, source.name, self.failures)
+        self.failures, self.retry_at, self.is_logged = 0, 0.0, False
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Source:
-    """One queue and what is known of it."""
+    """One queue and what is known of it.
+
+    ``held`` has, by message id, what was received and not given back; ``finished`` is to be
+    deleted, ``hidden`` to be delivered again after so many seconds.
+    """
 
     name: str
     queue: Queue | None = None
@@ -85,12 +118,17 @@ class _Source:
     asked: int = 0
     is_busy: bool = False
     is_empty: bool = False
-    failures: int = 0
-    retry_at: float = 0.0
-    logged_at: float = -math.inf
+    held: dict[str, Received] = field(default_factory=dict)
     finished: list[Received] = field(default_factory=list)
     hidden: list[tuple[Received, float]] = field(default_factory=list)
     pending_since: float = math.inf
+    polling: _Trouble = field(default_factory=_Trouble)
+    giving_back: _Trouble = field(default_factory=_Trouble)
+    extending: _Trouble = field(default_factory=_Trouble)
+
+    @property
+    def is_fifo(self) -> bool:
+        return self.queue is not None and self.queue.address.is_fifo
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,26 +160,32 @@ class Worker:
         self._stopping = threading.Event()
         self._exit_code = 0
         self._waiting: deque[_Run] = deque()
-        self._held: dict[str, Received] = {}
         self._running_in: dict[int, tuple[_Source, Received]] = {}
-        self._started = 0
+        self._left: float = options.max_tasks or math.inf  # how many tasks may still start
         self._average = math.inf  # seconds a task takes, of late
 
     # --- from start to stop ----------------------------------------------------------------
 
-    def run(self, on_tick: Callable[[], None] | None = None) -> int:
-        """Work until ``stop``, then return the exit code. ``on_tick`` is called now and then."""
+    def run(self, *ticks: Callable[[], None]) -> int:
+        """Work until ``stop``, then return the exit code. ``ticks`` are called now and then."""
         threads = {
             threading.Thread(target=self._loop, name=f"beanstalk_dispatch-{i}", daemon=True)
             for i in range(self.options.threads + len(self.queues))
         }
+        names = " ".join(source.name for source in self.queues)
+        logger.info("work queues=%r threads=%d", names, self.options.threads)
         for thread in threads:
             thread.start()
         while not self._stopping.wait(_TICK):
             self._keep()
-            if on_tick:
-                on_tick()
-        self._finish(threads)
+            for tick in ticks:
+                tick()
+        self._finish(threads, ticks)
+        counters = self.counters
+        logger.info(
+            "stopped done=%d failed=%d running=%d exit_code=%d",
+            counters.done, counters.failed, counters.running, self._exit_code,
+        )  # fmt: skip
         return self._exit_code
 
     def stop(self, exit_code: int = 0) -> None:
@@ -159,28 +203,46 @@ class Worker:
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
 
-    def _finish(self, threads: set[threading.Thread]) -> None:
+    def _finish(self, threads: set[threading.Thread], ticks: Sequence[Callable[[], None]]) -> None:
         """An open long poll is left to come back: SQS may have put messages in its answer."""
-        deadline = time.monotonic() + self.options.grace
+        now, options = time.monotonic(), self.options
         with self._lock:
             unstarted = list(self._waiting)
             self._waiting.clear()
             self.counters.waiting = 0
             self._changed.notify_all()
+        polls, running = sum(source.polls for source in self.queues), self.counters.running
+        logger.info("stop running=%d open_polls=%d grace=%g", running, polls, options.grace)
         for run in unstarted:
             self._hide(run.source, run.messages, 0)
-        while True:
+        while self._is_awaited(
+            threads, grace_is_over=time.monotonic() > now + options.grace,
+            polls_are_late=time.monotonic() > now + options.wait + _LATE,
+        ):  # fmt: skip
             self._keep()
-            given_up = {limit.thread_id for limit in timeouts.stuck()}
-            if time.monotonic() > deadline:
-                given_up |= self._running_in.keys()
-            if not any(thread.is_alive() and thread.ident not in given_up for thread in threads):
-                break
+            for tick in ticks:
+                tick()
             time.sleep(_TICK / 10)
         for thread_id, (source, message) in self._running():
             logger.error("stop unfinished id=%s thread=%s", message.message_id, thread_id)
             self._hide(source, [message], 0)
+        for source in self.queues:
+            source.giving_back.retry_at = 0.0
         self._flush(force=True)
+
+    def _is_awaited(
+        self, threads: set[threading.Thread], *, grace_is_over: bool, polls_are_late: bool
+    ) -> bool:
+        """Whether a thread is still worth waiting for: one that runs a task, or one that polls."""
+        running = self._running_in.keys()
+        stuck = {limit.thread_id for limit in timeouts.stuck()}
+        for thread in threads:
+            is_running = thread.ident in running
+            if not thread.is_alive() or thread.ident in stuck:
+                continue
+            if not (grace_is_over if is_running else polls_are_late):
+                return True
+        return False
 
     # --- what a thread does ----------------------------------------------------------------
 
@@ -194,8 +256,10 @@ class Worker:
     def _next(self) -> _Run | _Poll | None:
         with self._lock:
             while not self._stopping.is_set():
-                if self._waiting and self.counters.running < self.options.threads:
+                may_start = self._left > 0 and self.counters.running < self.options.threads
+                if self._waiting and may_start:
                     run = self._waiting.popleft()
+                    self._left -= len(run.messages)
                     self.counters.waiting -= len(run.messages)
                     self.counters.running += 1
                     return run
@@ -209,12 +273,15 @@ class Worker:
         counters, options = self.counters, self.options
         idle = options.threads - counters.running
         soon = idle + int(min(options.threads * _SOON / self._average, 1000))
-        room = soon - counters.waiting - sum(source.asked for source in self.queues)
+        asked = sum(source.asked for source in self.queues)
+        room = int(min(soon, self._left)) - counters.waiting - asked
+        if self._left <= counters.waiting:
+            return None
         now = time.monotonic()
         for _ in range(len(self._turn)):
             source = self._turn[0]
             self._turn.rotate(-1)
-            if source.retry_at > now:
+            if max(source.polling.retry_at, source.giving_back.retry_at) > now:
                 continue
             if source.polls == 0 and (room > 0 or idle > counters.waiting):
                 wait = min(options.wait, 1) if options.burst else options.wait
@@ -231,16 +298,14 @@ class Worker:
     def _poll(self, poll: _Poll) -> None:
         source, received = poll.source, None
         try:
-            if source.queue is None or source.failures:
-                source.queue = sqs.queue(source.name)
+            source.queue = sqs.queue(source.name)
             received = source.queue.receive(
                 count=poll.ask, wait=poll.wait, visibility=self.options.visibility
             )
-        except SchedulingError as exc:
-            self._poll_failed(source, exc)
         except Exception as exc:
-            logger.exception("poll queue=%s failed", source.name)
-            self._poll_failed(source, exc)
+            if not isinstance(exc, SchedulingError):
+                logger.exception("poll queue=%s failed", source.name)
+            source.polling.grows("poll", source, exc, _MAX_BACKOFF)
         with self._lock:
             source.polls -= 1
             source.asked -= poll.ask
@@ -251,17 +316,15 @@ class Worker:
     def _take_in(self, poll: _Poll, received: list[Received]) -> list[Received]:
         """Queue what was received; what is to be given back at once is returned."""
         source, counters = poll.source, self.counters
-        if source.failures:
-            logger.info("poll queue=%s recovered failures=%d", source.name, source.failures)
-        source.failures = 0
+        source.polling.ends("poll", source)
         source.is_busy, source.is_empty = len(received) == poll.ask, not received
         counters.last_poll = time.monotonic()
         fresh = []
         for message in received:
-            if held := self._held.get(message.message_id):
-                held.receipt, held.expires = message.receipt, message.expires
+            if held := source.held.get(message.message_id):
+                held.receipt, held.expires, held.extends = message.receipt, message.expires, True
             else:
-                self._held[message.message_id] = message
+                source.held[message.message_id] = message
                 fresh.append(message)
         if self._stopping.is_set():
             return fresh
@@ -270,92 +333,80 @@ class Worker:
         counters.waiting += len(fresh)
         # This thread goes on to run one of them; another may run the rest, or poll.
         self._changed.notify(1 if self._average < _QUICK else len(runs))
-        if self.options.burst and not self._held and all(s.is_empty for s in self.queues):
+        if self.options.burst and all(s.is_empty and not s.held for s in self.queues):
             self.stop()
         return []
 
-    def _poll_failed(self, source: _Source, exc: Exception) -> None:
-        now = time.monotonic()
-        source.failures += 1
-        pause = random.uniform(0.5, 1) * min(2.0 ** min(source.failures - 1, 10), _MAX_BACKOFF)
-        source.retry_at = now + pause
-        if now - source.logged_at >= _LOG_EVERY:
-            source.logged_at = now
-            logger.error(
-                "poll queue=%s failures=%d retry_in=%.1f error=%s",
-                source.name, source.failures, pause, exc,
-            )  # fmt: skip
-
     def _run(self, run: _Run) -> None:
-        started = time.monotonic()
-        verdicts: list[tuple[Received, Verdict]] = []
-        for position, message in enumerate(run.messages):
-            if self._stopping.is_set() and position:
-                self._hide(run.source, run.messages[position:], 0)
+        source, messages = run.source, run.messages
+        for position, message in enumerate(messages):
+            if position and self._stopping.is_set():
+                self._hide(source, messages[position:], 0)
                 break
             if not message.is_ours:
                 logger.warning("skipped id=%s: its visibility ran out", message.message_id)
-                self._forget(run.messages[position:])
+                self._forget(source, messages[position:])
                 break
-            verdict = self._handle(run.source, message)
-            verdicts.append((message, verdict))
+            verdict = self._handle(source, message)
             if not verdict.delete:
                 # The rest of a FIFO group must wait for this one.
-                self._hide(run.source, run.messages[position + 1 :], verdict.delay or 0)
+                self._hide(source, messages[position + 1 :], verdict.delay or 0)
                 break
-        self._ended(run.source, verdicts, time.monotonic() - started)
+        self._ended(source)
 
     def _handle(self, source: _Source, message: Received) -> Verdict:
-        thread_id = threading.get_ident()
+        thread_id, started = threading.get_ident(), time.monotonic()
         self._running_in[thread_id] = source, message
         try:
-            return self._handler(message)
+            verdict = self._handler(message)
         except Exception:
             logger.exception("handler failed id=%s", message.message_id)
-            return Verdict(delete=False)
+            verdict = Verdict(delete=False)
         finally:
             del self._running_in[thread_id]
+        now = time.monotonic()
+        with self._lock:
+            self._note(source, message, verdict)
+            took = now - started
+            is_first = self._average == math.inf
+            self._average = took if is_first else 0.8 * self._average + 0.2 * took
+            source.pending_since = min(source.pending_since, now)
+        return verdict
 
-    def _ended(
-        self, source: _Source, verdicts: list[tuple[Received, Verdict]], duration: float
-    ) -> None:
+    def _note(self, source: _Source, message: Received, verdict: Verdict) -> None:
+        if verdict.delete:
+            self.counters.done += 1
+            source.finished.append(message)
+            return
+        self.counters.failed += 1
+        if verdict.delay is None:
+            source.held.pop(message.message_id, None)
+        else:
+            source.hidden.append((message, verdict.delay))
+
+    def _ended(self, source: _Source) -> None:
         with self._lock:
             self.counters.running -= 1
-            for message, verdict in verdicts:
-                if verdict.delete:
-                    self.counters.done += 1
-                    source.finished.append(message)
-                else:
-                    self.counters.failed += 1
-                    if verdict.delay is None:
-                        self._held.pop(message.message_id, None)
-                    else:
-                        source.hidden.append((message, verdict.delay))
-            if verdicts:
-                each = duration / len(verdicts)
-                self._average = each if self._average == math.inf else (
-                    0.8 * self._average + 0.2 * each
-                )  # fmt: skip
-            source.pending_since = min(source.pending_since, time.monotonic())
-            self._started += len(verdicts)
-            full = len(source.finished) >= MAX_BATCH_ENTRIES
-        if self.options.max_tasks and self._started >= self.options.max_tasks:
+            is_last = self._left <= 0 and not self.counters.running
+            is_full = len(source.finished) >= MAX_BATCH_ENTRIES
+        if is_last:
             self.stop()
-        if full or (source.queue and source.queue.address.is_fifo):
+        if is_full or source.is_fifo:
             self._flush_source(source, force=False)
 
     # --- giving back -----------------------------------------------------------------------
 
-    def _forget(self, messages: Iterable[Received]) -> None:
+    def _forget(self, source: _Source, messages: Iterable[Received]) -> None:
         with self._lock:
             for message in messages:
-                self._held.pop(message.message_id, None)
+                source.held.pop(message.message_id, None)
 
     def _hide(self, source: _Source, messages: Sequence[Received], delay: float) -> None:
         """Have ``messages`` delivered again after ``delay`` seconds."""
         if messages:
             with self._lock:
                 source.hidden.extend((message, delay) for message in messages)
+                source.pending_since = min(source.pending_since, time.monotonic())
             self._flush_source(source, force=True)
 
     def _flush(self, *, force: bool = False) -> None:
@@ -366,57 +417,58 @@ class Worker:
 
     def _flush_source(self, source: _Source, *, force: bool) -> None:
         """Delete what is finished and hide what failed; ``force`` also in batches not full."""
-        smallest = 1 if force or (source.queue and source.queue.address.is_fifo) else 10
-        while True:
+        smallest = 1 if force or source.is_fifo else MAX_BATCH_ENTRIES
+        while source.giving_back.retry_at <= time.monotonic():
             with self._lock:
                 finished = _cut(source.finished, smallest)
-                hidden = _cut(source.hidden, 1 if force else smallest)
+                hidden = _cut(source.hidden, smallest)
                 if not finished and not hidden:
                     if not source.finished and not source.hidden:
                         source.pending_since = math.inf
                     return
-            if finished and not self._delete(source, finished):
-                return
-            if hidden and not self._change_visibility(source, hidden):
-                return
+            if finished:
+                self._delete(source, finished)
+            if hidden:
+                self._change_visibility(source, hidden)
 
-    def _delete(self, source: _Source, messages: list[Received]) -> bool:
+    def _delete(self, source: _Source, messages: list[Received]) -> None:
         ours = [message for message in messages if message.is_ours]
-        if len(ours) < len(messages):
+        refused: list[Received] = []
+        if late := len(messages) - len(ours):
             logger.warning(
                 "not deleted queue=%s count=%d: their visibility ran out; they will run again",
-                source.name, len(messages) - len(ours),
+                source.name, late,
             )  # fmt: skip
-        refused: list[Received] = []
-        if ours:
-            try:
-                refused = ours[0].queue.delete_batch(ours)
-            except SchedulingError as exc:
-                logger.error("delete queue=%s count=%d error=%s", source.name, len(ours), exc)
-                with self._lock:
-                    source.finished.extend(ours)
-                    source.pending_since = time.monotonic()
-                self._forget(message for message in messages if message not in ours)
-                return False
+            self._forget(source, (message for message in messages if message not in ours))
+        if not ours:
+            return
+        try:
+            refused = sqs.queue(source.name).delete_batch(ours)
+        except SchedulingError as exc:
+            source.giving_back.grows("delete", source, exc, _MAX_BACKOFF)
+            with self._lock:  # they stay held, and are tried again
+                source.finished.extend(ours)
+            return
+        source.giving_back.ends("delete", source)
         if refused:
             logger.error("delete queue=%s refused=%d", source.name, len(refused))
-        self._forget(messages)
-        return True
+        self._forget(source, ours)
 
-    def _change_visibility(self, source: _Source, hidden: list[tuple[Received, float]]) -> bool:
+    def _change_visibility(self, source: _Source, hidden: list[tuple[Received, float]]) -> None:
         ours = [(message, delay) for message, delay in hidden if message.is_ours]
         messages = [message for message, _ in ours]
         seconds = [min(max(math.ceil(delay), 0), MAX_VISIBILITY) for _, delay in ours]
-        self._forget(message for message, _ in hidden)
+        self._forget(source, (message for message, _ in hidden))
+        if not ours:
+            return
         try:
-            refused = messages[0].queue.change_visibility_batch(messages, seconds) if ours else []
+            refused = sqs.queue(source.name).change_visibility_batch(messages, seconds)
         except SchedulingError as exc:
             # They come back by themselves when their visibility runs out.
-            logger.error("hide queue=%s count=%d error=%s", source.name, len(ours), exc)
-            return False
+            source.giving_back.grows("hide", source, exc, _MAX_BACKOFF)
+            return
         if refused:
             logger.error("hide queue=%s refused=%d", source.name, len(refused))
-        return True
 
     # --- the keeper ------------------------------------------------------------------------
 
@@ -434,29 +486,40 @@ class Worker:
             self.stop(EXIT_STUCK)
         now = time.monotonic()
         with self._lock:
-            if self._waiting or any(not s.polls and s.retry_at <= now for s in self.queues):
+            if self._waiting or any(not s.polls and s.polling.retry_at <= now for s in self.queues):
                 self._changed.notify_all()
 
     def _extend(self) -> None:
         """Extend the visibility of what is held, except by a stuck thread."""
-        now, visibility = time.monotonic(), self.options.visibility
         stuck = {limit.thread_id for limit in timeouts.stuck()}
-        lost = {run.message_id for thread, (_, run) in self._running() if thread in stuck}
-        due: dict[Queue, list[Received]] = {}
-        with self._lock:
-            for message in self._held.values():
-                is_due = now < message.expires < now + visibility * 2 / 3
-                if is_due and message.message_id not in lost:
-                    due.setdefault(message.queue, []).append(message)
-        for queue, messages in due.items():
-            while batch := _cut(messages, 1):
-                try:
-                    refused = queue.change_visibility_batch(batch, [visibility] * len(batch))
-                except SchedulingError as exc:
-                    logger.error("heartbeat queue=%s failed=%d error=%s", queue.name, len(due), exc)
-                    break
-                if refused:
-                    logger.error("heartbeat queue=%s refused=%d", queue.name, len(refused))
+        lost = [message for thread, (_, message) in self._running() if thread in stuck]
+        for source in self.queues:
+            now = time.monotonic()
+            soon = now + self.options.visibility * 2 / 3
+            with self._lock:
+                due = [
+                    message
+                    for message in source.held.values()
+                    if now < message.expires < soon and message.extends and message not in lost
+                ]
+            while due and source.extending.retry_at <= time.monotonic():
+                self._extend_batch(source, _cut(due, 1))
+
+    def _extend_batch(self, source: _Source, batch: list[Received]) -> None:
+        visibility = self.options.visibility
+        try:
+            refused = sqs.queue(source.name).change_visibility_batch(
+                batch, [visibility] * len(batch)
+            )
+        except SchedulingError as exc:
+            longest = min(visibility / 6, _MAX_BACKOFF)
+            source.extending.grows("heartbeat", source, exc, longest)
+            return
+        source.extending.ends("heartbeat", source)
+        for message in refused:
+            message.extends = False
+        if refused:
+            logger.error("heartbeat queue=%s refused=%d", source.name, len(refused))
 
     def _running(self) -> list[tuple[int, tuple[_Source, Received]]]:
         return list(self._running_in.items())
@@ -465,9 +528,9 @@ class Worker:
 def _runs(source: _Source, messages: list[Received]) -> Iterator[_Run]:
     """Messages of one FIFO group stay together, in their order."""
     groups: dict[str, list[Received]] = {}
-    is_fifo = source.queue is not None and source.queue.address.is_fifo
     for message in messages:
-        key = message.attributes.get("MessageGroupId", "") if is_fifo else message.message_id
+        group = message.attributes.get("MessageGroupId", "")
+        key = group if source.is_fifo else message.message_id
         groups.setdefault(key, []).append(message)
     return (_Run(source, group) for group in groups.values())
 

@@ -1,6 +1,7 @@
 """Drain a queue of no-op tasks: our poller against a hand-written loop, in the same run.
 
     python -m benchmarks.drain --ministack PATH [--tasks N] [--latency MS] [--rounds N]
+                               [--threads N] [--hand-threads N]
 
 PATH is the ``ministack`` command of an environment of its own (``make benchmark-drain`` makes
 one). The SQS server runs in another process, so that only the consumer's CPU is counted;
@@ -21,6 +22,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from beanstalk_dispatch.worker import Options
 
 from .processes import free_port, wait_for
 
@@ -96,7 +99,7 @@ def count_requests() -> Counter[str]:
 
 def drain_ours(threads: int) -> Counter[str]:
     from beanstalk_dispatch import handlers, sqs
-    from beanstalk_dispatch.worker import Options, Worker
+    from beanstalk_dispatch.worker import Worker
 
     queue = sqs.queue("bench")
     sqs._polling_client(queue.address)
@@ -187,7 +190,8 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--latency", type=float, default=0, metavar="MS")
-    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=Options().threads, help="of our worker")
+    parser.add_argument("--hand-threads", type=int, default=4, help="of the hand-written loop")
     parser.add_argument("--consume", choices=("ours", "hand"), help=argparse.SUPPRESS)
     parser.add_argument("--proxy", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -208,7 +212,7 @@ def main() -> None:
                 port = server
             one, hand, ours = [], [], []
             for _ in range(arguments.rounds):
-                hand.append(measure("hand", arguments, arguments.threads, port))
+                hand.append(measure("hand", arguments, arguments.hand_threads, port))
                 ours.append(measure("ours", arguments, arguments.threads, port))
                 if not arguments.latency:
                     one.append(measure("hand", arguments, 1, port))
@@ -218,11 +222,11 @@ def main() -> None:
           f"{'':<28}{'CPU/task':>13}{'tasks':>14}{'requests/task':>12}{'left':>8}")  # fmt: skip
     if one:
         by_one = show("hand-written, 1 thread", tasks, one)
-    by_hand = show(f"hand-written, {arguments.threads} threads", tasks, hand)
+    by_hand = show(f"hand-written, {arguments.hand_threads} threads", tasks, hand)
     by_us = show(f"beanstalk_worker, {arguments.threads} threads", tasks, ours)
     if one:
         print(f"CPU against 1 thread by hand: {by_us / by_one:.2f} (target: at most 1.3)")
-    print(f"CPU against {arguments.threads} threads by hand: {by_us / by_hand:.2f}")
+    print(f"CPU against {arguments.hand_threads} threads by hand: {by_us / by_hand:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,9 @@
 """The poller under faults: nothing may be lost, and nothing repeated without need.
 
-    python -m benchmarks.faults --ministack PATH
+    python -m benchmarks.faults --ministack PATH [SCENE…]
 
-- kill: tasks while the worker is killed -9 about every second, until the queue is empty;
-- slow: tasks that take longer than their turn, with a visibility timeout shorter than a task;
-- outage: the SQS server is stopped for some seconds and started again.
-
-Each prints what was scheduled, run, repeated and lost; the exit code is 1 if any was lost, or
-repeated where it must not be.
+Each scene runs ``beanstalk_worker`` in a process of its own, prints what was scheduled, run,
+repeated and lost, and says whether that is as it must be. The exit code is 1 if one is not.
 """
 
 from __future__ import annotations
@@ -20,128 +16,321 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, Final
+
+from beanstalk_dispatch.safe_task import SafeTask
+from tests.proxy import Answer, Proxy, error
 
 from .drain import VARIABLES, process
 from .processes import free_port, wait_for
 
-TABLE = "mark=benchmarks.faults.mark"
+TABLE = "mark=benchmarks.faults.mark fails=benchmarks.faults.FailsOnce"
 
 
-def mark(path: str, number: int, seconds: float) -> None:
+def mark(path: str, label: str, seconds: float) -> None:
     """The task: wait, then leave a line."""
     time.sleep(seconds)
     with Path(path).open("a") as file:
-        file.write(f"{number}\n")
+        file.write(f"{label}\n")
+
+
+class FailsOnce(SafeTask):
+    """Leaves a line, but not at first."""
+
+    retry_backoff = timedelta(seconds=2)
+    verbose = False
+
+    def run(self, path: str, label: str) -> None:
+        time.sleep(0.05)
+        failed = Path(f"{path}.{label}")
+        if not failed.exists():
+            failed.touch()
+            raise RuntimeError("told to fail")
+        mark(path, label, 0)
 
 
 class Scene:
-    """One queue, one file of marks, and a worker to start and to stop."""
+    """One queue, one file of marks, and a worker behind a proxy that can spoil its requests."""
 
-    def __init__(self, name: str, port: int, folder: Path) -> None:
-        self.name = name
-        self.marks = folder / name
+    def __init__(self, name: str, proxy: Proxy, server: subprocess.Popen[bytes], path: Path):
+        self.name, self.proxy, self.server = name, proxy, server
+        self.marks, self.log = path / name, path / f"{name}.log"
         self.marks.touch()
-        os.environ["BEANSTALK_DISPATCH_QUEUES"] = f"faults=faults-{name}"
-        os.environ["BEANSTALK_DISPATCH_SQS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+        self.tasks = 0
+        self.began = time.monotonic()
+        self.proxy.counts.clear()
+        self.configure()
+
+    def configure(self, suffix: str = "", **variables: str) -> None:
+        """Take a queue of the scene's own; more variables as they are named."""
+        os.environ |= VARIABLES | {
+            "BEANSTALK_DISPATCH_TABLE": TABLE,
+            "BEANSTALK_DISPATCH_QUEUES": f"faults=faults-{self.name}{suffix}",
+            "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": self.proxy.url,
+            "BEANSTALK_DISPATCH_TASK_TIMEOUT": "2m",
+            **variables,
+        }
         from beanstalk_dispatch.conf import get_config
 
         get_config.cache_clear()
 
+    @property
+    def queue(self) -> Any:
+        from beanstalk_dispatch import sqs
+
+        return sqs.queue("faults")
+
     def schedule(self, tasks: int, seconds: float) -> None:
+        self.send(("mark", [str(self.tasks + i), seconds]) for i in range(tasks))
+
+    def send(self, calls: Any, **options: Any) -> None:
         from beanstalk_dispatch.client import Call, schedule_many
 
-        self.tasks = tasks
-        schedule_many("faults", [Call("mark", [str(self.marks), i, seconds]) for i in range(tasks)])
+        made = [Call(name, [str(self.marks), *args], **options) for name, args in calls]
+        schedule_many("faults", made)
+        self.tasks += len(made)
 
-    def worker(self, *options: str) -> subprocess.Popen[bytes]:
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "django", "beanstalk_worker", "faults", *options]
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, stderr=log, env=os.environ | {"LOG_LEVEL": "INFO"})
 
-    def runs(self) -> Counter[str]:
-        return Counter(self.marks.read_text().split())
+    @contextmanager
+    def worker(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+        """One that is told to stop at the end, and must then end well."""
+        child = self.start(*options)
+        try:
+            yield child
+            child.send_signal(signal.SIGTERM)
+            code = child.wait(60)
+            assert code == 0, f"exit code {code}"
+        finally:
+            child.kill()
 
-    def wait(self, seconds: float) -> None:
-        """Until every task has left its mark, or so many seconds have passed."""
+    def runs(self) -> list[str]:
+        return self.marks.read_text().split()
+
+    def logged(self, text: str) -> int:
+        return self.log.read_text().count(text)
+
+    def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
+        """Wait; whoever waited in vain shows it in the report."""
         deadline = time.monotonic() + seconds
-        while len(self.runs()) < self.tasks and time.monotonic() < deadline:
-            time.sleep(0.2)
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.1)
 
-    def report(self, note: str, *, may_repeat: bool) -> bool:
+    def until_run(self, tasks: int | None = None, seconds: float = 120) -> None:
+        """Until so many tasks, or all of them, have left their mark."""
+        needed = self.tasks if tasks is None else tasks
+        self.until(lambda: len(set(self.runs())) >= needed, seconds)
+
+    def report(self, note: str, *, is_well: bool = True, may_repeat: bool = False) -> bool:
         runs = self.runs()
-        lost, repeated = self.tasks - len(runs), runs.total() - len(runs)
-        print(f"{self.name:<8} scheduled {self.tasks}, run {runs.total()}, repeated {repeated}, "
-              f"lost {lost}; {note}", flush=True)  # fmt: skip
-        return lost == 0 and (may_repeat or repeated == 0)
+        lost, repeated = self.tasks - len(set(runs)), len(runs) - len(set(runs))
+        is_well = is_well and lost == 0 and (may_repeat or repeated == 0)
+        took = time.monotonic() - self.began
+        print(
+            f"{'ok' if is_well else 'NOT OK':<7}{self.name:<8}{took:5.0f} s  scheduled "
+            f"{self.tasks}, run {len(runs)}, repeated {repeated}, lost {lost}; {note}",
+            flush=True,
+        )
+        return is_well
 
 
 def kill(scene: Scene) -> bool:
+    """Tasks while the worker is killed -9 about every second, until the queue is empty."""
+    options = ("--visibility-timeout=3", "--wait=1", "--threads=4")
     scene.schedule(1000, 0.01)
-    kills, worker = 0, scene.worker("--visibility-timeout=3", "--wait=1", "--threads=4")
+    kills, child = 0, scene.start(*options)
     deadline = time.monotonic() + 180
-    while len(scene.runs()) < scene.tasks and time.monotonic() < deadline:
+    while len(set(scene.runs())) < scene.tasks and time.monotonic() < deadline:
         time.sleep(random.uniform(1.2, 2.2))
-        worker.kill()
-        worker.wait()
+        child.kill()
+        child.wait()
         kills += 1
-        worker = scene.worker("--visibility-timeout=3", "--wait=1", "--threads=4")
+        child = scene.start(*options)
     time.sleep(5)  # what was held at the last kill comes back
-    worker.send_signal(signal.SIGTERM)
-    worker.wait(60)
-    from beanstalk_dispatch import sqs
-
-    left = sqs.queue("faults").depth()
-    return scene.report(f"{kills} kills, {left} left in the queue", may_repeat=True) and left == 0
+    child.send_signal(signal.SIGTERM)
+    child.wait(60)
+    left = scene.queue.depth()
+    return scene.report(f"{kills} kills, {left} left", is_well=left == 0, may_repeat=True)
 
 
 def slow(scene: Scene) -> bool:
+    """Tasks that take longer than their turn, with a visibility timeout shorter than a task."""
     scene.schedule(40, 3)
-    worker = scene.worker("--visibility-timeout=5", "--threads=4", "--wait=1")
-    scene.wait(90)
-    time.sleep(7)  # a message that was to be repeated would be by now
-    worker.send_signal(signal.SIGTERM)
-    code = worker.wait(60)
-    return scene.report(f"exit code {code}", may_repeat=False) and code == 0
+    with scene.worker("--visibility-timeout=5", "--threads=4", "--wait=1"):
+        scene.until_run()
+        time.sleep(7)  # a message that was to be repeated would be by now
+    return scene.report("visibility timeout 5 s, tasks of 3 s, 4 threads")
 
 
-def outage(scene: Scene, server: subprocess.Popen[bytes], seconds: float) -> bool:
+def outage(scene: Scene) -> bool:
+    """The server hangs for half a minute, as a network does that drops packets."""
     scene.schedule(200, 0.05)
-    worker = scene.worker("--visibility-timeout=60", "--threads=4", "--wait=1")
-    while len(scene.runs()) < 40:
-        time.sleep(0.05)
-    server.send_signal(signal.SIGSTOP)  # hangs, as a network that drops packets does
-    time.sleep(seconds)
-    server.send_signal(signal.SIGCONT)
-    scene.wait(120)
-    worker.send_signal(signal.SIGTERM)
-    code = worker.wait(60)
-    note = f"server away for {seconds:g} s, exit code {code}"
-    return scene.report(note, may_repeat=True) and code == 0
+    with scene.worker("--threads=4", "--wait=1"):
+        scene.until_run(40)
+        scene.server.send_signal(signal.SIGSTOP)
+        time.sleep(30)
+        scene.server.send_signal(signal.SIGCONT)
+        scene.until_run()
+    return scene.report("server away for 30 s", may_repeat=True)
+
+
+TROUBLE: Final = [
+    error(500, "InternalFailure"),
+    error(503, "ServiceUnavailable"),
+    error(400, "ThrottlingException", "Rate exceeded"),
+    error(403, "RequestThrottled"),
+    error(403, "ExpiredTokenException", "The security token included in the request is expired"),
+]
+
+
+def trouble(scene: Scene) -> bool:
+    """Each request is refused for a while, for one reason after the other."""
+    scene.schedule(400, 0.05)
+    current: list[Answer] = []
+    scene.proxy.spoil = lambda operation, request: current[0] if current else None
+    with scene.worker("--threads=4", "--wait=1"):
+        for number, answer in enumerate(TROUBLE):
+            scene.until_run(40 + 60 * number)
+            current.append(answer)
+            time.sleep(5)
+            current.clear()
+        scene.until_run()
+        time.sleep(1)
+    errors, recovered = scene.logged("ERROR"), scene.logged("recovered")
+    left = scene.queue.depth()
+    return scene.report(
+        f"{len(TROUBLE)} kinds of trouble, 5 s each; {errors} errors and {recovered} recoveries "
+        f"logged, {left} left",
+        is_well=errors <= 3 and recovered >= 1 and left == 0,
+    )
+
+
+def deleted(scene: Scene) -> bool:
+    """The queue is deleted under a running worker, and made again half a minute later."""
+    scene.schedule(20, 0.01)
+    queue = scene.queue
+    scene.configure(BEANSTALK_DISPATCH_CREATE_QUEUES="False")
+    with scene.worker("--threads=4", "--wait=1"):
+        scene.until_run()
+        time.sleep(1)
+        queue.client.delete_queue(QueueUrl=queue.url)
+        time.sleep(30)
+        scene.configure()
+        made = time.monotonic()
+        scene.schedule(20, 0.01)
+        scene.until_run()
+        took = time.monotonic() - made
+    return scene.report(f"recovered {took:.0f} s after the queue was back")
+
+
+def stop(scene: Scene) -> bool:
+    """SIGTERM under load; what has not started is for others at once."""
+    scene.schedule(200, 0.5)
+    with scene.worker("--threads=4", "--wait=1"):
+        scene.until_run(12)
+        asked = time.monotonic()
+    took, run, visible = time.monotonic() - asked, len(scene.runs()), scene.queue.depth()
+    scene.start("--threads=40", "--burst").wait(60)
+    return scene.report(
+        f"stopped in {took:.1f} s, {run} run and {visible} visible then",
+        is_well=run + visible == scene.tasks and took < 4,
+    )
+
+
+def idle(scene: Scene) -> bool:
+    """A minute with nothing to do, and then a stop."""
+    with scene.worker("--threads=20") as child:
+        scene.until(lambda: scene.proxy.counts["ReceiveMessage"])
+        scene.proxy.counts.clear()
+        time.sleep(60)
+        counts = dict(scene.proxy.counts)
+        asked = time.monotonic()
+        child.send_signal(signal.SIGTERM)
+        child.wait(30)
+        took = time.monotonic() - asked
+    return scene.report(
+        f"{counts} in a minute, stopped in {took:.1f} s",
+        is_well=counts.keys() == {"ReceiveMessage"} and counts["ReceiveMessage"] <= 3,
+    )
+
+
+def stuck(scene: Scene) -> bool:
+    """A thread that cannot be interrupted: exit code 75, and the rest goes back."""
+    scene.configure(BEANSTALK_DISPATCH_TASK_TIMEOUT="1s")
+    scene.send([("mark", ["stuck", 100])])
+    child = scene.start("--threads=2", "--wait=1", "--visibility-timeout=10")
+    time.sleep(3)
+    scene.schedule(100, 0.4)
+    code = child.wait(60)
+    run, visible = len(scene.runs()), scene.queue.depth()
+    scene.tasks -= 1  # the stuck one never ends
+    scene.configure()
+    with scene.worker("--threads=50", "--wait=1"):
+        scene.until_run()
+    return scene.report(
+        f"exit code {code}, {run} run and {visible} visible then", is_well=code == 75
+    )
+
+
+def fifo(scene: Scene) -> bool:
+    """Groups in which every fifth task fails at first: the order is kept."""
+    scene.configure(".fifo")
+    groups = [f"g{i}" for i in range(4)]
+    for group in groups:
+        calls = [
+            ("mark", [f"{group}-{i}", 0.02]) if i % 5 else ("fails", [f"{group}-{i}"])
+            for i in range(20)
+        ]
+        scene.send(calls, group_id=group)
+    with scene.worker("--threads=8", "--wait=1"):
+        scene.until_run()
+    in_order = all(
+        [int(run.partition("-")[2]) for run in scene.runs() if run.startswith(f"{group}-")]
+        == list(range(20))
+        for group in groups
+    )
+    failed = len(list(scene.marks.parent.glob(f"{scene.name}.g*")))
+    return scene.report(f"{failed} failures, in order: {in_order}", is_well=in_order)
+
+
+SCENES: Final[dict[str, Callable[[Scene], bool]]] = {
+    each.__name__: each for each in (kill, slow, outage, trouble, deleted, stop, idle, stuck, fifo)
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help=", ".join(SCENES))
     parser.add_argument("--ministack", default="ministack")
-    parser.add_argument("--outage", type=float, default=30, metavar="SECONDS")
     arguments = parser.parse_args()
-    os.environ.update(VARIABLES | {"BEANSTALK_DISPATCH_TABLE": TABLE})
+    os.environ.update(VARIABLES)
     import django
 
     django.setup()
-    port = free_port()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(
-            process(arguments.ministack, GATEWAY_PORT=str(port), BIND_HOST="127.0.0.1")
-        )
-        wait_for(port)
-        results = [
-            kill(Scene("kill", port, folder)),
-            slow(Scene("slow", port, folder)),
-            outage(Scene("outage", port, folder), server, arguments.outage),
-        ]
+    results = []
+    for name in arguments.scenes or SCENES:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            port = free_port()
+            server = stack.enter_context(
+                process(arguments.ministack, GATEWAY_PORT=str(port), BIND_HOST="127.0.0.1")
+            )
+            wait_for(port)
+            proxy = stack.enter_context(Proxy(f"http://127.0.0.1:{port}"))
+            scene = Scene(name, proxy, server, folder)
+            try:
+                results.append(SCENES[name](scene))
+            except AssertionError as exc:
+                results.append(scene.report(str(exc), is_well=False))
+            if not results[-1]:
+                print(scene.log.read_text()[-4000:])
     return 0 if all(results) else 1
 
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from django.db import connection
+
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
 calls: list[tuple[Any, ...]] = []
@@ -139,3 +141,7 @@ a_number = 5
 
 def interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def in_transaction() -> None:
+    calls.append((connection.in_atomic_block,))

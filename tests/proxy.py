@@ -7,6 +7,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -58,15 +59,18 @@ class Proxy:
                 operation = self.headers["X-Amz-Target"].partition(".")[2]
                 proxy.counts[operation] += 1
                 answer = proxy.spoil(operation, json.loads(body))
-                if answer is None:
-                    status, content = proxy.forward(body, dict(self.headers))
-                else:
-                    status, content = answer[0], json.dumps(answer[1]).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/x-amz-json-1.0")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                keeps_open, self.close_connection = not self.close_connection, True
+                with suppress(OSError):  # the server does not answer, or the client has gone
+                    if answer is None:
+                        status, content = proxy.forward(body, dict(self.headers))
+                    else:
+                        status, content = answer[0], json.dumps(answer[1]).encode()
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/x-amz-json-1.0")
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+                    self.close_connection = not keeps_open
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 pass

@@ -249,6 +249,17 @@ def test_a_message_before_its_time_is_deferred_and_not_run(table: Environment) -
     assert delay == pytest.approx(2000, abs=10)
 
 
+def test_a_receive_is_an_attempt_for_who_can_hide_and_a_hop_is_none(table: Environment) -> None:
+    resend = Resent()
+    for not_before in (time.time() + 2000, None):
+        body = Message(function="record", attempt=2, not_before=not_before).encode(queue="q")
+        received = delivery()  # for the third time
+        execution.run(body, received, resend=resend, can_hide=True)
+        assert received.message
+        assert received.message.attempt == (2 if not_before else 4)
+    assert [copy.attempt for copy, _ in resend.sent] == [2]
+
+
 def test_a_message_whose_time_has_come_runs(table: Environment) -> None:
     assert run("record", not_before=time.time() - 1).outcome is Outcome.DONE
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.core.signals import request_finished, request_started
 
 from beanstalk_dispatch import handlers, sqs, sqsd
@@ -154,6 +155,20 @@ def test_a_tasks_context_does_not_reach_the_next(
     for _ in range(2):
         run_here(received(body("record")))
     assert seen == ["clean", "clean"]
+
+
+@in_process
+def test_a_threads_tasks_share_its_caches(
+    worker: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr("tests.jobs.record", lambda: seen.append(caches["default"]))
+    for _ in range(2):
+        run_here(received(body("record")))
+    thread = threading.Thread(target=run_here, args=(received(body("record")),))
+    thread.start()
+    thread.join()
+    assert seen[0] is seen[1] is not seen[2]
 
 
 # --- as aws-sqsd ---

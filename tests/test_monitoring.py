@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import time
@@ -13,10 +14,8 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch import monitoring, timeouts
-from beanstalk_dispatch.monitoring import HealthServer, problem, status_line, touch
+from beanstalk_dispatch.monitoring import HealthServer, StatusLine, problem, progress, touch
 from beanstalk_dispatch.worker import Options, Verdict, Worker
-
-from .conftest import Environment
 
 
 @pytest.fixture
@@ -100,20 +99,68 @@ def test_the_file_is_touched_while_well(
     assert file.stat().st_mtime == 0
 
 
-def test_the_status_line_is_redrawn(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch, sqs_env: Environment
-) -> None:
+def test_the_status_line_is_redrawn(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
-    tick = status_line(worker, stream)
-    tick()
+    line = StatusLine(worker, stream)
+    line.tick()
     assert stream.getvalue() == ""
     monkeypatch.setattr(monitoring, "_EVERY", 0)
-    tick()
+    monkeypatch.setenv("COLUMNS", "200")
+    line.tick()
     assert stream.getvalue().endswith("done 0  failed 0  0/s")
     worker.counters.done = 5
     depths: list[Any] = [("jobs", 12)]
     monkeypatch.setattr(worker, "depths", lambda: depths)
-    tick()
+    line.tick()
     assert "done 5" in stream.getvalue()
     assert stream.getvalue().endswith("jobs: 12 left")
+    depths[0] = ("jobs", 11)
+    worker.counters.running = 1
+    line.tick()  # not asked again so soon
+    assert stream.getvalue().endswith("jobs: 12 left")
+    worker.stop()
+    line.tick()
+    assert stream.getvalue().endswith("stopping")
+    monkeypatch.setenv("COLUMNS", "20")
+    line.tick()
+    assert len(stream.getvalue().rpartition("\x1b[K")[2]) == 19
     assert "\n" not in stream.getvalue()
+
+
+def test_log_lines_scroll_past_above_the_status_line(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitoring, "_EVERY", 0)
+    stream, other = io.StringIO(), io.StringIO()
+    log = logging.getLogger("tests.status_line")
+    handlers = [logging.StreamHandler(stream), logging.StreamHandler(other)]
+    for handler in handlers:
+        log.addHandler(handler)
+    line = StatusLine(worker, stream)
+    line.attach()
+    log.error("before")
+    line.tick()
+    log.error("after")
+    line.close()
+    log.error("at the end")
+    for handler in handlers:
+        log.removeHandler(handler)
+    assert other.getvalue() == "before\nafter\nat the end\n"
+    drawn = stream.getvalue().split("\r\x1b[K")
+    assert drawn[1] == "before\n"
+    assert drawn[2].endswith("0/s")
+    assert drawn[3] == f"after\n{drawn[2]}\nat the end\n"
+
+
+def test_without_a_terminal_progress_is_logged(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    tick = progress(worker)
+    worker.counters.done = 3
+    tick()
+    assert caplog.text == ""
+    monkeypatch.setattr(monitoring, "_PROGRESS_EVERY", 0)
+    tick()
+    tick()  # nothing has happened since
+    assert caplog.text.count("progress done=3 failed=0 running=0 waiting=0 per_second=") == 1

@@ -223,6 +223,22 @@ def test_a_refusal_is_a_send_error_with_its_cause(sqs_env: Environment, proxy: P
     assert caught.value.__cause__ is not None
 
 
+def test_a_lost_connection_is_a_send_error(
+    sqs_env: Environment, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        raise ConnectionError
+
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    queue = sqs.queue("jobs")
+    monkeypatch.setattr(proxy, "forward", lose)
+    with pytest.raises(SendError, match="SendMessage on .*: ConnectionClosedError: "):
+        queue.send("{}", {})
+    assert queue.send_batch([sqs.Entry(body="{}", options={})]).unsent.keys() == {0}
+    with pytest.raises(SendError, match="ReceiveMessage on .*: ConnectionClosedError: "):
+        queue.receive(count=1, wait=0, visibility=30)
+
+
 def test_a_look_up_that_is_denied_says_what_to_do(sqs_env: Environment, proxy: Proxy) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     proxy.spoil = lambda operation, request: error(403, "AccessDenied")

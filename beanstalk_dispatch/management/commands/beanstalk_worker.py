@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -51,7 +52,7 @@ class Command(BaseCommand):
         )
         add(
             "--wait",
-            type=between(0, 20),
+            type=between(1, 20),
             default=defaults.wait,
             help="seconds of a long poll; shorter stops sooner and polls more (default 20)",
         )
@@ -102,24 +103,24 @@ class Command(BaseCommand):
         if options["health_port"]:
             host, port = options["health_port"]
             monitoring.HealthServer(worker, host=host, port=port)
-        if exit_code := worker.run(on_tick=self._ticks(worker, options)):
-            # Past a stuck thread: the interpreter's own exit could wait for it.
+        exit_code = self._run(worker, options["health_file"])
+        if exit_code or worker.counters.running:
+            # Past a thread that still runs: the interpreter's own exit could wait for it.
             logging.shutdown()
             sys.stdout.flush()
             os._exit(exit_code)
 
-    def _ticks(self, worker: Worker, options: dict[str, Any]) -> Callable[[], None]:
-        ticks = []
-        if options["health_file"]:
-            ticks.append(monitoring.touch(worker, options["health_file"]))
-        if self.stderr.isatty():
-            ticks.append(monitoring.status_line(worker, sys.stderr))
-
-        def tick() -> None:
-            for each in ticks:
-                each()
-
-        return tick
+    def _run(self, worker: Worker, health_file: Path | None) -> int:
+        ticks = [monitoring.touch(worker, health_file)] if health_file else []
+        with ExitStack() as stack:
+            if sys.stderr.isatty():
+                line = monitoring.StatusLine(worker, sys.stderr)
+                line.attach()
+                stack.callback(line.close)
+                ticks.append(line.tick)
+            else:
+                ticks.append(monitoring.progress(worker))
+            return worker.run(*ticks)
 
     def _worker(self, options: dict[str, Any]) -> Worker:
         defaults = Options()
