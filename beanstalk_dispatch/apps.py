@@ -10,7 +10,8 @@ class BeanstalkDispatchConfig(AppConfig):
     verbose_name = "Beanstalk dispatch"
 
     def ready(self) -> None:
-        from . import checks, conf
+        from . import checks, conf, execution
 
         checks.register()
         conf.log_start()
+        execution.start()

@@ -25,6 +25,7 @@ from .exceptions import (
 )
 from .message import Message
 from .safe_task import Outcome, SafeTask
+from .signals import delivery_finished
 from .sqsd import Delivery
 
 logger = logging.getLogger(__name__)
@@ -77,11 +78,15 @@ def run(body: bytes | str, delivery: Delivery, *, resend: Resend | None = None) 
     config = get_config()
     try:
         message = _read(body, delivery, config)
-        delivery = delivery.carrying(message)
+        delivery = delivery.carrying(message, len(body))
         result = _run(message, delivery, config, resend or resend_copy)
     except (MessageError, UnknownFunction) as exc:
         result = Result(outcome=_REFUSALS[type(exc)], reason=str(exc), exception=exc)
     _log(result, delivery, milliseconds=(time.monotonic() - started) * 1000)
+    if delivery_finished.receivers:
+        delivery_finished.send_robust(
+            sender=run, delivery=delivery, outcome=result.outcome, exception=result.exception
+        )
     return result
 
 
@@ -107,7 +112,7 @@ def _run(message: Message, delivery: Delivery, config: Config, resend: Resend) -
     if message.not_before is not None and (wait := message.not_before - time.time()) > 0:
         return _resend(resend, message, wait, delivery, Outcome.DEFERRED)
     is_class = inspect.isclass(runnable)
-    wrapper: type[SafeTask] = runnable if is_class else safe_task_class(config)
+    wrapper = _task_class(message.function, config)
     try:
         task = wrapper()
         if not is_class:
@@ -212,6 +217,39 @@ def safe_task_class(config: Config) -> type[SafeTask]:
     if not (inspect.isclass(wrapper) and issubclass(wrapper, SafeTask)):
         raise ConfigurationError(f"{variable}: {config.safe_task} is not a SafeTask subclass")
     return wrapper
+
+
+@functools.lru_cache(maxsize=1024)
+def _task_class(name: str, config: Config) -> type[SafeTask]:
+    """The class that runs a table entry: the configured one, which a listed class gets as a base.
+
+    Raises UnknownFunction or ConfigurationError.
+    """
+    runnable: Any = resolve(name, config)
+    configured: Any = safe_task_class(config)
+    if not inspect.isclass(runnable):
+        runnable = configured
+    elif not (issubclass(runnable, configured) or issubclass(configured, runnable)):
+        own = {"__module__": runnable.__module__, "__qualname__": runnable.__qualname__}
+        try:
+            runnable = type(runnable.__name__, (runnable, configured), own)
+        except TypeError as exc:
+            variable = SETTINGS["safe_task"].variable
+            raise ConfigurationError(
+                f"{variable}: {config.safe_task} cannot be a base of {name}: {exc}"
+            ) from exc
+    task_class: type[SafeTask] = runnable
+    return task_class
+
+
+def start() -> None:
+    """Let the configured class set itself up. A failure is logged, and the checks tell it too."""
+    try:
+        config = get_config()
+        if config.sources["safe_task"] != "default":
+            safe_task_class(config).ready()
+    except Exception as exc:
+        logger.error("start of the SafeTask failed: %s", exc)
 
 
 def locate(path: str) -> Any:

@@ -8,7 +8,8 @@ import logging
 import random
 import time
 from asyncio import timeout as asyncio_timeout
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -17,6 +18,7 @@ from asgiref.sync import async_to_sync
 
 from .conf import cast_duration, get_config
 from .exceptions import MalformedMessage, TaskTimeout
+from .message import Message
 from .signals import task_finished, task_started
 from .sqsd import Delivery
 from .timeouts import GRACE, TimeLimitExceeded, time_limit
@@ -95,6 +97,26 @@ class SafeTask:
             self.run = run  # type: ignore[method-assign]
         for name, value in options.items():
             setattr(self, name, value)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the run; in ``on_error``, RETRY tells that it will be repeated."""
+        return self._outcome
+
+    @classmethod
+    def ready(cls) -> None:
+        """Called once in each process, on the class BEANSTALK_DISPATCH_SAFE_TASK names."""
+
+    @classmethod
+    def publishing(
+        cls, messages: Sequence[Message], *, queue: str, encode: Callable[[Message], str]
+    ) -> AbstractContextManager[Sequence[str]]:
+        """Surrounds the sending of ``messages`` to the queue named ``queue``; yields their bodies.
+
+        Called on the class BEANSTALK_DISPATCH_SAFE_TASK names. To send something along, encode
+        copies with ``headers``: the worker has them in ``delivery.message.headers``.
+        """
+        return nullcontext([encode(message) for message in messages])
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """The task's work. Its result is not kept."""

@@ -26,7 +26,7 @@ class Delivery:
 
     ``queue`` is the queue's name, ``receive_count`` counts from 1, times are Unix seconds.
     ``task_name`` is set for a periodic task, which has no message of ours. ``message`` is the
-    decoded message, once it is decoded.
+    decoded message, once it is decoded; ``body_size`` is that of its body, in bytes.
     """
 
     queue: str = ""
@@ -37,6 +37,7 @@ class Delivery:
     task_name: str | None = None
     scheduled_at: float | None = None
     message: Message | None = None
+    body_size: int = 0
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, str]) -> Delivery:
@@ -55,7 +56,7 @@ class Delivery:
             scheduled_at=parse_time(meta.get(_META + "SCHEDULED_AT")),
         )
 
-    def carrying(self, message: Message) -> Delivery:
+    def carrying(self, message: Message, body_size: int = 0) -> Delivery:
         """This delivery with its message. (dataclasses.replace takes twice as long.)"""
         return Delivery(
             queue=self.queue,
@@ -66,6 +67,7 @@ class Delivery:
             task_name=self.task_name,
             scheduled_at=self.scheduled_at,
             message=message,
+            body_size=body_size,
         )
 
     def to_headers(self) -> dict[str, str]:

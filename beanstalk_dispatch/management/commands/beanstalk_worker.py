@@ -16,6 +16,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch import conf, cron, handlers, monitoring, sqsd
+from beanstalk_dispatch.signals import worker_stopped
 from beanstalk_dispatch.worker import Options, Worker
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,9 @@ class Command(BaseCommand):
         if options["health_port"]:
             host, port = options["health_port"]
             monitoring.HealthServer(worker, host=host, port=port)
-        if exit_code := worker.run(on_tick=self._ticks(worker, options)):
+        exit_code = worker.run(on_tick=self._ticks(worker, options))
+        worker_stopped.send_robust(sender=type(self), exit_code=exit_code)
+        if exit_code:
             # Past a stuck thread: the interpreter's own exit could wait for it.
             logging.shutdown()
             sys.stdout.flush()
