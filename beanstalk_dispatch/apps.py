@@ -10,8 +10,9 @@ class BeanstalkDispatchConfig(AppConfig):
     verbose_name = "Beanstalk dispatch"
 
     def ready(self) -> None:
-        from . import checks, conf, draining
+        from . import checks, conf, draining, table
 
         checks.register()
         conf.log_start()
+        table.start()
         draining.watch()

@@ -320,7 +320,7 @@ class Config:
     safe_task: str = _setting(
         "DISPATCH_SAFE_TASK", "dotted path", cast_dotted_path,
         "beanstalk_dispatch.safe_task.SafeTask",
-        "The class that wraps every plain function.",
+        "The class that wraps every plain function, and a base of every listed SafeTask.",
     )  # fmt: skip
     on_failure: str = _setting(
         "DISPATCH_ON_FAILURE", "`redeliver` or `acknowledge`", one_of("redeliver", "acknowledge"),

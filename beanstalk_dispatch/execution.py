@@ -26,8 +26,9 @@ from .exceptions import (
 from .lease import Lease
 from .message import Message
 from .safe_task import Outcome, SafeTask
+from .signals import delivery_finished
 from .sqsd import Delivery
-from .table import resolve, safe_task_class
+from .table import resolve, task_class
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,10 @@ def run(
     except LeaseError as exc:
         result = _not_now(exc)
     _log(result, delivery, milliseconds=(time.monotonic() - started) * 1000)
+    if delivery_finished.receivers:
+        delivery_finished.send_robust(
+            sender=run, delivery=delivery, outcome=result.outcome, exception=result.exception
+        )
     return result
 
 
@@ -149,10 +154,8 @@ def _run(
 
 
 def _task(runnable: Any, message: Message, delivery: Delivery, config: Config) -> SafeTask:
-    if isinstance(runnable, type):
-        task: SafeTask = runnable()
-    else:
-        task = safe_task_class(config)()
+    task = task_class(message.function, config)()
+    if not isinstance(runnable, type):
         task.run = runnable  # type: ignore[method-assign]
     if message.options:
         task.apply(message.options)

@@ -75,7 +75,7 @@ class Message:
             content["not_before"] = self.not_before
         if self.options:
             content["options"] = self.options
-        if self.headers:
+        if self.headers and not legacy:
             content["headers"] = self.headers
         body = _dump(content)
         if legacy:

@@ -8,7 +8,8 @@ import logging
 import random
 import time
 from asyncio import timeout as asyncio_timeout
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -17,6 +18,7 @@ from asgiref.sync import async_to_sync
 
 from .conf import cast_duration, get_config
 from .exceptions import MalformedMessage, TaskTimeout
+from .message import Message
 from .signals import task_finished, task_started
 from .sqsd import Delivery
 from .timeouts import GRACE, TimeLimitExceeded, time_limit
@@ -66,6 +68,13 @@ class _ConfiguredTimeout:
         return get_config().task_timeout
 
 
+class _LastOutcome:
+    """No property: a project's subclass may have an ``outcome`` of its own."""
+
+    def __get__(self, instance: SafeTask | None, owner: object) -> Outcome:
+        return Outcome.DONE if instance is None else instance._outcome  # noqa: SLF001
+
+
 class SafeTask:
     """A function with a time limit, retries and hooks; one instance runs one delivery.
 
@@ -82,6 +91,7 @@ class SafeTask:
     delay is drawn between zero and that bound (full jitter:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
     ``delivery``: the Delivery that is being run, with ``delivery.message``; None outside of one.
+    ``outcome``: what became of the run. In ``on_error``, RETRY tells that it will be repeated.
     """
 
     timeout_timedelta: timedelta | _ConfiguredTimeout = _ConfiguredTimeout()
@@ -91,6 +101,7 @@ class SafeTask:
     retry_on: tuple[type[BaseException], ...] = (Exception, SystemExit)
     dont_retry_on: tuple[type[BaseException], ...] = ()
     delivery: Delivery | None = None
+    outcome: Outcome | _LastOutcome = _LastOutcome()
 
     _outcome: Outcome = Outcome.DONE
     _exception: BaseException | None = None
@@ -105,6 +116,21 @@ class SafeTask:
             self.run = run  # type: ignore[method-assign]
         for name, value in options.items():
             setattr(self, name, value)
+
+    @classmethod
+    def ready(cls) -> None:
+        """Called once in each process, on the class BEANSTALK_DISPATCH_SAFE_TASK names."""
+
+    @classmethod
+    def publishing(
+        cls, messages: Sequence[Message], *, queue: str, encode: Callable[[Message], str]
+    ) -> AbstractContextManager[Sequence[str]]:
+        """Surrounds the sending of ``messages`` to the queue named ``queue``; yields their bodies.
+
+        Called on the class BEANSTALK_DISPATCH_SAFE_TASK names. To send something along, encode
+        copies with ``headers``: the worker has them in ``delivery.message.headers``.
+        """
+        return nullcontext([encode(message) for message in messages])
 
     def run(self, /, *args: Any, **kwargs: Any) -> Any:
         """The task's work. Its result is not kept."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
+import types
 from typing import Any
 
 from django.utils.module_loading import import_string
 
-from .conf import SETTINGS, Config
+from .conf import SETTINGS, Config, get_config
 from .exceptions import ConfigurationError, UnknownFunction
 from .safe_task import SafeTask
+
+logger = logging.getLogger(__name__)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -58,6 +62,41 @@ def safe_task_class(config: Config) -> type[SafeTask]:
     if not (inspect.isclass(wrapper) and issubclass(wrapper, SafeTask)):
         raise ConfigurationError(f"{variable}: {config.safe_task} is not a SafeTask subclass")
     return wrapper
+
+
+@functools.lru_cache(maxsize=1024)
+def task_class(name: str, config: Config) -> type[SafeTask]:
+    """The class that runs a table entry: the configured one, which a listed class gets as a base.
+
+    Raises UnknownFunction or ConfigurationError.
+    """
+    runnable: Any = resolve(name, config)
+    configured: Any = safe_task_class(config)
+    if not inspect.isclass(runnable):
+        runnable = configured
+    elif not (issubclass(runnable, configured) or issubclass(configured, runnable)):
+        own = {"__module__": runnable.__module__, "__qualname__": runnable.__qualname__}
+        try:
+            runnable = types.new_class(
+                runnable.__name__, (runnable, configured), exec_body=lambda body: body.update(own)
+            )
+        except TypeError as exc:
+            variable = SETTINGS["safe_task"].variable
+            raise ConfigurationError(
+                f"{variable}: {config.safe_task} cannot be a base of {name}: {exc}"
+            ) from exc
+    task_class: type[SafeTask] = runnable
+    return task_class
+
+
+def start() -> None:
+    """Let the configured class set itself up. A failure is logged, and the checks tell it too."""
+    try:
+        config = get_config()
+        if config.sources["safe_task"] != "default":
+            safe_task_class(config).ready()
+    except Exception as exc:
+        logger.error("start of the SafeTask failed: %s", exc)
 
 
 def locate(path: str) -> Any:

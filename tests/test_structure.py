@@ -19,7 +19,7 @@ MODULES = {
 }
 # Each module may import those before it in the list; those in one row do not import each other.
 ORDER = [
-    {"exceptions", "signals", "addresses"},
+    {"exceptions", "signals", "addresses", "quietly"},
     {"conf"},
     {"message", "timeouts", "peers"},
     {"sqsd"},
