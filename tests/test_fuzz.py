@@ -188,6 +188,8 @@ def test_any_body(worker: Worker, body: bytes) -> None:
 
 
 @fuzz(texts, st.none() | names | st.text(st.characters()))
+@example('{"function":"retry","args":[],"kwargs":{}}', None)
+@example('{"function":"nowhere","args":[],"kwargs":{}}', None)
 def test_any_received_text(worker: Worker, text: str, task_name: str | None) -> None:
     """By a poller, from a server whose JSON may say anything."""
     delivery = Delivery(queue="q", message_id="from-sqs", task_name=printable(task_name))
