@@ -8,8 +8,9 @@ READY := $(VENV)/.ready
 
 # In an environment of its own: it holds botocore below what the newest boto3 needs.
 MINISTACK := .venv-ministack/bin/ministack
+FUZZ_READY := .venv-fuzz/.ready
 
-.PHONY: demo test lint types benchmark benchmark-drain faults clean
+.PHONY: demo test lint types benchmark benchmark-drain faults fuzz clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +26,7 @@ demo: $(READY)
 # Not with coverage on Python 3.11: while an interrupt waits for a blocked thread, every traced
 # thread of that interpreter spins, and the tests of stuck tasks would hang.
 test: $(READY)
+	@sh tests/servers.sh
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
 	  set -ex; \
 	  $(BIN)/coverage erase; \
@@ -53,9 +55,20 @@ benchmark-drain: $(READY) $(MINISTACK)
 	$(BIN)/python -m benchmarks.drain --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.drain --ministack $(MINISTACK) --latency 10
 
-## faults: the poller killed, slowed down and cut off; nothing may be lost
+## faults: both consumers killed, slowed down and cut off; nothing may be lost or done twice
 faults: $(READY) $(MINISTACK)
+	@sh tests/servers.sh
 	$(BIN)/python -m benchmarks.faults --ministack $(MINISTACK)
+	$(BIN)/python -m benchmarks.storm --ministack $(MINISTACK)
+
+## fuzz: a million inputs led by coverage, and Hypothesis for long; in half an hour or so
+fuzz: $(READY) $(FUZZ_READY)
+	$(BIN)/python -m benchmarks.fuzz --python .venv-fuzz/bin/python
+
+$(FUZZ_READY): pyproject.toml
+	$(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip install --quiet atheris --editable .
+	touch $@
 
 $(MINISTACK):
 	$(PYTHON) -m venv .venv-ministack

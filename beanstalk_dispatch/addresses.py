@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -19,6 +20,11 @@ AWS_HOSTS = re.compile(
 VPC_ENDPOINT = re.compile(rf".+\.sqs\.(?P<region>{REGION.pattern})\.vpce\.amazonaws\.com(\.cn)?")
 ARN = re.compile(
     rf"arn:(?P<partition>aws[a-z-]*):sqs:(?P<region>{REGION.pattern}):(?P<account>\d{{12}}):(?P<name>.+)"
+)
+
+# What botocore takes for the host of an endpoint, besides an IPv6 address.
+_HOST = re.compile(
+    r"(?=.{1,254}$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?"
 )
 
 ACCEPTED = "a queue name, its URL (https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN"
@@ -64,23 +70,39 @@ class QueueAddress:
 
     @classmethod
     def _from_url(cls, value: str) -> QueueAddress:
-        parts = urlsplit(value)
-        if "@" in parts.netloc:
+        if "@" in value:
             raise ValueError("a queue URL with a user name or password in it is not accepted")
+        host = endpoint_host(value)
+        parts = urlsplit(value)
         path = parts.path.strip("/").split("/")
-        if parts.scheme not in {"http", "https"} or not parts.hostname or len(path) < 2:
+        if host is None or len(path) < 2:
             raise ValueError(f"{value!r} is not a queue URL (https://HOST/ACCOUNT/NAME)")
         name = _checked_name(path[-1], value)
-        if match := AWS_HOSTS.fullmatch(parts.hostname):
+        if match := AWS_HOSTS.fullmatch(host):
             region = match["region"] or match["legacy"] or "us-east-1"
             return cls(name=name, url=value, region=region)
-        vpc = VPC_ENDPOINT.fullmatch(parts.hostname)
+        vpc = VPC_ENDPOINT.fullmatch(host)
         return cls(
             name=name,
             url=value,
             region=vpc["region"] if vpc else None,
             endpoint_url=f"{parts.scheme}://{parts.netloc}",
         )
+
+
+def endpoint_host(url: str) -> str | None:
+    """The host of an http(s) URL that a client can be made for; None if it is not one."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        written = f"[{ipaddress.IPv6Address(host)}]" if ":" in host else host
+    except ValueError:
+        return None
+    if parts.scheme not in {"http", "https"} or not (url.isprintable() and " " not in url):
+        return None
+    if ":" not in host and not _HOST.fullmatch(host):
+        return None
+    return host if parts.netloc.lower() in {written, f"{written}:{port}"} else None
 
 
 def _checked_name(name: str, value: str) -> str:

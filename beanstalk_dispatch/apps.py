@@ -1,4 +1,4 @@
-"""The Django app: registers the checks, and logs what this process is."""
+"""The Django app: registers the checks, logs what this process is, notices a SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ class BeanstalkDispatchConfig(AppConfig):
     verbose_name = "Beanstalk dispatch"
 
     def ready(self) -> None:
-        from . import checks, conf
+        from . import checks, conf, draining, table
 
         checks.register()
         conf.log_start()
+        table.start()
+        draining.watch()

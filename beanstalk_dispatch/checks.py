@@ -18,13 +18,15 @@ from django.http.request import validate_host
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils import translation
 
-from . import conf, execution, sqs
+from . import conf, sqs, table
 from .conf import SETTINGS, Config
 from .exceptions import ConfigurationError, UnknownFunction
 
 ID = "beanstalk_dispatch"
+MIN_KEY_LENGTH = 16
 _COMMON = "django.middleware.common.CommonMiddleware"
 _SECURITY = "django.middleware.security.SecurityMiddleware"
+_UNSHARED_CACHES = ("LocMemCache", "DummyCache", "FileBasedCache")
 _LOGIN = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 
 
@@ -39,7 +41,8 @@ def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list
     except ConfigurationError as exc:
         hint = "Run 'eb printenv' (or look at your .env) and correct the variables named above."
         return [checks.Error(str(exc), hint=hint, id=f"{ID}.E001")]
-    found = [*_unknown_variables(), *_plaintext_keys(config), *_table(config)]
+    found = [*_unknown_variables(), *_plaintext_keys(config), *_short_keys(config)]
+    found += _table(config)
     if config.worker:
         found += [*_worker(config), *_hosts(), *_urls()]
     return found
@@ -48,7 +51,7 @@ def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list
 def _table(config: Config) -> Iterator[CheckMessage]:
     for name in config.table:
         try:
-            execution.resolve(name, config)
+            table.resolve(name, config)
         except UnknownFunction as exc:
             why = f": {exc.__cause__}" if exc.__cause__ else ""
             yield checks.Error(
@@ -57,7 +60,7 @@ def _table(config: Config) -> Iterator[CheckMessage]:
                 id=f"{ID}.E002",
             )
     try:
-        execution.safe_task_class(config)
+        table.safe_task_class(config)
     except ConfigurationError as exc:
         example = SETTINGS["safe_task"].default_text
         hint = f"Write the dotted path of a SafeTask subclass, like {example}."
@@ -79,12 +82,35 @@ def _worker(config: Config) -> Iterator[CheckMessage]:
                 hint="Add it to the table, or remove it here.",
                 id=f"{ID}.E005",
             )
+    yield from _lease(config)
     if not config.signing_keys:
         variable = SETTINGS["signing_keys"].variable
         yield checks.Warning(
             f"{variable} is not set: whoever may send to the queue may run every listed function.",
             hint=f"Set {variable} to one long random text on the web and the worker environment.",
             id=f"{ID}.W007",
+        )
+
+
+def _lease(config: Config) -> Iterator[CheckMessage]:
+    alias, variable = config.lease_cache, SETTINGS["lease_cache"].variable
+    if alias is None:
+        return
+    cache = settings.CACHES.get(alias)
+    backend = cache.get("BACKEND", "") if cache else ""
+    if cache is None or backend.endswith(_UNSHARED_CACHES):
+        what = f"the {backend.rpartition('.')[2]}" if cache else "not in CACHES"
+        yield checks.Error(
+            f"{variable}: {alias!r} is {what}, which the worker processes do not share.",
+            hint="Name a cache in Redis, Memcached or the database.",
+            id=f"{ID}.E006",
+        )
+    elif backend.endswith(".RedisCache") and "socket_timeout" not in cache.get("OPTIONS", {}):
+        yield checks.Warning(
+            f"{variable}: the cache {alias!r} has no socket_timeout: a Redis that hangs would "
+            "hang every thread of the worker.",
+            hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'socket_timeout': 5}}}}}}",
+            id=f"{ID}.W012",
         )
 
 
@@ -187,6 +213,17 @@ def _plaintext_keys(config: Config) -> Iterator[CheckMessage]:
                 "instance profile.",
                 id=f"{ID}.W006",
             )
+
+
+def _short_keys(config: Config) -> Iterator[CheckMessage]:
+    variable = SETTINGS["signing_keys"].variable
+    if any(len(key) < MIN_KEY_LENGTH for key in config.signing_keys):
+        yield checks.Warning(
+            f"{variable} has a key of fewer than {MIN_KEY_LENGTH} characters: it can be guessed. "
+            "A comma or a space in a key makes two of it.",
+            hint='python -c "import secrets; print(secrets.token_urlsafe(32))"',
+            id=f"{ID}.W013",
+        )
 
 
 def _unknown_variables() -> Iterator[CheckMessage]:

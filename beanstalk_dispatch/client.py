@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,14 +18,20 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 from . import sqs
 from .conf import SETTINGS, Config, get_config
 from .exceptions import BatchError, InvalidCall, UnknownFunction, listed
-from .message import Message, now
+from .message import NAME_FORM, Message, is_name, now
+from .quietly import quietly
 from .signals import task_scheduled
 
 if TYPE_CHECKING:
+    from .execution import Result
     from .safe_task import SafeTask
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
+_Publishing = Callable[..., AbstractContextManager[Sequence[str]]]
+
+
+@dataclass(slots=True)
 class Call:
     """One call of a listed function, with how SQS should deliver it.
 
@@ -104,8 +112,12 @@ async def aschedule_many(
     return await sync_to_async(schedule_many)(queue, calls, on_commit=on_commit)
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+outbox: Callable[[str, Prepared], None] | None = None
+"""Takes what is scheduled, in place of SQS: see testing.capture_tasks."""
+
+
+@dataclass(slots=True)
+class Prepared:
     """A checked call: the message, its body, and SQS's options for it."""
 
     message: Message
@@ -113,8 +125,8 @@ class _Prepared:
     options: dict[str, Any]
 
 
-def _prepare(queue: str, call: Call, config: Config) -> _Prepared:
-    if isinstance(call.args, str | bytes | Mapping) or not isinstance(call.kwargs, Mapping):
+def _prepare(queue: str, call: Call, config: Config) -> Prepared:
+    if not _is_arguments(call.args) or not isinstance(call.kwargs, Mapping):
         raise InvalidCall("args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})")
     message = Message(
         function=_name(call.function, config),
@@ -128,34 +140,45 @@ def _prepare(queue: str, call: Call, config: Config) -> _Prepared:
         message = replace(message, not_before=round(time.time() + delay, 3))
         delay = sqs.MAX_DELAY
     options: dict[str, Any] = {}
-    if config.execute_synchronously:
-        name = sqs.address(queue, config).name
-    else:
-        target = sqs.queue(queue)
-        name = target.name
-        if delay or call.group_id or call.deduplication_id or target.address.is_fifo:
-            options = target.send_options(
-                delay=delay,
-                group_id=call.group_id,
-                deduplication_id=call.deduplication_id,
-                message_id=message.id,
-            )
+    is_local = config.execute_synchronously or outbox
+    address = sqs.address(queue, config) if is_local else sqs.queue(queue).address
+    if delay or call.group_id or call.deduplication_id or address.is_fifo:
+        options = sqs.send_options(
+            address,
+            delay=delay,
+            group_id=call.group_id,
+            deduplication_id=call.deduplication_id,
+            message_id=message.id,
+        )
     legacy = config.message_format == "base64"
     if legacy and message.not_before is not None:
         raise InvalidCall(
             f"{message.function}: a delay beyond {sqs.MAX_DELAY} s needs "
             f"{SETTINGS['message_format'].variable}=json; 0.1 workers would run it too early"
         )
-    body = message.encode(queue=name, keys=config.signing_keys, legacy=legacy)
+    body = message.encode(queue=address.name, keys=config.signing_keys, legacy=legacy)
     sqs.check_size(body, function=message.function)
-    return _Prepared(message, body, options)
+    return Prepared(message, body, options)
 
 
-def _send(queue: str, prepared: _Prepared, config: Config) -> str:
+def _is_arguments(args: object) -> bool:
+    return isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping)
+
+
+def _send(queue: str, prepared: Prepared, config: Config) -> str:
+    if publishing := _publishing(config):
+        with quietly(_published(publishing, queue, [prepared], config), [prepared]) as published:
+            return _send_one(queue, published[0], config)
+    return _send_one(queue, prepared, config)
+
+
+def _send_one(queue: str, prepared: Prepared, config: Config) -> str:
     message = prepared.message
     task_id = message.id
-    if config.execute_synchronously:
-        _execute(queue, prepared.body, config)
+    if outbox:
+        outbox(queue, prepared)
+    elif config.execute_synchronously:
+        execute(queue, prepared.body, config)
     else:
         sqs_id = sqs.queue(queue).send(prepared.body, prepared.options)
         if config.message_format == "base64":  # carries no id; the worker knows only SQS's
@@ -164,12 +187,22 @@ def _send(queue: str, prepared: _Prepared, config: Config) -> str:
     return task_id
 
 
-def _send_many(queue: str, prepared: Sequence[_Prepared], config: Config) -> list[str]:
+def _send_many(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
+    if publishing := _publishing(config):
+        with quietly(_published(publishing, queue, prepared, config), prepared) as published:
+            return _send_all(queue, published, config)
+    return _send_all(queue, prepared, config)
+
+
+def _send_all(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
     task_ids = {position: each.message.id for position, each in enumerate(prepared)}
     unsent: dict[int, str] = {}
-    if config.execute_synchronously:
+    if outbox or config.execute_synchronously:
         for each in prepared:
-            _execute(queue, each.body, config)
+            if outbox:
+                outbox(queue, each)
+            else:
+                execute(queue, each.body, config)
     else:
         entries = [sqs.Entry(body=each.body, options=each.options) for each in prepared]
         result = sqs.queue(queue).send_batch(entries)
@@ -183,14 +216,56 @@ def _send_many(queue: str, prepared: Sequence[_Prepared], config: Config) -> lis
     return list(task_ids.values())
 
 
+SENDERS = (_send, _send_many)
+"""What waits for a commit."""
+
+
+@functools.lru_cache(maxsize=1)
+def _publishing(config: Config) -> _Publishing | None:
+    """What the configured class surrounds sending with; None for SafeTask's own."""
+    if config.sources["safe_task"] == "default":
+        return None
+    from .safe_task import SafeTask
+    from .table import safe_task_class
+
+    try:
+        publishing: Any = safe_task_class(config).publishing
+    except Exception as exc:  # the worker's fault to have, and the checks' to tell
+        logger.error("messages are sent as they are: %s", exc)
+        return None
+    own: Any = SafeTask.publishing
+    return None if getattr(publishing, "__func__", None) is own.__func__ else publishing
+
+
+@contextmanager
+def _published(
+    publishing: _Publishing, queue: str, prepared: Sequence[Prepared], config: Config
+) -> Iterator[Sequence[Prepared]]:
+    """``prepared`` with the bodies that ``publishing`` yields."""
+    name = sqs.address(queue, config).name
+
+    def encode(message: Message) -> str:
+        legacy = config.message_format == "base64"
+        body = message.encode(queue=name, keys=config.signing_keys, legacy=legacy)
+        sqs.check_size(body, function=message.function)
+        return body
+
+    messages = [each.message for each in prepared]
+    with publishing(messages, queue=name, encode=encode) as bodies:
+        yield [replace(each, body=body) for each, body in zip(prepared, bodies, strict=True)]
+
+
 def _announce(task_id: str, message: Message, queue: str) -> None:
     task_scheduled.send_robust(
         sender=schedule, task_id=task_id, function=message.function, queue=queue
     )
 
 
-def _execute(queue: str, body: str, config: Config) -> None:
-    """Run a body in this process: the same decode and execution as on a worker, at once."""
+def execute(queue: str, body: str, config: Config) -> Result:
+    """Run a body in this process: the same decode and execution as on a worker, at once.
+
+    Retries run at once, too; the Result is the last one's. Raises UnknownFunction.
+    """
     from . import execution
     from .sqsd import Delivery
 
@@ -201,10 +276,12 @@ def _execute(queue: str, body: str, config: Config) -> None:
         message = replace(message, not_before=None)
         pending.append(message.encode(queue=name, keys=config.signing_keys))
 
-    while pending:
+    while True:
         result = execution.run(pending.pop(), Delivery(queue=name), resend=resend)
         if isinstance(result.exception, UnknownFunction):
             raise result.exception
+        if not pending:
+            return result
 
 
 def _commit_alias(on_commit: bool | str | None, config: Config) -> str | None:
@@ -233,6 +310,8 @@ def _name(function: str | Callable[..., Any] | SafeTask, config: Config) -> str:
                 f"{function!r} is not in {SETTINGS['table'].variable}; known: "
                 f"{listed(config.table)}"
             )
+        if not is_name(function):
+            raise InvalidCall(f"function {function[:100]!r} is not {NAME_FORM}")
         return function
     path = _path(function)
     name = _names_by_path(config).get(path)

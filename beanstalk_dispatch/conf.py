@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import environ
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from .addresses import REGION, QueueAddress
+from .addresses import REGION, QueueAddress, endpoint_host
 from .exceptions import ConfigurationError, listed
 
 logger = logging.getLogger(__name__)
@@ -47,7 +46,18 @@ _BOOLEANS = {
 def cast_str(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{type(value).__name__} given; text is accepted")
+    if not _is_unicode(value):
+        raise ValueError(f"{value!r} is not Unicode text")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """False for what os.environ makes of bytes that are not UTF-8: no key, no name can be that."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def cast_bool(value: object) -> bool:
@@ -90,7 +100,7 @@ def cast_list(value: object) -> tuple[str, ...]:
         raise ValueError(f"{type(items).__name__} given; a list of texts is accepted")
     names = tuple(items)
     for item in names:
-        if not isinstance(item, str) or not item:
+        if not isinstance(item, str) or not item or not _is_unicode(item):
             raise ValueError(f"{item!r} is not a text; a list of texts is accepted")
     return names
 
@@ -106,7 +116,9 @@ def cast_pairs(value: object) -> Mapping[str, str]:
     if not isinstance(pairs, Mapping):
         raise ValueError(f"{type(pairs).__name__} given; a mapping of texts is accepted")
     for name, item in pairs.items():
-        if not (isinstance(name, str) and isinstance(item, str) and name and item):
+        if not (isinstance(name, str) and isinstance(item, str) and name and item) or not (
+            _is_unicode(name + item)
+        ):
             raise ValueError(f"{name!r}: {item!r} is not a pair of texts")
     return MappingProxyType(dict(pairs))
 
@@ -170,12 +182,19 @@ def cast_region(value: object) -> str:
 
 
 def cast_url(value: object) -> str:
-    parts = urlsplit(cast_str(value))
-    if "@" in parts.netloc:
+    url = cast_str(value)
+    if "@" in url:
         raise ValueError("a user name or password in the URL is not accepted")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if endpoint_host(url) is None:
         raise ValueError(f"{value!r} is not a URL; write https://host or http://host:port")
-    return cast_str(value).rstrip("/")
+    return url.rstrip("/")
+
+
+def cast_path(value: object) -> str:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not os.path.isabs(path):
+        raise ValueError(f"{value!r} is not an absolute path")
+    return path
 
 
 def cast_networks(value: object) -> tuple[Network, ...]:
@@ -301,7 +320,7 @@ class Config:
     safe_task: str = _setting(
         "DISPATCH_SAFE_TASK", "dotted path", cast_dotted_path,
         "beanstalk_dispatch.safe_task.SafeTask",
-        "The class that wraps every plain function.",
+        "The class that wraps every plain function, and a base of every listed SafeTask.",
     )  # fmt: skip
     on_failure: str = _setting(
         "DISPATCH_ON_FAILURE", "`redeliver` or `acknowledge`", one_of("redeliver", "acknowledge"),
@@ -327,6 +346,21 @@ class Config:
         "DISPATCH_PERIODIC_TASKS", "list", cast_list, (),
         "Table names that a POST of cron.yaml, which cannot be signed, may run.",
         default_text="empty",
+    )  # fmt: skip
+    lease_cache: str | None = _setting(
+        "DISPATCH_LEASE_CACHE", "CACHES alias", cast_str, None,
+        "Run each message once to success: a lease in this cache, which all workers share.",
+        default_text="none",
+    )  # fmt: skip
+    dead_letter_queue: str | None = _setting(
+        "DISPATCH_DEAD_LETTER_QUEUE", "queue alias", cast_str, None,
+        "Where a message goes, with its traceback, when its retries are spent or it can never run.",
+        default_text="none",
+    )  # fmt: skip
+    drain_file: str | None = _setting(
+        "DISPATCH_DRAIN_FILE", "path", cast_path, None,
+        "While this file exists the endpoint answers 503 to new tasks.",
+        default_text="none",
     )  # fmt: skip
     trusted_peers: tuple[Network, ...] | None = _setting(
         "DISPATCH_TRUSTED_PEERS", "list of networks", cast_networks, None,
@@ -367,7 +401,8 @@ def get_config() -> Config:
             if raw is not None:
                 values[name] = setting.cast(raw)
         except OSError as exc:
-            problems.append(f"{setting.variable}_FILE: {exc.strerror}: {exc.filename}")
+            where = "" if setting.secret else f": {exc.filename}"  # the secret itself, by mistake
+            problems.append(f"{setting.variable}_FILE: {exc.strerror}{where}")
         except ValueError as exc:
             shown = f"not valid (the value is secret); {setting.form} is accepted"
             problems.append(f"{setting.variable}: {shown if setting.secret else exc}")
@@ -398,6 +433,11 @@ def _contradictions(config: Config) -> Iterable[str]:
         yield f"{secret} is set without {key}; set both, or neither for the instance profile"
     if config.sqs_token and not (config.sqs_key and config.sqs_secret):
         yield f"{SETTINGS['sqs_token'].variable} is set without {key} and {secret}"
+    if config.dead_letter_queue and config.queues and config.dead_letter_queue not in config.queues:
+        yield (
+            f"{SETTINGS['dead_letter_queue'].variable}: {config.dead_letter_queue!r} is not in "
+            f"{SETTINGS['queues'].variable}; known: {listed(config.queues)}"
+        )
     if config.signing_keys and config.message_format == "base64":
         yield (
             f"{SETTINGS['message_format'].variable}: base64 messages cannot be signed, but "

@@ -12,10 +12,14 @@ BeanstalkDispatchError      everything a caller may want to catch
 │   └── SendError           SQS could not be reached or refused the message
 │       └── BatchError      some messages of schedule_many were sent, others were not
 ├── UnknownFunction         the dispatch table does not list it, or lists something that cannot run
-└── MessageError            a received message that can never run
-    ├── MalformedMessage    not a message, or one from a newer version
-    ├── BadSignature        unsigned, altered, or signed for another queue
-    └── NotAllowed          a periodic task the configuration does not list
+├── MessageError            a received message that can never run
+│   ├── MalformedMessage    not a message, or one from a newer version
+│   ├── BadSignature        unsigned, altered, or signed for another queue
+│   └── NotAllowed          a periodic task the configuration does not list
+└── LeaseError              a received message that does not run now
+    ├── AlreadyDone         it ran to success, or this attempt of it has ended
+    ├── AlreadyRunning      it runs at this moment, here or elsewhere
+    └── LeaseUnavailable    the lease's cache does not answer
 
 TimeoutError
 └── TaskTimeout             what a task's on_error gets when its time limit has passed
@@ -104,6 +108,29 @@ class BadSignature(MessageError):
 
 class NotAllowed(MessageError):
     """A periodic task, which cannot be signed, that the configuration does not list."""
+
+
+class LeaseError(BeanstalkDispatchError):
+    """The message is not run now, so that it does not run twice.
+
+    ``retry_after``: seconds after which trying again makes sense; None for never.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class AlreadyDone(LeaseError):
+    """A duplicate of what ran to success, or was handed on to a later attempt."""
+
+
+class AlreadyRunning(LeaseError):
+    """Somebody holds the lease; ``retry_after`` is when it expires."""
+
+
+class LeaseUnavailable(LeaseError):
+    """The cache of the lease cannot be asked."""
 
 
 class TaskTimeout(TimeoutError):

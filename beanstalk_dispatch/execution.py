@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from django.utils.module_loading import import_string
-
-from . import sqs
+from . import dead_letters, sqs
 from .conf import SETTINGS, Config, get_config
 from .exceptions import (
+    AlreadyDone,
+    AlreadyRunning,
     BadSignature,
     BeanstalkDispatchError,
     ConfigurationError,
+    LeaseError,
+    LeaseUnavailable,
     MalformedMessage,
     MessageError,
     NotAllowed,
     UnknownFunction,
 )
+from .lease import Lease
 from .message import Message
 from .safe_task import Outcome, SafeTask
+from .signals import delivery_finished
 from .sqsd import Delivery
+from .table import resolve, task_class
 
 logger = logging.getLogger(__name__)
 
 Resend = Callable[[Message, float, Delivery], None]
 """Put a message back on its queue, to be delivered after so many seconds."""
 
-FAILURES: Final = frozenset({Outcome.FAILED, Outcome.TIMED_OUT})
-_ACKNOWLEDGED: Final = frozenset({Outcome.DONE, Outcome.RETRY, Outcome.DEFERRED})
+_LONGEST_HIDDEN: Final = sqs.MAX_VISIBILITY / 2  # the clock of 12 hours started at the receive
 _REFUSALS: Final[dict[type[Exception], Outcome]] = {
     MalformedMessage: Outcome.MALFORMED,
     UnknownFunction: Outcome.UNKNOWN_FUNCTION,
     BadSignature: Outcome.BAD_SIGNATURE,
     NotAllowed: Outcome.NOT_ALLOWED,
+    AlreadyDone: Outcome.DUPLICATE,
+    AlreadyRunning: Outcome.RUNNING,
+    LeaseUnavailable: Outcome.UNAVAILABLE,
+}
+_LEVELS: Final = {
+    **dict.fromkeys(Outcome, logging.ERROR),
+    **dict.fromkeys(
+        (Outcome.DONE, Outcome.RETRY, Outcome.DEFERRED, Outcome.DUPLICATE), logging.INFO
+    ),
+    Outcome.RUNNING: logging.WARNING,
 }
 
 
@@ -46,42 +58,54 @@ _REFUSALS: Final[dict[type[Exception], Outcome]] = {
 class Result:
     """What became of a delivery. ``reason`` holds no task data and no traceback.
 
-    ``retry_after``: seconds after which the task's own policy would run a failure again.
+    ``acknowledged``: SQS may delete the message; otherwise it is to be delivered again, after
+    ``retry_after`` seconds if the consumer can have that. ``final``: running it again is no
+    use. ``dead_lettered``: the dead-letter queue has it.
     """
 
     outcome: Outcome
     reason: str = ""
     exception: BaseException | None = None
+    acknowledged: bool = False
     retry_after: float | None = None
-
-    @property
-    def acknowledged(self) -> bool:
-        """Whether SQS may delete the message."""
-        if self.outcome is Outcome.DONE:
-            return True
-        if self.outcome in FAILURES:
-            return get_config().on_failure == "acknowledge"
-        return self.outcome in _ACKNOWLEDGED
+    final: bool = False
+    dead_lettered: bool = False
 
 
-_DONE: Final = Result(outcome=Outcome.DONE)
+_DONE: Final = Result(outcome=Outcome.DONE, acknowledged=True)
 
 
-def run(body: bytes | str, delivery: Delivery, *, resend: Resend | None = None) -> Result:
+def run(
+    body: bytes | str,
+    delivery: Delivery,
+    *,
+    resend: Resend | None = None,
+    can_hide: bool = False,
+) -> Result:
     """Run what was delivered, and log one line about it. Raises ConfigurationError only.
 
     An empty body with a task name is a periodic task of cron.yaml. ``resend`` is how a retry
     or a delay beyond SQS's limit is put back; None sends a copy to the delivery's queue.
+    ``can_hide``: the consumer can hide the message for ``retry_after`` seconds; it is then
+    retried so instead of by a copy, and each receive counts as an attempt. Sets
+    ``delivery.message``.
     """
     started = time.monotonic()
     config = get_config()
+    delivery.body = body
     try:
-        message = _read(body, delivery, config)
-        delivery = delivery.carrying(message)
-        result = _run(message, delivery, config, resend or resend_copy)
+        delivery.message = message = _read(body, delivery, config)
+        result = _run(message, delivery, config, resend=resend or resend_copy, can_hide=can_hide)
     except (MessageError, UnknownFunction) as exc:
-        result = Result(outcome=_REFUSALS[type(exc)], reason=str(exc), exception=exc)
+        result = Result(outcome=_REFUSALS[type(exc)], reason=str(exc), exception=exc, final=True)
+        result = _bury(result, delivery, config)
+    except LeaseError as exc:
+        result = _not_now(exc)
     _log(result, delivery, milliseconds=(time.monotonic() - started) * 1000)
+    if delivery_finished.receivers:
+        delivery_finished.send_robust(
+            sender=run, delivery=delivery, outcome=result.outcome, exception=result.exception
+        )
     return result
 
 
@@ -102,38 +126,92 @@ def _periodic(delivery: Delivery, config: Config) -> Message:
     return Message(function=name, id=delivery.message_id)
 
 
-def _run(message: Message, delivery: Delivery, config: Config, resend: Resend) -> Result:
+def _run(
+    message: Message, delivery: Delivery, config: Config, *, resend: Resend, can_hide: bool
+) -> Result:
     runnable = resolve(message.function, config)
     if message.not_before is not None and (wait := message.not_before - time.time()) > 0:
         return _resend(resend, message, wait, delivery, Outcome.DEFERRED)
-    is_class = inspect.isclass(runnable)
-    wrapper: type[SafeTask] = runnable if is_class else safe_task_class(config)
+    if can_hide:
+        message.attempt += delivery.receive_count - 1
     try:
-        task = wrapper()
-        if not is_class:
-            task.run = runnable  # type: ignore[method-assign]
-        if message.options:
-            task.apply(message.options)
-        task.delivery = delivery
-        task.process(*message.args, **message.kwargs)
-    except MalformedMessage:
+        task = _task(runnable, message, delivery, config)
+    except (MalformedMessage, ConfigurationError):
         raise
-    except Exception as exc:  # from an __init__() or process() of the project's own
-        logger.exception("%s failed outside of its run()", message)
-        return Result(outcome=Outcome.FAILED, reason="the task failed", exception=exc)
-    if task._outcome is Outcome.DONE:
+    except Exception as exc:  # from an __init__() of the project's own
+        return _failed_outside(exc, message, config)
+    if config.lease_cache is None or config.execute_synchronously:
+        return _process(task, message, delivery, config, resend=resend, can_hide=can_hide)
+    lease = Lease(config.lease_cache, message, time_limit=task._limit())
+    lease.take()
+    try:
+        result = _process(task, message, delivery, config, resend=resend, can_hide=can_hide)
+    except BaseException:
+        lease.give_up()
+        raise
+    _settle(lease, result)
+    return result
+
+
+def _task(runnable: Any, message: Message, delivery: Delivery, config: Config) -> SafeTask:
+    task = task_class(message.function, config)()
+    if not isinstance(runnable, type):
+        task.run = runnable  # type: ignore[method-assign]
+    if message.options:
+        task.apply(message.options)
+    task.delivery = delivery
+    return task
+
+
+def _process(
+    task: SafeTask,
+    message: Message,
+    delivery: Delivery,
+    config: Config,
+    *,
+    resend: Resend,
+    can_hide: bool,
+) -> Result:
+    try:
+        task.process(*message.args, **message.kwargs)
+    except Exception as exc:  # from a process() of the project's own
+        return _failed_outside(exc, message, config)
+    outcome, exception, delay = task._outcome, task._exception, task._retry_delay
+    if outcome is Outcome.DONE:
         return _DONE
-    if task._outcome is Outcome.RETRY:
+    if outcome is Outcome.RETRY:
+        if can_hide and delay <= _LONGEST_HIDDEN:
+            return Result(outcome=outcome, exception=exception, retry_after=delay)
         copy = replace(message, attempt=message.attempt + 1, not_before=None)
-        result = _resend(resend, copy, task._retry_delay or 0, delivery, Outcome.RETRY)
-        return replace(result, exception=task._exception)
-    reason = "the task timed out" if task._outcome is Outcome.TIMED_OUT else "the task failed"
-    return Result(
-        outcome=task._outcome,
-        reason=reason,
-        exception=task._exception,
-        retry_after=task._retry_delay,
+        return replace(_resend(resend, copy, delay, delivery, outcome), exception=exception)
+    result = Result(
+        outcome=outcome,
+        reason="the task timed out" if outcome is Outcome.TIMED_OUT else "the task failed",
+        exception=exception,
+        acknowledged=config.on_failure == "acknowledge",
+        retry_after=delay,
+        final=task._is_final,
     )
+    return _bury(result, delivery, config) if result.final else result
+
+
+def _failed_outside(exc: Exception, message: Message, config: Config) -> Result:
+    logger.error("%s failed outside of its run()", message, exc_info=exc)
+    return Result(
+        outcome=Outcome.FAILED,
+        reason="the task failed",
+        exception=exc,
+        acknowledged=config.on_failure == "acknowledge",
+    )
+
+
+def _settle(lease: Lease, result: Result) -> None:
+    if result.outcome is Outcome.DONE:
+        lease.done()
+    elif result.dead_lettered or (result.outcome is Outcome.RETRY and result.acknowledged):
+        lease.handed_on()
+    else:
+        lease.give_up()
 
 
 def _resend(
@@ -145,7 +223,29 @@ def _resend(
     except BeanstalkDispatchError as exc:
         logger.error("%s could not be sent again: %s", message, exc)
         return Result(outcome=Outcome.FAILED, reason="could not be sent again", exception=exc)
-    return Result(outcome=outcome)
+    return Result(outcome=outcome, acknowledged=True)
+
+
+def _bury(result: Result, delivery: Delivery, config: Config) -> Result:
+    """To the dead-letter queue, if there is one; what it did not take is not acknowledged."""
+    alias = config.dead_letter_queue
+    if not alias or config.execute_synchronously:
+        return result
+    taken = dead_letters.bury(
+        delivery, config, alias=alias, outcome=result.outcome, exception=result.exception
+    )
+    return replace(result, acknowledged=taken, dead_lettered=taken)
+
+
+def _not_now(exc: LeaseError) -> Result:
+    outcome = _REFUSALS[type(exc)]
+    return Result(
+        outcome=outcome,
+        reason=str(exc),
+        exception=exc,
+        acknowledged=outcome is Outcome.DUPLICATE,
+        retry_after=exc.retry_after,
+    )
 
 
 def resend_copy(message: Message, delay: float, delivery: Delivery) -> None:
@@ -161,82 +261,20 @@ def resend_copy(message: Message, delay: float, delivery: Delivery) -> None:
         queue=target.name, keys=config.signing_keys, legacy=config.message_format == "base64"
     )
     sqs.check_size(body, function=message.function)
-    target.send(body, target.send_options(delay=min(round(delay), sqs.MAX_DELAY)))
-
-
-# --- the dispatch table ----------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=1024)
-def resolve(name: str, config: Config) -> Any:
-    """The function or SafeTask subclass a table name stands for, imported once.
-
-    Raises UnknownFunction, whose text is what beanstalk-dispatch 0.1 answered.
-    """
-    if not config.table:
-        raise UnknownFunction("No beanstalk dispatch table configured")
-    path = config.table.get(name)
-    if path is None:
-        raise UnknownFunction(f"Requested function not found: {name}")
-    try:
-        runnable = locate(path)
-    except Exception as exc:
-        raise UnknownFunction(f"Unable to locate function: {path}") from exc
-    if inspect.isclass(runnable) and not issubclass(runnable, SafeTask):
-        raise UnknownFunction(f"Requested task is not a SafeTask subclass: {name}")
-    if fault := _fault(runnable):
-        raise UnknownFunction(f"Requested task {fault}: {name}")
-    return runnable
-
-
-def _fault(runnable: Any) -> str | None:
-    if inspect.isclass(runnable):
-        return None
-    if isinstance(runnable, SafeTask):
-        return "is a SafeTask instance; list its class or its function"
-    if not callable(runnable):
-        return f"is a {type(runnable).__name__}, not a function"
-    if inspect.isgeneratorfunction(runnable) or inspect.isasyncgenfunction(runnable):
-        return "is a generator function, which would never run"
-    return None
-
-
-@functools.lru_cache(maxsize=1)
-def safe_task_class(config: Config) -> type[SafeTask]:
-    """The class that wraps plain functions. Raises ConfigurationError."""
-    variable = SETTINGS["safe_task"].variable
-    try:
-        wrapper = import_string(config.safe_task)
-    except ImportError as exc:
-        raise ConfigurationError(f"{variable}: cannot import {config.safe_task}: {exc}") from exc
-    if not (inspect.isclass(wrapper) and issubclass(wrapper, SafeTask)):
-        raise ConfigurationError(f"{variable}: {config.safe_task} is not a SafeTask subclass")
-    return wrapper
-
-
-def locate(path: str) -> Any:
-    """Import ``package.module.attribute``; the attribute may itself be dotted (a static method)."""
-    try:
-        return import_string(path)
-    except ModuleNotFoundError as exc:
-        parent, _, attribute = path.rpartition(".")
-        if exc.name != parent or "." not in parent:
-            raise
-        try:
-            return getattr(locate(parent), attribute)
-        except (ImportError, AttributeError):
-            raise exc from None
+    target.send(body, sqs.send_options(target.address, delay=min(round(delay), sqs.MAX_DELAY)))
 
 
 # --- the log ---------------------------------------------------------------------------------
 
 
 def _log(result: Result, delivery: Delivery, *, milliseconds: float) -> None:
-    level = logging.INFO if result.acknowledged else logging.ERROR
+    level = _LEVELS[result.outcome]
     if not logger.isEnabledFor(level):
         return
     message = delivery.message
     extra = f" reason={_cause(result)!r}" if result.reason else ""
+    if result.dead_lettered:
+        extra += f" dead_letter_queue={get_config().dead_letter_queue}"
     logger.log(
         level,
         "task id=%s function=%s outcome=%s receive_count=%d ms=%.0f%s",

@@ -22,6 +22,7 @@ from .sqsd import (
     Delivery,
     Options,
     parse_time,
+    printable,
 )
 from .worker import Verdict
 
@@ -41,7 +42,7 @@ def delivery_of(received: Received) -> Delivery:
         receive_count=int(attributes.get("ApproximateReceiveCount", "1")),
         first_received_at=int(first) / 1000 if first else None,
         sent_at=int(sent) / 1000 if sent else None,
-        task_name=extra.get(TASK_NAME_ATTRIBUTE),
+        task_name=printable(extra.get(TASK_NAME_ATTRIBUTE)),
         scheduled_at=parse_time(extra.get(SCHEDULED_AT_ATTRIBUTE)),
     )
 
@@ -72,7 +73,7 @@ def _run_here(received: Received) -> Verdict:
     delivery = delivery_of(received)
     request_started.send(sender=run_here)
     try:
-        result = execution.run("" if delivery.task_name else received.body, delivery)
+        result = execution.run("" if delivery.task_name else received.body, delivery, can_hide=True)
     finally:
         request_finished.send(sender=run_here)
     if result.acknowledged:
@@ -107,7 +108,8 @@ class Post:
         except TimeoutError:
             logger.error("post id=%s timed out; left until visible again", received.message_id)
             return Verdict(delete=False)
-        except (OSError, http.client.HTTPException) as exc:
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            # ValueError: attributes of a message that make no path or no header
             logger.error("post id=%s failed: %s: %s", received.message_id, type(exc).__name__, exc)
             return Verdict(delete=False, delay=self._options.error_visibility_timeout)
         logger.info(

@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -20,16 +21,19 @@ from .exceptions import BadSignature, InvalidArgument, MalformedMessage
 
 VERSION: Final = 1
 
+DEAD_LETTER: Final = "dead_letter"
+"""The member by which a dead letter is known."""
+
 _SALT: Final = "beanstalk_dispatch.message."
 _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")  # HMAC-SHA256 as django.core.signing writes it
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}")  # two ways to match a space would be quadratic
 _MAX_NAME_LENGTH: Final = 255
-_NAME_FORM: Final = f"a text of 1 to {_MAX_NAME_LENGTH} printable characters"
+NAME_FORM: Final = f"a text of 1 to {_MAX_NAME_LENGTH} printable characters"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # frozen, it would take thrice as long to make
 class Message:
-    """One task: which function, with what.
+    """One task: which function, with what. Copied (dataclasses.replace), never changed.
 
     ``id`` stays the same through retries and hops; ``attempt`` counts from 1. ``sent_at`` and
     ``not_before`` are Unix times in seconds. ``options`` are a SafeTask's own limits
@@ -71,7 +75,7 @@ class Message:
             content["not_before"] = self.not_before
         if self.options:
             content["options"] = self.options
-        if self.headers:
+        if self.headers and not legacy:
             content["headers"] = self.headers
         body = _dump(content)
         if legacy:
@@ -92,14 +96,32 @@ class Message:
         With ``keys``, the signature is verified before anything is parsed. A message of 0.1,
         which carries no id, gets ``default_id``. Raises BadSignature or MalformedMessage.
         """
-        text = _text(body)
-        if keys:
-            text = _verify(text, queue=queue, keys=keys)
-        elif not text.endswith("}") and _is_signed(text):
-            text = text.rpartition(":")[0]  # nobody here can tell by whom
-        if not text.startswith("{"):
-            text = _from_base64(text)
-        return _from_content(_load(text), default_id)
+        content = _load(_opened(body, queue=queue, keys=keys))
+        if DEAD_LETTER not in content:
+            return _from_content(content, default_id)
+        inner, attempts, task_id = _unwrapped(content)
+        message = _from_content(_load(_opened(inner, queue=queue, keys=keys)), task_id)
+        message.attempt = attempts + 1
+        return message
+
+
+def wrap(
+    body: bytes | str,
+    reason: Mapping[str, Any],
+    *,
+    queue: str,
+    keys: Sequence[str] = (),
+) -> str:
+    """A dead letter: ``body`` as it was received from ``queue``, and why it did not run.
+
+    Put back on ``queue``, ``decode`` reads it as the message in it. ``reason`` has the members
+    ``attempts`` and ``id`` at least. A dead letter is not wrapped a second time.
+    """
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    with suppress(MalformedMessage, ValueError):
+        text, *_ = _unwrapped(_load(_without_signature(text.strip())))
+    wrapped = _encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": text})
+    return _signer(queue, keys).sign(wrapped) if keys else wrapped
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -110,7 +132,7 @@ def _dump(content: dict[str, Any]) -> str:
     try:
         body = _encode(content)
         survived = bool(_decode(body)[0] == content)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # an argument's own methods may raise anything
         survived = False
     if not survived:
         _raise_invalid_argument(content)
@@ -125,6 +147,8 @@ def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
             fault = _fault(name, values)
         except RecursionError:
             fault = f"{name}: nested too deeply, or contains itself"
+        except Exception as exc:
+            fault = f"{name}: cannot be read: {type(exc).__name__}"
         if fault:
             raise InvalidArgument(f"{function}: {fault}")
     raise InvalidArgument(f"{function}: the message cannot be written as JSON")
@@ -135,8 +159,10 @@ def _fault(place: str, value: object) -> str | None:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                return f"{place}: key {key!r} is {type(key).__name__}, JSON has text keys only"
-        items = [(f"{place}[{key!r}]", item) for key, item in value.items()]
+                return (
+                    f"{place}: key {_shown(key)} is {type(key).__name__}, JSON has text keys only"
+                )
+        items = [(f"{place}[{_shown(key)}]", item) for key, item in value.items()]
     elif isinstance(value, list):
         items = [(f"{place}[{index}]", item) for index, item in enumerate(value)]
     elif isinstance(value, tuple):
@@ -147,11 +173,41 @@ def _fault(place: str, value: object) -> str | None:
     return next(filter(None, (_fault(*item) for item in items)), None)
 
 
+def _shown(key: object) -> str:
+    try:
+        return repr(key)[:100]
+    except Exception:  # an int of too many digits, or a __repr__ that fails
+        return "?"
+
+
 def _survives(value: object) -> bool:
     try:
         return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
-    except (TypeError, ValueError):
+    except Exception:
         return False
+
+
+def _opened(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
+    """The JSON in a body, its signature verified and taken off."""
+    text = _text(body)
+    text = _verify(text, queue=queue, keys=keys) if keys else _without_signature(text)
+    return text if text.startswith("{") else _from_base64(text)
+
+
+def _without_signature(text: str) -> str:
+    """Without keys nobody can tell who signed."""
+    return text.rpartition(":")[0] if not text.endswith("}") and _is_signed(text) else text
+
+
+def _unwrapped(content: Mapping[str, Any]) -> tuple[str, int, str | None]:
+    """Body, attempts and id in a dead letter."""
+    reason, body = content.get(DEAD_LETTER), content.get("body")
+    if isinstance(reason, dict) and isinstance(body, str):
+        attempts, task_id = reason.get("attempts"), reason.get("id")
+        if isinstance(attempts, int) and _is_count(attempts):
+            is_id = isinstance(task_id, str) and is_name(task_id)
+            return body, attempts, task_id if is_id else None
+    raise MalformedMessage(f"{DEAD_LETTER} is not a dead letter")
 
 
 def _signer(queue: str, keys: Sequence[str]) -> Signer:
@@ -166,7 +222,7 @@ def _is_signed(text: str) -> bool:
 def _verify(text: str, *, queue: str, keys: Sequence[str]) -> str:
     try:
         return _signer(queue, keys).unsign(text)
-    except DjangoBadSignature:
+    except (DjangoBadSignature, UnicodeEncodeError):  # half a surrogate pair has no bytes
         signed = _is_signed(text)
         reason = f"no signing key matches for queue {queue!r}" if signed else "not signed"
         raise BadSignature(reason) from None
@@ -224,7 +280,7 @@ def _load(text: str) -> dict[str, Any]:
     return content
 
 
-def _is_name(value: str) -> bool:
+def is_name(value: str) -> bool:
     """Fit for a log line: short, and no line break in it."""
     return 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
 
@@ -241,14 +297,9 @@ def _is_headers(value: dict[str, Any]) -> bool:
     return all(isinstance(item, str) for item in value.values())
 
 
-_REQUIRED: Final = ("function", "args", "kwargs")
-# Member → its types, what else is asked of it, and that in words.
-_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
-    "v": (int, _is_count, "a version number"),
-    "function": (str, _is_name, _NAME_FORM),
-    "args": (list, None, "a list"),
-    "kwargs": (dict, None, "an object"),
-    "id": (str, _is_name, _NAME_FORM),
+# Optional member → its types, what else is asked of it, and that in words.
+_OPTIONAL: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
+    "id": (str, is_name, NAME_FORM),
     "sent_at": ((int, float), _is_time, "Unix seconds"),
     "attempt": (int, _is_count, "a count from 1"),
     "not_before": ((int, float), _is_time, "Unix seconds"),
@@ -258,22 +309,32 @@ _MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
 
 
 def _from_content(content: dict[str, Any], default_id: str | None) -> Message:
-    for name in _REQUIRED:
-        if name not in content:
-            raise MalformedMessage(f"Please provide a {name} argument")
-    members: dict[str, Any] = {}
+    _check_version(content.get("v", VERSION))
+    try:
+        function, args, kwargs = content["function"], content["args"], content["kwargs"]
+    except KeyError as exc:
+        raise MalformedMessage(f"Please provide a {exc.args[0]} argument") from None
+    if not (isinstance(function, str) and is_name(function)):
+        raise MalformedMessage(f"function is not {NAME_FORM}")
+    if not isinstance(args, list):
+        raise MalformedMessage("args is not a list")
+    if not isinstance(kwargs, dict):
+        raise MalformedMessage("kwargs is not an object")
+    optional: dict[str, Any] = {} if default_id is None else {"id": default_id}
     for name, value in content.items():
-        if name not in _MEMBERS or (value is None and name not in _REQUIRED):
-            continue
-        types, is_valid, accepted = _MEMBERS[name]
-        if not isinstance(value, types) or (is_valid and not is_valid(value)):
-            raise MalformedMessage(f"{name} is not {accepted}")
-        members[name] = value
-    if (version := members.pop("v", VERSION)) > VERSION:
+        if name in _OPTIONAL and value is not None:
+            types, is_valid, accepted = _OPTIONAL[name]
+            if not isinstance(value, types) or (is_valid and not is_valid(value)):
+                raise MalformedMessage(f"{name} is not {accepted}")
+            optional[name] = value
+    return Message(function=function, args=args, kwargs=kwargs, **optional)
+
+
+def _check_version(version: object) -> None:
+    if not (isinstance(version, int) and _is_count(version)):
+        raise MalformedMessage("v is not a version number")
+    if version > VERSION:
         raise MalformedMessage(f"message version {version} is newer than {VERSION}; upgrade")
-    if default_id is not None:
-        members.setdefault("id", default_id)
-    return Message(**members)
 
 
 def now() -> float:

@@ -8,7 +8,8 @@ import logging
 import random
 import time
 from asyncio import timeout as asyncio_timeout
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -17,6 +18,7 @@ from asgiref.sync import async_to_sync
 
 from .conf import cast_duration, get_config
 from .exceptions import MalformedMessage, TaskTimeout
+from .message import Message
 from .signals import task_finished, task_started
 from .sqsd import Delivery
 from .timeouts import GRACE, TimeLimitExceeded, time_limit
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 RETRY_LIMIT: Final = 10
 """How often ``raise Retry`` is granted to a task that sets no ``max_retries``."""
 MAX_BACKOFF: Final = timedelta(hours=1)
+_MAX_FAULT: Final = 200  # characters of a log line about an option, whose value may be a megabyte
 
 
 class Outcome(StrEnum):
@@ -40,6 +43,10 @@ class Outcome(StrEnum):
     UNKNOWN_FUNCTION = "unknown-function"
     BAD_SIGNATURE = "bad-signature"
     NOT_ALLOWED = "not-allowed"
+    DUPLICATE = "duplicate"
+    RUNNING = "running"
+    UNAVAILABLE = "unavailable"
+    DRAINING = "draining"
 
 
 class Retry(Exception):
@@ -61,6 +68,13 @@ class _ConfiguredTimeout:
         return get_config().task_timeout
 
 
+class _LastOutcome:
+    """No property: a project's subclass may have an ``outcome`` of its own."""
+
+    def __get__(self, instance: SafeTask | None, owner: object) -> Outcome:
+        return Outcome.DONE if instance is None else instance._outcome  # noqa: SLF001
+
+
 class SafeTask:
     """A function with a time limit, retries and hooks; one instance runs one delivery.
 
@@ -71,44 +85,66 @@ class SafeTask:
     ``verbose``: whether failures are logged with their traceback.
     ``max_retries``: how often a failed run is repeated as a delayed copy of the message; None
     leaves failures to SQS's redelivery.
+    ``retry_on``, ``dont_retry_on``: classes of exceptions that ``max_retries`` is for, and those
+    after which trying again is no use. They do not travel with a message.
     ``retry_backoff``: upper bound of the first delay, which then doubles up to an hour; the
     delay is drawn between zero and that bound (full jitter:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
     ``delivery``: the Delivery that is being run, with ``delivery.message``; None outside of one.
+    ``outcome``: what became of the run. In ``on_error``, RETRY tells that it will be repeated.
     """
 
     timeout_timedelta: timedelta | _ConfiguredTimeout = _ConfiguredTimeout()
     verbose: bool = True
     max_retries: int | None = None
     retry_backoff: timedelta = timedelta(seconds=10)
+    retry_on: tuple[type[BaseException], ...] = (Exception, SystemExit)
+    dont_retry_on: tuple[type[BaseException], ...] = ()
     delivery: Delivery | None = None
+    outcome: Outcome | _LastOutcome = _LastOutcome()
 
     _outcome: Outcome = Outcome.DONE
     _exception: BaseException | None = None
-    _retry_delay: float | None = None
+    _retry_delay: float = 0.0
+    _is_final: bool = False
 
     def __init__(self, run: Callable[..., Any] | None = None, **options: Any) -> None:
         """``options``: timeout_timedelta, verbose, max_retries, retry_backoff."""
-        if unknown := options.keys() - _OPTIONS.keys():
+        if options and (unknown := options.keys() - _OPTIONS.keys()):
             raise TypeError(f"unknown option {min(unknown)!r}; known: {', '.join(_OPTIONS)}")
         if run is not None:
             self.run = run  # type: ignore[method-assign]
         for name, value in options.items():
             setattr(self, name, value)
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:
+    @classmethod
+    def ready(cls) -> None:
+        """Called once in each process, on the class BEANSTALK_DISPATCH_SAFE_TASK names."""
+
+    @classmethod
+    def publishing(
+        cls, messages: Sequence[Message], *, queue: str, encode: Callable[[Message], str]
+    ) -> AbstractContextManager[Sequence[str]]:
+        """Surrounds the sending of ``messages`` to the queue named ``queue``; yields their bodies.
+
+        Called on the class BEANSTALK_DISPATCH_SAFE_TASK names. To send something along, encode
+        copies with ``headers``: the worker has them in ``delivery.message.headers``.
+        """
+        return nullcontext([encode(message) for message in messages])
+
+    def run(self, /, *args: Any, **kwargs: Any) -> Any:
         """The task's work. Its result is not kept."""
 
     def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
         """Runs after a failure. A TaskTimeout if the time limit has passed."""
 
-    def on_success(self, *args: Any, **kwargs: Any) -> None:
+    def on_success(self, /, *args: Any, **kwargs: Any) -> None:
         """Runs after ``run`` has returned."""
 
-    def on_completion(self, *args: Any, **kwargs: Any) -> None:
+    def on_completion(self, /, *args: Any, **kwargs: Any) -> None:
         """Runs last, whatever happened."""
 
-    def process(self, *args: Any, **kwargs: Any) -> None:
+    def process(self, /, *args: Any, **kwargs: Any) -> None:
         """Run the task and its hooks. A failure is logged, handed to ``on_error``, not raised."""
         started = time.monotonic()
         if task_started.receivers:
@@ -118,12 +154,12 @@ class SafeTask:
         except (Exception, SystemExit) as exc:
             self._failed(exc)
             if not (isinstance(exc, Retry) and self._outcome is Outcome.RETRY):
-                self._hook(self.on_error, exc, *args, **kwargs)
+                self._hook(self.on_error, (exc, *args), kwargs)
         else:
             self._outcome, self._exception = Outcome.DONE, None
-            self._hook(self.on_success, *args, **kwargs)
+            self._hook(self.on_success, args, kwargs)
         finally:
-            self._hook(self.on_completion, *args, **kwargs)
+            self._hook(self.on_completion, args, kwargs)
         if task_finished.receivers:
             task_finished.send_robust(
                 sender=type(self),
@@ -146,16 +182,19 @@ class SafeTask:
             if wire in options:
                 try:
                     setattr(self, name, from_json(options[wire]))
-                except ValueError as exc:
-                    raise MalformedMessage(f"option {wire}: {exc}") from None
+                except (ValueError, RecursionError) as exc:
+                    raise MalformedMessage(f"option {wire}: {exc}"[:_MAX_FAULT]) from None
+
+    def _limit(self) -> float:
+        return _seconds(self.timeout_timedelta)
 
     def _run_within_limit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        run, seconds = self.run, _seconds(self.timeout_timedelta)
-        if inspect.iscoroutinefunction(run):
+        run, seconds = self.run, self._limit()
+        if _is_async(run):
             # The event loop ends what it awaits; the outer limit is for code that blocks it.
             run = async_to_sync(_awaited_within(seconds, run))
             seconds += GRACE
-        limit = time_limit(seconds, label=self._label())
+        limit = time_limit(seconds, label=self._label)
         returned = False
         try:
             with limit:
@@ -178,15 +217,24 @@ class SafeTask:
         self._outcome = Outcome.TIMED_OUT if isinstance(exc, TaskTimeout) else Outcome.FAILED
         message = self.delivery and self.delivery.message
         attempt = message.attempt if message else 1
-        limit = self.max_retries
-        if limit is None and isinstance(exc, Retry):
-            limit = RETRY_LIMIT
-        if message and limit is not None and attempt <= limit:
-            self._outcome = Outcome.RETRY
-        receives = self.delivery.receive_count if self.delivery else 1
-        self._retry_delay = self._delay(exc, max(attempt, receives))
+        limit = self._retry_limit(exc)
+        if message and limit is not None:
+            self._is_final = attempt > limit
+            if not self._is_final:
+                self._outcome = Outcome.RETRY
+        self._retry_delay = self._delay(exc, attempt)
         if self.verbose:
             self._log_failure(exc)
+
+    def _retry_limit(self, exc: BaseException) -> int | None:
+        """How often a task that raised ``exc`` is retried; None leaves that to SQS."""
+        if isinstance(exc, Retry):
+            return RETRY_LIMIT if self.max_retries is None else self.max_retries
+        if isinstance(exc, self.dont_retry_on):
+            return 0
+        if self.max_retries is not None and not isinstance(exc, self.retry_on):
+            return 0
+        return self.max_retries
 
     def _delay(self, exc: BaseException, attempt: int) -> float:
         if isinstance(exc, Retry) and exc.delay is not None:
@@ -203,13 +251,25 @@ class SafeTask:
         else:
             logger.error("Error running SafeTask: %s: %s", self._label(), exc, exc_info=exc)
 
-    def _hook(self, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    def _hook(
+        self, hook: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         try:
             result = hook(*args, **kwargs)
             if result is not None and inspect.iscoroutine(result):
                 async_to_sync(functools.partial(_awaited, result))()
         except Exception:
             logger.exception("%s failed in its hook %s", self._label(), _name(hook))
+
+
+def _is_async(run: Callable[..., Any]) -> bool:
+    try:
+        return _is_coroutine_function(getattr(run, "__func__", run))
+    except TypeError:  # a callable that cannot be hashed
+        return inspect.iscoroutinefunction(run)
+
+
+_is_coroutine_function = functools.lru_cache(maxsize=1024)(inspect.iscoroutinefunction)
 
 
 def _name(hook: Callable[..., Any]) -> str:

@@ -241,38 +241,39 @@ class Queue:
                 _connections.forget()
         return _send_error(operation, self.address, exc)
 
-    def send_options(
-        self,
-        *,
-        delay: int = 0,
-        group_id: str | None = None,
-        deduplication_id: str | None = None,
-        message_id: str | None = None,
-    ) -> dict[str, Any]:
-        """SendMessage's parameters besides the body, checked. Raises InvalidCall.
 
-        ``delay`` in whole seconds up to MAX_DELAY. On a FIFO queue, ``message_id`` stands in
-        for a missing deduplication id.
-        """
-        options: dict[str, Any] = {}
+def send_options(
+    address: QueueAddress,
+    *,
+    delay: int = 0,
+    group_id: str | None = None,
+    deduplication_id: str | None = None,
+    message_id: str | None = None,
+) -> dict[str, Any]:
+    """SendMessage's parameters besides the body, checked. Raises InvalidCall.
+
+    ``delay`` in whole seconds up to MAX_DELAY. On a FIFO queue, ``message_id`` stands in
+    for a missing deduplication id.
+    """
+    options: dict[str, Any] = {}
+    if delay:
+        options["DelaySeconds"] = delay
+    if group_id is not None:
+        options["MessageGroupId"] = _checked_id("group_id", group_id)
+    if deduplication_id is not None:
+        options["MessageDeduplicationId"] = _checked_id("deduplication_id", deduplication_id)
+    if address.is_fifo:
         if delay:
-            options["DelaySeconds"] = delay
-        if group_id is not None:
-            options["MessageGroupId"] = _checked_id("group_id", group_id)
-        if deduplication_id is not None:
-            options["MessageDeduplicationId"] = _checked_id("deduplication_id", deduplication_id)
-        if self.address.is_fifo:
-            if delay:
-                raise InvalidCall(
-                    f"{self.name} is a FIFO queue, which takes no delay per message; set one on "
-                    "the queue"
-                )
-            if group_id is None:
-                raise InvalidCall(f"{self.name} is a FIFO queue; give the call a group_id")
-            options.setdefault("MessageDeduplicationId", message_id)
-        elif deduplication_id is not None:
-            raise InvalidCall(f"{self.name} is not a FIFO queue; it takes no deduplication_id")
-        return options
+            raise InvalidCall(
+                f"{address.name} is a FIFO queue, which takes no delay per message; set one on "
+                "the queue"
+            )
+        if group_id is None:
+            raise InvalidCall(f"{address.name} is a FIFO queue; give the call a group_id")
+        options.setdefault("MessageDeduplicationId", message_id)
+    elif deduplication_id is not None:
+        raise InvalidCall(f"{address.name} is not a FIFO queue; it takes no deduplication_id")
+    return options
 
 
 def check_size(body: str, *, function: str) -> None:
@@ -322,7 +323,8 @@ def _boto_errors() -> tuple[type[Exception], ...]:
 
 
 def _code(exc: Exception) -> str:
-    response: Mapping[str, Any] = getattr(exc, "response", {})
+    """AWS's error code, or the error's name: a lost connection's ``response`` is None."""
+    response: Mapping[str, Any] = getattr(exc, "response", None) or {}
     return str(response.get("Error", {}).get("Code", type(exc).__name__))
 
 
@@ -431,15 +433,20 @@ def _polling_client(where: QueueAddress) -> SQSClient:
 def _client(where: QueueAddress, config: Config, *, long_poll: bool = False) -> SQSClient:
     import boto3
 
-    session = boto3.session.Session()
-    region = where.region or config.sqs_region or default_region() or session.region_name
-    region = region or "us-east-1"  # as beanstalk-dispatch 0.1 did
     endpoint_url = config.sqs_endpoint_url or where.endpoint_url
-    key = (region, endpoint_url, long_poll)
-    if key not in _connections.clients:
-        _connections.clients[key] = _make_client(
-            session, config, region=region, endpoint_url=endpoint_url, long_poll=long_poll
-        )
+    # AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL and their kin are botocore's to judge.
+    wrong: tuple[type[Exception], ...] = (*_boto_errors(), ValueError)
+    try:
+        session = boto3.session.Session()
+        region = where.region or config.sqs_region or default_region() or session.region_name
+        region = region or "us-east-1"  # as beanstalk-dispatch 0.1 did
+        key = (region, endpoint_url, long_poll)
+        if key not in _connections.clients:
+            _connections.clients[key] = _make_client(
+                session, config, region=region, endpoint_url=endpoint_url, long_poll=long_poll
+            )
+    except wrong as exc:
+        raise _send_error("making a client", where, exc) from exc
     return _connections.clients[key]
 
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from .message import Message
 
 HEADER = "X-Aws-Sqsd-"
-_META = "HTTP_X_AWS_SQSD_"
 TASK_NAME_ATTRIBUTE = "beanstalk.sqsd.task_name"
 SCHEDULED_AT_ATTRIBUTE = "beanstalk.sqsd.scheduled_time"
 PATH_ATTRIBUTE = "beanstalk.sqsd.path"
@@ -20,13 +19,13 @@ PATH_ATTRIBUTE = "beanstalk.sqsd.path"
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: see Message
 class Delivery:
     """One receive of one message, as the consumer reports it.
 
     ``queue`` is the queue's name, ``receive_count`` counts from 1, times are Unix seconds.
-    ``task_name`` is set for a periodic task, which has no message of ours. ``message`` is the
-    decoded message, once it is decoded.
+    ``task_name`` is set for a periodic task, which has no message of ours. ``body`` is what was
+    received; ``message`` what it says, once it is decoded.
     """
 
     queue: str = ""
@@ -36,6 +35,7 @@ class Delivery:
     sent_at: float | None = None
     task_name: str | None = None
     scheduled_at: float | None = None
+    body: bytes | str = b""
     message: Message | None = None
 
     @classmethod
@@ -44,28 +44,16 @@ class Delivery:
 
         Not from ``request.headers``: making that takes longer than all that is done here.
         """
-        count = meta.get(_META + "RECEIVE_COUNT", "")
+        get = meta.get
+        count = get("HTTP_X_AWS_SQSD_RECEIVE_COUNT", "")
         return cls(
-            queue=_printable(meta.get(_META + "QUEUE")) or "",
-            message_id=_printable(meta.get(_META + "MSGID")),
+            queue=printable(get("HTTP_X_AWS_SQSD_QUEUE")) or "",
+            message_id=printable(get("HTTP_X_AWS_SQSD_MSGID")),
             receive_count=max(int(count), 1) if _is_count(count) else 1,
-            first_received_at=parse_time(meta.get(_META + "FIRST_RECEIVED_AT")),
-            sent_at=parse_time(meta.get(_META + "SENT_AT")),
-            task_name=_printable(meta.get(_META + "TASKNAME")),
-            scheduled_at=parse_time(meta.get(_META + "SCHEDULED_AT")),
-        )
-
-    def carrying(self, message: Message) -> Delivery:
-        """This delivery with its message. (dataclasses.replace takes twice as long.)"""
-        return Delivery(
-            queue=self.queue,
-            message_id=self.message_id,
-            receive_count=self.receive_count,
-            first_received_at=self.first_received_at,
-            sent_at=self.sent_at,
-            task_name=self.task_name,
-            scheduled_at=self.scheduled_at,
-            message=message,
+            first_received_at=parse_time(get("HTTP_X_AWS_SQSD_FIRST_RECEIVED_AT")),
+            sent_at=parse_time(get("HTTP_X_AWS_SQSD_SENT_AT")),
+            task_name=printable(get("HTTP_X_AWS_SQSD_TASKNAME")),
+            scheduled_at=parse_time(get("HTTP_X_AWS_SQSD_SCHEDULED_AT")),
         )
 
     def to_headers(self) -> dict[str, str]:
@@ -101,7 +89,8 @@ def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
-def _printable(text: str | None) -> str | None:
+def printable(text: str | None) -> str | None:
+    """What may stand in a log line; None for anything else."""
     return text[:255] if text and text.isprintable() else None
 
 

@@ -19,6 +19,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Final, Self
@@ -48,6 +49,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
     Blocks may be nested. After the block has ended nothing is ever raised for it: neither
     later in this thread, nor in whatever the thread does next. Only in the instant in which
     the block ends can TimeLimitExceeded itself come out; ``end()`` then closes the limit.
+    ``label`` names the block in the log; it is called, in another thread, only if it is stuck.
     """
 
     __slots__ = (
@@ -62,7 +64,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         "thread_id",
     )
 
-    def __init__(self, seconds: float, label: str = "") -> None:
+    def __init__(self, seconds: float, label: Callable[[], str] = str) -> None:
         self.seconds = seconds
         self.label = label
         self.fired = False
@@ -109,7 +111,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
             self.stuck = False
             logger.warning(
                 "stuck task ended label=%s seconds=%.1f limit=%g",
-                self.label,
+                self.label(),
                 time.monotonic() - self.started,
                 self.seconds,
             )
@@ -152,6 +154,7 @@ class _Watchdog:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._limits: set[time_limit] = set()
+        self._stuck: set[time_limit] = set()
         self._thread: threading.Thread | None = None
         self._wakes_at = math.inf
 
@@ -170,13 +173,16 @@ class _Watchdog:
     def forget(self, limit: time_limit) -> None:
         with self._lock:
             self._limits.discard(limit)
+            self._stuck.discard(limit)
 
     def is_watched(self, limit: time_limit) -> bool:
         return limit in self._limits
 
     def stuck(self) -> list[time_limit]:
+        if not self._stuck:
+            return []
         with self._lock:
-            return [limit for limit in self._limits if limit.stuck]
+            return list(self._stuck)
 
     def _run(self) -> None:
         while True:
@@ -197,6 +203,7 @@ class _Watchdog:
             if limit.deadline <= now:
                 if limit.fired:
                     limit.stuck, limit.deadline = True, math.inf
+                    self._stuck.add(limit)
                     newly_stuck.append(limit)
                 else:
                     limit.fire()
@@ -209,7 +216,7 @@ def _report_stuck(limit: time_limit) -> None:
     logger.critical(
         "stuck task label=%s limit=%g thread=%s: the time limit passed %g s ago and the thread "
         "cannot be interrupted; it is most likely inside a blocking C call without a timeout",
-        limit.label,
+        limit.label(),
         limit.seconds,
         limit.thread_id,
         GRACE,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Final
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import SuspiciousOperation
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.request import RawPostDataException, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
-from . import execution, peers
-from .conf import SETTINGS, get_config
+from . import draining, execution, peers
+from .conf import SETTINGS, Config, get_config
 from .exceptions import ConfigurationError
 from .safe_task import Outcome
 from .sqsd import Delivery
@@ -24,17 +26,28 @@ STATUS: Final[dict[Outcome, int]] = {
     Outcome.DONE: 200,
     Outcome.RETRY: 200,
     Outcome.DEFERRED: 200,
+    Outcome.DUPLICATE: 200,
     Outcome.MALFORMED: 400,
     Outcome.UNKNOWN_FUNCTION: 400,
     Outcome.BAD_SIGNATURE: 403,
     Outcome.NOT_ALLOWED: 403,
+    Outcome.RUNNING: 409,
     Outcome.FAILED: 500,
     Outcome.TIMED_OUT: 500,
+    Outcome.UNAVAILABLE: 503,
+    Outcome.DRAINING: 503,
 }
+# The daemon brings a message back after two seconds and gives it up after ten receives. While
+# somebody else runs it, or this machine is drained, the answer to a later receive takes longer:
+# ten receives then last for more than two minutes, and none reaches nginx's limit of a minute.
+_HELD: Final = frozenset({Outcome.RUNNING, Outcome.DRAINING})
+HOLD_SECONDS: Final = 3.0
+"""How much longer each receive of a message is held than the one before it."""
 
 
 @csrf_exempt
 @login_not_required
+@transaction.non_atomic_requests  # a task has its own transactions, or none
 def dispatcher(request: HttpRequest) -> HttpResponse:
     """Run the message in the body and answer so that SQS keeps or deletes it."""
     try:
@@ -68,7 +81,22 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
         reason = str(exc) or type(exc).__name__
         logger.error("refused id=%s status=400 reason=%r", delivery.message_id, reason)
         return _error(400, "the body cannot be read")
-    return _answer(execution.run(body, delivery))
+    return _answer(_run(body, delivery, config))
+
+
+def _run(body: bytes, delivery: Delivery, config: Config) -> execution.Result:
+    result = _run_unless_draining(body, delivery, config)
+    if result.outcome in _HELD and delivery.receive_count > 1:
+        time.sleep(min(delivery.receive_count - 1, 9) * HOLD_SECONDS)
+        result = _run_unless_draining(body, delivery, config)
+    return result
+
+
+def _run_unless_draining(body: bytes, delivery: Delivery, config: Config) -> execution.Result:
+    if reason := draining.reason(config):
+        logger.warning("refused id=%s status=503 reason=%r", delivery.message_id, reason)
+        return execution.Result(outcome=Outcome.DRAINING, reason="draining")
+    return execution.run(body, delivery)
 
 
 def _answer(result: execution.Result) -> HttpResponse:

@@ -81,6 +81,17 @@ def wait_for(port: int) -> None:
             time.sleep(0.1)
 
 
+@contextmanager
+def gunicorn(env: dict[str, str]) -> Iterator[int]:
+    """A worker process of 15 threads; its port."""
+    port = free_port()
+    command = ("gunicorn", "django.core.wsgi:get_wsgi_application()", "--workers=1",
+               "--threads=15", f"--bind=127.0.0.1:{port}", "--log-level=warning")  # fmt: skip
+    with running(*command, env=env):
+        wait_for(port)
+        yield port
+
+
 def count_instructions(side: str, calls: int, directory: str) -> int:
     """What callgrind counts in a process that makes so many calls; start-up included."""
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/{side}.{calls}"]

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from django.db import connection
+
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
 calls: list[tuple[Any, ...]] = []
@@ -92,6 +94,18 @@ class AlwaysRetry(SafeTask):
         raise Retry("not yet", delay=delay)
 
 
+class Choosy(SafeTask):
+    """Retries after some errors only."""
+
+    max_retries: int | None = 5
+    retry_on = (OSError,)
+    dont_retry_on = (FileNotFoundError,)
+    verbose = False
+
+    def run(self, error: type[Exception]) -> None:
+        raise error
+
+
 class NeedsArgument(SafeTask):
     def __init__(self, needed: int) -> None:
         super().__init__()
@@ -123,3 +137,11 @@ class Holder:
 
 instance = SafeTask(record)
 a_number = 5
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def in_transaction() -> None:
+    calls.append((connection.in_atomic_block,))

@@ -45,7 +45,8 @@ def test_name_url_and_arn_are_taken_apart(value: str, expected: QueueAddress) ->
     "value",
     ["", "two words", "a" * 81, "a/b", "arn:aws:sns:eu-west-1:123456789012:topic",
      "arn:aws:sqs:eu-west-1:123456789012:", "ftp://host/1/q", "https://host", "https://host/q",
-     "https:///1/q", "https://sqs.eu-west-1.amazonaws.com/1/bad*name", "http://[::1/1/q"],
+     "https:///1/q", "http://host:x/1/q", "http://ho st/1/q",
+     "https://sqs.eu-west-1.amazonaws.com/1/bad*name", "http://[::1/1/q"],
 )  # fmt: skip
 def test_anything_else_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match=r".+"):

@@ -16,7 +16,8 @@ from beanstalk_dispatch import checks, views
 from . import urls
 from .conftest import TABLE, Environment
 
-DEFAULTS: dict[str, Any] = {"WORKER": True, "DISPATCH_TABLE": TABLE, "DISPATCH_SIGNING_KEYS": "k"}
+KEY = "0123456789abcdef"
+DEFAULTS: dict[str, Any] = {"WORKER": True, "DISPATCH_TABLE": TABLE, "DISPATCH_SIGNING_KEYS": KEY}
 
 
 def found() -> list[CheckMessage]:
@@ -52,6 +53,7 @@ def test_the_checks_are_registered(env: Environment) -> None:
         ({"DISPATCH_PERIODIC_TASKS": "record unlisted"}, ["E005"]),
         ({"DISPATCH_SIGNING_KEYS": None}, ["W007"]),
         ({"DISPATCH_TABEL": "x"}, ["W008"]),
+        ({"DISPATCH_SIGNING_KEYS": f"{KEY}{KEY},{KEY[1:]}"}, ["W013"]),
         ({"DISPATCH_TABLE": None}, ["W011"]),
     ],
 )
@@ -72,6 +74,11 @@ MIDDLEWARE = ["django.middleware.security.SecurityMiddleware",
               "django.middleware.common.CommonMiddleware"]  # fmt: skip
 ROOT = "tests.test_checks"
 urlpatterns: list[Any] = []
+
+
+def cache(backend: str, **options: Any) -> dict[str, Any]:
+    name = f"django.core.cache.backends.{backend}"
+    return {"default": {"BACKEND": name, "LOCATION": "here", "OPTIONS": options}}
 
 
 def never(request: HttpRequest) -> HttpResponse:
@@ -97,7 +104,18 @@ def never(request: HttpRequest) -> HttpResponse:
         ({"DATA_UPLOAD_MAX_MEMORY_SIZE": None}, []),
         ({"BEANSTALK_DISPATCH_SQS_KEY": "AKIA", "BEANSTALK_DISPATCH_SQS_SECRET": "plain"},
          ["W006", "W006"]),
-        ({"BEANSTALK_DISPATCH_SIGNING_KEYS": ["plain"]}, ["W006"]),
+        ({"BEANSTALK_DISPATCH_SIGNING_KEYS": [f"plain{KEY}"]}, ["W006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("locmem.LocMemCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("dummy.DummyCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "other", "CACHES": cache("db.DatabaseCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("db.DatabaseCache")}, []),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("redis.RedisCache")},
+         ["W012"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default",
+          "CACHES": cache("redis.RedisCache", socket_timeout=5)}, []),
     ],
 )  # fmt: skip
 def test_settings_that_break_a_worker(

@@ -110,6 +110,8 @@ def test_a_wrong_text_is_one_error_with_name_and_item(
         ("signing_keys", 5),
         ("sqs_key", b"key"),
         ("task_timeout", timedelta(0)),
+        ("drain_file", "here"),
+        ("drain_file", b"/drain"),
     ],
 )
 def test_a_setting_of_the_wrong_type_is_an_error(field: str, value: object) -> None:
@@ -134,12 +136,18 @@ def test_all_problems_are_told_together(env: Environment) -> None:
         ({"DISPATCH_SQS_SECRET": "s"}, "BEANSTALK_DISPATCH_SQS_KEY"),
         ({"DISPATCH_SQS_TOKEN": "t"}, "BEANSTALK_DISPATCH_SQS_TOKEN"),
         ({"DISPATCH_SIGNING_KEYS": "k", "DISPATCH_MESSAGE_FORMAT": "base64"}, "cannot be signed"),
+        ({"DISPATCH_QUEUES": "a=q", "DISPATCH_DEAD_LETTER_QUEUE": "b"}, "'b' is not in .*known: a"),
     ],
 )
 def test_contradictions_are_errors(env: Environment, variables: dict[str, str], named: str) -> None:
     env(**variables)
     with pytest.raises(ConfigurationError, match=named):
         get_config()
+
+
+def test_a_path_may_be_a_path() -> None:
+    with override_settings(BEANSTALK_DISPATCH_DRAIN_FILE=Path("/var/app/drain")):
+        assert get_config().drain_file == "/var/app/drain"
 
 
 def test_a_setting_wins_over_the_environment(env: Environment) -> None:
@@ -177,9 +185,58 @@ def test_a_value_can_come_from_a_file(env: Environment, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_an_error_that_names_the_variable(env: Environment) -> None:
-    env(DISPATCH_SQS_SECRET_FILE="/nowhere/secret")
-    with pytest.raises(ConfigurationError, match="BEANSTALK_DISPATCH_SQS_SECRET_FILE.*/nowhere"):
+    env(DISPATCH_TABLE_FILE="/nowhere/table")
+    with pytest.raises(ConfigurationError, match="BEANSTALK_DISPATCH_TABLE_FILE.*/nowhere"):
         get_config()
+
+
+def test_a_secret_in_the_place_of_its_file_is_not_shown(env: Environment) -> None:
+    env(DISPATCH_SQS_SECRET_FILE="hush", DISPATCH_SQS_KEY="k")
+    with pytest.raises(
+        ConfigurationError, match="BEANSTALK_DISPATCH_SQS_SECRET_FILE: No"
+    ) as caught:
+        get_config()
+    assert "hush" not in str(caught.value)
+
+
+NO_TEXT = "\udcff"  # a byte that is not UTF-8, in os.environ
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SIGNING_KEYS", f"key{NO_TEXT}"),
+        ("SIGNING_KEYS", '["key\\ud800"]'),
+        ("SAFE_TASK", NO_TEXT),
+        ("PERIODIC_TASKS", f"a {NO_TEXT}"),
+        ("QUEUES", f"{NO_TEXT}=q"),
+        ("TABLE", '{"\\ud800": "a.b"}'),
+        ("LEASE_CACHE", NO_TEXT),
+    ],
+)
+def test_what_is_not_unicode_is_refused(env: Environment, variable: str, value: str) -> None:
+    """A key of such characters could not sign: it would fail at the first message."""
+    env(DISPATCH_SQS_KEY="k", DISPATCH_SQS_SECRET="s")
+    env(**{f"DISPATCH_{variable}": value})
+    with pytest.raises(ConfigurationError, match=f"1 problem.*\n.*BEANSTALK_DISPATCH_{variable}"):
+        get_config()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://host:port", "http://host:70000", "http://my_host", "http://-host", "http://[::g]",
+     "http://host name", "http://h\x7f", "http://h\u00e4", "http://[::1]x", "http://..", "http:/h"],
+)  # fmt: skip
+def test_an_endpoint_that_no_client_takes_is_refused(env: Environment, url: str) -> None:
+    env(DISPATCH_SQS_ENDPOINT_URL=url)
+    with pytest.raises(ConfigurationError, match="DISPATCH_SQS_ENDPOINT_URL.*is not a URL"):
+        get_config()
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:9", "https://a-b.c1.", "http://127.0.0.1:4566/x"])
+def test_an_endpoint_that_a_client_takes(env: Environment, url: str) -> None:
+    env(DISPATCH_SQS_ENDPOINT_URL=url)
+    assert get_config().sqs_endpoint_url == url
 
 
 def test_a_value_with_a_dollar_is_taken_as_it_is(env: Environment) -> None:
@@ -204,8 +261,11 @@ def test_a_wrong_secret_is_not_in_the_error(env: Environment) -> None:
     assert caught.value.__cause__ is None
 
 
-def test_a_password_in_the_endpoint_is_refused_and_not_shown(env: Environment) -> None:
-    env(DISPATCH_SQS_ENDPOINT_URL="http://user:hunter2@host")
+@pytest.mark.parametrize(
+    "url", ["http://user:hunter2@host", "http:/user:hunter2@host", "http://user:hunter2@[host"]
+)
+def test_a_password_in_the_endpoint_is_refused_and_not_shown(env: Environment, url: str) -> None:
+    env(DISPATCH_SQS_ENDPOINT_URL=url)
     with pytest.raises(ConfigurationError, match="password") as caught:
         get_config()
     assert "hunter2" not in str(caught.value)

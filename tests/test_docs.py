@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import shlex
 import subprocess
 import sys
@@ -35,12 +36,15 @@ from django.core.management.base import BaseCommand
 from django.urls import resolve
 from packaging.requirements import Requirement
 
-from beanstalk_dispatch import checks, conf, cron, execution, sqs, views
+from beanstalk_dispatch import checks, conf, cron, dead_letters, execution, sqs, views
 from beanstalk_dispatch.addresses import QueueAddress
 from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.safe_task import Outcome
 from beanstalk_dispatch.sqsd import Delivery
 from example_settings import demo
 
+from . import fuzzing
 from .conftest import Environment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -366,6 +370,11 @@ def check_aws(arguments: list[str]) -> None:
     assert {f"--{xform_name(member, '-')}" for member in shape.required_members} <= options
 
 
+def check_touch(arguments: list[str]) -> None:
+    (file,) = arguments
+    assert f"BEANSTALK_DISPATCH_DRAIN_FILE={file}" in (ROOT / "docs/failures.md").read_text()
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     ".": check_source,
     "aws": check_aws,
@@ -377,6 +386,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "python": check_python,
     "set": check_set,
     "source": check_source,
+    "touch": check_touch,
 }
 
 
@@ -443,15 +453,29 @@ def test_yaml(snippet: Snippet, tmp_path: Path) -> None:
 def check_policy(content: Any) -> None:
     model = botocore.session.get_session().get_service_model("sqs")
     for statement in content["Statement"]:
-        service, _, action = statement["Action"].partition(":")
-        assert (service, action in model.operation_names) == ("sqs", True)
+        actions = statement["Action"]
+        for name in [actions] if isinstance(actions, str) else actions:
+            service, _, action = name.partition(":")
+            assert (service, action in model.operation_names) == ("sqs", True)
         queue = QueueAddress.parse(statement["Resource"])
-        assert queue.name in {q.name for q in documented_queues().values()}
+        known = {q.name for q in documented_queues().values()}
+        assert queue.name in known | {f"{name}-dead-letter" for name in known}
+
+
+def check_dead_letter(content: Any) -> None:
+    reason = content["dead_letter"]
+    real = dead_letters._reason(Delivery(), Outcome.FAILED, ValueError())
+    assert reason.keys() == real.keys()
+    message = Message.decode(json.dumps(content), queue=reason["queue"])
+    assert (message.id, message.function) == (reason["id"], reason["function"])
+    assert message.attempt == reason["attempts"] + 1
 
 
 JSON: dict[str, Callable[[Any], object]] = {
     "README.md": check_policy,
     "configuration.md": conf.cast_table,
+    "failures.md": check_dead_letter,
+    "threats.md": check_policy,
 }
 
 
@@ -497,6 +521,65 @@ def readme_daemon_options() -> dict[str, Any]:
     ]
     (options,) = [block["option_settings"][SQSD] for block in blocks if "option_settings" in block]
     return dict(options)
+
+
+# --- signing keys ----------------------------------------------------------------------------
+
+WEB, WORKER = "shop-web", "shop-worker"
+
+
+def key_steps(key: str) -> list[tuple[str, str]]:
+    """Environment and keys of each step of the procedure in configuration.md that has ``key``."""
+    return [
+        (words[3], assignments(words)["BEANSTALK_DISPATCH_SIGNING_KEYS"])
+        for snippet in snippets_of(ROOT / "docs" / "configuration.md")
+        if snippet.language == "sh" and f"KEYS={key}" in snippet.text
+        for words in commands(snippet.text)
+    ]
+
+
+def sent(keys: Mapping[str, str]) -> set[bytes]:
+    """What the web tier sends with these keys, and what a worker sends when that is retried."""
+    body = Message(function="retry").encode(queue="q", keys=keys[WEB].split()).encode()
+    with fuzzing.worker(DISPATCH_SIGNING_KEYS=keys[WORKER]) as worker:
+        assert worker.post(body).status_code == 200
+        (copy,) = worker.client.bodies
+    return {body, copy.encode()}
+
+
+def is_taken(body: bytes, keys: str) -> bool:
+    with fuzzing.worker(DISPATCH_SIGNING_KEYS=keys) as worker:
+        return worker.post(body).status_code == 200
+
+
+def test_the_steps_that_change_a_key_refuse_no_message() -> None:
+    steps = key_steps("OLD-KEY")
+    assert len(steps) == 4
+    keys = {WEB: "OLD-KEY", WORKER: "OLD-KEY"}
+    waiting = sent(keys)
+    for number, (environment, value) in enumerate(steps, 1):
+        before, keys = keys, keys | {environment: value}
+        if number == len(steps):  # what came before the last step has been waited for
+            waiting = sent(before)
+        waiting |= {
+            body  # while it is deployed, some machines have the one and some the other
+            for web in (before, keys)
+            for worker in (before, keys)
+            for body in sent({WEB: web[WEB], WORKER: worker[WORKER]})
+        }
+        for body in waiting:
+            assert is_taken(body, before[WORKER])
+            assert is_taken(body, keys[WORKER])
+    assert keys == {WEB: "NEW-KEY", WORKER: "NEW-KEY"}
+
+
+def test_signing_begins_with_the_web_tier() -> None:
+    (first, key), (second, same) = key_steps("THE-KEY")
+    assert (first, second, key) == (WEB, WORKER, same)
+    signed = Message(function="record").encode(queue="q", keys=[key]).encode()
+    unsigned = Message(function="record").encode(queue="q").encode()
+    assert [is_taken(body, "") for body in (unsigned, signed)] == [True, True]
+    assert [is_taken(body, key) for body in (unsigned, signed)] == [False, True]
 
 
 # --- what is shown ---------------------------------------------------------------------------
@@ -646,6 +729,8 @@ def test_the_readmes_project_starts_as_the_readme_says(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     variables = documented_properties("shop-worker")
+    assert variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] == "THE-KEY"
+    variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] = secrets.token_urlsafe(32)  # as it says
     checked = manage(tmp_path, "settings", variables, "check", "--fail-level", "WARNING")
     assert checked.returncode == 0, checked.stderr
     (start,) = [s.text.split(maxsplit=2)[2] for s in readme if " start worker=" in s.text]

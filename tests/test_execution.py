@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch import execution, sqs
+from beanstalk_dispatch import table as dispatch_table
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import ConfigurationError, SendError, UnknownFunction
 from beanstalk_dispatch.message import Message
@@ -24,12 +25,13 @@ def _no_calls() -> None:
     calls.clear()
 
 
-DELIVERY = Delivery(queue="q", message_id="from-sqs", receive_count=3)
+def delivery(**more: Any) -> Delivery:
+    return Delivery(queue="q", message_id="from-sqs", receive_count=3, **more)
 
 
 def run(function: str, *args: Any, resend: execution.Resend | None = None, **members: Any) -> Any:
     body = Message(function=function, args=args, **members).encode(queue="q")
-    return execution.run(body, DELIVERY, resend=resend)
+    return execution.run(body, delivery(), resend=resend)
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ def test_without_a_table_nothing_runs(env: Environment) -> None:
 
 def test_a_path_is_imported_once(table: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     run("record")
-    monkeypatch.setattr(execution, "locate", lambda path: pytest.fail("imported again"))
+    monkeypatch.setattr(dispatch_table, "locate", lambda path: pytest.fail("imported again"))
     assert run("record").outcome is Outcome.DONE
 
 
@@ -135,7 +137,7 @@ def test_a_failure_is_acknowledged_only_if_configured(
 def test_a_malformed_message_is_never_acknowledged(table: Environment) -> None:
     table(DISPATCH_ON_FAILURE="acknowledge")
     for body in (b"", b"nonsense"):
-        result = execution.run(body, DELIVERY)
+        result = execution.run(body, delivery())
         assert result.outcome is Outcome.MALFORMED
         assert not result.acknowledged
 
@@ -192,21 +194,18 @@ def test_a_bad_signature_is_told_to_the_log(
     assert calls == []
 
 
-PERIODIC = Delivery(queue="q", message_id="from-sqs", task_name="record")
-
-
 @pytest.mark.parametrize("message_id", ["from-sqs", None])
 def test_a_listed_periodic_task_runs_even_where_messages_are_signed(
     table: Environment, message_id: str | None
 ) -> None:
     table(DISPATCH_PERIODIC_TASKS="record", DISPATCH_SIGNING_KEYS="key")
-    delivery = Delivery(queue="q", message_id=message_id, task_name="record")
-    assert execution.run(b"", delivery).outcome is Outcome.DONE
+    periodic = Delivery(queue="q", message_id=message_id, task_name="record")
+    assert execution.run(b"", periodic).outcome is Outcome.DONE
     assert calls == [((), {})]
 
 
 def test_a_periodic_task_that_is_not_listed_is_not_allowed(table: Environment) -> None:
-    result = execution.run(b"", PERIODIC)
+    result = execution.run(b"", delivery(task_name="record"))
     assert result.outcome is Outcome.NOT_ALLOWED
     assert "BEANSTALK_DISPATCH_PERIODIC_TASKS" in result.reason
     assert calls == []
@@ -214,7 +213,7 @@ def test_a_periodic_task_that_is_not_listed_is_not_allowed(table: Environment) -
 
 def test_a_body_is_not_a_periodic_task(table: Environment) -> None:
     table(DISPATCH_PERIODIC_TASKS="record")
-    assert execution.run(b"{}", PERIODIC).outcome is Outcome.MALFORMED
+    assert execution.run(b"{}", delivery(task_name="record")).outcome is Outcome.MALFORMED
 
 
 # --- sending again ---
@@ -248,6 +247,17 @@ def test_a_message_before_its_time_is_deferred_and_not_run(table: Environment) -
     ((copy, delay),) = resend.sent
     assert (copy.id, copy.attempt, copy.not_before) == ("same", 2, not_before)
     assert delay == pytest.approx(2000, abs=10)
+
+
+def test_a_receive_is_an_attempt_for_who_can_hide_and_a_hop_is_none(table: Environment) -> None:
+    resend = Resent()
+    for not_before in (time.time() + 2000, None):
+        body = Message(function="record", attempt=2, not_before=not_before).encode(queue="q")
+        received = delivery()  # for the third time
+        execution.run(body, received, resend=resend, can_hide=True)
+        assert received.message
+        assert received.message.attempt == (2 if not_before else 4)
+    assert [copy.attempt for copy, _ in resend.sent] == [2]
 
 
 def test_a_message_whose_time_has_come_runs(table: Environment) -> None:
@@ -305,7 +315,7 @@ def test_a_line_nobody_asked_for_is_not_made(
 
 
 def test_resolve_is_for_one_configuration(table: Environment) -> None:
-    assert execution.resolve("record", get_config()) is jobs.record
+    assert dispatch_table.resolve("record", get_config()) is jobs.record
     table(DISPATCH_TABLE="other=tests.jobs.fail")
     with pytest.raises(UnknownFunction):
-        execution.resolve("record", get_config())
+        dispatch_table.resolve("record", get_config())

@@ -35,12 +35,19 @@ class Gunicorn:
         self._log = directory / "gunicorn.log"
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--workers=1", "--threads=15",
+                [sys.executable, "-m", "gunicorn", "--workers=1",
                  f"--bind=127.0.0.1:{self.port}", "tests.wsgi"],
                 cwd=ROOT,
-                env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"} | variables,
+                env=os.environ | {
+                    "DJANGO_SETTINGS_MODULE": "tests.settings",
+                    "GUNICORN_CMD_ARGS": "--threads=15",
+                } | variables,
                 stderr=log,
             )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def log(self) -> str:
         return self._log.read_text()

@@ -113,6 +113,11 @@ def test_a_periodic_task_runs_here_if_listed(worker: Environment) -> None:
     assert calls == [((), {})]
 
 
+def test_a_task_name_that_breaks_a_log_line_is_none() -> None:
+    message = received("{}", 1, **PERIODIC | {"beanstalk.sqsd.task_name": "record\nERROR"})
+    assert handlers.delivery_of(message).task_name is None
+
+
 @in_process
 def test_a_task_is_surrounded_as_a_request_is(worker: Environment) -> None:
     seen: list[str] = []
@@ -236,6 +241,22 @@ def test_only_200_deletes(endpoint: Endpoint, status: int) -> None:
 def test_no_answer_in_time_leaves_the_message(endpoint: Endpoint) -> None:
     endpoint.delay = 3
     assert Post(endpoint.url, OPTIONS)(received()) == Verdict(delete=False)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"beanstalk.sqsd.path": "/two lines\n"},
+        {"beanstalk.sqsd.path": "/\u00e4"},
+        {"beanstalk.sqsd.task_name": "\u2713"},
+    ],
+)
+def test_attributes_that_cannot_be_posted_are_an_error(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture, attributes: dict[str, str]
+) -> None:
+    verdict = Post(endpoint.url, OPTIONS)(received("", 1, **PERIODIC | attributes))
+    assert verdict == Verdict(delete=False, delay=7)
+    assert "post id=from-sqs failed" in caplog.text
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ import datetime
 import decimal
 import json
 import math
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beanstalk_dispatch.exceptions import BadSignature, InvalidArgument, MalformedMessage
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.message import Message, wrap
 
 KEYS = ["new-key", "old-key"]
 
@@ -76,6 +77,20 @@ class Odd(dict[str, Any]):
     __hash__ = None
 
 
+class Broken(dict[str, Any]):
+    """Raises what no JSON encoder expects."""
+
+    def items(self) -> Any:
+        raise KeyError
+
+
+class BrokenNumber(int):
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 cyclic: list[Any] = []
 cyclic.append(cyclic)
 
@@ -96,6 +111,10 @@ cyclic.append(cyclic)
         ([cyclic], {}, "args: nested too deeply"),
         ([], {1: 2}, "kwargs: key 1 is int"),
         ([Odd()], {}, "the message cannot be written as JSON"),
+        ([{10**5000: 1}], {}, "args[0]: key ? is int"),
+        ([{"x" * 1000: {1}}], {}, f"args[0]['{'x' * 99}]: set"),
+        ([Broken(a=1)], {}, "args: cannot be read: KeyError"),
+        ([BrokenNumber(1)], {}, "args[0]: BrokenNumber"),
     ],
 )
 def test_arguments_that_json_changes_are_named(
@@ -144,6 +163,31 @@ VALID = {"function": "f", "args": [], "kwargs": {}}
 def test_malformed_bodies_are_refused(body: bytes, reason: str) -> None:
     with pytest.raises(MalformedMessage, match=reason):
         Message.decode(body, queue="q")
+
+
+def test_a_megabyte_of_spaces_is_refused_at_once() -> None:
+    """Backtracking over them would take hours, with every other thread waiting."""
+    body = b"A" + b" " * 1_048_574 + b"!"
+    started = time.thread_time()
+    with pytest.raises(MalformedMessage, match="not JSON"):
+        Message.decode(body, queue="q")
+    assert time.thread_time() - started < 5
+
+
+@pytest.mark.parametrize("task_id", ["two\nlines", "\ud800", "x" * 256, "", 5])
+def test_a_dead_letters_id_is_fit_for_the_log_or_not_taken(task_id: object) -> None:
+    letter = {"v": 1, "dead_letter": {"attempts": 1, "id": task_id}, "body": json.dumps(VALID)}
+    assert Message.decode(json.dumps(letter), queue="q").id.isalnum() is False
+    assert len(Message.decode(json.dumps(letter), queue="q").id) == 36
+
+
+@pytest.mark.parametrize("body", ["\ud800", "\ud800:x", "x:\ud800", "\ud800:" + "A" * 43])
+def test_half_a_surrogate_pair_has_no_signature(body: str) -> None:
+    letter = wrap(json.dumps({"dead_letter": {"attempts": 1}, "body": body}), {"attempts": 1},
+                  queue="q", keys=KEYS)  # fmt: skip
+    for each in (body, letter):
+        with pytest.raises(BadSignature):
+            Message.decode(each, queue="q", keys=KEYS)
 
 
 @pytest.mark.parametrize(

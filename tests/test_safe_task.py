@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from datetime import timedelta
@@ -246,6 +247,47 @@ def ask_again(**options: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "outcome", "final"),
+    [
+        (OSError, Outcome.RETRY, False),
+        (ConnectionError, Outcome.RETRY, False),
+        (FileNotFoundError, Outcome.FAILED, True),
+        (ValueError, Outcome.FAILED, True),
+        (Retry, Outcome.RETRY, False),
+    ],
+)
+def test_only_some_errors_are_worth_a_retry(
+    error: type[Exception], outcome: Outcome, final: bool
+) -> None:
+    task = delivered(jobs.Choosy())
+    task.process(error)
+    assert (task._outcome, task._is_final) == (outcome, final)
+
+
+def test_dont_retry_on_ends_a_task_that_has_no_retries_of_its_own() -> None:
+    class Once(jobs.Choosy):
+        max_retries = None
+
+    task = delivered(Once())
+    task.process(FileNotFoundError)
+    assert (task._outcome, task._is_final) == (Outcome.FAILED, True)
+    task = delivered(Once())
+    task.process(ValueError)
+    assert (task._outcome, task._is_final) == (Outcome.FAILED, False)
+
+
+def test_a_callable_that_cannot_be_hashed_runs() -> None:
+    class Callable:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, value: int) -> None:
+            calls.append((value,))
+
+    SafeTask(Callable()).process(1)
+    assert calls == [(1,)]
+
+
+@pytest.mark.parametrize(
     ("attempt", "max_retries", "outcome"),
     [
         (1, None, Outcome.RETRY),
@@ -317,6 +359,22 @@ def test_options_travel_and_come_back() -> None:
 def test_a_wrong_option_makes_a_malformed_message(option: str, value: object) -> None:
     with pytest.raises(MalformedMessage, match=f"option {option}: "):
         SafeTask().apply({option: value})
+
+
+def test_an_option_of_any_size_and_depth_is_refused_in_one_line() -> None:
+    deep: list[Any] = []
+    for _ in range(sys.getrecursionlimit() * 200):
+        deep = [deep]
+    for value in ("x" * 1_000_000, deep):
+        with pytest.raises(MalformedMessage, match="option timeout") as caught:
+            SafeTask().apply({"timeout": value})
+        assert len(str(caught.value)) <= 200
+
+
+def test_a_keyword_may_be_named_self() -> None:
+    task = SafeTask(jobs.record)
+    task.process(self=1)
+    assert calls == [((), {"self": 1})]
 
 
 def test_an_unknown_option_is_an_error() -> None:

@@ -148,7 +148,7 @@ def test_the_user_agent_is_botocores_own(sqs_env: Environment) -> None:
 
 
 def test_options_name_what_sqs_takes(sqs_env: Environment) -> None:
-    assert sqs.queue("jobs").send_options(delay=900, group_id="tenant-1") == {
+    assert sqs.send_options(sqs.queue("jobs").address, delay=900, group_id="tenant-1") == {
         "DelaySeconds": 900,
         "MessageGroupId": "tenant-1",
     }
@@ -157,11 +157,11 @@ def test_options_name_what_sqs_takes(sqs_env: Environment) -> None:
 def test_a_fifo_queue_gets_a_deduplication_id(env: Environment) -> None:
     env(DISPATCH_QUEUES="q=http://127.0.0.1:9/1/q.fifo")
     queue = sqs.queue("q")
-    assert queue.send_options(group_id="g", message_id="i") == {
+    assert sqs.send_options(queue.address, group_id="g", message_id="i") == {
         "MessageGroupId": "g",
         "MessageDeduplicationId": "i",
     }
-    options = queue.send_options(group_id="g", deduplication_id="d", message_id="i")
+    options = sqs.send_options(queue.address, group_id="g", deduplication_id="d", message_id="i")
     assert options["MessageDeduplicationId"] == "d"
 
 
@@ -183,13 +183,30 @@ def test_options_sqs_would_refuse_are_errors(
 ) -> None:
     env(DISPATCH_QUEUES=f"q=http://127.0.0.1:9/1/{queue}")
     with pytest.raises(InvalidCall, match=reason):
-        sqs.queue("q").send_options(**options)
+        sqs.send_options(sqs.queue("q").address, **options)
 
 
 def test_size_is_checked_against_the_limit() -> None:
     sqs.check_size("x" * sqs.MAX_MESSAGE_BYTES, function="f")
     with pytest.raises(MessageTooLarge, match=r"f: the message has 1,048,577 bytes, .*1,048,576"):
         sqs.check_size("x" * (sqs.MAX_MESSAGE_BYTES + 1), function="f")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("AWS_REGION", "not a region", "InvalidRegionError"),
+        ("AWS_PROFILE", "nobody", "ProfileNotFound"),
+        ("AWS_ACCESS_KEY_ID", "alone", "PartialCredentialsError"),
+        ("AWS_ENDPOINT_URL", "nowhere", "ValueError"),
+    ],
+)
+def test_a_client_that_cannot_be_made_is_a_send_error(
+    env: Environment, variable: str, value: str, reason: str
+) -> None:
+    env(**{"DISPATCH_QUEUES": "jobs=a-queue", variable: value})
+    with pytest.raises(SendError, match=f"making a client on a-queue: {reason}"):
+        sqs.queue("jobs")
 
 
 # --- sending ---
@@ -204,6 +221,22 @@ def test_a_refusal_is_a_send_error_with_its_cause(sqs_env: Environment, proxy: P
         queue.send("{}", {})
     assert "hush" not in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+def test_a_lost_connection_is_a_send_error(
+    sqs_env: Environment, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        raise ConnectionError
+
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    queue = sqs.queue("jobs")
+    monkeypatch.setattr(proxy, "forward", lose)
+    with pytest.raises(SendError, match="SendMessage on .*: ConnectionClosedError: "):
+        queue.send("{}", {})
+    assert queue.send_batch([sqs.Entry(body="{}", options={})]).unsent.keys() == {0}
+    with pytest.raises(SendError, match="ReceiveMessage on .*: ConnectionClosedError: "):
+        queue.receive(count=1, wait=0, visibility=30)
 
 
 def test_a_look_up_that_is_denied_says_what_to_do(sqs_env: Environment, proxy: Proxy) -> None:

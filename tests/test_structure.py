@@ -19,13 +19,15 @@ MODULES = {
 }
 # Each module may import those before it in the list; those in one row do not import each other.
 ORDER = [
-    {"exceptions", "signals", "addresses"},
+    {"exceptions", "signals", "addresses", "quietly"},
     {"conf"},
     {"message", "timeouts", "peers"},
     {"sqsd"},
-    {"sqs", "safe_task"},
-    {"execution", "worker"},
+    {"sqs", "safe_task", "lease", "draining"},
+    {"table", "dead_letters", "worker"},
+    {"execution"},
     {"client", "checks", "views", "handlers", "cron", "monitoring"},
+    {"testing"},
     {"urls", "apps"},
 ]
 LAZY = {("client", "safe_task"), ("client", "execution"), ("client", "sqsd")}

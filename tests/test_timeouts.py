@@ -206,14 +206,14 @@ def test_a_blocked_call_is_reported_as_stuck(caplog: pytest.LogCaptureFixture) -
 
     def run() -> None:
         try:
-            limited(time_limit(0.05, label="blocker"), wait)
+            limited(time_limit(0.05, label=lambda: "blocker"), wait)
         except TaskTimeout as exc:
             raised.append(exc)
 
     thread = threading.Thread(target=run)
     thread.start()
     until(timeouts.stuck)
-    assert [limit.label for limit in timeouts.stuck()] == ["blocker"]
+    assert [limit.label() for limit in timeouts.stuck()] == ["blocker"]
     until(lambda: "stuck task label=blocker" in caplog.text)
     release.set()
     thread.join(20)

@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.urls import reverse
@@ -197,3 +198,11 @@ def test_the_log_line_has_the_receive_count(
     caplog.set_level(logging.INFO)
     post(body(), **{"X-Aws-Sqsd-Receive-Count": "4"})
     assert "outcome=done receive_count=4" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_task_has_its_own_transactions(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    env(WORKER=True, DISPATCH_TABLE="in_transaction=tests.jobs.in_transaction")
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    assert post(body("in_transaction")).status_code == 200
+    assert calls == [(False,)]

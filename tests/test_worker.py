@@ -311,7 +311,7 @@ def fifo(sqs_env: Environment, queue_name: str) -> None:
 def send_group(group: str, *bodies: str) -> None:
     queue = sqs.queue("jobs")
     for body in bodies:
-        queue.send(body, queue.send_options(group_id=group, message_id=body))
+        queue.send(body, sqs.send_options(queue.address, group_id=group, message_id=body))
 
 
 @pytest.mark.usefixtures("fifo")

@@ -17,6 +17,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch import conf, cron, handlers, monitoring, sqsd
+from beanstalk_dispatch.signals import worker_stopped
 from beanstalk_dispatch.worker import Options, Worker
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class Command(BaseCommand):
             host, port = options["health_port"]
             monitoring.HealthServer(worker, host=host, port=port)
         exit_code = self._run(worker, options["health_file"])
+        worker_stopped.send_robust(sender=type(self), exit_code=exit_code)
         if exit_code or worker.counters.running:
             # Past a thread that still runs: the interpreter's own exit could wait for it.
             logging.shutdown()

@@ -1,0 +1,86 @@
+"""Check-ins of periodic tasks, and the monitor that Sentry makes from the first of them.
+
+https://docs.sentry.io/platforms/python/crons/
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from django.conf import settings
+from django.utils.text import slugify
+from sentry_sdk.crons import MonitorStatus, capture_checkin
+
+from beanstalk_dispatch import cron
+from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.safe_task import Outcome
+
+from .environment import variable
+
+if TYPE_CHECKING:
+    from .task import SentrySafeTask
+
+logger = logging.getLogger(__name__)
+
+_MAX_SLUG: Final = 50
+
+
+@contextmanager
+def check_in(task: SentrySafeTask, name: str) -> Iterator[None]:
+    """Two check-ins of one run: in progress, then ok or error."""
+    monitor: dict[str, Any] = {
+        "monitor_slug": slugify(name)[:_MAX_SLUG],
+        "monitor_config": _monitor_config(task, name),
+    }
+    started = time.monotonic()
+    check_in_id = capture_checkin(status=MonitorStatus.IN_PROGRESS, **monitor)
+    status = MonitorStatus.ERROR
+    try:
+        yield
+        if task.outcome is Outcome.DONE:
+            status = MonitorStatus.OK
+    finally:
+        duration = time.monotonic() - started
+        capture_checkin(status=status, check_in_id=check_in_id, duration=duration, **monitor)
+
+
+def _monitor_config(task: SentrySafeTask, name: str) -> dict[str, Any] | None:
+    """What Sentry makes the monitor from; None leaves it as it is there."""
+    schedule = _schedules().get(name)
+    if schedule is None:
+        return None
+    limit: Any = task.timeout_timedelta
+    seconds = limit.total_seconds() if isinstance(limit, timedelta) else limit
+    runtime = task.sentry_max_runtime or variable("SENTRY_MAX_RUNTIME")
+    margin = task.sentry_checkin_margin or variable("SENTRY_CHECKIN_MARGIN")
+    config = {
+        "schedule": {"type": "crontab", "value": schedule},
+        "timezone": "UTC",
+        "max_runtime": runtime or math.ceil(seconds / 60),
+    }
+    return config | ({"checkin_margin": margin} if margin else {})
+
+
+@functools.cache
+def _schedules() -> Mapping[str, str]:
+    """Periodic task → its schedule, from the bundle's cron.yaml; nothing if it cannot be read."""
+    places = [Path.cwd(), Path(getattr(settings, "BASE_DIR", "."))]
+    path = variable("SENTRY_CRON_YAML") or next(
+        (place / "cron.yaml" for place in places if (place / "cron.yaml").is_file()), None
+    )
+    if path is None:
+        logger.info("no cron.yaml in %s; check-ins are sent without a schedule", places)
+        return {}
+    try:
+        return {task.name: task.schedule for task in cron.load(path)}
+    except ConfigurationError as exc:
+        logger.warning("check-ins are sent without a schedule: %s", exc)
+        return {}

@@ -1,0 +1,100 @@
+"""One event per failure, with what a task is known by, in a scope of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import sentry_sdk
+from sentry_sdk.utils import event_from_exception
+
+from beanstalk_dispatch.exceptions import TaskTimeout
+from beanstalk_dispatch.safe_task import Outcome
+from beanstalk_dispatch.sqsd import Delivery
+
+from . import privacy, spans
+
+NAME: Final = "beanstalk_dispatch"
+"""The event's mechanism and its context."""
+
+_reported: ContextVar[BaseException | None] = ContextVar("reported", default=None)
+
+
+@contextmanager
+def scope_of(delivery: Delivery, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever is set inside (tags, user, breadcrumbs) is gone after."""
+    with sentry_sdk.isolation_scope() as scope:
+        scope.clear_breadcrumbs()
+        tags, context = _describe(delivery)
+        if privacy.may_send_arguments():
+            context |= {"args": list(args), "kwargs": dict(kwargs)}
+        scope.set_tags(tags)
+        scope.set_context(NAME, context)
+        # On the current scope, where it runs after that of Sentry's Django integration.
+        sentry_sdk.get_current_scope().add_event_processor(privacy.scrubber(args, kwargs))
+        yield
+
+
+def _describe(delivery: Delivery) -> tuple[dict[str, str], dict[str, Any]]:
+    """An event's tags and its context."""
+    message = delivery.message
+    tags = {
+        "function": message.function if message else delivery.task_name,
+        "queue": delivery.queue,
+        "task_id": message.id if message else delivery.message_id,
+        "attempt": message.attempt if message else None,
+        "receive_count": delivery.receive_count,
+    }
+    context = tags | {
+        "message_id": delivery.message_id,
+        "sent_at": message.sent_at if message else None,
+        "first_received_at": delivery.first_received_at,
+        "body_size": len(delivery.body),
+        "periodic_task": delivery.task_name,
+        "scheduled_at": delivery.scheduled_at,
+    }
+    return (
+        {name: str(value) for name, value in tags.items() if value is not None},
+        {name: value for name, value in context.items() if value is not None},
+    )
+
+
+def report(exception: BaseException, outcome: Outcome, delivery: Delivery | None) -> None:
+    """Send one event, and none for the same exception again."""
+    if _reported.get() is not exception and spans.is_sending():
+        _reported.set(exception)
+        _capture(exception, outcome, delivery)
+
+
+def _capture(exception: BaseException, outcome: Outcome, delivery: Delivery | None) -> None:
+    event, hint = event_from_exception(
+        exception,
+        client_options=sentry_sdk.get_client().options,
+        mechanism={"type": NAME, "handled": False},
+    )
+    event["tags"] = {"outcome": str(outcome)}
+    if isinstance(exception, TaskTimeout):
+        # A timeout strikes anywhere; its stack says little about what it has in common.
+        function = delivery.message.function if delivery and delivery.message else ""
+        event["fingerprint"] = [NAME, "timeout", function]
+    sentry_sdk.capture_event(event, hint=hint)
+
+
+def report_delivery(
+    *, delivery: Delivery, outcome: Outcome, exception: BaseException | None, **_: Any
+) -> None:
+    """Report what no SentrySafeTask has seen: a refused message, a retry that was not sent."""
+    reported = _reported.get()
+    _reported.set(None)
+    if not spans.is_sending():
+        return
+    if delivery.message_id:  # for what comes later in the request, as its own transaction
+        sentry_sdk.get_current_scope().add_event_processor(privacy.drop_body)
+    if exception is None or exception is reported or outcome is Outcome.RETRY:
+        return
+    message = delivery.message
+    args, kwargs = (message.args, message.kwargs) if message else ((), {})
+    with scope_of(delivery, args, kwargs):
+        _capture(exception, outcome, delivery)

@@ -1,0 +1,99 @@
+"""Task arguments leave the machine only if the project's Sentry options say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import sentry_sdk
+
+FILTERED: Final = "[Filtered]"
+_CARRIERS: Final = ("beanstalk_dispatch.", "botocore.")  # whose locals hold whole messages
+_MARK: Final = "x-aws-sqsd-msgid"
+_LONG_ENOUGH: Final = 4  # a shorter text is looked for as a whole only
+_BEGINNING: Final = 50  # of a longer text; the SDK cuts long locals off
+
+Event = Any  # a dict; the SDK's own type of it came later than the SDKs we run with
+Processor = Callable[[Event, Any], Event]
+
+
+def may_send_arguments() -> bool:
+    """``data_collection["queues"]`` where the SDK has it, else ``send_default_pii``."""
+    client = sentry_sdk.get_client()
+    collection = client.options.get("data_collection") or {}
+    return bool(collection.get("queues", client.should_send_default_pii()))
+
+
+def scrub_carriers(event: Event, hint: Any) -> Event:
+    """Drop the locals of the frames that carry a message, wherever an event comes from."""
+    frames = list(_frames(event))
+    if any(_is_ours(frame) for frame in frames) and not may_send_arguments():
+        for frame in frames:
+            _scrub_frame(frame, ())
+    return event
+
+
+def drop_body(event: Event, hint: Any) -> Event:
+    """Drop the body of the daemon's POST, which is the message."""
+    request = event.get("request")
+    headers = request.get("headers") if request else None
+    if headers and any(name.lower() == _MARK for name in headers) and not may_send_arguments():
+        request.pop("data", None)
+    return event
+
+
+def scrubber(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Processor:
+    """An event processor for the scope in which a task with these arguments runs."""
+    arguments = set(_leaves([*args, *kwargs.values()], _as_in_a_local)) - {""}
+
+    def scrub(event: Event, hint: Any) -> Event:
+        if not may_send_arguments():
+            for frame in _frames(event):
+                _scrub_frame(frame, arguments)
+        return drop_body(event, hint)
+
+    return scrub
+
+
+def _frames(event: Event) -> Iterator[dict[str, Any]]:
+    for kind in ("exception", "threads"):
+        for value in (event.get(kind) or {}).get("values") or ():
+            yield from (value.get("stacktrace") or {}).get("frames") or ()
+
+
+def _is_ours(frame: Mapping[str, Any]) -> bool:
+    return str(frame.get("module")).startswith(_CARRIERS[0])
+
+
+def _scrub_frame(frame: dict[str, Any], arguments: Collection[str]) -> None:
+    if str(frame.get("module")).startswith(_CARRIERS):
+        frame.pop("vars", None)
+    elif variables := frame.get("vars"):
+        frame["vars"] = {
+            name: FILTERED if name in {"args", "kwargs"} or _shows(value, arguments) else value
+            for name, value in variables.items()
+        }
+
+
+def _shows(value: object, arguments: Collection[str]) -> bool:
+    """Whether a local, which the SDK has made texts of, shows one of the arguments."""
+    return any(
+        text.strip("'\"") == argument or (len(argument) >= _LONG_ENOUGH and argument in text)
+        for text in _leaves(value, str)
+        for argument in arguments
+    )
+
+
+def _leaves(value: object, write: Callable[[object], str]) -> Iterator[str]:
+    """The texts and numbers in a JSON value."""
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            yield from _leaves(item, write)
+    elif value is not None and not isinstance(value, bool):
+        yield write(value)
+
+
+def _as_in_a_local(value: object) -> str:
+    return repr(value).strip("'\"")[:_BEGINNING]

@@ -1,0 +1,104 @@
+"""init(): the SDK, set up from the environment."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import sentry_sdk
+from sentry_sdk.integrations.logging import ignore_logger
+from sentry_sdk.scope import add_global_event_processor
+from sentry_sdk.utils import BadDsn
+
+from beanstalk_dispatch import signals
+from beanstalk_dispatch.exceptions import ConfigurationError
+
+from . import errors, privacy
+from .environment import variable
+
+logger = logging.getLogger(__name__)
+
+# What they log is reported by us, with more. A record of the same exception would come first,
+# and Sentry's DedupeIntegration would then drop ours.
+_REPORTED_BETTER: Final = tuple(
+    f"beanstalk_dispatch.{name}" for name in ("safe_task", "execution", "views")
+)
+_FLUSH_SECONDS: Final = 2.0
+
+Sampler = Callable[[Any], float]
+
+
+def init() -> None:
+    """Set the SDK up from the environment, unless there is no SENTRY_DSN or it is set up already.
+
+    Called when Django starts if BEANSTALK_DISPATCH_SAFE_TASK names SentrySafeTask, and otherwise
+    when the first such task runs. Raises ConfigurationError.
+    """
+    for name in _REPORTED_BETTER:
+        ignore_logger(name)
+    _watch()
+    dsn = variable("SENTRY_DSN")
+    if dsn is None or sentry_sdk.get_client().is_active():
+        return
+    options = {
+        "traces_sampler": _sampler_of(variable("SENTRY_TRACES_SAMPLE_RATE")),
+        "profiles_sample_rate": variable("SENTRY_PROFILES_SAMPLE_RATE"),
+        "send_default_pii": variable("SENTRY_SEND_DEFAULT_PII"),
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        sentry_sdk.init(dsn=dsn, **given)
+    except BadDsn as exc:
+        raise ConfigurationError(f"SENTRY_DSN: {exc}") from None
+
+
+@functools.cache
+def _watch() -> None:
+    """Once in a process: see every event, every delivery and the worker's end."""
+    add_global_event_processor(privacy.scrub_carriers)
+    signals.delivery_finished.connect(errors.report_delivery)
+    signals.worker_stopped.connect(_on_worker_stopped)
+
+
+@functools.cache
+def init_on_first_use() -> None:
+    try:
+        init()
+    except ConfigurationError as exc:
+        logger.error("not set up: %s", exc)
+
+
+def traces_sampler(otherwise: float | Sampler) -> Sampler:
+    """A ``traces_sampler`` that leaves out the daemon's POST, whose task has a trace of its own.
+
+    ``otherwise``: the rate of everything that continues no trace, or a sampler.
+    """
+
+    def sample(context: Any) -> float:
+        if _is_daemons_post(context):
+            return 0.0
+        if callable(otherwise):
+            return otherwise(context)
+        parent = context.get("parent_sampled")
+        return otherwise if parent is None else float(parent)
+
+    return sample
+
+
+def _sampler_of(rate: float | None) -> Sampler | None:
+    return None if rate is None else traces_sampler(rate)
+
+
+def _is_daemons_post(context: Mapping[str, Any]) -> bool:
+    if "HTTP_X_AWS_SQSD_MSGID" in (context.get("wsgi_environ") or {}):
+        return True
+    headers = (context.get("asgi_scope") or {}).get("headers") or ()
+    return any(name.lower() == b"x-aws-sqsd-msgid" for name, _ in headers)
+
+
+def _on_worker_stopped(*, exit_code: int, **_: Any) -> None:
+    """Send what waits; with an exit code the process ends without the SDK's own atexit."""
+    if exit_code:
+        sentry_sdk.flush(timeout=_FLUSH_SECONDS)

@@ -1,0 +1,189 @@
+"""Spans in either of the SDK's two APIs, and the two that Sentry's Queues page is made of.
+
+https://docs.sentry.io/platforms/python/tracing/instrumentation/custom-instrumentation/queues-module/
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final, Self
+
+import sentry_sdk
+
+from beanstalk_dispatch.exceptions import BatchError
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.sqsd import Delivery
+
+ORIGIN: Final = "auto.queue.beanstalk_dispatch"
+SYSTEM: Final = "aws_sqs"
+
+
+def is_sending() -> bool:
+    """Whether the SDK is set up and has somewhere to send to; without a DSN it has not."""
+    client = sentry_sdk.get_client()
+    return client.is_active() and client.transport is not None
+
+
+def _is_streaming() -> bool:
+    """``trace_lifecycle="stream"``, in which the older span API does nothing but warn."""
+    options = sentry_sdk.get_client().options
+    experiments = options.get("_experiments") or {}
+    return (options.get("trace_lifecycle") or experiments.get("trace_lifecycle")) == "stream"
+
+
+class Span:
+    """A span, as a context manager if it is active: then later spans become its children."""
+
+    def __init__(self, span: Any, *, is_streamed: bool) -> None:
+        self._span = span
+        self._is_streamed = is_streamed
+
+    @classmethod
+    def segment(cls, op: str, name: str, headers: Mapping[str, str]) -> Self:
+        """The first span of this process, which continues the trace that ``headers`` carry."""
+        if _is_streaming():
+            sentry_sdk.traces.continue_trace(dict(headers))
+            attributes = _attributes(op) | {"sentry.segment.name.source": "task"}
+            span = sentry_sdk.traces.start_span(name, attributes=attributes, parent_span=None)
+            return cls(span, is_streamed=True)
+        transaction = sentry_sdk.continue_trace(
+            dict(headers), op=op, name=name, source="task", origin=ORIGIN
+        )
+        return cls(sentry_sdk.start_transaction(transaction), is_streamed=False)
+
+    @classmethod
+    def child(cls, op: str, name: str, *, active: bool = True) -> Self:
+        """A child of the current span."""
+        if _is_streaming():
+            span: Any = sentry_sdk.traces.start_span(
+                name, attributes=_attributes(op), active=active
+            )
+            return cls(span, is_streamed=True)
+        return cls(sentry_sdk.start_span(op=op, name=name, origin=ORIGIN), is_streamed=False)
+
+    def __enter__(self) -> Self:
+        self._span.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._span.__exit__(exc_type, exc, traceback)
+
+    def end(self) -> None:
+        """End a span that was not entered."""
+        if self._is_streamed:
+            self._span.end()
+        else:
+            self._span.finish()
+
+    def set(self, data: Mapping[str, Any]) -> None:
+        put = self._span.set_attribute if self._is_streamed else self._span.set_data
+        for name, value in data.items():
+            if value is not None:
+                put(name, value)
+
+    def set_status(self, *, failed: bool) -> None:
+        if self._is_streamed:
+            self._span.status = "error" if failed else "ok"
+        else:
+            self._span.set_status("internal_error" if failed else "ok")
+
+    def headers(self) -> dict[str, str]:
+        """What a message carries so that its consumer continues this trace."""
+        return trace_headers(span=self._span)
+
+
+def _attributes(op: str) -> dict[str, Any]:
+    return {"sentry.op": op, "sentry.origin": ORIGIN}
+
+
+def trace_headers(**span: Any) -> dict[str, str]:
+    return dict(sentry_sdk.get_current_scope().iter_trace_propagation_headers(**span))
+
+
+def _has_current() -> bool:
+    """Outside of any span, one of ours would be the root of a trace nobody asked for."""
+    if _is_streaming():
+        return sentry_sdk.traces.get_current_span() is not None
+    return sentry_sdk.get_current_span() is not None
+
+
+# --- the producer ----------------------------------------------------------------------------
+
+
+@contextmanager
+def publishing(
+    messages: Sequence[Message], *, queue: str, encode: Callable[[Message], str]
+) -> Iterator[list[str]]:
+    """The bodies of ``messages``, each with trace context, and a queue.publish span around each."""
+    spans = [_publish(message, queue) for message in messages] if _has_current() else []
+    headers = [span.headers() for span in spans] or [trace_headers()] * len(messages)
+    bodies = [
+        encode(replace(message, headers={**message.headers, **each}))
+        for message, each in zip(messages, headers, strict=True)
+    ]
+    unsent: Mapping[int, str] | None = {}
+    try:
+        yield bodies
+    except BaseException as exc:
+        unsent = exc.unsent if isinstance(exc, BatchError) else None
+        raise
+    finally:
+        for position, span in enumerate(spans):
+            span.set({"messaging.message.body.size": len(bodies[position])})
+            span.set_status(failed=unsent is None or position in unsent)
+            span.end()
+
+
+def _publish(message: Message, queue: str) -> Span:
+    span = Span.child("queue.publish", message.function, active=False)
+    span.set(
+        {
+            "messaging.system": SYSTEM,
+            "messaging.destination.name": queue,
+            "messaging.message.id": message.id,
+        }
+    )
+    return span
+
+
+# --- the consumer ----------------------------------------------------------------------------
+
+
+@contextmanager
+def processing(delivery: Delivery, message: Message) -> Iterator[Callable[[bool], None]]:
+    """Continue the message's trace; what is yielded takes whether the task failed."""
+    name = message.function
+    segment = Span.segment("queue.task.beanstalk_dispatch", name, message.headers)
+    with segment, Span.child("queue.process", name) as process:
+        sentry_sdk.get_current_scope().set_transaction_name(name, source="task")
+        process.set(
+            {
+                "messaging.system": SYSTEM,
+                "messaging.destination.name": delivery.queue,
+                "messaging.message.id": message.id,
+                "messaging.message.body.size": len(delivery.body),
+                "messaging.message.retry.count": message.attempt - 1 + delivery.receive_count - 1,
+                "messaging.message.receive.latency": _latency(delivery, message),
+            }
+        )
+
+        def set_status(failed: bool) -> None:
+            for span in (segment, process):
+                span.set_status(failed=failed)
+
+        yield set_status
+
+
+def _latency(delivery: Delivery, message: Message) -> float | None:
+    """Milliseconds since SQS got this message; a retry is a later message than the first."""
+    times = [moment for moment in (message.sent_at, delivery.sent_at) if moment is not None]
+    return max((time.time() - max(times)) * 1000, 0.0) if times else None

@@ -1,0 +1,90 @@
+"""SentrySafeTask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.quietly import quietly
+from beanstalk_dispatch.safe_task import Outcome, Retry, SafeTask
+
+from . import crons, errors, spans
+from .environment import variable
+from .setup import init, init_on_first_use
+
+
+class SentrySafeTask(SafeTask):
+    """A SafeTask whose failures, traces and check-ins are in Sentry.
+
+    ``sentry_report_retries``: report a failure that will be retried, too (an environment's
+    default is SENTRY_REPORT_RETRIES, else no). Of a periodic task, in minutes:
+    ``sentry_checkin_margin``, how late it may start before Sentry calls it missed
+    (SENTRY_CHECKIN_MARGIN), and ``sentry_max_runtime``, how long it may run before Sentry calls it
+    failed (SENTRY_MAX_RUNTIME, else its time limit).
+    """
+
+    sentry_report_retries: bool | None = None
+    sentry_checkin_margin: int | None = None
+    sentry_max_runtime: int | None = None
+
+    @classmethod
+    def ready(cls) -> None:
+        init()
+
+    @classmethod
+    def publishing(
+        cls, messages: Sequence[Message], *, queue: str, encode: Callable[[Message], str]
+    ) -> AbstractContextManager[Sequence[str]]:
+        if not spans.is_sending():
+            return super().publishing(messages, queue=queue, encode=encode)
+        return spans.publishing(messages, queue=queue, encode=encode)
+
+    def process(self, *args: Any, **kwargs: Any) -> None:
+        init_on_first_use()
+        with quietly(_observed(self, args, kwargs), None):
+            super().process(*args, **kwargs)
+
+    def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
+        """Report the failure. An override that does not call this one changes nothing."""
+        _report(self, exception)
+        super().on_error(exception, *args, **kwargs)
+
+
+@contextmanager
+def _observed(
+    task: SentrySafeTask, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Iterator[None]:
+    """A scope, a trace and check-ins of its own for one run."""
+    delivery = task.delivery
+    if not spans.is_sending() or delivery is None or delivery.message is None:
+        yield
+        return
+    message = delivery.message
+    with (
+        errors.scope_of(delivery, args, kwargs),
+        spans.processing(delivery, message) as set_status,
+        crons.check_in(task, message.function) if delivery.task_name else nullcontext(),
+    ):
+        set_status(True)
+        yield
+        failure = _failure(task)
+        set_status(failure is not None)
+        if failure is not None:
+            _report(task, failure)
+
+
+def _failure(task: SafeTask) -> BaseException | None:
+    """What went wrong; a granted Retry is control flow."""
+    exception = task._exception  # noqa: SLF001
+    is_granted = task.outcome is Outcome.RETRY and isinstance(exception, Retry)
+    return None if is_granted else exception
+
+
+def _report(task: SentrySafeTask, exception: BaseException) -> None:
+    wanted = task.sentry_report_retries
+    if wanted is None:
+        wanted = variable("SENTRY_REPORT_RETRIES")
+    if task.outcome is not Outcome.RETRY or wanted:
+        errors.report(exception, task.outcome, task.delivery)

@@ -1,0 +1,172 @@
+"""What must hold whatever a worker is sent: one check, for Hypothesis and for atheris.
+
+Knows neither pytest nor where inputs come from.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+from unittest import mock
+
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpResponse
+from django.utils import module_loading
+
+from beanstalk_dispatch import conf, sqs, table, views
+from beanstalk_dispatch.addresses import QueueAddress
+
+from .jobs import calls
+
+KEYS: Final = ("hush-new-signing-key", "hush-old-signing-key")
+SECRET: Final = "hush"
+"""Stands in every secret, and in nothing else."""
+TABLE: Final = {
+    "record": "tests.jobs.record",
+    "fail": "tests.jobs.fail",
+    "retry": "tests.jobs.AlwaysRetry",
+    "recorder": "tests.jobs.Recorder",
+}
+DECOYS: Final = ("antigravity", "this", "tests.fuzz_decoy", "turtledemo")
+"""Modules that nobody has imported; names of functions are drawn from them."""
+STATUSES: Final = frozenset(views.STATUS.values()) | {404, 405}
+MAX_TEXT: Final = 1500
+"""Characters of a response, or of a log line without a traceback."""
+
+tried = 0
+
+
+class Broken(AssertionError):
+    """Something that must hold does not."""
+
+
+def demand(holds: object, what: str) -> None:
+    if not holds:
+        raise Broken(what)
+
+
+class Log(logging.Handler):
+    """Keeps what a log file would show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, bool]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        has_traceback = bool(record.exc_info and record.exc_info[0])
+        self.lines.append((self.format(record), has_traceback))
+
+
+class Client:
+    """Takes what is sent, in place of SQS."""
+
+    def __init__(self) -> None:
+        self.bodies: list[str] = []
+
+    def send_message(self, *, MessageBody: str, **options: Any) -> dict[str, str]:  # noqa: N803
+        self.bodies.append(MessageBody)
+        return {"MessageId": "from-sqs"}
+
+
+class Worker:
+    """A worker machine's dispatcher, without a network."""
+
+    def __init__(self, log: Log, client: Client, imported: list[str]) -> None:
+        self.log, self.client, self.imported = log, client, imported
+
+    def post(self, body: bytes, meta: Mapping[str, str] | None = None) -> HttpResponse:
+        """POST ``body`` as aws-sqsd does; ``meta`` goes over its headers."""
+        environ = {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": "/beanstalk_dispatch/dispatcher",
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "REMOTE_ADDR": "127.0.0.1",
+            "CONTENT_TYPE": "application/json",
+            "CONTENT_LENGTH": str(len(body)),
+            "HTTP_X_AWS_SQSD_QUEUE": "q",
+            "HTTP_X_AWS_SQSD_MSGID": "from-sqs",
+            "wsgi.input": io.BytesIO(body),
+            **(meta or {}),
+        }
+        self.start()
+        response = views.dispatcher(WSGIRequest(environ))
+        self.check(response)
+        return response
+
+    def start(self) -> None:
+        global tried  # noqa: PLW0603
+        tried += 1
+        calls.clear()
+        self.log.lines.clear()
+        self.client.bodies.clear()
+
+    def check(self, response: HttpResponse) -> None:
+        status, text = response.status_code, response.content.decode()
+        demand(status in STATUSES, f"status {status}")
+        failed = any(has_traceback for _, has_traceback in self.log.lines)
+        demand(status != 500 or failed, f"500 without a failed task: {self.log.lines}")
+        content = json.loads(text or "{}")
+        message = content.get("message", "")
+        demand(content == ({"error": status, "message": message} if status != 200 else {}), text)
+        demand(message.isprintable() and "Traceback" not in text and 'File "' not in text, text)
+        demand(len(text) <= MAX_TEXT, f"{len(text)} characters in a response")
+        demand(SECRET not in text + str(response.headers), f"secret in {text}")
+        for line, has_traceback in self.log.lines:
+            demand(SECRET not in line, f"secret in {line}")
+            demand(has_traceback or line.isprintable(), f"line break in {line!r}")
+            demand(has_traceback or len(line) <= MAX_TEXT, f"{len(line)} characters in a log line")
+        for body in self.client.bodies:
+            demand(body.isascii() and SECRET not in body, f"sent {body}")
+        demand(set(self.imported) <= set(TABLE.values()), f"imported {self.imported}")
+        is_free = not any(name in sys.modules for name in DECOYS)
+        demand(is_free, "a module outside of the table is imported")
+
+
+@contextmanager
+def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) -> Iterator[Worker]:
+    """A configured Worker; for as long as the block lasts, nothing is sent to SQS."""
+    variables = {
+        "WORKER": "True",
+        "DISPATCH_TABLE": json.dumps(TABLE),
+        "DISPATCH_PERIODIC_TASKS": "recorder",
+        "DISPATCH_QUEUES": "q=q dead=dead",
+        "DISPATCH_SQS_KEY": "hush-key",
+        "DISPATCH_SQS_SECRET": "hush-secret",
+        "DISPATCH_SQS_TOKEN": "hush-token",
+        **({"DISPATCH_SIGNING_KEYS": " ".join(KEYS)} if keys else {}),
+        **({"DISPATCH_DEAD_LETTER_QUEUE": "dead"} if dead_letter_queue else {}),
+        **more,
+    }
+    log, client, imported = Log(), Client(), list[str]()
+    stub: Any = client
+
+    def queue(name: str) -> sqs.Queue:
+        return sqs.Queue(QueueAddress(name=name), "http://127.0.0.1:9/1/q", stub)
+
+    def import_string(path: str) -> Any:
+        imported.append(path)
+        return module_loading.import_string(path)
+
+    logger = logging.getLogger()
+    prefixed = {conf.PREFIX + name: value for name, value in variables.items()}
+    with (
+        mock.patch.dict(os.environ, prefixed),
+        mock.patch.object(sqs, "queue", queue),
+        mock.patch.object(sqs, "queue_named", queue),
+        mock.patch("beanstalk_dispatch.table.import_string", import_string),
+        mock.patch.object(views, "HOLD_SECONDS", 0),
+        mock.patch.object(logger, "handlers", [log]),
+    ):
+        conf.get_config.cache_clear()
+        table.resolve.cache_clear()
+        table.safe_task_class(conf.get_config())  # the configuration's own import
+        imported.clear()
+        yield Worker(log, client, imported)
+    conf.get_config.cache_clear()
