@@ -1,0 +1,81 @@
+"""The Sentry ingest server of the tests, and what it was sent."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import urllib.request
+from typing import Any
+
+from .test_gunicorn import ROOT, until
+from .test_handlers import free_port
+
+
+class Kent:
+    """The ingest server; what it got is told by kind of envelope item."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.dsn = f"http://public@127.0.0.1:{self.port}/1"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.kent_server", str(self.port)],
+            cwd=ROOT, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        until(self._answers)
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def items(self) -> list[dict[str, Any]]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/all", timeout=10) as answer:
+            found: list[dict[str, Any]] = [each["payload"] for each in json.load(answer)]
+        return found
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [each["body"] for each in self.items() if each["header"]["type"] == kind]
+
+    def events(self, task_id: str) -> list[dict[str, Any]]:
+        return [each for each in self.of("event") if each["tags"].get("task_id") == task_id]
+
+    def event(self, task_id: str) -> dict[str, Any]:
+        """The one event about a task."""
+        until(lambda: self.events(task_id))
+        (found,) = self.events(task_id)
+        return found
+
+    def spans(self, trace_id: str) -> list[dict[str, Any]]:
+        """Every span of a trace, from either lifecycle, as op, id, parent, status and data."""
+        found = [_streamed(span) for body in self.of("span") for span in body["items"]]
+        for transaction in self.of("transaction"):
+            found += map(_static, [transaction["contexts"]["trace"], *transaction["spans"]])
+        return [span for span in found if span["trace"] == trace_id]
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+
+def _static(span: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "op": span["op"],
+        "id": span["span_id"],
+        "parent": span.get("parent_span_id"),
+        "failed": span.get("status") == "internal_error",
+        "trace": span["trace_id"],
+        "data": span.get("data", {}),
+    }
+
+
+def _streamed(span: dict[str, Any]) -> dict[str, Any]:
+    data = {name: attribute["value"] for name, attribute in span["attributes"].items()}
+    return {
+        "op": data.get("sentry.op"),
+        "id": span["span_id"],
+        "parent": span.get("parent_span_id"),
+        "failed": span["status"] == "error",
+        "trace": span["trace_id"],
+        "data": data,
+    }

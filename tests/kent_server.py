@@ -1,0 +1,41 @@
+"""A Sentry ingest server: kent, which keeps what it gets in memory. Run with a port."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import io
+import sys
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kent.app import EVENTS, EventManager, create_app
+from werkzeug.serving import run_simple
+
+# What the SDK may send, while kent knows gzip only. brotli is used if it can be imported.
+DECODERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "br": lambda data: importlib.import_module("brotli").decompress(data),  # type: ignore[no-any-return]
+    "deflate": zlib.decompress,
+    "gzip": gzip.decompress,
+}
+
+
+def main() -> None:
+    EventManager.MAX_EVENTS = 1_000_000  # it forgets all but the last hundred
+    app = create_app()
+    app.add_url_rule("/all", view_func=lambda: [event.to_dict() for event in EVENTS.get_events()])
+
+    def decoded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        body = DECODERS[environ.pop("HTTP_CONTENT_ENCODING", "")](body)
+        environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        answer: Iterable[bytes] = app(environ, start_response)
+        return answer
+
+    run_simple("127.0.0.1", int(sys.argv[1]), decoded, threaded=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""The test project with views that schedule, and an SDK of its own if SENTRY_LIFECYCLE is set."""
+
+from __future__ import annotations
+
+import os
+
+import sentry_sdk
+
+from beanstalk_dispatch.contrib.sentry import traces_sampler
+
+from .settings import *  # noqa: F403
+
+ROOT_URLCONF = "tests.sentry_site"
+
+if lifecycle := os.environ.get("SENTRY_LIFECYCLE"):
+    options = {"trace_lifecycle": lifecycle} if lifecycle == "stream" else {}
+    sentry_sdk.init(release="own", traces_sampler=traces_sampler(1.0), **options)

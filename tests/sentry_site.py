@@ -1,0 +1,86 @@
+"""What the Sentry tests schedule, and the views of a web process that does."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import sentry_sdk
+from django.http import HttpRequest, JsonResponse
+from django.urls import include, path
+from django.views.decorators.csrf import csrf_exempt
+
+from beanstalk_dispatch.client import Call, schedule, schedule_many
+from beanstalk_dispatch.safe_task import Retry, SafeTask
+
+SECRET = "an-argument-that-must-not-leave"
+TABLE = (
+    "quiet=tests.sentry_site.quiet boom=tests.sentry_site.boom slow=tests.jobs.loop "
+    "block=tests.jobs.block mine=tests.sentry_site.Mine patient=tests.sentry_site.Patient "
+    "again=tests.sentry_site.again mixed=tests.sentry_site.mixed broken=tests.jobs.NeedsArgument"
+)
+
+
+def quiet(*args: Any, **kwargs: Any) -> None:
+    """Nothing goes wrong."""
+
+
+def deeper(value: object) -> None:
+    shown = f"seen: {value}"
+    raise ValueError(f"no good, {len(shown)} characters")
+
+
+def boom(given: Any = None, *more: Any, **named: Any) -> None:
+    remembered = {"it": [given]}
+    harmless = "a local worth seeing"
+    deeper(given or remembered or harmless)
+
+
+def again(given: str) -> None:
+    raise Retry("not yet", delay=0)
+
+
+def mixed(number: int) -> None:
+    """Leaves traces in its scope, gives way to others, and fails."""
+    sentry_sdk.set_tag(f"own-{number}", "yes")
+    sentry_sdk.set_user({"id": str(number)})
+    for _ in range(3):
+        sentry_sdk.add_breadcrumb(message=f"crumb {number}")
+        time.sleep(0.01)
+    raise RuntimeError(f"number {number}")
+
+
+class Mine(SafeTask):
+    """Of the project's own; its on_error does not call super()."""
+
+    def run(self, given: str) -> None:
+        deeper(given)
+
+    def on_error(self, e: BaseException, /, *args: Any, **kwargs: Any) -> None:
+        sentry_sdk.set_tag("set-in-on-error", "yes")
+
+
+class Patient(SafeTask):
+    max_retries = 2
+    retry_backoff = timedelta(0)
+
+    def run(self, given: str) -> None:
+        deeper(given)
+
+
+@csrf_exempt
+def one(request: HttpRequest, queue: str, function: str) -> JsonResponse:
+    return JsonResponse([schedule(queue, Call(function, [SECRET]))], safe=False)
+
+
+@csrf_exempt
+def three(request: HttpRequest, queue: str) -> JsonResponse:
+    return JsonResponse(schedule_many(queue, [Call("quiet", [SECRET])] * 3), safe=False)
+
+
+urlpatterns = [
+    path("one/<queue>/<function>", one),
+    path("three/<queue>", three),
+    path("beanstalk_dispatch/", include("beanstalk_dispatch.urls")),
+]
