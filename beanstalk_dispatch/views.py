@@ -77,7 +77,8 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
     delivery = Delivery.from_meta(request.META)
     try:
         body = request.body
-    except (SuspiciousOperation, UnreadablePostError, RawPostDataException) as exc:
+    except (SuspiciousOperation, UnreadablePostError, RawPostDataException, ValueError) as exc:
+        # ValueError: a Content-Length that is no number, from a server that let it pass
         reason = str(exc) or type(exc).__name__
         logger.error("refused id=%s status=400 reason=%r", delivery.message_id, reason)
         return _error(400, "the body cannot be read")

@@ -156,6 +156,12 @@ def test_a_body_that_never_arrives_is_a_400(worker: Environment) -> None:
     assert views.dispatcher(request).status_code == 400
 
 
+def test_a_length_that_is_no_number_is_a_400(worker: Environment) -> None:
+    request = RequestFactory().post(URL, b"{}", content_type="application/json")
+    request.META["CONTENT_LENGTH"] = ":"
+    assert views.dispatcher(request).status_code == 400
+
+
 @pytest.mark.parametrize("content", [b"", body("fail").encode(), body("unlisted").encode()])
 def test_django_adds_no_line_of_its_own(
     worker: Environment, caplog: pytest.LogCaptureFixture, content: bytes
