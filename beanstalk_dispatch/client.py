@@ -126,7 +126,7 @@ class Prepared:
 
 
 def _prepare(queue: str, call: Call, config: Config) -> Prepared:
-    if not _is_arguments(call.args) or not isinstance(call.kwargs, Mapping):
+    if not _is_arguments(call.args) or not isinstance(call.kwargs, dict | Mapping):
         raise InvalidCall("args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})")
     message = Message(
         function=_name(call.function, config),
@@ -162,6 +162,8 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
 
 
 def _is_arguments(args: object) -> bool:
+    if isinstance(args, list | tuple):
+        return True
     return isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping)
 
 
@@ -256,9 +258,10 @@ def _published(
 
 
 def _announce(task_id: str, message: Message, queue: str) -> None:
-    task_scheduled.send_robust(
-        sender=schedule, task_id=task_id, function=message.function, queue=queue
-    )
+    if task_scheduled.receivers:
+        task_scheduled.send_robust(
+            sender=schedule, task_id=task_id, function=message.function, queue=queue
+        )
 
 
 def execute(queue: str, body: str, config: Config) -> Result:

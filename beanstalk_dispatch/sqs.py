@@ -460,6 +460,7 @@ def _make_client(
         read_timeout=30 if long_poll else 10,
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=50,
+        parameter_validation=False,  # what can be wrong in a request is checked in this package
     )
 
     def make(options: ClientConfig) -> SQSClient:
@@ -474,8 +475,9 @@ def _make_client(
         )
         return client
 
-    # botocore builds its User-Agent anew twice per request, a quarter of a call's instructions.
-    # The same text given as an option is used as it is, so a first client is asked for it.
+    # Before 1.44.6 botocore builds its User-Agent anew twice per request, a fifth of a call's
+    # instructions. The same text given as an option is used as it is, so a first client is
+    # asked for it.
     user_agent = make(options).meta.config.user_agent  # type: ignore[attr-defined]
     return make(options.merge(ClientConfig(user_agent=user_agent)))
 
