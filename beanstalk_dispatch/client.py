@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -299,7 +300,7 @@ def _delay(delay: float | timedelta) -> int:
         raise InvalidCall(f"delay {delay!r} is not a number of seconds or a timedelta")
     if not 0 <= seconds < 2**31:
         raise InvalidCall(f"delay {delay!r} is out of range; 0 seconds or more")
-    return round(seconds)
+    return math.ceil(seconds)
 
 
 # --- naming the function ---------------------------------------------------------------------

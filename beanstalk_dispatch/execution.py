@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -136,14 +137,16 @@ def _run(
         message.attempt += delivery.receive_count - 1
     try:
         task = _task(runnable, message, delivery, config)
+        time_limit = task._limit()
     except (MalformedMessage, ConfigurationError):
         raise
-    except Exception as exc:  # from an __init__() of the project's own
+    except Exception as exc:  # from an __init__() or a limit of the project's own
         return _failed_outside(exc, message, config)
     if config.lease_cache is None or config.execute_synchronously:
         return _process(task, message, delivery, config, resend=resend, can_hide=can_hide)
-    lease = Lease(config.lease_cache, message, time_limit=task._limit())
+    lease = Lease(config.lease_cache, message, time_limit=time_limit)
     lease.take()
+    task._on_done = lease.done
     try:
         result = _process(task, message, delivery, config, resend=resend, can_hide=can_hide)
     except BaseException:
@@ -182,13 +185,16 @@ def _process(
     if outcome is Outcome.RETRY:
         if can_hide and delay <= _LONGEST_HIDDEN:
             return Result(outcome=outcome, exception=exception, retry_after=delay)
-        copy = replace(message, attempt=message.attempt + 1, not_before=None)
+        # From what was received: the task may have changed its arguments.
+        received = _read(delivery.body, delivery, config)
+        copy = replace(received, id=message.id, attempt=message.attempt + 1, not_before=None)
         return replace(_resend(resend, copy, delay, delivery, outcome), exception=exception)
     result = Result(
         outcome=outcome,
         reason="the task timed out" if outcome is Outcome.TIMED_OUT else "the task failed",
         exception=exception,
-        acknowledged=config.on_failure == "acknowledge",
+        # A server that is stopped raises SystemExit in its main thread: not the task's failure.
+        acknowledged=config.on_failure == "acknowledge" and not isinstance(exception, SystemExit),
         retry_after=delay,
         final=task._is_final,
     )
@@ -261,7 +267,8 @@ def resend_copy(message: Message, delay: float, delivery: Delivery) -> None:
         queue=target.name, keys=config.signing_keys, legacy=config.message_format == "base64"
     )
     sqs.check_size(body, function=message.function)
-    target.send(body, sqs.send_options(target.address, delay=min(round(delay), sqs.MAX_DELAY)))
+    seconds = min(math.ceil(delay), sqs.MAX_DELAY)
+    target.send(body, sqs.send_options(target.address, delay=seconds))
 
 
 # --- the log ---------------------------------------------------------------------------------

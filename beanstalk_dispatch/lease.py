@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from django.core.cache import InvalidCacheBackendError, caches
+from django.core.cache import caches
 
 from .conf import SETTINGS
 from .exceptions import AlreadyDone, AlreadyRunning, ConfigurationError, LeaseUnavailable
@@ -52,12 +52,13 @@ class Lease:
         self._alias = alias
         try:
             self._cache = caches[alias]
-        except InvalidCacheBackendError as exc:
+        except Exception as exc:  # no such cache, or its library is not installed
             variable = SETTINGS["lease_cache"].variable
-            raise ConfigurationError(f"{variable}: {exc}") from exc
+            raise ConfigurationError(f"{variable}: cache {alias!r}: {exc}") from exc
         self._message = message
         self._seconds = math.ceil(time_limit + GRACE + MARGIN)
         self._token = uuid.uuid4().hex
+        self._is_done = False
 
     def take(self) -> None:
         """Raises AlreadyDone, AlreadyRunning, or LeaseUnavailable if the cache is away."""
@@ -80,8 +81,10 @@ class Lease:
             raise AlreadyRunning("the same message is running", wait)
 
     def done(self) -> None:
-        """The task ran to success; nothing of it ever runs again."""
-        self._end(_DONE)
+        """The task ran to success; nothing of it ever runs again. May be called twice."""
+        if not self._is_done:
+            self._is_done = True
+            self._end(_DONE)
 
     def handed_on(self) -> None:
         """This attempt has ended, and the next one or the dead-letter queue has the message."""
@@ -89,6 +92,8 @@ class Lease:
 
     def give_up(self) -> None:
         """Let the same attempt run again, at once."""
+        if self._is_done:  # it was, but something around it has failed since
+            self._try(functools.partial(self._cache.delete, self._mark))
         if time.monotonic() > self._expires - 1:
             return  # it may be somebody else's by now
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
+import math
 import random
+import threading
 import time
+from asyncio import CancelledError
 from asyncio import timeout as asyncio_timeout
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,9 +17,10 @@ from enum import StrEnum
 from typing import Any, Final
 
 from asgiref.sync import async_to_sync
+from django.db import connections
 
 from .conf import cast_duration, get_config
-from .exceptions import MalformedMessage, TaskTimeout
+from .exceptions import InvalidCall, MalformedMessage, TaskTimeout
 from .message import Message
 from .signals import task_finished, task_started
 from .sqsd import Delivery
@@ -29,6 +32,9 @@ RETRY_LIMIT: Final = 10
 """How often ``raise Retry`` is granted to a task that sets no ``max_retries``."""
 MAX_BACKOFF: Final = timedelta(hours=1)
 _MAX_FAULT: Final = 200  # characters of a log line about an option, whose value may be a megabyte
+_LONGEST_DELAY: Final = 2**31  # seconds
+_FAILURES: Final = (Exception, SystemExit, CancelledError)  # of a task; Ctrl-C is for the process
+_LOOP_LEEWAY: Final = 1.0  # seconds for asyncio's own limit to end what awaits
 
 
 class Outcome(StrEnum):
@@ -53,12 +59,15 @@ class Retry(Exception):
     """Raise it in a task to run the task again, with the same id and ``attempt + 1``.
 
     ``delay`` in seconds or as a timedelta; None takes the task's backoff. Counts against
-    ``max_retries``, or against RETRY_LIMIT if the task sets none.
+    ``max_retries``, or against RETRY_LIMIT if the task sets none. Raises ValueError for a delay
+    that is no time.
     """
 
     def __init__(self, reason: str = "", *, delay: float | timedelta | None = None) -> None:
         super().__init__(reason)
-        self.delay = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        self.delay = None if delay is None else max(_seconds(delay), 0.0)
+        if self.delay is not None and not self.delay < _LONGEST_DELAY:
+            raise ValueError(f"delay {delay!r} is not a number of seconds below {_LONGEST_DELAY}")
 
 
 class _ConfiguredTimeout:
@@ -107,6 +116,7 @@ class SafeTask:
     _exception: BaseException | None = None
     _retry_delay: float = 0.0
     _is_final: bool = False
+    _on_done: Callable[[], None] | None = None
 
     def __init__(self, run: Callable[..., Any] | None = None, **options: Any) -> None:
         """``options``: timeout_timedelta, verbose, max_retries, retry_backoff."""
@@ -135,6 +145,8 @@ class SafeTask:
     def run(self, /, *args: Any, **kwargs: Any) -> Any:
         """The task's work. Its result is not kept."""
 
+    # A hook may take as long as ``run`` may, is then interrupted, and changes nothing by it.
+
     def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
         """Runs after a failure. A TaskTimeout if the time limit has passed."""
 
@@ -150,16 +162,18 @@ class SafeTask:
         if task_started.receivers:
             task_started.send_robust(sender=type(self), delivery=self.delivery)
         try:
-            self._run_within_limit(args, kwargs)
-        except (Exception, SystemExit) as exc:
+            self._within_limit(self.run, args, kwargs)
+        except _FAILURES as exc:
             self._failed(exc)
             if not (isinstance(exc, Retry) and self._outcome is Outcome.RETRY):
-                self._hook(self.on_error, (exc, *args), kwargs)
+                self._hook("on_error", (exc, *args), kwargs)
         else:
             self._outcome, self._exception = Outcome.DONE, None
-            self._hook(self.on_success, args, kwargs)
+            if self._on_done:
+                self._on_done()
+            self._hook("on_success", args, kwargs)
         finally:
-            self._hook(self.on_completion, args, kwargs)
+            self._hook("on_completion", args, kwargs)
         if task_finished.receivers:
             task_finished.send_robust(
                 sender=type(self),
@@ -170,43 +184,50 @@ class SafeTask:
             )
 
     def options(self) -> dict[str, Any]:
-        """This instance's own options, in the form they have in a message."""
-        own = vars(self)
-        return {
-            wire: to_json(own[name]) for name, (wire, to_json, _) in _OPTIONS.items() if name in own
-        }
+        """This instance's own options, in the form they have in a message. Raises InvalidCall."""
+        own, options = vars(self), {}
+        for name in _OPTIONS.keys() & own.keys():
+            wire, cast, to_json = _OPTIONS[name]
+            try:
+                options[wire] = to_json(cast(own[name]))
+            except ValueError as exc:
+                raise InvalidCall(f"option {name}: {exc}") from None
+        return options
 
     def apply(self, options: Mapping[str, Any]) -> None:
         """Take over the options of a message. Raises MalformedMessage; unknown ones are ignored."""
-        for name, (wire, _, from_json) in _OPTIONS.items():
+        for name, (wire, cast, _) in _OPTIONS.items():
             if wire in options:
                 try:
-                    setattr(self, name, from_json(options[wire]))
+                    setattr(self, name, cast(options[wire]))
                 except (ValueError, RecursionError) as exc:
                     raise MalformedMessage(f"option {wire}: {exc}"[:_MAX_FAULT]) from None
 
     def _limit(self) -> float:
         return _seconds(self.timeout_timedelta)
 
-    def _run_within_limit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        run, seconds = self.run, self._limit()
-        if _is_async(run):
-            # The event loop ends what it awaits; the outer limit is for code that blocks it.
-            run = async_to_sync(_awaited_within(seconds, run))
-            seconds += GRACE
-        limit = time_limit(seconds, label=self._label)
-        returned = False
+    def _within_limit(
+        self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Run ``run`` or a hook to its end, and what it returns if that is to be awaited."""
+        limit = time_limit(self._limit(), label=self._label)
+        result, returned = None, False
         try:
             with limit:
-                run(*args, **kwargs)
+                result = call(*args, **kwargs)
                 returned = True
         except TimeLimitExceeded:  # came out in the instant the block ended
+            if not limit.fired:
+                raise  # it is that of a block around this one
             limit.end()
             if not returned:
-                raise TaskTimeout(f"time limit of {seconds:g} s exceeded") from None
+                raise TaskTimeout(f"time limit of {limit.seconds:g} s exceeded") from None
         except TaskTimeout:
             if not returned:
+                _close_connections()
                 raise
+        if result is not None:
+            _finish(result, limit)
 
     def _label(self) -> str:
         message = self.delivery and self.delivery.message
@@ -230,15 +251,15 @@ class SafeTask:
         """How often a task that raised ``exc`` is retried; None leaves that to SQS."""
         if isinstance(exc, Retry):
             return RETRY_LIMIT if self.max_retries is None else self.max_retries
-        if isinstance(exc, self.dont_retry_on):
+        if isinstance(exc, tuple(self.dont_retry_on)):
             return 0
-        if self.max_retries is not None and not isinstance(exc, self.retry_on):
+        if self.max_retries is not None and not isinstance(exc, tuple(self.retry_on)):
             return 0
         return self.max_retries
 
     def _delay(self, exc: BaseException, attempt: int) -> float:
         if isinstance(exc, Retry) and exc.delay is not None:
-            return max(exc.delay, 0.0)
+            return exc.delay
         bound = _seconds(self.retry_backoff) * 2.0 ** min(attempt - 1, 32)
         return random.uniform(0, min(bound, MAX_BACKOFF.total_seconds()))
 
@@ -251,53 +272,80 @@ class SafeTask:
         else:
             logger.error("Error running SafeTask: %s: %s", self._label(), exc, exc_info=exc)
 
-    def _hook(
-        self, hook: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def _hook(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hook = getattr(self, name)
+        if getattr(hook, "__func__", None) is vars(SafeTask)[name]:
+            return  # does nothing
         try:
-            result = hook(*args, **kwargs)
-            if result is not None and inspect.iscoroutine(result):
-                async_to_sync(functools.partial(_awaited, result))()
-        except Exception:
-            logger.exception("%s failed in its hook %s", self._label(), _name(hook))
+            self._within_limit(hook, args, kwargs)
+        except _FAILURES:
+            logger.exception("%s failed in its hook %s", self._label(), name)
 
 
-def _is_async(run: Callable[..., Any]) -> bool:
+def _finish(result: object, limit: time_limit) -> None:
+    """Await what ``run`` has returned, if that is how it does its work, within the same limit."""
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError("it returned a generator, of which nothing has run")
+    if not inspect.isawaitable(result):
+        return
+    # For code of the coroutine that blocks its loop, which is in a thread of its own.
+    inside = time_limit(limit.seconds, limit.label, leeway=_LOOP_LEEWAY)
+    # For what the coroutine has Django do in a synchronous way (its ORM), which runs in this
+    # thread. In the main thread an alarm would end the wait for a coroutine that then runs on.
+    around = time_limit(limit.seconds, limit.label, leeway=GRACE)
+    in_main = threading.current_thread() is threading.main_thread()
     try:
-        return _is_coroutine_function(getattr(run, "__func__", run))
-    except TypeError:  # a callable that cannot be hashed
-        return inspect.iscoroutinefunction(run)
+        with nullcontext() if in_main else around:
+            # Not on a loop that runs already: under ASGI that is the server's.
+            async_to_sync(_awaited, force_new_loop=True)(result, inside)
+    except (TimeLimitExceeded, TaskTimeout) as exc:
+        if isinstance(exc, TimeLimitExceeded) and not (inside.fired or around.fired):
+            raise
+        _close_connections()
+        raise TaskTimeout(f"time limit of {limit.seconds:g} s exceeded") from None
 
 
-_is_coroutine_function = functools.lru_cache(maxsize=1024)(inspect.iscoroutinefunction)
-
-
-def _name(hook: Callable[..., Any]) -> str:
-    return getattr(hook, "__name__", repr(hook))
-
-
-async def _awaited(result: Awaitable[Any]) -> Any:
-    return await result
-
-
-def _awaited_within(
-    seconds: float, run: Callable[..., Awaitable[Any]]
-) -> Callable[..., Awaitable[Any]]:
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        limit = asyncio_timeout(seconds)
+async def _awaited(result: Awaitable[Any], limit: time_limit) -> None:
+    gentle = asyncio_timeout(limit.seconds)
+    with limit:
         try:
-            async with limit:
-                return await run(*args, **kwargs)
-        except TimeoutError as exc:
-            if not limit.expired():
+            async with gentle:
+                await result
+        except TimeoutError:
+            if not gentle.expired():
                 raise
-            raise TaskTimeout(f"time limit of {seconds:g} s exceeded") from exc
+            raise TaskTimeout from None
 
-    return call
+
+def _close_connections() -> None:
+    """What an interrupt has left half done in a database connection must not be gone on with.
+
+    Not within a transaction of the caller's, which may be a test's.
+    """
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            try:
+                connection.close()
+            except Exception as exc:
+                logger.warning("close of database %r failed: %s", connection.alias, exc)
 
 
 def _seconds(duration: Any) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+
+
+def _timeout(value: object) -> timedelta:
+    """Seconds, a timedelta, or a text like ``5m``."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"{value!r} is no duration")
+        value = timedelta(seconds=min(max(value, -1), 2**31))
+    return cast_duration(value)
+
+
+def _backoff(value: object) -> timedelta:
+    none = timedelta(0)
+    return none if value in (0, none) and value is not False else _timeout(value)
 
 
 def _bool(value: object) -> bool:
@@ -312,10 +360,10 @@ def _count(value: object) -> int | None:
     return value
 
 
-# Option → its name in a message, and the casts to and from JSON.
+# Option → its name in a message, the cast of what is given or received, and that to JSON.
 _OPTIONS: Final[Mapping[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]]] = {
-    "timeout_timedelta": ("timeout", _seconds, cast_duration),
-    "verbose": ("verbose", bool, _bool),
+    "timeout_timedelta": ("timeout", _timeout, _seconds),
+    "verbose": ("verbose", _bool, bool),
     "max_retries": ("max_retries", _count, _count),
-    "retry_backoff": ("retry_backoff", _seconds, cast_duration),
+    "retry_backoff": ("retry_backoff", _backoff, _seconds),
 }

@@ -40,13 +40,12 @@ def resolve(name: str, config: Config) -> Any:
 
 
 def _fault(runnable: Any) -> str | None:
-    if inspect.isclass(runnable):
-        return None
     if isinstance(runnable, SafeTask):
         return "is a SafeTask instance; list its class or its function"
     if not callable(runnable):
         return f"is a {type(runnable).__name__}, not a function"
-    if inspect.isgeneratorfunction(runnable) or inspect.isasyncgenfunction(runnable):
+    run = runnable.run if inspect.isclass(runnable) else runnable
+    if inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
         return "is a generator function, which would never run"
     return None
 

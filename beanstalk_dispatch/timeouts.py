@@ -29,7 +29,8 @@ from .exceptions import TaskTimeout
 logger = logging.getLogger(__name__)
 
 GRACE: Final = 5.0
-"""Seconds after its limit at which a block that still runs is reported as stuck."""
+"""Seconds after its limit at which a block that still runs is reported as stuck, and seconds
+between two interrupts of it."""
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
@@ -38,8 +39,8 @@ _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
 class TimeLimitExceeded(BaseException):
     """What interrupts a block. Not an Exception, so that ``except Exception`` lets it pass.
 
-    It is raised once per limit. Code that catches BaseException can swallow it; it then runs
-    on and is reported as stuck.
+    Code that catches BaseException can swallow it, and so does Python itself where it strikes in
+    a ``__del__``. What runs on then is interrupted again every GRACE seconds, and reported.
     """
 
 
@@ -50,6 +51,8 @@ class time_limit:  # noqa: N801 - a context manager, named like one
     later in this thread, nor in whatever the thread does next. Only in the instant in which
     the block ends can TimeLimitExceeded itself come out; ``end()`` then closes the limit.
     ``label`` names the block in the log; it is called, in another thread, only if it is stuck.
+    ``leeway``: so many seconds later the interrupt comes, for blocks with a gentler limit of
+    their own.
     """
 
     __slots__ = (
@@ -58,22 +61,26 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         "deadline",
         "fired",
         "label",
+        "leeway",
         "seconds",
         "started",
         "stuck",
         "thread_id",
     )
 
-    def __init__(self, seconds: float, label: Callable[[], str] = str) -> None:
+    def __init__(
+        self, seconds: float, label: Callable[[], str] = str, *, leeway: float = 0.0
+    ) -> None:
         self.seconds = seconds
         self.label = label
+        self.leeway = leeway
         self.fired = False
         self.stuck = False
 
     def __enter__(self) -> Self:
         self.thread_id = threading.get_ident()
         self.started = time.monotonic()
-        self.deadline = self.started + self.seconds
+        self.deadline = self.started + self.seconds + self.leeway
         self._in_main_thread = self.thread_id == threading.main_thread().ident
         if self._in_main_thread:
             self._previous_handler = signal.signal(signal.SIGALRM, self._on_alarm)
@@ -162,10 +169,11 @@ class _Watchdog:
         with self._lock:
             self._limits.add(limit)
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, name="beanstalk_dispatch-watchdog", daemon=True
                 )
-                self._thread.start()
+                thread.start()  # may fail, for want of memory or of threads
+                self._thread = thread
             if limit.deadline < self._wakes_at:
                 self._wakes_at = limit.deadline
                 self._changed.notify()
@@ -189,25 +197,25 @@ class _Watchdog:
             with self._lock:
                 newly_stuck = self._fire_due()
                 if not newly_stuck:
-                    pause = None if self._wakes_at == math.inf else self._wakes_at
-                    self._changed.wait(pause and max(pause - time.monotonic(), 0))
+                    pause = max(self._wakes_at - time.monotonic(), 0)
+                    self._changed.wait(min(pause, threading.TIMEOUT_MAX))
             for limit in newly_stuck:
                 # In a thread of its own: the stuck task may hold a logging handler's lock,
                 # and no other limit may wait for that.
-                threading.Thread(target=_report_stuck, args=(limit,), daemon=True).start()
+                with suppress(RuntimeError):  # no thread to be had; stuck() tells it all the same
+                    threading.Thread(target=_report_stuck, args=(limit,), daemon=True).start()
 
     def _fire_due(self) -> list[time_limit]:
         now, self._wakes_at = time.monotonic(), math.inf
         newly_stuck = []
         for limit in self._limits:
             if limit.deadline <= now:
-                if limit.fired:
-                    limit.stuck, limit.deadline = True, math.inf
+                if limit.fired and not limit.stuck:
+                    limit.stuck = True
                     self._stuck.add(limit)
                     newly_stuck.append(limit)
-                else:
-                    limit.fire()
-                    limit.deadline = now + GRACE
+                limit.fire()
+                limit.deadline = now + GRACE
             self._wakes_at = min(self._wakes_at, limit.deadline)
         return newly_stuck
 

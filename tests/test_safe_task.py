@@ -139,6 +139,7 @@ def test_the_instant_in_which_a_task_ends(
 
     class Instant(time_limit):
         def __enter__(self) -> Any:
+            self.fired = True
             if not has_returned:
                 raise error
             return super().__enter__()
@@ -170,7 +171,7 @@ def test_a_failing_hook_changes_nothing(hook: str, caplog: pytest.LogCaptureFixt
         assert task._outcome is outcome
         expected = {"on_error" if argument == "fail" else "on_success", "on_completion"}
         assert {call[0] for call in calls} == {"run"} | (expected - {hook})
-    assert "failed in its hook broken" in caplog.text
+    assert f"failed in its hook {hook}" in caplog.text
 
 
 def test_a_task_that_exits_has_failed() -> None:
@@ -431,18 +432,6 @@ def test_a_coroutine_may_have_timeouts_of_its_own() -> None:
     task.process()
     assert task._outcome is Outcome.FAILED
     assert str(task._exception) == "mine"
-
-
-def test_a_hook_without_a_name_is_logged_too(caplog: pytest.LogCaptureFixture) -> None:
-    class Hook:
-        def __call__(self, *args: Any) -> None:
-            raise RuntimeError("broken")
-
-    task = Recorder()
-    task.on_success = Hook()  # type: ignore[method-assign]
-    with caplog.at_level(logging.ERROR):
-        task.process()
-    assert "failed in its hook <tests" in caplog.text
 
 
 def test_a_number_is_a_limit_in_seconds() -> None:
