@@ -15,9 +15,9 @@ from django.core.signals import request_finished, request_started
 from beanstalk_dispatch import handlers, sqs, sqsd
 from beanstalk_dispatch.addresses import QueueAddress
 from beanstalk_dispatch.handlers import Post, run_here
+from beanstalk_dispatch.holdings import Verdict
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs import Received
-from beanstalk_dispatch.worker import Verdict
 
 from .conftest import TABLE, Environment
 from .jobs import calls

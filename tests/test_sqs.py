@@ -391,8 +391,10 @@ def test_refused_entries_come_back(sqs_env: Environment, proxy: Proxy) -> None:
     failed = {"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "SenderFault": True}]}
     proxy.spoil = lambda operation, request: (200, failed)
     expires = received.expires
-    assert queue.delete_batch([received]) == [received]
-    assert queue.change_visibility_batch([received], [99]) == [received]
+    reason = "ReceiptHandleIsInvalid: "
+    refused = sqs.Refused(received, reason, True)
+    assert queue.delete_batch([received]) == [refused]
+    assert queue.change_visibility_batch([received], [99]) == [refused]
     assert received.expires == expires
 
 
