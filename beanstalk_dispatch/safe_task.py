@@ -217,9 +217,9 @@ class SafeTask:
                 result = call(*args, **kwargs)
                 returned = True
         except TimeLimitExceeded:  # came out in the instant the block ended
+            limit.end()
             if not limit.fired:
                 raise  # it is that of a block around this one
-            limit.end()
             if not returned:
                 raise TaskTimeout(f"time limit of {limit.seconds:g} s exceeded") from None
         except TaskTimeout:
@@ -299,8 +299,10 @@ def _finish(result: object, limit: time_limit) -> None:
             # Not on a loop that runs already: under ASGI that is the server's.
             async_to_sync(_awaited, force_new_loop=True)(result, inside)
     except (TimeLimitExceeded, TaskTimeout) as exc:
+        inside.end()
+        around.end()
         if isinstance(exc, TimeLimitExceeded) and not (inside.fired or around.fired):
-            raise
+            raise  # it is that of a block around this one
         _close_connections()
         raise TaskTimeout(f"time limit of {limit.seconds:g} s exceeded") from None
 

@@ -427,9 +427,12 @@ def test_any_mapping_and_any_iterable_will_do(sqs_env: Environment) -> None:
 
 
 def test_options_that_no_worker_would_take_are_told_here(sqs_env: Environment) -> None:
-    for options in ({"timeout_timedelta": timedelta(days=1)}, {"max_retries": -1},
-                    {"timeout_timedelta": 1e-9}, {"timeout_timedelta": float("nan")},
-                    {"retry_backoff": timedelta(hours=13)}, {"verbose": 1}):  # fmt: skip
+    wrong: list[dict[str, Any]] = [
+        {"timeout_timedelta": timedelta(days=1)}, {"timeout_timedelta": 1e-9},
+        {"timeout_timedelta": float("nan")}, {"retry_backoff": timedelta(hours=13)},
+        {"max_retries": -1}, {"verbose": 1},
+    ]  # fmt: skip
+    for options in wrong:
         with pytest.raises(InvalidCall, match=f"option {next(iter(options))}: "):
             schedule_function("jobs", SafeTask(jobs.record, **options))
     fine: list[dict[str, Any]] = [
@@ -443,5 +446,5 @@ def test_options_that_no_worker_would_take_are_told_here(sqs_env: Environment) -
         map(str, [{"retry_backoff": 0.0}, {"retry_backoff": 0.0}, {"timeout": 300.0},
                   {"timeout": 1e-05}])
     )  # fmt: skip
-    for options in got:
-        SafeTask().apply(options)
+    for each in got:
+        SafeTask().apply(each)
