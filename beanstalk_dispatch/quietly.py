@@ -1,15 +1,22 @@
-"""quietly(): what observes a task or a message may fail, and must change nothing by it."""
+"""What observes a task or a message may fail, and must change nothing by it."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+
+def log_hook(task: str, hook: Callable[..., Any], exception: Exception) -> None:
+    """Log what a task's hook has raised; not as a failure of the task, which it is not."""
+    name = getattr(hook, "__name__", repr(hook))
+    logger.error("%s failed in its hook %s", task, name, exc_info=exception)
 
 
 class quietly(Generic[_T]):  # noqa: N801 - a context manager, named like one

@@ -19,6 +19,7 @@ from asgiref.sync import async_to_sync
 from .conf import cast_duration, get_config
 from .exceptions import MalformedMessage, TaskTimeout
 from .message import Message
+from .quietly import log_hook
 from .signals import task_finished, task_started
 from .sqsd import Delivery
 from .timeouts import GRACE, TimeLimitExceeded, time_limit
@@ -258,8 +259,8 @@ class SafeTask:
             result = hook(*args, **kwargs)
             if result is not None and inspect.iscoroutine(result):
                 async_to_sync(functools.partial(_awaited, result))()
-        except Exception:
-            logger.exception("%s failed in its hook %s", self._label(), _name(hook))
+        except Exception as exc:
+            log_hook(self._label(), hook, exc)
 
 
 def _is_async(run: Callable[..., Any]) -> bool:
@@ -270,10 +271,6 @@ def _is_async(run: Callable[..., Any]) -> bool:
 
 
 _is_coroutine_function = functools.lru_cache(maxsize=1024)(inspect.iscoroutinefunction)
-
-
-def _name(hook: Callable[..., Any]) -> str:
-    return getattr(hook, "__name__", repr(hook))
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:

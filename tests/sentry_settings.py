@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import sentry_sdk
 
@@ -13,5 +14,5 @@ from .settings import *  # noqa: F403
 ROOT_URLCONF = "tests.sentry_site"
 
 if lifecycle := os.environ.get("SENTRY_LIFECYCLE"):
-    options = {"trace_lifecycle": lifecycle} if lifecycle == "stream" else {}
+    options: dict[str, Any] = {"trace_lifecycle": lifecycle} if lifecycle == "stream" else {}
     sentry_sdk.init(release="own", traces_sampler=traces_sampler(1.0), **options)

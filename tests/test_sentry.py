@@ -163,9 +163,13 @@ def test_a_safetask_of_ones_own_is_reported_too(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "outcome"), [("not json", "bad-signature"), (signed("unlisted", SECRET), "unknown-function"),
-                          (signed("broken", SECRET), "failed")],
-)  # fmt: skip
+    ("body", "outcome"),
+    [
+        ("not json", "bad-signature"),
+        (signed("unlisted", SECRET), "unknown-function"),
+        (signed("broken", SECRET), "failed"),
+    ],
+)
 def test_what_never_ran_is_reported_too(site: Site, body: str, outcome: str) -> None:
     sqs_id = f"{outcome}-{time.time()}"
     site.post(body, **{"X-Aws-Sqsd-Msgid": sqs_id})
@@ -192,9 +196,6 @@ def test_two_hundred_tasks_on_fifteen_threads_share_nothing(site: Site) -> None:
     def one(number: int) -> int:
         return site.post(signed("mixed", number, id=f"{prefix}-{number}"))
 
-    with ThreadPoolExecutor(15) as pool:
-        assert set(pool.map(one, range(200))) == {500}
-
     def found() -> list[dict[str, Any]]:
         return [
             each
@@ -202,7 +203,10 @@ def test_two_hundred_tasks_on_fifteen_threads_share_nothing(site: Site) -> None:
             if each["tags"].get("task_id", "").startswith(prefix)
         ]
 
-    until(lambda: len(found()) >= 200)
+    with ThreadPoolExecutor(15) as pool:
+        for end in range(40, 201, 40):  # the SDK keeps a hundred, and drops what comes then
+            assert set(pool.map(one, range(end - 40, end))) == {500}
+            until(lambda: len(found()) >= end)  # noqa: B023
     numbers = set()
     for event in found():
         number = event["tags"]["task_id"].rpartition("-")[2]
@@ -232,13 +236,21 @@ def traced(site: Site, body: str, ops: list[str]) -> dict[str, list[dict[str, An
     return by_op()
 
 
+def ancestors(span: dict[str, Any], spans: list[dict[str, Any]]) -> list[str]:
+    """Ids; in older SDKs there are spans of middleware in between."""
+    parents, found = {each["id"]: each["parent"] for each in spans}, [span["parent"]]
+    while parent := parents.get(found[-1]):
+        found.append(parent)
+    return found
+
+
 def test_one_trace_from_request_to_task(site: Site, queue_name: str) -> None:
     (task_id,) = site.schedule(f"one/{queue_name}/boom")
     (body,) = site.run()
     ops = ["http.server", "queue.publish", "queue.task.beanstalk_dispatch", "queue.process"]
     spans = {op: found[0] for op, found in traced(site, body, ops).items()}
     request, publish, task, process = (spans[op] for op in ops)
-    assert request["id"] == publish["parent"]
+    assert request["id"] in ancestors(publish, site.kent.spans(publish["trace"]))
     assert publish["id"] == task["parent"]
     assert task["id"] == process["parent"]
     same = {
