@@ -40,8 +40,13 @@ class Kent:
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [each["body"] for each in self.items() if each["header"]["type"] == kind]
 
+    def tagged(self, prefix: str) -> list[dict[str, Any]]:
+        """The events of tasks whose ids start so."""
+        events = self.of("event")
+        return [e for e in events if e.get("tags", {}).get("task_id", "").startswith(prefix)]
+
     def events(self, task_id: str) -> list[dict[str, Any]]:
-        return [each for each in self.of("event") if each["tags"].get("task_id") == task_id]
+        return [each for each in self.tagged(task_id) if each["tags"]["task_id"] == task_id]
 
     def event(self, task_id: str) -> dict[str, Any]:
         """The one event about a task."""
