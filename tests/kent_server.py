@@ -47,5 +47,4 @@ def main() -> None:
     run_simple("127.0.0.1", int(sys.argv[1]), decoded, threaded=True)
 
 
-if __name__ == "__main__":
-    main()
+main()

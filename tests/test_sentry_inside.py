@@ -346,6 +346,10 @@ def test_without_a_client_nothing_is_observed(env: Environment) -> None:
     setup.init_on_first_use.cache_clear()
     assert not spans.is_sending()
     schedule_function("q", "boom", SECRET)
+    errors.report_delivery(
+        delivery=Delivery(queue="q"), outcome=Outcome.FAILED, exception=ValueError()
+    )
+    assert not spans.is_sending()
 
 
 def test_receives_of_a_posted_message_count_as_retries(sentry: Memory) -> None:
@@ -523,17 +527,36 @@ def test_other_locals_are_shown(sentry: Memory) -> None:
     assert shown["given"] == privacy.FILTERED
 
 
+def test_frames_without_locals_are_left_alone(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(DISPATCH_TABLE=TABLE, DISPATCH_SAFE_TASK=SAFE_TASK)
+    generator = installed(monkeypatch, include_local_variables=False)
+    sentry = next(generator)
+    run("boom", SECRET)
+    (event,) = sentry.of("event")
+    frames = event["exception"]["values"][-1]["stacktrace"]["frames"]
+    assert frames != []
+    assert not any("vars" in frame for frame in frames)
+    assert list(generator) == []
+
+
 def test_a_call_and_a_delivery_do_not_show_arguments() -> None:
     shown = repr((Call("quiet", [SECRET], {"a": SECRET}), Delivery(body=SECRET)))
     assert SECRET not in shown
 
 
+def knows_data_collection() -> bool:
+    return "data_collection" in sentry_sdk.consts.DEFAULT_OPTIONS
+
+
 def test_what_the_options_allow_is_sent(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     env(DISPATCH_TABLE=TABLE, DISPATCH_SAFE_TASK=SAFE_TASK)
-    options: dict[str, Any] = {"send_default_pii": True}
-    if "data_collection" in sentry_sdk.consts.DEFAULT_OPTIONS:
-        options = {"data_collection": {"queues": True}}
-    generator = installed(monkeypatch, **options)
+    options: tuple[dict[str, Any], ...] = (
+        {"send_default_pii": True},
+        {"data_collection": {"queues": True}},
+    )
+    generator = installed(monkeypatch, **options[knows_data_collection()])
     sentry = next(generator)
     run("boom", SECRET)
     (event,) = sentry.of("event")
