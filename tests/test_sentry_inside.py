@@ -40,6 +40,7 @@ class Memory(Transport):
         super().__init__(options)
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.fails = False
+        self.ignored: set[str] = set()
 
     def capture_envelope(self, envelope: Any) -> None:
         if self.fails:
@@ -62,7 +63,8 @@ def sentry(env: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory
 def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memory]:
     for name in environment.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(setup, "ignore_logger", lambda name: None)  # it would stay ignored
+    ignored: set[str] = set()
+    monkeypatch.setattr(setup, "ignore_logger", ignored.add)  # they would stay ignored
     setup._watch.cache_clear()
     setup.init_on_first_use.cache_clear()
     crons._schedules.cache_clear()
@@ -73,6 +75,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memor
             auto_enabling_integrations=False, traces_sample_rate=1.0, **options,
         )  # fmt: skip
         setup.init()
+        transport.ignored = ignored
         yield transport
     sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
@@ -217,6 +220,25 @@ def test_a_missing_sdk_gives_the_pip_line() -> None:
     )
     assert found["result"] == expected
     assert expected in found["log"]
+
+
+@pytest.mark.parametrize(
+    ("options", "is_ignored"),
+    [
+        ({}, True),
+        ({"before_send": lambda e, h: e}, True),
+        ({"before_send": privacy.drop_message}, False),
+    ],
+)
+def test_an_sdk_that_would_send_the_body_is_not_told_of_requests(
+    options: dict[str, Any], is_ignored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = installed(monkeypatch, **options)
+    sentry = next(generator)
+    setup.init_on_first_use()  # a second time, as in the first task
+    assert ("beanstalk_dispatch.views" in sentry.ignored) is is_ignored
+    assert "beanstalk_dispatch.safe_task" in sentry.ignored
+    assert list(generator) == []
 
 
 def test_a_failing_set_up_on_first_use_is_logged(

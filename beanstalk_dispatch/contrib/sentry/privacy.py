@@ -13,7 +13,7 @@ _CARRIERS: Final = (_OURS, "boto3.", "botocore.", "urllib3.", "http.")  # hold w
 _MARK: Final = "x-aws-sqsd-msgid"
 _LONG_ENOUGH: Final = 4  # a shorter text is looked for as a whole only
 _BEGINNING: Final = 50  # of a longer text; the SDK cuts long locals off
-_MANY: Final = 500  # arguments; comparing more of them with each local would take its time
+_MANY: Final = 100  # arguments; comparing more of them with each local would take its time
 
 Event = Any  # a dict; the SDK's own type of it came later than the SDKs we run with
 Processor = Callable[[Event, Any], Event]

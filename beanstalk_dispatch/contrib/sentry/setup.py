@@ -39,11 +39,11 @@ def init() -> None:
         ignore_logger(name)
     _watch()
     dsn = variable("SENTRY_DSN")
-    if sentry_sdk.get_client().is_active():
-        # Its events would carry the request's body, which our own before_send drops.
-        ignore_logger("beanstalk_dispatch.views")
-    elif dsn:
+    if dsn and not sentry_sdk.get_client().is_active():
         _init(dsn)
+    if sentry_sdk.get_client().options.get("before_send") is not privacy.drop_message:
+        # What it logs is of requests whose body, the message, would be in the event.
+        ignore_logger("beanstalk_dispatch.views")
     environment.check()
 
 
