@@ -145,3 +145,19 @@ def interrupt() -> None:
 
 def in_transaction() -> None:
     calls.append((connection.in_atomic_block,))
+
+
+class OneKind(type):
+    pass
+
+
+class AnotherKind(type):
+    pass
+
+
+class OfOneKind(SafeTask, metaclass=OneKind):
+    pass
+
+
+class OfAnother(SafeTask, metaclass=AnotherKind):
+    pass

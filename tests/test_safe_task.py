@@ -451,3 +451,18 @@ def test_a_number_is_a_limit_in_seconds() -> None:
     task.process()
     assert task._outcome is Outcome.TIMED_OUT
     assert timeouts.stuck() == []
+
+
+def test_a_hook_is_told_the_outcome() -> None:
+    seen: list[Outcome] = [SafeTask.outcome]
+
+    class Told(SafeTask):
+        def run(self) -> None:
+            raise ValueError
+
+        def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
+            seen.append(self.outcome)
+
+    Told().process()
+    Told(lambda: None).process()
+    assert seen == [Outcome.DONE, Outcome.FAILED]
