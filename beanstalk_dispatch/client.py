@@ -34,7 +34,7 @@ _Publishing = Callable[..., AbstractContextManager[Sequence[str]]]
 
 @dataclass(slots=True)
 class Call:
-    """One call of a listed function, with how SQS should deliver it.
+    """One call of a listed function, with how SQS should deliver it. No argument is in its repr.
 
     ``function``: a name in the dispatch table, or a function, SafeTask subclass or SafeTask
     instance whose dotted path the table lists. ``args`` and ``kwargs``: JSON values.
@@ -45,8 +45,8 @@ class Call:
     """
 
     function: str | Callable[..., Any] | SafeTask
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    args: Sequence[Any] = field(default=(), repr=False)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     delay: float | timedelta = field(default=0, kw_only=True)
     group_id: str | None = field(default=None, kw_only=True)
     deduplication_id: str | None = field(default=None, kw_only=True)

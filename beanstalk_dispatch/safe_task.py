@@ -22,6 +22,7 @@ from django.db import connections
 from .conf import cast_duration, get_config
 from .exceptions import InvalidCall, MalformedMessage, TaskTimeout
 from .message import Message
+from .quietly import log_hook
 from .signals import task_finished, task_started
 from .sqsd import Delivery
 from .timeouts import GRACE, TimeLimitExceeded, time_limit
@@ -278,8 +279,8 @@ class SafeTask:
             return  # does nothing
         try:
             self._within_limit(hook, args, kwargs)
-        except _FAILURES:
-            logger.exception("%s failed in its hook %s", self._label(), name)
+        except _FAILURES as exc:
+            log_hook(self._label(), name, exc)
 
 
 def _finish(result: object, limit: time_limit) -> None:

@@ -448,3 +448,14 @@ def test_options_that_no_worker_would_take_are_told_here(sqs_env: Environment) -
     )  # fmt: skip
     for each in got:
         SafeTask().apply(each)
+
+
+def test_a_safetask_that_cannot_be_imported_keeps_no_message_back(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A web process may lack what a worker needs."""
+    sqs_env(DISPATCH_SAFE_TASK="nowhere.Task")
+    assert schedule_function("jobs", "record", 1)
+    assert "messages are sent as they are: BEANSTALK_DISPATCH_SAFE_TASK: cannot" in caplog.text
+    (received,) = sqs.queue("jobs").receive(count=1, wait=1, visibility=30)
+    assert Message.decode(received.body, queue="").function == "record"

@@ -351,3 +351,15 @@ def test_resolve_is_for_one_configuration(table: Environment) -> None:
     table(DISPATCH_TABLE="other=tests.jobs.fail")
     with pytest.raises(UnknownFunction):
         dispatch_table.resolve("record", get_config())
+
+
+def test_a_listed_class_that_the_configured_one_cannot_join_is_told(
+    worker_env: Environment,
+) -> None:
+    """Python makes no class of two whose metaclasses have nothing to do with each other."""
+    worker_env(
+        DISPATCH_TABLE="mine=tests.jobs.OfOneKind", DISPATCH_SAFE_TASK="tests.jobs.OfAnother"
+    )
+    told = "BEANSTALK_DISPATCH_SAFE_TASK: tests.jobs.OfAnother cannot be a base of mine: metaclass"
+    with pytest.raises(ConfigurationError, match=told):
+        dispatch_table.task_class("mine", get_config())

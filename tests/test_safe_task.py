@@ -633,3 +633,18 @@ def test_an_interrupted_tasks_connections_are_closed(
     monkeypatch.setattr(connections["other"], "close", broken)
     SafeTask(spin, timeout_timedelta=timedelta(seconds=0.1), verbose=False).process(20)
     assert "close of database 'other' failed: the server has gone" in caplog.text
+
+
+def test_a_hook_is_told_the_outcome() -> None:
+    seen: list[Outcome] = [SafeTask.outcome]
+
+    class Told(SafeTask):
+        def run(self) -> None:
+            raise ValueError
+
+        def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
+            seen.append(self.outcome)
+
+    Told().process()
+    Told(lambda: None).process()
+    assert seen == [Outcome.DONE, Outcome.FAILED]
