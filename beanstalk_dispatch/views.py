@@ -37,8 +37,9 @@ STATUS: Final[dict[Outcome, int]] = {
     Outcome.DRAINING: 503,
 }
 # The daemon brings a message back after two seconds and gives it up after ten receives. While
-# somebody else runs it, or this machine is drained, the answer to a later receive takes longer:
+# somebody else runs it, or a file drains this machine, the answer to a later receive takes longer:
 # ten receives then last for more than two minutes, and none reaches nginx's limit of a minute.
+# A process that is to stop has no such time.
 _HELD: Final = frozenset({Outcome.RUNNING, Outcome.DRAINING})
 HOLD_SECONDS: Final = 3.0
 """How much longer each receive of a message is held than the one before it."""
@@ -96,7 +97,7 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
 
 def _run(body: bytes, delivery: Delivery, config: Config) -> execution.Result:
     result = _run_unless_draining(body, delivery, config)
-    if result.outcome in _HELD and delivery.receive_count > 1:
+    if result.outcome in _HELD and delivery.receive_count > 1 and not draining.is_stopping():
         time.sleep(min(delivery.receive_count - 1, 9) * HOLD_SECONDS)
         result = _run_unless_draining(body, delivery, config)
     return result
