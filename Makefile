@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 # In an environment of its own: it holds botocore below what the newest boto3 needs.
 MINISTACK := .venv-ministack/bin/ministack
 FUZZ_READY := .venv-fuzz/.ready
+SENTRY_READY := .venv-sentry-oldest/.ready
 
-.PHONY: demo test lint types benchmark benchmark-drain faults fuzz clean
+.PHONY: demo test test-sentry-oldest lint types benchmark benchmark-drain faults fuzz clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +39,16 @@ test: $(READY)
 	  set -ex; \
 	  $(BIN)/python -m pytest; \
 	fi
+
+## test-sentry-oldest: the Sentry tests with the oldest SDK that is supported
+test-sentry-oldest: $(SENTRY_READY)
+	.venv-sentry-oldest/bin/python -m pytest tests/test_sentry.py tests/test_sentry_inside.py tests/test_sentry_worker.py
+
+$(SENTRY_READY): pyproject.toml
+	$(PYTHON) -m venv .venv-sentry-oldest
+	.venv-sentry-oldest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-sentry-oldest/bin/python -m pip install --quiet --editable '.[local,sentry]' --group test 'sentry-sdk==2.15.*'
+	touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -11,13 +11,16 @@ from urllib.parse import urlsplit
 NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
 REGION = re.compile(r"[a-z]{2,8}(-[a-z]+)+-\d+")
 
-# https://docs.aws.amazon.com/general/latest/gr/sqs-service.html: regional, FIPS and dual-stack
-# endpoints, and the legacy ones that queue URLs still carry.
-AWS_HOSTS = re.compile(
-    rf"(sqs(-fips)?\.(?P<region>{REGION.pattern})\.(amazonaws\.com(\.cn)?|api\.aws)"
+# https://docs.aws.amazon.com/general/latest/gr/sqs-service.html: what a client takes by itself
+# for its region, and the legacy hosts that queue URLs still carry.
+REGIONAL_HOSTS = re.compile(
+    rf"(sqs\.(?P<region>{REGION.pattern})\.amazonaws\.(com(\.cn)?|eu)"
     rf"|((?P<legacy>{REGION.pattern})\.)?queue\.amazonaws\.com(\.cn)?)"
 )
-VPC_ENDPOINT = re.compile(rf".+\.sqs\.(?P<region>{REGION.pattern})\.vpce\.amazonaws\.com(\.cn)?")
+# Hosts that name their region, but must be asked for by name: FIPS, dual-stack, a VPC endpoint,
+# an isolated partition, a local server.
+OTHER_HOSTS = re.compile(rf"(.+\.)?sqs(-fips)?\.(?P<region>{REGION.pattern})\..+")
+_DOMAINS = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}  # of a partition
 ARN = re.compile(
     rf"arn:(?P<partition>aws[a-z-]*):sqs:(?P<region>{REGION.pattern}):(?P<account>\d{{12}}):(?P<name>.+)"
 )
@@ -60,12 +63,12 @@ class QueueAddress:
         match = ARN.fullmatch(value)
         if match is None:
             raise ValueError(f"{value!r} is not an SQS ARN (arn:aws:sqs:REGION:ACCOUNT:NAME)")
-        suffix = "amazonaws.com.cn" if match["partition"] == "aws-cn" else "amazonaws.com"
+        domain = _DOMAINS.get(match["partition"], "amazonaws.com")
         name, region = _checked_name(match["name"], value), match["region"]
         return cls(
             name=name,
             region=region,
-            url=f"https://sqs.{region}.{suffix}/{match['account']}/{name}",
+            url=f"https://sqs.{region}.{domain}/{match['account']}/{name}",
         )
 
     @classmethod
@@ -78,14 +81,14 @@ class QueueAddress:
         if host is None or len(path) < 2:
             raise ValueError(f"{value!r} is not a queue URL (https://HOST/ACCOUNT/NAME)")
         name = _checked_name(path[-1], value)
-        if match := AWS_HOSTS.fullmatch(host):
+        if match := REGIONAL_HOSTS.fullmatch(host):
             region = match["region"] or match["legacy"] or "us-east-1"
             return cls(name=name, url=value, region=region)
-        vpc = VPC_ENDPOINT.fullmatch(host)
+        other = OTHER_HOSTS.fullmatch(host)
         return cls(
             name=name,
             url=value,
-            region=vpc["region"] if vpc else None,
+            region=other["region"] if other else None,
             endpoint_url=f"{parts.scheme}://{parts.netloc}",
         )
 

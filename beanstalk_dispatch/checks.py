@@ -24,6 +24,7 @@ from .exceptions import ConfigurationError, UnknownFunction
 
 ID = "beanstalk_dispatch"
 MIN_KEY_LENGTH = 16
+MIN_LEASE_ENTRIES = 100_000
 _COMMON = "django.middleware.common.CommonMiddleware"
 _SECURITY = "django.middleware.security.SecurityMiddleware"
 _UNSHARED_CACHES = ("LocMemCache", "DummyCache", "FileBasedCache")
@@ -105,6 +106,13 @@ def _lease(config: Config) -> Iterator[CheckMessage]:
             hint="Name a cache in Redis, Memcached or the database.",
             id=f"{ID}.E006",
         )
+    elif backend.endswith(".DatabaseCache") and _max_entries(cache) < MIN_LEASE_ENTRIES:
+        yield checks.Error(
+            f"{variable}: the cache {alias!r} keeps {_max_entries(cache):,} entries and deletes "
+            "the rest, so what has run would run again.",
+            hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'MAX_ENTRIES': 10_000_000}}}}}}",
+            id=f"{ID}.E004",
+        )
     elif backend.endswith(".RedisCache") and "socket_timeout" not in cache.get("OPTIONS", {}):
         yield checks.Warning(
             f"{variable}: the cache {alias!r} has no socket_timeout: a Redis that hangs would "
@@ -112,6 +120,11 @@ def _lease(config: Config) -> Iterator[CheckMessage]:
             hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'socket_timeout': 5}}}}}}",
             id=f"{ID}.W012",
         )
+
+
+def _max_entries(cache: dict[str, Any]) -> int:
+    """As django.core.cache.backends.base.BaseCache reads it."""
+    return int(cache.get("max_entries", cache.get("OPTIONS", {}).get("MAX_ENTRIES", 300)))
 
 
 def _hosts() -> Iterator[CheckMessage]:
@@ -132,11 +145,11 @@ def _urls() -> Iterator[CheckMessage]:
         path = reverse("beanstalk_dispatcher")
         view = resolve(path).func
     except (NoReverseMatch, Resolver404):
-        yield checks.Error(
-            "No URL leads to the dispatcher.",
+        yield checks.Warning(
+            "No URL leads to the dispatcher: the daemon's POST is answered 404.",
             hint="Add path('beanstalk_dispatch/', include('beanstalk_dispatch.urls')) to your "
-            "root urls.py.",
-            id=f"{ID}.E004",
+            "root urls.py, unless manage.py beanstalk_worker is all that runs here.",
+            id=f"{ID}.W014",
         )
         return
     yield from _redirects(path)

@@ -18,7 +18,7 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 
 from . import sqs
 from .conf import SETTINGS, Config, get_config
-from .exceptions import BatchError, InvalidCall, UnknownFunction, listed
+from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunction, listed
 from .message import NAME_FORM, Message, is_name, now
 from .quietly import quietly
 from .signals import task_scheduled
@@ -34,7 +34,7 @@ _Publishing = Callable[..., AbstractContextManager[Sequence[str]]]
 
 @dataclass(slots=True)
 class Call:
-    """One call of a listed function, with how SQS should deliver it.
+    """One call of a listed function, with how SQS should deliver it. No argument is in its repr.
 
     ``function``: a name in the dispatch table, or a function, SafeTask subclass or SafeTask
     instance whose dotted path the table lists. ``args`` and ``kwargs``: JSON values.
@@ -45,8 +45,8 @@ class Call:
     """
 
     function: str | Callable[..., Any] | SafeTask
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    args: Sequence[Any] = field(default=(), repr=False)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     delay: float | timedelta = field(default=0, kw_only=True)
     group_id: str | None = field(default=None, kw_only=True)
     deduplication_id: str | None = field(default=None, kw_only=True)
@@ -69,12 +69,16 @@ def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> 
     """Schedule one Call; returns the task's id.
 
     ``on_commit``: True or a database alias sends after that database's transaction commits,
-    and not at all if it rolls back; None does what BEANSTALK_DISPATCH_ON_COMMIT says.
+    and not at all if it rolls back; None does what BEANSTALK_DISPATCH_ON_COMMIT says. What
+    cannot be sent then is logged with its id: nobody waits for an error any more, and one raised
+    would keep Django from all that still waits for the same commit. Outside of a transaction
+    there is nothing to wait for.
     """
     config = get_config()
     prepared = _prepare(queue, call, config)
-    if alias := _commit_alias(on_commit, config):
-        transaction.on_commit(functools.partial(_send, queue, prepared, config), using=alias)
+    if alias := _awaited_commit(on_commit, config):
+        send = functools.partial(after_commit, queue, [prepared], config)
+        transaction.on_commit(send, using=alias)
         return prepared.message.id
     return _send(queue, prepared, config)
 
@@ -84,12 +88,15 @@ def schedule_many(
 ) -> list[str]:
     """Schedule ``calls`` in batches; returns their ids in order.
 
-    Every call is checked before the first is sent. Raises BatchError if some were not sent.
+    Every call is checked before the first is sent. Raises BatchError if some were not sent. What
+    SQS takes only when it is asked again comes after the rest of its batch of ten, on a FIFO
+    queue too. ``on_commit`` as in ``schedule``.
     """
     config = get_config()
     prepared = [_prepare(queue, call, config) for call in calls]
-    if alias := _commit_alias(on_commit, config):
-        transaction.on_commit(functools.partial(_send_many, queue, prepared, config), using=alias)
+    if alias := _awaited_commit(on_commit, config):
+        send = functools.partial(after_commit, queue, prepared, config)
+        transaction.on_commit(send, using=alias)
         return [each.message.id for each in prepared]
     return _send_many(queue, prepared, config)
 
@@ -127,11 +134,11 @@ class Prepared:
 
 
 def _prepare(queue: str, call: Call, config: Config) -> Prepared:
-    if not _is_arguments(call.args) or not isinstance(call.kwargs, dict | Mapping):
-        raise InvalidCall("args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})")
+    if not isinstance(call.kwargs, dict | Mapping):
+        raise InvalidCall(_ARGUMENTS)
     message = Message(
         function=_name(call.function, config),
-        args=call.args,
+        args=call.args if isinstance(call.args, list | tuple) else _listed(call.args),
         kwargs=call.kwargs,
         sent_at=now(),
         options={} if isinstance(call.function, str) else _options(call.function),
@@ -162,10 +169,13 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
     return Prepared(message, body, options)
 
 
-def _is_arguments(args: object) -> bool:
-    if isinstance(args, list | tuple):
-        return True
-    return isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping)
+_ARGUMENTS = "args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})"
+
+
+def _listed(args: object) -> list[Any]:
+    if isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping):
+        return list(args)
+    raise InvalidCall(_ARGUMENTS)
 
 
 def _send(queue: str, prepared: Prepared, config: Config) -> str:
@@ -219,8 +229,18 @@ def _send_all(queue: str, prepared: Sequence[Prepared], config: Config) -> list[
     return list(task_ids.values())
 
 
-SENDERS = (_send, _send_many)
-"""What waits for a commit."""
+def after_commit(queue: str, prepared: Sequence[Prepared], config: Config) -> None:
+    """What waits for a commit."""
+    try:
+        _send_many(queue, prepared, config)
+    except SchedulingError as exc:
+        unsent = exc.unsent if isinstance(exc, BatchError) else range(len(prepared))
+        for position in unsent:
+            message = prepared[position].message
+            logger.error(
+                "not sent after its commit id=%s function=%s queue=%s: %s",
+                message.id, message.function, queue, exc,
+            )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=1)
@@ -288,10 +308,16 @@ def execute(queue: str, body: str, config: Config) -> Result:
             return result
 
 
-def _commit_alias(on_commit: bool | str | None, config: Config) -> str | None:
+def _awaited_commit(on_commit: bool | str | None, config: Config) -> str | None:
+    """The database alias whose transaction is to be waited for, if there is one."""
     if on_commit is None:
         on_commit = config.on_commit
-    return on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS if on_commit else None
+    if not on_commit:
+        return None
+    alias = on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS
+    connection = transaction.get_connection(alias)
+    # Without autocommit on_commit() raises what is wrong with that.
+    return alias if connection.in_atomic_block or not connection.get_autocommit() else None
 
 
 def _delay(delay: float | timedelta) -> int:

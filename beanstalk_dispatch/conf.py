@@ -60,6 +60,14 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+def cast_credential(value: object) -> str:
+    """What can stand in an HTTP header: with a line break in it, the error would show it all."""
+    text = cast_str(value)
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("there is white space in it, or what is no ASCII")
+    return text
+
+
 def cast_bool(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -278,17 +286,17 @@ class Config:
         default_text="empty",
     )  # fmt: skip
     sqs_key: str | None = _setting(
-        "DISPATCH_SQS_KEY", "text", cast_str, None,
+        "DISPATCH_SQS_KEY", "text without white space", cast_credential, None,
         "AWS access key id. Leave unset to use the instance profile.",
         default_text="boto3's own chain", secret=True,
     )  # fmt: skip
     sqs_secret: str | None = _setting(
-        "DISPATCH_SQS_SECRET", "text", cast_str, None,
+        "DISPATCH_SQS_SECRET", "text without white space", cast_credential, None,
         "AWS secret access key; goes with the key.",
         default_text="boto3's own chain", secret=True,
     )  # fmt: skip
     sqs_token: str | None = _setting(
-        "DISPATCH_SQS_TOKEN", "text", cast_str, None,
+        "DISPATCH_SQS_TOKEN", "text without white space", cast_credential, None,
         "AWS session token of temporary credentials; goes with the key.",
         default_text="none", secret=True,
     )  # fmt: skip

@@ -44,6 +44,10 @@ def reason(config: Config) -> str:
     return _process.stopping
 
 
+def is_stopping() -> bool:
+    return bool(_process.stopping)
+
+
 def watch() -> bool:
     """Notice the SIGTERM of the gunicorn worker that this process is; whether it is one.
 

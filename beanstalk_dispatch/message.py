@@ -63,7 +63,7 @@ class Message:
         content: dict[str, Any] = {
             "function": self.function,
             "args": list(self.args),
-            "kwargs": self.kwargs,
+            "kwargs": dict(self.kwargs),
         }
         if not legacy:
             content = {"v": VERSION, "id": self.id} | content
@@ -142,7 +142,7 @@ def _dump(content: dict[str, Any]) -> str:
 def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
     """Find what of the arguments does not survive the round trip, and say so."""
     function = content["function"]
-    for name, values in (("args", content["args"]), ("kwargs", dict(content["kwargs"]))):
+    for name, values in (("args", content["args"]), ("kwargs", content["kwargs"])):
         try:
             fault = _fault(name, values)
         except RecursionError:

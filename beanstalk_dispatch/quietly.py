@@ -1,4 +1,4 @@
-"""quietly(): what observes a task or a message may fail, and must change nothing by it."""
+"""What observes a task or a message may fail, and must change nothing by it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from typing import Generic, TypeVar
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+
+def log_hook(task: str, name: str, exception: BaseException) -> None:
+    """Log what a task's hook has raised; not as a failure of the task, which it is not."""
+    logger.error("%s failed in its hook %s", task, name, exc_info=exception)
 
 
 class quietly(Generic[_T]):  # noqa: N801 - a context manager, named like one

@@ -22,6 +22,7 @@ from django.db import connections
 from .conf import cast_duration, get_config
 from .exceptions import InvalidCall, MalformedMessage, TaskTimeout
 from .message import Message
+from .quietly import log_hook
 from .signals import task_finished, task_started
 from .sqsd import Delivery
 from .timeouts import GRACE, TimeLimitExceeded, time_limit
@@ -217,9 +218,9 @@ class SafeTask:
                 result = call(*args, **kwargs)
                 returned = True
         except TimeLimitExceeded:  # came out in the instant the block ended
+            limit.end()
             if not limit.fired:
                 raise  # it is that of a block around this one
-            limit.end()
             if not returned:
                 raise TaskTimeout(f"time limit of {limit.seconds:g} s exceeded") from None
         except TaskTimeout:
@@ -278,8 +279,8 @@ class SafeTask:
             return  # does nothing
         try:
             self._within_limit(hook, args, kwargs)
-        except _FAILURES:
-            logger.exception("%s failed in its hook %s", self._label(), name)
+        except _FAILURES as exc:
+            log_hook(self._label(), name, exc)
 
 
 def _finish(result: object, limit: time_limit) -> None:
@@ -299,8 +300,10 @@ def _finish(result: object, limit: time_limit) -> None:
             # Not on a loop that runs already: under ASGI that is the server's.
             async_to_sync(_awaited, force_new_loop=True)(result, inside)
     except (TimeLimitExceeded, TaskTimeout) as exc:
+        inside.end()
+        around.end()
         if isinstance(exc, TimeLimitExceeded) and not (inside.fired or around.fired):
-            raise
+            raise  # it is that of a block around this one
         _close_connections()
         raise TaskTimeout(f"time limit of {limit.seconds:g} s exceeded") from None
 

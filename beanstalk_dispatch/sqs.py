@@ -48,6 +48,8 @@ _RECEIVED_ATTRIBUTES: Final[list[Any]] = [
     "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SentTimestamp",
     "MessageGroupId",
 ]  # fmt: skip
+# For an entry of a batch of which SQS says neither that it was taken nor that it failed.
+_UNANSWERED: Final[Any] = {"SenderFault": False, "Code": "no answer"}
 _DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException"})
 # What create_queues gives a queue: Elastic Beanstalk's own defaults.
 # https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/command-options-general.html#command-options-general-elasticbeanstalksqsd
@@ -127,26 +129,28 @@ class Queue:
                 "MessageId"
             ]
         except _boto_errors() as exc:
-            raise _send_error("SendMessage", self.address, exc) from exc
+            raise self._lost("SendMessage", exc) from exc
 
     def send_batch(self, entries: Sequence[Entry]) -> Sent:
         """Send ``entries`` in order, in as few requests as SQS's limits allow.
 
         What SQS refuses for reasons of its own is sent again, a few times; after a request that
-        failed as a whole no further one is made, and what it held counts as unsent.
+        failed as a whole no further one is made, and what it held counts as unsent. Nor, on a
+        FIFO queue, after one of which an entry was not taken.
         """
         sent = Sent(ids={}, unsent={})
-        chunks = list(_chunks(entries))
-        for number, positions in enumerate(chunks):
-            try:
-                self._send_chunk(entries, positions, sent)
-            except _boto_errors() as exc:
-                reason = str(_send_error("SendMessageBatch", self.address, exc))
-                rest = {p for chunk in chunks[number:] for p in chunk}
-                sent.unsent.update(
-                    dict.fromkeys(rest - sent.ids.keys() - sent.unsent.keys(), reason)
-                )
-                break
+        reason = ""
+        for positions in _chunks(entries):
+            if not reason:
+                try:
+                    self._send_chunk(entries, positions, sent)
+                except _boto_errors() as exc:
+                    reason = str(self._lost("SendMessageBatch", exc))
+            for position in positions:
+                if position not in sent.ids:
+                    sent.unsent.setdefault(position, reason)
+            if sent.unsent and self.address.is_fifo:
+                reason = reason or "not tried, since one before it was not sent"
         return sent
 
     def _send_chunk(self, entries: Sequence[Entry], positions: Sequence[int], sent: Sent) -> None:
@@ -160,11 +164,13 @@ class Queue:
             for taken in response.get("Successful", ()):
                 sent.ids[int(taken["Id"])] = taken["MessageId"]
             failed = {int(refused["Id"]): refused for refused in response.get("Failed", ())}
-            for position, refused in failed.items():
+            pending = [position for position in pending if position not in sent.ids]
+            for position in pending:
+                refused = failed.get(position, _UNANSWERED)
                 if refused["SenderFault"] or attempt == BATCH_ATTEMPTS:
                     reason = f"{refused['Code']}: {_first_line(refused.get('Message'))}"
                     sent.unsent[position] = reason
-            pending = [position for position in failed if position not in sent.unsent]
+            pending = [position for position in pending if position not in sent.unsent]
             if pending:
                 time.sleep(random.uniform(0, 0.1 * 2**attempt))
 
@@ -257,10 +263,7 @@ class Queue:
         return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
     def _lost(self, operation: str, exc: Exception) -> SendError:
-        """The error to raise; credentials and addresses that went bad are looked up anew."""
-        if _code(exc) in _STALE:
-            with _connections.lock:
-                _connections.forget()
+        _forget_if_stale(exc)
         return _send_error(operation, self.address, exc)
 
 
@@ -369,6 +372,13 @@ def is_missing(exc: BaseException) -> bool:
     )
 
 
+def _forget_if_stale(exc: Exception) -> None:
+    """Credentials and addresses that went bad are looked up anew, with the next request."""
+    if _code(exc) in _STALE:
+        with _connections.lock:
+            _connections.forget()
+
+
 def _first_line(text: object) -> str:
     """AWS's signature errors go on with the whole request, session token included."""
     return str(text or "").strip().partition("\n")[0][:300]
@@ -460,10 +470,10 @@ def queue_named(name: str) -> Queue:
     key = f"name:{name}"
     if config is _connections.config and (known := _connections.queues.get(key)):
         return known
-    for candidate in config.queues.values():
-        if candidate.name == name:
-            return _open(key, candidate, config)
-    return _open(key, QueueAddress(name=name), config)
+    found = [candidate for candidate in config.queues.values() if candidate.name == name]
+    here = config.sqs_region or default_region()  # two regions may each have one of that name
+    found.sort(key=lambda candidate: candidate.region != here)
+    return _open(key, found[0] if found else QueueAddress(name=name), config)
 
 
 def _open(key: str, where: QueueAddress, config: Config) -> Queue:
@@ -540,6 +550,7 @@ def _look_up(where: QueueAddress, client: SQSClient, config: Config) -> str:
         return client.get_queue_url(QueueName=where.name)["QueueUrl"]
     except _boto_errors() as exc:
         if _code(exc) not in _MISSING_QUEUE:
+            _forget_if_stale(exc)
             raise _send_error("GetQueueUrl", where, exc) from exc
         if not config.create_queues:
             raise UnknownQueue(

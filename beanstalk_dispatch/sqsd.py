@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from .message import Message
@@ -37,7 +37,7 @@ class Delivery:
     task_name: str | None = None
     scheduled_at: float | None = None
     group_id: str | None = None
-    body: bytes | str = b""
+    body: bytes | str = field(default=b"", repr=False)  # a traceback shows locals by their repr
     message: Message | None = None
 
     @classmethod

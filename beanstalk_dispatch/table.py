@@ -44,7 +44,7 @@ def _fault(runnable: Any) -> str | None:
         return "is a SafeTask instance; list its class or its function"
     if not callable(runnable):
         return f"is a {type(runnable).__name__}, not a function"
-    run = runnable.run if inspect.isclass(runnable) else runnable
+    run: Any = getattr(runnable, "run", None) if inspect.isclass(runnable) else runnable
     if inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
         return "is a generator function, which would never run"
     return None

@@ -131,4 +131,4 @@ def _commit() -> None:
 
 
 def _is_ours(callback: Any) -> bool:
-    return isinstance(callback, functools.partial) and callback.func in client.SENDERS
+    return isinstance(callback, functools.partial) and callback.func is client.after_commit

@@ -49,7 +49,8 @@ class time_limit:  # noqa: N801 - a context manager, named like one
 
     Blocks may be nested. After the block has ended nothing is ever raised for it: neither
     later in this thread, nor in whatever the thread does next. Only in the instant in which
-    the block ends can TimeLimitExceeded itself come out; ``end()`` then closes the limit.
+    the block ends can TimeLimitExceeded itself come out; who enters a limit must then close it
+    with ``end()``.
     ``label`` names the block in the log; it is called, in another thread, only if it is stuck.
     ``leeway``: so many seconds later the interrupt comes, for blocks with a gentler limit of
     their own.
@@ -62,6 +63,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         "fired",
         "label",
         "leeway",
+        "owner",
         "seconds",
         "started",
         "stuck",
@@ -74,6 +76,8 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         self.seconds = seconds
         self.label = label
         self.leeway = leeway
+        self.owner = threading.get_ident()  # may be entered in a thread that this one waits for
+        self._in_main_thread = False
         self.fired = False
         self.stuck = False
 
@@ -105,9 +109,13 @@ class time_limit:  # noqa: N801 - a context manager, named like one
             raise TaskTimeout(f"time limit of {self.seconds:g} s exceeded") from exc
 
     def end(self) -> None:
-        """Close the limit. May be called twice."""
+        """Close the limit, and those within it. May be called twice."""
         _watchdog.forget(self)
         if self._in_main_thread:
+            if self.fired:
+                # An alarm on its way arrives with the end of any system call. Had the handler
+                # gone before, and was there none, it would end the process.
+                signal.sigpending()
             signal.signal(signal.SIGALRM, self._previous_handler or signal.SIG_DFL)
         elif self.fired:
             # If the interrupt is still on its way, it strikes here. Taking it back with a NULL
@@ -182,6 +190,11 @@ class _Watchdog:
         with self._lock:
             self._limits.discard(limit)
             self._stuck.discard(limit)
+            if limit.fired:  # the interrupt may have kept one within it from being closed
+                for other in [*self._limits]:
+                    if other.owner == limit.owner and other.started >= limit.started:
+                        self._limits.discard(other)
+                        self._stuck.discard(other)
 
     def is_watched(self, limit: time_limit) -> bool:
         return limit in self._limits

@@ -68,6 +68,20 @@ def environment(endpoint: str) -> dict[str, str]:
         "BEANSTALK_DISPATCH_SQS_REGION": REGION,
         "BEANSTALK_DISPATCH_SQS_KEY": "demo",
         "BEANSTALK_DISPATCH_SQS_SECRET": "demo",
+        **sentry(),
+    }
+
+
+def sentry() -> dict[str, str]:
+    """With SENTRY_DSN set, what turns Sentry on: see docs/sentry.md."""
+    given = {name: value for name, value in os.environ.items() if name.startswith("SENTRY_")}
+    if not given.get("SENTRY_DSN"):
+        return {}
+    return {
+        "SENTRY_ENVIRONMENT": "demo",
+        "SENTRY_TRACES_SAMPLE_RATE": "1",
+        "BEANSTALK_DISPATCH_SAFE_TASK": "beanstalk_dispatch.contrib.sentry.SentrySafeTask",
+        **given,
     }
 
 
@@ -106,6 +120,11 @@ class Demo:
         dead_letters.set()
 
     def report(self) -> bool:
+        if sentry():
+            print(
+                "\nIn Sentry: an issue for charge_card and one for build_report, each with the id"
+            )
+            print("of its task; a trace from POST /samples/ to each task; a monitor for clean_up.")
         print(f"\n{'task':<14}{'as it should':<14}story")
         for name, expected in EXPECTED.items():
             story = self.stories[name]

@@ -26,7 +26,7 @@ Environment = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    ours = {name for name in os.environ if name.startswith(("BEANSTALK_", "AWS_"))}
+    ours = {name for name in os.environ if name.startswith(("AWS_", "BEANSTALK_", "SENTRY_"))}
     for name in ours | {"AWS_PROFILE"}:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from django.db import connection
+from django.db import connections
 
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
@@ -106,6 +106,52 @@ class Choosy(SafeTask):
         raise error
 
 
+class Empties(SafeTask):
+    """Uses its arguments up, and fails."""
+
+    max_retries = 3
+    verbose = False
+
+    def run(self, items: list[int], more: dict[str, Any]) -> None:
+        more["set"] = {1}
+        while items.pop() != 2:
+            more.clear()
+        raise ValueError
+
+
+class Yields(SafeTask):
+    def run(self) -> Iterator[int]:
+        yield from ()
+
+
+class WrongLimit(SafeTask):
+    timeout_timedelta = "five minutes"  # type: ignore[assignment]
+
+
+def exits() -> None:
+    raise SystemExit
+
+
+class Hooked(SafeTask):
+    """Looks, in its hooks, what has become of its lease by then."""
+
+    look: Any = None
+
+    def run(self) -> None:
+        calls.append(("run",))
+
+    def on_success(self, *args: Any, **kwargs: Any) -> None:
+        calls.append(("on_success", Hooked.look()))
+
+
+async def blocks(seconds: float) -> None:
+    """Keeps its loop from all else."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.01)  # noqa: ASYNC251
+    calls.append(("blocked", seconds))
+
+
 class NeedsArgument(SafeTask):
     def __init__(self, needed: int) -> None:
         super().__init__()
@@ -144,4 +190,20 @@ def interrupt() -> None:
 
 
 def in_transaction() -> None:
-    calls.append((connection.in_atomic_block,))
+    calls.append(tuple(connections[alias].in_atomic_block for alias in connections))
+
+
+class OneKind(type):
+    pass
+
+
+class AnotherKind(type):
+    pass
+
+
+class OfOneKind(SafeTask, metaclass=OneKind):
+    pass
+
+
+class OfAnother(SafeTask, metaclass=AnotherKind):
+    pass

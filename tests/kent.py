@@ -16,13 +16,14 @@ from .test_handlers import free_port
 class Kent:
     """The ingest server; what it got is told by kind of envelope item."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, delay: float = 0) -> None:
         self.port = free_port()
         self.dsn = f"http://public@127.0.0.1:{self.port}/1"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.kent_server", str(self.port)],
+            [sys.executable, "-m", "tests.kent_server", str(self.port), str(delay)],
             cwd=ROOT, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        self._items: list[dict[str, Any]] = []
         until(self._answers)
 
     def _answers(self) -> bool:
@@ -30,15 +31,22 @@ class Kent:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def items(self) -> list[dict[str, Any]]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/all", timeout=10) as answer:
-            found: list[dict[str, Any]] = [each["payload"] for each in json.load(answer)]
-        return found
+        """All so far; only what is new is asked for."""
+        url = f"http://127.0.0.1:{self.port}/all/{len(self._items)}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            self._items += [each["payload"] for each in json.load(answer)]
+        return self._items
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [each["body"] for each in self.items() if each["header"]["type"] == kind]
 
+    def tagged(self, prefix: str) -> list[dict[str, Any]]:
+        """The events of tasks whose ids start so."""
+        events = self.of("event")
+        return [e for e in events if e.get("tags", {}).get("task_id", "").startswith(prefix)]
+
     def events(self, task_id: str) -> list[dict[str, Any]]:
-        return [each for each in self.of("event") if each["tags"].get("task_id") == task_id]
+        return [each for each in self.tagged(task_id) if each["tags"]["task_id"] == task_id]
 
     def event(self, task_id: str) -> dict[str, Any]:
         """The one event about a task."""
@@ -63,7 +71,7 @@ def _static(span: dict[str, Any]) -> dict[str, Any]:
         "op": span["op"],
         "id": span["span_id"],
         "parent": span.get("parent_span_id"),
-        "failed": span.get("status") == "internal_error",
+        "failed": "internal_error" in {span.get("status"), span.get("tags", {}).get("status")},
         "trace": span["trace_id"],
         "data": span.get("data", {}),
     }

@@ -1,4 +1,7 @@
-"""A Sentry ingest server: kent, which keeps what it gets in memory. Run with a port."""
+"""A Sentry ingest server: kent, which keeps what it gets in memory.
+
+Run with a port, and the seconds it takes to accept an event.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import gzip
 import importlib
 import io
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +20,7 @@ from werkzeug.serving import run_simple
 # What the SDK may send, while kent knows gzip only. brotli is used if it can be imported.
 DECODERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
-    "br": lambda data: importlib.import_module("brotli").decompress(data),  # type: ignore[no-any-return]
+    "br": lambda data: importlib.import_module("brotli").decompress(data),
     "deflate": zlib.decompress,
     "gzip": gzip.decompress,
 }
@@ -25,10 +29,16 @@ DECODERS: dict[str, Callable[[bytes], bytes]] = {
 def main() -> None:
     EventManager.MAX_EVENTS = 1_000_000  # it forgets all but the last hundred
     app = create_app()
-    app.add_url_rule("/all", view_func=lambda: [event.to_dict() for event in EVENTS.get_events()])
+    delay = float(sys.argv[2])
+    app.add_url_rule(
+        "/all/<int:start>",
+        view_func=lambda start: [event.to_dict() for event in EVENTS.get_events()[start:]],
+    )
 
     def decoded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        if environ["REQUEST_METHOD"] == "POST":
+            time.sleep(delay)
         body = DECODERS[environ.pop("HTTP_CONTENT_ENCODING", "")](body)
         environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         answer: Iterable[bytes] = app(environ, start_response)
@@ -37,5 +47,4 @@ def main() -> None:
     run_simple("127.0.0.1", int(sys.argv[1]), decoded, threaded=True)
 
 
-if __name__ == "__main__":
-    main()
+main()

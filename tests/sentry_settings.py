@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import sentry_sdk
 
-from beanstalk_dispatch.contrib.sentry import traces_sampler
+from beanstalk_dispatch.contrib.sentry import drop_message, traces_sampler
 
 from .settings import *  # noqa: F403
 
 ROOT_URLCONF = "tests.sentry_site"
 
 if lifecycle := os.environ.get("SENTRY_LIFECYCLE"):
-    options = {"trace_lifecycle": lifecycle} if lifecycle == "stream" else {}
-    sentry_sdk.init(release="own", traces_sampler=traces_sampler(1.0), **options)
+    options: dict[str, Any] = {"trace_lifecycle": lifecycle} if lifecycle == "stream" else {}
+    sentry_sdk.init(
+        release="own",
+        traces_sampler=traces_sampler(1.0),
+        before_send=drop_message,
+        before_send_transaction=drop_message,
+        **options,
+    )

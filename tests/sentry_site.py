@@ -18,7 +18,8 @@ SECRET = "an-argument-that-must-not-leave"
 TABLE = (
     "quiet=tests.sentry_site.quiet boom=tests.sentry_site.boom slow=tests.jobs.loop "
     "block=tests.jobs.block mine=tests.sentry_site.Mine patient=tests.sentry_site.Patient "
-    "again=tests.sentry_site.again mixed=tests.sentry_site.mixed broken=tests.jobs.NeedsArgument"
+    "again=tests.sentry_site.again mixed=tests.sentry_site.mixed broken=tests.jobs.NeedsArgument "
+    "hooked=tests.sentry_site.Hooked"
 )
 
 
@@ -59,6 +60,13 @@ class Mine(SafeTask):
 
     def on_error(self, e: BaseException, /, *args: Any, **kwargs: Any) -> None:
         sentry_sdk.set_tag("set-in-on-error", "yes")
+
+
+class Hooked(SafeTask):
+    """Succeeds; one of its hooks does not."""
+
+    def on_success(self, given: str) -> None:
+        deeper(given)
 
 
 class Patient(SafeTask):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from beanstalk_dispatch.exceptions import (
     InvalidArgument,
     InvalidCall,
     MessageTooLarge,
+    SendError,
     UnknownFunction,
     UnknownQueue,
 )
@@ -37,7 +39,7 @@ from beanstalk_dispatch.signals import task_scheduled
 from . import jobs
 from .conftest import Environment
 from .jobs import calls
-from .proxy import Proxy, error
+from .proxy import Answer, Proxy, error
 
 
 @pytest.fixture(autouse=True)
@@ -298,6 +300,60 @@ class TestOnCommit:
             assert [message.args for message in messages()] == [["now"]]
         assert [message.args for message in messages()] == [["later"]]
 
+    def test_one_that_cannot_be_sent_keeps_none_from_being_sent(
+        self, sqs_env: Environment, proxy: Proxy, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url, DISPATCH_ON_COMMIT=True)
+        refused: list[str] = []
+
+        def spoil(operation: str, request: dict[str, Any]) -> Answer | None:
+            if "refuse-me" in json.dumps(request):
+                refused.append(operation)
+                return error(403, "AccessDenied")
+            return None
+
+        proxy.spoil = spoil
+        after: list[str] = []
+        with transaction.atomic():
+            lost = schedule_function("jobs", "record", "refuse-me")
+            also = schedule_many("jobs", [Call("record", ["refuse-me"])])
+            sent = schedule_function("jobs", "record")
+            transaction.on_commit(lambda: after.append("the project's own"))
+        assert after
+        assert len(refused) == 2
+        assert [message.id for message in messages()] == [sent]
+        for task_id in (lost, *also):
+            assert f"not sent after its commit id={task_id} function=record queue=jobs" in (
+                caplog.text
+            )
+
+    def test_a_queue_that_is_gone_is_told_too(
+        self, sqs_env: Environment, proxy: Proxy, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+        with transaction.atomic():
+            task_id = schedule("jobs", Call("record"), on_commit=True)
+            sqs_env(DISPATCH_CREATE_QUEUES=None, DISPATCH_QUEUES="jobs=gone")
+        assert f"not sent after its commit id={task_id}" in caplog.text
+
+    def test_outside_of_a_transaction_an_error_is_raised(
+        self, sqs_env: Environment, proxy: Proxy
+    ) -> None:
+        sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url, DISPATCH_ON_COMMIT=True)
+        schedule_function("jobs", "record")
+        proxy.spoil = lambda operation, request: error(403, "AccessDenied")
+        with pytest.raises(SendError):
+            schedule_function("jobs", "record")
+
+    def test_without_autocommit_there_is_no_commit_to_wait_for(self, sqs_env: Environment) -> None:
+        transaction.set_autocommit(False)
+        try:
+            with pytest.raises(transaction.TransactionManagementError):
+                schedule("jobs", Call("record"), on_commit=True)
+        finally:
+            transaction.rollback()
+            transaction.set_autocommit(True)
+
     def test_bad_arguments_are_told_at_once(self, sqs_env: Environment) -> None:
         with transaction.atomic(), pytest.raises(InvalidArgument):
             schedule("jobs", Call("record", [object()]), on_commit=True)
@@ -362,3 +418,44 @@ def test_boto3_and_sentry_are_not_imported_with_the_client() -> None:
     assert "beanstalk_dispatch.client" in found.stderr
     assert "boto" not in found.stderr
     assert "sentry_sdk" not in found.stderr
+
+
+def test_any_mapping_and_any_iterable_will_do(sqs_env: Environment) -> None:
+    schedule("jobs", Call("record", iter([1]), MappingProxyType({"a": 2})))  # type: ignore[arg-type]
+    (message,) = messages()
+    assert (message.args, message.kwargs) == ([1], {"a": 2})
+
+
+def test_options_that_no_worker_would_take_are_told_here(sqs_env: Environment) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"timeout_timedelta": timedelta(days=1)}, {"timeout_timedelta": 1e-9},
+        {"timeout_timedelta": float("nan")}, {"retry_backoff": timedelta(hours=13)},
+        {"max_retries": -1}, {"verbose": 1},
+    ]  # fmt: skip
+    for options in wrong:
+        with pytest.raises(InvalidCall, match=f"option {next(iter(options))}: "):
+            schedule_function("jobs", SafeTask(jobs.record, **options))
+    fine: list[dict[str, Any]] = [
+        {"retry_backoff": timedelta(0)}, {"retry_backoff": 0}, {"timeout_timedelta": "5m"},
+        {"timeout_timedelta": 1e-05},
+    ]  # fmt: skip
+    for options in fine:
+        schedule_function("jobs", SafeTask(jobs.record, **options))
+    got = [message.options for message in messages()]
+    assert sorted(map(str, got)) == sorted(
+        map(str, [{"retry_backoff": 0.0}, {"retry_backoff": 0.0}, {"timeout": 300.0},
+                  {"timeout": 1e-05}])
+    )  # fmt: skip
+    for each in got:
+        SafeTask().apply(each)
+
+
+def test_a_safetask_that_cannot_be_imported_keeps_no_message_back(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A web process may lack what a worker needs."""
+    sqs_env(DISPATCH_SAFE_TASK="nowhere.Task")
+    assert schedule_function("jobs", "record", 1)
+    assert "messages are sent as they are: BEANSTALK_DISPATCH_SAFE_TASK: cannot" in caplog.text
+    (received,) = sqs.queue("jobs").receive(count=1, wait=1, visibility=30)
+    assert Message.decode(received.body, queue="").function == "record"

@@ -253,6 +253,14 @@ def test_secrets_are_not_in_the_repr(env: Environment) -> None:
     assert "AKIA1" not in shown
 
 
+@pytest.mark.parametrize("value", ["tok-1\ntok-2", "tok tok", "töken"])
+def test_what_no_header_can_carry_is_no_credential(env: Environment, value: str) -> None:
+    env(DISPATCH_SQS_KEY="key", DISPATCH_SQS_SECRET="secret", DISPATCH_SQS_TOKEN=value)
+    with pytest.raises(ConfigurationError, match=r"SQS_TOKEN: not valid .*secret") as caught:
+        get_config()
+    assert "tok" not in str(caught.value).replace("SQS_TOKEN", "")
+
+
 def test_a_wrong_secret_is_not_in_the_error(env: Environment) -> None:
     env(DISPATCH_SIGNING_KEYS='["hush')
     with pytest.raises(ConfigurationError, match="secret") as caught:

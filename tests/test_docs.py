@@ -29,6 +29,7 @@ import boto3
 import botocore.session
 import environ
 import pytest
+import sentry_sdk
 import yaml
 from botocore import xform_name
 from django.core.management import get_commands, load_command_class
@@ -39,6 +40,8 @@ from packaging.requirements import Requirement
 from beanstalk_dispatch import checks, conf, cron, dead_letters, execution, sqs, views
 from beanstalk_dispatch.addresses import QueueAddress
 from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.contrib.sentry import errors
+from beanstalk_dispatch.contrib.sentry.environment import VARIABLES as SENTRY
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import Outcome
 from beanstalk_dispatch.sqsd import Delivery
@@ -51,6 +54,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TASKS = "shop.tasks"  # the module the documentation's tasks are in
 VARIABLES = {setting.variable: setting for setting in SETTINGS.values()}
+KNOWN: dict[str, Any] = {**VARIABLES, **SENTRY}
 SQSD = "aws:elasticbeanstalk:sqsd"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -118,6 +122,18 @@ def test_the_configuration_table_is_the_settings() -> None:
     ]
 
 
+def test_the_sentry_table_is_the_variables() -> None:
+    rows = table_rows(ROOT / "docs" / "sentry.md", "Sentry variable")
+    assert rows == [[f"`{name}`", v.form, v.default, v.meaning] for name, v in SENTRY.items()]
+
+
+def test_the_sentry_tags_are_those_of_an_event() -> None:
+    delivery = Delivery(queue="q", message=Message(function="f"))
+    tags, _ = errors._describe(delivery)
+    rows = table_rows(ROOT / "docs" / "sentry.md", "Tag")
+    assert [row[0].strip("`") for row in rows] == [*tags, "outcome"]
+
+
 def test_the_check_ids_are_those_of_the_code() -> None:
     source = Path(checks.__file__).read_text()
     in_code = sorted(re.findall(r'id=f"\{ID\}\.([EW]\d{3})"', source))
@@ -159,23 +175,25 @@ def read_env(text: str) -> dict[str, str]:
 
 
 def uncommented() -> str:
-    return re.sub(r"^# (?=BEANSTALK_\w+=)", "", ENV_EXAMPLE.read_text(), flags=re.MULTILINE)
+    return re.sub(
+        r"^# (?=(?:BEANSTALK|SENTRY)_\w+=)", "", ENV_EXAMPLE.read_text(), flags=re.MULTILINE
+    )
 
 
 def test_env_example_has_every_variable_below_its_meaning() -> None:
-    described = re.findall(r"^# (.+)\n(BEANSTALK_\w+)=", uncommented(), re.MULTILINE)
-    assert described == [(setting.meaning, name) for name, setting in VARIABLES.items()]
+    described = re.findall(r"^# (.+)\n((?:BEANSTALK|SENTRY)_\w+)=", uncommented(), re.MULTILINE)
+    assert described == [(known.meaning, name) for name, known in KNOWN.items()]
 
 
 def test_env_example_sets_nothing_that_nobody_reads() -> None:
     settings = (ROOT / "example_settings" / "settings.py").read_text()
-    others = read_env(uncommented()).keys() - VARIABLES.keys()
+    others = read_env(uncommented()).keys() - KNOWN.keys()
     assert others == {name for name in others if f'("{name}"' in settings} != set()
 
 
-@pytest.mark.parametrize("variable", VARIABLES)
+@pytest.mark.parametrize("variable", KNOWN)
 def test_env_example_values_cast(variable: str) -> None:
-    assert VARIABLES[variable].cast(read_env(uncommented())[variable])
+    assert KNOWN[variable].cast(read_env(uncommented())[variable])
 
 
 def test_a_shell_reads_env_example_as_django_environ_does(tmp_path: Path) -> None:
@@ -233,8 +251,8 @@ def test_every_snippet_language_is_executed() -> None:
 
 def cast(name: str, value: str) -> None:
     """Fail unless ``name`` is a variable, or the file of one, and ``value`` fits it."""
-    if name in VARIABLES:
-        VARIABLES[name].cast(value)
+    if name in KNOWN:
+        KNOWN[name].cast(value)
     else:
         assert name.removesuffix("_FILE") in VARIABLES
         assert Path(value).is_absolute()
@@ -652,11 +670,17 @@ def documented_queues() -> dict[str, QueueAddress]:
     return conf.cast_queues(documented_properties("shop-worker")["BEANSTALK_DISPATCH_QUEUES"])  # type: ignore[return-value]
 
 
+def check_sentry_options(**options: Any) -> None:
+    """A client takes them; it is not this process's, and has no DSN to send to."""
+    sentry_sdk.Client(default_integrations=False, auto_enabling_integrations=False, **options)
+
+
 @pytest.fixture
 def shop(env: Environment, monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> ModuleType:
     """The module that a document's Python runs in, with the documentation's own variables set."""
     module = ModuleType(TASKS)
     monkeypatch.setitem(sys.modules, TASKS, module)
+    monkeypatch.setattr(sentry_sdk, "init", check_sentry_options)
     queues = documented_properties("shop-worker")["BEANSTALK_DISPATCH_QUEUES"]
     env(DISPATCH_TABLE=json.dumps(documented("BEANSTALK_DISPATCH_TABLE")), DISPATCH_QUEUES=queues)
     return module

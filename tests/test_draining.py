@@ -193,3 +193,13 @@ def test_a_message_that_comes_again_is_held(
     ]
     assert statuses == [503, 503, 503, 200, 200]
     assert pauses == [3, 6, 12]
+
+
+def test_a_process_that_stops_holds_nothing(
+    worker: FakeWorker, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE=TABLE)
+    monkeypatch.setattr("beanstalk_dispatch.views.time.sleep", pytest.fail)
+    draining.watch()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert post(body("record"), **{"X-Aws-Sqsd-Receive-Count": "5"}).status_code == 503

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import yaml
 
 from beanstalk_dispatch import cron
 from example_settings import demo, jobs
+
+from .kent import Kent
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "example_settings"
@@ -28,6 +31,36 @@ def test_the_demo_ends_as_it_should() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count(" yes ") == len(demo.EXPECTED)
     assert "Traceback" not in run.stderr
+
+
+def test_the_demo_shows_sentry() -> None:
+    kent = Kent()
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "example_settings.demo"],
+            cwd=ROOT,
+            env=os.environ | {"SENTRY_DSN": kent.dsn},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        events, traces, check_ins = map(kent.of, ["event", "transaction", "check_in"])
+    finally:
+        kent.stop()
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "In Sentry: an issue for charge_card and one for build_report" in run.stdout
+    functions = [event["tags"]["function"] for event in events]
+    assert sorted(functions) == ["build_report"] * demo.RECEIVES + ["charge_card"] * demo.RECEIVES
+    assert [(each["monitor_slug"], each["status"]) for each in check_ins] == [
+        ("clean_up", "in_progress"), ("clean_up", "ok")]  # fmt: skip
+    assert check_ins[0]["monitor_config"]["schedule"]["type"] == "crontab"
+    (request,) = [each for each in traces if each["transaction"] == "/samples/"]
+    trace_id = request["contexts"]["trace"]["trace_id"]
+    told = {
+        each["transaction"] for each in traces if each["contexts"]["trace"]["trace_id"] == trace_id
+    }
+    assert told == {"/samples/", *demo.EXPECTED} - {"clean_up"}
 
 
 def test_the_demo_fails_if_a_story_ends_otherwise(capsys: pytest.CaptureFixture[str]) -> None:

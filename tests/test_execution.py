@@ -38,7 +38,7 @@ def run(function: str, *args: Any, resend: execution.Resend | None = None, **mem
 def table(env: Environment) -> Environment:
     names = ("record", "fail", "coroutine", "generator", "async_generator", "Recorder", "Flaky",
              "AlwaysRetry", "NotATask", "NeedsArgument", "OwnProcess", "instance", "a_number",
-             "missing")  # fmt: skip
+             "missing", "Yields")  # fmt: skip
     pairs = [f"{name}=tests.jobs.{name}" for name in names]
     env(
         DISPATCH_TABLE=" ".join(
@@ -91,6 +91,7 @@ def test_options_of_the_message_win(table: Environment) -> None:
         ("a_number", "Requested task is a int, not a function: a_number"),
         ("generator", "Requested task is a generator function"),
         ("async_generator", "Requested task is a generator function"),
+        ("Yields", "Requested task is a generator function"),
     ],
 )
 def test_what_cannot_run_is_an_unknown_function(
@@ -237,6 +238,37 @@ def test_a_retry_is_sent_with_the_next_attempt(table: Environment) -> None:
     assert (copy.id, copy.attempt, copy.args, delay) == ("same", 4, [7], 7)
 
 
+def test_a_retry_has_the_arguments_that_came_not_those_the_task_left(table: Environment) -> None:
+    table(DISPATCH_TABLE="empties=tests.jobs.Empties")
+    resent = Resent()
+    assert run("empties", [1, 2, 3], {"a": 1}, resend=resent, id="task-1").acknowledged
+    ((copy, _),) = resent.sent
+    assert (copy.id, copy.attempt, copy.args) == ("task-1", 2, [[1, 2, 3], {"a": 1}])
+
+
+def test_a_retry_of_a_periodic_task_keeps_its_id(table: Environment) -> None:
+    table(DISPATCH_TABLE="retry=tests.jobs.AlwaysRetry", DISPATCH_PERIODIC_TASKS="retry")
+    resent = Resent()
+    due = Delivery(queue="q", task_name="retry")
+    assert execution.run(b"", due, resend=resent).acknowledged
+    assert due.message is not None
+    assert [copy.id for copy, _ in resent.sent] == [due.message.id]
+
+
+def test_the_exit_of_a_server_is_never_acknowledged(table: Environment) -> None:
+    table(DISPATCH_TABLE="exits=tests.jobs.exits", DISPATCH_ON_FAILURE="acknowledge")
+    result = run("exits")
+    assert (result.outcome, result.acknowledged) == (Outcome.FAILED, False)
+
+
+def test_a_limit_that_is_none_has_failed(
+    table: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    table(DISPATCH_TABLE="x=tests.jobs.WrongLimit")
+    assert run("x").outcome is Outcome.FAILED
+    assert "could not convert string to float" in caplog.text
+
+
 def test_a_message_before_its_time_is_deferred_and_not_run(table: Environment) -> None:
     resend = Resent()
     not_before = time.time() + 2000
@@ -342,3 +374,15 @@ def test_resolve_is_for_one_configuration(table: Environment) -> None:
     table(DISPATCH_TABLE="other=tests.jobs.fail")
     with pytest.raises(UnknownFunction):
         dispatch_table.resolve("record", get_config())
+
+
+def test_a_listed_class_that_the_configured_one_cannot_join_is_told(
+    worker_env: Environment,
+) -> None:
+    """Python makes no class of two whose metaclasses have nothing to do with each other."""
+    worker_env(
+        DISPATCH_TABLE="mine=tests.jobs.OfOneKind", DISPATCH_SAFE_TASK="tests.jobs.OfAnother"
+    )
+    told = "BEANSTALK_DISPATCH_SAFE_TASK: tests.jobs.OfAnother cannot be a base of mine: metaclass"
+    with pytest.raises(ConfigurationError, match=told):
+        dispatch_table.task_class("mine", get_config())

@@ -211,7 +211,7 @@ def table(env: Environment, in_redis: None) -> Environment:
     calls.clear()
     env(
         DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail flaky=tests.jobs.Flaky "
-        "own=tests.jobs.OwnProcess interrupt=tests.jobs.interrupt",
+        "own=tests.jobs.OwnProcess interrupt=tests.jobs.interrupt hooked=tests.jobs.Hooked",
         DISPATCH_LEASE_CACHE="leases",
     )
     return env
@@ -262,6 +262,23 @@ def test_a_message_that_is_only_hidden_runs_again(table: Environment) -> None:
         for count in (1, 2, 3, 4)
     ]
     assert outcomes == [Outcome.RETRY, Outcome.RETRY, Outcome.DONE, Outcome.DUPLICATE]
+
+
+def test_a_task_is_done_when_its_run_is_whatever_its_hooks_take(
+    table: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = Message(function="hooked")
+    monkeypatch.setattr("tests.jobs.Hooked.look", lambda: run(message).outcome)
+    assert run(message).outcome is Outcome.DONE
+    assert calls == [("run",), ("on_success", Outcome.DUPLICATE)]
+
+
+def test_a_cache_whose_library_is_missing_is_a_configuration_error(table: Environment) -> None:
+    with (
+        override_settings(CACHES={"leases": {"BACKEND": "tests.nowhere.Cache"}}),
+        pytest.raises(ConfigurationError, match=r"LEASE_CACHE: cache 'leases': .*nowhere"),
+    ):
+        run(Message(function="record"))
 
 
 def test_a_running_message_does_not_run_beside_itself(table: Environment) -> None:

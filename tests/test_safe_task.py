@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import functools
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, connections, transaction
 
 from beanstalk_dispatch import timeouts
 from beanstalk_dispatch.exceptions import MalformedMessage, TaskTimeout
@@ -440,3 +443,208 @@ def test_a_number_is_a_limit_in_seconds() -> None:
     task.process()
     assert task._outcome is Outcome.TIMED_OUT
     assert timeouts.stuck() == []
+
+
+# --- what is awaited ---
+
+
+def in_thread(task: SafeTask, *args: Any) -> float:
+    """Run a task in a thread; how long it took."""
+    started = time.monotonic()
+    thread = threading.Thread(target=task.process, args=args)
+    thread.start()
+    thread.join(25)
+    return time.monotonic() - started
+
+
+def here(task: SafeTask, *args: Any) -> float:
+    started = time.monotonic()
+    task.process(*args)
+    return time.monotonic() - started
+
+
+@pytest.fixture(params=[here, in_thread], ids=["main", "thread"])
+def place(request: pytest.FixtureRequest) -> Callable[..., float]:
+    chosen: Callable[..., float] = request.param
+    return chosen
+
+
+def decorated(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+def test_a_coroutine_is_awaited_whoever_made_it() -> None:
+    class Called:
+        async def __call__(self, value: str) -> None:
+            await jobs.coroutine(value)
+
+    for run in (decorated(jobs.coroutine), Called()):
+        task = SafeTask(run)
+        task.process("x")
+        assert (task._outcome, calls.pop()) == (Outcome.DONE, ("coroutine", "x"))
+
+
+def test_a_generator_has_run_nothing_and_so_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    for run in (decorated(jobs.generator), decorated(jobs.async_generator)):
+        task = SafeTask(run)
+        task.process()
+        assert task._outcome is Outcome.FAILED
+    assert "it returned a generator, of which nothing has run" in caplog.text
+
+
+def test_a_coroutine_that_blocks_its_loop_is_ended(place: Callable[..., float]) -> None:
+    task = SafeTask(jobs.blocks, timeout_timedelta=timedelta(seconds=0.1), verbose=False)
+    assert place(task, 20) < 10
+    assert task._outcome is Outcome.TIMED_OUT
+    assert str(task._exception) == "time limit of 0.1 s exceeded"
+    assert calls == []
+
+
+def test_what_a_coroutine_does_synchronously_is_ended_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("beanstalk_dispatch.safe_task.GRACE", 0.3)
+    ended: list[str] = []
+
+    async def synchronous() -> None:
+        try:
+            await sync_to_async(spin)(20)
+        finally:
+            ended.append("yes")
+
+    task = SafeTask(synchronous, timeout_timedelta=timedelta(seconds=0.1), verbose=False)
+    assert in_thread(task) < 10
+    assert (task._outcome, ended) == (Outcome.TIMED_OUT, ["yes"])
+
+
+def test_a_coroutine_that_is_cancelled_has_failed() -> None:
+    async def cancelled() -> None:
+        child = asyncio.ensure_future(asyncio.sleep(10))
+        child.cancel()
+        await child
+
+    task = Recorder()
+    task.run = cancelled  # type: ignore[assignment,method-assign]
+    task.process()
+    assert task._outcome is Outcome.FAILED
+    assert [call[0] for call in calls] == ["on_error", "on_completion"]
+
+
+# --- limits around limits ---
+
+
+def test_an_inner_task_does_not_take_the_outers_interrupt(place: Callable[..., float]) -> None:
+    inner = SafeTask(spin, timeout_timedelta=timedelta(seconds=15), verbose=False)
+
+    def run() -> None:
+        inner.process(20)
+        calls.append(("went on",))
+
+    outer = SafeTask(run, timeout_timedelta=timedelta(seconds=0.2), verbose=False)
+    assert place(outer) < 10
+    assert (outer._outcome, calls) == (Outcome.TIMED_OUT, [])
+
+
+def test_an_outers_interrupt_passes_what_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        raise TimeLimitExceeded
+
+    monkeypatch.setattr("beanstalk_dispatch.safe_task.async_to_sync", lambda *a, **k: interrupted)
+    coroutine = jobs.coroutine("x")
+    with pytest.raises(TimeLimitExceeded):
+        SafeTask(lambda: coroutine).process()
+    coroutine.close()
+
+
+# --- hooks ---
+
+
+@pytest.mark.parametrize("hook", ["on_error", "on_success", "on_completion"])
+def test_a_hook_that_takes_too_long_is_ended(
+    hook: str, place: Callable[..., float], caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Recorder(timeout_timedelta=timedelta(seconds=0.2), verbose=False)
+    setattr(task, hook, lambda *args, **kwargs: spin(20))
+    failing = hook == "on_error"
+    assert place(task, *(["fail"] if failing else [])) < 10
+    assert task._outcome is (Outcome.FAILED if failing else Outcome.DONE)
+    assert f"Recorder failed in its hook {hook}" in caplog.text
+    others = {"on_success", "on_completion"} - {hook} - ({"on_success"} if failing else set())
+    assert {call[0] for call in calls} == {"run"} | others
+
+
+def test_a_hook_may_exit(caplog: pytest.LogCaptureFixture) -> None:
+    task = Recorder()
+    task.on_success = sys.exit  # type: ignore[method-assign]
+    task.process()
+    assert task._outcome is Outcome.DONE
+    assert "failed in its hook on_success" in caplog.text
+
+
+# --- retries ---
+
+
+@pytest.mark.parametrize("delay", [float("nan"), float("inf"), 2**31, timedelta.max])
+def test_a_delay_that_is_no_time_is_refused(delay: Any) -> None:
+    with pytest.raises(ValueError, match="is not a number of seconds below"):
+        Retry(delay=delay)
+
+
+def test_exceptions_may_be_listed_as_a_list() -> None:
+    class Listed(jobs.Choosy):
+        retry_on = [OSError]  # type: ignore[assignment]  # noqa: RUF012
+        dont_retry_on = [FileNotFoundError]  # type: ignore[assignment]  # noqa: RUF012
+
+    outcomes = []
+    for error in (OSError, FileNotFoundError, ValueError):
+        task = delivered(Listed())
+        task.process(error)
+        outcomes.append(task._outcome)
+    assert outcomes == [Outcome.RETRY, Outcome.FAILED, Outcome.FAILED]
+
+
+# --- the database ---
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_an_interrupted_tasks_connections_are_closed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed: list[str] = []
+    for alias in ("default", "other"):
+        connections[alias].ensure_connection()
+        monkeypatch.setattr(connections[alias], "close", lambda alias=alias: closed.append(alias))
+    for seconds, expected in ((0.0, []), (20.0, ["default", "other"])):
+        task = SafeTask(spin, timeout_timedelta=timedelta(seconds=0.2), verbose=False)
+        task.process(seconds)
+        assert sorted(closed) == expected
+    closed.clear()
+    with transaction.atomic():
+        SafeTask(spin, timeout_timedelta=timedelta(seconds=0.1), verbose=False).process(20)
+        assert closed == ["other"]
+
+    def broken() -> None:
+        raise DatabaseError("the server has gone")
+
+    monkeypatch.setattr(connections["other"], "close", broken)
+    SafeTask(spin, timeout_timedelta=timedelta(seconds=0.1), verbose=False).process(20)
+    assert "close of database 'other' failed: the server has gone" in caplog.text
+
+
+def test_a_hook_is_told_the_outcome() -> None:
+    seen: list[Outcome] = [SafeTask.outcome]
+
+    class Told(SafeTask):
+        def run(self) -> None:
+            raise ValueError
+
+        def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
+            seen.append(self.outcome)
+
+    Told().process()
+    Told(lambda: None).process()
+    assert seen == [Outcome.DONE, Outcome.FAILED]

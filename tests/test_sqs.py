@@ -448,3 +448,51 @@ def test_a_queue_without_an_alias_is_looked_up_by_its_name(
     sqs_env(DISPATCH_QUEUES="other=http://127.0.0.1:9/1/other")
     assert sqs.queue_named(queue_name).name == queue_name
     assert get_config().queues.keys() == {"other"}
+
+
+def test_credentials_that_come_later_are_found(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqs_env(DISPATCH_SQS_KEY=None, DISPATCH_SQS_SECRET=None)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    for _ in range(2):
+        with pytest.raises(SendError, match="NoCredentialsError"):
+            sqs.queue("jobs")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "late")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "late")
+    queue = sqs.queue("jobs")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    sqs_env(DISPATCH_QUEUES=f"jobs={queue.url}")
+    with pytest.raises(SendError, match="NoCredentialsError"):
+        sqs.queue("jobs").send("{}", {})
+    assert sqs.queue("jobs").send_batch(entries(1)).unsent
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "later")
+    assert sqs.queue("jobs").send("{}", {})
+
+
+def test_an_entry_that_sqs_does_not_mention_is_not_sent(spoilt: Proxy) -> None:
+    spoilt.spoil = lambda operation, request: (200, {"Successful": [], "Failed": []})
+    sent = sqs.queue("jobs").send_batch(entries(1, 1))
+    assert sent.unsent == {0: "no answer: ", 1: "no answer: "}
+    assert not sent.ids
+
+
+def test_after_a_gap_a_fifo_queue_gets_no_more(spoilt: Proxy, sqs_env: Environment) -> None:
+    sqs_env(DISPATCH_QUEUES="jobs=order.fifo", DISPATCH_SQS_ENDPOINT_URL=spoilt.url)
+    queue = sqs.queue("jobs")
+    spoilt.spoil = partly({"3": "!Bad"})
+    sent = queue.send_batch(
+        [Entry(body="{}", options={"MessageGroupId": "g", "MessageDeduplicationId": str(n)})
+         for n in range(25)]
+    )  # fmt: skip
+    assert sorted(sent.unsent) == [3, *range(10, 25)]
+    assert sent.unsent[3].startswith("Bad")
+    assert sent.unsent[24] == "not tried, since one before it was not sent"
+
+
+def test_of_two_queues_of_one_name_a_consumer_takes_that_of_its_region(env: Environment) -> None:
+    arns = [f"arn:aws:sqs:{region}:{ACCOUNT}:q" for region in ("eu-west-1", "us-west-2")]
+    env(DISPATCH_QUEUES=f"a={arns[0]} b={arns[1]}", AWS_REGION="us-west-2")
+    assert sqs.queue_named("q").address.region == "us-west-2"
+    env(AWS_REGION="eu-central-1")
+    assert sqs.queue_named("q").address.region == "eu-west-1"

@@ -52,8 +52,14 @@ Place = Callable[[Callable[[], None]], None]
 
 
 def limited(limit: time_limit, body: Callable[[], None]) -> None:
-    with limit:
-        body()
+    try:
+        with limit:
+            body()
+    except TimeLimitExceeded:  # in the instant in which the block ended
+        limit.end()
+        if limit.fired:
+            raise TaskTimeout from None
+        raise
 
 
 def test_a_loop_is_ended(place: Place) -> None:
@@ -232,3 +238,104 @@ def test_a_forked_child_has_a_watchdog_of_its_own() -> None:
             os._exit(7)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_what_swallows_an_interrupt_is_interrupted_again(place: Place) -> None:
+    swallowed: list[BaseException] = []
+
+    def body() -> None:
+        while True:
+            try:
+                spin(20)
+            except BaseException as exc:
+                swallowed.append(exc)
+                if len(swallowed) == 3:
+                    raise
+
+    with pytest.raises(TaskTimeout):
+        place(lambda: limited(time_limit(0.05), body))
+    assert len(swallowed) == 3
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_an_outer_limit_whose_interrupt_an_inner_one_took_strikes_again(place: Place) -> None:
+    """Both pass during one C call: the interpreter keeps one of the two interrupts."""
+
+    def in_one_call() -> None:
+        sum(range(30_000_000))
+
+    def body() -> None:
+        with suppress(TaskTimeout):
+            limited(time_limit(0.05), in_one_call)
+        spin(20)
+
+    with pytest.raises(TaskTimeout):
+        place(lambda: limited(time_limit(0.05), body))
+
+
+def test_a_limit_that_an_outer_interrupt_kept_from_being_closed_is_closed_with_the_outer_one(
+    place: Place,
+) -> None:
+    inner: list[time_limit] = []
+
+    def body() -> None:
+        inner.append(time_limit(20).__enter__())
+        spin(20)
+
+    with time_limit(10) as around:
+        with pytest.raises(TaskTimeout):
+            place(lambda: limited(time_limit(0.1), body))
+        assert timeouts._watchdog.is_watched(around)
+    assert not timeouts._watchdog.is_watched(inner[0])
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def test_no_limit_is_too_long_for_the_watchdog(place: Place) -> None:
+    limited(time_limit(1e12), lambda: spin(0.05))
+    test_a_loop_is_ended(place)
+
+
+def test_a_watchdog_that_could_not_be_started_is_started_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(timeouts, "_watchdog", timeouts._Watchdog())
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start"):
+            limited(time_limit(5), lambda: None)
+    with pytest.raises(TaskTimeout):
+        limited(time_limit(0.1), lambda: spin(20))
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_without_a_thread_to_report_it_a_stuck_block_is_still_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = threading.Event()
+
+    def wait() -> None:
+        release.wait(20)
+
+    def run() -> None:
+        with suppress(TaskTimeout):
+            limited(time_limit(0.05), wait)
+
+    limited(time_limit(5), lambda: None)  # the watchdog runs
+    blocked = threading.Thread(target=run)
+    blocked.start()
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        until(timeouts.stuck)
+    release.set()
+    blocked.join(20)
+    with pytest.raises(TaskTimeout):
+        in_thread(lambda: limited(time_limit(0.1), lambda: spin(20)))

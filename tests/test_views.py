@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import io
+import itertools
 import logging
+import time
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connections
 from django.http import HttpRequest, HttpResponse
-from django.test import Client, RequestFactory, override_settings
+from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import reverse
 
 from beanstalk_dispatch import views
@@ -206,9 +209,31 @@ def test_the_log_line_has_the_receive_count(
     assert "outcome=done receive_count=4" in caplog.text
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
 def test_a_task_has_its_own_transactions(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     env(WORKER=True, DISPATCH_TABLE="in_transaction=tests.jobs.in_transaction")
-    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    for alias in connections:
+        monkeypatch.setitem(connections[alias].settings_dict, "ATOMIC_REQUESTS", True)
     assert post(body("in_transaction")).status_code == 200
-    assert calls == [(False,)]
+    assert calls == [(False, False)]
+
+
+def test_under_asgi_a_coroutine_that_blocks_keeps_the_server_from_nothing(
+    env: Environment,
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE="blocks=tests.jobs.blocks", DISPATCH_TASK_TIMEOUT="0.5s")
+    message = body("blocks", 20)
+    beats: list[float] = []
+
+    async def serve() -> int:
+        client = AsyncClient()
+        request = asyncio.create_task(client.post(URL, message, content_type="application/json"))
+        while not request.done():
+            beats.append(time.monotonic())
+            await asyncio.sleep(0.05)
+        return (await request).status_code
+
+    assert asyncio.run(serve()) == 500
+    assert calls == []
+    assert max(later - earlier for earlier, later in itertools.pairwise(beats)) < 0.5
+    assert 0.5 < beats[-1] - beats[0] < 10

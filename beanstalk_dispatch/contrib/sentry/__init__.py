@@ -14,7 +14,8 @@ except ImportError as exc:
         "it needs sentry-sdk: pip install 'django-beanstalk-dispatch[sentry]'"
     ) from exc
 
+from .privacy import drop_message
 from .setup import init, traces_sampler
 from .task import SentrySafeTask
 
-__all__ = ["SentrySafeTask", "init", "traces_sampler"]
+__all__ = ["SentrySafeTask", "drop_message", "init", "traces_sampler"]

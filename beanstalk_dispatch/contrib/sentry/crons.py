@@ -21,7 +21,9 @@ from sentry_sdk.crons import MonitorStatus, capture_checkin
 
 from beanstalk_dispatch import cron
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import Outcome
+from beanstalk_dispatch.sqsd import Delivery
 
 from .environment import variable
 
@@ -31,11 +33,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MAX_SLUG: Final = 50
+_HEADER: Final = "sentry-monitor"
 
 
 @contextmanager
-def check_in(task: SentrySafeTask, name: str) -> Iterator[None]:
-    """Two check-ins of one run: in progress, then ok or error."""
+def check_in(task: SentrySafeTask, message: Message) -> Iterator[None]:
+    """Two check-ins of one run: in progress, then ok or error.
+
+    A run that will be repeated is no error; its repetition, which the daemon gets as a message
+    like any other, checks in again.
+    """
+    name = message.function
+    message.headers = {**message.headers, _HEADER: "1"}
     monitor: dict[str, Any] = {
         "monitor_slug": slugify(name)[:_MAX_SLUG],
         "monitor_config": _monitor_config(task, name),
@@ -45,11 +54,16 @@ def check_in(task: SentrySafeTask, name: str) -> Iterator[None]:
     status = MonitorStatus.ERROR
     try:
         yield
-        if task.outcome is Outcome.DONE:
+        if task._outcome in {Outcome.DONE, Outcome.RETRY}:  # noqa: SLF001
             status = MonitorStatus.OK
     finally:
         duration = time.monotonic() - started
         capture_checkin(status=status, check_in_id=check_in_id, duration=duration, **monitor)
+
+
+def is_periodic(delivery: Delivery, message: Message) -> bool:
+    """Whether this is a periodic task, or a repetition of one."""
+    return bool(delivery.task_name) or _HEADER in message.headers
 
 
 def _monitor_config(task: SentrySafeTask, name: str) -> dict[str, Any] | None:
@@ -81,6 +95,6 @@ def _schedules() -> Mapping[str, str]:
         return {}
     try:
         return {task.name: task.schedule for task in cron.load(path)}
-    except ConfigurationError as exc:
+    except (ConfigurationError, ValueError) as exc:  # not UTF-8
         logger.warning("check-ins are sent without a schedule: %s", exc)
         return {}

@@ -19,7 +19,11 @@ from . import privacy, spans
 NAME: Final = "beanstalk_dispatch"
 """The event's mechanism and its context."""
 
+_NO_FAULT: Final = frozenset(
+    {Outcome.DONE, Outcome.RETRY, Outcome.DEFERRED, Outcome.DUPLICATE, Outcome.RUNNING}
+)
 _reported: ContextVar[BaseException | None] = ContextVar("reported", default=None)
+_covered: ContextVar[object] = ContextVar("covered", default=None)
 
 
 @contextmanager
@@ -90,11 +94,19 @@ def report_delivery(
     _reported.set(None)
     if not spans.is_sending():
         return
-    if delivery.message_id:  # for what comes later in the request, as its own transaction
-        sentry_sdk.get_current_scope().add_event_processor(privacy.drop_body)
-    if exception is None or exception is reported or outcome is Outcome.RETRY:
+    if spans.is_posted(delivery):
+        _drop_body_of_what_follows()
+    if exception is None or exception is reported or outcome in _NO_FAULT:
         return
     message = delivery.message
     args, kwargs = (message.args, message.kwargs) if message else ((), {})
     with scope_of(delivery, args, kwargs):
         _capture(exception, outcome, delivery)
+
+
+def _drop_body_of_what_follows() -> None:
+    """Of the request's own transaction, for one; once in each scope, which may outlive it."""
+    scope = sentry_sdk.get_current_scope()
+    if _covered.get() is not scope:
+        _covered.set(scope)
+        scope.add_event_processor(privacy.drop_body)

@@ -8,10 +8,12 @@ from typing import Any, Final
 import sentry_sdk
 
 FILTERED: Final = "[Filtered]"
-_CARRIERS: Final = ("beanstalk_dispatch.", "botocore.")  # whose locals hold whole messages
+_OURS: Final = "beanstalk_dispatch."
+_CARRIERS: Final = (_OURS, "boto3.", "botocore.", "urllib3.", "http.")  # hold whole messages
 _MARK: Final = "x-aws-sqsd-msgid"
 _LONG_ENOUGH: Final = 4  # a shorter text is looked for as a whole only
 _BEGINNING: Final = 50  # of a longer text; the SDK cuts long locals off
+_MANY: Final = 100  # arguments; comparing more of them with each local would take its time
 
 Event = Any  # a dict; the SDK's own type of it came later than the SDKs we run with
 Processor = Callable[[Event, Any], Event]
@@ -27,27 +29,31 @@ def may_send_arguments() -> bool:
 def scrub_carriers(event: Event, hint: Any) -> Event:
     """Drop the locals of the frames that carry a message, wherever an event comes from."""
     frames = list(_frames(event))
-    if any(_is_ours(frame) for frame in frames) and not may_send_arguments():
+    if any(_module(frame).startswith(_OURS) for frame in frames) and not may_send_arguments():
         for frame in frames:
             _scrub_frame(frame, ())
     return event
 
 
+def drop_message(event: Event, hint: Any) -> Event:
+    """Drop the body of the daemon's POST, which is the message. Fit for ``before_send``."""
+    headers = (event.get("request") or {}).get("headers") or ()
+    return drop_body(event, hint) if any(name.lower() == _MARK for name in headers) else event
+
+
 def drop_body(event: Event, hint: Any) -> Event:
-    """Drop the body of the daemon's POST, which is the message."""
-    request = event.get("request")
-    headers = request.get("headers") if request else None
-    if headers and any(name.lower() == _MARK for name in headers) and not may_send_arguments():
-        request.pop("data", None)
+    """Drop the body of a request that is known to have brought a message."""
+    if event.get("request") and not may_send_arguments():
+        event["request"].pop("data", None)
     return event
 
 
 def scrubber(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Processor:
     """An event processor for the scope in which a task with these arguments runs."""
-    arguments = set(_leaves([*args, *kwargs.values()], _as_in_a_local)) - {""}
 
     def scrub(event: Event, hint: Any) -> Event:
         if not may_send_arguments():
+            arguments = set(_leaves([*args, *kwargs.values()], _as_in_a_local)) - {""}
             for frame in _frames(event):
                 _scrub_frame(frame, arguments)
         return drop_body(event, hint)
@@ -61,12 +67,12 @@ def _frames(event: Event) -> Iterator[dict[str, Any]]:
             yield from (value.get("stacktrace") or {}).get("frames") or ()
 
 
-def _is_ours(frame: Mapping[str, Any]) -> bool:
-    return str(frame.get("module")).startswith(_CARRIERS[0])
+def _module(frame: Mapping[str, Any]) -> str:
+    return str(frame.get("module"))
 
 
 def _scrub_frame(frame: dict[str, Any], arguments: Collection[str]) -> None:
-    if str(frame.get("module")).startswith(_CARRIERS):
+    if _module(frame).startswith(_CARRIERS) or len(arguments) > _MANY:
         frame.pop("vars", None)
     elif variables := frame.get("vars"):
         frame["vars"] = {

@@ -15,16 +15,14 @@ from sentry_sdk.utils import BadDsn
 from beanstalk_dispatch import signals
 from beanstalk_dispatch.exceptions import ConfigurationError
 
-from . import errors, privacy
+from . import environment, errors, privacy
 from .environment import variable
 
 logger = logging.getLogger(__name__)
 
 # What they log is reported by us, with more. A record of the same exception would come first,
 # and Sentry's DedupeIntegration would then drop ours.
-_REPORTED_BETTER: Final = tuple(
-    f"beanstalk_dispatch.{name}" for name in ("safe_task", "execution", "views")
-)
+_REPORTED_BETTER: Final = ("beanstalk_dispatch.safe_task", "beanstalk_dispatch.execution")
 _FLUSH_SECONDS: Final = 2.0
 
 Sampler = Callable[[Any], float]
@@ -34,18 +32,28 @@ def init() -> None:
     """Set the SDK up from the environment, unless there is no SENTRY_DSN or it is set up already.
 
     Called when Django starts if BEANSTALK_DISPATCH_SAFE_TASK names SentrySafeTask, and otherwise
-    when the first such task runs. Raises ConfigurationError.
+    when the first such task runs. A wrong value counts as unset; then, at the end, raises a
+    ConfigurationError that names all of them.
     """
     for name in _REPORTED_BETTER:
         ignore_logger(name)
     _watch()
     dsn = variable("SENTRY_DSN")
-    if dsn is None or sentry_sdk.get_client().is_active():
-        return
+    if dsn and not sentry_sdk.get_client().is_active():
+        _init(dsn)
+    if sentry_sdk.get_client().options.get("before_send") is not privacy.drop_message:
+        # What it logs is of requests whose body, the message, would be in the event.
+        ignore_logger("beanstalk_dispatch.views")
+    environment.check()
+
+
+def _init(dsn: str) -> None:
     options = {
         "traces_sampler": _sampler_of(variable("SENTRY_TRACES_SAMPLE_RATE")),
         "profiles_sample_rate": variable("SENTRY_PROFILES_SAMPLE_RATE"),
         "send_default_pii": variable("SENTRY_SEND_DEFAULT_PII"),
+        "before_send": privacy.drop_message,
+        "before_send_transaction": privacy.drop_message,
     }
     given = {name: value for name, value in options.items() if value is not None}
     try:
@@ -66,8 +74,8 @@ def _watch() -> None:
 def init_on_first_use() -> None:
     try:
         init()
-    except ConfigurationError as exc:
-        logger.error("not set up: %s", exc)
+    except Exception as exc:
+        logger.error("not set up as it should be: %s", exc)
 
 
 def traces_sampler(otherwise: float | Sampler) -> Sampler:
@@ -98,7 +106,6 @@ def _is_daemons_post(context: Mapping[str, Any]) -> bool:
     return any(name.lower() == b"x-aws-sqsd-msgid" for name, _ in headers)
 
 
-def _on_worker_stopped(*, exit_code: int, **_: Any) -> None:
-    """Send what waits; with an exit code the process ends without the SDK's own atexit."""
-    if exit_code:
-        sentry_sdk.flush(timeout=_FLUSH_SECONDS)
+def _on_worker_stopped(**_: Any) -> None:
+    """Send what waits; the process may end without the SDK's own atexit."""
+    sentry_sdk.flush(timeout=_FLUSH_SECONDS)

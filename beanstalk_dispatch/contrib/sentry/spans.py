@@ -35,6 +35,11 @@ def _is_streaming() -> bool:
     return (options.get("trace_lifecycle") or experiments.get("trace_lifecycle")) == "stream"
 
 
+def is_posted(delivery: Delivery) -> bool:
+    """Whether it came by HTTP, as bytes; the body of a poller, or of a call, is a text."""
+    return isinstance(delivery.body, bytes)
+
+
 class Span:
     """A span, as a context manager if it is active: then later spans become its children."""
 
@@ -171,7 +176,7 @@ def processing(delivery: Delivery, message: Message) -> Iterator[Callable[[bool]
                 "messaging.destination.name": delivery.queue,
                 "messaging.message.id": message.id,
                 "messaging.message.body.size": len(delivery.body),
-                "messaging.message.retry.count": message.attempt - 1 + delivery.receive_count - 1,
+                "messaging.message.retry.count": _retries(delivery, message),
                 "messaging.message.receive.latency": _latency(delivery, message),
             }
         )
@@ -181,6 +186,12 @@ def processing(delivery: Delivery, message: Message) -> Iterator[Callable[[bool]
                 span.set_status(failed=failed)
 
         yield set_status
+
+
+def _retries(delivery: Delivery, message: Message) -> int:
+    """In a poller the attempts are receives already."""
+    receives = delivery.receive_count if is_posted(delivery) else 1
+    return message.attempt + receives - 2
 
 
 def _latency(delivery: Delivery, message: Message) -> float | None:

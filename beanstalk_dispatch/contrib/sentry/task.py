@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -13,6 +14,8 @@ from beanstalk_dispatch.safe_task import Outcome, Retry, SafeTask
 from . import crons, errors, spans
 from .environment import variable
 from .setup import init, init_on_first_use
+
+logger = logging.getLogger(__name__)
 
 
 class SentrySafeTask(SafeTask):
@@ -62,23 +65,27 @@ def _observed(
         yield
         return
     message = delivery.message
+    is_periodic = crons.is_periodic(delivery, message)
     with (
         errors.scope_of(delivery, args, kwargs),
-        spans.processing(delivery, message) as set_status,
-        crons.check_in(task, message.function) if delivery.task_name else nullcontext(),
+        quietly(spans.processing(delivery, message), _ignore) as set_status,
+        quietly(crons.check_in(task, message), None) if is_periodic else nullcontext(),
     ):
-        set_status(True)
         yield
         failure = _failure(task)
-        set_status(failure is not None)
         if failure is not None:
             _report(task, failure)
+        set_status(failure is not None)
+
+
+def _ignore(failed: bool) -> None:
+    """In place of a span that could not be opened."""
 
 
 def _failure(task: SafeTask) -> BaseException | None:
     """What went wrong; a granted Retry is control flow."""
     exception = task._exception  # noqa: SLF001
-    is_granted = task.outcome is Outcome.RETRY and isinstance(exception, Retry)
+    is_granted = task._outcome is Outcome.RETRY and isinstance(exception, Retry)  # noqa: SLF001
     return None if is_granted else exception
 
 
@@ -86,5 +93,8 @@ def _report(task: SentrySafeTask, exception: BaseException) -> None:
     wanted = task.sentry_report_retries
     if wanted is None:
         wanted = variable("SENTRY_REPORT_RETRIES")
-    if task.outcome is not Outcome.RETRY or wanted:
-        errors.report(exception, task.outcome, task.delivery)
+    try:
+        if task._outcome is not Outcome.RETRY or wanted:  # noqa: SLF001
+            errors.report(exception, task._outcome, task.delivery)  # noqa: SLF001
+    except Exception:
+        logger.exception("not reported")
