@@ -195,7 +195,7 @@ class StatusLine:
         self._worker, self._stream = worker, stream
         self._began, self._pace = time.monotonic(), _Pace(worker)
         self._depths, self._line = "", ""
-        self._looked_at, self._is_stale = 0.0, True
+        self._looked_at, self._is_stale = 0.0, False
         self._lock = threading.Lock()
         self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
 

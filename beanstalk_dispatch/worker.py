@@ -32,6 +32,7 @@ EXIT_NO_QUEUE: Final = 69
 _TICK: Final = 0.1  # seconds between two looks of the main thread
 _LATE: Final = 3.0  # seconds after its time at which a stop no longer waits for a long poll
 _SETTLE: Final = 4.0  # seconds a stop waits for SQS to take what it is owed
+_LOG_WITHIN: Final = 1.0  # seconds a stop waits for a log line
 
 Handler = Callable[[Received], Verdict]
 Tick = Callable[[], None]
@@ -255,10 +256,10 @@ def _join(threads: list[threading.Thread], seconds: float) -> None:
 
 
 def _say(log: Callable[..., None], *args: object) -> None:
-    """Log, but wait only a second for it: a stuck task may hold a logging handler's lock."""
+    """Log, but do not wait for long: a stuck task may hold a logging handler's lock."""
     thread = threading.Thread(target=log, args=args, daemon=True)
     thread.start()
-    thread.join(1.0)
+    thread.join(_LOG_WITHIN)
 
 
 def _log_stuck(tasks: int) -> None:

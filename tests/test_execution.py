@@ -308,6 +308,20 @@ def test_what_was_received_and_given_back_costs_no_retry(table: Environment) -> 
     assert [copy.attempt for copy, _ in resend.sent] == [2]
 
 
+@pytest.mark.parametrize(("suffix", "group"), [("", "tenant-1"), (".fifo", None)])
+def test_a_copy_stays_in_its_fair_group(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, suffix: str, group: str | None
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(sqs.Queue, "send", lambda self, body, options: seen.append(options))
+    monkeypatch.setattr(
+        sqs, "send_options", lambda address, *, delay, group_id: {"group": group_id}
+    )
+    name = f"q{suffix}"
+    execution.resend_copy(Message(function="record"), 5, Delivery(queue=name, group_id="tenant-1"))
+    assert seen == [{"group": group}]
+
+
 def test_the_consumer_learns_the_time_limit(table: Environment) -> None:
     limits: list[float] = []
     body = Message(function="record", options={"timeout": 7}).encode(queue="q")
