@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from django.core.management import CommandError, call_command
 
 from beanstalk_dispatch import sqs
 from beanstalk_dispatch.client import Call, schedule_many
+from beanstalk_dispatch.management.commands import beanstalk_worker
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.worker import EXIT_STUCK, Worker
 
@@ -95,6 +97,42 @@ def test_options_out_of_range_are_refused(worker_env: Environment, option: str) 
         call_command("beanstalk_worker", "jobs", option)
 
 
+@pytest.mark.parametrize("grace", ["nan", "inf", "-1"])
+def test_a_grace_is_a_number_of_seconds(worker_env: Environment, grace: str) -> None:
+    with pytest.raises(CommandError, match="is not a number of seconds"):
+        call_command("beanstalk_worker", "jobs", f"--grace={grace}")
+
+
+def test_a_wrong_queue_is_refused(worker_env: Environment) -> None:
+    with pytest.raises(CommandError, match="'jbos' is not in BEANSTALK_DISPATCH_QUEUES; known"):
+        call_command("beanstalk_worker", "jobs", "jbos")
+
+
+def test_a_health_file_that_cannot_be_written_is_refused(
+    worker_env: Environment, tmp_path: Path
+) -> None:
+    with pytest.raises(CommandError, match="--health-file: .* No such file or directory"):
+        call_command("beanstalk_worker", "jobs", f"--health-file={tmp_path}/missing/health")
+
+
+def test_a_health_port_in_use_is_refused(worker_env: Environment) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(CommandError, match="--health-port: .*Address already in use"):
+            call_command("beanstalk_worker", "jobs", f"--health-port=127.0.0.1:{port}")
+
+
+def test_an_exit_waits_for_nobody(worker_env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stuck task may hold what logging.shutdown() or a receiver waits for."""
+    exits: list[int] = []
+    monkeypatch.setattr("os._exit", exits.append)
+    monkeypatch.setattr(beanstalk_worker, "_EXIT_WITHIN", 0.01)
+    beanstalk_worker._exit_later(EXIT_STUCK)
+    until(lambda: exits == [EXIT_STUCK])
+
+
 def test_a_wrong_url_is_refused(sqs_env: Environment) -> None:
     with pytest.raises(CommandError, match="--post-to: 'localhost' is not an http"):
         call_command("beanstalk_worker", "jobs", "--post-to", "localhost")
@@ -118,6 +156,32 @@ def test_a_second_signal_exits_at_once(
     assert exits == []
     signal.raise_signal(signal.SIGINT)
     assert exits == [128 + signal.SIGINT]
+
+
+def test_a_signal_after_a_stop_of_its_own_does_not_kill_it(
+    worker_env: Environment, made: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr("os._exit", exits.append)
+    call_command("beanstalk_worker", "jobs")
+    made[0].stop(EXIT_STUCK)
+    signal.raise_signal(signal.SIGTERM)
+    assert exits == []
+
+
+def test_what_a_task_forks_ends_when_it_is_told_to(
+    worker_env: Environment, made: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_child: list[Callable[[], None]] = []
+    monkeypatch.setattr(
+        "os.register_at_fork", lambda *, after_in_child: in_child.append(after_in_child)
+    )
+    call_command("beanstalk_worker", "jobs")
+    in_child[0]()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    in_child[0]()  # a handler that is not the worker's is left alone
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def until(condition: Callable[[], object], seconds: float = 30) -> None:

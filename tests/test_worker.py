@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from beanstalk_dispatch import sqs, timeouts, worker
+from beanstalk_dispatch import holdings, intake, monitoring, polling, sqs, timeouts, worker
 from beanstalk_dispatch.client import Call, schedule_many
 from beanstalk_dispatch.handlers import run_here
 from beanstalk_dispatch.holdings import Holdings
 from beanstalk_dispatch.sqs import Received
-from beanstalk_dispatch.worker import EXIT_STUCK, Options, Verdict, Worker
+from beanstalk_dispatch.worker import EXIT_NO_QUEUE, EXIT_STUCK, Options, Verdict, Worker
 
 from . import jobs
 from .conftest import Environment
@@ -456,11 +456,11 @@ def test_what_has_to_be_hidden_too_late_is_let_go(sqs_env: Environment, proxy: P
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     send("late")
     late = held_too_long()
-    holdings = Holdings("jobs", 30)
-    holdings.take([late])
-    holdings.give_back([late], 5)
-    assert holdings.hide() is False
-    assert (holdings.held, holdings.owed) == ({}, 0)
+    queue = Holdings("jobs", 30)
+    queue.take([late])
+    queue.give_back([late], 5)
+    assert queue.hide() is False
+    assert (queue.held, queue.owed) == ({}, 0)
     assert proxy.counts["ChangeMessageVisibilityBatch"] == 0
 
 
@@ -582,9 +582,9 @@ def test_a_message_that_ran_too_long_is_not_deleted(
 ) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     send("late")
-    holdings = Holdings("jobs", 30)
-    holdings.settle(held_too_long(), DELETE)
-    assert holdings.delete() is False
+    queue = Holdings("jobs", 30)
+    queue.settle(held_too_long(), DELETE)
+    assert queue.delete() is False
     assert proxy.counts["DeleteMessageBatch"] == 0
     assert "not deleted queue=jobs count=1" in caplog.text
 
@@ -609,3 +609,276 @@ def test_depths_are_of_the_queues_that_tell(sqs_env: Environment) -> None:
     runner = Worker(["jobs", "other"], Recording(), Options(**QUICK))
     send("one", "two")
     assert runner.depths() == [("jobs", 2)]
+
+
+# --- no thread is lost, and no message is kept for ever ---
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_no_exception_ends_a_thread(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    send("boom", "boom", "boom", "fine")
+
+    def raises(received: Received) -> Verdict:
+        if received.body == "boom":
+            raise error
+        return DELETE
+
+    with running(Recording(raises), threads=1) as runner:
+        until(lambda: (runner.counters.failed, runner.counters.done) == (3, 1))
+        until(lambda: not runner.sources[0].holdings.held)
+        assert runner.counters.running == 0
+    assert caplog.text.count("handler failed id=") == 3
+
+
+def test_a_thread_goes_on_after_an_error_of_our_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(polling, "_PAUSE", 0)
+    results = iter([MemoryError(), True, KeyboardInterrupt(), False])
+
+    def step() -> bool:
+        result = next(results)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    polling.unending(step)
+    assert caplog.text.count("thread failed; it goes on") == 2
+    assert list(results) == []
+
+
+def test_a_task_that_outlives_every_limit_ends_the_process(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What runs outside of the time limit: a process() override, a signal receiver."""
+    monkeypatch.setattr(holdings, "_MARGIN", 0.3)
+    send("endless")
+    gate = threading.Event()
+    runner = Worker(["jobs"], Recording(waiting_for(gate)), Options(**QUICK))
+    assert runner.run() == EXIT_STUCK
+    assert monitoring.problem(runner) == "1 stuck"
+    assert left() == ["endless"]
+    assert "stop reason=stuck tasks=1" in caplog.text
+    gate.set()
+
+
+def test_a_posted_task_has_the_time_its_web_server_gives_it(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdings, "_MARGIN", 0.0)
+    send("posted")
+    gate = threading.Event()
+    with running(Recording(waiting_for(gate)), heartbeat=False) as runner:
+        until(lambda: runner.counters.running)
+        time.sleep(0.3)
+        assert not runner.is_stopping()
+        gate.set()
+        until(lambda: runner.counters.done)
+
+
+def test_what_was_posted_and_still_runs_is_not_given_back(
+    sqs_env: Environment, proxy: Proxy
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send("posted")
+    gate = threading.Event()
+    with running(Recording(waiting_for(gate)), heartbeat=False, grace=0.1, wait=0) as runner:
+        until(lambda: runner.counters.running)
+    assert proxy.counts["ChangeMessageVisibilityBatch"] == 0
+    gate.set()
+
+
+def test_a_stop_does_not_wait_for_a_log_that_a_stuck_task_holds(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_LOG_WITHIN", 0.1)
+    send("waits")
+    handler = logging.StreamHandler()
+    log = logging.getLogger("beanstalk_dispatch")
+    runner = Worker(["jobs"], Recording(), Options(**QUICK))
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(runner.run()))
+    thread.start()
+    until(lambda: runner.counters.done)
+    log.addHandler(handler)
+    handler.acquire()
+    try:
+        runner.stop(EXIT_STUCK)
+        thread.join(10)
+        assert codes == [EXIT_STUCK]
+    finally:
+        handler.release()
+        log.removeHandler(handler)
+
+
+# --- nothing is hoarded ---
+
+
+def test_what_cannot_start_soon_is_given_back(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_START_WITHIN", 0.5)
+    send(*map(str, range(10)))
+    gate = threading.Event()
+    handler = Recording(waiting_for(gate))
+    with running(handler, threads=1) as runner:
+        runner.intake._average, runner.intake._ended_at = 0.01, math.inf
+        until(lambda: runner.counters.waiting)
+        runner.intake._ended_at = 0
+        until(lambda: not runner.counters.waiting)
+        until(lambda: len(runner.sources[0].holdings.held) == 1)
+        assert len(left()) == 9
+        gate.set()
+
+
+def test_quick_tasks_before_do_not_keep_slow_ones_waiting(sqs_env: Environment) -> None:
+    """One thread is woken for quick tasks; that these are slow shows only when they run."""
+    send(*map(str, range(4)))
+    gate = threading.Event()
+    with running(Recording(waiting_for(gate))) as runner:
+        runner.intake._average = 0.00001
+        until(lambda: runner.counters.running == 4, 5)
+        gate.set()
+
+
+def test_what_waits_is_given_back_in_batches(sqs_env: Environment, proxy: Proxy) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send(*map(str, range(40)))
+    gate = threading.Event()
+    with running(Recording(waiting_for(gate)), threads=1) as runner:
+        runner.intake._average, runner.intake._ended_at = 0.01, math.inf
+        until(lambda: runner.counters.waiting >= 30)
+        gate.set()
+        runner.stop()
+    given_back = 40 - runner.counters.done
+    assert sqs.queue("jobs").depth() == given_back >= 20
+    assert proxy.counts["ChangeMessageVisibilityBatch"] <= given_back / 10 + 2
+
+
+@pytest.mark.usefixtures("fifo")
+def test_what_did_not_run_of_a_group_is_no_task() -> None:
+    send_group("a", "a1", "a2", "a3", "a4", "a5")
+    verdicts = iter([Verdict(delete=False, delay=0)])
+    handler = Recording(lambda received: next(verdicts, DELETE))
+    assert Worker(["jobs"], handler, Options(**QUICK, max_tasks=3)).run() == 0
+    assert len(handler.bodies) == 3
+
+
+# --- one queue in trouble ---
+
+
+def test_a_queue_that_hangs_keeps_no_other_from_its_work(
+    sqs_env: Environment, proxy: Proxy, queue_name: str
+) -> None:
+    """All requests of one queue hang. The other runs, deletes and keeps what it holds."""
+    sqs_env(
+        DISPATCH_QUEUES=f"bad={queue_name}-bad good={queue_name}-good",
+        DISPATCH_SQS_ENDPOINT_URL=proxy.url,
+    )
+    send("a", "b", alias="bad")
+    send("slow", *map(str, range(20)), alias="good")
+    hangs = threading.Event()
+
+    def hang(operation: str, request: dict[str, Any]) -> None:
+        if request["QueueUrl"].endswith("bad") and operation != "ReceiveMessage":
+            hangs.wait(20)
+
+    proxy.spoil = hang
+
+    def slow(received: Received) -> Verdict:
+        time.sleep(3 if received.body == "slow" else 0)
+        return DELETE
+
+    handler = Recording(slow)
+    with running(handler, "bad", "good", threads=2, visibility=2) as runner:
+        until(lambda: runner.counters.done == 23, 10)
+        until(lambda: sqs.queue("good").depth() == 0 and not runner.sources[1].holdings.held)
+        hangs.set()
+    assert Counter(handler.bodies)["slow"] == 1
+
+
+def test_a_stop_is_bounded_when_sqs_hangs(
+    sqs_env: Environment, proxy: Proxy, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(worker, "_LATE", 0.1)
+    monkeypatch.setattr(worker, "_SETTLE", 0.1)
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send("one")
+    hangs = threading.Event()
+
+    def hang(operation: str, request: dict[str, Any]) -> None:
+        hangs.wait(8)
+
+    def then_hang(received: Received) -> Verdict:
+        proxy.spoil = hang
+        return DELETE
+
+    began = 0.0
+    with running(Recording(then_hang), wait=1, grace=1) as runner:
+        until(lambda: runner.counters.done)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    hangs.set()
+
+
+def test_a_heartbeat_on_its_way_does_not_shorten_a_retrys_delay(
+    sqs_env: Environment, proxy: Proxy
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send("fails")
+    asked: list[int] = []
+    gate = threading.Event()
+
+    def spoil(operation: str, request: dict[str, Any]) -> None:
+        if operation == "ChangeMessageVisibilityBatch":
+            gate.set()
+            time.sleep(0.3)
+            asked.append(request["Entries"][0]["VisibilityTimeout"])
+
+    proxy.spoil = spoil
+
+    def fails(received: Received) -> Verdict:
+        gate.wait(20)  # until a heartbeat is on its way
+        return Verdict(delete=False, delay=100)
+
+    with running(Recording(fails), visibility=2) as runner:
+        until(lambda: 100 in asked)
+        time.sleep(0.5)
+        assert not runner.sources[0].holdings.held
+    assert asked == [2, 100]
+
+
+# --- what is shown, and what cannot be ---
+
+
+def test_a_tick_that_fails_ends_nothing(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[int] = []
+    runner = Worker(["jobs"], Recording(), Options(**QUICK))
+
+    def tick() -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            runner.stop(7)
+            runner.stop(8)
+        if len(calls) != 2:
+            raise OSError("disk full")
+
+    assert runner.run(tick) == 7
+    assert 2 <= caplog.text.count("progress or health could not be shown") <= 3
+
+
+def test_a_queue_named_twice_is_polled_once() -> None:
+    assert len(Worker(["jobs", "jobs"], Recording(), Options()).sources) == 1
+
+
+def test_a_burst_gives_up_on_a_queue_that_is_not_there(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs_env(DISPATCH_CREATE_QUEUES=None)
+    assert drained(Recording()) == EXIT_NO_QUEUE
+    assert "stop reason=no-queue queues='jobs' exit_code=69" in caplog.text
