@@ -178,8 +178,8 @@ class Worker:
 
     def _log_stopped(self) -> None:
         for source in self.sources:
-            if owed := source.holdings.owed:
-                logger.error("stop unsettled queue=%s count=%d", source.name, owed)
+            if held := len(source.holdings.held):
+                logger.error("stop unsettled queue=%s count=%d", source.name, held)
         counters = self.counters
         logger.info(
             "stopped done=%d failed=%d running=%d exit_code=%d",

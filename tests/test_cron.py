@@ -103,3 +103,19 @@ def test_the_scheduler_looks_until_it_is_stopped(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cron, "_LOOK_EVERY", 0.01)
     scheduler.run(lambda: len(looks) == 3)
     assert len(looks) == 3
+
+
+def test_the_scheduler_outlives_its_errors(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = Scheduler([TASK], "jobs")
+    looks: list[datetime] = []
+
+    def surprise(now: datetime) -> None:
+        looks.append(now)
+        raise RuntimeError("surprise")
+
+    monkeypatch.setattr(scheduler, "send_due", surprise)
+    monkeypatch.setattr(cron, "_LOOK_EVERY", 0.01)
+    scheduler.run(lambda: len(looks) == 2)
+    assert caplog.text.count("periodic tasks were not sent") == 2

@@ -322,6 +322,17 @@ def test_a_copy_stays_in_its_fair_group(
     assert seen == [{"group": group}]
 
 
+@pytest.mark.parametrize("queue", ["q", "q.fifo"])
+def test_redelivery_backs_off_with_each_receive(table: Environment, queue: str) -> None:
+    """The third receive: up to four times ``retry_backoff``."""
+    body = Message(function="fail", options={"retry_backoff": 10}).encode(queue=queue)
+    delays = [
+        execution.run(body, Delivery(queue=queue, receive_count=3), can_hide=True).retry_after
+        for _ in range(40)
+    ]
+    assert 20 < max(delay for delay in delays if delay is not None) <= 40
+
+
 def test_the_consumer_learns_the_time_limit(table: Environment) -> None:
     limits: list[float] = []
     body = Message(function="record", options={"timeout": 7}).encode(queue="q")
