@@ -185,9 +185,14 @@ def _process(
     if outcome is Outcome.RETRY:
         if can_hide and delay <= _LONGEST_HIDDEN:
             return Result(outcome=outcome, exception=exception, retry_after=delay)
-        # From what was received: the task may have changed its arguments.
-        received = _read(delivery.body, delivery, config)
-        copy = replace(received, id=message.id, attempt=message.attempt + 1, not_before=None)
+        came = _read(delivery.body, delivery, config)  # the task may have changed its arguments
+        copy = replace(
+            message,
+            args=came.args,
+            kwargs=came.kwargs,
+            attempt=message.attempt + 1,
+            not_before=None,
+        )
         return replace(_resend(resend, copy, delay, delivery, outcome), exception=exception)
     result = Result(
         outcome=outcome,
