@@ -80,7 +80,10 @@ class Scheduler:
         """Until ``is_stopping``, look every second."""
         pause = threading.Event()
         while not is_stopping():
-            self.send_due(datetime.now(UTC))
+            try:
+                self.send_due(datetime.now(UTC))
+            except Exception:
+                logger.exception("periodic tasks were not sent")
             pause.wait(_LOOK_EVERY)
 
     def send_due(self, now: datetime) -> None:

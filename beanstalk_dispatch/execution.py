@@ -82,13 +82,15 @@ def run(
     *,
     resend: Resend | None = None,
     can_hide: bool = False,
+    on_limit: Callable[[float], None] = lambda seconds: None,
 ) -> Result:
     """Run what was delivered, and log one line about it. Raises ConfigurationError only.
 
     An empty body with a task name is a periodic task of cron.yaml. ``resend`` is how a retry
     or a delay beyond SQS's limit is put back; None sends a copy to the delivery's queue.
-    ``can_hide``: the consumer can hide the message for ``retry_after`` seconds; it is then
-    retried so instead of by a copy, and each receive counts as an attempt. Sets
+    ``can_hide``: the consumer can hide the message for ``retry_after`` seconds. On a FIFO queue,
+    which takes no delayed copy, it is then retried so, and each receive counts as an attempt.
+    ``on_limit`` is called with the task's time limit in seconds before the task starts. Sets
     ``delivery.message``.
     """
     started = time.monotonic()
@@ -96,7 +98,11 @@ def run(
     delivery.body = body
     try:
         delivery.message = message = _read(body, delivery, config)
-        result = _run(message, delivery, config, resend=resend or resend_copy, can_hide=can_hide)
+        hides = can_hide and delivery.queue.endswith(".fifo")
+        result = _run(
+            message, delivery, config,
+            resend=resend or resend_copy, hides=hides, on_limit=on_limit,
+        )  # fmt: skip
     except (MessageError, UnknownFunction) as exc:
         result = Result(outcome=_REFUSALS[type(exc)], reason=str(exc), exception=exc, final=True)
         result = _bury(result, delivery, config)
@@ -128,27 +134,34 @@ def _periodic(delivery: Delivery, config: Config) -> Message:
 
 
 def _run(
-    message: Message, delivery: Delivery, config: Config, *, resend: Resend, can_hide: bool
+    message: Message,
+    delivery: Delivery,
+    config: Config,
+    *,
+    resend: Resend,
+    hides: bool,
+    on_limit: Callable[[float], None],
 ) -> Result:
     runnable = resolve(message.function, config)
     if message.not_before is not None and (wait := message.not_before - time.time()) > 0:
         return _resend(resend, message, wait, delivery, Outcome.DEFERRED)
-    if can_hide:
+    if hides:
         message.attempt += delivery.receive_count - 1
     try:
         task = _task(runnable, message, delivery, config)
         time_limit = task._limit()
+        on_limit(time_limit)
     except (MalformedMessage, ConfigurationError):
         raise
     except Exception as exc:  # from an __init__() or a limit of the project's own
         return _failed_outside(exc, message, config)
     if config.lease_cache is None or config.execute_synchronously:
-        return _process(task, message, delivery, config, resend=resend, can_hide=can_hide)
+        return _process(task, message, delivery, config, resend=resend, hides=hides)
     lease = Lease(config.lease_cache, message, time_limit=time_limit)
     lease.take()
     task._on_done = lease.done
     try:
-        result = _process(task, message, delivery, config, resend=resend, can_hide=can_hide)
+        result = _process(task, message, delivery, config, resend=resend, hides=hides)
     except BaseException:
         lease.give_up()
         raise
@@ -173,7 +186,7 @@ def _process(
     config: Config,
     *,
     resend: Resend,
-    can_hide: bool,
+    hides: bool,
 ) -> Result:
     try:
         task.process(*message.args, **message.kwargs)
@@ -183,7 +196,7 @@ def _process(
     if outcome is Outcome.DONE:
         return _DONE
     if outcome is Outcome.RETRY:
-        if can_hide and delay <= _LONGEST_HIDDEN:
+        if hides and delay <= _LONGEST_HIDDEN:
             return Result(outcome=outcome, exception=exception, retry_after=delay)
         came = _read(delivery.body, delivery, config)  # the task may have changed its arguments
         copy = replace(
@@ -194,6 +207,8 @@ def _process(
             not_before=None,
         )
         return replace(_resend(resend, copy, delay, delivery, outcome), exception=exception)
+    if exception is not None and not hides:  # redelivery backs off, too
+        delay = task._delay(exception, message.attempt + delivery.receive_count - 1)
     result = Result(
         outcome=outcome,
         reason="the task timed out" if outcome is Outcome.TIMED_OUT else "the task failed",
@@ -273,7 +288,8 @@ def resend_copy(message: Message, delay: float, delivery: Delivery) -> None:
     )
     sqs.check_size(body, function=message.function)
     seconds = min(math.ceil(delay), sqs.MAX_DELAY)
-    target.send(body, sqs.send_options(target.address, delay=seconds))
+    group_id = None if target.address.is_fifo else delivery.group_id
+    target.send(body, sqs.send_options(target.address, delay=seconds, group_id=group_id))
 
 
 # --- the log ---------------------------------------------------------------------------------

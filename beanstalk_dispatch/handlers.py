@@ -7,6 +7,7 @@ import http.client
 import logging
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,8 +15,10 @@ from django.core.cache import caches
 from django.core.signals import request_finished, request_started
 
 from . import execution
+from .holdings import Verdict, expect_end
 from .sqs import Received
 from .sqsd import (
+    HEADER,
     PATH_ATTRIBUTE,
     SCHEDULED_AT_ATTRIBUTE,
     TASK_NAME_ATTRIBUTE,
@@ -24,7 +27,6 @@ from .sqsd import (
     parse_time,
     printable,
 )
-from .worker import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ def delivery_of(received: Received) -> Delivery:
         sent_at=int(sent) / 1000 if sent else None,
         task_name=printable(extra.get(TASK_NAME_ATTRIBUTE)),
         scheduled_at=parse_time(extra.get(SCHEDULED_AT_ATTRIBUTE)),
+        group_id=attributes.get("MessageGroupId"),
     )
 
 
@@ -71,11 +74,16 @@ def _make_caches() -> None:
 
 def _run_here(received: Received) -> Verdict:
     delivery = delivery_of(received)
-    request_started.send(sender=run_here)
+    request_started.send_robust(sender=run_here)
     try:
-        result = execution.run("" if delivery.task_name else received.body, delivery, can_hide=True)
+        result = execution.run(
+            "" if delivery.task_name else received.body,
+            delivery,
+            can_hide=True,
+            on_limit=partial(expect_end, received),
+        )
     finally:
-        request_finished.send(sender=run_here)
+        request_finished.send_robust(sender=run_here)
     if result.acknowledged:
         return _DELETE
     # Without a policy it can never run, and is left for the dead-letter queue.
@@ -95,7 +103,7 @@ class Post:
         if parts.scheme != "http" or not parts.hostname:
             raise ValueError(f"{url!r} is not an http:// URL")
         self._host, self._port = parts.hostname, parts.port or 80
-        self._path = parts.path or "/"
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._options = options
 
     def __call__(self, received: Received) -> Verdict:
@@ -104,7 +112,7 @@ class Post:
         if delivery.task_name:
             path, body = received.message_attributes.get(PATH_ATTRIBUTE, path), b""
         try:
-            status = self._post(path, body, delivery)
+            status = self._post(path, body, delivery.to_headers() | _attributes(received))
         except TimeoutError:
             logger.error("post id=%s timed out; left until visible again", received.message_id)
             return Verdict(delete=False)
@@ -120,7 +128,7 @@ class Post:
             return _DELETE
         return Verdict(delete=False, delay=self._options.error_visibility_timeout)
 
-    def _post(self, path: str, body: bytes, delivery: Delivery) -> int:
+    def _post(self, path: str, body: bytes, told: dict[str, str]) -> int:
         options = self._options
         connection = http.client.HTTPConnection(
             self._host, self._port, timeout=options.connect_timeout
@@ -135,9 +143,21 @@ class Post:
                 "Host": "localhost",
                 "User-Agent": "aws-sqsd/3.0.4",
                 "Content-Type": options.mime_type,
-                **delivery.to_headers(),
+                **told,
             }
             connection.request("POST", path, body=body, headers=headers)
             return connection.getresponse().status
         finally:
             connection.close()
+
+
+def _attributes(received: Received) -> dict[str, str]:
+    """The daemon's headers of message attributes. What makes no header is left out."""
+    headers = {
+        f"{HEADER}Attr-{name}": value
+        for name, value in received.message_attributes.items()
+        if not name.startswith("beanstalk.sqsd.")
+    }
+    if path := received.message_attributes.get(PATH_ATTRIBUTE):
+        headers[f"{HEADER}Path"] = path
+    return {n: v for n, v in headers.items() if v and v.isascii() and v.isprintable()}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.server
 import logging
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from . import timeouts
 from .exceptions import ConfigurationError
 from .worker import Worker
 
@@ -28,29 +28,33 @@ _CLEAR: Final = "\r\x1b[K"
 def problem(worker: Worker) -> str | None:
     """Why the worker is not well; None if it is.
 
-    It is not while a task is stuck, or when no receive has come back for a minute more than a
-    long poll takes though a thread is free to poll.
+    It is not while a task is stuck, or when one of its queues has been asked in vain for a
+    minute longer than a long poll takes. A worker that is stopping asks no more.
     """
-    if stuck := timeouts.stuck():
+    if stuck := worker.overdue():
         return f"{len(stuck)} stuck"
-    counters = worker.counters
-    age = time.monotonic() - counters.last_poll
-    if counters.running < worker.options.threads and age > worker.options.wait + _PATIENCE:
-        return f"no answer from SQS for {age:.0f} s"
+    if worker.is_stopping():
+        return None
+    for source in worker.sources:
+        since = min(source.asking_since, source.holdings.deleting.failing_since)
+        age = time.monotonic() - since
+        if age > worker.options.wait + _PATIENCE:
+            return f"no answer from {source.name} for {age:.0f} s"
     return None
 
 
 def metrics(worker: Worker) -> list[tuple[str, str, str, float]]:
     """Name, type, meaning and value of each figure."""
     counters = worker.counters
+    last_poll = min(source.last_poll for source in worker.sources)
     return [
         ("tasks_done", "counter", "Messages deleted after their task", counters.done),
         ("tasks_failed", "counter", "Messages left to be delivered again", counters.failed),
         ("tasks_running", "gauge", "Tasks running now", counters.running),
         ("tasks_waiting", "gauge", "Messages received and not started", counters.waiting),
-        ("tasks_stuck", "gauge", "Tasks that outlived their limit", len(timeouts.stuck())),
-        ("last_poll_age_seconds", "gauge", "Since a receive last came back",
-         time.monotonic() - counters.last_poll),
+        ("tasks_stuck", "gauge", "Tasks that outlived their limit", len(worker.overdue())),
+        ("last_poll_age_seconds", "gauge", "Since a receive last came back, in the worst queue",
+         time.monotonic() - last_poll),
     ]  # fmt: skip
 
 
@@ -79,8 +83,24 @@ def _metrics_text(worker: Worker) -> bytes:
     return generate_latest(registry)
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    """Listens on IPv6 where that is meant, and then on IPv4 too."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, handler: Any) -> None:
+        if ":" in host or (not host and socket.has_dualstack_ipv6()):
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), handler)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
 class HealthServer:
-    """Answers 200 or 503 at every path, and Prometheus text at ``/metrics``."""
+    """Answers 200 or 503 at every path, and Prometheus text at ``/metrics``. Raises OSError."""
 
     def __init__(self, worker: Worker, *, host: str = "", port: int) -> None:
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -90,13 +110,15 @@ class HealthServer:
                 self.send_header("Content-Type", "text/plain; charset=utf-8")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET  # noqa: N815
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 """A probe every few seconds is no news."""
 
-        self._server = http.server.ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(host, port, Handler)
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
@@ -172,19 +194,21 @@ class StatusLine:
     def __init__(self, worker: Worker, stream: TextIO) -> None:
         self._worker, self._stream = worker, stream
         self._began, self._pace = time.monotonic(), _Pace(worker)
-        self._depths, self._asked_at, self._line = "", 0.0, ""
+        self._depths, self._line = "", ""
+        self._looked_at, self._is_stale = 0.0, False
         self._lock = threading.Lock()
-        self._handlers: list[logging.StreamHandler[Any]] = []
+        self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
 
     def attach(self) -> None:
         for handler in _stream_handlers():
-            if handler.stream is self._stream:
+            stream = handler.stream
+            if stream is self._stream or stream.isatty():
+                self._handlers.append((handler, stream))
                 handler.setStream(self)
-                self._handlers.append(handler)
 
     def close(self) -> None:
-        for handler in self._handlers:
-            handler.setStream(self._stream)
+        for handler, stream in self._handlers:
+            handler.setStream(stream)
         self._draw("", "\n" if self._line else "")
 
     def write(self, text: str) -> None:
@@ -198,8 +222,9 @@ class StatusLine:
         if time.monotonic() - self._pace.since < _EVERY:
             return
         counters, rate = self._worker.counters, self._pace.per_second()
-        if rate or counters.running:
-            self._look()
+        self._is_stale |= bool(rate or counters.running)
+        if self._is_stale and time.monotonic() - self._looked_at >= _DEPTHS_EVERY:
+            self._look(is_last=not counters.running)
         line = (
             f"{time.monotonic() - self._began:6.0f}s  running {counters.running}  "
             f"waiting {counters.waiting}  done {counters.done}  failed {counters.failed}  "
@@ -208,12 +233,11 @@ class StatusLine:
         self._line = line[: shutil.get_terminal_size().columns - 1]
         self._draw(_CLEAR, self._line)
 
-    def _look(self) -> None:
-        """Each look is a request, so an idle queue's depth is the one last seen."""
-        if time.monotonic() - self._asked_at >= _DEPTHS_EVERY:
-            self._asked_at = time.monotonic()
-            found = self._worker.depths()
-            self._depths = "".join(f"  {name}: {depth} left" for name, depth in found)
+    def _look(self, *, is_last: bool) -> None:
+        """Each look is a request, so an idle queue's depth is looked at once."""
+        self._looked_at, self._is_stale = time.monotonic(), not is_last
+        found = self._worker.depths()
+        self._depths = "".join(f"  {name}: {depth} left" for name, depth in found)
 
     def _draw(self, *parts: str) -> None:
         with self._lock:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .addresses import QueueAddress
 from .conf import SETTINGS, Config, default_region, get_config
@@ -40,6 +41,7 @@ _MISSING_QUEUE: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.
 _STALE: Final = _MISSING_QUEUE | {
     "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException",
     "NoCredentialsError",
+    "RuntimeError",  # botocore's, for credentials that were refreshed and are still expired
 }  # fmt: skip
 _ANSWER_TIME: Final = 2.0
 _RECEIVED_ATTRIBUTES: Final[list[Any]] = [
@@ -63,11 +65,12 @@ class Sent:
     unsent: dict[int, str]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Received:
     """One received message. ``expires``: when its visibility runs out, in monotonic seconds.
 
-    ``extends``: False once SQS has refused to extend its visibility.
+    ``extends``: False once SQS has refused to extend its visibility; ``due``: from when on it
+    is not to be extended, in monotonic seconds.
     """
 
     queue: Queue
@@ -78,11 +81,21 @@ class Received:
     attributes: Mapping[Any, str]
     message_attributes: Mapping[str, str]
     extends: bool = True
+    due: float = math.inf
 
     @property
     def is_ours(self) -> bool:
         """False once SQS may have delivered it again; its receipt must not be used any more."""
         return time.monotonic() < self.expires
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message of a batch that SQS did not delete or hide; ``is_final``: nor would it later."""
+
+    message: Received
+    reason: str
+    is_final: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +109,14 @@ class Entry:
 class Queue:
     """One queue, ready to be used: its URL is known and its client is made."""
 
-    __slots__ = ("_polling_client", "address", "client", "url")
+    __slots__ = ("_keeping_client", "_polling_client", "address", "client", "url")
 
     def __init__(self, address: QueueAddress, url: str, client: SQSClient) -> None:
         self.address = address
         self.url = url
         self.client = client
         self._polling_client: SQSClient | None = None
+        self._keeping_client: SQSClient | None = None
 
     @property
     def name(self) -> str:
@@ -162,10 +176,10 @@ class Queue:
 
     def receive(self, *, count: int, wait: int, visibility: int) -> list[Received]:
         """Up to ``count`` messages, after at most ``wait`` seconds. Raises SendError."""
-        if self._polling_client is None:
-            self._polling_client = _polling_client(self.address)
         started = time.monotonic()
         try:
+            if self._polling_client is None:
+                self._polling_client = _client_for(self.address, _POLLING)
             response = self._polling_client.receive_message(
                 QueueUrl=self.url,
                 MaxNumberOfMessages=count,
@@ -174,7 +188,7 @@ class Queue:
                 MessageSystemAttributeNames=_RECEIVED_ATTRIBUTES,
                 MessageAttributeNames=["All"],
             )
-        except _boto_errors() as exc:
+        except Exception as exc:
             raise self._lost("ReceiveMessage", exc) from exc
         # The clock starts at SQS when it hands a message out, not when the answer arrives. A
         # long poll that waited cannot tell when that was, but an answer's way is short.
@@ -196,39 +210,47 @@ class Queue:
             for raw in response.get("Messages", ())
         ]
 
-    def delete_batch(self, messages: Sequence[Received]) -> list[Received]:
+    def delete_batch(self, messages: Sequence[Received]) -> list[Refused]:
         """Delete up to ten messages; those that were not. Raises SendError."""
         try:
-            response = self.client.delete_message_batch(
+            response = self._keeper().delete_message_batch(
                 QueueUrl=self.url,
                 Entries=[
                     {"Id": str(i), "ReceiptHandle": each.receipt} for i, each in enumerate(messages)
                 ],
             )
-        except _boto_errors() as exc:
+        except Exception as exc:
             raise self._lost("DeleteMessageBatch", exc) from exc
-        return [messages[int(failed["Id"])] for failed in response.get("Failed", ())]
+        return _refused(response, messages)
 
     def change_visibility_batch(
         self, messages: Sequence[Received], seconds: Sequence[int]
-    ) -> list[Received]:
+    ) -> list[Refused]:
         """Hide up to ten messages for so long from now; those that were not. Raises SendError."""
         started = time.monotonic()
+        receipts = [each.receipt for each in messages]
         try:
-            response = self.client.change_message_visibility_batch(
+            response = self._keeper().change_message_visibility_batch(
                 QueueUrl=self.url,
                 Entries=[
-                    {"Id": str(i), "ReceiptHandle": each.receipt, "VisibilityTimeout": seconds[i]}
-                    for i, each in enumerate(messages)
+                    {"Id": str(i), "ReceiptHandle": receipt, "VisibilityTimeout": seconds[i]}
+                    for i, receipt in enumerate(receipts)
                 ],
             )
-        except _boto_errors() as exc:
+        except Exception as exc:
             raise self._lost("ChangeMessageVisibilityBatch", exc) from exc
-        failed = {int(each["Id"]) for each in response.get("Failed", ())}
+        refused = _refused(response, messages)
+        failed = {each.message for each in refused}
         for i, each in enumerate(messages):
-            if i not in failed:
+            if each not in failed and each.receipt == receipts[i]:  # not received again meanwhile
                 each.expires = started + seconds[i]
-        return [messages[i] for i in sorted(failed)]
+        return refused
+
+    def _keeper(self) -> SQSClient:
+        """What is held here depends on these requests, so none may take long."""
+        if self._keeping_client is None:
+            self._keeping_client = _client_for(self.address, _KEEPING)
+        return self._keeping_client
 
     def depth(self) -> int | None:
         """About how many messages wait; None if these credentials may not ask."""
@@ -236,7 +258,7 @@ class Queue:
             answer = self.client.get_queue_attributes(
                 QueueUrl=self.url, AttributeNames=["ApproximateNumberOfMessages"]
             )
-        except _boto_errors():
+        except Exception:
             return None
         return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
@@ -298,6 +320,17 @@ def _checked_id(name: str, value: str) -> str:
     return value
 
 
+def _refused(response: Mapping[str, Any], messages: Sequence[Received]) -> list[Refused]:
+    return [
+        Refused(
+            messages[int(each["Id"])],
+            f"{each['Code']}: {_first_line(each.get('Message'))}",
+            each["SenderFault"],
+        )
+        for each in response.get("Failed", ())
+    ]
+
+
 def _batch_entry(position: int, entry: Entry) -> Any:
     return {"Id": str(position), "MessageBody": entry.body, **entry.options}
 
@@ -331,6 +364,14 @@ def _code(exc: Exception) -> str:
     return str(response.get("Error", {}).get("Code", type(exc).__name__))
 
 
+def is_missing(exc: BaseException) -> bool:
+    """Whether an operation failed because there is no such queue."""
+    cause = exc.__cause__
+    return isinstance(exc, UnknownQueue) or (
+        isinstance(cause, Exception) and _code(cause) in _MISSING_QUEUE
+    )
+
+
 def _forget_if_stale(exc: Exception) -> None:
     """Credentials and addresses that went bad are looked up anew, with the next request."""
     if _code(exc) in _STALE:
@@ -357,6 +398,19 @@ def _send_error(operation: str, address: QueueAddress, exc: Exception) -> SendEr
 # --- clients and queues ----------------------------------------------------------------------
 
 
+class _Patience(NamedTuple):
+    """How long a client waits for an answer, in seconds, and how often it asks."""
+
+    connect: float
+    read: float
+    attempts: int
+
+
+_SENDING: Final = _Patience(connect=5, read=10, attempts=3)
+_POLLING: Final = _Patience(connect=5, read=30, attempts=2)  # a long poll takes 20 s
+_KEEPING: Final = _Patience(connect=3, read=4, attempts=2)
+
+
 class _Connections:
     """The process's clients and queues. A forked child starts without any."""
 
@@ -366,7 +420,7 @@ class _Connections:
     def reset(self) -> None:
         self.lock = threading.RLock()
         self.config: Config | None = None
-        self.clients: dict[tuple[str, str | None, bool], SQSClient] = {}
+        self.clients: dict[tuple[str, str | None, _Patience], SQSClient] = {}
         self.queues: dict[str, Queue] = {}
 
     def use(self, config: Config) -> None:
@@ -426,21 +480,20 @@ def _open(key: str, where: QueueAddress, config: Config) -> Queue:
     with _connections.lock:
         _connections.use(config)
         if key not in _connections.queues:
-            client = _client(where, config)
+            client = _client(where, config, _SENDING)
             url = where.url or _look_up(where, client, config)
             _connections.queues[key] = Queue(where, url, client)
         return _connections.queues[key]
 
 
-def _polling_client(where: QueueAddress) -> SQSClient:
-    """A client whose read timeout outlasts a long poll."""
+def _client_for(where: QueueAddress, patience: _Patience) -> SQSClient:
     config = get_config()
     with _connections.lock:
         _connections.use(config)
-        return _client(where, config, long_poll=True)
+        return _client(where, config, patience)
 
 
-def _client(where: QueueAddress, config: Config, *, long_poll: bool = False) -> SQSClient:
+def _client(where: QueueAddress, config: Config, patience: _Patience) -> SQSClient:
     import boto3
 
     endpoint_url = config.sqs_endpoint_url or where.endpoint_url
@@ -450,10 +503,10 @@ def _client(where: QueueAddress, config: Config, *, long_poll: bool = False) -> 
         session = boto3.session.Session()
         region = where.region or config.sqs_region or default_region() or session.region_name
         region = region or "us-east-1"  # as beanstalk-dispatch 0.1 did
-        key = (region, endpoint_url, long_poll)
+        key = (region, endpoint_url, patience)
         if key not in _connections.clients:
             _connections.clients[key] = _make_client(
-                session, config, region=region, endpoint_url=endpoint_url, long_poll=long_poll
+                session, config, patience, region=region, endpoint_url=endpoint_url
             )
     except wrong as exc:
         raise _send_error("making a client", where, exc) from exc
@@ -461,14 +514,14 @@ def _client(where: QueueAddress, config: Config, *, long_poll: bool = False) -> 
 
 
 def _make_client(
-    session: Any, config: Config, *, region: str, endpoint_url: str | None, long_poll: bool
+    session: Any, config: Config, patience: _Patience, *, region: str, endpoint_url: str | None
 ) -> SQSClient:
     from botocore.config import Config as ClientConfig
 
     options = ClientConfig(
-        connect_timeout=5,
-        read_timeout=30 if long_poll else 10,
-        retries={"mode": "standard", "total_max_attempts": 3},
+        connect_timeout=patience.connect,
+        read_timeout=patience.read,
+        retries={"mode": "standard", "total_max_attempts": patience.attempts},
         max_pool_connections=50,
         parameter_validation=False,  # what can be wrong in a request is checked in this package
     )

@@ -24,8 +24,9 @@ class Delivery:
     """One receive of one message, as the consumer reports it.
 
     ``queue`` is the queue's name, ``receive_count`` counts from 1, times are Unix seconds.
-    ``task_name`` is set for a periodic task, which has no message of ours. ``body`` is what was
-    received; ``message`` what it says, once it is decoded.
+    ``task_name`` is set for a periodic task, which has no message of ours. ``group_id`` is the
+    message group, where the consumer can tell it. ``body`` is what was received; ``message`` what
+    it says, once it is decoded.
     """
 
     queue: str = ""
@@ -35,6 +36,7 @@ class Delivery:
     sent_at: float | None = None
     task_name: str | None = None
     scheduled_at: float | None = None
+    group_id: str | None = None
     body: bytes | str = field(default=b"", repr=False)  # a traceback shows locals by their repr
     message: Message | None = None
 

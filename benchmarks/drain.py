@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from beanstalk_dispatch.worker import Options
+from beanstalk_dispatch.intake import Options
 
 from .processes import free_port, wait_for
 
@@ -102,7 +102,8 @@ def drain_ours(threads: int) -> Counter[str]:
     from beanstalk_dispatch.worker import Worker
 
     queue = sqs.queue("bench")
-    sqs._polling_client(queue.address)
+    for patience in (sqs._POLLING, sqs._KEEPING):
+        sqs._client_for(queue.address, patience)
     counts = count_requests()
     Worker(["bench"], handlers.run_here, Options(threads=threads, burst=True)).run()
     return counts

@@ -281,15 +281,52 @@ def test_a_message_before_its_time_is_deferred_and_not_run(table: Environment) -
     assert delay == pytest.approx(2000, abs=10)
 
 
-def test_a_receive_is_an_attempt_for_who_can_hide_and_a_hop_is_none(table: Environment) -> None:
+@pytest.mark.parametrize(("queue", "attempt"), [("q", 2), ("q.fifo", 4)])
+def test_a_receive_is_an_attempt_only_where_no_copy_can_be_sent(
+    table: Environment, queue: str, attempt: int
+) -> None:
+    body = Message(function="record", attempt=2).encode(queue=queue)
+    received = Delivery(queue=queue, receive_count=3)
+    execution.run(body, received, can_hide=True)
+    assert received.message
+    assert received.message.attempt == attempt
+
+
+def test_a_hop_is_no_attempt(table: Environment) -> None:
     resend = Resent()
-    for not_before in (time.time() + 2000, None):
-        body = Message(function="record", attempt=2, not_before=not_before).encode(queue="q")
-        received = delivery()  # for the third time
-        execution.run(body, received, resend=resend, can_hide=True)
-        assert received.message
-        assert received.message.attempt == (2 if not_before else 4)
+    body = Message(function="record", attempt=2, not_before=time.time() + 2000).encode(queue="q")
+    execution.run(body, delivery(), resend=resend, can_hide=True)
     assert [copy.attempt for copy, _ in resend.sent] == [2]
+
+
+def test_what_was_received_and_given_back_costs_no_retry(table: Environment) -> None:
+    """The third receive, and still the first attempt of two."""
+    resend = Resent()
+    body = Message(function="fail", options={"max_retries": 1}).encode(queue="q")
+    result = execution.run(body, delivery(), resend=resend, can_hide=True)
+    assert (result.outcome, result.acknowledged) == (Outcome.RETRY, True)
+    assert [copy.attempt for copy, _ in resend.sent] == [2]
+
+
+@pytest.mark.parametrize(("suffix", "group"), [("", "tenant-1"), (".fifo", None)])
+def test_a_copy_stays_in_its_fair_group(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, suffix: str, group: str | None
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(sqs.Queue, "send", lambda self, body, options: seen.append(options))
+    monkeypatch.setattr(
+        sqs, "send_options", lambda address, *, delay, group_id: {"group": group_id}
+    )
+    name = f"q{suffix}"
+    execution.resend_copy(Message(function="record"), 5, Delivery(queue=name, group_id="tenant-1"))
+    assert seen == [{"group": group}]
+
+
+def test_the_consumer_learns_the_time_limit(table: Environment) -> None:
+    limits: list[float] = []
+    body = Message(function="record", options={"timeout": 7}).encode(queue="q")
+    execution.run(body, delivery(), on_limit=limits.append)
+    assert limits == [7]
 
 
 def test_a_message_whose_time_has_come_runs(table: Environment) -> None:

@@ -15,9 +15,9 @@ from django.core.signals import request_finished, request_started
 from beanstalk_dispatch import handlers, sqs, sqsd
 from beanstalk_dispatch.addresses import QueueAddress
 from beanstalk_dispatch.handlers import Post, run_here
+from beanstalk_dispatch.holdings import Verdict
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs import Received
-from beanstalk_dispatch.worker import Verdict
 
 from .conftest import TABLE, Environment
 from .jobs import calls
@@ -138,6 +138,30 @@ def test_a_task_is_surrounded_as_a_request_is(worker: Environment) -> None:
     assert seen == ["started", "finished"]
 
 
+@in_process
+def test_a_receiver_that_raises_changes_nothing(
+    worker: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(**kwargs: Any) -> None:
+        raise RuntimeError("broken receiver")
+
+    for signal in (request_started, request_finished):
+        signal.connect(broken)
+    try:
+        assert run_here(received(body("record"))).delete
+    finally:
+        for signal in (request_started, request_finished):
+            signal.disconnect(broken)
+    assert caplog.text.count("broken receiver") >= 2
+
+
+@in_process
+def test_a_message_is_kept_for_as_long_as_its_task_may_take(worker: Environment) -> None:
+    message = received(Message(function="record", options={"timeout": 1000}).encode(queue="q"))
+    run_here(message)
+    assert 3000 < message.due - time.monotonic() < 4000
+
+
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="clean")
 
 
@@ -224,11 +248,20 @@ def test_a_post_is_the_daemons(endpoint: Endpoint) -> None:
     assert headers["X-Aws-Sqsd-First-Received-At"] == "2023-08-15T13:57:53Z"
 
 
+def test_message_attributes_are_told_as_the_daemon_tells_them(endpoint: Endpoint) -> None:
+    Post(f"{endpoint.url}?a=1", OPTIONS)(received("{}", 1, tenant="t1", bad="two\nlines"))
+    path, headers, _ = endpoint.requests[0]
+    assert path == "/dispatcher?a=1"
+    assert headers["X-Aws-Sqsd-Attr-tenant"] == "t1"
+    assert "X-Aws-Sqsd-Attr-bad" not in headers
+
+
 def test_a_periodic_task_has_an_empty_body_and_its_own_path(endpoint: Endpoint) -> None:
     Post(endpoint.url, OPTIONS)(received("elasticbeanstalk scheduled job", 1, **PERIODIC))
     path, headers, content = endpoint.requests[0]
     assert (path, content) == ("/cron", b"")
     assert headers["X-Aws-Sqsd-Taskname"] == "record"
+    assert headers["X-Aws-Sqsd-Path"] == "/cron"
     assert headers["X-Aws-Sqsd-Scheduled-At"] == "2023-08-15T13:55:00Z"
 
 

@@ -256,9 +256,9 @@ def test_an_attempt_that_was_handed_on_does_not_run_again(table: Environment) ->
 
 
 def test_a_message_that_is_only_hidden_runs_again(table: Environment) -> None:
-    body = Message(function="flaky").encode(queue="q")
+    body = Message(function="flaky").encode(queue="q.fifo")
     outcomes = [
-        execution.run(body, Delivery(queue="q", receive_count=count), can_hide=True).outcome
+        execution.run(body, Delivery(queue="q.fifo", receive_count=count), can_hide=True).outcome
         for count in (1, 2, 3, 4)
     ]
     assert outcomes == [Outcome.RETRY, Outcome.RETRY, Outcome.DONE, Outcome.DUPLICATE]

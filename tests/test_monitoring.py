@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import socket
 import sys
 import time
 import urllib.error
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from beanstalk_dispatch import monitoring, timeouts
+from beanstalk_dispatch import monitoring
 from beanstalk_dispatch.monitoring import HealthServer, StatusLine, problem, progress, touch
 from beanstalk_dispatch.worker import Options, Verdict, Worker
 
@@ -41,7 +42,7 @@ def get(server: HealthServer, path: str) -> tuple[int, str]:
 
 
 def grow_old(worker: Worker) -> None:
-    worker.counters.last_poll = time.monotonic() - 90
+    worker.sources[0].asking_since = time.monotonic() - 90
 
 
 def test_a_worker_is_well_while_its_polls_come_back(server: HealthServer) -> None:
@@ -51,18 +52,52 @@ def test_a_worker_is_well_while_its_polls_come_back(server: HealthServer) -> Non
 
 def test_it_is_not_when_they_do_not(server: HealthServer, worker: Worker) -> None:
     grow_old(worker)
-    assert get(server, "/") == (503, "no answer from SQS for 90 s\n")
+    assert get(server, "/") == (503, "no answer from jobs for 90 s\n")
 
 
-def test_busy_threads_need_no_poll(worker: Worker) -> None:
-    grow_old(worker)
-    worker.counters.running = 2
+def test_a_queue_that_is_not_asked_owes_no_answer(worker: Worker) -> None:
+    worker.sources[0].last_poll = time.monotonic() - 900
     assert problem(worker) is None
 
 
+def test_a_worker_that_stops_asks_no_more(worker: Worker) -> None:
+    grow_old(worker)
+    worker.stop()
+    assert problem(worker) is None
+
+
+def test_a_healthy_queue_does_not_hide_another() -> None:
+    worker = Worker(["one", "two"], lambda received: Verdict(delete=True), Options())
+    worker.sources[1].asking_since = time.monotonic() - 90
+    worker.sources[0].asking_since = time.monotonic()
+    assert problem(worker) == "no answer from two for 90 s"
+
+
+def test_it_is_not_when_nothing_can_be_deleted(worker: Worker) -> None:
+    worker.sources[0].holdings.deleting.failing_since = time.monotonic() - 90
+    assert problem(worker) == "no answer from jobs for 90 s"
+
+
 def test_it_is_not_with_a_stuck_task(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeouts, "stuck", lambda: [object()])
+    monkeypatch.setattr(worker, "overdue", lambda: [object()])
     assert problem(worker) == "1 stuck"
+
+
+def test_a_probe_may_ask_for_the_head_alone(server: HealthServer) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}/", method="HEAD")
+    with urllib.request.urlopen(request, timeout=5) as response:
+        assert (response.status, response.read()) == (200, b"")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_without_a_host_it_listens_on_both_protocols(worker: Worker, host: str) -> None:
+    server = HealthServer(worker, port=0)
+    try:
+        with urllib.request.urlopen(f"http://{host}:{server.port}/", timeout=5) as response:
+            assert response.read() == b"ok\n"
+    finally:
+        server.close()
 
 
 def test_metrics_are_prometheus_text(server: HealthServer, worker: Worker) -> None:
@@ -118,6 +153,13 @@ def test_the_status_line_is_redrawn(worker: Worker, monkeypatch: pytest.MonkeyPa
     worker.counters.running = 1
     line.tick()  # not asked again so soon
     assert stream.getvalue().endswith("jobs: 12 left")
+    monkeypatch.setattr(monitoring, "_DEPTHS_EVERY", 0)
+    worker.counters.running = 0
+    line.tick()  # a last look
+    assert stream.getvalue().endswith("jobs: 11 left")
+    depths[0] = ("jobs", 10)
+    line.tick()  # and none while nothing happens
+    assert stream.getvalue().endswith("jobs: 11 left")
     worker.stop()
     line.tick()
     assert stream.getvalue().endswith("stopping")
@@ -143,6 +185,7 @@ def test_log_lines_scroll_past_above_the_status_line(
     log.error("after")
     line.close()
     log.error("at the end")
+    assert [handler.stream for handler in handlers] == [stream, other]
     for handler in handlers:
         log.removeHandler(handler)
     assert other.getvalue() == "before\nafter\nat the end\n"
@@ -150,6 +193,23 @@ def test_log_lines_scroll_past_above_the_status_line(
     assert drawn[1] == "before\n"
     assert drawn[2].endswith("0/s")
     assert drawn[3] == f"after\n{drawn[2]}\nat the end\n"
+
+
+def test_what_is_logged_to_another_stream_of_the_terminal_scrolls_past_too(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, stdout = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(stdout, "isatty", lambda: True)
+    handler = logging.StreamHandler(stdout)
+    log = logging.getLogger("tests.status_line")
+    log.addHandler(handler)
+    line = StatusLine(worker, stream)
+    line.attach()
+    log.error("a line")
+    line.close()
+    log.removeHandler(handler)
+    assert (stream.getvalue(), stdout.getvalue()) == ("\r\x1b[Ka line\n", "")
+    assert handler.stream is stdout
 
 
 def test_without_a_terminal_progress_is_logged(

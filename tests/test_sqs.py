@@ -391,8 +391,10 @@ def test_refused_entries_come_back(sqs_env: Environment, proxy: Proxy) -> None:
     failed = {"Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "SenderFault": True}]}
     proxy.spoil = lambda operation, request: (200, failed)
     expires = received.expires
-    assert queue.delete_batch([received]) == [received]
-    assert queue.change_visibility_batch([received], [99]) == [received]
+    reason = "ReceiptHandleIsInvalid: "
+    refused = sqs.Refused(received, reason, True)
+    assert queue.delete_batch([received]) == [refused]
+    assert queue.change_visibility_batch([received], [99]) == [refused]
     assert received.expires == expires
 
 
@@ -426,6 +428,59 @@ def test_stale_credentials_and_addresses_are_looked_up_anew(
     with pytest.raises(SendError, match=code):
         receive(queue)
     assert sqs.queue("jobs") is not queue
+
+
+@pytest.mark.parametrize("operation", ["receive", "delete_batch", "change_visibility_batch"])
+def test_any_error_of_a_request_is_a_send_error(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """botocore raises a bare RuntimeError for credentials that are still expired."""
+    queue = sqs.queue("jobs")
+    queue.send("1", {})
+    messages = receive(queue)
+
+    def surprise(**kwargs: Any) -> None:
+        raise RuntimeError("the refreshed credentials are still expired")
+
+    requests = ("receive_message", "delete_message_batch", "change_message_visibility_batch")
+    for client in (queue._polling_client, queue._keeper()):
+        for request in requests:
+            monkeypatch.setattr(client, request, surprise)
+    calls: dict[str, Any] = {
+        "receive": lambda: receive(queue),
+        "delete_batch": lambda: queue.delete_batch(messages),
+        "change_visibility_batch": lambda: queue.change_visibility_batch(messages, [1]),
+    }
+    with pytest.raises(SendError, match="RuntimeError: the refreshed credentials"):
+        calls[operation]()
+    assert sqs.queue("jobs") is not queue
+
+
+@pytest.mark.parametrize(("code", "is_missing"), [("QueueDoesNotExist", True), ("Other", False)])
+def test_a_missing_queue_is_told_from_other_trouble(
+    sqs_env: Environment, proxy: Proxy, code: str, is_missing: bool
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    queue = sqs.queue("jobs")
+    proxy.spoil = lambda operation, request: error(400, code)
+    with pytest.raises(SendError) as caught:
+        receive(queue)
+    assert sqs.is_missing(caught.value) is is_missing
+    assert sqs.is_missing(UnknownQueue("none"))
+
+
+def test_a_receipt_that_came_anew_keeps_its_own_clock(sqs_env: Environment, proxy: Proxy) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    queue = sqs.queue("jobs")
+    queue.send("1", {})
+    (received,) = receive(queue)
+
+    def received_again(operation: str, request: dict[str, Any]) -> None:
+        received.receipt, received.expires = "newer", 5.0
+
+    proxy.spoil = received_again
+    queue.change_visibility_batch([received], [99])
+    assert received.expires == 5.0
 
 
 def test_a_consumer_finds_its_queue_by_name(env: Environment) -> None:

@@ -20,11 +20,15 @@ MODULES = {
 # Each module may import those before it in the list; those in one row do not import each other.
 ORDER = [
     {"exceptions", "signals", "addresses", "quietly"},
-    {"conf"},
+    {"conf", "backoff"},
     {"message", "timeouts", "peers"},
     {"sqsd"},
     {"sqs", "safe_task", "lease", "draining"},
-    {"table", "dead_letters", "worker"},
+    {"holdings"},
+    {"intake"},
+    {"polling"},
+    {"worker"},
+    {"table", "dead_letters"},
     {"execution"},
     {"client", "checks", "views", "handlers", "cron", "monitoring"},
     {"testing"},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 from beanstalk_dispatch import sqs, timeouts, worker
 from beanstalk_dispatch.client import Call, schedule_many
 from beanstalk_dispatch.handlers import run_here
+from beanstalk_dispatch.holdings import Holdings
 from beanstalk_dispatch.sqs import Received
 from beanstalk_dispatch.worker import EXIT_STUCK, Options, Verdict, Worker
 
@@ -148,7 +150,7 @@ def test_no_more_is_received_than_can_start_soon(sqs_env: Environment) -> None:
         until(lambda: len(handler.bodies) == 3)
         time.sleep(0.5)
         assert runner.counters.running == 3
-        assert len(runner.queues[0].held) <= 4
+        assert len(runner.sources[0].holdings.held) <= 4
         gate.set()
         until(lambda: len(handler.bodies) == 20)
 
@@ -214,7 +216,7 @@ def test_a_stop_gives_back_what_has_not_started(sqs_env: Environment) -> None:
 
     handler = Recording(wait)
     with running(handler, threads=2) as runner:
-        runner._average = 0.1  # so that more are received than run
+        runner.intake._average, runner.intake._ended_at = 0.1, math.inf  # more is received
         until(lambda: len(handler.bodies) == 2 and runner.counters.waiting)
         runner.stop()
         time.sleep(0.3)
@@ -239,7 +241,7 @@ def test_after_the_grace_what_still_runs_is_given_back(
 def test_what_a_long_poll_brings_after_the_stop_is_given_back(sqs_env: Environment) -> None:
     handler = Recording()
     with running(handler, wait=10) as runner:
-        until(lambda: runner.queues[0].polls)
+        until(lambda: runner.sources[0].polls)
         time.sleep(0.3)
         runner.stop()
         send("late")
@@ -254,12 +256,6 @@ def test_max_tasks_stops(sqs_env: Environment) -> None:
     assert len(handler.bodies) == 5
     found = left() + left() + left()
     assert sorted(found + handler.bodies) == sorted(map(str, range(30)))
-
-
-def test_after_its_last_task_nothing_is_polled() -> None:
-    runner = Worker(["jobs"], Recording(), Options(**QUICK, max_tasks=1))
-    runner._left = 0
-    assert runner._next_poll() is None
 
 
 def test_a_stuck_task_ends_the_process(
@@ -283,19 +279,22 @@ def test_a_stuck_tasks_message_is_not_kept(
     handler = Recording(waiting_for(gate))
     with running(handler, visibility=30) as runner:
         until(lambda: len(handler.bodies) == 2)
-        stuck = next(t for t, (_, m) in runner._running() if m.body == "stuck")
+        stuck = next(t for t, (_, m) in runner._running.items() if m.body == "stuck")
+        monkeypatch.setattr(Worker, "stop", lambda *args: None)
 
         class Limit:
             thread_id = stuck
 
-        before = {m.body: m.expires for m in runner.queues[0].held.values()}
+        before = {m.body: m.expires for m in runner.sources[0].holdings.held.values()}
         with monkeypatch.context() as patch:
             patch.setattr(timeouts, "stuck", lambda: [Limit])
             later = time.monotonic() + 25
+            until(lambda: runner.overdue()[0].due == 0)
             patch.setattr("time.monotonic", lambda: later)
-            runner._extend()
-        after = {m.body: m.expires for m in runner.queues[0].held.values()}
+            runner.sources[0].holdings.extend()
+        after = {m.body: m.expires for m in runner.sources[0].holdings.held.values()}
         gate.set()
+        monkeypatch.undo()
     assert after["stuck"] == before["stuck"]
     assert after["fine"] > before["fine"]
 
@@ -364,7 +363,7 @@ def test_what_is_done_of_a_group_is_deleted_before_the_rest_is() -> None:
     waits = waiting_for(gate)
     with running(handler) as runner:
         until(lambda: handler.bodies == ["a1", "a2"])
-        until(lambda: [each.body for each in runner.queues[0].held.values()] == ["a2"])
+        until(lambda: [each.body for each in runner.sources[0].holdings.held.values()] == ["a2"])
         gate.set()
 
 
@@ -410,15 +409,15 @@ def test_while_nothing_can_be_deleted_no_more_is_received(
 ) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     send(*map(str, range(30)))
-    proxy.spoil = failing("DeleteMessageBatch", *[error(400, "AccessDenied")] * 3)
+    proxy.spoil = failing("DeleteMessageBatch", *[error(400, "AccessDenied")] * 10**6)
     handler = Recording()
     with running(handler, threads=1) as runner:
-        trouble = runner.queues[0].giving_back
-        until(lambda: trouble.failures == 2)
-        time.sleep(0.3)  # an open receive has come back
+        until(lambda: runner.sources[0].holdings.deleting.failures >= 2)
+        time.sleep(0.3)  # open receives have come back
         received = proxy.counts["ReceiveMessage"]
-        until(lambda: trouble.failures == 3)
+        time.sleep(0.5)
         assert proxy.counts["ReceiveMessage"] - received <= 1
+        proxy.spoil = failing("")
         until(lambda: runner.counters.done == 30)
     assert sqs.queue("jobs").depth() == 0
 
@@ -429,7 +428,7 @@ def test_credentials_that_expired_are_looked_up_anew(sqs_env: Environment, proxy
     queue = sqs.queue("jobs")
     proxy.spoil = failing("DeleteMessageBatch", error(403, "ExpiredTokenException"))
     with running(Recording()) as runner:
-        until(lambda: runner.counters.done and not runner.queues[0].held)
+        until(lambda: runner.counters.done and not runner.sources[0].holdings.held)
     assert sqs.queue("jobs") is not queue
 
 
@@ -449,18 +448,19 @@ def test_a_stop_does_not_wait_for_a_poll_that_hangs(
         until(lambda: proxy.counts["ReceiveMessage"])
         asked = time.monotonic()
     assert time.monotonic() - asked < 5
-    assert runner.queues[0].polls == 1
+    assert runner.sources[0].polls == 1
     gate.set()
 
 
 def test_what_has_to_be_hidden_too_late_is_let_go(sqs_env: Environment, proxy: Proxy) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     send("late")
-    runner = Worker(["jobs"], Recording(), Options(**QUICK))
     late = held_too_long()
-    runner.queues[0].held[late.message_id] = late
-    runner._hide(runner.queues[0], [late], 5)
-    assert runner.queues[0].held == {}
+    holdings = Holdings("jobs", 30)
+    holdings.take([late])
+    holdings.give_back([late], 5)
+    assert holdings.hide() is False
+    assert (holdings.held, holdings.owed) == ({}, 0)
     assert proxy.counts["ChangeMessageVisibilityBatch"] == 0
 
 
@@ -568,10 +568,12 @@ def test_a_message_that_waited_too_long_is_not_run(
     handler = Recording()
     runner = Worker(["jobs"], handler, Options(**QUICK))
     late = held_too_long()
-    runner.queues[0].held[late.message_id] = late
-    runner._run(worker._Run(runner.queues[0], [late]))
+    source = runner.sources[0]
+    runner.intake.put(source, runner.intake._poll(source), [late])
+    assert runner._run_next()
+    source.holdings.hide()
     assert handler.bodies == []
-    assert runner.queues[0].held == {}
+    assert source.holdings.held == {}
     assert "skipped id=" in caplog.text
 
 
@@ -580,9 +582,9 @@ def test_a_message_that_ran_too_long_is_not_deleted(
 ) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     send("late")
-    runner = Worker(["jobs"], Recording(), Options(**QUICK))
-    runner.queues[0].finished.append(held_too_long())
-    runner._flush(force=True)
+    holdings = Holdings("jobs", 30)
+    holdings.settle(held_too_long(), DELETE)
+    assert holdings.delete() is False
     assert proxy.counts["DeleteMessageBatch"] == 0
     assert "not deleted queue=jobs count=1" in caplog.text
 
@@ -593,7 +595,7 @@ def test_a_message_received_again_while_it_is_held_is_not_run_twice(sqs_env: Env
     handler = Recording(waiting_for(gate))
     with running(handler) as runner:
         until(lambda: handler.bodies)
-        (held,) = runner.queues[0].held.values()
+        (held,) = runner.sources[0].holdings.held.values()
         sqs.queue("jobs").change_visibility_batch([replace(held)], [0])
         held.expires = 0
         until(lambda: held.is_ours)  # the second receive renewed it
@@ -603,30 +605,7 @@ def test_a_message_received_again_while_it_is_held_is_not_run_twice(sqs_env: Env
     assert left() == []
 
 
-def test_the_keeper_outlives_its_errors(
-    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    handler, ticks = Recording(), Counter[str]()
-    runner = Worker(["jobs"], handler, Options(**QUICK))
-
-    def surprise() -> None:
-        raise KeyError("surprise")
-
-    monkeypatch.setattr(runner, "_extend", surprise)
-
-    def tick() -> None:
-        ticks["tick"] += 1
-        if ticks["tick"] == 3:
-            runner.stop(7)
-            runner.stop(8)
-
-    assert runner.run(tick) == 7
-    assert "keeper failed" in caplog.text
-
-
 def test_depths_are_of_the_queues_that_tell(sqs_env: Environment) -> None:
     runner = Worker(["jobs", "other"], Recording(), Options(**QUICK))
-    assert runner.depths() == []
-    runner.queues[0].queue = sqs.queue("jobs")
     send("one", "two")
     assert runner.depths() == [("jobs", 2)]

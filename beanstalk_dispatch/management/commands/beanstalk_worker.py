@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -16,11 +17,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from beanstalk_dispatch import conf, cron, handlers, monitoring, sqsd
+from beanstalk_dispatch import conf, cron, handlers, monitoring, sqs, sqsd
+from beanstalk_dispatch.exceptions import UnknownQueue
+from beanstalk_dispatch.intake import Options
 from beanstalk_dispatch.signals import worker_stopped
-from beanstalk_dispatch.worker import Options, Worker
+from beanstalk_dispatch.worker import Worker
 
-logger = logging.getLogger(__name__)
+_EXIT_WITHIN = 10.0  # seconds for what is done at the exit of a process with a thread that is stuck
 
 
 def between(low: int, high: int) -> Callable[[str], int]:
@@ -35,7 +38,14 @@ def between(low: int, high: int) -> Callable[[str], int]:
 
 def address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    return host, between(0, 65535)(port)
+    return host.strip("[]"), between(0, 65535)(port)
+
+
+def seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return number
 
 
 class Command(BaseCommand):
@@ -65,7 +75,7 @@ class Command(BaseCommand):
         )
         add(
             "--grace",
-            type=float,
+            type=seconds,
             default=defaults.grace,
             help="seconds running tasks get to finish at a stop (default 30)",
         )
@@ -94,6 +104,7 @@ class Command(BaseCommand):
         if not options["post_to"] and not conf.get_config().worker:
             variable = conf.SETTINGS["worker"].variable
             raise CommandError(f"this machine is not a worker; set {variable}=True to run tasks")
+        _check_queues(options["queues"])
         worker = self._worker(options)
         if options["cron"]:
             scheduler = cron.Scheduler(cron.load(options["cron"]), options["queues"][0])
@@ -101,12 +112,13 @@ class Command(BaseCommand):
                 target=scheduler.run, args=(worker.is_stopping,), name="cron", daemon=True
             ).start()
         _stop_on_signals(worker)
-        if options["health_port"]:
-            host, port = options["health_port"]
-            monitoring.HealthServer(worker, host=host, port=port)
+        _show_health(worker, port=options["health_port"], file=options["health_file"])
         exit_code = self._run(worker, options["health_file"])
+        must_exit = exit_code or worker.counters.running
+        if must_exit:
+            _exit_later(exit_code)
         worker_stopped.send_robust(sender=type(self), exit_code=exit_code)
-        if exit_code or worker.counters.running:
+        if must_exit:
             # Past a thread that still runs: the interpreter's own exit could wait for it.
             logging.shutdown()
             sys.stdout.flush()
@@ -155,11 +167,50 @@ class Command(BaseCommand):
         )
 
 
+def _check_queues(names: Sequence[str]) -> None:
+    """A wrong name will not become right by waiting for it."""
+    try:
+        for name in names:
+            sqs.address(name, conf.get_config())
+    except UnknownQueue as exc:
+        raise CommandError(str(exc)) from exc
+
+
+def _show_health(worker: Worker, *, port: tuple[str, int] | None, file: Path | None) -> None:
+    option = "--health-file"
+    try:
+        if file:
+            file.touch()
+        option = "--health-port"
+        if port:
+            monitoring.HealthServer(worker, host=port[0], port=port[1])
+    except OSError as exc:
+        raise CommandError(f"{option}: {exc}") from exc
+
+
+def _exit_later(exit_code: int) -> None:
+    """Exit even if a stuck task holds a lock that a log handler or a receiver waits for."""
+    timer = threading.Timer(_EXIT_WITHIN, os._exit, [exit_code])
+    timer.daemon = True
+    timer.start()
+
+
 def _stop_on_signals(worker: Worker) -> None:
+    """The first signal stops the worker, the second ends the process at once."""
+    received = []
+
     def on_signal(signum: int, frame: FrameType | None) -> None:
-        if worker.is_stopping():
+        received.append(signum)
+        if len(received) > 1:
             os._exit(128 + signum)
         worker.stop()
 
+    def restore() -> None:
+        """What a task forks is no worker, and must end when it is told to."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is on_signal:
+                signal.signal(number, signal.SIG_DFL)
+
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    os.register_at_fork(after_in_child=restore)
