@@ -18,7 +18,7 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 
 from . import sqs
 from .conf import SETTINGS, Config, get_config
-from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunction, listed
+from .exceptions import BatchError, InvalidCall, UnknownFunction, listed
 from .message import NAME_FORM, Message, is_name, now
 from .quietly import quietly
 from .signals import task_scheduled
@@ -94,7 +94,7 @@ def schedule_many(
     """
     config = get_config()
     prepared = [_prepare(queue, call, config) for call in calls]
-    if alias := _awaited_commit(on_commit, config):
+    if prepared and (alias := _awaited_commit(on_commit, config)):
         send = functools.partial(after_commit, queue, prepared, config)
         transaction.on_commit(send, using=alias)
         return [each.message.id for each in prepared]
@@ -233,7 +233,7 @@ def after_commit(queue: str, prepared: Sequence[Prepared], config: Config) -> No
     """What waits for a commit."""
     try:
         _send_many(queue, prepared, config)
-    except SchedulingError as exc:
+    except Exception as exc:
         unsent = exc.unsent if isinstance(exc, BatchError) else range(len(prepared))
         for position in unsent:
             message = prepared[position].message

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 Resend = Callable[[Message, float, Delivery], None]
 """Put a message back on its queue, to be delivered after so many seconds."""
 
+_OURS: Final = f"{__package__}."
 _LONGEST_HIDDEN: Final = sqs.MAX_VISIBILITY / 2  # the clock of 12 hours started at the receive
 _REFUSALS: Final[dict[type[Exception], Outcome]] = {
     MalformedMessage: Outcome.MALFORMED,
@@ -159,7 +160,8 @@ def _run(
         return _process(task, message, delivery, config, resend=resend, hides=hides)
     lease = Lease(config.lease_cache, message, time_limit=time_limit)
     lease.take()
-    task._on_done = lease.done
+    if type(task).process.__module__.startswith(_OURS):  # else more than run() has to succeed
+        task._on_done = lease.done
     try:
         result = _process(task, message, delivery, config, resend=resend, hides=hides)
     except BaseException:
@@ -198,9 +200,14 @@ def _process(
     if outcome is Outcome.RETRY:
         if hides and delay <= _LONGEST_HIDDEN:
             return Result(outcome=outcome, exception=exception, retry_after=delay)
-        # From what was received: the task may have changed its arguments.
-        received = _read(delivery.body, delivery, config)
-        copy = replace(received, id=message.id, attempt=received.attempt + 1, not_before=None)
+        came = _read(delivery.body, delivery, config)  # the task may have changed its arguments
+        copy = replace(
+            message,
+            args=came.args,
+            kwargs=came.kwargs,
+            attempt=message.attempt + 1,
+            not_before=None,
+        )
         return replace(_resend(resend, copy, delay, delivery, outcome), exception=exception)
     if exception is not None and not hides:  # redelivery backs off, too
         delay = task._delay(exception, message.attempt + delivery.receive_count - 1)

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 MARGIN: Final = 30.0
 """Seconds that a lease outlasts the time limit and the grace period of its task."""
+MAX_SECONDS: Final = 43_200
+"""The longest a message can be in flight, whatever its time limit."""
 MARK_SECONDS: Final = 4 * 86400
 """How long a finished task is remembered: as long as a queue keeps messages by default.
 
@@ -56,7 +58,7 @@ class Lease:
             variable = SETTINGS["lease_cache"].variable
             raise ConfigurationError(f"{variable}: cache {alias!r}: {exc}") from exc
         self._message = message
-        self._seconds = math.ceil(time_limit + GRACE + MARGIN)
+        self._seconds = math.ceil(min(time_limit, MAX_SECONDS) + GRACE + MARGIN)
         self._token = uuid.uuid4().hex
         self._is_done = False
 
@@ -65,6 +67,7 @@ class Lease:
         cache = self._cache
         turn = (self._token, time.time() + self._seconds)
         self._expires = time.monotonic() + self._seconds
+        taken = False
         try:
             taken = cache.add(self._turn, turn, self._seconds)
             found = cache.get_many([self._mark] if taken else [self._mark, self._turn])
@@ -72,6 +75,8 @@ class Lease:
             _, until = found.get(self._turn, (None, 0.0))
             wait = max(until - time.time(), 1.0)
         except Exception as exc:
+            if taken:
+                self.give_up()
             raise LeaseUnavailable(f"{type(exc).__name__} of cache {self._alias!r}") from exc
         if is_over:
             if taken:
@@ -88,14 +93,13 @@ class Lease:
 
     def handed_on(self) -> None:
         """This attempt has ended, and the next one or the dead-letter queue has the message."""
+        self._is_done = False
         self._end(self._message.attempt + 1)
 
     def give_up(self) -> None:
         """Let the same attempt run again, at once."""
-        if self._is_done:  # it was, but something around it has failed since
-            self._try(functools.partial(self._cache.delete, self._mark))
-        if time.monotonic() > self._expires - 1:
-            return  # it may be somebody else's by now
+        if self._is_done or time.monotonic() > self._expires - 1:
+            return  # there is nothing left to run, or it may be somebody else's by now
 
         def free() -> None:
             if (turn := self._cache.get(self._turn)) and turn[0] == self._token:

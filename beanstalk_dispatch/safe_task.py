@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import math
 import random
 import threading
 import time
-from asyncio import CancelledError
-from asyncio import timeout as asyncio_timeout
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -34,7 +33,11 @@ RETRY_LIMIT: Final = 10
 MAX_BACKOFF: Final = timedelta(hours=1)
 _MAX_FAULT: Final = 200  # characters of a log line about an option, whose value may be a megabyte
 _LONGEST_DELAY: Final = 2**31  # seconds
-_FAILURES: Final = (Exception, SystemExit, CancelledError)  # of a task; Ctrl-C is for the process
+_FAILURES: Final = (
+    Exception,
+    SystemExit,
+    asyncio.CancelledError,
+)  # of a task; Ctrl-C is for the process
 _LOOP_LEEWAY: Final = 1.0  # seconds for asyncio's own limit to end what awaits
 
 
@@ -300,16 +303,24 @@ def _finish(result: object, limit: time_limit) -> None:
             # Not on a loop that runs already: under ASGI that is the server's.
             async_to_sync(_awaited, force_new_loop=True)(result, inside)
     except (TimeLimitExceeded, TaskTimeout) as exc:
-        inside.end()
-        around.end()
         if isinstance(exc, TimeLimitExceeded) and not (inside.fired or around.fired):
             raise  # it is that of a block around this one
         _close_connections()
         raise TaskTimeout(f"time limit of {limit.seconds:g} s exceeded") from None
+    finally:
+        inside.end()
+        around.end()
 
 
 async def _awaited(result: Awaitable[Any], limit: time_limit) -> None:
-    gentle = asyncio_timeout(limit.seconds)
+    gentle = asyncio.timeout(limit.seconds)
+    loop = asyncio.get_running_loop()
+
+    def stir() -> None:
+        """No interrupt strikes a loop that waits for nothing that will ever happen."""
+        loop.call_later(_LOOP_LEEWAY, stir)
+
+    loop.call_later(limit.seconds, stir)
     with limit:
         try:
             async with gentle:

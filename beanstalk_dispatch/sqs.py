@@ -37,12 +37,12 @@ MAX_ID_LENGTH: Final = 128
 
 BATCH_ATTEMPTS: Final = 4
 _MISSING_QUEUE: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
-# What a new client or a new look-up may cure.
-_STALE: Final = _MISSING_QUEUE | {
+# What a new client may cure.
+_STALE: Final = frozenset({
     "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException",
     "NoCredentialsError",
     "RuntimeError",  # botocore's, for credentials that were refreshed and are still expired
-}  # fmt: skip
+})  # fmt: skip
 _ANSWER_TIME: Final = 2.0
 _RECEIVED_ATTRIBUTES: Final[list[Any]] = [
     "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SentTimestamp",
@@ -374,8 +374,11 @@ def is_missing(exc: BaseException) -> bool:
 
 def _forget_if_stale(exc: Exception) -> None:
     """Credentials and addresses that went bad are looked up anew, with the next request."""
-    if _code(exc) in _STALE:
-        with _connections.lock:
+    code = _code(exc)
+    with _connections.lock:
+        if code in _MISSING_QUEUE:
+            _connections.queues = {}
+        elif code in _STALE:
             _connections.forget()
 
 

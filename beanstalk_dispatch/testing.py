@@ -92,14 +92,21 @@ def capture_tasks() -> Iterator[ScheduledTasks]:
     rolled back is not collected.
     """
     outer, tasks = client.outbox, ScheduledTasks()
+    collected: set[str] = set()
+    earlier = [
+        callback
+        for connection in connections.all(initialized_only=True)
+        for _, callback, *_ in connection.run_on_commit
+    ]
 
     def take(queue: str, prepared: client.Prepared) -> None:
+        collected.add(prepared.message.id)
         tasks.append(_scheduled(queue, prepared))
 
     client.outbox = take
     try:
         yield tasks
-        _commit()
+        _commit(earlier, collected)
     finally:
         client.outbox = outer
 
@@ -119,16 +126,22 @@ def _scheduled(queue: str, prepared: client.Prepared) -> ScheduledTask:
     )
 
 
-def _commit() -> None:
-    """Do now what the end of a TestCase's transaction will not do."""
+def _commit(earlier: list[Any], collected: set[str]) -> None:
+    """Do now what the end of a TestCase's transaction will not do.
+
+    Not what was put off before, nor what captureOnCommitCallbacks(execute=True) has done.
+    """
     for connection in connections.all(initialized_only=True):
         if not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
             continue
-        ours = [entry for entry in connection.run_on_commit if _is_ours(entry[1])]
-        for entry in ours:
-            connection.run_on_commit.remove(entry)
-            entry[1]()
+        for entry in [*connection.run_on_commit]:
+            callback: Any = entry[1]
+            if _is_ours(callback) and callback not in earlier:
+                connection.run_on_commit.remove(entry)
+                if callback.args[1][0].message.id not in collected:
+                    callback()
 
 
 def _is_ours(callback: Any) -> bool:
+    """Whether it sends messages; there is one at least."""
     return isinstance(callback, functools.partial) and callback.func is client.after_commit

@@ -164,9 +164,9 @@ class _Watchdog:
 
     def reset(self) -> None:
         """Start anew; a forked child has neither the thread nor a lock it can trust."""
-        # Entered as a bare lock: Condition's own __enter__ is Python code, in which an
-        # interrupt could strike between taking the lock and the start of the with block.
-        self._lock = threading.Lock()
+        # An interrupt may strike whoever has just taken it, before a with statement would know
+        # (from Python 3.14 on). So it is taken inside of a try, by what tells who has it.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._limits: set[time_limit] = set()
         self._stuck: set[time_limit] = set()
@@ -174,7 +174,8 @@ class _Watchdog:
         self._wakes_at = math.inf
 
     def watch(self, limit: time_limit) -> None:
-        with self._lock:
+        try:
+            self._lock.acquire()
             self._limits.add(limit)
             if self._thread is None:
                 thread = threading.Thread(
@@ -185,9 +186,15 @@ class _Watchdog:
             if limit.deadline < self._wakes_at:
                 self._wakes_at = limit.deadline
                 self._changed.notify()
+        finally:
+            try:  # noqa: SIM105 - suppress() would be struck before the lock is released
+                self._lock.release()
+            except RuntimeError:  # it was struck before it had the lock
+                pass
 
     def forget(self, limit: time_limit) -> None:
-        with self._lock:
+        try:
+            self._lock.acquire()
             self._limits.discard(limit)
             self._stuck.discard(limit)
             if limit.fired:  # the interrupt may have kept one within it from being closed
@@ -195,6 +202,11 @@ class _Watchdog:
                     if other.owner == limit.owner and other.started >= limit.started:
                         self._limits.discard(other)
                         self._stuck.discard(other)
+        finally:
+            try:  # noqa: SIM105
+                self._lock.release()
+            except RuntimeError:
+                pass
 
     def is_watched(self, limit: time_limit) -> bool:
         return limit in self._limits

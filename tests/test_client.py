@@ -336,6 +336,21 @@ class TestOnCommit:
             sqs_env(DISPATCH_CREATE_QUEUES=None, DISPATCH_QUEUES="jobs=gone")
         assert f"not sent after its commit id={task_id}" in caplog.text
 
+    def test_no_error_at_all_keeps_others_from_the_commit(
+        self, sqs_env: Environment, monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:  # fmt: skip
+        def broken(*args: Any) -> None:
+            raise OSError("no sockets left")
+
+        after: list[str] = []
+        with transaction.atomic():
+            task_id = schedule("jobs", Call("record"), on_commit=True)
+            transaction.on_commit(lambda: after.append("the project's own"))
+            monkeypatch.setattr(sqs.Queue, "send_batch", broken)
+        assert after
+        assert f"commit id={task_id} function=record queue=jobs: no sockets left" in caplog.text
+
     def test_outside_of_a_transaction_an_error_is_raised(
         self, sqs_env: Environment, proxy: Proxy
     ) -> None:

@@ -273,6 +273,48 @@ def test_a_task_is_done_when_its_run_is_whatever_its_hooks_take(
     assert calls == [("run",), ("on_success", Outcome.DUPLICATE)]
 
 
+def test_with_a_process_of_ones_own_a_task_is_done_when_that_is(
+    table: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes: list[Outcome] = []
+    message = Message(function="own", args=["look"])
+    monkeypatch.setattr(
+        "tests.jobs.OwnProcess.after", lambda: outcomes.append(run(message).outcome)
+    )
+    assert run(message).outcome is Outcome.DONE
+    assert outcomes == [Outcome.RUNNING]
+    assert run(message).outcome is Outcome.DUPLICATE
+
+
+def test_what_is_handed_on_after_all_is_not_done(in_redis: None) -> None:
+    held = taken(Message(function="f", id="after-all"))
+    held.done()
+    held.handed_on()
+    taken(Message(function="f", id="after-all", attempt=2))
+    with pytest.raises(AlreadyDone):
+        taken(Message(function="f", id="after-all", attempt=1))
+
+
+def test_a_task_without_a_limit_has_a_lease_that_ends(in_redis: None) -> None:
+    held = Lease("leases", Message(function="f"), time_limit=float("inf"))
+    held.take()
+    assert held._seconds == pytest.approx(12 * 3600, abs=60)
+
+
+def test_a_turn_that_nobody_can_use_is_given_up(
+    in_redis: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: Any) -> None:
+        raise ConnectionError
+
+    message = Message(function="f")
+    with monkeypatch.context() as patch:
+        patch.setattr(caches["leases"], "get_many", away)
+        with pytest.raises(LeaseUnavailable):
+            taken(message)
+    taken(message)
+
+
 def test_a_cache_whose_library_is_missing_is_a_configuration_error(table: Environment) -> None:
     with (
         override_settings(CACHES={"leases": {"BACKEND": "tests.nowhere.Cache"}}),

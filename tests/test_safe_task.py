@@ -648,3 +648,19 @@ def test_a_hook_is_told_the_outcome() -> None:
     Told().process()
     Told(lambda: None).process()
     assert seen == [Outcome.DONE, Outcome.FAILED]
+
+
+def test_a_coroutine_that_waits_for_ever_in_its_cleanup_is_ended(
+    place: Callable[..., float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beanstalk_dispatch.safe_task._LOOP_LEEWAY", 0.2)
+
+    async def hangs() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.Event().wait()
+
+    task = SafeTask(hangs, timeout_timedelta=timedelta(seconds=0.1), verbose=False)
+    assert place(task) < 10
+    assert task._outcome is Outcome.TIMED_OUT

@@ -117,7 +117,7 @@ def test_a_poller_reports_and_traces(
     event = kent.event(patient.id)
     assert event["tags"] == {
         "function": "patient", "queue": queue_name, "task_id": patient.id, "attempt": "3",
-        "receive_count": "3", "outcome": "failed",
+        "receive_count": "1", "outcome": "failed",
     }  # fmt: skip
     trace_id = patient.headers["sentry-trace"][:32]
     assert event["contexts"]["trace"]["trace_id"] == trace_id

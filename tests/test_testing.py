@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import transaction
+from django.test import TestCase
 
 from beanstalk_dispatch import client
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
@@ -157,3 +158,27 @@ def test_a_real_commit_collects() -> None:
             schedule("mail", Call("record"), on_commit=True)
             assert tasks == []
         assert len(tasks) == 1
+
+
+@pytest.mark.django_db
+def test_what_django_has_already_called_is_not_collected_twice() -> None:
+    with capture_tasks() as tasks, TestCase.captureOnCommitCallbacks(execute=True):
+        schedule("mail", Call("record", [1]), on_commit=True)
+        schedule_many("mail", [], on_commit=True)
+    assert [task.args for task in tasks] == [[1]]
+    with capture_tasks() as tasks:
+        with TestCase.captureOnCommitCallbacks(execute=True):
+            schedule("mail", Call("record", [2]), on_commit=True)
+        assert len(tasks) == 1
+        schedule("mail", Call("record", [3]), on_commit=True)
+    assert [task.args for task in tasks] == [[2], [3]]
+
+
+@pytest.mark.django_db
+def test_each_block_collects_what_was_put_off_in_it() -> None:
+    with capture_tasks() as outer:
+        schedule("mail", Call("record", ["outer"]), on_commit=True)
+        with capture_tasks() as inner:
+            schedule("mail", Call("record", ["inner"]), on_commit=True)
+        assert [task.args for task in inner] == [["inner"]]
+    assert [task.args for task in outer] == [["outer"]]

@@ -339,3 +339,31 @@ def test_without_a_thread_to_report_it_a_stuck_block_is_still_known(
     blocked.join(20)
     with pytest.raises(TaskTimeout):
         in_thread(lambda: limited(time_limit(0.1), lambda: spin(20)))
+
+
+def test_an_interrupt_between_the_taking_of_the_lock_and_the_next_line_leaves_it_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Struck:
+        """A lock whose taker is interrupted, before or after."""
+
+        def __init__(self, *, has_it: bool) -> None:
+            self.has_it = has_it
+
+        def acquire(self) -> None:
+            if self.has_it:
+                lock.acquire()
+            raise TimeLimitExceeded
+
+        def release(self) -> None:
+            lock.release()
+
+    lock = timeouts._watchdog._lock
+    for has_it in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(timeouts._watchdog, "_lock", Struck(has_it=has_it))
+            for call in (timeouts._watchdog.watch, timeouts._watchdog.forget):
+                with pytest.raises(TimeLimitExceeded):
+                    call(time_limit(5))
+        with pytest.raises(RuntimeError, match="un-acquired"):
+            lock.release()

@@ -189,9 +189,9 @@ def processing(delivery: Delivery, message: Message) -> Iterator[Callable[[bool]
 
 
 def _retries(delivery: Delivery, message: Message) -> int:
-    """In a poller the attempts are receives already."""
-    receives = delivery.receive_count if is_posted(delivery) else 1
-    return message.attempt + receives - 2
+    """In a poller of a FIFO queue the attempts are receives already."""
+    are_counted = delivery.queue.endswith(".fifo") and not is_posted(delivery)
+    return message.attempt - 1 + (0 if are_counted else delivery.receive_count - 1)
 
 
 def _latency(delivery: Delivery, message: Message) -> float | None:
