@@ -355,7 +355,7 @@ def _chunks(entries: Sequence[Entry]) -> Iterator[list[int]]:
 def _boto_errors() -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    return BotoCoreError, ClientError
+    return BotoCoreError, ClientError, RuntimeError  # the last for credentials: see _STALE
 
 
 def _code(exc: Exception) -> str:

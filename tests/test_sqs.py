@@ -549,3 +549,18 @@ def test_of_two_queues_of_one_name_a_consumer_takes_that_of_its_region(env: Envi
     assert sqs.queue_named("q").address.region == "us-west-2"
     env(AWS_REGION="eu-central-1")
     assert sqs.queue_named("q").address.region == "eu-west-1"
+
+
+def test_credentials_that_cannot_be_refreshed_are_a_send_error(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**request: Any) -> None:
+        raise RuntimeError("the refreshed credentials are still expired")
+
+    queue = sqs.queue("jobs")
+    for operation in ("send_message", "send_message_batch"):
+        monkeypatch.setattr(queue.client, operation, refused)
+    with pytest.raises(SendError, match="SendMessage on .*: RuntimeError: the refreshed"):
+        queue.send("{}", {})
+    assert "still expired" in queue.send_batch(entries(1)).unsent[0]
+    assert sqs.queue("jobs").client is not queue.client
