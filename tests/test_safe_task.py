@@ -394,7 +394,9 @@ def test_the_sample_tasks_of_other_tests_do_what_they_say() -> None:
     task.process(0.01)
     assert task._outcome is Outcome.DONE
     assert jobs.NeedsArgument(5).needed == 5
-    assert list(jobs.generator()) == [1]
+    assert list(jobs.generator()) == [*jobs.Yields().run(), 1]
+    asyncio.run(jobs.blocks(0.01))
+    assert calls == [("blocked", 0.01)]
 
     async def all_of_them() -> list[int]:
         return [value async for value in jobs.async_generator()]
@@ -488,6 +490,12 @@ def test_a_coroutine_is_awaited_whoever_made_it() -> None:
         assert (task._outcome, calls.pop()) == (Outcome.DONE, ("coroutine", "x"))
 
 
+def test_what_a_task_returns_is_not_kept() -> None:
+    task = SafeTask(lambda: 5)
+    task.process()
+    assert task._outcome is Outcome.DONE
+
+
 def test_a_generator_has_run_nothing_and_so_has_failed(caplog: pytest.LogCaptureFixture) -> None:
     for run in (decorated(jobs.generator), decorated(jobs.async_generator)):
         task = SafeTask(run)
@@ -540,13 +548,15 @@ def test_a_coroutine_that_is_cancelled_has_failed() -> None:
 def test_an_inner_task_does_not_take_the_outers_interrupt(place: Callable[..., float]) -> None:
     inner = SafeTask(spin, timeout_timedelta=timedelta(seconds=15), verbose=False)
 
-    def run() -> None:
-        inner.process(20)
-        calls.append(("went on",))
+    def run(seconds: float) -> None:
+        inner.process(seconds)
+        calls.append(("went on", seconds))
 
-    outer = SafeTask(run, timeout_timedelta=timedelta(seconds=0.2), verbose=False)
-    assert place(outer) < 10
+    outer = SafeTask(run, timeout_timedelta=timedelta(seconds=0.5), verbose=False)
+    assert place(outer, 20) < 10
     assert (outer._outcome, calls) == (Outcome.TIMED_OUT, [])
+    place(outer, 0)
+    assert (outer._outcome, calls) == (Outcome.DONE, [("went on", 0)])
 
 
 def test_an_outers_interrupt_passes_what_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
