@@ -24,9 +24,9 @@ from beanstalk_dispatch.addresses import QueueAddress
 
 from .jobs import calls
 
-KEYS: Final = ("hush-new-signing-key", "hush-old-signing-key")
-SECRET: Final = "hush"
-"""Stands in every secret, and in nothing else."""
+KEYS: Final = ("hush-hush-new-signing-key", "hush-hush-old-signing-key")
+SECRET: Final = "hush-hush"
+"""Stands in every secret, and in nothing else; too long to come up in a signature by chance."""
 TABLE: Final = {
     "record": "tests.jobs.record",
     "fail": "tests.jobs.fail",
@@ -137,9 +137,9 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
         "DISPATCH_TABLE": json.dumps(TABLE),
         "DISPATCH_PERIODIC_TASKS": "recorder",
         "DISPATCH_QUEUES": "q=q dead=dead",
-        "DISPATCH_SQS_KEY": "hush-key",
-        "DISPATCH_SQS_SECRET": "hush-secret",
-        "DISPATCH_SQS_TOKEN": "hush-token",
+        "DISPATCH_SQS_KEY": "hush-hush-key",
+        "DISPATCH_SQS_SECRET": "hush-hush-secret",
+        "DISPATCH_SQS_TOKEN": "hush-hush-token",
         **({"DISPATCH_SIGNING_KEYS": " ".join(KEYS)} if keys else {}),
         **({"DISPATCH_DEAD_LETTER_QUEUE": "dead"} if dead_letter_queue else {}),
         **more,
