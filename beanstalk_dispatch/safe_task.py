@@ -33,11 +33,8 @@ RETRY_LIMIT: Final = 10
 MAX_BACKOFF: Final = timedelta(hours=1)
 _MAX_FAULT: Final = 200  # characters of a log line about an option, whose value may be a megabyte
 _LONGEST_DELAY: Final = 2**31  # seconds
-_FAILURES: Final = (
-    Exception,
-    SystemExit,
-    asyncio.CancelledError,
-)  # of a task; Ctrl-C is for the process
+# Of a task or a hook. Ctrl-C is for the process.
+_FAILURES: Final = (Exception, SystemExit, asyncio.CancelledError)
 _LOOP_LEEWAY: Final = 1.0  # seconds for asyncio's own limit to end what awaits
 
 
