@@ -42,7 +42,7 @@ test: $(READY)
 
 ## test-sentry-oldest: the Sentry tests with the oldest SDK that is supported
 test-sentry-oldest: $(SENTRY_READY)
-	.venv-sentry-oldest/bin/python -m pytest tests/test_sentry.py tests/test_sentry_inside.py tests/test_sentry_worker.py
+	.venv-sentry-oldest/bin/python -m pytest tests/integration/test_sentry.py tests/integration/test_sentry_worker.py tests/unit/contrib
 
 $(SENTRY_READY): pyproject.toml
 	$(PYTHON) -m venv .venv-sentry-oldest

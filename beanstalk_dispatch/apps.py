@@ -10,7 +10,9 @@ class BeanstalkDispatchConfig(AppConfig):
     verbose_name = "Beanstalk dispatch"
 
     def ready(self) -> None:
-        from . import checks, conf, draining, table
+        from . import checks, conf
+        from . import dispatch_table as table
+        from .endpoint import draining
 
         checks.register()
         conf.log_start()

@@ -18,9 +18,11 @@ from django.http.request import validate_host
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils import translation
 
-from . import conf, sqs, table
+from . import conf
+from . import dispatch_table as table
 from .conf import SETTINGS, Config
 from .exceptions import ConfigurationError, UnknownFunction
+from .sqs import queue as sqs
 
 ID = "beanstalk_dispatch"
 MIN_KEY_LENGTH = 16

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, transaction
 
-from . import sqs
 from .conf import SETTINGS, Config, get_config
 from .exceptions import BatchError, InvalidCall, UnknownFunction, listed
+from .execution.quietly import quietly
 from .message import NAME_FORM, Message, is_name, now
-from .quietly import quietly
 from .signals import task_scheduled
+from .sqs import queue as sqs
 
 if TYPE_CHECKING:
-    from .execution import Result
+    from .outcomes import Result
     from .safe_task import SafeTask
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanstalk_dispatch.scheduling")
 
 _Publishing = Callable[..., AbstractContextManager[Sequence[str]]]
 
@@ -248,8 +248,8 @@ def _publishing(config: Config) -> _Publishing | None:
     """What the configured class surrounds sending with; None for SafeTask's own."""
     if config.sources["safe_task"] == "default":
         return None
+    from .dispatch_table import safe_task_class
     from .safe_task import SafeTask
-    from .table import safe_task_class
 
     try:
         publishing: Any = safe_task_class(config).publishing
@@ -290,8 +290,8 @@ def execute(queue: str, body: str, config: Config) -> Result:
 
     Retries run at once, too; the Result is the last one's. Raises UnknownFunction.
     """
-    from . import execution
-    from .sqsd import Delivery
+    from .delivery import Delivery
+    from .execution import executor as execution
 
     pending = [body]
     name = sqs.address(queue, config).name

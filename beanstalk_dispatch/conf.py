@@ -20,10 +20,10 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from .addresses import REGION, QueueAddress, endpoint_host
 from .exceptions import ConfigurationError, listed
+from .queue_address import REGION, QueueAddress, endpoint_host
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanstalk_dispatch")
 
 PREFIX: Final = "BEANSTALK_"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

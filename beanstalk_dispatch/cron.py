@@ -1,27 +1,18 @@
-"""cron.yaml: Elastic Beanstalk's periodic tasks, read and put on a queue when they are due.
+"""cron.yaml: Elastic Beanstalk's periodic tasks, read from the file.
 
 https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-env-tiers.html#worker-periodictasks
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import sqs
-from .exceptions import ConfigurationError, SchedulingError
-from .sqsd import PATH_ATTRIBUTE, SCHEDULED_AT_ATTRIBUTE, TASK_NAME_ATTRIBUTE, format_time
-
-logger = logging.getLogger(__name__)
+from .exceptions import ConfigurationError
 
 MISSING = "cron.yaml needs PyYAML and cronsim: pip install 'django-beanstalk-dispatch[local]'"
-_BODY = "elasticbeanstalk scheduled job"
-_LOOK_EVERY = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,43 +54,3 @@ def _task(path: Path, position: int, entry: Any) -> PeriodicTask:
     if not entry["url"].startswith("/"):
         raise ConfigurationError(f"{path}: {entry['name']}: url {entry['url']!r} is not a path")
     return PeriodicTask(**{field: entry[field] for field in fields})
-
-
-class Scheduler:
-    """Sends the message of each task when it is due, as the daemon of the leader machine does."""
-
-    def __init__(self, tasks: list[PeriodicTask], queue: str) -> None:
-        from cronsim import CronSim
-
-        self._queue = queue
-        start = datetime.now(UTC)
-        self._next = [(task, CronSim(task.schedule, start)) for task in tasks]
-        self._due = {task.name: next(times) for task, times in self._next}
-
-    def run(self, is_stopping: Callable[[], bool]) -> None:
-        """Until ``is_stopping``, look every second."""
-        pause = threading.Event()
-        while not is_stopping():
-            try:
-                self.send_due(datetime.now(UTC))
-            except Exception:
-                logger.exception("periodic tasks were not sent")
-            pause.wait(_LOOK_EVERY)
-
-    def send_due(self, now: datetime) -> None:
-        for task, times in self._next:
-            if self._due[task.name] <= now:
-                self._send(task, self._due[task.name])
-                self._due[task.name] = next(at for at in times if at > now)
-
-    def _send(self, task: PeriodicTask, at: datetime) -> None:
-        attributes = {
-            TASK_NAME_ATTRIBUTE: task.name,
-            SCHEDULED_AT_ATTRIBUTE: format_time(at.timestamp()),
-            PATH_ATTRIBUTE: task.url,
-        }
-        typed = {n: {"DataType": "String", "StringValue": v} for n, v in attributes.items()}
-        try:
-            sqs.queue(self._queue).send(_BODY, {"MessageAttributes": typed})
-        except SchedulingError as exc:
-            logger.error("periodic task=%s was not sent: %s", task.name, exc)

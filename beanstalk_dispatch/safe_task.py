@@ -12,21 +12,21 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any, Final
 
 from asgiref.sync import async_to_sync
 from django.db import connections
 
 from .conf import cast_duration, get_config
+from .delivery import Delivery
 from .exceptions import InvalidCall, MalformedMessage, TaskTimeout
+from .execution.quietly import log_hook
+from .execution.time_limit import GRACE, TimeLimitExceeded, time_limit
 from .message import Message
-from .quietly import log_hook
+from .outcomes import Outcome
 from .signals import task_finished, task_started
-from .sqsd import Delivery
-from .timeouts import GRACE, TimeLimitExceeded, time_limit
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanstalk_dispatch.task")
 
 RETRY_LIMIT: Final = 10
 """How often ``raise Retry`` is granted to a task that sets no ``max_retries``."""
@@ -36,24 +36,6 @@ _LONGEST_DELAY: Final = 2**31  # seconds
 # Of a task or a hook. Ctrl-C is for the process.
 _FAILURES: Final = (Exception, SystemExit, asyncio.CancelledError)
 _LOOP_LEEWAY: Final = 1.0  # seconds for asyncio's own limit to end what awaits
-
-
-class Outcome(StrEnum):
-    """What became of one delivery."""
-
-    DONE = "done"
-    RETRY = "retry"
-    DEFERRED = "deferred"
-    FAILED = "failed"
-    TIMED_OUT = "timed-out"
-    MALFORMED = "malformed"
-    UNKNOWN_FUNCTION = "unknown-function"
-    BAD_SIGNATURE = "bad-signature"
-    NOT_ALLOWED = "not-allowed"
-    DUPLICATE = "duplicate"
-    RUNNING = "running"
-    UNAVAILABLE = "unavailable"
-    DRAINING = "draining"
 
 
 class Retry(Exception):

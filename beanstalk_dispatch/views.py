@@ -12,30 +12,17 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.request import RawPostDataException, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
-from . import draining, execution, peers
 from .conf import SETTINGS, Config, get_config
+from .delivery import Delivery
+from .endpoint import draining
+from .endpoint import trusted_peers as peers
+from .endpoint.sqsd import delivery_from_meta
 from .exceptions import ConfigurationError
-from .safe_task import Outcome
-from .sqsd import Delivery
+from .execution import executor as execution
+from .outcomes import Outcome, Result
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
-# The daemon deletes on 200 and on nothing else.
-STATUS: Final[dict[Outcome, int]] = {
-    Outcome.DONE: 200,
-    Outcome.RETRY: 200,
-    Outcome.DEFERRED: 200,
-    Outcome.DUPLICATE: 200,
-    Outcome.MALFORMED: 400,
-    Outcome.UNKNOWN_FUNCTION: 400,
-    Outcome.BAD_SIGNATURE: 403,
-    Outcome.NOT_ALLOWED: 403,
-    Outcome.RUNNING: 409,
-    Outcome.FAILED: 500,
-    Outcome.TIMED_OUT: 500,
-    Outcome.UNAVAILABLE: 503,
-    Outcome.DRAINING: 503,
-}
 # The daemon brings a message back after two seconds and gives it up after ten receives. While
 # somebody else runs it, or a file drains this machine, the answer to a later receive takes longer:
 # ten receives then last for more than two minutes, and none reaches nginx's limit of a minute.
@@ -70,7 +57,7 @@ dispatcher._non_atomic_requests = _EveryDatabase()  # type: ignore[attr-defined]
 def _dispatch(request: HttpRequest) -> HttpResponse:
     config = get_config()
     if not config.worker:
-        if Delivery.from_meta(request.META).message_id:
+        if delivery_from_meta(request.META).message_id:
             logger.error(
                 "refused status=404 reason=not-a-worker: the daemon posts here, but %s is not "
                 "True; messages go to the dead-letter queue",
@@ -84,7 +71,7 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
         response = _error(405, "only POST is accepted")
         response["Allow"] = "POST"
         return response
-    delivery = Delivery.from_meta(request.META)
+    delivery = delivery_from_meta(request.META)
     try:
         body = request.body
     except (SuspiciousOperation, UnreadablePostError, RawPostDataException, ValueError) as exc:
@@ -95,7 +82,7 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
     return _answer(_run(body, delivery, config))
 
 
-def _run(body: bytes, delivery: Delivery, config: Config) -> execution.Result:
+def _run(body: bytes, delivery: Delivery, config: Config) -> Result:
     result = _run_unless_draining(body, delivery, config)
     if result.outcome in _HELD and delivery.receive_count > 1 and not draining.is_stopping():
         time.sleep(min(delivery.receive_count - 1, 9) * HOLD_SECONDS)
@@ -103,17 +90,17 @@ def _run(body: bytes, delivery: Delivery, config: Config) -> execution.Result:
     return result
 
 
-def _run_unless_draining(body: bytes, delivery: Delivery, config: Config) -> execution.Result:
+def _run_unless_draining(body: bytes, delivery: Delivery, config: Config) -> Result:
     if reason := draining.reason(config):
         logger.warning("refused id=%s status=503 reason=%r", delivery.message_id, reason)
-        return execution.Result(outcome=Outcome.DRAINING, reason="draining")
+        return Result(outcome=Outcome.DRAINING, reason="draining")
     return execution.run(body, delivery)
 
 
-def _answer(result: execution.Result) -> HttpResponse:
-    if result.acknowledged:
+def _answer(result: Result) -> HttpResponse:
+    status = result.status
+    if status == 200:
         return HttpResponse(b"{}", content_type="application/json")
-    status = STATUS[result.outcome]
     return _error(status, "forbidden" if status == 403 else result.reason)
 
 

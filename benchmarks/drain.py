@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from beanstalk_dispatch.intake import Options
+from beanstalk_dispatch.worker.prefetch import Options
 
 from .processes import free_port, wait_for
 
@@ -85,7 +85,7 @@ async def delay_proxy(port: int, upstream: int, seconds: float) -> None:
 
 def count_requests() -> Counter[str]:
     """Count the requests of the queue's clients from now on."""
-    from beanstalk_dispatch import sqs
+    from beanstalk_dispatch.sqs import queue as sqs
 
     counts: Counter[str] = Counter()
 
@@ -98,8 +98,9 @@ def count_requests() -> Counter[str]:
 
 
 def drain_ours(threads: int) -> Counter[str]:
-    from beanstalk_dispatch import handlers, sqs
-    from beanstalk_dispatch.worker import Worker
+    from beanstalk_dispatch.sqs import queue as sqs
+    from beanstalk_dispatch.worker import runners as handlers
+    from beanstalk_dispatch.worker.worker import Worker
 
     queue = sqs.queue("bench")
     for patience in (sqs._POLLING, sqs._KEEPING):
@@ -113,7 +114,7 @@ def drain_by_hand(threads: int) -> Counter[str]:
     """receive_message(10), decode and call, delete_message_batch(10); in so many threads."""
     import threading
 
-    from beanstalk_dispatch import sqs
+    from beanstalk_dispatch.sqs import queue as sqs
 
     queue = sqs.queue("bench")
     client, url = queue.client, queue.url
@@ -146,8 +147,8 @@ def consume(side: str, tasks: int, threads: int) -> None:
     import django
 
     django.setup()
-    from beanstalk_dispatch import sqs
     from beanstalk_dispatch.client import Call, schedule_many
+    from beanstalk_dispatch.sqs import queue as sqs
 
     sqs.queue("bench")
     sending = count_requests()

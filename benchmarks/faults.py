@@ -80,7 +80,7 @@ class Scene:
 
     @property
     def queue(self) -> Any:
-        from beanstalk_dispatch import sqs
+        from beanstalk_dispatch.sqs import queue as sqs
 
         return sqs.queue("faults")
 

@@ -109,7 +109,7 @@ def run_atheris(kind: str, python: str, *, runs: int, seconds: int) -> int:
 
 
 def run_hypothesis(examples: int) -> int:
-    """Run tests/test_fuzz.py with so many examples a test; how many inputs were tried."""
+    """Run tests/unit/test_fuzz.py with so many examples a test; how many inputs were tried."""
     command = [
         sys.executable,
         "-m",
@@ -117,7 +117,7 @@ def run_hypothesis(examples: int) -> int:
         "-q",
         "-s",
         "--show-capture=no",
-        "tests/test_fuzz.py",
+        "tests/unit/test_fuzz.py",
     ]
     environment = os.environ | {"FUZZ_EXAMPLES": str(examples)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -137,7 +137,7 @@ class Storm:
         from beanstalk_dispatch.conf import get_config
 
         get_config.cache_clear()
-        from beanstalk_dispatch import sqs
+        from beanstalk_dispatch.sqs import queue as sqs
 
         for alias in ("storm", "dead"):
             sqs.queue(alias)
@@ -246,8 +246,8 @@ class Storm:
 
     def dead(self) -> Counter[str]:
         """Ids of dead letters, with a reason or without; they are taken out of their queues."""
-        from beanstalk_dispatch import sqs
         from beanstalk_dispatch.message import Message
+        from beanstalk_dispatch.sqs import queue as sqs
 
         ids: list[str] = []
         for queue in (sqs.queue("dead"), sqs.queue_named(f"storm-{self.name}-dead-letter")):

@@ -212,7 +212,8 @@ def send_periodic() -> None:
     import django
 
     django.setup()
-    from beanstalk_dispatch.cron import Scheduler, load
+    from beanstalk_dispatch.cron import load
+    from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 
     Scheduler(load(HERE / "cron.yaml"), "work").send_due(datetime.now(UTC) + timedelta(minutes=5))
 

@@ -9,9 +9,9 @@ import threading
 import time
 from collections import Counter
 
-from beanstalk_dispatch import timeouts
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.timeouts import TimeLimitExceeded, time_limit
+from beanstalk_dispatch.execution import time_limit as timeouts
+from beanstalk_dispatch.execution.time_limit import TimeLimitExceeded, time_limit
 
 LIMIT = 0.002
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,8 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from beanstalk_dispatch import conf
-
-from .proxy import Proxy
+from tests.proxy import Proxy
 
 TABLE = (
     "record=tests.jobs.record fail=tests.jobs.fail loop=tests.jobs.loop block=tests.jobs.block "
@@ -22,6 +22,13 @@ TABLE = (
 )
 
 Environment = Callable[..., None]
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A message's random id must not make a test's name: pytest-xdist compares the names."""
+    text = val.decode("latin-1") if isinstance(val, bytes) else val
+    return "message" if isinstance(text, str) and _UUID.search(text) else None
 
 
 @pytest.fixture(autouse=True)

@@ -19,10 +19,12 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpResponse
 from django.utils import module_loading
 
-from beanstalk_dispatch import conf, sqs, table, views
-from beanstalk_dispatch.addresses import QueueAddress
-
-from .jobs import calls
+from beanstalk_dispatch import conf, views
+from beanstalk_dispatch import dispatch_table as table
+from beanstalk_dispatch.outcomes import OUTCOMES
+from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.sqs import queue as sqs
+from tests.jobs import calls
 
 KEYS: Final = ("hush-hush-new-signing-key", "hush-hush-old-signing-key")
 SECRET: Final = "hush-hush"
@@ -35,7 +37,7 @@ TABLE: Final = {
 }
 DECOYS: Final = ("antigravity", "this", "tests.fuzz_decoy", "turtledemo")
 """Modules that nobody has imported; names of functions are drawn from them."""
-STATUSES: Final = frozenset(views.STATUS.values()) | {404, 405}
+STATUSES: Final = frozenset(row.status for row in OUTCOMES.values()) | {404, 405}
 MAX_TEXT: Final = 1500
 """Characters of a response, or of a log line without a traceback."""
 
@@ -160,7 +162,7 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
         mock.patch.dict(os.environ, prefixed),
         mock.patch.object(sqs, "queue", queue),
         mock.patch.object(sqs, "queue_named", queue),
-        mock.patch("beanstalk_dispatch.table.import_string", import_string),
+        mock.patch("beanstalk_dispatch.dispatch_table.import_string", import_string),
         mock.patch.object(views, "HOLD_SECONDS", 0),
         mock.patch.object(logger, "handlers", [log]),
     ):

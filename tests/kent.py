@@ -9,8 +9,8 @@ import sys
 import urllib.request
 from typing import Any
 
-from .test_gunicorn import ROOT, until
-from .test_handlers import free_port
+from tests.integration.test_gunicorn import ROOT, until
+from tests.unit.worker.test_runners import free_port
 
 
 class Kent:

@@ -8,8 +8,7 @@ from typing import Any
 import sentry_sdk
 
 from beanstalk_dispatch.contrib.sentry import drop_message, traces_sampler
-
-from .settings import *  # noqa: F403
+from tests.settings import *  # noqa: F403
 
 ROOT_URLCONF = "tests.sentry_site"
 

@@ -20,17 +20,17 @@ from django.utils.text import slugify
 from sentry_sdk.crons import MonitorStatus, capture_checkin
 
 from beanstalk_dispatch import cron
+from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.safe_task import Outcome
-from beanstalk_dispatch.sqsd import Delivery
+from beanstalk_dispatch.outcomes import Outcome
 
 from .environment import variable
 
 if TYPE_CHECKING:
     from .task import SentrySafeTask
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanstalk_dispatch.sentry")
 
 _MAX_SLUG: Final = 50
 _HEADER: Final = "sentry-monitor"

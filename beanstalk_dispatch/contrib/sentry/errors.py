@@ -10,9 +10,9 @@ from typing import Any, Final
 import sentry_sdk
 from sentry_sdk.utils import event_from_exception
 
+from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.safe_task import Outcome
-from beanstalk_dispatch.sqsd import Delivery
+from beanstalk_dispatch.outcomes import Outcome
 
 from . import privacy, spans
 

@@ -18,11 +18,11 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 from . import environment, errors, privacy
 from .environment import variable
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanstalk_dispatch.sentry")
 
 # What they log is reported by us, with more. A record of the same exception would come first,
 # and Sentry's DedupeIntegration would then drop ours.
-_REPORTED_BETTER: Final = ("beanstalk_dispatch.safe_task", "beanstalk_dispatch.execution")
+_REPORTED_BETTER: Final = ("beanstalk_dispatch.task",)
 _FLUSH_SECONDS: Final = 2.0
 
 Sampler = Callable[[Any], float]
@@ -43,7 +43,7 @@ def init() -> None:
         _init(dsn)
     if sentry_sdk.get_client().options.get("before_send") is not privacy.drop_message:
         # What it logs is of requests whose body, the message, would be in the event.
-        ignore_logger("beanstalk_dispatch.views")
+        ignore_logger("beanstalk_dispatch.endpoint")
     environment.check()
 
 

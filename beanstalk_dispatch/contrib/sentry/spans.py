@@ -14,9 +14,9 @@ from typing import Any, Final, Self
 
 import sentry_sdk
 
+from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import BatchError
 from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.sqsd import Delivery
 
 ORIGIN: Final = "auto.queue.beanstalk_dispatch"
 SYSTEM: Final = "aws_sqs"

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from beanstalk_dispatch.execution.quietly import quietly
 from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.quietly import quietly
-from beanstalk_dispatch.safe_task import Outcome, Retry, SafeTask
+from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.safe_task import Retry, SafeTask
 
 from . import crons, errors, spans
 from .environment import variable
 from .setup import init, init_on_first_use
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanstalk_dispatch.sentry")
 
 
 class SentrySafeTask(SafeTask):

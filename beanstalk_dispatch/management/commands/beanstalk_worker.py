@@ -17,11 +17,15 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from beanstalk_dispatch import conf, cron, handlers, monitoring, sqs, sqsd
+from beanstalk_dispatch import conf, cron
+from beanstalk_dispatch.endpoint import sqsd
 from beanstalk_dispatch.exceptions import UnknownQueue
-from beanstalk_dispatch.intake import Options
 from beanstalk_dispatch.signals import worker_stopped
-from beanstalk_dispatch.worker import Worker
+from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.worker import cron_scheduler, monitoring
+from beanstalk_dispatch.worker import runners as handlers
+from beanstalk_dispatch.worker.prefetch import Options
+from beanstalk_dispatch.worker.worker import Worker
 
 _EXIT_WITHIN = 10.0  # seconds for what is done at the exit of a process with a thread that is stuck
 
@@ -52,7 +56,7 @@ class Command(BaseCommand):
     help = "Receive messages from SQS queues and run their tasks, or POST them as aws-sqsd does."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        defaults, daemon = Options(), sqsd.Options()
+        defaults, daemon = Options(), sqsd.SqsdOptions()
         add = parser.add_argument
         add("queues", nargs="+", metavar="QUEUE", help="alias, name, URL or ARN of a queue")
         add(
@@ -107,7 +111,7 @@ class Command(BaseCommand):
         _check_queues(options["queues"])
         worker = self._worker(options)
         if options["cron"]:
-            scheduler = cron.Scheduler(cron.load(options["cron"]), options["queues"][0])
+            scheduler = cron_scheduler.Scheduler(cron.load(options["cron"]), options["queues"][0])
             threading.Thread(
                 target=scheduler.run, args=(worker.is_stopping,), name="cron", daemon=True
             ).start()
@@ -141,10 +145,10 @@ class Command(BaseCommand):
         visibility, threads = options["visibility_timeout"], options["threads"]
         handler: Any = handlers.run_here
         if url := options["post_to"]:
-            daemon = sqsd.Options(
-                http_connections=threads or sqsd.Options().http_connections,
+            daemon = sqsd.SqsdOptions(
+                http_connections=threads or sqsd.SqsdOptions().http_connections,
                 inactivity_timeout=options["inactivity_timeout"],
-                visibility_timeout=visibility or sqsd.Options().visibility_timeout,
+                visibility_timeout=visibility or sqsd.SqsdOptions().visibility_timeout,
                 error_visibility_timeout=options["error_visibility_timeout"],
             )
             visibility, threads = daemon.visibility_timeout, daemon.http_connections

@@ -1,0 +1,37 @@
+"""Delivery: one receive of one message, as a consumer reports it. Knows neither HTTP nor AWS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .message import Message
+from .outcomes import Outcome
+
+
+@dataclass(slots=True, kw_only=True)  # not frozen: see Message
+class Delivery:
+    """One receive of one message. Times are Unix seconds."""
+
+    queue: str = ""
+    """The queue's name, not its URL or alias."""
+    message_id: str | None = None
+    """The id that SQS gave the message; a retry is another SQS message."""
+    receive_count: int = 1
+    """How often SQS has handed out this message, this time included."""
+    first_received_at: float | None = None
+    sent_at: float | None = None
+    """When SQS got the message."""
+    task_name: str | None = None
+    """The name of a periodic task of cron.yaml, which has no message of ours."""
+    scheduled_at: float | None = None
+    """When a periodic task was due."""
+    group_id: str | None = None
+    """The message group, where the consumer knows it."""
+    body: bytes | str = field(default=b"", repr=False)  # a traceback shows locals by their repr
+    """What was received."""
+    message: Message | None = None
+    """What the body says, once it is decoded."""
+    outcome: Outcome | None = None
+    """What became of the task, from the end of ``run`` on. RETRY means that it will run again."""
+    exception: BaseException | None = field(default=None, repr=False)
+    """What the task or the delivery has failed with."""

@@ -1,0 +1,83 @@
+"""Whether this process takes new tasks: not once it is to stop, is drained, or has got stuck.
+
+aws-sqsd goes on posting while a machine is taken out of service, and gunicorn still runs the
+requests it has queued when it gets SIGTERM. What has not begun by then runs elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any, Final
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.execution import time_limit as timeouts
+
+logger = logging.getLogger("beanstalk_dispatch.endpoint")
+
+STUCK_SHARE: Final = 0.5
+"""The share of gunicorn's threads that may be stuck before its worker process is replaced."""
+
+
+class _Process:
+    """What is known of this process and of the gunicorn worker that it is."""
+
+    def __init__(self) -> None:
+        self.threads: int | None = None
+        self.stopping = ""
+
+
+_process = _Process()
+
+
+def reason(config: Config) -> str:
+    """Why no new task may run here; empty if it may."""
+    if _process.stopping:
+        return _process.stopping
+    if config.drain_file and os.path.exists(config.drain_file):
+        return f"{config.drain_file} exists"
+    if _process.threads and (stuck := len(timeouts.stuck())) > _process.threads * STUCK_SHARE:
+        _recycle(stuck, _process.threads)
+    return _process.stopping
+
+
+def is_stopping() -> bool:
+    return bool(_process.stopping)
+
+
+def watch() -> bool:
+    """Notice the SIGTERM of the gunicorn worker that this process is; whether it is one.
+
+    To be called in the main thread. AppConfig.ready() does so; with gunicorn's ``preload_app``
+    that is too early, and a ``gunicorn.conf.py`` has to import ``post_worker_init`` from here.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    handler = signal.getsignal(signal.SIGTERM)
+    worker: Any = getattr(handler, "__self__", None)
+    if not any(each.__module__ == "gunicorn.workers.base" for each in type(worker).__mro__):
+        return False
+
+    def on_sigterm(signum: int, frame: FrameType | None) -> None:
+        _process.stopping = _process.stopping or "the server is stopping"
+        handler(signum, frame)  # type: ignore[operator,misc]
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    signal.siginterrupt(signal.SIGTERM, False)
+    _process.threads = worker.cfg.threads
+    return True
+
+
+def post_worker_init(worker: object) -> None:
+    """gunicorn's hook of that name. https://docs.gunicorn.org/en/stable/settings.html"""
+    watch()
+
+
+def _recycle(stuck: int, threads: int) -> None:
+    """Have gunicorn replace this process: what runs may end within its graceful_timeout."""
+    _process.stopping = f"{stuck} of {threads} threads are stuck"
+    logger.critical("recycle pid=%d reason=stuck stuck=%d threads=%d", os.getpid(), stuck, threads)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,89 @@
+"""aws-sqsd's protocol: the headers of its POST, as a Delivery and back, and its options.
+
+https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-env-tiers.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from beanstalk_dispatch.delivery import Delivery
+
+HEADER = "X-Aws-Sqsd-"
+TASK_NAME_ATTRIBUTE = "beanstalk.sqsd.task_name"
+SCHEDULED_AT_ATTRIBUTE = "beanstalk.sqsd.scheduled_time"
+PATH_ATTRIBUTE = "beanstalk.sqsd.path"
+"""Message attributes by which the daemon marks a periodic task on the queue."""
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def delivery_from_meta(meta: Mapping[str, str]) -> Delivery:
+    """Read the daemon's headers from a ``request.META``; what is not well-formed is left out.
+
+    Not from ``request.headers``: making that takes longer than all that is done here.
+    """
+    get = meta.get
+    count = get("HTTP_X_AWS_SQSD_RECEIVE_COUNT", "")
+    return Delivery(
+        queue=printable(get("HTTP_X_AWS_SQSD_QUEUE")) or "",
+        message_id=printable(get("HTTP_X_AWS_SQSD_MSGID")),
+        receive_count=max(int(count), 1) if _is_count(count) else 1,
+        first_received_at=parse_time(get("HTTP_X_AWS_SQSD_FIRST_RECEIVED_AT")),
+        sent_at=parse_time(get("HTTP_X_AWS_SQSD_SENT_AT")),
+        task_name=printable(get("HTTP_X_AWS_SQSD_TASKNAME")),
+        scheduled_at=parse_time(get("HTTP_X_AWS_SQSD_SCHEDULED_AT")),
+    )
+
+
+def headers_of(delivery: Delivery) -> dict[str, str]:
+    """The headers that the daemon would send for this delivery."""
+    headers = {
+        "Msgid": delivery.message_id or "",
+        "Queue": delivery.queue,
+        "Receive-Count": str(delivery.receive_count),
+        "First-Received-At": format_time(delivery.first_received_at),
+        "Sent-At": format_time(delivery.sent_at),
+        "Taskname": delivery.task_name or "",
+        "Scheduled-At": format_time(delivery.scheduled_at),
+    }
+    return {HEADER + name: value for name, value in headers.items() if value}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqsdOptions:
+    """The daemon's options and their defaults; times in seconds.
+
+    https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/command-options-general.html#command-options-general-elasticbeanstalksqsd
+    """
+
+    http_connections: int = 50
+    connect_timeout: int = 5
+    inactivity_timeout: int = 299
+    visibility_timeout: int = 300
+    error_visibility_timeout: int = 2
+    mime_type: str = "application/json"
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def printable(text: str | None) -> str | None:
+    """What may stand in a log line; None for anything else."""
+    return text[:255] if text and text.isprintable() else None
+
+
+def parse_time(text: str | None) -> float | None:
+    """``2023-08-15T13:57:53Z`` in Unix seconds; None for anything else."""
+    if not text or not text.endswith("Z"):
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def format_time(moment: float | None) -> str:
+    return "" if moment is None else datetime.fromtimestamp(moment, UTC).strftime(_TIME_FORMAT)

@@ -1,0 +1,80 @@
+"""Who may POST: the peer of a request, seen through Elastic Beanstalk's proxy."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from beanstalk_dispatch.conf import SETTINGS, Config, Network
+
+_LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+_CONTAINER_MARKS: Final = ("/.dockerenv", "/run/.containerenv")
+_ROUTES: Final = "/proc/net/route"
+
+
+def refusal(meta: Mapping[str, str], config: Config) -> str | None:
+    """Why a request with this ``request.META`` must be refused; None if it may pass.
+
+    Behind nginx every request's REMOTE_ADDR is 127.0.0.1; nginx puts the true peer in X-Real-IP
+    and appends it to X-Forwarded-For. So every address that is given must be trusted: the
+    daemon's own are all loopback, and a forged header can only add a reason to refuse.
+    """
+    return _refusal(
+        meta.get("REMOTE_ADDR", ""),
+        meta.get("HTTP_X_REAL_IP", ""),
+        meta.get("HTTP_X_FORWARDED_FOR", ""),
+        config,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _refusal(peer: str, real: str, forwarded: str, config: Config) -> str | None:
+    addresses = [text.strip() for text in (peer, real, *forwarded.split(",")) if text.strip()]
+    if not addresses:
+        return "the request names no peer address"
+    for text in addresses:
+        if not _is_trusted(text, config):
+            return f"{text[:64]!r} is not in {SETTINGS['trusted_peers'].variable}"
+    return None
+
+
+def _is_trusted(text: str, config: Config) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return any(address in network for network in trusted_networks(config))
+
+
+def trusted_networks(config: Config) -> tuple[Network, ...]:
+    if config.trusted_peers is not None:
+        return config.trusted_peers
+    gateway = container_gateway()
+    return (*_LOOPBACK, ipaddress.ip_network(gateway)) if gateway else _LOOPBACK
+
+
+@functools.cache
+def container_gateway() -> str | None:
+    """The default route's gateway, in a container: there the host's nginx comes from it.
+
+    Outside of a container the default route leads to other machines, and is not trusted.
+    """
+    if not any(os.path.exists(mark) for mark in _CONTAINER_MARKS):
+        return None
+    try:
+        rows = Path(_ROUTES).read_text().splitlines()[1:]
+    except OSError:
+        return None
+    for row in rows:
+        _, destination, gateway, *_ = row.split()
+        if destination == "00000000" and gateway != "00000000":
+            return socket.inet_ntoa(struct.pack("<L", int(gateway, 16)))
+    return None

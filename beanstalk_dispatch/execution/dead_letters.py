@@ -1,0 +1,80 @@
+"""Dead letters: a message that is not to run again, sent away with the reason."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping
+from typing import Any, Final
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+from beanstalk_dispatch.message import now, wrap
+from beanstalk_dispatch.sqs import queue as sqs
+
+logger = logging.getLogger("beanstalk_dispatch.task.dead_letters")
+
+MAX_TRACEBACK: Final = 20_000
+"""Characters of a traceback that are kept: its end, which names the error."""
+MAX_EXCEPTION: Final = 1_000
+
+
+def bury(
+    delivery: Delivery,
+    config: Config,
+    *,
+    alias: str,
+    outcome: str,
+    exception: BaseException | None,
+) -> bool:
+    """Send what was delivered to the queue ``alias``; whether SQS took it.
+
+    Never sends there what came from there.
+    """
+    try:
+        target = sqs.queue(alias)
+        if target.name == delivery.queue:
+            return False
+        letter = wrap(
+            delivery.body,
+            _reason(delivery, outcome, exception),
+            queue=delivery.queue,
+            keys=config.signing_keys,
+        )
+        sqs.check_size(letter, function=alias)
+        options = {}
+        if target.address.is_fifo:
+            group = delivery.message_id or "dead-letters"
+            options = sqs.send_options(target.address, group_id=group, message_id=group)
+        target.send(letter, options)
+    except BeanstalkDispatchError as exc:
+        logger.error("dead letter of id=%s was not sent to %s: %s", _id(delivery), alias, exc)
+        return False
+    return True
+
+
+def _reason(delivery: Delivery, outcome: str, exception: BaseException | None) -> Mapping[str, Any]:
+    message = delivery.message
+    return {
+        "outcome": outcome,
+        "exception": _text(exception),
+        "traceback": "".join(traceback.format_exception(exception))[-MAX_TRACEBACK:],
+        "attempts": message.attempt if message else 1,
+        "receive_count": delivery.receive_count,
+        "id": _id(delivery),
+        "function": message.function if message else delivery.task_name,
+        "queue": delivery.queue,
+        "at": now(),
+    }
+
+
+def _id(delivery: Delivery) -> str | None:
+    return delivery.message.id if delivery.message else delivery.message_id
+
+
+def _text(exception: BaseException | None) -> str:
+    try:
+        return f"{type(exception).__name__}: {exception}"[:MAX_EXCEPTION] if exception else ""
+    except Exception:  # from a __str__() of the project's own
+        return type(exception).__name__

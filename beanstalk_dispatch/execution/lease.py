@@ -1,0 +1,140 @@
+"""A message runs once to success: the lease, in a cache that all workers share.
+
+Two keys for each task id. The *turn* is taken with the cache's atomic ``add`` before the task
+runs, and expires by itself, so that a killed process blocks a task for so long and no longer.
+The *mark* is set when an attempt has ended for good: whatever SQS delivers of it later is a
+duplicate. It is set before the turn is given up, so whoever gets the turn next sees it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import math
+import random
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.core.cache import caches
+
+from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.exceptions import (
+    AlreadyDone,
+    AlreadyRunning,
+    ConfigurationError,
+    LeaseUnavailable,
+)
+from beanstalk_dispatch.message import Message
+
+from .time_limit import GRACE
+
+logger = logging.getLogger("beanstalk_dispatch.task.lease")
+
+MARGIN: Final = 30.0
+"""Seconds that a lease outlasts the time limit and the grace period of its task."""
+MAX_SECONDS: Final = 43_200
+"""The longest a message can be in flight, whatever its time limit."""
+MARK_SECONDS: Final = 4 * 86400
+"""How long a finished task is remembered: as long as a queue keeps messages by default.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+"""
+_DONE: Final = math.inf
+_TRIES: Final = 3
+_PAUSE: Final = 0.5  # seconds between two of them
+
+
+class Lease:
+    """The turn to run one attempt of one task. Only its owner gives it up.
+
+    Raises ConfigurationError if there is no such cache.
+    """
+
+    def __init__(self, alias: str, message: Message, *, time_limit: float) -> None:
+        digest = hashlib.sha256(message.id.encode("utf-8", "backslashreplace")).hexdigest()
+        self._turn = f"beanstalk_dispatch.turn.{digest}"
+        self._mark = f"beanstalk_dispatch.mark.{digest}"
+        self._alias = alias
+        try:
+            self._cache = caches[alias]
+        except Exception as exc:  # no such cache, or its library is not installed
+            variable = SETTINGS["lease_cache"].variable
+            raise ConfigurationError(f"{variable}: cache {alias!r}: {exc}") from exc
+        self._message = message
+        self._seconds = math.ceil(min(time_limit, MAX_SECONDS) + GRACE + MARGIN)
+        self._token = uuid.uuid4().hex
+        self._is_done = False
+
+    def take(self) -> None:
+        """Raises AlreadyDone, AlreadyRunning, or LeaseUnavailable if the cache is away."""
+        cache = self._cache
+        turn = (self._token, time.time() + self._seconds)
+        self._expires = time.monotonic() + self._seconds
+        taken = False
+        try:
+            taken = cache.add(self._turn, turn, self._seconds)
+            found = cache.get_many([self._mark] if taken else [self._mark, self._turn])
+            is_over = self._message.attempt < found.get(self._mark, 0)
+            _, until = found.get(self._turn, (None, 0.0))
+            wait = max(until - time.time(), 1.0)
+        except Exception as exc:
+            if taken:
+                self.give_up()
+            raise LeaseUnavailable(f"{type(exc).__name__} of cache {self._alias!r}") from exc
+        if is_over:
+            if taken:
+                self.give_up()
+            raise AlreadyDone("this attempt has ended before")
+        if not taken:
+            raise AlreadyRunning("the same message is running", wait)
+
+    def done(self) -> None:
+        """The task ran to success; nothing of it ever runs again. May be called twice."""
+        if not self._is_done:
+            self._is_done = True
+            self._end(_DONE)
+
+    def handed_on(self) -> None:
+        """This attempt has ended, and the next one or the dead-letter queue has the message."""
+        self._is_done = False
+        self._end(self._message.attempt + 1)
+
+    def give_up(self) -> None:
+        """Let the same attempt run again, at once."""
+        if self._is_done or time.monotonic() > self._expires - 1:
+            return  # there is nothing left to run, or it may be somebody else's by now
+
+        def free() -> None:
+            if (turn := self._cache.get(self._turn)) and turn[0] == self._token:
+                self._cache.delete(self._turn)
+
+        self._try(free)
+
+    def _end(self, mark: float) -> None:
+        self._try(functools.partial(self._cache.set, self._mark, mark, MARK_SECONDS))
+        if mark is not _DONE:
+            self.give_up()
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        """The outcome stands whatever the cache does; without an answer the turn expires."""
+        failure: Exception | None = None
+        for number in range(_TRIES):
+            if number:
+                time.sleep(_PAUSE * random.uniform(0.5, 1))
+            try:
+                action()
+            except Exception as exc:
+                failure = exc
+            else:
+                return
+        logger.error(
+            "lease id=%s cache=%s not updated, expires in %.0f s: %s: %s",
+            self._message.id,
+            self._alias,
+            max(self._expires - time.monotonic(), 0),
+            type(failure).__name__,
+            failure,
+        )

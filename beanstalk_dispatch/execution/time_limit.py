@@ -1,0 +1,265 @@
+"""time_limit(): end a block of Python code that runs too long, in any thread.
+
+A signal can only be handled in the main thread, and web servers run views in others, so one
+watchdog thread per process watches all limits. In the main thread it sends SIGALRM, which also
+ends a blocking system call. In another thread it sets an asynchronous exception, which Python
+raises between two bytecodes: a thread that is inside a C call (a driver waiting for its
+database, ``time.sleep``) sees it when that call returns. Until then it is *stuck*, and said to
+be so in the log.
+
+https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Final, Self
+
+from beanstalk_dispatch.exceptions import TaskTimeout
+
+logger = logging.getLogger("beanstalk_dispatch.task.time_limit")
+
+GRACE: Final = 5.0
+"""Seconds after its limit at which a block that still runs is reported as stuck, and seconds
+between two interrupts of it."""
+
+_set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
+
+
+class TimeLimitExceeded(BaseException):
+    """What interrupts a block. Not an Exception, so that ``except Exception`` lets it pass.
+
+    Code that catches BaseException can swallow it, and so does Python itself where it strikes in
+    a ``__del__``. What runs on then is interrupted again every GRACE seconds, and reported.
+    """
+
+
+class time_limit:  # noqa: N801 - a context manager, named like one
+    """Context manager that raises TaskTimeout if its block takes more than ``seconds``.
+
+    Blocks may be nested. After the block has ended nothing is ever raised for it: neither
+    later in this thread, nor in whatever the thread does next. Only in the instant in which
+    the block ends can TimeLimitExceeded itself come out; who enters a limit must then close it
+    with ``end()``.
+    ``label`` names the block in the log; it is called, in another thread, only if it is stuck.
+    ``leeway``: so many seconds later the interrupt comes, for blocks with a gentler limit of
+    their own.
+    """
+
+    __slots__ = (
+        "_in_main_thread",
+        "_previous_handler",
+        "deadline",
+        "fired",
+        "label",
+        "leeway",
+        "owner",
+        "seconds",
+        "started",
+        "stuck",
+        "thread_id",
+    )
+
+    def __init__(
+        self, seconds: float, label: Callable[[], str] = str, *, leeway: float = 0.0
+    ) -> None:
+        self.seconds = seconds
+        self.label = label
+        self.leeway = leeway
+        self.owner = threading.get_ident()  # may be entered in a thread that this one waits for
+        self._in_main_thread = False
+        self.fired = False
+        self.stuck = False
+
+    def __enter__(self) -> Self:
+        self.thread_id = threading.get_ident()
+        self.started = time.monotonic()
+        self.deadline = self.started + self.seconds + self.leeway
+        self._in_main_thread = self.thread_id == threading.main_thread().ident
+        if self._in_main_thread:
+            self._previous_handler = signal.signal(signal.SIGALRM, self._on_alarm)
+        try:
+            _watchdog.watch(self)
+        except BaseException:  # an enclosing limit, or Ctrl-C: nobody would call __exit__
+            self.end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.end()
+        except TimeLimitExceeded:  # raised here, after the block had ended
+            self.end()
+        if isinstance(exc, TimeLimitExceeded) and self.fired:
+            raise TaskTimeout(f"time limit of {self.seconds:g} s exceeded") from exc
+
+    def end(self) -> None:
+        """Close the limit, and those within it. May be called twice."""
+        _watchdog.forget(self)
+        if self._in_main_thread:
+            if self.fired:
+                # An alarm on its way arrives with the end of any system call. Had the handler
+                # gone before, and was there none, it would end the process.
+                signal.sigpending()
+            signal.signal(signal.SIGALRM, self._previous_handler or signal.SIG_DFL)
+        elif self.fired:
+            # If the interrupt is still on its way, it strikes here. Taking it back with a NULL
+            # would leave the interpreter's eval breaker set for good on Python 3.11 and 3.12.
+            with suppress(TimeLimitExceeded):
+                _let_interrupts_strike()
+        if self.stuck:
+            self.stuck = False
+            logger.warning(
+                "stuck task ended label=%s seconds=%.1f limit=%g",
+                self.label(),
+                time.monotonic() - self.started,
+                self.seconds,
+            )
+
+    def fire(self) -> None:
+        """Interrupt the block's thread. The watchdog calls this, with its lock held."""
+        self.fired = True
+        if self._in_main_thread:
+            signal.pthread_kill(self.thread_id, signal.SIGALRM)
+        else:
+            _set_async_exc(self.thread_id, TimeLimitExceeded)
+
+    def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
+        if self.fired and _watchdog.is_watched(self):
+            raise TimeLimitExceeded
+        if callable(self._previous_handler):  # an enclosing limit's, or the project's own
+            self._previous_handler(signum, frame)
+
+
+def _let_interrupts_strike() -> None:
+    """Python looks for asynchronous exceptions at calls and at backward jumps."""
+    for _ in range(3):
+        pass
+
+
+class _Watchdog:
+    """One daemon thread that sleeps until the earliest deadline it knows of.
+
+    A limit that ends early does not wake it: it wakes at that deadline, finds nothing due, and
+    sleeps until the next. So tasks that end in time cost one set entry and no thread switch.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew; a forked child has neither the thread nor a lock it can trust."""
+        # An interrupt may strike whoever has just taken it, before a with statement would know
+        # (from Python 3.14 on). So it is taken inside of a try, by what tells who has it.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._limits: set[time_limit] = set()
+        self._stuck: set[time_limit] = set()
+        self._thread: threading.Thread | None = None
+        self._wakes_at = math.inf
+
+    def watch(self, limit: time_limit) -> None:
+        try:
+            self._lock.acquire()
+            self._limits.add(limit)
+            if self._thread is None:
+                thread = threading.Thread(
+                    target=self._run, name="beanstalk_dispatch-watchdog", daemon=True
+                )
+                thread.start()  # may fail, for want of memory or of threads
+                self._thread = thread
+            if limit.deadline < self._wakes_at:
+                self._wakes_at = limit.deadline
+                self._changed.notify()
+        finally:
+            try:  # noqa: SIM105 - suppress() would be struck before the lock is released
+                self._lock.release()
+            except RuntimeError:  # it was struck before it had the lock
+                pass
+
+    def forget(self, limit: time_limit) -> None:
+        try:
+            self._lock.acquire()
+            self._limits.discard(limit)
+            self._stuck.discard(limit)
+            if limit.fired:  # the interrupt may have kept one within it from being closed
+                for other in [*self._limits]:
+                    if other.owner == limit.owner and other.started >= limit.started:
+                        self._limits.discard(other)
+                        self._stuck.discard(other)
+        finally:
+            try:  # noqa: SIM105
+                self._lock.release()
+            except RuntimeError:
+                pass
+
+    def is_watched(self, limit: time_limit) -> bool:
+        return limit in self._limits
+
+    def stuck(self) -> list[time_limit]:
+        if not self._stuck:
+            return []
+        with self._lock:
+            return list(self._stuck)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                newly_stuck = self._fire_due()
+                if not newly_stuck:
+                    pause = max(self._wakes_at - time.monotonic(), 0)
+                    self._changed.wait(min(pause, threading.TIMEOUT_MAX))
+            for limit in newly_stuck:
+                # In a thread of its own: the stuck task may hold a logging handler's lock,
+                # and no other limit may wait for that.
+                with suppress(RuntimeError):  # no thread to be had; stuck() tells it all the same
+                    threading.Thread(target=_report_stuck, args=(limit,), daemon=True).start()
+
+    def _fire_due(self) -> list[time_limit]:
+        now, self._wakes_at = time.monotonic(), math.inf
+        newly_stuck = []
+        for limit in self._limits:
+            if limit.deadline <= now:
+                if limit.fired and not limit.stuck:
+                    limit.stuck = True
+                    self._stuck.add(limit)
+                    newly_stuck.append(limit)
+                limit.fire()
+                limit.deadline = now + GRACE
+            self._wakes_at = min(self._wakes_at, limit.deadline)
+        return newly_stuck
+
+
+def _report_stuck(limit: time_limit) -> None:
+    logger.critical(
+        "stuck task label=%s limit=%g thread=%s: the time limit passed %g s ago and the thread "
+        "cannot be interrupted; it is most likely inside a blocking C call without a timeout",
+        limit.label(),
+        limit.seconds,
+        limit.thread_id,
+        GRACE,
+    )
+
+
+_watchdog = _Watchdog()
+os.register_at_fork(after_in_child=_watchdog.reset)
+
+
+def stuck() -> list[time_limit]:
+    """The limits whose blocks could not be interrupted and still run in this process."""
+    return _watchdog.stuck()

@@ -1,0 +1,847 @@
+"""The documentation, held to the code: its tables, its links, and every snippet in it."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import asyncio
+import configparser
+import inspect
+import io
+import itertools
+import json
+import os
+import re
+import secrets
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import boto3
+import botocore.session
+import environ
+import pytest
+import sentry_sdk
+import yaml
+from botocore import xform_name
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import BaseCommand
+from django.urls import resolve
+from packaging.requirements import Requirement
+
+from beanstalk_dispatch import checks, conf, cron
+from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.contrib.sentry import errors
+from beanstalk_dispatch.contrib.sentry.environment import VARIABLES as SENTRY
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.execution import dead_letters
+from beanstalk_dispatch.execution import executor as execution
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
+from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.sqs import queue as sqs
+from example_settings import demo
+from tests import fuzzing
+from tests.conftest import Environment
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TASKS = "shop.tasks"  # the module the documentation's tasks are in
+VARIABLES = {setting.variable: setting for setting in SETTINGS.values()}
+KNOWN: dict[str, Any] = {**VARIABLES, **SENTRY}
+SQSD = "aws:elasticbeanstalk:sqsd"
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snippet:
+    """A fenced block; ``line`` is that of its first line."""
+
+    document: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.document.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def file(self) -> str:
+        """The file its first line names (``# shop/tasks.py``), or nothing."""
+        found = re.match(r"# ([\w/]+\.py)\b", self.text)
+        return found[1] if found else ""
+
+
+def snippets_of(document: Path) -> list[Snippet]:
+    text = document.read_text()
+    return [
+        Snippet(
+            document=document,
+            line=text.count("\n", 0, match.start(2)) + 1,
+            language=match[1],
+            text=match[2],
+        )
+        for match in _FENCE.finditer(text)
+    ]
+
+
+SNIPPETS = [snippet for document in DOCUMENTS for snippet in snippets_of(document)]
+_executed: set[str] = set()
+
+
+def every(language: str) -> pytest.MarkDecorator:
+    """Run a test with each snippet of ``language``, which counts as executed then."""
+    _executed.add(language)
+    found = [snippet for snippet in SNIPPETS if snippet.language == language]
+    return pytest.mark.parametrize("snippet", found, ids=str)
+
+
+def table_rows(document: Path, heading: str) -> list[list[str]]:
+    """The cells of the table whose first column has this heading, code marks removed."""
+    lines = iter(document.read_text().splitlines())
+    body = itertools.dropwhile(lambda line: not line.startswith(f"| {heading} |"), lines)
+    rows = itertools.takewhile(lambda line: line.startswith("|"), body)
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows][2:]
+
+
+# --- tables ----------------------------------------------------------------------------------
+
+
+def test_the_configuration_table_is_the_settings() -> None:
+    rows = table_rows(ROOT / "docs" / "configuration.md", "Variable")
+    assert rows == [
+        [f"`{setting.variable}`", setting.form, setting.default_text, setting.meaning]
+        for setting in SETTINGS.values()
+    ]
+
+
+def test_the_sentry_table_is_the_variables() -> None:
+    rows = table_rows(ROOT / "docs" / "sentry.md", "Sentry variable")
+    assert rows == [[f"`{name}`", v.form, v.default, v.meaning] for name, v in SENTRY.items()]
+
+
+def test_the_sentry_tags_are_those_of_an_event() -> None:
+    delivery = Delivery(queue="q", message=Message(function="f"))
+    tags, _ = errors._describe(delivery)
+    rows = table_rows(ROOT / "docs" / "sentry.md", "Tag")
+    assert [row[0].strip("`") for row in rows] == [*tags, "outcome"]
+
+
+def test_the_check_ids_are_those_of_the_code() -> None:
+    source = Path(checks.__file__).read_text()
+    in_code = sorted(re.findall(r'id=f"\{ID\}\.([EW]\d{3})"', source))
+    in_docs = [row[0] for row in table_rows(ROOT / "docs" / "checks.md", "Id")]
+    assert in_docs == in_code
+    assert len(in_code) == source.count("{ID}.")  # none is written in another way
+
+
+def test_the_status_table_is_the_views() -> None:
+    rows = table_rows(ROOT / "docs" / "failures.md", "Outcome")
+    assert {row[0].strip("`"): int(row[1]) for row in rows} == {
+        str(outcome): row.status for outcome, row in OUTCOMES.items()
+    }
+
+
+def test_the_workers_options_are_those_of_its_command() -> None:
+    def options(command: BaseCommand) -> set[str]:
+        parser = command.create_parser("manage.py", "beanstalk_worker")
+        return {name for action in parser._actions for name in action.option_strings}
+
+    worker = load_command_class("beanstalk_dispatch", "beanstalk_worker")
+    rows = table_rows(ROOT / "docs" / "local.md", "Option")
+    assert {row[0].strip("`") for row in rows} == options(worker) - options(BaseCommand())
+
+
+# --- .env.example ----------------------------------------------------------------------------
+
+ENV_EXAMPLE = ROOT / ".env.example"
+
+
+def read_env(text: str) -> dict[str, str]:
+    """What django-environ reads from an env file. Fails on a line it would pass over."""
+    values: dict[str, str] = {}
+    reader: Any = type("Reader", (environ.Env,), {"ENVIRON": values})
+    reader.read_env(io.StringIO(text))
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert len(values) == len(lines)
+    return values
+
+
+def uncommented() -> str:
+    return re.sub(
+        r"^# (?=(?:BEANSTALK|SENTRY)_\w+=)", "", ENV_EXAMPLE.read_text(), flags=re.MULTILINE
+    )
+
+
+def test_env_example_has_every_variable_below_its_meaning() -> None:
+    described = re.findall(r"^# (.+)\n((?:BEANSTALK|SENTRY)_\w+)=", uncommented(), re.MULTILINE)
+    assert described == [(known.meaning, name) for name, known in KNOWN.items()]
+
+
+def test_env_example_sets_nothing_that_nobody_reads() -> None:
+    settings = (ROOT / "example_settings" / "settings.py").read_text()
+    others = read_env(uncommented()).keys() - KNOWN.keys()
+    assert others == {name for name in others if f'("{name}"' in settings} != set()
+
+
+@pytest.mark.parametrize("variable", KNOWN)
+def test_env_example_values_cast(variable: str) -> None:
+    assert KNOWN[variable].cast(read_env(uncommented())[variable])
+
+
+def test_a_shell_reads_env_example_as_django_environ_does(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(uncommented())
+    script = 'set -a; . "$0"; exec env -0'
+    run = subprocess.run(
+        ["/bin/sh", "-c", script, path], env={"PATH": os.environ["PATH"]}, stdout=subprocess.PIPE,
+        check=True,
+    )  # fmt: skip
+    values = dict(item.split("=", 1) for item in run.stdout.decode().split("\0") if item)
+    expected = read_env(uncommented())
+    assert {name: values.get(name) for name in expected} == expected
+
+
+def test_the_example_project_starts_with_env_example() -> None:
+    checked = manage(ROOT, "example_settings.settings", read_env(ENV_EXAMPLE.read_text()), "check")
+    assert checked.returncode == 0, checked.stderr
+    assert "start worker=True" in checked.stderr
+
+
+def manage(
+    where: Path, settings: str, variables: Mapping[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a management command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "django", *arguments],
+        cwd=where,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{where}{os.pathsep}{ROOT}",
+            "DJANGO_SETTINGS_MODULE": settings,
+            **variables,
+        },
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
+# --- every snippet is executed ---------------------------------------------------------------
+
+
+def test_every_fence_is_a_snippet() -> None:
+    for document in DOCUMENTS:
+        assert document.read_text().count("```") == 2 * len(snippets_of(document)), document
+
+
+def test_every_snippet_language_is_executed() -> None:
+    assert {snippet.language for snippet in SNIPPETS} == _executed
+
+
+# --- variables, wherever they are set --------------------------------------------------------
+
+
+def cast(name: str, value: str) -> None:
+    """Fail unless ``name`` is a variable, or the file of one, and ``value`` fits it."""
+    if name in KNOWN:
+        KNOWN[name].cast(value)
+    else:
+        assert name.removesuffix("_FILE") in VARIABLES
+        assert Path(value).is_absolute()
+
+
+def cast_all(variables: Mapping[str, str]) -> None:
+    for name, value in variables.items():
+        cast(name, value)
+
+
+@every("ini")
+def test_ini(snippet: Snippet) -> None:
+    cast_all(read_env(snippet.text))
+
+
+# --- shell -----------------------------------------------------------------------------------
+
+# What a value of an environment property may be made of, by AWS's own page:
+# https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/environments-cfg-softwaresettings.html
+_PROPERTY = re.compile(r"""[A-Za-z0-9\s_.:/=+\\@'"-]+""")
+_ASSIGNMENT = re.compile(r"[A-Z_]+=.*", re.DOTALL)
+_SEPARATORS = frozenset({";", "&&", "||", "|", "&"})
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each command of a shell script."""
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+        lexer.whitespace_split = True
+        for is_separator, words in itertools.groupby(lexer, _SEPARATORS.__contains__):
+            if not is_separator:
+                yield list(words)
+
+
+def assignments(words: Sequence[str]) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in words if _ASSIGNMENT.fullmatch(word))
+
+
+def check_command(words: list[str]) -> None:
+    own = list(itertools.takewhile(_ASSIGNMENT.fullmatch, words))
+    cast_all(assignments(own))
+    command, *arguments = words[len(own) :]
+    COMMANDS[command](arguments)
+
+
+def check_make(targets: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def check_python(arguments: list[str]) -> None:
+    kind, *rest = arguments
+    {"manage.py": check_manage, "-c": check_code}[kind](rest)
+
+
+def check_manage(arguments: list[str]) -> None:
+    name, *rest = arguments
+    app = get_commands()[name]
+    assert isinstance(app, str)
+    load_command_class(app, name).create_parser("manage.py", name).parse_args(rest)
+
+
+def check_code(arguments: list[str]) -> None:
+    (code,) = arguments
+    exec(code, {})
+
+
+def check_pip(arguments: list[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirement = Requirement(arguments[-1])
+    known = {
+        "install": project["name"],
+        "uninstall": "beanstalk-dispatch",  # the package that ours replaces
+    }
+    assert requirement.name == known[arguments[0]]
+    assert requirement.extras <= project["optional-dependencies"].keys()
+
+
+def check_moto_server(arguments: list[str]) -> None:
+    assert entry_points(group="console_scripts", name="moto_server")
+    assert arguments == ["-p", "5000"]
+    assert "127.0.0.1:5000" in ENV_EXAMPLE.read_text()
+
+
+def check_copy(arguments: list[str]) -> None:
+    source, _ = arguments
+    assert (ROOT / source).is_file()
+
+
+def check_source(arguments: list[str]) -> None:
+    assert arguments in (["./.env"], ["/var/app/venv/*/bin/activate"])
+
+
+def check_set(arguments: list[str]) -> None:
+    assert arguments in (["-a"], ["+a"])
+
+
+def eb_parser() -> argparse.ArgumentParser:
+    """The part of the EB CLI that the documentation uses."""
+    parser = argparse.ArgumentParser("eb")
+    subparsers = parser.add_subparsers(required=True)
+    setenv = subparsers.add_parser("setenv")
+    setenv.add_argument("-e", "--environment", required=True)
+    setenv.add_argument("properties", nargs="+")
+    create = subparsers.add_parser("create")
+    create.add_argument("environment")
+    create.add_argument("-t", "--tier", choices=["webserver", "worker"])
+    create.add_argument("-ip", "--instance_profile")
+    for name in ("deploy", "logs", "printenv"):
+        subparsers.add_parser(name).add_argument("environment")
+    return parser
+
+
+def check_eb(arguments: list[str]) -> None:
+    properties = getattr(eb_parser().parse_args(arguments), "properties", [])
+    values = assignments(properties)
+    assert len(values) == len(properties)
+    cast_all(values)
+    for value in values.values():
+        assert _PROPERTY.fullmatch(value), value
+
+
+def check_aws(arguments: list[str]) -> None:
+    """The service, the operation and each option are what botocore knows of AWS."""
+    service, command, *rest = arguments
+    model = botocore.session.get_session().get_service_model(service)
+    operation = next(n for n in model.operation_names if xform_name(n, "-") == command)
+    shape: Any = model.operation_model(operation).input_shape
+    known = {f"--{xform_name(member, '-')}" for member in shape.members} | {"--query"}
+    options = {word for word in rest if word.startswith("--")}
+    assert options <= known
+    assert {f"--{xform_name(member, '-')}" for member in shape.required_members} <= options
+
+
+def check_touch(arguments: list[str]) -> None:
+    (file,) = arguments
+    assert f"BEANSTALK_DISPATCH_DRAIN_FILE={file}" in (ROOT / "docs/failures.md").read_text()
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    ".": check_source,
+    "aws": check_aws,
+    "cp": check_copy,
+    "eb": check_eb,
+    "make": check_make,
+    "moto_server": check_moto_server,
+    "pip": check_pip,
+    "python": check_python,
+    "set": check_set,
+    "source": check_source,
+    "touch": check_touch,
+}
+
+
+@every("sh")
+def test_sh(snippet: Snippet) -> None:
+    subprocess.run(["/bin/sh", "-n"], input=snippet.text, text=True, check=True)
+    found = list(commands(snippet.text))
+    assert found
+    for words in found:
+        check_command(words)
+
+
+# --- data ------------------------------------------------------------------------------------
+
+# The daemon's options and their ranges:
+# https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/command-options-general.html#command-options-general-elasticbeanstalksqsd
+_SQSD_RANGES = {
+    "HttpConnections": (1, 100),
+    "InactivityTimeout": (1, 36_000),
+    "VisibilityTimeout": (0, 43_200),
+    "ErrorVisibilityTimeout": (0, 43_200),
+    "MaxRetries": (1, 100),
+}
+
+
+def check_option_settings(snippet: Snippet, content: Any, tmp_path: Path) -> None:
+    options = dict(content[SQSD])
+    assert resolve(options.pop("HttpPath", "/beanstalk_dispatch/dispatcher"))
+    assert options.pop("MimeType", "application/json") == "application/json"
+    for name, value in options.items():
+        low, high = _SQSD_RANGES[name]
+        assert low <= value <= high, name
+
+
+def check_cron(snippet: Snippet, content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "cron.yaml"
+    path.write_text(snippet.text)
+    tasks = cron.load(path)
+    assert [task.name for task in tasks] == [entry["name"] for entry in content]
+    assert all(resolve(task.url) for task in tasks)
+    assert {task.name for task in tasks} <= documented("BEANSTALK_DISPATCH_TABLE").keys()
+
+
+def check_container_commands(snippet: Snippet, content: Any, tmp_path: Path) -> None:
+    for entry in content.values():
+        for words in commands(entry["command"]):
+            check_command(words)
+
+
+YAML: dict[str, Callable[[Snippet, Any, Path], None]] = {
+    "option_settings": check_option_settings,
+    "container_commands": check_container_commands,
+    "cron": check_cron,
+    "version": lambda snippet, content, tmp_path: None,  # checked with cron
+}
+
+
+@every("yaml")
+def test_yaml(snippet: Snippet, tmp_path: Path) -> None:
+    for key, content in yaml.safe_load(snippet.text).items():
+        YAML[key](snippet, content, tmp_path)
+
+
+def check_policy(content: Any) -> None:
+    model = botocore.session.get_session().get_service_model("sqs")
+    for statement in content["Statement"]:
+        actions = statement["Action"]
+        for name in [actions] if isinstance(actions, str) else actions:
+            service, _, action = name.partition(":")
+            assert (service, action in model.operation_names) == ("sqs", True)
+        queue = QueueAddress.parse(statement["Resource"])
+        known = {q.name for q in documented_queues().values()}
+        assert queue.name in known | {f"{name}-dead-letter" for name in known}
+
+
+def check_dead_letter(content: Any) -> None:
+    reason = content["dead_letter"]
+    real = dead_letters._reason(Delivery(), Outcome.FAILED, ValueError())
+    assert reason.keys() == real.keys()
+    message = Message.decode(json.dumps(content), queue=reason["queue"])
+    assert (message.id, message.function) == (reason["id"], reason["function"])
+    assert message.attempt == reason["attempts"] + 1
+
+
+JSON: dict[str, Callable[[Any], object]] = {
+    "README.md": check_policy,
+    "configuration.md": conf.cast_table,
+    "failures.md": check_dead_letter,
+    "threats.md": check_policy,
+}
+
+
+@every("json")
+def test_json(snippet: Snippet) -> None:
+    JSON[snippet.document.name](json.loads(snippet.text))
+
+
+EXAMPLE = ROOT / "example_settings"
+NGINX = EXAMPLE / ".platform" / "nginx" / "conf.d" / "beanstalk_dispatch.conf"
+
+
+@every("nginx")
+def test_nginx(snippet: Snippet) -> None:
+    directives = [line for line in NGINX.read_text().splitlines() if not line.startswith("#")]
+    assert snippet.text.splitlines() == directives
+
+
+def test_the_readmes_daemon_options_are_the_examples() -> None:
+    example = yaml.safe_load((EXAMPLE / ".ebextensions" / "worker.config").read_text())
+    assert readme_daemon_options() == example["option_settings"][SQSD]
+
+
+def test_the_readmes_limits_are_in_order() -> None:
+    found = re.search(r"proxy_read_timeout (\d+)s", NGINX.read_text())
+    assert found
+    variables = documented_properties("shop-worker")
+    options = readme_daemon_options()
+    limits = [
+        conf.cast_duration(variables["BEANSTALK_DISPATCH_TASK_TIMEOUT"]).total_seconds(),
+        int(found[1]),
+        options["InactivityTimeout"],
+        options["VisibilityTimeout"],
+    ]
+    assert limits == sorted(set(limits))
+    rows = table_rows(ROOT / "README.md", "Limit")
+    assert [row[1] for row in rows] == [f"{limit:g} s" for limit in limits]
+
+
+def readme_daemon_options() -> dict[str, Any]:
+    blocks = [
+        yaml.safe_load(s.text) for s in snippets_of(ROOT / "README.md") if "yaml" in s.language
+    ]
+    (options,) = [block["option_settings"][SQSD] for block in blocks if "option_settings" in block]
+    return dict(options)
+
+
+# --- signing keys ----------------------------------------------------------------------------
+
+WEB, WORKER = "shop-web", "shop-worker"
+
+
+def key_steps(key: str) -> list[tuple[str, str]]:
+    """Environment and keys of each step of the procedure in configuration.md that has ``key``."""
+    return [
+        (words[3], assignments(words)["BEANSTALK_DISPATCH_SIGNING_KEYS"])
+        for snippet in snippets_of(ROOT / "docs" / "configuration.md")
+        if snippet.language == "sh" and f"KEYS={key}" in snippet.text
+        for words in commands(snippet.text)
+    ]
+
+
+def sent(keys: Mapping[str, str]) -> set[bytes]:
+    """What the web tier sends with these keys, and what a worker sends when that is retried."""
+    body = Message(function="retry").encode(queue="q", keys=keys[WEB].split()).encode()
+    with fuzzing.worker(DISPATCH_SIGNING_KEYS=keys[WORKER]) as worker:
+        assert worker.post(body).status_code == 200
+        (copy,) = worker.client.bodies
+    return {body, copy.encode()}
+
+
+def is_taken(body: bytes, keys: str) -> bool:
+    with fuzzing.worker(DISPATCH_SIGNING_KEYS=keys) as worker:
+        return worker.post(body).status_code == 200
+
+
+def test_the_steps_that_change_a_key_refuse_no_message() -> None:
+    steps = key_steps("OLD-KEY")
+    assert len(steps) == 4
+    keys = {WEB: "OLD-KEY", WORKER: "OLD-KEY"}
+    waiting = sent(keys)
+    for number, (environment, value) in enumerate(steps, 1):
+        before, keys = keys, keys | {environment: value}
+        if number == len(steps):  # what came before the last step has been waited for
+            waiting = sent(before)
+        waiting |= {
+            body  # while it is deployed, some machines have the one and some the other
+            for web in (before, keys)
+            for worker in (before, keys)
+            for body in sent({WEB: web[WEB], WORKER: worker[WORKER]})
+        }
+        for body in waiting:
+            assert is_taken(body, before[WORKER])
+            assert is_taken(body, keys[WORKER])
+    assert keys == {WEB: "NEW-KEY", WORKER: "NEW-KEY"}
+
+
+def test_signing_begins_with_the_web_tier() -> None:
+    (first, key), (second, same) = key_steps("THE-KEY")
+    assert (first, second, key) == (WEB, WORKER, same)
+    signed = Message(function="record").encode(queue="q", keys=[key]).encode()
+    unsigned = Message(function="record").encode(queue="q").encode()
+    assert [is_taken(body, "") for body in (unsigned, signed)] == [True, True]
+    assert [is_taken(body, key) for body in (unsigned, signed)] == [False, True]
+
+
+# --- what is shown ---------------------------------------------------------------------------
+
+
+def log_patterns() -> Iterator[str]:
+    """Each logging call of the package, as a pattern of ``LEVEL logger message``."""
+    for path in sorted((ROOT / "beanstalk_dispatch").rglob("*.py")):
+        source = path.read_text()
+        name = re.search(r'^logger = logging\.getLogger\("([a-z_.]+)"\)$', source, re.MULTILINE)
+        for node in ast.walk(ast.parse(source)):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="logger"), attr=method)) if (
+                    method != "isEnabledFor"
+                ):
+                    level = {"log": r"\w+", "exception": "ERROR"}.get(method, method.upper())
+                    texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+                    assert name, path
+                    yield f"{level} {re.escape(name[1])} {message_pattern(str(texts[0]))}"
+                case _:
+                    pass
+
+
+def message_pattern(template: str) -> str:
+    """A logging call's text, as a pattern of what it can become."""
+    values = {"d": r"\d+", "f": r"[\d.]+", "g": r"[\d.]+", "r": r"['\"].*['\"]", "s": ".*"}
+    parts = re.split(r"%[\d.]*([a-z])", template)
+    return "".join(values[p] if i % 2 else re.escape(p) for i, p in enumerate(parts))
+
+
+@every("log")
+def test_log(snippet: Snippet) -> None:
+    patterns = list(log_patterns())
+    for line in snippet.text.splitlines():
+        assert any(re.fullmatch(pattern, line) for pattern in patterns), line
+
+
+@every("text")
+def test_text_is_the_demos_report(snippet: Snippet, capsys: pytest.CaptureFixture[str]) -> None:
+    show = demo.Demo()
+    show.stories = demo.EXPECTED
+    assert show.report() is True
+    assert snippet.text.strip() == capsys.readouterr().out.strip()
+
+
+# --- Python ----------------------------------------------------------------------------------
+
+
+def documented_properties(environment: str) -> dict[str, str]:
+    """What README.md's ``eb setenv`` sets in an environment."""
+    return {
+        name: value
+        for snippet in snippets_of(ROOT / "README.md")
+        if snippet.language == "sh"
+        for words in commands(snippet.text)
+        if words[:4] == ["eb", "setenv", "-e", environment]
+        for name, value in assignments(words).items()
+    }
+
+
+def documented(variable: str) -> dict[str, Any]:
+    """All pairs that the documentation gives a variable, in any shell or ini snippet."""
+    pairs: dict[str, Any] = {}
+    for snippet in SNIPPETS:
+        if snippet.language in {"sh", "ini"}:
+            values = re.findall(rf"\b{variable}=([^\"\n]+)", snippet.text)
+            pairs |= {k: v for text in values for k, v in VARIABLES[variable].cast(text).items()}
+    return pairs
+
+
+def documented_queues() -> dict[str, QueueAddress]:
+    return conf.cast_queues(documented_properties("shop-worker")["BEANSTALK_DISPATCH_QUEUES"])  # type: ignore[return-value]
+
+
+def check_sentry_options(**options: Any) -> None:
+    """A client takes them; it is not this process's, and has no DSN to send to."""
+    sentry_sdk.Client(default_integrations=False, auto_enabling_integrations=False, **options)
+
+
+@pytest.fixture
+def shop(env: Environment, monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> ModuleType:
+    """The module that a document's Python runs in, with the documentation's own variables set."""
+    module = ModuleType(TASKS)
+    monkeypatch.setitem(sys.modules, TASKS, module)
+    monkeypatch.setattr(sentry_sdk, "init", check_sentry_options)
+    queues = documented_properties("shop-worker")["BEANSTALK_DISPATCH_QUEUES"]
+    env(DISPATCH_TABLE=json.dumps(documented("BEANSTALK_DISPATCH_TABLE")), DISPATCH_QUEUES=queues)
+    return module
+
+
+def run_until(snippet: Snippet, module: ModuleType) -> None:
+    """Run a document's Python from its start to ``snippet``, all in one module."""
+    for each in snippets_of(snippet.document):
+        if each.language == "python" and each.line <= snippet.line:
+            code = compile(
+                "\n" * (each.line - 1) + each.text,
+                str(each.document),
+                "exec",
+                flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+                dont_inherit=True,
+            )
+            result = eval(code, vars(module))
+            if inspect.iscoroutine(result):
+                asyncio.run(result)
+    for name in vars(module).keys() & VARIABLES.keys():
+        VARIABLES[name].cast(vars(module)[name])
+
+
+def assert_no_errors(caplog: pytest.LogCaptureFixture) -> None:
+    assert [r.getMessage() for r in caplog.records if r.levelname in {"ERROR", "CRITICAL"}] == []
+
+
+@every("python")
+def test_python_at_once(
+    snippet: Snippet, shop: ModuleType, env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    run_until(snippet, shop)
+    assert_no_errors(caplog)
+
+
+@every("python")
+def test_python_through_sqs(
+    snippet: Snippet,
+    shop: ModuleType,
+    env: Environment,
+    moto: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is scheduled is received and run."""
+    access = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+    client = boto3.client("sqs", endpoint_url=moto, region_name="eu-west-1", **access)  # type: ignore[call-overload]
+    for address in documented_queues().values():
+        client.create_queue(QueueName=address.name)
+    env(DISPATCH_SQS_ENDPOINT_URL=moto, DISPATCH_SQS_KEY="key", DISPATCH_SQS_SECRET="secret")
+    run_until(snippet, shop)
+    for alias in documented_queues():
+        queue = sqs.queue(alias)
+        while received := queue.receive(count=10, wait=0, visibility=60):
+            for each in received:
+                assert execution.run(each.body, Delivery(queue=queue.name)).acknowledged
+            assert queue.delete_batch(received) == []
+    assert_no_errors(caplog)
+
+
+def test_the_readmes_project_starts_as_the_readme_says(tmp_path: Path) -> None:
+    """Its files and its properties make a worker that no check has anything to say about."""
+    readme = snippets_of(ROOT / "README.md")
+    files: dict[str, str] = {"settings.py": "SECRET_KEY = 'x'\nROOT_URLCONF = 'urls'\n"}
+    for snippet in readme:
+        if snippet.language == "python" and snippet.file:
+            files[snippet.file] = files.get(snippet.file, "") + snippet.text
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    variables = documented_properties("shop-worker")
+    assert variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] == "THE-KEY"
+    variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] = secrets.token_urlsafe(32)  # as it says
+    checked = manage(tmp_path, "settings", variables, "check", "--fail-level", "WARNING")
+    assert checked.returncode == 0, checked.stderr
+    (start,) = [s.text.split(maxsplit=2)[2] for s in readme if " start worker=" in s.text]
+    assert checked.stderr == start
+
+
+# --- links -----------------------------------------------------------------------------------
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+            yield document, target
+
+
+def anchors(document: Path) -> set[str]:
+    """The ids GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("document", "target"),
+    [pytest.param(d, t, id=f"{d.name}-{t}") for d, t in links() if not urlsplit(t).scheme],
+)
+def test_links_lead_somewhere(document: Path, target: str) -> None:
+    parts = urlsplit(target)
+    path = (document.parent / unquote(parts.path)).resolve() if parts.path else document
+    assert path.is_file()
+    assert {parts.fragment} - {""} <= anchors(path)
+
+
+def test_links_to_elsewhere_are_secure() -> None:
+    assert {urlsplit(target).scheme for _, target in links()} == {"", "https"}
+
+
+# --- what a supervisor reads -----------------------------------------------------------------
+
+
+def worker_limits(words: list[str]) -> tuple[float, float]:
+    """Parse a worker's command line; its grace and wait."""
+    assert words[:2] == ["manage.py", "beanstalk_worker"]
+    parser = load_command_class("beanstalk_dispatch", words[1]).create_parser(*words[:2])
+    options = parser.parse_args(words[2:])
+    assert options.queues == ["mail", "work"]
+    return options.grace, options.wait
+
+
+@every("systemd")
+def test_systemd(snippet: Snippet) -> None:
+    unit = configparser.ConfigParser()
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(snippet.text)
+    service = unit["Service"]
+    limits = worker_limits(shlex.split(service["ExecStart"])[1:])
+    assert float(service["TimeoutStopSec"]) > max(limits)
+
+
+@every("procfile")
+def test_procfile(snippet: Snippet) -> None:
+    kind, _, command = snippet.text.partition(": ")
+    assert kind == "worker"
+    worker_limits(shlex.split(command)[1:])
+
+
+@every("kubernetes")
+def test_kubernetes(snippet: Snippet) -> None:
+    pod = yaml.safe_load(snippet.text)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    limits = worker_limits(container["command"][1:])
+    assert pod["terminationGracePeriodSeconds"] > max(limits)
+    (port,) = container["ports"]
+    assert f"--health-port={port['containerPort']}" in container["command"]
+    assert container["livenessProbe"]["httpGet"]["port"] == port["name"]
+
+
+@every("ecs")
+def test_ecs(snippet: Snippet, tmp_path: Path) -> None:
+    container = json.loads(snippet.text)
+    limits = worker_limits(container["command"][1:])
+    assert 120 >= container["stopTimeout"] > max(limits)
+    check = container["healthCheck"]["command"][1].replace("/tmp/health", str(tmp_path / "health"))
+    (tmp_path / "health").touch()
+    assert subprocess.run(["sh", "-c", check], check=False).returncode == 0
+    os.utime(tmp_path / "health", (0, 0))
+    assert subprocess.run(["sh", "-c", check], check=False).returncode == 1

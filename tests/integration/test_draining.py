@@ -1,0 +1,205 @@
+"""Draining, under the real gunicorn: SIGTERM, a drain file, threads that are stuck."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.endpoint import draining
+from beanstalk_dispatch.execution import time_limit as timeouts
+from tests.conftest import TABLE, Environment
+from tests.integration.test_gunicorn import Gunicorn, body, until
+from tests.unit.test_views import post
+
+
+@contextmanager
+def gunicorn(directory: Path, **variables: str) -> Iterator[Gunicorn]:
+    started = Gunicorn(
+        directory, BEANSTALK_WORKER="True", BEANSTALK_DISPATCH_TABLE=TABLE, **variables
+    )
+    try:
+        until(lambda: "Listening at" in started.log())
+        until(lambda: "start worker=True" in started.log())
+        yield started
+    finally:
+        started.stop()
+
+
+def test_after_sigterm_what_runs_ends_and_what_waits_is_refused(tmp_path: Path) -> None:
+    with gunicorn(tmp_path) as server, ThreadPoolExecutor(25) as pool:
+        assert server.post(body("record"))[0] == 200
+        running = [pool.submit(server.post, body("nap", 3)) for _ in range(15)]
+        time.sleep(1)
+        waiting = [pool.submit(server.post, body("record")) for _ in range(10)]
+        time.sleep(1)
+        os.kill(server.pid, signal.SIGTERM)
+        assert {each.result()[0] for each in running} == {200}
+        assert {each.result()[0] for each in waiting} == {503}
+        assert "status=503 reason='the server is stopping'" in server.log()
+
+
+def test_beside_a_drain_file_nothing_new_begins(tmp_path: Path) -> None:
+    file = tmp_path / "drain"
+    with gunicorn(tmp_path, BEANSTALK_DISPATCH_DRAIN_FILE=str(file)) as server:
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(server.post, body("nap", 2))
+            time.sleep(1)
+            file.touch()
+            assert server.post(body("record")) == (503, b'{"error": 503, "message": "draining"}')
+            assert running.result()[0] == 200
+        assert f"status=503 reason='{file} exists'" in server.log()
+        file.unlink()
+        assert server.post(body("record"))[0] == 200
+
+
+def workers(server: Gunicorn) -> list[str]:
+    return re.findall(r"Booting worker with pid: (\d+)", server.log())
+
+
+def test_when_most_threads_are_stuck_gunicorn_replaces_the_process(tmp_path: Path) -> None:
+    with (
+        gunicorn(
+            tmp_path,
+            BEANSTALK_DISPATCH_TASK_TIMEOUT="0.2s",
+            GUNICORN_CMD_ARGS="--threads=3 --graceful-timeout=1 --timeout=2",
+        ) as server,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        blocked = [pool.submit(quietly, server, body("block", 60)) for _ in range(2)]
+        until(lambda: server.log().count("stuck task label=block") == 2)
+        assert server.post(body("record"))[0] == 503
+        until(lambda: len(workers(server)) == 2)
+        until(lambda: server.log().count("start worker=True") == 2)
+        assert server.post(body("record"))[0] == 200
+        assert "recycle pid=" in server.log()
+        assert "reason=stuck stuck=2 threads=3" in server.log()
+        assert {each.result() for each in blocked} == {"lost"}
+
+
+def quietly(server: Gunicorn, content: str) -> str:
+    try:
+        return str(server.post(content)[0])
+    except (OSError, ConnectionError):
+        return "lost"
+
+
+def test_with_preload_app_the_hook_does_it(tmp_path: Path) -> None:
+    configuration = tmp_path / "gunicorn.conf.py"
+    configuration.write_text("from beanstalk_dispatch.draining import post_worker_init\n")
+    with (
+        gunicorn(
+            tmp_path, GUNICORN_CMD_ARGS=f"--threads=15 --preload --config={configuration}"
+        ) as server,
+        ThreadPoolExecutor(25) as pool,
+    ):
+        running = [pool.submit(server.post, body("nap", 3)) for _ in range(15)]
+        time.sleep(1)
+        waiting = pool.submit(server.post, body("record"))
+        time.sleep(1)
+        os.kill(server.pid, signal.SIGTERM)
+        assert {each.result()[0] for each in running} == {200}
+        assert waiting.result()[0] == 503
+
+
+# --- in this process ---
+
+
+class FakeWorker:
+    """Looks like gunicorn's."""
+
+    __module__ = "gunicorn.workers.base"
+    cfg = SimpleNamespace(threads=3)
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+
+    def handle_exit(self, signum: int, frame: Any) -> None:
+        self.signals.append(signum)
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWorker]:
+    monkeypatch.setattr(draining, "_process", draining._Process())
+    before = signal.getsignal(signal.SIGTERM)
+    fake = FakeWorker()
+    signal.signal(signal.SIGTERM, fake.handle_exit)
+    yield fake
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_is_passed_on(worker: FakeWorker, env: Environment) -> None:
+    assert draining.watch()
+    assert draining.reason(get_config()) == ""
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert draining.reason(get_config()) == "the server is stopping"
+    assert worker.signals == [signal.SIGTERM]
+
+
+def test_the_first_reason_is_kept(
+    worker: FakeWorker, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draining.post_worker_init(worker)
+    monkeypatch.setattr(timeouts, "stuck", lambda: ["one"])
+    assert draining.reason(get_config()) == ""
+    monkeypatch.setattr(timeouts, "stuck", lambda: ["one", "two"])
+    assert draining.reason(get_config()) == "2 of 3 threads are stuck"
+    assert draining.reason(get_config()) == "2 of 3 threads are stuck"
+    assert worker.signals == [signal.SIGTERM]
+
+
+def test_elsewhere_no_signal_is_touched(worker: FakeWorker) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert not draining.watch()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_only_the_main_thread_can_watch(worker: FakeWorker) -> None:
+    results: list[bool] = []
+    thread = threading.Thread(target=lambda: results.append(draining.watch()))
+    thread.start()
+    thread.join()
+    assert results == [False]
+
+
+def test_a_message_that_comes_again_is_held(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "drain"
+    env(WORKER=True, DISPATCH_TABLE=TABLE, DISPATCH_DRAIN_FILE=file)
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if seconds > 10:
+            file.unlink()
+
+    monkeypatch.setattr("beanstalk_dispatch.views.time.sleep", sleep)
+    file.touch()
+    statuses = [
+        post(body("record"), **{"X-Aws-Sqsd-Receive-Count": str(count)}).status_code
+        for count in (1, 2, 3, 5, 12)
+    ]
+    assert statuses == [503, 503, 503, 200, 200]
+    assert pauses == [3, 6, 12]
+
+
+def test_a_process_that_stops_holds_nothing(
+    worker: FakeWorker, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE=TABLE)
+    monkeypatch.setattr("beanstalk_dispatch.views.time.sleep", pytest.fail)
+    draining.watch()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert post(body("record"), **{"X-Aws-Sqsd-Receive-Count": "5"}).status_code == 503

@@ -1,0 +1,88 @@
+"""The example project, run as its README says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from beanstalk_dispatch import cron
+from example_settings import demo, jobs
+from tests.kent import Kent
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "example_settings"
+
+
+def test_the_demo_ends_as_it_should() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "example_settings.demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count(" yes ") == len(demo.EXPECTED)
+    assert "Traceback" not in run.stderr
+
+
+def test_the_demo_shows_sentry() -> None:
+    kent = Kent()
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "example_settings.demo"],
+            cwd=ROOT,
+            env=os.environ | {"SENTRY_DSN": kent.dsn},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        events, traces, check_ins = map(kent.of, ["event", "transaction", "check_in"])
+    finally:
+        kent.stop()
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "In Sentry: an issue for charge_card and one for build_report" in run.stdout
+    functions = [event["tags"]["function"] for event in events]
+    assert sorted(functions) == ["build_report"] * demo.RECEIVES + ["charge_card"] * demo.RECEIVES
+    assert [(each["monitor_slug"], each["status"]) for each in check_ins] == [
+        ("clean_up", "in_progress"), ("clean_up", "ok")]  # fmt: skip
+    assert check_ins[0]["monitor_config"]["schedule"]["type"] == "crontab"
+    (request,) = [each for each in traces if each["transaction"] == "/samples/"]
+    trace_id = request["contexts"]["trace"]["trace_id"]
+    told = {
+        each["transaction"] for each in traces if each["contexts"]["trace"]["trace_id"] == trace_id
+    }
+    assert told == {"/samples/", *demo.EXPECTED} - {"clean_up"}
+
+
+def test_the_demo_fails_if_a_story_ends_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    told = demo.Demo()
+    told.stories = {name: list(story) for name, story in demo.EXPECTED.items()}
+    assert told.report()
+    told.stories["send_welcome"] = ["failed"]
+    assert not told.report()
+    assert "NO" in capsys.readouterr().out
+
+
+def test_cron_yaml_names_a_listed_task() -> None:
+    names = {task.name for task in cron.load(EXAMPLE / "cron.yaml")}
+    assert names <= demo.TABLE.keys()
+    assert all(hasattr(jobs, attribute) for attribute in demo.TABLE.values())
+
+
+def test_each_limit_leaves_room_for_the_one_before() -> None:
+    config = yaml.safe_load((EXAMPLE / ".ebextensions/worker.config").read_text())
+    options = config["option_settings"]
+    daemon = options["aws:elasticbeanstalk:sqsd"]
+    environment = options["aws:elasticbeanstalk:application:environment"]
+    nginx = (EXAMPLE / ".platform/nginx/conf.d/beanstalk_dispatch.conf").read_text()
+    assert environment["BEANSTALK_DISPATCH_TASK_TIMEOUT"] == "4m"
+    assert "proxy_read_timeout 280s;" in nginx
+    assert 280 < daemon["InactivityTimeout"] < daemon["VisibilityTimeout"]

@@ -1,0 +1,253 @@
+"""The dispatcher under Elastic Beanstalk's default server: gunicorn, one worker, 15 threads."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from beanstalk_dispatch.client import schedule_function
+from beanstalk_dispatch.endpoint.sqsd import SqsdOptions as DaemonOptions
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.worker.runners import Post
+from beanstalk_dispatch.worker.worker import Options, Worker
+from tests.conftest import TABLE, Environment
+from tests.unit.worker.test_runners import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+PATH = "/beanstalk_dispatch/dispatcher"
+
+
+class Gunicorn:
+    """A worker machine's server; ``log()`` is what it has written."""
+
+    def __init__(self, directory: Path, **variables: str) -> None:
+        self.port = free_port()
+        self._log = directory / "gunicorn.log"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "--workers=1",
+                 f"--bind=127.0.0.1:{self.port}", "tests.wsgi"],
+                cwd=ROOT,
+                env=os.environ | {
+                    "DJANGO_SETTINGS_MODULE": "tests.settings",
+                    "GUNICORN_CMD_ARGS": "--threads=15",
+                } | variables,
+                stderr=log,
+            )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+
+    def post(self, body: bytes | str, **headers: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("POST", PATH, body, {"Host": "localhost"} | headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gunicorn]:
+    started = Gunicorn(
+        tmp_path_factory.mktemp("gunicorn"),
+        BEANSTALK_WORKER="True",
+        BEANSTALK_DISPATCH_TABLE=TABLE + " append=tests.integration.test_commands.append",
+        BEANSTALK_DISPATCH_TASK_TIMEOUT="0.5s",
+        BEANSTALK_DISPATCH_PERIODIC_TASKS="record",
+    )
+    until(lambda: "Listening at" in started.log())
+    yield started
+    started.stop()
+
+
+def body(function: str, *args: object, **members: object) -> str:
+    message = Message(function=function, args=args, **members)  # type: ignore[arg-type]
+    return message.encode(queue="q")
+
+
+def line(server: Gunicorn, message_id: str) -> str:
+    """The one log line about a message."""
+    until(lambda: f"id={message_id}" in server.log())
+    (found,) = [each for each in server.log().splitlines() if f"task id={message_id} " in each]
+    return found
+
+
+def test_the_start_line_is_logged(server: Gunicorn) -> None:
+    until(lambda: "start worker=True reason='BEANSTALK_WORKER from environment'" in server.log())
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "status", "outcome"),
+    [
+        ("record", [1], 200, "done"),
+        ("coroutine", ["x"], 200, "done"),
+        ("fail", [], 500, "failed"),
+        ("loop", [30], 500, "timed-out"),
+        ("unlisted", [], 400, "unknown-function"),
+    ],
+)
+def test_outcome_status_and_log_line(
+    server: Gunicorn, function: str, args: list[object], status: int, outcome: str
+) -> None:
+    task_id = f"{function}-1"
+    started = time.monotonic()
+    assert server.post(body(function, *args, id=task_id))[0] == status
+    assert time.monotonic() - started < 10
+    assert f"function={function} outcome={outcome} receive_count=1 ms=" in line(server, task_id)
+
+
+MALFORMED = {
+    "empty": b"",
+    "not-utf-8": b"\xff\xfe\xfd",
+    "not-json": b"hello",
+    "deep": b"[" * 200_000,
+    "huge-integer": b'{"function":"f","args":[' + b"9" * 100_000 + b'],"kwargs":{}}',
+    "huge-float": b'{"function":"f","args":[1e999],"kwargs":{}}',
+    "nan": b'{"function":"f","args":[NaN],"kwargs":{}}',
+    "one-mebibyte": b"x" * 1_048_576,
+    "list": b"[1, 2]",
+    "wrong-types": b'{"function":5,"args":{},"kwargs":[]}',
+    "newer": b'{"v":2,"function":"record","args":[],"kwargs":{}}',
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_bodies_are_a_400_with_one_line(server: Gunicorn, name: str) -> None:
+    status, content = server.post(MALFORMED[name], **{"X-Aws-Sqsd-Msgid": f"bad-{name}"})
+    assert status == 400
+    assert content.startswith(b'{"error": 400, "message": ')
+    assert len(content) < 400
+    assert "outcome=malformed" in line(server, f"bad-{name}")
+    assert server.log().count(f"bad-{name}") == 1
+
+
+def test_a_periodic_task(server: Gunicorn) -> None:
+    headers = {"X-Aws-Sqsd-Taskname": "record", "X-Aws-Sqsd-Msgid": "periodic-1"}
+    assert server.post(b"", **headers)[0] == 200
+    assert server.post(b"", **(headers | {"X-Aws-Sqsd-Taskname": "fail"}))[0] == 403
+
+
+def test_a_stranger_behind_the_proxy_is_refused(server: Gunicorn) -> None:
+    assert server.post(body("record"), **{"X-Real-IP": "203.0.113.9"})[0] == 403
+
+
+def test_sixty_tasks_at_once_each_keep_their_limit(server: Gunicorn) -> None:
+    """Fast ones, failing ones and ones that outlive their limit, side by side on 15 threads."""
+    kinds = [("record", 200), ("fail", 500), ("loop", 500)] * 20
+    statuses: list[tuple[int, int]] = []
+
+    def one(function: str, expected: int) -> None:
+        statuses.append((server.post(body(function))[0], expected))
+
+    threads = [threading.Thread(target=one, args=kind) for kind in kinds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(statuses) == 60
+    assert all(status == expected for status, expected in statuses)
+
+
+def test_a_blocked_call_is_reported_as_stuck_and_times_out(server: Gunicorn) -> None:
+    started = time.monotonic()
+    status, _ = server.post(body("block", 7, id="blocked-1"))
+    assert status == 500
+    assert time.monotonic() - started >= 6.5  # the C call could not be interrupted
+    log = server.log()
+    assert "stuck task label=block id=blocked-1" in log
+    assert "stuck task ended label=block id=blocked-1" in log
+    assert "outcome=timed-out" in line(server, "blocked-1")
+
+
+def test_no_traceback_page(server: Gunicorn) -> None:
+    for content in (b"", b"\xff", body("fail").encode()):
+        _, answer = server.post(content)
+        assert b"Traceback" not in answer
+        assert b"<" not in answer
+
+
+def test_only_200_deletes(server: Gunicorn, sqs_env: Environment, tmp_path: Path) -> None:
+    """The daemon's stand-in between a real queue and the real server."""
+    sqs_env(DISPATCH_TABLE=None)
+    schedule_function("jobs", "append", str(tmp_path / "out"), 1)
+    schedule_function("jobs", "fail")
+    sqs.queue("jobs").send("not json", {})
+    post = Post(f"http://127.0.0.1:{server.port}{PATH}", DaemonOptions(error_visibility_timeout=0))
+    worker = Worker(["jobs"], post, Options(threads=5, wait=1, visibility=30, heartbeat=False))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(lambda: worker.counters.done == 1 and worker.counters.failed >= 4)
+    worker.stop()
+    thread.join(20)
+    assert (tmp_path / "out").read_text() == "1\n"
+    left = sqs.queue("jobs").receive(count=10, wait=1, visibility=30)
+    assert len(left) == 2
+    assert all(int(each.attributes["ApproximateReceiveCount"]) >= 2 for each in left)
+
+
+def test_after_its_receives_a_message_is_dead_lettered(
+    server: Gunicorn, sqs_env: Environment
+) -> None:
+    sqs_env(DISPATCH_TABLE=None)
+    task_id = schedule_function("jobs", "fail")
+    post = Post(f"http://127.0.0.1:{server.port}{PATH}", DaemonOptions(error_visibility_timeout=0))
+    worker = Worker(["jobs"], post, Options(threads=5, wait=1, visibility=30, heartbeat=False))
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    dead_letters = sqs.queue_named(sqs.queue("jobs").name + "-dead-letter")
+    found: list[sqs.Received] = []
+    try:
+        deadline = time.monotonic() + 60
+        while not found and time.monotonic() < deadline:
+            found = dead_letters.receive(count=1, wait=1, visibility=30)
+    finally:
+        worker.stop()
+        thread.join(20)
+    assert Message.decode(found[0].body, queue="q").id == task_id
+    assert worker.counters.failed == 10
+
+
+def test_elsewhere_it_is_a_404(tmp_path: Path) -> None:
+    web = Gunicorn(tmp_path, BEANSTALK_DISPATCH_TABLE=TABLE)
+    try:
+        until(lambda: "Listening at" in web.log())
+        assert web.post(body("record"))[0] == 404
+        assert "start worker=False reason='BEANSTALK_WORKER is not set'" in web.log()
+    finally:
+        web.stop()
+
+
+def test_a_wrong_configuration_is_told_and_not_a_crash(tmp_path: Path) -> None:
+    wrong = Gunicorn(tmp_path, BEANSTALK_WORKER="Ture")
+    try:
+        until(lambda: "Listening at" in wrong.log())
+        assert wrong.post(body("record"))[0] == 500
+        assert "BEANSTALK_WORKER: 'Ture' is not a boolean; write True or False" in wrong.log()
+    finally:
+        wrong.stop()

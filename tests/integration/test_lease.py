@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+from django.core.management import call_command
+from django.test import override_settings
+
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.exceptions import (
+    AlreadyDone,
+    AlreadyRunning,
+    ConfigurationError,
+    LeaseUnavailable,
+)
+from beanstalk_dispatch.execution import executor as execution
+from beanstalk_dispatch.execution import lease
+from beanstalk_dispatch.execution.lease import Lease
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome, Result
+from tests import services
+from tests.conftest import Environment
+from tests.jobs import calls
+from tests.services import Service
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Service]:
+    with services.redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def memcached() -> Iterator[Service]:
+    with services.memcached() as server:
+        yield server
+
+
+def redis_settings(server: Service) -> dict[str, Any]:
+    return {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": f"redis://127.0.0.1:{server.port}",
+        "OPTIONS": {"socket_timeout": 0.5},
+    }
+
+
+@pytest.fixture
+def in_redis(redis: Service) -> Iterator[None]:
+    with override_settings(CACHES={"leases": redis_settings(redis)}):
+        yield
+
+
+@pytest.fixture(params=["redis", "memcached", "database"])
+def cache(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.param == "redis":
+        settings = redis_settings(request.getfixturevalue("redis"))
+    elif request.param == "memcached":
+        server = request.getfixturevalue("memcached")
+        settings = {
+            "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
+            "LOCATION": f"127.0.0.1:{server.port}",
+        }
+    else:
+        request.getfixturevalue("db")
+        settings = {
+            "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+            "LOCATION": "leases",
+        }
+    with override_settings(CACHES={"leases": settings}):
+        if request.param == "database":
+            call_command("createcachetable", verbosity=0)
+        yield
+
+
+def new(message: Message, *, time_limit: float = 60) -> Lease:
+    return Lease("leases", message, time_limit=time_limit)
+
+
+def taken(message: Message, **options: Any) -> Lease:
+    made = new(message, **options)
+    made.take()
+    return made
+
+
+def test_only_one_holds_a_lease(cache: None) -> None:
+    message = Message(function="f")
+    held = taken(message)
+    with pytest.raises(AlreadyRunning) as caught:
+        new(message).take()
+    assert caught.value.retry_after == pytest.approx(60 + 5 + 30, abs=2)
+    held.give_up()
+    taken(message)
+
+
+def test_what_is_done_is_never_taken_again(cache: None) -> None:
+    message = Message(function="f")
+    taken(message).done()
+    for attempt in (1, 2, 99):
+        with pytest.raises(AlreadyDone):
+            new(Message(function="f", id=message.id, attempt=attempt)).take()
+
+
+def test_what_was_handed_on_is_for_later_attempts(cache: None) -> None:
+    message = Message(function="f", attempt=2)
+    taken(message).handed_on()
+    for attempt in (1, 2):
+        with pytest.raises(AlreadyDone):
+            new(Message(function="f", id=message.id, attempt=attempt)).take()
+    taken(Message(function="f", id=message.id, attempt=3)).done()
+
+
+def test_a_lease_expires(in_redis: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "MARGIN", -4.5)
+    message = Message(function="f")
+    lost = taken(message, time_limit=0.2)  # rounded up to a second
+    time.sleep(1.1)
+    held = taken(message, time_limit=60)
+    lost.give_up()  # too late: it is somebody else's
+    with pytest.raises(AlreadyRunning):
+        new(message).take()
+    held.give_up()
+    taken(message)
+
+
+def test_only_the_owner_gives_it_up(in_redis: None) -> None:
+    message = Message(function="f")
+    held, other = taken(message), new(message)
+    other._expires = held._expires
+    other.give_up()
+    with pytest.raises(AlreadyRunning):
+        new(message).take()
+
+
+def test_one_of_many_threads_gets_it(in_redis: None) -> None:
+    message = Message(function="f")
+    barrier = threading.Barrier(20)
+
+    def take(number: int) -> bool:
+        barrier.wait()
+        try:
+            new(message).take()
+        except AlreadyRunning:
+            return False
+        return True
+
+    with ThreadPoolExecutor(20) as pool:
+        assert sum(pool.map(take, range(20))) == 1
+
+
+def test_any_id_makes_a_key(cache: None) -> None:
+    taken(Message(function="f", id="ä b\ud800" * 60)).done()
+
+
+@pytest.mark.parametrize("written", [b"no-pickle", 5])
+def test_what_somebody_else_wrote_to_the_cache_runs_nothing(
+    redis: Service, in_redis: None, written: object
+) -> None:
+    message = Message(function="f")
+    held = taken(message)
+    caches["leases"].set(held._turn, written)
+    with pytest.raises(LeaseUnavailable, match="Error of cache 'leases'"):
+        new(message).take()
+
+
+def test_without_its_cache_nothing_runs(redis: Service, in_redis: None) -> None:
+    redis.pause()
+    try:
+        with pytest.raises(LeaseUnavailable, match="TimeoutError of cache 'leases'"):
+            new(Message(function="f")).take()
+    finally:
+        redis.resume()
+
+
+def test_a_cache_that_comes_back_learns_the_outcome(redis: Service, in_redis: None) -> None:
+    message = Message(function="f")
+    held = taken(message)
+    redis.pause()
+    timer = threading.Timer(0.7, redis.resume)
+    timer.start()
+    held.done()
+    timer.join()
+    with pytest.raises(AlreadyDone):
+        new(message).take()
+
+
+def test_a_cache_that_stays_away_is_told_to_the_log(
+    redis: Service, in_redis: None, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(lease, "_PAUSE", 0.01)
+    held = taken(Message(function="f", id="the-id"))
+    redis.pause()
+    try:
+        held.give_up()
+    finally:
+        redis.resume()
+    assert "lease id=the-id cache=leases not updated, expires in 9" in caplog.text
+
+
+# --- in execution ---
+
+
+@pytest.fixture
+def table(env: Environment, in_redis: None) -> Environment:
+    calls.clear()
+    env(
+        DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail flaky=tests.jobs.Flaky "
+        "own=tests.jobs.OwnProcess interrupt=tests.jobs.interrupt hooked=tests.jobs.Hooked",
+        DISPATCH_LEASE_CACHE="leases",
+    )
+    return env
+
+
+def run(message: Message, **options: Any) -> Result:
+    return execution.run(message.encode(queue="q"), Delivery(queue="q"), **options)
+
+
+def test_a_duplicate_of_a_finished_task_is_acknowledged_and_does_not_run(
+    table: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = Message(function="record", args=[1])
+    with caplog.at_level(logging.INFO):
+        assert run(message).outcome is Outcome.DONE
+        result = run(message)
+    assert (result.outcome, result.acknowledged) == (Outcome.DUPLICATE, True)
+    assert calls == [((1,), {})]
+    assert "outcome=duplicate" in caplog.text
+
+
+def test_a_failed_task_may_run_again(table: Environment) -> None:
+    message = Message(function="fail")
+    assert run(message).outcome is Outcome.FAILED
+    assert run(message).outcome is Outcome.FAILED
+
+
+def test_an_attempt_that_was_handed_on_does_not_run_again(table: Environment) -> None:
+    copies: list[Message] = []
+
+    def resend(message: Message, delay: float, delivery: Delivery) -> None:
+        copies.append(message)
+
+    message = Message(function="flaky")
+    assert run(message, resend=resend).outcome is Outcome.RETRY
+    assert run(message, resend=resend).outcome is Outcome.DUPLICATE
+    assert len(copies) == 1
+    assert run(copies[0], resend=resend).outcome is Outcome.RETRY
+    assert run(copies[1], resend=resend).outcome is Outcome.DONE
+    assert run(copies[0], resend=resend).outcome is Outcome.DUPLICATE
+    assert calls == [("flaky", 1), ("flaky", 2), ("flaky", 3)]
+
+
+def test_a_message_that_is_only_hidden_runs_again(table: Environment) -> None:
+    body = Message(function="flaky").encode(queue="q.fifo")
+    outcomes = [
+        execution.run(body, Delivery(queue="q.fifo", receive_count=count), can_hide=True).outcome
+        for count in (1, 2, 3, 4)
+    ]
+    assert outcomes == [Outcome.RETRY, Outcome.RETRY, Outcome.DONE, Outcome.DUPLICATE]
+
+
+def test_a_task_is_done_when_its_run_is_whatever_its_hooks_take(
+    table: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = Message(function="hooked")
+    monkeypatch.setattr("tests.jobs.Hooked.look", lambda: run(message).outcome)
+    assert run(message).outcome is Outcome.DONE
+    assert calls == [("run",), ("on_success", Outcome.DUPLICATE)]
+
+
+def test_with_a_process_of_ones_own_a_task_is_done_when_that_is(
+    table: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes: list[Outcome] = []
+    message = Message(function="own", args=["look"])
+    monkeypatch.setattr(
+        "tests.jobs.OwnProcess.after", lambda: outcomes.append(run(message).outcome)
+    )
+    assert run(message).outcome is Outcome.DONE
+    assert outcomes == [Outcome.RUNNING]
+    assert run(message).outcome is Outcome.DUPLICATE
+
+
+def test_what_is_handed_on_after_all_is_not_done(in_redis: None) -> None:
+    held = taken(Message(function="f", id="after-all"))
+    held.done()
+    held.handed_on()
+    taken(Message(function="f", id="after-all", attempt=2))
+    with pytest.raises(AlreadyDone):
+        taken(Message(function="f", id="after-all", attempt=1))
+
+
+def test_a_task_without_a_limit_has_a_lease_that_ends(in_redis: None) -> None:
+    held = Lease("leases", Message(function="f"), time_limit=float("inf"))
+    held.take()
+    assert held._seconds == pytest.approx(12 * 3600, abs=60)
+
+
+def test_a_turn_that_nobody_can_use_is_given_up(
+    in_redis: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: Any) -> None:
+        raise ConnectionError
+
+    message = Message(function="f")
+    with monkeypatch.context() as patch:
+        patch.setattr(caches["leases"], "get_many", away)
+        with pytest.raises(LeaseUnavailable):
+            taken(message)
+    taken(message)
+
+
+def test_a_cache_whose_library_is_missing_is_a_configuration_error(table: Environment) -> None:
+    with (
+        override_settings(CACHES={"leases": {"BACKEND": "tests.nowhere.Cache"}}),
+        pytest.raises(ConfigurationError, match=r"LEASE_CACHE: cache 'leases': .*nowhere"),
+    ):
+        run(Message(function="record"))
+
+
+def test_a_running_message_does_not_run_beside_itself(table: Environment) -> None:
+    message = Message(function="record")
+    taken(message)
+    result = run(message)
+    assert (result.outcome, result.acknowledged) == (Outcome.RUNNING, False)
+    assert result.retry_after == pytest.approx(95, abs=2)
+    assert calls == []
+
+
+def test_an_interrupted_task_frees_its_lease(table: Environment) -> None:
+    message = Message(function="interrupt")
+    with pytest.raises(KeyboardInterrupt):
+        run(message)
+    with pytest.raises(KeyboardInterrupt):
+        run(message)
+
+
+def test_a_process_of_the_projects_own_that_fails_frees_its_lease(table: Environment) -> None:
+    message = Message(function="own", args=["raise"])
+    assert run(message).outcome is Outcome.FAILED
+    assert run(message).outcome is Outcome.FAILED
+
+
+def test_a_task_runs_without_a_lease_in_the_calling_process(table: Environment) -> None:
+    table(DISPATCH_LEASE_CACHE="nowhere", DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    assert run(Message(function="record")).outcome is Outcome.DONE
+
+
+def test_an_unknown_cache_runs_nothing(table: Environment) -> None:
+    table(DISPATCH_LEASE_CACHE="nowhere")
+    with pytest.raises(ConfigurationError, match=r"BEANSTALK_DISPATCH_LEASE_CACHE: .*nowhere"):
+        run(Message(function="record"))
+    assert calls == []
+
+
+def test_without_an_answer_of_the_cache_the_message_is_kept(
+    redis: Service, table: Environment
+) -> None:
+    redis.pause()
+    try:
+        result = run(Message(function="record"))
+    finally:
+        redis.resume()
+    assert (result.outcome, result.acknowledged) == (Outcome.UNAVAILABLE, False)
+    assert calls == []
+
+
+def test_200_deliveries_of_20_messages_run_20_times(table: Environment) -> None:
+    messages = [Message(function="record", args=[n]) for n in range(20)]
+    with ThreadPoolExecutor(15) as pool:
+        outcomes = [r.outcome for r in pool.map(run, messages * 10)]
+    assert sorted(args for args, _ in calls) == [(n,) for n in range(20)]
+    assert outcomes.count(Outcome.DONE) == 20
+    assert set(outcomes) <= {Outcome.DONE, Outcome.DUPLICATE, Outcome.RUNNING}

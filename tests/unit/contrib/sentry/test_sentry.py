@@ -1,0 +1,612 @@
+"""Sentry in this process: an SDK whose transport is a list, and whose calls may fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentry_sdk
+from django.db import transaction
+from sentry_sdk.transport import Transport
+
+from beanstalk_dispatch import client, signals
+from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
+from beanstalk_dispatch.contrib.sentry import crons, environment, errors, privacy, setup, spans
+from beanstalk_dispatch.contrib.sentry import task as task_module
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.exceptions import AlreadyDone, ConfigurationError, LeaseUnavailable
+from beanstalk_dispatch.execution import executor as execution
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.sqs import queue as sqs
+from tests import jobs
+from tests.conftest import Environment
+from tests.integration.test_gunicorn import ROOT
+from tests.integration.test_sentry import SAFE_TASK, environment_of
+from tests.sentry_site import SECRET, TABLE
+
+
+class Memory(Transport):
+    """Keeps what it is given, or fails."""
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.fails = False
+        self.ignored: set[str] = set()
+
+    def capture_envelope(self, envelope: Any) -> None:
+        if self.fails:
+            raise OSError("no transport")
+        for item in envelope.items:
+            self.sent.append((item.type, json.loads(item.get_bytes())))
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [body for each, body in self.sent if each == kind]
+
+
+@pytest.fixture
+def sentry(env: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
+    """An SDK without integrations, which would stay in this process; set up by the project."""
+    env(DISPATCH_TABLE=TABLE, DISPATCH_SAFE_TASK=SAFE_TASK, DISPATCH_EXECUTE_SYNCHRONOUSLY=True,
+        DISPATCH_PERIODIC_TASKS="quiet boom again patient")  # fmt: skip
+    yield from installed(monkeypatch)
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memory]:
+    for name in environment.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    ignored: set[str] = set()
+    monkeypatch.setattr(setup, "ignore_logger", ignored.add)  # they would stay ignored
+    setup._watch.cache_clear()
+    setup.init_on_first_use.cache_clear()
+    crons._schedules.cache_clear()
+    transport = Memory()
+    with sentry_sdk.isolation_scope():
+        sentry_sdk.init(
+            "http://public@127.0.0.1:9/1", transport=transport, default_integrations=False,
+            auto_enabling_integrations=False, traces_sample_rate=1.0, **options,
+        )  # fmt: skip
+        setup.init()
+        transport.ignored = ignored
+        yield transport
+    sentry_sdk.get_client().close()
+    sentry_sdk.get_global_scope().set_client(None)
+    signals.delivery_finished.disconnect(errors.report_delivery)
+    signals.worker_stopped.disconnect(setup._on_worker_stopped)
+
+
+def run(function: str, *args: Any, receive_count: int = 1, **members: Any) -> Result:
+    body = Message(function=function, args=args, **members).encode(queue="q").encode()
+    return execution.run(body, Delivery(queue="q", message_id="1", receive_count=receive_count))
+
+
+# --- the environment -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("SENTRY_DSN", " http://x@127.0.0.1/1 ", "http://x@127.0.0.1/1"),
+        ("SENTRY_TRACES_SAMPLE_RATE", "0.25", 0.25),
+        ("SENTRY_PROFILES_SAMPLE_RATE", "1", 1.0),
+        ("SENTRY_SEND_DEFAULT_PII", "yes", True),
+        ("SENTRY_REPORT_RETRIES", "False", False),
+        ("SENTRY_CHECKIN_MARGIN", "5", 5),
+        ("SENTRY_MAX_RUNTIME", "60", 60),
+        ("SENTRY_CRON_YAML", "/cron.yaml", Path("/cron.yaml")),
+        ("SENTRY_RELEASE", "", None),
+    ],
+)
+def test_a_variable(name: str, text: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, text)
+    assert environment.variable(name) == value
+    environment.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *[("SENTRY_TRACES_SAMPLE_RATE", text) for text in ("50%", "2", "-1", "nan", "inf")],
+        ("SENTRY_SEND_DEFAULT_PII", "Ture"),
+        *[("SENTRY_CHECKIN_MARGIN", text) for text in ("0", "1.5", "-1", "5m", "²", "9" * 5000)],
+    ],
+)
+def test_a_wrong_value_counts_as_unset_and_is_told(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, text)
+    assert environment.variable(name) is None
+    with pytest.raises(ConfigurationError, match=f"{name}: .* (is not a|write)"):
+        environment.check()
+
+
+# --- init() ----------------------------------------------------------------------------------
+
+
+def in_a_process(code: str, **variables: str) -> dict[str, Any]:
+    """Run ``code`` after Django's start; what it leaves in ``result``, and the log."""
+    script = "import json, django, sentry_sdk\n" + textwrap.dedent(code)
+    settings = {"DJANGO_SETTINGS_MODULE": "tests.settings"}
+    run = subprocess.run(
+        [sys.executable, "-c", script + "\nprint(json.dumps(result))"],
+        cwd=ROOT,
+        env=os.environ | environment_of("") | settings | variables,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return {"result": json.loads(run.stdout), "log": run.stderr}
+
+
+DSN = "http://public@127.0.0.1:9/1"
+OPTIONS = """
+    django.setup()
+    client = sentry_sdk.get_client()
+    result = {"active": client.is_active(), **{name: client.options.get(name) for name in
+              ("dsn", "environment", "release", "profiles_sample_rate", "send_default_pii")}}
+"""
+
+
+def test_the_environment_alone_sets_it_up() -> None:
+    found = in_a_process(
+        OPTIONS, SENTRY_DSN=DSN, SENTRY_RELEASE="1.2", SENTRY_PROFILES_SAMPLE_RATE="0.5",
+        SENTRY_SEND_DEFAULT_PII="True",
+    )  # fmt: skip
+    assert found["result"] == {
+        "active": True, "dsn": DSN, "environment": "tests", "release": "1.2",
+        "profiles_sample_rate": 0.5, "send_default_pii": True,
+    }  # fmt: skip
+
+
+def test_without_a_dsn_it_does_nothing() -> None:
+    assert not in_a_process(OPTIONS)["result"]["active"]
+
+
+def test_without_the_property_it_does_nothing() -> None:
+    found = in_a_process(OPTIONS, SENTRY_DSN=DSN, BEANSTALK_DISPATCH_SAFE_TASK="")
+    assert not found["result"]["active"]
+
+
+def test_an_sdk_of_the_projects_own_is_left_alone() -> None:
+    own = "sentry_sdk.init('http://own@127.0.0.1:9/2', environment='own')"
+    found = in_a_process(own + textwrap.dedent(OPTIONS), SENTRY_DSN=DSN)
+    assert found["result"]["dsn"] == "http://own@127.0.0.1:9/2"
+    assert found["result"]["environment"] == "own"
+
+
+def test_wrong_values_are_told_together_and_the_rest_works() -> None:
+    found = in_a_process(
+        OPTIONS, SENTRY_DSN=DSN, SENTRY_TRACES_SAMPLE_RATE="half", SENTRY_SEND_DEFAULT_PII="Ture"
+    )
+    assert found["result"]["active"]
+    assert not found["result"]["send_default_pii"]
+    line = next(line for line in found["log"].splitlines() if "start of the SafeTask" in line)
+    assert "SENTRY_TRACES_SAMPLE_RATE: 'half' is not a rate; write a number from 0 to 1" in line
+    assert "SENTRY_SEND_DEFAULT_PII: 'Ture' is not a boolean" in line
+
+
+def test_a_wrong_dsn_is_told() -> None:
+    found = in_a_process(OPTIONS, SENTRY_DSN="sentry.io/1")
+    assert not found["result"]["active"]
+    assert "start of the SafeTask failed: SENTRY_DSN: " in found["log"]
+
+
+def test_a_missing_sdk_gives_the_pip_line() -> None:
+    code = """
+        import sys
+        sys.modules["sentry_sdk"] = None
+        django.setup()
+        from beanstalk_dispatch.execution import executor as execution
+        from beanstalk_dispatch.endpoint import sqsd
+        from beanstalk_dispatch.exceptions import ConfigurationError
+        try:
+            execution.run('{"function": "quiet", "args": [], "kwargs": {}}', sqsd.Delivery())
+        except ConfigurationError as exc:
+            result = str(exc)
+    """
+    table = "quiet=tests.jobs.record"  # a module without the SDK
+    found = in_a_process(code, BEANSTALK_DISPATCH_SIGNING_KEYS="", BEANSTALK_DISPATCH_TABLE=table)
+    expected = (
+        f"BEANSTALK_DISPATCH_SAFE_TASK: cannot import {SAFE_TASK}: it needs sentry-sdk: "
+        "pip install 'django-beanstalk-dispatch[sentry]'"
+    )
+    assert found["result"] == expected
+    assert expected in found["log"]
+
+
+@pytest.mark.parametrize(
+    ("options", "is_ignored"),
+    [
+        ({}, True),
+        ({"before_send": lambda e, h: e}, True),
+        ({"before_send": privacy.drop_message}, False),
+    ],
+)
+def test_an_sdk_that_would_send_the_body_is_not_told_of_requests(
+    options: dict[str, Any], is_ignored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = installed(monkeypatch, **options)
+    sentry = next(generator)
+    setup.init_on_first_use()  # a second time, as in the first task
+    assert ("beanstalk_dispatch.endpoint" in sentry.ignored) is is_ignored
+    assert "beanstalk_dispatch.task" in sentry.ignored
+    assert list(generator) == []
+
+
+def test_a_failing_set_up_on_first_use_is_logged(
+    sentry: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SENTRY_MAX_RUNTIME", "long")
+    assert run("quiet").outcome is Outcome.DONE
+    assert "not set up as it should be: SENTRY_MAX_RUNTIME: 'long'" in caplog.text
+
+
+# --- a failing SDK ---------------------------------------------------------------------------
+
+CALLS = [
+    (sentry_sdk, "isolation_scope"),
+    (sentry_sdk, "continue_trace"),
+    (sentry_sdk, "start_transaction"),
+    (sentry_sdk, "start_span"),
+    (sentry_sdk, "capture_event"),
+    (sentry_sdk, "get_current_span"),
+    (sentry_sdk.Scope, "iter_trace_propagation_headers"),
+    (sentry_sdk.Scope, "set_tags"),
+    (sentry_sdk.Scope, "set_transaction_name"),
+    (sentry_sdk.tracing.Span, "set_data"),
+    (sentry_sdk.tracing.Span, "set_status"),
+    (sentry_sdk.tracing.Span, "finish"),
+    (sentry_sdk.tracing.Span, "__enter__"),
+    (sentry_sdk.tracing.Span, "__exit__"),
+    (crons, "capture_checkin"),
+    (errors, "event_from_exception"),
+    (errors, "_describe"),
+    (privacy, "may_send_arguments"),
+    (setup, "init"),
+    (spans, "is_sending"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), CALLS, ids=[name for _, name in CALLS])
+def test_an_sdk_that_fails_changes_no_outcome(
+    owner: Any, name: str, sentry: Memory, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("from the SDK")
+
+    with sentry_sdk.start_transaction(op="http.server", name="a request") as request:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            assert schedule_function("q", "quiet", SECRET)
+            assert len(schedule_many("q", [Call("quiet", [SECRET])] * 2)) == 2
+            env(DISPATCH_EXECUTE_SYNCHRONOUSLY=None)
+            jobs.calls.clear()
+            assert run("quiet").outcome is Outcome.DONE
+            failed = run("boom", SECRET)
+            assert (failed.outcome, type(failed.exception)) == (Outcome.FAILED, ValueError)
+            periodic = Delivery(queue="q", message_id="p", task_name="quiet")
+            assert execution.run(b"", periodic).outcome is Outcome.DONE
+        assert sentry_sdk.get_current_span() is request  # nothing is left open
+    jobs.calls.clear()
+
+
+def test_a_transport_that_fails_changes_no_outcome(sentry: Memory) -> None:
+    sentry.fails = True
+    assert run("quiet").outcome is Outcome.DONE
+    assert run("boom", SECRET).outcome is Outcome.FAILED
+
+
+def test_the_rest_of_on_error_runs_when_reporting_fails(
+    sentry: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = []
+
+    class Own(task_module.SentrySafeTask):
+        def run(self) -> None:
+            raise ValueError
+
+        def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
+            super().on_error(exception, *args, **kwargs)
+            reached.append(exception)
+
+    monkeypatch.setattr(spans, "is_sending", lambda: 1 / 0)
+    Own().process()
+    assert len(reached) == 1
+
+
+# --- what is an event ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "exception", "count"),
+    [
+        (Outcome.DUPLICATE, AlreadyDone("before"), 0),
+        (Outcome.UNAVAILABLE, LeaseUnavailable("the cache is away"), 1),
+        (Outcome.FAILED, ValueError("not sent again"), 1),
+        (Outcome.DONE, None, 0),
+    ],
+)
+def test_what_ends_without_a_task(
+    outcome: Outcome, exception: Exception | None, count: int, sentry: Memory
+) -> None:
+    delivery = Delivery(queue="q", message_id="1", message=Message(function="quiet"))
+    errors.report_delivery(delivery=delivery, outcome=outcome, exception=exception)
+    assert len(sentry.of("event")) == count
+
+
+def test_retries_are_reported_if_asked_for(
+    sentry: Memory, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule_function("q", "patient", SECRET)
+    assert [event["tags"]["attempt"] for event in sentry.of("event")] == ["3"]
+    monkeypatch.setenv("SENTRY_REPORT_RETRIES", "True")
+    schedule_function("q", "patient", SECRET)
+    events = sentry.of("event")[1:]
+    assert [event["tags"]["attempt"] for event in events] == ["1", "2", "3"]
+    assert [event["tags"]["outcome"] for event in events] == ["retry", "retry", "failed"]
+
+
+def test_a_class_says_for_itself_whether_retries_are_reported(
+    sentry: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_module.SentrySafeTask, "sentry_report_retries", False)
+    monkeypatch.setenv("SENTRY_REPORT_RETRIES", "True")
+    schedule_function("q", "patient", SECRET)
+    assert len(sentry.of("event")) == 1
+
+
+def test_without_a_client_nothing_is_observed(env: Environment) -> None:
+    env(DISPATCH_TABLE=TABLE, DISPATCH_SAFE_TASK=SAFE_TASK, DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    setup.init_on_first_use.cache_clear()
+    assert not spans.is_sending()
+    schedule_function("q", "boom", SECRET)
+    errors.report_delivery(
+        delivery=Delivery(queue="q"), outcome=Outcome.FAILED, exception=ValueError()
+    )
+    assert not spans.is_sending()
+
+
+def test_receives_of_a_posted_message_count_as_retries(sentry: Memory) -> None:
+    run("quiet", attempt=2, receive_count=3)
+    (found,) = sentry.of("transaction")
+    (process,) = found["spans"]
+    assert process["data"]["messaging.message.retry.count"] == 3
+    assert "messaging.message.receive.latency" not in process["data"]
+
+
+# --- traces ----------------------------------------------------------------------------------
+
+
+def test_a_failed_send_is_a_failed_span(sentry: Memory, env: Environment) -> None:
+    env(DISPATCH_EXECUTE_SYNCHRONOUSLY=None, DISPATCH_SQS_ENDPOINT_URL="http://127.0.0.1:9",
+        DISPATCH_SQS_KEY="k", DISPATCH_SQS_SECRET="s", DISPATCH_SQS_REGION="eu-west-1",
+        DISPATCH_QUEUES="q=arn:aws:sqs:eu-west-1:123456789012:q")  # fmt: skip
+    with sentry_sdk.start_transaction(op="http.server", name="a request"):
+        try:
+            schedule_function("q", "quiet", SECRET)
+        except Exception as exc:
+            sentry_sdk.capture_exception(exc)
+    (publish,) = sentry.of("transaction")[0]["spans"]
+    assert "internal_error" in {publish.get("status"), publish.get("tags", {}).get("status")}
+    (event,) = sentry.of("event")
+    assert len(event["exception"]["values"]) > 1  # with what urllib3 held
+    assert SECRET not in json.dumps(event)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_waits_for_a_commit_is_in_the_trace(sentry: Memory) -> None:
+    request = sentry_sdk.start_transaction(op="http.server", name="a request")
+    with request, transaction.atomic():
+        schedule("q", Call("quiet"), on_commit=True)
+        assert sentry.sent == []
+    assert {each["contexts"]["trace"]["trace_id"] for each in sentry.of("transaction")} == {
+        request.trace_id
+    }
+
+
+def test_outside_of_a_transaction_there_is_no_span(sentry: Memory) -> None:
+    schedule_function("q", "quiet")
+    (task,) = sentry.of("transaction")
+    assert [span["op"] for span in task["spans"]] == ["queue.process"]
+
+
+def test_a_body_that_trace_headers_make_too_large_is_sent_without(
+    sentry: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies: list[str] = []
+    monkeypatch.setattr(client, "outbox", lambda queue, prepared: bodies.append(prepared.body))
+    for size in (1, sqs.MAX_MESSAGE_BYTES - 200):
+        schedule_function("q", "quiet", "x" * size)
+    assert ["headers" in json.loads(body) for body in bodies] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("context", "rate"),
+    [
+        ({"wsgi_environ": {"HTTP_X_AWS_SQSD_MSGID": "1"}}, 0.0),
+        ({"asgi_scope": {"headers": [(b"x-aws-sqsd-msgid", b"1")]}}, 0.0),
+        ({"asgi_scope": {"headers": [(b"host", b"localhost")]}}, 0.25),
+        ({"parent_sampled": True}, 1.0),
+        ({"parent_sampled": False}, 0.0),
+        ({"parent_sampled": None}, 0.25),
+    ],
+)
+def test_the_sampler(context: dict[str, Any], rate: float) -> None:
+    assert setup.traces_sampler(0.25)(context) == rate
+
+
+def test_the_sampler_asks_another() -> None:
+    sampler = setup.traces_sampler(lambda context: 0.75)
+    assert sampler({"parent_sampled": True}) == 0.75
+    assert sampler({"wsgi_environ": {"HTTP_X_AWS_SQSD_MSGID": "1"}}) == 0.0
+
+
+# --- check-ins -------------------------------------------------------------------------------
+
+
+def periodic(name: str) -> None:
+    execution.run(b"", Delivery(queue="q", message_id="p", task_name=name), resend=keep)
+
+
+kept: list[Message] = []
+
+
+def keep(message: Message, delay: float, delivery: Delivery) -> None:
+    kept.append(message)
+
+
+def test_a_run_that_is_repeated_is_no_error_and_the_repetition_checks_in(sentry: Memory) -> None:
+    kept.clear()
+    periodic("patient")
+    for _ in range(2):
+        execution.run(kept.pop().encode(queue="q"), Delivery(queue="q"), resend=keep)
+    statuses = [(each["monitor_slug"], each["status"]) for each in sentry.of("check_in")]
+    progress = ("patient", "in_progress")
+    assert statuses == [progress, ("patient", "ok"), progress, ("patient", "ok"),
+                        progress, ("patient", "error")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "logged"),
+    [
+        (None, "no cron.yaml in"),
+        (b"cron: 5", "check-ins are sent without a schedule"),
+        (b"\xff\xfe\xfa", "check-ins are sent without a schedule"),
+        (b"version: 1\ncron: []", ""),
+    ],
+)
+def test_without_a_schedule_there_are_check_ins_all_the_same(
+    content: bytes | None, logged: str, sentry: Memory, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level("INFO", "beanstalk_dispatch")
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "cron.yaml").write_bytes(content)
+    periodic("quiet")
+    assert [each["status"] for each in sentry.of("check_in")] == ["in_progress", "ok"]
+    assert "monitor_config" not in sentry.of("check_in")[0]
+    assert logged in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"timeout_timedelta": timedelta(minutes=3, seconds=1)}, {"max_runtime": 4}),
+        ({"timeout_timedelta": 60}, {"max_runtime": 1}),
+        ({"sentry_max_runtime": 7, "sentry_checkin_margin": 2},
+         {"max_runtime": 7, "checkin_margin": 2}),
+    ],
+)  # fmt: skip
+def test_margin_and_runtime(
+    attributes: dict[str, Any], expected: dict[str, int], sentry: Memory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SENTRY_CRON_YAML", str(ROOT / "tests" / "sentry_cron.yaml"))
+    for name, value in attributes.items():
+        monkeypatch.setattr(task_module.SentrySafeTask, name, value)
+    periodic("quiet")
+    first, _ = sentry.of("check_in")
+    schedule = {"type": "crontab", "value": "*/5 * * * *"}
+    assert first["monitor_config"] == {"schedule": schedule, "timezone": "UTC"} | expected
+
+
+# --- privacy ---------------------------------------------------------------------------------
+
+ARGUMENTS: list[Any] = [
+    SECRET,
+    [SECRET],
+    {"deep": [{"er": SECRET}]},
+    {SECRET: 1},
+    SECRET + "x" * 5000,
+    f'it\'s \n "{SECRET}" é',
+    [[[[[[[[SECRET]]]]]]]],
+    [f"{SECRET}{number}" for number in range(1000)],
+]
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS, ids=range(len(ARGUMENTS)))
+@pytest.mark.parametrize("function", ["boom", "mine", "patient", "broken"])
+def test_an_argument_stays_whatever_it_is(function: str, argument: Any, sentry: Memory) -> None:
+    assert run(function, argument, attempt=9).outcome is Outcome.FAILED
+    assert len(sentry.of("event")) == 1
+    assert SECRET not in json.dumps(sentry.sent)
+
+
+def test_other_locals_are_shown(sentry: Memory) -> None:
+    run("boom", SECRET, "a", 7, None, True)
+    frames = sentry.of("event")[0]["exception"]["values"][-1]["stacktrace"]["frames"]
+    shown = next(frame["vars"] for frame in frames if frame["function"] == "boom")
+    assert shown["harmless"] == "'a local worth seeing'"
+    assert shown["given"] == privacy.FILTERED
+
+
+def test_frames_without_locals_are_left_alone(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(DISPATCH_TABLE=TABLE, DISPATCH_SAFE_TASK=SAFE_TASK)
+    generator = installed(monkeypatch, include_local_variables=False)
+    sentry = next(generator)
+    run("boom", SECRET)
+    (event,) = sentry.of("event")
+    frames = event["exception"]["values"][-1]["stacktrace"]["frames"]
+    assert frames != []
+    assert not any("vars" in frame for frame in frames)
+    assert list(generator) == []
+
+
+def test_a_call_and_a_delivery_do_not_show_arguments() -> None:
+    shown = repr((Call("quiet", [SECRET], {"a": SECRET}), Delivery(body=SECRET)))
+    assert SECRET not in shown
+
+
+def knows_data_collection() -> bool:
+    return "data_collection" in sentry_sdk.consts.DEFAULT_OPTIONS
+
+
+def test_what_the_options_allow_is_sent(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    env(DISPATCH_TABLE=TABLE, DISPATCH_SAFE_TASK=SAFE_TASK)
+    options: tuple[dict[str, Any], ...] = (
+        {"send_default_pii": True},
+        {"data_collection": {"queues": True}},
+    )
+    generator = installed(monkeypatch, **options[knows_data_collection()])
+    sentry = next(generator)
+    run("boom", SECRET)
+    (event,) = sentry.of("event")
+    assert event["contexts"]["beanstalk_dispatch"]["args"] == [SECRET]
+    frames = event["exception"]["values"][-1]["stacktrace"]["frames"]
+    assert any(SECRET in json.dumps(frame.get("vars", {})) for frame in frames)
+    assert list(generator) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "is_kept"),
+    [
+        ({"request": {"headers": {"X-Aws-Sqsd-Msgid": "1"}, "data": SECRET}}, False),
+        ({"request": {"headers": {"Host": "www"}, "data": SECRET}}, True),
+        ({"request": {"data": SECRET}}, True),
+    ],
+)
+def test_only_the_daemons_body_is_dropped(
+    event: dict[str, Any], is_kept: bool, sentry: Memory
+) -> None:
+    assert ("data" in privacy.drop_message(event, {})["request"]) is is_kept
+    assert privacy.drop_message({}, {}) == {}
+
+
+def test_the_body_is_dropped_from_what_follows_once_in_a_scope(sentry: Memory) -> None:
+    for _ in range(3):
+        run("quiet")
+    processors = sentry_sdk.get_current_scope()._event_processors
+    assert processors.count(privacy.drop_body) == 1

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.conf.urls.i18n import i18n_patterns
+from django.contrib.auth.decorators import login_required
+from django.core.checks import CheckMessage, run_checks
+from django.http import HttpRequest, HttpResponse
+from django.test import override_settings
+from django.urls import include, path
+from django.views.decorators.csrf import csrf_protect
+
+from beanstalk_dispatch import checks, views
+from tests import urls
+from tests.conftest import TABLE, Environment
+
+KEY = "0123456789abcdef"
+DEFAULTS: dict[str, Any] = {"WORKER": True, "DISPATCH_TABLE": TABLE, "DISPATCH_SIGNING_KEYS": KEY}
+
+
+def found() -> list[CheckMessage]:
+    return checks.check()
+
+
+def ids() -> list[str | None]:
+    return [message.id for message in found()]
+
+
+def test_a_worker_set_up_well_has_nothing_to_report(env: Environment) -> None:
+    env(**DEFAULTS)
+    assert ids() == []
+
+
+def test_a_web_machine_without_any_variable_has_nothing_to_report() -> None:
+    assert ids() == []
+
+
+def test_the_checks_are_registered(env: Environment) -> None:
+    env(WORKER="Ture")
+    messages = [m for m in run_checks() if (m.id or "").startswith("beanstalk_dispatch.")]
+    assert [message.id for message in messages] == ["beanstalk_dispatch.E001"]
+    assert "'Ture' is not a boolean" in messages[0].msg
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"DISPATCH_TABLE": "a=tests.nowhere.f"}, ["E002"]),
+        ({"DISPATCH_TABLE": "a=tests.jobs.NotATask b=tests.jobs.fail"}, ["E002"]),
+        ({"DISPATCH_SAFE_TASK": "tests.nowhere.Task"}, ["E003"]),
+        ({"DISPATCH_PERIODIC_TASKS": "record unlisted"}, ["E005"]),
+        ({"DISPATCH_SIGNING_KEYS": None}, ["W007"]),
+        ({"DISPATCH_TABEL": "x"}, ["W008"]),
+        ({"DISPATCH_SIGNING_KEYS": f"{KEY}{KEY},{KEY[1:]}"}, ["W013"]),
+        ({"DISPATCH_TABLE": None}, ["W011"]),
+    ],
+)
+def test_variables_that_break_a_worker(
+    env: Environment, variables: dict[str, str], expected: list[str]
+) -> None:
+    env(**(DEFAULTS | variables))
+    assert ids() == [f"beanstalk_dispatch.{each}" for each in expected]
+    assert all(message.hint for message in found())
+
+
+def test_an_import_error_is_told(env: Environment) -> None:
+    env(**(DEFAULTS | {"DISPATCH_TABLE": "a=tests.nowhere.f"}))
+    assert "No module named 'tests.nowhere'" in found()[0].msg
+
+
+MIDDLEWARE = ["django.middleware.security.SecurityMiddleware",
+              "django.middleware.common.CommonMiddleware"]  # fmt: skip
+ROOT = "tests.unit.test_checks"
+urlpatterns: list[Any] = []
+
+
+def cache(backend: str, **options: Any) -> dict[str, Any]:
+    name = f"django.core.cache.backends.{backend}"
+    return {"default": {"BACKEND": name, "LOCATION": "here", "OPTIONS": options}}
+
+
+def never(request: HttpRequest) -> HttpResponse:
+    """A view without any exemption, which no test calls."""
+    raise NotImplementedError  # pragma: no cover - only looked at
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"ALLOWED_HOSTS": ["example.com"]}, ["W009"]),
+        ({"ALLOWED_HOSTS": ["*"]}, []),
+        ({"ALLOWED_HOSTS": [], "DEBUG": True}, []),
+        ({"ALLOWED_HOSTS": [], "DEBUG": False}, ["W009"]),
+        ({"SECURE_SSL_REDIRECT": True}, ["W001"]),
+        ({"SECURE_SSL_REDIRECT": True, "SECURE_REDIRECT_EXEMPT": [r"^beanstalk_dispatch/"]}, []),
+        ({"SECURE_SSL_REDIRECT": True, "MIDDLEWARE": []}, []),
+        ({"PREPEND_WWW": True}, ["W002"]),
+        ({"MIDDLEWARE": ["django.contrib.auth.middleware.LoginRequiredMiddleware"]}, []),
+        ({"MIDDLEWARE": ["theirs.LoginRequiredMiddleware"]}, ["W003"]),
+        ({"USE_I18N": False}, []),
+        ({"DATA_UPLOAD_MAX_MEMORY_SIZE": 1000}, ["W010"]),
+        ({"DATA_UPLOAD_MAX_MEMORY_SIZE": None}, []),
+        ({"BEANSTALK_DISPATCH_SQS_KEY": "AKIA", "BEANSTALK_DISPATCH_SQS_SECRET": "plain"},
+         ["W006", "W006"]),
+        ({"BEANSTALK_DISPATCH_SIGNING_KEYS": [f"plain{KEY}"]}, ["W006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("locmem.LocMemCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("dummy.DummyCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "other", "CACHES": cache("db.DatabaseCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("db.DatabaseCache")},
+         ["E004"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default",
+          "CACHES": cache("db.DatabaseCache", MAX_ENTRIES=10_000_000)}, []),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("redis.RedisCache")},
+         ["W012"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default",
+          "CACHES": cache("redis.RedisCache", socket_timeout=5)}, []),
+    ],
+)  # fmt: skip
+def test_settings_that_break_a_worker(
+    env: Environment, settings: dict[str, Any], expected: list[str]
+) -> None:
+    env(**DEFAULTS)
+    with override_settings(**settings):
+        assert ids() == [f"beanstalk_dispatch.{each}" for each in expected]
+        assert "plain" not in "".join(
+            f"{message.msg}{message.hint}" for message in found()
+        ).replace("plain HTTP", "").replace("plain text", "")
+
+
+def test_a_key_that_settings_took_from_the_environment_is_not_plaintext(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_SQS_SECRET", "hush")
+    env(DISPATCH_SQS_KEY="AKIA")
+    with override_settings(BEANSTALK_DISPATCH_SQS_SECRET="hush"):
+        assert ids() == []
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (urls.urlpatterns, []),
+        ([], ["W014"]),
+        ([path("x/", csrf_protect(never), name="beanstalk_dispatcher")], ["W004"]),
+        ([path("x/", login_required(views.dispatcher), name="beanstalk_dispatcher")], []),
+        (i18n_patterns(path("x/", include("beanstalk_dispatch.urls"))), ["W005"]),
+    ],
+)
+def test_urls_that_break_a_worker(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, patterns: list[Any], expected: list[str]
+) -> None:
+    env(**DEFAULTS)
+    monkeypatch.setattr("tests.unit.test_checks.urlpatterns", patterns)
+    with override_settings(ROOT_URLCONF=ROOT):
+        assert ids() == [f"beanstalk_dispatch.{each}" for each in expected]
+
+
+def test_a_dispatcher_that_needs_a_login_is_found(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(**DEFAULTS)
+
+    monkeypatch.setattr(
+        "tests.unit.test_checks.urlpatterns", [path("x/", never, name="beanstalk_dispatcher")]
+    )
+    middleware = ["django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    with override_settings(ROOT_URLCONF=ROOT, MIDDLEWARE=middleware):
+        assert ids() == ["beanstalk_dispatch.W004", "beanstalk_dispatch.W003"]

@@ -1,0 +1,56 @@
+"""The table of outcomes: the daemon's contract, written down once more and independently."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import MappingProxyType
+
+import pytest
+
+from beanstalk_dispatch import outcomes, views
+from beanstalk_dispatch.outcomes import OUTCOMES, Consequences, Outcome, Result
+
+EXPECTED = {
+    Outcome.DONE: (200, "INFO", False),
+    Outcome.RETRY: (200, "INFO", False),
+    Outcome.DEFERRED: (200, "INFO", False),
+    Outcome.DUPLICATE: (200, "INFO", False),
+    Outcome.MALFORMED: (400, "ERROR", True),
+    Outcome.UNKNOWN_FUNCTION: (400, "ERROR", True),
+    Outcome.BAD_SIGNATURE: (403, "ERROR", True),
+    Outcome.NOT_ALLOWED: (403, "ERROR", True),
+    Outcome.RUNNING: (409, "WARNING", False),
+    Outcome.FAILED: (500, "ERROR", True),
+    Outcome.TIMED_OUT: (500, "ERROR", True),
+    Outcome.UNAVAILABLE: (503, "ERROR", True),
+    Outcome.DRAINING: (503, "WARNING", False),
+}
+
+
+def test_every_outcome_has_its_row() -> None:
+    assert {
+        outcome: (row.status, logging.getLevelName(row.level), row.is_failure)
+        for outcome, row in OUTCOMES.items()
+    } == EXPECTED
+    assert EXPECTED.keys() == set(Outcome)
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_the_view_answers_what_the_table_says(outcome: Outcome) -> None:
+    response = views._answer(Result(outcome=outcome, reason="why"))
+    assert response.status_code == EXPECTED[outcome][0]
+    is_deleted = response.status_code == 200
+    assert ("error" not in json.loads(response.content)) is is_deleted
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_no_row_of_the_table_is_idle(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = {**OUTCOMES, outcome: Consequences(599, logging.ERROR, is_failure=False)}
+    monkeypatch.setattr(outcomes, "OUTCOMES", MappingProxyType(changed))
+    assert views._answer(Result(outcome=outcome, acknowledged=True)).status_code == 599
+
+
+@pytest.mark.parametrize("outcome", [o for o in Outcome if EXPECTED[o][2]])
+def test_an_acknowledged_failure_is_deleted(outcome: Outcome) -> None:
+    assert Result(outcome=outcome, acknowledged=True).status == 200

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+
+from beanstalk_dispatch.queue_address import QueueAddress
+
+URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/mail"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("mail", QueueAddress(name="mail")),
+        ("orders.fifo", QueueAddress(name="orders.fifo")),
+        (URL, QueueAddress(name="mail", url=URL, region="eu-west-1")),
+        ("arn:aws:sqs:eu-west-1:123456789012:mail",
+         QueueAddress(name="mail", url=URL, region="eu-west-1")),
+        ("arn:aws-cn:sqs:cn-north-1:123456789012:mail",
+         QueueAddress(name="mail", region="cn-north-1",
+                      url="https://sqs.cn-north-1.amazonaws.com.cn/123456789012/mail")),
+        ("https://sqs-fips.us-gov-west-1.amazonaws.com/1/q",
+         QueueAddress(name="q", region="us-gov-west-1",
+                      url="https://sqs-fips.us-gov-west-1.amazonaws.com/1/q",
+                      endpoint_url="https://sqs-fips.us-gov-west-1.amazonaws.com")),
+        ("https://sqs.us-east-2.api.aws/1/q",
+         QueueAddress(name="q", region="us-east-2", url="https://sqs.us-east-2.api.aws/1/q",
+                      endpoint_url="https://sqs.us-east-2.api.aws")),
+        ("arn:aws-eusc:sqs:eusc-de-east-1:123456789012:q",
+         QueueAddress(name="q", region="eusc-de-east-1",
+                      url="https://sqs.eusc-de-east-1.amazonaws.eu/123456789012/q")),
+        ("https://sqs.eusc-de-east-1.amazonaws.eu/1/q",
+         QueueAddress(name="q", region="eusc-de-east-1",
+                      url="https://sqs.eusc-de-east-1.amazonaws.eu/1/q")),
+        ("http://sqs.eu-west-1.localhost.localstack.cloud:4566/000000000000/q",
+         QueueAddress(name="q", region="eu-west-1",
+                      url="http://sqs.eu-west-1.localhost.localstack.cloud:4566/000000000000/q",
+                      endpoint_url="http://sqs.eu-west-1.localhost.localstack.cloud:4566")),
+        ("https://queue.amazonaws.com/1/q",
+         QueueAddress(name="q", region="us-east-1", url="https://queue.amazonaws.com/1/q")),
+        ("https://eu-west-1.queue.amazonaws.com/1/q",
+         QueueAddress(name="q", region="eu-west-1",
+                      url="https://eu-west-1.queue.amazonaws.com/1/q")),
+        ("https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com/1/q",
+         QueueAddress(name="q", region="eu-west-1",
+                      url="https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com/1/q",
+                      endpoint_url="https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com")),
+        ("http://localhost:4566/000000000000/q",
+         QueueAddress(name="q", url="http://localhost:4566/000000000000/q",
+                      endpoint_url="http://localhost:4566")),
+    ],
+)  # fmt: skip
+def test_name_url_and_arn_are_taken_apart(value: str, expected: QueueAddress) -> None:
+    assert QueueAddress.parse(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "two words", "a" * 81, "a/b", "arn:aws:sns:eu-west-1:123456789012:topic",
+     "arn:aws:sqs:eu-west-1:123456789012:", "ftp://host/1/q", "https://host", "https://host/q",
+     "https:///1/q", "http://host:x/1/q", "http://ho st/1/q",
+     "https://sqs.eu-west-1.amazonaws.com/1/bad*name", "http://[::1/1/q"],
+)  # fmt: skip
+def test_anything_else_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        QueueAddress.parse(value)
+
+
+def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="password") as caught:
+        QueueAddress.parse("https://user:hunter2@host/1/q")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_fifo_queues_end_in_fifo() -> None:
+    assert QueueAddress.parse("a.fifo").is_fifo
+    assert not QueueAddress.parse("a").is_fifo

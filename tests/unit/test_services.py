@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.services import Service
+
+
+def test_a_missing_server_skips_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no-such-program is not installed"):
+        Service("no-such-program")
+
+
+def test_in_ci_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install no-such-program"):
+        Service("no-such-program")

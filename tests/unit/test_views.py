@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import logging
+import time
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient, Client, RequestFactory, override_settings
+from django.urls import reverse
+
+from beanstalk_dispatch import views
+from beanstalk_dispatch.message import Message
+from tests.conftest import TABLE, Environment
+from tests.jobs import calls
+
+URL = "/beanstalk_dispatch/dispatcher"
+
+
+@pytest.fixture(autouse=True)
+def _no_calls() -> None:
+    calls.clear()
+
+
+@pytest.fixture
+def worker(env: Environment) -> Environment:
+    env(WORKER=True, DISPATCH_TABLE=TABLE)
+    return env
+
+
+def post(body: bytes | str = b"", path: str = URL, **headers: str) -> Any:
+    client = Client(enforce_csrf_checks=True, raise_request_exception=True)
+    return client.post(path, body, content_type="application/json", headers=headers)
+
+
+def body(function: str = "record", *args: Any) -> str:
+    return Message(function=function, args=args).encode(queue="q")
+
+
+@pytest.mark.parametrize("path", [URL, "/beanstalk_dispatch/", f"{URL}/"])
+def test_a_task_runs_at_each_address(worker: Environment, path: str) -> None:
+    response = post(body("record", 1), path)
+    assert (response.status_code, response.json()) == (200, {})
+    assert response["Content-Type"] == "application/json"
+    assert calls == [((1,), {})]
+
+
+def test_the_url_has_its_name() -> None:
+    assert reverse("beanstalk_dispatcher") == "/beanstalk_dispatch/"
+
+
+def test_elsewhere_the_endpoint_is_not_there(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(DISPATCH_TABLE=TABLE)
+    assert post(body()).status_code == 404
+    assert calls == []
+    assert caplog.text == ""
+    assert post(body(), **{"X-Aws-Sqsd-Msgid": "1"}).status_code == 404
+    assert "BEANSTALK_WORKER is not True" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["get", "put", "delete", "head", "options"])
+def test_only_post_is_accepted(worker: Environment, method: str) -> None:
+    response = getattr(Client(), method)(URL)
+    assert (response.status_code, response["Allow"]) == (405, "POST")
+
+
+def test_a_stranger_is_refused_without_a_reason(
+    worker: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = post(body(), **{"X-Real-IP": "203.0.113.5"})
+    assert response.status_code == 403
+    assert response.json() == {"error": 403, "message": "forbidden"}
+    assert "'203.0.113.5' is not in BEANSTALK_DISPATCH_TRUSTED_PEERS" in caplog.text
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        ("", 400, "empty body"),
+        (b"\xff", 400, "not UTF-8 at byte 0"),
+        (body("unlisted"), 400, "Requested function not found: unlisted"),
+        (body("fail"), 500, "the task failed"),
+        ("{}", 400, "Please provide a function argument"),
+    ],
+)
+def test_refusals_are_json(
+    worker: Environment, content: bytes | str, status: int, message: str
+) -> None:
+    response = post(content)
+    assert response.status_code == status
+    assert response.json() == {"error": status, "message": message}
+
+
+def test_failures_can_be_acknowledged(worker: Environment) -> None:
+    worker(DISPATCH_ON_FAILURE="acknowledge")
+    assert (post(body("fail")).status_code, post(b"x").status_code) == (200, 400)
+
+
+def test_a_bad_signature_gets_no_reason(worker: Environment) -> None:
+    worker(DISPATCH_SIGNING_KEYS="key")
+    response = post(body())
+    assert response.json() == {"error": 403, "message": "forbidden"}
+
+
+def test_a_signature_is_for_one_queue(worker: Environment) -> None:
+    worker(DISPATCH_SIGNING_KEYS="key")
+    signed = Message(function="record").encode(queue="right", keys=["key"])
+    assert post(signed, **{"X-Aws-Sqsd-Queue": "wrong"}).status_code == 403
+    assert post(signed, **{"X-Aws-Sqsd-Queue": "right"}).status_code == 200
+
+
+def test_a_periodic_task(worker: Environment) -> None:
+    headers = {"X-Aws-Sqsd-Taskname": "record", "X-Aws-Sqsd-Msgid": "1"}
+    response = post(b"", **headers)
+    assert (response.status_code, response.json()["message"]) == (403, "forbidden")
+    worker(DISPATCH_PERIODIC_TASKS="record")
+    assert post(b"", **headers).status_code == 200
+
+
+def test_a_wrong_configuration_is_a_500_that_tells_the_log(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(WORKER="Ture")
+    response = post(body())
+    assert response.status_code == 500
+    assert "Ture" not in response.content.decode()
+    assert "'Ture' is not a boolean" in caplog.text
+
+
+def test_a_body_above_djangos_limit_is_a_400(
+    worker: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=10):
+        response = post(body())
+    assert response.status_code == 400
+    assert "exceeded" in caplog.text
+
+
+def test_a_body_that_never_arrives_is_a_400(worker: Environment) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError
+
+    request = RequestFactory().post(URL)
+    request._stream = Broken()
+    assert views.dispatcher(request).status_code == 400
+
+
+def test_a_length_that_is_no_number_is_a_400(worker: Environment) -> None:
+    request = RequestFactory().post(URL, b"{}", content_type="application/json")
+    request.META["CONTENT_LENGTH"] = ":"
+    assert views.dispatcher(request).status_code == 400
+
+
+@pytest.mark.parametrize("content", [b"", body("fail").encode(), body("unlisted").encode()])
+def test_django_adds_no_line_of_its_own(
+    worker: Environment, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    post(content)
+    assert {record.name.partition(".")[0] for record in caplog.records} == {"beanstalk_dispatch"}
+
+
+def test_no_line_tells_arguments(worker: Environment, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    post(body("record", "hush"))
+    post(body("unlisted", "hush"))
+    assert "hush" not in caplog.text
+
+
+def deny(get_response: Any) -> Any:
+    """A middleware that needs every view to be exempt from what Django can exempt it from."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response: HttpResponse = get_response(request)
+        return response
+
+    middleware.process_view = must_be_exempt  # type: ignore[attr-defined]
+    return middleware
+
+
+def must_be_exempt(request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
+    assert view.csrf_exempt
+    assert not view.login_required
+
+
+@override_settings(MIDDLEWARE=["tests.unit.test_views.deny"])
+def test_the_view_is_exempt_from_csrf_and_login(worker: Environment) -> None:
+    assert post(body()).status_code == 200
+
+
+def test_the_log_line_has_the_receive_count(
+    worker: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    post(body(), **{"X-Aws-Sqsd-Receive-Count": "4"})
+    assert "outcome=done receive_count=4" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_a_task_has_its_own_transactions(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    env(WORKER=True, DISPATCH_TABLE="in_transaction=tests.jobs.in_transaction")
+    for alias in connections:
+        monkeypatch.setitem(connections[alias].settings_dict, "ATOMIC_REQUESTS", True)
+    assert post(body("in_transaction")).status_code == 200
+    assert calls == [(False, False)]
+
+
+def test_under_asgi_a_coroutine_that_blocks_keeps_the_server_from_nothing(
+    env: Environment,
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE="blocks=tests.jobs.blocks", DISPATCH_TASK_TIMEOUT="0.5s")
+    message = body("blocks", 20)
+    beats: list[float] = []
+
+    async def serve() -> int:
+        client = AsyncClient()
+        request = asyncio.create_task(client.post(URL, message, content_type="application/json"))
+        while not request.done():
+            beats.append(time.monotonic())
+            await asyncio.sleep(0.05)
+        return (await request).status_code
+
+    assert asyncio.run(serve()) == 500
+    assert calls == []
+    assert max(later - earlier for earlier, later in itertools.pairwise(beats)) < 0.5
+    assert 0.5 < beats[-1] - beats[0] < 10
