@@ -474,6 +474,10 @@ def check_policy(content: Any) -> None:
     model = botocore.session.get_session().get_service_model("sqs")
     for statement in content["Statement"]:
         actions = statement["Action"]
+        if "Principal" in statement:  # who may use a role, rather than what the role may do
+            trusted = statement["Principal"], actions
+            assert trusted == ({"Service": "ec2.amazonaws.com"}, "sts:AssumeRole")
+            continue
         for name in [actions] if isinstance(actions, str) else actions:
             service, _, action = name.partition(":")
             assert (service, action in model.operation_names) == ("sqs", True)
