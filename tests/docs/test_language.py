@@ -107,7 +107,6 @@ REMAINING: Final = {
     "benchmarks/storm.py",
     "docs/checks.md",
     "docs/configuration.md",
-    "docs/failures.md",
     "docs/local.md",
     "docs/migrating.md",
     "docs/sentry.md",
