@@ -106,7 +106,6 @@ REMAINING: Final = {
     "benchmarks/processes.py",
     "benchmarks/storm.py",
     "docs/checks.md",
-    "docs/configuration.md",
     "docs/local.md",
     "docs/migrating.md",
     "docs/sentry.md",
