@@ -105,7 +105,6 @@ REMAINING: Final = {
     "benchmarks/fuzz.py",
     "benchmarks/processes.py",
     "benchmarks/storm.py",
-    "docs/checks.md",
     "docs/local.md",
     "docs/migrating.md",
     "docs/sentry.md",
