@@ -22,7 +22,7 @@ from . import conf
 from . import dispatch_table as table
 from .conf import SETTINGS, Config
 from .exceptions import ConfigurationError, UnknownFunction
-from .sqs import queue as sqs
+from .sqs.quotas import MAX_MESSAGE_BYTES
 
 ID = "beanstalk_dispatch"
 MIN_KEY_LENGTH = 16
@@ -205,11 +205,11 @@ def _view(view: Callable[..., Any]) -> Iterator[CheckMessage]:
 
 def _upload_limit() -> Iterator[CheckMessage]:
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    if limit is not None and limit < sqs.MAX_MESSAGE_BYTES:
+    if limit is not None and limit < MAX_MESSAGE_BYTES:
         yield checks.Warning(
             f"DATA_UPLOAD_MAX_MEMORY_SIZE is {limit:,} bytes, a message may have "
-            f"{sqs.MAX_MESSAGE_BYTES:,}: larger ones are answered 400.",
-            hint=f"Set it to {sqs.MAX_MESSAGE_BYTES} or more on the worker.",
+            f"{MAX_MESSAGE_BYTES:,}: larger ones are answered 400.",
+            hint=f"Set it to {MAX_MESSAGE_BYTES} or more on the worker.",
             id=f"{ID}.W010",
         )
 

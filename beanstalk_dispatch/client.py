@@ -21,7 +21,11 @@ from .exceptions import BatchError, InvalidCall, UnknownFunction, listed
 from .execution.quietly import quietly
 from .message import NAME_FORM, Message, is_name, now
 from .signals import task_scheduled
-from .sqs import queue as sqs
+from .sqs.fifo import queue_rules
+from .sqs.opening import open_queue, resolve_address
+from .sqs.parameters import check_size, send_parameters
+from .sqs.queue import Entry
+from .sqs.quotas import MAX_DELAY_SECONDS
 
 if TYPE_CHECKING:
     from .outcomes import Result
@@ -126,11 +130,11 @@ outbox: Callable[[str, Prepared], None] | None = None
 
 @dataclass(slots=True)
 class Prepared:
-    """A checked call: the message, its body, and SQS's options for it."""
+    """A checked call: the message, its body, and SendMessage's parameters for it."""
 
     message: Message
     body: str
-    options: dict[str, Any]
+    send_parameters: dict[str, Any]
 
 
 def _prepare(queue: str, call: Call, config: Config) -> Prepared:
@@ -144,14 +148,14 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
         options={} if isinstance(call.function, str) else _options(call.function),
     )
     delay = _delay(call.delay) if call.delay else 0
-    if delay > sqs.MAX_DELAY:
+    if delay > MAX_DELAY_SECONDS:
         message = replace(message, not_before=round(time.time() + delay, 3))
-        delay = sqs.MAX_DELAY
-    options: dict[str, Any] = {}
+        delay = MAX_DELAY_SECONDS
+    parameters: dict[str, Any] = {}
     is_local = config.execute_synchronously or outbox
-    address = sqs.address(queue, config) if is_local else sqs.queue(queue).address
-    if delay or call.group_id or call.deduplication_id or address.is_fifo:
-        options = sqs.send_options(
+    address = resolve_address(queue, config) if is_local else open_queue(queue).address
+    if delay or call.group_id or call.deduplication_id or queue_rules(address.name).needs_group_id:
+        parameters = send_parameters(
             address,
             delay=delay,
             group_id=call.group_id,
@@ -161,12 +165,12 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
     legacy = config.message_format == "base64"
     if legacy and message.not_before is not None:
         raise InvalidCall(
-            f"{message.function}: a delay beyond {sqs.MAX_DELAY} s needs "
+            f"{message.function}: a delay beyond {MAX_DELAY_SECONDS} s needs "
             f"{SETTINGS['message_format'].variable}=json; 0.1 workers would run it too early"
         )
     body = message.encode(queue=address.name, keys=config.signing_keys, legacy=legacy)
-    sqs.check_size(body, function=message.function)
-    return Prepared(message, body, options)
+    check_size(body, function=message.function)
+    return Prepared(message, body, parameters)
 
 
 _ARGUMENTS = "args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})"
@@ -193,7 +197,7 @@ def _send_one(queue: str, prepared: Prepared, config: Config) -> str:
     elif config.execute_synchronously:
         execute(queue, prepared.body, config)
     else:
-        sqs_id = sqs.queue(queue).send(prepared.body, prepared.options)
+        sqs_id = open_queue(queue).send(prepared.body, prepared.send_parameters)
         if config.message_format == "base64":  # carries no id; the worker knows only SQS's
             task_id = sqs_id
     _announce(task_id, message, queue)
@@ -217,8 +221,8 @@ def _send_all(queue: str, prepared: Sequence[Prepared], config: Config) -> list[
             else:
                 execute(queue, each.body, config)
     else:
-        entries = [sqs.Entry(body=each.body, options=each.options) for each in prepared]
-        result = sqs.queue(queue).send_batch(entries)
+        entries = [Entry(body=each.body, send_parameters=each.send_parameters) for each in prepared]
+        result = open_queue(queue).send_batch(entries)
         unsent = result.unsent
         sent_ids = result.ids if config.message_format == "base64" else task_ids
         task_ids = {p: sent_ids[p] for p in task_ids if p not in unsent}
@@ -265,12 +269,12 @@ def _published(
     publishing: _Publishing, queue: str, prepared: Sequence[Prepared], config: Config
 ) -> Iterator[Sequence[Prepared]]:
     """``prepared`` with the bodies that ``publishing`` yields."""
-    name = sqs.address(queue, config).name
+    name = resolve_address(queue, config).name
 
     def encode(message: Message) -> str:
         legacy = config.message_format == "base64"
         body = message.encode(queue=name, keys=config.signing_keys, legacy=legacy)
-        sqs.check_size(body, function=message.function)
+        check_size(body, function=message.function)
         return body
 
     messages = [each.message for each in prepared]
@@ -294,7 +298,7 @@ def execute(queue: str, body: str, config: Config) -> Result:
     from .execution import executor as execution
 
     pending = [body]
-    name = sqs.address(queue, config).name
+    name = resolve_address(queue, config).name
 
     def resend(message: Message, delay: float, delivery: Delivery) -> None:
         message = replace(message, not_before=None)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
 NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
+FIFO_SUFFIX = ".fifo"
 REGION = re.compile(r"[a-z]{2,8}(-[a-z]+)+-\d+")
 
 # https://docs.aws.amazon.com/general/latest/gr/sqs-service.html: what a client takes by itself
@@ -47,7 +48,7 @@ class QueueAddress:
 
     @property
     def is_fifo(self) -> bool:
-        return self.name.endswith(".fifo")
+        return self.name.endswith(FIFO_SUFFIX)
 
     @classmethod
     def parse(cls, value: str) -> QueueAddress:

@@ -112,8 +112,8 @@ def capture_tasks() -> Iterator[ScheduledTasks]:
 
 
 def _scheduled(queue: str, prepared: client.Prepared) -> ScheduledTask:
-    message, options = prepared.message, prepared.options
-    delay = options.get("DelaySeconds", 0)
+    message, parameters = prepared.message, prepared.send_parameters
+    delay = parameters.get("DelaySeconds", 0)
     if message.not_before is not None and message.sent_at is not None:
         delay = message.not_before - message.sent_at
     return ScheduledTask(
@@ -121,8 +121,8 @@ def _scheduled(queue: str, prepared: client.Prepared) -> ScheduledTask:
         message=message,
         body=prepared.body,
         delay=delay,
-        group_id=options.get("MessageGroupId"),
-        deduplication_id=options.get("MessageDeduplicationId"),
+        group_id=parameters.get("MessageGroupId"),
+        deduplication_id=parameters.get("MessageDeduplicationId"),
     )
 
 

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from beanstalk_dispatch.sqs.queue import Queue
 from beanstalk_dispatch.worker.prefetch import Options
 
 from .processes import free_port, wait_for
@@ -83,29 +84,24 @@ async def delay_proxy(port: int, upstream: int, seconds: float) -> None:
 # --- the two consumers, each in a process of its own -----------------------------------------
 
 
-def count_requests() -> Counter[str]:
+def count_requests(queue: Queue) -> Counter[str]:
     """Count the requests of the queue's clients from now on."""
-    from beanstalk_dispatch.sqs import queue as sqs
-
     counts: Counter[str] = Counter()
 
     def sent(event_name: str, **kwargs: Any) -> None:
         counts[event_name.rpartition(".")[2]] += 1
 
-    for client in sqs._connections.clients.values():
+    for client in (queue.client, queue._long_poll_client, queue._short_timeout_client):
         client.meta.events.register("before-send.sqs", sent)
     return counts
 
 
 def drain_ours(threads: int) -> Counter[str]:
-    from beanstalk_dispatch.sqs import queue as sqs
+    from beanstalk_dispatch.sqs.opening import open_queue
     from beanstalk_dispatch.worker import runners as handlers
     from beanstalk_dispatch.worker.worker import Worker
 
-    queue = sqs.queue("bench")
-    for patience in (sqs._POLLING, sqs._KEEPING):
-        sqs._client_for(queue.address, patience)
-    counts = count_requests()
+    counts = count_requests(open_queue("bench"))
     Worker(["bench"], handlers.run_here, Options(threads=threads, burst=True)).run()
     return counts
 
@@ -114,11 +110,11 @@ def drain_by_hand(threads: int) -> Counter[str]:
     """receive_message(10), decode and call, delete_message_batch(10); in so many threads."""
     import threading
 
-    from beanstalk_dispatch.sqs import queue as sqs
+    from beanstalk_dispatch.sqs.opening import open_queue
 
-    queue = sqs.queue("bench")
+    queue = open_queue("bench")
     client, url = queue.client, queue.url
-    counts = count_requests()
+    counts = count_requests(queue)
 
     def loop() -> None:
         while messages := client.receive_message(
@@ -148,10 +144,10 @@ def consume(side: str, tasks: int, threads: int) -> None:
 
     django.setup()
     from beanstalk_dispatch.client import Call, schedule_many
-    from beanstalk_dispatch.sqs import queue as sqs
+    from beanstalk_dispatch.sqs.opening import open_queue
 
-    sqs.queue("bench")
-    sending = count_requests()
+    queue = open_queue("bench")
+    sending = count_requests(queue)
     schedule_many("bench", [Call("noop", [i]) for i in range(tasks)])
     sends = sending.total()
     began, cpu = time.monotonic(), time.process_time()
@@ -159,7 +155,7 @@ def consume(side: str, tasks: int, threads: int) -> None:
     counts["SendMessageBatch"] = sends
     # both sides end with polls of one second that find nothing
     wall, cpu = time.monotonic() - began - 1.0, time.process_time() - cpu
-    left = sqs.queue("bench").depth()
+    left = queue.depth()
     print(json.dumps({"wall": wall, "cpu": cpu, "requests": counts, "left": left}))
 
 

@@ -80,9 +80,9 @@ class Scene:
 
     @property
     def queue(self) -> Any:
-        from beanstalk_dispatch.sqs import queue as sqs
+        from beanstalk_dispatch.sqs.opening import open_queue
 
-        return sqs.queue("faults")
+        return open_queue("faults")
 
     def schedule(self, tasks: int, seconds: float) -> None:
         self.send(("mark", [str(self.tasks + i), seconds]) for i in range(tasks))

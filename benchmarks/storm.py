@@ -137,12 +137,12 @@ class Storm:
         from beanstalk_dispatch.conf import get_config
 
         get_config.cache_clear()
-        from beanstalk_dispatch.sqs import queue as sqs
+        from beanstalk_dispatch.sqs.opening import open_queue
 
         for alias in ("storm", "dead"):
-            sqs.queue(alias)
+            open_queue(alias)
         # A storm takes more receives than the ten of a quiet day.
-        queue = sqs.queue("storm")
+        queue = open_queue("storm")
         policy = queue.client.get_queue_attributes(
             QueueUrl=queue.url, AttributeNames=["RedrivePolicy"]
         )["Attributes"]["RedrivePolicy"]
@@ -247,10 +247,10 @@ class Storm:
     def dead(self) -> Counter[str]:
         """Ids of dead letters, with a reason or without; they are taken out of their queues."""
         from beanstalk_dispatch.message import Message
-        from beanstalk_dispatch.sqs import queue as sqs
+        from beanstalk_dispatch.sqs.opening import open_queue, open_queue_by_own_name
 
         ids: list[str] = []
-        for queue in (sqs.queue("dead"), sqs.queue_named(f"storm-{self.name}-dead-letter")):
+        for queue in (open_queue("dead"), open_queue_by_own_name(f"storm-{self.name}-dead-letter")):
             while found := queue.receive(count=10, wait=1, visibility=600):
                 name = f"storm-{self.name}"
                 ids += [

@@ -22,8 +22,7 @@ from django.utils import module_loading
 from beanstalk_dispatch import conf, views
 from beanstalk_dispatch import dispatch_table as table
 from beanstalk_dispatch.outcomes import OUTCOMES
-from beanstalk_dispatch.queue_address import QueueAddress
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.clients import Clients
 from tests.jobs import calls
 
 KEYS: Final = ("hush-hush-new-signing-key", "hush-hush-old-signing-key")
@@ -70,6 +69,9 @@ class Client:
 
     def __init__(self) -> None:
         self.bodies: list[str] = []
+
+    def get_queue_url(self, *, QueueName: str) -> dict[str, str]:  # noqa: N803
+        return {"QueueUrl": f"http://127.0.0.1:9/1/{QueueName}"}
 
     def send_message(self, *, MessageBody: str, **options: Any) -> dict[str, str]:  # noqa: N803
         self.bodies.append(MessageBody)
@@ -147,10 +149,6 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
         **more,
     }
     log, client, imported = Log(), Client(), list[str]()
-    stub: Any = client
-
-    def queue(name: str) -> sqs.Queue:
-        return sqs.Queue(QueueAddress(name=name), "http://127.0.0.1:9/1/q", stub)
 
     def import_string(path: str) -> Any:
         imported.append(path)
@@ -160,8 +158,7 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
     prefixed = {conf.PREFIX + name: value for name, value in variables.items()}
     with (
         mock.patch.dict(os.environ, prefixed),
-        mock.patch.object(sqs, "queue", queue),
-        mock.patch.object(sqs, "queue_named", queue),
+        mock.patch.object(Clients, "get", return_value=client),
         mock.patch("beanstalk_dispatch.dispatch_table.import_string", import_string),
         mock.patch.object(views, "HOLD_SECONDS", 0),
         mock.patch.object(logger, "handlers", [log]),

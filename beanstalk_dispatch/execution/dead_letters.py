@@ -11,7 +11,8 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.message import now, wrap
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
 
 logger = logging.getLogger("beanstalk_dispatch.task.dead_letters")
 
@@ -33,7 +34,7 @@ def bury(
     Never sends there what came from there.
     """
     try:
-        target = sqs.queue(alias)
+        target = open_queue(alias)
         if target.name == delivery.queue:
             return False
         letter = wrap(
@@ -42,11 +43,11 @@ def bury(
             queue=delivery.queue,
             keys=config.signing_keys,
         )
-        sqs.check_size(letter, function=alias)
+        check_size(letter, function=alias)
         options = {}
-        if target.address.is_fifo:
+        if target.rules.needs_group_id:
             group = delivery.message_id or "dead-letters"
-            options = sqs.send_options(target.address, group_id=group, message_id=group)
+            options = send_parameters(target.address, group_id=group, message_id=group)
         target.send(letter, options)
     except BeanstalkDispatchError as exc:
         logger.error("dead letter of id=%s was not sent to %s: %s", _id(delivery), alias, exc)

@@ -29,7 +29,10 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.signals import delivery_finished
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.fifo import queue_rules
+from beanstalk_dispatch.sqs.opening import open_queue_by_own_name
+from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
+from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS, MAX_VISIBILITY_SECONDS
 
 from . import dead_letters
 from .lease import Lease
@@ -40,7 +43,7 @@ Resend = Callable[[Message, float, Delivery], None]
 """Put a message back on its queue, to be delivered after so many seconds."""
 
 _OURS: Final = f"{__package__}."
-_LONGEST_HIDDEN: Final = sqs.MAX_VISIBILITY / 2  # the clock of 12 hours started at the receive
+_LONGEST_HIDDEN: Final = MAX_VISIBILITY_SECONDS / 2  # the clock of 12 hours started at the receive
 _REFUSALS: Final[dict[type[Exception], Outcome]] = {
     MalformedMessage: Outcome.MALFORMED,
     UnknownFunction: Outcome.UNKNOWN_FUNCTION,
@@ -75,7 +78,7 @@ def run(
     delivery.body = body
     try:
         delivery.message = message = _read(body, delivery, config)
-        hides = can_hide and delivery.queue.endswith(".fifo")
+        hides = can_hide and queue_rules(delivery.queue).retries_by_visibility
         result = _run(
             message, delivery, config,
             resend=resend or resend_copy, hides=hides, on_limit=on_limit,
@@ -258,16 +261,16 @@ def resend_copy(message: Message, delay: float, delivery: Delivery) -> None:
     Beyond SQS's 15 minutes the copy carries ``not_before`` and is sent again when it arrives.
     """
     config = get_config()
-    target = sqs.queue_named(delivery.queue)
-    if delay > sqs.MAX_DELAY:
+    target = open_queue_by_own_name(delivery.queue)
+    if delay > MAX_DELAY_SECONDS:
         message = replace(message, not_before=round(time.time() + delay, 3))
     body = message.encode(
         queue=target.name, keys=config.signing_keys, legacy=config.message_format == "base64"
     )
-    sqs.check_size(body, function=message.function)
-    seconds = min(math.ceil(delay), sqs.MAX_DELAY)
-    group_id = None if target.address.is_fifo else delivery.group_id
-    target.send(body, sqs.send_options(target.address, delay=seconds, group_id=group_id))
+    check_size(body, function=message.function)
+    seconds = min(math.ceil(delay), MAX_DELAY_SECONDS)
+    group_id = delivery.group_id if target.rules.takes_delay else None
+    target.send(body, send_parameters(target.address, delay=seconds, group_id=group_id))
 
 
 # --- the log ---------------------------------------------------------------------------------

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Final
 
 from beanstalk_dispatch.exceptions import SchedulingError
-from beanstalk_dispatch.sqs import queue as sqs
-from beanstalk_dispatch.sqs.queue import MAX_BATCH_ENTRIES, Received
+from beanstalk_dispatch.sqs.errors import failed_on_missing_queue
+from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.queue import Received
+from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
 from .prefetch import MAX_POLLS, Intake, Poll, Source
 
@@ -84,11 +86,11 @@ class Poller:
     def _received(self, poll: Poll) -> list[Received] | None:
         source = self.source
         try:
-            received = sqs.queue(source.name).receive(
+            received = open_queue(source.name).receive(
                 count=poll.ask, wait=poll.wait, visibility=self._visibility
             )
         except Exception as exc:
-            source.is_missing = isinstance(exc, SchedulingError) and sqs.is_missing(exc)
+            source.is_missing = isinstance(exc, SchedulingError) and failed_on_missing_queue(exc)
             source.polling.failed(exc)
             return None
         source.polling.worked()

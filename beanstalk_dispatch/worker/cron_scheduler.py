@@ -16,7 +16,7 @@ from beanstalk_dispatch.endpoint.sqsd import (
     format_time,
 )
 from beanstalk_dispatch.exceptions import SchedulingError
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
@@ -59,6 +59,6 @@ class Scheduler:
         }
         typed = {n: {"DataType": "String", "StringValue": v} for n, v in attributes.items()}
         try:
-            sqs.queue(self._queue).send(_BODY, {"MessageAttributes": typed})
+            open_queue(self._queue).send(_BODY, {"MessageAttributes": typed})
         except SchedulingError as exc:
             logger.error("periodic task=%s was not sent: %s", task.name, exc)

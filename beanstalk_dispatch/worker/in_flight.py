@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from beanstalk_dispatch.sqs import queue as sqs
-from beanstalk_dispatch.sqs.queue import MAX_BATCH_ENTRIES, MAX_VISIBILITY, Received, Refused
+from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.queue import Received, Refused
+from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES, MAX_VISIBILITY_SECONDS
 
 from .backoff import LONGEST, Backoff
 
@@ -77,7 +78,7 @@ class Holdings:
 
     def blocks_groups(self) -> bool:
         with self._lock:
-            return any(message.queue.address.is_fifo for message in self.held.values())
+            return any(message.queue.rules.keeps_order for message in self.held.values())
 
     def take(self, received: Iterable[Received]) -> list[Received]:
         """Hold what was received; what was held already is only renewed, and not returned."""
@@ -141,7 +142,7 @@ class Holdings:
             if not batch:
                 return False
             try:
-                refused = sqs.queue(self.name).delete_batch(batch)
+                refused = open_queue(self.name).delete_batch(batch)
             except Exception as exc:
                 self.deleting.failed(exc)
                 return False
@@ -176,9 +177,9 @@ class Holdings:
             if not batch:
                 return False
             messages = [message for message, _ in batch]
-            seconds = [min(max(math.ceil(delay), 0), MAX_VISIBILITY) for _, delay in batch]
+            seconds = [min(max(math.ceil(delay), 0), MAX_VISIBILITY_SECONDS) for _, delay in batch]
             try:
-                refused = sqs.queue(self.name).change_visibility_batch(messages, seconds)
+                refused = open_queue(self.name).change_visibility_batch(messages, seconds)
             except Exception as exc:
                 self.hiding.failed(exc)
                 batch[:] = self._held_again(batch)
@@ -214,7 +215,7 @@ class Holdings:
 
     def _extend_batch(self, batch: list[Received]) -> None:
         try:
-            refused = sqs.queue(self.name).change_visibility_batch(
+            refused = open_queue(self.name).change_visibility_batch(
                 batch, [self._visibility] * len(batch)
             )
         except Exception as exc:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from beanstalk_dispatch.sqs.queue import MAX_BATCH_ENTRIES, Received
+from beanstalk_dispatch.sqs.queue import Received
+from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
 from .backoff import Backoff
 from .in_flight import Holdings
@@ -270,7 +271,7 @@ def _groups(messages: list[Received]) -> Iterator[list[Received]]:
     """Messages of one FIFO group stay together, in their order."""
     groups: dict[str, list[Received]] = {}
     for message in messages:
-        if message.queue.address.is_fifo:
+        if message.queue.rules.keeps_order:
             groups.setdefault(message.attributes.get("MessageGroupId", ""), []).append(message)
         else:
             yield [message]

@@ -15,7 +15,7 @@ from typing import Final
 
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.execution import time_limit as timeouts
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Received
 
 from .consumer import Poller, unending
@@ -111,7 +111,7 @@ class Worker:
         found = []
         for source in self.sources:
             with suppress(SchedulingError):
-                found.append((source.name, sqs.queue(source.name).depth()))
+                found.append((source.name, open_queue(source.name).depth()))
         return [(name, depth) for name, depth in found if depth is not None]
 
     # --- the main thread -------------------------------------------------------------------

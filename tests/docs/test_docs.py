@@ -47,7 +47,7 @@ from beanstalk_dispatch.execution import executor as execution
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.queue_address import QueueAddress
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
 from example_settings import demo
 from tests import fuzzing
 from tests.conftest import Environment
@@ -741,7 +741,7 @@ def test_python_through_sqs(
     env(DISPATCH_SQS_ENDPOINT_URL=moto, DISPATCH_SQS_KEY="key", DISPATCH_SQS_SECRET="secret")
     run_until(snippet, shop)
     for alias in documented_queues():
-        queue = sqs.queue(alias)
+        queue = open_queue(alias)
         while received := queue.receive(count=10, wait=0, visibility=60):
             for each in received:
                 assert execution.run(each.body, Delivery(queue=queue.name)).acknowledged

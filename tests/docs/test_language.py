@@ -91,7 +91,6 @@ REMAINING: Final = {
     "beanstalk_dispatch/message.py",
     "beanstalk_dispatch/outcomes.py",
     "beanstalk_dispatch/safe_task.py",
-    "beanstalk_dispatch/sqs/queue.py",
     "beanstalk_dispatch/views.py",
     "beanstalk_dispatch/worker/backoff.py",
     "beanstalk_dispatch/worker/consumer.py",

@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 from beanstalk_dispatch.client import Call, schedule_many
 from beanstalk_dispatch.management.commands import beanstalk_worker
 from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.worker import EXIT_STUCK, Worker
 from tests.conftest import Environment
 from tests.unit.worker.test_runners import free_port
@@ -33,7 +33,7 @@ def test_a_task_is_scheduled_by_hand(
 ) -> None:
     call_command("beanstalk_schedule", "jobs", "record", "5", "text", '{"a": 1}', "key=[2]",
                  "not a key=3")  # fmt: skip
-    (received,) = sqs.queue("jobs").receive(count=1, wait=0, visibility=30)
+    (received,) = open_queue("jobs").receive(count=1, wait=0, visibility=30)
     message = Message.decode(received.body, queue="jobs")
     assert message.id == capsys.readouterr().out.strip()
     assert message.args == [5, "text", {"a": 1}, "not a key=3"]
@@ -237,7 +237,7 @@ def test_sigterm_ends_it_when_its_tasks_are_done(process_env: Environment, tmp_p
         until((tmp_path / "out").exists)
         child.send_signal(signal.SIGTERM)
         assert child.wait(30) == 0
-    assert sqs.queue("jobs").depth() == 0
+    assert open_queue("jobs").depth() == 0
 
 
 def test_a_stuck_task_ends_it_with_its_code(process_env: Environment) -> None:

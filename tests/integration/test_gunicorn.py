@@ -16,7 +16,8 @@ import pytest
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions as DaemonOptions
 from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue, open_queue_by_own_name
+from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.worker.runners import Post
 from beanstalk_dispatch.worker.worker import Options, Worker
 from tests.conftest import TABLE, Environment
@@ -197,7 +198,7 @@ def test_only_200_deletes(server: Gunicorn, sqs_env: Environment, tmp_path: Path
     sqs_env(DISPATCH_TABLE=None)
     schedule_function("jobs", "append", str(tmp_path / "out"), 1)
     schedule_function("jobs", "fail")
-    sqs.queue("jobs").send("not json", {})
+    open_queue("jobs").send("not json", {})
     post = Post(f"http://127.0.0.1:{server.port}{PATH}", DaemonOptions(error_visibility_timeout=0))
     worker = Worker(["jobs"], post, Options(threads=5, wait=1, visibility=30, heartbeat=False))
     thread = threading.Thread(target=worker.run)
@@ -206,7 +207,7 @@ def test_only_200_deletes(server: Gunicorn, sqs_env: Environment, tmp_path: Path
     worker.stop()
     thread.join(20)
     assert (tmp_path / "out").read_text() == "1\n"
-    left = sqs.queue("jobs").receive(count=10, wait=1, visibility=30)
+    left = open_queue("jobs").receive(count=10, wait=1, visibility=30)
     assert len(left) == 2
     assert all(int(each.attributes["ApproximateReceiveCount"]) >= 2 for each in left)
 
@@ -220,8 +221,8 @@ def test_after_its_receives_a_message_is_dead_lettered(
     worker = Worker(["jobs"], post, Options(threads=5, wait=1, visibility=30, heartbeat=False))
     thread = threading.Thread(target=worker.run)
     thread.start()
-    dead_letters = sqs.queue_named(sqs.queue("jobs").name + "-dead-letter")
-    found: list[sqs.Received] = []
+    dead_letters = open_queue_by_own_name(open_queue("jobs").name + "-dead-letter")
+    found: list[Received] = []
     try:
         deadline = time.monotonic() + 60
         while not found and time.monotonic() < deadline:

@@ -17,7 +17,7 @@ import sentry_sdk
 
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions as DaemonOptions
 from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.runners import Post
 from tests.conftest import Environment
 from tests.integration.test_gunicorn import PATH, ROOT, Gunicorn, until
@@ -62,9 +62,9 @@ class Site:
         post = Post(f"http://127.0.0.1:{self.worker.port}{PATH}", DaemonOptions())
         bodies: list[str] = []
         while len(bodies) < count:
-            for received in sqs.queue("jobs").receive(count=1, wait=1, visibility=30):
+            for received in open_queue("jobs").receive(count=1, wait=1, visibility=30):
                 if post(received).delete:
-                    assert sqs.queue("jobs").delete_batch([received]) == []
+                    assert open_queue("jobs").delete_batch([received]) == []
                 bodies.append(received.body)
         return bodies
 
@@ -117,7 +117,7 @@ def processes(
 @pytest.fixture
 def site(processes: Site, sqs_env: Environment) -> Site:
     sqs_env(DISPATCH_SIGNING_KEYS="the-key")
-    assert sqs.queue("jobs")  # made, with its dead-letter queue
+    assert open_queue("jobs")  # made, with its dead-letter queue
     return processes
 
 
@@ -287,7 +287,7 @@ def test_a_retry_asked_for_is_no_failure(site: Site, queue_name: str) -> None:
     ops = ["queue.publish", "queue.process"]
     (process,) = traced(site, body, ops)["queue.process"]
     assert not process["failed"]
-    (copy,) = sqs.queue("jobs").receive(count=1, wait=1, visibility=30)
+    (copy,) = open_queue("jobs").receive(count=1, wait=1, visibility=30)
     message = Message.decode(copy.body, queue=queue_name, keys=["the-key"])
     assert (message.id, message.attempt) == (task_id, 2)
     assert message.headers == Message.decode(body, queue=queue_name, keys=["the-key"]).headers
@@ -301,7 +301,7 @@ def test_a_hop_keeps_the_trace(site: Site, queue_name: str) -> None:
         function="boom", args=[SECRET], id=task_id, not_before=time.time() + 2,
         headers={"sentry-trace": f"{trace_id}-{trace_id[:16]}-1"},
     )  # fmt: skip
-    sqs.queue("jobs").send(message.encode(queue=queue_name, keys=["the-key"]), {})
+    open_queue("jobs").send(message.encode(queue=queue_name, keys=["the-key"]), {})
     site.run(2)
     assert site.kent.event(task_id)["contexts"]["trace"]["trace_id"] == trace_id
     until(lambda: len(site.kent.spans(trace_id)) == 2)

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.worker import EXIT_STUCK
 from tests.conftest import Environment
 from tests.integration.test_gunicorn import ROOT, until
@@ -83,7 +83,7 @@ StartPoller = Callable[..., Poller]
 @pytest.fixture
 def start(sqs_env: Environment, moto: str, queue_name: str, tmp_path: Path) -> StartPoller:
     sqs_env(DISPATCH_SIGNING_KEYS="the-key")
-    assert sqs.queue("jobs")
+    assert open_queue("jobs")
 
     def start(kent: Kent, *arguments: str) -> Poller:
         variables = environment_of(kent.dsn, moto)
@@ -99,7 +99,7 @@ def send(queue_name: str) -> Callable[..., Message]:
         trace_id = uuid.uuid4().hex
         headers = {"sentry-trace": f"{trace_id}-{trace_id[:16]}-1"}
         message = Message(function=function, args=args, headers=headers)
-        sqs.queue("jobs").send(message.encode(queue=queue_name, keys=["the-key"]), {})
+        open_queue("jobs").send(message.encode(queue=queue_name, keys=["the-key"]), {})
         return message
 
     return send
@@ -164,7 +164,7 @@ def test_a_poller_that_leaves_a_task_behind_sends_what_it_has(
 ) -> None:
     send("block", 30)
     poller = start(slow_kent, "--grace=0.1", "--threads=2")
-    until(lambda: sqs.queue("jobs").depth() == 0)
+    until(lambda: open_queue("jobs").depth() == 0)
     message = send("boom", SECRET)
     until(lambda: f"id={message.id} function=boom outcome=failed" in poller.log())
     poller.terminate()

@@ -13,9 +13,13 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.client import Call, schedule_many
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.execution import time_limit as timeouts
-from beanstalk_dispatch.sqs import queue as sqs
-from beanstalk_dispatch.sqs.queue import Received
+from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.sqs.clients import SEND_TIMEOUTS, Clients
+from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.parameters import send_parameters
+from beanstalk_dispatch.sqs.queue import Entry, Queue, Received
 from beanstalk_dispatch.worker import consumer as polling
 from beanstalk_dispatch.worker import in_flight as holdings
 from beanstalk_dispatch.worker import monitoring, worker
@@ -67,11 +71,11 @@ def drained(handler: Any, *queues: str, **options: Any) -> int:
 
 
 def send(*bodies: str, alias: str = "jobs", **options: Any) -> None:
-    sqs.queue(alias).send_batch([sqs.Entry(body=body, options=options) for body in bodies])
+    open_queue(alias).send_batch([Entry(body=body, send_parameters=options) for body in bodies])
 
 
 def left(alias: str = "jobs") -> list[str]:
-    found = sqs.queue(alias).receive(count=10, wait=0, visibility=30)
+    found = open_queue(alias).receive(count=10, wait=0, visibility=30)
     return sorted(each.body for each in found)
 
 
@@ -99,12 +103,12 @@ def test_everything_is_run_once_and_deleted(worker_env: Environment) -> None:
     schedule_many("jobs", [Call("record", [i]) for i in range(45)])
     assert drained(run_here) == 0
     assert sorted(args[0] for args, _ in calls) == list(range(45))
-    assert sqs.queue("jobs").depth() == 0
+    assert open_queue("jobs").depth() == 0
 
 
 def test_bulk_needs_few_requests(sqs_env: Environment, proxy: Proxy) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
-    sqs.queue("jobs")
+    open_queue("jobs")
     send(*map(str, range(200)))
     proxy.counts.clear()
     handler = Recording()
@@ -116,7 +120,7 @@ def test_bulk_needs_few_requests(sqs_env: Environment, proxy: Proxy) -> None:
 
 def test_idle_there_is_one_long_poll_at_a_time(sqs_env: Environment, proxy: Proxy) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
-    sqs.queue("jobs")
+    open_queue("jobs")
     proxy.counts.clear()
     with running(Recording(), threads=20, wait=2):
         time.sleep(3)
@@ -312,9 +316,9 @@ def fifo(sqs_env: Environment, queue_name: str) -> None:
 
 
 def send_group(group: str, *bodies: str) -> None:
-    queue = sqs.queue("jobs")
+    queue = open_queue("jobs")
     for body in bodies:
-        queue.send(body, sqs.send_options(queue.address, group_id=group, message_id=body))
+        queue.send(body, send_parameters(queue.address, group_id=group, message_id=body))
 
 
 @pytest.mark.usefixtures("fifo")
@@ -385,7 +389,7 @@ def test_a_server_in_trouble_is_waited_for(
 ) -> None:
     caplog.set_level(logging.INFO)
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
-    sqs.queue("jobs")
+    open_queue("jobs")
     send("survivor")
     proxy.spoil = failing("ReceiveMessage", *[error(400, "AccessDenied")] * 2)
     handler = Recording()
@@ -402,7 +406,7 @@ def test_a_queue_that_is_not_there_yet_is_waited_for(
     handler = Recording()
     with running(handler):
         until(lambda: "SQS has no queue" in caplog.text)
-        client = next(iter(sqs._connections.clients.values()))
+        client = Clients(get_config()).get(QueueAddress(name=queue_name), SEND_TIMEOUTS)
         client.create_queue(QueueName=queue_name)
         send("early bird")
         until(lambda: handler.bodies)
@@ -423,17 +427,17 @@ def test_while_nothing_can_be_deleted_no_more_is_received(
         assert proxy.counts["ReceiveMessage"] - received <= 1
         proxy.spoil = failing("")
         until(lambda: runner.counters.done == 30)
-    assert sqs.queue("jobs").depth() == 0
+    assert open_queue("jobs").depth() == 0
 
 
 def test_credentials_that_expired_are_looked_up_anew(sqs_env: Environment, proxy: Proxy) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     send("one")
-    queue = sqs.queue("jobs")
+    queue = open_queue("jobs")
     proxy.spoil = failing("DeleteMessageBatch", error(403, "ExpiredTokenException"))
     with running(Recording()) as runner:
         until(lambda: runner.counters.done and not runner.sources[0].holdings.held)
-    assert sqs.queue("jobs") is not queue
+    assert open_queue("jobs") is not queue
 
 
 def test_a_stop_does_not_wait_for_a_poll_that_hangs(
@@ -441,7 +445,7 @@ def test_a_stop_does_not_wait_for_a_poll_that_hangs(
 ) -> None:
     monkeypatch.setattr(worker, "_LATE", 0.1)
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
-    sqs.queue("jobs")
+    open_queue("jobs")
     gate = threading.Event()
 
     def hang(operation: str, request: dict[str, Any]) -> None:
@@ -472,14 +476,14 @@ def test_an_error_nobody_thought_of_does_not_end_a_thread(
     sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     send("survivor")
-    real, errors = sqs.Queue.receive, iter([RuntimeError("surprise")])
+    real, errors = Queue.receive, iter([RuntimeError("surprise")])
 
-    def receive(self: sqs.Queue, **options: Any) -> list[Received]:
+    def receive(self: Queue, **options: Any) -> list[Received]:
         for surprise in errors:
             raise surprise
         return real(self, **options)
 
-    monkeypatch.setattr(sqs.Queue, "receive", receive)
+    monkeypatch.setattr(Queue, "receive", receive)
     handler = Recording()
     with running(handler):
         until(lambda: handler.bodies)
@@ -496,7 +500,7 @@ def test_what_could_not_be_deleted_is_deleted_later(
     drained(handler)
     assert sorted(handler.bodies, key=int) == list(map(str, range(12)))
     assert caplog.text.count("delete queue=jobs failures=1") == 1
-    assert sqs.queue("jobs").depth() == 0
+    assert open_queue("jobs").depth() == 0
 
 
 def refuse(operation: str) -> Any:
@@ -560,7 +564,7 @@ def test_a_heartbeat_that_fails_is_logged(
 
 
 def held_too_long() -> Received:
-    (received,) = sqs.queue("jobs").receive(count=1, wait=1, visibility=30)
+    (received,) = open_queue("jobs").receive(count=1, wait=1, visibility=30)
     received.expires = time.monotonic() - 1
     return received
 
@@ -600,7 +604,7 @@ def test_a_message_received_again_while_it_is_held_is_not_run_twice(sqs_env: Env
     with running(handler) as runner:
         until(lambda: handler.bodies)
         (held,) = runner.sources[0].holdings.held.values()
-        sqs.queue("jobs").change_visibility_batch([replace(held)], [0])
+        open_queue("jobs").change_visibility_batch([replace(held)], [0])
         held.expires = 0
         until(lambda: held.is_ours)  # the second receive renewed it
         gate.set()
@@ -734,7 +738,7 @@ def test_what_cannot_start_soon_is_given_back(
         until(lambda: runner.sources[0].polls == 0)
         monkeypatch.setattr(intake, "_START_WITHIN", 0)
         until(lambda: not runner.counters.waiting)
-        until(lambda: sqs.queue("jobs").depth() == 9)
+        until(lambda: open_queue("jobs").depth() == 9)
         gate.set()
 
 
@@ -758,7 +762,7 @@ def test_what_waits_is_given_back_in_batches(sqs_env: Environment, proxy: Proxy)
         gate.set()
         runner.stop()
     given_back = 40 - runner.counters.done
-    assert sqs.queue("jobs").depth() == given_back >= 20
+    assert open_queue("jobs").depth() == given_back >= 20
     assert proxy.counts["ChangeMessageVisibilityBatch"] <= given_back / 10 + 2
 
 
@@ -799,7 +803,7 @@ def test_a_queue_that_hangs_keeps_no_other_from_its_work(
     handler = Recording(slow)
     with running(handler, "bad", "good", threads=2, visibility=2) as runner:
         until(lambda: runner.counters.done == 23, 10)
-        until(lambda: sqs.queue("good").depth() == 0 and not runner.sources[1].holdings.held)
+        until(lambda: open_queue("good").depth() == 0 and not runner.sources[1].holdings.held)
         hangs.set()
     assert Counter(handler.bodies)["slow"] == 1
 

@@ -34,7 +34,8 @@ from beanstalk_dispatch.exceptions import (
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import RETRY_LIMIT, SafeTask
 from beanstalk_dispatch.signals import task_scheduled
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.queue import Queue
 from tests import jobs
 from tests.conftest import Environment
 from tests.jobs import calls
@@ -47,12 +48,12 @@ def _no_calls() -> None:
 
 
 def bodies(alias: str = "jobs") -> list[str]:
-    queue = sqs.queue(alias)
+    queue = open_queue(alias)
     return [each.body for each in queue.receive(count=10, wait=0, visibility=30)]
 
 
 def messages(alias: str = "jobs", **options: Any) -> list[Message]:
-    name = sqs.queue(alias).name
+    name = open_queue(alias).name
     return [Message.decode(body, queue=name, **options) for body in bodies(alias)]
 
 
@@ -191,12 +192,12 @@ def test_signed_messages_verify(sqs_env: Environment) -> None:
 def test_legacy_messages_are_0_1s_and_have_sqss_id(sqs_env: Environment) -> None:
     sqs_env(DISPATCH_MESSAGE_FORMAT="base64")
     task_id = schedule_function("jobs", "record", "1", kwarg1=1)
-    (received,) = sqs.queue("jobs").receive(count=1, wait=0, visibility=30)
+    (received,) = open_queue("jobs").receive(count=1, wait=0, visibility=30)
     body = json.loads(base64.b64decode(received.body))
     assert body == {"function": "record", "args": ["1"], "kwargs": {"kwarg1": 1}}
     assert received.message_id == task_id
     (many_id,) = schedule_many("jobs", [Call("record")])
-    (received,) = sqs.queue("jobs").receive(count=1, wait=0, visibility=30)
+    (received,) = open_queue("jobs").receive(count=1, wait=0, visibility=30)
     assert received.message_id == many_id
     with pytest.raises(InvalidCall, match="too early"):
         schedule("jobs", Call("record", delay=1000))
@@ -346,7 +347,7 @@ class TestOnCommit:
         with transaction.atomic():
             task_id = schedule("jobs", Call("record"), on_commit=True)
             transaction.on_commit(lambda: after.append("the project's own"))
-            monkeypatch.setattr(sqs.Queue, "send_batch", broken)
+            monkeypatch.setattr(Queue, "send_batch", broken)
         assert after
         assert f"commit id={task_id} function=record queue=jobs: no sockets left" in caplog.text
 
@@ -471,5 +472,5 @@ def test_a_safetask_that_cannot_be_imported_keeps_no_message_back(
     sqs_env(DISPATCH_SAFE_TASK="nowhere.Task")
     assert schedule_function("jobs", "record", 1)
     assert "messages are sent as they are: BEANSTALK_DISPATCH_SAFE_TASK: cannot" in caplog.text
-    (received,) = sqs.queue("jobs").receive(count=1, wait=1, visibility=30)
+    (received,) = open_queue("jobs").receive(count=1, wait=1, visibility=30)
     assert Message.decode(received.body, queue="").function == "record"

@@ -10,7 +10,7 @@ import pytest
 from beanstalk_dispatch import cron
 from beanstalk_dispatch.cron import PeriodicTask
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker import cron_scheduler
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from tests.conftest import Environment
@@ -77,7 +77,7 @@ def test_a_due_task_is_sent_as_the_daemon_marks_it(sqs_env: Environment) -> None
     scheduler = Scheduler([TASK], "jobs")
     now = datetime.now(UTC)
     scheduler.send_due(now)
-    queue = sqs.queue("jobs")
+    queue = open_queue("jobs")
     assert queue.receive(count=1, wait=0, visibility=30) == []
     for _ in range(2):  # an hour was slept through: one message, not twelve
         scheduler.send_due(now + timedelta(hours=1))

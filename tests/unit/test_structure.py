@@ -43,8 +43,8 @@ def imports(file: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("library", "modules"),
     [
-        ("boto3", {"sqs.queue"}),
-        ("botocore", {"sqs.queue"}),
+        ("boto3", {"sqs.clients"}),
+        ("botocore", {"sqs.clients", "sqs.errors"}),
         ("environ", {"conf"}),
         ("sentry_sdk", set()),
         ("yaml", {"cron"}),

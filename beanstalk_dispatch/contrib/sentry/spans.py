@@ -17,6 +17,7 @@ import sentry_sdk
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import BatchError
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.sqs.fifo import queue_rules
 
 ORIGIN: Final = "auto.queue.beanstalk_dispatch"
 SYSTEM: Final = "aws_sqs"
@@ -190,7 +191,7 @@ def processing(delivery: Delivery, message: Message) -> Iterator[Callable[[bool]
 
 def _retries(delivery: Delivery, message: Message) -> int:
     """In a poller of a FIFO queue the attempts are receives already."""
-    are_counted = delivery.queue.endswith(".fifo") and not is_posted(delivery)
+    are_counted = queue_rules(delivery.queue).retries_by_visibility and not is_posted(delivery)
     return message.attempt - 1 + (0 if are_counted else delivery.receive_count - 1)
 
 

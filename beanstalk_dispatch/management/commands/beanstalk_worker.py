@@ -21,7 +21,7 @@ from beanstalk_dispatch import conf, cron
 from beanstalk_dispatch.endpoint import sqsd
 from beanstalk_dispatch.exceptions import UnknownQueue
 from beanstalk_dispatch.signals import worker_stopped
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.worker import cron_scheduler, monitoring
 from beanstalk_dispatch.worker import runners as handlers
 from beanstalk_dispatch.worker.prefetch import Options
@@ -175,7 +175,7 @@ def _check_queues(names: Sequence[str]) -> None:
     """A wrong name will not become right by waiting for it."""
     try:
         for name in names:
-            sqs.address(name, conf.get_config())
+            resolve_address(name, conf.get_config())
     except UnknownQueue as exc:
         raise CommandError(str(exc)) from exc
 

@@ -12,7 +12,8 @@ from beanstalk_dispatch.execution import dead_letters
 from beanstalk_dispatch.execution import executor as execution
 from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.outcomes import Outcome, Result
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from tests.conftest import Environment
 from tests.jobs import calls
 from tests.proxy import Proxy, error
@@ -25,7 +26,7 @@ def dead(sqs_env: Environment, queue_name: str) -> Environment:
         DISPATCH_QUEUES=f"jobs={queue_name} dead={queue_name}-dead",
         DISPATCH_DEAD_LETTER_QUEUE="dead",
     )
-    sqs.queue("dead")
+    open_queue("dead")
     return sqs_env
 
 
@@ -34,7 +35,7 @@ def run(body: str, *, queue: str = "q", **more: Any) -> Result:
 
 
 def letters() -> list[dict[str, Any]]:
-    received = sqs.queue("dead").receive(count=10, wait=0, visibility=30)
+    received = open_queue("dead").receive(count=10, wait=0, visibility=30)
     return [json.loads(each.body) for each in received]
 
 
@@ -105,7 +106,7 @@ def test_a_forged_message_is_a_dead_letter_that_stays_forged(dead: Environment) 
     dead(DISPATCH_SIGNING_KEYS="key")
     text = body("record")
     assert run(text).outcome is Outcome.BAD_SIGNATURE
-    received = sqs.queue("dead").receive(count=1, wait=0, visibility=30)[0].body
+    received = open_queue("dead").receive(count=1, wait=0, visibility=30)[0].body
     with pytest.raises(BadSignature, match="not signed"):
         Message.decode(received, queue="q", keys=["key"])
 
@@ -135,12 +136,12 @@ def test_what_the_queue_does_not_take_is_not_acknowledged(
 
 def test_one_too_large_for_sqs_is_not_acknowledged(dead: Environment) -> None:
     text = body("fail", '"' * 300_000, options={"max_retries": 0})
-    assert len(text) < sqs.MAX_MESSAGE_BYTES
+    assert len(text) < MAX_MESSAGE_BYTES
     assert not run(text).acknowledged
 
 
 def test_what_comes_from_the_dead_letter_queue_does_not_go_back_there(dead: Environment) -> None:
-    result = run("{", queue=sqs.queue("dead").name)
+    result = run("{", queue=open_queue("dead").name)
     assert not result.acknowledged
     assert letters() == []
 

@@ -14,7 +14,8 @@ from beanstalk_dispatch.exceptions import ConfigurationError, SendError, Unknown
 from beanstalk_dispatch.execution import executor as execution
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.queue import Queue
 from tests import jobs
 from tests.conftest import Environment
 from tests.jobs import calls
@@ -313,9 +314,9 @@ def test_a_copy_stays_in_its_fair_group(
     sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, suffix: str, group: str | None
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(sqs.Queue, "send", lambda self, body, options: seen.append(options))
+    monkeypatch.setattr(Queue, "send", lambda self, body, options: seen.append(options))
     monkeypatch.setattr(
-        sqs, "send_options", lambda address, *, delay, group_id: {"group": group_id}
+        execution, "send_parameters", lambda address, *, delay, group_id: {"group": group_id}
     )
     name = f"q{suffix}"
     execution.resend_copy(Message(function="record"), 5, Delivery(queue=name, group_id="tenant-1"))
@@ -361,7 +362,7 @@ def test_a_copy_goes_to_the_deliverys_queue(
     sqs_env: Environment, queue_name: str, keys: str
 ) -> None:
     sqs_env(DISPATCH_SIGNING_KEYS=keys)
-    queue = sqs.queue("jobs")
+    queue = open_queue("jobs")
     message = Message(function="record", id="same", attempt=2)
     execution.resend_copy(message, 0.2, Delivery(queue=queue_name))
     (received,) = queue.receive(count=1, wait=5, visibility=30)
@@ -370,9 +371,9 @@ def test_a_copy_goes_to_the_deliverys_queue(
 
 
 def test_a_long_delay_hops(sqs_env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    queue = sqs.queue("jobs")
+    queue = open_queue("jobs")
     sent: list[tuple[str, Any]] = []
-    monkeypatch.setattr(sqs.Queue, "send", lambda self, body, options: sent.append((body, options)))
+    monkeypatch.setattr(Queue, "send", lambda self, body, options: sent.append((body, options)))
     execution.resend_copy(Message(function="record"), 5000, Delivery(queue=queue.name))
     body, options = sent[0]
     assert options == {"DelaySeconds": 900}

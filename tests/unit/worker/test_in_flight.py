@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Received
+from beanstalk_dispatch.worker import in_flight
 from beanstalk_dispatch.worker.in_flight import Holdings, Verdict, expect_end
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
@@ -22,7 +23,7 @@ DELETE = Verdict(delete=True)
 def held(sqs_env: Environment, proxy: Proxy) -> list[Received]:
     """Two messages of the queue ``jobs``, received."""
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
-    queue = sqs.queue("jobs")
+    queue = open_queue("jobs")
     queue.send("1", {})
     queue.send("2", {})
     received: list[Received] = []
@@ -67,7 +68,7 @@ def test_what_sqs_could_not_delete_this_time_is_deleted_the_next(
     jobs.deleting.retry_at = 0
     jobs.delete()
     assert (jobs.owed, jobs.held) == (0, {})
-    assert sqs.queue("jobs").depth() == 0
+    assert open_queue("jobs").depth() == 0
 
 
 def test_what_sqs_will_never_delete_is_let_go(
@@ -90,7 +91,7 @@ def test_an_error_nobody_thought_of_loses_nothing(
     jobs.settle(held[0], DELETE)
     jobs.give_back([held[1]])
     with monkeypatch.context() as patch:
-        patch.setattr(sqs, "queue", surprise)
+        patch.setattr(in_flight, "open_queue", surprise)
         assert jobs.delete() is False
         assert jobs.hide() is False
         later = time.monotonic() + 20
@@ -112,7 +113,7 @@ def test_what_could_not_be_hidden_is_hidden_later(
     jobs.hiding.retry_at = 0
     jobs.hide()
     assert (jobs.owed, jobs.held) == (0, {})
-    assert sqs.queue("jobs").depth() == 1  # the other never reached the server
+    assert open_queue("jobs").depth() == 1  # the other never reached the server
 
 
 def test_what_is_received_while_it_is_hidden_is_a_new_message(
@@ -122,8 +123,8 @@ def test_what_is_received_while_it_is_hidden_is_a_new_message(
 
     def lose_the_answer(operation: str, request: dict[str, Any]) -> Answer:
         proxy.spoil = passing
-        sqs.queue("jobs").change_visibility_batch(held, [0, 0])
-        anew.extend(sqs.queue("jobs").receive(count=10, wait=1, visibility=30))
+        open_queue("jobs").change_visibility_batch(held, [0, 0])
+        anew.extend(open_queue("jobs").receive(count=10, wait=1, visibility=30))
         assert len(jobs.take(anew)) == len(anew)
         return error(400, "AccessDenied")
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.queue_address import QueueAddress
-from beanstalk_dispatch.sqs import queue as sqs
-from beanstalk_dispatch.sqs.queue import Received
+from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.worker import prefetch as intake
 from beanstalk_dispatch.worker.prefetch import Intake, Options, Poll, Source
 
@@ -18,7 +17,7 @@ from beanstalk_dispatch.worker.prefetch import Intake, Options, Poll, Source
 def messages(count: int, *, group: str | None = None) -> list[Received]:
     client: Any = None
     name = "q" if group is None else "q.fifo"
-    queue = sqs.Queue(QueueAddress(name=name), "http://127.0.0.1:9/1/q", client)
+    queue = Queue(QueueAddress(name=name), "http://127.0.0.1:9/1/q", client)
     return [
         Received(
             queue=queue,

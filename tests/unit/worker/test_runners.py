@@ -15,8 +15,7 @@ from django.core.signals import request_finished, request_started
 from beanstalk_dispatch.endpoint import sqsd
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.queue_address import QueueAddress
-from beanstalk_dispatch.sqs import queue as sqs
-from beanstalk_dispatch.sqs.queue import Received
+from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.worker import runners as handlers
 from beanstalk_dispatch.worker.in_flight import Verdict
 from beanstalk_dispatch.worker.runners import Post, run_here
@@ -24,7 +23,7 @@ from tests.conftest import TABLE, Environment
 from tests.jobs import calls
 
 client: Any = None
-QUEUE = sqs.Queue(QueueAddress(name="q"), "http://127.0.0.1:9/1/q", client)
+QUEUE = Queue(QueueAddress(name="q"), "http://127.0.0.1:9/1/q", client)
 PERIODIC = {
     "beanstalk.sqsd.task_name": "record",
     "beanstalk.sqsd.path": "/cron",

@@ -26,7 +26,7 @@ from beanstalk_dispatch.exceptions import AlreadyDone, ConfigurationError, Lease
 from beanstalk_dispatch.execution import executor as execution
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
-from beanstalk_dispatch.sqs import queue as sqs
+from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from tests import jobs
 from tests.conftest import Environment
 from tests.integration.test_gunicorn import ROOT
@@ -425,7 +425,7 @@ def test_a_body_that_trace_headers_make_too_large_is_sent_without(
 ) -> None:
     bodies: list[str] = []
     monkeypatch.setattr(client, "outbox", lambda queue, prepared: bodies.append(prepared.body))
-    for size in (1, sqs.MAX_MESSAGE_BYTES - 200):
+    for size in (1, MAX_MESSAGE_BYTES - 200):
         schedule_function("q", "quiet", "x" * size)
     assert ["headers" in json.loads(body) for body in bodies] == [True, False]
 

@@ -1,0 +1,123 @@
+"""The boto3 clients of SQS. boto3 is imported here only, when the first client is made."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from beanstalk_dispatch.conf import Config, default_region
+from beanstalk_dispatch.queue_address import QueueAddress
+
+from .errors import boto_errors, send_error
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+_DEFAULT_REGION: Final = "us-east-1"
+"""Where no region is configured at all, as in beanstalk-dispatch 0.1."""
+
+
+class Timeouts(NamedTuple):
+    """How long a client waits for an answer, and how often it tries."""
+
+    connect: float
+    """Seconds to open a connection."""
+    read: float
+    """Seconds to wait for the next bytes of an answer."""
+    attempts: int
+    """Requests in all, the first one included."""
+
+
+SEND_TIMEOUTS: Final = Timeouts(connect=5, read=10, attempts=3)
+"""For sending, and for what is asked about a queue."""
+
+LONG_POLL_TIMEOUTS: Final = Timeouts(connect=5, read=30, attempts=2)
+"""For receiving: SQS may take 20 s to answer a long poll."""
+
+SHORT_TIMEOUTS: Final = Timeouts(connect=3, read=4, attempts=2)
+"""For deletes and visibility changes: a received message expires while they wait."""
+
+
+class Clients:
+    """The SQS clients of one configuration: one per region, endpoint and timeouts.
+
+    One boto3 session makes all of them, because each session loads a description of SQS of its own.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.is_retired = False
+        """True once the credentials turned out to be missing or expired; make new Clients then."""
+        self._lock = threading.RLock()
+        self._session: Any = None
+        self._clients: dict[tuple[str, str | None, Timeouts], SQSClient] = {}
+
+    def get(self, address: QueueAddress, timeouts: Timeouts) -> SQSClient:
+        """The client for the queue at ``address``. Raises SendError if it cannot be made."""
+        # botocore validates AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL and similar variables.
+        errors: tuple[type[Exception], ...] = (*boto_errors(), ValueError)
+        endpoint_url = self.config.sqs_endpoint_url or address.endpoint_url
+        try:
+            with self._lock:
+                key = (self._region(address), endpoint_url, timeouts)
+                if key not in self._clients:
+                    self._clients[key] = self._make_client(*key)
+                return self._clients[key]
+        except errors as exc:
+            raise send_error("making a client", address, exc) from exc
+
+    def retire(self) -> None:
+        """Have the next ``open_queue`` make new clients, which read the credentials again."""
+        self.is_retired = True
+
+    def _region(self, address: QueueAddress) -> str:
+        configured = address.region or self.config.sqs_region or default_region()
+        region: str = configured or self._boto_session().region_name or _DEFAULT_REGION
+        return region
+
+    def _boto_session(self) -> Any:
+        if self._session is None:
+            import boto3
+
+            self._session = boto3.session.Session()
+        return self._session
+
+    def _make_client(self, region: str, endpoint_url: str | None, timeouts: Timeouts) -> SQSClient:
+        from botocore.config import Config as ClientConfig
+
+        client_config = ClientConfig(
+            connect_timeout=timeouts.connect,
+            read_timeout=timeouts.read,
+            retries={"mode": "standard", "total_max_attempts": timeouts.attempts},
+            max_pool_connections=50,
+            parameter_validation=False,  # this package checks what can be wrong in a request
+        )
+
+        def make(client_config: ClientConfig) -> SQSClient:
+            client: SQSClient = self._boto_session().client(
+                "sqs",
+                region_name=region,
+                endpoint_url=endpoint_url,
+                aws_access_key_id=self.config.sqs_key,
+                aws_secret_access_key=self.config.sqs_secret,
+                aws_session_token=self.config.sqs_token,
+                config=client_config,
+            )
+            return client
+
+        client = make(client_config)
+        if _builds_user_agent_per_request():
+            user_agent = client.meta.config.user_agent  # type: ignore[attr-defined]
+            client = make(client_config.merge(ClientConfig(user_agent=user_agent)))
+        return client
+
+
+def _builds_user_agent_per_request() -> bool:
+    """Before 1.44.6 botocore builds its User-Agent twice per request, a fifth of a call's work.
+
+    It uses a User-Agent that is given as an option as it is, so a second client is made with the
+    string that the first one has built.
+    """
+    import botocore
+
+    return tuple(int(part) for part in botocore.__version__.split(".")[:3]) < (1, 44, 6)

@@ -1,0 +1,73 @@
+"""Turns botocore's errors into this package's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.exceptions import SendError, UnknownQueue
+from beanstalk_dispatch.queue_address import QueueAddress
+
+_MISSING_QUEUE_CODES: Final = frozenset({
+    "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue",
+})  # fmt: skip
+# A new client reads the credentials again, so it may succeed after these.
+_STALE_CREDENTIALS_CODES: Final = frozenset({
+    "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException",
+    "NoCredentialsError",
+    "RuntimeError",  # botocore raises it for credentials that were refreshed and are still expired
+})  # fmt: skip
+_ACCESS_DENIED_CODES: Final = frozenset({"AccessDenied", "AccessDeniedException"})
+_MAX_MESSAGE_CHARACTERS: Final = 300
+
+
+def boto_errors() -> tuple[type[Exception], ...]:
+    """The errors that a request of boto3 raises."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return BotoCoreError, ClientError, RuntimeError  # the last: see _STALE_CREDENTIALS_CODES
+
+
+def is_missing_queue(exc: Exception) -> bool:
+    """Whether botocore's error says that the queue does not exist."""
+    return _error_code(exc) in _MISSING_QUEUE_CODES
+
+
+def has_stale_credentials(exc: Exception) -> bool:
+    """Whether botocore's error says that the client's credentials are missing or expired."""
+    return _error_code(exc) in _STALE_CREDENTIALS_CODES
+
+
+def failed_on_missing_queue(exc: BaseException) -> bool:
+    """Whether this package's error was raised because the queue does not exist."""
+    cause = exc.__cause__
+    return isinstance(exc, UnknownQueue) or (
+        isinstance(cause, Exception) and is_missing_queue(cause)
+    )
+
+
+def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendError:
+    """The SendError for botocore's error ``exc``, with advice where there is any."""
+    code = _error_code(exc)
+    advice = ""
+    if code in _ACCESS_DENIED_CODES and operation == "GetQueueUrl":
+        advice = (
+            "; Elastic Beanstalk's roles may not look a queue up: give its URL or ARN in "
+            f"{SETTINGS['queues'].variable}"
+        )
+    return SendError(f"{operation} on {address.name}: {code}: {first_line(exc)}{advice}")
+
+
+def first_line(message: object) -> str:
+    """The first line of AWS's message.
+
+    The further lines of a signature error repeat the whole request, session token included.
+    """
+    return str(message or "").strip().partition("\n")[0][:_MAX_MESSAGE_CHARACTERS]
+
+
+def _error_code(exc: Exception) -> str:
+    """AWS's error code, or the exception's name where there is no response."""
+    response: Mapping[str, Any] = getattr(exc, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", type(exc).__name__))

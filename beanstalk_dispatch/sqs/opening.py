@@ -1,0 +1,143 @@
+"""Opens queues: finds the queue that a name stands for, or creates it if so configured."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from beanstalk_dispatch.conf import SETTINGS, Config, default_region, get_config
+from beanstalk_dispatch.exceptions import UnknownQueue, listed
+from beanstalk_dispatch.queue_address import FIFO_SUFFIX, QueueAddress
+
+from .clients import SEND_TIMEOUTS, Clients
+from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
+from .queue import Queue
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+logger = logging.getLogger("beanstalk_dispatch.scheduling")
+
+# A created queue has Elastic Beanstalk's own defaults:
+# https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/command-options-general.html#command-options-general-elasticbeanstalksqsd
+_VISIBILITY_TIMEOUT_SECONDS: Final = 300
+_MAX_RECEIVES: Final = 10
+
+
+class _OpenQueues:
+    """The open queues of this process, and the clients they use. A forked child starts empty."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.lock = threading.RLock()  # a log handler may schedule a task while a queue is made
+        self.clients: Clients | None = None
+        self.queues: dict[str, Queue] = {}
+
+    def open(self, key: str, address: QueueAddress, config: Config) -> Queue:
+        with self.lock:
+            clients = self.clients
+            if clients is None or clients.is_retired or clients.config is not config:
+                self.clients = clients = Clients(config)
+                self.queues = {}
+            queue = self.queues.get(key)
+            if queue is None or not queue.is_usable(config):
+                client = clients.get(address, SEND_TIMEOUTS)  # the earliest moment for its errors
+                url = address.url or _find_or_create(address, client, clients)
+                self.queues[key] = queue = Queue(address, url, clients)
+            return queue
+
+
+_open_queues = _OpenQueues()
+os.register_at_fork(after_in_child=_open_queues.reset)
+
+
+def open_queue(name: str) -> Queue:
+    """The queue that ``name`` stands for: an alias, or without aliases a name, URL or ARN.
+
+    A URL or ARN is never looked up, because sending to one needs ``sqs:SendMessage`` only. A name
+    is looked up once. Raises UnknownQueue or SendError.
+    """
+    config = get_config()
+    queue = _open_queues.queues.get(name)
+    if queue is not None and queue.is_usable(config):
+        return queue
+    return _open_queues.open(name, resolve_address(name, config), config)
+
+
+def open_queue_by_own_name(queue_name: str) -> Queue:
+    """The queue whose own name is ``queue_name``: all that a delivery says of its queue.
+
+    Raises UnknownQueue or SendError.
+    """
+    config = get_config()
+    key = f"name:{queue_name}"
+    queue = _open_queues.queues.get(key)
+    if queue is not None and queue.is_usable(config):
+        return queue
+    candidates = [address for address in config.queues.values() if address.name == queue_name]
+    # Two regions may each have a queue of that name.
+    region = config.sqs_region or default_region()
+    candidates.sort(key=lambda address: address.region != region)
+    address = candidates[0] if candidates else QueueAddress(name=queue_name)
+    return _open_queues.open(key, address, config)
+
+
+def resolve_address(name: str, config: Config) -> QueueAddress:
+    """The address that ``name`` stands for. Raises UnknownQueue."""
+    if config.queues:
+        try:
+            return config.queues[name]
+        except KeyError:
+            raise UnknownQueue(
+                f"{name!r} is not in {SETTINGS['queues'].variable}; known: {listed(config.queues)}"
+            ) from None
+    try:
+        return QueueAddress.parse(name)
+    except ValueError as exc:
+        raise UnknownQueue(str(exc)) from None
+
+
+def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) -> str:
+    """The URL of the queue at ``address``."""
+    try:
+        return client.get_queue_url(QueueName=address.name)["QueueUrl"]
+    except boto_errors() as exc:
+        if has_stale_credentials(exc):
+            clients.retire()
+        if not is_missing_queue(exc):
+            raise send_error("GetQueueUrl", address, exc) from exc
+        if not clients.config.create_queues:
+            raise UnknownQueue(
+                f"SQS has no queue {address.name!r} in {client.meta.region_name} for these "
+                f"credentials; create it, or set {SETTINGS['create_queues'].variable}=True"
+            ) from None
+    try:
+        return _create(address, client)
+    except boto_errors() as exc:
+        raise send_error("CreateQueue", address, exc) from exc
+
+
+def _create(address: QueueAddress, client: SQSClient) -> str:
+    """Create the queue, and a dead-letter queue that takes what was received ten times."""
+    suffix = FIFO_SUFFIX if address.is_fifo else ""
+    fifo: dict[Any, str] = {"FifoQueue": "true"} if address.is_fifo else {}
+    dead_letter_name = f"{address.name.removesuffix(suffix)}-dead-letter{suffix}"
+    dead_letter_url = client.create_queue(QueueName=dead_letter_name, Attributes=fifo)["QueueUrl"]
+    arn = client.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])[
+        "Attributes"
+    ]["QueueArn"]
+    redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": str(_MAX_RECEIVES)}
+    logger.info("created queue=%s dead_letter_queue=%s", address.name, dead_letter_name)
+    return client.create_queue(
+        QueueName=address.name,
+        Attributes={
+            **fifo,
+            "VisibilityTimeout": str(_VISIBILITY_TIMEOUT_SECONDS),
+            "RedrivePolicy": json.dumps(redrive),
+        },
+    )["QueueUrl"]
