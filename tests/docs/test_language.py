@@ -104,7 +104,6 @@ REMAINING: Final = {
     "benchmarks/fuzz.py",
     "benchmarks/processes.py",
     "benchmarks/storm.py",
-    "docs/migrating.md",
     "docs/sentry.md",
     "docs/threats.md",
     "docs/worker.md",
