@@ -104,7 +104,6 @@ REMAINING: Final = {
     "benchmarks/fuzz.py",
     "benchmarks/processes.py",
     "benchmarks/storm.py",
-    "docs/sentry.md",
     "docs/threats.md",
     "docs/worker.md",
     "example_settings/demo.py",
