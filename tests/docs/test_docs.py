@@ -23,7 +23,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import boto3
 import botocore.session
@@ -53,7 +52,8 @@ from tests import fuzzing
 from tests.conftest import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TASKS = "shop.tasks"  # the module the documentation's tasks are in
 VARIABLES = {setting.variable: setting for setting in SETTINGS.values()}
 KNOWN: dict[str, Any] = {**VARIABLES, **SENTRY}
@@ -308,7 +308,7 @@ def check_make(targets: list[str]) -> None:
 
 def check_python(arguments: list[str]) -> None:
     kind, *rest = arguments
-    {"manage.py": check_manage, "-c": check_code}[kind](rest)
+    {"manage.py": check_manage, "-c": check_code, "-m": check_module}[kind](rest)
 
 
 def check_manage(arguments: list[str]) -> None:
@@ -323,15 +323,31 @@ def check_code(arguments: list[str]) -> None:
     exec(code, {})
 
 
+def check_module(arguments: list[str]) -> None:
+    module, path = arguments
+    assert module == "pytest"
+    assert (ROOT / path).exists()
+
+
+def check_git(arguments: list[str]) -> None:
+    command, address = arguments
+    assert command == "clone"
+    assert address == PROJECT["urls"]["Source"]
+
+
+def check_directory(arguments: list[str]) -> None:
+    """That of the clone."""
+    assert arguments == [PROJECT["urls"]["Source"].rpartition("/")[2]]
+
+
 def check_pip(arguments: list[str]) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirement = Requirement(arguments[-1])
     known = {
-        "install": project["name"],
+        "install": PROJECT["name"],
         "uninstall": "beanstalk-dispatch",  # the package that ours replaces
     }
     assert requirement.name == known[arguments[0]]
-    assert requirement.extras <= project["optional-dependencies"].keys()
+    assert requirement.extras <= PROJECT["optional-dependencies"].keys()
 
 
 def check_moto_server(arguments: list[str]) -> None:
@@ -397,9 +413,12 @@ def check_touch(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     ".": check_source,
+    ".venv/bin/python": check_python,
     "aws": check_aws,
+    "cd": check_directory,
     "cp": check_copy,
     "eb": check_eb,
+    "git": check_git,
     "make": check_make,
     "moto_server": check_moto_server,
     "pip": check_pip,
@@ -767,36 +786,6 @@ def test_the_readmes_project_starts_as_the_readme_says(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stderr
     (start,) = [s.text.split(maxsplit=2)[2] for s in readme if " start worker=" in s.text]
     assert checked.stderr == start
-
-
-# --- links -----------------------------------------------------------------------------------
-
-
-def links() -> Iterator[tuple[Path, str]]:
-    for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
-            yield document, target
-
-
-def anchors(document: Path) -> set[str]:
-    """The ids GitHub gives to headings."""
-    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize(
-    ("document", "target"),
-    [pytest.param(d, t, id=f"{d.name}-{t}") for d, t in links() if not urlsplit(t).scheme],
-)
-def test_links_lead_somewhere(document: Path, target: str) -> None:
-    parts = urlsplit(target)
-    path = (document.parent / unquote(parts.path)).resolve() if parts.path else document
-    assert path.is_file()
-    assert {parts.fragment} - {""} <= anchors(path)
-
-
-def test_links_to_elsewhere_are_secure() -> None:
-    assert {urlsplit(target).scheme for _, target in links()} == {"", "https"}
 
 
 # --- what a supervisor reads -----------------------------------------------------------------
