@@ -103,7 +103,6 @@ REMAINING: Final = {
     "benchmarks/fuzz.py",
     "benchmarks/processes.py",
     "benchmarks/storm.py",
-    "docs/worker.md",
     "example_settings/demo.py",
 }
 
