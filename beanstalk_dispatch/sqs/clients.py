@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from beanstalk_dispatch.conf import Config, default_region
 from beanstalk_dispatch.queue_address import QueueAddress
 
-from .errors import boto_errors, send_error
+from .errors import boto_errors, client_error
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -64,7 +64,7 @@ class Clients:
                     self._clients[key] = self._make_client(*key)
                 return self._clients[key]
         except errors as exc:
-            raise send_error("making a client", address, exc) from exc
+            raise client_error(address, exc) from exc
 
     def retire(self) -> None:
         """Have the next ``open_queue`` make new clients, which read the credentials again."""

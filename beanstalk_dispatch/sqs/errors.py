@@ -53,10 +53,17 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
     advice = ""
     if code in _ACCESS_DENIED_CODES and operation == "GetQueueUrl":
         advice = (
-            "; Elastic Beanstalk's roles may not look a queue up: give its URL or ARN in "
+            "; Elastic Beanstalk's roles do not allow it. Set the queue's URL or ARN in "
             f"{SETTINGS['queues'].variable}"
         )
     return SendError(f"{operation} on {address.name}: {code}: {first_line(exc)}{advice}")
+
+
+def client_error(address: QueueAddress, exc: Exception) -> SendError:
+    """The SendError for ``exc``, because of which no client could be made."""
+    return SendError(
+        f"cannot make a boto3 client for {address.name}: {_error_code(exc)}: {first_line(exc)}"
+    )
 
 
 def first_line(message: object) -> str:

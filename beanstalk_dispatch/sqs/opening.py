@@ -114,7 +114,7 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
         if not clients.config.create_queues:
             raise UnknownQueue(
                 f"SQS has no queue {address.name!r} in {client.meta.region_name} for these "
-                f"credentials; create it, or set {SETTINGS['create_queues'].variable}=True"
+                f"credentials; create the queue, or set {SETTINGS['create_queues'].variable}=True"
             ) from None
     try:
         return _create(address, client)

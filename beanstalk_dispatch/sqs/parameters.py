@@ -36,8 +36,8 @@ def send_parameters(
         parameters["MessageDeduplicationId"] = deduplication_id
     if delay and not rules.takes_delay:
         raise InvalidCall(
-            f"{address.name} is a FIFO queue, which takes no delay per message; set one on "
-            "the queue"
+            f"{address.name} is a FIFO queue, which takes no delay per message; set a "
+            "delay on the queue instead"
         )
     if group_id is None and rules.needs_group_id:
         raise InvalidCall(f"{address.name} is a FIFO queue; give the call a group_id")
@@ -52,8 +52,8 @@ def check_size(body: str, *, function: str) -> None:
     """Raise MessageTooLarge if the ASCII string ``body`` is above SQS's limit."""
     if len(body) > MAX_MESSAGE_BYTES:
         raise MessageTooLarge(
-            f"{function}: the message has {len(body):,} bytes, SQS takes {MAX_MESSAGE_BYTES:,}; "
-            "store the data and pass its key"
+            f"{function}: the message has {len(body):,} bytes, SQS takes at most "
+            f"{MAX_MESSAGE_BYTES:,}; store the data elsewhere and pass its key"
         )
 
 
@@ -62,5 +62,6 @@ def _check_id(name: str, value: str, max_length: int) -> None:
         value.isascii() and value.isprintable() and " " not in value
     ):
         raise InvalidCall(
-            f"{name} {value!r} is not 1 to {max_length} ASCII letters, digits and punctuation"
+            f"{name} {value!r}: expected 1 to {max_length} ASCII letters, digits and punctuation "
+            "marks"
         )

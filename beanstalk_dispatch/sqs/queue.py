@@ -33,8 +33,8 @@ _RECEIVED_ATTRIBUTES: Final[list[Any]] = [
     "MessageGroupId",
 ]  # fmt: skip
 
-# Stands in for the answer about an entry that SQS lists neither as Successful nor as Failed.
-_NOT_LISTED: Final[Mapping[str, Any]] = {"SenderFault": False, "Code": "no answer"}
+_NOT_LISTED: Final[Mapping[str, Any]] = {"SenderFault": False, "Code": "missing in SQS's answer"}
+"""The failure of an entry that the answer lists neither as Successful nor as Failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ class Queue:
                 if position not in sent.ids:
                     sent.unsent.setdefault(position, reason)
             if sent.unsent and self.rules.keeps_order:
-                reason = reason or "not tried, since one before it was not sent"
+                reason = reason or "not tried, because an earlier message was not sent"
         return sent
 
     def _send_chunk(self, entries: Sequence[Entry], positions: Sequence[int], sent: Sent) -> None:
@@ -223,7 +223,10 @@ class Queue:
         ]
 
     def delete_batch(self, messages: Sequence[Received]) -> list[Refused]:
-        """Delete up to MAX_BATCH_ENTRIES messages; return those not deleted. Raises SendError."""
+        """Delete up to MAX_BATCH_ENTRIES messages; return those that SQS did not delete.
+
+        Raises SendError.
+        """
         try:
             response = self._short_timeout_client.delete_message_batch(
                 QueueUrl=self.url,
@@ -281,14 +284,23 @@ class Queue:
 
 
 def _refused(response: Mapping[str, Any], messages: Sequence[Received]) -> list[Refused]:
+    """The messages that the answer to a batch does not list as Successful."""
+    successful = {int(each["Id"]) for each in response.get("Successful", ())}
+    failed = {int(each["Id"]): each for each in response.get("Failed", ())}
+    failures = [
+        (message, failed.get(i, _NOT_LISTED))
+        for i, message in enumerate(messages)
+        if i not in successful
+    ]
     return [
-        Refused(messages[int(each["Id"])], _failure_reason(each), each["SenderFault"])
-        for each in response.get("Failed", ())
+        Refused(message, _failure_reason(failure), failure["SenderFault"])
+        for message, failure in failures
     ]
 
 
 def _failure_reason(failure: Mapping[str, Any]) -> str:
-    return f"{failure['Code']}: {first_line(failure.get('Message'))}"
+    message = first_line(failure.get("Message"))
+    return f"{failure['Code']}: {message}" if message else failure["Code"]
 
 
 def _batch_entry(position: int, entry: Entry) -> Any:

@@ -44,7 +44,8 @@ def refusing(code: str, *, sender_fault: bool) -> Any:
 
     def spoil(operation: str, request: dict[str, Any]) -> Answer:
         failed = {"Id": "0", "Code": code, "SenderFault": sender_fault}
-        return 200, {"Successful": [], "Failed": [failed]}
+        others = [{"Id": entry["Id"]} for entry in request["Entries"][1:]]
+        return 200, {"Successful": others, "Failed": [failed]}
 
     return spoil
 

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import pytest
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.exceptions import SendError, UnknownQueue
+from beanstalk_dispatch.sqs.opening import _open_queues, open_queue, open_queue_by_own_name
+from beanstalk_dispatch.sqs.queue import Entry, Queue, Received
+from tests.conftest import Environment
+from tests.proxy import Proxy, error
+
+ACCOUNT = "123456789012"
+
+
+def entries(*sizes: int) -> list[Entry]:
+    return [Entry(body="x" * size, send_parameters={}) for size in sizes]
+
+
+def receive(queue: Queue, visibility: int = 30) -> list[Received]:
+    return queue.receive(count=10, wait=0, visibility=visibility)
+
+
+def test_a_missing_queue_is_created_with_a_dead_letter_queue(
+    sqs_env: Environment, queue_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    queue = open_queue("jobs")
+    attributes: Any = queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["All"])
+    assert attributes["Attributes"]["VisibilityTimeout"] == "300"
+    assert f"{queue_name}-dead-letter" in attributes["Attributes"]["RedrivePolicy"]
+    assert f"created queue={queue_name}" in caplog.text
+
+
+def test_a_missing_fifo_queue_is_created_as_one(sqs_env: Environment, queue_name: str) -> None:
+    sqs_env(DISPATCH_QUEUES=f"jobs={queue_name}.fifo")
+    queue = open_queue("jobs")
+    attributes: Any = queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["All"])
+    assert attributes["Attributes"]["FifoQueue"] == "true"
+    assert f"{queue_name}-dead-letter.fifo" in attributes["Attributes"]["RedrivePolicy"]
+
+
+def test_a_missing_queue_is_an_error_that_says_where(sqs_env: Environment, queue_name: str) -> None:
+    sqs_env(DISPATCH_CREATE_QUEUES=None)
+    with pytest.raises(UnknownQueue) as caught:
+        open_queue("jobs")
+    assert str(caught.value) == (
+        f"SQS has no queue '{queue_name}' in eu-west-1 for these credentials; create the queue, or "
+        "set BEANSTALK_DISPATCH_CREATE_QUEUES=True"
+    )
+
+
+def test_an_unknown_alias_is_an_error_that_lists_them(sqs_env: Environment) -> None:
+    sqs_env(DISPATCH_QUEUES="mail=a work=b")
+    with pytest.raises(UnknownQueue) as caught:
+        open_queue("jobs")
+    assert str(caught.value) == "'jobs' is not in BEANSTALK_DISPATCH_QUEUES; known: mail, work"
+
+
+def test_without_aliases_a_name_is_taken_as_it_is(sqs_env: Environment, queue_name: str) -> None:
+    sqs_env(DISPATCH_QUEUES=None)
+    assert open_queue(queue_name).name == queue_name
+    with pytest.raises(UnknownQueue, match="not a queue name"):
+        open_queue("no queue name")
+
+
+def test_a_queue_is_opened_once_and_again_with_another_configuration(sqs_env: Environment) -> None:
+    queue = open_queue("jobs")
+    assert open_queue("jobs") is queue
+    sqs_env(DISPATCH_TASK_TIMEOUT="3s")
+    assert open_queue("jobs") is not queue
+
+
+def test_for_a_url_or_an_arn_sqs_is_not_asked(sqs_env: Environment, proxy: Proxy) -> None:
+    url = f"https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/q"
+    sqs_env(
+        DISPATCH_QUEUES=f"url={url} arn=arn:aws:sqs:eu-west-1:{ACCOUNT}:q",
+        DISPATCH_SQS_ENDPOINT_URL=proxy.url,
+    )
+    assert open_queue("url").url == open_queue("arn").url == url
+    assert proxy.counts.total() == 0
+
+
+def test_threads_share_one_client(sqs_env: Environment) -> None:
+    queues: list[Queue] = []
+    gate = threading.Barrier(8)
+
+    def use() -> None:
+        gate.wait()
+        queues.append(open_queue("jobs"))
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(queue.client) for queue in queues}) == 1
+    assert len({id(queue) for queue in queues}) == 1
+
+
+def test_a_forked_child_makes_its_own_client(sqs_env: Environment) -> None:
+    queue = open_queue("jobs")
+    with _open_queues.lock:  # as if another thread held it at the fork
+        child = os.fork()
+    if child == 0:  # pragma: no cover - runs in the child
+        try:
+            mine = open_queue("jobs")
+            mine.send("{}", {})
+            os._exit(0 if mine.client is not queue.client else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(receive(queue)) == 1
+
+
+def test_a_denied_lookup_says_what_to_do(
+    sqs_env: Environment, proxy: Proxy, queue_name: str
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    proxy.spoil = lambda operation, request: error(403, "AccessDenied")
+    with pytest.raises(SendError) as caught:
+        open_queue("jobs")
+    assert str(caught.value) == (
+        f"GetQueueUrl on {queue_name}: AccessDenied: An error occurred (AccessDenied) when calling "
+        "the GetQueueUrl operation: told to fail; Elastic Beanstalk's roles do not allow it. Set "
+        "the queue's URL or ARN in BEANSTALK_DISPATCH_QUEUES"
+    )
+
+
+def test_a_queue_that_cannot_be_created_is_a_send_error(sqs_env: Environment, proxy: Proxy) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    proxy.spoil = lambda operation, request: (
+        error(403, "AccessDenied") if operation == "CreateQueue" else None
+    )
+    with pytest.raises(SendError, match="CreateQueue"):
+        open_queue("jobs")
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "QueueDoesNotExist"])
+def test_after_expired_credentials_or_a_missing_queue_it_is_opened_again(
+    sqs_env: Environment, proxy: Proxy, code: str
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    queue = open_queue("jobs")
+    proxy.spoil = lambda operation, request: (
+        error(400, code) if operation == "ReceiveMessage" else None
+    )
+    with pytest.raises(SendError, match=code):
+        receive(queue)
+    assert open_queue("jobs") is not queue
+
+
+def test_expired_credentials_are_read_again_for_all_queues(
+    sqs_env: Environment, proxy: Proxy, queue_name: str
+) -> None:
+    sqs_env(
+        DISPATCH_SQS_ENDPOINT_URL=proxy.url,
+        DISPATCH_QUEUES=f"jobs={queue_name} other={queue_name}-other",
+    )
+    jobs, other = open_queue("jobs"), open_queue("other")
+    proxy.spoil = lambda operation, request: (
+        error(403, "ExpiredToken") if operation == "ReceiveMessage" else None
+    )
+    with pytest.raises(SendError, match="ExpiredToken"):
+        receive(jobs)
+    assert open_queue("other").client is not other.client
+    assert open_queue("other").client is open_queue("jobs").client
+
+
+def test_a_missing_queue_leaves_the_others_open(
+    sqs_env: Environment, proxy: Proxy, queue_name: str
+) -> None:
+    sqs_env(
+        DISPATCH_SQS_ENDPOINT_URL=proxy.url,
+        DISPATCH_QUEUES=f"jobs={queue_name} other={queue_name}-other",
+    )
+    jobs, other = open_queue("jobs"), open_queue("other")
+    proxy.spoil = lambda operation, request: (
+        error(400, "QueueDoesNotExist") if operation == "ReceiveMessage" else None
+    )
+    with pytest.raises(SendError, match="QueueDoesNotExist"):
+        receive(jobs)
+    assert open_queue("other") is other
+    assert open_queue("jobs").client is jobs.client
+
+
+def test_a_consumer_finds_its_queue_by_name(env: Environment) -> None:
+    env(
+        DISPATCH_QUEUES=f"a=https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/one "
+        f"b=https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/two",
+        DISPATCH_SQS_KEY="k",
+        DISPATCH_SQS_SECRET="s",
+    )
+    assert open_queue_by_own_name("two").url.endswith("/two")
+    assert open_queue_by_own_name("two") is open_queue_by_own_name("two")
+
+
+def test_a_queue_without_an_alias_is_looked_up_by_its_name(
+    sqs_env: Environment, queue_name: str
+) -> None:
+    open_queue("jobs")
+    sqs_env(DISPATCH_QUEUES="other=http://127.0.0.1:9/1/other")
+    assert open_queue_by_own_name(queue_name).name == queue_name
+    assert get_config().queues.keys() == {"other"}
+
+
+def test_credentials_that_come_later_are_found(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqs_env(DISPATCH_SQS_KEY=None, DISPATCH_SQS_SECRET=None)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    for _ in range(2):
+        with pytest.raises(SendError, match="NoCredentialsError"):
+            open_queue("jobs")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "late")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "late")
+    queue = open_queue("jobs")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    sqs_env(DISPATCH_QUEUES=f"jobs={queue.url}")
+    with pytest.raises(SendError, match="NoCredentialsError"):
+        open_queue("jobs").send("{}", {})
+    assert open_queue("jobs").send_batch(entries(1)).unsent
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "later")
+    assert open_queue("jobs").send("{}", {})
+
+
+def test_of_two_queues_with_one_name_the_one_in_its_own_region_is_opened(env: Environment) -> None:
+    arns = [f"arn:aws:sqs:{region}:{ACCOUNT}:q" for region in ("eu-west-1", "us-west-2")]
+    env(DISPATCH_QUEUES=f"a={arns[0]} b={arns[1]}", AWS_REGION="us-west-2")
+    assert open_queue_by_own_name("q").address.region == "us-west-2"
+    env(AWS_REGION="eu-central-1")
+    assert open_queue_by_own_name("q").address.region == "eu-west-1"
+
+
+def test_credentials_that_cannot_be_refreshed_are_a_send_error(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**request: Any) -> None:
+        raise RuntimeError("the refreshed credentials are still expired")
+
+    queue = open_queue("jobs")
+    for operation in ("send_message", "send_message_batch"):
+        monkeypatch.setattr(queue.client, operation, refused)
+    with pytest.raises(SendError, match="SendMessage on .*: RuntimeError: the refreshed"):
+        queue.send("{}", {})
+    assert "still expired" in queue.send_batch(entries(1)).unsent[0]
+    assert open_queue("jobs").client is not queue.client
