@@ -1,4 +1,4 @@
-"""The Django app: registers the checks, logs what this process is, notices a SIGTERM."""
+"""The Django app. It registers the checks, logs the start line, and listens for SIGTERM."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from django.apps import AppConfig
 
 
 class BeanstalkDispatchConfig(AppConfig):
+    """The app's configuration. Django finds it through ``INSTALLED_APPS``."""
+
     name = "beanstalk_dispatch"
     verbose_name = "Beanstalk dispatch"
 

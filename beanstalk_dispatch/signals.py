@@ -1,22 +1,33 @@
-"""Signals sent around every task. Receivers' errors are logged and change nothing.
-
-``task_scheduled``: ``task_id``, ``function``, ``queue`` (as given). Sent after SQS took it.
-``task_started``: ``delivery``. Sent in the task's thread, before its time limit starts.
-``task_finished``: ``delivery``, ``outcome``, ``exception`` (None unless it failed), ``duration``
-in seconds.
-``delivery_finished``: ``delivery``, ``outcome``, ``exception``. Sent after every delivery, also
-one that ran no task. The sender is ``execution.run``.
-``worker_stopped``: ``exit_code``. Sent by ``beanstalk_worker`` as the last thing it does.
-
-The sender of the first three is ``client.schedule``, or the SafeTask's class.
-"""
+"""Signals that are sent around every task. An error of a receiver is logged and changes nothing."""
 
 from __future__ import annotations
 
 from django.dispatch import Signal
 
 task_scheduled = Signal()
+"""SQS has taken a message.
+
+Sender: ``client.schedule``. Arguments: ``task_id``, ``function``, and ``queue`` as the caller named
+it.
+"""
 task_started = Signal()
+"""A task starts. Sent in the task's thread, before its time limit begins.
+
+Sender: the SafeTask's class. Argument: ``delivery``.
+"""
 task_finished = Signal()
+"""A task and its hooks have ended.
+
+Sender: the SafeTask's class. Arguments: ``delivery``, ``outcome``, ``exception`` (None unless the
+task failed), and ``duration`` in seconds.
+"""
 delivery_finished = Signal()
+"""A delivery has ended. Sent after every delivery, even if it ran no task.
+
+Sender: ``execution.run``. Arguments: ``delivery``, ``outcome``, ``exception``.
+"""
 worker_stopped = Signal()
+"""``beanstalk_worker`` has stopped. This is the last thing that it does.
+
+Sender: the command's class. Argument: ``exit_code``.
+"""

@@ -1,4 +1,4 @@
-"""For a project's own tests: see what was scheduled, and run it, without any queue."""
+"""Helpers for a project's own tests: collect the tasks it schedules, and run them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,35 @@ from .message import Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledTask:
-    """What would have been sent. ``delay`` in seconds; ``queue`` as it was given."""
+    """One task that was collected instead of sent."""
 
     queue: str
+    """The queue as the caller named it."""
     message: Message
     body: str
+    """The encoded message, as SQS would get it."""
     delay: float = 0
+    """Seconds."""
     group_id: str | None = None
     deduplication_id: str | None = None
 
     @property
     def function(self) -> str:
+        """The task's name in the dispatch table."""
         return self.message.function
 
     @property
     def args(self) -> Sequence[Any]:
+        """The positional arguments."""
         return self.message.args
 
     @property
     def kwargs(self) -> Mapping[str, Any]:
+        """The keyword arguments."""
         return self.message.kwargs
 
     def is_call(self, queue: str, function: str, /, *args: Any, **kwargs: Any) -> bool:
-        """Whether ``schedule_function`` with these arguments would have sent it."""
+        """Return whether ``schedule_function`` with these arguments schedules this task."""
         mine = (self.queue, self.function, list(self.args), dict(self.kwargs))
         return mine == (queue, function, list(args), kwargs)
 
@@ -50,27 +56,31 @@ class ScheduledTask:
 
 
 class ScheduledTasks(list[ScheduledTask]):
-    """What was scheduled, in order."""
+    """The tasks that were scheduled, in order."""
 
     def assert_scheduled(
         self, queue: str, function: str, /, *args: Any, **kwargs: Any
     ) -> ScheduledTask:
-        """The task that ``schedule_function`` with these arguments scheduled; AssertionError
-        with all that was scheduled if there is not exactly one.
+        """Return the task that ``schedule_function`` scheduled with these arguments.
+
+        Raises AssertionError if it was not scheduled exactly once. The error lists every task
+        that was scheduled.
         """
         found = [task for task in self if task.is_call(queue, function, *args, **kwargs)]
         if len(found) != 1:
-            raise AssertionError(f"scheduled {len(found)} times, not once; {self._shown()}")
+            raise AssertionError(f"scheduled {len(found)} times, not once; {self._description()}")
         return found[0]
 
     def assert_none(self) -> None:
+        """Raise AssertionError if any task was scheduled."""
         if self:
-            raise AssertionError(f"tasks were scheduled; {self._shown()}")
+            raise AssertionError(f"tasks were scheduled; {self._description()}")
 
     def run(self) -> None:
-        """Run the tasks as a worker would, in order, and those that they schedule; take them out.
+        """Run the tasks in order, as a worker does, and then the tasks that these schedule.
 
-        Delays are skipped and retries run at once. Raises what a task raised, and UnknownFunction.
+        A task is removed from this list when it runs. Delays are skipped, and retries run at
+        once. Raises the error of a task that fails, and UnknownFunction.
         """
         with override_settings(**{SETTINGS["execute_synchronously"].variable: True}):
             while self:
@@ -79,17 +89,17 @@ class ScheduledTasks(list[ScheduledTask]):
                 if result.exception:
                     raise result.exception
 
-    def _shown(self) -> str:
+    def _description(self) -> str:
         return "scheduled: " + ("; ".join(map(str, self)) or "nothing")
 
 
 @contextmanager
 def capture_tasks() -> Iterator[ScheduledTasks]:
-    """Collect what is scheduled in this process, in all threads, instead of sending it.
+    """Collect the tasks that any thread of this process schedules, instead of sending them.
 
-    Everything is checked and encoded as for SQS. What waits for a commit is collected at the
-    commit; in a TestCase, whose transaction never commits, at the end of this block. What was
-    rolled back is not collected.
+    Each call is checked and encoded as for SQS. A task that waits for a commit is collected when
+    the transaction commits, and is not collected after a rollback. A TestCase never commits its
+    transaction, so there the task is collected when this block ends.
     """
     outer, tasks = client.outbox, ScheduledTasks()
     collected: set[str] = set()
@@ -101,17 +111,17 @@ def capture_tasks() -> Iterator[ScheduledTasks]:
 
     def take(queue: str, prepared: client.Prepared) -> None:
         collected.add(prepared.message.id)
-        tasks.append(_scheduled(queue, prepared))
+        tasks.append(_to_scheduled_task(queue, prepared))
 
     client.outbox = take
     try:
         yield tasks
-        _commit(earlier, collected)
+        _run_commit_callbacks(earlier, collected)
     finally:
         client.outbox = outer
 
 
-def _scheduled(queue: str, prepared: client.Prepared) -> ScheduledTask:
+def _to_scheduled_task(queue: str, prepared: client.Prepared) -> ScheduledTask:
     message, parameters = prepared.message, prepared.send_parameters
     delay = parameters.get("DelaySeconds", 0)
     if message.not_before is not None and message.sent_at is not None:
@@ -126,22 +136,23 @@ def _scheduled(queue: str, prepared: client.Prepared) -> ScheduledTask:
     )
 
 
-def _commit(earlier: list[Any], collected: set[str]) -> None:
-    """Do now what the end of a TestCase's transaction will not do.
+def _run_commit_callbacks(earlier: list[Any], collected: set[str]) -> None:
+    """Run our on_commit callbacks, which a TestCase's transaction would never run.
 
-    Not what was put off before, nor what captureOnCommitCallbacks(execute=True) has done.
+    Skip those in ``earlier``, which were registered before the block, and those whose task
+    captureOnCommitCallbacks(execute=True) has collected already.
     """
     for connection in connections.all(initialized_only=True):
         if not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
             continue
         for entry in [*connection.run_on_commit]:
             callback: Any = entry[1]
-            if _is_ours(callback) and callback not in earlier:
+            if _sends_messages(callback) and callback not in earlier:
                 connection.run_on_commit.remove(entry)
                 if callback.args[1][0].message.id not in collected:
                     callback()
 
 
-def _is_ours(callback: Any) -> bool:
-    """Whether it sends messages; there is one at least."""
+def _sends_messages(callback: Any) -> bool:
+    """Return whether ``callback`` sends messages."""
     return isinstance(callback, functools.partial) and callback.func is client.after_commit

@@ -1,4 +1,4 @@
-"""The dispatcher's two addresses: the daemon's HttpPath, and the bare prefix that 0.1 matched."""
+"""The two URLs of the dispatcher: ``dispatcher``, and the prefix alone, as in version 0.1."""
 
 from __future__ import annotations
 

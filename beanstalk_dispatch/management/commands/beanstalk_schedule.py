@@ -1,4 +1,4 @@
-"""manage.py beanstalk_schedule QUEUE FUNCTION [ARG…]: schedule one task by hand."""
+"""``manage.py beanstalk_schedule QUEUE FUNCTION [ARG…]`` schedules one task by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 
 
 def value(text: str) -> Any:
-    """JSON where it is JSON, else the text itself."""
+    """Return ``text`` read as JSON, or ``text`` itself if it is not valid JSON."""
     try:
         return json.loads(text)
     except ValueError:
@@ -21,14 +21,21 @@ def value(text: str) -> Any:
 
 
 class Command(BaseCommand):
+    """Parse the arguments of one call and schedule it."""
+
     help = "Schedule one task and print its id."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("queue", help="alias, name, URL or ARN of a queue")
         parser.add_argument("function", help="a name in the dispatch table")
-        parser.add_argument("args", nargs="*", metavar="ARG", help="JSON, or text; key=ARG too")
-        parser.add_argument("--delay", type=float, default=0, help="seconds")
-        parser.add_argument("--group-id", help="message group of a FIFO or fair queue")
+        parser.add_argument(
+            "args",
+            nargs="*",
+            metavar="ARG",
+            help="JSON or a string; key=ARG for a keyword argument",
+        )
+        parser.add_argument("--delay", type=float, default=0, help="delay in seconds")
+        parser.add_argument("--group-id", help="message group, on a FIFO queue or a fair queue")
 
     def handle(self, *args: Any, **options: Any) -> None:
         named = [text.partition("=") for text in args if text.partition("=")[0].isidentifier()]
