@@ -1,11 +1,12 @@
-"""Drain a queue of no-op tasks: our poller against a hand-written loop, in the same run.
+"""Drain a queue of tasks that do nothing, with our poller and with a hand-written loop.
 
     python -m benchmarks.drain --ministack PATH [--tasks N] [--latency MS] [--rounds N]
                                [--threads N] [--hand-threads N]
 
-PATH is the ``ministack`` command of an environment of its own (``make benchmark-drain`` makes
-one). The SQS server runs in another process, so that only the consumer's CPU is counted;
-requests are counted by botocore's own events. ``--latency`` puts a delaying proxy in between.
+Both run in turns in the same run, and their medians are compared. PATH is the ``ministack``
+command in its own virtual environment, which ``make benchmark-drain`` creates. The SQS server
+runs in another process, so that only the consumer's CPU is counted. Requests are counted with
+botocore's events. ``--latency`` puts a proxy that delays each request in between.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ VARIABLES = {
     "DJANGO_SETTINGS_MODULE": "example_settings.settings",
     "SECRET_KEY": "benchmark",
     "DATABASE_URL": "sqlite://:memory:",
-    "LOG_LEVEL": "WARNING",  # no line per task is written
+    "LOG_LEVEL": "WARNING",  # the log has no line for each task
 }
 
 
 def noop(number: int) -> None:
-    """The task."""
+    """Do nothing. This is the task."""
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def process(*command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]
 
 
 async def delay_proxy(port: int, upstream: int, seconds: float) -> None:
-    """Pass bytes on, each piece from the client ``seconds`` late."""
+    """Forward bytes between client and server. Delay those of the client by ``seconds``."""
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, late: float) -> None:
         while data := await reader.read(65536):
@@ -81,11 +82,11 @@ async def delay_proxy(port: int, upstream: int, seconds: float) -> None:
     await server.serve_forever()
 
 
-# --- the two consumers, each in a process of its own -----------------------------------------
+# --- the two consumers, each in its own process ----------------------------------------------
 
 
 def count_requests(queue: Queue) -> Counter[str]:
-    """Count the requests of the queue's clients from now on."""
+    """Count the requests that the queue's clients send from now on, by operation."""
     counts: Counter[str] = Counter()
 
     def sent(event_name: str, **kwargs: Any) -> None:
@@ -107,7 +108,7 @@ def drain_ours(threads: int) -> Counter[str]:
 
 
 def drain_by_hand(threads: int) -> Counter[str]:
-    """receive_message(10), decode and call, delete_message_batch(10); in so many threads."""
+    """Receive ten messages, call the task for each, and delete them, in ``threads`` loops."""
     import threading
 
     from beanstalk_dispatch.sqs.opening import open_queue
@@ -139,7 +140,7 @@ def drain_by_hand(threads: int) -> Counter[str]:
 
 
 def consume(side: str, tasks: int, threads: int) -> None:
-    """In a process of its own: schedule, drain, and print what it took."""
+    """Schedule the tasks, drain the queue, and print the figures. Runs in its own process."""
     import django
 
     django.setup()
@@ -153,7 +154,7 @@ def consume(side: str, tasks: int, threads: int) -> None:
     began, cpu = time.monotonic(), time.process_time()
     counts = (drain_ours if side == "ours" else drain_by_hand)(threads)
     counts["SendMessageBatch"] = sends
-    # both sides end with polls of one second that find nothing
+    # Both sides end with an empty long poll of one second.
     wall, cpu = time.monotonic() - began - 1.0, time.process_time() - cpu
     left = queue.depth()
     print(json.dumps({"wall": wall, "cpu": cpu, "requests": counts, "left": left}))

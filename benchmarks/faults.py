@@ -1,9 +1,9 @@
-"""The poller under faults: nothing may be lost, and nothing repeated without need.
+"""Run the poller under faults. No task may be lost, and none may run twice without need.
 
     python -m benchmarks.faults --ministack PATH [SCENE…]
 
-Each scene runs ``beanstalk_worker`` in a process of its own, prints what was scheduled, run,
-repeated and lost, and says whether that is as it must be. The exit code is 1 if one is not.
+Each scene runs ``beanstalk_worker`` in its own process. It prints how many tasks were scheduled,
+run, repeated and lost, and whether that is correct. The exit code is 1 if a scene is not correct.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ TABLE = "mark=benchmarks.faults.mark fails=benchmarks.faults.FailsOnce"
 
 
 def mark(path: str, label: str, seconds: float) -> None:
-    """The task: wait, then leave a line."""
+    """Wait, then write a line. This is the task."""
     time.sleep(seconds)
     with Path(path).open("a") as file:
         file.write(f"{label}\n")
 
 
 class FailsOnce(SafeTask):
-    """Leaves a line, but not at first."""
+    """Fail the first time, and write a line the second time."""
 
     retry_backoff = timedelta(seconds=2)
     verbose = False
@@ -49,12 +49,12 @@ class FailsOnce(SafeTask):
         failed = Path(f"{path}.{label}")
         if not failed.exists():
             failed.touch()
-            raise RuntimeError("told to fail")
+            raise RuntimeError("this task fails the first time")
         mark(path, label, 0)
 
 
 class Scene:
-    """One queue, one file of marks, and a worker behind a proxy that can spoil its requests."""
+    """One queue, one file in which each run writes a line, and a proxy that can refuse requests."""
 
     def __init__(self, name: str, proxy: Proxy, server: subprocess.Popen[bytes], path: Path):
         self.name, self.proxy, self.server = name, proxy, server
@@ -66,7 +66,7 @@ class Scene:
         self.configure()
 
     def configure(self, suffix: str = "", **variables: str) -> None:
-        """Take a queue of the scene's own; more variables as they are named."""
+        """Set the environment for this scene, with its own queue and with ``variables``."""
         os.environ |= VARIABLES | {
             "BEANSTALK_DISPATCH_TABLE": TABLE,
             "BEANSTALK_DISPATCH_QUEUES": f"faults=faults-{self.name}{suffix}",
@@ -101,7 +101,7 @@ class Scene:
 
     @contextmanager
     def worker(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-        """One that is told to stop at the end, and must then end well."""
+        """Run a worker until the block ends, stop it, and expect exit code 0."""
         child = self.start(*options)
         try:
             yield child
@@ -118,13 +118,13 @@ class Scene:
         return self.log.read_text().count(text)
 
     def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
-        """Wait; whoever waited in vain shows it in the report."""
+        """Wait until ``condition`` holds. If it never does, the report shows that."""
         deadline = time.monotonic() + seconds
         while not condition() and time.monotonic() < deadline:
             time.sleep(0.1)
 
     def until_run(self, tasks: int | None = None, seconds: float = 120) -> None:
-        """Until so many tasks, or all of them, have left their mark."""
+        """Wait until ``tasks`` different tasks, or all of them, have written their line."""
         needed = self.tasks if tasks is None else tasks
         self.until(lambda: len(set(self.runs())) >= needed, seconds)
 
@@ -142,7 +142,7 @@ class Scene:
 
 
 def kill(scene: Scene) -> bool:
-    """Tasks while the worker is killed -9 about every second, until the queue is empty."""
+    """Kill the worker with SIGKILL every two seconds or so, until all tasks have run."""
     options = ("--visibility-timeout=3", "--wait=1", "--threads=4")
     scene.schedule(1000, 0.01)
     kills, child = 0, scene.start(*options)
@@ -153,7 +153,7 @@ def kill(scene: Scene) -> bool:
         child.wait()
         kills += 1
         child = scene.start(*options)
-    time.sleep(5)  # what was held at the last kill comes back
+    time.sleep(5)  # the messages of the last kill become visible again
     child.send_signal(signal.SIGTERM)
     child.wait(60)
     left = scene.queue.depth()
@@ -161,16 +161,16 @@ def kill(scene: Scene) -> bool:
 
 
 def slow(scene: Scene) -> bool:
-    """Tasks that take longer than their turn, with a visibility timeout shorter than a task."""
+    """Run tasks that wait and run longer than the visibility timeout."""
     scene.schedule(40, 3)
     with scene.worker("--visibility-timeout=5", "--threads=4", "--wait=1"):
         scene.until_run()
-        time.sleep(7)  # a message that was to be repeated would be by now
+        time.sleep(7)  # a message that is delivered twice would have run by now
     return scene.report("visibility timeout 5 s, tasks of 3 s, 4 threads")
 
 
 def outage(scene: Scene) -> bool:
-    """The server hangs for half a minute, as a network does that drops packets."""
+    """Stop the server for half a minute, like a network that drops packets."""
     scene.schedule(200, 0.05)
     with scene.worker("--threads=4", "--wait=1"):
         scene.until_run(40)
@@ -178,7 +178,7 @@ def outage(scene: Scene) -> bool:
         time.sleep(30)
         scene.server.send_signal(signal.SIGCONT)
         scene.until_run()
-    return scene.report("server away for 30 s", may_repeat=True)
+    return scene.report("server stopped for 30 s", may_repeat=True)
 
 
 TROUBLE: Final = [
@@ -191,7 +191,7 @@ TROUBLE: Final = [
 
 
 def trouble(scene: Scene) -> bool:
-    """Each request is refused for a while, for one reason after the other."""
+    """Refuse every request for a while, with one error after another."""
     scene.schedule(400, 0.05)
     current: list[Answer] = []
     scene.proxy.spoil = lambda operation, request: current[0] if current else None
@@ -213,7 +213,7 @@ def trouble(scene: Scene) -> bool:
 
 
 def deleted(scene: Scene) -> bool:
-    """The queue is deleted under a running worker, and made again half a minute later."""
+    """Delete the queue while the worker runs, and create it again half a minute later."""
     scene.schedule(20, 0.01)
     queue = scene.queue
     scene.configure(BEANSTALK_DISPATCH_CREATE_QUEUES="False")
@@ -231,7 +231,7 @@ def deleted(scene: Scene) -> bool:
 
 
 def stop(scene: Scene) -> bool:
-    """SIGTERM under load; what has not started is for others at once."""
+    """Send SIGTERM under load. Messages that have not started must be visible at once."""
     scene.schedule(200, 0.5)
     with scene.worker("--threads=4", "--wait=1"):
         scene.until_run(12)
@@ -245,7 +245,7 @@ def stop(scene: Scene) -> bool:
 
 
 def idle(scene: Scene) -> bool:
-    """A minute with nothing to do, and then a stop."""
+    """Count the requests of an idle minute, and then stop the worker."""
     with scene.worker("--threads=20") as child:
         scene.until(lambda: scene.proxy.counts["ReceiveMessage"])
         scene.proxy.counts.clear()
@@ -262,7 +262,7 @@ def idle(scene: Scene) -> bool:
 
 
 def stuck(scene: Scene) -> bool:
-    """A thread that cannot be interrupted: exit code 75, and the rest goes back."""
+    """Run a task that cannot be interrupted. Expect exit code 75, and lose no other message."""
     scene.configure(BEANSTALK_DISPATCH_TASK_TIMEOUT="1s")
     scene.send([("mark", ["stuck", 100])])
     child = scene.start("--threads=2", "--wait=1", "--visibility-timeout=10")
@@ -270,7 +270,7 @@ def stuck(scene: Scene) -> bool:
     scene.schedule(100, 0.4)
     code = child.wait(60)
     run, visible = len(scene.runs()), scene.queue.depth()
-    scene.tasks -= 1  # the stuck one never ends
+    scene.tasks -= 1  # the stuck task never ends
     scene.configure()
     with scene.worker("--threads=50", "--wait=1"):
         scene.until_run()
@@ -280,7 +280,7 @@ def stuck(scene: Scene) -> bool:
 
 
 def fifo(scene: Scene) -> bool:
-    """Groups in which every fifth task fails at first: the order is kept."""
+    """Let every fifth task of a FIFO group fail once. The order must be kept."""
     scene.configure(".fifo")
     groups = [f"g{i}" for i in range(4)]
     for group in groups:

@@ -1,8 +1,9 @@
-"""Fuzz the dispatcher: atheris, led by coverage, then Hypothesis; ends with how many inputs.
+"""Fuzz the dispatcher with atheris, which follows coverage, and then with Hypothesis.
 
-Each input is the body of a POST, or its headers, and goes through the view, the decoder and
-the execution of recording functions. What must hold is in tests/fuzzing.py. A failure leaves
-the input in a file named crash-…; to repeat it: ``python -m benchmarks.fuzz atheris plain crash-…``
+Each input is the body of a POST or its headers. It goes through the view, the decoder and the
+execution of functions that record their calls. tests/fuzzing.py says what must be true for every
+input. The last line prints the number of inputs. After a failure the input is in a file named
+crash-…. To repeat it, run ``python -m benchmarks.fuzz atheris plain crash-…``.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ WORDS = [
 
 
 def fuzz_atheris(kind: str, arguments: list[str]) -> None:
-    """One configuration in this process; libFuzzer ends it."""
+    """Fuzz one configuration in this process. libFuzzer ends the process."""
     atheris = importlib.import_module("atheris")
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     with atheris.instrument_imports(include=["beanstalk_dispatch"]):
@@ -85,7 +86,7 @@ def fuzz_atheris(kind: str, arguments: list[str]) -> None:
 
 
 def run_atheris(kind: str, python: str, *, runs: int, seconds: int) -> int:
-    """Fuzz one configuration in a process of its own; how many inputs were tried."""
+    """Fuzz one configuration in another process. Return the number of inputs."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder, "corpus")
         corpus.mkdir()
@@ -109,7 +110,7 @@ def run_atheris(kind: str, python: str, *, runs: int, seconds: int) -> int:
 
 
 def run_hypothesis(examples: int) -> int:
-    """Run tests/unit/test_fuzz.py with so many examples a test; how many inputs were tried."""
+    """Run tests/unit/test_fuzz.py with ``examples`` for each test. Return the number of inputs."""
     command = [
         sys.executable,
         "-m",
@@ -136,9 +137,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="benchmarks.fuzz")
     add = parser.add_argument
     add("--python", required=True, help="a Python that has atheris and this package")
-    add("--runs", type=int, default=1_000_000, help="inputs for atheris, all together")
-    add("--seconds", type=int, default=600, help="for each configuration, at most")
-    add("--examples", type=int, default=5000, help="for each of Hypothesis's tests")
+    add(
+        "--runs",
+        type=int,
+        default=1_000_000,
+        help="number of inputs for atheris, over all configurations",
+    )
+    add("--seconds", type=int, default=600, help="time limit of atheris for each configuration")
+    add("--examples", type=int, default=5000, help="number of examples for each test of Hypothesis")
     options = parser.parse_args()
     each = -(-options.runs // len(CONFIGURATIONS))
     limits = {"runs": each, "seconds": options.seconds}

@@ -1,14 +1,15 @@
-"""The hot paths, each against its baseline, the two taking turns in the same run.
+"""Measure the hot paths. Each path and its baseline take turns in the same run.
 
-``python -m benchmarks.hot_paths`` measures CPU time and requests per second, in about a minute;
-with ``--instructions``, in some minutes, the instructions that callgrind counts, which other
-load on the machine does not change. Everything is on loopback, SQS is a stub. The work of stub
-and load generator, which are processes of their own, is not counted. LOG_LEVEL is WARNING, so no
-line per task is written. Exits with 1 if a target is missed.
+``python -m benchmarks.hot_paths`` measures CPU time and requests per second. It takes about a
+minute. With ``--instructions`` it counts instructions with callgrind, which takes some minutes and
+does not depend on other load. The exit code is 1 if a target is missed.
 
-The targets of ``schedule_function`` were set when botocore built its User-Agent twice per request,
-which this package avoids. From 1.44.6 on botocore does so itself: the same call then costs as much
-as a raw one, and falls short of them.
+All traffic is on loopback, and SQS is a stub. The stub and the load generator are other processes,
+and their work is not counted. LOG_LEVEL is WARNING, so the log has no line for each task.
+
+The targets of ``schedule_function`` were set when botocore built its User-Agent twice for each
+request, and this package avoided that. Since version 1.44.6 botocore avoids it too. A call then
+costs as much as a raw request, and misses these targets.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SCHEDULE = "schedule_function"
 ROUNDS, CALLS = 300, 20
 BATCH_ROUNDS, BATCH = 30, 500
 SERVERS, LOAD_ROUNDS, LOAD_SECONDS = 3, 36, 0.15
-COUNTED = (100, 500)  # calls of the two runs whose difference is counted
+COUNTED = (100, 500)  # calls in the two runs; the difference of their counts is used
 
 
 def report(name: str, ratios: list[float], target: str, *, unit: str) -> bool:
@@ -50,9 +51,12 @@ def report(name: str, ratios: list[float], target: str, *, unit: str) -> bool:
 
 
 def cpu_ratios(ours: Work, baseline: Work, rounds: int, calls: int) -> list[float]:
-    """CPU time of ``ours`` by that of ``baseline``, round by round; who begins alternates."""
+    """Return CPU time of ``ours`` divided by that of ``baseline``, for each round.
+
+    The two take turns at being first.
+    """
     used: tuple[list[float], list[float]] = ([], [])
-    for number in range(-2, rounds):  # two to warm up
+    for number in range(-2, rounds):  # the first two warm up
         for side in (0, 1) if number % 2 else (1, 0):
             started = time.process_time()
             for _ in range(calls):
@@ -67,7 +71,7 @@ def cpu_ratios(ours: Work, baseline: Work, rounds: int, calls: int) -> list[floa
 
 
 def setup() -> tuple[Any, str]:
-    """Django, a normally built client, and the URL of queue ``q``."""
+    """Set up Django. Return a client that boto3 built, and the URL of queue ``q``."""
     import boto3
     import django
 
@@ -120,7 +124,7 @@ def instructions(directory: str) -> bool:
         print("valgrind is not installed; no instructions were counted")
         return False
     few, many = COUNTED
-    with ThreadPoolExecutor(2) as pool:  # a count does not depend on what else runs
+    with ThreadPoolExecutor(2) as pool:  # counts do not depend on other load
         sides = ("ours", "ours", "baseline", "baseline")
         counts = list(pool.map(count_instructions, sides, (few, many) * 2, [directory] * 4))
     ours, baseline = ((counts[i + 1] - counts[i]) / (many - few) for i in (0, 2))
@@ -132,9 +136,10 @@ def instructions(directory: str) -> bool:
 
 
 def view(env: dict[str, str]) -> bool:
-    """Load the dispatcher and an empty view, routed alike in one gunicorn, in turns.
+    """Compare the dispatcher with an empty view in the same gunicorn, in turns.
 
-    Several gunicorns one after the other, because how one lies in memory favours a side.
+    This is repeated with several gunicorn processes, because the memory layout of one process
+    favours one of the two.
     """
     rounds = [each for _ in range(SERVERS) for each in load_rounds(env)]
     medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
@@ -145,13 +150,13 @@ def view(env: dict[str, str]) -> bool:
 
 
 def load_rounds(env: dict[str, str]) -> list[list[float]]:
-    """Of each round requests per second and CPU per request, the dispatcher's, then the other's."""
+    """Return requests per second and CPU per request, of the dispatcher and of the empty view."""
     requests = [post(path, body(1, "two")) for path in ("beanstalk_dispatch", "empty")]
     rounds = []
     with gunicorn(env) as port, running("benchmarks.processes", "load", env=env) as load:
         assert load.stdin
         assert load.stdout
-        for number in range(-2, LOAD_ROUNDS):  # two to warm up
+        for number in range(-2, LOAD_ROUNDS):  # the first two warm up
             figures = [0.0] * 4
             for side in (0, 1) if number % 2 else (1, 0):
                 before = worker_cpu(port)

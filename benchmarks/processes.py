@@ -1,9 +1,10 @@
-"""The processes around the measured one: a stub of SQS, a load generator, gunicorn, callgrind.
+"""The processes of a benchmark: a stub of SQS, a load generator, gunicorn and callgrind.
 
 ``python -m benchmarks.processes sqs`` prints its port and serves until it is stopped.
-``python -m benchmarks.processes load`` reads lines of JSON: port, seconds and a request. It
-repeats the request on CONNECTIONS keep-alive connections for that long, takes nothing but 200
-for an answer, and prints how many answers it had in how many seconds.
+
+``python -m benchmarks.processes load`` reads lines of JSON with ``port``, ``seconds`` and
+``request``. It sends the request again and again on CONNECTIONS keep-alive connections for that
+time. It counts only answers with status 200, and prints their number and the time in seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CONNECTIONS = 15  # as many as gunicorn has threads
 
 @contextmanager
 def running(*command: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A Python module in a process of its own, until the block ends."""
+    """Run a Python module in another process until the block ends."""
     with subprocess.Popen(
         (sys.executable, "-m", *command),
         env=env,
@@ -43,7 +44,7 @@ def running(*command: str, env: dict[str, str] | None = None) -> Iterator[subpro
 
 
 def environment(endpoint: str, home: str) -> dict[str, str]:
-    """All that is configured; nothing of this machine's own AWS configuration gets in."""
+    """Return the whole environment, without any AWS configuration of this machine."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": home,
@@ -83,7 +84,7 @@ def wait_for(port: int) -> None:
 
 @contextmanager
 def gunicorn(env: dict[str, str]) -> Iterator[int]:
-    """A worker process of 15 threads; its port."""
+    """Run gunicorn with one process and 15 threads. Yield its port."""
     port = free_port()
     command = ("gunicorn", "django.core.wsgi:get_wsgi_application()", "--workers=1",
                "--threads=15", f"--bind=127.0.0.1:{port}", "--log-level=warning")  # fmt: skip
@@ -93,7 +94,7 @@ def gunicorn(env: dict[str, str]) -> Iterator[int]:
 
 
 def count_instructions(side: str, calls: int, directory: str) -> int:
-    """What callgrind counts in a process that makes so many calls; start-up included."""
+    """Return the instructions of a process that makes ``calls`` calls, its start included."""
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/{side}.{calls}"]
     command += [sys.executable, "-m", "benchmarks.hot_paths", f"--run={side}", str(calls)]
     done = subprocess.run(command, text=True, capture_output=True, timeout=600, check=True)
@@ -110,7 +111,7 @@ def worker_cpu(port: int) -> float:
 
 
 def post(path: str, content: str) -> str:
-    """What the daemon sends."""
+    """Return the bytes of the daemon's POST."""
     return (
         f"POST /{path}/dispatcher HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: aws-sqsd/3.0.4\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
@@ -136,7 +137,7 @@ def _answer(operation: str, asked: dict[str, Any], host: str) -> dict[str, Any]:
 
 
 class _Sqs(asyncio.Protocol):
-    """Answers GetQueueUrl, SendMessage and SendMessageBatch, and keeps nothing."""
+    """Answer GetQueueUrl, SendMessage and SendMessageBatch, and keep nothing."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -149,7 +150,7 @@ class _Sqs(asyncio.Protocol):
         headers = {name.lower(): value for name, value in fields} if blank else {}
         if not blank or len(body) < int(headers["content-length"]):
             return
-        self.received = b""  # a client awaits the answer before it asks again
+        self.received = b""  # a client waits for the answer before its next request
         operation = headers["x-amz-target"].partition(".")[2]
         answer = json.dumps(_answer(operation, json.loads(body), headers["host"])).encode()
         self.transport.write(
@@ -168,7 +169,7 @@ async def _serve() -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends the request, and again when the answer is there, until ``until``."""
+    """Send the request, and send it again after each answer, until the time ``until``."""
 
     def __init__(self, request: bytes, until: float) -> None:
         self.request, self.until = request, until

@@ -1,4 +1,4 @@
-"""The example project's settings, with the benchmark's two views."""
+"""The settings of the example project, with the URLs of the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,18 +1,19 @@
-"""Both consumers in a storm: killed again and again, with SQS and the lease's cache in trouble.
+"""Kill both consumers again and again, while SQS and the lease's cache cause trouble.
 
     python -m benchmarks.storm --ministack PATH [--tasks N] [--seconds N] [gunicorn] [poller]
 
-While tasks are scheduled by a sender whose clock is wrong and run by gunicorn with 15 threads
-behind the daemon's stand-in, or by ``beanstalk_worker``, for so many seconds
+A sender whose clock is wrong schedules tasks. Gunicorn with 15 threads behind the daemon's stand-in
+runs them, or ``beanstalk_worker``. For ``--seconds`` seconds these things happen:
 
-- processes are killed -9: gunicorn's worker, the stand-in, the poller;
-- SQS answers 500, throttles, hangs, drops connections before and after it has done as asked;
-- what is sent is sent twice, and comes in another order;
+- gunicorn's worker, the stand-in and the poller are killed with SIGKILL;
+- SQS answers 500, throttles, hangs, and drops connections before and after it handles a request;
+- messages are sent twice and arrive in another order;
 - Redis, which holds the leases, hangs.
 
-Then it gets calm, and what is left is drained. The report's figures are task ids. *Done* is what
-the worker's log says was done, its lease marked; *work* is what the tasks themselves wrote, which
-a kill in the instant before that mark repeats. Exit code 1 if anything was lost or done twice.
+After that, everything works again and the queue is drained. The report counts task ids. *Done*
+counts the tasks whose lease is marked as done, according to the worker's log. *Work* counts what
+the tasks themselves wrote. A kill in the instant before the mark repeats the work. The exit code is
+1 if a task was lost or done twice.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ FLAKY_EVERY, HOPELESS_EVERY, BATCH = 10, 50, 10
 
 
 class Work(SafeTask):
-    """Wait a little, then leave a line; the flaky fail at first, the hopeless always."""
+    """Wait a little, then write a line. Flaky tasks fail once, and hopeless ones every time."""
 
     max_retries = 3
     retry_backoff = timedelta(seconds=2)
@@ -67,7 +68,7 @@ class Work(SafeTask):
 
 
 class Weather(Proxy):
-    """SQS, with so much of each trouble in a request's life while it is ``bad``."""
+    """A proxy to SQS that causes trouble for a share of the requests while ``bad`` is true."""
 
     def __init__(self, upstream: str) -> None:
         super().__init__(upstream)
@@ -114,7 +115,7 @@ class Weather(Proxy):
 
 
 class Storm:
-    """One consumer's scene: its queues, its log, its processes."""
+    """The queues, the log and the processes of one consumer."""
 
     def __init__(self, name: str, folder: Path, weather: Weather, redis_port: int) -> None:
         self.name, self.weather = name, weather
@@ -141,7 +142,7 @@ class Storm:
 
         for alias in ("storm", "dead"):
             open_queue(alias)
-        # A storm takes more receives than the ten of a quiet day.
+        # The trouble costs more receives than the usual ten.
         queue = open_queue("storm")
         policy = queue.client.get_queue_attributes(
             QueueUrl=queue.url, AttributeNames=["RedrivePolicy"]
@@ -154,7 +155,7 @@ class Storm:
     # --- the sender --------------------------------------------------------------------------
 
     def schedule(self, tasks: int) -> None:
-        """In batches, each with another idea of the time; what was not sent is sent again."""
+        """Schedule in batches, each with another clock. Send again what was not sent."""
         from beanstalk_dispatch import client, message
         from beanstalk_dispatch.client import Call
         from beanstalk_dispatch.exceptions import BatchError
@@ -191,7 +192,7 @@ class Storm:
 
     @contextmanager
     def consuming(self) -> Iterator[Callable[[], None]]:
-        """The consumer's processes; the function kills one of them."""
+        """Run the consumer's processes. Yield a function that kills one of them."""
         running: dict[str, tuple[Callable[[], subprocess.Popen[bytes]], subprocess.Popen[bytes]]]
         running = {}
         master = None
@@ -228,7 +229,7 @@ class Storm:
                 master.terminate()
                 master.wait(60)
 
-    # --- what became of it -------------------------------------------------------------------
+    # --- the result --------------------------------------------------------------------------
 
     def outcomes(self, outcome: str) -> Counter[str]:
         found = OUTCOME.findall(self.log.read_text(errors="replace"))
@@ -238,14 +239,16 @@ class Storm:
         return Counter(self.marks.read_text().split())
 
     def unfinished(self, dead: Counter[str]) -> set[str]:
-        """What is neither done nor dead. A kill may come between a lease's mark and the log's
-        line; then a later delivery is known for a duplicate of work that was done.
+        """Return the ids that are neither done nor dead letters.
+
+        A kill may come between the lease's mark and the log line. A later delivery is then a
+        duplicate, which shows that the work was done.
         """
         marked = self.outcomes("duplicate").keys() & self.work().keys()
         return set(self.scheduled) - self.outcomes("done").keys() - marked - dead.keys()
 
     def dead(self) -> Counter[str]:
-        """Ids of dead letters, with a reason or without; they are taken out of their queues."""
+        """Receive all dead letters, with or without a reason, and return their ids."""
         from beanstalk_dispatch.message import Message
         from beanstalk_dispatch.sqs.opening import open_queue, open_queue_by_own_name
 
@@ -309,7 +312,7 @@ def storm(scene: Storm, redis: subprocess.Popen[bytes], tasks: int, seconds: flo
             dead += scene.dead()
             if not scene.unfinished(dead):
                 break
-        time.sleep(10)  # a duplicate that was to run would by now
+        time.sleep(10)  # a duplicate that is not refused would have run by now
         dead += scene.dead()
     return scene.report(dead, time.monotonic() - began)
 
@@ -318,7 +321,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ministack", default="ministack")
     parser.add_argument("--tasks", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=60, help="of bad weather")
+    parser.add_argument("--seconds", type=float, default=60, help="seconds of trouble")
     parser.add_argument("consumers", nargs="*", default=["gunicorn", "poller"])
     arguments = parser.parse_args()
     os.environ.update(VARIABLES | {"DJANGO_SETTINGS_MODULE": "benchmarks.storm_settings",

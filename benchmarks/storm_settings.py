@@ -1,4 +1,4 @@
-"""The example's settings, with a cache for leases."""
+"""The settings of the example project, with a cache for leases."""
 
 from __future__ import annotations
 

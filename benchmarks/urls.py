@@ -1,4 +1,4 @@
-"""The dispatcher and, routed alike and behind the same middleware, the view that does nothing."""
+"""The dispatcher, and an empty view with the same routing and the same middleware."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from django.views.decorators.csrf import csrf_exempt
 
 @csrf_exempt
 def empty(request: HttpRequest) -> JsonResponse:
-    """The baseline: what any view that takes a POST does."""
+    """Read the body and answer. This is the baseline."""
     request.body  # noqa: B018
     return JsonResponse({})
 
 
 def cpu(request: HttpRequest) -> JsonResponse:
-    """CPU seconds this worker process has used."""
+    """Answer with the CPU seconds that this worker process has used."""
     return JsonResponse(time.process_time(), safe=False)
 
 
 def no_op(*args: Any, **kwargs: Any) -> None:
-    """The task."""
+    """Do nothing. This is the task."""
 
 
 urlpatterns = [

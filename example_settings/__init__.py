@@ -1,1 +1,1 @@
-"""A runnable project in which every setting comes from the environment."""
+"""A project that you can run. Every setting comes from the environment."""

@@ -1,8 +1,8 @@
-"""The whole path on one machine: web process → SQS → daemon → gunicorn → SafeTask.
+"""Show the whole path on one machine: web process → SQS → daemon → gunicorn → SafeTask.
 
-Starts an SQS server, a web process, a worker under gunicorn with 15 threads and the daemon's
-stand-in; schedules the sample tasks; shows what becomes of each; stops everything. Exits with 1
-if anything did not end as it should.
+The demo starts an SQS server, a web process, a worker under gunicorn with 15 threads, and a
+stand-in for the daemon. It schedules the sample tasks, shows the outcome of each, and stops
+everything. The exit code is 1 if a task does not end as it should.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from moto.server import ThreadedMotoServer
 
 HERE = Path(__file__).resolve().parent
 REGION = "eu-west-1"
-RECEIVES = 3  # then SQS moves a message to the dead-letter queue
+RECEIVES = 3  # after this number SQS moves a message to the dead-letter queue
 DEADLINE = 50.0  # seconds
 OUTCOME = re.compile(r"task id=(\S+) function=(\S+) outcome=(\S+) receive_count=(\d+) ms=(\d+)")
 TABLE = {
@@ -50,7 +50,7 @@ EXPECTED = {
 
 
 def environment(endpoint: str) -> dict[str, str]:
-    """What would be Elastic Beanstalk's environment properties."""
+    """Return the variables that would be environment properties on Elastic Beanstalk."""
     return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(HERE.parent),
@@ -73,7 +73,7 @@ def environment(endpoint: str) -> dict[str, str]:
 
 
 def sentry() -> dict[str, str]:
-    """With SENTRY_DSN set, what turns Sentry on: see docs/sentry.md."""
+    """Return the variables that turn Sentry on, if SENTRY_DSN is set. See docs/sentry.md."""
     given = {name: value for name, value in os.environ.items() if name.startswith("SENTRY_")}
     if not given.get("SENTRY_DSN"):
         return {}
@@ -86,7 +86,7 @@ def sentry() -> dict[str, str]:
 
 
 class Demo:
-    """Prints events as they come, and keeps each task's story."""
+    """Print events as they arrive, and collect the outcomes of each task."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -98,7 +98,7 @@ class Demo:
         print(f"{seconds:6.1f}s  {what:<14}{task:<14}{detail}".rstrip(), flush=True)
 
     def follow(self, process: subprocess.Popen[str], label: str) -> None:
-        """Turn a process's log lines into events; show what looks like trouble."""
+        """Turn the log lines of a process into events. With DEMO_LOGS, print the other lines."""
         assert process.stdout is not None
         for line in process.stdout:
             if match := OUTCOME.search(line):
@@ -109,7 +109,7 @@ class Demo:
                 print(f"    {label}: {line}", end="", flush=True)
 
     def watch(self, dead_letters: threading.Event) -> None:
-        """Show events until every task's story is told or time is up."""
+        """Print events until every task has all its outcomes, or the time is over."""
         while self.stories != EXPECTED and time.monotonic() - self.started < DEADLINE:
             try:
                 function, outcome, detail = self.events.get(timeout=0.2)
@@ -171,7 +171,7 @@ def wait_for(port: int) -> None:
 
 
 def create_queues(endpoint: str) -> dict[str, str]:
-    """Queue name → the URL of its dead-letter queue."""
+    """Create the queues. Return the URL of each dead-letter queue by the queue's name."""
     client = boto3.client(
         "sqs",
         endpoint_url=endpoint,
@@ -208,7 +208,7 @@ def follow_dead_letters(
 
 
 def send_periodic() -> None:
-    """Send what cron.yaml has due, without waiting for the minute."""
+    """Send the periodic tasks of cron.yaml now, without waiting for their minute."""
     import django
 
     django.setup()
@@ -220,7 +220,7 @@ def send_periodic() -> None:
 
 def main() -> int:
     demo = Demo()
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per SQS request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs one line for each SQS request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())

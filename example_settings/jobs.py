@@ -1,4 +1,4 @@
-"""Sample tasks: one quick, one slow, one that fails, one that outlives its limit, one periodic."""
+"""Sample tasks: quick, slow, failing, retried, too slow for its time limit, and periodic."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ logger = logging.getLogger(__name__)
 
 
 def send_welcome(user_id: int) -> None:
-    """Quick."""
+    """End at once."""
     logger.info("welcome user=%d", user_id)
 
 
 def resize_image(path: str, *, seconds: float = 2.0) -> None:
-    """Slow."""
+    """Take some seconds."""
     time.sleep(seconds)
     logger.info("resized path=%s", path)
 
 
 def charge_card(order_id: int) -> None:
-    """Fails each time, until SQS gives it to the dead-letter queue."""
+    """Fail each time, until SQS moves the message to the dead-letter queue."""
     raise RuntimeError(f"the card of order {order_id} was declined")
 
 
 class SyncStock(SafeTask):
-    """Not ready at first: asks to be run again, and is."""
+    """Ask for a retry at the first attempt, and succeed at the second."""
 
     def run(self, warehouse: str, *, ready_on_attempt: int = 2) -> None:
         attempt = self.delivery.message.attempt if self.delivery and self.delivery.message else 1
@@ -39,7 +39,7 @@ class SyncStock(SafeTask):
 
 
 class BuildReport(SafeTask):
-    """Outlives its limit: a loop that would take a minute."""
+    """Run a loop of one minute under a time limit of one second."""
 
     timeout_timedelta = timedelta(seconds=1)
 
@@ -53,5 +53,5 @@ class BuildReport(SafeTask):
 
 
 def clean_up() -> None:
-    """Periodic: cron.yaml names it."""
+    """Run when cron.yaml says so."""
     logger.info("cleaned up")

@@ -1,4 +1,4 @@
-"""One settings module for web and worker; what differs is in the environment."""
+"""The settings of web and worker. The environment holds the differences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1"])
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
 
-# beanstalk_dispatch needs this line and the one in urls.py. All else is environment.
+# beanstalk_dispatch needs this line and the one in urls.py. The rest is in the environment.
 INSTALLED_APPS = ["beanstalk_dispatch"]
 ROOT_URLCONF = "example_settings.urls"
 WSGI_APPLICATION = "example_settings.wsgi.application"

@@ -1,4 +1,4 @@
-"""What a web process does: schedule, and answer at once."""
+"""The view of the web process. It schedules tasks and answers at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from beanstalk_dispatch.client import schedule_function
 @csrf_exempt
 @require_POST
 def samples(request: HttpRequest) -> JsonResponse:
-    """Schedule each sample task; answers name → task id."""
+    """Schedule each sample task. Answer with a JSON object of names and task ids."""
     return JsonResponse(
         {
             "send_welcome": schedule_function("mail", "send_welcome", 7),

@@ -98,12 +98,6 @@ REMAINING: Final = {
     "beanstalk_dispatch/worker/prefetch.py",
     "beanstalk_dispatch/worker/runners.py",
     "beanstalk_dispatch/worker/worker.py",
-    "benchmarks/drain.py",
-    "benchmarks/faults.py",
-    "benchmarks/fuzz.py",
-    "benchmarks/processes.py",
-    "benchmarks/storm.py",
-    "example_settings/demo.py",
 }
 
 
