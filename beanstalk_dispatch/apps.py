@@ -18,5 +18,5 @@ class BeanstalkDispatchConfig(AppConfig):
 
         checks.register()
         conf.log_start()
-        table.start()
+        table.start_configured_class()
         draining.watch()

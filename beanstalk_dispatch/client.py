@@ -1,4 +1,4 @@
-"""schedule_function and its kin: check a call, encode it, hand it to SQS."""
+"""schedule_function and its family: check a call, encode it, and send it to SQS."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from .conf import SETTINGS, Config, get_config
-from .exceptions import BatchError, InvalidCall, UnknownFunction, listed
-from .execution.quietly import quietly
+from .delivery import Delivery
+from .dispatch_table import configured_observers
+from .exceptions import BatchError, InvalidCall, MessageTooLarge, UnknownFunction, listed
+from .execution import executor
+from .execution.observers import Observer, observed
+from .execution.task_options import options_to_send
 from .message import NAME_FORM, Message, is_name, now
+from .outcomes import Result
+from .safe_task import SafeTask
 from .signals import task_scheduled
 from .sqs.fifo import queue_rules
 from .sqs.opening import open_queue, resolve_address
@@ -27,33 +33,29 @@ from .sqs.parameters import check_size, send_parameters
 from .sqs.queue import Entry
 from .sqs.quotas import MAX_DELAY_SECONDS
 
-if TYPE_CHECKING:
-    from .outcomes import Result
-    from .safe_task import SafeTask
-
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
-
-_Publishing = Callable[..., AbstractContextManager[Sequence[str]]]
 
 
 @dataclass(slots=True)
 class Call:
-    """One call of a listed function, with how SQS should deliver it. No argument is in its repr.
-
-    ``function``: a name in the dispatch table, or a function, SafeTask subclass or SafeTask
-    instance whose dotted path the table lists. ``args`` and ``kwargs``: JSON values.
-    ``delay``: seconds or a timedelta. ``group_id``: the FIFO message group, or on a standard
-    queue the fair-queue tenant
-    (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html).
-    ``deduplication_id``: FIFO only; the task id by default.
-    """
+    """One call of a listed task, with how SQS should deliver it. No argument is in its repr."""
 
     function: str | Callable[..., Any] | SafeTask
+    """A name in the dispatch table, or a function, SafeTask subclass or SafeTask instance whose
+    dotted path the table lists."""
     args: Sequence[Any] = field(default=(), repr=False)
+    """JSON values."""
     kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """JSON values by name."""
     delay: float | timedelta = field(default=0, kw_only=True)
+    """Seconds, or a timedelta."""
     group_id: str | None = field(default=None, kw_only=True)
+    """The message group of a FIFO queue, or the tenant of a fair queue.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+    """
     deduplication_id: str | None = field(default=None, kw_only=True)
+    """For FIFO queues only. The task id by default."""
 
 
 def schedule_function(
@@ -72,11 +74,11 @@ def schedule_function(
 def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> str:
     """Schedule one Call; returns the task's id.
 
-    ``on_commit``: True or a database alias sends after that database's transaction commits,
-    and not at all if it rolls back; None does what BEANSTALK_DISPATCH_ON_COMMIT says. What
-    cannot be sent then is logged with its id: nobody waits for an error any more, and one raised
-    would keep Django from all that still waits for the same commit. Outside of a transaction
-    there is nothing to wait for.
+    ``on_commit``: True or a database alias sends the message after that database's transaction
+    commits, and not at all if it rolls back. None does what BEANSTALK_DISPATCH_ON_COMMIT says.
+    Outside of a transaction the message is sent at once. A message that cannot be sent after the
+    commit is logged with its id, since an error raised then would keep Django from running the
+    other callbacks of the same commit.
     """
     config = get_config()
     prepared = _prepare(queue, call, config)
@@ -92,9 +94,9 @@ def schedule_many(
 ) -> list[str]:
     """Schedule ``calls`` in batches; returns their ids in order.
 
-    Every call is checked before the first is sent. Raises BatchError if some were not sent. What
-    SQS takes only when it is asked again comes after the rest of its batch of ten, on a FIFO
-    queue too. ``on_commit`` as in ``schedule``.
+    Every call is checked before the first is sent. Raises BatchError if some were not sent. A
+    message that SQS accepts only at a second try comes after the rest of its batch of ten, on a
+    FIFO queue too. ``on_commit`` as in ``schedule``.
     """
     config = get_config()
     prepared = [_prepare(queue, call, config) for call in calls]
@@ -125,7 +127,7 @@ async def aschedule_many(
 
 
 outbox: Callable[[str, Prepared], None] | None = None
-"""Takes what is scheduled, in place of SQS: see testing.capture_tasks."""
+"""Receives what is scheduled, in place of SQS: see testing.capture_tasks."""
 
 
 @dataclass(slots=True)
@@ -139,15 +141,15 @@ class Prepared:
 
 def _prepare(queue: str, call: Call, config: Config) -> Prepared:
     if not isinstance(call.kwargs, dict | Mapping):
-        raise InvalidCall(_ARGUMENTS)
+        raise InvalidCall(_ARGUMENTS_FORM)
     message = Message(
-        function=_name(call.function, config),
-        args=call.args if isinstance(call.args, list | tuple) else _listed(call.args),
+        function=_table_name(call.function, config),
+        args=call.args if isinstance(call.args, list | tuple) else _as_list(call.args),
         kwargs=call.kwargs,
         sent_at=now(),
-        options={} if isinstance(call.function, str) else _options(call.function),
+        options={} if isinstance(call.function, str) else _own_options(call.function),
     )
-    delay = _delay(call.delay) if call.delay else 0
+    delay = _delay_seconds(call.delay) if call.delay else 0
     if delay > MAX_DELAY_SECONDS:
         message = replace(message, not_before=round(time.time() + delay, 3))
         delay = MAX_DELAY_SECONDS
@@ -162,30 +164,27 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
             deduplication_id=call.deduplication_id,
             message_id=message.id,
         )
-    legacy = config.message_format == "base64"
-    if legacy and message.not_before is not None:
+    if config.message_format == "base64" and message.not_before is not None:
         raise InvalidCall(
             f"{message.function}: a delay beyond {MAX_DELAY_SECONDS} s needs "
             f"{SETTINGS['message_format'].variable}=json; 0.1 workers would run it too early"
         )
-    body = message.encode(queue=address.name, keys=config.signing_keys, legacy=legacy)
-    check_size(body, function=message.function)
-    return Prepared(message, body, parameters)
+    return Prepared(message, _encode(message, address.name, config), parameters)
 
 
-_ARGUMENTS = "args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})"
+_ARGUMENTS_FORM = "args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})"
 
 
-def _listed(args: object) -> list[Any]:
+def _as_list(args: object) -> list[Any]:
     if isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping):
         return list(args)
-    raise InvalidCall(_ARGUMENTS)
+    raise InvalidCall(_ARGUMENTS_FORM)
 
 
 def _send(queue: str, prepared: Prepared, config: Config) -> str:
-    if publishing := _publishing(config):
-        with quietly(_published(publishing, queue, [prepared], config), [prepared]) as published:
-            return _send_one(queue, published[0], config)
+    if observers := configured_observers(config):
+        with _with_headers(queue, [prepared], config, observers):
+            return _send_one(queue, prepared, config)
     return _send_one(queue, prepared, config)
 
 
@@ -200,14 +199,14 @@ def _send_one(queue: str, prepared: Prepared, config: Config) -> str:
         sqs_id = open_queue(queue).send(prepared.body, prepared.send_parameters)
         if config.message_format == "base64":  # carries no id; the worker knows only SQS's
             task_id = sqs_id
-    _announce(task_id, message, queue)
+    _send_task_scheduled(task_id, message, queue)
     return task_id
 
 
 def _send_many(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
-    if publishing := _publishing(config):
-        with quietly(_published(publishing, queue, prepared, config), prepared) as published:
-            return _send_all(queue, published, config)
+    if observers := configured_observers(config):
+        with _with_headers(queue, prepared, config, observers):
+            return _send_all(queue, prepared, config)
     return _send_all(queue, prepared, config)
 
 
@@ -227,14 +226,14 @@ def _send_all(queue: str, prepared: Sequence[Prepared], config: Config) -> list[
         sent_ids = result.ids if config.message_format == "base64" else task_ids
         task_ids = {p: sent_ids[p] for p in task_ids if p not in unsent}
     for position, task_id in task_ids.items():
-        _announce(task_id, prepared[position].message, queue)
+        _send_task_scheduled(task_id, prepared[position].message, queue)
     if unsent:
         raise BatchError(sent=task_ids, unsent=unsent)
     return list(task_ids.values())
 
 
 def after_commit(queue: str, prepared: Sequence[Prepared], config: Config) -> None:
-    """What waits for a commit."""
+    """Send what has waited for a commit. Logs what cannot be sent."""
     try:
         _send_many(queue, prepared, config)
     except Exception as exc:
@@ -242,47 +241,42 @@ def after_commit(queue: str, prepared: Sequence[Prepared], config: Config) -> No
         for position in unsent:
             message = prepared[position].message
             logger.error(
-                "not sent after its commit id=%s function=%s queue=%s: %s",
+                "not sent after its commit id=%s function=%s queue=%s error=%s",
                 message.id, message.function, queue, exc,
             )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=1)
-def _publishing(config: Config) -> _Publishing | None:
-    """What the configured class surrounds sending with; None for SafeTask's own."""
-    if config.sources["safe_task"] == "default":
-        return None
-    from .dispatch_table import safe_task_class
-    from .safe_task import SafeTask
-
-    try:
-        publishing: Any = safe_task_class(config).publishing
-    except Exception as exc:  # the worker's fault to have, and the checks' to tell
-        logger.error("messages are sent as they are: %s", exc)
-        return None
-    own: Any = SafeTask.publishing
-    return None if getattr(publishing, "__func__", None) is own.__func__ else publishing
-
-
 @contextmanager
-def _published(
-    publishing: _Publishing, queue: str, prepared: Sequence[Prepared], config: Config
+def _with_headers(
+    queue: str, prepared: Sequence[Prepared], config: Config, observers: Sequence[Observer]
 ) -> Iterator[Sequence[Prepared]]:
-    """``prepared`` with the bodies that ``publishing`` yields."""
+    """``prepared``, with the headers that the observers have given its messages."""
     name = resolve_address(queue, config).name
-
-    def encode(message: Message) -> str:
-        legacy = config.message_format == "base64"
-        body = message.encode(queue=name, keys=config.signing_keys, legacy=legacy)
-        check_size(body, function=message.function)
-        return body
-
-    messages = [each.message for each in prepared]
-    with publishing(messages, queue=name, encode=encode) as bodies:
-        yield [replace(each, body=body) for each, body in zip(prepared, bodies, strict=True)]
+    with observed(observers, "publishing", lambda each: each.publishing(prepared, name)):
+        for each in prepared:
+            if each.message.headers:
+                _encode_with_headers(each, name, config)
+        yield prepared
 
 
-def _announce(task_id: str, message: Message, queue: str) -> None:
+def _encode_with_headers(prepared: Prepared, queue_name: str, config: Config) -> None:
+    try:
+        prepared.body = _encode(prepared.message, queue_name, config)
+    except MessageTooLarge as exc:  # the message goes without them, as it was checked
+        logger.warning(
+            "message sent without headers id=%s function=%s error=%s",
+            prepared.message.id, prepared.message.function, exc,
+        )  # fmt: skip
+
+
+def _encode(message: Message, queue_name: str, config: Config) -> str:
+    legacy = config.message_format == "base64"
+    body = message.encode(queue=queue_name, keys=config.signing_keys, legacy=legacy)
+    check_size(body, function=message.function)
+    return body
+
+
+def _send_task_scheduled(task_id: str, message: Message, queue: str) -> None:
     if task_scheduled.receivers:
         task_scheduled.send_robust(
             sender=schedule, task_id=task_id, function=message.function, queue=queue
@@ -294,22 +288,33 @@ def execute(queue: str, body: str, config: Config) -> Result:
 
     Retries run at once, too; the Result is the last one's. Raises UnknownFunction.
     """
-    from .delivery import Delivery
-    from .execution import executor as execution
-
-    pending = [body]
     name = resolve_address(queue, config).name
-
-    def resend(message: Message, delay: float, delivery: Delivery) -> None:
-        message = replace(message, not_before=None)
-        pending.append(message.encode(queue=name, keys=config.signing_keys))
-
+    caller = _CallingProcess(config)
     while True:
-        result = execution.run(pending.pop(), Delivery(queue=name), resend=resend)
+        result = executor.run(body, Delivery(queue=name), caller)
         if isinstance(result.exception, UnknownFunction):
             raise result.exception
-        if not pending:
+        if caller.next_body is None:
             return result
+        body, caller.next_body = caller.next_body, None
+
+
+class _CallingProcess:
+    """The consumer of BEANSTALK_DISPATCH_EXECUTE_SYNCHRONOUSLY: a retry runs at once."""
+
+    can_hide = False
+
+    def __init__(self, config: Config) -> None:
+        self.next_body: str | None = None
+        self._config = config
+
+    def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
+        message = replace(message, not_before=None)
+        keys = self._config.signing_keys
+        self.next_body = message.encode(queue=delivery.queue, keys=keys)
+
+    def task_starts(self, time_limit: float) -> None:
+        """A task that runs in the caller's own process needs no visibility timeout."""
 
 
 def _awaited_commit(on_commit: bool | str | None, config: Config) -> str | None:
@@ -324,7 +329,7 @@ def _awaited_commit(on_commit: bool | str | None, config: Config) -> str | None:
     return alias if connection.in_atomic_block or not connection.get_autocommit() else None
 
 
-def _delay(delay: float | timedelta) -> int:
+def _delay_seconds(delay: float | timedelta) -> int:
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidCall(f"delay {delay!r} is not a number of seconds or a timedelta")
@@ -336,7 +341,7 @@ def _delay(delay: float | timedelta) -> int:
 # --- naming the function ---------------------------------------------------------------------
 
 
-def _name(function: str | Callable[..., Any] | SafeTask, config: Config) -> str:
+def _table_name(function: str | Callable[..., Any] | SafeTask, config: Config) -> str:
     """The table name of ``function``. Raises UnknownFunction."""
     if isinstance(function, str):
         if config.table and function not in config.table:
@@ -347,7 +352,7 @@ def _name(function: str | Callable[..., Any] | SafeTask, config: Config) -> str:
         if not is_name(function):
             raise InvalidCall(f"function {function[:100]!r} is not {NAME_FORM}")
         return function
-    path = _path(function)
+    path = _dotted_path(function)
     name = _names_by_path(config).get(path)
     if name is None:
         raise UnknownFunction(
@@ -362,9 +367,7 @@ def _names_by_path(config: Config) -> dict[str, str]:
     return {path: name for name, path in config.table.items()}
 
 
-def _path(function: Callable[..., Any] | SafeTask) -> str:
-    from .safe_task import SafeTask
-
+def _dotted_path(function: Callable[..., Any] | SafeTask) -> str:
     target = (
         vars(function).get("run", type(function)) if isinstance(function, SafeTask) else function
     )
@@ -373,7 +376,5 @@ def _path(function: Callable[..., Any] | SafeTask) -> str:
     return f"{target.__module__}.{name}" if name else f"a {type(target).__name__}"
 
 
-def _options(function: Callable[..., Any] | SafeTask) -> dict[str, Any]:
-    from .safe_task import SafeTask
-
-    return function.options() if isinstance(function, SafeTask) else {}
+def _own_options(function: Callable[..., Any] | SafeTask) -> dict[str, Any]:
+    return options_to_send(function) if isinstance(function, SafeTask) else {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import types
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from django.utils.module_loading import import_string
 
@@ -14,12 +15,46 @@ from .conf import SETTINGS, Config, get_config
 from .exceptions import ConfigurationError, UnknownFunction
 from .safe_task import SafeTask
 
+if TYPE_CHECKING:
+    from .execution.observers import Observer
+
 logger = logging.getLogger("beanstalk_dispatch")
+
+_NOT_INHERITED: Final = frozenset({"delivery", "observers"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One name of the table, ready to be run."""
+
+    task_class: type[SafeTask]
+    """The class that runs it: the listed one, or the configured one around a plain function."""
+    function: Any = None
+    """The plain function that is listed; None for a class."""
+    configured_class: type[SafeTask] | None = None
+    """The configured class, if the listed class does not inherit from it: its hooks run as well."""
+    inherited: Mapping[str, Any] = field(default_factory=dict)
+    """Attributes such as ``max_retries`` that only the configured class sets."""
+    observers: Sequence[Observer]
+    """What watches its attempts."""
+
+    def make_task(self) -> tuple[SafeTask, SafeTask | None]:
+        """A new instance of the task's class, and one of the configured class if that is needed.
+
+        Raises what their ``__init__`` raises.
+        """
+        task = self.task_class()
+        if self.function is not None:
+            task.run = self.function  # type: ignore[method-assign]
+        for name, value in self.inherited.items():
+            if name not in vars(task):
+                setattr(task, name, value)
+        return task, self.configured_class() if self.configured_class else None
 
 
 @functools.lru_cache(maxsize=1024)
 def resolve(name: str, config: Config) -> Any:
-    """The function or SafeTask subclass a table name stands for, imported once.
+    """The function or SafeTask subclass that a table name stands for, imported once.
 
     Raises UnknownFunction, whose text is what beanstalk-dispatch 0.1 answered.
     """
@@ -29,17 +64,17 @@ def resolve(name: str, config: Config) -> Any:
     if path is None:
         raise UnknownFunction(f"Requested function not found: {name}")
     try:
-        runnable = locate(path)
+        runnable = import_dotted_path(path)
     except Exception as exc:
         raise UnknownFunction(f"Unable to locate function: {path}") from exc
     if inspect.isclass(runnable) and not issubclass(runnable, SafeTask):
         raise UnknownFunction(f"Requested task is not a SafeTask subclass: {name}")
-    if fault := _fault(runnable):
-        raise UnknownFunction(f"Requested task {fault}: {name}")
+    if reason := _why_not_runnable(runnable):
+        raise UnknownFunction(f"Requested task {reason}: {name}")
     return runnable
 
 
-def _fault(runnable: Any) -> str | None:
+def _why_not_runnable(runnable: Any) -> str | None:
     if isinstance(runnable, SafeTask):
         return "is a SafeTask instance; list its class or its function"
     if not callable(runnable):
@@ -52,7 +87,7 @@ def _fault(runnable: Any) -> str | None:
 
 @functools.lru_cache(maxsize=1)
 def safe_task_class(config: Config) -> type[SafeTask]:
-    """The class that wraps plain functions. Raises ConfigurationError."""
+    """The configured class, which wraps plain functions. Raises ConfigurationError."""
     variable = SETTINGS["safe_task"].variable
     try:
         wrapper = import_string(config.safe_task)
@@ -63,42 +98,79 @@ def safe_task_class(config: Config) -> type[SafeTask]:
     return wrapper
 
 
+@functools.lru_cache(maxsize=1)
+def configured_observers(config: Config) -> Sequence[Observer]:
+    """What watches every task of this process. Nothing, and a log line, if it cannot be loaded."""
+    if config.sources["safe_task"] == "default":
+        return ()
+    try:
+        return tuple(safe_task_class(config).observers)
+    except Exception as exc:
+        logger.error(
+            "%s could not be loaded; tasks are not observed error=%s",
+            SETTINGS["safe_task"].variable, exc,
+        )  # fmt: skip
+        return ()
+
+
 @functools.lru_cache(maxsize=1024)
-def task_class(name: str, config: Config) -> type[SafeTask]:
-    """The class that runs a table entry: the configured one, which a listed class gets as a base.
+def entry(name: str, config: Config) -> Entry:
+    """The table's entry of that name. Raises UnknownFunction or ConfigurationError."""
+    listed = resolve(name, config)
+    configured = safe_task_class(config)
+    observers = configured_observers(config)
+    if not inspect.isclass(listed):
+        return Entry(task_class=configured, function=listed, observers=observers)
+    runnable: type[SafeTask] = cast("type[SafeTask]", listed)
+    own = tuple(each for each in runnable.observers if each not in observers)
+    if configured is SafeTask or issubclass(runnable, configured):
+        return Entry(task_class=runnable, observers=(*observers, *own))
+    if issubclass(configured, runnable):  # a base of the configured class
+        return Entry(task_class=configured, observers=(*observers, *own))
+    return Entry(
+        task_class=runnable,
+        configured_class=configured,
+        inherited={
+            name: value
+            for name, value in _plain_attributes(configured).items()
+            if not defines(runnable, name)
+        },
+        observers=(*observers, *own),
+    )
 
-    Raises UnknownFunction or ConfigurationError.
-    """
-    runnable: Any = resolve(name, config)
-    configured: Any = safe_task_class(config)
-    if not inspect.isclass(runnable):
-        runnable = configured
-    elif not (issubclass(runnable, configured) or issubclass(configured, runnable)):
-        own = {"__module__": runnable.__module__, "__qualname__": runnable.__qualname__}
-        try:
-            runnable = types.new_class(
-                runnable.__name__, (runnable, configured), exec_body=lambda body: body.update(own)
-            )
-        except TypeError as exc:
-            variable = SETTINGS["safe_task"].variable
-            raise ConfigurationError(
-                f"{variable}: {config.safe_task} cannot be a base of {name}: {exc}"
-            ) from exc
-    task_class: type[SafeTask] = runnable
-    return task_class
+
+def defines(task_class: type[SafeTask], name: str) -> bool:
+    """Whether the class or a base of it other than SafeTask has an attribute of that name."""
+    return any(name in vars(base) for base in task_class.__mro__ if base not in {SafeTask, object})
 
 
-def start() -> None:
-    """Let the configured class set itself up. A failure is logged, and the checks tell it too."""
+def _plain_attributes(task_class: type[SafeTask]) -> dict[str, Any]:
+    """The public attributes that a class and its bases below SafeTask set, without its methods."""
+    found: dict[str, Any] = {}
+    for base in reversed(task_class.__mro__):
+        if base not in {SafeTask, object}:
+            found |= {
+                name: value
+                for name, value in vars(base).items()
+                if not name.startswith("_") and name not in _NOT_INHERITED
+                and not (callable(value) or hasattr(value, "__get__"))
+            }  # fmt: skip
+    return found
+
+
+def start_configured_class() -> None:
+    """Let the configured class set itself up. A failure is logged, and the checks report it too."""
     try:
         config = get_config()
         if config.sources["safe_task"] != "default":
             safe_task_class(config).ready()
     except Exception as exc:
-        logger.error("start of the SafeTask failed: %s", exc)
+        logger.error(
+            "%s could not start error=%s", SETTINGS["safe_task"].variable, exc,
+        )  # fmt: skip
 
 
-def locate(path: str) -> Any:
+def import_dotted_path(path: str) -> Any:
     """Import ``package.module.attribute``; the attribute may itself be dotted (a static method)."""
     try:
         return import_string(path)
@@ -107,6 +179,6 @@ def locate(path: str) -> Any:
         if exc.name != parent or "." not in parent:
             raise
         try:
-            return getattr(locate(parent), attribute)
+            return getattr(import_dotted_path(parent), attribute)
         except (ImportError, AttributeError):
             raise exc from None

@@ -195,19 +195,3 @@ def interrupt() -> None:
 
 def in_transaction() -> None:
     calls.append(tuple(connections[alias].in_atomic_block for alias in connections))
-
-
-class OneKind(type):
-    pass
-
-
-class AnotherKind(type):
-    pass
-
-
-class OfOneKind(SafeTask, metaclass=OneKind):
-    pass
-
-
-class OfAnother(SafeTask, metaclass=AnotherKind):
-    pass

@@ -65,6 +65,9 @@ class Mine(SafeTask):
 class Hooked(SafeTask):
     """Succeeds; one of its hooks does not."""
 
+    def run(self, given: str) -> None:
+        assert given
+
     def on_success(self, given: str) -> None:
         deeper(given)
 

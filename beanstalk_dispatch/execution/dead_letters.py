@@ -21,7 +21,7 @@ MAX_TRACEBACK: Final = 20_000
 MAX_EXCEPTION: Final = 1_000
 
 
-def bury(
+def send(
     delivery: Delivery,
     config: Config,
     *,

@@ -40,32 +40,37 @@ class TimeLimitExceeded(BaseException):
     """What interrupts a block. Not an Exception, so that ``except Exception`` lets it pass.
 
     Code that catches BaseException can swallow it, and so does Python itself where it strikes in
-    a ``__del__``. What runs on then is interrupted again every GRACE seconds, and reported.
+    a ``__del__``. A block that swallows it is interrupted again every GRACE seconds and reported
+    as stuck, and when it ends, it has timed out.
     """
 
 
 class time_limit:  # noqa: N801 - a context manager, named like one
     """Context manager that raises TaskTimeout if its block takes more than ``seconds``.
 
+    Once the interrupt has struck the block, its end raises TaskTimeout whatever the block has
+    done with the interrupt: let it pass, raised something else, or swallowed it and returned. An
+    interrupt that was still on its way when the block ended has not touched the block and raises
+    nothing.
+
     Blocks may be nested. After the block has ended nothing is ever raised for it: neither
     later in this thread, nor in whatever the thread does next. Only in the instant in which
     the block ends can TimeLimitExceeded itself come out; who enters a limit must then close it
     with ``end()``.
-    ``label`` names the block in the log; it is called, in another thread, only if it is stuck.
-    ``leeway``: so many seconds later the interrupt comes, for blocks with a gentler limit of
-    their own.
     """
 
     __slots__ = (
+        "_has_ended",
         "_in_main_thread",
         "_previous_handler",
         "deadline",
-        "fired",
+        "fires",
         "label",
         "leeway",
         "owner",
         "seconds",
         "started",
+        "struck",
         "stuck",
         "thread_id",
     )
@@ -73,13 +78,25 @@ class time_limit:  # noqa: N801 - a context manager, named like one
     def __init__(
         self, seconds: float, label: Callable[[], str] = str, *, leeway: float = 0.0
     ) -> None:
+        """``label`` names the block in the log. Another thread calls it, if the block is stuck.
+
+        ``leeway``: the interrupt comes so many seconds later, for blocks with a gentler limit of
+        their own.
+        """
         self.seconds = seconds
         self.label = label
         self.leeway = leeway
         self.owner = threading.get_ident()  # may be entered in a thread that this one waits for
-        self._in_main_thread = False
-        self.fired = False
+        self.fires = 0
+        self.struck = False
         self.stuck = False
+        self._in_main_thread = False
+        self._has_ended = False
+
+    @property
+    def fired(self) -> bool:
+        """Whether the limit has passed, and an interrupt was sent."""
+        return self.fires > 0
 
     def __enter__(self) -> Self:
         self.thread_id = threading.get_ident()
@@ -104,24 +121,38 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         try:
             self.end()
         except TimeLimitExceeded:  # raised here, after the block had ended
+            self._has_ended = True
             self.end()
-        if isinstance(exc, TimeLimitExceeded) and self.fired:
-            raise TaskTimeout(f"time limit of {self.seconds:g} s exceeded") from exc
+        if isinstance(exc, TimeLimitExceeded):
+            if self.fires:
+                raise self.timeout() from exc
+        elif self.struck and not _is_for_the_process(exc):
+            raise self.timeout() from exc
+
+    def timeout(self) -> TaskTimeout:
+        return TaskTimeout(f"time limit of {self.seconds:g} s exceeded")
 
     def end(self) -> None:
         """Close the limit, and those within it. May be called twice."""
         _watchdog.forget(self)
         if self._in_main_thread:
-            if self.fired:
+            if self.fires:
                 # An alarm on its way arrives with the end of any system call. Had the handler
                 # gone before, and was there none, it would end the process.
                 signal.sigpending()
             signal.signal(signal.SIGALRM, self._previous_handler or signal.SIG_DFL)
-        elif self.fired:
+        elif self.fires and not self._has_ended:
+            self._has_ended = True
             # If the interrupt is still on its way, it strikes here. Taking it back with a NULL
             # would leave the interpreter's eval breaker set for good on Python 3.11 and 3.12.
-            with suppress(TimeLimitExceeded):
+            try:
                 _let_interrupts_strike()
+            except TimeLimitExceeded:
+                # A second interrupt replaces one that has not struck yet, so after two of them
+                # it is unknown whether the first has struck.
+                self.struck = self.fires > 1
+            else:
+                self.struck = True
         if self.stuck:
             self.stuck = False
             logger.warning(
@@ -133,17 +164,24 @@ class time_limit:  # noqa: N801 - a context manager, named like one
 
     def fire(self) -> None:
         """Interrupt the block's thread. The watchdog calls this, with its lock held."""
-        self.fired = True
+        self.fires += 1
         if self._in_main_thread:
             signal.pthread_kill(self.thread_id, signal.SIGALRM)
         else:
             _set_async_exc(self.thread_id, TimeLimitExceeded)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
-        if self.fired and _watchdog.is_watched(self):
+        if self.fires and _watchdog.is_watched(self):
+            self.struck = True
             raise TimeLimitExceeded
         if callable(self._previous_handler):  # an enclosing limit's, or the project's own
             self._previous_handler(signum, frame)
+
+
+def _is_for_the_process(exc: BaseException | None) -> bool:
+    """Whether Ctrl-C or an exit of the main thread must not be replaced by a timeout."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return in_main_thread and isinstance(exc, KeyboardInterrupt | SystemExit)
 
 
 def _let_interrupts_strike() -> None:
@@ -197,7 +235,7 @@ class _Watchdog:
             self._lock.acquire()
             self._limits.discard(limit)
             self._stuck.discard(limit)
-            if limit.fired:  # the interrupt may have kept one within it from being closed
+            if limit.fires:  # the interrupt may have kept one within it from being closed
                 for other in [*self._limits]:
                     if other.owner == limit.owner and other.started >= limit.started:
                         self._limits.discard(other)
@@ -235,7 +273,7 @@ class _Watchdog:
         newly_stuck = []
         for limit in self._limits:
             if limit.deadline <= now:
-                if limit.fired and not limit.stuck:
+                if limit.fires and not limit.stuck:
                     limit.stuck = True
                     self._stuck.add(limit)
                     newly_stuck.append(limit)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 import http.client
 import logging
-import threading
-from contextlib import suppress
-from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from django.core.cache import caches
 from django.core.signals import request_finished, request_started
 
 from beanstalk_dispatch.delivery import Delivery
@@ -25,7 +20,8 @@ from beanstalk_dispatch.endpoint.sqsd import (
     parse_time,
     printable,
 )
-from beanstalk_dispatch.execution import executor as execution
+from beanstalk_dispatch.execution import executor
+from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.sqs.queue import Received
 
 from .in_flight import Verdict, expect_end
@@ -52,38 +48,25 @@ def delivery_of(received: Received) -> Delivery:
     )
 
 
-_local = threading.local()
+class _Poller(DelayedCopies):
+    """The poller, as execution sees it while it runs one message."""
+
+    can_hide = True
+
+    def __init__(self, received: Received) -> None:
+        self._received = received
+
+    def task_starts(self, time_limit: float) -> None:
+        expect_end(self._received, time_limit)
 
 
 def run_here(received: Received) -> Verdict:
     """Run a message in this thread, with what Django does around a request around it."""
-    if not hasattr(_local, "context"):
-        _local.context = contextvars.Context()
-        _local.context.run(_make_caches)
-    verdict: Verdict = _local.context.copy().run(_run_here, received)
-    return verdict
-
-
-def _make_caches() -> None:
-    """A thread's tasks share its cache backends, as its requests do under a web server.
-
-    A backend made in a task's own context would connect anew for each task.
-    """
-    for alias in caches:
-        with suppress(Exception):  # one that cannot be made fails where it is used
-            caches[alias]
-
-
-def _run_here(received: Received) -> Verdict:
     delivery = delivery_of(received)
     request_started.send_robust(sender=run_here)
     try:
-        result = execution.run(
-            "" if delivery.task_name else received.body,
-            delivery,
-            can_hide=True,
-            on_limit=partial(expect_end, received),
-        )
+        body = "" if delivery.task_name else received.body
+        result = executor.run(body, delivery, _Poller(received))
     finally:
         request_finished.send_robust(sender=run_here)
     if result.acknowledged:

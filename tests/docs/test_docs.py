@@ -632,16 +632,16 @@ def log_patterns() -> Iterator[str]:
     """Each logging call of the package, as a pattern of ``LEVEL logger message``."""
     for path in sorted((ROOT / "beanstalk_dispatch").rglob("*.py")):
         source = path.read_text()
-        name = re.search(r'^logger = logging\.getLogger\("([a-z_.]+)"\)$', source, re.MULTILINE)
+        assignment = r'^(\w*logger) = logging\.getLogger\("([a-z_.]+)"\)$'
+        names = dict(re.findall(assignment, source, re.MULTILINE))
         for node in ast.walk(ast.parse(source)):
             match node:
-                case ast.Call(func=ast.Attribute(value=ast.Name(id="logger"), attr=method)) if (
-                    method != "isEnabledFor"
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=variable), attr=method)) if (
+                    variable in names and method != "isEnabledFor"
                 ):
                     level = {"log": r"\w+", "exception": "ERROR"}.get(method, method.upper())
                     texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
-                    assert name, path
-                    yield f"{level} {re.escape(name[1])} {message_pattern(str(texts[0]))}"
+                    yield f"{level} {re.escape(names[variable])} {message_pattern(str(texts[0]))}"
                 case _:
                     pass
 

@@ -19,8 +19,8 @@ from beanstalk_dispatch.exceptions import (
     ConfigurationError,
     LeaseUnavailable,
 )
-from beanstalk_dispatch.execution import executor as execution
-from beanstalk_dispatch.execution import lease
+from beanstalk_dispatch.execution import executor, lease
+from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.execution.lease import Lease
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
@@ -218,7 +218,7 @@ def table(env: Environment, in_redis: None) -> Environment:
 
 
 def run(message: Message, **options: Any) -> Result:
-    return execution.run(message.encode(queue="q"), Delivery(queue="q"), **options)
+    return executor.run(message.encode(queue="q"), Delivery(queue="q"), **options)
 
 
 def test_a_duplicate_of_a_finished_task_is_acknowledged_and_does_not_run(
@@ -242,23 +242,27 @@ def test_a_failed_task_may_run_again(table: Environment) -> None:
 def test_an_attempt_that_was_handed_on_does_not_run_again(table: Environment) -> None:
     copies: list[Message] = []
 
-    def resend(message: Message, delay: float, delivery: Delivery) -> None:
-        copies.append(message)
+    class Keeper(DelayedCopies):
+        def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
+            copies.append(message)
 
+    keeper = Keeper()
     message = Message(function="flaky")
-    assert run(message, resend=resend).outcome is Outcome.RETRY
-    assert run(message, resend=resend).outcome is Outcome.DUPLICATE
+    assert run(message, consumer=keeper).outcome is Outcome.RETRY
+    assert run(message, consumer=keeper).outcome is Outcome.DUPLICATE
     assert len(copies) == 1
-    assert run(copies[0], resend=resend).outcome is Outcome.RETRY
-    assert run(copies[1], resend=resend).outcome is Outcome.DONE
-    assert run(copies[0], resend=resend).outcome is Outcome.DUPLICATE
+    assert run(copies[0], consumer=keeper).outcome is Outcome.RETRY
+    assert run(copies[1], consumer=keeper).outcome is Outcome.DONE
+    assert run(copies[0], consumer=keeper).outcome is Outcome.DUPLICATE
     assert calls == [("flaky", 1), ("flaky", 2), ("flaky", 3)]
 
 
 def test_a_message_that_is_only_hidden_runs_again(table: Environment) -> None:
     body = Message(function="flaky").encode(queue="q.fifo")
+    hider = DelayedCopies()
+    hider.can_hide = True
     outcomes = [
-        execution.run(body, Delivery(queue="q.fifo", receive_count=count), can_hide=True).outcome
+        executor.run(body, Delivery(queue="q.fifo", receive_count=count), hider).outcome
         for count in (1, 2, 3, 4)
     ]
     assert outcomes == [Outcome.RETRY, Outcome.RETRY, Outcome.DONE, Outcome.DUPLICATE]

@@ -31,6 +31,7 @@ from beanstalk_dispatch.exceptions import (
     UnknownFunction,
     UnknownQueue,
 )
+from beanstalk_dispatch.execution.task_options import apply_received_options
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import RETRY_LIMIT, SafeTask
 from beanstalk_dispatch.signals import task_scheduled
@@ -349,7 +350,9 @@ class TestOnCommit:
             transaction.on_commit(lambda: after.append("the project's own"))
             monkeypatch.setattr(Queue, "send_batch", broken)
         assert after
-        assert f"commit id={task_id} function=record queue=jobs: no sockets left" in caplog.text
+        assert (
+            f"commit id={task_id} function=record queue=jobs error=no sockets left" in caplog.text
+        )
 
     def test_outside_of_a_transaction_an_error_is_raised(
         self, sqs_env: Environment, proxy: Proxy
@@ -462,7 +465,7 @@ def test_options_that_no_worker_would_take_are_told_here(sqs_env: Environment) -
                   {"timeout": 1e-05}])
     )  # fmt: skip
     for each in got:
-        SafeTask().apply(each)
+        apply_received_options(SafeTask(), each)
 
 
 def test_a_safetask_that_cannot_be_imported_keeps_no_message_back(
@@ -471,6 +474,9 @@ def test_a_safetask_that_cannot_be_imported_keeps_no_message_back(
     """A web process may lack what a worker needs."""
     sqs_env(DISPATCH_SAFE_TASK="nowhere.Task")
     assert schedule_function("jobs", "record", 1)
-    assert "messages are sent as they are: BEANSTALK_DISPATCH_SAFE_TASK: cannot" in caplog.text
+    assert (
+        "could not be loaded; tasks are not observed error=BEANSTALK_DISPATCH_SAFE_TASK: cannot"
+        in caplog.text
+    )
     (received,) = open_queue("jobs").receive(count=1, wait=1, visibility=30)
     assert Message.decode(received.body, queue="").function == "record"

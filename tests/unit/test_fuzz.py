@@ -23,7 +23,8 @@ from beanstalk_dispatch.conf import SETTINGS, Config, get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.endpoint.sqsd import printable
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError
-from beanstalk_dispatch.execution import executor as execution
+from beanstalk_dispatch.execution import executor
+from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.outcomes import Outcome
 from tests import fuzzing
@@ -188,6 +189,10 @@ def test_any_body(worker: Worker, body: bytes) -> None:
         assert not (is_signing and calls)
 
 
+class Poller(DelayedCopies):
+    can_hide = True
+
+
 @fuzz(texts, st.none() | names | st.text(st.characters()))
 @example('{"function":"retry","args":[],"kwargs":{}}', None)
 @example('{"function":"nowhere","args":[],"kwargs":{}}', None)
@@ -195,7 +200,7 @@ def test_any_received_text(worker: Worker, text: str, task_name: str | None) -> 
     """By a poller, from a server whose JSON may say anything."""
     delivery = Delivery(queue="q", message_id="from-sqs", task_name=printable(task_name))
     worker.start()
-    result = execution.run(text, delivery, can_hide=True)
+    result = executor.run(text, delivery, Poller())
     if result.outcome is not Outcome.RETRY:  # a poller hides it, and answers nobody
         worker.check(views._answer(result))
     assert not (get_config().signing_keys and calls) or task_name == "recorder"

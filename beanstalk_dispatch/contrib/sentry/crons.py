@@ -10,10 +10,9 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.utils.text import slugify
@@ -22,13 +21,14 @@ from sentry_sdk.crons import MonitorStatus, capture_checkin
 from beanstalk_dispatch import cron
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.execution.observers import Observer
+from beanstalk_dispatch.execution.task_options import time_limit_of
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.safe_task import SafeTask
 
+from . import spans
 from .environment import variable
-
-if TYPE_CHECKING:
-    from .task import SentrySafeTask
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
 
@@ -36,25 +36,40 @@ _MAX_SLUG: Final = 50
 _HEADER: Final = "sentry-monitor"
 
 
-@contextmanager
-def check_in(task: SentrySafeTask, message: Message) -> Iterator[None]:
-    """Two check-ins of one run: in progress, then ok or error.
+class CheckInObserver(Observer):
+    """Sends check-ins of periodic tasks."""
 
-    A run that will be repeated is no error; its repetition, which the daemon gets as a message
-    like any other, checks in again.
+    def attempting(self, task: SafeTask, delivery: Delivery) -> AbstractContextManager[object]:
+        message = delivery.message
+        if message is None or not spans.is_sending() or not is_periodic(delivery, message):
+            return nullcontext()
+        runtime = getattr(task, "sentry_max_runtime", None) or variable("SENTRY_MAX_RUNTIME")
+        margin = getattr(task, "sentry_checkin_margin", None) or variable("SENTRY_CHECKIN_MARGIN")
+        limit = math.ceil(time_limit_of(task) / 60)
+        return check_in(delivery, message, max_runtime=runtime or limit, margin=margin)
+
+
+@contextmanager
+def check_in(
+    delivery: Delivery, message: Message, *, max_runtime: int, margin: int | None
+) -> Iterator[None]:
+    """Send two check-ins of one run: in progress, then ok or error.
+
+    A run that will be repeated is not an error. Its repetition is a message like any other and
+    checks in again. ``max_runtime`` and ``margin`` are in minutes.
     """
     name = message.function
     message.headers = {**message.headers, _HEADER: "1"}
     monitor: dict[str, Any] = {
         "monitor_slug": slugify(name)[:_MAX_SLUG],
-        "monitor_config": _monitor_config(task, name),
+        "monitor_config": _monitor_config(name, max_runtime=max_runtime, margin=margin),
     }
     started = time.monotonic()
     check_in_id = capture_checkin(status=MonitorStatus.IN_PROGRESS, **monitor)
     status = MonitorStatus.ERROR
     try:
         yield
-        if task._outcome in {Outcome.DONE, Outcome.RETRY}:  # noqa: SLF001
+        if delivery.outcome in {Outcome.DONE, Outcome.RETRY}:
             status = MonitorStatus.OK
     finally:
         duration = time.monotonic() - started
@@ -66,19 +81,15 @@ def is_periodic(delivery: Delivery, message: Message) -> bool:
     return bool(delivery.task_name) or _HEADER in message.headers
 
 
-def _monitor_config(task: SentrySafeTask, name: str) -> dict[str, Any] | None:
+def _monitor_config(name: str, *, max_runtime: int, margin: int | None) -> dict[str, Any] | None:
     """What Sentry makes the monitor from; None leaves it as it is there."""
     schedule = _schedules().get(name)
     if schedule is None:
         return None
-    limit: Any = task.timeout_timedelta
-    seconds = limit.total_seconds() if isinstance(limit, timedelta) else limit
-    runtime = task.sentry_max_runtime or variable("SENTRY_MAX_RUNTIME")
-    margin = task.sentry_checkin_margin or variable("SENTRY_CHECKIN_MARGIN")
     config = {
         "schedule": {"type": "crontab", "value": schedule},
         "timezone": "UTC",
-        "max_runtime": runtime or math.ceil(seconds / 60),
+        "max_runtime": max_runtime,
     }
     return config | ({"checkin_margin": margin} if margin else {})
 

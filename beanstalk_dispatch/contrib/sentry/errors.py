@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -12,23 +13,56 @@ from sentry_sdk.utils import event_from_exception
 
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.execution.observers import Observer
+from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
+from beanstalk_dispatch.safe_task import SafeTask
 
 from . import privacy, spans
+from .environment import variable
+from .setup import init_on_first_use
+
+logger = logging.getLogger("beanstalk_dispatch.sentry")
 
 NAME: Final = "beanstalk_dispatch"
 """The event's mechanism and its context."""
 
-_NO_FAULT: Final = frozenset(
-    {Outcome.DONE, Outcome.RETRY, Outcome.DEFERRED, Outcome.DUPLICATE, Outcome.RUNNING}
-)
 _reported: ContextVar[BaseException | None] = ContextVar("reported", default=None)
 _covered: ContextVar[object] = ContextVar("covered", default=None)
 
 
+class ScopeObserver(Observer):
+    """Gives each run a scope of its own, and reports a refused delivery."""
+
+    @contextmanager
+    def delivering(self, delivery: Delivery) -> Iterator[None]:
+        yield
+        report_delivery(delivery)
+
+    @contextmanager
+    def attempting(self, task: SafeTask, delivery: Delivery) -> Iterator[None]:
+        init_on_first_use()
+        if delivery.message is None or not spans.is_sending():
+            yield
+            return
+        with scope_of(delivery):
+            yield
+
+
+class ReportObserver(Observer):
+    """Reports a failure that the task's ``on_error`` has not reported."""
+
+    @contextmanager
+    def attempting(self, task: SafeTask, delivery: Delivery) -> Iterator[None]:
+        yield
+        if (failure := spans.failure_of(delivery)) is not None:
+            report_failure(task, failure, delivery)
+
+
 @contextmanager
-def scope_of(delivery: Delivery, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Whatever is set inside (tags, user, breadcrumbs) is gone after."""
+def scope_of(delivery: Delivery) -> Iterator[None]:
+    """Tags, user and breadcrumbs that are set inside are gone afterwards."""
+    message = delivery.message
+    args, kwargs = (message.args, message.kwargs) if message else ((), {})
     with sentry_sdk.isolation_scope() as scope:
         scope.clear_breadcrumbs()
         tags, context = _describe(delivery)
@@ -65,6 +99,19 @@ def _describe(delivery: Delivery) -> tuple[dict[str, str], dict[str, Any]]:
     )
 
 
+def report_failure(task: SafeTask, exception: BaseException, delivery: Delivery) -> None:
+    """Send the failure to Sentry, unless it will be retried and such failures are not wanted."""
+    wanted = getattr(task, "sentry_report_retries", None)
+    if wanted is None:
+        wanted = variable("SENTRY_REPORT_RETRIES")
+    outcome = delivery.outcome or Outcome.FAILED
+    try:
+        if outcome is not Outcome.RETRY or wanted:
+            report(exception, outcome, delivery)
+    except Exception as exc:
+        logger.error("could not report the failure to Sentry error=%s", exc, exc_info=exc)
+
+
 def report(exception: BaseException, outcome: Outcome, delivery: Delivery | None) -> None:
     """Send one event, and none for the same exception again."""
     if _reported.get() is not exception and spans.is_sending():
@@ -86,9 +133,7 @@ def _capture(exception: BaseException, outcome: Outcome, delivery: Delivery | No
     sentry_sdk.capture_event(event, hint=hint)
 
 
-def report_delivery(
-    *, delivery: Delivery, outcome: Outcome, exception: BaseException | None, **_: Any
-) -> None:
+def report_delivery(delivery: Delivery) -> None:
     """Report what no SentrySafeTask has seen: a refused message, a retry that was not sent."""
     reported = _reported.get()
     _reported.set(None)
@@ -96,12 +141,12 @@ def report_delivery(
         return
     if spans.is_posted(delivery):
         _drop_body_of_what_follows()
-    if exception is None or exception is reported or outcome in _NO_FAULT:
+    exception, outcome = delivery.exception, delivery.outcome
+    if exception is None or outcome is None or exception is reported:
         return
-    message = delivery.message
-    args, kwargs = (message.args, message.kwargs) if message else ((), {})
-    with scope_of(delivery, args, kwargs):
-        _capture(exception, outcome, delivery)
+    if OUTCOMES[outcome].is_failure:
+        with scope_of(delivery):
+            _capture(exception, outcome, delivery)
 
 
 def _drop_body_of_what_follows() -> None:

@@ -15,7 +15,7 @@ from sentry_sdk.utils import BadDsn
 from beanstalk_dispatch import signals
 from beanstalk_dispatch.exceptions import ConfigurationError
 
-from . import environment, errors, privacy
+from . import environment, privacy
 from .environment import variable
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
@@ -66,7 +66,6 @@ def _init(dsn: str) -> None:
 def _watch() -> None:
     """Once in a process: see every event, every delivery and the worker's end."""
     add_global_event_processor(privacy.scrub_carriers)
-    signals.delivery_finished.connect(errors.report_delivery)
     signals.worker_stopped.connect(_on_worker_stopped)
 
 

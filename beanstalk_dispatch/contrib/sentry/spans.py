@@ -6,9 +6,8 @@ https://docs.sentry.io/platforms/python/tracing/instrumentation/custom-instrumen
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -16,7 +15,10 @@ import sentry_sdk
 
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import BatchError
+from beanstalk_dispatch.execution.observers import Observer, Publication
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
 ORIGIN: Final = "auto.queue.beanstalk_dispatch"
@@ -122,34 +124,45 @@ def _has_current() -> bool:
     return sentry_sdk.get_current_span() is not None
 
 
+class TraceObserver(Observer):
+    """Continues one trace from the process that schedules to the task."""
+
+    def publishing(
+        self, publications: Sequence[Publication], queue: str
+    ) -> AbstractContextManager[object]:
+        return _publishing(publications, queue) if is_sending() else nullcontext()
+
+    def attempting(self, task: SafeTask, delivery: Delivery) -> AbstractContextManager[object]:
+        if delivery.message is None or not is_sending():
+            return nullcontext()
+        return _processing(delivery, delivery.message)
+
+
 # --- the producer ----------------------------------------------------------------------------
 
 
 @contextmanager
-def publishing(
-    messages: Sequence[Message], *, queue: str, encode: Callable[[Message], str]
-) -> Iterator[list[str]]:
-    """The bodies of ``messages``, each with trace context, and a queue.publish span around each."""
-    spans = [_publish(message, queue) for message in messages] if _has_current() else []
+def _publishing(publications: Sequence[Publication], queue: str) -> Iterator[None]:
+    """Give each message the trace's headers, and surround it with a queue.publish span."""
+    messages = [each.message for each in publications]
+    spans = [_start_publish_span(message, queue) for message in messages] if _has_current() else []
     headers = [span.headers() for span in spans] or [trace_headers()] * len(messages)
-    bodies = [
-        encode(replace(message, headers={**message.headers, **each}))
-        for message, each in zip(messages, headers, strict=True)
-    ]
+    for message, each in zip(messages, headers, strict=True):
+        message.headers = {**message.headers, **each}
     unsent: Mapping[int, str] | None = {}
     try:
-        yield bodies
+        yield
     except BaseException as exc:
         unsent = exc.unsent if isinstance(exc, BatchError) else None
         raise
     finally:
         for position, span in enumerate(spans):
-            span.set({"messaging.message.body.size": len(bodies[position])})
+            span.set({"messaging.message.body.size": len(publications[position].body)})
             span.set_status(failed=unsent is None or position in unsent)
             span.end()
 
 
-def _publish(message: Message, queue: str) -> Span:
+def _start_publish_span(message: Message, queue: str) -> Span:
     span = Span.child("queue.publish", message.function, active=False)
     span.set(
         {
@@ -165,8 +178,8 @@ def _publish(message: Message, queue: str) -> Span:
 
 
 @contextmanager
-def processing(delivery: Delivery, message: Message) -> Iterator[Callable[[bool], None]]:
-    """Continue the message's trace; what is yielded takes whether the task failed."""
+def _processing(delivery: Delivery, message: Message) -> Iterator[None]:
+    """Continue the message's trace."""
     name = message.function
     segment = Span.segment("queue.task.beanstalk_dispatch", name, message.headers)
     with segment, Span.child("queue.process", name) as process:
@@ -181,12 +194,16 @@ def processing(delivery: Delivery, message: Message) -> Iterator[Callable[[bool]
                 "messaging.message.receive.latency": _latency(delivery, message),
             }
         )
+        yield
+        failed = failure_of(delivery) is not None
+        for span in (segment, process):
+            span.set_status(failed=failed)
 
-        def set_status(failed: bool) -> None:
-            for span in (segment, process):
-                span.set_status(failed=failed)
 
-        yield set_status
+def failure_of(delivery: Delivery) -> BaseException | None:
+    """What went wrong in a run. A granted Retry is control flow."""
+    is_granted = delivery.outcome is Outcome.RETRY and isinstance(delivery.exception, Retry)
+    return None if is_granted else delivery.exception
 
 
 def _retries(delivery: Delivery, message: Message) -> int:

@@ -2,18 +2,28 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
-from typing import Any
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import pytest
+from django.core.cache import caches
+from django.utils import timezone, translation
 
 from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError, SendError, UnknownFunction
-from beanstalk_dispatch.execution import executor as execution
+from beanstalk_dispatch.execution import consumer as consumer_module
+from beanstalk_dispatch.execution import executor
+from beanstalk_dispatch.execution.consumer import DELAYED_COPIES, Consumer
+from beanstalk_dispatch.execution.observers import Observer
 from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue
 from tests import jobs
@@ -30,9 +40,25 @@ def delivery(**more: Any) -> Delivery:
     return Delivery(queue="q", message_id="from-sqs", receive_count=3, **more)
 
 
-def run(function: str, *args: Any, resend: execution.Resend | None = None, **members: Any) -> Any:
+class Recording:
+    """A consumer that keeps what it is asked to send again, and the time limits of tasks."""
+
+    def __init__(self, *, can_hide: bool = False) -> None:
+        self.can_hide = can_hide
+        self.sent: list[tuple[Message, float]] = []
+        self.limits: list[float] = []
+
+    def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
+        assert delivery.queue == "q"
+        self.sent.append((message, delay))
+
+    def task_starts(self, time_limit: float) -> None:
+        self.limits.append(time_limit)
+
+
+def run(function: str, *args: Any, consumer: Consumer = DELAYED_COPIES, **members: Any) -> Result:
     body = Message(function=function, args=args, **members).encode(queue="q")
-    return execution.run(body, delivery(), resend=resend)
+    return executor.run(body, delivery(), consumer)
 
 
 @pytest.fixture
@@ -71,12 +97,10 @@ def test_a_task_knows_its_delivery(table: Environment) -> None:
 
 
 def test_options_of_the_message_win(table: Environment) -> None:
-    copies: list[Message] = []
-    result = run(
-        "fail", options={"max_retries": 1}, resend=lambda message, *rest: copies.append(message)
-    )
+    consumer = Recording()
+    result = run("fail", options={"max_retries": 1}, consumer=consumer)
     assert result.outcome is Outcome.RETRY
-    assert [copy.attempt for copy in copies] == [2]
+    assert [copy.attempt for copy, _ in consumer.sent] == [2]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +143,7 @@ def test_without_a_table_nothing_runs(env: Environment) -> None:
 
 def test_a_path_is_imported_once(table: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     run("record")
-    monkeypatch.setattr(dispatch_table, "locate", lambda path: pytest.fail("imported again"))
+    monkeypatch.setattr(dispatch_table, "import_dotted_path", pytest.fail)
     assert run("record").outcome is Outcome.DONE
 
 
@@ -139,7 +163,7 @@ def test_a_failure_is_acknowledged_only_if_configured(
 def test_a_malformed_message_is_never_acknowledged(table: Environment) -> None:
     table(DISPATCH_ON_FAILURE="acknowledge")
     for body in (b"", b"nonsense"):
-        result = execution.run(body, delivery())
+        result = executor.run(body, delivery())
         assert result.outcome is Outcome.MALFORMED
         assert not result.acknowledged
 
@@ -202,12 +226,12 @@ def test_a_listed_periodic_task_runs_even_where_messages_are_signed(
 ) -> None:
     table(DISPATCH_PERIODIC_TASKS="record", DISPATCH_SIGNING_KEYS="key")
     periodic = Delivery(queue="q", message_id=message_id, task_name="record")
-    assert execution.run(b"", periodic).outcome is Outcome.DONE
+    assert executor.run(b"", periodic).outcome is Outcome.DONE
     assert calls == [((), {})]
 
 
 def test_a_periodic_task_that_is_not_listed_is_not_allowed(table: Environment) -> None:
-    result = execution.run(b"", delivery(task_name="record"))
+    result = executor.run(b"", delivery(task_name="record"))
     assert result.outcome is Outcome.NOT_ALLOWED
     assert "BEANSTALK_DISPATCH_PERIODIC_TASKS" in result.reason
     assert calls == []
@@ -215,51 +239,63 @@ def test_a_periodic_task_that_is_not_listed_is_not_allowed(table: Environment) -
 
 def test_a_body_is_not_a_periodic_task(table: Environment) -> None:
     table(DISPATCH_PERIODIC_TASKS="record")
-    assert execution.run(b"{}", delivery(task_name="record")).outcome is Outcome.MALFORMED
+    assert executor.run(b"{}", delivery(task_name="record")).outcome is Outcome.MALFORMED
 
 
 # --- sending again ---
 
 
-class Resent:
-    def __init__(self) -> None:
-        self.sent: list[tuple[Message, float]] = []
-
-    def __call__(self, message: Message, delay: float, delivery: Delivery) -> None:
-        assert delivery.queue == "q"
-        self.sent.append((message, delay))
-
-
 def test_a_retry_is_sent_with_the_next_attempt(table: Environment) -> None:
-    resend = Resent()
-    result = run("AlwaysRetry", 7, id="same", attempt=3, resend=resend)
+    consumer = Recording()
+    result = run("AlwaysRetry", 7, id="same", attempt=3, consumer=consumer)
     assert result.outcome is Outcome.RETRY
     assert result.acknowledged
-    ((copy, delay),) = resend.sent
+    ((copy, delay),) = consumer.sent
     assert (copy.id, copy.attempt, copy.args, delay) == ("same", 4, [7], 7)
 
 
 def test_a_retry_has_the_arguments_that_came_not_those_the_task_left(table: Environment) -> None:
     table(DISPATCH_TABLE="empties=tests.jobs.Empties")
-    resent = Resent()
-    assert run("empties", [1, 2, 3], {"a": 1}, resend=resent, id="task-1").acknowledged
-    ((copy, _),) = resent.sent
+    consumer = Recording()
+    assert run("empties", [1, 2, 3], {"a": 1}, consumer=consumer, id="task-1").acknowledged
+    ((copy, _),) = consumer.sent
     assert (copy.id, copy.attempt, copy.args) == ("task-1", 2, [[1, 2, 3], {"a": 1}])
 
 
 def test_a_retry_of_a_periodic_task_keeps_its_id(table: Environment) -> None:
     table(DISPATCH_TABLE="retry=tests.jobs.AlwaysRetry", DISPATCH_PERIODIC_TASKS="retry")
-    resent = Resent()
+    consumer = Recording()
     due = Delivery(queue="q", task_name="retry")
-    assert execution.run(b"", due, resend=resent).acknowledged
+    assert executor.run(b"", due, consumer=consumer).acknowledged
     assert due.message is not None
-    assert [copy.id for copy, _ in resent.sent] == [due.message.id]
+    assert [copy.id for copy, _ in consumer.sent] == [due.message.id]
 
 
-def test_the_exit_of_a_server_is_never_acknowledged(table: Environment) -> None:
+def test_the_exit_of_a_server_in_its_main_thread_is_not_acknowledged(table: Environment) -> None:
     table(DISPATCH_TABLE="exits=tests.jobs.exits", DISPATCH_ON_FAILURE="acknowledge")
-    result = run("exits")
-    assert (result.outcome, result.acknowledged) == (Outcome.FAILED, False)
+    with pytest.raises(SystemExit):
+        run("exits")
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(run, "exits").result(20)
+    assert (result.outcome, result.acknowledged) == (Outcome.FAILED, True)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_the_main_threads_interrupt_passes_a_tasks_construction(
+    table: Environment, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.Recorder, "__init__", raising(error))
+    with pytest.raises(error):
+        run("Recorder")
+    monkeypatch.setattr(jobs.Recorder, "__init__", raising(GeneratorExit))
+    assert run("Recorder").outcome is Outcome.FAILED
+
+
+def raising(error: type[BaseException]) -> Any:
+    def function(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    return function
 
 
 def test_a_limit_that_is_none_has_failed(
@@ -271,13 +307,13 @@ def test_a_limit_that_is_none_has_failed(
 
 
 def test_a_message_before_its_time_is_deferred_and_not_run(table: Environment) -> None:
-    resend = Resent()
+    consumer = Recording()
     not_before = time.time() + 2000
-    result = run("record", id="same", attempt=2, not_before=not_before, resend=resend)
+    result = run("record", id="same", attempt=2, not_before=not_before, consumer=consumer)
     assert result.outcome is Outcome.DEFERRED
     assert result.acknowledged
     assert calls == []
-    ((copy, delay),) = resend.sent
+    ((copy, delay),) = consumer.sent
     assert (copy.id, copy.attempt, copy.not_before) == ("same", 2, not_before)
     assert delay == pytest.approx(2000, abs=10)
 
@@ -288,25 +324,25 @@ def test_a_receive_is_an_attempt_only_where_no_copy_can_be_sent(
 ) -> None:
     body = Message(function="record", attempt=2).encode(queue=queue)
     received = Delivery(queue=queue, receive_count=3)
-    execution.run(body, received, can_hide=True)
+    executor.run(body, received, Recording(can_hide=True))
     assert received.message
     assert received.message.attempt == attempt
 
 
 def test_a_hop_is_no_attempt(table: Environment) -> None:
-    resend = Resent()
+    consumer = Recording()
     body = Message(function="record", attempt=2, not_before=time.time() + 2000).encode(queue="q")
-    execution.run(body, delivery(), resend=resend, can_hide=True)
-    assert [copy.attempt for copy, _ in resend.sent] == [2]
+    executor.run(body, delivery(), consumer)
+    assert [copy.attempt for copy, _ in consumer.sent] == [2]
 
 
 def test_what_was_received_and_given_back_costs_no_retry(table: Environment) -> None:
     """The third receive, and still the first attempt of two."""
-    resend = Resent()
+    consumer = Recording()
     body = Message(function="fail", options={"max_retries": 1}).encode(queue="q")
-    result = execution.run(body, delivery(), resend=resend, can_hide=True)
+    result = executor.run(body, delivery(), consumer)
     assert (result.outcome, result.acknowledged) == (Outcome.RETRY, True)
-    assert [copy.attempt for copy, _ in resend.sent] == [2]
+    assert [copy.attempt for copy, _ in consumer.sent] == [2]
 
 
 @pytest.mark.parametrize(("suffix", "group"), [("", "tenant-1"), (".fifo", None)])
@@ -316,10 +352,10 @@ def test_a_copy_stays_in_its_fair_group(
     seen: list[Any] = []
     monkeypatch.setattr(Queue, "send", lambda self, body, options: seen.append(options))
     monkeypatch.setattr(
-        execution, "send_parameters", lambda address, *, delay, group_id: {"group": group_id}
+        consumer_module, "send_parameters", lambda address, *, delay, group_id: {"group": group_id}
     )
     name = f"q{suffix}"
-    execution.resend_copy(Message(function="record"), 5, Delivery(queue=name, group_id="tenant-1"))
+    DELAYED_COPIES.resend(Message(function="record"), 5, Delivery(queue=name, group_id="tenant-1"))
     assert seen == [{"group": group}]
 
 
@@ -328,17 +364,18 @@ def test_redelivery_backs_off_with_each_receive(table: Environment, queue: str) 
     """The third receive: up to four times ``retry_backoff``."""
     body = Message(function="fail", options={"retry_backoff": 10}).encode(queue=queue)
     delays = [
-        execution.run(body, Delivery(queue=queue, receive_count=3), can_hide=True).retry_after
+        executor.run(
+            body, Delivery(queue=queue, receive_count=3), Recording(can_hide=True)
+        ).retry_after
         for _ in range(40)
     ]
     assert 20 < max(delay for delay in delays if delay is not None) <= 40
 
 
 def test_the_consumer_learns_the_time_limit(table: Environment) -> None:
-    limits: list[float] = []
-    body = Message(function="record", options={"timeout": 7}).encode(queue="q")
-    execution.run(body, delivery(), on_limit=limits.append)
-    assert limits == [7]
+    consumer = Recording()
+    run("record", options={"timeout": 7}, consumer=consumer)
+    assert consumer.limits == [7]
 
 
 def test_a_message_whose_time_has_come_runs(table: Environment) -> None:
@@ -348,13 +385,16 @@ def test_a_message_whose_time_has_come_runs(table: Environment) -> None:
 def test_what_could_not_be_sent_again_is_not_acknowledged(
     table: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(message: Message, delay: float, delivery: Delivery) -> None:
-        raise SendError("SQS is away")
+    class Broken(Recording):
+        def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
+            raise SendError("SQS is away")
 
-    result = run("AlwaysRetry", resend=broken)
+    result = run("AlwaysRetry", consumer=Broken())
     assert result.outcome is Outcome.FAILED
     assert not result.acknowledged
-    assert "could not be sent again: SQS is away" in caplog.text
+    assert re.search(
+        r"could not be sent again id=\S+ function=AlwaysRetry error=SQS is away", caplog.text
+    )
 
 
 @pytest.mark.parametrize("keys", ["", "signing-key"])
@@ -364,7 +404,7 @@ def test_a_copy_goes_to_the_deliverys_queue(
     sqs_env(DISPATCH_SIGNING_KEYS=keys)
     queue = open_queue("jobs")
     message = Message(function="record", id="same", attempt=2)
-    execution.resend_copy(message, 0.2, Delivery(queue=queue_name))
+    DELAYED_COPIES.resend(message, 0.2, Delivery(queue=queue_name))
     (received,) = queue.receive(count=1, wait=5, visibility=30)
     found = Message.decode(received.body, queue=queue_name, keys=[keys] if keys else [])
     assert (found.id, found.attempt, found.not_before) == ("same", 2, None)
@@ -374,7 +414,7 @@ def test_a_long_delay_hops(sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
     queue = open_queue("jobs")
     sent: list[tuple[str, Any]] = []
     monkeypatch.setattr(Queue, "send", lambda self, body, options: sent.append((body, options)))
-    execution.resend_copy(Message(function="record"), 5000, Delivery(queue=queue.name))
+    DELAYED_COPIES.resend(Message(function="record"), 5000, Delivery(queue=queue.name))
     body, options = sent[0]
     assert options == {"DelaySeconds": 900}
     assert json.loads(body)["not_before"] == pytest.approx(time.time() + 5000, abs=10)
@@ -402,13 +442,160 @@ def test_resolve_is_for_one_configuration(table: Environment) -> None:
         dispatch_table.resolve("record", get_config())
 
 
-def test_a_listed_class_that_the_configured_one_cannot_join_is_told(
-    worker_env: Environment,
-) -> None:
-    """Python makes no class of two whose metaclasses have nothing to do with each other."""
-    worker_env(
-        DISPATCH_TABLE="mine=tests.jobs.OfOneKind", DISPATCH_SAFE_TASK="tests.jobs.OfAnother"
+# --- the configured class and a listed class that does not inherit from it ---
+
+
+class Listed(SafeTask):
+    def run(self, *args: Any) -> None:
+        calls.append(("run", self.max_retries, self.verbose))
+        if args:
+            raise ValueError
+
+
+class ListedWithHook(Listed):
+    max_retries = 7
+
+    def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
+        calls.append(("own on_error", args))
+
+
+class Watcher(Observer):
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @contextmanager
+    def delivering(self, delivery: Delivery) -> Iterator[None]:
+        yield
+        calls.append((f"{self.name} delivered", delivery.outcome))
+
+    @contextmanager
+    def attempting(self, task: SafeTask, delivery: Delivery) -> Iterator[None]:
+        yield
+        calls.append((f"{self.name} attempted {type(task).__name__}", delivery.outcome))
+
+
+class Configured(SafeTask):
+    """A project's own class, which BEANSTALK_DISPATCH_SAFE_TASK names."""
+
+    max_retries = 3
+    verbose = False
+    observers: ClassVar[Sequence[Observer]] = (Watcher("configured"),)
+
+    def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
+        assert self.delivery
+        calls.append(("configured on_error", args, self.delivery.receive_count))
+
+    def process(self, *args: Any, **kwargs: Any) -> None:
+        calls.append(("before",))
+        super().process(*args, **kwargs)
+        calls.append(("after",))
+
+
+class ListedChild(Configured, Listed):
+    observers: ClassVar[Sequence[Observer]] = (*Configured.observers, Watcher("own"))
+
+
+@pytest.fixture
+def configured(env: Environment) -> None:
+    here = "tests.unit.execution.test_executor"
+    env(
+        DISPATCH_TABLE=f"listed={here}.Listed hook={here}.ListedWithHook child={here}.ListedChild "
+        "record=tests.jobs.record fail=tests.jobs.fail",
+        DISPATCH_SAFE_TASK=f"{here}.Configured",
     )
-    told = "BEANSTALK_DISPATCH_SAFE_TASK: tests.jobs.OfAnother cannot be a base of mine: metaclass"
-    with pytest.raises(ConfigurationError, match=told):
-        dispatch_table.task_class("mine", get_config())
+
+
+@pytest.mark.usefixtures("configured")
+def test_the_configured_classs_hooks_options_and_process_reach_a_listed_class() -> None:
+    consumer = Recording()
+    assert run("listed", 1, consumer=consumer).outcome is Outcome.RETRY
+    assert calls == [
+        ("before",),
+        ("run", 3, False),
+        ("configured on_error", (1,), 3),
+        ("after",),
+        ("configured attempted Listed", Outcome.RETRY),
+        ("configured delivered", Outcome.RETRY),
+    ]
+
+
+@pytest.mark.usefixtures("configured")
+def test_they_come_after_the_listed_classs_own() -> None:
+    assert run("hook", 1, attempt=8).outcome is Outcome.FAILED
+    assert calls[1:4] == [
+        ("run", 7, False),
+        ("own on_error", (1,)),
+        ("configured on_error", (1,), 3),
+    ]
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_child_of_the_configured_class_has_everything_once() -> None:
+    assert run("child").outcome is Outcome.DONE
+    assert calls == [
+        ("before",),
+        ("run", 3, False),
+        ("after",),
+        ("own attempted ListedChild", Outcome.DONE),
+        ("configured attempted ListedChild", Outcome.DONE),
+        ("configured delivered", Outcome.DONE),
+    ]
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_plain_function_is_wrapped_in_the_configured_class() -> None:
+    assert run("fail", "x", consumer=Recording()).outcome is Outcome.RETRY
+    assert ("configured on_error", ("x",), 3) in calls
+
+
+@pytest.mark.usefixtures("configured")
+def test_an_observer_sees_a_refused_delivery() -> None:
+    assert run("unlisted").outcome is Outcome.UNKNOWN_FUNCTION
+    assert calls == [("configured delivered", Outcome.UNKNOWN_FUNCTION)]
+
+
+def test_a_listed_base_of_the_configured_class_is_run_as_the_configured_class(
+    env: Environment,
+) -> None:
+    here = "tests.unit.execution.test_executor"
+    env(DISPATCH_TABLE=f"listed={here}.Listed", DISPATCH_SAFE_TASK=f"{here}.ListedWithHook")
+    assert run("listed").outcome is Outcome.DONE
+    assert calls == [("run", 7, True)]
+
+
+def test_without_a_configured_class_that_loads_nothing_is_observed(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(DISPATCH_SAFE_TASK="tests.nowhere.Task")
+    assert dispatch_table.configured_observers(get_config()) == ()
+    assert "BEANSTALK_DISPATCH_SAFE_TASK could not be loaded; tasks are not observed" in caplog.text
+
+
+# --- what a task activates ---
+
+
+def test_what_a_task_activates_ends_with_its_delivery(env: Environment) -> None:
+    env(DISPATCH_TABLE="activates=tests.unit.execution.test_executor.activates")
+    language, zone = translation.get_language(), timezone.get_current_timezone_name()
+    assert run("activates").outcome is Outcome.DONE
+    assert calls == [("de", "Asia/Tokyo")]
+    assert translation.get_language() == language != "de"
+    assert timezone.get_current_timezone_name() == zone != "Asia/Tokyo"
+
+
+def activates() -> None:
+    translation.activate("de")
+    timezone.activate("Asia/Tokyo")
+    calls.append((translation.get_language(), timezone.get_current_timezone_name()))
+
+
+def test_a_threads_tasks_share_its_caches(env: Environment) -> None:
+    env(DISPATCH_TABLE="cached=tests.unit.execution.test_executor.cached")
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            assert pool.submit(run, "cached").result(20).outcome is Outcome.DONE
+    assert calls[0] == calls[1]
+
+
+def cached() -> None:
+    calls.append((id(caches["default"]),))

@@ -23,7 +23,8 @@ from beanstalk_dispatch.contrib.sentry import crons, environment, errors, privac
 from beanstalk_dispatch.contrib.sentry import task as task_module
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import AlreadyDone, ConfigurationError, LeaseUnavailable
-from beanstalk_dispatch.execution import executor as execution
+from beanstalk_dispatch.execution import executor
+from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
@@ -80,13 +81,12 @@ def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memor
         yield transport
     sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
-    signals.delivery_finished.disconnect(errors.report_delivery)
     signals.worker_stopped.disconnect(setup._on_worker_stopped)
 
 
 def run(function: str, *args: Any, receive_count: int = 1, **members: Any) -> Result:
     body = Message(function=function, args=args, **members).encode(queue="q").encode()
-    return execution.run(body, Delivery(queue="q", message_id="1", receive_count=receive_count))
+    return executor.run(body, Delivery(queue="q", message_id="1", receive_count=receive_count))
 
 
 # --- the environment -------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_wrong_values_are_told_together_and_the_rest_works() -> None:
     )
     assert found["result"]["active"]
     assert not found["result"]["send_default_pii"]
-    line = next(line for line in found["log"].splitlines() if "start of the SafeTask" in line)
+    line = next(line for line in found["log"].splitlines() if "SAFE_TASK could not start" in line)
     assert "SENTRY_TRACES_SAMPLE_RATE: 'half' is not a rate; write a number from 0 to 1" in line
     assert "SENTRY_SEND_DEFAULT_PII: 'Ture' is not a boolean" in line
 
@@ -198,7 +198,7 @@ def test_wrong_values_are_told_together_and_the_rest_works() -> None:
 def test_a_wrong_dsn_is_told() -> None:
     found = in_a_process(OPTIONS, SENTRY_DSN="sentry.io/1")
     assert not found["result"]["active"]
-    assert "start of the SafeTask failed: SENTRY_DSN: " in found["log"]
+    assert "BEANSTALK_DISPATCH_SAFE_TASK could not start error=SENTRY_DSN: " in found["log"]
 
 
 def test_a_missing_sdk_gives_the_pip_line() -> None:
@@ -206,11 +206,11 @@ def test_a_missing_sdk_gives_the_pip_line() -> None:
         import sys
         sys.modules["sentry_sdk"] = None
         django.setup()
-        from beanstalk_dispatch.execution import executor as execution
-        from beanstalk_dispatch.endpoint import sqsd
+        from beanstalk_dispatch.execution import executor
+        from beanstalk_dispatch.delivery import Delivery
         from beanstalk_dispatch.exceptions import ConfigurationError
         try:
-            execution.run('{"function": "quiet", "args": [], "kwargs": {}}', sqsd.Delivery())
+            executor.run('{"function": "quiet", "args": [], "kwargs": {}}', Delivery())
         except ConfigurationError as exc:
             result = str(exc)
     """
@@ -295,7 +295,7 @@ def test_an_sdk_that_fails_changes_no_outcome(
             failed = run("boom", SECRET)
             assert (failed.outcome, type(failed.exception)) == (Outcome.FAILED, ValueError)
             periodic = Delivery(queue="q", message_id="p", task_name="quiet")
-            assert execution.run(b"", periodic).outcome is Outcome.DONE
+            assert executor.run(b"", periodic).outcome is Outcome.DONE
         assert sentry_sdk.get_current_span() is request  # nothing is left open
     jobs.calls.clear()
 
@@ -340,7 +340,8 @@ def test_what_ends_without_a_task(
     outcome: Outcome, exception: Exception | None, count: int, sentry: Memory
 ) -> None:
     delivery = Delivery(queue="q", message_id="1", message=Message(function="quiet"))
-    errors.report_delivery(delivery=delivery, outcome=outcome, exception=exception)
+    delivery.outcome, delivery.exception = outcome, exception
+    errors.report_delivery(delivery)
     assert len(sentry.of("event")) == count
 
 
@@ -370,9 +371,7 @@ def test_without_a_client_nothing_is_observed(env: Environment) -> None:
     setup.init_on_first_use.cache_clear()
     assert not spans.is_sending()
     schedule_function("q", "boom", SECRET)
-    errors.report_delivery(
-        delivery=Delivery(queue="q"), outcome=Outcome.FAILED, exception=ValueError()
-    )
+    errors.report_delivery(Delivery(queue="q", outcome=Outcome.FAILED, exception=ValueError()))
     assert not spans.is_sending()
 
 
@@ -455,21 +454,27 @@ def test_the_sampler_asks_another() -> None:
 
 
 def periodic(name: str) -> None:
-    execution.run(b"", Delivery(queue="q", message_id="p", task_name=name), resend=keep)
+    executor.run(b"", Delivery(queue="q", message_id="p", task_name=name), KEEPER)
 
 
-kept: list[Message] = []
+class Keeper(DelayedCopies):
+    """A consumer that keeps what it should send again."""
+
+    def __init__(self) -> None:
+        self.kept: list[Message] = []
+
+    def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
+        self.kept.append(message)
 
 
-def keep(message: Message, delay: float, delivery: Delivery) -> None:
-    kept.append(message)
+KEEPER = Keeper()
 
 
 def test_a_run_that_is_repeated_is_no_error_and_the_repetition_checks_in(sentry: Memory) -> None:
-    kept.clear()
+    KEEPER.kept.clear()
     periodic("patient")
     for _ in range(2):
-        execution.run(kept.pop().encode(queue="q"), Delivery(queue="q"), resend=keep)
+        executor.run(KEEPER.kept.pop().encode(queue="q"), Delivery(queue="q"), KEEPER)
     statuses = [(each["monitor_slug"], each["status"]) for each in sentry.of("check_in")]
     progress = ("patient", "in_progress")
     assert statuses == [progress, ("patient", "ok"), progress, ("patient", "ok"),
@@ -606,7 +611,8 @@ def test_only_the_daemons_body_is_dropped(
 
 
 def test_the_body_is_dropped_from_what_follows_once_in_a_scope(sentry: Memory) -> None:
+    delivery = Delivery(queue="q", body=b"{}")
     for _ in range(3):
-        run("quiet")
+        errors.report_delivery(delivery)
     processors = sentry_sdk.get_current_scope()._event_processors
     assert processors.count(privacy.drop_body) == 1

@@ -1,0 +1,265 @@
+"""Attempt: one run of one task with its hooks, and what came of it.
+
+Nothing is read from or written to private names of the task, which is a project's object.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.exceptions import TaskTimeout
+from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.safe_task import Retry, SafeTask
+from beanstalk_dispatch.signals import task_finished, task_started
+
+from . import connections
+from .coroutines import run_to_end
+from .retries import RetryDecision, decide
+from .task_options import time_limit_of
+from .time_limit import TimeLimitExceeded, time_limit
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+hook_logger = logging.getLogger("beanstalk_dispatch.task.hooks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What came of one run."""
+
+    outcome: Outcome
+    exception: BaseException | None = None
+    retry_after: float | None = None
+    """Seconds until the task runs again, as a retry or as a redelivery."""
+    is_final: bool = False
+    """Whether the task's retries are spent."""
+
+
+_DONE: Final = Attempt(outcome=Outcome.DONE)
+
+
+def run_attempt(
+    task: SafeTask,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    delivery: Delivery,
+    configured: SafeTask | None = None,
+    on_done: Callable[[], None] | None = None,
+) -> Attempt:
+    """Run a listed task once, with its hooks. Raises what is for the process only.
+
+    ``configured``: an instance of the class that BEANSTALK_DISPATCH_SAFE_TASK names, if ``task``
+    does not inherit from that class. Its ``process`` surrounds the task's, and its hooks run
+    after the task's. ``on_done`` is called as soon as ``run`` has succeeded, before the hooks.
+    """
+    hooked = [task] if configured is None else [task, configured]
+    run = _Run(task, delivery=delivery, hooked=hooked, on_done=on_done)
+    before = connections.aliases_in_transaction()
+    for each in hooked:
+        _runs[id(each)] = run
+    try:
+        hooked[-1].process(*args, **kwargs)
+        if error := connections.drop_left_open(before):
+            raise error
+    except BaseException as exc:  # from a process() of the project's own
+        if is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded):
+            raise
+        run.fail_outside(exc)
+        connections.drop_left_open(before)
+    finally:
+        for each in hooked:
+            del _runs[id(each)]
+    return run.attempt
+
+
+def process(task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """What SafeTask.process() does: run the task and its hooks."""
+    run = _runs.get(id(task)) or _Run(task, delivery=task.delivery, hooked=[task])
+    if task is run.task:
+        run.execute(args, kwargs)
+    else:  # the configured class's process() surrounds the task's
+        run.task.process(*args, **kwargs)
+
+
+# The run of each task that a consumer runs now, by the task's id(): a project's class need not
+# be hashable, and its process() may continue in another thread.
+_runs: Final[dict[int, _Run]] = {}
+
+
+def is_for_the_process(exc: BaseException) -> bool:
+    """Whether an exception ends the process rather than the task.
+
+    Ctrl-C, and the SystemExit of a server that is stopped, arrive in the main thread. Everything
+    else that a task raises is a failure of the task.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return in_main_thread and isinstance(exc, KeyboardInterrupt | SystemExit)
+
+
+class _Run:
+    """One run of one task: what SafeTask would have to remember, were it not the project's."""
+
+    def __init__(
+        self,
+        task: SafeTask,
+        *,
+        delivery: Delivery | None,
+        hooked: Sequence[SafeTask],
+        on_done: Callable[[], None] | None = None,
+    ) -> None:
+        self.task = task
+        self.attempt = _DONE
+        self._delivery = delivery
+        self._message = delivery.message if delivery else None
+        self._hooked = hooked
+        self._on_done = on_done
+        self._kind = type(task)
+
+    def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Run the task and its hooks, and set ``attempt``."""
+        started = time.monotonic()
+        if task_started.receivers:
+            task_started.send_robust(sender=self._kind, delivery=self._delivery)
+        try:
+            self._call(self.task.run, args, kwargs)
+        except BaseException as exc:
+            if not self._is_failure(exc):
+                raise
+            self._fail(exc)
+            is_granted_retry = isinstance(exc, Retry) and self.attempt.outcome is Outcome.RETRY
+            if not is_granted_retry:
+                self._call_hooks("on_error", (exc, *args), kwargs)
+        else:
+            self._end(_DONE)
+            if self._on_done:
+                self._on_done()
+            self._call_hooks("on_success", args, kwargs)
+        finally:
+            self._call_hooks("on_completion", args, kwargs)
+        if task_finished.receivers:
+            task_finished.send_robust(
+                sender=self._kind,
+                delivery=self._delivery,
+                outcome=self.attempt.outcome,
+                exception=self.attempt.exception,
+                duration=time.monotonic() - started,
+            )
+
+    def fail_outside(self, exc: BaseException) -> None:
+        """The task's ``process`` has failed, outside of its ``run`` and hooks."""
+        logger.error(
+            "SafeTask failed outside of its run() %s error=%s", self._label(), exc, exc_info=exc
+        )
+        self._end(Attempt(outcome=Outcome.FAILED, exception=exc))
+
+    def _is_failure(self, exc: BaseException) -> bool:
+        """A TimeLimitExceeded that comes out of ``_call`` is that of an enclosing time limit."""
+        return not (is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded))
+
+    def _call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Call ``run`` or a hook, and await what it returns, within the task's time limit.
+
+        Raises TaskTimeout, and TransactionManagementError if it leaves a transaction open.
+        """
+        before = connections.aliases_in_transaction()
+        limit = time_limit(time_limit_of(self.task), label=self._stuck_label)
+        try:
+            self._call_within(limit, function, args, kwargs)
+        except BaseException as exc:
+            if limit.struck or isinstance(exc, TaskTimeout):
+                connections.drop_interrupted(before)
+            elif error := connections.drop_left_open(before):
+                logger.error("transaction left open %s error=%s", self._label(), error)
+            raise
+        if error := connections.drop_left_open(before):
+            raise error
+
+    def _call_within(
+        self,
+        limit: time_limit,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        result, has_returned = None, False
+        try:
+            with limit:
+                result = function(*args, **kwargs)
+                has_returned = True
+        except TimeLimitExceeded:  # came out in the instant the block ended
+            limit.end()
+            if not limit.fires:
+                raise  # raised by an enclosing time limit
+            if not has_returned:
+                raise limit.timeout() from None
+        except TaskTimeout as exc:
+            struck_after_return = has_returned and isinstance(exc.__cause__, TimeLimitExceeded)
+            if not struck_after_return:
+                raise
+        if result is not None:
+            run_to_end(result, limit)
+
+    def _fail(self, exc: BaseException) -> None:
+        outcome = Outcome.TIMED_OUT if isinstance(exc, TaskTimeout) else Outcome.FAILED
+        number = self._message.attempt if self._message else 1
+        try:
+            decision = decide(self.task, exc, number)
+        except Exception as error:  # wrong options; the checks name them too
+            logger.error("retry options are wrong %s error=%s", self._label(), error)
+            decision = RetryDecision(is_retried=False, is_final=False, delay=0.0)
+        is_retried = decision.is_retried and self._message is not None
+        self._end(
+            Attempt(
+                outcome=Outcome.RETRY if is_retried else outcome,
+                exception=exc,
+                retry_after=decision.delay,
+                is_final=decision.is_final and self._message is not None,
+            )
+        )
+        if self.task.verbose:
+            self._log_failure(exc)
+
+    def _end(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        if self._delivery:
+            self._delivery.outcome = attempt.outcome
+            self._delivery.exception = attempt.exception
+
+    def _log_failure(self, exc: BaseException) -> None:
+        if self.attempt.outcome is Outcome.RETRY:
+            traceback = None if isinstance(exc, Retry) else exc
+            logger.warning(
+                "SafeTask will be retried %s error=%s", self._label(), exc, exc_info=traceback
+            )
+        elif self.attempt.outcome is Outcome.TIMED_OUT:
+            logger.error("SafeTask timed out %s error=%s", self._label(), exc, exc_info=exc)
+        else:
+            logger.error("SafeTask failed %s error=%s", self._label(), exc, exc_info=exc)
+
+    def _call_hooks(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for task in self._hooked:
+            if getattr(type(task), name) is getattr(SafeTask, name) and name not in vars(task):
+                continue  # does nothing
+            try:
+                self._call(getattr(task, name), args, kwargs)
+            except BaseException as exc:
+                if not self._is_failure(exc):
+                    raise
+                hook_logger.error("hook failed hook=%s %s", name, self._label(), exc_info=exc)
+
+    def _stuck_label(self) -> str:
+        message = self._message
+        return f"{message.function} id={message.id}" if message else self._kind.__name__
+
+    def _label(self) -> str:
+        if self._message is None:
+            return f"function={self._kind.__name__}"
+        return f"id={self._message.id} function={self._message.function}"

@@ -1,0 +1,105 @@
+"""Database connections around a task: none is left in a transaction, none is used half-broken.
+
+An interrupt strikes in the middle of what a driver does, if the driver is written in Python, and
+``Atomic.__exit__`` then fails too. Django never reopens a connection that was closed inside an
+atomic block of its thread, so such a connection is dropped whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from typing import Any, Final
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import TransactionManagementError
+
+logger = logging.getLogger("beanstalk_dispatch.task.connections")
+
+# PQTRANS_ACTIVE, _INTRANS and _INERROR, as psycopg and psycopg2 report them:
+# https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQTRANSACTIONSTATUS
+_IN_TRANSACTION: Final = frozenset({1, 2, 3})
+_SERVER_STATUS_IN_TRANS: Final = 1  # of the MySQL protocol, as PyMySQL reports it
+
+
+def aliases_in_transaction() -> frozenset[str]:
+    """The databases of which this thread's connection is in a transaction."""
+    return frozenset(
+        connection.alias
+        for connection in connections.all(initialized_only=True)
+        if _is_in_transaction(connection)
+    )
+
+
+def drop_left_open(before: Collection[str]) -> TransactionManagementError | None:
+    """Drop each connection that is in a transaction and was not ``before``; an error that says so.
+
+    What such a transaction holds was never committed, and everything that the next tasks of this
+    thread write would be lost with it.
+    """
+    left_open = [
+        connection
+        for connection in connections.all(initialized_only=True)
+        if connection.alias not in before and _is_in_transaction(connection)
+    ]
+    if not left_open:
+        return None
+    for connection in left_open:
+        drop(connection)
+    names = ", ".join(repr(connection.alias) for connection in left_open)
+    return TransactionManagementError(
+        f"the task left a transaction open on the database {names}; what it did there was rolled "
+        "back. Use 'with transaction.atomic():'"
+    )
+
+
+def drop_interrupted(before: Collection[str]) -> None:
+    """Drop every connection that an interrupt may have left in the middle of something.
+
+    A connection that was in a transaction ``before`` is the caller's, such as a test's.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.alias not in before:
+            drop(connection)
+
+
+def drop(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection, whatever state it is in, and have Django make a new one when needed."""
+    connection.in_atomic_block = False  # or close() would keep it for the end of the block
+    connection.needs_rollback = False
+    connection.savepoint_ids = []
+    connection.atomic_blocks = []
+    connection.run_on_commit = []
+    try:
+        connection.close()
+    except Exception as exc:
+        logger.warning("close failed database=%s error=%s", connection.alias, exc)
+    if (raw := connection.connection) is None:
+        del connections[connection.alias]
+        return
+    # close() keeps the in-memory database of a test, or has failed.
+    try:
+        raw.rollback()
+    except Exception as exc:
+        logger.warning("rollback failed database=%s error=%s", connection.alias, exc)
+        del connections[connection.alias]
+
+
+def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    if connection.in_atomic_block:
+        return True
+    raw = connection.connection
+    if raw is None or not connection.settings_dict["AUTOCOMMIT"]:
+        return False  # not connected, or the project manages transactions by itself
+    return not connection.autocommit or _driver_is_in_transaction(raw)
+
+
+def _driver_is_in_transaction(raw: Any) -> bool:
+    """What the driver itself knows: Django does not see a BEGIN that a task executes."""
+    info = getattr(raw, "info", None)
+    if (status := getattr(info, "transaction_status", None)) is not None:
+        return status in _IN_TRANSACTION  # psycopg and psycopg2
+    if isinstance(status := getattr(raw, "server_status", None), int):
+        return bool(status & _SERVER_STATUS_IN_TRANS)  # PyMySQL
+    return bool(getattr(raw, "in_transaction", False))  # sqlite3

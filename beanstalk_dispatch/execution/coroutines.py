@@ -1,0 +1,62 @@
+"""Run to its end what a task returns, if that is to be awaited, within the task's time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Awaitable
+from contextlib import nullcontext
+from typing import Any, Final
+
+from asgiref.sync import async_to_sync
+
+from .time_limit import GRACE, TimeLimitExceeded, time_limit
+
+_LOOP_LEEWAY: Final = 1.0  # seconds for asyncio's own limit to end what awaits
+
+
+def run_to_end(result: object, limit: time_limit) -> None:
+    """Await ``result`` if it is awaitable. Raises TaskTimeout, and TypeError for a generator."""
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError("run() returned a generator, of which nothing has run")
+    if not inspect.isawaitable(result):
+        return
+    # For code of the coroutine that blocks its event loop, which is in a thread of its own.
+    inside = time_limit(limit.seconds, limit.label, leeway=_LOOP_LEEWAY)
+    # For synchronous calls of the coroutine's, such as the ORM's, which run in this thread. In
+    # the main thread an alarm would end the wait for a coroutine that then runs on.
+    around = time_limit(limit.seconds, limit.label, leeway=GRACE)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    try:
+        with nullcontext() if in_main_thread else around:
+            # Not on a loop that runs already: under ASGI that is the server's.
+            async_to_sync(_await_within, force_new_loop=True)(result, inside)
+    except TimeLimitExceeded:
+        if not (inside.fires or around.fires):
+            raise  # raised by an enclosing time limit
+        raise limit.timeout() from None
+    finally:
+        inside.end()
+        around.end()
+
+
+async def _await_within(result: Awaitable[Any], limit: time_limit) -> None:
+    gentle = asyncio.timeout(limit.seconds)
+    loop = asyncio.get_running_loop()
+
+    def wake_loop() -> None:
+        """Wake the loop: an asynchronous exception is raised only when bytecode runs."""
+        loop.call_later(_LOOP_LEEWAY, wake_loop)
+
+    loop.call_later(limit.seconds, wake_loop)
+    with limit:
+        try:
+            async with gentle:
+                await result
+        except TimeoutError:
+            if not gentle.expired():
+                raise
+            raise limit.timeout() from None
+        if gentle.expired():  # the coroutine has swallowed its cancellation
+            raise limit.timeout()

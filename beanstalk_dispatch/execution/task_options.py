@@ -1,0 +1,114 @@
+"""The options of a SafeTask: what is read from its attributes, and what travels with a message."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+
+from beanstalk_dispatch.conf import cast_duration, get_config
+from beanstalk_dispatch.exceptions import InvalidCall, MalformedMessage
+from beanstalk_dispatch.safe_task import TRAVELLING_OPTIONS, SafeTask
+
+_MAX_ERROR_LENGTH: Final = 200  # characters; the value of a received option may be a megabyte
+_MAX_SECONDS: Final = 2**31
+
+
+class _Option(NamedTuple):
+    wire_name: str
+    """The option's name in a message."""
+    cast: Callable[[Any], Any]
+    """From what is given or received; raises ValueError."""
+    to_json: Callable[[Any], Any]
+
+
+def seconds_of(duration: timedelta | float) -> float:
+    """A timedelta, or a number of seconds, in seconds. Raises TypeError or ValueError."""
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+
+
+def time_limit_of(task: SafeTask) -> float:
+    """How long ``run`` may take, in seconds. Raises what a wrong ``timeout_timedelta`` raises."""
+    limit = task.timeout_timedelta
+    return seconds_of(get_config().task_timeout if limit is None else limit)
+
+
+def options_to_send(task: SafeTask) -> dict[str, Any]:
+    """The options that were set on the instance, in the form they have in a message.
+
+    Raises InvalidCall.
+    """
+    own, options = vars(task), {}
+    for name in TRAVELLING_OPTIONS:
+        if name in own and own[name] is not None:
+            option = _OPTIONS[name]
+            try:
+                options[option.wire_name] = option.to_json(option.cast(own[name]))
+            except ValueError as exc:
+                raise InvalidCall(f"option {name}: {exc}") from None
+    return options
+
+
+def apply_received_options(task: SafeTask, received: Mapping[str, Any]) -> None:
+    """Set the options of a message on the instance. Unknown ones are ignored.
+
+    Raises MalformedMessage.
+    """
+    for name, option in _OPTIONS.items():
+        if option.wire_name in received:
+            try:
+                setattr(task, name, option.cast(received[option.wire_name]))
+            except (ValueError, RecursionError) as exc:
+                text = f"option {option.wire_name}: {exc}"
+                raise MalformedMessage(text[:_MAX_ERROR_LENGTH]) from None
+
+
+def _cast_timeout(value: object) -> timedelta:
+    """Seconds, a timedelta, or a string like ``5m``."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ValueError(f"{value!r} is not a duration")
+        value = timedelta(seconds=min(max(value, -1), _MAX_SECONDS))
+    return cast_duration(value)
+
+
+def _cast_backoff(value: object) -> timedelta:
+    zero = timedelta(0)
+    return zero if value in (0, zero) and value is not False else _cast_timeout(value)
+
+
+def _cast_bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is not true or false")
+    return value
+
+
+def _cast_count(value: object) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+_OPTIONS: Final[Mapping[str, _Option]] = {
+    "timeout_timedelta": _Option("timeout", _cast_timeout, seconds_of),
+    "verbose": _Option("verbose", _cast_bool, bool),
+    "max_retries": _Option("max_retries", _cast_count, _cast_count),
+    "retry_backoff": _Option("retry_backoff", _cast_backoff, seconds_of),
+}
+
+
+def problems_of(task_class: type[SafeTask]) -> list[str]:
+    """What is wrong with the options that a class sets, in words, for the system checks."""
+    problems = []
+    for name, option in _OPTIONS.items():
+        value = getattr(task_class, name)
+        if value is None or isinstance(value, property):
+            continue
+        try:
+            if name in {"timeout_timedelta", "retry_backoff"} and isinstance(value, str):
+                raise ValueError(f"{value!r} is a string; write a timedelta or seconds")
+            option.cast(value)
+        except ValueError as exc:
+            problems.append(f"{name}: {exc}")
+    return problems
