@@ -1,4 +1,4 @@
-"""cron.yaml: Elastic Beanstalk's periodic tasks, read from the file.
+"""Read Elastic Beanstalk's periodic tasks from a cron.yaml.
 
 https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-env-tiers.html#worker-periodictasks
 """
@@ -17,15 +17,18 @@ MISSING = "cron.yaml needs PyYAML and cronsim: pip install 'django-beanstalk-dis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodicTask:
-    """One entry: ``schedule`` has five fields and is in UTC, ``url`` is a path."""
+    """One entry of a cron.yaml."""
 
     name: str
+    """The task's name in the dispatch table."""
     url: str
+    """The path that the daemon POSTs to."""
     schedule: str
+    """Five fields, in UTC."""
 
 
 def load(path: Path) -> list[PeriodicTask]:
-    """Read a cron.yaml. Raises ConfigurationError naming the entry and what is wrong."""
+    """Read a cron.yaml. Raises ConfigurationError, which names the entry and the problem."""
     try:
         import yaml
         from cronsim import CronSim, CronSimError
@@ -50,7 +53,9 @@ def load(path: Path) -> list[PeriodicTask]:
 def _task(path: Path, position: int, entry: Any) -> PeriodicTask:
     fields = ("name", "url", "schedule")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(f), str) for f in fields):
-        raise ConfigurationError(f"{path}: entry {position}: expected texts name, url, schedule")
+        raise ConfigurationError(
+            f"{path}: entry {position}: expected the strings name, url, schedule"
+        )
     if not entry["url"].startswith("/"):
         raise ConfigurationError(f"{path}: {entry['name']}: url {entry['url']!r} is not a path")
     return PeriodicTask(**{field: entry[field] for field in fields})

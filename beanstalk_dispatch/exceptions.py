@@ -1,28 +1,28 @@
 """Every error this package raises.
 
 ImproperlyConfigured
-└── ConfigurationError      the environment or the settings are wrong; not meant to be caught
+└── ConfigurationError      the environment or the settings are wrong; do not catch it
 
-BeanstalkDispatchError      everything a caller may want to catch
-├── SchedulingError         raised by schedule_function and its kin
+BeanstalkDispatchError      every error that a caller may want to catch
+├── SchedulingError         raised when a task is scheduled
 │   ├── InvalidArgument     an argument does not survive JSON (also a TypeError)
-│   ├── InvalidCall         a delay, group id or option SQS would refuse (also a ValueError)
-│   ├── MessageTooLarge     the message is above SQS's limit (also a ValueError)
-│   ├── UnknownQueue        the queue is neither an alias nor on SQS (also a LookupError)
-│   └── SendError           SQS could not be reached or refused the message
-│       └── BatchError      some messages of schedule_many were sent, others were not
-├── UnknownFunction         the dispatch table does not list it, or lists something that cannot run
+│   ├── InvalidCall         SQS would refuse a delay, group id or option (also a ValueError)
+│   ├── MessageTooLarge     the message is larger than SQS allows (also a ValueError)
+│   ├── UnknownQueue        no alias and no queue on SQS has this name (also a LookupError)
+│   └── SendError           SQS could not be reached, or refused the message
+│       └── BatchError      schedule_many sent some messages and could not send others
+├── UnknownFunction         the dispatch table does not list it, or its entry cannot run
 ├── MessageError            a received message that can never run
 │   ├── MalformedMessage    not a message, or one from a newer version
 │   ├── BadSignature        unsigned, altered, or signed for another queue
-│   └── NotAllowed          a periodic task the configuration does not list
+│   └── NotAllowed          a periodic task that the configuration does not list
 └── LeaseError              a received message that does not run now
-    ├── AlreadyDone         it ran to success, or this attempt of it has ended
-    ├── AlreadyRunning      it runs at this moment, here or elsewhere
+    ├── AlreadyDone         it has succeeded, or this attempt of it has ended
+    ├── AlreadyRunning      it is running now, here or elsewhere
     └── LeaseUnavailable    the lease's cache does not answer
 
 TimeoutError
-└── TaskTimeout             what a task's on_error gets when its time limit has passed
+└── TaskTimeout             passed to a task's on_error when its time limit has passed
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 class ConfigurationError(ImproperlyConfigured):
-    """The configuration is wrong. The text lists every problem, with the variable's name."""
+    """The configuration is wrong. The message lists every problem with its variable."""
 
 
 class BeanstalkDispatchError(Exception):
-    """Base of every error a caller may want to catch."""
+    """Base of every error that a caller may want to catch."""
 
 
 class SchedulingError(BeanstalkDispatchError):
@@ -45,33 +45,37 @@ class SchedulingError(BeanstalkDispatchError):
 
 
 class InvalidArgument(SchedulingError, TypeError):
-    """An argument would not come back from JSON as it went in."""
+    """JSON would change an argument."""
 
 
 class InvalidCall(SchedulingError, ValueError):
-    """A delay, group id, deduplication id or option is outside what SQS or we accept."""
+    """A delay, group id, deduplication id or option is not one that SQS or this package accepts."""
 
 
 class MessageTooLarge(SchedulingError, ValueError):
-    """The encoded message is above SQS's limit; the text gives actual and allowed bytes."""
+    """The encoded message is larger than SQS allows. The error gives both sizes in bytes."""
 
 
 class UnknownQueue(SchedulingError, LookupError):
-    """No alias of that name is configured, or SQS has no such queue."""
+    """No alias with this name is configured, or SQS has no such queue."""
 
 
 class SendError(SchedulingError):
-    """SQS could not be reached or refused the request; ``__cause__`` is botocore's error."""
+    """SQS could not be reached, or refused the request. ``__cause__`` is botocore's error."""
 
 
 class BatchError(SendError):
     """Some calls of one ``schedule_many`` could not be sent.
 
-    ``sent`` maps the position of each sent call to its task id; ``unsent`` maps the
-    position of each call that is not on the queue to SQS's reason. To send the rest, call
-    again with ``[calls[position] for position in error.unsent]``. Where the reason is a lost
-    connection, SQS may have taken a message whose answer never came; sent again, it runs twice.
+    To send the rest, call again with ``[calls[position] for position in error.unsent]``. If the
+    reason is a lost connection, SQS may have taken a message although no answer arrived. If you
+    send that message again, its task runs twice.
     """
+
+    sent: dict[int, str]
+    """The task id of each call that was sent, by the position of the call."""
+    unsent: dict[int, str]
+    """SQS's reason for each call that is not on the queue, by the position of the call."""
 
     def __init__(self, *, sent: Mapping[int, str], unsent: Mapping[int, str]) -> None:
         self.sent = dict(sent)
@@ -91,30 +95,30 @@ def _batch_error(sent: Mapping[int, str], unsent: Mapping[int, str]) -> BatchErr
 
 
 class UnknownFunction(BeanstalkDispatchError, LookupError):
-    """The dispatch table does not list the function, or what it lists cannot run."""
+    """The dispatch table does not list the function, or its entry cannot run."""
 
 
 class MessageError(BeanstalkDispatchError):
-    """A received message that can never run, however often it is delivered."""
+    """A received message that can never run, even if it is delivered again."""
 
 
 class MalformedMessage(MessageError):
-    """The body is not a message this version understands."""
+    """The body is not a message that this version understands."""
 
 
 class BadSignature(MessageError):
-    """The body carries no signature, or one that none of our keys made for this queue."""
+    """The body is not signed, or none of the keys signed it for this queue."""
 
 
 class NotAllowed(MessageError):
-    """A periodic task, which cannot be signed, that the configuration does not list."""
+    """A periodic task that the configuration does not list. Periodic tasks cannot be signed."""
 
 
 class LeaseError(BeanstalkDispatchError):
-    """The message is not run now, so that it does not run twice.
+    """The message does not run now, because it could run twice."""
 
-    ``retry_after``: seconds after which trying again makes sense; None for never.
-    """
+    retry_after: float | None
+    """Seconds after which the message may be tried again. None means never."""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -122,15 +126,15 @@ class LeaseError(BeanstalkDispatchError):
 
 
 class AlreadyDone(LeaseError):
-    """A duplicate of what ran to success, or was handed on to a later attempt."""
+    """The task has succeeded already, or a later attempt of it has begun."""
 
 
 class AlreadyRunning(LeaseError):
-    """Somebody holds the lease; ``retry_after`` is when it expires."""
+    """Another delivery holds the lease, which expires after ``retry_after`` seconds."""
 
 
 class LeaseUnavailable(LeaseError):
-    """The cache of the lease cannot be asked."""
+    """The cache of the lease does not answer."""
 
 
 class TaskTimeout(TimeoutError):
@@ -138,7 +142,7 @@ class TaskTimeout(TimeoutError):
 
 
 def listed(names: Sequence[str] | Mapping[str, object], limit: int = 20) -> str:
-    """``names`` sorted for an error text, cut after ``limit``."""
+    """Return the sorted ``names`` for an error message, at most ``limit`` of them."""
     shown = sorted(names)
     more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
     return (", ".join(shown[:limit]) or "none") + more

@@ -74,7 +74,7 @@ class Result:
     retry_after: float | None = None
     """Seconds until the next delivery, where the consumer can hide a message for a time."""
     final: bool = False
-    """Running the message again is no use."""
+    """The message must not run again: it can never succeed, or has no retry left."""
     dead_lettered: bool = False
     """The dead-letter queue of BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE has the message."""
 

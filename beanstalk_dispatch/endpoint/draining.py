@@ -1,7 +1,8 @@
-"""Whether this process takes new tasks: not once it is to stop, is drained, or has got stuck.
+"""Decide whether this process takes new tasks.
 
-aws-sqsd goes on posting while a machine is taken out of service, and gunicorn still runs the
-requests it has queued when it gets SIGTERM. What has not begun by then runs elsewhere.
+It does not when it is stopping, when it is drained, or when too many of its threads are stuck.
+aws-sqsd still posts while a machine is being removed, and gunicorn still runs the requests that it
+has queued when it gets SIGTERM. Tasks that have not started by then run on another machine.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ STUCK_SHARE: Final = 0.5
 
 
 class _Process:
-    """What is known of this process and of the gunicorn worker that it is."""
+    """The state of this process, which may be a gunicorn worker."""
 
     def __init__(self) -> None:
         self.threads: int | None = None
@@ -34,7 +35,7 @@ _process = _Process()
 
 
 def reason(config: Config) -> str:
-    """Why no new task may run here; empty if it may."""
+    """Return why no new task may run here. The empty string means that it may."""
     if _process.stopping:
         return _process.stopping
     if config.drain_file and os.path.exists(config.drain_file):
@@ -49,10 +50,10 @@ def is_stopping() -> bool:
 
 
 def watch() -> bool:
-    """Notice the SIGTERM of the gunicorn worker that this process is; whether it is one.
+    """Listen for SIGTERM, and return True, if this process is a gunicorn worker.
 
-    To be called in the main thread. AppConfig.ready() does so; with gunicorn's ``preload_app``
-    that is too early, and a ``gunicorn.conf.py`` has to import ``post_worker_init`` from here.
+    Call this in the main thread. AppConfig.ready() does so. With gunicorn's ``preload_app`` that
+    is too early, so ``gunicorn.conf.py`` must import ``post_worker_init`` from here.
     """
     if threading.current_thread() is not threading.main_thread():
         return False
@@ -77,7 +78,7 @@ def post_worker_init(worker: object) -> None:
 
 
 def _recycle(stuck: int, threads: int) -> None:
-    """Have gunicorn replace this process: what runs may end within its graceful_timeout."""
+    """Make gunicorn replace this process. Running tasks have its graceful_timeout to end."""
     _process.stopping = f"{stuck} of {threads} threads are stuck"
     logger.critical("recycle pid=%d reason=stuck stuck=%d threads=%d", os.getpid(), stuck, threads)
     os.kill(os.getpid(), signal.SIGTERM)
