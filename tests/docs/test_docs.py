@@ -37,6 +37,7 @@ from django.urls import resolve
 from packaging.requirements import Requirement
 
 from beanstalk_dispatch import checks, conf, cron
+from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.conf import SETTINGS
 from beanstalk_dispatch.contrib.sentry import errors
 from beanstalk_dispatch.contrib.sentry.environment import VARIABLES as SENTRY
@@ -766,6 +767,20 @@ def test_python_through_sqs(
                 assert execution.run(each.body, Delivery(queue=queue.name)).acknowledged
             assert queue.delete_batch(received) == []
     assert_no_errors(caplog)
+
+
+def test_the_observers_of_their_page_watch_a_task(
+    shop: ModuleType, env: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vars(shop)["send_welcome"] = print
+    python = [s for s in snippets_of(ROOT / "docs" / "observers.md") if s.language == "python"]
+    env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    run_until(python[-1], shop)
+    shop.WatchedTask.observers += (shop.TenantHeader(),)
+    env(DISPATCH_SAFE_TASK=f"{TASKS}.WatchedTask")
+    schedule_function("mail", "send_welcome", 7)
+    printed = capsys.readouterr().out
+    assert re.fullmatch(r"tenant customer-12\n7\nsend_welcome done 0\.\d{3} s\n", printed)
 
 
 def test_the_readmes_project_starts_as_the_readme_says(tmp_path: Path) -> None:
