@@ -73,26 +73,21 @@ _LOG: Final = re.compile(r"^```log\n.*?^```$", re.MULTILINE | re.DOTALL)
 # Files that still have such words. A file leaves this set once it is rewritten, for ever.
 REMAINING: Final = {
     "beanstalk_dispatch/checks.py",
-    "beanstalk_dispatch/client.py",
     "beanstalk_dispatch/conf.py",
-    "beanstalk_dispatch/contrib/sentry/crons.py",
     "beanstalk_dispatch/contrib/sentry/privacy.py",
     "beanstalk_dispatch/contrib/sentry/spans.py",
     "beanstalk_dispatch/dispatch_table.py",
     "beanstalk_dispatch/execution/executor.py",
     "beanstalk_dispatch/execution/lease.py",
-    "beanstalk_dispatch/execution/quietly.py",
     "beanstalk_dispatch/execution/time_limit.py",
     "beanstalk_dispatch/management/commands/beanstalk_worker.py",
     "beanstalk_dispatch/message.py",
-    "beanstalk_dispatch/safe_task.py",
     "beanstalk_dispatch/views.py",
     "beanstalk_dispatch/worker/backoff.py",
     "beanstalk_dispatch/worker/consumer.py",
     "beanstalk_dispatch/worker/in_flight.py",
     "beanstalk_dispatch/worker/monitoring.py",
     "beanstalk_dispatch/worker/prefetch.py",
-    "beanstalk_dispatch/worker/runners.py",
     "beanstalk_dispatch/worker/worker.py",
 }
 
