@@ -41,6 +41,10 @@ class Attempt:
 
 
 _DONE: Final = Attempt(outcome=Outcome.DONE)
+_EMPTY_HOOKS: Final = {
+    name: getattr(SafeTask, name) for name in ("on_error", "on_success", "on_completion")
+}
+"""SafeTask's own hooks, which do nothing and need no time limit around them."""
 
 
 def run_attempt(
@@ -246,8 +250,8 @@ class _Run:
 
     def _call_hooks(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for task in self._hooked:
-            if getattr(type(task), name) is getattr(SafeTask, name) and name not in vars(task):
-                continue  # does nothing
+            if getattr(type(task), name) is _EMPTY_HOOKS[name] and name not in vars(task):
+                continue
             try:
                 self._call(getattr(task, name), args, kwargs)
             except BaseException as exc:

@@ -81,6 +81,7 @@ def drop(connection: BaseDatabaseWrapper) -> None:
     # close() keeps the in-memory database of a test, or has failed.
     try:
         raw.rollback()
+        connection.set_autocommit(True)
     except Exception as exc:
         logger.warning("rollback failed database=%s error=%s", connection.alias, exc)
         del connections[connection.alias]
