@@ -54,7 +54,7 @@ AVOID: Final = {
     r"is away": "does not answer, cannot be reached",
     r"(?:is|while|not) well(?=[.,;:)]| and )": "healthy",
     r"let(?:s|ting)? (?:go of|it go|them go)": "release, give up",
-    r"not observed": "instrumentation failed on entry, or on exit",
+    r"not observed to its end": "the observer failed when it was left",
 }
 # Uses of the same words that anybody understands; they are passed over.
 HONEST: Final = re.compile(
@@ -76,7 +76,6 @@ REMAINING: Final = {
     "beanstalk_dispatch/conf.py",
     "beanstalk_dispatch/contrib/sentry/privacy.py",
     "beanstalk_dispatch/contrib/sentry/spans.py",
-    "beanstalk_dispatch/dispatch_table.py",
     "beanstalk_dispatch/execution/executor.py",
     "beanstalk_dispatch/execution/lease.py",
     "beanstalk_dispatch/execution/time_limit.py",
