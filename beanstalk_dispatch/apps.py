@@ -19,4 +19,5 @@ class BeanstalkDispatchConfig(AppConfig):
         checks.register()
         conf.log_start()
         table.start_configured_class()
+        conf.log_unknown_variables()  # after the contrib room that the class may have imported
         draining.watch()

@@ -1,14 +1,16 @@
-"""System checks for what breaks a worker in practice. None touches the network.
+"""System checks for what breaks a worker in practice. None uses the network.
 
-docs/checks.md has a row for each id. https://docs.djangoproject.com/en/stable/topics/checks/
+They stand in the order of their ids; docs/checks.md has a row for each.
+https://docs.djangoproject.com/en/stable/topics/checks/
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -21,7 +23,7 @@ from django.utils import translation
 from . import conf
 from . import dispatch_table as table
 from .conf import SETTINGS, Config
-from .exceptions import ConfigurationError, UnknownFunction
+from .exceptions import ConfigurationError, UnknownFunction, listed
 from .sqs.quotas import MAX_MESSAGE_BYTES
 
 ID = "beanstalk_dispatch"
@@ -32,26 +34,75 @@ _SECURITY = "django.middleware.security.SecurityMiddleware"
 _UNSHARED_CACHES = ("LocMemCache", "DummyCache", "FileBasedCache")
 _LOGIN = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 
+View = Callable[..., Any]
+Check = Callable[[Config], Iterator[CheckMessage]]
+
 
 def register() -> None:
+    """Add the checks to those of ``manage.py check``."""
     checks.register(check, "beanstalk_dispatch")
 
 
 def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Everything that can be told without a network."""
+    """Everything that can be found without a network, in the order of the ids."""
     try:
         config = conf.get_config()
     except ConfigurationError as exc:
         hint = "Run 'eb printenv' (or look at your .env) and correct the variables named above."
         return [checks.Error(str(exc), hint=hint, id=f"{ID}.E001")]
-    found = [*_unknown_variables(), *_plaintext_keys(config), *_short_keys(config)]
-    found += _table(config)
-    if config.worker:
-        found += [*_worker(config), *_hosts(), *_urls()]
-    return found
+    return [message for find in _CHECKS for message in find(config)]
 
 
-def _table(config: Config) -> Iterator[CheckMessage]:
+# --- what a check needs ----------------------------------------------------------------------
+
+
+def _on_workers(find: Check) -> Check:
+    """Run a check on workers only."""
+
+    @functools.wraps(find)
+    def find_on_workers(config: Config) -> Iterator[CheckMessage]:
+        if config.worker:
+            yield from find(config)
+
+    return find_on_workers
+
+
+def _of_the_url(find: Callable[[str, View], Iterator[CheckMessage]]) -> Check:
+    """Run a check of the dispatcher's path and view, on workers that have a URL for it."""
+
+    @_on_workers
+    @functools.wraps(find)
+    def find_if_routed(config: Config) -> Iterator[CheckMessage]:
+        if (dispatcher := _dispatcher()) is not None:
+            yield from find(*dispatcher)
+
+    return find_if_routed
+
+
+def _dispatcher() -> tuple[str, View] | None:
+    """The dispatcher's path and view; None if no URL leads to it."""
+    try:
+        path = reverse("beanstalk_dispatcher")
+        return path, resolve(path).func
+    except (NoReverseMatch, Resolver404):
+        return None
+
+
+def _lease_cache(config: Config) -> tuple[str, Mapping[str, Any]]:
+    """The name of the backend, and the cache's entry in CACHES. Both are empty without one."""
+    cache = settings.CACHES.get(config.lease_cache or "", {})
+    return cache.get("BACKEND", ""), cache
+
+
+def _max_entries(cache: Mapping[str, Any]) -> int:
+    """As django.core.cache.backends.base.BaseCache reads it."""
+    return int(cache.get("max_entries", cache.get("OPTIONS", {}).get("MAX_ENTRIES", 300)))
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+def _table_entries(config: Config) -> Iterator[CheckMessage]:
     for name in config.table:
         try:
             table.resolve(name, config)
@@ -62,6 +113,9 @@ def _table(config: Config) -> Iterator[CheckMessage]:
                 hint="Write name=package.module.function, or a SafeTask subclass.",
                 id=f"{ID}.E002",
             )
+
+
+def _safe_task(config: Config) -> Iterator[CheckMessage]:
     try:
         table.safe_task_class(config)
     except ConfigurationError as exc:
@@ -70,13 +124,21 @@ def _table(config: Config) -> Iterator[CheckMessage]:
         yield checks.Error(str(exc), hint=hint, id=f"{ID}.E003")
 
 
-def _worker(config: Config) -> Iterator[CheckMessage]:
-    if not config.table:
-        yield checks.Warning(
-            f"This is a worker, but {SETTINGS['table'].variable} is empty: every message fails.",
-            hint=f"eb setenv '{SETTINGS['table'].variable}=name=package.module.function'",
-            id=f"{ID}.W011",
+@_on_workers
+def _small_lease_cache(config: Config) -> Iterator[CheckMessage]:
+    alias, (backend, cache) = config.lease_cache, _lease_cache(config)
+    if backend.endswith(".DatabaseCache") and _max_entries(cache) < MIN_LEASE_ENTRIES:
+        yield checks.Error(
+            f"{SETTINGS['lease_cache'].variable}: the cache {alias!r} keeps "
+            f"{_max_entries(cache):,} entries and deletes the others. A task whose entry is "
+            "deleted can run again.",
+            hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'MAX_ENTRIES': 10_000_000}}}}}}",
+            id=f"{ID}.E004",
         )
+
+
+@_on_workers
+def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
     for name in config.periodic_tasks:
         if name not in config.table:
             yield checks.Error(
@@ -85,95 +147,77 @@ def _worker(config: Config) -> Iterator[CheckMessage]:
                 hint="Add it to the table, or remove it here.",
                 id=f"{ID}.E005",
             )
-    yield from _lease(config)
-    if not config.signing_keys:
-        variable = SETTINGS["signing_keys"].variable
-        yield checks.Warning(
-            f"{variable} is not set: whoever may send to the queue may run every listed function.",
-            hint=f"Set {variable} to one long random text on the web and the worker environment.",
-            id=f"{ID}.W007",
-        )
 
 
-def _lease(config: Config) -> Iterator[CheckMessage]:
-    alias, variable = config.lease_cache, SETTINGS["lease_cache"].variable
-    if alias is None:
+@_on_workers
+def _unshared_lease_cache(config: Config) -> Iterator[CheckMessage]:
+    alias, (backend, _) = config.lease_cache, _lease_cache(config)
+    if alias is None or (backend and not backend.endswith(_UNSHARED_CACHES)):
         return
-    cache = settings.CACHES.get(alias)
-    backend = cache.get("BACKEND", "") if cache else ""
-    if cache is None or backend.endswith(_UNSHARED_CACHES):
-        what = f"the {backend.rpartition('.')[2]}" if cache else "not in CACHES"
-        yield checks.Error(
-            f"{variable}: {alias!r} is {what}, which the worker processes do not share.",
-            hint="Name a cache in Redis, Memcached or the database.",
-            id=f"{ID}.E006",
-        )
-    elif backend.endswith(".DatabaseCache") and _max_entries(cache) < MIN_LEASE_ENTRIES:
-        yield checks.Error(
-            f"{variable}: the cache {alias!r} keeps {_max_entries(cache):,} entries and deletes "
-            "the rest, so what has run would run again.",
-            hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'MAX_ENTRIES': 10_000_000}}}}}}",
-            id=f"{ID}.E004",
-        )
-    elif backend.endswith(".RedisCache") and "socket_timeout" not in cache.get("OPTIONS", {}):
-        yield checks.Warning(
-            f"{variable}: the cache {alias!r} has no socket_timeout: a Redis that hangs would "
-            "hang every thread of the worker.",
-            hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'socket_timeout': 5}}}}}}",
-            id=f"{ID}.W012",
-        )
+    if backend:
+        problem = f"is a {backend.rpartition('.')[2]}, which the worker processes do not share"
+    else:
+        problem = f"is not in CACHES; known: {listed(settings.CACHES)}"
+    yield checks.Error(
+        f"{SETTINGS['lease_cache'].variable}: {alias!r} {problem}.",
+        hint="Name a cache in Redis, Memcached or the database.",
+        id=f"{ID}.E006",
+    )
 
 
-def _max_entries(cache: dict[str, Any]) -> int:
-    """As django.core.cache.backends.base.BaseCache reads it."""
-    return int(cache.get("max_entries", cache.get("OPTIONS", {}).get("MAX_ENTRIES", 300)))
+# --- warnings --------------------------------------------------------------------------------
 
 
-def _hosts() -> Iterator[CheckMessage]:
-    allowed = settings.ALLOWED_HOSTS
-    if settings.DEBUG and not allowed:
-        return
-    if not validate_host("localhost", allowed):
-        yield checks.Warning(
-            "The daemon POSTs to the host 'localhost', which ALLOWED_HOSTS does not list: "
-            "Django answers 400 and the message is not run.",
-            hint="Add 'localhost' to ALLOWED_HOSTS on the worker.",
-            id=f"{ID}.W009",
-        )
-
-
-def _urls() -> Iterator[CheckMessage]:
-    try:
-        path = reverse("beanstalk_dispatcher")
-        view = resolve(path).func
-    except (NoReverseMatch, Resolver404):
-        yield checks.Warning(
-            "No URL leads to the dispatcher: the daemon's POST is answered 404.",
-            hint="Add path('beanstalk_dispatch/', include('beanstalk_dispatch.urls')) to your "
-            "root urls.py, unless manage.py beanstalk_worker is all that runs here.",
-            id=f"{ID}.W014",
-        )
-        return
-    yield from _redirects(path)
-    yield from _view(view)
-    yield from _upload_limit()
-
-
-def _redirects(path: str) -> Iterator[CheckMessage]:
+@_of_the_url
+def _ssl_redirect(path: str, view: View) -> Iterator[CheckMessage]:
     prefix = path.lstrip("/")
     exempt = any(re.search(pattern, prefix) for pattern in settings.SECURE_REDIRECT_EXEMPT)
     if settings.SECURE_SSL_REDIRECT and _SECURITY in settings.MIDDLEWARE and not exempt:
         yield checks.Warning(
-            "SECURE_SSL_REDIRECT redirects the daemon's plain HTTP POST; it counts as a failure.",
+            "SECURE_SSL_REDIRECT redirects the daemon's POST, which is plain HTTP. The daemon "
+            "counts a redirect as a failure.",
             hint=f"SECURE_REDIRECT_EXEMPT = [r'^{prefix}'], or no SECURE_SSL_REDIRECT on workers.",
             id=f"{ID}.W001",
         )
+
+
+@_of_the_url
+def _www_redirect(path: str, view: View) -> Iterator[CheckMessage]:
     if settings.PREPEND_WWW and _COMMON in settings.MIDDLEWARE:
         yield checks.Warning(
-            "PREPEND_WWW redirects the daemon's POST to www.localhost; it counts as a failure.",
+            "PREPEND_WWW redirects the daemon's POST to www.localhost. The daemon counts a "
+            "redirect as a failure.",
             hint="Set PREPEND_WWW = False on the worker.",
             id=f"{ID}.W002",
         )
+
+
+@_of_the_url
+def _login_middleware(path: str, view: View) -> Iterator[CheckMessage]:
+    for name in settings.MIDDLEWARE:
+        exempt = name == _LOGIN and not getattr(view, "login_required", True)
+        if re.search(r"login_?required", name, re.IGNORECASE) and not exempt:
+            yield checks.Warning(
+                f"{name} may redirect the daemon's POST to a login page. The daemon counts a "
+                "redirect as a failure.",
+                hint="Exempt the dispatcher's path in that middleware, or use Django's own.",
+                id=f"{ID}.W003",
+            )
+
+
+@_of_the_url
+def _csrf_protection(path: str, view: View) -> Iterator[CheckMessage]:
+    if not getattr(view, "csrf_exempt", False):
+        yield checks.Warning(
+            "The dispatcher is no longer exempt from CSRF protection: Django answers 403 to the "
+            "daemon's POST.",
+            hint="Include beanstalk_dispatch.urls as it is, without a decorator around its view.",
+            id=f"{ID}.W004",
+        )
+
+
+@_of_the_url
+def _translated_url(path: str, view: View) -> Iterator[CheckMessage]:
     paths = set()
     for language, _ in settings.LANGUAGES[:2] if settings.USE_I18N else ():
         with translation.override(language):
@@ -186,65 +230,148 @@ def _redirects(path: str) -> Iterator[CheckMessage]:
         )
 
 
-def _view(view: Callable[..., Any]) -> Iterator[CheckMessage]:
-    if not getattr(view, "csrf_exempt", False):
-        yield checks.Warning(
-            "The dispatcher is not exempt from CSRF protection any more: the POST is answered 403.",
-            hint="Include beanstalk_dispatch.urls as it is, without a decorator around its view.",
-            id=f"{ID}.W004",
-        )
-    for name in settings.MIDDLEWARE:
-        exempt = name == _LOGIN and not getattr(view, "login_required", True)
-        if re.search(r"login_?required", name, re.IGNORECASE) and not exempt:
-            yield checks.Warning(
-                f"{name} may redirect the daemon's POST to a login page; it counts as a failure.",
-                hint="Exempt the dispatcher's path in that middleware, or use Django's own.",
-                id=f"{ID}.W003",
-            )
-
-
-def _upload_limit() -> Iterator[CheckMessage]:
-    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    if limit is not None and limit < MAX_MESSAGE_BYTES:
-        yield checks.Warning(
-            f"DATA_UPLOAD_MAX_MEMORY_SIZE is {limit:,} bytes, a message may have "
-            f"{MAX_MESSAGE_BYTES:,}: larger ones are answered 400.",
-            hint=f"Set it to {MAX_MESSAGE_BYTES} or more on the worker.",
-            id=f"{ID}.W010",
-        )
-
-
-def _plaintext_keys(config: Config) -> Iterator[CheckMessage]:
+def _secrets_in_settings(config: Config) -> Iterator[CheckMessage]:
     for field in ("sqs_key", "sqs_secret", "sqs_token", "signing_keys"):
         if config.sources[field] != "settings":
             continue
         value = getattr(config, field)
         keys = {value} if isinstance(value, str) else set(value)
-        if not all(any(key in text for text in os.environ.values()) for key in keys):
+        if not all(any(key in found for found in os.environ.values()) for key in keys):
             variable = SETTINGS[field].variable
             yield checks.Warning(
-                f"{variable} stands in your settings as plain text.",
+                f"{variable} is in your Django settings as plain text.",
                 hint=f"Remove it and set the environment property {variable}, or for SQS use the "
                 "instance profile.",
                 id=f"{ID}.W006",
             )
 
 
-def _short_keys(config: Config) -> Iterator[CheckMessage]:
-    variable = SETTINGS["signing_keys"].variable
+@_on_workers
+def _missing_signing_keys(config: Config) -> Iterator[CheckMessage]:
+    if not config.signing_keys:
+        variable = SETTINGS["signing_keys"].variable
+        yield checks.Warning(
+            f"{variable} is not set: anyone who may send to the queue may run every listed "
+            "function.",
+            hint=f"Set {variable} to one long random string, on the web environment first and then "
+            "on the worker environment.",
+            id=f"{ID}.W007",
+        )
+
+
+def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
+    for name, closest in conf.unknown_variables().items():
+        known = listed([setting.variable for setting in SETTINGS.values()], limit=len(SETTINGS))
+        yield checks.Warning(
+            f"{name} is set, but beanstalk_dispatch has no variable of that name.",
+            hint=f"Did you mean {closest}?"
+            if closest
+            else f"Remove it. The variables are: {known}",
+            id=f"{ID}.W008",
+        )
+
+
+@_on_workers
+def _allowed_hosts(config: Config) -> Iterator[CheckMessage]:
+    allowed = settings.ALLOWED_HOSTS
+    if settings.DEBUG and not allowed:
+        return
+    if not validate_host("localhost", allowed):
+        yield checks.Warning(
+            "The daemon POSTs to the host 'localhost', which ALLOWED_HOSTS does not list: "
+            "Django answers 400 and the message is not run.",
+            hint="Add 'localhost' to ALLOWED_HOSTS on the worker.",
+            id=f"{ID}.W009",
+        )
+
+
+@_of_the_url
+def _upload_limit(path: str, view: View) -> Iterator[CheckMessage]:
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    if limit is not None and limit < MAX_MESSAGE_BYTES:
+        yield checks.Warning(
+            f"DATA_UPLOAD_MAX_MEMORY_SIZE is {limit:,} bytes, but a message may have "
+            f"{MAX_MESSAGE_BYTES:,}. Django answers 400 to a larger one.",
+            hint=f"Set it to {MAX_MESSAGE_BYTES} or more on the worker.",
+            id=f"{ID}.W010",
+        )
+
+
+@_on_workers
+def _empty_table(config: Config) -> Iterator[CheckMessage]:
+    if not config.table:
+        variable = SETTINGS["table"].variable
+        yield checks.Warning(
+            f"This is a worker, but {variable} is empty: every message fails.",
+            hint=f"eb setenv '{variable}=name=package.module.function'",
+            id=f"{ID}.W011",
+        )
+
+
+@_on_workers
+def _lease_cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
+    alias, (backend, cache) = config.lease_cache, _lease_cache(config)
+    if backend.endswith(".RedisCache") and "socket_timeout" not in cache.get("OPTIONS", {}):
+        yield checks.Warning(
+            f"{SETTINGS['lease_cache'].variable}: the cache {alias!r} has no socket_timeout. A "
+            "Redis that hangs would hang every thread of the worker.",
+            hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'socket_timeout': 5}}}}}}",
+            id=f"{ID}.W012",
+        )
+
+
+def _short_signing_keys(config: Config) -> Iterator[CheckMessage]:
     if any(len(key) < MIN_KEY_LENGTH for key in config.signing_keys):
         yield checks.Warning(
-            f"{variable} has a key of fewer than {MIN_KEY_LENGTH} characters: it can be guessed. "
-            "A comma or a space in a key makes two of it.",
+            f"{SETTINGS['signing_keys'].variable} has a key of fewer than {MIN_KEY_LENGTH} "
+            "characters, which can be guessed. A comma or a space in a key makes two keys of it.",
             hint='python -c "import secrets; print(secrets.token_urlsafe(32))"',
             id=f"{ID}.W013",
         )
 
 
-def _unknown_variables() -> Iterator[CheckMessage]:
-    for name in conf.unknown_variables():
+@_on_workers
+def _missing_url(config: Config) -> Iterator[CheckMessage]:
+    if _dispatcher() is None:
         yield checks.Warning(
-            f"{name} is set, but no such variable exists.",
-            hint="Correct its spelling; 'docs/configuration.md' lists them all.",
-            id=f"{ID}.W008",
+            "No URL leads to the dispatcher: Django answers 404 to the daemon's POST.",
+            hint="Add path('beanstalk_dispatch/', include('beanstalk_dispatch.urls')) to your "
+            "root urls.py, unless manage.py beanstalk_worker is all that runs here.",
+            id=f"{ID}.W014",
         )
+
+
+def _contrib_variables(config: Config) -> Iterator[CheckMessage]:
+    for group in conf.registered_groups():
+        if group is not conf.CORE:  # whose problems are E001
+            for problem in conf.values_of(group).problems:
+                yield checks.Warning(
+                    f"{problem}.",
+                    hint="Correct the variable. Until then it counts as not set.",
+                    id=f"{ID}.W015",
+                )
+
+
+_CHECKS: Final[Sequence[Check]] = (
+    _table_entries,
+    _safe_task,
+    _small_lease_cache,
+    _unlisted_periodic_tasks,
+    _unshared_lease_cache,
+    _ssl_redirect,
+    _www_redirect,
+    _login_middleware,
+    _csrf_protection,
+    _translated_url,
+    _secrets_in_settings,
+    _missing_signing_keys,
+    _unknown_variables,
+    _allowed_hosts,
+    _upload_limit,
+    _empty_table,
+    _lease_cache_without_timeout,
+    _short_signing_keys,
+    _missing_url,
+    _contrib_variables,
+)
+"""In the order of their ids."""

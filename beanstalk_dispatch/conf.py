@@ -1,486 +1,616 @@
-"""The environment, as one frozen Config: the only reader of our variables and Django settings."""
+"""The one registry of settings, and the only reader of the environment and of Django settings.
+
+Each variable is declared once, as a Setting. The tables in docs/, ``.env.example`` and the checks
+are made from it. A contrib room registers a SettingsGroup of its own, which is read by itself: a
+wrong value in one group never breaks another.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import ipaddress
-import json
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from difflib import SequenceMatcher, get_close_matches
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import environ
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from environ.fileaware_mapping import FileAwareMapping
 
+from . import casts
+from .casts import InvalidValue, Network
 from .exceptions import ConfigurationError, listed
-from .queue_address import REGION, QueueAddress, endpoint_host
+from .queue_address import QueueAddress
 
 logger = logging.getLogger("beanstalk_dispatch")
 
 PREFIX: Final = "BEANSTALK_"
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_SEPARATORS = re.compile(r"[\s,]+")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
-_DURATION_UNITS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-_BOOLEANS = {
-    **dict.fromkeys(("true", "yes", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "0"), False),
-}
+T = TypeVar("T")
 
 
-# --- casts -----------------------------------------------------------------------------------
-# Each takes the variable's text, or the Python value of a Django setting, and raises a
-# ValueError that shows the bad item and says what is accepted.
+# --- the registry ----------------------------------------------------------------------------
 
 
-def cast_str(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{type(value).__name__} given; text is accepted")
-    if not _is_unicode(value):
-        raise ValueError(f"{value!r} is not Unicode text")
-    return value
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Setting(Generic[T]):
+    """One variable: all that the package, its checks and its documentation know of it."""
+
+    variable: str
+    """The name of the environment variable, and of the Django setting."""
+    form: str
+    """What is accepted, in the words of the documentation."""
+    cast: Callable[[object], T]
+    """Takes a string, or the Python value of a Django setting. Raises ValueError."""
+    default: T
+    """The value where the variable is not set."""
+    default_text: str
+    """The default, in the words of the documentation."""
+    meaning: str
+    """What the variable does, in one or two sentences."""
+    example: str
+    """A value for ``.env.example``."""
+    secret: bool = False
+    """The value is never shown: not in a repr, a log line or an error."""
 
 
-def _is_unicode(text: str) -> bool:
-    """False for what os.environ makes of bytes that are not UTF-8: no key, no name can be that."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SettingsGroup:
+    """The settings of one room."""
+
+    prefix: str
+    """What the name of each variable starts with."""
+    settings: tuple[Setting[Any], ...]
+    """In the order of the documentation."""
+    is_prefix_shared: bool = False
+    """Other software reads variables with this prefix too. Of unknown names only those that differ
+    by a slip of the keyboard from a known one are then reported."""
 
 
-def cast_credential(value: object) -> str:
-    """What can stand in an HTTP header: with a line break in it, the error would show it all."""
-    text = cast_str(value)
-    if not (text.isascii() and text.isprintable()) or " " in text:
-        raise ValueError("there is white space in it, or what is no ASCII")
-    return text
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Values:
+    """What a group's settings are. ``values[SETTING]`` has the type that the Setting declares."""
 
+    sources: Mapping[str, str]
+    """Variable → where its value came from: ``settings``, ``environment`` or ``default``."""
+    problems: tuple[str, ...]
+    """A line for each variable whose value is not valid. Such a variable has its default."""
+    _values: Mapping[Setting[Any], Any] = field(repr=False)
 
-def cast_bool(value: object) -> bool:
-    if isinstance(value, bool):
+    def __getitem__(self, setting: Setting[T]) -> T:
+        value: T = self._values[setting]
         return value
-    try:
-        return _BOOLEANS[str(value).lower()]
-    except KeyError:
-        raise ValueError(f"{value!r} is not a boolean; write True or False") from None
 
 
-def cast_duration(value: object) -> timedelta:
-    """``90`` and ``90s`` are seconds; ``5m``, ``1h`` and ``1d`` minutes, hours and days."""
-    if isinstance(value, timedelta):
-        duration = value
-    else:
-        match = _DURATION.fullmatch(str(value))
-        if match is None:
-            raise ValueError(f"{value!r} is not a duration; write 90, 90s, 5m or 1h")
-        try:
-            duration = timedelta(seconds=float(match[1]) * _DURATION_UNITS[match[2]])
-        except OverflowError:
-            raise ValueError(f"{value!r} is too long; at most 12h") from None
-    # A message can be in flight for 12 hours, so no task may take longer:
-    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
-    if not timedelta(0) < duration <= timedelta(hours=12):
-        raise ValueError(f"{value!r} is out of range; more than 0s and at most 12h")
-    return duration
+def register(group: SettingsGroup) -> None:
+    """Make the settings of a contrib room known: to checks, to the log and to "did you mean".
+
+    The room calls it when it is imported, and reads its values with ``values_of``.
+    """
+    known = {setting.variable for each in _groups for setting in each.settings}
+    if repeated := known & {setting.variable for setting in group.settings}:
+        raise ValueError(f"registered twice: {listed(sorted(repeated))}")
+    _groups.append(group)
 
 
-def cast_list(value: object) -> tuple[str, ...]:
-    """Items between white space or commas, or a JSON list."""
-    if isinstance(value, str):
-        items: object = (
-            _json(value) if value.startswith("[") else [i for i in _SEPARATORS.split(value) if i]
-        )
-    else:
-        items = value
-    if not isinstance(items, Iterable) or isinstance(items, Mapping):
-        raise ValueError(f"{type(items).__name__} given; a list of texts is accepted")
-    names = tuple(items)
-    for item in names:
-        if not isinstance(item, str) or not item or not _is_unicode(item):
-            raise ValueError(f"{item!r} is not a text; a list of texts is accepted")
-    return names
+def registered_groups() -> tuple[SettingsGroup, ...]:
+    """The package's own group, then those of the contrib rooms that are imported."""
+    return tuple(_groups)
 
 
-def cast_pairs(value: object) -> Mapping[str, str]:
-    """``key=value`` between white space or commas, or a JSON object."""
-    if not isinstance(value, str):
-        pairs = value
-    elif value.startswith("{"):
-        pairs = _json(value)
-    else:
-        pairs = _split_pairs(value)
-    if not isinstance(pairs, Mapping):
-        raise ValueError(f"{type(pairs).__name__} given; a mapping of texts is accepted")
-    for name, item in pairs.items():
-        if not (isinstance(name, str) and isinstance(item, str) and name and item) or not (
-            _is_unicode(name + item)
-        ):
-            raise ValueError(f"{name!r}: {item!r} is not a pair of texts")
-    return MappingProxyType(dict(pairs))
+@functools.cache
+def values_of(group: SettingsGroup) -> Values:
+    """The values of a contrib room's settings, read once. Problems are in the result."""
+    return _resolve(group)
 
 
-def _split_pairs(value: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for item in filter(None, _SEPARATORS.split(value)):
-        name, equals, target = item.partition("=")
-        if not (name and equals and target):
-            raise ValueError(
-                f"{item!r} is not a pair; write name=value pairs with white space between them"
-            )
-        if name in pairs:
-            raise ValueError(f"{name!r} is given twice")
-        pairs[name] = target
-    return pairs
+def clear_caches() -> None:
+    """Read every group again when it is next used. For tests that change ``os.environ``."""
+    get_config.cache_clear()
+    values_of.cache_clear()
 
 
-def _json(value: str) -> object:
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        names = [name for name, _ in pairs]
-        if doubled := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"{min(doubled)!r} is given twice")
-        return dict(pairs)
-
-    try:
-        return json.loads(value, object_pairs_hook=unique)
-    except json.JSONDecodeError as exc:
-        raise ValueError(f"starts like JSON but is not: {exc.msg} at character {exc.pos}") from None
-    except RecursionError:
-        raise ValueError("the JSON is nested too deeply") from None
-
-
-def cast_table(value: object) -> Mapping[str, str]:
-    table = cast_pairs(value)
-    if isinstance(value, str):  # a dict in settings may name what only a check can judge
-        for name, path in table.items():
-            if not _DOTTED_PATH.fullmatch(path):
-                raise ValueError(f"'{name}={path}' is not name=package.module.attribute")
-    return table
-
-
-def cast_queues(value: object) -> Mapping[str, QueueAddress]:
-    return MappingProxyType(
-        {alias: QueueAddress.parse(queue) for alias, queue in cast_pairs(value).items()}
-    )
-
-
-def cast_dotted_path(value: object) -> str:
-    path = cast_str(value)
-    if not _DOTTED_PATH.fullmatch(path):
-        raise ValueError(f"{path!r} is not a dotted path; write package.module.Class")
-    return path
-
-
-def cast_region(value: object) -> str:
-    region = cast_str(value)
-    if not REGION.fullmatch(region):
-        raise ValueError(f"{region!r} is not an AWS region; write one like eu-west-1")
-    return region
-
-
-def cast_url(value: object) -> str:
-    url = cast_str(value)
-    if "@" in url:
-        raise ValueError("a user name or password in the URL is not accepted")
-    if endpoint_host(url) is None:
-        raise ValueError(f"{value!r} is not a URL; write https://host or http://host:port")
-    return url.rstrip("/")
-
-
-def cast_path(value: object) -> str:
-    path = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(path, str) or not os.path.isabs(path):
-        raise ValueError(f"{value!r} is not an absolute path")
-    return path
-
-
-def cast_networks(value: object) -> tuple[Network, ...]:
-    return tuple(_network(item) for item in cast_list(value))
-
-
-def _network(item: str) -> Network:
-    try:
-        return ipaddress.ip_network(item)
-    except ValueError as exc:
-        raise ValueError(f"{exc}; write addresses or networks like 10.0.0.0/8") from None
-
-
-def one_of(*words: str) -> Callable[[object], str]:
-    def cast(value: object) -> str:
-        if value not in words:
-            raise ValueError(f"{value!r} is not accepted; write {' or '.join(words)}")
-        return cast_str(value)
-
-    return cast
+@receiver(setting_changed)
+def _on_setting_changed(*, setting: str, **_: object) -> None:
+    if setting.startswith(tuple(group.prefix for group in _groups)):
+        clear_caches()
 
 
 # --- the variables ---------------------------------------------------------------------------
 
+_NO_PAIRS: Final[Mapping[str, Any]] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One variable: its name, its form for people, its cast, and what it means."""
+WORKER: Final[Setting[bool]] = Setting(
+    variable="BEANSTALK_WORKER",
+    form="bool",
+    cast=casts.boolean,
+    default=False,
+    default_text="False",
+    meaning="This machine is a worker. On other machines the endpoint answers 404 and no task "
+    "runs.",
+    example="True",
+)
+TABLE: Final[Setting[Mapping[str, str]]] = Setting(
+    variable="BEANSTALK_DISPATCH_TABLE",
+    form="pairs `name=package.module.attribute`",
+    cast=casts.table,
+    default=_NO_PAIRS,
+    default_text="empty",
+    meaning="The functions that may run. No other function runs.",
+    example="send_welcome=shop.tasks.send_welcome build_report=shop.tasks.BuildReport",
+)
+QUEUES: Final[Setting[Mapping[str, QueueAddress]]] = Setting(
+    variable="BEANSTALK_DISPATCH_QUEUES",
+    form="pairs `alias=queue` (name, URL or ARN)",
+    cast=casts.queues,
+    default=_NO_PAIRS,
+    default_text="empty",
+    meaning="Aliases of queues. If any are set, another name is an error. If none are set, names "
+    "are used as they are.",
+    example="mail=shop-mail work=shop-work",
+)
+SQS_KEY: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_SQS_KEY",
+    form="string without whitespace",
+    cast=casts.credential,
+    default=None,
+    default_text="boto3's own credentials",
+    meaning="AWS access key ID. Leave it unset to use the instance profile.",
+    example="the-access-key-id",
+    secret=True,
+)
+SQS_SECRET: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_SQS_SECRET",
+    form="string without whitespace",
+    cast=casts.credential,
+    default=None,
+    default_text="boto3's own credentials",
+    meaning="AWS secret access key. Set it together with the key.",
+    example="the-secret-access-key",
+    secret=True,
+)
+SQS_TOKEN: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_SQS_TOKEN",
+    form="string without whitespace",
+    cast=casts.credential,
+    default=None,
+    default_text="none",
+    meaning="AWS session token of temporary credentials. Set it together with the key and the "
+    "secret.",
+    example="the-session-token",
+    secret=True,
+)
+SQS_REGION: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_SQS_REGION",
+    form="AWS region",
+    cast=casts.region,
+    default=None,
+    default_text="AWS_REGION, AWS_DEFAULT_REGION, boto3's own, us-east-1",
+    meaning="Region of the queues that are given by name. A URL or an ARN contains its region.",
+    example="eu-west-1",
+)
+SQS_ENDPOINT_URL: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_SQS_ENDPOINT_URL",
+    form="URL",
+    cast=casts.url,
+    default=None,
+    default_text="none",
+    meaning="A VPC endpoint or a local SQS server, to use instead of the public endpoint.",
+    example="https://vpce-0123.sqs.eu-west-1.vpce.amazonaws.com",
+)
+CREATE_QUEUES: Final[Setting[bool]] = Setting(
+    variable="BEANSTALK_DISPATCH_CREATE_QUEUES",
+    form="bool",
+    cast=casts.boolean,
+    default=False,
+    default_text="False",
+    meaning="Create a queue that is missing, with a dead-letter queue beside it. For local use.",
+    example="True",
+)
+MESSAGE_FORMAT: Final[Setting[str]] = Setting(
+    variable="BEANSTALK_DISPATCH_MESSAGE_FORMAT",
+    form="`json` or `base64`",
+    cast=casts.choice("json", "base64"),
+    default="json",
+    default_text="json",
+    meaning="The format of sent messages; both are always accepted. beanstalk-dispatch 0.1 workers "
+    "can read base64: use it during a migration.",
+    example="json",
+)
+TASK_TIMEOUT: Final[Setting[timedelta]] = Setting(
+    variable="BEANSTALK_DISPATCH_TASK_TIMEOUT",
+    form="duration `90`, `90s`, `5m`, `1h`",
+    cast=casts.duration,
+    default=timedelta(minutes=2),
+    default_text="2m",
+    meaning="Time limit of a task that does not set its own. At most 12h.",
+    example="2m",
+)
+SAFE_TASK: Final[Setting[str]] = Setting(
+    variable="BEANSTALK_DISPATCH_SAFE_TASK",
+    form="dotted path",
+    cast=casts.dotted_path,
+    default="beanstalk_dispatch.safe_task.SafeTask",
+    default_text="beanstalk_dispatch.safe_task.SafeTask",
+    meaning="The SafeTask class that runs every plain function. Its observers watch every task.",
+    example="beanstalk_dispatch.safe_task.SafeTask",
+)
+ON_FAILURE: Final[Setting[str]] = Setting(
+    variable="BEANSTALK_DISPATCH_ON_FAILURE",
+    form="`redeliver` or `acknowledge`",
+    cast=casts.choice("redeliver", "acknowledge"),
+    default="redeliver",
+    default_text="redeliver",
+    meaning="What the endpoint answers when a task fails. redeliver: 500, so SQS delivers the "
+    "message again and finally moves it to the dead-letter queue. acknowledge: 200, as in 0.1, so "
+    "the message is deleted.",
+    example="redeliver",
+)
+EXECUTE_SYNCHRONOUSLY: Final[Setting[bool]] = Setting(
+    variable="BEANSTALK_DISPATCH_EXECUTE_SYNCHRONOUSLY",
+    form="bool",
+    cast=casts.boolean,
+    default=False,
+    default_text="False",
+    meaning="Run tasks in the calling process, without SQS. For tests and development.",
+    example="True",
+)
+ON_COMMIT: Final[Setting[bool]] = Setting(
+    variable="BEANSTALK_DISPATCH_ON_COMMIT",
+    form="bool",
+    cast=casts.boolean,
+    default=False,
+    default_text="False",
+    meaning="Send messages after the current database transaction commits.",
+    example="True",
+)
+SIGNING_KEYS: Final[Setting[tuple[str, ...]]] = Setting(
+    variable="BEANSTALK_DISPATCH_SIGNING_KEYS",
+    form="list",
+    cast=casts.strings,
+    default=(),
+    default_text="empty",
+    meaning="The first key signs, every key verifies. If any are set, an unsigned or forged "
+    "message is refused.",
+    example="one-long-random-string",
+    secret=True,
+)
+PERIODIC_TASKS: Final[Setting[tuple[str, ...]]] = Setting(
+    variable="BEANSTALK_DISPATCH_PERIODIC_TASKS",
+    form="list",
+    cast=casts.strings,
+    default=(),
+    default_text="empty",
+    meaning="Names from the table that a POST of cron.yaml may run. Such a POST cannot be signed.",
+    example="clean_up",
+)
+LEASE_CACHE: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_LEASE_CACHE",
+    form="CACHES alias",
+    cast=casts.string,
+    default=None,
+    default_text="none",
+    meaning="Run each message to success only once, with a lease in this cache. All workers must "
+    "share the cache.",
+    example="leases",
+)
+DEAD_LETTER_QUEUE: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE",
+    form="queue alias",
+    cast=casts.string,
+    default=None,
+    default_text="none",
+    meaning="Where a message is sent, with its traceback, when its retries are used up or it can "
+    "never run.",
+    example="dead",
+)
+DRAIN_FILE: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_DRAIN_FILE",
+    form="path",
+    cast=casts.absolute_path,
+    default=None,
+    default_text="none",
+    meaning="While this file exists, the endpoint answers 503 to new tasks.",
+    example="/var/app/drain",
+)
+TRUSTED_PEERS: Final[Setting[tuple[Network, ...] | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_TRUSTED_PEERS",
+    form="list of networks",
+    cast=casts.networks,
+    default=None,
+    default_text="loopback and the container's gateway",
+    meaning="The addresses that may POST to the endpoint. Replaces the default.",
+    example="127.0.0.0/8 ::1 172.17.0.1",
+)
 
-    variable: str
-    form: str
-    cast: Callable[[object], Any]
-    meaning: str
-    default_text: str
-    secret: bool = False
+CORE: Final = SettingsGroup(
+    prefix=PREFIX,
+    settings=(
+        WORKER,
+        TABLE,
+        QUEUES,
+        SQS_KEY,
+        SQS_SECRET,
+        SQS_TOKEN,
+        SQS_REGION,
+        SQS_ENDPOINT_URL,
+        CREATE_QUEUES,
+        MESSAGE_FORMAT,
+        TASK_TIMEOUT,
+        SAFE_TASK,
+        ON_FAILURE,
+        EXECUTE_SYNCHRONOUSLY,
+        ON_COMMIT,
+        SIGNING_KEYS,
+        PERIODIC_TASKS,
+        LEASE_CACHE,
+        DEAD_LETTER_QUEUE,
+        DRAIN_FILE,
+        TRUSTED_PEERS,
+    ),
+)
+"""The package's own settings."""
+
+_groups: Final = [CORE]
 
 
-def _setting(
-    variable: str,
-    form: str,
-    cast: Callable[[object], Any],
-    default: Any,
-    meaning: str,
-    *,
-    default_text: str | None = None,
-    secret: bool = False,
-) -> Any:
-    setting = Setting(
-        variable=PREFIX + variable,
-        form=form,
-        cast=cast,
-        meaning=meaning,
-        default_text=str(default) if default_text is None else default_text,
-        secret=secret,
-    )
-    return dataclasses.field(
-        default_factory=lambda: default, metadata={"setting": setting}, repr=not secret
-    )
+def _stem(variable: str) -> str:
+    """A variable's name without what all of ours have in common."""
+    return variable.removeprefix(PREFIX).removeprefix("DISPATCH_")
 
 
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Config:
-    """The resolved configuration. Compared and hashed by identity; its repr shows no secret."""
-
-    worker: bool = _setting(
-        "WORKER", "bool", cast_bool, False,
-        "This machine is a worker. Elsewhere the endpoint answers 404 and no task runs.",
-    )  # fmt: skip
-    table: Mapping[str, str] = _setting(
-        "DISPATCH_TABLE", "pairs `name=package.module.attribute`", cast_table, _EMPTY,
-        "The functions that may run, and nothing else.",
-        default_text="empty",
-    )  # fmt: skip
-    queues: Mapping[str, QueueAddress] = _setting(
-        "DISPATCH_QUEUES", "pairs `alias=queue` (name, URL or ARN)", cast_queues, _EMPTY,
-        "Queue aliases. With any set, an unknown name is an error; without, names are taken as "
-        "they are.",
-        default_text="empty",
-    )  # fmt: skip
-    sqs_key: str | None = _setting(
-        "DISPATCH_SQS_KEY", "text without white space", cast_credential, None,
-        "AWS access key id. Leave unset to use the instance profile.",
-        default_text="boto3's own chain", secret=True,
-    )  # fmt: skip
-    sqs_secret: str | None = _setting(
-        "DISPATCH_SQS_SECRET", "text without white space", cast_credential, None,
-        "AWS secret access key; goes with the key.",
-        default_text="boto3's own chain", secret=True,
-    )  # fmt: skip
-    sqs_token: str | None = _setting(
-        "DISPATCH_SQS_TOKEN", "text without white space", cast_credential, None,
-        "AWS session token of temporary credentials; goes with the key.",
-        default_text="none", secret=True,
-    )  # fmt: skip
-    sqs_region: str | None = _setting(
-        "DISPATCH_SQS_REGION", "AWS region", cast_region, None,
-        "Region of queues given by name. A URL or ARN names its own.",
-        default_text="AWS_REGION, AWS_DEFAULT_REGION, boto3's own, us-east-1",
-    )  # fmt: skip
-    sqs_endpoint_url: str | None = _setting(
-        "DISPATCH_SQS_ENDPOINT_URL", "URL", cast_url, None,
-        "A VPC endpoint or a local SQS server.",
-        default_text="none",
-    )  # fmt: skip
-    create_queues: bool = _setting(
-        "DISPATCH_CREATE_QUEUES", "bool", cast_bool, False,
-        "Create a missing queue with a dead-letter queue beside it. For local use.",
-    )  # fmt: skip
-    message_format: str = _setting(
-        "DISPATCH_MESSAGE_FORMAT", "`json` or `base64`", one_of("json", "base64"), "json",
-        "What is sent; both are always read. base64 is for beanstalk-dispatch 0.1 workers during "
-        "a migration.",
-    )  # fmt: skip
-    task_timeout: timedelta = _setting(
-        "DISPATCH_TASK_TIMEOUT", "duration `90`, `90s`, `5m`, `1h`", cast_duration,
-        timedelta(minutes=2),
-        "Time limit of a task that does not set its own. At most 12h.",
-        default_text="2m",
-    )  # fmt: skip
-    safe_task: str = _setting(
-        "DISPATCH_SAFE_TASK", "dotted path", cast_dotted_path,
-        "beanstalk_dispatch.safe_task.SafeTask",
-        "The class that wraps every plain function, and a base of every listed SafeTask.",
-    )  # fmt: skip
-    on_failure: str = _setting(
-        "DISPATCH_ON_FAILURE", "`redeliver` or `acknowledge`", one_of("redeliver", "acknowledge"),
-        "redeliver",
-        "What a failed task answers: 500, so that SQS redelivers and finally dead-letters it, or "
-        "200, as 0.1 did.",
-    )  # fmt: skip
-    execute_synchronously: bool = _setting(
-        "DISPATCH_EXECUTE_SYNCHRONOUSLY", "bool", cast_bool, False,
-        "Run tasks in the calling process, without SQS. For tests and development.",
-    )  # fmt: skip
-    on_commit: bool = _setting(
-        "DISPATCH_ON_COMMIT", "bool", cast_bool, False,
-        "Send after the current database transaction commits.",
-    )  # fmt: skip
-    signing_keys: tuple[str, ...] = _setting(
-        "DISPATCH_SIGNING_KEYS", "list", cast_list, (),
-        "The first key signs, any verifies. With any set, an unsigned or forged message is "
-        "refused.",
-        default_text="empty", secret=True,
-    )  # fmt: skip
-    periodic_tasks: tuple[str, ...] = _setting(
-        "DISPATCH_PERIODIC_TASKS", "list", cast_list, (),
-        "Table names that a POST of cron.yaml, which cannot be signed, may run.",
-        default_text="empty",
-    )  # fmt: skip
-    lease_cache: str | None = _setting(
-        "DISPATCH_LEASE_CACHE", "CACHES alias", cast_str, None,
-        "Run each message once to success: a lease in this cache, which all workers share.",
-        default_text="none",
-    )  # fmt: skip
-    dead_letter_queue: str | None = _setting(
-        "DISPATCH_DEAD_LETTER_QUEUE", "queue alias", cast_str, None,
-        "Where a message goes, with its traceback, when its retries are spent or it can never run.",
-        default_text="none",
-    )  # fmt: skip
-    drain_file: str | None = _setting(
-        "DISPATCH_DRAIN_FILE", "path", cast_path, None,
-        "While this file exists the endpoint answers 503 to new tasks.",
-        default_text="none",
-    )  # fmt: skip
-    trusted_peers: tuple[Network, ...] | None = _setting(
-        "DISPATCH_TRUSTED_PEERS", "list of networks", cast_networks, None,
-        "Who may POST. Replaces the default.",
-        default_text="loopback and the container's gateway",
-    )  # fmt: skip
-    sources: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
-    """Field name → where its value came from: ``settings``, ``environment`` or ``default``."""
-
-
-SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
-    {
-        field.name: field.metadata["setting"]
-        for field in dataclasses.fields(Config)
-        if "setting" in field.metadata
-    }
+SETTINGS: Final[Mapping[str, Setting[Any]]] = MappingProxyType(
+    {_stem(setting.variable).lower(): setting for setting in CORE.settings}
 )
 """Config field name → its Setting."""
 
 
-# --- resolving -------------------------------------------------------------------------------
+# --- the resolved configuration --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Config:
+    """The resolved configuration; the Setting of the same name documents each field.
+
+    It is compared and hashed by identity. Its repr shows no secret.
+    """
+
+    worker: bool
+    table: Mapping[str, str]
+    queues: Mapping[str, QueueAddress]
+    sqs_key: str | None
+    sqs_secret: str | None
+    sqs_token: str | None
+    sqs_region: str | None
+    sqs_endpoint_url: str | None
+    create_queues: bool
+    message_format: str
+    task_timeout: timedelta
+    safe_task: str
+    on_failure: str
+    execute_synchronously: bool
+    on_commit: bool
+    signing_keys: tuple[str, ...]
+    periodic_tasks: tuple[str, ...]
+    lease_cache: str | None
+    dead_letter_queue: str | None
+    drain_file: str | None
+    trusted_peers: tuple[Network, ...] | None
+    sources: Mapping[str, str]
+    """Field name → where its value came from: ``settings``, ``environment`` or ``default``."""
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={getattr(self, name)!r}"
+            for name, setting in SETTINGS.items()
+            if not setting.secret
+        )
+        return f"Config({', '.join(shown)})"
 
 
 @functools.cache
 def get_config() -> Config:
-    """The process's configuration, read once. Raises ConfigurationError with every problem.
+    """The process's configuration, read once. Raises a ConfigurationError with every problem.
 
     A Django setting wins over the environment (``NAME``, or the file that ``NAME_FILE`` names),
-    which wins over the default. Empty is unset.
+    which wins over the default. An empty value counts as not set.
     """
-    environment = environ.FileAwareEnv.ENVIRON.__class__(os.environ, cache=False)
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    problems: list[str] = []
-    for name, setting in SETTINGS.items():
-        try:
-            raw, sources[name] = _lookup(setting.variable, environment)
-            if raw is not None:
-                values[name] = setting.cast(raw)
-        except OSError as exc:
-            where = "" if setting.secret else f": {exc.filename}"  # the secret itself, by mistake
-            problems.append(f"{setting.variable}_FILE: {exc.strerror}{where}")
-        except ValueError as exc:
-            shown = f"not valid (the value is secret); {setting.form} is accepted"
-            problems.append(f"{setting.variable}: {shown if setting.secret else exc}")
-    config = Config(**values, sources=MappingProxyType(sources))
-    problems += _contradictions(config)
+    values = _resolve(CORE)
+    config = _config(values)
+    problems = [*values.problems, *_contradictions(config)]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        text = "".join(f"\n  - {problem}" for problem in problems)
-        raise ConfigurationError(f"{count} in the configuration of beanstalk_dispatch:{text}")
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        raise ConfigurationError(f"{count} in the configuration of beanstalk_dispatch:{lines}")
     return config
 
 
-def _lookup(variable: str, environment: Mapping[str, str]) -> tuple[Any, str]:
-    value = getattr(settings, variable, None)
-    if isinstance(value, str):
-        value = value.strip()
-    if value not in (None, ""):
-        return value, "settings"
-    text = environment.get(variable, "").strip()
-    return (text, "environment") if text else (None, "default")
+def _config(values: Values) -> Config:
+    return Config(
+        worker=values[WORKER],
+        table=values[TABLE],
+        queues=values[QUEUES],
+        sqs_key=values[SQS_KEY],
+        sqs_secret=values[SQS_SECRET],
+        sqs_token=values[SQS_TOKEN],
+        sqs_region=values[SQS_REGION],
+        sqs_endpoint_url=values[SQS_ENDPOINT_URL],
+        create_queues=values[CREATE_QUEUES],
+        message_format=values[MESSAGE_FORMAT],
+        task_timeout=values[TASK_TIMEOUT],
+        safe_task=values[SAFE_TASK],
+        on_failure=values[ON_FAILURE],
+        execute_synchronously=values[EXECUTE_SYNCHRONOUSLY],
+        on_commit=values[ON_COMMIT],
+        signing_keys=values[SIGNING_KEYS],
+        periodic_tasks=values[PERIODIC_TASKS],
+        lease_cache=values[LEASE_CACHE],
+        dead_letter_queue=values[DEAD_LETTER_QUEUE],
+        drain_file=values[DRAIN_FILE],
+        trusted_peers=values[TRUSTED_PEERS],
+        sources=MappingProxyType(
+            {name: values.sources[setting.variable] for name, setting in SETTINGS.items()}
+        ),
+    )
 
 
 def _contradictions(config: Config) -> Iterable[str]:
-    key, secret = SETTINGS["sqs_key"].variable, SETTINGS["sqs_secret"].variable
+    key, secret = SQS_KEY.variable, SQS_SECRET.variable
     if config.sqs_key and not config.sqs_secret:
         yield f"{key} is set without {secret}; set both, or neither for the instance profile"
     if config.sqs_secret and not config.sqs_key:
         yield f"{secret} is set without {key}; set both, or neither for the instance profile"
     if config.sqs_token and not (config.sqs_key and config.sqs_secret):
-        yield f"{SETTINGS['sqs_token'].variable} is set without {key} and {secret}"
+        yield f"{SQS_TOKEN.variable} is set without {key} and {secret}"
     if config.dead_letter_queue and config.queues and config.dead_letter_queue not in config.queues:
         yield (
-            f"{SETTINGS['dead_letter_queue'].variable}: {config.dead_letter_queue!r} is not in "
-            f"{SETTINGS['queues'].variable}; known: {listed(config.queues)}"
+            f"{DEAD_LETTER_QUEUE.variable}: {config.dead_letter_queue!r} is not in "
+            f"{QUEUES.variable}; known: {listed(config.queues)}"
         )
     if config.signing_keys and config.message_format == "base64":
         yield (
-            f"{SETTINGS['message_format'].variable}: base64 messages cannot be signed, but "
-            f"{SETTINGS['signing_keys'].variable} is set; write json, or unset the keys"
+            f"{MESSAGE_FORMAT.variable}: base64 messages cannot be signed, but "
+            f"{SIGNING_KEYS.variable} is set; write json, or unset the keys"
         )
 
 
-@receiver(setting_changed)
-def _forget(*, setting: str, **_: object) -> None:
-    if setting.startswith(PREFIX):
-        get_config.cache_clear()
+# --- reading ---------------------------------------------------------------------------------
+
+
+class _EscapedEnvironment(FileAwareMapping):  # type: ignore[misc]  # it has no type hints
+    r"""``NAME``, or the content of the file that ``NAME_FILE`` names, with ``\$`` for each ``$``.
+
+    django-environ replaces a value ``$OTHER`` with that of the variable OTHER, but a generated
+    secret may start with a ``$``. With ``escape_proxy`` it makes ``$`` of ``\$`` again.
+    https://django-environ.readthedocs.io/en/latest/tips.html#proxy-value
+    """
+
+    def __getitem__(self, key: str) -> str:
+        value: str = super().__getitem__(key)
+        return value.replace("$", r"\$")
+
+
+def _environment() -> environ.FileAwareEnv:
+    environment = environ.FileAwareEnv()
+    environment.ENVIRON = _EscapedEnvironment(os.environ, cache=False)
+    environment.escape_proxy = True
+    return environment
+
+
+def _resolve(group: SettingsGroup) -> Values:
+    """Read every setting of a group. A wrong value is a problem in the result, not an error."""
+    environment = _environment()
+    values: dict[Setting[Any], Any] = {}
+    sources: dict[str, str] = {}
+    problems: list[str] = []
+    for setting in group.settings:
+        try:
+            value, source = _read(setting, environment)
+        except (OSError, ValueError) as exc:
+            value, source = setting.default, "default"
+            problems.append(_problem(setting, exc))
+        values[setting], sources[setting.variable] = value, source
+    return Values(sources=sources, problems=tuple(problems), _values=values)
+
+
+def _read(setting: Setting[T], environment: environ.FileAwareEnv) -> tuple[T, str]:
+    """The value, and where it came from."""
+    value = getattr(settings, setting.variable, None)
+    if isinstance(value, str):
+        value = value.strip()
+    if value not in (None, ""):
+        return setting.cast(value), "settings"
+
+    def cast_unless_empty(raw: str) -> T | None:
+        return setting.cast(raw.strip()) if raw.strip() else None
+
+    found: T | None = environment(setting.variable, cast=cast_unless_empty, default=None)
+    return (setting.default, "default") if found is None else (found, "environment")
+
+
+def _problem(setting: Setting[Any], exc: OSError | ValueError) -> str:
+    """A line for the error. The path of a secret is not shown: it may be the secret, misplaced."""
+    match exc:
+        case OSError():
+            file = "the file" if setting.secret else repr(exc.filename)
+            return f"{setting.variable}_FILE: cannot read {file}: {exc.strerror}"
+        case UnicodeDecodeError():
+            return f"{setting.variable}_FILE: the content of the file is not UTF-8"
+        case InvalidValue(reason=reason) if setting.secret:
+            return f"{setting.variable}: {reason} (the value is secret and not shown)"
+        case _ if setting.secret:
+            return (
+                f"{setting.variable}: expected a {setting.form} (the value is secret and not shown)"
+            )
+        case _:
+            return f"{setting.variable}: {exc}"
 
 
 def default_region() -> str | None:
-    """The region the environment names, in the order the AWS SDKs and boto3 look."""
+    """The region that the environment names, in the order in which the AWS SDKs look."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
-def unknown_variables() -> list[str]:
-    """Names that look like ours but are not: most often a misspelt variable."""
-    known = {setting.variable for setting in SETTINGS.values()}
-    known |= {f"{variable}_FILE" for variable in known}
-    names = {*os.environ, *(name for name in dir(settings) if name.isupper())}
-    return sorted(name for name in names - known if name.startswith(f"{PREFIX}DISPATCH_"))
+# --- misspelt names --------------------------------------------------------------------------
+
+# "DNS" and "DSN" differ by two characters: one is removed in one place and added in another.
+_MAX_SLIP: Final = 2
+_WHOLE_NAME_CUTOFF: Final = 0.9
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Variables and Django settings that look like ours but are not: most often a misspelling.
+
+    Maps each name to the known one that is closest to it, or to None if none is close.
+    """
+    variables = {setting.variable for group in _groups for setting in group.settings}
+    known = variables | {f"{variable}_FILE" for variable in variables}
+    present = {*os.environ, *(name for name in dir(settings) if name.isupper())}
+    unknown: dict[str, str | None] = {}
+    for group in _groups:
+        candidates = sorted(name for name in known if name.startswith(group.prefix))
+        for name in sorted(present - known):
+            if name.startswith(group.prefix):
+                closest = _closest(name, candidates)
+                is_slip = closest is not None and _difference(name, closest) <= _MAX_SLIP
+                if is_slip or not group.is_prefix_shared:
+                    unknown[name] = closest
+    return unknown
+
+
+def _closest(name: str, candidates: Iterable[str]) -> str | None:
+    """Compares whole names, then without the prefix, which would make any two of ours close."""
+    if whole := get_close_matches(name, candidates, n=1, cutoff=_WHOLE_NAME_CUTOFF):
+        return whole[0]
+    stems = {_stem(candidate): candidate for candidate in candidates}
+    close = get_close_matches(_stem(name), stems, n=1)
+    return stems[close[0]] if close else None
+
+
+def _difference(one: str, other: str) -> int:
+    """The number of characters to remove and to add to make ``other`` of ``one``."""
+    blocks = SequenceMatcher(None, one, other).get_matching_blocks()
+    return len(one) + len(other) - 2 * sum(block.size for block in blocks)
+
+
+# --- the log at start ------------------------------------------------------------------------
 
 
 def log_start() -> None:
-    """One line that says what this process is, or why it cannot be."""
+    """Log one line that says what this process is, or why it cannot be."""
     try:
         config = get_config()
     except ConfigurationError as exc:
         logger.error("start worker=unknown reason=configuration error=%s", exc)
         return
-    setting, source = SETTINGS["worker"].variable, config.sources["worker"]
-    reason = f"{setting} is not set" if source == "default" else f"{setting} from {source}"
+    variable, source = WORKER.variable, config.sources["worker"]
+    reason = f"{variable} is not set" if source == "default" else f"{variable} from {source}"
     logger.info(
         "start worker=%s reason=%r functions=%s queues=%s",
         config.worker,
@@ -488,3 +618,13 @@ def log_start() -> None:
         listed(config.table),
         listed(config.queues),
     )
+
+
+def log_unknown_variables() -> None:
+    """Log one line that names the variables that are most likely misspelt, if there are any."""
+    unknown = unknown_variables()
+    if unknown:
+        meant = {closest for closest in unknown.values() if closest}
+        logger.warning(
+            "unknown variables names=%r did_you_mean=%r", listed(unknown), listed(sorted(meant))
+        )

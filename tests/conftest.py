@@ -22,6 +22,7 @@ TABLE = (
 )
 
 Environment = Callable[..., None]
+_PREFIXES = ("AWS_", "BEANSTALK_", "SENTRY_")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -33,27 +34,30 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    ours = {name for name in os.environ if name.startswith(("AWS_", "BEANSTALK_", "SENTRY_"))}
+    ours = {name for name in os.environ if name.startswith(_PREFIXES)}
     for name in ours | {"AWS_PROFILE"}:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    conf.get_config.cache_clear()
+    conf.clear_caches()
     yield
-    conf.get_config.cache_clear()
+    conf.clear_caches()
 
 
 @pytest.fixture
 def env(monkeypatch: pytest.MonkeyPatch) -> Environment:
-    """Set variables: ``env(WORKER=True)`` sets BEANSTALK_WORKER; None unsets."""
+    """Set variables: ``env(WORKER=True)`` sets BEANSTALK_WORKER; None unsets.
+
+    Names that start with AWS_, BEANSTALK_ or SENTRY_ are taken as they are.
+    """
 
     def set_variables(**variables: Any) -> None:
         for name, value in variables.items():
-            full = name if name.startswith(("AWS_", "BEANSTALK_")) else f"BEANSTALK_{name}"
+            full = name if name.startswith(_PREFIXES) else f"BEANSTALK_{name}"
             if value is None:
                 monkeypatch.delenv(full, raising=False)
             else:
                 monkeypatch.setenv(full, str(value))
-        conf.get_config.cache_clear()
+        conf.clear_caches()
 
     return set_variables
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from beanstalk_dispatch.conf import SETTINGS, Config, Network
+from beanstalk_dispatch.casts import Network
+from beanstalk_dispatch.conf import SETTINGS, Config
 
 _LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 _CONTAINER_MARKS: Final = ("/.dockerenv", "/run/.containerenv")

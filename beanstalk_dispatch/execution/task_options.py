@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from beanstalk_dispatch.conf import cast_duration, get_config
+from beanstalk_dispatch import casts
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import InvalidCall, MalformedMessage
 from beanstalk_dispatch.safe_task import TRAVELLING_OPTIONS, SafeTask
 
@@ -70,7 +71,7 @@ def _cast_timeout(value: object) -> timedelta:
         if not math.isfinite(value):
             raise ValueError(f"{value!r} is not a duration")
         value = timedelta(seconds=min(max(value, -1), _MAX_SECONDS))
-    return cast_duration(value)
+    return casts.duration(value)
 
 
 def _cast_backoff(value: object) -> timedelta:

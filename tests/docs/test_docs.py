@@ -36,11 +36,11 @@ from django.core.management.base import BaseCommand
 from django.urls import resolve
 from packaging.requirements import Requirement
 
-from beanstalk_dispatch import checks, conf, cron
+from beanstalk_dispatch import casts, checks, cron
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.conf import SETTINGS
 from beanstalk_dispatch.contrib.sentry import errors
-from beanstalk_dispatch.contrib.sentry.environment import VARIABLES as SENTRY
+from beanstalk_dispatch.contrib.sentry.environment import SENTRY
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.execution import dead_letters
 from beanstalk_dispatch.execution import executor as execution
@@ -57,7 +57,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TASKS = "shop.tasks"  # the module the documentation's tasks are in
 VARIABLES = {setting.variable: setting for setting in SETTINGS.values()}
-KNOWN: dict[str, Any] = {**VARIABLES, **SENTRY}
+KNOWN = {**VARIABLES, **{setting.variable: setting for setting in SENTRY.settings}}
 SQSD = "aws:elasticbeanstalk:sqsd"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -127,7 +127,10 @@ def test_the_configuration_table_is_the_settings() -> None:
 
 def test_the_sentry_table_is_the_variables() -> None:
     rows = table_rows(ROOT / "docs" / "sentry.md", "Sentry variable")
-    assert rows == [[f"`{name}`", v.form, v.default, v.meaning] for name, v in SENTRY.items()]
+    assert rows == [
+        [f"`{setting.variable}`", setting.form, setting.default_text, setting.meaning]
+        for setting in SENTRY.settings
+    ]
 
 
 def test_the_sentry_tags_are_those_of_an_event() -> None:
@@ -139,7 +142,8 @@ def test_the_sentry_tags_are_those_of_an_event() -> None:
 
 def test_the_check_ids_are_those_of_the_code() -> None:
     source = Path(checks.__file__).read_text()
-    in_code = sorted(re.findall(r'id=f"\{ID\}\.([EW]\d{3})"', source))
+    in_code = re.findall(r'id=f"\{ID\}\.([EW]\d{3})"', source)
+    assert in_code == sorted(in_code)
     in_docs = [row[0] for row in table_rows(ROOT / "docs" / "checks.md", "Id")]
     assert in_docs == in_code
     assert len(in_code) == source.count("{ID}.")  # none is written in another way
@@ -257,7 +261,7 @@ def cast(name: str, value: str) -> None:
     if name in KNOWN:
         KNOWN[name].cast(value)
     else:
-        assert name.removesuffix("_FILE") in VARIABLES
+        assert name.removesuffix("_FILE") in KNOWN
         assert Path(value).is_absolute()
 
 
@@ -517,7 +521,7 @@ def check_dead_letter(content: Any) -> None:
 
 JSON: dict[str, Callable[[Any], object]] = {
     "README.md": check_policy,
-    "configuration.md": conf.cast_table,
+    "configuration.md": casts.table,
     "failures.md": check_dead_letter,
     "threats.md": check_policy,
 }
@@ -549,7 +553,7 @@ def test_the_readmes_limits_are_in_order() -> None:
     variables = documented_properties("shop-worker")
     options = readme_daemon_options()
     limits = [
-        conf.cast_duration(variables["BEANSTALK_DISPATCH_TASK_TIMEOUT"]).total_seconds(),
+        casts.duration(variables["BEANSTALK_DISPATCH_TASK_TIMEOUT"]).total_seconds(),
         int(found[1]),
         options["InactivityTimeout"],
         options["VisibilityTimeout"],
@@ -695,7 +699,7 @@ def documented(variable: str) -> dict[str, Any]:
 
 
 def documented_queues() -> dict[str, QueueAddress]:
-    return conf.cast_queues(documented_properties("shop-worker")["BEANSTALK_DISPATCH_QUEUES"])  # type: ignore[return-value]
+    return dict(casts.queues(documented_properties("shop-worker")["BEANSTALK_DISPATCH_QUEUES"]))
 
 
 def check_sentry_options(**options: Any) -> None:

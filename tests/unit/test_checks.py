@@ -12,6 +12,7 @@ from django.urls import include, path
 from django.views.decorators.csrf import csrf_protect
 
 from beanstalk_dispatch import checks, views
+from beanstalk_dispatch.conf import SETTINGS
 from tests import urls
 from tests.conftest import TABLE, Environment
 
@@ -64,7 +65,44 @@ def test_variables_that_break_a_worker(
     assert all(message.hint for message in found())
 
 
-def test_an_import_error_is_told(env: Environment) -> None:
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("BEANSTALK_WORKR", "Did you mean BEANSTALK_WORKER?"),
+        ("BEANSTALK_DISPATCH_WORKER", "Did you mean BEANSTALK_WORKER?"),
+        ("BEANSTALK_DISPATCH_TABEL", "Did you mean BEANSTALK_DISPATCH_TABLE?"),
+        ("BEANSTALK_DISPATCH_QUEUE", "Did you mean BEANSTALK_DISPATCH_QUEUES?"),
+    ],
+)
+def test_a_misspelt_variable_is_reported_with_the_one_that_was_meant(
+    env: Environment, name: str, hint: str
+) -> None:
+    env(**{name: "x"})
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.W008"
+    assert message.msg == f"{name} is set, but beanstalk_dispatch has no variable of that name."
+    assert message.hint == hint
+
+
+def test_an_unknown_variable_that_is_close_to_none_is_reported_with_all(env: Environment) -> None:
+    env(DISPATCH_XYZ="x")
+    (message,) = found()
+    assert message.hint is not None
+    start, _, names = message.hint.partition(": ")
+    assert start == "Remove it. The variables are"
+    assert names.split(", ") == sorted(setting.variable for setting in SETTINGS.values())
+
+
+def test_the_messages_are_in_the_order_of_their_ids(env: Environment) -> None:
+    env(WORKER=True, DISPATCH_TABLE="a=tests.nowhere.f", DISPATCH_SAFE_TASK="tests.nowhere.Task",
+        DISPATCH_PERIODIC_TASKS="b", DISPATCH_LEASE_CACHE="none", DISPATCH_TABEL="x")  # fmt: skip
+    with override_settings(SECURE_SSL_REDIRECT=True, PREPEND_WWW=True, ALLOWED_HOSTS=["a"],
+                           DATA_UPLOAD_MAX_MEMORY_SIZE=1):  # fmt: skip
+        names = [name.removeprefix("beanstalk_dispatch.") for name in ids() if name]
+    assert names == ["E002", "E003", "E005", "E006", "W001", "W002", "W007", "W008", "W009", "W010"]
+
+
+def test_an_import_error_is_shown(env: Environment) -> None:
     env(**(DEFAULTS | {"DISPATCH_TABLE": "a=tests.nowhere.f"}))
     assert "No module named 'tests.nowhere'" in found()[0].msg
 
@@ -169,4 +207,4 @@ def test_a_dispatcher_that_needs_a_login_is_found(
     )
     middleware = ["django.contrib.auth.middleware.LoginRequiredMiddleware"]
     with override_settings(ROOT_URLCONF=ROOT, MIDDLEWARE=middleware):
-        assert ids() == ["beanstalk_dispatch.W004", "beanstalk_dispatch.W003"]
+        assert ids() == ["beanstalk_dispatch.W003", "beanstalk_dispatch.W004"]

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import ipaddress
+import dataclasses
 import logging
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,117 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from beanstalk_dispatch import conf
-from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch import casts, conf
+from beanstalk_dispatch.conf import SETTINGS, Config, Setting, SettingsGroup, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from tests.conftest import Environment
+
+KEYS = "BEANSTALK_DISPATCH_SIGNING_KEYS"
+
+# --- the registry ----------------------------------------------------------------------------
+
+ROOM_SIZE: Setting[int] = Setting(
+    variable="BEANSTALK_DISPATCH_ROOM_SIZE",
+    form="minutes",
+    cast=casts.minutes,
+    default=7,
+    default_text="7",
+    meaning="A number.",
+    example="5",
+)
+ROOM_KEY: Setting[str | None] = Setting(
+    variable="BEANSTALK_DISPATCH_ROOM_KEY",
+    form="string without whitespace",
+    cast=casts.credential,
+    default=None,
+    default_text="none",
+    meaning="A secret.",
+    example="a-key",
+    secret=True,
+)
+ROOM = SettingsGroup(prefix="BEANSTALK_DISPATCH_ROOM_", settings=(ROOM_SIZE, ROOM_KEY))
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[SettingsGroup]:
+    """A contrib room's group, registered for one test."""
+    monkeypatch.setattr(conf, "_groups", [conf.CORE])
+    conf.register(ROOM)
+    yield ROOM
+    conf.clear_caches()
+
+
+def test_each_field_of_the_config_has_a_setting() -> None:
+    fields = {field.name for field in dataclasses.fields(Config)} - {"sources"}
+    assert SETTINGS.keys() == fields
+    assert SETTINGS["sqs_key"] is conf.SQS_KEY
+    assert SETTINGS["worker"] is conf.WORKER
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=lambda setting: setting.variable)
+def test_a_setting_is_described(setting: Setting[Any]) -> None:
+    assert setting.variable.startswith(conf.PREFIX)
+    assert setting.meaning.endswith(".")
+    assert setting.cast(setting.example)
+    if isinstance(setting.default, bool | str):
+        assert setting.default_text == str(setting.default)
+
+
+def test_a_contrib_room_has_its_values_by_setting(room: SettingsGroup, env: Environment) -> None:
+    env(DISPATCH_ROOM_SIZE="5")
+    values = conf.values_of(room)
+    assert values[ROOM_SIZE] == 5
+    assert values[ROOM_KEY] is None
+    assert values.sources == {ROOM_SIZE.variable: "environment", ROOM_KEY.variable: "default"}
+    assert values.problems == ()
+    assert conf.registered_groups() == (conf.CORE, room)
+
+
+def test_values_are_read_once_until_a_setting_of_the_group_changes(
+    room: SettingsGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = conf.values_of(room)
+    monkeypatch.setenv(ROOM_SIZE.variable, "5")
+    assert conf.values_of(room) is values
+    with override_settings(BEANSTALK_DISPATCH_ROOM_SIZE=9):
+        assert conf.values_of(room)[ROOM_SIZE] == 9
+    assert conf.values_of(room)[ROOM_SIZE] == 5
+
+
+def test_a_wrong_value_of_a_room_breaks_nothing_else(room: SettingsGroup, env: Environment) -> None:
+    env(DISPATCH_ROOM_SIZE="many", DISPATCH_ROOM_KEY="hush hush", WORKER="True")
+    values = conf.values_of(room)
+    assert values[ROOM_SIZE] == 7
+    assert values[ROOM_KEY] is None
+    assert values.problems == (
+        "BEANSTALK_DISPATCH_ROOM_SIZE: 'many' is not a number of minutes; write 1 to 99999",
+        (
+            "BEANSTALK_DISPATCH_ROOM_KEY: contains whitespace or non-ASCII characters "
+            "(the value is secret and not shown)"
+        ),
+    )
+    assert get_config().worker
+
+
+def test_a_wrong_core_value_breaks_no_room(room: SettingsGroup, env: Environment) -> None:
+    env(DISPATCH_ROOM_SIZE="5", WORKER="Ture")
+    assert conf.values_of(room)[ROOM_SIZE] == 5
+    with pytest.raises(ConfigurationError, match="BEANSTALK_WORKER"):
+        get_config()
+
+
+def test_the_values_of_a_room_show_no_secret(room: SettingsGroup, env: Environment) -> None:
+    env(DISPATCH_ROOM_KEY="hush")
+    assert conf.values_of(room)[ROOM_KEY] == "hush"
+    assert "hush" not in repr(conf.values_of(room))
+
+
+def test_a_variable_has_one_setting(room: SettingsGroup) -> None:
+    with pytest.raises(ValueError, match="registered twice: BEANSTALK_DISPATCH_ROOM_KEY"):
+        conf.register(SettingsGroup(prefix="BEANSTALK_", settings=(ROOM_KEY,)))
+
+
+# --- the configuration -----------------------------------------------------------------------
 
 
 def test_everything_has_a_default() -> None:
@@ -25,78 +133,46 @@ def test_everything_has_a_default() -> None:
     assert get_config() is config
 
 
-@pytest.mark.parametrize(
-    ("field", "text", "expected"),
-    [
-        ("worker", "True", True),
-        ("worker", " yes ", True),
-        ("worker", "OFF", False),
-        ("table", "a=m.f b=m.g", {"a": "m.f", "b": "m.g"}),
-        ("table", "a=m.f, b=m.g,", {"a": "m.f", "b": "m.g"}),
-        ("table", '{"a": "m.f"}', {"a": "m.f"}),
-        ("task_timeout", "90", timedelta(seconds=90)),
-        ("task_timeout", "0.5s", timedelta(seconds=0.5)),
-        ("task_timeout", "5m", timedelta(minutes=5)),
-        ("task_timeout", "1h", timedelta(hours=1)),
-        ("signing_keys", "one two,three", ("one", "two", "three")),
-        ("signing_keys", '["with space"]', ("with space",)),
-        ("sqs_region", "eu-west-1", "eu-west-1"),
-        ("sqs_endpoint_url", "http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
-        ("message_format", "base64", "base64"),
-        ("safe_task", "a.b.C", "a.b.C"),
-        ("trusted_peers", "10.0.0.0/8 ::1", (ipaddress.ip_network("10.0.0.0/8"),
-                                             ipaddress.ip_network("::1"))),
-    ],
-)  # fmt: skip
-def test_texts_are_cast(env: Environment, field: str, text: str, expected: object) -> None:
-    env(**{SETTINGS[field].variable: text})
-    assert getattr(get_config(), field) == expected
-    assert get_config().sources[field] == "environment"
+def test_a_value_of_the_environment_is_cast(env: Environment) -> None:
+    env(WORKER=" yes ", DISPATCH_TABLE="a=m.f", DISPATCH_TASK_TIMEOUT="5m")
+    config = get_config()
+    assert (config.worker, config.table) == (True, {"a": "m.f"})
+    assert config.task_timeout == timedelta(minutes=5)
+    assert config.sources["worker"] == config.sources["table"] == "environment"
 
 
-@pytest.mark.parametrize(
-    ("field", "text", "shown"),
-    [
-        ("worker", "Ture", "Ture"),
-        ("table", "mail", "'mail' is not a pair"),
-        ("table", "mail=", "'mail=' is not a pair"),
-        ("table", "a=m.f a=m.g", "'a' is given twice"),
-        ("table", "a=nodots", "'a=nodots'"),
-        ("table", "a=m.f;import-os", "m.f;import-os"),
-        ("table", '{"a": "m.f", "a": "m.g"}', "given twice"),
-        ("table", '{"a": 1}', "'a': 1"),
-        ("table", '{"a"', "character"),
-        ("table", "{" + '"a":{' * 100_000, "nested"),
-        ("queues", "q=bad*name", "bad*name"),
-        ("queues", "q=arn:aws:sqs:x", "arn:aws:sqs:x"),
-        ("task_timeout", "30 minutes", "30 minutes"),
-        ("task_timeout", "30M", "30M"),
-        ("task_timeout", "0", "out of range"),
-        ("task_timeout", "13h", "out of range"),
-        ("task_timeout", "9" * 400 + "h", "too long"),
-        ("task_timeout", "nan", "nan"),
-        ("periodic_tasks", "[1]", "1 is not a text"),
-        ("periodic_tasks", '["a"', "character"),
-        ("sqs_region", "Europe", "Europe"),
-        ("sqs_endpoint_url", "localhost:5000", "localhost:5000"),
-        ("message_format", "JSON", "json or base64"),
-        ("on_failure", "ignore", "redeliver or acknowledge"),
-        ("safe_task", "SafeTask", "SafeTask"),
-        ("trusted_peers", "10.0.0.1/8", "10.0.0.1/8"),
-        ("trusted_peers", "everyone", "everyone"),
-    ],
-)  # fmt: skip
-def test_a_wrong_text_is_one_error_with_name_and_item(
-    env: Environment, field: str, text: str, shown: str
-) -> None:
-    env(**{SETTINGS[field].variable: text})
+def test_one_problem_is_one_line_with_variable_and_item(env: Environment) -> None:
+    env(WORKER="Ture")
     with pytest.raises(ConfigurationError) as caught:
         get_config()
-    problem = str(caught.value)
-    assert problem.startswith("1 problem ")
-    assert problem.count("\n") == 1
-    assert SETTINGS[field].variable in problem
-    assert shown in problem
+    assert str(caught.value) == (
+        "1 problem in the configuration of beanstalk_dispatch:\n"
+        "  - BEANSTALK_WORKER: 'Ture' is not a boolean; write True or False"
+    )
+
+
+def test_all_problems_are_reported_together(env: Environment) -> None:
+    env(WORKER="Ture", DISPATCH_TASK_TIMEOUT="soon", DISPATCH_SQS_KEY="AKIA",
+        DISPATCH_TABLE_FILE="/nowhere/table")  # fmt: skip
+    with (
+        override_settings(BEANSTALK_DISPATCH_PERIODIC_TASKS=5),
+        pytest.raises(ConfigurationError) as caught,
+    ):
+        get_config()
+    assert str(caught.value).splitlines() == [
+        "5 problems in the configuration of beanstalk_dispatch:",
+        "  - BEANSTALK_WORKER: 'Ture' is not a boolean; write True or False",
+        (
+            "  - BEANSTALK_DISPATCH_TABLE_FILE: cannot read '/nowhere/table': "
+            "No such file or directory"
+        ),
+        "  - BEANSTALK_DISPATCH_TASK_TIMEOUT: 'soon' is not a duration; write 90, 90s, 5m or 1h",
+        "  - BEANSTALK_DISPATCH_PERIODIC_TASKS: expected a list of strings, not int",
+        (
+            "  - BEANSTALK_DISPATCH_SQS_KEY is set without BEANSTALK_DISPATCH_SQS_SECRET; set "
+            "both, or neither for the instance profile"
+        ),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,32 +192,37 @@ def test_a_wrong_text_is_one_error_with_name_and_item(
 def test_a_setting_of_the_wrong_type_is_an_error(field: str, value: object) -> None:
     with (
         override_settings(**{SETTINGS[field].variable: value}),
-        pytest.raises(ConfigurationError, match=SETTINGS[field].variable),
+        pytest.raises(ConfigurationError, match=f"{SETTINGS[field].variable}: "),
     ):
         get_config()
 
 
-def test_all_problems_are_told_together(env: Environment) -> None:
-    env(WORKER="Ture", DISPATCH_TASK_TIMEOUT="soon", DISPATCH_SQS_KEY="AKIA")
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"SQS_KEY": "k"},
+         ("BEANSTALK_DISPATCH_SQS_KEY is set without BEANSTALK_DISPATCH_SQS_SECRET; set both, or "
+         "neither for the instance profile")),
+        ({"SQS_SECRET": "s"},
+         ("BEANSTALK_DISPATCH_SQS_SECRET is set without BEANSTALK_DISPATCH_SQS_KEY; set both, or "
+         "neither for the instance profile")),
+        ({"SQS_TOKEN": "t"},
+         ("BEANSTALK_DISPATCH_SQS_TOKEN is set without BEANSTALK_DISPATCH_SQS_KEY and "
+         "BEANSTALK_DISPATCH_SQS_SECRET")),
+        ({"SIGNING_KEYS": "k", "MESSAGE_FORMAT": "base64"},
+         ("BEANSTALK_DISPATCH_MESSAGE_FORMAT: base64 messages cannot be signed, but "
+         "BEANSTALK_DISPATCH_SIGNING_KEYS is set; write json, or unset the keys")),
+        ({"QUEUES": "a=q", "DEAD_LETTER_QUEUE": "b"},
+         "BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE: 'b' is not in BEANSTALK_DISPATCH_QUEUES; known: a"),
+    ],
+)  # fmt: skip
+def test_contradictions_are_errors(
+    env: Environment, variables: dict[str, str], problem: str
+) -> None:
+    env(**{f"DISPATCH_{name}": value for name, value in variables.items()})
     with pytest.raises(ConfigurationError) as caught:
         get_config()
-    assert str(caught.value).startswith("3 problems")
-
-
-@pytest.mark.parametrize(
-    ("variables", "named"),
-    [
-        ({"DISPATCH_SQS_KEY": "k"}, "BEANSTALK_DISPATCH_SQS_SECRET"),
-        ({"DISPATCH_SQS_SECRET": "s"}, "BEANSTALK_DISPATCH_SQS_KEY"),
-        ({"DISPATCH_SQS_TOKEN": "t"}, "BEANSTALK_DISPATCH_SQS_TOKEN"),
-        ({"DISPATCH_SIGNING_KEYS": "k", "DISPATCH_MESSAGE_FORMAT": "base64"}, "cannot be signed"),
-        ({"DISPATCH_QUEUES": "a=q", "DISPATCH_DEAD_LETTER_QUEUE": "b"}, "'b' is not in .*known: a"),
-    ],
-)
-def test_contradictions_are_errors(env: Environment, variables: dict[str, str], named: str) -> None:
-    env(**variables)
-    with pytest.raises(ConfigurationError, match=named):
-        get_config()
+    assert str(caught.value).splitlines()[1:] == [f"  - {problem}"]
 
 
 def test_a_path_may_be_a_path() -> None:
@@ -183,34 +264,68 @@ def test_a_value_can_come_from_a_file(env: Environment, tmp_path: Path) -> None:
     assert get_config().sqs_secret == "from-a-file"
 
 
-def test_a_missing_file_is_an_error_that_names_the_variable(env: Environment) -> None:
-    env(DISPATCH_TABLE_FILE="/nowhere/table")
-    with pytest.raises(ConfigurationError, match="BEANSTALK_DISPATCH_TABLE_FILE.*/nowhere"):
+def test_a_file_wins_over_the_variable(env: Environment, tmp_path: Path) -> None:
+    (tmp_path / "timeout").write_text("3m")
+    env(DISPATCH_TASK_TIMEOUT_FILE=tmp_path / "timeout", DISPATCH_TASK_TIMEOUT="1m")
+    assert get_config().task_timeout == timedelta(minutes=3)
+    assert get_config().sources["task_timeout"] == "environment"
+
+
+def test_an_empty_file_is_unset(env: Environment, tmp_path: Path) -> None:
+    (tmp_path / "timeout").write_text(" \n")
+    env(DISPATCH_TASK_TIMEOUT_FILE=tmp_path / "timeout")
+    assert get_config().sources["task_timeout"] == "default"
+
+
+def test_a_file_is_read_again_when_the_cache_is_cleared(env: Environment, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    env(DISPATCH_SIGNING_KEYS_FILE=secret)
+    for key in ("first", "second"):
+        secret.write_text(key)
+        conf.clear_caches()
+        assert get_config().signing_keys == (key,)
+
+
+def test_an_unreadable_file_is_an_error_that_names_the_variable(
+    env: Environment, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_bytes(b"hush\xff")
+    env(DISPATCH_TABLE_FILE="/nowhere/table", DISPATCH_QUEUES_FILE=tmp_path,
+        DISPATCH_SIGNING_KEYS_FILE=tmp_path / "keys")  # fmt: skip
+    with pytest.raises(ConfigurationError) as caught:
         get_config()
+    assert str(caught.value).splitlines()[1:] == [
+        (
+            "  - BEANSTALK_DISPATCH_TABLE_FILE: cannot read '/nowhere/table': "
+            "No such file or directory"
+        ),
+        f"  - BEANSTALK_DISPATCH_QUEUES_FILE: cannot read '{tmp_path}': Is a directory",
+        f"  - {KEYS}_FILE: the content of the file is not UTF-8",
+    ]
 
 
 def test_a_secret_in_the_place_of_its_file_is_not_shown(env: Environment) -> None:
-    env(DISPATCH_SQS_SECRET_FILE="hush", DISPATCH_SQS_KEY="k")
-    with pytest.raises(
-        ConfigurationError, match="BEANSTALK_DISPATCH_SQS_SECRET_FILE: No"
-    ) as caught:
+    env(DISPATCH_SIGNING_KEYS_FILE="hush")
+    with pytest.raises(ConfigurationError) as caught:
         get_config()
-    assert "hush" not in str(caught.value)
+    assert str(caught.value).splitlines()[1:] == [
+        f"  - {KEYS}_FILE: cannot read the file: No such file or directory"
+    ]
 
 
-NO_TEXT = "\udcff"  # a byte that is not UTF-8, in os.environ
+NOT_UTF8 = "\udcff"  # a byte that is not UTF-8, in os.environ
 
 
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("SIGNING_KEYS", f"key{NO_TEXT}"),
+        ("SIGNING_KEYS", f"key{NOT_UTF8}"),
         ("SIGNING_KEYS", '["key\\ud800"]'),
-        ("SAFE_TASK", NO_TEXT),
-        ("PERIODIC_TASKS", f"a {NO_TEXT}"),
-        ("QUEUES", f"{NO_TEXT}=q"),
+        ("SAFE_TASK", NOT_UTF8),
+        ("PERIODIC_TASKS", f"a {NOT_UTF8}"),
+        ("QUEUES", f"{NOT_UTF8}=q"),
         ("TABLE", '{"\\ud800": "a.b"}'),
-        ("LEASE_CACHE", NO_TEXT),
+        ("LEASE_CACHE", NOT_UTF8),
     ],
 )
 def test_what_is_not_unicode_is_refused(env: Environment, variable: str, value: str) -> None:
@@ -221,61 +336,85 @@ def test_what_is_not_unicode_is_refused(env: Environment, variable: str, value: 
         get_config()
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["http://host:port", "http://host:70000", "http://my_host", "http://-host", "http://[::g]",
-     "http://host name", "http://h\x7f", "http://h\u00e4", "http://[::1]x", "http://..", "http:/h"],
-)  # fmt: skip
-def test_an_endpoint_that_no_client_takes_is_refused(env: Environment, url: str) -> None:
-    env(DISPATCH_SQS_ENDPOINT_URL=url)
-    with pytest.raises(ConfigurationError, match="DISPATCH_SQS_ENDPOINT_URL.*is not a URL"):
-        get_config()
+@pytest.mark.parametrize("value", ["$HOME", "$$", r"\$HOME", r"a\$b$c\\$", "${HOME}"])
+def test_a_dollar_sign_has_no_meaning_in_a_value(
+    env: Environment, tmp_path: Path, value: str
+) -> None:
+    env(DISPATCH_SQS_SECRET=value, DISPATCH_SQS_KEY="k")
+    assert get_config().sqs_secret == value
+    (tmp_path / "$ecret").write_text(value)
+    env(DISPATCH_SQS_SECRET_FILE=tmp_path / "$ecret")
+    assert get_config().sqs_secret == value
 
 
-@pytest.mark.parametrize("url", ["http://[::1]:9", "https://a-b.c1.", "http://127.0.0.1:4566/x"])
-def test_an_endpoint_that_a_client_takes(env: Environment, url: str) -> None:
-    env(DISPATCH_SQS_ENDPOINT_URL=url)
-    assert get_config().sqs_endpoint_url == url
-
-
-def test_a_value_with_a_dollar_is_taken_as_it_is(env: Environment) -> None:
-    env(DISPATCH_SQS_SECRET="$HOME", DISPATCH_SQS_KEY="k")
-    assert get_config().sqs_secret == "$HOME"
-
-
-def test_secrets_are_not_in_the_repr(env: Environment) -> None:
-    env(DISPATCH_SQS_KEY="AKIA1", DISPATCH_SQS_SECRET="hush1", DISPATCH_SQS_TOKEN="hush2",
+def test_the_repr_shows_everything_but_secrets(env: Environment) -> None:
+    env(DISPATCH_TABLE="a=m.f",
+        DISPATCH_SQS_KEY="AKIA1", DISPATCH_SQS_SECRET="hush1", DISPATCH_SQS_TOKEN="hush2",
         DISPATCH_SIGNING_KEYS="hush3")  # fmt: skip
     shown = repr(get_config())
-    assert "task_timeout" in shown
+    for field, setting in SETTINGS.items():
+        assert (f"{field}=" in shown) is not setting.secret
+    assert "'a': 'm.f'" in shown
     assert "hush" not in shown
     assert "AKIA1" not in shown
 
 
-@pytest.mark.parametrize("value", ["tok-1\ntok-2", "tok tok", "töken"])
-def test_what_no_header_can_carry_is_no_credential(env: Environment, value: str) -> None:
-    env(DISPATCH_SQS_KEY="key", DISPATCH_SQS_SECRET="secret", DISPATCH_SQS_TOKEN=value)
-    with pytest.raises(ConfigurationError, match=r"SQS_TOKEN: not valid .*secret") as caught:
-        get_config()
-    assert "tok" not in str(caught.value).replace("SQS_TOKEN", "")
-
-
-def test_a_wrong_secret_is_not_in_the_error(env: Environment) -> None:
-    env(DISPATCH_SIGNING_KEYS='["hush')
-    with pytest.raises(ConfigurationError, match="secret") as caught:
-        get_config()
-    assert "hush" not in str(caught.value)
-    assert caught.value.__cause__ is None
-
-
 @pytest.mark.parametrize(
-    "url", ["http://user:hunter2@host", "http:/user:hunter2@host", "http://user:hunter2@[host"]
-)
-def test_a_password_in_the_endpoint_is_refused_and_not_shown(env: Environment, url: str) -> None:
-    env(DISPATCH_SQS_ENDPOINT_URL=url)
-    with pytest.raises(ConfigurationError, match="password") as caught:
+    ("value", "reason"),
+    [
+        ('["hush', ("starts like JSON but is not JSON (character 1: Unterminated string starting "
+         "at); write JSON, or items separated by whitespace")),
+        (f'["hush", {"9" * 5000}]', "expected a list"),
+        ('["hush", {"hush": 1, "hush": 2}]', "is given twice"),
+        ('["hush", 5]', "is not accepted; expected a list of strings"),
+    ],
+)  # fmt: skip
+def test_a_wrong_secret_is_not_in_the_error(env: Environment, value: str, reason: str) -> None:
+    env(DISPATCH_SIGNING_KEYS=value)
+    with pytest.raises(ConfigurationError) as caught:
         get_config()
-    assert "hunter2" not in str(caught.value)
+    assert str(caught.value).splitlines()[1:] == [
+        f"  - {KEYS}: {reason} (the value is secret and not shown)"
+    ]
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_a_credential_that_no_header_can_carry_is_refused(env: Environment) -> None:
+    env(DISPATCH_SQS_KEY="key", DISPATCH_SQS_SECRET="secret", DISPATCH_SQS_TOKEN="tok-1\ntok-2")
+    with pytest.raises(ConfigurationError) as caught:
+        get_config()
+    assert str(caught.value).splitlines()[1:] == [
+        (
+            "  - BEANSTALK_DISPATCH_SQS_TOKEN: contains whitespace or non-ASCII characters "
+            "(the value is secret and not shown)"
+        )
+    ]
+
+
+def test_a_password_in_the_endpoint_is_not_shown(env: Environment) -> None:
+    env(DISPATCH_SQS_ENDPOINT_URL="http://user:hunter2@host")
+    with pytest.raises(ConfigurationError) as caught:
+        get_config()
+    assert str(caught.value).splitlines()[1:] == [
+        (
+            "  - BEANSTALK_DISPATCH_SQS_ENDPOINT_URL: a user name or password in the URL is not "
+            "accepted"
+        )
+    ]
+
+
+def test_secrets_are_not_in_the_log(
+    env: Environment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "secret").write_text("hush1")
+    env(DISPATCH_SQS_KEY="hush0", DISPATCH_SQS_SECRET_FILE=tmp_path / "secret",
+        DISPATCH_SQS_TOKEN="$hush2", DISPATCH_SIGNING_KEYS="hush3", DISPATCH_SIGNING_KEY="hush4",
+        WORKER="Ture")  # fmt: skip
+    conf.log_start()
+    conf.log_unknown_variables()
+    assert "Ture" in caplog.text
+    assert "hush" not in caplog.text
 
 
 def test_the_config_cannot_be_changed() -> None:
@@ -294,13 +433,73 @@ def test_default_region_follows_the_aws_variables(env: Environment) -> None:
     assert conf.default_region() == "eu-west-2"
 
 
-def test_misspelt_variables_are_found(env: Environment) -> None:
-    env(DISPATCH_TABEL="x", DISPATCH_TABLE_FILE="", DISPATCH_TABLE="a=m.f")
-    with override_settings(BEANSTALK_DISPATCH_QUEUE="x"):
-        assert conf.unknown_variables() == [
-            "BEANSTALK_DISPATCH_QUEUE",
-            "BEANSTALK_DISPATCH_TABEL",
-        ]
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [
+        ("BEANSTALK_WORKR", "BEANSTALK_WORKER"),
+        ("BEANSTALK_DISPATCH_WORKER", "BEANSTALK_WORKER"),
+        ("BEANSTALK_DISPATCH_TABEL", "BEANSTALK_DISPATCH_TABLE"),
+        ("BEANSTALK_DISPATCH_TABEL_FILE", "BEANSTALK_DISPATCH_TABLE_FILE"),
+        ("BEANSTALK_DISPATCH_QUEUE", "BEANSTALK_DISPATCH_QUEUES"),
+        ("BEANSTALK_QUEUES", "BEANSTALK_DISPATCH_QUEUES"),
+        ("BEANSTALK_DISPACH_QUEUES", "BEANSTALK_DISPATCH_QUEUES"),
+        ("BEANSTALK_DISPATCH_TIMEOUT", "BEANSTALK_DISPATCH_TASK_TIMEOUT"),
+        ("BEANSTALK_DISPATCH_REGION", "BEANSTALK_DISPATCH_SQS_REGION"),
+        ("BEANSTALK_DISPATCH_SIGNING_KEY", "BEANSTALK_DISPATCH_SIGNING_KEYS"),
+        ("BEANSTALK_DISPATCH_XYZ", None),
+        ("BEANSTALK_", None),
+    ],
+)
+def test_an_unknown_variable_is_found_with_the_closest_name(
+    env: Environment, name: str, closest: str | None
+) -> None:
+    env(**{name: "x"})
+    assert conf.unknown_variables() == {name: closest}
+    env(**{name: None})
+    with override_settings(**{name: "x"}):
+        assert conf.unknown_variables() == {name: closest}
+
+
+def test_known_variables_and_their_files_are_not_unknown(
+    room: SettingsGroup, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for setting in (*SETTINGS.values(), *ROOM.settings):
+        env(**{setting.variable: "x", f"{setting.variable}_FILE": "x"})
+    monkeypatch.setenv("BEANSTALKD_URL", "another product's")
+    monkeypatch.setenv("SENTRY_DNS", "no room for it is registered here")
+    assert conf.unknown_variables() == {}
+
+
+def test_of_a_shared_prefix_only_slips_are_reported(
+    monkeypatch: pytest.MonkeyPatch, env: Environment
+) -> None:
+    shared = dataclasses.replace(ROOM, is_prefix_shared=True)
+    monkeypatch.setattr(conf, "_groups", [shared])
+    env(DISPATCH_ROOM_KYE="x", DISPATCH_ROOM_SIZES="x", DISPATCH_ROOM_KEYRING="another's")
+    assert conf.unknown_variables() == {
+        "BEANSTALK_DISPATCH_ROOM_KYE": "BEANSTALK_DISPATCH_ROOM_KEY",
+        "BEANSTALK_DISPATCH_ROOM_SIZES": "BEANSTALK_DISPATCH_ROOM_SIZE",
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "lines"),
+    [
+        ([], []),
+        (["BEANSTALK_WORKR", "BEANSTALK_DISPATCH_TABEL", "BEANSTALK_DISPATCH_XYZ"],
+         [("unknown variables names='BEANSTALK_DISPATCH_TABEL, BEANSTALK_DISPATCH_XYZ, "
+          "BEANSTALK_WORKR' did_you_mean='BEANSTALK_DISPATCH_TABLE, BEANSTALK_WORKER'")]),
+        (["BEANSTALK_DISPATCH_XYZ"],
+         ["unknown variables names='BEANSTALK_DISPATCH_XYZ' did_you_mean='none'"]),
+    ],
+)  # fmt: skip
+def test_unknown_variables_are_one_warning(
+    env: Environment, caplog: pytest.LogCaptureFixture, names: list[str], lines: list[str]
+) -> None:
+    env(**dict.fromkeys(names, "x"))
+    conf.log_unknown_variables()
+    assert [record.getMessage() for record in caplog.records] == lines
+    assert {record.levelname for record in caplog.records} <= {"WARNING"}
 
 
 @pytest.mark.parametrize(
@@ -321,4 +520,5 @@ def test_the_start_line_says_what_the_process_is(
     env(**variables)
     with caplog.at_level(logging.INFO):
         conf.log_start()
-    assert expected in caplog.text
+    (record,) = caplog.records
+    assert f"start {expected}" in record.getMessage()

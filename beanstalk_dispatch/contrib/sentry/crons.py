@@ -28,7 +28,7 @@ from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import spans
-from .environment import variable
+from .environment import CHECKIN_MARGIN, CRON_YAML, MAX_RUNTIME, get_values
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
 
@@ -43,8 +43,8 @@ class CheckInObserver(Observer):
         message = delivery.message
         if message is None or not spans.is_sending() or not is_periodic(delivery, message):
             return nullcontext()
-        runtime = getattr(task, "sentry_max_runtime", None) or variable("SENTRY_MAX_RUNTIME")
-        margin = getattr(task, "sentry_checkin_margin", None) or variable("SENTRY_CHECKIN_MARGIN")
+        runtime = getattr(task, "sentry_max_runtime", None) or get_values()[MAX_RUNTIME]
+        margin = getattr(task, "sentry_checkin_margin", None) or get_values()[CHECKIN_MARGIN]
         limit = math.ceil(time_limit_of(task) / 60)
         return check_in(delivery, message, max_runtime=runtime or limit, margin=margin)
 
@@ -98,7 +98,7 @@ def _monitor_config(name: str, *, max_runtime: int, margin: int | None) -> dict[
 def _schedules() -> Mapping[str, str]:
     """Periodic task → its schedule, from the bundle's cron.yaml; nothing if it cannot be read."""
     places = [Path.cwd(), Path(getattr(settings, "BASE_DIR", "."))]
-    path = variable("SENTRY_CRON_YAML") or next(
+    path = get_values()[CRON_YAML] or next(
         (place / "cron.yaml" for place in places if (place / "cron.yaml").is_file()), None
     )
     if path is None:

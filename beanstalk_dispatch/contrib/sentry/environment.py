@@ -1,101 +1,149 @@
-"""The SENTRY_* variables; the SDK itself reads more."""
+"""The SENTRY_* variables that this room reads; the SDK itself reads more.
+
+They are a group of their own: a wrong value counts as not set, and breaks nothing else.
+"""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from beanstalk_dispatch import conf
+from sentry_sdk.utils import Dsn
+
+from beanstalk_dispatch import casts, conf
+from beanstalk_dispatch.conf import Setting, SettingsGroup, Values
 from beanstalk_dispatch.exceptions import ConfigurationError
 
 
-def _rate(text: str) -> float:
+def cast_dsn(value: object) -> str:
+    """A DSN that the SDK can send to."""
+    dsn = casts.string(value)
     try:
-        rate = float(text)
+        Dsn(dsn)
     except ValueError:
-        rate = math.nan
-    if not 0 <= rate <= 1:
-        raise ValueError(f"{text!r} is not a rate; write a number from 0 to 1")
-    return rate
+        reason = "is not a DSN; copy it from Client Keys (DSN) in your Sentry project's settings"
+        raise casts.InvalidValue(reason, dsn) from None
+    return dsn
 
 
-def _minutes(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text)):
-        raise ValueError(f"{text!r} is not a number of minutes; write 1 to 99999")
-    return int(text)
+DSN: Final[Setting[str | None]] = Setting(
+    variable="SENTRY_DSN",
+    form="URL",
+    cast=cast_dsn,
+    default=None,
+    default_text="none",
+    meaning="The client key (DSN) of the Sentry project to send to. Without it nothing is sent.",
+    example="https://0123456789abcdef@o1.ingest.sentry.io/1",
+    secret=True,
+)
+ENVIRONMENT: Final[Setting[str | None]] = Setting(
+    variable="SENTRY_ENVIRONMENT",
+    form="string",
+    cast=casts.string,
+    default=None,
+    default_text="production",
+    meaning="The name of this environment in Sentry.",
+    example="laptop",
+)
+RELEASE: Final[Setting[str | None]] = Setting(
+    variable="SENTRY_RELEASE",
+    form="string",
+    cast=casts.string,
+    default=None,
+    default_text="the git commit, if there is one",
+    meaning="The version of your project that runs.",
+    example="1.0",
+)
+TRACES_SAMPLE_RATE: Final[Setting[float | None]] = Setting(
+    variable="SENTRY_TRACES_SAMPLE_RATE",
+    form="0 to 1",
+    cast=casts.rate,
+    default=None,
+    default_text="no traces",
+    meaning="The share of requests and tasks that are traced.",
+    example="1",
+)
+PROFILES_SAMPLE_RATE: Final[Setting[float | None]] = Setting(
+    variable="SENTRY_PROFILES_SAMPLE_RATE",
+    form="0 to 1",
+    cast=casts.rate,
+    default=None,
+    default_text="no profiles",
+    meaning="The share of the traced requests and tasks that are profiled.",
+    example="1",
+)
+SEND_DEFAULT_PII: Final[Setting[bool | None]] = Setting(
+    variable="SENTRY_SEND_DEFAULT_PII",
+    form="bool",
+    cast=casts.boolean,
+    default=None,
+    default_text="False",
+    meaning="Send personal data, and with it the arguments of tasks.",
+    example="True",
+)
+REPORT_RETRIES: Final[Setting[bool]] = Setting(
+    variable="SENTRY_REPORT_RETRIES",
+    form="bool",
+    cast=casts.boolean,
+    default=False,
+    default_text="False",
+    meaning="Also report a failure that will be retried.",
+    example="True",
+)
+CHECKIN_MARGIN: Final[Setting[int | None]] = Setting(
+    variable="SENTRY_CHECKIN_MARGIN",
+    form="minutes",
+    cast=casts.minutes,
+    default=None,
+    default_text="Sentry's own",
+    meaning="How late a periodic task may start before Sentry calls it missed.",
+    example="5",
+)
+MAX_RUNTIME: Final[Setting[int | None]] = Setting(
+    variable="SENTRY_MAX_RUNTIME",
+    form="minutes",
+    cast=casts.minutes,
+    default=None,
+    default_text="the task's time limit",
+    meaning="How long a periodic task may run before Sentry calls it failed.",
+    example="10",
+)
+CRON_YAML: Final[Setting[Path | None]] = Setting(
+    variable="SENTRY_CRON_YAML",
+    form="path",
+    cast=casts.path,
+    default=None,
+    default_text="in the working directory, or in BASE_DIR",
+    meaning="The cron.yaml that has the schedules of the periodic tasks.",
+    example="/var/app/current/cron.yaml",
+)
 
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """``cast`` raises a ValueError that says what is accepted; the rest is for people."""
-
-    cast: Callable[[str], Any]
-    form: str
-    default: str
-    meaning: str
-
-
-VARIABLES: Final[Mapping[str, Variable]] = {
-    "SENTRY_DSN": Variable(
-        str, "URL", "none", "Where events go: the project's client key. Without it nothing is sent."
+SENTRY: Final = SettingsGroup(
+    prefix="SENTRY_",
+    settings=(
+        DSN,
+        ENVIRONMENT,
+        RELEASE,
+        TRACES_SAMPLE_RATE,
+        PROFILES_SAMPLE_RATE,
+        SEND_DEFAULT_PII,
+        REPORT_RETRIES,
+        CHECKIN_MARGIN,
+        MAX_RUNTIME,
+        CRON_YAML,
     ),
-    "SENTRY_ENVIRONMENT": Variable(
-        str, "text", "production", "What Sentry calls this environment. Read by the SDK itself."
-    ),
-    "SENTRY_RELEASE": Variable(
-        str, "text", "the git commit, if any", "The version that runs. Read by the SDK itself."
-    ),
-    "SENTRY_TRACES_SAMPLE_RATE": Variable(
-        _rate, "0 to 1", "no traces", "The share of requests and tasks that are traced."
-    ),
-    "SENTRY_PROFILES_SAMPLE_RATE": Variable(
-        _rate, "0 to 1", "no profiles", "The share of traced ones that are profiled."
-    ),
-    "SENTRY_SEND_DEFAULT_PII": Variable(
-        conf.cast_bool, "bool", "False", "Send personal data, and with it the arguments of tasks."
-    ),
-    "SENTRY_REPORT_RETRIES": Variable(
-        conf.cast_bool, "bool", "False", "Report a failure that will be retried, too."
-    ),
-    "SENTRY_CHECKIN_MARGIN": Variable(
-        _minutes, "minutes", "Sentry's own", "How late a periodic task may start."
-    ),
-    "SENTRY_MAX_RUNTIME": Variable(
-        _minutes, "minutes", "the task's time limit", "How long a periodic task may run."
-    ),
-    "SENTRY_CRON_YAML": Variable(
-        Path,
-        "path",
-        "in the working directory, or in BASE_DIR",
-        "The cron.yaml with the schedules.",
-    ),
-}
+    is_prefix_shared=True,
+)
+conf.register(SENTRY)
 
 
-def variable(name: str) -> Any:
-    """The value of a variable; None if it is unset, empty, or wrong, which ``check`` tells."""
-    try:
-        return _read(name)
-    except ValueError:
-        return None
+def get_values() -> Values:
+    """The values of the variables, read once. A wrong value counts as not set."""
+    return conf.values_of(SENTRY)
 
 
-def check() -> None:
+def raise_problems() -> None:
     """Raise a ConfigurationError that names every variable with a wrong value."""
-    faults = []
-    for name in VARIABLES:
-        try:
-            _read(name)
-        except ValueError as exc:
-            faults.append(f"{name}: {exc}")
-    if faults:
-        raise ConfigurationError("; ".join(faults))
-
-
-def _read(name: str) -> Any:
-    text = os.environ.get(name, "").strip()
-    return VARIABLES[name].cast(text) if text else None
+    problems = get_values().problems
+    if problems:
+        raise ConfigurationError("; ".join(problems))

@@ -18,7 +18,7 @@ from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import privacy, spans
-from .environment import variable
+from .environment import REPORT_RETRIES, get_values
 from .setup import init_on_first_use
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
@@ -103,7 +103,7 @@ def report_failure(task: SafeTask, exception: BaseException, delivery: Delivery)
     """Send the failure to Sentry, unless it will be retried and such failures are not wanted."""
     wanted = getattr(task, "sentry_report_retries", None)
     if wanted is None:
-        wanted = variable("SENTRY_REPORT_RETRIES")
+        wanted = get_values()[REPORT_RETRIES]
     outcome = delivery.outcome or Outcome.FAILED
     try:
         if outcome is not Outcome.RETRY or wanted:

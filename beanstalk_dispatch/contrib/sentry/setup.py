@@ -10,13 +10,11 @@ from typing import Any, Final
 import sentry_sdk
 from sentry_sdk.integrations.logging import ignore_logger
 from sentry_sdk.scope import add_global_event_processor
-from sentry_sdk.utils import BadDsn
 
 from beanstalk_dispatch import signals
-from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.conf import Values
 
 from . import environment, privacy
-from .environment import variable
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
 
@@ -32,34 +30,34 @@ def init() -> None:
     """Set the SDK up from the environment, unless there is no SENTRY_DSN or it is set up already.
 
     Called when Django starts if BEANSTALK_DISPATCH_SAFE_TASK names SentrySafeTask, and otherwise
-    when the first such task runs. A wrong value counts as unset; then, at the end, raises a
-    ConfigurationError that names all of them.
+    when the first such task runs. A wrong value counts as not set. At the end, wrong values raise
+    one ConfigurationError that names them all.
     """
     for name in _REPORTED_BETTER:
         ignore_logger(name)
     _watch()
-    dsn = variable("SENTRY_DSN")
-    if dsn and not sentry_sdk.get_client().is_active():
-        _init(dsn)
+    values = environment.get_values()
+    if values[environment.DSN] and not sentry_sdk.get_client().is_active():
+        _init(values)
     if sentry_sdk.get_client().options.get("before_send") is not privacy.drop_message:
         # What it logs is of requests whose body, the message, would be in the event.
         ignore_logger("beanstalk_dispatch.endpoint")
-    environment.check()
+    environment.raise_problems()
 
 
-def _init(dsn: str) -> None:
+def _init(values: Values) -> None:
     options = {
-        "traces_sampler": _sampler_of(variable("SENTRY_TRACES_SAMPLE_RATE")),
-        "profiles_sample_rate": variable("SENTRY_PROFILES_SAMPLE_RATE"),
-        "send_default_pii": variable("SENTRY_SEND_DEFAULT_PII"),
+        "dsn": values[environment.DSN],
+        "environment": values[environment.ENVIRONMENT],
+        "release": values[environment.RELEASE],
+        "traces_sampler": _sampler_of(values[environment.TRACES_SAMPLE_RATE]),
+        "profiles_sample_rate": values[environment.PROFILES_SAMPLE_RATE],
+        "send_default_pii": values[environment.SEND_DEFAULT_PII],
         "before_send": privacy.drop_message,
         "before_send_transaction": privacy.drop_message,
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    try:
-        sentry_sdk.init(dsn=dsn, **given)
-    except BadDsn as exc:
-        raise ConfigurationError(f"SENTRY_DSN: {exc}") from None
+    given: Any = {name: value for name, value in options.items() if value is not None}
+    sentry_sdk.init(**given)
 
 
 @functools.cache

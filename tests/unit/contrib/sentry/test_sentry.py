@@ -19,10 +19,10 @@ from sentry_sdk.transport import Transport
 
 from beanstalk_dispatch import client, signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
-from beanstalk_dispatch.contrib.sentry import crons, environment, errors, privacy, setup, spans
+from beanstalk_dispatch.contrib.sentry import crons, errors, privacy, setup, spans
 from beanstalk_dispatch.contrib.sentry import task as task_module
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.exceptions import AlreadyDone, ConfigurationError, LeaseUnavailable
+from beanstalk_dispatch.exceptions import AlreadyDone, LeaseUnavailable
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
@@ -63,8 +63,6 @@ def sentry(env: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memory]:
-    for name in environment.VARIABLES:
-        monkeypatch.delenv(name, raising=False)
     ignored: set[str] = set()
     monkeypatch.setattr(setup, "ignore_logger", ignored.add)  # they would stay ignored
     setup._watch.cache_clear()
@@ -87,46 +85,6 @@ def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memor
 def run(function: str, *args: Any, receive_count: int = 1, **members: Any) -> Result:
     body = Message(function=function, args=args, **members).encode(queue="q").encode()
     return executor.run(body, Delivery(queue="q", message_id="1", receive_count=receive_count))
-
-
-# --- the environment -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [
-        ("SENTRY_DSN", " http://x@127.0.0.1/1 ", "http://x@127.0.0.1/1"),
-        ("SENTRY_TRACES_SAMPLE_RATE", "0.25", 0.25),
-        ("SENTRY_PROFILES_SAMPLE_RATE", "1", 1.0),
-        ("SENTRY_SEND_DEFAULT_PII", "yes", True),
-        ("SENTRY_REPORT_RETRIES", "False", False),
-        ("SENTRY_CHECKIN_MARGIN", "5", 5),
-        ("SENTRY_MAX_RUNTIME", "60", 60),
-        ("SENTRY_CRON_YAML", "/cron.yaml", Path("/cron.yaml")),
-        ("SENTRY_RELEASE", "", None),
-    ],
-)
-def test_a_variable(name: str, text: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, text)
-    assert environment.variable(name) == value
-    environment.check()
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        *[("SENTRY_TRACES_SAMPLE_RATE", text) for text in ("50%", "2", "-1", "nan", "inf")],
-        ("SENTRY_SEND_DEFAULT_PII", "Ture"),
-        *[("SENTRY_CHECKIN_MARGIN", text) for text in ("0", "1.5", "-1", "5m", "²", "9" * 5000)],
-    ],
-)
-def test_a_wrong_value_counts_as_unset_and_is_told(
-    name: str, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, text)
-    assert environment.variable(name) is None
-    with pytest.raises(ConfigurationError, match=f"{name}: .* (is not a|write)"):
-        environment.check()
 
 
 # --- init() ----------------------------------------------------------------------------------
@@ -244,9 +202,9 @@ def test_an_sdk_that_would_send_the_body_is_not_told_of_requests(
 
 
 def test_a_failing_set_up_on_first_use_is_logged(
-    sentry: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sentry: Memory, env: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("SENTRY_MAX_RUNTIME", "long")
+    env(SENTRY_MAX_RUNTIME="long")
     assert run("quiet").outcome is Outcome.DONE
     assert "not set up as it should be: SENTRY_MAX_RUNTIME: 'long'" in caplog.text
 
@@ -345,12 +303,10 @@ def test_what_ends_without_a_task(
     assert len(sentry.of("event")) == count
 
 
-def test_retries_are_reported_if_asked_for(
-    sentry: Memory, env: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_retries_are_reported_if_asked_for(sentry: Memory, env: Environment) -> None:
     schedule_function("q", "patient", SECRET)
     assert [event["tags"]["attempt"] for event in sentry.of("event")] == ["3"]
-    monkeypatch.setenv("SENTRY_REPORT_RETRIES", "True")
+    env(SENTRY_REPORT_RETRIES="True")
     schedule_function("q", "patient", SECRET)
     events = sentry.of("event")[1:]
     assert [event["tags"]["attempt"] for event in events] == ["1", "2", "3"]
@@ -358,10 +314,10 @@ def test_retries_are_reported_if_asked_for(
 
 
 def test_a_class_says_for_itself_whether_retries_are_reported(
-    sentry: Memory, monkeypatch: pytest.MonkeyPatch
+    sentry: Memory, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_module.SentrySafeTask, "sentry_report_retries", False)
-    monkeypatch.setenv("SENTRY_REPORT_RETRIES", "True")
+    env(SENTRY_REPORT_RETRIES="True")
     schedule_function("q", "patient", SECRET)
     assert len(sentry.of("event")) == 1
 
@@ -514,10 +470,10 @@ def test_without_a_schedule_there_are_check_ins_all_the_same(
     ],
 )  # fmt: skip
 def test_margin_and_runtime(
-    attributes: dict[str, Any], expected: dict[str, int], sentry: Memory,
+    attributes: dict[str, Any], expected: dict[str, int], sentry: Memory, env: Environment,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("SENTRY_CRON_YAML", str(ROOT / "tests" / "sentry_cron.yaml"))
+    env(SENTRY_CRON_YAML=ROOT / "tests" / "sentry_cron.yaml")
     for name, value in attributes.items():
         monkeypatch.setattr(task_module.SentrySafeTask, name, value)
     periodic("quiet")

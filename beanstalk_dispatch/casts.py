@@ -1,0 +1,274 @@
+"""Casts: what a variable's string, or the Python value of a Django setting, means.
+
+Each is strict. It returns the value, or raises an InvalidValue that shows the wrong item and says
+what is accepted.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from .queue_address import REGION, QueueAddress, endpoint_host
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# A message can be in flight for 12 hours, so no task may take longer:
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
+MAX_DURATION: Final = timedelta(hours=12)
+MAX_MINUTES: Final = 99_999
+
+_SEPARATORS = re.compile(r"[\s,]+")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
+_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_MINUTES = re.compile(r"[0-9]{1,5}")
+_DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+_NOT_A_PAIR = (
+    "is not a pair; write name=value without whitespace around '=', "
+    "and whitespace or commas between pairs"
+)
+
+
+class InvalidValue(ValueError):
+    """A cast refuses a value. ``str()`` shows the wrong item, if there is one, and the reason."""
+
+    reason: str
+    """What is wrong and what is accepted. Never shows the value, which may be a secret."""
+
+    def __init__(self, reason: str, *wrong: object) -> None:
+        super().__init__(" ".join([*(repr(item) for item in wrong), reason]))
+        self.reason = reason
+
+
+def string(value: object) -> str:
+    """A string. Refuses bytes that are not UTF-8: such a key could not sign."""
+    if not isinstance(value, str):
+        raise InvalidValue(f"expected a string, not {type(value).__name__}")
+    if not _is_unicode(value):
+        raise InvalidValue("is not valid Unicode", value)
+    return value
+
+
+def _is_unicode(value: str) -> bool:
+    """Whether it has no surrogates, which stand in os.environ for bytes that are not UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def credential(value: object) -> str:
+    """An AWS key, secret or token.
+
+    Refuses line breaks: botocore's error would echo the whole HTTP header, secret included.
+    """
+    secret = string(value)
+    if not (secret.isascii() and secret.isprintable()) or " " in secret:
+        raise InvalidValue("contains whitespace or non-ASCII characters")
+    return secret
+
+
+def boolean(value: object) -> bool:
+    """``True``, ``yes``, ``on`` and ``1``, or ``False``, ``no``, ``off`` and ``0``, in any case."""
+    if isinstance(value, bool):
+        return value
+    try:
+        return _BOOLEANS[str(value).lower()]
+    except KeyError:
+        raise InvalidValue("is not a boolean; write True or False", value) from None
+
+
+def duration(value: object) -> timedelta:
+    """``90`` and ``90s`` are seconds; ``5m``, ``1h`` and ``1d`` are minutes, hours and days."""
+    if isinstance(value, timedelta):
+        length = value
+    else:
+        match = _DURATION.fullmatch(str(value))
+        if match is None:
+            raise InvalidValue("is not a duration; write 90, 90s, 5m or 1h", value)
+        try:
+            length = timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+        except OverflowError:
+            raise InvalidValue("is too long; at most 12h", value) from None
+    if not timedelta(0) < length <= MAX_DURATION:
+        raise InvalidValue("is out of range; more than 0s and at most 12h", value)
+    return length
+
+
+def minutes(value: object) -> int:
+    """A whole number of minutes."""
+    if isinstance(value, bool) or not _MINUTES.fullmatch(str(value)) or not int(str(value)):
+        raise InvalidValue(f"is not a number of minutes; write 1 to {MAX_MINUTES}", value)
+    return int(str(value))
+
+
+def rate(value: object) -> float:
+    """A share: a number from 0 to 1."""
+    share = math.nan
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            share = float(value)
+    if not 0 <= share <= 1:
+        raise InvalidValue("is not a rate; write a number from 0 to 1", value)
+    return share
+
+
+def strings(value: object) -> tuple[str, ...]:
+    """A list of strings: items between whitespace or commas, or a JSON list."""
+    items = value
+    if isinstance(value, str):
+        is_json = value.startswith("[")
+        items = _json(value) if is_json else filter(None, _SEPARATORS.split(value))
+    if not isinstance(items, Iterable) or isinstance(items, Mapping):
+        raise InvalidValue(f"expected a list of strings, not {type(items).__name__}")
+    found = tuple(items)
+    for item in found:
+        if not isinstance(item, str) or not item or not _is_unicode(item):
+            raise InvalidValue("is not accepted; expected a list of strings", item)
+    return found
+
+
+def pairs(value: object) -> Mapping[str, str]:
+    """A mapping: ``name=value`` between whitespace or commas, or a JSON object."""
+    found = value
+    if isinstance(value, str):
+        found = _json(value) if value.startswith("{") else _split_pairs(value)
+    if not isinstance(found, Mapping):
+        raise InvalidValue(f"expected a mapping of strings, not {type(found).__name__}")
+    for name, item in found.items():
+        if not (isinstance(name, str) and isinstance(item, str) and name and item):
+            raise InvalidValue("is not accepted; expected a mapping of strings", {name: item})
+        if not _is_unicode(name + item):
+            raise InvalidValue("is not valid Unicode", {name: item})
+    return MappingProxyType(dict(found))
+
+
+def _split_pairs(value: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in filter(None, _SEPARATORS.split(value)):
+        name, _, target = item.partition("=")
+        if not (name and target):
+            raise InvalidValue(_NOT_A_PAIR, item)
+        if name in found:
+            raise InvalidValue("is given twice", name)
+        found[name] = target
+    return found
+
+
+def _json(value: str) -> object:
+    try:
+        return json.loads(value, object_pairs_hook=_unique)
+    except json.JSONDecodeError as exc:
+        form = "items" if value.startswith("[") else "name=value pairs"
+        raise InvalidValue(
+            f"starts like JSON but is not JSON (character {exc.pos}: {exc.msg}); "
+            f"write JSON, or {form} separated by whitespace"
+        ) from None
+    except RecursionError:
+        raise InvalidValue("the JSON is nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    names = [name for name, _ in pairs]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise InvalidValue("is given twice", min(repeated))
+    return dict(pairs)
+
+
+def table(value: object) -> Mapping[str, str]:
+    """Pairs ``name=package.module.attribute``.
+
+    The paths of a dict in Django's settings are left to ``manage.py check``.
+    """
+    found = pairs(value)
+    if isinstance(value, str):
+        for name, target in found.items():
+            if not _DOTTED_PATH.fullmatch(target):
+                raise InvalidValue("is not name=package.module.attribute", f"{name}={target}")
+    return found
+
+
+def queues(value: object) -> Mapping[str, QueueAddress]:
+    """Pairs ``alias=queue``; a queue is given by its name, URL or ARN."""
+    addresses = {alias: QueueAddress.parse(queue) for alias, queue in pairs(value).items()}
+    return MappingProxyType(addresses)
+
+
+def dotted_path(value: object) -> str:
+    """``package.module.attribute``. It is not imported here."""
+    found = string(value)
+    if not _DOTTED_PATH.fullmatch(found):
+        raise InvalidValue("is not a dotted path; write package.module.Class", found)
+    return found
+
+
+def region(value: object) -> str:
+    """The name of an AWS region."""
+    name = string(value)
+    if not REGION.fullmatch(name):
+        raise InvalidValue("is not an AWS region; write one like eu-west-1", name)
+    return name
+
+
+def url(value: object) -> str:
+    """An http or https URL that a client can be made for, without a slash at its end."""
+    address = string(value)
+    if "@" in address:
+        raise InvalidValue("a user name or password in the URL is not accepted")
+    if endpoint_host(address) is None:
+        raise InvalidValue("is not a URL; write https://host or http://host:port", address)
+    return address.rstrip("/")
+
+
+def path(value: object) -> Path:
+    """The path of a file. The file need not exist."""
+    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise InvalidValue(f"expected a path, not {type(value).__name__}")
+    return Path(value)
+
+
+def absolute_path(value: object) -> str:
+    """The path of a file that starts with ``/``. The file need not exist."""
+    found = path(value)
+    if not found.is_absolute():
+        raise InvalidValue("is not an absolute path", str(found))
+    return str(found)
+
+
+def networks(value: object) -> tuple[Network, ...]:
+    """IP addresses and networks, as a list."""
+    return tuple(_network(item) for item in strings(value))
+
+
+def _network(item: str) -> Network:
+    try:
+        return ipaddress.ip_network(item)
+    except ValueError:
+        reason = "is not an IP address or network; write one like 10.0.0.1 or 10.0.0.0/8"
+        raise InvalidValue(reason, item) from None
+
+
+def choice(*words: str) -> Callable[[object], str]:
+    """A cast that accepts one of these words and nothing else."""
+
+    def cast(value: object) -> str:
+        word = string(value)
+        if word not in words:
+            raise InvalidValue(f"is not accepted; write {' or '.join(words)}", word)
+        return word
+
+    return cast
