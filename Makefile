@@ -11,7 +11,7 @@ MINISTACK := .venv-ministack/bin/ministack
 FUZZ_READY := .venv-fuzz/.ready
 SENTRY_READY := .venv-sentry-oldest/.ready
 
-.PHONY: demo test test-sentry-oldest lint types benchmark benchmark-drain faults fuzz clean
+.PHONY: demo test test-sentry-oldest lint types tables benchmark benchmark-drain faults fuzz clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,10 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+## tables: write the tables of variables in docs/ and .env.example from the registry of settings
+tables: $(READY)
+	$(BIN)/python -m docs.generate
 
 ## benchmark: the hot paths, each against its baseline in the same run
 benchmark: $(READY)

@@ -1,0 +1,107 @@
+"""Write the tables of variables and ``.env.example`` from the registry of settings.
+
+    python -m docs.generate
+
+``make tables`` runs it. A test compares the files with what it would write.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from beanstalk_dispatch import conf
+from beanstalk_dispatch.conf import SettingsGroup
+from beanstalk_dispatch.contrib.sentry.environment import SENTRY
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+TABLES: Final = {
+    "docs/configuration.md": ("Variable", conf.CORE),
+    "docs/sentry.md": ("Sentry variable", SENTRY),
+}
+"""Page → the heading of its table's first column, and the settings in the table."""
+
+_JOBS: Final = ("send_welcome", "resize_image", "charge_card", "clean_up")
+ON_A_LAPTOP: Final = {
+    "BEANSTALK_WORKER": "True",
+    "BEANSTALK_DISPATCH_TABLE": " ".join(f"{job}=example_settings.jobs.{job}" for job in _JOBS),
+    "BEANSTALK_DISPATCH_QUEUES": "mail=local-mail work=local-work",
+    "BEANSTALK_DISPATCH_SQS_KEY": "local",
+    "BEANSTALK_DISPATCH_SQS_SECRET": "local",
+    "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": "http://127.0.0.1:5000",
+    "BEANSTALK_DISPATCH_CREATE_QUEUES": "True",
+    "BEANSTALK_DISPATCH_PERIODIC_TASKS": "clean_up",
+}
+"""What ``.env.example`` sets, for the example project. The other variables are commented out."""
+
+_HEADER: Final = """\
+# For the example project on a laptop, with the SQS server of docs/local.md:
+#   cp .env.example .env
+#   set -a; . ./.env; set +a
+# Every variable of beanstalk_dispatch is here; those that a laptop needs are set.
+# docs/configuration.md says more. On Elastic Beanstalk set them with `eb setenv`.
+# `make tables` writes this file.
+
+# The example project's own: Django's secret key.
+SECRET_KEY=for-this-laptop-only
+"""
+_SENTRY_HEADER: Final = """\
+# Sentry: docs/sentry.md. These variables have an effect if BEANSTALK_DISPATCH_SAFE_TASK is
+# beanstalk_dispatch.contrib.sentry.SentrySafeTask.
+"""
+
+
+def table(heading: str, group: SettingsGroup) -> str:
+    """The Markdown table of a group."""
+    rows = [
+        f"| `{each.variable}` | {each.form} | {each.default_text} | {each.meaning} |\n"
+        for each in group.settings
+    ]
+    return f"| {heading} | Form | Default | Meaning |\n|---|---|---|---|\n{''.join(rows)}"
+
+
+def with_table(page: str, heading: str, group: SettingsGroup) -> str:
+    """The page with its table replaced."""
+    old = re.compile(rf"^\| {heading} \|.*\n(?:\|.*\n)+", re.MULTILINE)
+    page, count = old.subn(lambda _: table(heading, group), page)
+    if count != 1:
+        raise ValueError(f"{count} tables start with the heading {heading!r}; expected one")
+    return page
+
+
+def env_example() -> str:
+    """The content of ``.env.example``."""
+    blocks = [_HEADER, *_assignments(conf.CORE), _SENTRY_HEADER, *_assignments(SENTRY)]
+    return "\n".join(blocks)
+
+
+def _assignments(group: SettingsGroup) -> Iterator[str]:
+    for setting in group.settings:
+        is_set = setting.variable in ON_A_LAPTOP
+        value = shlex.quote(ON_A_LAPTOP.get(setting.variable, setting.example))
+        yield f"# {setting.meaning}\n{'' if is_set else '# '}{setting.variable}={value}\n"
+
+
+def contents() -> dict[Path, str]:
+    """Each file that is written, and what it should contain."""
+    files = {
+        ROOT / page: with_table((ROOT / page).read_text(), heading, group)
+        for page, (heading, group) in TABLES.items()
+    }
+    return files | {ROOT / ".env.example": env_example()}
+
+
+def main() -> None:
+    """Write each file that has changed, and name it."""
+    for path, content in contents().items():
+        if path.read_text() != content:
+            path.write_text(content)
+            print(f"written: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
