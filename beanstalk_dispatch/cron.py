@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .exceptions import ConfigurationError
 
-MISSING = "cron.yaml needs PyYAML and cronsim: pip install 'django-beanstalk-dispatch[local]'"
+MISSING_LIBRARY: Final = (
+    "cron.yaml needs PyYAML and cronsim: pip install 'django-beanstalk-dispatch[local]'"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ def load(path: Path) -> list[PeriodicTask]:
         import yaml
         from cronsim import CronSim, CronSimError
     except ImportError as exc:
-        raise ConfigurationError(MISSING) from exc
+        raise ConfigurationError(MISSING_LIBRARY) from exc
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as exc:
@@ -41,7 +43,7 @@ def load(path: Path) -> list[PeriodicTask]:
     entries = content.get("cron") if isinstance(content, dict) else None
     if not isinstance(entries, list) or content.get("version") != 1:
         raise ConfigurationError(f"{path}: expected 'version: 1' and a list under 'cron:'")
-    tasks = [_task(path, position, entry) for position, entry in enumerate(entries, 1)]
+    tasks = [_periodic_task(path, position, entry) for position, entry in enumerate(entries, 1)]
     for task in tasks:
         try:
             CronSim(task.schedule, datetime.now(UTC))
@@ -50,7 +52,7 @@ def load(path: Path) -> list[PeriodicTask]:
     return tasks
 
 
-def _task(path: Path, position: int, entry: Any) -> PeriodicTask:
+def _periodic_task(path: Path, position: int, entry: Any) -> PeriodicTask:
     fields = ("name", "url", "schedule")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(f), str) for f in fields):
         raise ConfigurationError(

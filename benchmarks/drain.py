@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from beanstalk_dispatch.sqs.queue import Queue
-from beanstalk_dispatch.worker.prefetch import Options
+from beanstalk_dispatch.worker.options import WorkerOptions
 
 from .processes import free_port, wait_for
 
@@ -99,11 +99,11 @@ def count_requests(queue: Queue) -> Counter[str]:
 
 def drain_ours(threads: int) -> Counter[str]:
     from beanstalk_dispatch.sqs.opening import open_queue
-    from beanstalk_dispatch.worker import runners as handlers
+    from beanstalk_dispatch.worker.runners import run_here
     from beanstalk_dispatch.worker.worker import Worker
 
     counts = count_requests(open_queue("bench"))
-    Worker(["bench"], handlers.run_here, Options(threads=threads, burst=True)).run()
+    Worker(["bench"], run_here, WorkerOptions(threads=threads, burst=True)).run()
     return counts
 
 
@@ -189,7 +189,9 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--latency", type=float, default=0, metavar="MS")
-    parser.add_argument("--threads", type=int, default=Options().threads, help="of our worker")
+    parser.add_argument(
+        "--threads", type=int, default=WorkerOptions().threads, help="of our worker"
+    )
     parser.add_argument("--hand-threads", type=int, default=4, help="of the hand-written loop")
     parser.add_argument("--consume", choices=("ours", "hand"), help=argparse.SUPPRESS)
     parser.add_argument("--proxy", type=int, nargs=2, help=argparse.SUPPRESS)

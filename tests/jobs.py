@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from django.db import connections
@@ -21,6 +22,12 @@ def record(*args: Any, **kwargs: Any) -> None:
 
 def fail(reason: str = "no reason") -> None:
     raise ValueError(reason)
+
+
+def append(path: str, number: int) -> None:
+    """Show in a file that this has run, for tests of other processes."""
+    with Path(path).open("a") as file:
+        file.write(f"{number}\n")
 
 
 def nap(seconds: float) -> None:

@@ -10,7 +10,7 @@ import urllib.request
 from typing import Any
 
 from tests.integration.test_gunicorn import ROOT, until
-from tests.unit.worker.test_runners import free_port
+from tests.services import free_port
 
 
 class Kent:

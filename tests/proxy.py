@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,10 +25,12 @@ def error(status: int, code: str, message: str = "told to fail") -> Answer:
 class Proxy:
     """``spoil(operation, request)`` may answer in the server's place; None passes on.
 
-    ``counts`` has the requests by operation.
+    ``counts`` has the requests by operation. With ``long_poll_second`` a second of a long poll
+    takes that many seconds, so that a test need not wait for the ends of long polls.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, *, long_poll_second: float = 1.0) -> None:
+        self._long_poll_second = long_poll_second
         self.counts: Counter[str] = Counter()
         self.spoil: Spoil = lambda operation, request: None
         self._upstream = urlsplit(upstream).netloc
@@ -62,7 +65,7 @@ class Proxy:
                 keeps_open, self.close_connection = not self.close_connection, True
                 with suppress(OSError):  # the server does not answer, or the client has gone
                     if answer is None:
-                        status, content = proxy.forward(body, dict(self.headers))
+                        status, content = proxy.answer(operation, body, dict(self.headers))
                     else:
                         status, content = answer[0], json.dumps(answer[1]).encode()
                     self.send_response(status)
@@ -76,6 +79,21 @@ class Proxy:
                 pass
 
         return Handler
+
+    def answer(self, operation: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        """The server's answer. A long poll that is to be short is many polls without a wait."""
+        if operation != "ReceiveMessage" or self._long_poll_second == 1:
+            return self.forward(body, headers)
+        request = json.loads(body)
+        seconds = request.pop("WaitTimeSeconds", 0) * self._long_poll_second
+        body = json.dumps(request | {"WaitTimeSeconds": 0}).encode()
+        headers = headers | {"Content-Length": str(len(body))}
+        deadline = time.monotonic() + seconds
+        while True:
+            status, content = self.forward(body, headers)
+            if time.monotonic() >= deadline or status != 200 or b"ReceiptHandle" in content:
+                return status, content
+            time.sleep(0.01)
 
     def forward(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self._upstream, timeout=30)

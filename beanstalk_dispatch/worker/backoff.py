@@ -1,4 +1,4 @@
-"""Backoff: requests that fail are tried again later and later, and the log is told now and then."""
+"""Exponential backoff per queue and operation, logged at most once a minute."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import logging
 import math
 import random
 import time
-from typing import Final
 
 from beanstalk_dispatch.exceptions import SchedulingError
 
-logger = logging.getLogger("beanstalk_dispatch.worker")
+from .options import WorkerTimes
 
-LONGEST: Final = 30.0
-"""Seconds between two tries, at most."""
-_LOG_EVERY: Final = 60.0
+logger = logging.getLogger("beanstalk_dispatch.worker")
 
 
 class Backoff:
-    """Requests of one kind to one queue. ``longest``: seconds between two tries, at most."""
+    """Says when an operation on a queue may be tried again after failures."""
 
-    def __init__(self, what: str, queue: str, longest: float = LONGEST) -> None:
+    def __init__(
+        self, operation: str, queue: str, *, times: WorkerTimes, longest: float | None = None
+    ) -> None:
         self.failures = 0
+        """How many requests have failed since one succeeded."""
         self.retry_at = 0.0
+        """When the next request may be made, in monotonic seconds."""
         self.failing_since = math.inf
-        self._what, self._queue, self._longest = what, queue, longest
+        """When the first of these failures was, in monotonic seconds; infinite without one."""
+        self._operation, self._queue, self._times = operation, queue, times
+        self._longest = times.longest_retry if longest is None else longest
         self._logged_at = -math.inf
         self._is_logged = False
 
@@ -33,29 +36,41 @@ class Backoff:
         """Whether the next request may be made."""
         return self.retry_at <= time.monotonic()
 
+    def retry_now(self) -> None:
+        """Allow one more request at once."""
+        self.retry_at = 0.0
+
     def failed(self, error: object) -> None:
-        """Back off with jitter; say so at once, and then at intervals."""
+        """Note that a request has failed, and log it unless that was done a short time ago."""
         now = time.monotonic()
         self.failures += 1
         self.failing_since = min(self.failing_since, now)
-        pause = random.uniform(0.5, 1) * min(2.0 ** min(self.failures - 1, 10), self._longest)
+        pause = self._retry_delay()
         self.retry_at = now + pause
-        if now - self._logged_at < _LOG_EVERY:
+        if now - self._logged_at < self._times.failure_log_interval:
             return
         self._logged_at, self._is_logged = now, True
-        is_news = isinstance(error, Exception) and not isinstance(error, SchedulingError)
+        is_unexpected = isinstance(error, Exception) and not isinstance(error, SchedulingError)
         logger.error(
-            "%s queue=%s failures=%d retry_in=%.1f error=%s",
-            self._what,
+            "%s failed queue=%s failures=%d retry_in=%.1f error=%s",
+            self._operation,
             self._queue,
             self.failures,
             pause,
             error,
-            exc_info=error if is_news else None,  # type: ignore[arg-type]
+            exc_info=error if is_unexpected else None,  # type: ignore[arg-type]
         )
 
-    def worked(self) -> None:
+    def _retry_delay(self) -> float:
+        """Doubles with each failure, with jitter so that workers do not retry in step."""
+        pause = self._times.first_retry * 2.0 ** min(self.failures - 1, 10)
+        return random.uniform(0.5, 1) * min(pause, self._longest)
+
+    def succeeded(self) -> None:
+        """Note that a request has succeeded."""
         if self._is_logged:
-            logger.info("%s queue=%s recovered failures=%d", self._what, self._queue, self.failures)
+            logger.info(
+                "%s recovered queue=%s failures=%d", self._operation, self._queue, self.failures
+            )
         self.failures, self.retry_at, self._is_logged = 0, 0.0, False
         self.failing_since = math.inf

@@ -1,13 +1,12 @@
-"""Poller: the threads of one queue. They alone talk to it, so no queue has to wait for another.
+"""The threads of one queue. Only they talk to SQS, so that no queue waits for another.
 
-Most receive; two delete; one hides what failed and extends what is held.
+Most receive. Some delete what is acknowledged. One makes messages visible again and extends the
+visibility of the others.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -17,111 +16,123 @@ from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .prefetch import MAX_POLLS, Intake, Poll, Source
+from .options import WorkerOptions
+from .prefetch import MAX_OPEN_RECEIVES, Prefetch, QueueState, ReceivePermit
+from .threads import ServiceThread
 
-logger = logging.getLogger("beanstalk_dispatch.worker")
-
-_DELETERS: Final = 3  # besides the one that also deletes less than a batch
-_TICK: Final = 0.3  # seconds a message waits for others to be deleted or hidden with it
-_PAUSE: Final = 1.0  # seconds after an error nobody thought of
-
-
-def unending(step: Callable[[], bool]) -> None:
-    """Repeat ``step`` while it says so. No error ends a thread that others count on."""
-    goes_on = True
-    while goes_on:
-        try:
-            goes_on = step()
-        except BaseException:
-            logger.exception("thread failed; it goes on")
-            time.sleep(_PAUSE)
+_FULL_BATCH_DELETERS: Final = 3
+"""Threads that delete full batches only, besides the one that deletes any."""
 
 
-class Poller:
-    """Receives from one queue into an intake, and gives SQS what it is owed for that."""
+class QueueConsumer:
+    """Receives from one queue, and deletes, requeues and extends what was received."""
 
-    def __init__(self, source: Source, intake: Intake, *, visibility: int, heartbeat: bool) -> None:
-        self.source = source
-        self._intake = intake
-        self._visibility = visibility
-        self._heartbeat = heartbeat
-        self._turn = threading.Lock()  # one of the receivers at a time asks whether it may
+    def __init__(self, queue: QueueState, prefetch: Prefetch, options: WorkerOptions) -> None:
+        self.queue = queue
+        self._prefetch = prefetch
+        self._options = options
+        self._turn = threading.Lock()
+        """Of the receivers: one at a time waits for a permit."""
         self._closing = threading.Event()
-        self.receivers = [self._thread("receive", self._receive) for _ in range(MAX_POLLS)]
-        self.keepers = [
-            self._thread("delete", self._delete),
-            self._thread("keep", self._keep),
-            *(self._thread("delete-more", self._delete_full_batches) for _ in range(_DELETERS)),
+        self.receivers = [
+            self._thread("receive", self._receive_until_closed) for _ in range(MAX_OPEN_RECEIVES)
         ]
+        """The threads that receive."""
+        self.updaters = [
+            self._thread("delete", self._delete_until_closed),
+            self._thread("visibility", self._change_visibility_until_closed),
+            *(
+                self._thread("delete-full", self._delete_full_batches_until_closed)
+                for _ in range(_FULL_BATCH_DELETERS)
+            ),
+        ]
+        """The threads that delete, requeue and extend."""
 
-    def _thread(self, name: str, step: Callable[[], bool]) -> threading.Thread:
-        return threading.Thread(
-            target=unending,
-            args=(step,),
-            name=f"beanstalk_dispatch-{name}-{self.source.name}",
-            daemon=True,
+    def _thread(self, name: str, loop: Callable[[], None]) -> ServiceThread:
+        return ServiceThread(
+            loop,
+            name=f"{name}-{self.queue.name}",
+            restart_delay=self._options.times.restart_delay,
         )
 
     def start(self) -> None:
-        for thread in self.receivers + self.keepers:
+        """Start all threads."""
+        for thread in self.receivers + self.updaters:
             thread.start()
 
     def close(self) -> None:
-        """Have the keepers give SQS what is owed, once more at most, and end."""
+        """Have the last deletes and requeues sent, once at most, and the threads end."""
         self._closing.set()
-        self.source.holdings.wake()
+        self.queue.in_flight.close()
 
-    def _receive(self) -> bool:
+    # --- receiving -------------------------------------------------------------------------
+
+    def _receive_until_closed(self) -> None:
+        while permit := self._wait_for_permit():  # None once the worker stops
+            received = None
+            try:
+                received = self._receive(permit)
+            finally:
+                self._prefetch.add(permit, received)
+
+    def _wait_for_permit(self) -> ReceivePermit | None:
         with self._turn:
-            poll = self._intake.grant(self.source)
-        if poll is None:
-            return False
-        received = None
-        try:
-            received = self._received(poll)
-        finally:
-            self._intake.put(self.source, poll, received)
-        return True
+            return self._prefetch.acquire(self.queue)
 
-    def _received(self, poll: Poll) -> list[Received] | None:
-        source = self.source
+    def _receive(self, permit: ReceivePermit) -> list[Received] | None:
+        """Receive as permitted; None if SQS did not take the request."""
+        queue = self.queue
         try:
-            received = open_queue(source.name).receive(
-                count=poll.ask, wait=poll.wait, visibility=self._visibility
+            received = open_queue(queue.name).receive(
+                count=permit.count,
+                wait=permit.wait,
+                visibility=self._options.visibility_timeout,
             )
         except Exception as exc:
-            source.is_missing = isinstance(exc, SchedulingError) and failed_on_missing_queue(exc)
-            source.polling.failed(exc)
+            queue.is_missing = isinstance(exc, SchedulingError) and failed_on_missing_queue(exc)
+            queue.receive_backoff.failed(exc)
             return None
-        source.polling.worked()
+        queue.receive_backoff.succeeded()
         return received
 
-    def _delete(self) -> bool:
-        holdings = self.source.holdings
-        holdings.await_batch(_TICK)
-        is_last = self._closing.is_set()
-        if is_last:
-            holdings.deleting.retry_at = 0.0
-        while holdings.delete():
+    # --- deleting --------------------------------------------------------------------------
+
+    def _delete_until_closed(self) -> None:
+        in_flight = self.queue.in_flight
+        running = True
+        while running:
+            in_flight.wait_for_full_batch(self._options.times.batch_interval)
+            if self._closing.is_set():
+                running = False
+                in_flight.delete_backoff.retry_now()  # the last chance before the process ends
+            self._delete_pending()
+
+    def _delete_full_batches_until_closed(self) -> None:
+        running = True
+        while running:
+            self.queue.in_flight.wait_for_full_batch()
+            running = not self._closing.is_set()
+            self._delete_pending(at_least=MAX_BATCH_ENTRIES)
+
+    def _delete_pending(self, *, at_least: int = 1) -> None:
+        while self.queue.in_flight.delete_batch(at_least=at_least):
             pass
-        return not is_last
 
-    def _delete_full_batches(self) -> bool:
-        self.source.holdings.await_batch()
-        while self.source.holdings.delete(MAX_BATCH_ENTRIES):
-            pass
-        return not self._closing.is_set()
+    # --- visibility ------------------------------------------------------------------------
 
-    def _keep(self) -> bool:
-        holdings = self.source.holdings
-        is_last = self._closing.wait(_TICK)
-        if is_last:
-            holdings.hiding.retry_at = 0.0
-        while holdings.hide():
-            self._extend()
-        self._extend()
-        return not is_last
+    def _change_visibility_until_closed(self) -> None:
+        running = True
+        while running:
+            if self._closing.wait(self._options.times.batch_interval):
+                running = False
+                self.queue.in_flight.requeue_backoff.retry_now()  # the last chance here, too
+            self._requeue_pending()
+            self._send_heartbeats()
 
-    def _extend(self) -> None:
-        if self._heartbeat and not self._closing.is_set():
-            self.source.holdings.extend()
+    def _requeue_pending(self) -> None:
+        while self.queue.in_flight.requeue_batch():
+            self._send_heartbeats()  # which may not wait until many batches are requeued
+
+    def _send_heartbeats(self) -> None:
+        if self._options.heartbeat and not self._closing.is_set():
+            self.queue.in_flight.extend_visibility()

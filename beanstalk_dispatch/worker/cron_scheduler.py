@@ -1,10 +1,13 @@
-"""Puts the periodic tasks of a cron.yaml on a queue when they are due, as the daemon does."""
+"""Sends the periodic tasks of a cron.yaml to a queue when they are due, as the daemon does.
+
+https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-env-tiers.html#worker-periodictasks
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -18,47 +21,53 @@ from beanstalk_dispatch.endpoint.sqsd import (
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.sqs.opening import open_queue
 
+from .options import WorkerTimes
+
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
 _BODY: Final = "elasticbeanstalk scheduled job"
-_LOOK_EVERY: Final = 1.0  # seconds
 
 
 class Scheduler:
-    """Sends the message of each task when it is due, as the daemon of the leader machine does."""
+    """Sends a message for each periodic task when it is due, as a leader's daemon does."""
 
-    def __init__(self, tasks: list[PeriodicTask], queue: str) -> None:
+    def __init__(
+        self, tasks: Sequence[PeriodicTask], queue: str, times: WorkerTimes | None = None
+    ) -> None:
+        """``queue`` is a name as ``schedule_function`` takes it."""
         from cronsim import CronSim
 
         self._queue = queue
+        self._times = times or WorkerTimes()
         start = datetime.now(UTC)
-        self._next = [(task, CronSim(task.schedule, start)) for task in tasks]
-        self._due = {task.name: next(times) for task, times in self._next}
+        self._occurrences = [(task, CronSim(task.schedule, start)) for task in tasks]
+        self._due = {task.name: next(moments) for task, moments in self._occurrences}
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
-        """Until ``is_stopping``, look every second."""
+        """Send what is due, every second until ``is_stopping``."""
         pause = threading.Event()
         while not is_stopping():
             try:
                 self.send_due(datetime.now(UTC))
-            except Exception:
-                logger.exception("periodic tasks were not sent")
-            pause.wait(_LOOK_EVERY)
+            except Exception as exc:
+                logger.exception("periodic tasks not sent error=%s", type(exc).__name__)
+            pause.wait(self._times.cron_check_interval)
 
     def send_due(self, now: datetime) -> None:
-        for task, times in self._next:
+        """Send the tasks that are due at ``now``, each once, however long it has been due."""
+        for task, moments in self._occurrences:
             if self._due[task.name] <= now:
                 self._send(task, self._due[task.name])
-                self._due[task.name] = next(at for at in times if at > now)
+                self._due[task.name] = next(moment for moment in moments if moment > now)
 
-    def _send(self, task: PeriodicTask, at: datetime) -> None:
+    def _send(self, task: PeriodicTask, due_at: datetime) -> None:
         attributes = {
             TASK_NAME_ATTRIBUTE: task.name,
-            SCHEDULED_AT_ATTRIBUTE: format_time(at.timestamp()),
+            SCHEDULED_AT_ATTRIBUTE: format_time(due_at.timestamp()),
             PATH_ATTRIBUTE: task.url,
         }
         typed = {n: {"DataType": "String", "StringValue": v} for n, v in attributes.items()}
         try:
             open_queue(self._queue).send(_BODY, {"MessageAttributes": typed})
         except SchedulingError as exc:
-            logger.error("periodic task=%s was not sent: %s", task.name, exc)
+            logger.error("periodic task not sent task=%s error=%s", task.name, exc)

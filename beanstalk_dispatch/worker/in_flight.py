@@ -1,7 +1,6 @@
-"""Holdings: the messages received from one queue and not let go of, and what each is owed.
+"""The messages in flight of one queue: received, and neither deleted nor visible again.
 
-A message is held from its receive until it is deleted or hidden. In between its visibility is
-extended. What a request did not settle stays owed.
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
 """
 
 from __future__ import annotations
@@ -20,233 +19,256 @@ from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Received, Refused
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES, MAX_VISIBILITY_SECONDS
 
-from .backoff import LONGEST, Backoff
+from .backoff import Backoff
+from .options import WorkerTimes
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
-_MOST_OWED: Final = 100  # messages to be deleted or hidden, above which no more are received
-_SETTLE_WITHIN: Final = 3600.0  # seconds for which a message is kept that cannot be deleted
-_PHASES: Final = 3  # run() and two hooks, each under the task's limit
-_LEEWAY: Final = 10.0  # seconds in which a limit interrupts, or reports a stuck thread
-_MARGIN: Final = 120.0  # seconds for all that is under no limit: imports, caches, signals
+_MAX_PENDING: Final = 100
+"""More messages are received only while no more than this wait to be deleted or requeued."""
+_PHASES: Final = 3
+"""The run() of a task and two hooks, each under the task's time limit."""
 
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Delete the message, or hide it for ``delay`` seconds; None leaves it as it is."""
+class Ack:
+    """Delete the message."""
 
-    delete: bool
+
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """Have the message delivered again."""
+
     delay: float | None = None
+    """Seconds until then; None for when its visibility timeout ends, without a request."""
 
 
-def expect_end(message: Received, limit: float = 0.0) -> None:
-    """Keep the message no longer than a task under a time limit of ``limit`` seconds can take.
+class InFlight:
+    """Messages received from one queue and not yet deleted.
 
-    Called when a task starts, and again once its limit is known.
+    ``ack``, ``nack`` and ``requeue`` only note what is to be done; ``delete_batch``,
+    ``requeue_batch`` and ``extend_visibility`` send it to SQS, ten messages to a request. A
+    message that SQS does not take in one request stays pending for another. Any thread may call.
     """
-    longest = _PHASES * (limit + _LEEWAY) if limit else 0.0
-    message.due = time.monotonic() + longest + _MARGIN
 
-
-class Holdings:
-    """What is held of one queue. Any thread may call; each request is one batch of one kind."""
-
-    def __init__(self, name: str, visibility: int) -> None:
-        self.name = name
-        self.held: dict[str, Received] = {}
-        self.deleting = Backoff("delete", name)
-        self.hiding = Backoff("hide", name)
-        self.extending = Backoff("heartbeat", name, min(visibility / 6, LONGEST))
-        self._visibility = visibility
+    def __init__(self, queue: str, *, visibility_timeout: int, times: WorkerTimes) -> None:
+        self.queue = queue
+        """The name that the queue was given to the worker by."""
+        self.messages: dict[str, Received] = {}
+        """By message id."""
+        longest = min(visibility_timeout / 6, times.longest_retry)
+        self.delete_backoff = Backoff("delete", queue, times=times)
+        self.requeue_backoff = Backoff("requeue", queue, times=times)
+        self.heartbeat_backoff = Backoff("heartbeat", queue, times=times, longest=longest)
+        self._visibility_timeout = visibility_timeout
+        self._times = times
         self._lock = threading.Lock()
-        self._full = threading.Condition(self._lock)
-        self._finished: deque[Received] = deque()
-        self._hidden: deque[tuple[Received, float]] = deque()
+        self._full_batch = threading.Condition(self._lock)
+        self._is_closing = False
+        self._to_delete: deque[Received] = deque()
+        self._to_requeue: deque[tuple[Received, float]] = deque()
 
     @property
-    def owed(self) -> int:
-        """How many messages are to be deleted or hidden."""
-        return len(self._finished) + len(self._hidden)
+    def pending(self) -> int:
+        """How many messages wait to be deleted or requeued."""
+        return len(self._to_delete) + len(self._to_requeue)
 
     @property
     def is_behind(self) -> bool:
-        """Whether no more should be received until more is deleted and hidden."""
-        troubled = not (self.deleting.is_over and self.hiding.is_over)
-        return troubled or self.owed > _MOST_OWED
+        """Whether deletes or requeues must be sent before more is received."""
+        is_failing = not (self.delete_backoff.is_over and self.requeue_backoff.is_over)
+        return is_failing or self.pending > _MAX_PENDING
 
-    def blocks_groups(self) -> bool:
+    def blocks_fifo_groups(self) -> bool:
+        """Whether SQS delivers nothing of some message groups until messages here have ended."""
         with self._lock:
-            return any(message.queue.rules.keeps_order for message in self.held.values())
+            return any(message.queue.rules.keeps_order for message in self.messages.values())
 
-    def take(self, received: Iterable[Received]) -> list[Received]:
-        """Hold what was received; what was held already is only renewed, and not returned."""
-        fresh = []
+    def add(self, received: Iterable[Received]) -> list[Received]:
+        """Add messages and return the new ones. One that is in flight already is only renewed."""
+        new = []
         with self._lock:
             for message in received:
-                if held := self.held.get(message.message_id):
-                    held.receipt, held.expires = message.receipt, message.expires
-                    held.extends = True
+                if known := self.messages.get(message.message_id):
+                    known.receipt, known.expires = message.receipt, message.expires
+                    known.extends = True
                 else:
-                    self.held[message.message_id] = message
-                    fresh.append(message)
-        return fresh
+                    self.messages[message.message_id] = message
+                    new.append(message)
+        return new
 
-    def settle(self, message: Received, verdict: Verdict) -> None:
-        if not verdict.delete:
-            if verdict.delay is None:
-                self.forget([message])
-            else:
-                self.give_back([message], verdict.delay)
-            return
-        message.due = time.monotonic() + _SETTLE_WITHIN
+    def set_deadline(self, message: Received, time_limit: float = 0.0) -> None:
+        """Extend the message's visibility no longer than its task can be expected to run.
+
+        Called when the task starts, and again once its time limit in seconds is known.
+        """
+        phases = _PHASES * (time_limit + self._times.phase_leeway) if time_limit else 0.0
+        message.due = time.monotonic() + phases + self._times.task_margin
+
+    def ack(self, message: Received) -> None:
+        """Have the message deleted."""
+        message.due = time.monotonic() + self._times.pending_request_limit
         with self._lock:
-            self._finished.append(message)
-            if len(self._finished) % MAX_BATCH_ENTRIES == 0:
-                self._full.notify()
+            self._to_delete.append(message)
+            if len(self._to_delete) % MAX_BATCH_ENTRIES == 0:
+                self._full_batch.notify()
 
-    def give_back(self, messages: Iterable[Received], delay: float = 0.0) -> None:
-        """Have the messages delivered again after ``delay`` seconds."""
-        due = time.monotonic() + _SETTLE_WITHIN
+    def nack(self, message: Received, delay: float | None = None) -> None:
+        """Have the message delivered again: after ``delay`` seconds, or as Nack says."""
+        if delay is None:
+            self._remove([message])
+        else:
+            self.requeue([message], delay)
+
+    def requeue(self, messages: Iterable[Received], delay: float = 0.0) -> None:
+        """Have the messages delivered again, ``delay`` seconds after SQS takes the request."""
+        due = time.monotonic() + self._times.pending_request_limit
         with self._lock:
             for message in messages:
                 message.due = due
-                self._hidden.append((message, delay))
+                self._to_requeue.append((message, delay))
 
-    def forget(self, messages: Iterable[Received]) -> None:
-        """Let the messages come back when their visibility runs out."""
+    def _remove(self, messages: Iterable[Received]) -> None:
+        """Take no more care of the messages: SQS delivers them again when they are visible."""
         with self._lock:
             for message in messages:
-                if self.held.get(message.message_id) is message:
-                    del self.held[message.message_id]
+                if self.messages.get(message.message_id) is message:
+                    del self.messages[message.message_id]
 
-    # --- requests --------------------------------------------------------------------------
+    # --- requests to SQS -------------------------------------------------------------------
 
-    def await_batch(self, seconds: float | None = None) -> None:
-        """Return when a full batch can be deleted, or after so many seconds."""
+    def wait_for_full_batch(self, timeout: float | None = None) -> None:
+        """Return when a full batch can be deleted, after ``timeout`` seconds, or once closing."""
         with self._lock:
-            if len(self._finished) < MAX_BATCH_ENTRIES or not self.deleting.is_over:
-                self._full.wait(seconds)
+            is_full = len(self._to_delete) >= MAX_BATCH_ENTRIES and self.delete_backoff.is_over
+            if not (is_full or self._is_closing):
+                self._full_batch.wait(timeout)
 
-    def wake(self) -> None:
+    def close(self) -> None:
+        """Wake the threads that wait for a full batch, because the worker stops."""
         with self._lock:
-            self._full.notify_all()
+            self._is_closing = True
+            self._full_batch.notify_all()
 
-    def delete(self, smallest: int = 1) -> bool:
-        """Delete up to a batch of what is finished; whether trying again makes sense."""
-        if not self.deleting.is_over:
+    def delete_batch(self, *, at_least: int = 1) -> bool:
+        """Delete up to a batch of acknowledged messages; return whether to call again at once."""
+        if not self.delete_backoff.is_over:
             return False
-        with self._batch(self._finished, smallest) as batch:
-            self._drop_late(batch)
+        with self._batch(self._to_delete, at_least) as batch:
+            self._drop_expired(batch)
             if not batch:
                 return False
             try:
-                refused = open_queue(self.name).delete_batch(batch)
+                refused = open_queue(self.queue).delete_batch(batch)
             except Exception as exc:
-                self.deleting.failed(exc)
+                self.delete_backoff.failed(exc)
                 return False
-            again = _again(self.deleting, refused)
-            self.forget(message for message in batch if message not in again)
-            batch[:] = again
-        if lost := len(refused) - len(again):
-            logger.error("delete queue=%s refused=%d", self.name, lost)
+            retryable = _retryable(refused, self.delete_backoff)
+            self._remove(message for message in batch if message not in retryable)
+            batch[:] = retryable
+        if lost := len(refused) - len(retryable):
+            logger.error("delete failed queue=%s refused=%d", self.queue, lost)
         return True
 
-    def _drop_late(self, batch: list[Received]) -> None:
-        late = [message for message in batch if not message.is_ours]
-        if late:
+    def _drop_expired(self, batch: list[Received]) -> None:
+        """SQS may have delivered these again, so their receipt handles must not be used."""
+        expired = [message for message in batch if not message.is_ours]
+        if expired:
             logger.warning(
-                "not deleted queue=%s count=%d: their visibility ran out; they will run again",
-                self.name, len(late),
+                "not deleted queue=%s count=%d error=the visibility timeout has ended; "
+                "the messages are delivered again",
+                self.queue, len(expired),
             )  # fmt: skip
-            self.forget(late)
-            batch[:] = [message for message in batch if message not in late]
+            self._remove(expired)
+            batch[:] = [message for message in batch if message not in expired]
 
-    def hide(self) -> bool:
-        """Hide up to a batch of what is to be delivered again; as ``delete``.
+    def requeue_batch(self) -> bool:
+        """Make up to a batch of messages visible after their delays; as ``delete_batch``.
 
-        Never beside ``extend``: whichever SQS heard last would win.
+        Call it in the thread that calls ``extend_visibility``: SQS keeps the visibility timeout
+        that arrives last.
         """
-        if not self.hiding.is_over:
+        if not self.requeue_backoff.is_over:
             return False
-        with self._batch(self._hidden) as batch:
-            # SQS may deliver it before its answer is here; that is a new message then.
-            self.forget(message for message, _ in batch)
+        with self._batch(self._to_requeue) as batch:
+            # SQS may deliver a message again before its answer is here: as a new message.
+            self._remove(message for message, _ in batch)
             batch[:] = [(message, delay) for message, delay in batch if message.is_ours]
             if not batch:
                 return False
             messages = [message for message, _ in batch]
             seconds = [min(max(math.ceil(delay), 0), MAX_VISIBILITY_SECONDS) for _, delay in batch]
             try:
-                refused = open_queue(self.name).change_visibility_batch(messages, seconds)
+                refused = open_queue(self.queue).change_visibility_batch(messages, seconds)
             except Exception as exc:
-                self.hiding.failed(exc)
-                batch[:] = self._held_again(batch)
+                self.requeue_backoff.failed(exc)
+                batch[:] = self._put_back(batch)
                 return False
-            again = _again(self.hiding, refused)
-            batch[:] = self._held_again((m, delay) for m, delay in batch if m in again)
-        if lost := len(refused) - len(again):
-            logger.error("hide queue=%s refused=%d", self.name, lost)
+            retryable = _retryable(refused, self.requeue_backoff)
+            batch[:] = self._put_back(item for item in batch if item[0] in retryable)
+        if lost := len(refused) - len(retryable):
+            logger.error("requeue failed queue=%s refused=%d", self.queue, lost)
         return True
 
-    def _held_again(self, batch: Iterable[tuple[Received, float]]) -> list[tuple[Received, float]]:
-        """What is still to be hidden, without what has been received anew."""
+    def _put_back(self, batch: Iterable[tuple[Received, float]]) -> list[tuple[Received, float]]:
+        """Count the messages as in flight again, but for those that were received meanwhile."""
         with self._lock:
             return [
                 (message, delay)
                 for message, delay in batch
-                if self.held.setdefault(message.message_id, message) is message
+                if self.messages.setdefault(message.message_id, message) is message
             ]
 
-    def extend(self) -> None:
-        """Extend the visibility of what is held, as far as it is due to be."""
+    def extend_visibility(self) -> None:
+        """Send a heartbeat for each message with less than two thirds of its timeout left."""
         now = time.monotonic()
-        soon = now + self._visibility * 2 / 3
+        soon = now + self._visibility_timeout * 2 / 3
         with self._lock:
-            due = [
+            remaining = [
                 message
-                for message in self.held.values()
+                for message in self.messages.values()
                 if message.extends and now < message.expires < soon and now < message.due
             ]
-        while due and self.extending.is_over:
-            batch, due = due[:MAX_BATCH_ENTRIES], due[MAX_BATCH_ENTRIES:]
+        while remaining and self.heartbeat_backoff.is_over:
+            batch, remaining = remaining[:MAX_BATCH_ENTRIES], remaining[MAX_BATCH_ENTRIES:]
             self._extend_batch(batch)
 
     def _extend_batch(self, batch: list[Received]) -> None:
         try:
-            refused = open_queue(self.name).change_visibility_batch(
-                batch, [self._visibility] * len(batch)
+            refused = open_queue(self.queue).change_visibility_batch(
+                batch, [self._visibility_timeout] * len(batch)
             )
         except Exception as exc:
-            self.extending.failed(exc)
+            self.heartbeat_backoff.failed(exc)
             return
-        again = _again(self.extending, refused)
-        lost = [each.message for each in refused if each.message not in again]
+        retryable = _retryable(refused, self.heartbeat_backoff)
+        lost = [each.message for each in refused if each.message not in retryable]
         for message in lost:
             message.extends = False
-        # One that has ended meanwhile, and is deleted, is no loss.
-        if count := sum(self.held.get(message.message_id) is message for message in lost):
-            logger.error("heartbeat queue=%s refused=%d", self.name, count)
+        # A message that was deleted while the request was under way is not lost.
+        if count := sum(self.messages.get(message.message_id) is message for message in lost):
+            logger.error("heartbeat failed queue=%s refused=%d", self.queue, count)
 
     @contextmanager
-    def _batch(self, owed: deque[_Item], smallest: int = 1) -> Iterator[list[_Item]]:
-        """Take a batch off the front; what the block leaves in it is owed as before."""
+    def _batch(self, pending: deque[_Item], at_least: int = 1) -> Iterator[list[_Item]]:
+        """Take a batch from the front of ``pending``; what the block leaves in it goes back."""
         with self._lock:
-            size = min(len(owed), MAX_BATCH_ENTRIES)
-            batch = [owed.popleft() for _ in range(size)] if size >= smallest else []
+            size = min(len(pending), MAX_BATCH_ENTRIES)
+            batch = [pending.popleft() for _ in range(size)] if size >= at_least else []
         try:
             yield batch
         finally:
             with self._lock:
-                owed.extendleft(reversed(batch))
+                pending.extendleft(reversed(batch))
 
 
-def _again(backoff: Backoff, refused: Sequence[Refused]) -> list[Received]:
-    """Those of a batch that SQS may take another time."""
+def _retryable(refused: Sequence[Refused], backoff: Backoff) -> list[Received]:
+    """The messages that SQS may take in another request. Notes success or failure."""
     transient = [each for each in refused if not each.is_final]
     if transient:
         backoff.failed(transient[0].reason)
     else:
-        backoff.worked()
+        backoff.succeeded()
     return [each.message for each in transient]

@@ -1,6 +1,7 @@
-"""Intake: the messages that wait for a thread, and how many more may be received.
+"""Prefetch: the messages received ahead of their tasks, and how many more may be received.
 
-Pollers put messages in, runners take them out. More are asked for only if they can start soon.
+Consumers add messages, task threads take them out. More are received only if their tasks can
+start soon, because a message that waits here is hidden from every other worker.
 """
 
 from __future__ import annotations
@@ -17,32 +18,19 @@ from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
 from .backoff import Backoff
-from .in_flight import Holdings
+from .in_flight import InFlight
+from .options import WorkerOptions
 
-MAX_POLLS: Final = 4
+MAX_OPEN_RECEIVES: Final = 4
 """Receives of one queue at a time, while each brings most of what it asks for."""
-_SOON: Final = 1.0  # seconds within which what is received ahead should start
-_MOST_AHEAD: Final = MAX_POLLS * MAX_BATCH_ENTRIES
-_START_WITHIN: Final = 5.0  # seconds a message may wait; then it is for somebody else
-_QUICK: Final = 0.001  # a task this short is not worth waking another thread
-_LOOK_AGAIN: Final = 0.2  # seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How a Worker behaves. Times in seconds; ``wait`` is that of a long poll, at most 20.
-
-    ``heartbeat`` extends the visibility of every message held. ``burst`` stops when the queues
-    are empty, ``max_tasks`` after so many tasks. ``grace`` is for running tasks at a stop.
-    """
-
-    threads: int = 10
-    wait: int = 20
-    visibility: int = 60
-    heartbeat: bool = True
-    grace: float = 30.0
-    max_tasks: int | None = None
-    burst: bool = False
+_SOON_SECONDS: Final = 1.0
+"""A message received ahead should start within this time."""
+_MAX_AHEAD: Final = MAX_OPEN_RECEIVES * MAX_BATCH_ENTRIES
+"""Messages received ahead, beyond the idle threads."""
+_QUICK_SECONDS: Final = 0.001
+"""Tasks shorter than this are left to the threads that are awake: waking another takes longer."""
+_WEIGHT_OF_LAST_TASK: Final = 0.2
+"""In the moving average of how long a task takes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,225 +38,272 @@ class Counters:
     """Figures for people."""
 
     done: int = 0
+    """Tasks that have succeeded, or whose message is to be deleted for another reason."""
     failed: int = 0
+    """Tasks whose message is delivered again."""
     running: int = 0
+    """Threads that run a task."""
     waiting: int = 0
+    """Messages received ahead whose tasks have not started."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Source:
-    """One queue as the intake sees it: its open receives, and what the last ones brought.
-
-    ``asking_since``: when a receive was begun of which, and after which, none has come back.
-    Times are monotonic.
-    """
+class QueueState:
+    """One queue as the worker sees it. Times are monotonic seconds."""
 
     name: str
-    holdings: Holdings
-    polling: Backoff
-    polls: int = 0
+    """The name that the queue was given to the worker by."""
+    in_flight: InFlight
+    receive_backoff: Backoff
+    open_receives: int = 0
+    """Receives that have not returned."""
     is_busy: bool = False
+    """Whether the last receive brought more than half of what it asked for."""
     is_empty: bool = False
+    """Whether the last receive brought nothing, although SQS could have delivered anything."""
     is_missing: bool = False
-    last_poll: float = field(default_factory=time.monotonic)
-    last_full: float = -math.inf
-    asking_since: float = math.inf
+    """Whether the last receive failed because SQS has no such queue."""
+    answered_at: float = field(default_factory=time.monotonic)
+    """When the last receive returned."""
+    brought_at: float = -math.inf
+    """When a receive last brought a message."""
+    unanswered_since: float = math.inf
+    """Since when a receive is open and none has returned; infinite if none is open."""
 
     @classmethod
-    def named(cls, name: str, visibility: int) -> Source:
-        return cls(name=name, holdings=Holdings(name, visibility), polling=Backoff("poll", name))
+    def create(cls, name: str, options: WorkerOptions) -> QueueState:
+        """The state of a queue from which nothing was received yet."""
+        in_flight = InFlight(
+            name, visibility_timeout=options.visibility_timeout, times=options.times
+        )
+        backoff = Backoff("receive", name, times=options.times)
+        return cls(name=name, in_flight=in_flight, receive_backoff=backoff)
 
 
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """A receive that may be made: of up to ``ask`` messages, within ``wait`` seconds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivePermit:
+    """Permission for one receive."""
 
-    ``is_blocked``: what is held keeps SQS from delivering the rest of its FIFO groups.
-    """
-
-    ask: int
+    queue: QueueState
+    count: int
+    """How many messages to ask for, at most."""
     wait: int
+    """Seconds of the long poll."""
     since: float
+    """When it was given, in monotonic seconds."""
     is_blocked: bool
+    """Whether messages in flight keep SQS from delivering the rest of their FIFO groups."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Messages to run one after the other: one, or those of one FIFO group."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageGroup:
+    """Messages to run one after the other: one, or those of one FIFO message group."""
 
-    source: Source
+    queue: QueueState
     messages: list[Received]
-    since: float
+    received_at: float
+    """In monotonic seconds."""
 
 
-class Intake:
-    """Shared by all threads of a worker. Once ``is_closed`` nothing is handed out."""
+class Prefetch:
+    """Shared by all threads of a worker. Once ``is_closed``, nothing more starts."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: WorkerOptions) -> None:
         self.counters = Counters()
         self.is_closed = False
         self._options = options
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
+        """Notified when a task thread has something to do."""
         self._room = threading.Condition(self._lock)
-        self._waiting: deque[Run] = deque()
-        self._parked: set[Source] = set()  # those that wait for a grant
-        self._asked = 0  # messages that open receives may bring
-        self._left: float = options.max_tasks or math.inf  # how many tasks may still start
-        self._average = math.inf  # seconds a task takes, of late
-        self._ended_at = -math.inf
+        """Notified when a receiver may have something to do."""
+        self._waiting: deque[MessageGroup] = deque()
+        self._waiting_queues: set[QueueState] = set()
+        """The queues of which a receiver waits for a permit."""
+        self._requested = 0
+        """How many messages the open receives may bring."""
+        self._tasks_left: float = options.max_tasks or math.inf
+        """How many tasks may still start."""
+        self._average_seconds = math.inf
+        """How long a task takes, as a moving average; infinite before the first has ended."""
+        self._last_ended_at = -math.inf
 
     def is_used_up(self) -> bool:
-        """Whether no task runs and none may start."""
+        """Whether no task runs and, because of ``max_tasks``, none may start."""
         with self._lock:
-            return self._left <= 0 and not self.counters.running
+            return self._tasks_left <= 0 and not self.counters.running
 
-    # --- pollers ---------------------------------------------------------------------------
+    # --- called by receivers ---------------------------------------------------------------
 
-    def grant(self, source: Source) -> Poll | None:
-        """Wait until ``source`` should be polled; None once closed."""
+    def acquire(self, queue: QueueState) -> ReceivePermit | None:
+        """Wait until ``queue`` should be asked for messages. None once the worker stops."""
         with self._lock:
-            self._parked.add(source)
+            self._waiting_queues.add(queue)
             try:
                 while not self.is_closed:
-                    is_held_up = not source.polling.is_over or source.holdings.is_behind
-                    if not is_held_up and self._is_wanted(source):
-                        return self._poll(source)
-                    self._room.wait(_LOOK_AGAIN if is_held_up else None)
+                    must_wait = not queue.receive_backoff.is_over or queue.in_flight.is_behind
+                    if not must_wait and self._should_receive(queue):
+                        return self._permit(queue)
+                    interval = self._options.times.backoff_check_interval
+                    self._room.wait(interval if must_wait else None)
             finally:
-                self._parked.discard(source)
+                self._waiting_queues.discard(queue)
         return None
 
-    def _is_wanted(self, source: Source) -> bool:
-        """One receive is open while a thread is idle; others if each can bring a full batch."""
+    def _should_receive(self, queue: QueueState) -> bool:
+        """Whether a thread is idle and no receive open, or another can bring a full batch."""
         waiting = self.counters.waiting
-        if self._left <= waiting:
+        if self._tasks_left <= waiting:
             return False
-        if source.polls == 0 and self._idle() > waiting:
+        if queue.open_receives == 0 and self._idle_threads() > waiting:
             return True
-        may_join = source.polls == 0 or (source.is_busy and source.polls < MAX_POLLS)
-        return may_join and self._room_left() >= MAX_BATCH_ENTRIES
+        is_first = queue.open_receives == 0
+        may_join = queue.is_busy and queue.open_receives < MAX_OPEN_RECEIVES
+        return (is_first or may_join) and self._room_left() >= MAX_BATCH_ENTRIES
 
-    def _poll(self, source: Source) -> Poll:
+    def _permit(self, queue: QueueState) -> ReceivePermit:
         options = self._options
-        is_short = source.polls or options.burst
-        wait = min(options.wait, 1) if is_short else options.wait
-        ask = max(1, min(self._room_left(), MAX_BATCH_ENTRIES))
-        poll = Poll(ask, wait, time.monotonic(), source.holdings.blocks_groups())
-        source.polls += 1
-        source.asking_since = min(source.asking_since, poll.since)
-        self._asked += poll.ask
-        return poll
+        is_short = queue.open_receives or options.burst
+        permit = ReceivePermit(
+            queue=queue,
+            count=max(1, min(self._room_left(), MAX_BATCH_ENTRIES)),
+            wait=min(options.wait, 1) if is_short else options.wait,
+            since=time.monotonic(),
+            is_blocked=queue.in_flight.blocks_fifo_groups(),
+        )
+        queue.open_receives += 1
+        queue.unanswered_since = min(queue.unanswered_since, permit.since)
+        self._requested += permit.count
+        return permit
 
-    def _idle(self) -> int:
+    def _idle_threads(self) -> int:
         return self._options.threads - self.counters.running
 
     def _room_left(self) -> int:
-        most = min(self._idle() + self._ahead(), self._left)
-        return int(most) - self.counters.waiting - self._asked
+        """How many messages may be asked for besides those that wait or are asked for."""
+        startable = min(self._idle_threads() + self._starts_soon(), self._tasks_left)
+        return int(startable) - self.counters.waiting - self._requested
 
-    def _ahead(self) -> int:
-        """How many tasks will start within a second, as far as the last second tells."""
-        if time.monotonic() - self._ended_at > _SOON:
+    def _starts_soon(self) -> int:
+        """How many tasks can start within a second, if tasks take as long as the last ones."""
+        if time.monotonic() - self._last_ended_at > _SOON_SECONDS:
             return 0
-        return int(min(self._options.threads * _SOON / self._average, _MOST_AHEAD))
+        per_thread = _SOON_SECONDS / self._average_seconds
+        return int(min(self._options.threads * per_thread, _MAX_AHEAD))
 
-    def put(self, source: Source, poll: Poll, received: list[Received] | None) -> None:
-        """End a receive; with None, one that failed."""
-        now = time.monotonic()
+    def add(self, permit: ReceivePermit, received: list[Received] | None) -> None:
+        """Use up a permit and take what was received; None if the receive failed."""
         with self._lock:
-            source.polls -= 1
-            self._asked -= poll.ask
+            permit.queue.open_receives -= 1
+            self._requested -= permit.count
             if received is None:
                 self._room.notify_all()
-                return
-            source.last_poll = now
-            source.asking_since = now if source.polls else math.inf
-            source.is_missing = False
-            source.is_busy = len(received) * 2 > poll.ask
-            tells = poll.since > source.last_full and not poll.is_blocked
-            source.is_empty = not received and tells
-            if received:
-                source.last_full = now
-            fresh = source.holdings.take(received)
-            if self.is_closed:
-                source.holdings.give_back(fresh)
-                return
-            runs = [Run(source, messages, now) for messages in _groups(fresh)]
-            self._waiting.extend(runs)
-            self.counters.waiting += len(fresh)
-            self._work.notify(1 if self._average < _QUICK else len(runs))
-            if len(fresh) < poll.ask:
-                self._room.notify_all()
+            else:
+                self._add_received(permit, received)
 
-    # --- runners ---------------------------------------------------------------------------
+    def _add_received(self, permit: ReceivePermit, received: list[Received]) -> None:
+        queue, now = permit.queue, time.monotonic()
+        _note_answer(permit, received, now)
+        new = queue.in_flight.add(received)
+        if self.is_closed:
+            queue.in_flight.requeue(new)
+            return
+        groups = [
+            MessageGroup(queue=queue, messages=messages, received_at=now)
+            for messages in _by_group(new)
+        ]
+        self._waiting.extend(groups)
+        self.counters.waiting += len(new)
+        self._work.notify(1 if self._average_seconds < _QUICK_SECONDS else len(groups))
+        if len(new) < permit.count:
+            self._room.notify_all()
 
-    def next(self) -> Run | None:
-        """Wait for the next messages to run; None once closed."""
+    # --- called by task threads ------------------------------------------------------------
+
+    def next(self) -> MessageGroup | None:
+        """Wait for the next messages to run. None once the worker stops."""
         with self._lock:
             while not self.is_closed:
-                if self._waiting and self._left > 0:
-                    run = self._waiting.popleft()
-                    self._left -= len(run.messages)
-                    self.counters.waiting -= len(run.messages)
+                if self._waiting and self._tasks_left > 0:
+                    group = self._waiting.popleft()
+                    self._tasks_left -= len(group.messages)
+                    self.counters.waiting -= len(group.messages)
                     self.counters.running += 1
-                    self._tell_pollers()
-                    return run
+                    self._wake_receivers()
+                    return group
                 self._work.wait()
         return None
 
-    def may_go_on(self) -> bool:
+    def may_continue_group(self) -> bool:
         """Whether the next message of a FIFO group may be run."""
-        return not self.is_closed and self._left >= 0
+        return not self.is_closed and self._tasks_left >= 0
 
-    def ran(self, seconds: float, *, is_done: bool) -> None:
-        """Note that a task has ended after so many seconds."""
+    def task_ended(self, seconds: float, *, is_done: bool) -> None:
+        """Note that a task has ended after ``seconds``."""
         with self._lock:
             if is_done:
                 self.counters.done += 1
             else:
                 self.counters.failed += 1
-            is_first = self._average == math.inf
-            self._average = seconds if is_first else 0.8 * self._average + 0.2 * seconds
-            self._ended_at = time.monotonic()
+            self._average_seconds = self._moving_average(seconds)
+            self._last_ended_at = time.monotonic()
 
-    def ended(self, unrun: int) -> None:
-        """End a run, of which so many messages were not run."""
+    def _moving_average(self, seconds: float) -> float:
+        if self._average_seconds == math.inf:
+            return seconds
+        return self._average_seconds + _WEIGHT_OF_LAST_TASK * (seconds - self._average_seconds)
+
+    def group_ended(self, not_run: int) -> None:
+        """Note that a group has ended, of which ``not_run`` messages were not run."""
         with self._lock:
             self.counters.running -= 1
-            self._left += unrun
-            self._tell_pollers()
+            self._tasks_left += not_run
+            self._wake_receivers()
 
-    def _tell_pollers(self) -> None:
-        if any(self._is_wanted(source) for source in self._parked):
+    def _wake_receivers(self) -> None:
+        if any(self._should_receive(queue) for queue in self._waiting_queues):
             self._room.notify_all()
 
-    # --- the main thread -------------------------------------------------------------------
+    # --- called by the main thread ---------------------------------------------------------
 
-    def look(self) -> None:
-        """Wake who sleeps beside work, and give back what has waited for too long."""
-        latest = time.monotonic() - _START_WITHIN
+    def requeue_expired(self) -> None:
+        """Requeue messages that have waited for too long, and wake idle threads for the others."""
+        latest = time.monotonic() - self._options.times.requeue_after
         with self._lock:
-            while self._waiting and self._waiting[0].since < latest:
-                self._give_back(self._waiting.popleft())
+            while self._waiting and self._waiting[0].received_at < latest:
+                self._requeue(self._waiting.popleft())
             self._work.notify(len(self._waiting))
 
     def close(self) -> None:
-        """Give back what waits, and wake everybody to see that it is over."""
+        """Requeue what has not started, and wake all threads so that they end."""
         with self._lock:
             self.is_closed = True
             while self._waiting:
-                self._give_back(self._waiting.popleft())
+                self._requeue(self._waiting.popleft())
             self._work.notify_all()
             self._room.notify_all()
 
-    def _give_back(self, run: Run) -> None:
-        self.counters.waiting -= len(run.messages)
-        run.source.holdings.give_back(run.messages)
+    def _requeue(self, group: MessageGroup) -> None:
+        self.counters.waiting -= len(group.messages)
+        group.queue.in_flight.requeue(group.messages)
 
 
-def _groups(messages: list[Received]) -> Iterator[list[Received]]:
-    """Messages of one FIFO group stay together, in their order."""
+def _note_answer(permit: ReceivePermit, received: list[Received], now: float) -> None:
+    """Note what the answer to a receive says about the queue."""
+    queue = permit.queue
+    queue.answered_at = now
+    queue.unanswered_since = now if queue.open_receives else math.inf
+    queue.is_missing = False
+    queue.is_busy = len(received) * 2 > permit.count
+    # An empty answer means nothing if a later one brought a message, or SQS held some back.
+    is_conclusive = permit.since > queue.brought_at and not permit.is_blocked
+    queue.is_empty = not received and is_conclusive
+    if received:
+        queue.brought_at = now
+
+
+def _by_group(messages: list[Received]) -> Iterator[list[Received]]:
+    """Each message by itself, but those of one FIFO group together and in their order."""
     groups: dict[str, list[Received]] = {}
     for message in messages:
         if message.queue.rules.keeps_order:

@@ -1,9 +1,10 @@
-"""What a Worker does with a message: run it in this process, or POST it as aws-sqsd does."""
+"""Runners: what a worker does with a message. Runs it here, or POSTs it as aws-sqsd does."""
 
 from __future__ import annotations
 
 import http.client
 import logging
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -24,16 +25,22 @@ from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.sqs.queue import Received
 
-from .in_flight import Verdict, expect_end
+from .in_flight import Ack, Nack
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
-_DELETE: Final = Verdict(delete=True)
+TaskStarts = Callable[[float], None]
+"""Called when a task starts, with its time limit in seconds."""
+Runner = Callable[[Received, TaskStarts], Ack | Nack]
+"""Runs a message and says what SQS is to do with it. May call its second argument."""
+
+_ACK: Final = Ack()
+_USER_AGENT: Final = "aws-sqsd/3.0.4"
 
 
 def delivery_of(received: Received) -> Delivery:
-    """The delivery the daemon would report for a received message."""
-    attributes, extra = received.attributes, received.message_attributes
+    """The delivery that the daemon would report for a received message."""
+    attributes, message_attributes = received.attributes, received.message_attributes
     first = attributes.get("ApproximateFirstReceiveTimestamp")
     sent = attributes.get("SentTimestamp")
     return Delivery(
@@ -42,48 +49,54 @@ def delivery_of(received: Received) -> Delivery:
         receive_count=int(attributes.get("ApproximateReceiveCount", "1")),
         first_received_at=int(first) / 1000 if first else None,
         sent_at=int(sent) / 1000 if sent else None,
-        task_name=printable(extra.get(TASK_NAME_ATTRIBUTE)),
-        scheduled_at=parse_time(extra.get(SCHEDULED_AT_ATTRIBUTE)),
+        task_name=printable(message_attributes.get(TASK_NAME_ATTRIBUTE)),
+        scheduled_at=parse_time(message_attributes.get(SCHEDULED_AT_ATTRIBUTE)),
         group_id=attributes.get("MessageGroupId"),
     )
 
 
-class _Poller(DelayedCopies):
-    """The poller, as execution sees it while it runs one message."""
+# --- in this process -------------------------------------------------------------------------
+
+
+class PollerConsumer(DelayedCopies):
+    """The poller as execution sees it while one message runs."""
 
     can_hide = True
 
-    def __init__(self, received: Received) -> None:
-        self._received = received
+    def __init__(self, on_start: TaskStarts) -> None:
+        self._on_start = on_start
 
     def task_starts(self, time_limit: float) -> None:
-        expect_end(self._received, time_limit)
+        """Have the message's visibility extended for as long as its task may run."""
+        self._on_start(time_limit)
 
 
-def run_here(received: Received) -> Verdict:
-    """Run a message in this thread, with what Django does around a request around it."""
+def run_here(received: Received, on_start: TaskStarts = lambda time_limit: None) -> Ack | Nack:
+    """Run a message in this thread, between Django's signals for the start and end of a request."""
     delivery = delivery_of(received)
+    body = "" if delivery.task_name else received.body
     request_started.send_robust(sender=run_here)
     try:
-        body = "" if delivery.task_name else received.body
-        result = executor.run(body, delivery, _Poller(received))
+        result = executor.run(body, delivery, PollerConsumer(on_start))
     finally:
         request_finished.send_robust(sender=run_here)
-    if result.acknowledged:
-        return _DELETE
-    # Without a policy it can never run, and is left for the dead-letter queue.
-    return Verdict(delete=False, delay=result.retry_after)
+    # Without a delay the message can never run, and is left to the queue's redrive policy.
+    return _ACK if result.acknowledged else Nack(result.retry_after)
 
 
-class Post:
+# --- in a web server -------------------------------------------------------------------------
+
+
+class PostRunner:
     """POSTs messages to a URL and reads the answer as aws-sqsd does.
 
-    Exactly 200 deletes; any other answer hides the message for ``error_visibility_timeout``.
-    Without an answer within ``inactivity_timeout`` the message is left, and comes back when its
-    visibility runs out.
+    Exactly 200 deletes the message; any other answer hides it for ``error_visibility_timeout``.
+    Without an answer within ``inactivity_timeout`` it is delivered again when its visibility
+    timeout ends.
     """
 
     def __init__(self, url: str, options: SqsdOptions) -> None:
+        """Raises ValueError unless ``url`` is an http:// URL."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise ValueError(f"{url!r} is not an http:// URL")
@@ -91,53 +104,59 @@ class Post:
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._options = options
 
-    def __call__(self, received: Received) -> Verdict:
+    def __call__(
+        self, received: Received, on_start: TaskStarts = lambda time_limit: None
+    ) -> Ack | Nack:
+        """POST a message. The limit of its task is the web server's, so none is reported."""
         delivery = delivery_of(received)
         path, body = self._path, received.body.encode()
         if delivery.task_name:
             path, body = received.message_attributes.get(PATH_ATTRIBUTE, path), b""
         try:
-            status = self._post(path, body, headers_of(delivery) | _attributes(received))
+            status = self._post(path, body, headers_of(delivery) | _attribute_headers(received))
         except TimeoutError:
-            logger.error("post id=%s timed out; left until visible again", received.message_id)
-            return Verdict(delete=False)
+            logger.error(
+                "post failed id=%s error=no answer within %g s",
+                received.message_id, self._options.inactivity_timeout,
+            )  # fmt: skip
+            return Nack()
         except (OSError, http.client.HTTPException, ValueError) as exc:
-            # ValueError: attributes of a message that make no path or no header
-            logger.error("post id=%s failed: %s: %s", received.message_id, type(exc).__name__, exc)
-            return Verdict(delete=False, delay=self._options.error_visibility_timeout)
+            # ValueError: attributes of the message are not valid in a path or header.
+            logger.error(
+                "post failed id=%s error=%s: %s", received.message_id, type(exc).__name__, exc
+            )
+            return Nack(self._options.error_visibility_timeout)
         logger.info(
             "post id=%s receive_count=%d status=%d",
             received.message_id, delivery.receive_count, status,
         )  # fmt: skip
-        if status == 200:
-            return _DELETE
-        return Verdict(delete=False, delay=self._options.error_visibility_timeout)
+        return _ACK if status == 200 else Nack(self._options.error_visibility_timeout)
 
-    def _post(self, path: str, body: bytes, told: dict[str, str]) -> int:
+    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> int:
+        """POST and return the status. Raises TimeoutError only if the answer does not come."""
         options = self._options
         connection = http.client.HTTPConnection(
             self._host, self._port, timeout=options.connect_timeout
         )
+        fixed = {
+            "Host": "localhost",
+            "User-Agent": _USER_AGENT,
+            "Content-Type": options.mime_type,
+        }
         try:
             try:
                 connection.connect()
             except TimeoutError as exc:
                 raise ConnectionError("no connection within connect_timeout") from exc
             connection.sock.settimeout(options.inactivity_timeout)
-            headers = {
-                "Host": "localhost",
-                "User-Agent": "aws-sqsd/3.0.4",
-                "Content-Type": options.mime_type,
-                **told,
-            }
-            connection.request("POST", path, body=body, headers=headers)
+            connection.request("POST", path, body=body, headers=fixed | headers)
             return connection.getresponse().status
         finally:
             connection.close()
 
 
-def _attributes(received: Received) -> dict[str, str]:
-    """The daemon's headers of message attributes. What makes no header is left out."""
+def _attribute_headers(received: Received) -> dict[str, str]:
+    """The daemon's headers of message attributes, without those that are not valid in a header."""
     headers = {
         f"{HEADER}Attr-{name}": value
         for name, value in received.message_attributes.items()

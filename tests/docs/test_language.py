@@ -77,15 +77,8 @@ REMAINING: Final = {
     "beanstalk_dispatch/execution/executor.py",
     "beanstalk_dispatch/execution/lease.py",
     "beanstalk_dispatch/execution/time_limit.py",
-    "beanstalk_dispatch/management/commands/beanstalk_worker.py",
     "beanstalk_dispatch/message.py",
     "beanstalk_dispatch/views.py",
-    "beanstalk_dispatch/worker/backoff.py",
-    "beanstalk_dispatch/worker/consumer.py",
-    "beanstalk_dispatch/worker/in_flight.py",
-    "beanstalk_dispatch/worker/monitoring.py",
-    "beanstalk_dispatch/worker/prefetch.py",
-    "beanstalk_dispatch/worker/worker.py",
 }
 
 

@@ -18,13 +18,21 @@ from beanstalk_dispatch.endpoint.sqsd import SqsdOptions as DaemonOptions
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs.opening import open_queue, open_queue_by_own_name
 from beanstalk_dispatch.sqs.queue import Received
-from beanstalk_dispatch.worker.runners import Post
-from beanstalk_dispatch.worker.worker import Options, Worker
+from beanstalk_dispatch.worker.options import WorkerOptions, WorkerTimes
+from beanstalk_dispatch.worker.runners import PostRunner
+from beanstalk_dispatch.worker.worker import Worker
 from tests.conftest import TABLE, Environment
-from tests.unit.worker.test_runners import free_port
+from tests.services import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = "/beanstalk_dispatch/dispatcher"
+OPTIONS = WorkerOptions(
+    threads=5,
+    wait=1,
+    visibility_timeout=30,
+    heartbeat=False,
+    times=WorkerTimes(stop_check_interval=0.01, batch_interval=0.03),
+)
 
 
 class Gunicorn:
@@ -78,7 +86,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gunicorn]:
     started = Gunicorn(
         tmp_path_factory.mktemp("gunicorn"),
         BEANSTALK_WORKER="True",
-        BEANSTALK_DISPATCH_TABLE=TABLE + " append=tests.integration.test_commands.append",
+        BEANSTALK_DISPATCH_TABLE=TABLE + " append=tests.jobs.append",
         BEANSTALK_DISPATCH_TASK_TIMEOUT="0.5s",
         BEANSTALK_DISPATCH_PERIODIC_TASKS="record",
     )
@@ -199,8 +207,9 @@ def test_only_200_deletes(server: Gunicorn, sqs_env: Environment, tmp_path: Path
     schedule_function("jobs", "append", str(tmp_path / "out"), 1)
     schedule_function("jobs", "fail")
     open_queue("jobs").send("not json", {})
-    post = Post(f"http://127.0.0.1:{server.port}{PATH}", DaemonOptions(error_visibility_timeout=0))
-    worker = Worker(["jobs"], post, Options(threads=5, wait=1, visibility=30, heartbeat=False))
+    url = f"http://127.0.0.1:{server.port}{PATH}"
+    post = PostRunner(url, DaemonOptions(error_visibility_timeout=0))
+    worker = Worker(["jobs"], post, OPTIONS)
     thread = threading.Thread(target=worker.run)
     thread.start()
     until(lambda: worker.counters.done == 1 and worker.counters.failed >= 4)
@@ -217,8 +226,9 @@ def test_after_its_receives_a_message_is_dead_lettered(
 ) -> None:
     sqs_env(DISPATCH_TABLE=None)
     task_id = schedule_function("jobs", "fail")
-    post = Post(f"http://127.0.0.1:{server.port}{PATH}", DaemonOptions(error_visibility_timeout=0))
-    worker = Worker(["jobs"], post, Options(threads=5, wait=1, visibility=30, heartbeat=False))
+    url = f"http://127.0.0.1:{server.port}{PATH}"
+    post = PostRunner(url, DaemonOptions(error_visibility_timeout=0))
+    worker = Worker(["jobs"], post, OPTIONS)
     thread = threading.Thread(target=worker.run)
     thread.start()
     dead_letters = open_queue_by_own_name(open_queue("jobs").name + "-dead-letter")

@@ -18,7 +18,8 @@ import sentry_sdk
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions as DaemonOptions
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.worker.runners import Post
+from beanstalk_dispatch.worker.in_flight import Ack
+from beanstalk_dispatch.worker.runners import PostRunner
 from tests.conftest import Environment
 from tests.integration.test_gunicorn import PATH, ROOT, Gunicorn, until
 from tests.kent import Kent
@@ -59,11 +60,11 @@ class Site:
 
     def run(self, count: int = 1) -> list[str]:
         """Deliver so many messages of the queue ``jobs``; their bodies."""
-        post = Post(f"http://127.0.0.1:{self.worker.port}{PATH}", DaemonOptions())
+        post = PostRunner(f"http://127.0.0.1:{self.worker.port}{PATH}", DaemonOptions())
         bodies: list[str] = []
         while len(bodies) < count:
             for received in open_queue("jobs").receive(count=1, wait=1, visibility=30):
-                if post(received).delete:
+                if post(received) == Ack():
                     assert open_queue("jobs").delete_batch([received]) == []
                 bodies.append(received.body)
         return bodies

@@ -2,50 +2,74 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.worker import backoff
 from beanstalk_dispatch.worker.backoff import Backoff
+from beanstalk_dispatch.worker.options import WorkerTimes
+
+TIMES = WorkerTimes()
 
 
 def test_the_pause_grows_to_its_limit() -> None:
-    trouble = Backoff("poll", "jobs", longest=5)
+    backoff = Backoff("receive", "jobs", times=TIMES, longest=5)
     pauses = []
     for _ in range(6):
-        trouble.failed(SendError("away"))
-        pauses.append(trouble.retry_at - trouble.failing_since)
+        backoff.failed(SendError("unreachable"))
+        pauses.append(backoff.retry_at - backoff.failing_since)
     assert 0.5 <= pauses[0] <= 1.1
     assert 1 <= pauses[1] <= 2.1
     assert 2.5 <= pauses[-1] <= 5.1
-    assert not trouble.is_over
+    assert not backoff.is_over
 
 
-def test_it_is_logged_at_once_and_then_at_intervals(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_the_pause_is_half_a_minute_at_most_unless_another_limit_is_given() -> None:
+    backoff = Backoff("receive", "jobs", times=TIMES)
+    for _ in range(20):
+        backoff.failed(SendError("unreachable"))
+    assert 15 <= backoff.retry_at - backoff.failing_since <= 30.1
+
+
+def test_one_request_can_be_allowed_at_once() -> None:
+    backoff = Backoff("receive", "jobs", times=TIMES)
+    backoff.failed(SendError("unreachable"))
+    backoff.retry_now()
+    assert backoff.is_over
+    assert backoff.failures == 1
+
+
+def test_failures_are_logged_at_once_and_then_at_intervals(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    trouble = Backoff("delete", "jobs")
+    backoff = Backoff("delete", "jobs", times=TIMES)
     for _ in range(3):
-        trouble.failed("refused")
-    trouble.worked()
-    trouble.failed("again, so soon")
-    trouble.worked()  # which nobody was told of
-    assert caplog.text.count("delete queue=jobs failures=1") == 1
+        backoff.failed("refused")
+    backoff.succeeded()
+    backoff.failed("again within the interval")
+    backoff.succeeded()  # of a failure that was not logged
+    assert caplog.text.count("delete failed queue=jobs failures=1 retry_in=") == 1
+    assert caplog.text.count("delete recovered queue=jobs failures=3") == 1
     assert caplog.text.count("recovered") == 1
-    monkeypatch.setattr(backoff, "_LOG_EVERY", 0)
-    trouble.failed(SendError("later"))
-    assert "error=later" in caplog.text
+
+
+def test_a_known_error_is_logged_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    backoff = Backoff("delete", "jobs", times=replace(TIMES, failure_log_interval=0))
+    for error in ("first", "second"):
+        backoff.failed(SendError(error))
+    assert "error=first" in caplog.text
+    assert "error=second" in caplog.text
     assert "Traceback" not in caplog.text
 
 
-def test_an_error_nobody_thought_of_is_logged_with_its_traceback(
+def test_an_unexpected_error_is_logged_with_its_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    trouble = Backoff("poll", "jobs")
-    trouble.failed(KeyError("surprise"))
+    backoff = Backoff("receive", "jobs", times=TIMES)
+    backoff.failed(KeyError("surprise"))
     (record,) = caplog.records
     assert record.exc_info
-    trouble.worked()
-    assert (trouble.failures, trouble.is_over, trouble.failing_since) == (0, True, math.inf)
+    backoff.succeeded()
+    assert (backoff.failures, backoff.is_over, backoff.failing_since) == (0, True, math.inf)

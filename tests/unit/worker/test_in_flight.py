@@ -1,4 +1,4 @@
-"""What messages are owed, against a real server whose answers can be spoiled."""
+"""Deletes, requeues and heartbeats, against a real server whose answers can be replaced."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.worker import in_flight
-from beanstalk_dispatch.worker.in_flight import Holdings, Verdict, expect_end
+from beanstalk_dispatch.worker.in_flight import InFlight
+from beanstalk_dispatch.worker.options import WorkerTimes
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
-
-DELETE = Verdict(delete=True)
+from tests.workers import messages
 
 
 @pytest.fixture
-def held(sqs_env: Environment, proxy: Proxy) -> list[Received]:
+def received(sqs_env: Environment, proxy: Proxy) -> list[Received]:
     """Two messages of the queue ``jobs``, received."""
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     queue = open_queue("jobs")
@@ -33,10 +33,18 @@ def held(sqs_env: Environment, proxy: Proxy) -> list[Received]:
 
 
 @pytest.fixture
-def jobs(held: list[Received]) -> Holdings:
-    made = Holdings("jobs", 30)
-    made.take(held)
+def jobs(received: list[Received]) -> InFlight:
+    made = InFlight("jobs", visibility_timeout=30, times=WorkerTimes())
+    made.add(received)
     return made
+
+
+def no_server() -> tuple[InFlight, list[Received]]:
+    """Two messages for tests that make no request, and what holds them."""
+    received = messages(2)
+    jobs = InFlight("jobs", visibility_timeout=30, times=WorkerTimes())
+    jobs.add(received)
+    return jobs, received
 
 
 def refusing(code: str, *, sender_fault: bool) -> Any:
@@ -54,189 +62,271 @@ def passing(operation: str, request: dict[str, Any]) -> None:
     return None
 
 
-def test_what_sqs_could_not_delete_this_time_is_deleted_the_next(
-    jobs: Holdings, held: list[Received], proxy: Proxy, caplog: pytest.LogCaptureFixture
+# --- deletes ---
+
+
+def test_a_message_that_sqs_could_not_delete_is_deleted_by_a_later_request(
+    jobs: InFlight, received: list[Received], proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy.spoil = refusing("InternalError", sender_fault=False)
-    for message in held:
-        jobs.settle(message, DELETE)
-    assert jobs.delete() is True
-    assert jobs.owed == 1
-    assert list(jobs.held) == [held[0].message_id]
-    assert jobs.delete() is False  # it waits
-    assert "delete queue=jobs failures=1" in caplog.text
+    for message in received:
+        jobs.ack(message)
+    assert jobs.delete_batch() is True
+    assert jobs.pending == 1
+    assert list(jobs.messages) == [received[0].message_id]
+    assert jobs.delete_batch() is False  # it backs off
+    assert "delete failed queue=jobs failures=1" in caplog.text
     proxy.spoil = passing
-    jobs.deleting.retry_at = 0
-    jobs.delete()
-    assert (jobs.owed, jobs.held) == (0, {})
+    jobs.delete_backoff.retry_now()
+    jobs.delete_batch()
+    assert (jobs.pending, jobs.messages) == (0, {})
     assert open_queue("jobs").depth() == 0
 
 
-def test_what_sqs_will_never_delete_is_let_go(
-    jobs: Holdings, held: list[Received], proxy: Proxy, caplog: pytest.LogCaptureFixture
+def test_a_message_that_sqs_refuses_to_delete_is_given_up(
+    jobs: InFlight, received: list[Received], proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy.spoil = refusing("ReceiptHandleIsInvalid", sender_fault=True)
-    jobs.settle(held[0], DELETE)
-    jobs.delete()
-    assert jobs.owed == 0
-    assert held[0].message_id not in jobs.held
-    assert "delete queue=jobs refused=1" in caplog.text
+    jobs.ack(received[0])
+    jobs.delete_batch()
+    assert jobs.pending == 0
+    assert received[0].message_id not in jobs.messages
+    assert "delete failed queue=jobs refused=1" in caplog.text
 
 
-def test_an_error_nobody_thought_of_loses_nothing(
-    jobs: Holdings, held: list[Received], monkeypatch: pytest.MonkeyPatch
+def test_a_message_whose_visibility_has_ended_is_not_deleted(
+    jobs: InFlight, received: list[Received], proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def surprise(*args: Any) -> None:
-        raise RuntimeError("surprise")
-
-    jobs.settle(held[0], DELETE)
-    jobs.give_back([held[1]])
-    with monkeypatch.context() as patch:
-        patch.setattr(in_flight, "open_queue", surprise)
-        assert jobs.delete() is False
-        assert jobs.hide() is False
-        later = time.monotonic() + 20
-        patch.setattr("time.monotonic", lambda: later)
-        jobs.extend()
-    assert jobs.owed == len(jobs.held) == 2
-    assert [jobs.deleting.failures, jobs.hiding.failures, jobs.extending.failures] == [1, 1, 1]
+    received[0].expires = time.monotonic() - 1
+    jobs.ack(received[0])
+    proxy.counts.clear()
+    assert jobs.delete_batch() is False
+    assert not proxy.counts
+    assert (
+        "not deleted queue=jobs count=1 error=the visibility timeout has ended; "
+        "the messages are delivered again" in caplog.text
+    )
 
 
-def test_what_could_not_be_hidden_is_hidden_later(
-    jobs: Holdings, held: list[Received], proxy: Proxy
+def test_a_message_that_cannot_be_deleted_is_kept_for_an_hour() -> None:
+    jobs, received = no_server()
+    jobs.ack(received[0])
+    assert received[0].due - time.monotonic() == pytest.approx(3600, abs=1)
+
+
+def test_a_full_batch_is_not_waited_for_once_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    jobs, received = no_server()
+    caplog.set_level(logging.ERROR)
+    began = time.monotonic()
+    waiter = threading.Thread(target=jobs.wait_for_full_batch)
+    waiter.start()
+    time.sleep(0.05)
+    for _ in range(5):
+        for message in received:
+            jobs.ack(message)
+    waiter.join(10)
+    jobs.wait_for_full_batch(10)
+    assert time.monotonic() - began < 5
+    jobs.delete_backoff.failed("unreachable")
+    jobs.wait_for_full_batch(0.01)  # while it backs off, a full batch waits, too
+
+
+def test_a_full_batch_is_not_waited_for_once_the_worker_stops() -> None:
+    jobs, _ = no_server()
+    began = time.monotonic()
+    waiter = threading.Thread(target=jobs.wait_for_full_batch)
+    waiter.start()
+    time.sleep(0.05)
+    jobs.close()
+    waiter.join(10)
+    jobs.wait_for_full_batch(10)
+    assert time.monotonic() - began < 5
+
+
+# --- requeues ---
+
+
+def test_a_message_that_sqs_could_not_requeue_is_requeued_by_a_later_request(
+    jobs: InFlight, received: list[Received], proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy.spoil = refusing("InternalError", sender_fault=False)
-    jobs.give_back(held)
-    assert jobs.hide() is True
-    assert jobs.owed == 1
-    assert list(jobs.held) == [held[0].message_id]
+    jobs.requeue(received)
+    assert jobs.requeue_batch() is True
+    assert jobs.pending == 1
+    assert list(jobs.messages) == [received[0].message_id]
+    assert "requeue failed queue=jobs failures=1" in caplog.text
     proxy.spoil = passing
-    jobs.hiding.retry_at = 0
-    jobs.hide()
-    assert (jobs.owed, jobs.held) == (0, {})
+    jobs.requeue_backoff.retry_now()
+    jobs.requeue_batch()
+    assert (jobs.pending, jobs.messages) == (0, {})
     assert open_queue("jobs").depth() == 1  # the other never reached the server
 
 
-def test_what_is_received_while_it_is_hidden_is_a_new_message(
-    jobs: Holdings, held: list[Received], proxy: Proxy
+def test_a_message_that_sqs_refuses_to_requeue_is_given_up(
+    jobs: InFlight, received: list[Received], proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    anew: list[Received] = []
+    proxy.spoil = refusing("ReceiptHandleIsInvalid", sender_fault=True)
+    jobs.nack(received[0], 1)
+    assert jobs.requeue_batch() is True
+    assert jobs.pending == 0
+    assert received[0].message_id not in jobs.messages
+    assert "requeue failed queue=jobs refused=1" in caplog.text
+
+
+def test_a_message_whose_visibility_has_ended_is_not_requeued(
+    jobs: InFlight, received: list[Received], proxy: Proxy
+) -> None:
+    for message in received:
+        message.expires = time.monotonic() - 1
+    jobs.requeue(received, 5)
+    proxy.counts.clear()
+    assert jobs.requeue_batch() is False
+    assert (jobs.messages, jobs.pending) == ({}, 0)
+    assert not proxy.counts
+
+
+def test_a_nack_without_a_delay_needs_no_request() -> None:
+    jobs, received = no_server()
+    jobs.nack(received[0])
+    assert received[0].message_id not in jobs.messages
+    assert jobs.pending == 0
+
+
+def test_a_message_that_is_received_while_it_is_requeued_is_a_new_message(
+    jobs: InFlight, received: list[Received], proxy: Proxy
+) -> None:
+    again: list[Received] = []
 
     def lose_the_answer(operation: str, request: dict[str, Any]) -> Answer:
         proxy.spoil = passing
-        open_queue("jobs").change_visibility_batch(held, [0, 0])
-        anew.extend(open_queue("jobs").receive(count=10, wait=1, visibility=30))
-        assert len(jobs.take(anew)) == len(anew)
+        open_queue("jobs").change_visibility_batch(received, [0, 0])
+        again.extend(open_queue("jobs").receive(count=10, wait=1, visibility=30))
+        assert len(jobs.add(again)) == len(again)
         return error(400, "AccessDenied")
 
     proxy.spoil = lose_the_answer
-    jobs.give_back(held)
-    jobs.hide()
-    assert {m for m in jobs.held.values() if m in anew} == set(anew)
-    assert jobs.owed == 2 - len(anew)
+    jobs.requeue(received)
+    jobs.requeue_batch()
+    assert {m for m in jobs.messages.values() if m in again} == set(again)
+    assert jobs.pending == 2 - len(again)
 
 
-def extended(jobs: Holdings, monkeypatch: pytest.MonkeyPatch, seconds: float = 20) -> None:
-    """Let so many seconds pass, and have the holdings look."""
+def test_no_heartbeat_follows_a_requeue(jobs: InFlight, received: list[Received]) -> None:
+    """One thread sends both, so the delay of the retry arrives last."""
+    jobs.nack(received[0], 100)
+    jobs.requeue_batch()
+    jobs.extend_visibility()
+    assert received[0].message_id not in jobs.messages
+    assert 98 < received[0].expires - time.monotonic() <= 100
+
+
+def test_many_pending_messages_stop_receiving() -> None:
+    jobs, received = no_server()
+    assert not jobs.is_behind
+    jobs.requeue(received * 51)
+    assert jobs.is_behind
+
+
+# --- heartbeats ---
+
+
+def extend_after(jobs: InFlight, monkeypatch: pytest.MonkeyPatch, seconds: float = 20) -> None:
+    """Let ``seconds`` pass, and send the heartbeats that are due then."""
     with monkeypatch.context() as patch:
         later = time.monotonic() + seconds
         patch.setattr("time.monotonic", lambda: later)
-        jobs.extend()
+        jobs.extend_visibility()
 
 
-def test_a_heartbeat_that_sqs_could_not_take_is_tried_again(
-    jobs: Holdings, held: list[Received], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+def test_a_heartbeat_that_sqs_could_not_take_is_sent_again(
+    jobs: InFlight, received: list[Received], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = held[0].expires
+    before = received[0].expires
     proxy.spoil = refusing("InternalError", sender_fault=False)
-    extended(jobs, monkeypatch)
-    assert held[0].extends
+    extend_after(jobs, monkeypatch)
+    assert received[0].extends
     proxy.spoil = passing
-    jobs.extending.retry_at = 0
-    extended(jobs, monkeypatch)
-    assert held[0].expires > before
+    jobs.heartbeat_backoff.retry_now()
+    extend_after(jobs, monkeypatch)
+    assert received[0].expires > before
 
 
-@pytest.mark.parametrize(("ends", "logged"), [(False, True), (True, False)])
-def test_a_heartbeat_that_is_refused_for_good_is_an_error_unless_the_message_has_ended(
-    jobs: Holdings,
-    held: list[Received],
+def test_a_heartbeat_that_fails_is_logged(
+    jobs: InFlight,
     proxy: Proxy,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    ends: bool,
-    logged: bool,
+) -> None:
+    proxy.spoil = lambda operation, request: error(400, "AccessDenied")
+    extend_after(jobs, monkeypatch)
+    assert "heartbeat failed queue=jobs failures=1 retry_in=" in caplog.text
+    assert "AccessDenied" in caplog.text
+
+
+@pytest.mark.parametrize(("has_ended", "is_logged"), [(False, True), (True, False)])
+def test_a_refused_heartbeat_is_an_error_unless_the_message_has_ended(
+    jobs: InFlight,
+    received: list[Received],
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    has_ended: bool,
+    is_logged: bool,
 ) -> None:
     refuse = refusing("ReceiptHandleIsInvalid", sender_fault=True)
 
     def spoil(operation: str, request: dict[str, Any]) -> Answer:
-        if ends:
-            jobs.forget(held)
+        if has_ended:
+            for message in received:
+                jobs.nack(message)
         answer: Answer = refuse(operation, request)
         return answer
 
     proxy.spoil = spoil
-    extended(jobs, monkeypatch)
-    assert not held[0].extends
-    assert ("heartbeat queue=jobs refused=1" in caplog.text) is logged
+    extend_after(jobs, monkeypatch)
+    assert not received[0].extends
+    assert ("heartbeat failed queue=jobs refused=1" in caplog.text) is is_logged
     proxy.counts.clear()
-    jobs.forget(held[1:])
-    extended(jobs, monkeypatch)
+    jobs.nack(received[1])
+    extend_after(jobs, monkeypatch)
     assert not proxy.counts
 
 
-def test_nothing_is_extended_beyond_its_cap(
-    jobs: Holdings, held: list[Received], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+def test_a_message_is_not_extended_beyond_its_deadline(
+    jobs: InFlight, received: list[Received], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held[0].due = time.monotonic() + 19
-    before = held[0].expires
-    extended(jobs, monkeypatch)
-    assert held[0].expires == before < held[1].expires
+    received[0].due = time.monotonic() + 19
+    before = received[0].expires
+    extend_after(jobs, monkeypatch)
+    assert received[0].expires == before < received[1].expires
 
 
-def test_a_message_is_kept_for_three_phases_of_its_limit_and_a_margin(
-    held: list[Received],
+def test_the_deadline_allows_three_phases_of_the_time_limit_and_a_margin() -> None:
+    jobs, received = no_server()
+    jobs.set_deadline(received[0])
+    assert received[0].due - time.monotonic() == pytest.approx(120, abs=1)
+    jobs.set_deadline(received[0], 100)
+    assert received[0].due - time.monotonic() == pytest.approx(450, abs=1)
+
+
+# --- all three ---
+
+
+def test_an_unexpected_error_loses_nothing(
+    jobs: InFlight, received: list[Received], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expect_end(held[0])
-    assert held[0].due - time.monotonic() == pytest.approx(120, abs=1)
-    expect_end(held[0], 100)
-    assert held[0].due - time.monotonic() == pytest.approx(450, abs=1)
+    def surprise(*args: Any) -> None:
+        raise RuntimeError("surprise")
 
-
-def test_what_cannot_be_deleted_is_not_kept_for_ever(jobs: Holdings, held: list[Received]) -> None:
-    jobs.settle(held[0], DELETE)
-    assert held[0].due - time.monotonic() == pytest.approx(3600, abs=1)
-
-
-def test_hiding_waits_for_no_heartbeat_and_none_comes_after_it(
-    jobs: Holdings, held: list[Received], proxy: Proxy
-) -> None:
-    """One thread does both, so the last word is the retry's delay."""
-    jobs.settle(held[0], Verdict(delete=False, delay=100))
-    jobs.hide()
-    assert held[0].message_id not in jobs.held
-    assert 98 < held[0].expires - time.monotonic() <= 100
-
-
-def test_too_much_that_is_owed_stops_receiving(jobs: Holdings, held: list[Received]) -> None:
-    assert not jobs.is_behind
-    jobs.give_back(held * 51)
-    assert jobs.is_behind
-
-
-def test_a_full_batch_is_awaited_no_longer(
-    jobs: Holdings, held: list[Received], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.ERROR)
-    began = time.monotonic()
-    waiter = threading.Thread(target=jobs.await_batch)
-    waiter.start()
-    time.sleep(0.05)
-    for _ in range(5):
-        for message in held:
-            jobs.settle(message, DELETE)
-    waiter.join(10)
-    jobs.await_batch(10)
-    assert time.monotonic() - began < 5
-    jobs.deleting.failed("away")
-    jobs.await_batch(0.01)  # a full batch is no reason to hurry then
+    jobs.ack(received[0])
+    jobs.requeue([received[1]])
+    with monkeypatch.context() as patch:
+        patch.setattr(in_flight, "open_queue", surprise)
+        assert jobs.delete_batch() is False
+        assert jobs.requeue_batch() is False
+        later = time.monotonic() + 20
+        patch.setattr("time.monotonic", lambda: later)
+        jobs.extend_visibility()
+    assert jobs.pending == len(jobs.messages) == 2
+    backoffs = [jobs.delete_backoff, jobs.requeue_backoff, jobs.heartbeat_backoff]
+    assert [backoff.failures for backoff in backoffs] == [1, 1, 1]

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,11 +17,11 @@ from beanstalk_dispatch.endpoint import sqsd
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs.queue import Queue, Received
-from beanstalk_dispatch.worker import runners as handlers
-from beanstalk_dispatch.worker.in_flight import Verdict
-from beanstalk_dispatch.worker.runners import Post, run_here
+from beanstalk_dispatch.worker.in_flight import Ack, Nack
+from beanstalk_dispatch.worker.runners import PostRunner, delivery_of, run_here
 from tests.conftest import TABLE, Environment
 from tests.jobs import calls
+from tests.services import free_port
 
 client: Any = None
 QUEUE = Queue(QueueAddress(name="q"), "http://127.0.0.1:9/1/q", client)
@@ -69,12 +70,12 @@ in_process = pytest.mark.django_db  # connections are closed as after a request
 
 @in_process
 def test_a_task_runs_here(worker: Environment) -> None:
-    assert run_here(received(body("record", 1))) == Verdict(delete=True)
+    assert run_here(received(body("record", 1))) == Ack()
     assert calls == [((1,), {})]
 
 
 @in_process
-def test_the_delivery_is_what_the_daemon_would_tell(worker: Environment) -> None:
+def test_the_delivery_is_what_the_daemon_would_report(worker: Environment) -> None:
     run_here(received(body("recorder"), count=3))
     delivery = calls[0][3]
     assert (delivery.queue, delivery.message_id, delivery.receive_count) == ("q", "from-sqs", 3)
@@ -84,38 +85,37 @@ def test_the_delivery_is_what_the_daemon_would_tell(worker: Environment) -> None
 def test_a_message_without_attributes_is_read_too() -> None:
     bare = received()
     bare.attributes = {}
-    delivery = handlers.delivery_of(bare)
+    delivery = delivery_of(bare)
     assert (delivery.receive_count, delivery.sent_at) == (1, None)
 
 
 @in_process
 @pytest.mark.parametrize(("count", "bound"), [(1, 10), (3, 40), (1000, 3600)])
 def test_a_failure_backs_off(worker: Environment, count: int, bound: float) -> None:
-    verdicts = [run_here(received(body("fail"), count=count)) for _ in range(40)]
-    assert not any(verdict.delete for verdict in verdicts)
-    delays = [verdict.delay for verdict in verdicts if verdict.delay is not None]
+    answers = [run_here(received(body("fail"), count=count)) for _ in range(40)]
+    delays = [each.delay for each in answers if isinstance(each, Nack) and each.delay is not None]
     assert len(delays) == 40
     assert 0 <= min(delays) < bound / 2 < max(delays) <= bound
 
 
 @in_process
-def test_what_can_never_run_is_left_for_the_dead_letter_queue(worker: Environment) -> None:
-    assert run_here(received("nonsense")) == Verdict(delete=False)
-    assert run_here(received(body("unlisted"))) == Verdict(delete=False)
+def test_a_message_that_can_never_run_is_left_to_the_redrive_policy(worker: Environment) -> None:
+    assert run_here(received("nonsense")) == Nack()
+    assert run_here(received(body("unlisted"))) == Nack()
 
 
 @in_process
 def test_a_periodic_task_runs_here_if_listed(worker: Environment) -> None:
     message = received("elasticbeanstalk scheduled job", 1, **PERIODIC)
-    assert not run_here(message).delete
+    assert run_here(message) == Nack()
     worker(DISPATCH_PERIODIC_TASKS="record")
-    assert run_here(message).delete
+    assert run_here(message) == Ack()
     assert calls == [((), {})]
 
 
-def test_a_task_name_that_breaks_a_log_line_is_none() -> None:
+def test_a_task_name_that_would_break_a_log_line_is_left_out() -> None:
     message = received("{}", 1, **PERIODIC | {"beanstalk.sqsd.task_name": "record\nERROR"})
-    assert handlers.delivery_of(message).task_name is None
+    assert delivery_of(message).task_name is None
 
 
 @in_process
@@ -148,7 +148,7 @@ def test_a_receiver_that_raises_changes_nothing(
     for signal in (request_started, request_finished):
         signal.connect(broken)
     try:
-        assert run_here(received(body("record"))).delete
+        assert run_here(received(body("record"))) == Ack()
     finally:
         for signal in (request_started, request_finished):
             signal.disconnect(broken)
@@ -156,10 +156,11 @@ def test_a_receiver_that_raises_changes_nothing(
 
 
 @in_process
-def test_a_message_is_kept_for_as_long_as_its_task_may_take(worker: Environment) -> None:
+def test_the_time_limit_of_the_task_is_reported(worker: Environment) -> None:
+    limits: list[float] = []
     message = received(Message(function="record", options={"timeout": 1000}).encode(queue="q"))
-    run_here(message)
-    assert 3000 < message.due - time.monotonic() < 4000
+    run_here(message, limits.append)
+    assert limits == [1000]
 
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="clean")
@@ -232,11 +233,13 @@ def endpoint() -> Iterator[Endpoint]:
         server.shutdown()
 
 
-OPTIONS = sqsd.SqsdOptions(inactivity_timeout=1, connect_timeout=1, error_visibility_timeout=7)
+OPTIONS = sqsd.SqsdOptions(error_visibility_timeout=7)
+TENTH: Any = 0.1  # of a second; the daemon's options are whole seconds
+IMPATIENT = replace(OPTIONS, inactivity_timeout=TENTH, connect_timeout=TENTH)
 
 
 def test_a_post_is_the_daemons(endpoint: Endpoint) -> None:
-    assert Post(endpoint.url, OPTIONS)(received("the body", count=2)) == Verdict(delete=True)
+    assert PostRunner(endpoint.url, OPTIONS)(received("the body", count=2)) == Ack()
     path, headers, content = endpoint.requests[0]
     assert (path, content) == ("/dispatcher", b"the body")
     assert headers["Host"] == "localhost"
@@ -248,8 +251,8 @@ def test_a_post_is_the_daemons(endpoint: Endpoint) -> None:
     assert headers["X-Aws-Sqsd-First-Received-At"] == "2023-08-15T13:57:53Z"
 
 
-def test_message_attributes_are_told_as_the_daemon_tells_them(endpoint: Endpoint) -> None:
-    Post(f"{endpoint.url}?a=1", OPTIONS)(received("{}", 1, tenant="t1", bad="two\nlines"))
+def test_message_attributes_are_sent_as_the_daemon_sends_them(endpoint: Endpoint) -> None:
+    PostRunner(f"{endpoint.url}?a=1", OPTIONS)(received("{}", 1, tenant="t1", bad="two\nlines"))
     path, headers, _ = endpoint.requests[0]
     assert path == "/dispatcher?a=1"
     assert headers["X-Aws-Sqsd-Attr-tenant"] == "t1"
@@ -257,7 +260,7 @@ def test_message_attributes_are_told_as_the_daemon_tells_them(endpoint: Endpoint
 
 
 def test_a_periodic_task_has_an_empty_body_and_its_own_path(endpoint: Endpoint) -> None:
-    Post(endpoint.url, OPTIONS)(received("elasticbeanstalk scheduled job", 1, **PERIODIC))
+    PostRunner(endpoint.url, OPTIONS)(received("elasticbeanstalk scheduled job", 1, **PERIODIC))
     path, headers, content = endpoint.requests[0]
     assert (path, content) == ("/cron", b"")
     assert headers["X-Aws-Sqsd-Taskname"] == "record"
@@ -268,12 +271,15 @@ def test_a_periodic_task_has_an_empty_body_and_its_own_path(endpoint: Endpoint) 
 @pytest.mark.parametrize("status", [201, 202, 204, 302, 400, 404, 500, 503])
 def test_only_200_deletes(endpoint: Endpoint, status: int) -> None:
     endpoint.status = status
-    assert Post(endpoint.url, OPTIONS)(received()) == Verdict(delete=False, delay=7)
+    assert PostRunner(endpoint.url, OPTIONS)(received()) == Nack(7)
 
 
-def test_no_answer_in_time_leaves_the_message(endpoint: Endpoint) -> None:
-    endpoint.delay = 3
-    assert Post(endpoint.url, OPTIONS)(received()) == Verdict(delete=False)
+def test_no_answer_in_time_leaves_the_message(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint.delay = 1
+    assert PostRunner(endpoint.url, IMPATIENT)(received()) == Nack()
+    assert "post failed id=from-sqs error=no answer within 0.1 s" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -287,25 +293,18 @@ def test_no_answer_in_time_leaves_the_message(endpoint: Endpoint) -> None:
 def test_attributes_that_cannot_be_posted_are_an_error(
     endpoint: Endpoint, caplog: pytest.LogCaptureFixture, attributes: dict[str, str]
 ) -> None:
-    verdict = Post(endpoint.url, OPTIONS)(received("", 1, **PERIODIC | attributes))
-    assert verdict == Verdict(delete=False, delay=7)
-    assert "post id=from-sqs failed" in caplog.text
+    answer = PostRunner(endpoint.url, OPTIONS)(received("", 1, **PERIODIC | attributes))
+    assert answer == Nack(7)
+    assert "post failed id=from-sqs error=" in caplog.text
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def test_a_refused_connection_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    post = PostRunner(f"http://127.0.0.1:{free_port()}/", OPTIONS)
+    assert post(received()) == Nack(7)
+    assert "post failed id=from-sqs error=ConnectionRefusedError: " in caplog.text
 
 
-def test_nobody_there_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
-    post = Post(f"http://127.0.0.1:{free_port()}/", OPTIONS)
-    assert post(received()) == Verdict(delete=False, delay=7)
-    assert "ConnectionRefusedError" in caplog.text
-
-
-def test_nobody_who_accepts_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_is_not_accepted_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -314,18 +313,19 @@ def test_nobody_who_accepts_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
         for each in queued:  # fill the backlog: the next connection gets no answer
             each.setblocking(False)
             each.connect_ex(address)
-        verdict = Post(f"http://127.0.0.1:{address[1]}/", OPTIONS)(received())
+        answer = PostRunner(f"http://127.0.0.1:{address[1]}/", IMPATIENT)(received())
         for each in queued:
             each.close()
-    assert verdict == Verdict(delete=False, delay=7)
+    assert answer == Nack(7)
+    assert "error=ConnectionError: no connection within connect_timeout" in caplog.text
 
 
 @pytest.mark.parametrize("url", ["https://localhost/", "localhost:80", "http:///path", ""])
 def test_only_an_http_url_can_be_posted_to(url: str) -> None:
     with pytest.raises(ValueError, match="not an http:// URL"):
-        Post(url, OPTIONS)
+        PostRunner(url, OPTIONS)
 
 
 def test_a_url_without_port_and_path_has_their_defaults() -> None:
-    post = Post("http://localhost", OPTIONS)
+    post = PostRunner("http://localhost", OPTIONS)
     assert (post._port, post._path) == (80, "/")

@@ -1,0 +1,108 @@
+"""Whether a worker is healthy: over HTTP, and as the time of a file."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from beanstalk_dispatch.exceptions import ConfigurationError
+
+from .metrics import prometheus_text
+from .worker import Tick, Worker
+
+
+def why_unhealthy(worker: Worker) -> str | None:
+    """Why the worker is unhealthy; None if it is healthy.
+
+    It is unhealthy while a task is stuck, and while a queue has neither answered a receive nor
+    taken a delete for a minute longer than a long poll takes. A worker that is stopping receives
+    nothing, so its queues are not looked at.
+    """
+    if stuck := worker.tasks.overdue():
+        return f"{len(stuck)} stuck"
+    if worker.is_stopping():
+        return None
+    allowed = worker.options.wait + worker.options.times.unanswered_limit
+    for queue in worker.queues:
+        since = min(queue.unanswered_since, queue.in_flight.delete_backoff.failing_since)
+        seconds = time.monotonic() - since
+        if seconds > allowed:
+            return f"no answer from {queue.name} for {seconds:.0f} s"
+    return None
+
+
+def touch_while_healthy(worker: Worker, file: Path) -> Tick:
+    """A tick that gives ``file`` the current time once a second while the worker is healthy."""
+    touched_at = 0.0
+
+    def tick() -> None:
+        nonlocal touched_at
+        is_due = time.monotonic() - touched_at >= worker.options.times.display_interval
+        if is_due and why_unhealthy(worker) is None:
+            touched_at = time.monotonic()
+            file.touch()
+
+    return tick
+
+
+class HealthServer:
+    """Answers 200 or 503 at every path, and with Prometheus metrics at ``/metrics``."""
+
+    def __init__(self, worker: Worker, *, host: str = "", port: int) -> None:
+        """Start serving. Without a host it listens on all addresses. Raises OSError."""
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, body = _answer(worker, self.path)
+                self.send_response(status)
+                self.send_header("Content-Type", "text/plain; charset=utf-8")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                """Log nothing: a probe asks every few seconds."""
+
+        self._server = _DualStackServer(host, port, Handler)
+        self.port: int = self._server.server_address[1]
+        """The port it listens on, also if 0 was asked for."""
+        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _answer(worker: Worker, path: str) -> tuple[int, bytes]:
+    """Status and body for a path."""
+    if path.partition("?")[0] == "/metrics":
+        try:
+            return 200, prometheus_text(worker)
+        except ConfigurationError as exc:
+            return 501, f"{exc}\n".encode()
+    reason = why_unhealthy(worker)
+    return (503, f"{reason}\n".encode()) if reason else (200, b"ok\n")
+
+
+class _DualStackServer(http.server.ThreadingHTTPServer):
+    """Listens on IPv6 and IPv4, unless the host is an address of one of them."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, handler: Any) -> None:
+        if ":" in host or (not host and socket.has_dualstack_ipv6()):
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), handler)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()

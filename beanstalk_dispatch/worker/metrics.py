@@ -1,0 +1,75 @@
+"""The figures of a worker, and the same for Prometheus."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from beanstalk_dispatch.exceptions import ConfigurationError
+
+from .worker import Worker
+
+MISSING_LIBRARY: Final = (
+    "/metrics needs prometheus_client: pip install 'django-beanstalk-dispatch[metrics]'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure."""
+
+    name: str
+    """Without the prefix ``beanstalk_dispatch_``."""
+    kind: Literal["counter", "gauge"]
+    meaning: str
+    value: float
+
+
+def metrics(worker: Worker) -> list[Metric]:
+    """The current figures of a worker."""
+    counters = worker.counters
+    oldest_answer = min(queue.answered_at for queue in worker.queues)
+    return [
+        Metric("tasks_done", "counter", "Messages deleted after their task", counters.done),
+        Metric("tasks_failed", "counter", "Messages left to be delivered again", counters.failed),
+        Metric("tasks_running", "gauge", "Tasks running now", counters.running),
+        Metric("tasks_waiting", "gauge", "Messages received and not started", counters.waiting),
+        Metric(
+            "tasks_stuck", "gauge", "Tasks that outlived their limit", len(worker.tasks.overdue())
+        ),
+        Metric(
+            "last_poll_age_seconds", "gauge",
+            "Since a receive last came back, in the worst queue", time.monotonic() - oldest_answer,
+        ),
+    ]  # fmt: skip
+
+
+def prometheus_text(worker: Worker) -> bytes:
+    """The figures in Prometheus's text format. Raises ConfigurationError without its library.
+
+    https://prometheus.io/docs/instrumenting/exposition_formats/
+    """
+    try:
+        from prometheus_client import CollectorRegistry, generate_latest
+    except ImportError as exc:
+        raise ConfigurationError(MISSING_LIBRARY) from exc
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(worker))
+    return generate_latest(registry)
+
+
+class _Collector:
+    """Hands the figures to prometheus_client, which calls ``collect``."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def collect(self) -> Iterable[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        families = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+        for metric in metrics(self._worker):
+            family = families[metric.kind]
+            yield family(f"beanstalk_dispatch_{metric.name}", metric.meaning, value=metric.value)

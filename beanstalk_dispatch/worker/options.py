@@ -1,0 +1,77 @@
+"""The options of a worker, and the times its threads wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerTimes:
+    """How long the threads of a worker wait, in seconds. Tests pass shorter times."""
+
+    stop_check_interval: float = 0.1
+    """Between two checks of the main thread whether there is a reason to stop."""
+    batch_interval: float = 0.3
+    """How long a message waits for others that fit into the same request to SQS."""
+    backoff_check_interval: float = 0.2
+    """Between two checks whether a queue that is backing off may be asked again."""
+    requeue_after: float = 5.0
+    """A prefetched message that could not start within this time goes back to the queue."""
+
+    first_retry: float = 1.0
+    """The longest pause after the first of several failed requests."""
+    longest_retry: float = 30.0
+    """The longest pause between two requests that fail."""
+    failure_log_interval: float = 60.0
+    """Between two log lines about requests that continue to fail."""
+    restart_delay: float = 1.0
+    """Before a thread restarts after an unexpected error."""
+
+    phase_leeway: float = 10.0
+    """For a time limit to interrupt its block, or to report the thread as stuck."""
+    task_margin: float = 120.0
+    """For the parts of a task that are under no time limit: imports, caches, signal receivers."""
+    pending_request_limit: float = 3600.0
+    """How long the visibility of a message is extended while SQS does not take its delete."""
+
+    long_poll_margin: float = 3.0
+    """How long a stop waits for an open long poll beyond the long poll's own time."""
+    flush_timeout: float = 4.0
+    """How long a stop waits for SQS to take the last deletes and visibility changes."""
+    log_timeout: float = 1.0
+    """How long a stop waits for a log line: a stuck task may hold a logging handler's lock."""
+    exit_timeout: float = 10.0
+    """How long the exit of a process with a stuck task waits for logging and signal receivers."""
+
+    unanswered_limit: float = 60.0
+    """A queue is unhealthy once it has not answered for this long beyond a long poll's time."""
+    display_interval: float = 1.0
+    """Between two redraws of the status line, and two touches of the health file."""
+    depth_interval: float = 5.0
+    """Between two requests for the depths of the queues."""
+    progress_interval: float = 60.0
+    """Between two progress lines in the log."""
+    cron_check_interval: float = 1.0
+    """Between two checks whether a periodic task is due."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """How a worker behaves. Times are in seconds."""
+
+    threads: int = 10
+    """How many tasks run at a time."""
+    wait: int = 20
+    """How long SQS may take to answer a long poll of an empty queue; SQS allows 20."""
+    visibility_timeout: int = 60
+    """How long a received message is hidden from other consumers."""
+    heartbeat: bool = True
+    """Whether to extend the visibility timeout of each message until its task has ended."""
+    grace: float = 30.0
+    """How long running tasks may continue after a stop."""
+    max_tasks: int | None = None
+    """Stop after this number of tasks; None for no limit."""
+    burst: bool = False
+    """Stop when the queues are empty."""
+    times: WorkerTimes = field(default_factory=WorkerTimes)
+    """How long the threads wait."""

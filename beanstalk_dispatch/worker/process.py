@@ -1,0 +1,94 @@
+"""A worker as a whole process: its signals, its display, and its exit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from beanstalk_dispatch.signals import worker_stopped
+
+from .cron_scheduler import Scheduler
+from .health import touch_while_healthy
+from .status_line import StatusLine, log_progress
+from .worker import Worker
+
+
+class WorkerProcess:
+    """Runs a worker until it stops, and ends the process if a task still runs then."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        health_file: Path | None = None,
+        scheduler: Scheduler | None = None,
+    ) -> None:
+        self._worker = worker
+        self._health_file = health_file
+        self._scheduler = scheduler
+
+    def run(self) -> None:
+        """Run the worker. Returns only if no task still runs and the exit code is 0."""
+        if self._scheduler:
+            threading.Thread(
+                target=self._scheduler.run, args=(self._worker.is_stopping,), name="cron",
+                daemon=True,
+            ).start()  # fmt: skip
+        _stop_on_signals(self._worker)
+        exit_code = self._run_and_display()
+        must_exit = exit_code or self._worker.counters.running
+        if must_exit:
+            self._exit_later(exit_code)
+        worker_stopped.send_robust(sender=type(self), exit_code=exit_code)
+        if must_exit:
+            # The interpreter's own exit could wait for the thread of a task that still runs.
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(exit_code)
+
+    def _run_and_display(self) -> int:
+        """Run the worker with a status line on a terminal, or else with progress in the log."""
+        ticks = [touch_while_healthy(self._worker, self._health_file)] if self._health_file else []
+        with ExitStack() as stack:
+            if sys.stderr.isatty():
+                status_line = StatusLine(self._worker, sys.stderr)
+                status_line.attach()
+                stack.callback(status_line.close)
+                ticks.append(status_line.tick)
+            else:
+                ticks.append(log_progress(self._worker))
+            return self._worker.run(*ticks)
+
+    def _exit_later(self, exit_code: int) -> None:
+        """Exit even if a stuck task holds a lock that a log handler or a receiver waits for."""
+        seconds = self._worker.options.times.exit_timeout
+        timer = threading.Timer(seconds, os._exit, [exit_code])
+        timer.daemon = True
+        timer.start()
+
+
+def _stop_on_signals(worker: Worker) -> None:
+    """Have the first SIGTERM or Ctrl-C stop the worker, and the second end the process at once."""
+    received = []
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        if len(received) > 1:
+            os._exit(128 + signum)
+        worker.stop()
+
+    def restore_default() -> None:
+        """In a process that a task forks, a signal must end that process, not stop a worker."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is on_signal:
+                signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    os.register_at_fork(after_in_child=restore_default)

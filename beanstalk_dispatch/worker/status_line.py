@@ -1,0 +1,131 @@
+"""The progress of a worker: a line at the bottom of a terminal, or one per minute in the log."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any, Final, TextIO
+
+from .worker import Tick, Worker
+
+logger = logging.getLogger("beanstalk_dispatch.worker")
+
+_CLEAR_LINE: Final = "\r\x1b[K"
+
+
+class _Throughput:
+    """Tasks done per second since the last call."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._counters = worker.counters
+        self.since, self._done = time.monotonic(), worker.counters.done
+
+    def per_second(self) -> float:
+        now, done = time.monotonic(), self._counters.done
+        rate = (done - self._done) / max(now - self.since, 1e-3)
+        self.since, self._done = now, done
+        return rate
+
+
+def log_progress(worker: Worker) -> Tick:
+    """A tick that logs a line once a minute, if the figures have changed."""
+    throughput = _Throughput(worker)
+    logged = (0, 0, 0, 0)
+
+    def tick() -> None:
+        nonlocal logged
+        if time.monotonic() - throughput.since < worker.options.times.progress_interval:
+            return
+        counters, rate = worker.counters, throughput.per_second()
+        figures = counters.done, counters.failed, counters.running, counters.waiting
+        if figures != logged:
+            logged = figures
+            logger.info(
+                "progress done=%d failed=%d running=%d waiting=%d per_second=%.1f", *figures, rate
+            )
+
+    return tick
+
+
+class StatusLine:
+    """The last line of a terminal, redrawn once a second. Log lines scroll past above it.
+
+    From ``attach`` to ``close`` it takes the place of the terminal's stream in the logging
+    handlers that write there.
+    """
+
+    def __init__(self, worker: Worker, stream: TextIO) -> None:
+        self._worker, self._stream = worker, stream
+        self._times = worker.options.times
+        self._started_at, self._throughput = time.monotonic(), _Throughput(worker)
+        self._depths, self._line = "", ""
+        self._asked_at = 0.0
+        self._is_stale = False
+        """Whether the depths may have changed since they were asked for."""
+        self._lock = threading.Lock()
+        self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
+
+    def attach(self) -> None:
+        """Take the place of the terminal's stream in logging."""
+        for handler in _stream_handlers():
+            stream = handler.stream
+            if stream is self._stream or stream.isatty():
+                self._handlers.append((handler, stream))
+                handler.setStream(self)
+
+    def close(self) -> None:
+        """Give the logging handlers their streams again, and end the line."""
+        for handler, stream in self._handlers:
+            handler.setStream(stream)
+        self._draw("", "\n" if self._line else "")
+
+    def write(self, lines: str) -> None:
+        """Write whole lines above the status line. Logging handlers call it."""
+        self._draw(_CLEAR_LINE + lines, self._line)
+
+    def flush(self) -> None:
+        """Flush the terminal. Logging handlers call it."""
+        self._stream.flush()
+
+    def tick(self) -> None:
+        """Redraw the line if a second has passed."""
+        if time.monotonic() - self._throughput.since < self._times.display_interval:
+            return
+        counters, rate = self._worker.counters, self._throughput.per_second()
+        self._is_stale |= bool(rate or counters.running)
+        if self._is_stale and time.monotonic() - self._asked_at >= self._times.depth_interval:
+            self._ask_for_depths(is_last=not counters.running)
+        line = (
+            f"{time.monotonic() - self._started_at:6.0f}s  running {counters.running}  "
+            f"waiting {counters.waiting}  done {counters.done}  failed {counters.failed}  "
+            f"{rate:.0f}/s{'  stopping' if self._worker.is_stopping() else self._depths}"
+        )
+        self._line = line[: shutil.get_terminal_size().columns - 1]
+        self._draw(_CLEAR_LINE, self._line)
+
+    def _ask_for_depths(self, *, is_last: bool) -> None:
+        """Ask SQS for the depths. ``is_last``: not again until a task has run, to save requests."""
+        self._asked_at, self._is_stale = time.monotonic(), not is_last
+        depths = self._worker.depths()
+        self._depths = "".join(f"  {name}: {depth} left" for name, depth in depths)
+
+    def _draw(self, *parts: str) -> None:
+        with self._lock:
+            self._stream.write("".join(parts))
+            self._stream.flush()
+
+
+def _stream_handlers() -> Iterable[logging.StreamHandler[Any]]:
+    """The stream handlers of all loggers, each once."""
+    loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    handlers = {
+        handler
+        for each in loggers
+        if isinstance(each, logging.Logger)
+        for handler in each.handlers
+        if isinstance(handler, logging.StreamHandler)
+    }
+    return list(handlers)

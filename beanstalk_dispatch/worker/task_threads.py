@@ -1,0 +1,119 @@
+"""The threads that run tasks. They call the runner and never wait for SQS."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from functools import partial
+
+from beanstalk_dispatch.execution import time_limit
+from beanstalk_dispatch.sqs.queue import Received
+
+from .in_flight import Ack, Nack
+from .options import WorkerOptions
+from .prefetch import MessageGroup, Prefetch, QueueState
+from .runners import Runner
+from .threads import ServiceThread
+
+logger = logging.getLogger("beanstalk_dispatch.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """A message whose task runs, and its queue."""
+
+    queue: QueueState
+    message: Received
+
+
+class TaskThreads:
+    """Take prefetched messages, run them, and note for SQS what became of them."""
+
+    def __init__(self, runner: Runner, prefetch: Prefetch, options: WorkerOptions) -> None:
+        self.running: dict[int, RunningTask] = {}
+        """The running tasks by the id of their thread."""
+        self._runner = runner
+        self._prefetch = prefetch
+        self._heartbeat = options.heartbeat
+        self.threads = [
+            ServiceThread(
+                self._run_until_closed,
+                name=f"task-{number}",
+                restart_delay=options.times.restart_delay,
+            )
+            for number in range(options.threads)
+        ]
+
+    def start(self) -> None:
+        """Start all threads."""
+        for thread in self.threads:
+            thread.start()
+
+    def overdue(self) -> list[Received]:
+        """The messages whose tasks have run longer than they may and could not be interrupted."""
+        stuck = {limit.thread_id for limit in time_limit.stuck()}
+        now = time.monotonic()
+        return [
+            task.message
+            for thread_id, task in list(self.running.items())
+            if thread_id in stuck or task.message.due <= now
+        ]
+
+    def give_up_overdue(self) -> list[Received]:
+        """End the heartbeats of overdue messages, so that other workers get them; return them."""
+        overdue = self.overdue()
+        for message in overdue:
+            message.due = 0.0
+        return overdue
+
+    def _run_until_closed(self) -> None:
+        while group := self._prefetch.next():  # None once the worker stops
+            self._run_group(group)
+
+    def _run_group(self, group: MessageGroup) -> None:
+        remaining = list(group.messages)
+        delay = 0.0
+        try:
+            while remaining and self._may_start(group, remaining):
+                answer = self._run(group.queue, remaining.pop(0))
+                if isinstance(answer, Nack):
+                    # The rest of a FIFO group may not overtake this message.
+                    delay = answer.delay or 0.0
+                    break
+        finally:
+            group.queue.in_flight.requeue(remaining, delay)
+            self._prefetch.group_ended(len(remaining))
+
+    def _may_start(self, group: MessageGroup, remaining: list[Received]) -> bool:
+        is_first = len(remaining) == len(group.messages)
+        if not is_first and not self._prefetch.may_continue_group():
+            return False
+        if remaining[0].is_ours:
+            return True
+        logger.warning(
+            "skipped id=%s error=the visibility timeout has ended", remaining[0].message_id
+        )
+        return False
+
+    def _run(self, queue: QueueState, message: Received) -> Ack | Nack:
+        """Run one message and note for SQS what its runner has answered."""
+        thread_id, started = threading.get_ident(), time.monotonic()
+        answer: Ack | Nack = Nack()
+        if self._heartbeat:
+            queue.in_flight.set_deadline(message)
+        self.running[thread_id] = RunningTask(queue, message)
+        try:
+            answer = self._runner(message, partial(queue.in_flight.set_deadline, message))
+        except BaseException as exc:
+            logger.exception("runner failed id=%s error=%s", message.message_id, type(exc).__name__)
+        finally:
+            del self.running[thread_id]
+            if isinstance(answer, Ack):
+                queue.in_flight.ack(message)
+            else:
+                queue.in_flight.nack(message, answer.delay)
+            is_done = isinstance(answer, Ack)
+            self._prefetch.task_ended(time.monotonic() - started, is_done=is_done)
+        return answer

@@ -1,0 +1,269 @@
+"""What a stop waits for, and what becomes of the messages."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from beanstalk_dispatch.client import Call, schedule_many
+from beanstalk_dispatch.execution import time_limit
+from beanstalk_dispatch.sqs.queue import Received
+from beanstalk_dispatch.worker.health import why_unhealthy
+from beanstalk_dispatch.worker.in_flight import Ack
+from beanstalk_dispatch.worker.runners import run_here
+from beanstalk_dispatch.worker.worker import EXIT_NO_QUEUE, EXIT_STUCK, Worker
+from tests import jobs
+from tests.conftest import Environment
+from tests.proxy import Proxy
+from tests.workers import (
+    ACK,
+    TIMES,
+    Recording,
+    drain,
+    left,
+    make_worker,
+    running,
+    send,
+    until,
+    waiting_for,
+)
+
+
+def test_messages_that_have_not_started_are_requeued(sqs_env: Environment) -> None:
+    send(*map(str, range(8)))
+    gate = threading.Event()
+    runner = Recording(waiting_for(gate))
+    with running(runner, threads=2) as worker:
+        prefetch = worker.prefetch
+        prefetch._average_seconds, prefetch._last_ended_at = 0.1, math.inf  # more is received
+        until(lambda: len(runner.bodies) == 2 and worker.counters.waiting)
+        worker.stop()
+        time.sleep(0.1)
+        gate.set()
+    assert len(runner.bodies) == 2
+    assert sorted(left() + runner.bodies) == list(map(str, range(8)))
+
+
+def test_a_task_that_runs_longer_than_the_grace_is_requeued(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    send("long")
+    gate = threading.Event()
+    runner = Recording(waiting_for(gate))
+    with running(runner, grace=0.1, wait=0):
+        until(lambda: runner.bodies)
+    assert left() == ["long"]
+    assert "stop unfinished id=" in caplog.text
+    gate.set()
+
+
+def test_a_posted_task_that_runs_longer_than_the_grace_is_not_requeued(
+    sqs_env: Environment, proxy: Proxy
+) -> None:
+    send("posted")
+    gate = threading.Event()
+    with running(Recording(waiting_for(gate)), heartbeat=False, grace=0.1, wait=0) as worker:
+        until(lambda: worker.counters.running)
+    assert proxy.counts["ChangeMessageVisibilityBatch"] == 0
+    gate.set()
+
+
+def test_messages_that_an_open_long_poll_brings_are_requeued(
+    sqs_env: Environment, proxy: Proxy
+) -> None:
+    send()  # which makes the queue
+    runner = Recording()
+    with running(runner, wait=20) as worker:
+        until(lambda: proxy.counts["ReceiveMessage"])
+        worker.stop()
+        send("late")
+    assert runner.bodies == []
+    assert left() == ["late"]
+
+
+def test_the_start_and_the_stop_are_logged(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "beanstalk_dispatch.worker")
+    send("one")
+    assert make_worker(Recording(), threads=3, grace=2.5, max_tasks=1).run() == 0
+    start, stop, stopped = [r.getMessage() for r in caplog.records if r.name.endswith(".worker")]
+    assert start == "start queues='jobs' threads=3"
+    assert stop.startswith("stop running=0 open_polls=")
+    assert stop.endswith(" grace=2.5")
+    assert stopped == "stopped done=1 failed=0 running=0 exit_code=0"
+
+
+# --- tasks that cannot be interrupted ---
+
+
+def test_a_stuck_task_ends_the_worker(
+    worker_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(time_limit, "GRACE", 0.2)
+    worker_env(DISPATCH_TASK_TIMEOUT="0.2s")
+    schedule_many("jobs", [Call("block", [20])])
+    assert make_worker(run_here).run() == EXIT_STUCK
+    assert "stop reason=stuck tasks=1 exit_code=75" in caplog.text
+    jobs.release.set()
+    until(lambda: not time_limit.stuck())
+
+
+def test_the_visibility_of_a_stuck_tasks_message_is_not_extended(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that another worker gets it."""
+    send("stuck", "fine")
+    gate = threading.Event()
+    runner = Recording(waiting_for(gate))
+    with running(runner) as worker:
+        until(lambda: len(runner.bodies) == 2)
+        running_tasks = worker.tasks.running.items()
+        stuck = next(thread for thread, task in running_tasks if task.message.body == "stuck")
+        monkeypatch.setattr(Worker, "stop", lambda *args: None)
+
+        class Limit:
+            thread_id = stuck
+
+        in_flight = worker.queues[0].in_flight
+        before = {m.body: m.expires for m in in_flight.messages.values()}
+        with monkeypatch.context() as patch:
+            patch.setattr(time_limit, "stuck", lambda: [Limit])
+            later = time.monotonic() + 25
+            until(lambda: worker.tasks.overdue()[0].due == 0)
+            patch.setattr("time.monotonic", lambda: later)
+            in_flight.extend_visibility()
+        after = {m.body: m.expires for m in in_flight.messages.values()}
+        gate.set()
+        monkeypatch.undo()
+    assert after["stuck"] == before["stuck"]
+    assert after["fine"] > before["fine"]
+
+
+def test_a_task_that_outlives_every_limit_ends_the_worker(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some code is under no time limit: a process() override, a signal receiver."""
+    send("endless")
+    gate = threading.Event()
+    times = replace(TIMES, task_margin=0.2)
+    worker = make_worker(Recording(waiting_for(gate)), times=times)
+    seen: set[str | None] = set()
+    assert worker.run(lambda: seen.add(why_unhealthy(worker))) == EXIT_STUCK
+    assert "1 stuck" in seen
+    assert left() == ["endless"]
+    assert "stop reason=stuck tasks=1" in caplog.text
+    gate.set()
+
+
+def test_a_posted_task_may_take_as_long_as_its_web_server_allows(sqs_env: Environment) -> None:
+    send("posted")
+    gate = threading.Event()
+    times = replace(TIMES, task_margin=0.0)
+    with running(Recording(waiting_for(gate)), heartbeat=False, times=times) as worker:
+        until(lambda: worker.counters.running)
+        time.sleep(0.1)
+        assert not worker.is_stopping()
+        gate.set()
+        until(lambda: worker.counters.done)
+
+
+def test_a_stop_does_not_wait_for_a_log_that_a_stuck_task_holds(sqs_env: Environment) -> None:
+    send("waits")
+    handler = logging.StreamHandler()
+    log = logging.getLogger("beanstalk_dispatch")
+    worker = make_worker(Recording(), times=replace(TIMES, log_timeout=0.1))
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(worker.run()))
+    thread.start()
+    until(lambda: worker.counters.done)
+    log.addHandler(handler)
+    handler.acquire()
+    try:
+        worker.stop(EXIT_STUCK)
+        thread.join(10)
+        assert codes == [EXIT_STUCK]
+    finally:
+        handler.release()
+        log.removeHandler(handler)
+
+
+# --- SQS that does not answer ---
+
+
+def hang_until(gate: threading.Event) -> Callable[[str, dict[str, Any]], None]:
+    def hang(operation: str, request: dict[str, Any]) -> None:
+        gate.wait(20)
+
+    return hang
+
+
+def test_a_stop_does_not_wait_for_a_long_poll_that_hangs(
+    sqs_env: Environment, proxy: Proxy
+) -> None:
+    send()  # which makes the queue
+    gate = threading.Event()
+    proxy.spoil = hang_until(gate)
+    times = replace(TIMES, long_poll_margin=0.1)
+    with running(Recording(), wait=0, times=times) as worker:
+        until(lambda: proxy.counts["ReceiveMessage"])
+        stopped_at = time.monotonic()
+    assert time.monotonic() - stopped_at < 2
+    assert worker.queues[0].open_receives == 1
+    gate.set()
+
+
+def test_a_stop_does_not_wait_for_a_delete_that_hangs(
+    sqs_env: Environment, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    send("one")
+    gate = threading.Event()
+
+    def hang_from_now(received: Received) -> Ack:
+        proxy.spoil = hang_until(gate)
+        return ACK
+
+    times = replace(TIMES, long_poll_margin=0.1, flush_timeout=0.1)
+    with running(Recording(hang_from_now), wait=0, grace=1, times=times) as worker:
+        until(lambda: worker.counters.done)
+        stopped_at = time.monotonic()
+    assert time.monotonic() - stopped_at < 2
+    assert "stop unacknowledged queue=jobs count=1" in caplog.text
+    gate.set()
+
+
+# --- other reasons to stop, and what is shown ---
+
+
+def test_a_burst_ends_when_a_queue_does_not_exist(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs_env(DISPATCH_CREATE_QUEUES=None)
+    assert drain(Recording()) == EXIT_NO_QUEUE
+    assert "stop reason=no-queue queues='jobs' exit_code=69" in caplog.text
+
+
+def test_a_tick_that_fails_is_logged_once_and_called_again(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[int] = []
+    worker = make_worker(Recording())
+
+    def tick() -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            worker.stop(7)
+            worker.stop(8)
+        if len(calls) != 2:
+            raise OSError("disk full")
+
+    assert worker.run(tick) == 7
+    line = "cannot write the status line or touch the health file error=OSError"
+    assert 2 <= caplog.text.count(line) <= 3

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.sqs.opening import open_queue
+from tests.conftest import Environment
+
+
+def test_a_task_is_scheduled_by_hand(
+    sqs_env: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_command("beanstalk_schedule", "jobs", "record", "5", "text", '{"a": 1}', "key=[2]",
+                 "not a key=3")  # fmt: skip
+    (received,) = open_queue("jobs").receive(count=1, wait=0, visibility=30)
+    message = Message.decode(received.body, queue="jobs")
+    assert message.id == capsys.readouterr().out.strip()
+    assert message.args == [5, "text", {"a": 1}, "not a key=3"]
+    assert message.kwargs == {"key": [2]}
+
+
+def test_a_call_that_is_refused_is_a_command_error(sqs_env: Environment) -> None:
+    with pytest.raises(CommandError, match="'unlisted' is not in BEANSTALK_DISPATCH_TABLE"):
+        call_command("beanstalk_schedule", "jobs", "unlisted")

@@ -1,0 +1,171 @@
+"""What the command makes of its arguments. What it then does: unit/worker/test_process.py."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from beanstalk_dispatch.management.commands import beanstalk_worker
+from beanstalk_dispatch.worker.cron_scheduler import Scheduler
+from beanstalk_dispatch.worker.options import WorkerOptions
+from beanstalk_dispatch.worker.process import WorkerProcess
+from beanstalk_dispatch.worker.runners import PostRunner, run_here
+from beanstalk_dispatch.worker.worker import Worker
+from tests.conftest import Environment
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[WorkerProcess]:
+    """The processes that the command would have run."""
+    processes: list[WorkerProcess] = []
+
+    def run(self: WorkerProcess) -> None:
+        processes.append(self)
+
+    monkeypatch.setattr(WorkerProcess, "run", run)
+    return processes
+
+
+def worker_of(made: list[WorkerProcess]) -> Worker:
+    (process,) = made
+    return process._worker
+
+
+def test_tasks_run_here_with_the_defaults_of_a_worker(
+    env: Environment, made: list[WorkerProcess]
+) -> None:
+    env(WORKER=True)
+    call_command("beanstalk_worker", "jobs")
+    worker = worker_of(made)
+    assert worker.options == WorkerOptions()
+    assert [queue.name for queue in worker.queues] == ["jobs"]
+    assert worker.tasks._runner is run_here
+    assert (made[0]._health_file, made[0]._scheduler) == (None, None)
+
+
+def test_messages_are_posted_with_the_defaults_of_the_daemon(
+    env: Environment, made: list[WorkerProcess]
+) -> None:
+    call_command("beanstalk_worker", "jobs", "--post-to", "http://127.0.0.1:9/x")
+    options, runner = worker_of(made).options, worker_of(made).tasks._runner
+    assert (options.threads, options.visibility_timeout, options.heartbeat) == (50, 300, False)
+    assert isinstance(runner, PostRunner)
+    assert runner._options.inactivity_timeout == 299
+    assert runner._options.error_visibility_timeout == 2
+
+
+def test_arguments_are_passed_on(env: Environment, made: list[WorkerProcess]) -> None:
+    env(WORKER=True)
+    call_command("beanstalk_worker", "jobs", "--threads=3", "--wait=1", "--visibility-timeout=9",
+                 "--grace=2", "--max-tasks=7", "--burst")  # fmt: skip
+    assert worker_of(made).options == WorkerOptions(
+        threads=3, wait=1, visibility_timeout=9, grace=2.0, max_tasks=7, burst=True
+    )
+
+
+def test_arguments_of_the_daemon_are_passed_on(env: Environment, made: list[WorkerProcess]) -> None:
+    call_command("beanstalk_worker", "jobs", "--post-to", "http://127.0.0.1:9/x", "--threads=3",
+                 "--wait=1", "--visibility-timeout=9", "--grace=2", "--max-tasks=7", "--burst",
+                 "--inactivity-timeout=8", "--error-visibility-timeout=0")  # fmt: skip
+    worker = worker_of(made)
+    assert worker.options == WorkerOptions(
+        threads=3, wait=1, visibility_timeout=9, grace=2.0, max_tasks=7, burst=True, heartbeat=False
+    )
+    runner: Any = worker.tasks._runner
+    assert runner._options.inactivity_timeout == 8
+    assert runner._options.error_visibility_timeout == 0
+
+
+def test_the_tasks_of_a_cron_yaml_go_to_the_first_queue(
+    env: Environment, made: list[WorkerProcess], tmp_path: Path
+) -> None:
+    env(WORKER=True, DISPATCH_QUEUES="jobs=shop-jobs other=shop-other")
+    file = tmp_path / "cron.yaml"
+    file.write_text('version: 1\ncron: [{name: a, url: /x, schedule: "* * * * *"}]')
+    call_command("beanstalk_worker", "jobs", "other", f"--cron={file}")
+    scheduler = made[0]._scheduler
+    assert isinstance(scheduler, Scheduler)
+    assert (scheduler._queue, list(scheduler._due)) == ("jobs", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "address"),
+    [
+        ("8080", ("", 8080)),
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("[::1]:8080", ("::1", 8080)),
+    ],
+)
+def test_a_health_port_may_have_a_host(argument: str, address: tuple[str, int]) -> None:
+    assert beanstalk_worker.address(argument) == address
+
+
+# --- what is refused, word for word ---
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(CommandError) as raised:
+        call_command("beanstalk_worker", *arguments)
+    return str(raised.value)
+
+
+def test_only_a_worker_runs_tasks(env: Environment) -> None:
+    assert refusal("jobs") == (
+        "this machine is not a worker; set BEANSTALK_WORKER=True to run tasks"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("--threads=0", "--threads: expected an integer from 1 to 100, not '0'"),
+        ("--threads=many", "--threads: expected an integer from 1 to 100, not 'many'"),
+        ("--wait=21", "--wait: expected an integer from 1 to 20, not '21'"),
+        ("--max-tasks=-1", "--max-tasks: expected an integer from 1 to 2147483648, not '-1'"),
+        (
+            "--visibility-timeout=43201",
+            "--visibility-timeout: expected an integer from 1 to 43200, not '43201'",
+        ),
+        ("--health-port=x:y", "--health-port: expected an integer from 0 to 65535, not 'y'"),
+        ("--grace=nan", "--grace: expected a number of seconds, not 'nan'"),
+        ("--grace=inf", "--grace: expected a number of seconds, not 'inf'"),
+        ("--grace=-1", "--grace: expected a number of seconds, not '-1'"),
+        ("--grace=long", "--grace: expected a number of seconds, not 'long'"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(argument: str, reason: str) -> None:
+    assert refusal("jobs", argument) == f"Error: argument {reason}"
+
+
+def test_a_name_that_is_not_an_alias_is_refused(env: Environment) -> None:
+    env(WORKER=True, DISPATCH_QUEUES="jobs=shop-jobs")
+    assert refusal("jobs", "jbos") == "'jbos' is not in BEANSTALK_DISPATCH_QUEUES; known: jobs"
+
+
+def test_a_url_that_is_not_http_is_refused(env: Environment) -> None:
+    assert refusal("jobs", "--post-to", "localhost") == (
+        "--post-to: 'localhost' is not an http:// URL"
+    )
+
+
+def test_a_health_file_that_cannot_be_written_is_refused(env: Environment, tmp_path: Path) -> None:
+    env(WORKER=True)
+    file = tmp_path / "missing" / "health"
+    assert refusal("jobs", f"--health-file={file}") == (
+        f"--health-file: [Errno 2] No such file or directory: '{file}'"
+    )
+
+
+def test_a_health_port_in_use_is_refused(env: Environment) -> None:
+    env(WORKER=True)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert refusal("jobs", f"--health-port=127.0.0.1:{port}") == (
+            "--health-port: [Errno 98] Address already in use"
+        )

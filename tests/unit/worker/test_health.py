@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beanstalk_dispatch.worker.health import HealthServer, touch_while_healthy, why_unhealthy
+from beanstalk_dispatch.worker.metrics import MISSING_LIBRARY
+from beanstalk_dispatch.worker.options import WorkerTimes
+from beanstalk_dispatch.worker.worker import Worker
+from tests.workers import Recording, make_worker
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return make_worker(Recording(), wait=20)
+
+
+@pytest.fixture
+def server(worker: Worker) -> Iterator[HealthServer]:
+    started = HealthServer(worker, host="127.0.0.1", port=0)
+    yield started
+    started.close()
+
+
+def get(server: HealthServer, path: str) -> tuple[int, str]:
+    url = f"http://127.0.0.1:{server.port}{path}"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.read().decode()
+
+
+def leave_unanswered(worker: Worker) -> None:
+    worker.queues[0].unanswered_since = time.monotonic() - 90
+
+
+# --- why a worker is unhealthy ---
+
+
+def test_a_queue_that_does_not_answer_makes_it_unhealthy(worker: Worker) -> None:
+    leave_unanswered(worker)
+    assert why_unhealthy(worker) == "no answer from jobs for 90 s"
+
+
+def test_an_answer_may_take_a_minute_longer_than_a_long_poll(worker: Worker) -> None:
+    worker.queues[0].unanswered_since = time.monotonic() - 79
+    assert why_unhealthy(worker) is None
+
+
+def test_a_queue_that_is_not_asked_need_not_answer(worker: Worker) -> None:
+    worker.queues[0].answered_at = time.monotonic() - 900
+    assert why_unhealthy(worker) is None
+
+
+def test_while_it_stops_no_queue_need_answer(worker: Worker) -> None:
+    leave_unanswered(worker)
+    worker.stop()
+    assert why_unhealthy(worker) is None
+
+
+def test_a_healthy_queue_does_not_hide_another() -> None:
+    worker = make_worker(Recording(), "one", "two", wait=20)
+    worker.queues[1].unanswered_since = time.monotonic() - 90
+    worker.queues[0].unanswered_since = time.monotonic()
+    assert why_unhealthy(worker) == "no answer from two for 90 s"
+
+
+def test_deletes_that_fail_make_it_unhealthy(worker: Worker) -> None:
+    worker.queues[0].in_flight.delete_backoff.failing_since = time.monotonic() - 90
+    assert why_unhealthy(worker) == "no answer from jobs for 90 s"
+
+
+def test_a_stuck_task_makes_it_unhealthy(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker.tasks, "overdue", lambda: [object()])
+    assert why_unhealthy(worker) == "1 stuck"
+
+
+# --- the HTTP server ---
+
+
+def test_a_healthy_worker_answers_200(server: HealthServer) -> None:
+    assert get(server, "/") == (200, "ok\n")
+    assert get(server, "/health") == (200, "ok\n")
+
+
+def test_an_unhealthy_worker_answers_503(server: HealthServer, worker: Worker) -> None:
+    leave_unanswered(worker)
+    assert get(server, "/") == (503, "no answer from jobs for 90 s\n")
+
+
+def test_a_probe_may_ask_for_the_head_alone(server: HealthServer) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}/", method="HEAD")
+    with urllib.request.urlopen(request, timeout=5) as response:
+        assert (response.status, response.read()) == (200, b"")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_without_a_host_it_listens_on_both_protocols(worker: Worker, host: str) -> None:
+    server = HealthServer(worker, port=0)
+    try:
+        with urllib.request.urlopen(f"http://{host}:{server.port}/", timeout=5) as response:
+            assert response.read() == b"ok\n"
+    finally:
+        server.close()
+
+
+def test_metrics_are_prometheus_text(server: HealthServer, worker: Worker) -> None:
+    worker.counters.done = 7
+    status, text = get(server, "/metrics?x=1")
+    assert status == 200
+    assert "beanstalk_dispatch_tasks_done_total 7.0" in text
+    assert "# TYPE beanstalk_dispatch_tasks_running gauge" in text
+
+
+def test_without_the_library_the_answer_is_the_pip_line(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert get(server, "/metrics") == (501, MISSING_LIBRARY + "\n")
+
+
+# --- the file ---
+
+
+def test_the_file_is_touched_once_per_interval_while_healthy(tmp_path: Path) -> None:
+    worker, file = make_worker(Recording()), tmp_path / "health"
+    tick = touch_while_healthy(worker, file)
+    tick()
+    os.utime(file, (0, 0))
+    tick()  # within the same second
+    assert file.stat().st_mtime == 0
+
+
+def test_the_file_is_not_touched_while_unhealthy(tmp_path: Path) -> None:
+    times = WorkerTimes(display_interval=0)
+    worker, file = make_worker(Recording(), times=times), tmp_path / "health"
+    tick = touch_while_healthy(worker, file)
+    tick()
+    os.utime(file, (0, 0))
+    tick()
+    assert file.stat().st_mtime > 0
+    os.utime(file, (0, 0))
+    leave_unanswered(worker)
+    tick()
+    assert file.stat().st_mtime == 0

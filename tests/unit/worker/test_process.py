@@ -1,0 +1,180 @@
+"""Signals, display and exit of a worker's process, with a worker that returns at once."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beanstalk_dispatch.cron import PeriodicTask
+from beanstalk_dispatch.signals import worker_stopped
+from beanstalk_dispatch.worker.cron_scheduler import Scheduler
+from beanstalk_dispatch.worker.options import WorkerTimes
+from beanstalk_dispatch.worker.process import WorkerProcess
+from beanstalk_dispatch.worker.worker import EXIT_STUCK, Tick, Worker
+from tests.workers import Recording, make_worker, until
+
+TIMES = WorkerTimes(exit_timeout=0.01, cron_check_interval=0.01)
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The exit codes of the process, which does not end."""
+    codes: list[int] = []
+    monkeypatch.setattr("os._exit", codes.append)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    return codes
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """A worker whose ``run`` calls each tick once and returns ``exit_code``."""
+    monkeypatch.setattr(Worker, "run", returning(0))
+    return make_worker(Recording(), times=TIMES)
+
+
+def returning(exit_code: int) -> Callable[..., int]:
+    def run(self: Worker, *ticks: Tick) -> int:
+        for tick in ticks:
+            tick()
+        return exit_code
+
+    return run
+
+
+# --- signals ---
+
+
+def test_the_first_signal_stops_the_worker_and_the_second_ends_the_process(
+    worker: Worker, exits: list[int]
+) -> None:
+    WorkerProcess(worker).run()
+    signal.raise_signal(signal.SIGTERM)
+    assert worker.is_stopping()
+    assert exits == []
+    signal.raise_signal(signal.SIGINT)
+    assert exits == [128 + signal.SIGINT]
+
+
+def test_once_the_worker_is_stopping_by_itself_the_first_signal_changes_nothing(
+    worker: Worker, exits: list[int]
+) -> None:
+    WorkerProcess(worker).run()
+    worker.stop(EXIT_STUCK)
+    signal.raise_signal(signal.SIGTERM)
+    assert exits == []
+    assert worker._exit_code == EXIT_STUCK
+
+
+def test_a_signal_ends_a_process_that_a_task_forks(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_child: list[Callable[[], None]] = []
+    monkeypatch.setattr(
+        "os.register_at_fork", lambda *, after_in_child: in_child.append(after_in_child)
+    )
+    WorkerProcess(worker).run()
+    in_child[0]()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    in_child[0]()  # which leaves the project's own handler alone
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- the exit ---
+
+
+@pytest.fixture
+def stopped() -> Iterator[list[int]]:
+    """The exit codes that receivers of ``worker_stopped`` have got."""
+    codes: list[int] = []
+
+    def receiver(exit_code: int, **kwargs: Any) -> None:
+        codes.append(exit_code)
+
+    worker_stopped.connect(receiver)
+    yield codes
+    worker_stopped.disconnect(receiver)
+
+
+def test_without_a_task_that_runs_the_process_ends_by_itself(
+    worker: Worker, exits: list[int], stopped: list[int]
+) -> None:
+    WorkerProcess(worker).run()
+    assert (stopped, exits) == ([0], [])
+
+
+def test_the_process_ends_even_if_a_stuck_task_holds_what_the_exit_waits_for(
+    worker: Worker, exits: list[int], stopped: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """logging.shutdown() and the receivers may wait for such a lock."""
+    monkeypatch.setattr(Worker, "run", returning(EXIT_STUCK))
+    WorkerProcess(worker).run()
+    until(lambda: exits == [EXIT_STUCK] * 2)  # the second is the timer's
+    assert stopped == [EXIT_STUCK]
+
+
+def test_a_task_that_still_runs_does_not_keep_the_process(
+    worker: Worker, exits: list[int], stopped: list[int]
+) -> None:
+    worker.counters.running = 1
+    WorkerProcess(worker).run()
+    until(lambda: exits == [0, 0])
+    assert stopped == [0]
+
+
+# --- what it shows, and its periodic tasks ---
+
+
+def test_the_health_file_is_touched(worker: Worker, tmp_path: Path) -> None:
+    WorkerProcess(worker, health_file=tmp_path / "health").run()
+    assert (tmp_path / "health").exists()
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "ticks"), [(True, ["StatusLine.tick"]), (False, ["log_progress"])]
+)
+def test_a_terminal_has_a_status_line_and_a_log_has_progress(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, is_terminal: bool, ticks: list[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal, raising=False)
+    called: list[str] = []
+
+    def run(self: Worker, *ticks: Any) -> int:
+        called.extend(tick.__qualname__.partition(".<")[0] for tick in ticks)
+        return 0
+
+    monkeypatch.setattr(Worker, "run", run)
+    WorkerProcess(worker).run()
+    assert called == ticks
+
+
+def test_periodic_tasks_are_sent_while_it_runs(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = PeriodicTask(name="clean_up", url="/path", schedule="*/5 * * * *")
+    scheduler = Scheduler([task], "jobs", TIMES)
+    sent: list[datetime] = []
+    monkeypatch.setattr(scheduler, "send_due", sent.append)
+
+    def run(self: Worker, *ticks: Tick) -> int:
+        until(lambda: len(sent) > 1)
+        self.stop()
+        return 0
+
+    monkeypatch.setattr(Worker, "run", run)
+    WorkerProcess(worker, scheduler=scheduler).run()
+    assert len(sent) > 1
