@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -26,11 +26,13 @@ class Proxy:
     """``spoil(operation, request)`` may answer in the server's place; None passes on.
 
     ``counts`` has the requests by operation. With ``long_poll_second`` a second of a long poll
-    takes that many seconds, so that a test need not wait for the ends of long polls.
+    takes that many seconds, so that a test need not wait for the ends of long polls. The server
+    then has one request at a time: moto may hand out a message twice to receives in two threads.
     """
 
     def __init__(self, upstream: str, *, long_poll_second: float = 1.0) -> None:
         self._long_poll_second = long_poll_second
+        self._one_at_a_time = threading.Lock() if long_poll_second != 1 else nullcontext()
         self.counts: Counter[str] = Counter()
         self.spoil: Spoil = lambda operation, request: None
         self._upstream = urlsplit(upstream).netloc
@@ -96,10 +98,10 @@ class Proxy:
             time.sleep(0.01)
 
     def forward(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self._upstream, timeout=30)
-        try:
+        with (
+            self._one_at_a_time,
+            closing(http.client.HTTPConnection(self._upstream, timeout=30)) as connection,
+        ):
             connection.request("POST", "/", body=body, headers=headers)
             response = connection.getresponse()
             return response.status, response.read()
-        finally:
-            connection.close()
