@@ -10,6 +10,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from django.apps import AppConfig
@@ -24,6 +25,8 @@ from . import conf
 from . import dispatch_table as table
 from .conf import SETTINGS, Config
 from .exceptions import ConfigurationError, UnknownFunction, listed
+from .execution.task_problems import problems_of
+from .safe_task import SafeTask
 from .sqs.quotas import MAX_MESSAGE_BYTES
 
 ID = "beanstalk_dispatch"
@@ -92,6 +95,15 @@ def _lease_cache(config: Config) -> tuple[str, Mapping[str, Any]]:
     """The name of the backend, and the cache's entry in CACHES. Both are empty without one."""
     cache = settings.CACHES.get(config.lease_cache or "", {})
     return cache.get("BACKEND", ""), cache
+
+
+def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
+    """The names of the table that stand for a class."""
+    for name in config.table:
+        with suppress(UnknownFunction):  # E002 reports it
+            listed_object = table.resolve(name, config)
+            if isinstance(listed_object, type):
+                yield name, listed_object
 
 
 def _max_entries(cache: Mapping[str, Any]) -> int:
@@ -163,6 +175,16 @@ def _unshared_lease_cache(config: Config) -> Iterator[CheckMessage]:
         hint="Name a cache in Redis, Memcached or the database.",
         id=f"{ID}.E006",
     )
+
+
+def _listed_classes(config: Config) -> Iterator[CheckMessage]:
+    for name, task_class in _task_classes(config):
+        for problem in problems_of(task_class):
+            yield checks.Error(
+                f"{name!r} would fail whenever it runs: {problem}.",
+                hint=f"Correct the class {config.table[name]}.",
+                id=f"{ID}.E007",
+            )
 
 
 # --- warnings --------------------------------------------------------------------------------
@@ -352,12 +374,24 @@ def _contrib_variables(config: Config) -> Iterator[CheckMessage]:
                 )
 
 
+def _time_limit_of_none(config: Config) -> Iterator[CheckMessage]:
+    for name, task_class in _task_classes(config):
+        if table.defines(task_class, "timeout_timedelta") and task_class.timeout_timedelta is None:
+            yield checks.Warning(
+                f"{name!r} sets timeout_timedelta to None, which does not mean 'no limit': the "
+                f"task has the limit of {SETTINGS['task_timeout'].variable}.",
+                hint="Write a timedelta of at most 12 hours, or remove the line.",
+                id=f"{ID}.W016",
+            )
+
+
 _CHECKS: Final[Sequence[Check]] = (
     _table_entries,
     _safe_task,
     _small_lease_cache,
     _unlisted_periodic_tasks,
     _unshared_lease_cache,
+    _listed_classes,
     _ssl_redirect,
     _www_redirect,
     _login_middleware,
@@ -373,5 +407,6 @@ _CHECKS: Final[Sequence[Check]] = (
     _short_signing_keys,
     _missing_url,
     _contrib_variables,
+    _time_limit_of_none,
 )
 """In the order of their ids."""

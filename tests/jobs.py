@@ -165,6 +165,13 @@ class NeedsArgument(SafeTask):
         self.needed = needed
 
 
+class NoLimit(SafeTask):
+    timeout_timedelta = None
+
+    def run(self) -> None:
+        calls.append(("no limit",))
+
+
 class OwnProcess(SafeTask):
     """As 0.1's users may have written it."""
 

@@ -99,8 +99,8 @@ _OPTIONS: Final[Mapping[str, _Option]] = {
 }
 
 
-def problems_of(task_class: type[SafeTask]) -> list[str]:
-    """What is wrong with the options that a class sets, in words, for the system checks."""
+def problems_of_options(task_class: type[SafeTask]) -> list[str]:
+    """What is wrong with the options that a class sets, in words."""
     problems = []
     for name, option in _OPTIONS.items():
         value = getattr(task_class, name)

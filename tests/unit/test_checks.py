@@ -49,6 +49,8 @@ def test_the_checks_are_registered(env: Environment) -> None:
     [
         ({"DISPATCH_TABLE": "a=tests.nowhere.f"}, ["E002"]),
         ({"DISPATCH_TABLE": "a=tests.jobs.NotATask b=tests.jobs.fail"}, ["E002"]),
+        ({"DISPATCH_TABLE": "a=tests.jobs.NeedsArgument"}, ["E007", "E007"]),
+        ({"DISPATCH_TABLE": "a=tests.jobs.NoLimit"}, ["W016"]),
         ({"DISPATCH_SAFE_TASK": "tests.nowhere.Task"}, ["E003"]),
         ({"DISPATCH_PERIODIC_TASKS": "record unlisted"}, ["E005"]),
         ({"DISPATCH_SIGNING_KEYS": None}, ["W007"]),
@@ -63,6 +65,23 @@ def test_variables_that_break_a_worker(
     env(**(DEFAULTS | variables))
     assert ids() == [f"beanstalk_dispatch.{each}" for each in expected]
     assert all(message.hint for message in found())
+
+
+def test_what_is_wrong_with_a_listed_class_is_said_in_words(env: Environment) -> None:
+    env(**(DEFAULTS | {"DISPATCH_TABLE": "a=tests.jobs.NeedsArgument b=tests.jobs.NoLimit"}))
+    first, second, third = [message.msg for message in found()]
+    assert first == (
+        "'a' would fail whenever it runs: __init__() needs the argument 'needed'; a worker "
+        "makes the task without any, so give it a default."
+    )
+    assert second == (
+        "'a' would fail whenever it runs: it has no run() of its own; write 'def run(self, …)' "
+        "with the task's work."
+    )
+    assert third == (
+        "'b' sets timeout_timedelta to None, which does not mean 'no limit': the task has the "
+        "limit of BEANSTALK_DISPATCH_TASK_TIMEOUT."
+    )
 
 
 @pytest.mark.parametrize(

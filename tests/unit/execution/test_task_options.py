@@ -10,7 +10,7 @@ from beanstalk_dispatch.exceptions import MalformedMessage
 from beanstalk_dispatch.execution.task_options import (
     apply_received_options,
     options_to_send,
-    problems_of,
+    problems_of_options,
     time_limit_of,
 )
 from beanstalk_dispatch.safe_task import SafeTask
@@ -77,7 +77,7 @@ def test_an_option_that_is_set_to_none_does_not_travel() -> None:
 )
 def test_a_class_with_an_option_that_cannot_work(name: str, value: object, problem: str) -> None:
     task_class = type("Wrong", (SafeTask,), {name: value})
-    (found,) = problems_of(task_class)
+    (found,) = problems_of_options(task_class)
     assert found.startswith(f"{name}: ")
     assert problem.replace("0 is", "timedelta(0) is") in found or problem.split(" ", 1)[1] in found
 
@@ -91,5 +91,5 @@ def test_options_that_work_are_no_problem() -> None:
         def retry_backoff(self) -> timedelta:  # type: ignore[override]
             return timedelta(seconds=1)
 
-    assert problems_of(Fine) == problems_of(SafeTask) == []
+    assert problems_of_options(Fine) == problems_of_options(SafeTask) == []
     assert Fine().retry_backoff == timedelta(seconds=1)
