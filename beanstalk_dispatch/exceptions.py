@@ -5,7 +5,7 @@ ImproperlyConfigured
 
 BeanstalkDispatchError      every error that a caller may want to catch
 ├── SchedulingError         raised when a task is scheduled
-│   ├── InvalidArgument     an argument does not survive JSON (also a TypeError)
+│   ├── InvalidArgument     JSON would change an argument (also a TypeError)
 │   ├── InvalidCall         SQS would refuse a delay, group id or option (also a ValueError)
 │   ├── MessageTooLarge     the message is larger than SQS allows (also a ValueError)
 │   ├── UnknownQueue        no alias and no queue on SQS has this name (also a LookupError)
@@ -33,7 +33,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 class ConfigurationError(ImproperlyConfigured):
-    """The configuration is wrong. The message lists every problem with its variable."""
+    """The configuration is wrong. The message lists every problem with its variable.
+
+    It is not a BeanstalkDispatchError, so that code that handles failed tasks does not hide it.
+    """
 
 
 class BeanstalkDispatchError(Exception):
@@ -45,7 +48,7 @@ class SchedulingError(BeanstalkDispatchError):
 
 
 class InvalidArgument(SchedulingError, TypeError):
-    """JSON would change an argument."""
+    """JSON would change an argument. The error names it and says what to pass instead."""
 
 
 class InvalidCall(SchedulingError, ValueError):
@@ -75,7 +78,7 @@ class BatchError(SendError):
     sent: dict[int, str]
     """The task id of each call that was sent, by the position of the call."""
     unsent: dict[int, str]
-    """SQS's reason for each call that is not on the queue, by the position of the call."""
+    """The reason for each call that was not sent, by the position of the call."""
 
     def __init__(self, *, sent: Mapping[int, str], unsent: Mapping[int, str]) -> None:
         self.sent = dict(sent)

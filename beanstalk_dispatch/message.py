@@ -1,4 +1,4 @@
-"""Message: what travels through SQS, and how it is encoded, signed, verified and decoded."""
+"""Message: one task as it travels through SQS; encoded, signed, verified and decoded here."""
 
 from __future__ import annotations
 
@@ -20,45 +20,52 @@ from django.core.signing import Signer
 from .exceptions import BadSignature, InvalidArgument, MalformedMessage
 
 VERSION: Final = 1
+"""The version of the format that this release writes, and the newest that it reads."""
 
 DEAD_LETTER: Final = "dead_letter"
-"""The member by which a dead letter is known."""
+"""The member that marks a JSON object as a dead letter; it holds the reason."""
 
 _SALT: Final = "beanstalk_dispatch.message."
 _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")  # HMAC-SHA256 as django.core.signing writes it
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}")  # two ways to match a space would be quadratic
+# Whitespace is matched in one place only: with a second, a long body would take quadratic time.
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}")
 _MAX_NAME_LENGTH: Final = 255
-NAME_FORM: Final = f"a text of 1 to {_MAX_NAME_LENGTH} printable characters"
+NAME_FORM: Final = f"a string of 1 to {_MAX_NAME_LENGTH} printable characters"
+"""What ``is_name`` accepts, for an error."""
 
 
-@dataclass(slots=True, kw_only=True)  # frozen, it would take thrice as long to make
+@dataclass(slots=True, kw_only=True)  # not frozen: that takes three times as long to make
 class Message:
-    """One task: which function, with what. Copied (dataclasses.replace), never changed.
-
-    ``id`` stays the same through retries and hops; ``attempt`` counts from 1. ``sent_at`` and
-    ``not_before`` are Unix times in seconds. ``options`` are a SafeTask's own limits
-    (see ``SafeTask.options``); ``headers`` carry trace context.
-    """
+    """One task with its arguments. To change one, copy it with ``dataclasses.replace``."""
 
     function: str
+    """The task's name in the dispatch table."""
     args: Sequence[Any] = ()
+    """Positional arguments, JSON values."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments, JSON values."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    """The task's id. It stays the same through retries and hops."""
     sent_at: float | None = None
+    """When the task was scheduled, in Unix seconds."""
     attempt: int = 1
+    """1 for the first run; a retry has the next number."""
     not_before: float | None = None
+    """The task must not run earlier, in Unix seconds: a delay longer than SQS allows."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    """The limits that a scheduled SafeTask instance sets itself: see ``SafeTask.options``."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Trace context."""
 
     def __repr__(self) -> str:
-        """Without arguments and headers: they may hold what must not be logged."""
+        """Without arguments and headers, which may contain secrets and personal data."""
         return f"<Message id={self.id} function={self.function} attempt={self.attempt}>"
 
     def encode(self, *, queue: str, keys: Sequence[str] = (), legacy: bool = False) -> str:
-        """The body to send to the queue named ``queue``: ASCII, signed if there are ``keys``.
+        """The body to send to the queue named ``queue``, in ASCII; signed if there are ``keys``.
 
-        ``legacy`` writes what beanstalk-dispatch 0.1 reads. Raises InvalidArgument if an
-        argument does not come back from JSON equal to what went in.
+        ``legacy`` writes the format of beanstalk-dispatch 0.1. Raises InvalidArgument if JSON
+        would change an argument.
         """
         content: dict[str, Any] = {
             "function": self.function,
@@ -77,7 +84,7 @@ class Message:
             content["options"] = self.options
         if self.headers and not legacy:
             content["headers"] = self.headers
-        body = _dump(content)
+        body = _to_json(content)
         if legacy:
             return base64.b64encode(body.encode("ascii")).decode("ascii")
         return _signer(queue, keys).sign(body) if keys else body
@@ -91,16 +98,17 @@ class Message:
         keys: Sequence[str] = (),
         default_id: str | None = None,
     ) -> Message:
-        """Read a body received from the queue named ``queue``.
+        """Read a body that was received from the queue named ``queue``.
 
-        With ``keys``, the signature is verified before anything is parsed. A message of 0.1,
-        which carries no id, gets ``default_id``. Raises BadSignature or MalformedMessage.
+        With ``keys``, the signature is verified before anything is parsed. A message in the
+        format of 0.1 has no id and gets ``default_id``. A dead letter is read as the message
+        inside it, with the next attempt. Raises BadSignature or MalformedMessage.
         """
-        content = _load(_opened(body, queue=queue, keys=keys))
+        content = _parse_object(_verified_json(body, queue=queue, keys=keys))
         if DEAD_LETTER not in content:
-            return _from_content(content, default_id)
-        inner, attempts, task_id = _unwrapped(content)
-        message = _from_content(_load(_opened(inner, queue=queue, keys=keys)), task_id)
+            return _to_message(content, default_id)
+        inner, attempts, task_id = _dead_letter_parts(content)
+        message = _to_message(_parse_object(_verified_json(inner, queue=queue, keys=keys)), task_id)
         message.attempt = attempts + 1
         return message
 
@@ -112,95 +120,140 @@ def wrap(
     queue: str,
     keys: Sequence[str] = (),
 ) -> str:
-    """A dead letter: ``body`` as it was received from ``queue``, and why it did not run.
+    """A dead letter: ``body`` as it was received from ``queue``, with the ``reason``.
 
-    Put back on ``queue``, ``decode`` reads it as the message in it. ``reason`` has the members
-    ``attempts`` and ``id`` at least. A dead letter is not wrapped a second time.
+    ``reason`` has at least the members ``attempts`` and ``id``. Dead letters are not nested: if
+    ``body`` is one, the body inside it is wrapped instead. When a dead letter is moved back to
+    ``queue``, ``Message.decode`` reads the message inside it.
     """
-    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    inner = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     with suppress(MalformedMessage, ValueError):
-        text, *_ = _unwrapped(_load(_without_signature(text.strip())))
-    wrapped = _encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": text})
-    return _signer(queue, keys).sign(wrapped) if keys else wrapped
+        inner, *_ = _dead_letter_parts(_parse_object(_strip_signature(inner.strip())))
+    letter = _json_encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": inner})
+    return _signer(queue, keys).sign(letter) if keys else letter
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-_decode = json.JSONDecoder().raw_decode
+# --- writing ---------------------------------------------------------------------------------
+
+_json_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_json_decode = json.JSONDecoder().raw_decode
 
 
-def _dump(content: dict[str, Any]) -> str:
+def _to_json(content: dict[str, Any]) -> str:
     try:
-        body = _encode(content)
-        survived = bool(_decode(body)[0] == content)
+        body = _json_encode(content)
+        is_unchanged = bool(_json_decode(body)[0] == content)
     except Exception:  # an argument's own methods may raise anything
-        survived = False
-    if not survived:
+        is_unchanged = False
+    if not is_unchanged:
         _raise_invalid_argument(content)
     return body
 
 
 def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
-    """Find what of the arguments does not survive the round trip, and say so."""
+    """Raise InvalidArgument for the first argument that JSON would change."""
+    from .json_arguments import json_problem  # it imports Django's models: for an error only
+
     function = content["function"]
-    for name, values in (("args", content["args"]), ("kwargs", content["kwargs"])):
-        try:
-            fault = _fault(name, values)
-        except RecursionError:
-            fault = f"{name}: nested too deeply, or contains itself"
-        except Exception as exc:
-            fault = f"{name}: cannot be read: {type(exc).__name__}"
-        if fault:
-            raise InvalidArgument(f"{function}: {fault}")
+    for name in ("args", "kwargs"):
+        if problem := json_problem(name, content[name]):
+            raise InvalidArgument(f"{function}: {problem}")
     raise InvalidArgument(f"{function}: the message cannot be written as JSON")
 
 
-def _fault(place: str, value: object) -> str | None:
-    """The first place in ``value`` that JSON cannot carry, with its type."""
-    if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                return (
-                    f"{place}: key {_shown(key)} is {type(key).__name__}, JSON has text keys only"
-                )
-        items = [(f"{place}[{_shown(key)}]", item) for key, item in value.items()]
-    elif isinstance(value, list):
-        items = [(f"{place}[{index}]", item) for index, item in enumerate(value)]
-    elif isinstance(value, tuple):
-        return f"{place}: {type(value).__name__} would come back as a list; pass a list"
-    else:
-        kind = type(value).__name__
-        return None if _survives(value) else f"{place}: {kind} would not come back from JSON as is"
-    return next(filter(None, (_fault(*item) for item in items)), None)
+# --- signing ---------------------------------------------------------------------------------
 
 
-def _shown(key: object) -> str:
+def _signer(queue: str, keys: Sequence[str]) -> Signer:
+    return Signer(key=keys[0], salt=_SALT + queue, fallback_keys=list(keys[1:]))
+
+
+def _verified_json(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
+    """The JSON in a body without its signature, which is verified if there are ``keys``."""
+    content = _decode_utf8(body)
+    content = _unsign(content, queue=queue, keys=keys) if keys else _strip_signature(content)
+    return content if content.startswith("{") else _decode_base64(content)
+
+
+def _unsign(content: str, *, queue: str, keys: Sequence[str]) -> str:
     try:
-        return repr(key)[:100]
-    except Exception:  # an int of too many digits, or a __repr__ that fails
-        return "?"
+        return _signer(queue, keys).unsign(content)
+    except (DjangoBadSignature, UnicodeEncodeError):  # half a surrogate pair has no bytes
+        is_signed = _ends_with_signature(content)
+        reason = f"no signing key matches for queue {queue!r}" if is_signed else "not signed"
+        raise BadSignature(reason) from None
 
 
-def _survives(value: object) -> bool:
+def _strip_signature(content: str) -> str:
+    """Remove the signature, if there is one; without keys it cannot be verified."""
+    if not content.endswith("}") and _ends_with_signature(content):
+        return content.rpartition(":")[0]
+    return content
+
+
+def _ends_with_signature(content: str) -> bool:
+    _, colon, signature = content[-44:].rpartition(":")
+    return bool(colon and _SIGNATURE.fullmatch(signature))
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def _decode_utf8(body: bytes | str) -> str:
+    """The body as a string without surrounding whitespace."""
+    if isinstance(body, bytes):
+        try:
+            body = body.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise MalformedMessage(f"not UTF-8 at byte {exc.start}") from None
+    content = body.strip()
+    if not content:
+        raise MalformedMessage("empty body")
+    return content
+
+
+def _decode_base64(content: str) -> str:
+    """The JSON inside a body of 0.1. Anything else is returned for the JSON parser to refuse."""
+    if not _BASE64.fullmatch(content):
+        return content
     try:
-        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
-    except Exception:
-        return False
+        return base64.b64decode("".join(content.split()), validate=True).decode("utf-8").strip()
+    except (binascii.Error, UnicodeDecodeError):
+        return content
 
 
-def _opened(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
-    """The JSON in a body, its signature verified and taken off."""
-    text = _text(body)
-    text = _verify(text, queue=queue, keys=keys) if keys else _without_signature(text)
-    return text if text.startswith("{") else _from_base64(text)
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
-def _without_signature(text: str) -> str:
-    """Without keys nobody can tell who signed."""
-    return text.rpartition(":")[0] if not text.endswith("}") and _is_signed(text) else text
+def _parse_finite_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
 
 
-def _unwrapped(content: Mapping[str, Any]) -> tuple[str, int, str | None]:
-    """Body, attempts and id in a dead letter."""
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_finite_float)
+
+
+def _parse_object(content: str) -> dict[str, Any]:
+    try:
+        value, end = _decoder.raw_decode(content)
+        if end != len(content):
+            raise json.JSONDecodeError("Extra data", content, end)
+    except json.JSONDecodeError as exc:
+        raise MalformedMessage(f"not JSON: {exc.msg} at character {exc.pos}") from None
+    except RecursionError:
+        raise MalformedMessage("nested too deeply") from None
+    except ValueError as exc:
+        raise MalformedMessage(str(exc).partition(";")[0]) from None
+    if not isinstance(value, dict):
+        raise MalformedMessage(f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _dead_letter_parts(content: Mapping[str, Any]) -> tuple[str, int, str | None]:
+    """The body, attempts and id in a dead letter."""
     reason, body = content.get(DEAD_LETTER), content.get("body")
     if isinstance(reason, dict) and isinstance(body, str):
         attempts, task_id = reason.get("attempts"), reason.get("id")
@@ -210,78 +263,8 @@ def _unwrapped(content: Mapping[str, Any]) -> tuple[str, int, str | None]:
     raise MalformedMessage(f"{DEAD_LETTER} is not a dead letter")
 
 
-def _signer(queue: str, keys: Sequence[str]) -> Signer:
-    return Signer(key=keys[0], salt=_SALT + queue, fallback_keys=list(keys[1:]))
-
-
-def _is_signed(text: str) -> bool:
-    _, colon, signature = text[-44:].rpartition(":")
-    return bool(colon and _SIGNATURE.fullmatch(signature))
-
-
-def _verify(text: str, *, queue: str, keys: Sequence[str]) -> str:
-    try:
-        return _signer(queue, keys).unsign(text)
-    except (DjangoBadSignature, UnicodeEncodeError):  # half a surrogate pair has no bytes
-        signed = _is_signed(text)
-        reason = f"no signing key matches for queue {queue!r}" if signed else "not signed"
-        raise BadSignature(reason) from None
-
-
-def _text(body: bytes | str) -> str:
-    if isinstance(body, bytes):
-        try:
-            body = body.decode("utf-8")
-        except UnicodeDecodeError as exc:
-            raise MalformedMessage(f"not UTF-8 at byte {exc.start}") from None
-    text = body.strip()
-    if not text:
-        raise MalformedMessage("empty body")
-    return text
-
-
-def _from_base64(text: str) -> str:
-    """The JSON inside a body of 0.1; anything else is passed on for the JSON parser to refuse."""
-    if not _BASE64.fullmatch(text):
-        return text
-    try:
-        return base64.b64decode("".join(text.split()), validate=True).decode("utf-8").strip()
-    except (binascii.Error, UnicodeDecodeError):
-        return text
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError("a number is too large")
-    return number
-
-
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
-
-
-def _load(text: str) -> dict[str, Any]:
-    try:
-        content, end = _decoder.raw_decode(text)
-        if end != len(text):
-            raise json.JSONDecodeError("Extra data", text, end)
-    except json.JSONDecodeError as exc:
-        raise MalformedMessage(f"not JSON: {exc.msg} at character {exc.pos}") from None
-    except RecursionError:
-        raise MalformedMessage("nested too deeply") from None
-    except ValueError as exc:
-        raise MalformedMessage(str(exc).partition(";")[0]) from None
-    if not isinstance(content, dict):
-        raise MalformedMessage(f"{type(content).__name__} given; a JSON object is accepted")
-    return content
-
-
 def is_name(value: str) -> bool:
-    """Fit for a log line: short, and no line break in it."""
+    """Whether ``value`` fits into a log line: short, and without line breaks."""
     return 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
 
 
@@ -297,18 +280,18 @@ def _is_headers(value: dict[str, Any]) -> bool:
     return all(isinstance(item, str) for item in value.values())
 
 
-# Optional member → its types, what else is asked of it, and that in words.
-_OPTIONAL: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
+# Optional member → its types, a further condition, and the description of both for an error.
+_OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
     "id": (str, is_name, NAME_FORM),
     "sent_at": ((int, float), _is_time, "Unix seconds"),
     "attempt": (int, _is_count, "a count from 1"),
     "not_before": ((int, float), _is_time, "Unix seconds"),
     "options": (dict, None, "an object"),
-    "headers": (dict, _is_headers, "an object of texts"),
+    "headers": (dict, _is_headers, "an object of strings"),
 }
 
 
-def _from_content(content: dict[str, Any], default_id: str | None) -> Message:
+def _to_message(content: dict[str, Any], default_id: str | None) -> Message:
     _check_version(content.get("v", VERSION))
     try:
         function, args, kwargs = content["function"], content["args"], content["kwargs"]
@@ -322,10 +305,10 @@ def _from_content(content: dict[str, Any], default_id: str | None) -> Message:
         raise MalformedMessage("kwargs is not an object")
     optional: dict[str, Any] = {} if default_id is None else {"id": default_id}
     for name, value in content.items():
-        if name in _OPTIONAL and value is not None:
-            types, is_valid, accepted = _OPTIONAL[name]
+        if name in _OPTIONAL_MEMBERS and value is not None:
+            types, is_valid, description = _OPTIONAL_MEMBERS[name]
             if not isinstance(value, types) or (is_valid and not is_valid(value)):
-                raise MalformedMessage(f"{name} is not {accepted}")
+                raise MalformedMessage(f"{name} is not {description}")
             optional[name] = value
     return Message(function=function, args=args, kwargs=kwargs, **optional)
 

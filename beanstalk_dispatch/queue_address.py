@@ -1,4 +1,4 @@
-"""A queue's address: what a queue name, URL or ARN says, read without asking AWS."""
+"""The address of a queue, read from a queue name, URL or ARN without a request to AWS."""
 
 from __future__ import annotations
 
@@ -7,52 +7,59 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+FIFO_SUFFIX = ".fifo"
+"""The end of the name of each FIFO queue, and of no other.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
+"""
+
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
 NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
-FIFO_SUFFIX = ".fifo"
 REGION = re.compile(r"[a-z]{2,8}(-[a-z]+)+-\d+")
 
-# https://docs.aws.amazon.com/general/latest/gr/sqs-service.html: what a client takes by itself
-# for its region, and the legacy hosts that queue URLs still carry.
+# The hosts that a client uses by default for its region, and the legacy hosts that queue URLs
+# still contain: https://docs.aws.amazon.com/general/latest/gr/sqs-service.html
 REGIONAL_HOSTS = re.compile(
     rf"(sqs\.(?P<region>{REGION.pattern})\.amazonaws\.(com(\.cn)?|eu)"
     rf"|((?P<legacy>{REGION.pattern})\.)?queue\.amazonaws\.com(\.cn)?)"
 )
-# Hosts that name their region, but must be asked for by name: FIPS, dual-stack, a VPC endpoint,
-# an isolated partition, a local server.
+# Hosts that contain their region but must be given to a client as its endpoint: FIPS, dual-stack,
+# a VPC endpoint, an isolated partition, a local server.
 OTHER_HOSTS = re.compile(rf"(.+\.)?sqs(-fips)?\.(?P<region>{REGION.pattern})\..+")
-_DOMAINS = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}  # of a partition
+_DOMAINS_BY_PARTITION = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}
 ARN = re.compile(
     rf"arn:(?P<partition>aws[a-z-]*):sqs:(?P<region>{REGION.pattern}):(?P<account>\d{{12}}):(?P<name>.+)"
 )
 
-# What botocore takes for the host of an endpoint, besides an IPv6 address.
+# The host names that botocore accepts in an endpoint; it also accepts an IPv6 address.
 _HOST = re.compile(
     r"(?=.{1,254}$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?"
 )
 
-ACCEPTED = "a queue name, its URL (https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN"
+_FORMS = "a queue name, its URL (https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueAddress:
-    """``url`` is None when only the name is known; then SQS must be asked for it.
-
-    ``endpoint_url`` is set when the URL is not on a public AWS endpoint of its region.
-    """
+    """What is known of a queue without a request to AWS."""
 
     name: str
+    """The queue's own name."""
     url: str | None = None
+    """None if only the name is known; SQS then has to be asked for the URL."""
     region: str | None = None
+    """None if neither the URL nor the ARN contains it."""
     endpoint_url: str | None = None
+    """The endpoint of the URL, if it is not the default one of an AWS region."""
 
     @property
     def is_fifo(self) -> bool:
+        """Whether it is a FIFO queue; ``sqs.fifo`` has what that means."""
         return self.name.endswith(FIFO_SUFFIX)
 
     @classmethod
     def parse(cls, value: str) -> QueueAddress:
-        """Take a name, URL or ARN apart. Raises ValueError with the reason."""
+        """Read a queue name, URL or ARN. Raises ValueError with the reason."""
         if value.startswith("arn:"):
             return cls._from_arn(value)
         if "://" in value:
@@ -64,7 +71,7 @@ class QueueAddress:
         match = ARN.fullmatch(value)
         if match is None:
             raise ValueError(f"{value!r} is not an SQS ARN (arn:aws:sqs:REGION:ACCOUNT:NAME)")
-        domain = _DOMAINS.get(match["partition"], "amazonaws.com")
+        domain = _DOMAINS_BY_PARTITION.get(match["partition"], "amazonaws.com")
         name, region = _checked_name(match["name"], value), match["region"]
         return cls(
             name=name,
@@ -75,16 +82,16 @@ class QueueAddress:
     @classmethod
     def _from_url(cls, value: str) -> QueueAddress:
         if "@" in value:
-            raise ValueError("a queue URL with a user name or password in it is not accepted")
+            raise ValueError("a queue URL must not contain a user name or password")
         host = endpoint_host(value)
-        parts = urlsplit(value)
-        path = parts.path.strip("/").split("/")
+        path = urlsplit(value).path.strip("/").split("/") if host else []
         if host is None or len(path) < 2:
             raise ValueError(f"{value!r} is not a queue URL (https://HOST/ACCOUNT/NAME)")
         name = _checked_name(path[-1], value)
         if match := REGIONAL_HOSTS.fullmatch(host):
             region = match["region"] or match["legacy"] or "us-east-1"
             return cls(name=name, url=value, region=region)
+        parts = urlsplit(value)
         other = OTHER_HOSTS.fullmatch(host)
         return cls(
             name=name,
@@ -95,7 +102,7 @@ class QueueAddress:
 
 
 def endpoint_host(url: str) -> str | None:
-    """The host of an http(s) URL that a client can be made for; None if it is not one."""
+    """The host of an http or https URL; None if botocore would refuse the URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -111,5 +118,5 @@ def endpoint_host(url: str) -> str | None:
 
 def _checked_name(name: str, value: str) -> str:
     if not NAME.fullmatch(name):
-        raise ValueError(f"{value!r} is not {ACCEPTED}")
+        raise ValueError(f"{value!r} is not {_FORMS}")
     return name

@@ -77,7 +77,6 @@ REMAINING: Final = {
     "beanstalk_dispatch/execution/executor.py",
     "beanstalk_dispatch/execution/lease.py",
     "beanstalk_dispatch/execution/time_limit.py",
-    "beanstalk_dispatch/message.py",
     "beanstalk_dispatch/views.py",
 }
 

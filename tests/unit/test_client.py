@@ -155,7 +155,7 @@ def test_a_bad_call_sends_nothing(sqs_env: Environment, call: Call) -> None:
 @pytest.mark.parametrize("name", ["", "two\nlines", "x" * 256])
 def test_a_name_that_no_worker_would_take_sends_nothing(sqs_env: Environment, name: str) -> None:
     sqs_env(DISPATCH_TABLE=None)
-    with pytest.raises(InvalidCall, match="is not a text of 1 to 255 printable characters"):
+    with pytest.raises(InvalidCall, match="is not a string of 1 to 255 printable characters"):
         schedule("jobs", Call(name))
     assert bodies() == []
 

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 import base64
-import datetime
-import decimal
 import json
-import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beanstalk_dispatch.exceptions import BadSignature, InvalidArgument, MalformedMessage
+from beanstalk_dispatch.exceptions import BadSignature, MalformedMessage
 from beanstalk_dispatch.message import Message, wrap
 
 KEYS = ["new-key", "old-key"]
@@ -48,6 +46,81 @@ def test_optional_members_travel() -> None:
     assert Message.decode(message.encode(queue="q"), queue="q") == message
 
 
+TASK_ID = "6b1f2b2e-8f7a-4c3d-9e21-0a5b7c9d1e3f"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SIMPLE = Message(
+    function="send_welcome",
+    args=[7, "Zoë", None],
+    kwargs={"html": True, "ratio": 0.5},
+    id=TASK_ID,
+    sent_at=1767225600.25,
+)
+FULL = Message(
+    function="send_welcome",
+    args=[7],
+    kwargs={"html": True},
+    id=TASK_ID,
+    sent_at=1767225600.25,
+    attempt=3,
+    not_before=1767229200.0,
+    options={"timeout": 30.0, "max_retries": 5},
+    headers={"traceparent": TRACE},
+)
+SIMPLE_BODY = (
+    '{"v":1,"id":"6b1f2b2e-8f7a-4c3d-9e21-0a5b7c9d1e3f","function":"send_welcome",'
+    '"args":[7,"Zo\\u00eb",null],"kwargs":{"html":true,"ratio":0.5},"sent_at":1767225600.25}'
+)
+SIGNED_BODY = f"{SIMPLE_BODY}:Ca_BRwaNkOKB33u7th7xMsdJmg_dk2YJgwnrFv_N4-Q"
+FULL_BODY = (
+    '{"v":1,"id":"6b1f2b2e-8f7a-4c3d-9e21-0a5b7c9d1e3f","function":"send_welcome",'
+    '"args":[7],"kwargs":{"html":true},"sent_at":1767225600.25,"attempt":3,'
+    '"not_before":1767229200.0,"options":{"timeout":30.0,"max_retries":5},'
+    f'"headers":{{"traceparent":"{TRACE}"}}}}'
+)
+LEGACY_BODY = (
+    "eyJmdW5jdGlvbiI6InNlbmRfd2VsY29tZSIsImFyZ3MiOls3XSwia3dhcmdzIjp7Imh0bWwiOnRydWV9LCJhdHRl"
+    "bXB0IjozLCJub3RfYmVmb3JlIjoxNzY3MjI5MjAwLjAsIm9wdGlvbnMiOnsidGltZW91dCI6MzAuMCwibWF4X3Jl"
+    "dHJpZXMiOjV9fQ=="
+)
+DEAD_LETTER_BODY = (
+    '{"v":1,"dead_letter":{"attempts":3,"id":"6b1f2b2e-8f7a-4c3d-9e21-0a5b7c9d1e3f"},'
+    f'"body":{json.dumps(SIMPLE_BODY)}}}:JPGmPMk99O5suS1eNjyGIuG7r6_01I6l3gU6eRLaq5c'
+)
+REASON = {"attempts": 3, "id": TASK_ID}
+
+
+@pytest.mark.parametrize(
+    ("encoded", "body"),
+    [
+        (SIMPLE.encode(queue="shop-mail"), SIMPLE_BODY),
+        (SIMPLE.encode(queue="shop-mail", keys=KEYS), SIGNED_BODY),
+        (FULL.encode(queue="shop-mail"), FULL_BODY),
+        (FULL.encode(queue="shop-mail", legacy=True), LEGACY_BODY),
+        (wrap(SIMPLE_BODY, REASON, queue="shop-mail", keys=KEYS), DEAD_LETTER_BODY),
+    ],
+    ids=["json", "signed", "every member", "0.1", "dead letter"],
+)
+def test_the_format_stays_the_same_byte_for_byte(encoded: str, body: str) -> None:
+    """During a deployment two releases of this package read the same queue."""
+    assert encoded == body
+
+
+@pytest.mark.parametrize(
+    ("body", "keys", "message"),
+    [
+        (SIMPLE_BODY, [], SIMPLE),
+        (SIGNED_BODY, KEYS, SIMPLE),
+        (FULL_BODY, [], FULL),
+        (LEGACY_BODY, [], replace(FULL, id="from-sqs", sent_at=None, headers={})),
+        (DEAD_LETTER_BODY, [], replace(SIMPLE, attempt=4)),
+    ],
+    ids=["json", "signed", "every member", "0.1", "dead letter"],
+)
+def test_each_form_is_read(body: str, keys: list[str], message: Message) -> None:
+    read = Message.decode(body, queue="shop-mail", keys=keys, default_id="from-sqs")
+    assert read == message
+
+
 def test_the_format_is_the_documented_one() -> None:
     body = json.loads(Message(function="f", args=[1], kwargs={"a": "ü"}, id="i").encode(queue="q"))
     assert body == {"v": 1, "id": "i", "function": "f", "args": [1], "kwargs": {"a": "ü"}}
@@ -68,71 +141,6 @@ def test_repr_shows_no_arguments() -> None:
     assert message.id in repr(message)
 
 
-class Odd(dict[str, Any]):
-    """A mapping that JSON writes as another."""
-
-    def __eq__(self, other: object) -> bool:
-        return False
-
-    __hash__ = None
-
-
-class Broken(dict[str, Any]):
-    """Raises what no JSON encoder expects."""
-
-    def items(self) -> Any:
-        raise KeyError
-
-
-class BrokenNumber(int):
-    def __eq__(self, other: object) -> bool:
-        raise ZeroDivisionError
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-cyclic: list[Any] = []
-cyclic.append(cyclic)
-
-
-@pytest.mark.parametrize(
-    ("args", "kwargs", "named"),
-    [
-        ([], {"when": datetime.datetime(2026, 1, 1)}, "kwargs['when']: datetime"),
-        ([1, {"a": [b"x"]}], {}, "args[1]['a'][0]: bytes"),
-        ([{1: 2}], {}, "args[0]: key 1 is int"),
-        ([(1, 2)], {}, "args[0]: tuple"),
-        ([{1}], {}, "args[0]: set"),
-        ([math.nan], {}, "args[0]: float"),
-        ([math.inf], {}, "args[0]: float"),
-        ([decimal.Decimal(1)], {}, "args[0]: Decimal"),
-        ([object()], {}, "args[0]: object"),
-        ([10**5000], {}, "args[0]: int"),
-        ([cyclic], {}, "args: nested too deeply"),
-        ([], {1: 2}, "kwargs: key 1 is int"),
-        ([Odd()], {}, "the message cannot be written as JSON"),
-        ([{10**5000: 1}], {}, "args[0]: key ? is int"),
-        ([{"x" * 1000: {1}}], {}, f"args[0]['{'x' * 99}]: set"),
-        ([Broken(a=1)], {}, "args: cannot be read: KeyError"),
-        ([BrokenNumber(1)], {}, "args[0]: BrokenNumber"),
-    ],
-)
-def test_arguments_that_json_changes_are_named(
-    args: list[Any], kwargs: dict[str, Any], named: str
-) -> None:
-    with pytest.raises(InvalidArgument) as caught:
-        Message(function="mail", args=args, kwargs=kwargs).encode(queue="q")
-    assert f"mail: {named}" in str(caught.value)
-
-
-def test_subclasses_that_come_back_equal_are_fine() -> None:
-    class Text(str):
-        __slots__ = ()
-
-    body = Message(function="f", args=[Text("a"), True, 1.0, None]).encode(queue="q")
-    assert Message.decode(body, queue="q").args == ["a", True, 1.0, None]
-
-
 VALID = {"function": "f", "args": [], "kwargs": {}}
 
 
@@ -149,10 +157,10 @@ VALID = {"function": "f", "args": [], "kwargs": {}}
         (b'{"function":"f","args":[' + b"9" * 5000 + b'],"kwargs":{}}', "limit"),
         (b'{"function":"f","args":[1e999],"kwargs":{}}', "too large"),
         (b'{"function":"f","args":[NaN],"kwargs":{}}', "NaN is not JSON"),
-        (b"[]", "list given"),
-        (b"1234", "int given"),
-        (b'"text"', "str given"),
-        (base64.b64encode(b"[1]"), "list given"),
+        (b"[]", "expected a JSON object, got list"),
+        (b"1234", "expected a JSON object, got int"),
+        (b'"text"', "expected a JSON object, got str"),
+        (base64.b64encode(b"[1]"), "expected a JSON object, got list"),
         (base64.b64encode(b"\xff\xff"), "not JSON"),
         (b"A" * 1_048_576, "not JSON"),
         (b"{}", "Please provide a function argument"),
@@ -196,13 +204,13 @@ def test_half_a_surrogate_pair_has_no_signature(body: str) -> None:
         ("v", "1", "v is not a version"),
         ("v", 2, "newer than 1"),
         ("v", True, "v is not a version"),
-        ("function", "", "function is not a text"),
-        ("function", None, "function is not a text"),
+        ("function", "", "function is not a string"),
+        ("function", None, "function is not a string"),
         ("args", None, "args is not a list"),
         ("kwargs", None, "kwargs is not an object"),
-        ("function", "two\nlines", "function is not a text"),
-        ("function", "x" * 256, "function is not a text"),
-        ("function", 5, "function is not a text"),
+        ("function", "two\nlines", "function is not a string"),
+        ("function", "x" * 256, "function is not a string"),
+        ("function", 5, "function is not a string"),
         ("args", "abc", "args is not a list"),
         ("kwargs", [], "kwargs is not an object"),
         ("id", "a\nb", "id is not"),
