@@ -28,6 +28,7 @@ from beanstalk_dispatch.exceptions import (
     LeaseUnavailable,
 )
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 from .time_limit import GRACE
 
@@ -35,8 +36,6 @@ logger = logging.getLogger("beanstalk_dispatch.task.lease")
 
 MARGIN: Final = 30.0
 """Seconds that a lease outlasts the time limit and the grace period of its task."""
-MAX_SECONDS: Final = 43_200
-"""The longest a message can be in flight, whatever its time limit."""
 MARK_SECONDS: Final = 4 * 86400
 """How long a finished task is remembered: as long as a queue keeps messages by default.
 
@@ -64,7 +63,7 @@ class Lease:
             variable = SETTINGS["lease_cache"].variable
             raise ConfigurationError(f"{variable}: cache {alias!r}: {exc}") from exc
         self._message = message
-        self._seconds = math.ceil(min(time_limit, MAX_SECONDS) + GRACE + MARGIN)
+        self._seconds = math.ceil(min(time_limit, MAX_VISIBILITY_SECONDS) + GRACE + MARGIN)
         self._token = uuid.uuid4().hex
         self._is_done = False
 

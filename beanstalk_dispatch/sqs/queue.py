@@ -7,14 +7,13 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.queue_address import QueueAddress
 
-from .clients import LONG_POLL_TIMEOUTS, SEND_TIMEOUTS, SHORT_TIMEOUTS, Clients
+from .clients import LONG_POLL_TIMEOUTS, SEND_TIMEOUTS, SHORT_TIMEOUTS, Clients, Timeouts
 from .errors import boto_errors, first_line, has_stale_credentials, is_missing_queue, send_error
 from .fifo import QueueRules, queue_rules
 from .quotas import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES
@@ -72,14 +71,14 @@ class Received:
     """SQS's own attributes, such as ApproximateReceiveCount."""
     message_attributes: Mapping[str, str]
     """The sender's attributes of type String or Number, as strings."""
-    extends: bool = True
+    can_extend: bool = True
     """False once SQS has refused to extend the visibility."""
-    due: float = math.inf
-    """From when on the visibility is no longer extended, in monotonic seconds."""
+    deadline: float = math.inf
+    """When to stop extending the visibility, in monotonic seconds."""
 
     @property
-    def is_ours(self) -> bool:
-        """False once SQS may have delivered it again; its receipt must not be used any more."""
+    def is_hidden(self) -> bool:
+        """False once SQS may have delivered it again. Its receipt must not be used then."""
         return time.monotonic() < self.expires
 
 
@@ -100,6 +99,7 @@ class Queue:
         self.address = address
         self.url = url
         self._clients = clients
+        self._clients_by_timeouts: dict[Timeouts, SQSClient] = {}
         self._is_missing = False
 
     @property
@@ -117,18 +117,26 @@ class Queue:
         clients = self._clients
         return clients.config is config and not (clients.is_retired or self._is_missing)
 
-    @cached_property
+    @property
     def client(self) -> SQSClient:
         """The client that sends. Raises SendError if it cannot be made."""
-        return self._clients.get(self.address, SEND_TIMEOUTS)
+        return self._client(SEND_TIMEOUTS)
 
-    @cached_property
+    @property
     def _long_poll_client(self) -> SQSClient:
-        return self._clients.get(self.address, LONG_POLL_TIMEOUTS)
+        return self._client(LONG_POLL_TIMEOUTS)
 
-    @cached_property
+    @property
     def _short_timeout_client(self) -> SQSClient:
-        return self._clients.get(self.address, SHORT_TIMEOUTS)
+        return self._client(SHORT_TIMEOUTS)
+
+    def _client(self, timeouts: Timeouts) -> SQSClient:
+        # Not a cached_property: on Python 3.11 its lock may be held by another thread at a fork.
+        client = self._clients_by_timeouts.get(timeouts)
+        if client is None:
+            client = self._clients.get(self.address, timeouts)
+            self._clients_by_timeouts[timeouts] = client
+        return client
 
     def send(self, body: str, send_parameters: Mapping[str, Any]) -> str:
         """Send one message and return its SQS message id. Raises SendError.

@@ -93,7 +93,7 @@ class InFlight:
             for message in received:
                 if known := self.messages.get(message.message_id):
                     known.receipt, known.expires = message.receipt, message.expires
-                    known.extends = True
+                    known.can_extend = True
                 else:
                     self.messages[message.message_id] = message
                     new.append(message)
@@ -105,11 +105,11 @@ class InFlight:
         Called when the task starts, and again once its time limit in seconds is known.
         """
         phases = _PHASES * (time_limit + self._times.phase_leeway) if time_limit else 0.0
-        message.due = time.monotonic() + phases + self._times.task_margin
+        message.deadline = time.monotonic() + phases + self._times.task_margin
 
     def ack(self, message: Received) -> None:
         """Have the message deleted."""
-        message.due = time.monotonic() + self._times.pending_request_limit
+        message.deadline = time.monotonic() + self._times.pending_request_limit
         with self._lock:
             self._to_delete.append(message)
             if len(self._to_delete) % MAX_BATCH_ENTRIES == 0:
@@ -124,10 +124,10 @@ class InFlight:
 
     def requeue(self, messages: Iterable[Received], delay: float = 0.0) -> None:
         """Have the messages delivered again, ``delay`` seconds after SQS takes the request."""
-        due = time.monotonic() + self._times.pending_request_limit
+        deadline = time.monotonic() + self._times.pending_request_limit
         with self._lock:
             for message in messages:
-                message.due = due
+                message.deadline = deadline
                 self._to_requeue.append((message, delay))
 
     def _remove(self, messages: Iterable[Received]) -> None:
@@ -174,7 +174,7 @@ class InFlight:
 
     def _drop_expired(self, batch: list[Received]) -> None:
         """SQS may have delivered these again, so their receipt handles must not be used."""
-        expired = [message for message in batch if not message.is_ours]
+        expired = [message for message in batch if not message.is_hidden]
         if expired:
             logger.warning(
                 "not deleted queue=%s count=%d error=the visibility timeout has ended; "
@@ -195,7 +195,7 @@ class InFlight:
         with self._batch(self._to_requeue) as batch:
             # SQS may deliver a message again before its answer is here: as a new message.
             self._remove(message for message, _ in batch)
-            batch[:] = [(message, delay) for message, delay in batch if message.is_ours]
+            batch[:] = [(message, delay) for message, delay in batch if message.is_hidden]
             if not batch:
                 return False
             messages = [message for message, _ in batch]
@@ -229,7 +229,7 @@ class InFlight:
             remaining = [
                 message
                 for message in self.messages.values()
-                if message.extends and now < message.expires < soon and now < message.due
+                if message.can_extend and now < message.expires < soon and now < message.deadline
             ]
         while remaining and self.heartbeat_backoff.is_over:
             batch, remaining = remaining[:MAX_BATCH_ENTRIES], remaining[MAX_BATCH_ENTRIES:]
@@ -246,7 +246,7 @@ class InFlight:
         retryable = _retryable(refused, self.heartbeat_backoff)
         lost = [each.message for each in refused if each.message not in retryable]
         for message in lost:
-            message.extends = False
+            message.can_extend = False
         # A message that was deleted while the request was under way is not lost.
         if count := sum(self.messages.get(message.message_id) is message for message in lost):
             logger.error("heartbeat failed queue=%s refused=%d", self.queue, count)

@@ -58,14 +58,14 @@ class TaskThreads:
         return [
             task.message
             for thread_id, task in list(self.running.items())
-            if thread_id in stuck or task.message.due <= now
+            if thread_id in stuck or task.message.deadline <= now
         ]
 
     def give_up_overdue(self) -> list[Received]:
         """End the heartbeats of overdue messages, so that other workers get them; return them."""
         overdue = self.overdue()
         for message in overdue:
-            message.due = 0.0
+            message.deadline = 0.0
         return overdue
 
     def _run_until_closed(self) -> None:
@@ -90,7 +90,7 @@ class TaskThreads:
         is_first = len(remaining) == len(group.messages)
         if not is_first and not self._prefetch.may_continue_group():
             return False
-        if remaining[0].is_ours:
+        if remaining[0].is_hidden:
             return True
         logger.warning(
             "skipped id=%s error=the visibility timeout has ended", remaining[0].message_id

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beanstalk_dispatch.exceptions import BadSignature, MalformedMessage
@@ -23,6 +23,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None)  # one example may wait for a loaded machine
 @given(st.lists(json_values), st.dictionaries(st.text(), json_values))
 def test_what_goes_in_comes_out(args: list[Any], kwargs: dict[str, Any]) -> None:
     message = Message(function="f", args=args, kwargs=kwargs)
@@ -234,6 +235,7 @@ def test_unknown_and_empty_members_are_ignored() -> None:
     assert decoded.id == "d"
 
 
+@settings(deadline=None)  # one example may wait for a loaded machine
 @given(st.binary() | st.text().map(str.encode) | json_values.map(lambda v: json.dumps(v).encode()))
 def test_any_other_body_is_refused(body: bytes) -> None:
     for keys in ([], KEYS):

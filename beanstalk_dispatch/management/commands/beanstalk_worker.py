@@ -14,6 +14,7 @@ from beanstalk_dispatch import conf, cron
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
 from beanstalk_dispatch.exceptions import UnknownQueue
 from beanstalk_dispatch.sqs.opening import resolve_address
+from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from beanstalk_dispatch.worker.health import HealthServer
 from beanstalk_dispatch.worker.options import WorkerOptions
@@ -92,14 +93,14 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--wait",
-        type=integer(1, 20),
+        type=integer(1, MAX_WAIT_SECONDS),
         default=_WORKER.wait,
         help="seconds of a long poll; with fewer the worker stops sooner and sends more requests "
         "(default %(default)s)",
     )
     add(
         "--visibility-timeout",
-        type=integer(1, 43200),
+        type=integer(1, MAX_VISIBILITY_SECONDS),
         help="seconds for which a received message is hidden "
         f"(default {_WORKER.visibility_timeout}, with --post-to {_DAEMON.visibility_timeout})",
     )
@@ -130,7 +131,7 @@ def _add_daemon_arguments(group: Any) -> None:
     add("--post-to", metavar="URL", help="POST each message there")
     add(
         "--error-visibility-timeout",
-        type=integer(0, 43200),
+        type=integer(0, MAX_VISIBILITY_SECONDS),
         default=_DAEMON.error_visibility_timeout,
         help="seconds until a failed message is delivered again (default %(default)s)",
     )

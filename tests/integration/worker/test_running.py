@@ -157,7 +157,7 @@ def test_a_message_received_again_while_it_runs_is_not_run_twice(sqs_env: Enviro
         (message,) = worker.queues[0].in_flight.messages.values()
         open_queue("jobs").change_visibility_batch([replace(message)], [0])
         message.expires = 0
-        until(lambda: message.is_ours)  # the second receive renewed it
+        until(lambda: message.is_hidden)  # the second receive renewed it
         gate.set()
         until(lambda: worker.counters.done == 1)
     assert runner.bodies == ["one"]

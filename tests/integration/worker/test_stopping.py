@@ -137,7 +137,7 @@ def test_the_visibility_of_a_stuck_tasks_message_is_not_extended(
         with monkeypatch.context() as patch:
             patch.setattr(time_limit, "stuck", lambda: [Limit])
             later = time.monotonic() + 25
-            until(lambda: worker.tasks.overdue()[0].due == 0)
+            until(lambda: worker.tasks.overdue()[0].deadline == 0)
             patch.setattr("time.monotonic", lambda: later)
             in_flight.extend_visibility()
         after = {m.body: m.expires for m in in_flight.messages.values()}

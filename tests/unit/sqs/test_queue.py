@@ -153,7 +153,7 @@ def test_a_received_message_has_its_attributes(
     assert received.attributes["ApproximateReceiveCount"] == "1"
     assert received.message_attributes == {"name": "value"}
     assert before + 30 - 1 < received.expires <= time.monotonic() + 30
-    assert received.is_ours
+    assert received.is_hidden
 
 
 def test_visibility_and_deletion(sqs_env: Environment) -> None:
@@ -162,7 +162,7 @@ def test_visibility_and_deletion(sqs_env: Environment) -> None:
     queue.send("2", {})
     received = receive(queue)
     assert queue.change_visibility_batch(received, [0, 0]) == []
-    assert not received[0].is_ours
+    assert not received[0].is_hidden
     again = receive(queue)
     assert len(again) == 2
     assert queue.delete_batch(again) == []

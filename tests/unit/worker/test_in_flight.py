@@ -111,7 +111,7 @@ def test_a_message_whose_visibility_has_ended_is_not_deleted(
 def test_a_message_that_cannot_be_deleted_is_kept_for_an_hour() -> None:
     jobs, received = no_server()
     jobs.ack(received[0])
-    assert received[0].due - time.monotonic() == pytest.approx(3600, abs=1)
+    assert received[0].deadline - time.monotonic() == pytest.approx(3600, abs=1)
 
 
 def test_a_full_batch_is_not_waited_for_once_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
@@ -244,7 +244,7 @@ def test_a_heartbeat_that_sqs_could_not_take_is_sent_again(
     before = received[0].expires
     proxy.spoil = refusing("InternalError", sender_fault=False)
     extend_after(jobs, monkeypatch)
-    assert received[0].extends
+    assert received[0].can_extend
     proxy.spoil = passing
     jobs.heartbeat_backoff.retry_now()
     extend_after(jobs, monkeypatch)
@@ -284,7 +284,7 @@ def test_a_refused_heartbeat_is_an_error_unless_the_message_has_ended(
 
     proxy.spoil = spoil
     extend_after(jobs, monkeypatch)
-    assert not received[0].extends
+    assert not received[0].can_extend
     assert ("heartbeat failed queue=jobs refused=1" in caplog.text) is is_logged
     proxy.counts.clear()
     jobs.nack(received[1])
@@ -295,7 +295,7 @@ def test_a_refused_heartbeat_is_an_error_unless_the_message_has_ended(
 def test_a_message_is_not_extended_beyond_its_deadline(
     jobs: InFlight, received: list[Received], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    received[0].due = time.monotonic() + 19
+    received[0].deadline = time.monotonic() + 19
     before = received[0].expires
     extend_after(jobs, monkeypatch)
     assert received[0].expires == before < received[1].expires
@@ -304,9 +304,9 @@ def test_a_message_is_not_extended_beyond_its_deadline(
 def test_the_deadline_allows_three_phases_of_the_time_limit_and_a_margin() -> None:
     jobs, received = no_server()
     jobs.set_deadline(received[0])
-    assert received[0].due - time.monotonic() == pytest.approx(120, abs=1)
+    assert received[0].deadline - time.monotonic() == pytest.approx(120, abs=1)
     jobs.set_deadline(received[0], 100)
-    assert received[0].due - time.monotonic() == pytest.approx(450, abs=1)
+    assert received[0].deadline - time.monotonic() == pytest.approx(450, abs=1)
 
 
 # --- all three ---

@@ -99,9 +99,9 @@ def test_a_message_has_a_deadline_once_it_runs_and_another_once_its_limit_is_kno
     seconds: list[float] = []
 
     def runner(received: Received, on_start: Any) -> Ack:
-        seconds.append(received.due - time.monotonic())
+        seconds.append(received.deadline - time.monotonic())
         on_start(100)
-        seconds.append(received.due - time.monotonic())
+        seconds.append(received.deadline - time.monotonic())
         return ACK
 
     worker = make_worker(runner, times=WorkerOptions().times)
@@ -111,15 +111,15 @@ def test_a_message_has_a_deadline_once_it_runs_and_another_once_its_limit_is_kno
 
 def test_a_posted_message_has_no_deadline() -> None:
     """Its task may run for as long as the web server allows."""
-    dues: list[float] = []
+    deadlines: list[float] = []
 
     def answer(received: Received) -> Ack:
-        dues.append(received.due)
+        deadlines.append(received.deadline)
         return ACK
 
     worker = make_worker(Recording(answer), heartbeat=False)
     worker.tasks._run_group(group_of(worker, messages(1)))
-    assert dues == [float("inf")]
+    assert deadlines == [float("inf")]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, GeneratorExit])
@@ -162,11 +162,11 @@ def test_overdue_are_the_stuck_tasks_and_those_past_their_deadline(
         thread_id = running["0"]
 
     monkeypatch.setattr(time_limit, "stuck", lambda: [Limit])
-    worker.tasks.running[running["1"]].message.due = time.monotonic() - 1
+    worker.tasks.running[running["1"]].message.deadline = time.monotonic() - 1
     assert {message.body for message in worker.tasks.overdue()} == {"0", "1"}
     given_up = worker.tasks.give_up_overdue()
-    assert [(message.body, message.due) for message in given_up] == [("0", 0.0), ("1", 0.0)]
-    assert worker.tasks.running[running["2"]].message.due > time.monotonic()
+    assert [(message.body, message.deadline) for message in given_up] == [("0", 0.0), ("1", 0.0)]
+    assert worker.tasks.running[running["2"]].message.deadline > time.monotonic()
     gate.set()
     worker.prefetch.close()
     for thread in worker.tasks.threads:
