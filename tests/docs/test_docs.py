@@ -742,11 +742,17 @@ def assert_no_errors(caplog: pytest.LogCaptureFixture) -> None:
 
 @every("python")
 def test_python_at_once(
-    snippet: Snippet, shop: ModuleType, env: Environment, caplog: pytest.LogCaptureFixture
+    snippet: Snippet,
+    shop: ModuleType,
+    env: Environment,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
     run_until(snippet, shop)
     assert_no_errors(caplog)
+    shown = re.findall(r"print\(error\)  # (.+)", snippet.text)
+    assert set(shown) <= set(capsys.readouterr().out.splitlines())
 
 
 @every("python")
