@@ -25,6 +25,7 @@ TIMES: Final = WorkerTimes(
     restart_delay=0.1,
     long_poll_margin=0.3,
     flush_timeout=2,
+    server_poll_interval=0.05,
 )
 """About a tenth of the real times."""
 QUICK: Final[dict[str, Any]] = {

@@ -73,7 +73,12 @@ class HealthServer:
         self._server = _DualStackServer(host, port, Handler)
         self.port: int = self._server.server_address[1]
         """The port it listens on, also if 0 was asked for."""
-        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever,
+            args=(worker.options.times.server_poll_interval,),
+            name="health",
+            daemon=True,
+        ).start()
 
     def close(self) -> None:
         """Stop serving."""

@@ -39,7 +39,7 @@ class WorkerTimes:
     flush_timeout: float = 4.0
     """How long a stop waits for SQS to take the last deletes and visibility changes."""
     log_timeout: float = 1.0
-    """How long a stop waits for a log line: a stuck task may hold a logging handler's lock."""
+    """How long a stop waits for each log line: a stuck task may hold a logging handler's lock."""
     exit_timeout: float = 10.0
     """How long the exit of a process with a stuck task waits for logging and signal receivers."""
 
@@ -51,6 +51,8 @@ class WorkerTimes:
     """Between two requests for the depths of the queues."""
     progress_interval: float = 60.0
     """Between two progress lines in the log."""
+    server_poll_interval: float = 0.5
+    """Between two checks of the health server whether it is to close."""
     cron_check_interval: float = 1.0
     """Between two checks whether a periodic task is due."""
 

@@ -33,8 +33,11 @@ class WorkerProcess:
         self._health_file = health_file
         self._scheduler = scheduler
 
-    def run(self) -> None:
-        """Run the worker. Returns only if no task still runs and the exit code is 0."""
+    def run(self, *, sender: type) -> None:
+        """Run the worker. Returns only if no task still runs and the exit code is 0.
+
+        ``sender`` is that of the signal ``worker_stopped``.
+        """
         if self._scheduler:
             threading.Thread(
                 target=self._scheduler.run, args=(self._worker.is_stopping,), name="cron",
@@ -45,7 +48,7 @@ class WorkerProcess:
         must_exit = exit_code or self._worker.counters.running
         if must_exit:
             self._exit_later(exit_code)
-        worker_stopped.send_robust(sender=type(self), exit_code=exit_code)
+        worker_stopped.send_robust(sender=sender, exit_code=exit_code)
         if must_exit:
             # The interpreter's own exit could wait for the thread of a task that still runs.
             logging.shutdown()

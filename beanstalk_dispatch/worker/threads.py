@@ -29,8 +29,11 @@ class ServiceThread(threading.Thread):
             try:
                 self._loop()
                 running = False  # the loop has returned: the worker stops
-            except BaseException:
-                logger.exception("unexpected error in thread; restarting it thread=%s", self.name)
+            except BaseException as exc:
+                logger.exception(
+                    "unexpected error in thread; restarting it thread=%s error=%s",
+                    self.name, type(exc).__name__,
+                )  # fmt: skip
                 time.sleep(self._restart_delay)
 
 

@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
@@ -22,8 +22,8 @@ from beanstalk_dispatch.worker.process import WorkerProcess
 from beanstalk_dispatch.worker.runners import PostRunner, run_here
 from beanstalk_dispatch.worker.worker import Worker
 
-_WORKER: WorkerOptions = WorkerOptions()
-_DAEMON: SqsdOptions = SqsdOptions()
+_DEFAULTS: Final = WorkerOptions()
+_DAEMON: Final = SqsdOptions()
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -80,50 +80,32 @@ class Command(BaseCommand):
         if options["cron"]:
             scheduler = Scheduler(cron.load(options["cron"]), options["queues"][0])
         _show_health(worker, port=options["health_port"], file=options["health_file"])
-        WorkerProcess(worker, health_file=options["health_file"], scheduler=scheduler).run()
+        WorkerProcess(worker, health_file=options["health_file"], scheduler=scheduler).run(
+            sender=type(self)
+        )
 
 
 def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
+    # fmt: off
     add = parser.add_argument
-    add(
-        "--threads",
-        type=integer(1, 100),
-        help=f"tasks at a time (default {_WORKER.threads}, "
-        f"with --post-to {_DAEMON.http_connections}, as the daemon's HttpConnections)",
-    )
-    add(
-        "--wait",
-        type=integer(1, MAX_WAIT_SECONDS),
-        default=_WORKER.wait,
+    add("--threads", type=integer(1, 100),
+        help=f"tasks at a time (default {_DEFAULTS.threads}, "
+             f"with --post-to {_DAEMON.http_connections}, as the daemon's HttpConnections)")
+    add("--wait", type=integer(1, MAX_WAIT_SECONDS), default=_DEFAULTS.wait,
         help="seconds of a long poll; with fewer the worker stops sooner and sends more requests "
-        "(default %(default)s)",
-    )
-    add(
-        "--visibility-timeout",
-        type=integer(1, MAX_VISIBILITY_SECONDS),
-        help="seconds for which a received message is hidden "
-        f"(default {_WORKER.visibility_timeout}, with --post-to {_DAEMON.visibility_timeout})",
-    )
-    add(
-        "--grace",
-        type=seconds,
-        default=_WORKER.grace,
-        help="seconds for which running tasks may continue after a stop (default %(default)g)",
-    )
+             "(default %(default)s)")
+    add("--visibility-timeout", type=integer(1, MAX_VISIBILITY_SECONDS),
+        help="seconds for which a received message is hidden (default "
+             f"{_DEFAULTS.visibility_timeout}, with --post-to {_DAEMON.visibility_timeout})")
+    add("--grace", type=seconds, default=_DEFAULTS.grace,
+        help="seconds for which running tasks may continue after a stop (default %(default)g)")
     add("--max-tasks", type=integer(1, 2**31), help="stop after this number of tasks")
     add("--burst", action="store_true", help="stop when the queues are empty")
-    add(
-        "--health-port",
-        type=address,
-        metavar="[HOST:]PORT",
-        help="answer there with 200 or 503, and with Prometheus metrics at /metrics",
-    )
-    add(
-        "--health-file",
-        type=Path,
-        metavar="FILE",
-        help="touch FILE once a second while the worker is healthy",
-    )
+    add("--health-port", type=address, metavar="[HOST:]PORT",
+        help="answer there with 200 or 503, and with Prometheus metrics at /metrics")
+    add("--health-file", type=Path, metavar="FILE",
+        help="touch FILE once a second while the worker is healthy")
+    # fmt: on
 
 
 def _add_daemon_arguments(group: Any) -> None:

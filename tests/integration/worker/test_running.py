@@ -74,12 +74,15 @@ def test_several_queues_are_served(sqs_env: Environment, queue_name: str) -> Non
 def test_a_message_sent_while_idle_is_run_at_once(sqs_env: Environment, proxy: Proxy) -> None:
     send()  # which makes the queue
     runner = Recording()
-    with running(runner, wait=20):
+    with running(runner, wait=20) as worker:  # a long poll of two seconds here
         until(lambda: proxy.counts["ReceiveMessage"])
         send("now")
-        until(lambda: runner.bodies, 1)
+        until(lambda: runner.bodies, 1.5)
         send("and now")
-        until(lambda: len(runner.bodies) == 2, 1)
+        until(lambda: len(runner.bodies) == 2, 1.5)
+        worker.stop()
+        send("to end the long poll")
+    assert left() == ["to end the long poll"]
 
 
 def test_no_more_is_received_than_can_start_soon(sqs_env: Environment) -> None:

@@ -23,7 +23,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[WorkerProcess]:
     """The processes that the command would have run."""
     processes: list[WorkerProcess] = []
 
-    def run(self: WorkerProcess) -> None:
+    def run(self: WorkerProcess, *, sender: type) -> None:
+        assert sender is beanstalk_worker.Command
         processes.append(self)
 
     monkeypatch.setattr(WorkerProcess, "run", run)
@@ -102,6 +103,17 @@ def test_the_tasks_of_a_cron_yaml_go_to_the_first_queue(
 )
 def test_a_health_port_may_have_a_host(argument: str, address: tuple[str, int]) -> None:
     assert beanstalk_worker.address(argument) == address
+
+
+def test_the_help_shows_the_defaults() -> None:
+    parser = beanstalk_worker.Command().create_parser("manage.py", "beanstalk_worker")
+    text = " ".join(parser.format_help().split())
+    assert "tasks at a time (default 10, with --post-to 50, as the daemon's" in text
+    assert "sends more requests (default 20)" in text
+    assert "is hidden (default 60, with --post-to 300)" in text
+    assert "after a stop (default 30)" in text
+    assert "is delivered again (default 2)" in text
+    assert "to wait for an answer (default 299)" in text
 
 
 # --- what is refused, word for word ---

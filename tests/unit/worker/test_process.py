@@ -61,7 +61,7 @@ def returning(exit_code: int) -> Callable[..., int]:
 def test_the_first_signal_stops_the_worker_and_the_second_ends_the_process(
     worker: Worker, exits: list[int]
 ) -> None:
-    WorkerProcess(worker).run()
+    WorkerProcess(worker).run(sender=Worker)
     signal.raise_signal(signal.SIGTERM)
     assert worker.is_stopping()
     assert exits == []
@@ -72,7 +72,7 @@ def test_the_first_signal_stops_the_worker_and_the_second_ends_the_process(
 def test_once_the_worker_is_stopping_by_itself_the_first_signal_changes_nothing(
     worker: Worker, exits: list[int]
 ) -> None:
-    WorkerProcess(worker).run()
+    WorkerProcess(worker).run(sender=Worker)
     worker.stop(EXIT_STUCK)
     signal.raise_signal(signal.SIGTERM)
     assert exits == []
@@ -86,7 +86,7 @@ def test_a_signal_ends_a_process_that_a_task_forks(
     monkeypatch.setattr(
         "os.register_at_fork", lambda *, after_in_child: in_child.append(after_in_child)
     )
-    WorkerProcess(worker).run()
+    WorkerProcess(worker).run(sender=Worker)
     in_child[0]()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -99,21 +99,21 @@ def test_a_signal_ends_a_process_that_a_task_forks(
 
 @pytest.fixture
 def stopped() -> Iterator[list[int]]:
-    """The exit codes that receivers of ``worker_stopped`` have got."""
+    """The exit codes that receivers of ``worker_stopped`` from the sender have got."""
     codes: list[int] = []
 
     def receiver(exit_code: int, **kwargs: Any) -> None:
         codes.append(exit_code)
 
-    worker_stopped.connect(receiver)
+    worker_stopped.connect(receiver, sender=Worker)
     yield codes
-    worker_stopped.disconnect(receiver)
+    worker_stopped.disconnect(receiver, sender=Worker)
 
 
 def test_without_a_task_that_runs_the_process_ends_by_itself(
     worker: Worker, exits: list[int], stopped: list[int]
 ) -> None:
-    WorkerProcess(worker).run()
+    WorkerProcess(worker).run(sender=Worker)
     assert (stopped, exits) == ([0], [])
 
 
@@ -122,7 +122,7 @@ def test_the_process_ends_even_if_a_stuck_task_holds_what_the_exit_waits_for(
 ) -> None:
     """logging.shutdown() and the receivers may wait for such a lock."""
     monkeypatch.setattr(Worker, "run", returning(EXIT_STUCK))
-    WorkerProcess(worker).run()
+    WorkerProcess(worker).run(sender=Worker)
     until(lambda: exits == [EXIT_STUCK] * 2)  # the second is the timer's
     assert stopped == [EXIT_STUCK]
 
@@ -131,7 +131,7 @@ def test_a_task_that_still_runs_does_not_keep_the_process(
     worker: Worker, exits: list[int], stopped: list[int]
 ) -> None:
     worker.counters.running = 1
-    WorkerProcess(worker).run()
+    WorkerProcess(worker).run(sender=Worker)
     until(lambda: exits == [0, 0])
     assert stopped == [0]
 
@@ -140,7 +140,7 @@ def test_a_task_that_still_runs_does_not_keep_the_process(
 
 
 def test_the_health_file_is_touched(worker: Worker, tmp_path: Path) -> None:
-    WorkerProcess(worker, health_file=tmp_path / "health").run()
+    WorkerProcess(worker, health_file=tmp_path / "health").run(sender=Worker)
     assert (tmp_path / "health").exists()
 
 
@@ -158,7 +158,7 @@ def test_a_terminal_has_a_status_line_and_a_log_has_progress(
         return 0
 
     monkeypatch.setattr(Worker, "run", run)
-    WorkerProcess(worker).run()
+    WorkerProcess(worker).run(sender=Worker)
     assert called == ticks
 
 
@@ -176,5 +176,5 @@ def test_periodic_tasks_are_sent_while_it_runs(
         return 0
 
     monkeypatch.setattr(Worker, "run", run)
-    WorkerProcess(worker, scheduler=scheduler).run()
+    WorkerProcess(worker, scheduler=scheduler).run(sender=Worker)
     assert len(sent) > 1
