@@ -29,6 +29,13 @@ class Delivery:
     """The message group, where the consumer knows it."""
     body: bytes | str = field(default=b"", repr=False)  # a traceback shows locals by their repr
     """What was received."""
+    waited: float | None = None
+    """Seconds between the proxy's receipt of the request and its start here, if the proxy says."""
+    proxy_timeout: float = 60.0
+    """Seconds after which the proxy stops waiting for the answer; nginx's default is 60.
+
+    https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_read_timeout
+    """
     message: Message | None = None
     """What the body says, once it is decoded."""
     outcome: Outcome | None = None

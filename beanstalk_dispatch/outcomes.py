@@ -26,6 +26,7 @@ class Outcome(StrEnum):
     RUNNING = "running"
     UNAVAILABLE = "unavailable"
     DRAINING = "draining"
+    OVERDUE = "overdue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ OUTCOMES: Final[Mapping[Outcome, Consequences]] = MappingProxyType(
         Outcome.TIMED_OUT: Consequences(500, logging.ERROR, is_failure=True),
         Outcome.UNAVAILABLE: Consequences(503, logging.ERROR, is_failure=True),
         Outcome.DRAINING: Consequences(503, logging.WARNING, is_failure=False),
+        Outcome.OVERDUE: Consequences(503, logging.WARNING, is_failure=False),
     }
 )
 ACKNOWLEDGED: Final = 200

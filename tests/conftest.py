@@ -13,6 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from beanstalk_dispatch import conf
+from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from tests.proxy import Proxy
 
 TABLE = (
@@ -39,6 +40,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     conf.clear_caches()
+    RECENT.forget_all()
     yield
     conf.clear_caches()
 

@@ -5,6 +5,8 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-e
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +18,7 @@ TASK_NAME_ATTRIBUTE = "beanstalk.sqsd.task_name"
 SCHEDULED_AT_ATTRIBUTE = "beanstalk.sqsd.scheduled_time"
 PATH_ATTRIBUTE = "beanstalk.sqsd.path"
 """Message attributes by which the daemon marks a periodic task on the queue."""
+_REQUEST_START = re.compile(r"(?:t=)?(\d{10}\.\d{3})")
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -26,7 +29,7 @@ def delivery_from_meta(meta: Mapping[str, str]) -> Delivery:
     """
     get = meta.get
     count = get("HTTP_X_AWS_SQSD_RECEIVE_COUNT", "")
-    return Delivery(
+    delivery = Delivery(
         queue=printable(get("HTTP_X_AWS_SQSD_QUEUE")) or "",
         message_id=printable(get("HTTP_X_AWS_SQSD_MSGID")),
         receive_count=max(int(count), 1) if _is_count(count) else 1,
@@ -35,6 +38,18 @@ def delivery_from_meta(meta: Mapping[str, str]) -> Delivery:
         task_name=printable(get("HTTP_X_AWS_SQSD_TASKNAME")),
         scheduled_at=parse_time(get("HTTP_X_AWS_SQSD_SCHEDULED_AT")),
     )
+    if start := get("HTTP_X_REQUEST_START"):
+        _read_proxys_headers(delivery, start, get("HTTP_X_PROXY_READ_TIMEOUT", ""))
+    return delivery
+
+
+def _read_proxys_headers(delivery: Delivery, start: str, timeout: str) -> None:
+    """When nginx got the request (``t=${msec}``), and how many seconds it waits for the answer."""
+    if (match := _REQUEST_START.fullmatch(start)) is None:
+        return
+    delivery.waited = max(time.time() - float(match[1]), 0.0)
+    if _is_count(timeout):
+        delivery.proxy_timeout = float(timeout)
 
 
 def headers_of(delivery: Delivery) -> dict[str, str]:

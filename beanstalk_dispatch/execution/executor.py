@@ -39,6 +39,7 @@ from .attempt import Attempt, is_for_the_process, run_attempt
 from .consumer import DELAYED_COPIES, Consumer
 from .lease import Lease
 from .observers import observed
+from .recent_deliveries import RECENT, Key
 from .retries import retry_delay
 from .task_options import apply_received_options, time_limit_of
 from .time_limit import TimeLimitExceeded
@@ -57,6 +58,7 @@ _REFUSALS: Final[dict[type[Exception], Outcome]] = {
     LeaseUnavailable: Outcome.UNAVAILABLE,
 }
 _DONE: Final = Result(outcome=Outcome.DONE, acknowledged=True)
+_RETRY_RUNNING_SECONDS: Final = 30.0
 _has_caches: ContextVar[bool] = ContextVar("beanstalk_dispatch.has_caches", default=False)
 
 
@@ -121,7 +123,7 @@ class Execution:
     def _result(self) -> Result:
         try:
             self.delivery.message = message = self._decode()
-            return self._run_message(message)
+            return self._run_unless_known(message)
         except (MessageError, UnknownFunction) as exc:
             refusal = Result(
                 outcome=_REFUSALS[type(exc)], reason=str(exc), exception=exc, final=True
@@ -154,6 +156,42 @@ class Execution:
             return Message(function=name)
         return Message(function=name, id=delivery.message_id)
 
+    def _run_unless_known(self, message: Message) -> Result:
+        """Run a message, unless this process runs it already or has finished it."""
+        if self.delivery.message_id is None:
+            return self._run_message(message)
+        key = (self.delivery.queue, self.delivery.message_id, hash(self.delivery.body))
+        if not RECENT.begin(key):
+            return self._delivered_again(message, key)
+        is_finished = False
+        try:
+            result = self._run_message(message)
+            is_finished = result.acknowledged
+        finally:
+            RECENT.end(key, is_finished=is_finished)
+        return result
+
+    def _delivered_again(self, message: Message, key: Key) -> Result:
+        running = RECENT.seconds_running(key)
+        if not self.consumer.can_hide:
+            logger.warning(
+                "task delivered again id=%s function=%s is_running=%s seconds=%.0f: nobody waited "
+                "for its answer; keep nginx's proxy_read_timeout, 60 s by default, above the "
+                "task's time limit",
+                message.id,
+                message.function,
+                running is not None,
+                RECENT.seconds_taken(key) if running is None else running,
+            )
+        if running is None:
+            reason = "this process has finished the message before"
+            return Result(outcome=Outcome.DUPLICATE, reason=reason, acknowledged=True)
+        return Result(
+            outcome=Outcome.RUNNING,
+            reason="this process is running the message",
+            retry_after=_RETRY_RUNNING_SECONDS,
+        )
+
     def _run_message(self, message: Message) -> Result:
         entry = dispatch_table.entry(message.function, self.config)
         if message.not_before is not None and (wait := message.not_before - time.time()) > 0:
@@ -163,6 +201,8 @@ class Execution:
         try:
             task, configured = self._make_task(entry, message)
             time_limit = time_limit_of(task)
+            if self._is_overdue(time_limit):
+                return Result(outcome=Outcome.OVERDUE, reason="the request waited for too long")
             self.consumer.task_starts(time_limit)
         except (MalformedMessage, ConfigurationError, TimeLimitExceeded):
             raise
@@ -176,6 +216,11 @@ class Execution:
             entry.observers, "attempting", lambda each: each.attempting(task, self.delivery)
         ):
             return self._run_task(task, configured, message, time_limit)
+
+    def _is_overdue(self, time_limit: float) -> bool:
+        """Whether only the time that the request has waited makes its task end too late."""
+        waited, patience = self.delivery.waited, self.delivery.proxy_timeout
+        return waited is not None and time_limit <= patience < waited + time_limit
 
     def _make_task(
         self, entry: dispatch_table.Entry, message: Message
@@ -301,7 +346,9 @@ class Execution:
         if not logger.isEnabledFor(level):
             return
         delivery, message = self.delivery, self.delivery.message
-        extra = f" reason={_reason_with_cause(result)!r}" if result.reason else ""
+        extra = "" if delivery.waited is None else f" waited_ms={delivery.waited * 1000:.0f}"
+        if result.reason:
+            extra += f" reason={_reason_with_cause(result)!r}"
         if result.dead_lettered:
             extra += f" dead_letter_queue={self.config.dead_letter_queue}"
         logger.log(

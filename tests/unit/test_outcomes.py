@@ -25,6 +25,7 @@ EXPECTED = {
     Outcome.TIMED_OUT: (500, "ERROR", True),
     Outcome.UNAVAILABLE: (503, "ERROR", True),
     Outcome.DRAINING: (503, "WARNING", False),
+    Outcome.OVERDUE: (503, "WARNING", False),
 }
 
 

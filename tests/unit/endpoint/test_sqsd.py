@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from beanstalk_dispatch.delivery import Delivery
@@ -39,6 +41,21 @@ def test_and_written() -> None:
         "X-Aws-Sqsd-Queue": "q",
         "X-Aws-Sqsd-Receive-Count": "1",
     }
+
+
+def test_the_proxy_says_how_long_the_request_has_waited() -> None:
+    start = f"t={time.time() - 12:.3f}"
+    delivery = from_headers({"X-Request-Start": start, "X-Proxy-Read-Timeout": "280"})
+    assert delivery.waited == pytest.approx(12, abs=2)
+    assert delivery.proxy_timeout == 280
+    assert from_headers({"X-Request-Start": start}).proxy_timeout == 60
+    assert from_headers({"X-Request-Start": f"{time.time() + 5:.3f}"}).waited == 0
+
+
+@pytest.mark.parametrize("start", ["t=", "t=now", "1", "t=1e9", "t=-1000000000.000"])
+def test_a_strange_request_start_is_left_out(start: str) -> None:
+    headers = {"X-Request-Start": start, "X-Proxy-Read-Timeout": "soon"}
+    assert from_headers(headers) == Delivery()
 
 
 @pytest.mark.parametrize("count", ["", "-1", "0", "many", "²", "1" * 5000])
