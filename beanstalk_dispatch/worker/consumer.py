@@ -71,7 +71,7 @@ class QueueConsumer:
         while permit := self._wait_for_permit():  # None once the worker stops
             received = None
             try:
-                received = self._receive(permit)
+                received = self._receive_as_permitted(permit)
             finally:
                 self._prefetch.add(permit, received)
 
@@ -79,8 +79,8 @@ class QueueConsumer:
         with self._turn:
             return self._prefetch.acquire(self.queue)
 
-    def _receive(self, permit: ReceivePermit) -> list[Received] | None:
-        """Receive as permitted; None if SQS did not take the request."""
+    def _receive_as_permitted(self, permit: ReceivePermit) -> list[Received] | None:
+        """The received messages; None if the request failed."""
         queue = self.queue
         try:
             received = open_queue(queue.name).receive(

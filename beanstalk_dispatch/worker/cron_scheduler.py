@@ -57,10 +57,10 @@ class Scheduler:
         """Send the tasks that are due at ``now``, each once, however long it has been due."""
         for task, moments in self._occurrences:
             if self._due[task.name] <= now:
-                self._send(task, self._due[task.name])
+                self._send_message(task, self._due[task.name])
                 self._due[task.name] = next(moment for moment in moments if moment > now)
 
-    def _send(self, task: PeriodicTask, due_at: datetime) -> None:
+    def _send_message(self, task: PeriodicTask, due_at: datetime) -> None:
         attributes = {
             TASK_NAME_ATTRIBUTE: task.name,
             SCHEDULED_AT_ATTRIBUTE: format_time(due_at.timestamp()),

@@ -57,7 +57,7 @@ class HealthServer:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, body = _answer(worker, self.path)
+                status, body = _status_and_body(worker, self.path)
                 self.send_response(status)
                 self.send_header("Content-Type", "text/plain; charset=utf-8")
                 self.send_header("Content-Length", str(len(body)))
@@ -86,8 +86,8 @@ class HealthServer:
         self._server.server_close()
 
 
-def _answer(worker: Worker, path: str) -> tuple[int, bytes]:
-    """Status and body for a path."""
+def _status_and_body(worker: Worker, path: str) -> tuple[int, bytes]:
+    """The answer for a path."""
     if path.partition("?")[0] == "/metrics":
         try:
             return 200, prometheus_text(worker)

@@ -118,7 +118,7 @@ class InFlight:
     def nack(self, message: Received, delay: float | None = None) -> None:
         """Have the message delivered again: after ``delay`` seconds, or as Nack says."""
         if delay is None:
-            self._remove([message])
+            self._stop_tracking([message])
         else:
             self.requeue([message], delay)
 
@@ -130,8 +130,8 @@ class InFlight:
                 message.deadline = deadline
                 self._to_requeue.append((message, delay))
 
-    def _remove(self, messages: Iterable[Received]) -> None:
-        """Take no more care of the messages: SQS delivers them again when they are visible."""
+    def _stop_tracking(self, messages: Iterable[Received]) -> None:
+        """Forget the messages. Unless deleted, they are delivered again when they are visible."""
         with self._lock:
             for message in messages:
                 if self.messages.get(message.message_id) is message:
@@ -156,7 +156,7 @@ class InFlight:
         """Delete up to a batch of acknowledged messages; return whether to call again at once."""
         if not self.delete_backoff.is_over:
             return False
-        with self._batch(self._to_delete, at_least) as batch:
+        with self._take_batch(self._to_delete, at_least) as batch:
             self._drop_expired(batch)
             if not batch:
                 return False
@@ -166,7 +166,7 @@ class InFlight:
                 self.delete_backoff.failed(exc)
                 return False
             retryable = _retryable(refused, self.delete_backoff)
-            self._remove(message for message in batch if message not in retryable)
+            self._stop_tracking(message for message in batch if message not in retryable)
             batch[:] = retryable
         if lost := len(refused) - len(retryable):
             logger.error("delete failed queue=%s refused=%d", self.queue, lost)
@@ -181,7 +181,7 @@ class InFlight:
                 "the messages are delivered again",
                 self.queue, len(expired),
             )  # fmt: skip
-            self._remove(expired)
+            self._stop_tracking(expired)
             batch[:] = [message for message in batch if message not in expired]
 
     def requeue_batch(self) -> bool:
@@ -192,9 +192,9 @@ class InFlight:
         """
         if not self.requeue_backoff.is_over:
             return False
-        with self._batch(self._to_requeue) as batch:
+        with self._take_batch(self._to_requeue) as batch:
             # SQS may deliver a message again before its answer is here: as a new message.
-            self._remove(message for message, _ in batch)
+            self._stop_tracking(message for message, _ in batch)
             batch[:] = [(message, delay) for message, delay in batch if message.is_hidden]
             if not batch:
                 return False
@@ -252,7 +252,7 @@ class InFlight:
             logger.error("heartbeat failed queue=%s refused=%d", self.queue, count)
 
     @contextmanager
-    def _batch(self, pending: deque[_Item], at_least: int = 1) -> Iterator[list[_Item]]:
+    def _take_batch(self, pending: deque[_Item], at_least: int = 1) -> Iterator[list[_Item]]:
         """Take a batch from the front of ``pending``; what the block leaves in it goes back."""
         with self._lock:
             size = min(len(pending), MAX_BATCH_ENTRIES)

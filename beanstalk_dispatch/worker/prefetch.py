@@ -143,7 +143,7 @@ class Prefetch:
                 while not self.is_closed:
                     must_wait = not queue.receive_backoff.is_over or queue.in_flight.is_behind
                     if not must_wait and self._should_receive(queue):
-                        return self._permit(queue)
+                        return self._give_permit(queue)
                     interval = self._options.times.backoff_check_interval
                     self._room.wait(interval if must_wait else None)
             finally:
@@ -161,7 +161,7 @@ class Prefetch:
         may_join = queue.is_busy and queue.open_receives < MAX_OPEN_RECEIVES
         return (is_first or may_join) and self._room_left() >= MAX_BATCH_ENTRIES
 
-    def _permit(self, queue: QueueState) -> ReceivePermit:
+    def _give_permit(self, queue: QueueState) -> ReceivePermit:
         options = self._options
         is_short = queue.open_receives or options.burst
         permit = ReceivePermit(
@@ -271,7 +271,7 @@ class Prefetch:
         latest = time.monotonic() - self._options.times.requeue_after
         with self._lock:
             while self._waiting and self._waiting[0].received_at < latest:
-                self._requeue(self._waiting.popleft())
+                self._requeue_group(self._waiting.popleft())
             self._work.notify(len(self._waiting))
 
     def close(self) -> None:
@@ -279,11 +279,11 @@ class Prefetch:
         with self._lock:
             self.is_closed = True
             while self._waiting:
-                self._requeue(self._waiting.popleft())
+                self._requeue_group(self._waiting.popleft())
             self._work.notify_all()
             self._room.notify_all()
 
-    def _requeue(self, group: MessageGroup) -> None:
+    def _requeue_group(self, group: MessageGroup) -> None:
         self.counters.waiting -= len(group.messages)
         group.queue.in_flight.requeue(group.messages)
 

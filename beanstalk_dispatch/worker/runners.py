@@ -113,7 +113,9 @@ class PostRunner:
         if delivery.task_name:
             path, body = received.message_attributes.get(PATH_ATTRIBUTE, path), b""
         try:
-            status = self._post(path, body, headers_of(delivery) | _attribute_headers(received))
+            status = self._post_for_status(
+                path, body, headers_of(delivery) | _attribute_headers(received)
+            )
         except TimeoutError:
             logger.error(
                 "post failed id=%s error=no answer within %g s",
@@ -132,7 +134,7 @@ class PostRunner:
         )  # fmt: skip
         return _ACK if status == 200 else Nack(self._options.error_visibility_timeout)
 
-    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> int:
+    def _post_for_status(self, path: str, body: bytes, headers: dict[str, str]) -> int:
         """POST and return the status. Raises TimeoutError only if the answer does not come."""
         options = self._options
         connection = http.client.HTTPConnection(

@@ -80,11 +80,11 @@ class StatusLine:
         """Give the logging handlers their streams again, and end the line."""
         for handler, stream in self._handlers:
             handler.setStream(stream)
-        self._draw("", "\n" if self._line else "")
+        self._write_and_flush("", "\n" if self._line else "")
 
     def write(self, lines: str) -> None:
         """Write whole lines above the status line. Logging handlers call it."""
-        self._draw(_CLEAR_LINE + lines, self._line)
+        self._write_and_flush(_CLEAR_LINE + lines, self._line)
 
     def flush(self) -> None:
         """Flush the terminal. Logging handlers call it."""
@@ -104,7 +104,7 @@ class StatusLine:
             f"{rate:.0f}/s{'  stopping' if self._worker.is_stopping() else self._depths}"
         )
         self._line = line[: shutil.get_terminal_size().columns - 1]
-        self._draw(_CLEAR_LINE, self._line)
+        self._write_and_flush(_CLEAR_LINE, self._line)
 
     def _ask_for_depths(self, *, is_last: bool) -> None:
         """Ask SQS for the depths. ``is_last``: not again until a task has run, to save requests."""
@@ -112,7 +112,7 @@ class StatusLine:
         depths = self._worker.depths()
         self._depths = "".join(f"  {name}: {depth} left" for name, depth in depths)
 
-    def _draw(self, *parts: str) -> None:
+    def _write_and_flush(self, *parts: str) -> None:
         with self._lock:
             self._stream.write("".join(parts))
             self._stream.flush()

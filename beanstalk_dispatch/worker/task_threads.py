@@ -77,7 +77,7 @@ class TaskThreads:
         delay = 0.0
         try:
             while remaining and self._may_start(group, remaining):
-                answer = self._run(group.queue, remaining.pop(0))
+                answer = self._run_message(group.queue, remaining.pop(0))
                 if isinstance(answer, Nack):
                     # The rest of a FIFO group may not overtake this message.
                     delay = answer.delay or 0.0
@@ -97,7 +97,7 @@ class TaskThreads:
         )
         return False
 
-    def _run(self, queue: QueueState, message: Received) -> Ack | Nack:
+    def _run_message(self, queue: QueueState, message: Received) -> Ack | Nack:
         """Run one message and note for SQS what its runner has answered."""
         thread_id, started = threading.get_ident(), time.monotonic()
         answer: Ack | Nack = Nack()

@@ -61,12 +61,12 @@ class Worker:
             threading.Thread(target=self._call_until_stopped, args=(tick,), daemon=True)
             for tick in ticks
         ]
-        self._start(tickers)
+        self._start_threads(tickers)
         while not self._is_stopping:
             time.sleep(self.options.times.stop_check_interval)
             self.prefetch.requeue_expired()
             self._check_stop_conditions()
-        self._finish()
+        self._shut_down()
         self._has_stopped = True
         join_within(self.options.times.log_timeout, tickers)
         return self._exit_code
@@ -95,7 +95,7 @@ class Worker:
                 depths.append((queue.name, open_queue(queue.name).depth()))
         return [(name, depth) for name, depth in depths if depth is not None]
 
-    def _start(self, tickers: Sequence[threading.Thread]) -> None:
+    def _start_threads(self, tickers: Sequence[threading.Thread]) -> None:
         names = " ".join(queue.name for queue in self.queues)
         logger.info("start queues=%r threads=%d", names, self.options.threads)
         self.tasks.start()
@@ -141,7 +141,7 @@ class Worker:
 
     # --- the stop, in order ----------------------------------------------------------------
 
-    def _finish(self) -> None:
+    def _shut_down(self) -> None:
         stopped_at = time.monotonic()
         self.prefetch.close()
         self._log_without_blocking(self._log_stop)

@@ -41,7 +41,7 @@ class OneQueue(Prefetch):
         return self.permit().count if self._should_receive(self.queue) else None
 
     def permit(self) -> ReceivePermit:
-        return self._permit(self.queue)
+        return self._give_permit(self.queue)
 
 
 BUSY: dict[str, Any] = {"running": 10, "average": 0.01, "open_receives": 1, "is_busy": True}

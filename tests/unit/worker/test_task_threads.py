@@ -21,7 +21,7 @@ from tests.workers import ACK, Recording, make_worker, messages, until, waiting_
 def group_of(worker: Worker, received: list[Received]) -> MessageGroup:
     """What is received now, as the worker's next group."""
     queue = worker.queues[0]
-    worker.prefetch.add(worker.prefetch._permit(queue), received)
+    worker.prefetch.add(worker.prefetch._give_permit(queue), received)
     group = worker.prefetch.next()
     assert group
     return group
@@ -133,7 +133,7 @@ def test_no_exception_of_a_runner_ends_its_thread(
 
     worker = make_worker(Recording(answer), threads=1)
     queue = worker.queues[0]
-    worker.prefetch.add(worker.prefetch._permit(queue), messages(4))
+    worker.prefetch.add(worker.prefetch._give_permit(queue), messages(4))
     worker.tasks.start()
     until(lambda: (worker.counters.failed, worker.counters.done) == (3, 1))
     until(lambda: worker.counters.running == 0)
@@ -152,7 +152,7 @@ def test_overdue_are_the_stuck_tasks_and_those_past_their_deadline(
 ) -> None:
     gate = threading.Event()
     worker = make_worker(Recording(waiting_for(gate)), threads=3)
-    worker.prefetch.add(worker.prefetch._permit(worker.queues[0]), messages(3))
+    worker.prefetch.add(worker.prefetch._give_permit(worker.queues[0]), messages(3))
     worker.tasks.start()
     until(lambda: worker.counters.running == len(worker.tasks.running) == 3)
     running = {task.message.body: thread for thread, task in worker.tasks.running.items()}
