@@ -40,6 +40,10 @@ _NOT_A_PAIR = (
     "is not a pair; write name=value without whitespace around '=', "
     "and whitespace or commas between pairs"
 )
+_NOT_A_TABLE_ENTRY = (
+    "is not name=package.module.attribute; write dots between the parts of the path, "
+    "and whitespace or commas between pairs"
+)
 
 
 class InvalidValue(ValueError):
@@ -128,7 +132,7 @@ def rate(value: object) -> float:
 
 
 def strings(value: object) -> tuple[str, ...]:
-    """A list of strings: items between whitespace or commas, or a JSON list."""
+    """A list of strings: items separated by whitespace or commas, or a JSON list."""
     items = value
     if isinstance(value, str):
         is_json = value.startswith("[")
@@ -143,7 +147,7 @@ def strings(value: object) -> tuple[str, ...]:
 
 
 def pairs(value: object) -> Mapping[str, str]:
-    """A mapping: ``name=value`` between whitespace or commas, or a JSON object."""
+    """A mapping: ``name=value`` separated by whitespace or commas, or a JSON object."""
     found = value
     if isinstance(value, str):
         found = _json(value) if value.startswith("{") else _split_pairs(value)
@@ -198,7 +202,7 @@ def table(value: object) -> Mapping[str, str]:
     if isinstance(value, str):
         for name, target in found.items():
             if not _DOTTED_PATH.fullmatch(target):
-                raise InvalidValue("is not name=package.module.attribute", f"{name}={target}")
+                raise InvalidValue(_NOT_A_TABLE_ENTRY, f"{name}={target}")
     return found
 
 

@@ -69,8 +69,8 @@ class SettingsGroup:
     settings: tuple[Setting[Any], ...]
     """In the order of the documentation."""
     is_prefix_shared: bool = False
-    """Other software reads variables with this prefix too. Of unknown names only those that differ
-    by a slip of the keyboard from a known one are then reported."""
+    """Other software reads variables with this prefix too. An unknown name is then reported only if
+    it differs from a known one by a letter or two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -535,7 +535,7 @@ def _read(setting: Setting[T], environment: environ.FileAwareEnv) -> tuple[T, st
 
 
 def _problem(setting: Setting[Any], exc: OSError | ValueError) -> str:
-    """A line for the error. The path of a secret is not shown: it may be the secret, misplaced."""
+    """One line of the error. The file of a secret is not named: its name may be the secret."""
     match exc:
         case OSError():
             file = "the file" if setting.secret else repr(exc.filename)
@@ -559,7 +559,7 @@ def default_region() -> str | None:
 
 # --- misspelt names --------------------------------------------------------------------------
 
-# "DNS" and "DSN" differ by two characters: one is removed in one place and added in another.
+# Two letters in the wrong order differ by two characters: one is removed and added elsewhere.
 _MAX_SLIP: Final = 2
 _WHOLE_NAME_CUTOFF: Final = 0.9
 
@@ -585,7 +585,11 @@ def unknown_variables() -> dict[str, str | None]:
 
 
 def _closest(name: str, candidates: Iterable[str]) -> str | None:
-    """Compares whole names, then without the prefix, which would make any two of ours close."""
+    """The candidate that was most likely meant, or None if none is close.
+
+    Whole names are compared first, and then names without the prefix, because a long prefix in
+    common makes any two names look alike.
+    """
     if whole := get_close_matches(name, candidates, n=1, cutoff=_WHOLE_NAME_CUTOFF):
         return whole[0]
     stems = {_stem(candidate): candidate for candidate in candidates}
@@ -594,7 +598,7 @@ def _closest(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def _difference(one: str, other: str) -> int:
-    """The number of characters to remove and to add to make ``other`` of ``one``."""
+    """How many characters must be removed from ``one``, and added to it, to get ``other``."""
     blocks = SequenceMatcher(None, one, other).get_matching_blocks()
     return len(one) + len(other) - 2 * sum(block.size for block in blocks)
 

@@ -23,6 +23,10 @@ NOT_A_PAIR = (
     "is not a pair; write name=value without whitespace around '=', and whitespace or commas "
     "between pairs"
 )
+NOT_A_TABLE_ENTRY = (
+    "is not name=package.module.attribute; write dots between the parts of the path, and "
+    "whitespace or commas between pairs"
+)
 NOT_A_URL = "is not a URL; write https://host or http://host:port"
 NOT_A_NETWORK = "is not an IP address or network; write one like 10.0.0.1 or 10.0.0.0/8"
 NOT_A_DURATION = "is not a duration; write 90, 90s, 5m or 1h"
@@ -148,9 +152,9 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
          "Expecting property name enclosed in double quotes); write JSON, or name=value pairs "
          "separated by whitespace")),
         (casts.pairs, "{" + '"a":{' * 100_000, "the JSON is nested too deeply"),
-        (casts.table, "a=nodots", "'a=nodots' is not name=package.module.attribute"),
-        (casts.table, "a=pkg.mod:f", "'a=pkg.mod:f' is not name=package.module.attribute"),
-        (casts.table, "a=m.f;b=m.g", "'a=m.f;b=m.g' is not name=package.module.attribute"),
+        (casts.table, "a=nodots", f"'a=nodots' {NOT_A_TABLE_ENTRY}"),
+        (casts.table, "a=pkg.mod:f", f"'a=pkg.mod:f' {NOT_A_TABLE_ENTRY}"),
+        (casts.table, "a=m.f;b=m.g", f"'a=m.f;b=m.g' {NOT_A_TABLE_ENTRY}"),
         (casts.queues, "q=bad*name", ("'bad*name' is not a queue name, its URL "
          "(https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN")),
         (casts.dotted_path, "SafeTask",

@@ -159,6 +159,16 @@ def test_a_wrong_dsn_is_told() -> None:
     assert "BEANSTALK_DISPATCH_SAFE_TASK could not start error=SENTRY_DSN: " in found["log"]
 
 
+def test_misspelt_variables_are_one_line_at_the_start() -> None:
+    found = in_a_process(OPTIONS, SENTRY_DNS=DSN, BEANSTALK_WORKR="True")
+    assert [line for line in found["log"].splitlines() if "unknown" in line] == [
+        (
+            "unknown variables names='BEANSTALK_WORKR, SENTRY_DNS' "
+            "did_you_mean='BEANSTALK_WORKER, SENTRY_DSN'"
+        )
+    ]
+
+
 def test_a_missing_sdk_gives_the_pip_line() -> None:
     code = """
         import sys
