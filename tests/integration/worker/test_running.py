@@ -99,15 +99,15 @@ def test_no_more_is_received_than_can_start_soon(sqs_env: Environment) -> None:
 
 
 def test_heartbeats_keep_messages_hidden_while_they_wait_and_run(sqs_env: Environment) -> None:
-    """Eight tasks of 0.8 s on four threads, with a visibility timeout of 1 s."""
+    """Eight tasks of 1.2 s on four threads, with a visibility timeout of 2 s."""
     send(*map(str, range(8)))
 
     def slow(received: Received) -> Ack:
-        time.sleep(0.8)
+        time.sleep(1.2)
         return ACK
 
     runner = Recording(slow)
-    drain(runner, visibility_timeout=1)
+    drain(runner, visibility_timeout=2)
     assert Counter(runner.bodies) == Counter(map(str, range(8)))
 
 

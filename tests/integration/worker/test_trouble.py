@@ -135,11 +135,11 @@ def test_a_queue_that_hangs_does_not_delay_another(
     proxy.spoil = hang
 
     def answer(received: Received) -> Ack:
-        time.sleep(1.5 if received.body == "slow" else 0)
+        time.sleep(2.5 if received.body == "slow" else 0)
         return ACK
 
     runner = Recording(answer)
-    with running(runner, "bad", "good", threads=2, visibility_timeout=1) as worker:
+    with running(runner, "bad", "good", threads=2, visibility_timeout=2) as worker:
         until(lambda: worker.counters.done == 23, 10)
         in_flight = worker.queues[1].in_flight
         until(lambda: open_queue("good").depth() == 0 and not in_flight.messages)
@@ -166,8 +166,8 @@ def test_a_heartbeat_under_way_does_not_shorten_the_delay_of_a_retry(
         gate.wait(20)  # until a heartbeat is under way
         return Nack(100)
 
-    with running(Recording(fails), visibility_timeout=1) as worker:
+    with running(Recording(fails), visibility_timeout=2) as worker:
         until(lambda: 100 in requested)
         time.sleep(0.2)
         assert not worker.queues[0].in_flight.messages
-    assert requested == [1, 100]
+    assert requested == [2, 100]
