@@ -75,7 +75,7 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
     try:
         body = request.body
     except (SuspiciousOperation, UnreadablePostError, RawPostDataException, ValueError) as exc:
-        # ValueError: a Content-Length that is no number, from a server that let it pass
+        # ValueError: a Content-Length that is not a number, from a server that let it pass
         reason = str(exc) or type(exc).__name__
         logger.error("refused id=%s status=400 reason=%r", delivery.message_id, reason)
         return _error(400, "the body cannot be read")

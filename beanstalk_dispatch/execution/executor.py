@@ -79,7 +79,7 @@ def run(body: bytes | str, delivery: Delivery, consumer: Consumer = DELAYED_COPI
 def _make_caches() -> None:
     """A thread's tasks share its cache backends, as its requests do under a web server.
 
-    A backend that is made in a delivery's own context would connect anew for each delivery.
+    A backend that is made in a delivery's own context would connect again for each delivery.
     """
     for alias in caches:
         with suppress(Exception):  # one that cannot be made fails where it is used

@@ -1,9 +1,10 @@
-"""A message runs once to success: the lease, in a cache that all workers share.
+"""Lease: keeps a message from running twice, with entries in a cache that all workers share.
 
-Two keys for each task id. The *turn* is taken with the cache's atomic ``add`` before the task
-runs, and expires by itself, so that a killed process blocks a task for so long and no longer.
-The *mark* is set when an attempt has ended for good: whatever SQS delivers of it later is a
-duplicate. It is set before the turn is given up, so whoever gets the turn next sees it.
+There are two keys for each task id. The *turn* is taken with the cache's atomic ``add`` before the
+task runs. It expires by itself, so that a killed process does not block its task for longer. The
+*mark* is set when an attempt has ended and will not be repeated. Every later delivery of that
+attempt is a duplicate. The mark is set before the turn is given up, so the next owner of the turn
+sees it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Lease:
         self._is_done = False
 
     def take(self) -> None:
-        """Raises AlreadyDone, AlreadyRunning, or LeaseUnavailable if the cache is away."""
+        """Take the turn. Raises AlreadyDone, AlreadyRunning or LeaseUnavailable."""
         cache = self._cache
         turn = (self._token, time.time() + self._seconds)
         self._expires = time.monotonic() + self._seconds

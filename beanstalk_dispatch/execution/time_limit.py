@@ -80,8 +80,8 @@ class time_limit:  # noqa: N801 - a context manager, named like one
     ) -> None:
         """``label`` names the block in the log. Another thread calls it, if the block is stuck.
 
-        ``leeway``: the interrupt comes so many seconds later, for blocks with a gentler limit of
-        their own.
+        ``leeway``: seconds by which the interrupt comes later, for blocks that have a gentler
+        limit of their own.
         """
         self.seconds = seconds
         self.label = label
@@ -144,7 +144,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         elif self.fires and not self._has_ended:
             self._has_ended = True
             # If the interrupt is still on its way, it strikes here. Taking it back with a NULL
-            # would leave the interpreter's eval breaker set for good on Python 3.11 and 3.12.
+            # would leave the interpreter's eval breaker set for ever on Python 3.11 and 3.12.
             try:
                 _let_interrupts_strike()
             except TimeLimitExceeded:
@@ -201,9 +201,10 @@ class _Watchdog:
         self.reset()
 
     def reset(self) -> None:
-        """Start anew; a forked child has neither the thread nor a lock it can trust."""
-        # An interrupt may strike whoever has just taken it, before a with statement would know
-        # (from Python 3.14 on). So it is taken inside of a try, by what tells who has it.
+        """Start again. A forked child has no watchdog thread, and cannot trust the lock."""
+        # An interrupt may strike a thread that has just taken the lock, before a with statement
+        # knows that (from Python 3.14 on). So the lock is taken inside of a try, and it is an
+        # RLock, which knows its owner.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._limits: set[time_limit] = set()
@@ -219,7 +220,7 @@ class _Watchdog:
                 thread = threading.Thread(
                     target=self._run, name="beanstalk_dispatch-watchdog", daemon=True
                 )
-                thread.start()  # may fail, for want of memory or of threads
+                thread.start()  # may fail, without memory or threads
                 self._thread = thread
             if limit.deadline < self._wakes_at:
                 self._wakes_at = limit.deadline
@@ -265,7 +266,7 @@ class _Watchdog:
             for limit in newly_stuck:
                 # In a thread of its own: the stuck task may hold a logging handler's lock,
                 # and no other limit may wait for that.
-                with suppress(RuntimeError):  # no thread to be had; stuck() tells it all the same
+                with suppress(RuntimeError):  # without a thread, stuck() still reports it
                     threading.Thread(target=_report_stuck, args=(limit,), daemon=True).start()
 
     def _fire_due(self) -> list[time_limit]:

@@ -70,16 +70,6 @@ _PATTERNS: Final = {
 
 _LOG: Final = re.compile(r"^```log\n.*?^```$", re.MULTILINE | re.DOTALL)
 
-# Files that still have such words. A file leaves this set once it is rewritten, for ever.
-REMAINING: Final = {
-    "beanstalk_dispatch/contrib/sentry/privacy.py",
-    "beanstalk_dispatch/contrib/sentry/spans.py",
-    "beanstalk_dispatch/execution/executor.py",
-    "beanstalk_dispatch/execution/lease.py",
-    "beanstalk_dispatch/execution/time_limit.py",
-    "beanstalk_dispatch/views.py",
-}
-
 
 def faults(text: str) -> Iterator[tuple[int, str]]:
     """The line in ``text`` and the description of each word that is to be avoided."""
@@ -135,9 +125,7 @@ def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in DOCUMENTS + CODE if relative(path) not in REMAINING], ids=relative
-)
+@pytest.mark.parametrize("path", DOCUMENTS + CODE, ids=relative)
 def test_only_plain_words(path: Path) -> None:
     found = faults_of(path)
     assert not found, "\n" + "\n".join(found)

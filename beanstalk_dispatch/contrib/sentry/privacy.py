@@ -82,7 +82,7 @@ def _scrub_frame(frame: dict[str, Any], arguments: Collection[str]) -> None:
 
 
 def _shows(value: object, arguments: Collection[str]) -> bool:
-    """Whether a local, which the SDK has made texts of, shows one of the arguments."""
+    """Whether a local, which the SDK has turned into strings, shows one of the arguments."""
     return any(
         text.strip("'\"") == argument or (len(argument) >= _LONG_ENOUGH and argument in text)
         for text in _leaves(value, str)
@@ -91,7 +91,7 @@ def _shows(value: object, arguments: Collection[str]) -> bool:
 
 
 def _leaves(value: object, write: Callable[[object], str]) -> Iterator[str]:
-    """The texts and numbers in a JSON value."""
+    """The strings and numbers in a JSON value."""
     if isinstance(value, Mapping):
         value = [*value.keys(), *value.values()]
     if isinstance(value, list):

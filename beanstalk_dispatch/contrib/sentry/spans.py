@@ -39,7 +39,7 @@ def _is_streaming() -> bool:
 
 
 def is_posted(delivery: Delivery) -> bool:
-    """Whether it came by HTTP, as bytes; the body of a poller, or of a call, is a text."""
+    """Whether the message came by HTTP. Its body is then bytes, and elsewhere a string."""
     return isinstance(delivery.body, bytes)
 
 
