@@ -665,6 +665,16 @@ def test_log(snippet: Snippet) -> None:
         assert any(re.fullmatch(pattern, line) for pattern in patterns), line
 
 
+def test_every_log_line_is_on_a_page() -> None:
+    shown = [line for s in SNIPPETS if s.language == "log" for line in s.text.splitlines()]
+    missing = [
+        pattern
+        for pattern in log_patterns()
+        if not any(re.fullmatch(pattern, line) for line in shown)
+    ]
+    assert missing == []
+
+
 @every("text")
 def test_text_is_the_demos_report(snippet: Snippet, capsys: pytest.CaptureFixture[str]) -> None:
     show = demo.Demo()

@@ -102,10 +102,11 @@ def _schedules() -> Mapping[str, str]:
         (place / "cron.yaml" for place in places if (place / "cron.yaml").is_file()), None
     )
     if path is None:
-        logger.info("no cron.yaml in %s; check-ins are sent without a schedule", places)
+        searched = " ".join(map(str, places))
+        logger.info("check-ins are sent without a schedule error=no cron.yaml in %s", searched)
         return {}
     try:
         return {task.name: task.schedule for task in cron.load(path)}
     except (ConfigurationError, ValueError) as exc:  # not UTF-8
-        logger.warning("check-ins are sent without a schedule: %s", exc)
+        logger.warning("check-ins are sent without a schedule error=%s", exc)
         return {}

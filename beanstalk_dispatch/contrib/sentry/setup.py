@@ -72,7 +72,7 @@ def init_on_first_use() -> None:
     try:
         init()
     except Exception as exc:
-        logger.error("not set up as it should be: %s", exc)
+        logger.error("Sentry is only partly configured error=%s", exc)
 
 
 def traces_sampler(otherwise: float | Sampler) -> Sampler:
