@@ -1,17 +1,31 @@
-# `make demo` and `make test` need nothing but a Python from 3.11 on.
+# Everything here needs nothing but a Python from 3.11 on. `make help` lists the targets.
 PYTHON ?= python3
 VENV ?= .venv
+# A Django version to install, such as 5.2; empty for the newest.
 DJANGO ?=
+# Processes for the tests, which wait for clocks more than for the CPU.
+WORKERS ?= $(shell expr 4 \* $$(getconf _NPROCESSORS_ONLN))
+
+# An environment may forbid bytecode files. Each of the hundred processes that the tests start
+# would then compile the package anew, which takes a third of their time.
+export PYTHONDONTWRITEBYTECODE :=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+IN_PARALLEL := -n $(WORKERS) --dist loadgroup
 
 # In an environment of its own: it holds botocore below what the newest boto3 needs.
 MINISTACK := .venv-ministack/bin/ministack
 FUZZ_READY := .venv-fuzz/.ready
 SENTRY_READY := .venv-sentry-oldest/.ready
 
-.PHONY: demo test test-sentry-oldest lint types tables benchmark benchmark-drain faults fuzz clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-sentry-oldest lint types tables benchmark benchmark-drain \
+  faults fuzz clean
+
+## help: list the targets
+help:
+	@sed -n 's/^## \([a-z-]*\): /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,26 +37,30 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/python -m example_settings.demo
 
-## test: every test, with coverage of package and tests
+## test: run every test, with coverage of package and tests
 # Not with coverage on Python 3.11: while an interrupt waits for a blocked thread, every traced
 # thread of that interpreter spins, and the tests of stuck tasks would hang.
 test: $(READY)
-	@sh tests/servers.sh
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
 	  set -ex; \
 	  $(BIN)/coverage erase; \
-	  $(BIN)/coverage run -m pytest; \
+	  $(BIN)/coverage run -m pytest $(IN_PARALLEL); \
 	  $(BIN)/coverage combine --quiet; \
 	  $(BIN)/coverage report; \
 	else \
 	  echo "!!! Python 3.11: without coverage, see the Makefile"; \
 	  set -ex; \
-	  $(BIN)/python -m pytest; \
+	  $(BIN)/python -m pytest $(IN_PARALLEL); \
 	fi
 
-## test-sentry-oldest: the Sentry tests with the oldest SDK that is supported
+## test-fast: run the tests that start no Python process and wait for no clock
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow" -n logical
+
+## test-sentry-oldest: run the Sentry tests with the oldest SDK that is supported
 test-sentry-oldest: $(SENTRY_READY)
-	.venv-sentry-oldest/bin/python -m pytest tests/integration/test_sentry.py tests/integration/test_sentry_worker.py tests/unit/contrib
+	.venv-sentry-oldest/bin/python -m pytest $(IN_PARALLEL) \
+	  tests/integration/test_sentry.py tests/integration/test_sentry_worker.py tests/unit/contrib
 
 $(SENTRY_READY): pyproject.toml
 	$(PYTHON) -m venv .venv-sentry-oldest
@@ -50,10 +68,13 @@ $(SENTRY_READY): pyproject.toml
 	.venv-sentry-oldest/bin/python -m pip install --quiet --editable '.[local,sentry]' --group test 'sentry-sdk==2.15.*'
 	touch $@
 
+## lint: check style, format, and who imports whom
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
+## types: check types with mypy
 types: $(READY)
 	$(BIN)/mypy
 
@@ -72,7 +93,6 @@ benchmark-drain: $(READY) $(MINISTACK)
 
 ## faults: both consumers killed, slowed down and cut off; nothing may be lost or done twice
 faults: $(READY) $(MINISTACK)
-	@sh tests/servers.sh
 	$(BIN)/python -m benchmarks.faults --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.storm --ministack $(MINISTACK)
 
@@ -89,5 +109,6 @@ $(MINISTACK):
 	$(PYTHON) -m venv .venv-ministack
 	.venv-ministack/bin/python -m pip install --quiet ministack
 
+## clean: remove environments, caches and results
 clean:
 	rm -rf .venv* .coverage* .mypy_cache .pytest_cache .ruff_cache dist

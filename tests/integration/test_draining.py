@@ -20,7 +20,8 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.endpoint import draining
 from beanstalk_dispatch.execution import time_limit as timeouts
 from tests.conftest import TABLE, Environment
-from tests.integration.test_gunicorn import Gunicorn, body, until
+from tests.integration.test_gunicorn import body
+from tests.services import Gunicorn, until
 from tests.unit.test_views import post
 
 
@@ -30,7 +31,7 @@ def gunicorn(directory: Path, **variables: str) -> Iterator[Gunicorn]:
         directory, BEANSTALK_WORKER="True", BEANSTALK_DISPATCH_TABLE=TABLE, **variables
     )
     try:
-        until(lambda: "Listening at" in started.log())
+        until(started.is_up)
         until(lambda: "start worker=True" in started.log())
         yield started
     finally:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
-import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,10 +18,10 @@ from beanstalk_dispatch.worker.options import WorkerOptions, WorkerTimes
 from beanstalk_dispatch.worker.runners import PostRunner
 from beanstalk_dispatch.worker.worker import Worker
 from tests.conftest import TABLE, Environment
-from tests.services import free_port
+from tests.services import PATH, Gunicorn, until
 
-ROOT = Path(__file__).resolve().parents[2]
-PATH = "/beanstalk_dispatch/dispatcher"
+pytestmark = pytest.mark.xdist_group("gunicorn")  # one server for all of them
+
 OPTIONS = WorkerOptions(
     threads=5,
     wait=1,
@@ -33,52 +29,6 @@ OPTIONS = WorkerOptions(
     heartbeat=False,
     times=WorkerTimes(stop_check_interval=0.01, batch_interval=0.03),
 )
-
-
-class Gunicorn:
-    """A worker machine's server; ``log()`` is what it has written."""
-
-    def __init__(self, directory: Path, **variables: str) -> None:
-        self.port = free_port()
-        self._log = directory / "gunicorn.log"
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--workers=1",
-                 f"--bind=127.0.0.1:{self.port}", "tests.wsgi"],
-                cwd=ROOT,
-                env=os.environ | {
-                    "DJANGO_SETTINGS_MODULE": "tests.settings",
-                    "GUNICORN_CMD_ARGS": "--threads=15",
-                } | variables,
-                stderr=log,
-            )  # fmt: skip
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-
-    def post(self, body: bytes | str, **headers: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request("POST", PATH, body, {"Host": "localhost"} | headers)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gunicorn]:
         BEANSTALK_DISPATCH_TASK_TIMEOUT="0.5s",
         BEANSTALK_DISPATCH_PERIODIC_TASKS="record",
     )
-    until(lambda: "Listening at" in started.log())
+    until(started.is_up)
     yield started
     started.stop()
 
@@ -247,7 +197,7 @@ def test_after_its_receives_a_message_is_dead_lettered(
 def test_elsewhere_it_is_a_404(tmp_path: Path) -> None:
     web = Gunicorn(tmp_path, BEANSTALK_DISPATCH_TABLE=TABLE)
     try:
-        until(lambda: "Listening at" in web.log())
+        until(web.is_up)
         assert web.post(body("record"))[0] == 404
         assert "start worker=False reason='BEANSTALK_WORKER is not set'" in web.log()
     finally:
@@ -257,7 +207,7 @@ def test_elsewhere_it_is_a_404(tmp_path: Path) -> None:
 def test_a_wrong_configuration_is_told_and_not_a_crash(tmp_path: Path) -> None:
     wrong = Gunicorn(tmp_path, BEANSTALK_WORKER="Ture")
     try:
-        until(lambda: "Listening at" in wrong.log())
+        until(wrong.is_up)
         assert wrong.post(body("record"))[0] == 500
         assert "BEANSTALK_WORKER: 'Ture' is not a boolean; write True or False" in wrong.log()
     finally:

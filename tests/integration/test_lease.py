@@ -31,18 +31,18 @@ from tests.services import Service
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[Service]:
-    with services.redis() as server:
+def valkey() -> Iterator[Service]:
+    with (server := services.valkey()):
         yield server
 
 
 @pytest.fixture(scope="module")
-def memcached() -> Iterator[Service]:
-    with services.memcached() as server:
-        yield server
+def memcached() -> Iterator[int]:
+    with services.memcached() as port:
+        yield port
 
 
-def redis_settings(server: Service) -> dict[str, Any]:
+def valkey_settings(server: Service) -> dict[str, Any]:
     return {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": f"redis://127.0.0.1:{server.port}",
@@ -51,20 +51,20 @@ def redis_settings(server: Service) -> dict[str, Any]:
 
 
 @pytest.fixture
-def in_redis(redis: Service) -> Iterator[None]:
-    with override_settings(CACHES={"leases": redis_settings(redis)}):
+def in_valkey(valkey: Service) -> Iterator[None]:
+    with override_settings(CACHES={"leases": valkey_settings(valkey)}):
         yield
 
 
-@pytest.fixture(params=["redis", "memcached", "database"])
+@pytest.fixture(params=["valkey", "memcached", "database"])
 def cache(request: pytest.FixtureRequest) -> Iterator[None]:
-    if request.param == "redis":
-        settings = redis_settings(request.getfixturevalue("redis"))
+    if request.param == "valkey":
+        settings = valkey_settings(request.getfixturevalue("valkey"))
     elif request.param == "memcached":
-        server = request.getfixturevalue("memcached")
+        port = request.getfixturevalue("memcached")
         settings = {
             "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
-            "LOCATION": f"127.0.0.1:{server.port}",
+            "LOCATION": f"127.0.0.1:{port}",
         }
     else:
         request.getfixturevalue("db")
@@ -115,7 +115,7 @@ def test_what_was_handed_on_is_for_later_attempts(cache: None) -> None:
     taken(Message(function="f", id=message.id, attempt=3)).done()
 
 
-def test_a_lease_expires(in_redis: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_expires(in_valkey: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "MARGIN", -4.5)
     message = Message(function="f")
     lost = taken(message, time_limit=0.2)  # rounded up to a second
@@ -128,7 +128,7 @@ def test_a_lease_expires(in_redis: None, monkeypatch: pytest.MonkeyPatch) -> Non
     taken(message)
 
 
-def test_only_the_owner_gives_it_up(in_redis: None) -> None:
+def test_only_the_owner_gives_it_up(in_valkey: None) -> None:
     message = Message(function="f")
     held, other = taken(message), new(message)
     other._expires = held._expires
@@ -137,7 +137,7 @@ def test_only_the_owner_gives_it_up(in_redis: None) -> None:
         new(message).take()
 
 
-def test_one_of_many_threads_gets_it(in_redis: None) -> None:
+def test_one_of_many_threads_gets_it(in_valkey: None) -> None:
     message = Message(function="f")
     barrier = threading.Barrier(20)
 
@@ -159,7 +159,7 @@ def test_any_id_makes_a_key(cache: None) -> None:
 
 @pytest.mark.parametrize("written", [b"no-pickle", 5])
 def test_what_somebody_else_wrote_to_the_cache_runs_nothing(
-    redis: Service, in_redis: None, written: object
+    valkey: Service, in_valkey: None, written: object
 ) -> None:
     message = Message(function="f")
     held = taken(message)
@@ -168,38 +168,34 @@ def test_what_somebody_else_wrote_to_the_cache_runs_nothing(
         new(message).take()
 
 
-def test_without_its_cache_nothing_runs(redis: Service, in_redis: None) -> None:
-    redis.pause()
-    try:
-        with pytest.raises(LeaseUnavailable, match="TimeoutError of cache 'leases'"):
-            new(Message(function="f")).take()
-    finally:
-        redis.resume()
+def test_without_its_cache_nothing_runs(valkey: Service, in_valkey: None) -> None:
+    with (
+        valkey.paused(),
+        pytest.raises(LeaseUnavailable, match="TimeoutError of cache 'leases'"),
+    ):
+        new(Message(function="f")).take()
 
 
-def test_a_cache_that_comes_back_learns_the_outcome(redis: Service, in_redis: None) -> None:
+def test_a_cache_that_comes_back_learns_the_outcome(valkey: Service, in_valkey: None) -> None:
     message = Message(function="f")
     held = taken(message)
-    redis.pause()
-    timer = threading.Timer(0.7, redis.resume)
-    timer.start()
-    held.done()
-    timer.join()
+    with ThreadPoolExecutor(1) as pool:
+        with valkey.paused():
+            done = pool.submit(held.done)
+            time.sleep(0.7)  # the first try has failed
+        done.result()
     with pytest.raises(AlreadyDone):
         new(message).take()
 
 
 def test_a_cache_that_stays_away_is_told_to_the_log(
-    redis: Service, in_redis: None, monkeypatch: pytest.MonkeyPatch,
+    valkey: Service, in_valkey: None, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(lease, "_PAUSE", 0.01)
     held = taken(Message(function="f", id="the-id"))
-    redis.pause()
-    try:
+    with valkey.paused():
         held.give_up()
-    finally:
-        redis.resume()
     assert "lease id=the-id cache=leases not updated, expires in 9" in caplog.text
 
 
@@ -207,7 +203,7 @@ def test_a_cache_that_stays_away_is_told_to_the_log(
 
 
 @pytest.fixture
-def table(env: Environment, in_redis: None) -> Environment:
+def table(env: Environment, in_valkey: None) -> Environment:
     calls.clear()
     env(
         DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail flaky=tests.jobs.Flaky "
@@ -290,7 +286,7 @@ def test_with_a_process_of_ones_own_a_task_is_done_when_that_is(
     assert run(message).outcome is Outcome.DUPLICATE
 
 
-def test_what_is_handed_on_after_all_is_not_done(in_redis: None) -> None:
+def test_what_is_handed_on_after_all_is_not_done(in_valkey: None) -> None:
     held = taken(Message(function="f", id="after-all"))
     held.done()
     held.handed_on()
@@ -299,14 +295,14 @@ def test_what_is_handed_on_after_all_is_not_done(in_redis: None) -> None:
         taken(Message(function="f", id="after-all", attempt=1))
 
 
-def test_a_task_without_a_limit_has_a_lease_that_ends(in_redis: None) -> None:
+def test_a_task_without_a_limit_has_a_lease_that_ends(in_valkey: None) -> None:
     held = Lease("leases", Message(function="f"), time_limit=float("inf"))
     held.take()
     assert held._seconds == pytest.approx(12 * 3600, abs=60)
 
 
 def test_a_turn_that_nobody_can_use_is_given_up(
-    in_redis: None, monkeypatch: pytest.MonkeyPatch
+    in_valkey: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*args: Any) -> None:
         raise ConnectionError
@@ -363,13 +359,10 @@ def test_an_unknown_cache_runs_nothing(table: Environment) -> None:
 
 
 def test_without_an_answer_of_the_cache_the_message_is_kept(
-    redis: Service, table: Environment
+    valkey: Service, table: Environment
 ) -> None:
-    redis.pause()
-    try:
+    with valkey.paused():
         result = run(Message(function="record"))
-    finally:
-        redis.resume()
     assert (result.outcome, result.acknowledged) == (Outcome.UNAVAILABLE, False)
     assert calls == []
 

@@ -21,12 +21,15 @@ from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.in_flight import Ack
 from beanstalk_dispatch.worker.runners import PostRunner
 from tests.conftest import Environment
-from tests.integration.test_gunicorn import PATH, ROOT, Gunicorn, until
 from tests.kent import Kent
 from tests.sentry_site import SECRET, TABLE
+from tests.services import PATH, ROOT, Gunicorn, until
 
 SAFE_TASK = "beanstalk_dispatch.contrib.sentry.SentrySafeTask"
-LIFECYCLES = ["static", "stream"] if hasattr(sentry_sdk, "traces") else ["static"]
+LIFECYCLES = [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"sentry-{name}"))  # one site for all of them
+    for name in (["static", "stream"] if hasattr(sentry_sdk, "traces") else ["static"])
+]
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +103,12 @@ def worker_of(where: Path, variables: dict[str, str]) -> Gunicorn:
     return gunicorn(where, "worker", variables | {"BEANSTALK_WORKER": "True"})
 
 
-def is_up(server: Gunicorn) -> bool:
-    return "Listening at" in server.log()
-
-
 @pytest.fixture(scope="module", params=LIFECYCLES)
 def processes(
     request: pytest.FixtureRequest, kent: Kent, moto: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     site = Site(kent, moto, tmp_path_factory.mktemp("site"), request.param)
-    until(lambda: is_up(site.web) and is_up(site.worker))
+    until(lambda: site.web.is_up() and site.worker.is_up())
     yield site
     site.web.stop()
     site.worker.stop()

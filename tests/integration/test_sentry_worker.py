@@ -24,10 +24,10 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.worker import EXIT_STUCK
 from tests.conftest import Environment
-from tests.integration.test_gunicorn import ROOT, until
-from tests.integration.test_sentry import environment_of, is_up, signed, worker_of
+from tests.integration.test_sentry import environment_of, signed, worker_of
 from tests.kent import Kent
 from tests.sentry_site import SECRET
+from tests.services import ROOT, until
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_a_poller_that_is_stuck_says_so_before_it_ends(
 
 def test_gunicorn_sends_what_it_has_when_it_is_stopped(slow_kent: Kent, tmp_path: Path) -> None:
     worker = worker_of(tmp_path, environment_of(slow_kent.dsn))
-    until(lambda: is_up(worker))
+    until(worker.is_up)
     assert worker.post(signed("boom", SECRET, id="at-the-end"))[0] == 500
     worker.stop()
     assert len(slow_kent.events("at-the-end")) == 1
@@ -233,7 +233,7 @@ def test_with_sentry_in_trouble_tasks_end_as_ever(trouble: Any, tmp_path: Path) 
     """A wait for Sentry in each task would make of this a minute."""
     with trouble() as port:
         worker = worker_of(tmp_path, environment_of(f"http://public@127.0.0.1:{port}/1"))
-        until(lambda: is_up(worker))
+        until(worker.is_up)
         functions = ["boom", "quiet"] * 100
         started = time.monotonic()
         with ThreadPoolExecutor(15) as pool:

@@ -165,6 +165,7 @@ def test_an_unknown_queue_is_an_error(sqs_env: Environment) -> None:
         schedule_function("mail", "record")
 
 
+@pytest.mark.slow
 def test_a_delay_hides_the_message(sqs_env: Environment) -> None:
     schedule("jobs", Call("record", delay=timedelta(seconds=1)))
     assert bodies() == []
@@ -426,6 +427,7 @@ def test_eager_functions_that_cannot_run_raise(eager: Environment) -> None:
         schedule_function("q", "broken")
 
 
+@pytest.mark.slow
 def test_boto3_and_sentry_are_not_imported_with_the_client() -> None:
     found = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "import beanstalk_dispatch.client"],

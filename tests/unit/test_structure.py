@@ -72,6 +72,7 @@ def test_there_is_no_grab_bag_and_no_tasks_module() -> None:
     assert not names & {"utils", "helpers", "common", "base", "tasks"}
 
 
+@pytest.mark.slow
 def test_importing_everything_reads_no_setting_and_starts_nothing() -> None:
     code = "\n".join(
         [

@@ -212,6 +212,7 @@ def test_a_task_has_its_own_transactions(env: Environment, monkeypatch: pytest.M
     assert calls == [(False, False)]
 
 
+@pytest.mark.slow
 def test_under_asgi_a_coroutine_that_blocks_keeps_the_server_from_nothing(
     env: Environment,
 ) -> None:

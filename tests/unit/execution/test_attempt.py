@@ -466,6 +466,7 @@ def test_a_generator_has_run_nothing_and_so_has_failed(caplog: pytest.LogCapture
     assert "run() returned a generator, of which nothing has run" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_coroutine_that_blocks_its_loop_is_ended(place: Place) -> None:
     task = SafeTask(jobs.blocks, timeout_timedelta=timedelta(seconds=0.1), verbose=False)
     seconds, came = place(task, 20)

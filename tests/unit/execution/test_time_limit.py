@@ -131,6 +131,7 @@ def test_an_alarm_of_nobody_is_ignored_within_a_limit() -> None:
         signal.raise_signal(signal.SIGALRM)
 
 
+@pytest.mark.slow
 def test_thousands_of_blocks_that_end_within_a_millisecond_of_their_limit() -> None:
     """Nothing may come out but TaskTimeout or, in the very instant, TimeLimitExceeded.
 
@@ -258,6 +259,7 @@ def test_what_swallows_an_interrupt_is_interrupted_again(place: Place) -> None:
 
 
 @pytest.mark.usefixtures("short_grace")
+@pytest.mark.slow
 def test_an_outer_limit_whose_interrupt_an_inner_one_took_strikes_again(place: Place) -> None:
     """Both pass during one C call: the interpreter keeps one of the two interrupts."""
 

@@ -30,9 +30,9 @@ from beanstalk_dispatch.outcomes import Outcome, Result
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from tests import jobs
 from tests.conftest import Environment
-from tests.integration.test_gunicorn import ROOT
 from tests.integration.test_sentry import SAFE_TASK, environment_of
 from tests.sentry_site import SECRET, TABLE
+from tests.services import ROOT
 
 
 class Memory(Transport):
@@ -115,6 +115,7 @@ OPTIONS = """
 """
 
 
+@pytest.mark.slow
 def test_the_environment_alone_sets_it_up() -> None:
     found = in_a_process(
         OPTIONS, SENTRY_DSN=DSN, SENTRY_RELEASE="1.2", SENTRY_PROFILES_SAMPLE_RATE="0.5",
@@ -126,15 +127,18 @@ def test_the_environment_alone_sets_it_up() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_a_dsn_it_does_nothing() -> None:
     assert not in_a_process(OPTIONS)["result"]["active"]
 
 
+@pytest.mark.slow
 def test_without_the_property_it_does_nothing() -> None:
     found = in_a_process(OPTIONS, SENTRY_DSN=DSN, BEANSTALK_DISPATCH_SAFE_TASK="")
     assert not found["result"]["active"]
 
 
+@pytest.mark.slow
 def test_an_sdk_of_the_projects_own_is_left_alone() -> None:
     own = "sentry_sdk.init('http://own@127.0.0.1:9/2', environment='own')"
     found = in_a_process(own + textwrap.dedent(OPTIONS), SENTRY_DSN=DSN)
@@ -142,6 +146,7 @@ def test_an_sdk_of_the_projects_own_is_left_alone() -> None:
     assert found["result"]["environment"] == "own"
 
 
+@pytest.mark.slow
 def test_wrong_values_are_told_together_and_the_rest_works() -> None:
     found = in_a_process(
         OPTIONS, SENTRY_DSN=DSN, SENTRY_TRACES_SAMPLE_RATE="half", SENTRY_SEND_DEFAULT_PII="Ture"
@@ -153,12 +158,14 @@ def test_wrong_values_are_told_together_and_the_rest_works() -> None:
     assert "SENTRY_SEND_DEFAULT_PII: 'Ture' is not a boolean" in line
 
 
+@pytest.mark.slow
 def test_a_wrong_dsn_is_told() -> None:
     found = in_a_process(OPTIONS, SENTRY_DSN="sentry.io/1")
     assert not found["result"]["active"]
     assert "BEANSTALK_DISPATCH_SAFE_TASK could not start error=SENTRY_DSN: " in found["log"]
 
 
+@pytest.mark.slow
 def test_misspelt_variables_are_one_line_at_the_start() -> None:
     found = in_a_process(OPTIONS, SENTRY_DNS=DSN, BEANSTALK_WORKR="True")
     assert [line for line in found["log"].splitlines() if "unknown" in line] == [
@@ -169,6 +176,7 @@ def test_misspelt_variables_are_one_line_at_the_start() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_missing_sdk_gives_the_pip_line() -> None:
     code = """
         import sys
