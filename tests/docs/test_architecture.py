@@ -41,13 +41,12 @@ def modules() -> set[str]:
 def resolve(dotted: str) -> object:
     """What a name below the package stands for: a module, or what is in one."""
     parts = dotted.split(".")
-    for end in range(len(parts), 0, -1):
-        if "/".join(parts[:end]) + ".py" in modules():
-            found: object = importlib.import_module(".".join(["beanstalk_dispatch", *parts[:end]]))
-            for name in parts[end:]:
-                found = attribute(found, name)
-            return found
-    raise AssertionError(f"no module in {dotted}")
+    lengths = range(1, len(parts) + 1)
+    length = max(n for n in lengths if f"{'/'.join(parts[:n])}.py" in modules())
+    found: object = importlib.import_module(".".join(["beanstalk_dispatch", *parts[:length]]))
+    for name in parts[length:]:
+        found = attribute(found, name)
+    return found
 
 
 def attribute(owner: object, name: str) -> object:
