@@ -227,7 +227,8 @@ def main() -> int:
     demo.say("started", "SQS server", endpoint)
     web, worker = free_port(), free_port()
     env = environment(endpoint)
-    os.environ.update(env)
+    # Without Sentry: this process runs the SQS server, whose requests must not be in the traces.
+    os.environ.update({name: value for name, value in env.items() if name not in sentry()})
     os.environ["LOG_LEVEL"] = "WARNING"
     urls = create_queues(endpoint)
     gunicorn = (sys.executable, "-m", "gunicorn", "example_settings.wsgi", "--threads=15",
