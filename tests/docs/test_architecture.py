@@ -152,6 +152,13 @@ def test_a_decision_has_the_five_headings(page: Path) -> None:
     assert re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE) == HEADINGS
 
 
+def test_a_figure_names_a_benchmark_that_exists() -> None:
+    text = "".join(page.read_text() for page in DECISIONS)
+    named = set(re.findall(r"`python -m ([\w.]+)`", text))
+    assert named
+    assert all((ROOT / f"{name.replace('.', '/')}.py").is_file() for name in named)
+
+
 def test_decisions_are_numbered_and_listed_in_order() -> None:
     titles = [re.match(r"# (\d+)\. ", page.read_text()) for page in DECISIONS]
     numbers = [int(title[1]) for title in titles if title]
