@@ -24,7 +24,7 @@ task failed), and ``duration`` in seconds.
 delivery_finished = Signal()
 """A delivery has ended. Sent after every delivery, even if it ran no task.
 
-Sender: ``execution.run``. Arguments: ``delivery``, ``outcome``, ``exception``.
+Sender: ``execution.executor.run``. Arguments: ``delivery``, ``outcome``, ``exception``.
 """
 worker_stopped = Signal()
 """``beanstalk_worker`` has stopped. This is the last thing that it does.
