@@ -30,6 +30,13 @@ def append(path: str, number: int) -> None:
         file.write(f"{number}\n")
 
 
+def linger(path: str, seconds: float) -> None:
+    """Show in a file the start and the end of a task that takes ``seconds``."""
+    append(path, 0)
+    time.sleep(seconds)
+    append(path, 1)
+
+
 def nap(seconds: float) -> None:
     calls.append(("nap", seconds))
     time.sleep(seconds)

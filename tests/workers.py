@@ -14,6 +14,7 @@ from beanstalk_dispatch.sqs.queue import Entry, Queue, Received
 from beanstalk_dispatch.worker.in_flight import Ack, Nack
 from beanstalk_dispatch.worker.options import WorkerOptions, WorkerTimes
 from beanstalk_dispatch.worker.runners import Runner, TaskStarts
+from beanstalk_dispatch.worker.threads import alive
 from beanstalk_dispatch.worker.worker import Worker
 
 ACK: Final = Ack()
@@ -82,8 +83,28 @@ def waiting_for(gate: threading.Event) -> Callable[[Received], Ack | Nack]:
     return answer
 
 
+_made: list[Worker] = []
+
+
 def make_worker(runner: Runner, *queues: str, **options: Any) -> Worker:
-    return Worker(queues or ("jobs",), runner, WorkerOptions(**(QUICK | options)))
+    worker = Worker(queues or ("jobs",), runner, WorkerOptions(**(QUICK | options)))
+    _made.append(worker)
+    return worker
+
+
+def wait_for_threads() -> None:
+    """Wait until every thread of the workers made so far has ended, and fail if one does not.
+
+    A stop leaves a thread behind whose request or task hangs, and it would disturb other tests.
+    """
+    consumers = [consumer for worker in _made for consumer in worker._consumers]
+    threads = [
+        *(thread for worker in _made for thread in worker.tasks.threads),
+        *(thread for consumer in consumers for thread in consumer.receivers),
+        *(thread for consumer in consumers for thread in consumer.updaters),
+    ]
+    _made.clear()
+    until(lambda: not alive(threads), 30)
 
 
 @contextmanager

@@ -155,9 +155,9 @@ class Prefetch:
         waiting = self.counters.waiting
         if self._tasks_left <= waiting:
             return False
-        if queue.open_receives == 0 and self._idle_threads() > waiting:
-            return True
         is_first = queue.open_receives == 0
+        if is_first and self._idle_threads() > waiting:
+            return True
         may_join = queue.is_busy and queue.open_receives < MAX_OPEN_RECEIVES
         return (is_first or may_join) and self._room_left() >= MAX_BATCH_ENTRIES
 

@@ -9,6 +9,7 @@ import pytest
 from tests import jobs
 from tests.conftest import Environment
 from tests.proxy import Proxy
+from tests.workers import wait_for_threads
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +22,7 @@ def _no_calls() -> None:
 def proxy(moto: str) -> Iterator[Proxy]:
     with Proxy(moto, long_poll_second=0.1) as server:
         yield server
+        wait_for_threads()
 
 
 @pytest.fixture

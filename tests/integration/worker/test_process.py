@@ -55,7 +55,8 @@ def appending(path: Path) -> list[Call]:
 
 @pytest.fixture
 def process_env(worker_env: Environment) -> Environment:
-    worker_env(DISPATCH_TABLE="append=tests.jobs.append nap=tests.jobs.nap block=tests.jobs.block")
+    names = ("append", "linger", "nap", "block")
+    worker_env(DISPATCH_TABLE=" ".join(f"{name}=tests.jobs.{name}" for name in names))
     return worker_env
 
 
@@ -67,11 +68,13 @@ def test_a_burst_runs_all_and_ends(process_env: Environment, tmp_path: Path) -> 
 
 
 def test_sigterm_ends_it_when_its_tasks_are_done(process_env: Environment, tmp_path: Path) -> None:
-    schedule_many("jobs", [Call("nap", [0.5]), *appending(tmp_path / "out")])
+    out = tmp_path / "out"
+    schedule_many("jobs", [Call("linger", [str(out), 0.5])])
     with process() as child:
-        until((tmp_path / "out").exists)
+        until(out.exists)
         child.send_signal(signal.SIGTERM)
         assert child.wait(30) == 0
+    assert out.read_text().split() == ["0", "1"]
     assert open_queue("jobs").depth() == 0
 
 

@@ -123,28 +123,21 @@ def test_the_visibility_of_a_stuck_tasks_message_is_not_extended(
     send("stuck", "fine")
     gate = threading.Event()
     runner = Recording(waiting_for(gate))
-    with running(runner) as worker:
-        until(lambda: len(runner.bodies) == 2)
-        running_tasks = worker.tasks.running.items()
-        stuck = next(thread for thread, task in running_tasks if task.message.body == "stuck")
-        monkeypatch.setattr(Worker, "stop", lambda *args: None)
+    with running(runner, visibility_timeout=3) as worker:
+        until(lambda: len(worker.tasks.running) == 2)
+        by_body = {task.message.body: task.message for task in worker.tasks.running.values()}
+        threads = {task.message.body: number for number, task in worker.tasks.running.items()}
 
         class Limit:
-            thread_id = stuck
+            thread_id = threads["stuck"]
 
-        in_flight = worker.queues[0].in_flight
-        before = {m.body: m.expires for m in in_flight.messages.values()}
+        before = {body: message.expires for body, message in by_body.items()}
         with monkeypatch.context() as patch:
+            patch.setattr(Worker, "stop", lambda *args: None)
             patch.setattr(time_limit, "stuck", lambda: [Limit])
-            later = time.monotonic() + 25
-            until(lambda: worker.tasks.overdue()[0].deadline == 0)
-            patch.setattr("time.monotonic", lambda: later)
-            in_flight.extend_visibility()
-        after = {m.body: m.expires for m in in_flight.messages.values()}
+            until(lambda: by_body["fine"].expires > before["fine"])
+            assert by_body["stuck"].expires == before["stuck"]
         gate.set()
-        monkeypatch.undo()
-    assert after["stuck"] == before["stuck"]
-    assert after["fine"] > before["fine"]
 
 
 def test_a_task_that_outlives_every_limit_ends_the_worker(
@@ -215,7 +208,7 @@ def test_a_stop_does_not_wait_for_a_long_poll_that_hangs(
     with running(Recording(), wait=0, times=times) as worker:
         until(lambda: proxy.counts["ReceiveMessage"])
         stopped_at = time.monotonic()
-    assert time.monotonic() - stopped_at < 2
+    assert time.monotonic() - stopped_at < 4
     assert worker.queues[0].open_receives == 1
     gate.set()
 
@@ -234,7 +227,7 @@ def test_a_stop_does_not_wait_for_a_delete_that_hangs(
     with running(Recording(hang_from_now), wait=0, grace=1, times=times) as worker:
         until(lambda: worker.counters.done)
         stopped_at = time.monotonic()
-    assert time.monotonic() - stopped_at < 2
+    assert time.monotonic() - stopped_at < 4
     assert "stop unacknowledged queue=jobs count=1" in caplog.text
     gate.set()
 
