@@ -50,6 +50,7 @@ class Clients:
         """True once the credentials turned out to be missing or expired; make new Clients then."""
         self._lock = threading.RLock()
         self._session: Any = None
+        self._user_agent: str | None = None
         self._clients: dict[tuple[str, str | None, Timeouts], SQSClient] = {}
 
     def get(self, address: QueueAddress, timeouts: Timeouts) -> SQSClient:
@@ -105,19 +106,9 @@ class Clients:
             )
             return client
 
-        client = make(client_config)
-        if _builds_user_agent_per_request():
-            user_agent = client.meta.config.user_agent  # type: ignore[attr-defined]
-            client = make(client_config.merge(ClientConfig(user_agent=user_agent)))
-        return client
-
-
-def _builds_user_agent_per_request() -> bool:
-    """Before 1.44.6 botocore builds its User-Agent twice per request, a fifth of a call's work.
-
-    It uses a User-Agent that is given as an option as it is, so a second client is made with the
-    string that the first one has built.
-    """
-    import botocore
-
-    return tuple(int(part) for part in botocore.__version__.split(".")[:3]) < (1, 44, 6)
+        # botocore builds its User-Agent for every request: a fifth of a call's instructions before
+        # 1.44.6, 6 % since. It sends a User-Agent that is given as an option as it is, so a first
+        # client is made for that string only.
+        if self._user_agent is None:
+            self._user_agent = make(client_config).meta.config.user_agent  # type: ignore[attr-defined]
+        return make(client_config.merge(ClientConfig(user_agent=self._user_agent)))
