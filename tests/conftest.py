@@ -28,6 +28,7 @@ TABLE = (
 )
 
 INTEGRATION = Path(__file__).parent / "integration"
+collect_ignore = ["compatibility_0_1"]  # integration/test_compatibility.py runs them
 
 Environment = Callable[..., None]
 _PREFIXES = ("AWS_", "BEANSTALK_", "SENTRY_")

@@ -7,14 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
 
 import beanstalk_dispatch
+from tests.services import ROOT
 
-OLD = "beanstalk_dispatch-0.1.5"
+OLD_TESTS = ROOT / "tests" / "compatibility_0_1"
 SETTINGS = """
 SECRET_KEY = "tests-only"
 INSTALLED_APPS = ["beanstalk_dispatch"]
@@ -34,23 +34,12 @@ def create_request_body(function_name, *args, **kwargs):
 """
 
 
-@pytest.fixture(scope="module")
-def old_tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``tests`` folder of 0.1.5's source distribution."""
-    folder = tmp_path_factory.mktemp("old")
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:",
-           "--dest", str(folder), "beanstalk-dispatch==0.1.5"]  # fmt: skip
-    subprocess.run(pip, check=True)
-    with tarfile.open(folder / f"{OLD}.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder / OLD / "beanstalk_dispatch" / "tests"
-
-
 @pytest.fixture
-def project(old_tests: Path, tmp_path: Path) -> Path:
+def project(tmp_path: Path) -> Path:
+    """A project that has this package with the old tests inside it, where they expect to be."""
     package = tmp_path / "beanstalk_dispatch"
     shutil.copytree(Path(beanstalk_dispatch.__file__).parent, package)
-    shutil.copytree(old_tests, package / "tests")
+    shutil.copytree(OLD_TESTS, package / "tests")
     (package / "common.py").write_text(COMMON)
     (tmp_path / "old_settings.py").write_text(SETTINGS)
     (tmp_path / "old_urls.py").write_text(URLS)
