@@ -7,7 +7,6 @@ https://docs.djangoproject.com/en/stable/topics/checks/
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -258,7 +257,7 @@ def _secrets_in_settings(config: Config) -> Iterator[CheckMessage]:
             continue
         value = getattr(config, field)
         keys = {value} if isinstance(value, str) else set(value)
-        if not all(any(key in found for found in os.environ.values()) for key in keys):
+        if not all(map(conf.is_in_environment, keys)):
             variable = SETTINGS[field].variable
             yield checks.Warning(
                 f"{variable} is in your Django settings as plain text.",

@@ -552,6 +552,11 @@ def _problem(setting: Setting[Any], exc: OSError | ValueError) -> str:
             return f"{setting.variable}: {exc}"
 
 
+def is_in_environment(value: str) -> bool:
+    """Whether a variable of any name contains this value, as a Django setting read from it does."""
+    return any(value in found for found in os.environ.values())
+
+
 def default_region() -> str | None:
     """The region that the environment names, in the order in which the AWS SDKs look."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
