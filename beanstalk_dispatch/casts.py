@@ -46,6 +46,18 @@ _NOT_A_TABLE_ENTRY = (
 )
 
 
+class Secret(str):
+    """A string whose repr does not show it: error pages and Sentry show a frame's locals by repr.
+
+    In every other way it is the string, so botocore and Django's Signer use its value.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'********'"
+
+
 class InvalidValue(ValueError):
     """A cast refuses a value. ``str()`` shows the wrong item, if there is one, and the reason."""
 
@@ -75,7 +87,7 @@ def _is_unicode(value: str) -> bool:
     return True
 
 
-def credential(value: object) -> str:
+def credential(value: object) -> Secret:
     """An AWS key, secret or token.
 
     Refuses line breaks: botocore's error would echo the whole HTTP header, secret included.
@@ -83,7 +95,12 @@ def credential(value: object) -> str:
     secret = string(value)
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
         raise InvalidValue("contains whitespace or non-ASCII characters")
-    return secret
+    return Secret(secret)
+
+
+def secrets(value: object) -> tuple[Secret, ...]:
+    """A list of strings, each of which is a secret."""
+    return tuple(Secret(item) for item in strings(value))
 
 
 def boolean(value: object) -> bool:

@@ -19,7 +19,14 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 from .conf import SETTINGS, Config, get_config
 from .delivery import Delivery
 from .dispatch_table import configured_observers
-from .exceptions import BatchError, InvalidCall, MessageTooLarge, UnknownFunction, listed
+from .exceptions import (
+    BatchError,
+    InvalidCall,
+    MessageTooLarge,
+    SchedulingError,
+    UnknownFunction,
+    listed,
+)
 from .execution import executor
 from .execution.observers import Observer, observed
 from .execution.task_options import options_to_send
@@ -80,6 +87,15 @@ def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> 
     commit is logged with its id, since an error raised then would keep Django from running the
     other callbacks of the same commit.
     """
+    try:
+        return _schedule(queue, call, on_commit=on_commit)
+    except SchedulingError as exc:
+        raise exc.with_traceback(
+            None
+        ) from exc.__cause__  # the frames below have the message as a local
+
+
+def _schedule(queue: str, call: Call, *, on_commit: bool | str | None) -> str:
     config = get_config()
     prepared = _prepare(queue, call, config)
     if alias := _awaited_commit(on_commit, config):
@@ -98,6 +114,13 @@ def schedule_many(
     message that SQS accepts only at a second try comes after the rest of its batch of ten, on a
     FIFO queue too. ``on_commit`` as in ``schedule``.
     """
+    try:
+        return _schedule_many(queue, calls, on_commit=on_commit)
+    except SchedulingError as exc:
+        raise exc.with_traceback(None) from exc.__cause__  # as in schedule
+
+
+def _schedule_many(queue: str, calls: Sequence[Call], *, on_commit: bool | str | None) -> list[str]:
     config = get_config()
     prepared = [_prepare(queue, call, config) for call in calls]
     if prepared and (alias := _awaited_commit(on_commit, config)):
@@ -135,7 +158,7 @@ class Prepared:
     """A checked call: the message, its body, and SendMessage's parameters for it."""
 
     message: Message
-    body: str
+    body: str = field(repr=False)
     send_parameters: dict[str, Any]
 
 

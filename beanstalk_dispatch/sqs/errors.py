@@ -48,7 +48,10 @@ def failed_on_missing_queue(exc: BaseException) -> bool:
 
 
 def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendError:
-    """The SendError for botocore's error ``exc``, with advice where there is any."""
+    """The SendError for botocore's error ``exc``, with advice where there is any.
+
+    Raise it ``from exc``, which shows no secret from then on.
+    """
     code = _error_code(exc)
     advice = ""
     if code in _ACCESS_DENIED_CODES and operation == "GetQueueUrl":
@@ -56,14 +59,28 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
             "; Elastic Beanstalk's roles do not allow it. Set the queue's URL or ARN in "
             f"{SETTINGS['queues'].variable}"
         )
-    return SendError(f"{operation} on {address.name}: {code}: {first_line(exc)}{advice}")
+    error = SendError(f"{operation} on {address.name}: {code}: {first_line(exc)}{advice}")
+    _remove_secrets(exc)
+    return error
 
 
 def client_error(address: QueueAddress, exc: Exception) -> SendError:
     """The SendError for ``exc``, because of which no client could be made."""
-    return SendError(
+    error = SendError(
         f"cannot make a boto3 client for {address.name}: {_error_code(exc)}: {first_line(exc)}"
     )
+    _remove_secrets(exc)
+    return error
+
+
+def _remove_secrets(exc: Exception) -> None:
+    """Cut off what of botocore's error may show credentials or a message.
+
+    The frames in its traceback, and in those of the errors that it came from, have the whole
+    request as locals. Sentry and Django's error pages show locals.
+    """
+    exc.__traceback__ = exc.__cause__ = exc.__context__ = None
+    exc.args = (first_line(exc),)
 
 
 def first_line(message: object) -> str:

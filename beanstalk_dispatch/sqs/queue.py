@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from beanstalk_dispatch.conf import Config
@@ -40,7 +40,7 @@ _NOT_LISTED: Final[Mapping[str, Any]] = {"SenderFault": False, "Code": "missing 
 class Entry:
     """One message of a batch to send; its size and parameters are already checked."""
 
-    body: str
+    body: str = field(repr=False)
     send_parameters: Mapping[str, Any]
     """SendMessage's parameters besides the body: see ``parameters.send_parameters``."""
 
@@ -62,14 +62,14 @@ class Received:
     queue: Queue
     message_id: str
     """SQS's id; a message that is received again keeps it."""
-    receipt: str
+    receipt: str = field(repr=False)
     """The receipt handle of this receive, for deletes and visibility changes."""
-    body: str
+    body: str = field(repr=False)
     expires: float
     """When the visibility timeout ends, in monotonic seconds."""
     attributes: Mapping[Any, str]
     """SQS's own attributes, such as ApproximateReceiveCount."""
-    message_attributes: Mapping[str, str]
+    message_attributes: Mapping[str, str] = field(repr=False)
     """The sender's attributes of type String or Number, as strings."""
     can_extend: bool = True
     """False once SQS has refused to extend the visibility."""

@@ -73,6 +73,8 @@ json_or_base64 = casts.choice("json", "base64")
         (casts.strings, '["with space"]', ("with space",)),
         (casts.strings, ["one", "two"], ("one", "two")),
         (casts.strings, (), ()),
+        (casts.credential, "AKIA", casts.Secret("AKIA")),
+        (casts.secrets, "one two", (casts.Secret("one"), casts.Secret("two"))),
         (casts.pairs, "a=1 b=2", {"a": "1", "b": "2"}),
         (casts.pairs, "a=1, b=2,", {"a": "1", "b": "2"}),
         (casts.pairs, "a=1=2", {"a": "1=2"}),
@@ -100,7 +102,7 @@ json_or_base64 = casts.choice("json", "base64")
 def test_accepted(cast: Cast, value: object, expected: object) -> None:
     found = cast(value)
     assert found == expected
-    assert type(found) is type(expected) or isinstance(expected, dict)
+    assert isinstance(found, type(expected)) or isinstance(expected, dict)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import sentry_sdk
 
 FILTERED: Final = "[Filtered]"
 _OURS: Final = "beanstalk_dispatch."
-_CARRIERS: Final = (_OURS, "boto3.", "botocore.", "urllib3.", "http.")  # hold whole messages
+_CLIENTS: Final = ("boto3.", "botocore.", "urllib3.", "http.")  # hold credentials, too
+_CARRIERS: Final = (_OURS, *_CLIENTS)  # hold whole messages
 _MARK: Final = "x-aws-sqsd-msgid"
 _LONG_ENOUGH: Final = 4  # a shorter text is looked for as a whole only
 _BEGINNING: Final = 50  # of a longer text; the SDK cuts long locals off
@@ -27,11 +28,19 @@ def may_send_arguments() -> bool:
 
 
 def scrub_carriers(event: Event, hint: Any) -> Event:
-    """Drop the locals of the frames that carry a message, wherever an event comes from."""
+    """Drop the locals of the frames that carry a message, wherever an event comes from.
+
+    The frames of the AWS client carry credentials. Their locals are dropped also where arguments
+    may be sent.
+    """
     frames = list(_frames(event))
-    if any(_module(frame).startswith(_OURS) for frame in frames) and not may_send_arguments():
+    if any(_module(frame).startswith(_OURS) for frame in frames):
+        may_send = may_send_arguments()
         for frame in frames:
-            _scrub_frame(frame, ())
+            if _module(frame).startswith(_CLIENTS):
+                frame.pop("vars", None)
+            elif not may_send:
+                _scrub_frame(frame, ())
     return event
 
 

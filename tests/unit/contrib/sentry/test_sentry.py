@@ -569,6 +569,18 @@ def test_what_the_options_allow_is_sent(env: Environment, monkeypatch: pytest.Mo
     assert list(generator) == []
 
 
+@pytest.mark.parametrize("may_send", [True, False])
+def test_locals_of_the_aws_client_are_dropped_also_where_arguments_are_sent(
+    may_send: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(privacy, "may_send_arguments", lambda: may_send)
+    modules = ["shop.views", "beanstalk_dispatch.client", "botocore.endpoint", "urllib3.connection"]
+    frames: list[dict[str, Any]] = [{"module": each, "vars": {"a": "1"}} for each in modules]
+    event = {"exception": {"values": [{"stacktrace": {"frames": frames}}]}}
+    privacy.scrub_carriers(event, {})
+    assert ["vars" in frame for frame in frames] == [True, may_send, False, False]
+
+
 @pytest.mark.parametrize(
     ("event", "is_kept"),
     [
