@@ -18,10 +18,13 @@ IN_PARALLEL := -n $(WORKERS) --dist loadgroup --max-worker-restart 0
 MINISTACK := .venv-ministack/bin/ministack
 FUZZ_READY := .venv-fuzz/.ready
 SENTRY_READY := .venv-sentry-oldest/.ready
+# What an install brings with it, and the tools that look at it.
+INSTALL_READY := .venv-install/.ready
+TOOLS_READY := .venv-tools/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-sentry-oldest lint types tables benchmark benchmark-drain \
-  faults fuzz clean
+.PHONY: help demo test test-fast test-matrix test-sentry-oldest lint types tables hooks audit sbom \
+  benchmark benchmark-drain faults fuzz clean
 
 ## help: list the targets
 help:
@@ -57,6 +60,10 @@ test: $(READY)
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow" -n logical
 
+## test-matrix: run every test with every pair of Python and Django that this machine has
+test-matrix: $(READY)
+	$(BIN)/nox
+
 ## test-sentry-oldest: run the Sentry tests with the oldest SDK that is supported
 test-sentry-oldest: $(SENTRY_READY)
 	.venv-sentry-oldest/bin/python -m pytest $(IN_PARALLEL) \
@@ -81,6 +88,29 @@ types: $(READY)
 ## tables: write the tables of variables in docs/ and .env.example from the registry of settings
 tables: $(READY)
 	$(BIN)/python -m docs.generate
+
+## hooks: install the pre-commit hooks, which check style, imports and types
+hooks: $(READY)
+	$(BIN)/pre-commit install
+
+## audit: look for known vulnerabilities in what an install brings with it
+audit: $(INSTALL_READY) $(TOOLS_READY)
+	.venv-tools/bin/python .ci/audit.py .venv-install
+
+## sbom: write dist/sbom.json, the bill of materials of what an install brings with it
+sbom: $(INSTALL_READY) $(TOOLS_READY)
+	.venv-tools/bin/python .ci/sbom.py .venv-install dist/sbom.json
+
+# Without pip, which nothing of it needs.
+$(INSTALL_READY): pyproject.toml $(TOOLS_READY)
+	$(PYTHON) -m venv --without-pip .venv-install
+	.venv-tools/bin/python -m pip --python .venv-install/bin/python install --quiet '.[metrics,sentry]'
+	touch $@
+
+$(TOOLS_READY):
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python -m pip install --quiet --upgrade 'pip>=25.1' 'cyclonedx-bom>=7' 'pip-audit>=2.10'
+	touch $@
 
 ## benchmark: the hot paths, each against its baseline in the same run
 benchmark: $(READY)
