@@ -18,6 +18,8 @@ class Delivery:
     """The id that SQS gave the message; a retry is another SQS message."""
     receive_count: int = 1
     """How often SQS has handed out this message, this time included."""
+    unrun_receives: int = 0
+    """How many of the earlier receives are known not to have started the task."""
     first_received_at: float | None = None
     sent_at: float | None = None
     """When SQS got the message."""
@@ -42,3 +44,8 @@ class Delivery:
     """What became of the task, from the end of ``run`` on. RETRY means that it will run again."""
     exception: BaseException | None = field(default=None, repr=False)
     """What the task or the delivery has failed with."""
+
+    @property
+    def earlier_runs(self) -> int:
+        """How often the task has started before, as far as it is known here."""
+        return max(self.receive_count - 1 - self.unrun_receives, 0)

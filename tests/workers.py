@@ -42,7 +42,7 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
-def messages(count: int, *, group: str | None = None) -> list[Received]:
+def messages(count: int, *, group: str | None = None, receive_count: int = 1) -> list[Received]:
     """Messages as if they were received just now; with a group, from a FIFO queue."""
     clients: Any = None
     name = "q" if group is None else "q.fifo"
@@ -54,7 +54,8 @@ def messages(count: int, *, group: str | None = None) -> list[Received]:
             receipt="receipt",
             body=str(number),
             expires=time.monotonic() + 30,
-            attributes={} if group is None else {"MessageGroupId": group},
+            attributes={"ApproximateReceiveCount": str(receive_count)}
+            | ({} if group is None else {"MessageGroupId": group}),
             message_attributes={},
         )
         for number in range(count)

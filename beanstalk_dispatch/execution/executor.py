@@ -197,7 +197,7 @@ class Execution:
         if message.not_before is not None and (wait := message.not_before - time.time()) > 0:
             return self._resend(message, wait, Outcome.DEFERRED)
         if self.retries_by_hiding:
-            message.attempt += self.delivery.receive_count - 1
+            message.attempt += self.delivery.earlier_runs
         try:
             task, configured = self._make_task(entry, message)
             time_limit = time_limit_of(task)
@@ -271,7 +271,7 @@ class Execution:
             return self._retry(attempt, message)
         delay, exception = attempt.retry_after, attempt.exception
         if delay is not None and not self.retries_by_hiding:  # redelivery backs off, too
-            delay = retry_delay(task, exception, message.attempt + self.delivery.receive_count - 1)
+            delay = retry_delay(task, exception, message.attempt + self.delivery.earlier_runs)
         is_timeout = attempt.outcome is Outcome.TIMED_OUT
         result = Result(
             outcome=attempt.outcome,

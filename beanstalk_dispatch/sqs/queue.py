@@ -71,10 +71,17 @@ class Received:
     """SQS's own attributes, such as ApproximateReceiveCount."""
     message_attributes: Mapping[str, str] = field(repr=False)
     """The sender's attributes of type String or Number, as strings."""
+    unrun_receives: int = 0
+    """How many of its earlier receives are known not to have started its task."""
     can_extend: bool = True
     """False once SQS has refused to extend the visibility."""
     deadline: float = math.inf
     """When to stop extending the visibility, in monotonic seconds."""
+
+    @property
+    def receive_count(self) -> int:
+        """How often SQS has handed it out, this time included."""
+        return int(self.attributes.get("ApproximateReceiveCount", "1"))
 
     @property
     def is_hidden(self) -> bool:

@@ -21,6 +21,7 @@ from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES, MAX_VISIBILITY_SECO
 
 from .backoff import Backoff
 from .options import WorkerTimes
+from .receive_budget import ReceiveBudget
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
@@ -58,6 +59,7 @@ class InFlight:
         """The name that the queue was given to the worker by."""
         self.messages: dict[str, Received] = {}
         """By message id."""
+        self.budget = ReceiveBudget(times)
         longest = min(visibility_timeout / 6, times.longest_retry)
         self.delete_backoff = Backoff("delete", queue, times=times)
         self.requeue_backoff = Backoff("requeue", queue, times=times)
@@ -94,7 +96,9 @@ class InFlight:
                 if known := self.messages.get(message.message_id):
                     known.receipt, known.expires = message.receipt, message.expires
                     known.can_extend = True
+                    self.budget.not_run([message])
                 else:
+                    message.unrun_receives = self.budget.unrun_receives(message.message_id)
                     self.messages[message.message_id] = message
                     new.append(message)
         return new
@@ -110,6 +114,7 @@ class InFlight:
     def ack(self, message: Received) -> None:
         """Have the message deleted."""
         message.deadline = time.monotonic() + self._times.pending_request_limit
+        self.budget.done(message)
         with self._lock:
             self._to_delete.append(message)
             if len(self._to_delete) % MAX_BATCH_ENTRIES == 0:
@@ -117,10 +122,16 @@ class InFlight:
 
     def nack(self, message: Received, delay: float | None = None) -> None:
         """Have the message delivered again: after ``delay`` seconds, or as Nack says."""
+        self.budget.failed(message, self._visibility_timeout if delay is None else delay)
         if delay is None:
             self._stop_tracking([message])
         else:
             self.requeue([message], delay)
+
+    def requeue_unrun(self, messages: Sequence[Received], delay: float = 0.0) -> None:
+        """As ``requeue``, for messages whose tasks have not started."""
+        self.budget.not_run(messages, delay)
+        self.requeue(messages, delay)
 
     def requeue(self, messages: Iterable[Received], delay: float = 0.0) -> None:
         """Have the messages delivered again, ``delay`` seconds after SQS takes the request."""

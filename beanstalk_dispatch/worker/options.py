@@ -17,6 +17,10 @@ class WorkerTimes:
     """Between two checks whether a queue that is backing off may be asked again."""
     requeue_after: float = 5.0
     """A prefetched message that could not start within this time goes back to the queue."""
+    no_prefetch_after: float = 60.0
+    """For how long nothing is received ahead after a prefetched message went back to the queue."""
+    group_memory: float = 60.0
+    """How long a failed FIFO group is remembered, from when it may be delivered again."""
 
     first_retry: float = 1.0
     """The longest pause after the first of several failed requests."""

@@ -104,6 +104,11 @@ class MessageGroup:
     received_at: float
     """In monotonic seconds."""
 
+    @property
+    def was_received_before(self) -> bool:
+        """Whether one of the messages has used a receive before this one."""
+        return any(message.receive_count > 1 for message in self.messages)
+
 
 class Prefetch:
     """Shared by all threads of a worker. Once ``is_closed``, nothing more starts."""
@@ -127,6 +132,8 @@ class Prefetch:
         self._average_seconds = math.inf
         """How long a task takes, as a moving average; infinite before the first has ended."""
         self._last_ended_at = -math.inf
+        self._no_prefetch_until = -math.inf
+        """Until then nothing is received ahead, because what was could not start in time."""
 
     def is_used_up(self) -> bool:
         """Whether no task runs and, because of ``max_tasks``, none may start."""
@@ -159,14 +166,15 @@ class Prefetch:
         if is_first and self._idle_threads() > waiting:
             return True
         may_join = queue.is_busy and queue.open_receives < MAX_OPEN_RECEIVES
-        return (is_first or may_join) and self._room_left() >= MAX_BATCH_ENTRIES
+        full = queue.in_flight.budget.max_messages()
+        return (is_first or may_join) and self._room_left() >= full
 
     def _give_permit(self, queue: QueueState) -> ReceivePermit:
         options = self._options
         is_short = queue.open_receives or options.burst
         permit = ReceivePermit(
             queue=queue,
-            count=max(1, min(self._room_left(), MAX_BATCH_ENTRIES)),
+            count=max(1, min(self._room_left(), queue.in_flight.budget.max_messages())),
             wait=min(options.wait, 1) if is_short else options.wait,
             since=time.monotonic(),
             is_blocked=queue.in_flight.blocks_fifo_groups(),
@@ -186,7 +194,8 @@ class Prefetch:
 
     def _starts_soon(self) -> int:
         """How many tasks can start within a second, if tasks take as long as the last ones."""
-        if time.monotonic() - self._last_ended_at > _SOON_SECONDS:
+        now = time.monotonic()
+        if now - self._last_ended_at > _SOON_SECONDS or now < self._no_prefetch_until:
             return 0
         per_thread = _SOON_SECONDS / self._average_seconds
         return int(min(self._options.threads * per_thread, _MAX_AHEAD))
@@ -206,7 +215,7 @@ class Prefetch:
         _note_answer(permit, received, now)
         new = queue.in_flight.add(received)
         if self.is_closed:
-            queue.in_flight.requeue(new)
+            queue.in_flight.requeue_unrun(new)
             return
         groups = [
             MessageGroup(queue=queue, messages=messages, received_at=now)
@@ -267,11 +276,21 @@ class Prefetch:
     # --- called by the main thread ---------------------------------------------------------
 
     def requeue_expired(self) -> None:
-        """Requeue messages that have waited for too long, and wake idle threads for the others."""
-        latest = time.monotonic() - self._options.times.requeue_after
+        """Requeue messages that have waited for too long, and wake idle threads for the others.
+
+        A message that was received before is kept: only one receive of each may start no task.
+        """
+        now, times = time.monotonic(), self._options.times
+        latest = now - times.requeue_after
         with self._lock:
-            while self._waiting and self._waiting[0].received_at < latest:
-                self._requeue_group(self._waiting.popleft())
+            if self._waiting and self._waiting[0].received_at < latest:
+                groups, self._waiting = self._waiting, deque()
+                for group in groups:
+                    if group.received_at < latest and not group.was_received_before:
+                        self._requeue_group(group)
+                        self._no_prefetch_until = now + times.no_prefetch_after
+                    else:
+                        self._waiting.append(group)
             self._work.notify(len(self._waiting))
 
     def close(self) -> None:
@@ -285,7 +304,7 @@ class Prefetch:
 
     def _requeue_group(self, group: MessageGroup) -> None:
         self.counters.waiting -= len(group.messages)
-        group.queue.in_flight.requeue(group.messages)
+        group.queue.in_flight.requeue_unrun(group.messages)
 
 
 def _note_answer(permit: ReceivePermit, received: list[Received], now: float) -> None:

@@ -46,7 +46,8 @@ def delivery_of(received: Received) -> Delivery:
     return Delivery(
         queue=received.queue.name,
         message_id=received.message_id,
-        receive_count=int(attributes.get("ApproximateReceiveCount", "1")),
+        receive_count=received.receive_count,
+        unrun_receives=received.unrun_receives,
         first_received_at=int(first) / 1000 if first else None,
         sent_at=int(sent) / 1000 if sent else None,
         task_name=printable(message_attributes.get(TASK_NAME_ATTRIBUTE)),

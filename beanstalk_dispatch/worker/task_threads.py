@@ -83,7 +83,7 @@ class TaskThreads:
                     delay = answer.delay or 0.0
                     break
         finally:
-            group.queue.in_flight.requeue(remaining, delay)
+            group.queue.in_flight.requeue_unrun(remaining, delay)
             self._prefetch.group_ended(len(remaining))
 
     def _may_start(self, group: MessageGroup, remaining: list[Received]) -> bool:

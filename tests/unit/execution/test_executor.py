@@ -329,6 +329,17 @@ def test_a_receive_is_an_attempt_only_where_no_copy_can_be_sent(
     assert received.message.attempt == attempt
 
 
+@pytest.mark.parametrize(("unrun", "attempt"), [(1, 2), (2, 1), (5, 1)])
+def test_a_receive_that_started_no_task_is_no_attempt(
+    table: Environment, unrun: int, attempt: int
+) -> None:
+    body = Message(function="record").encode(queue="q.fifo")
+    received = Delivery(queue="q.fifo", receive_count=3, unrun_receives=unrun)
+    executor.run(body, received, Recording(can_hide=True))
+    assert received.message
+    assert received.message.attempt == attempt
+
+
 def test_a_hop_is_no_attempt(table: Environment) -> None:
     consumer = Recording()
     body = Message(function="record", attempt=2, not_before=time.time() + 2000).encode(queue="q")

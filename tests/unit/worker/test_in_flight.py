@@ -220,6 +220,18 @@ def test_no_heartbeat_follows_a_requeue(jobs: InFlight, received: list[Received]
     assert 98 < received[0].expires - time.monotonic() <= 100
 
 
+def test_a_message_knows_how_often_it_was_received_in_vain() -> None:
+    jobs, received = no_server()
+    jobs.add(messages(1))  # while the first is in flight
+    jobs.requeue_unrun(received[:1])
+    jobs.messages.clear()
+    (again,) = jobs.add(messages(1))
+    assert again.unrun_receives == 2
+    jobs.ack(again)
+    jobs.messages.clear()
+    assert jobs.add(messages(1))[0].unrun_receives == 0
+
+
 def test_many_pending_messages_stop_receiving() -> None:
     jobs, received = no_server()
     assert not jobs.is_behind

@@ -180,6 +180,30 @@ def test_messages_that_wait_for_too_long_are_requeued(requeue_after: float, wait
     assert prefetch.queue.in_flight.pending == 3 - waiting
 
 
+def test_a_message_that_was_received_before_is_kept_however_long_it_waits() -> None:
+    prefetch = OneQueue(times=WorkerTimes(requeue_after=0.0))
+    prefetch.add(prefetch.permit(), messages(1) + messages(3, receive_count=2)[1:])
+    prefetch.requeue_expired()
+    assert prefetch.counters.waiting == 2
+    assert prefetch.queue.in_flight.pending == 1
+
+
+def test_after_a_message_was_requeued_unrun_nothing_is_received_ahead_for_a_minute() -> None:
+    prefetch = OneQueue(running=8, average=0.01, times=WorkerTimes(requeue_after=0.0))
+    prefetch.add(prefetch.permit(), messages(1))
+    assert prefetch._room_left() > 10
+    prefetch.requeue_expired()
+    assert prefetch._room_left() == 2
+    prefetch._no_prefetch_until -= 60
+    assert prefetch._room_left() > 10
+
+
+def test_a_queue_with_an_interrupted_group_is_asked_for_one_message() -> None:
+    prefetch = OneQueue()
+    prefetch.queue.in_flight.nack(messages(1, group="a")[0], 5)
+    assert prefetch.requested() == 1
+
+
 def test_once_closed_nothing_starts_and_all_is_requeued() -> None:
     prefetch = OneQueue()
     before, after = prefetch.permit(), prefetch.permit()

@@ -82,6 +82,12 @@ def test_the_delivery_is_what_the_daemon_would_report(worker: Environment) -> No
     assert (delivery.first_received_at, delivery.sent_at) == (1692107873.0, 1692107870.0)
 
 
+def test_a_delivery_knows_how_many_of_its_receives_started_no_task() -> None:
+    message = received(count=3)
+    message.unrun_receives = 2
+    assert (delivery_of(message).unrun_receives, delivery_of(message).earlier_runs) == (2, 0)
+
+
 def test_a_message_without_attributes_is_read_too() -> None:
     bare = received()
     bare.attributes = {}

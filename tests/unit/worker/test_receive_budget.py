@@ -1,0 +1,80 @@
+"""Which receives have started no task, and what is received because of it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from beanstalk_dispatch.worker import receive_budget
+from beanstalk_dispatch.worker.options import WorkerTimes
+from beanstalk_dispatch.worker.receive_budget import ReceiveBudget
+from tests.workers import messages
+
+
+@pytest.fixture
+def budget() -> ReceiveBudget:
+    return ReceiveBudget(WorkerTimes())
+
+
+def pass_seconds(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    now = time.monotonic() + seconds
+    monkeypatch.setattr("time.monotonic", lambda: now)
+
+
+def test_receives_that_start_no_task_are_counted_until_the_message_is_done(
+    budget: ReceiveBudget,
+) -> None:
+    first, second = messages(2)
+    budget.not_run([first, second])
+    budget.not_run([first])
+    counts = [budget.unrun_receives(each.message_id) for each in (first, second)]
+    assert counts == [2, 1]
+    budget.done(first)
+    assert budget.unrun_receives(first.message_id) == 0
+
+
+def test_a_done_message_that_was_never_received_in_vain_is_nothing_to_remember(
+    budget: ReceiveBudget,
+) -> None:
+    budget.done(messages(1)[0])
+    assert budget.max_messages() == 10
+
+
+def test_only_the_last_messages_are_remembered(
+    budget: ReceiveBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receive_budget, "_MAX_REMEMBERED", 2)
+    budget.not_run(messages(3))
+    assert [budget.unrun_receives(f"None-{number}") for number in range(3)] == [0, 1, 1]
+
+
+def test_a_failure_on_a_standard_queue_interrupts_nothing(budget: ReceiveBudget) -> None:
+    budget.failed(messages(1)[0], 0)
+    budget.not_run(messages(1))
+    assert budget.max_messages() == 10
+
+
+def test_an_interrupted_group_is_received_one_message_at_a_time_until_all_of_it_is_done(
+    budget: ReceiveBudget,
+) -> None:
+    head, *rest = messages(3, group="a")
+    budget.failed(head, 5)
+    budget.not_run(rest, 5)
+    budget.done(messages(1, group="b")[0])
+    assert budget.max_messages() == 1
+    for message in (head, *rest):
+        assert budget.max_messages() == 1
+        budget.done(message)
+    assert budget.max_messages() == 10
+
+
+def test_an_interrupted_group_is_forgotten_a_minute_after_its_delay(
+    budget: ReceiveBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when SQS has moved the failed message to the dead-letter queue."""
+    budget.failed(messages(1, group="a")[0], 30)
+    pass_seconds(monkeypatch, 89)
+    assert budget.max_messages() == 1
+    pass_seconds(monkeypatch, 2)
+    assert budget.max_messages() == 10
