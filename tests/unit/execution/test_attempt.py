@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -58,8 +59,7 @@ def test_failure_calls_on_error_and_on_completion(caplog: pytest.LogCaptureFixtu
 
 def test_a_class_without_a_run_of_its_own_has_failed(caplog: pytest.LogCaptureFixture) -> None:
     class Misspelt(SafeTask):
-        def Run(self) -> None:  # noqa: N802
-            pytest.fail("never called")
+        Run = staticmethod(jobs.record)
 
     for task in (SafeTask(), Misspelt()):
         assert attempt(task, 1).outcome is Outcome.FAILED
@@ -597,6 +597,17 @@ def test_a_hook_sees_the_outcome() -> None:
     attempt(Told(lambda: None))
     attempt(Told(max_retries=1))
     assert seen == [Outcome.FAILED, Outcome.RETRY]
+
+
+def test_a_coroutine_that_swallows_its_cancellation_has_timed_out(place: Place) -> None:
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(20)
+
+    task = SafeTask(stubborn, timeout_timedelta=timedelta(seconds=0.1), verbose=False)
+    seconds, came = place(task)
+    assert seconds < 10
+    assert came.outcome is Outcome.TIMED_OUT
 
 
 def test_a_coroutine_that_waits_for_ever_in_its_cleanup_is_ended(

@@ -24,6 +24,7 @@ from beanstalk_dispatch.execution.observers import Observer
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
 from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.signals import delivery_finished
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue
 from tests import jobs
@@ -580,6 +581,41 @@ def test_without_a_configured_class_that_loads_nothing_is_observed(
     env(DISPATCH_SAFE_TASK="tests.nowhere.Task")
     assert dispatch_table.configured_observers(get_config()) == ()
     assert "BEANSTALK_DISPATCH_SAFE_TASK could not be loaded; tasks are not observed" in caplog.text
+
+
+class SetsOptions(SafeTask):
+    """An attribute that the instance sets is not replaced by the configured class's."""
+
+    def __init__(self) -> None:
+        super().__init__(max_retries=0)
+
+    def run(self) -> None:
+        calls.append((self.max_retries, self.verbose))
+
+
+def test_an_option_that_the_instance_sets_is_kept(env: Environment) -> None:
+    here = "tests.unit.execution.test_executor"
+    env(DISPATCH_TABLE=f"sets={here}.SetsOptions", DISPATCH_SAFE_TASK=f"{here}.Configured")
+    assert run("sets").outcome is Outcome.DONE
+    assert (0, False) in calls
+
+
+def test_the_signal_of_a_delivery_has_its_outcome(table: Environment) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def finished(delivery: Delivery, outcome: Outcome, exception: object, **more: Any) -> None:
+        seen.append((delivery.message_id, outcome, exception))
+
+    delivery_finished.connect(finished)
+    try:
+        run("record")
+        failure = run("unlisted")
+    finally:
+        delivery_finished.disconnect(finished)
+    assert seen == [
+        ("from-sqs", Outcome.DONE, None),
+        ("from-sqs", Outcome.UNKNOWN_FUNCTION, failure.exception),
+    ]
 
 
 # --- what a task activates ---

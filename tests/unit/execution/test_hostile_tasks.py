@@ -86,8 +86,7 @@ def test_a_task_may_be_unhashable_equal_to_all_and_without_a_truth_value() -> No
         def __eq__(self, other: object) -> bool:
             return True
 
-        def __bool__(self) -> bool:
-            raise AssertionError("nobody should ask")
+        __bool__ = None  # nobody may ask
 
         def run(self) -> None:
             pass

@@ -108,7 +108,7 @@ def test_only_so_much_is_remembered() -> None:
 def test_a_forked_child_remembers_nothing() -> None:
     run("record")
     child = os.fork()
-    if child == 0:
+    if child == 0:  # pragma: no cover - runs in the child
         os._exit(0 if not RECENT._finished else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

@@ -56,6 +56,7 @@ def test_the_classes_of_this_test_do_work() -> None:
     assert (task.delivery, task.extra, task.retry_on) == ("set", 2, (OSError,))
     task.run()
     Works().run()
+    jobs.NoLimit().run()
     WorksWithProcess().process()
 
 

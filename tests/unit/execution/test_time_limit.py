@@ -368,3 +368,59 @@ def test_an_interrupt_between_the_taking_of_the_lock_and_the_next_line_leaves_it
                     call(time_limit(5))
         with pytest.raises(RuntimeError, match="un-acquired"):
             lock.release()
+
+
+# --- an interrupt that has struck is a timeout, whatever the block made of it ---
+
+
+def swallow(seconds: float) -> None:
+    with suppress(BaseException):
+        spin(seconds)
+
+
+def test_a_block_that_swallows_the_interrupt_and_returns_has_timed_out(place: Place) -> None:
+    def run() -> None:
+        with time_limit(0.1):
+            swallow(20)
+
+    with pytest.raises(TaskTimeout):
+        place(run)
+
+
+def test_a_block_that_turns_the_interrupt_into_another_error_has_timed_out(place: Place) -> None:
+    def run() -> None:
+        with time_limit(0.1):
+            swallow(20)
+            raise ValueError("instead")
+
+    with pytest.raises(TaskTimeout) as caught:
+        place(run)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_exit_of_the_main_thread_passes_all_the_same(error: type[BaseException]) -> None:
+    with pytest.raises(error), time_limit(0.1):
+        swallow(20)
+        raise error
+
+
+@pytest.mark.parametrize(("fires", "has_struck"), [(1, False), (2, True)])
+def test_an_interrupt_that_is_still_on_its_way_has_not_struck_the_block(
+    fires: int, has_struck: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second interrupt replaces the first, which may have struck or not."""
+
+    def strike() -> None:
+        raise TimeLimitExceeded
+
+    def run() -> None:
+        monkeypatch.setattr(timeouts, "_let_interrupts_strike", strike)
+        with time_limit(60) as limit:
+            limit.fires = fires
+
+    if has_struck:
+        with pytest.raises(TaskTimeout):
+            in_thread(run)
+    else:
+        in_thread(run)
