@@ -26,12 +26,15 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
 MAX_DURATION: Final = timedelta(hours=12)
 MAX_MINUTES: Final = 99_999
+MIN_KEY_LENGTH: Final = 16
+"""Characters of a signing key. A shorter one can be guessed."""
 
 _SEPARATORS = re.compile(r"[\s,]+")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MINUTES = re.compile(r"[0-9]{1,5}")
 _DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_SECRET_ARN = re.compile(r"\barn:aws[a-z-]*:(secretsmanager|ssm):")
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -43,6 +46,18 @@ _NOT_A_PAIR = (
 _NOT_A_TABLE_ENTRY = (
     "is not name=package.module.attribute; write dots between the parts of the path, "
     "and whitespace or commas between pairs"
+)
+_SHORT_KEY: Final = (
+    f"has a key of fewer than {MIN_KEY_LENGTH} characters, which can be guessed; a comma or "
+    "whitespace in a key makes two keys of it, unless it stands in a JSON list"
+)
+_SEVERAL_KEYS_IN_A_LINE: Final = (
+    "a line of the file is either one key with a comma or whitespace in it, or several keys; write "
+    "one key a line, or a JSON list"
+)
+_UNRESOLVED: Final = (
+    "is the ARN of a secret, not its value; set the ARN in the option namespace "
+    "aws:elasticbeanstalk:application:environmentsecrets, which replaces it with the value"
 )
 
 
@@ -98,9 +113,38 @@ def credential(value: object) -> Secret:
     return Secret(secret)
 
 
-def secrets(value: object) -> tuple[Secret, ...]:
-    """A list of strings, each of which is a secret."""
-    return tuple(Secret(item) for item in strings(value))
+def signing_keys(value: object) -> tuple[Secret, ...]:
+    """A list of keys. Refuses a list without any, so that signing is never off by mistake."""
+    keys = tuple(Secret(item) for item in strings(value))
+    if not keys:
+        raise InvalidValue("contains no key; remove the variable to send unsigned messages")
+    if any(len(key) < MIN_KEY_LENGTH for key in keys):
+        raise InvalidValue(_SHORT_KEY)
+    return keys
+
+
+def signing_keys_of_file(content: str) -> tuple[Secret, ...]:
+    """One key a line, which may contain spaces and commas, or a JSON list.
+
+    Refuses a line that is as well a list of keys: it is not clear which of the two is meant.
+    """
+    if content.startswith("["):
+        return signing_keys(content)
+    lines = [line.strip() for line in content.splitlines() if line.strip()]
+    for line in lines:
+        items = [item for item in _SEPARATORS.split(line) if item]
+        if len(items) > 1 and all(len(item) >= MIN_KEY_LENGTH for item in items):
+            raise InvalidValue(_SEVERAL_KEYS_IN_A_LINE)
+    return signing_keys(lines)
+
+
+def refuse_reference(value: object) -> None:
+    """Raise InvalidValue if a secret is the ARN of a secret, which nobody has replaced."""
+    items = [value] if isinstance(value, str) else value
+    if isinstance(items, list | tuple) and any(
+        isinstance(item, str) and _SECRET_ARN.search(item) for item in items
+    ):
+        raise InvalidValue(_UNRESOLVED)
 
 
 def boolean(value: object) -> bool:

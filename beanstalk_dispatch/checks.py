@@ -29,7 +29,6 @@ from .safe_task import SafeTask
 from .sqs.quotas import MAX_MESSAGE_BYTES
 
 ID = "beanstalk_dispatch"
-MIN_KEY_LENGTH = 16
 MIN_LEASE_ENTRIES = 100_000
 _COMMON = "django.middleware.common.CommonMiddleware"
 _SECURITY = "django.middleware.security.SecurityMiddleware"
@@ -341,16 +340,6 @@ def _lease_cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
         )
 
 
-def _short_signing_keys(config: Config) -> Iterator[CheckMessage]:
-    if any(len(key) < MIN_KEY_LENGTH for key in config.signing_keys):
-        yield checks.Warning(
-            f"{SETTINGS['signing_keys'].variable} has a key of fewer than {MIN_KEY_LENGTH} "
-            "characters, which can be guessed. A comma or a space in a key makes two keys of it.",
-            hint='python -c "import secrets; print(secrets.token_urlsafe(32))"',
-            id=f"{ID}.W013",
-        )
-
-
 @_on_workers
 def _missing_url(config: Config) -> Iterator[CheckMessage]:
     if _dispatcher() is None:
@@ -403,7 +392,6 @@ _CHECKS: Final[Sequence[Check]] = (
     _upload_limit,
     _empty_table,
     _lease_cache_without_timeout,
-    _short_signing_keys,
     _missing_url,
     _contrib_variables,
     _time_limit_of_none,

@@ -90,9 +90,8 @@ def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> 
     try:
         return _schedule(queue, call, on_commit=on_commit)
     except SchedulingError as exc:
-        raise exc.with_traceback(
-            None
-        ) from exc.__cause__  # the frames below have the message as a local
+        # The frames below have the message as a local.
+        raise exc.with_traceback(None) from exc.__cause__
 
 
 def _schedule(queue: str, call: Call, *, on_commit: bool | str | None) -> str:

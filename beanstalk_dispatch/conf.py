@@ -56,6 +56,8 @@ class Setting(Generic[T]):
     """What the variable does, in one or two sentences."""
     example: str
     """A value for ``.env.example``."""
+    cast_file: Callable[[str], T] | None = None
+    """Takes the content of a file, where that is not written like a variable."""
     secret: bool = False
     """The value is never shown: not in a repr, a log line or an error."""
 
@@ -273,11 +275,12 @@ ON_COMMIT: Final[Setting[bool]] = Setting(
 SIGNING_KEYS: Final[Setting[tuple[str, ...]]] = Setting(
     variable="BEANSTALK_DISPATCH_SIGNING_KEYS",
     form="list",
-    cast=casts.secrets,
+    cast=casts.signing_keys,
+    cast_file=casts.signing_keys_of_file,
     default=(),
     default_text="empty",
     meaning="The first key signs, every key verifies. If any are set, an unsigned or forged "
-    "message is refused.",
+    f"message is refused. Each has {casts.MIN_KEY_LENGTH} or more characters.",
     example="one-long-random-string",
     secret=True,
 )
@@ -525,10 +528,20 @@ def _read(setting: Setting[T], environment: environ.FileAwareEnv) -> tuple[T, st
     if isinstance(value, str):
         value = value.strip()
     if value not in (None, ""):
+        if setting.secret:
+            casts.refuse_reference(value)
         return setting.cast(value), "settings"
+    is_file = bool(os.environ.get(f"{setting.variable}_FILE"))
 
     def cast_unless_empty(raw: str) -> T | None:
-        return setting.cast(raw.strip()) if raw.strip() else None
+        content = raw.strip()
+        if not content:
+            if is_file and setting.secret:
+                raise InvalidValue("the file is empty")
+            return None
+        if setting.secret:
+            casts.refuse_reference(content)
+        return (setting.cast_file if is_file and setting.cast_file else setting.cast)(content)
 
     found: T | None = environment(setting.variable, cast=cast_unless_empty, default=None)
     return (setting.default, "default") if found is None else (found, "environment")
@@ -621,12 +634,20 @@ def log_start() -> None:
     variable, source = WORKER.variable, config.sources["worker"]
     reason = f"{variable} is not set" if source == "default" else f"{variable} from {source}"
     logger.info(
-        "start worker=%s reason=%r functions=%s queues=%s",
+        "start worker=%s reason=%r functions=%s queues=%s%s",
         config.worker,
         reason,
         listed(config.table),
         listed(config.queues),
+        " signed=yes" if config.signing_keys else "",
     )
+    if not (config.signing_keys or config.execute_synchronously):
+        logger.warning(
+            "start signed=no: anyone who may send to the queue may run every listed function; set "
+            "%s to one long random string, on the web environment first and then on the worker "
+            'environment: python -c "import secrets; print(secrets.token_urlsafe(32))"',
+            SIGNING_KEYS.variable,
+        )
 
 
 def log_unknown_variables() -> None:

@@ -85,7 +85,7 @@ def environment_of(dsn: str, moto: str = "") -> dict[str, str]:
         "BEANSTALK_DISPATCH_TABLE": TABLE,
         "BEANSTALK_DISPATCH_PERIODIC_TASKS": "quiet boom",
         "BEANSTALK_DISPATCH_TASK_TIMEOUT": "3s",  # for a hook, too, when every core is busy
-        "BEANSTALK_DISPATCH_SIGNING_KEYS": "the-key",
+        "BEANSTALK_DISPATCH_SIGNING_KEYS": "a-key-of-the-tests",
         "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": moto,
         "BEANSTALK_DISPATCH_SQS_KEY": "key",
         "BEANSTALK_DISPATCH_SQS_SECRET": "secret",
@@ -116,14 +116,14 @@ def processes(
 
 @pytest.fixture
 def site(processes: Site, sqs_env: Environment) -> Site:
-    sqs_env(DISPATCH_SIGNING_KEYS="the-key")
+    sqs_env(DISPATCH_SIGNING_KEYS="a-key-of-the-tests")
     assert open_queue("jobs")  # made, with its dead-letter queue
     return processes
 
 
 def signed(function: str, *args: Any, **members: Any) -> str:
     message = Message(function=function, args=args, **members)
-    return message.encode(queue="", keys=["the-key"])
+    return message.encode(queue="", keys=["a-key-of-the-tests"])
 
 
 # --- errors ----------------------------------------------------------------------------------
@@ -288,9 +288,10 @@ def test_a_retry_asked_for_is_no_failure(site: Site, queue_name: str) -> None:
     (process,) = traced(site, body, ops)["queue.process"]
     assert not process["failed"]
     (copy,) = open_queue("jobs").receive(count=1, wait=1, visibility=30)
-    message = Message.decode(copy.body, queue=queue_name, keys=["the-key"])
+    message = Message.decode(copy.body, queue=queue_name, keys=["a-key-of-the-tests"])
     assert (message.id, message.attempt) == (task_id, 2)
-    assert message.headers == Message.decode(body, queue=queue_name, keys=["the-key"]).headers
+    sent = Message.decode(body, queue=queue_name, keys=["a-key-of-the-tests"])
+    assert message.headers == sent.headers
     assert site.kent.events(task_id) == []
 
 
@@ -301,7 +302,7 @@ def test_a_hop_keeps_the_trace(site: Site, queue_name: str) -> None:
         function="boom", args=[SECRET], id=task_id, not_before=time.time() + 2,
         headers={"sentry-trace": f"{trace_id}-{trace_id[:16]}-1"},
     )  # fmt: skip
-    open_queue("jobs").send(message.encode(queue=queue_name, keys=["the-key"]), {})
+    open_queue("jobs").send(message.encode(queue=queue_name, keys=["a-key-of-the-tests"]), {})
     site.run(2)
     assert site.kent.event(task_id)["contexts"]["trace"]["trace_id"] == trace_id
     until(lambda: len(site.kent.spans(trace_id)) == 2)

@@ -83,7 +83,7 @@ StartPoller = Callable[..., Poller]
 
 @pytest.fixture
 def start(sqs_env: Environment, moto: str, queue_name: str, tmp_path: Path) -> StartPoller:
-    sqs_env(DISPATCH_SIGNING_KEYS="the-key")
+    sqs_env(DISPATCH_SIGNING_KEYS="a-key-of-the-tests")
     assert open_queue("jobs")
 
     def start(kent: Kent, *arguments: str) -> Poller:
@@ -100,7 +100,7 @@ def send(queue_name: str) -> Callable[..., Message]:
         trace_id = uuid.uuid4().hex
         headers = {"sentry-trace": f"{trace_id}-{trace_id[:16]}-1"}
         message = Message(function=function, args=args, headers=headers)
-        open_queue("jobs").send(message.encode(queue=queue_name, keys=["the-key"]), {})
+        open_queue("jobs").send(message.encode(queue=queue_name, keys=["a-key-of-the-tests"]), {})
         return message
 
     return send

@@ -16,6 +16,16 @@ from beanstalk_dispatch.queue_address import QueueAddress
 
 Cast = Callable[[object], Any]
 
+KEY = "0123456789abcdef"
+NO_KEY = "contains no key; remove the variable to send unsigned messages"
+SHORT_KEY = (
+    "has a key of fewer than 16 characters, which can be guessed; a comma or whitespace in a key "
+    "makes two keys of it, unless it stands in a JSON list"
+)
+REFERENCE = (
+    "is the ARN of a secret, not its value; set the ARN in the option namespace "
+    "aws:elasticbeanstalk:application:environmentsecrets, which replaces it with the value"
+)
 NOT_UTF8 = "\udcff"
 """What os.environ has for a byte that is not UTF-8."""
 
@@ -74,7 +84,11 @@ json_or_base64 = casts.choice("json", "base64")
         (casts.strings, ["one", "two"], ("one", "two")),
         (casts.strings, (), ()),
         (casts.credential, "AKIA", casts.Secret("AKIA")),
-        (casts.secrets, "one two", (casts.Secret("one"), casts.Secret("two"))),
+        (casts.signing_keys, f"{KEY} {KEY}2", (casts.Secret(KEY), casts.Secret(f"{KEY}2"))),
+        (casts.signing_keys, f'["a {KEY}, b"]', (casts.Secret(f"a {KEY}, b"),)),
+        (casts.signing_keys_of_file, f"a {KEY},\n\n {KEY}2 ",
+         (casts.Secret(f"a {KEY},"), casts.Secret(f"{KEY}2"))),
+        (casts.signing_keys_of_file, f'["{KEY}"]', (casts.Secret(KEY),)),
         (casts.pairs, "a=1 b=2", {"a": "1", "b": "2"}),
         (casts.pairs, "a=1, b=2,", {"a": "1", "b": "2"}),
         (casts.pairs, "a=1=2", {"a": "1=2"}),
@@ -130,6 +144,17 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
           for value in ("0", "00", "1.5", "-1", "5m", "²", "100000", 5.0, True, None)],
         *[(casts.rate, value, f"{value!r} {NOT_A_RATE}")
           for value in ("50%", "2", "-0.1", "nan", "inf", 1.5, True, None, b"1", 10**400)],
+        (casts.signing_keys, ",", NO_KEY),
+        (casts.signing_keys, "[]", NO_KEY),
+        (casts.signing_keys, (), NO_KEY),
+        (casts.signing_keys, f"{KEY},{KEY[1:]}", SHORT_KEY),
+        (casts.signing_keys_of_file, f"{KEY}\n{KEY[1:]}", SHORT_KEY),
+        (casts.signing_keys_of_file, f"{KEY} {KEY}",
+         ("a line of the file is either one key with a comma or whitespace in it, or several keys; "
+          "write one key a line, or a JSON list")),
+        (casts.refuse_reference, "arn:aws:secretsmanager:eu-west-1:1:secret:a", REFERENCE),
+        (casts.refuse_reference, ["a", "arn:aws-us-gov:ssm:us-gov-west-1:1:parameter/a"],
+         REFERENCE),
         (casts.strings, {"a": "b"}, "expected a list of strings, not dict"),
         (casts.strings, 5, "expected a list of strings, not int"),
         (casts.strings, "[1]", "1 is not accepted; expected a list of strings"),

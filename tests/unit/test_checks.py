@@ -55,7 +55,7 @@ def test_the_checks_are_registered(env: Environment) -> None:
         ({"DISPATCH_PERIODIC_TASKS": "record unlisted"}, ["E005"]),
         ({"DISPATCH_SIGNING_KEYS": None}, ["W007"]),
         ({"DISPATCH_TABEL": "x"}, ["W008"]),
-        ({"DISPATCH_SIGNING_KEYS": f"{KEY}{KEY},{KEY[1:]}"}, ["W013"]),
+        ({"DISPATCH_SIGNING_KEYS": f"{KEY}{KEY},{KEY[1:]}"}, ["E001"]),
         ({"DISPATCH_TABLE": None}, ["W011"]),
     ],
 )

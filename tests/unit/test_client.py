@@ -186,9 +186,9 @@ def test_a_delay_beyond_sqs_travels_in_the_message(sqs_env: Environment, proxy: 
 
 
 def test_signed_messages_verify(sqs_env: Environment) -> None:
-    sqs_env(DISPATCH_SIGNING_KEYS="new old")
+    sqs_env(DISPATCH_SIGNING_KEYS="the-new-signing-key the-old-signing-key")
     schedule_function("jobs", "record")
-    assert len(messages(keys=["new"])) == 1
+    assert len(messages(keys=["the-new-signing-key"])) == 1
 
 
 def test_legacy_messages_are_0_1s_and_have_sqss_id(sqs_env: Environment) -> None:
@@ -391,7 +391,7 @@ def eager(env: Environment) -> Environment:
     return env
 
 
-@pytest.mark.parametrize("variables", [{}, {"DISPATCH_SIGNING_KEYS": "k"},
+@pytest.mark.parametrize("variables", [{}, {"DISPATCH_SIGNING_KEYS": "a-key-of-the-tests"},
                                        {"DISPATCH_MESSAGE_FORMAT": "base64"}])  # fmt: skip
 def test_eager_tasks_run_here_through_the_same_encoding(
     eager: Environment, variables: dict[str, str]

@@ -209,7 +209,7 @@ def test_a_setting_of_the_wrong_type_is_an_error(field: str, value: object) -> N
         ({"SQS_TOKEN": "t"},
          ("BEANSTALK_DISPATCH_SQS_TOKEN is set without BEANSTALK_DISPATCH_SQS_KEY and "
          "BEANSTALK_DISPATCH_SQS_SECRET")),
-        ({"SIGNING_KEYS": "k", "MESSAGE_FORMAT": "base64"},
+        ({"SIGNING_KEYS": "a-key-of-the-tests", "MESSAGE_FORMAT": "base64"},
          ("BEANSTALK_DISPATCH_MESSAGE_FORMAT: base64 messages cannot be signed, but "
          "BEANSTALK_DISPATCH_SIGNING_KEYS is set; write json, or unset the keys")),
         ({"QUEUES": "a=q", "DEAD_LETTER_QUEUE": "b"},
@@ -277,10 +277,47 @@ def test_an_empty_file_is_unset(env: Environment, tmp_path: Path) -> None:
     assert get_config().sources["task_timeout"] == "default"
 
 
+@pytest.mark.parametrize("field", [name for name, each in SETTINGS.items() if each.secret])
+def test_an_empty_file_of_a_secret_is_an_error(
+    env: Environment, tmp_path: Path, field: str
+) -> None:
+    """It wins over the variable, so a good value there does not help."""
+    variable = SETTINGS[field].variable
+    (tmp_path / "secret").write_text(" \n")
+    env(**{f"{variable}_FILE": tmp_path / "secret", variable: "a-key-of-the-tests"})
+    with pytest.raises(ConfigurationError, match=f"{variable}: the file is empty"):
+        get_config()
+
+
+@pytest.mark.parametrize("field", [name for name, each in SETTINGS.items() if each.secret])
+@pytest.mark.parametrize("source", ["environment", "settings"])
+def test_the_arn_of_a_secret_is_not_taken_for_its_value(
+    env: Environment, field: str, source: str
+) -> None:
+    variable, arn = SETTINGS[field].variable, "arn:aws:ssm:eu-west-1:1:parameter/hush"
+    env(**({variable: arn} if source == "environment" else {}))
+    with (
+        override_settings(**({variable: arn} if source == "settings" else {})),
+        pytest.raises(ConfigurationError) as caught,
+    ):
+        get_config()
+    assert f"{variable}: is the ARN of a secret, not its value; set the ARN in" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_key_with_spaces_and_commas_has_a_way_in(env: Environment, tmp_path: Path) -> None:
+    key = "a, key with spaces, and commas"
+    env(DISPATCH_SIGNING_KEYS=f'["{key}"]')
+    assert get_config().signing_keys == (key,)
+    (tmp_path / "keys").write_text(f"{key}\nanother-of-the-tests\n")
+    env(DISPATCH_SIGNING_KEYS_FILE=tmp_path / "keys")
+    assert get_config().signing_keys == (key, "another-of-the-tests")
+
+
 def test_a_file_is_read_again_when_the_cache_is_cleared(env: Environment, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     env(DISPATCH_SIGNING_KEYS_FILE=secret)
-    for key in ("first", "second"):
+    for key in ("the-first-signing-key", "the-second-signing-key"):
         secret.write_text(key)
         conf.clear_caches()
         assert get_config().signing_keys == (key,)
@@ -350,7 +387,7 @@ def test_a_dollar_sign_has_no_meaning_in_a_value(
 def test_the_repr_shows_everything_but_secrets(env: Environment) -> None:
     env(DISPATCH_TABLE="a=m.f",
         DISPATCH_SQS_KEY="AKIA1", DISPATCH_SQS_SECRET="hush1", DISPATCH_SQS_TOKEN="hush2",
-        DISPATCH_SIGNING_KEYS="hush3")  # fmt: skip
+        DISPATCH_SIGNING_KEYS="hush3-of-16-or-more")  # fmt: skip
     shown = repr(get_config())
     for field, setting in SETTINGS.items():
         assert (f"{field}=" in shown) is not setting.secret
@@ -409,8 +446,8 @@ def test_secrets_are_not_in_the_log(
     caplog.set_level(logging.DEBUG)
     (tmp_path / "secret").write_text("hush1")
     env(DISPATCH_SQS_KEY="hush0", DISPATCH_SQS_SECRET_FILE=tmp_path / "secret",
-        DISPATCH_SQS_TOKEN="$hush2", DISPATCH_SIGNING_KEYS="hush3", DISPATCH_SIGNING_KEY="hush4",
-        WORKER="Ture")  # fmt: skip
+        DISPATCH_SQS_TOKEN="$hush2", DISPATCH_SIGNING_KEYS="hush3-of-16-or-more",
+        DISPATCH_SIGNING_KEY="hush4", WORKER="Ture")  # fmt: skip
     conf.log_start()
     conf.log_unknown_variables()
     assert "Ture" in caplog.text
@@ -520,5 +557,38 @@ def test_the_start_line_says_what_the_process_is(
     env(**variables)
     with caplog.at_level(logging.INFO):
         conf.log_start()
-    (record,) = caplog.records
+    record, *more = caplog.records
     assert f"start {expected}" in record.getMessage()
+    assert ["start signed=no" in each.getMessage() for each in more] in ([], [True])
+
+
+@pytest.mark.parametrize(
+    ("variables", "levels", "signed"),
+    [
+        ({"DISPATCH_SIGNING_KEYS": "a-key-of-the-tests"}, ["INFO"], " signed=yes"),
+        ({}, ["INFO", "WARNING"], ""),
+        ({"DISPATCH_EXECUTE_SYNCHRONOUSLY": "True"}, ["INFO"], ""),
+        ({"DISPATCH_SIGNING_KEYS": "short"}, ["ERROR"], "(the value is secret and not shown)"),
+    ],
+)
+@pytest.mark.parametrize("worker", ["True", "False"])
+def test_the_start_says_whether_messages_are_signed(
+    env: Environment,
+    caplog: pytest.LogCaptureFixture,
+    variables: dict[str, str],
+    levels: list[str],
+    signed: str,
+    worker: str,
+) -> None:
+    env(WORKER=worker, **variables)
+    with caplog.at_level(logging.INFO):
+        conf.log_start()
+    assert [record.levelname for record in caplog.records] == levels
+    first, *more = [record.getMessage() for record in caplog.records]
+    assert first.endswith(signed or "queues=none")
+    for line in more:
+        assert line == (
+            "start signed=no: anyone who may send to the queue may run every listed function; set "
+            f"{KEYS} to one long random string, on the web environment first and then on the "
+            'worker environment: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+        )

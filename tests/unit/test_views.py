@@ -104,14 +104,14 @@ def test_failures_can_be_acknowledged(worker: Environment) -> None:
 
 
 def test_a_bad_signature_gets_no_reason(worker: Environment) -> None:
-    worker(DISPATCH_SIGNING_KEYS="key")
+    worker(DISPATCH_SIGNING_KEYS="a-key-of-the-tests")
     response = post(body())
     assert response.json() == {"error": 403, "message": "forbidden"}
 
 
 def test_a_signature_is_for_one_queue(worker: Environment) -> None:
-    worker(DISPATCH_SIGNING_KEYS="key")
-    signed = Message(function="record").encode(queue="right", keys=["key"])
+    worker(DISPATCH_SIGNING_KEYS="a-key-of-the-tests")
+    signed = Message(function="record").encode(queue="right", keys=["a-key-of-the-tests"])
     assert post(signed, **{"X-Aws-Sqsd-Queue": "wrong"}).status_code == 403
     assert post(signed, **{"X-Aws-Sqsd-Queue": "right"}).status_code == 200
 

@@ -103,12 +103,12 @@ def test_a_periodic_task_that_is_not_listed_is_a_dead_letter(dead: Environment) 
 
 
 def test_a_forged_message_is_a_dead_letter_that_stays_forged(dead: Environment) -> None:
-    dead(DISPATCH_SIGNING_KEYS="key")
+    dead(DISPATCH_SIGNING_KEYS="a-key-of-the-tests")
     text = body("record")
     assert run(text).outcome is Outcome.BAD_SIGNATURE
     received = open_queue("dead").receive(count=1, wait=0, visibility=30)[0].body
     with pytest.raises(BadSignature, match="not signed"):
-        Message.decode(received, queue="q", keys=["key"])
+        Message.decode(received, queue="q", keys=["a-key-of-the-tests"])
 
 
 def test_failures_that_sqs_redelivers_are_none(dead: Environment) -> None:
@@ -178,25 +178,25 @@ def test_a_legacy_message_keeps_its_id() -> None:
 
 
 def test_a_dead_letter_is_not_wrapped_again() -> None:
-    letter = wrap("{", {"attempts": 1, "id": None}, queue="q", keys=["key"])
+    letter = wrap("{", {"attempts": 1, "id": None}, queue="q", keys=["a-key-of-the-tests"])
     again = wrap(letter, {"attempts": 2, "id": None}, queue="q")
     assert json.loads(again)["body"] == "{"
 
 
 def test_a_signed_letter_does_not_vouch_for_what_is_in_it() -> None:
     forged = Message(function="f").encode(queue="q")
-    letter = wrap(forged, {"attempts": 1, "id": None}, queue="q", keys=["key"])
+    letter = wrap(forged, {"attempts": 1, "id": None}, queue="q", keys=["a-key-of-the-tests"])
     with pytest.raises(BadSignature, match="not signed"):
-        Message.decode(letter, queue="q", keys=["key"])
+        Message.decode(letter, queue="q", keys=["a-key-of-the-tests"])
 
 
 def test_an_unsigned_letter_is_refused() -> None:
-    signed = Message(function="f").encode(queue="q", keys=["key"])
+    signed = Message(function="f").encode(queue="q", keys=["a-key-of-the-tests"])
     letter = wrap(signed, {"attempts": 1, "id": None}, queue="q")
     with pytest.raises(BadSignature, match="not signed"):
-        Message.decode(letter, queue="q", keys=["key"])
-    resigned = Signer(key="key", salt="beanstalk_dispatch.message.q").sign(letter)
-    assert Message.decode(resigned, queue="q", keys=["key"]).function == "f"
+        Message.decode(letter, queue="q", keys=["a-key-of-the-tests"])
+    resigned = Signer(key="a-key-of-the-tests", salt="beanstalk_dispatch.message.q").sign(letter)
+    assert Message.decode(resigned, queue="q", keys=["a-key-of-the-tests"]).function == "f"
 
 
 @pytest.mark.parametrize(

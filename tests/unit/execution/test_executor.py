@@ -213,7 +213,7 @@ def test_a_wrapper_that_is_none_is_a_configuration_error(
 def test_a_bad_signature_is_told_to_the_log(
     table: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:
-    table(DISPATCH_SIGNING_KEYS="key")
+    table(DISPATCH_SIGNING_KEYS="a-key-of-the-tests")
     result = run("record")
     assert result.outcome is Outcome.BAD_SIGNATURE
     assert "id=from-sqs function=None outcome=bad-signature" in caplog.text
@@ -225,7 +225,7 @@ def test_a_bad_signature_is_told_to_the_log(
 def test_a_listed_periodic_task_runs_even_where_messages_are_signed(
     table: Environment, message_id: str | None
 ) -> None:
-    table(DISPATCH_PERIODIC_TASKS="record", DISPATCH_SIGNING_KEYS="key")
+    table(DISPATCH_PERIODIC_TASKS="record", DISPATCH_SIGNING_KEYS="a-key-of-the-tests")
     periodic = Delivery(queue="q", message_id=message_id, task_name="record")
     assert executor.run(b"", periodic).outcome is Outcome.DONE
     assert calls == [((), {})]
@@ -409,7 +409,7 @@ def test_what_could_not_be_sent_again_is_not_acknowledged(
     )
 
 
-@pytest.mark.parametrize("keys", ["", "signing-key"])
+@pytest.mark.parametrize("keys", ["", "a-key-of-the-tests"])
 def test_a_copy_goes_to_the_deliverys_queue(
     sqs_env: Environment, queue_name: str, keys: str
 ) -> None:
