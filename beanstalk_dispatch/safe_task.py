@@ -81,7 +81,7 @@ class SafeTask:
 
         Raises TypeError for any other.
         """
-        if unknown := options.keys() - set(TRAVELLING_OPTIONS):
+        if options and (unknown := options.keys() - set(TRAVELLING_OPTIONS)):
             known = ", ".join(TRAVELLING_OPTIONS)
             raise TypeError(f"unknown option {min(unknown)!r}; known: {known}")
         if run is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,14 +62,23 @@ def run_attempt(
     does not inherit from that class. Its ``process`` surrounds the task's, and its hooks run
     after the task's. ``on_done`` is called as soon as ``run`` has succeeded, before the hooks.
     """
-    hooked = [task] if configured is None else [task, configured]
-    run = _Run(task, delivery=delivery, hooked=hooked, on_done=on_done)
+    hooked = (task,) if configured is None else (task, configured)
     before = connections.aliases_in_transaction()
+    has_own_process = type(task).process is not SafeTask.process or (
+        configured is not None and type(configured).process is not SafeTask.process
+    )
+    run = _Run(
+        task,
+        delivery=delivery,
+        hooked=hooked,
+        on_done=on_done,
+        in_transaction=None if has_own_process else before,
+    )
     for each in hooked:
         _runs[id(each)] = run
     try:
         hooked[-1].process(*args, **kwargs)
-        if error := connections.drop_left_open(before):
+        if has_own_process and (error := connections.drop_left_open(before)):
             raise error
     except BaseException as exc:  # from a process() of the project's own
         if is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded):
@@ -84,7 +93,7 @@ def run_attempt(
 
 def process(task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """What SafeTask.process() does: run the task and its hooks."""
-    run = _runs.get(id(task)) or _Run(task, delivery=task.delivery, hooked=[task])
+    run = _runs.get(id(task)) or _Run(task, delivery=task.delivery, hooked=(task,))
     if task is run.task:
         run.execute(args, kwargs)
     else:  # the configured class's process() surrounds the task's
@@ -109,6 +118,17 @@ def is_for_the_process(exc: BaseException) -> bool:
 class _Run:
     """One run of one task: what SafeTask would have to remember, were it not the project's."""
 
+    __slots__ = (
+        "_delivery",
+        "_hooked",
+        "_in_transaction",
+        "_kind",
+        "_message",
+        "_on_done",
+        "attempt",
+        "task",
+    )
+
     def __init__(
         self,
         task: SafeTask,
@@ -116,13 +136,16 @@ class _Run:
         delivery: Delivery | None,
         hooked: Sequence[SafeTask],
         on_done: Callable[[], None] | None = None,
+        in_transaction: Collection[str] | None = None,
     ) -> None:
+        """``in_transaction``: the databases that were in a transaction before; None if unknown."""
         self.task = task
         self.attempt = _DONE
         self._delivery = delivery
         self._message = delivery.message if delivery else None
         self._hooked = hooked
         self._on_done = on_done
+        self._in_transaction = in_transaction
         self._kind = type(task)
 
     def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -173,7 +196,9 @@ class _Run:
 
         Raises TaskTimeout, and TransactionManagementError if it leaves a transaction open.
         """
-        before = connections.aliases_in_transaction()
+        before = self._in_transaction
+        if before is None:
+            before = connections.aliases_in_transaction()
         limit = time_limit(time_limit_of(self.task), label=self._stuck_label)
         try:
             self._call_within(limit, function, args, kwargs)

@@ -39,7 +39,7 @@ from .attempt import Attempt, is_for_the_process, run_attempt
 from .consumer import DELAYED_COPIES, Consumer
 from .lease import Lease
 from .observers import observed
-from .recent_deliveries import RECENT, Key
+from .recent_deliveries import RECENT, key_of
 from .retries import retry_delay
 from .task_options import apply_received_options, time_limit_of
 from .time_limit import TimeLimitExceeded
@@ -158,9 +158,8 @@ class Execution:
 
     def _run_unless_known(self, message: Message) -> Result:
         """Run a message, unless this process runs it already or has finished it."""
-        if self.delivery.message_id is None:
+        if (key := key_of(self.delivery)) is None:
             return self._run_message(message)
-        key = (self.delivery.queue, self.delivery.message_id, hash(self.delivery.body))
         if not RECENT.begin(key):
             return self._delivered_again(message, key)
         is_finished = False
@@ -171,7 +170,7 @@ class Execution:
             RECENT.end(key, is_finished=is_finished)
         return result
 
-    def _delivered_again(self, message: Message, key: Key) -> Result:
+    def _delivered_again(self, message: Message, key: str) -> Result:
         running = RECENT.seconds_running(key)
         if not self.consumer.can_hide:
             logger.warning(

@@ -49,7 +49,7 @@ def test_a_transaction_left_open_fails_its_task_and_no_other(
         "back. Use 'with transaction.atomic():'"
     )
     assert "SafeTask failed id=1 function=f error=the task left a transaction open" in caplog.text
-    assert guard.aliases_in_transaction() == frozenset()
+    assert guard.aliases_in_transaction() == []
     with transaction.atomic():
         connection.ensure_connection()
     assert attempt(SafeTask(lambda: None)).outcome is Outcome.DONE
@@ -62,7 +62,7 @@ def test_a_task_that_fails_keeps_its_own_error(caplog: pytest.LogCaptureFixture)
 
     assert str(attempt(SafeTask(fails)).exception) == "mine"
     assert "transaction left open id=1 function=f error=the task left" in caplog.text
-    assert guard.aliases_in_transaction() == frozenset()
+    assert guard.aliases_in_transaction() == []
 
 
 def test_a_hook_that_leaves_one_open_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -75,7 +75,7 @@ def test_a_hook_that_leaves_one_open_is_logged(caplog: pytest.LogCaptureFixture)
 
     assert attempt(Hooked()).outcome is Outcome.DONE
     assert "hook failed hook=on_success id=1 function=f" in caplog.text
-    assert guard.aliases_in_transaction() == frozenset()
+    assert guard.aliases_in_transaction() == []
 
 
 def test_a_process_of_the_projects_own_that_leaves_one_open_fails_the_task() -> None:
@@ -88,7 +88,7 @@ def test_a_process_of_the_projects_own_that_leaves_one_open_fails_the_task() -> 
             pass
 
     assert attempt(Own()).outcome is Outcome.FAILED
-    assert guard.aliases_in_transaction() == frozenset()
+    assert guard.aliases_in_transaction() == []
 
 
 def test_a_process_that_surrounds_the_task_with_a_transaction_is_fine() -> None:
@@ -189,5 +189,5 @@ def test_a_project_that_manages_transactions_by_itself_is_left_alone(
     monkeypatch.setitem(wrapper.settings_dict, "AUTOCOMMIT", False)
     with wrapper.cursor() as cursor:
         cursor.execute("BEGIN")
-    assert guard.aliases_in_transaction() == frozenset()
+    assert guard.aliases_in_transaction() == []
     wrapper.connection.rollback()

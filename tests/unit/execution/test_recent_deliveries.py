@@ -88,21 +88,21 @@ def test_without_an_id_of_sqs_nothing_is_remembered() -> None:
 
 def test_another_queue_or_another_message_is_another_matter() -> None:
     recent = RecentDeliveries()
-    assert recent.begin(("a", "1", 0))
-    assert recent.begin(("b", "1", 0))
-    assert recent.begin(("a", "2", 0))
-    assert recent.begin(("a", "1", 5))
-    assert not recent.begin(("a", "1", 0))
+    assert recent.begin("a 1 0")
+    assert recent.begin("b 1 0")
+    assert recent.begin("a 2 0")
+    assert recent.begin("a 1 5")
+    assert not recent.begin("a 1 0")
 
 
 def test_only_so_much_is_remembered() -> None:
     recent = RecentDeliveries(max_finished=2)
     for name in "abc":
-        recent.begin(("q", name, 0))
-        recent.end(("q", name, 0), is_finished=True)
-    assert recent.seconds_taken(("q", "a", 0)) is None
-    assert recent.seconds_taken(("q", "c", 0)) is not None
-    assert recent.begin(("q", "a", 0))
+        recent.begin(name)
+        recent.end(name, is_finished=True)
+    assert recent.seconds_taken("a") is None
+    assert recent.seconds_taken("c") is not None
+    assert recent.begin("a")
 
 
 def test_a_forked_child_remembers_nothing() -> None:
