@@ -5,7 +5,8 @@ watchdog thread per process watches all limits. In the main thread it sends SIGA
 ends a blocking system call. In another thread it sets an asynchronous exception, which Python
 raises between two bytecodes: a thread that is inside a C call (a driver waiting for its
 database, ``time.sleep``) sees it when that call returns. Until then it is *stuck*, and said to
-be so in the log.
+be so in the log. A C call that keeps the interpreter's lock stops the watchdog too. A timer of the
+kernel then writes the stacks of all threads to stderr.
 
 https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
 """
@@ -19,18 +20,30 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Final, Self
 
-from beanstalk_dispatch.exceptions import TaskTimeout
+from beanstalk_dispatch.exceptions import TaskTimeout, listed
+
+from .stack_dump import StackDump
 
 logger = logging.getLogger("beanstalk_dispatch.task.time_limit")
 
 GRACE: Final = 5.0
 """Seconds after its limit at which a block that still runs is reported as stuck, and seconds
 between two interrupts of it."""
+PULSE: Final = 10.0
+"""Seconds after which the watchdog wakes at the latest while there are limits."""
+HELD: Final = 5.0
+"""By how many seconds the watchdog must be late before the stacks of all threads are written.
+
+With PULSE that makes 15 seconds at most, half of what gunicorn waits before it ends the process.
+"""
+
+Report = Callable[[], None]
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
@@ -209,8 +222,10 @@ class _Watchdog:
         self._changed = threading.Condition(self._lock)
         self._limits: set[time_limit] = set()
         self._stuck: set[time_limit] = set()
+        self._held: set[time_limit] = set()  # ended while the watchdog could not run
         self._thread: threading.Thread | None = None
         self._wakes_at = math.inf
+        self._stack_dump = StackDump()
 
     def watch(self, limit: time_limit) -> None:
         try:
@@ -223,8 +238,12 @@ class _Watchdog:
                 thread.start()  # may fail, without memory or threads
                 self._thread = thread
             if limit.deadline < self._wakes_at:
-                self._wakes_at = limit.deadline
+                now = time.monotonic()
+                wakes_at = min(limit.deadline, now + PULSE)
+                # Not left to the watchdog: the task may stop it before it has run.
+                self._stack_dump.postpone(wakes_at - now + HELD)
                 self._changed.notify()
+                self._wakes_at = wakes_at
         finally:
             try:  # noqa: SIM105 - suppress() would be struck before the lock is released
                 self._lock.release()
@@ -236,6 +255,8 @@ class _Watchdog:
             self._lock.acquire()
             self._limits.discard(limit)
             self._stuck.discard(limit)
+            if time.monotonic() > self._wakes_at + HELD:
+                self._held.add(limit)
             if limit.fires:  # the interrupt may have kept one within it from being closed
                 for other in [*self._limits]:
                     if other.owner == limit.owner and other.started >= limit.started:
@@ -259,25 +280,43 @@ class _Watchdog:
     def _run(self) -> None:
         while True:
             with self._lock:
-                newly_stuck = self._fire_due()
-                if not newly_stuck:
-                    pause = max(self._wakes_at - time.monotonic(), 0)
-                    self._changed.wait(min(pause, threading.TIMEOUT_MAX))
-            for limit in newly_stuck:
+                reports = [*self._report_if_late(), *self._fire_due()]
+                if not reports:
+                    self._sleep()
+            for report in reports:
                 # In a thread of its own: the stuck task may hold a logging handler's lock,
                 # and no other limit may wait for that.
                 with suppress(RuntimeError):  # without a thread, stuck() still reports it
-                    threading.Thread(target=_report_stuck, args=(limit,), daemon=True).start()
+                    threading.Thread(target=report, daemon=True).start()
 
-    def _fire_due(self) -> list[time_limit]:
+    def _sleep(self) -> None:
+        """Sleep until the next deadline or, while there are limits, for PULSE."""
+        now = time.monotonic()
+        if self._limits:
+            self._wakes_at = min(self._wakes_at, now + PULSE)
+            self._stack_dump.postpone(self._wakes_at - now + HELD)
+        else:
+            self._stack_dump.cancel()
+        pause = max(self._wakes_at - now, 0)
+        self._changed.wait(min(pause, threading.TIMEOUT_MAX))
+
+    def _report_if_late(self) -> list[Report]:
+        """If this thread should have run long ago, no thread could run."""
+        late = time.monotonic() - self._wakes_at
+        if late < HELD:
+            return []
+        held, self._held = self._held | self._limits, set()
+        return [partial(_report_held, late, held)]
+
+    def _fire_due(self) -> list[Report]:
         now, self._wakes_at = time.monotonic(), math.inf
-        newly_stuck = []
+        newly_stuck: list[Report] = []
         for limit in self._limits:
             if limit.deadline <= now:
                 if limit.fires and not limit.stuck:
                     limit.stuck = True
                     self._stuck.add(limit)
-                    newly_stuck.append(limit)
+                    newly_stuck.append(partial(_report_stuck, limit))
                 limit.fire()
                 limit.deadline = now + GRACE
             self._wakes_at = min(self._wakes_at, limit.deadline)
@@ -292,6 +331,16 @@ def _report_stuck(limit: time_limit) -> None:
         limit.seconds,
         limit.thread_id,
         GRACE,
+    )
+
+
+def _report_held(seconds: float, limits: Iterable[time_limit]) -> None:
+    """The stacks are on stderr already; StackDump has written them while no code could run."""
+    logger.critical(
+        "no thread could run seconds=%.0f running=%r: a C call most likely kept the interpreter's "
+        "lock; the stacks of all threads are on stderr",
+        seconds,
+        listed([limit.label() for limit in limits]),
     )
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import faulthandler
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -226,6 +229,63 @@ def test_a_blocked_call_is_reported_as_stuck(caplog: pytest.LogCaptureFixture) -
     assert timeouts.stuck() == []
     assert "stuck task ended label=blocker" in caplog.text
     assert len(raised) == 1
+
+
+def backtrack() -> None:
+    """Keep the interpreter's lock for about a second."""
+    re.match(r"(a+)+$", "a" * 25 + "b")
+
+
+def test_a_call_that_keeps_the_interpreters_lock_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(timeouts, "PULSE", 0.1)
+    monkeypatch.setattr(timeouts, "HELD", 0.1)
+    limited(time_limit(5), lambda: None)
+    until(lambda: timeouts._watchdog._wakes_at == math.inf)
+    in_thread(lambda: limited(time_limit(600, label=lambda: "culprit id=1"), backtrack))
+    until(lambda: "no thread could run" in caplog.text)
+    assert re.search(
+        r"no thread could run seconds=\d+ running='culprit id=1': a C call most likely kept the "
+        r"interpreter's lock; the stacks of all threads are on stderr",
+        caplog.text,
+    )
+    assert " in backtrack" in capfd.readouterr().err
+
+
+def test_the_watchdog_is_not_woken_by_tasks_that_end_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limited(time_limit(600), lambda: None)
+    postponed: list[float] = []
+    monkeypatch.setattr(timeouts._watchdog._stack_dump, "postpone", postponed.append)
+    for _ in range(100):
+        limited(time_limit(600), lambda: None)
+    assert postponed == []
+
+
+def test_the_stacks_are_not_written_while_the_watchdog_runs(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(timeouts, "PULSE", 0.05)
+    monkeypatch.setattr(timeouts, "HELD", 1.0)
+    with time_limit(600):
+        limited(time_limit(0.2), lambda: None)
+        time.sleep(1.5)
+    assert "most recent call first" not in capfd.readouterr().err
+
+
+def test_a_projects_own_dump_of_its_stacks_is_left_alone(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    faulthandler.dump_traceback_later(0.3, file=sys.__stderr__ or 2)
+    try:
+        limited(time_limit(5), lambda: time.sleep(0.6))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    assert "Timeout (0:00:00.3" in capfd.readouterr().err
 
 
 def test_a_forked_child_has_a_watchdog_of_its_own() -> None:
