@@ -314,6 +314,18 @@ def absolute_path(value: object) -> str:
     return str(found)
 
 
+def absolute_path_or(word: str) -> Callable[[object], str]:
+    """A cast that accepts one word besides the absolute path of a file."""
+
+    def cast(value: object) -> str:
+        found = path(value)
+        if str(found) != word and not found.is_absolute():
+            raise InvalidValue(f"is not an absolute path; write one, or {word}", str(found))
+        return str(found)
+
+    return cast
+
+
 def networks(value: object) -> tuple[Network, ...]:
     """IP addresses and networks, as a list."""
     return tuple(_network(item) for item in strings(value))

@@ -322,6 +322,16 @@ DRAIN_FILE: Final[Setting[str | None]] = Setting(
     meaning="While this file exists, the endpoint answers 503 to new tasks.",
     example="/var/app/drain",
 )
+CRASH_LEDGER: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_CRASH_LEDGER",
+    form="path or `off`",
+    cast=casts.absolute_path_or("off"),
+    default=None,
+    default_text="a private file under /dev/shm, or else in the temporary directory",
+    meaning="The file that says which tasks run, so that the next process can log those that were "
+    "cut off when a process was killed.",
+    example="/var/app/ledger",
+)
 TRUSTED_PEERS: Final[Setting[tuple[Network, ...] | None]] = Setting(
     variable="BEANSTALK_DISPATCH_TRUSTED_PEERS",
     form="list of networks",
@@ -355,6 +365,7 @@ CORE: Final = SettingsGroup(
         LEASE_CACHE,
         DEAD_LETTER_QUEUE,
         DRAIN_FILE,
+        CRASH_LEDGER,
         TRUSTED_PEERS,
     ),
 )
@@ -404,6 +415,7 @@ class Config:
     lease_cache: str | None
     dead_letter_queue: str | None
     drain_file: str | None
+    crash_ledger: str | None
     trusted_peers: tuple[Network, ...] | None
     sources: Mapping[str, str]
     """Field name → where its value came from: ``settings``, ``environment`` or ``default``."""
@@ -456,6 +468,7 @@ def _config(values: Values) -> Config:
         lease_cache=values[LEASE_CACHE],
         dead_letter_queue=values[DEAD_LETTER_QUEUE],
         drain_file=values[DRAIN_FILE],
+        crash_ledger=values[CRASH_LEDGER],
         trusted_peers=values[TRUSTED_PEERS],
         sources=MappingProxyType(
             {name: values.sources[setting.variable] for name, setting in SETTINGS.items()}

@@ -16,6 +16,7 @@ BeanstalkDispatchError      every error that a caller may want to catch
 │   ├── MalformedMessage    not a message, or one from a newer version
 │   ├── BadSignature        unsigned, altered, or signed for another queue
 │   └── NotAllowed          a periodic task that the configuration does not list
+├── TaskCut                 its process has ended three times while it ran
 └── LeaseError              a received message that does not run now
     ├── AlreadyDone         it has succeeded, or this attempt of it has ended
     ├── AlreadyRunning      it is running now, here or elsewhere
@@ -115,6 +116,10 @@ class BadSignature(MessageError):
 
 class NotAllowed(MessageError):
     """A periodic task that the configuration does not list. Periodic tasks cannot be signed."""
+
+
+class TaskCut(BeanstalkDispatchError):
+    """The process has ended too often while the task ran, so it does not run again."""
 
 
 class LeaseError(BeanstalkDispatchError):

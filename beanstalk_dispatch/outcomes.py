@@ -18,6 +18,7 @@ class Outcome(StrEnum):
     DEFERRED = "deferred"
     FAILED = "failed"
     TIMED_OUT = "timed-out"
+    CUT = "cut"
     MALFORMED = "malformed"
     UNKNOWN_FUNCTION = "unknown-function"
     BAD_SIGNATURE = "bad-signature"
@@ -54,6 +55,7 @@ OUTCOMES: Final[Mapping[Outcome, Consequences]] = MappingProxyType(
         Outcome.RUNNING: Consequences(409, logging.WARNING, is_failure=False),
         Outcome.FAILED: Consequences(500, logging.ERROR, is_failure=True),
         Outcome.TIMED_OUT: Consequences(500, logging.ERROR, is_failure=True),
+        Outcome.CUT: Consequences(500, logging.ERROR, is_failure=True),
         Outcome.UNAVAILABLE: Consequences(503, logging.ERROR, is_failure=True),
         Outcome.DRAINING: Consequences(503, logging.WARNING, is_failure=False),
         Outcome.OVERDUE: Consequences(503, logging.WARNING, is_failure=False),

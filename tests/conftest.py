@@ -19,6 +19,7 @@ from moto.server import ThreadedMotoServer
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.execution.recent_deliveries import RECENT
+from beanstalk_dispatch.execution.running_tasks import RUNNING
 from tests.proxy import Proxy
 
 TABLE = (
@@ -32,6 +33,7 @@ collect_ignore = ["compatibility_0_1"]  # integration/test_compatibility.py runs
 
 Environment = Callable[..., None]
 _PREFIXES = ("AWS_", "BEANSTALK_", "SENTRY_")
+_numbers = itertools.count()
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -41,16 +43,26 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return "message" if isinstance(text, str) and _UUID.search(text) else None
 
 
+@pytest.fixture(scope="session")
+def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for the crash ledger of each test."""
+    return tmp_path_factory.mktemp("ledgers")
+
+
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, ledgers: Path) -> Iterator[None]:
     ours = {name for name in os.environ if name.startswith(_PREFIXES)}
     for name in ours | {"AWS_PROFILE"}:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # A test that kills a process must not be seen by the next one, or by this machine's worker.
+    monkeypatch.setenv("BEANSTALK_DISPATCH_CRASH_LEDGER", str(ledgers / str(next(_numbers))))
     conf.clear_caches()
     RECENT.forget_all()
+    RUNNING.forget_all()
     yield
     conf.clear_caches()
+    RUNNING.forget_all()
 
 
 @pytest.fixture
@@ -125,9 +137,6 @@ def proxy(moto: str) -> Iterator[Proxy]:
     """A server in front of moto whose answers a test can spoil."""
     with Proxy(moto) as server:
         yield server
-
-
-_numbers = itertools.count()
 
 
 @pytest.fixture

@@ -140,6 +140,7 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
         "WORKER": "True",
         "DISPATCH_TABLE": json.dumps(TABLE),
         "DISPATCH_PERIODIC_TASKS": "recorder",
+        "DISPATCH_CRASH_LEDGER": "off",
         "DISPATCH_QUEUES": "q=q dead=dead",
         "DISPATCH_SQS_KEY": "hush-hush-key",
         "DISPATCH_SQS_SECRET": "hush-hush-secret",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -55,6 +56,11 @@ def loop(seconds: float = 30.0) -> None:
 def block(seconds: float = 30.0) -> None:
     """Sit in one C call, which nothing can interrupt in a thread."""
     release.wait(seconds)
+
+
+def backtrack() -> None:
+    """Keep the interpreter's lock in one C call that never ends."""
+    re.match(r"(a+)+$", "a" * 40 + "b")
 
 
 async def coroutine(value: str) -> None:

@@ -7,15 +7,20 @@ has queued when it gets SIGTERM. Tasks that have not started by then run on anot
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import signal
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Final
 
-from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.execution import time_limit as timeouts
+from beanstalk_dispatch.execution.running_tasks import RUNNING, RunningTask
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
@@ -52,6 +57,8 @@ def is_stopping() -> bool:
 def watch() -> bool:
     """Listen for SIGTERM, and return True, if this process is a gunicorn worker.
 
+    It then also logs which tasks were cut off in the process that it replaces.
+
     Call this in the main thread. AppConfig.ready() does so. With gunicorn's ``preload_app`` that
     is too early, so ``gunicorn.conf.py`` must import ``post_worker_init`` from here.
     """
@@ -64,17 +71,38 @@ def watch() -> bool:
 
     def on_sigterm(signum: int, frame: FrameType | None) -> None:
         _process.stopping = _process.stopping or "the server is stopping"
+        _log_in_a_thread(RUNNING.now())
         handler(signum, frame)  # type: ignore[operator,misc]
 
     signal.signal(signal.SIGTERM, on_sigterm)
     signal.siginterrupt(signal.SIGTERM, False)
     _process.threads = worker.cfg.threads
+    with suppress(ConfigurationError):  # which is in the log, and fails each request
+        RUNNING.report_cut_tasks(get_config())
     return True
 
 
 def post_worker_init(worker: object) -> None:
     """gunicorn's hook of that name. https://docs.gunicorn.org/en/stable/settings.html"""
     watch()
+
+
+def _log_in_a_thread(tasks: Sequence[RunningTask]) -> None:
+    """Log what runs, from a signal handler: another thread may wait for the locks of logging.
+
+    threading.Thread takes a lock itself, which the interrupted code may hold.
+    """
+    if tasks:
+        with suppress(RuntimeError):  # no thread can be started
+            _thread.start_new_thread(_log_running, (tasks,))
+
+
+def _log_running(tasks: Sequence[RunningTask]) -> None:
+    for task in tasks:
+        logger.warning(
+            "stopping running id=%s function=%s seconds=%.0f",
+            task.message.id, task.message.function, task.seconds,
+        )  # fmt: skip
 
 
 def _recycle(stuck: int, threads: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
@@ -25,6 +26,7 @@ from beanstalk_dispatch.exceptions import (
     MalformedMessage,
     MessageError,
     NotAllowed,
+    TaskCut,
     UnknownFunction,
 )
 from beanstalk_dispatch.message import Message
@@ -37,10 +39,12 @@ from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 from . import dead_letters
 from .attempt import Attempt, is_for_the_process, run_attempt
 from .consumer import DELAYED_COPIES, Consumer
+from .crash_ledger import MAX_CUTS
 from .lease import Lease
 from .observers import observed
 from .recent_deliveries import RECENT, key_of
 from .retries import retry_delay
+from .running_tasks import RUNNING, RunningTask
 from .task_options import apply_received_options, time_limit_of
 from .time_limit import TimeLimitExceeded
 
@@ -245,22 +249,50 @@ class Execution:
         is_done_after_run = lease and all(
             type(each).process is SafeTask.process for each in (task, outermost)
         )
+        on_done = lease.done if lease and is_done_after_run else None
         try:
-            attempt = run_attempt(
-                task,
-                message.args,
-                message.kwargs,
-                delivery=self.delivery,
-                configured=configured,
-                on_done=lease.done if lease and is_done_after_run else None,
-            )
-            result = self._result_of(attempt, task, message)
+            result = self._run_attempt(task, configured, message, on_done)
         except BaseException:
             if lease:
                 lease.give_up()
             raise
         if lease:
             _update_lease(lease, result)
+        return result
+
+    def _run_attempt(
+        self,
+        task: SafeTask,
+        configured: SafeTask | None,
+        message: Message,
+        on_done: Callable[[], None] | None,
+    ) -> Result:
+        running = RUNNING.task(message, self.delivery, self.config)
+        if running.times_cut >= MAX_CUTS and (result := self._send_cut_task(running)):
+            return result
+        with running:
+            attempt = run_attempt(
+                task,
+                message.args,
+                message.kwargs,
+                delivery=self.delivery,
+                configured=configured,
+                on_done=on_done,
+            )
+            result = self._result_of(attempt, task, message)
+        if result.acknowledged:
+            running.forget_cuts()
+        return result
+
+    def _send_cut_task(self, running: RunningTask) -> Result | None:
+        """Send a task that ends its process to the dead-letter queue. None: it has to run."""
+        reason = f"the process has ended {running.times_cut} times while the task ran"
+        result = self._send_to_dead_letter_queue(
+            Result(outcome=Outcome.CUT, reason=reason, exception=TaskCut(reason), final=True)
+        )
+        if not result.dead_lettered:
+            return None
+        running.forget_cuts()  # moved back to its queue, it is to run
         return result
 
     def _result_of(self, attempt: Attempt, task: SafeTask, message: Message) -> Result:

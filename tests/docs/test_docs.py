@@ -27,6 +27,7 @@ from typing import Any
 import boto3
 import botocore.session
 import environ
+import gunicorn.config
 import pytest
 import sentry_sdk
 import yaml
@@ -855,8 +856,21 @@ def test_systemd(snippet: Snippet) -> None:
 @every("procfile")
 def test_procfile(snippet: Snippet) -> None:
     kind, _, command = snippet.text.partition(": ")
-    assert kind == "worker"
-    worker_limits(shlex.split(command)[1:])
+    if kind == "web":
+        check_gunicorn(command)
+    else:
+        assert kind == "worker"
+        worker_limits(shlex.split(command)[1:])
+
+
+def check_gunicorn(command: str) -> None:
+    """The example's command, which waits longer for tasks than a task may take."""
+    example = (EXAMPLE / "Procfile").read_text().partition(": ")[2]
+    assert command.replace("shop.wsgi", "example_settings.wsgi") == example
+    options = gunicorn.config.Config().parser().parse_args(shlex.split(command)[1:])
+    limit = documented_properties("shop-worker")["BEANSTALK_DISPATCH_TASK_TIMEOUT"]
+    inactivity_timeout = readme_daemon_options()["InactivityTimeout"]
+    assert casts.duration(limit).total_seconds() < options.graceful_timeout < inactivity_timeout
 
 
 @every("kubernetes")

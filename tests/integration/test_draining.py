@@ -17,19 +17,22 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.endpoint import draining
 from beanstalk_dispatch.execution import time_limit as timeouts
+from beanstalk_dispatch.execution.running_tasks import RUNNING
+from beanstalk_dispatch.message import Message
 from tests.conftest import TABLE, Environment
 from tests.integration.test_gunicorn import body
 from tests.services import Gunicorn, until
+from tests.unit.execution.test_crash_ledger import in_child
 from tests.unit.test_views import post
 
 
 @contextmanager
 def gunicorn(directory: Path, **variables: str) -> Iterator[Gunicorn]:
-    started = Gunicorn(
-        directory, BEANSTALK_WORKER="True", BEANSTALK_DISPATCH_TABLE=TABLE, **variables
-    )
+    variables = {"BEANSTALK_DISPATCH_TABLE": TABLE} | variables
+    started = Gunicorn(directory, BEANSTALK_WORKER="True", **variables)
     try:
         until(started.is_up)
         until(lambda: "start worker=True" in started.log())
@@ -41,7 +44,8 @@ def gunicorn(directory: Path, **variables: str) -> Iterator[Gunicorn]:
 def test_after_sigterm_what_runs_ends_and_what_waits_is_refused(tmp_path: Path) -> None:
     with gunicorn(tmp_path) as server, ThreadPoolExecutor(25) as pool:
         assert server.post(body("record"))[0] == 200
-        running = [pool.submit(server.post, body("nap", 3)) for _ in range(15)]
+        names = [f"nap-{number}" for number in range(15)]
+        running = [pool.submit(server.post, body("nap", 3, id=name)) for name in names]
         time.sleep(1)
         waiting = [pool.submit(server.post, body("record")) for _ in range(10)]
         time.sleep(1)
@@ -49,6 +53,8 @@ def test_after_sigterm_what_runs_ends_and_what_waits_is_refused(tmp_path: Path) 
         assert {each.result()[0] for each in running} == {200}
         assert {each.result()[0] for each in waiting} == {503}
         assert "status=503 reason='the server is stopping'" in server.log()
+        logged = re.findall(r"stopping running id=(\S+) function=nap seconds=\d+", server.log())
+        assert sorted(logged) == sorted(names)
 
 
 def test_beside_a_drain_file_nothing_new_begins(tmp_path: Path) -> None:
@@ -146,6 +152,40 @@ def test_sigterm_is_passed_on(worker: FakeWorker, env: Environment) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     assert draining.reason(get_config()) == "the server is stopping"
     assert worker.signals == [signal.SIGTERM]
+
+
+def test_without_a_thread_to_log_in_the_signal_is_still_handled(
+    worker: FakeWorker, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(*args: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("_thread.start_new_thread", no_thread)
+    draining.watch()
+    with RUNNING.task(Message(function="f"), Delivery(), get_config()):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert worker.signals == [signal.SIGTERM]
+
+
+def test_what_was_cut_off_is_logged_when_the_process_starts(
+    worker: FakeWorker, env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(WORKER=True)
+    config = get_config()
+
+    def run_and_die() -> None:
+        RUNNING.task(Message(function="f", id="task-1"), Delivery(), config).__enter__()
+
+    in_child(run_and_die)
+    assert draining.watch()
+    assert "cut id=task-1 function=f" in caplog.text
+
+
+def test_a_wrong_configuration_is_left_to_the_requests(
+    worker: FakeWorker, env: Environment
+) -> None:
+    env(WORKER="Ture")
+    assert draining.watch()
 
 
 def test_the_first_reason_is_kept(

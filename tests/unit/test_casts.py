@@ -47,6 +47,7 @@ NOT_A_CREDENTIAL = "contains whitespace or non-ASCII characters"
 PASSWORD = "a user name or password in the URL is not accepted"
 
 json_or_base64 = casts.choice("json", "base64")
+path_or_off = casts.absolute_path_or("off")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,8 @@ json_or_base64 = casts.choice("json", "base64")
         (casts.path, Path("/cron.yaml"), Path("/cron.yaml")),
         (casts.absolute_path, "/var/app/drain", "/var/app/drain"),
         (casts.absolute_path, Path("/var/app/drain"), "/var/app/drain"),
+        (path_or_off, "/var/app/ledger", "/var/app/ledger"),
+        (path_or_off, "off", "off"),
         (casts.networks, "10.0.0.0/8 ::1",
          (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1"))),
         (json_or_base64, "base64", "base64"),
@@ -198,6 +201,7 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (casts.path, b"/drain", "expected a path, not bytes"),
         (casts.path, 5, "expected a path, not int"),
         (casts.absolute_path, "here", "'here' is not an absolute path"),
+        (path_or_off, "here", "'here' is not an absolute path; write one, or off"),
         (casts.networks, "10.0.0.1/8", f"'10.0.0.1/8' {NOT_A_NETWORK}"),
         (casts.networks, "everyone", f"'everyone' {NOT_A_NETWORK}"),
         (json_or_base64, "JSON", "'JSON' is not accepted; write json or base64"),

@@ -123,7 +123,8 @@ def test_a_variable_has_one_setting(room: SettingsGroup) -> None:
 # --- the configuration -----------------------------------------------------------------------
 
 
-def test_everything_has_a_default() -> None:
+def test_everything_has_a_default(env: Environment) -> None:
+    env(DISPATCH_CRASH_LEDGER=None)
     config = get_config()
     assert not config.worker
     assert config.table == {}
@@ -187,6 +188,7 @@ def test_all_problems_are_reported_together(env: Environment) -> None:
         ("task_timeout", timedelta(0)),
         ("drain_file", "here"),
         ("drain_file", b"/drain"),
+        ("crash_ledger", "Off"),
     ],
 )
 def test_a_setting_of_the_wrong_type_is_an_error(field: str, value: object) -> None:

@@ -401,6 +401,7 @@ VALID = {
     "lease_cache": ["default"],
     "dead_letter_queue": ["a"],
     "drain_file": ["/nowhere"],
+    "crash_ledger": ["/nowhere", "off"],
     "trusted_peers": ["127.0.0.0/8 ::1", '["10.0.0.0/8"]'],
 }
 snippets = st.sampled_from(

@@ -23,6 +23,7 @@ EXPECTED = {
     Outcome.RUNNING: (409, "WARNING", False),
     Outcome.FAILED: (500, "ERROR", True),
     Outcome.TIMED_OUT: (500, "ERROR", True),
+    Outcome.CUT: (500, "ERROR", True),
     Outcome.UNAVAILABLE: (503, "ERROR", True),
     Outcome.DRAINING: (503, "WARNING", False),
     Outcome.OVERDUE: (503, "WARNING", False),

@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from beanstalk_dispatch import conf, cron
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
 from beanstalk_dispatch.exceptions import UnknownQueue
+from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
@@ -79,6 +80,8 @@ class Command(BaseCommand):
         scheduler = None
         if options["cron"]:
             scheduler = Scheduler(cron.load(options["cron"]), options["queues"][0])
+        if not options["post_to"]:
+            RUNNING.report_cut_tasks(conf.get_config())
         _show_health(worker, port=options["health_port"], file=options["health_file"])
         WorkerProcess(worker, health_file=options["health_file"], scheduler=scheduler).run(
             sender=type(self)

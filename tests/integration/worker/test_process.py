@@ -96,6 +96,19 @@ def test_kill_9_loses_nothing(process_env: Environment, tmp_path: Path) -> None:
         until(lambda: {"0", "1", "2", "3"} <= set(out.read_text().split()), 30)
 
 
+def test_what_kill_9_cut_off_is_logged_by_the_next_process(
+    process_env: Environment, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (task_id,) = schedule_many("jobs", [Call("linger", [str(out), 60])])
+    with process() as child:
+        until(out.exists)
+    with process() as child:
+        assert child.stderr
+        line = next(each for each in child.stderr if each.startswith("cut "))
+    assert line.startswith(f"cut id={task_id} function=linger receive_count=1 seconds=")
+
+
 def test_health_is_shown_on_a_port_and_in_a_file(
     worker_env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

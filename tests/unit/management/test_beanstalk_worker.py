@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.commands import beanstalk_worker
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from beanstalk_dispatch.worker.options import WorkerOptions
@@ -46,6 +47,15 @@ def test_tasks_run_here_with_the_defaults_of_a_worker(
     assert [queue.name for queue in worker.queues] == ["jobs"]
     assert worker.tasks._runner is run_here
     assert (made[0]._health_file, made[0]._scheduler) == (None, None)
+
+
+@pytest.mark.parametrize(("options", "is_opened"), [([], True), (["--post-to=http://x/"], False)])
+def test_a_worker_that_runs_tasks_reports_those_that_were_cut_off(
+    env: Environment, made: list[WorkerProcess], options: list[str], is_opened: bool
+) -> None:
+    env(WORKER=True)
+    call_command("beanstalk_worker", "jobs", *options)
+    assert (RUNNING._ledger is not None) is is_opened
 
 
 def test_messages_are_posted_with_the_defaults_of_the_daemon(

@@ -1,0 +1,347 @@
+"""The crash ledger: a small file that says what each process runs now.
+
+A process that is killed cannot log what it was running. So each running task has a slot in a
+memory-mapped file, which outlives the process. The next process that opens the file reports what
+it finds in the slots of processes that have ended.
+
+The file is a header, a table of tasks that were cut off, and blocks of slots. A process owns one
+block or more, and holds a lock on one byte of the file for each of them. The kernel releases the
+lock when the process ends, however it ends. A block that can be locked is therefore free, and what
+is left in it was cut off. Process ids are not compared: another process can have the same one
+later, and a container has its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import re
+import stat
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from django.conf import settings
+
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.message import Message
+
+_MAGIC: Final = b"bdledger"
+_VERSION: Final = 1
+_HEADER: Final = struct.Struct("<8sI")  # magic, version
+_CUT: Final = struct.Struct("<128sId")  # task id, how often it was cut off, when it last was
+_OWNER: Final = struct.Struct("<I")  # process id, for the log
+# Start, receive count, task id, function, SQS's message id, queue, and the state of the slot. The
+# state is written last, so that a slot that is only half written does not count.
+_SLOT: Final = struct.Struct("<dI128s128s64s80sB")
+_STATE: Final = _SLOT.size - 1
+_FREE, _RUNS, _RUNS_ALONE = range(3)
+_ID_LENGTH: Final = 128
+
+SLOTS_IN_BLOCK: Final = 16
+"""gunicorn has 15 threads on Elastic Beanstalk. A process with more owns several blocks."""
+BLOCKS: Final = 64
+MAX_CUTS: Final = 3
+"""How often a task is cut off before it is taken for the reason. Then it must have run alone."""
+MAX_CUT_TASKS: Final = 256
+"""When the table is full, the task that was cut off longest ago is forgotten."""
+LOCK_SECONDS: Final = 2.0
+"""How long a process waits while another one changes the table of cut tasks."""
+
+# A byte that changes whenever the table does. A process then reads the table again.
+_GENERATION_AT: Final = _HEADER.size
+_CUTS_AT: Final = 64
+_CUTS_END: Final = _CUTS_AT + MAX_CUT_TASKS * _CUT.size
+_BLOCK_SIZE: Final = _OWNER.size + SLOTS_IN_BLOCK * _SLOT.size
+SIZE: Final = _CUTS_END + BLOCKS * _BLOCK_SIZE
+"""The size of the file in bytes, about half a mebibyte."""
+
+# The bytes that are locked, not read: one for the table, then one for each block.
+_TABLE_LOCK: Final = 0
+_FIRST_BLOCK_LOCK: Final = 1
+
+
+class LedgerError(Exception):
+    """The file cannot be trusted, or not be used now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutTask:
+    """A task that was running when its process ended."""
+
+    id: str
+    function: str
+    message_id: str
+    """The id that SQS gave the message; empty if the consumer did not know it."""
+    queue: str
+    receive_count: int
+    seconds: float
+    """Seconds between the start of the task and the moment in which it was found."""
+    process_id: int
+    times_cut: int
+    """How often the task was cut off on this machine, this time included."""
+
+
+def default_path() -> str:
+    """The file of this user and this project, in memory if the system has such a directory."""
+    shared_memory = "/dev/shm"  # noqa: S108 - the file is created safely there
+    directory = shared_memory if os.access(shared_memory, os.W_OK) else tempfile.gettempdir()
+    project = re.sub(r"[^\w.]", "_", getattr(settings, "SETTINGS_MODULE", None) or "settings")
+    return f"{directory}/beanstalk_dispatch-{os.geteuid()}-{project[:100]}.ledger{_VERSION}"
+
+
+def open_ledger(path: str) -> tuple[CrashLedger, list[CutTask]]:
+    """Open the file, or create it; also return what was cut off since it was last opened.
+
+    Raises LedgerError, or an OSError of the file.
+    """
+    descriptor = _open_file(path)
+    try:
+        _check_file(os.fstat(descriptor))
+        with _table_locked(descriptor):
+            _create_or_check_content(descriptor)
+            ledger = CrashLedger(descriptor)
+            return ledger, ledger.take_cut_tasks()
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+class CrashLedger:
+    """The open file, as one process uses it. Threads may share it; a forked child must not."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._view = mmap.mmap(descriptor, SIZE)
+        self._lock = threading.Lock()
+        self._blocks: set[int] = set()
+        self._free: list[int] = []
+        self._generation = -1
+        self._times_cut: dict[bytes, int] = {}
+
+    # --- what runs ---------------------------------------------------------------------------
+
+    def begin(self, message: Message, delivery: Delivery, *, is_alone: bool) -> int | None:
+        """Note that a task runs. Returns its slot, or None if the file has no more room."""
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            more = self._claim_more()
+            if more is None:
+                return None
+            slot = more
+        _SLOT.pack_into(
+            self._view,
+            slot,
+            time.time(),
+            delivery.receive_count & 0xFFFFFFFF,
+            message.id.encode("utf-8", "replace"),
+            message.function.encode("utf-8", "replace"),
+            (delivery.message_id or "").encode("utf-8", "replace"),
+            delivery.queue.encode("utf-8", "replace"),
+            _RUNS_ALONE if is_alone else _RUNS,
+        )
+        return slot
+
+    def end(self, slot: int) -> None:
+        """Note that the task of this slot has ended."""
+        try:
+            self._view[slot + _STATE] = _FREE
+        except ValueError:  # closed since: a forked child, or another configuration
+            return
+        self._free.append(slot)
+
+    def close(self) -> None:
+        """Release the file. Slots that are in use stay, as if the process had ended."""
+        self._view.close()
+        os.close(self._descriptor)
+
+    def _claim_more(self) -> int | None:
+        with self._lock:
+            for block in range(BLOCKS):
+                if block not in self._blocks and self._lock_block(block):
+                    if not self._used_slots(block):
+                        self._claim(block)
+                        return self._free.pop()
+                    # The process that opens the file next reports what is in it.
+                    self._unlock_block(block)
+        return None
+
+    def _claim(self, block: int) -> None:
+        self._blocks.add(block)
+        _OWNER.pack_into(self._view, _block_at(block), os.getpid())
+        self._free += reversed(_slots_of(block))
+
+    def _lock_block(self, block: int) -> bool:
+        """Lock a block, unless its process lives. The process's own blocks can always be locked."""
+        return _try_lock(self._descriptor, _FIRST_BLOCK_LOCK + block)
+
+    def _unlock_block(self, block: int) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _FIRST_BLOCK_LOCK + block)
+
+    def _used_slots(self, block: int) -> list[int]:
+        return [slot for slot in _slots_of(block) if self._view[slot + _STATE]]
+
+    # --- what was cut off --------------------------------------------------------------------
+
+    def take_cut_tasks(self) -> list[CutTask]:
+        """Remove what was running in processes that have ended, and claim a block.
+
+        The caller holds the lock of the table.
+        """
+        cut = []
+        for block in range(BLOCKS):
+            if not self._lock_block(block):
+                continue
+            for slot in self._used_slots(block):
+                cut.append(self._count_cut(block, slot))
+                self._view[slot + _STATE] = _FREE
+            if self._blocks:
+                self._unlock_block(block)
+            else:
+                self._claim(block)
+        return cut
+
+    def times_cut(self, task_id: str) -> int:
+        """How often this task was cut off, by what the processes on this machine have found."""
+        if self._view[_GENERATION_AT] != self._generation:
+            self._read_times_cut()
+        return self._times_cut.get(_key(task_id), 0) if self._times_cut else 0
+
+    def forget_cuts(self, task_id: str) -> None:
+        """Let a task start with a count of zero again."""
+        with self._lock, _table_locked(self._descriptor):
+            for at, found, _, _ in self._cut_table():
+                if found == _key(task_id):
+                    _CUT.pack_into(self._view, at, b"", 0, 0.0)
+            self._change_generation()
+
+    def _count_cut(self, block: int, slot: int) -> CutTask:
+        (process_id,) = _OWNER.unpack_from(self._view, _block_at(block))
+        started, receive_count, key, *strings, state = _SLOT.unpack_from(self._view, slot)
+        task_id, function, message_id, queue = map(_to_string, (key, *strings))
+        now = time.time()
+        return CutTask(
+            id=task_id,
+            function=function,
+            message_id=message_id,
+            queue=queue,
+            receive_count=receive_count,
+            seconds=max(now - started, 0.0),
+            process_id=process_id,
+            times_cut=self._add_cut(key.rstrip(b"\0"), now, was_alone=state == _RUNS_ALONE),
+        )
+
+    def _add_cut(self, key: bytes, now: float, *, was_alone: bool) -> int:
+        rows = list(self._cut_table())
+        oldest = min(rows, key=lambda row: row[3])  # or one that is free
+        at, found, times, _ = next((row for row in rows if row[1] == key), oldest)
+        times = times + 1 if found == key else 1
+        if not was_alone:  # another task may have been the reason
+            times = min(times, MAX_CUTS - 1)
+        _CUT.pack_into(self._view, at, key, times, now)
+        self._change_generation()
+        return times
+
+    def _cut_table(self) -> Iterator[tuple[int, bytes, int, float]]:
+        """Position, key, count and last time of each row. In a free row they are 0 and empty."""
+        for at in range(_CUTS_AT, _CUTS_END, _CUT.size):
+            key, times, last = _CUT.unpack_from(self._view, at)
+            yield at, key.rstrip(b"\0"), times, last
+
+    def _read_times_cut(self) -> None:
+        generation = self._view[_GENERATION_AT]
+        self._times_cut = {key: times for _, key, times, _ in self._cut_table() if times}
+        self._generation = generation
+
+    def _change_generation(self) -> None:
+        self._view[_GENERATION_AT] = (self._view[_GENERATION_AT] + 1) % 256
+
+
+# --- the file --------------------------------------------------------------------------------
+
+
+def _open_file(path: str) -> int:
+    flags = os.O_RDWR | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    try:
+        return os.open(path, flags | os.O_NONBLOCK)
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            raise LedgerError("it is a symbolic link") from exc
+        raise
+
+
+def _check_file(status: os.stat_result) -> None:
+    """Trust only a file that nobody else can have prepared or can change."""
+    if not stat.S_ISREG(status.st_mode):
+        raise LedgerError("it is not a regular file")
+    if status.st_uid != os.geteuid():
+        raise LedgerError(f"it belongs to user {status.st_uid}, not to user {os.geteuid()}")
+    if (mode := stat.S_IMODE(status.st_mode)) & 0o077:
+        raise LedgerError(f"its mode is {mode:o}, so that other users can use it; write 600")
+    if status.st_nlink != 1:
+        raise LedgerError(f"it has {status.st_nlink} names; it must have one")
+
+
+def _create_or_check_content(descriptor: int) -> None:
+    size = os.fstat(descriptor).st_size
+    header = _HEADER.pack(_MAGIC, _VERSION)
+    if size == 0:
+        # Written in full: in a sparse file, a page that the disk has no room for ends the process.
+        if os.pwrite(descriptor, header.ljust(SIZE, b"\0"), 0) != SIZE:
+            os.ftruncate(descriptor, 0)
+            raise LedgerError("there is no space left for it")
+    elif size != SIZE:
+        raise LedgerError(f"it has {size} bytes, not {SIZE}; remove it")
+    elif os.pread(descriptor, len(header), 0) != header:
+        raise LedgerError("it is not a crash ledger of this version; remove it")
+
+
+@contextmanager
+def _table_locked(descriptor: int) -> Iterator[None]:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while not _try_lock(descriptor, _TABLE_LOCK):
+        if time.monotonic() > deadline:
+            raise LedgerError(f"another process has locked it for {LOCK_SECONDS:g} s")
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, _TABLE_LOCK)
+
+
+def _try_lock(descriptor: int, byte: int) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+    except (BlockingIOError, PermissionError):  # POSIX allows both for "another process has it"
+        return False
+    return True
+
+
+def _block_at(block: int) -> int:
+    return _CUTS_END + block * _BLOCK_SIZE
+
+
+def _slots_of(block: int) -> range:
+    start = _block_at(block) + _OWNER.size
+    return range(start, start + SLOTS_IN_BLOCK * _SLOT.size, _SLOT.size)
+
+
+def _key(task_id: str) -> bytes:
+    """A task's id as it is in the file: cut to the length of its field."""
+    return task_id.encode("utf-8", "replace")[:_ID_LENGTH]
+
+
+def _to_string(field: bytes) -> str:
+    return field.rstrip(b"\0").decode("utf-8", "replace")

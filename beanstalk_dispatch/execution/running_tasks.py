@@ -1,0 +1,234 @@
+"""The tasks that this process runs now, and what is remembered of those that were cut off.
+
+A task is *cut off* when its process ends while it runs. What is known of that is in the crash
+ledger. This module opens it, reports what it says, and acts on it: a task that was cut off twice
+runs alone, and if it is cut off again it goes to the dead-letter queue, if there is one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Final
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.message import Message
+
+from .attempt import is_for_the_process
+from .crash_ledger import (
+    BLOCKS,
+    MAX_CUTS,
+    SLOTS_IN_BLOCK,
+    CrashLedger,
+    CutTask,
+    default_path,
+    open_ledger,
+)
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+OFF: Final = "off"
+ALONE_AFTER: Final = MAX_CUTS - 1
+"""How often a task is cut off before it runs alone.
+
+The tasks that ran beside it were cut off as often. Each of them then runs alone as well, ends, and
+is forgotten. So only the task that ends its process is cut off a third time.
+"""
+MAX_WAIT_SECONDS: Final = 30.0
+"""How long a task waits to be alone, and how long other tasks wait for one that is.
+
+Long enough to see a call that hangs: gunicorn ends a process that does not answer for 30 seconds.
+"""
+_PAUSE: Final = 0.02  # seconds between two looks
+
+
+class RunningTask:
+    """A task while it runs: a context manager, which may wait before it begins."""
+
+    __slots__ = ("_ledger", "_slot", "_tasks", "delivery", "message", "started", "times_cut")
+
+    def __init__(
+        self,
+        message: Message,
+        delivery: Delivery,
+        *,
+        tasks: RunningTasks,
+        ledger: CrashLedger | None,
+    ) -> None:
+        self.message = message
+        self.delivery = delivery
+        self.started = 0.0
+        """When the task began, by the monotonic clock."""
+        self.times_cut = ledger.times_cut(message.id) if ledger else 0
+        """How often the task was cut off before, as far as this machine knows."""
+        self._tasks = tasks
+        self._ledger = ledger
+        self._slot: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """For how long the task has been running."""
+        return time.monotonic() - self.started
+
+    def __enter__(self) -> None:
+        is_alone = self._tasks.begin(self)
+        if self._ledger is not None:
+            self._slot = self._ledger.begin(self.message, self.delivery, is_alone=is_alone)
+            if self._slot is None:
+                self._tasks.log_full_ledger()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._tasks.end(self)
+        # What ends the process cuts the task off, so its slot stays.
+        is_cut = exc is not None and is_for_the_process(exc)
+        if self._ledger is not None and self._slot is not None and not is_cut:
+            self._ledger.end(self._slot)
+
+    def forget_cuts(self) -> None:
+        """Forget that the task was cut off: it is done, or somebody is to look at it."""
+        if self.times_cut and self._ledger is not None:
+            with suppress(Exception):  # the count is for the worst case only
+                self._ledger.forget_cuts(self.message.id)
+
+
+class RunningTasks:
+    """The tasks that this process runs now."""
+
+    def __init__(self) -> None:
+        self._config: Config | None = None
+        self._ledger: CrashLedger | None = None
+        self.forget_all()
+
+    def forget_all(self) -> None:
+        """A forked child runs nothing yet, and must not write to its parent's slots."""
+        self._lock = threading.Lock()
+        self._running: set[RunningTask] = set()
+        self._alone: RunningTask | None = None
+        self._is_full_logged = False
+        self._close_ledger()
+
+    def task(self, message: Message, delivery: Delivery, config: Config) -> RunningTask:
+        """A task that is about to run."""
+        return RunningTask(message, delivery, tasks=self, ledger=self.ledger(config))
+
+    def now(self) -> list[RunningTask]:
+        """The tasks that run now. A signal handler may call it."""
+        return list(self._running)
+
+    # --- one alone, or many ------------------------------------------------------------------
+
+    def begin(self, task: RunningTask) -> bool:
+        """Note that a task runs, and return whether it runs alone.
+
+        Waits before that if the task is to run alone, or if another one does. A task is noted
+        first and looks around afterwards, so of two that begin at the same time at least one sees
+        the other.
+        """
+        task.started = time.monotonic()
+        self._running.add(task)
+        if task.times_cut < ALONE_AFTER and self._alone is None:
+            return False
+        until = task.started + MAX_WAIT_SECONDS
+        if task.times_cut >= ALONE_AFTER:
+            is_alone = self._wait_to_be_alone(task, until=until)
+        else:
+            is_alone = self._wait_for_the_one_alone(task, until=until)
+        task.started = time.monotonic()
+        return is_alone
+
+    def end(self, task: RunningTask) -> None:
+        """Note that a task has ended."""
+        self._running.discard(task)
+        if self._alone is task:
+            self._alone = None
+
+    def _wait_to_be_alone(self, task: RunningTask, *, until: float) -> bool:
+        while not self._reserve(task) and time.monotonic() < until:
+            self._wait_for_the_one_alone(task, until=until)
+        while self._alone is task and len(self._running) > 1 and time.monotonic() < until:
+            time.sleep(_PAUSE)
+        beside = len(self._running) - 1
+        logger.warning(
+            "task was cut off before id=%s function=%s times_cut=%d beside=%d",
+            task.message.id, task.message.function, task.times_cut, beside,
+        )  # fmt: skip
+        return self._alone is task and not beside
+
+    def _reserve(self, task: RunningTask) -> bool:
+        with self._lock:
+            if self._alone is None:
+                self._alone = task
+        return self._alone is task
+
+    def _wait_for_the_one_alone(self, task: RunningTask, *, until: float) -> bool:
+        while self._alone is not None and time.monotonic() < until:
+            self._running.discard(task)
+            time.sleep(_PAUSE)
+            self._running.add(task)
+        return False
+
+    # --- the ledger --------------------------------------------------------------------------
+
+    def report_cut_tasks(self, config: Config) -> None:
+        """Log what was cut off in other processes, unless this process has done so before."""
+        self.ledger(config)
+
+    def ledger(self, config: Config) -> CrashLedger | None:
+        """The open ledger; None if there is none.
+
+        The first call opens it, and logs what was cut off in other processes.
+        """
+        if config is not self._config:
+            self._open_ledger(config)
+        return self._ledger
+
+    def _open_ledger(self, config: Config) -> None:
+        cut: list[CutTask] = []
+        with self._lock:
+            if config is self._config:
+                return
+            self._close_ledger()
+            if config.worker and not config.execute_synchronously and config.crash_ledger != OFF:
+                path = config.crash_ledger or default_path()
+                try:
+                    self._ledger, cut = open_ledger(path)
+                except Exception as exc:  # no file of ours may cost a task
+                    logger.warning("crash ledger not used path=%s error=%s", path, exc)
+            self._config = config
+        for each in cut:
+            _log_cut(each)
+
+    def log_full_ledger(self) -> None:
+        """Log once that the file has no slot left for a task."""
+        if not self._is_full_logged:
+            self._is_full_logged = True
+            logger.warning("crash ledger full tasks=%d", BLOCKS * SLOTS_IN_BLOCK)
+
+    def _close_ledger(self) -> None:
+        self._config = None
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            ledger.close()
+
+
+def _log_cut(task: CutTask) -> None:
+    logger.error(
+        "cut id=%s function=%s receive_count=%d seconds=%.0f times_cut=%d queue=%s message_id=%s "
+        "process_id=%d",
+        task.id, task.function, task.receive_count, task.seconds, task.times_cut, task.queue,
+        task.message_id, task.process_id,
+    )  # fmt: skip
+
+
+RUNNING: Final = RunningTasks()
+os.register_at_fork(after_in_child=RUNNING.forget_all)

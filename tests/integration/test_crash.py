@@ -1,0 +1,73 @@
+"""What a process was running when it was killed, under the real gunicorn."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from beanstalk_dispatch.sqs.opening import open_queue
+from tests.conftest import TABLE, Environment
+from tests.integration.test_draining import gunicorn, quietly, workers
+from tests.integration.test_gunicorn import body
+from tests.services import Gunicorn, until
+
+
+def cut(server: Gunicorn) -> list[tuple[str, str]]:
+    """The task and the count of each line about a task that was cut off."""
+    return re.findall(r"^cut id=(\S+) function=\w+ .* times_cut=(\d+) ", server.log(), re.MULTILINE)
+
+
+def test_after_kill_9_exactly_what_was_running_is_logged(tmp_path: Path) -> None:
+    with gunicorn(tmp_path) as server, ThreadPoolExecutor(4) as pool:
+        assert server.post(body("record", id="finished"))[0] == 200
+        for number in range(3):
+            pool.submit(quietly, server, body("nap", 60, id=f"nap-{number}"))
+        time.sleep(1)
+        os.kill(int(workers(server)[0]), signal.SIGKILL)
+        until(lambda: len(cut(server)) == 3)
+        assert sorted(cut(server)) == [(f"nap-{number}", "1") for number in range(3)]
+        assert server.post(body("record"))[0] == 200
+        assert len(cut(server)) == 3
+
+
+def test_what_ends_its_process_three_times_is_dead_lettered_and_its_neighbour_is_not(
+    sqs_env: Environment, queue_name: str, tmp_path: Path
+) -> None:
+    """The neighbour is cut off twice with it, and runs when the third time comes."""
+    dead = f"{queue_name}-dead"
+    sqs_env(DISPATCH_QUEUES=f"q={queue_name} dead={dead}")
+    culprit = body("backtrack", id="culprit")
+    with (
+        gunicorn(
+            tmp_path,
+            BEANSTALK_DISPATCH_TABLE=f"{TABLE} backtrack=tests.jobs.backtrack",
+            BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE="dead",
+            GUNICORN_CMD_ARGS="--threads=15 --timeout=2",
+        ) as server,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        for seconds in (60, 60, 1):
+            neighbour = pool.submit(quietly, server, body("nap", seconds, id="neighbour"))
+            time.sleep(0.5)
+            before = len(workers(server))
+            assert quietly(server, culprit) == "lost"
+            until(lambda: len(workers(server)) > before)  # noqa: B023 - waited for at once
+            until(lambda: server.log().count("start worker=True") == len(workers(server)))
+        assert neighbour.result(20) == "200"
+        assert server.log().count("WORKER TIMEOUT") == 3
+        until(lambda: ("culprit", "3") in cut(server))
+        assert sorted(cut(server)) == [
+            ("culprit", "1"), ("culprit", "2"), ("culprit", "3"),
+            ("neighbour", "1"), ("neighbour", "2"),
+        ]  # fmt: skip
+        assert server.post(culprit)[0] == 200
+        assert "task id=culprit function=backtrack outcome=cut" in server.log()
+    (letter,) = open_queue("dead").receive(count=10, wait=1, visibility=30)
+    reason = json.loads(letter.body)["dead_letter"]
+    assert (reason["outcome"], reason["id"]) == ("cut", "culprit")
+    assert reason["exception"] == "TaskCut: the process has ended 3 times while the task ran"
