@@ -12,12 +12,14 @@ class BeanstalkDispatchConfig(AppConfig):
     verbose_name = "Beanstalk dispatch"
 
     def ready(self) -> None:
-        from . import checks, conf
-        from . import dispatch_table as table
-        from .endpoint import draining
+        # Django's models, which some of these import, are not ready before this method is called.
+        from . import checks, conf, views  # noqa: PLC0415
+        from . import dispatch_table as table  # noqa: PLC0415
+        from .endpoint import draining  # noqa: PLC0415
 
         checks.register()
         conf.log_start()
         table.start_configured_class()
         conf.log_unknown_variables()  # after the contrib room that the class may have imported
+        views.keep_out_of_atomic_requests()
         draining.watch()

@@ -32,8 +32,8 @@ class PeriodicTask:
 def load(path: Path) -> list[PeriodicTask]:
     """Read a cron.yaml. Raises ConfigurationError, which names the entry and the problem."""
     try:
-        import yaml
-        from cronsim import CronSim, CronSimError
+        import yaml  # noqa: PLC0415 - optional
+        from cronsim import CronSim, CronSimError  # noqa: PLC0415 - optional
     except ImportError as exc:
         raise ConfigurationError(MISSING_LIBRARY) from exc
     try:

@@ -152,7 +152,8 @@ def _to_json(content: dict[str, Any]) -> str:
 
 def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
     """Raise InvalidArgument for the first argument that JSON would change."""
-    from .json_arguments import json_problem  # it imports Django's models: for an error only
+    # It imports Django's models, and is needed for an error only.
+    from .json_arguments import json_problem  # noqa: PLC0415
 
     function = content["function"]
     for name in ("args", "kwargs"):

@@ -119,6 +119,6 @@ class SafeTask:
         """
         # The one call upwards: beanstalk-dispatch 0.1 had this method here, and projects override
         # it, but what runs a task must not be a part of what they subclass.
-        from .execution.attempt import process
+        from .execution.attempt import process  # noqa: PLC0415
 
         process(self, args, kwargs)

@@ -8,6 +8,7 @@ from typing import Final
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import SuspiciousOperation
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.request import RawPostDataException, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
@@ -32,13 +33,6 @@ HOLD_SECONDS: Final = 3.0
 """How much longer each receive of a message is held than the one before it."""
 
 
-class _EveryDatabase(set[str]):
-    """All aliases there are, without a look at the settings at import."""
-
-    def __contains__(self, alias: object) -> bool:
-        return True
-
-
 @csrf_exempt
 @login_not_required
 def dispatcher(request: HttpRequest) -> HttpResponse:
@@ -50,8 +44,14 @@ def dispatcher(request: HttpRequest) -> HttpResponse:
         return _error(500, "the worker's configuration is wrong; see its log")
 
 
-# As transaction.non_atomic_requests does for one: a task has its own transactions, or none.
-dispatcher._non_atomic_requests = _EveryDatabase()  # type: ignore[attr-defined] # noqa: SLF001
+def keep_out_of_atomic_requests() -> None:
+    """Run the dispatcher without a transaction, whatever ATOMIC_REQUESTS says of a database.
+
+    A task has its own transactions, or none.
+    https://docs.djangoproject.com/en/stable/topics/db/transactions/#tying-transactions-to-http-requests
+    """
+    for alias in connections:
+        transaction.non_atomic_requests(using=alias)(dispatcher)
 
 
 def _dispatch(request: HttpRequest) -> HttpResponse:

@@ -78,13 +78,13 @@ class Clients:
 
     def _boto_session(self) -> Any:
         if self._session is None:
-            import boto3
+            import boto3  # noqa: PLC0415 - takes a fifth of a second
 
             self._session = boto3.session.Session()
         return self._session
 
     def _make_client(self, region: str, endpoint_url: str | None, timeouts: Timeouts) -> SQSClient:
-        from botocore.config import Config as ClientConfig
+        from botocore.config import Config as ClientConfig  # noqa: PLC0415 - as boto3
 
         client_config = ClientConfig(
             connect_timeout=timeouts.connect,

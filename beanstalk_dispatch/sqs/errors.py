@@ -24,7 +24,7 @@ _MAX_MESSAGE_CHARACTERS: Final = 300
 
 def boto_errors() -> tuple[type[Exception], ...]:
     """The errors that a request of boto3 raises."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as boto3
 
     return BotoCoreError, ClientError, RuntimeError  # the last: see _STALE_CREDENTIALS_CODES
 

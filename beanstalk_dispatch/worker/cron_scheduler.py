@@ -35,7 +35,7 @@ class Scheduler:
         self, tasks: Sequence[PeriodicTask], queue: str, times: WorkerTimes | None = None
     ) -> None:
         """``queue`` is a name as ``schedule_function`` takes it."""
-        from cronsim import CronSim
+        from cronsim import CronSim  # noqa: PLC0415 - optional
 
         self._queue = queue
         self._times = times or WorkerTimes()

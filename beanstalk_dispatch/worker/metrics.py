@@ -52,7 +52,7 @@ def prometheus_text(worker: Worker) -> bytes:
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
     try:
-        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - optional
     except ImportError as exc:
         raise ConfigurationError(MISSING_LIBRARY) from exc
     registry = CollectorRegistry(auto_describe=False)
@@ -67,7 +67,11 @@ class _Collector:
         self._worker = worker
 
     def collect(self) -> Iterable[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        # Optional: see prometheus_text.
+        from prometheus_client.core import (  # noqa: PLC0415
+            CounterMetricFamily,
+            GaugeMetricFamily,
+        )
 
         families = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
         for metric in metrics(self._worker):

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from django.core.handlers.base import BaseHandler
 from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
@@ -232,3 +233,11 @@ def test_under_asgi_a_coroutine_that_blocks_keeps_the_server_from_nothing(
     assert calls == []
     assert max(later - earlier for earlier, later in itertools.pairwise(beats)) < 0.5
     assert 0.5 < beats[-1] - beats[0] < 10
+
+
+def test_atomic_requests_leave_the_dispatcher_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for connection in connections.all():
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    handler = BaseHandler()
+    assert handler.make_view_atomic(views.dispatcher) is views.dispatcher
+    assert handler.make_view_atomic(deny) is not deny
