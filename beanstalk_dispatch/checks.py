@@ -82,11 +82,18 @@ def _of_the_url(find: Callable[[str, View], Iterator[CheckMessage]]) -> Check:
 
 def _dispatcher() -> tuple[str, View] | None:
     """The dispatcher's path and view; None if no URL leads to it."""
+    if not _has_urls():
+        return None
     try:
         path = reverse("beanstalk_dispatcher")
         return path, resolve(path).func
     except (NoReverseMatch, Resolver404):
         return None
+
+
+def _has_urls() -> bool:
+    """Whether the settings name a root urls.py, which only a web server needs."""
+    return bool(getattr(settings, "ROOT_URLCONF", None))
 
 
 def _lease_cache(config: Config) -> tuple[str, Mapping[str, Any]]:
@@ -342,7 +349,7 @@ def _lease_cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
 
 @_on_workers
 def _missing_url(config: Config) -> Iterator[CheckMessage]:
-    if _dispatcher() is None:
+    if _has_urls() and _dispatcher() is None:
         yield checks.Warning(
             "No URL leads to the dispatcher: Django answers 404 to the daemon's POST.",
             hint="Add path('beanstalk_dispatch/', include('beanstalk_dispatch.urls')) to your "

@@ -92,7 +92,7 @@ def count_requests(queue: Queue) -> Counter[str]:
     def sent(event_name: str, **kwargs: Any) -> None:
         counts[event_name.rpartition(".")[2]] += 1
 
-    for client in (queue.client, queue._long_poll_client, queue._short_timeout_client):
+    for client in (queue.client, queue._long_poll_client(1), queue._short_timeout_client):
         client.meta.events.register("before-send.sqs", sent)
     return counts
 

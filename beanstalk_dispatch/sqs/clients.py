@@ -31,8 +31,18 @@ class Timeouts(NamedTuple):
 SEND_TIMEOUTS: Final = Timeouts(connect=5, read=10, attempts=3)
 """For sending, and for what is asked about a queue."""
 
-LONG_POLL_TIMEOUTS: Final = Timeouts(connect=5, read=30, attempts=2)
-"""For receiving: SQS may take 20 s to answer a long poll."""
+_COMMON_WAIT_SECONDS: Final = 5
+_ANSWER_SECONDS: Final = 5
+
+
+def long_poll_timeouts(wait: int) -> Timeouts:
+    """For receiving: SQS may take ``wait`` seconds to answer, and its answer a few seconds more.
+
+    Short waits share their timeouts, and so their client.
+    """
+    read = max(wait, _COMMON_WAIT_SECONDS) + _ANSWER_SECONDS
+    return Timeouts(connect=5, read=read, attempts=2)
+
 
 SHORT_TIMEOUTS: Final = Timeouts(connect=3, read=4, attempts=2)
 """For deletes and visibility changes: a received message expires while they wait."""

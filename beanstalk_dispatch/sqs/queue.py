@@ -13,7 +13,7 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.queue_address import QueueAddress
 
-from .clients import LONG_POLL_TIMEOUTS, SEND_TIMEOUTS, SHORT_TIMEOUTS, Clients, Timeouts
+from .clients import SEND_TIMEOUTS, SHORT_TIMEOUTS, Clients, Timeouts, long_poll_timeouts
 from .errors import boto_errors, first_line, has_stale_credentials, is_missing_queue, send_error
 from .fifo import QueueRules, queue_rules
 from .quotas import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES
@@ -129,9 +129,8 @@ class Queue:
         """The client that sends. Raises SendError if it cannot be made."""
         return self._client(SEND_TIMEOUTS)
 
-    @property
-    def _long_poll_client(self) -> SQSClient:
-        return self._client(LONG_POLL_TIMEOUTS)
+    def _long_poll_client(self, wait: int) -> SQSClient:
+        return self._client(long_poll_timeouts(wait))
 
     @property
     def _short_timeout_client(self) -> SQSClient:
@@ -205,9 +204,11 @@ class Queue:
 
         They stay hidden for ``visibility`` seconds. Raises SendError.
         """
+        # What is received is also deleted. To make that client later, beside busy threads, is slow.
+        _ = self._short_timeout_client
         started = time.monotonic()
         try:
-            response = self._long_poll_client.receive_message(
+            response = self._long_poll_client(wait).receive_message(
                 QueueUrl=self.url,
                 MaxNumberOfMessages=count,
                 WaitTimeSeconds=wait,

@@ -21,13 +21,14 @@ class Backoff:
         self, operation: str, queue: str, *, times: WorkerTimes, longest: float | None = None
     ) -> None:
         self.failures = 0
-        """How many requests have failed since one succeeded."""
+        """How many rounds of requests have failed since a request succeeded."""
         self.retry_at = 0.0
         """When the next request may be made, in monotonic seconds."""
         self.failing_since = math.inf
         """When the first of these failures was, in monotonic seconds; infinite without one."""
         self._operation, self._queue, self._times = operation, queue, times
         self._longest = times.longest_retry if longest is None else longest
+        self._failed_at = -math.inf
         self._logged_at = -math.inf
         self._is_logged = False
 
@@ -40,9 +41,16 @@ class Backoff:
         """Allow one more request at once."""
         self.retry_at = 0.0
 
-    def failed(self, error: object) -> None:
-        """Note that a request has failed, and log it unless that was done a short time ago."""
+    def failed(self, error: object, *, started: float = math.inf) -> None:
+        """Note that a request has failed, and log it unless that was done a short time ago.
+
+        A request that was ``started`` before the last failure had failed says nothing new: several
+        requests that are open at the same time fail together, and count once.
+        """
         now = time.monotonic()
+        if started < self._failed_at:
+            return
+        self._failed_at = now
         self.failures += 1
         self.failing_since = min(self.failing_since, now)
         pause = self._retry_delay()

@@ -90,7 +90,7 @@ class QueueConsumer:
             )
         except Exception as exc:
             queue.is_missing = isinstance(exc, SchedulingError) and failed_on_missing_queue(exc)
-            queue.receive_backoff.failed(exc)
+            queue.receive_backoff.failed(exc, started=permit.since)
             return None
         queue.receive_backoff.succeeded()
         return received

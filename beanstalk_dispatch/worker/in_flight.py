@@ -171,12 +171,13 @@ class InFlight:
             self._drop_expired(batch)
             if not batch:
                 return False
+            started = time.monotonic()
             try:
                 refused = open_queue(self.queue).delete_batch(batch)
             except Exception as exc:
-                self.delete_backoff.failed(exc)
+                self.delete_backoff.failed(exc, started=started)
                 return False
-            retryable = _retryable(refused, self.delete_backoff)
+            retryable = _retryable(refused, self.delete_backoff, started)
             self._stop_tracking(message for message in batch if message not in retryable)
             batch[:] = retryable
         if lost := len(refused) - len(retryable):
@@ -210,14 +211,15 @@ class InFlight:
             if not batch:
                 return False
             messages = [message for message, _ in batch]
+            started = time.monotonic()
             seconds = [min(max(math.ceil(delay), 0), MAX_VISIBILITY_SECONDS) for _, delay in batch]
             try:
                 refused = open_queue(self.queue).change_visibility_batch(messages, seconds)
             except Exception as exc:
-                self.requeue_backoff.failed(exc)
+                self.requeue_backoff.failed(exc, started=started)
                 batch[:] = self._put_back(batch)
                 return False
-            retryable = _retryable(refused, self.requeue_backoff)
+            retryable = _retryable(refused, self.requeue_backoff, started)
             batch[:] = self._put_back(item for item in batch if item[0] in retryable)
         if lost := len(refused) - len(retryable):
             logger.error("requeue failed queue=%s refused=%d", self.queue, lost)
@@ -247,14 +249,15 @@ class InFlight:
             self._extend_batch(batch)
 
     def _extend_batch(self, batch: list[Received]) -> None:
+        started = time.monotonic()
         try:
             refused = open_queue(self.queue).change_visibility_batch(
                 batch, [self._visibility_timeout] * len(batch)
             )
         except Exception as exc:
-            self.heartbeat_backoff.failed(exc)
+            self.heartbeat_backoff.failed(exc, started=started)
             return
-        retryable = _retryable(refused, self.heartbeat_backoff)
+        retryable = _retryable(refused, self.heartbeat_backoff, started)
         lost = [each.message for each in refused if each.message not in retryable]
         for message in lost:
             message.can_extend = False
@@ -275,11 +278,11 @@ class InFlight:
                 pending.extendleft(reversed(batch))
 
 
-def _retryable(refused: Sequence[Refused], backoff: Backoff) -> list[Received]:
+def _retryable(refused: Sequence[Refused], backoff: Backoff, started: float) -> list[Received]:
     """The messages that SQS may take in another request. Notes success or failure."""
     transient = [each for each in refused if not each.is_final]
     if transient:
-        backoff.failed(transient[0].reason)
+        backoff.failed(transient[0].reason, started=started)
     else:
         backoff.succeeded()
     return [each.message for each in transient]

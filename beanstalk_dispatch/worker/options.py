@@ -67,7 +67,7 @@ class WorkerOptions:
 
     threads: int = 10
     """How many tasks run at a time."""
-    wait: int = 20
+    wait: int = 5
     """How long SQS may take to answer a long poll of an empty queue; SQS allows 20."""
     visibility_timeout: int = 60
     """How long a received message is hidden from other consumers."""

@@ -61,6 +61,8 @@ class QueueState:
     """Whether the last receive brought more than half of what it asked for."""
     is_empty: bool = False
     """Whether the last receive brought nothing, although SQS could have delivered anything."""
+    is_probed: bool = False
+    """Whether a receive is open that finds out if receives no longer fail."""
     is_missing: bool = False
     """Whether the last receive failed because SQS has no such queue."""
     answered_at: float = field(default_factory=time.monotonic)
@@ -91,6 +93,8 @@ class ReceivePermit:
     """Seconds of the long poll."""
     since: float
     """When it was given, in monotonic seconds."""
+    is_probe: bool
+    """Whether it is the one receive after a pause because of failures."""
     is_blocked: bool
     """Whether messages in flight keep SQS from delivering the rest of their FIFO groups."""
 
@@ -162,7 +166,10 @@ class Prefetch:
         waiting = self.counters.waiting
         if self._tasks_left <= waiting:
             return False
-        is_first = queue.open_receives == 0
+        is_failing = queue.receive_backoff.failures > 0
+        if is_failing and queue.is_probed:
+            return False
+        is_first = is_failing or queue.open_receives == 0
         if is_first and self._idle_threads() > waiting:
             return True
         may_join = queue.is_busy and queue.open_receives < MAX_OPEN_RECEIVES
@@ -177,9 +184,11 @@ class Prefetch:
             count=max(1, min(self._room_left(), queue.in_flight.budget.max_messages())),
             wait=min(options.wait, 1) if is_short else options.wait,
             since=time.monotonic(),
+            is_probe=queue.receive_backoff.failures > 0,
             is_blocked=queue.in_flight.blocks_fifo_groups(),
         )
         queue.open_receives += 1
+        queue.is_probed |= permit.is_probe
         queue.unanswered_since = min(queue.unanswered_since, permit.since)
         self._requested += permit.count
         return permit
@@ -204,6 +213,8 @@ class Prefetch:
         """Use up a permit and take what was received; None if the receive failed."""
         with self._lock:
             permit.queue.open_receives -= 1
+            if permit.is_probe:
+                permit.queue.is_probed = False
             self._requested -= permit.count
             if received is None:
                 self._room.notify_all()

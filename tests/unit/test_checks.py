@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.conf.urls.i18n import i18n_patterns
 from django.contrib.auth.decorators import login_required
 from django.core.checks import CheckMessage, run_checks
@@ -214,6 +215,14 @@ def test_urls_that_break_a_worker(
     monkeypatch.setattr("tests.unit.test_checks.urlpatterns", patterns)
     with override_settings(ROOT_URLCONF=ROOT):
         assert ids() == [f"beanstalk_dispatch.{each}" for each in expected]
+
+
+def test_settings_without_a_root_urlconf_need_no_url(env: Environment) -> None:
+    """As of a project that only runs beanstalk_worker."""
+    env(**DEFAULTS)
+    with override_settings():
+        del settings.ROOT_URLCONF
+        assert ids() == []
 
 
 def test_a_dispatcher_that_needs_a_login_is_found(

@@ -7,6 +7,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.worker.in_flight import Ack, Nack
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
-from tests.workers import ACK, Recording, drain, running, send, until
+from tests.workers import ACK, TIMES, Recording, drain, running, send, until
 
 
 def failing(operation: str, *answers: Answer) -> Callable[[str, dict[str, Any]], Answer | None]:
@@ -39,6 +41,28 @@ def test_receives_that_fail_are_tried_again(
         until(lambda: runner.bodies)
     assert caplog.text.count("receive failed queue=jobs failures=") == 1
     assert "receive recovered queue=jobs failures=2" in caplog.text
+
+
+def test_an_outage_of_half_a_second_stops_a_busy_queue_for_about_one(
+    sqs_env: Environment, proxy: Proxy
+) -> None:
+    """Four receives of the queue fail in the same moment."""
+    send(*map(str, range(400)))
+    ends: list[float] = []
+
+    def answer(received: Received) -> Ack:
+        time.sleep(0.01)
+        ends.append(time.monotonic())
+        return ACK
+
+    times = replace(TIMES, first_retry=1.0)
+    with running(Recording(answer), threads=4, times=times) as worker:
+        until(lambda: len(ends) >= 100)
+        proxy.spoil = lambda operation, request: error(400, "AccessDenied")
+        time.sleep(0.5)
+        proxy.spoil = failing("")
+        until(lambda: worker.counters.done == 400)
+    assert max(after - before for before, after in pairwise(ends)) < 2.5
 
 
 def test_a_queue_that_does_not_exist_yet_is_waited_for(

@@ -119,7 +119,7 @@ def test_the_help_shows_the_defaults() -> None:
     parser = beanstalk_worker.Command().create_parser("manage.py", "beanstalk_worker")
     text = " ".join(parser.format_help().split())
     assert "tasks at a time (default 10, with --post-to 50, as the daemon's" in text
-    assert "sends more requests (default 20)" in text
+    assert "sends more requests (default 5)" in text
     assert "is hidden (default 60, with --post-to 300)" in text
     assert "after a stop (default 30)" in text
     assert "is delivered again (default 2)" in text

@@ -8,11 +8,11 @@ import pytest
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.sqs.clients import (
-    LONG_POLL_TIMEOUTS,
     SEND_TIMEOUTS,
     SHORT_TIMEOUTS,
     Clients,
     Timeouts,
+    long_poll_timeouts,
 )
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment
@@ -69,7 +69,12 @@ def sessions(env: Environment, monkeypatch: pytest.MonkeyPatch) -> list[boto3.se
     return made
 
 
-TIMEOUTS = [SEND_TIMEOUTS, LONG_POLL_TIMEOUTS, SHORT_TIMEOUTS]
+TIMEOUTS = [SEND_TIMEOUTS, long_poll_timeouts(20), SHORT_TIMEOUTS]
+
+
+@pytest.mark.parametrize(("wait", "read"), [(1, 10), (5, 10), (20, 25)])
+def test_a_hung_long_poll_is_given_up_a_few_seconds_after_its_wait(wait: int, read: int) -> None:
+    assert long_poll_timeouts(wait).read == read
 
 
 def test_one_session_makes_all_clients(sessions: list[boto3.session.Session]) -> None:

@@ -255,7 +255,7 @@ def test_any_error_of_a_request_is_a_send_error(
         raise RuntimeError("the refreshed credentials are still expired")
 
     requests = ("receive_message", "delete_message_batch", "change_message_visibility_batch")
-    for client in (queue._long_poll_client, queue._short_timeout_client):
+    for client in (queue._long_poll_client(5), queue._short_timeout_client):
         for request in requests:
             monkeypatch.setattr(client, request, surprise)
     calls: dict[str, Any] = {

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -23,6 +24,17 @@ def test_the_pause_grows_to_its_limit() -> None:
     assert 1 <= pauses[1] <= 2.1
     assert 2.5 <= pauses[-1] <= 5.1
     assert not backoff.is_over
+
+
+def test_requests_that_were_open_together_fail_once() -> None:
+    backoff = Backoff("receive", "jobs", times=TIMES)
+    started = time.monotonic()
+    for _ in range(4):
+        backoff.failed(SendError("unreachable"), started=started)
+    assert backoff.failures == 1
+    assert backoff.retry_at - backoff.failing_since <= 1
+    backoff.failed(SendError("unreachable"), started=time.monotonic())
+    assert backoff.failures == 2
 
 
 def test_the_pause_is_half_a_minute_at_most_unless_another_limit_is_given() -> None:

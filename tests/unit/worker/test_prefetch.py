@@ -81,7 +81,7 @@ def test_no_more_is_asked_for_than_can_start_soon(
 
 
 @pytest.mark.parametrize(
-    ("state", "wait"), [({}, 20), ({"burst": True}, 1), (BUSY, 1), (BUSY | {"wait": 0}, 0)]
+    ("state", "wait"), [({}, 5), ({"burst": True}, 1), (BUSY, 1), (BUSY | {"wait": 0}, 0)]
 )
 def test_only_the_first_receive_waits_for_long(state: dict[str, Any], wait: int) -> None:
     assert OneQueue(**state).permit().wait == wait
@@ -202,6 +202,20 @@ def test_a_queue_with_an_interrupted_group_is_asked_for_one_message() -> None:
     prefetch = OneQueue()
     prefetch.queue.in_flight.nack(messages(1, group="a")[0], 5)
     assert prefetch.requested() == 1
+
+
+def test_after_a_failure_one_receive_at_a_time_finds_out_whether_it_is_over() -> None:
+    prefetch = OneQueue(running=9, average=0.01)
+    hanging = prefetch.permit()
+    prefetch.queue.is_busy = True
+    prefetch.queue.receive_backoff.failed("unreachable", started=hanging.since)
+    assert prefetch._should_receive(prefetch.queue)
+    probe = prefetch.permit()
+    assert not prefetch._should_receive(prefetch.queue)
+    prefetch.add(hanging, None)
+    assert not prefetch._should_receive(prefetch.queue)
+    prefetch.add(probe, None)
+    assert prefetch._should_receive(prefetch.queue)
 
 
 def test_once_closed_nothing_starts_and_all_is_requeued() -> None:
