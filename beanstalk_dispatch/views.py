@@ -20,6 +20,7 @@ from .endpoint import trusted_peers as peers
 from .endpoint.sqsd import delivery_from_meta
 from .exceptions import ConfigurationError
 from .execution import executor as execution
+from .log_lines import REFUSALS
 from .outcomes import Outcome, Result
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
@@ -40,7 +41,8 @@ def dispatcher(request: HttpRequest) -> HttpResponse:
     try:
         return _dispatch(request)
     except ConfigurationError as exc:
-        logger.error("refused status=500 reason=configuration error=%s", exc)
+        if (repeated := REFUSALS.repeated("configuration")) is not None:
+            logger.error("refused status=500 reason=configuration%s error=%s", repeated, exc)
         return _error(500, "the worker's configuration is wrong; see its log")
 
 
@@ -56,16 +58,14 @@ def keep_out_of_atomic_requests() -> None:
 
 def _dispatch(request: HttpRequest) -> HttpResponse:
     config = get_config()
+    untrusted = peers.refusal(request.META, config)
     if not config.worker:
-        if delivery_from_meta(request.META).message_id:
-            logger.error(
-                "refused status=404 reason=not-a-worker: the daemon posts here, but %s is not "
-                "True; messages go to the dead-letter queue",
-                SETTINGS["worker"].variable,
-            )
+        if not untrusted:  # anyone else's request says nothing of the daemon
+            _log_not_a_worker(request)
         return _error(404, "not found")
-    if reason := peers.refusal(request.META, config):
-        logger.warning("refused status=403 reason=untrusted-peer: %s", reason)
+    if untrusted:
+        if (repeated := REFUSALS.repeated("untrusted-peer")) is not None:
+            logger.warning("refused status=403 reason=untrusted-peer%s: %s", repeated, untrusted)
         return _error(403, "forbidden")
     if request.method != "POST":
         response = _error(405, "only POST is accepted")
@@ -80,6 +80,18 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
         logger.error("refused id=%s status=400 reason=%r", delivery.message_id, reason)
         return _error(400, "the body cannot be read")
     return _answer(_run(body, delivery, config))
+
+
+def _log_not_a_worker(request: HttpRequest) -> None:
+    if not delivery_from_meta(request.META).message_id:
+        return
+    if (repeated := REFUSALS.repeated("not-a-worker")) is not None:
+        logger.error(
+            "refused status=404 reason=not-a-worker%s: the daemon posts here, but %s is not True; "
+            "messages go to the dead-letter queue",
+            repeated,
+            SETTINGS["worker"].variable,
+        )
 
 
 def _run(body: bytes, delivery: Delivery, config: Config) -> Result:

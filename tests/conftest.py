@@ -20,6 +20,7 @@ from moto.server import ThreadedMotoServer
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from beanstalk_dispatch.execution.running_tasks import RUNNING
+from beanstalk_dispatch.log_lines import REFUSALS
 from tests.proxy import Proxy
 
 TABLE = (
@@ -59,6 +60,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, ledgers: Path) -> Iterat
     monkeypatch.setenv("BEANSTALK_DISPATCH_CRASH_LEDGER", str(ledgers / str(next(_numbers))))
     conf.clear_caches()
     RECENT.forget_all()
+    REFUSALS.forget_all()
     RUNNING.forget_all()
     yield
     conf.clear_caches()

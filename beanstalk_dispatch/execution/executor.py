@@ -29,6 +29,7 @@ from beanstalk_dispatch.exceptions import (
     TaskCut,
     UnknownFunction,
 )
+from beanstalk_dispatch.log_lines import REFUSALS
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result
 from beanstalk_dispatch.safe_task import SafeTask
@@ -377,6 +378,11 @@ class Execution:
         if not logger.isEnabledFor(level):
             return
         delivery, message = self.delivery, self.delivery.message
+        repeated: str | None = ""
+        if result.outcome is Outcome.BAD_SIGNATURE:
+            repeated = REFUSALS.repeated("bad-signature")
+        if repeated is None:
+            return
         extra = "" if delivery.waited is None else f" waited_ms={delivery.waited * 1000:.0f}"
         if result.reason:
             extra += f" reason={_reason_with_cause(result)!r}"
@@ -390,7 +396,7 @@ class Execution:
             result.outcome,
             delivery.receive_count,
             milliseconds,
-            extra,
+            repeated + extra,
         )
 
 

@@ -5,6 +5,7 @@ import io
 import itertools
 import logging
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,6 +64,55 @@ def test_elsewhere_the_endpoint_is_not_there(
     assert caplog.text == ""
     assert post(body(), **{"X-Aws-Sqsd-Msgid": "1"}).status_code == 404
     assert "BEANSTALK_WORKER is not True" in caplog.text
+
+
+def test_a_visitor_with_the_daemons_header_is_not_logged_on_another_machine(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(DISPATCH_TABLE=TABLE)
+    headers = {"X-Aws-Sqsd-Msgid": "1", "X-Forwarded-For": "203.0.113.5"}
+    assert post(body(), **headers).status_code == 404
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "headers", "reason"),
+    [
+        ({"WORKER": "False"}, {"X-Aws-Sqsd-Msgid": "1"}, "reason=not-a-worker"),
+        ({"WORKER": "True"}, {"X-Real-IP": "203.0.113.5"}, "reason=untrusted-peer"),
+        ({"WORKER": "Ture"}, {}, "reason=configuration"),
+        ({"WORKER": "True", "DISPATCH_SIGNING_KEYS": "a-key-of-the-tests"}, {},
+         "outcome=bad-signature"),
+    ],
+)  # fmt: skip
+def test_refusals_of_one_kind_are_one_line_a_minute(
+    env: Environment,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    headers: dict[str, str],
+    reason: str,
+) -> None:
+    env(DISPATCH_TABLE=TABLE, **variables)
+    now = 1000.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("beanstalk_dispatch.log_lines.time", clock)
+    for _ in range(5):
+        post(body(), **headers)
+    (first,) = caplog.messages
+    assert reason in first
+    assert "repeated" not in first
+    now += 60
+    caplog.clear()
+    for _ in range(2):
+        post(body(), **headers)
+    (second,) = caplog.messages
+    assert reason in second
+    assert " repeated=4" in second
+    now += 60
+    caplog.clear()
+    post(body(), **headers)
+    assert "repeated=1" in caplog.text
 
 
 @pytest.mark.parametrize("method", ["get", "put", "delete", "head", "options"])
