@@ -117,7 +117,7 @@ class Clients:
             return client
 
         # botocore builds its User-Agent for every request: a fifth of a call's instructions before
-        # 1.44.6, 6 % since. It sends a User-Agent that is given as an option as it is, so a first
+        # 1.44.6, 2 % since. It sends a User-Agent that is given as an option as it is, so a first
         # client is made for that string only.
         if self._user_agent is None:
             self._user_agent = make(client_config).meta.config.user_agent  # type: ignore[attr-defined]
