@@ -27,6 +27,8 @@ logger = logging.getLogger("beanstalk_dispatch.worker")
 
 _MAX_PENDING: Final = 100
 """More messages are received only while no more than this wait to be deleted or requeued."""
+_MAX_UNDELETED: Final = 10_000
+"""Acknowledged messages that are remembered because they could not be deleted."""
 _PHASES: Final = 3
 """The run() of a task and two hooks, each under the task's time limit."""
 
@@ -69,6 +71,8 @@ class InFlight:
         self._lock = threading.Lock()
         self._full_batch = threading.Condition(self._lock)
         self._is_closing = False
+        self._undeleted: dict[str, None] = {}
+        """The ids of acknowledged messages that could not be deleted and may be delivered again."""
         self._to_delete: deque[Received] = deque()
         self._to_requeue: deque[tuple[Received, float]] = deque()
 
@@ -89,8 +93,13 @@ class InFlight:
             return any(message.queue.rules.keeps_order for message in self.messages.values())
 
     def add(self, received: Iterable[Received]) -> list[Received]:
-        """Add messages and return the new ones. One that is in flight already is only renewed."""
-        new = []
+        """Add messages and return those to run.
+
+        One that is in flight already is only renewed. One that was acknowledged before, but could
+        not be deleted, is acknowledged again.
+        """
+        new: list[Received] = []
+        acknowledged: list[Received] = []
         with self._lock:
             for message in received:
                 if known := self.messages.get(message.message_id):
@@ -100,7 +109,15 @@ class InFlight:
                 else:
                     message.unrun_receives = self.budget.unrun_receives(message.message_id)
                     self.messages[message.message_id] = message
-                    new.append(message)
+                    is_done = message.message_id in self._undeleted
+                    (acknowledged if is_done else new).append(message)
+        for message in acknowledged:
+            self.ack(message)
+        if acknowledged:
+            logger.info(
+                "delivered again after its end; deleting it queue=%s count=%d",
+                self.queue, len(acknowledged),
+            )  # fmt: skip
         return new
 
     def set_deadline(self, message: Received, time_limit: float = 0.0) -> None:
@@ -178,10 +195,12 @@ class InFlight:
                 self.delete_backoff.failed(exc, started=started)
                 return False
             retryable = _retryable(refused, self.delete_backoff, started)
+            lost = [each.message for each in refused if each.message not in retryable]
+            self._remember_undeleted(lost)
             self._stop_tracking(message for message in batch if message not in retryable)
             batch[:] = retryable
-        if lost := len(refused) - len(retryable):
-            logger.error("delete failed queue=%s refused=%d", self.queue, lost)
+        if lost:
+            logger.error("delete failed queue=%s refused=%d", self.queue, len(lost))
         return True
 
     def _drop_expired(self, batch: list[Received]) -> None:
@@ -193,8 +212,17 @@ class InFlight:
                 "the messages are delivered again",
                 self.queue, len(expired),
             )  # fmt: skip
+            self._remember_undeleted(expired)
             self._stop_tracking(expired)
             batch[:] = [message for message in batch if message not in expired]
+
+    def _remember_undeleted(self, messages: Iterable[Received]) -> None:
+        """Have the messages deleted, not run, when they are delivered again."""
+        with self._lock:
+            for message in messages:
+                self._undeleted[message.message_id] = None
+                if len(self._undeleted) > _MAX_UNDELETED:
+                    del self._undeleted[next(iter(self._undeleted))]
 
     def requeue_batch(self) -> bool:
         """Make up to a batch of messages visible after their delays; as ``delete_batch``.

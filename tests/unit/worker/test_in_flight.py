@@ -108,6 +108,44 @@ def test_a_message_whose_visibility_has_ended_is_not_deleted(
     )
 
 
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_a_message_that_could_not_be_deleted_is_deleted_unrun_when_it_comes_back(
+    jobs: InFlight,
+    received: list[Received],
+    proxy: Proxy,
+    caplog: pytest.LogCaptureFixture,
+    is_refused: bool,
+) -> None:
+    """Also without the memory of execution, as after a POST whose answer came late."""
+    caplog.set_level(logging.INFO)
+    open_queue("jobs").change_visibility_batch(received, [0, 0])
+    if is_refused:
+        proxy.spoil = refusing("ReceiptHandleIsInvalid", sender_fault=True)
+        received[0].expires = time.monotonic() + 30
+    jobs.ack(received[0])
+    jobs.delete_batch()
+    jobs.nack(received[1])
+    proxy.spoil = passing
+    again: list[Received] = []
+    while len(again) < 2:
+        again += open_queue("jobs").receive(count=10, wait=1, visibility=30)
+    assert [each.message_id for each in jobs.add(again)] == [received[1].message_id]
+    assert "delivered again after its end; deleting it queue=jobs count=1" in caplog.text
+    jobs.delete_batch()
+    assert list(jobs.messages) == [received[1].message_id]
+
+
+def test_only_the_last_messages_that_could_not_be_deleted_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(in_flight, "_MAX_UNDELETED", 1)
+    jobs, received = no_server()
+    jobs._remember_undeleted(received)
+    jobs.messages.clear()
+    assert jobs.add(messages(2)) != []
+    assert jobs.pending == 1
+
+
 def test_a_message_that_cannot_be_deleted_is_kept_for_an_hour() -> None:
     jobs, received = no_server()
     jobs.ack(received[0])
