@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.server
 import socket
+import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from beanstalk_dispatch.exceptions import ConfigurationError
 
@@ -31,8 +33,13 @@ def why_unhealthy(worker: Worker) -> str | None:
         since = min(queue.unanswered_since, queue.in_flight.delete_backoff.failing_since)
         seconds = time.monotonic() - since
         if seconds > allowed:
-            return f"no answer from {queue.name} for {seconds:.0f} s"
+            return f"no answer from {_own_name(queue.name)} for {seconds:.0f} s"
     return None
+
+
+def _own_name(queue: str) -> str:
+    """The name of a queue that may be given by its URL or ARN, which show the account."""
+    return queue.rpartition("/")[2].rpartition(":")[2]
 
 
 def touch_while_healthy(worker: Worker, file: Path) -> Tick:
@@ -49,13 +56,19 @@ def touch_while_healthy(worker: Worker, file: Path) -> Tick:
     return tick
 
 
+_MAX_CONNECTIONS: Final = 20
+"""Connections at a time; another one closes the oldest, which is not a probe that works."""
+
+
 class HealthServer:
     """Answers 200 or 503 at every path, and with Prometheus metrics at ``/metrics``."""
 
-    def __init__(self, worker: Worker, *, host: str = "", port: int) -> None:
-        """Start serving. Without a host it listens on all addresses. Raises OSError."""
+    def __init__(self, worker: Worker, *, host: str = "127.0.0.1", port: int) -> None:
+        """Start serving. ``::`` and an empty host stand for all addresses. Raises OSError."""
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            timeout = worker.options.times.health_timeout
+
             def do_GET(self) -> None:
                 status, body = _status_and_body(worker, self.path)
                 self.send_response(status)
@@ -67,10 +80,14 @@ class HealthServer:
 
             do_HEAD = do_GET  # noqa: N815
 
+            def send_response(self, code: int, message: str | None = None) -> None:
+                """Begin an answer, without a Server header."""
+                self.send_response_only(code, message)
+
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 """Log nothing: a probe asks every few seconds."""
 
-        self._server = _DualStackServer(host, port, Handler)
+        self._server = _ProbeServer(host, port, Handler)
         self.port: int = self._server.server_address[1]
         """The port it listens on, also if 0 was asked for."""
         threading.Thread(
@@ -97,15 +114,37 @@ def _status_and_body(worker: Worker, path: str) -> tuple[int, bytes]:
     return (503, f"{reason}\n".encode()) if reason else (200, b"ok\n")
 
 
-class _DualStackServer(http.server.ThreadingHTTPServer):
-    """Listens on IPv6 and IPv4, unless the host is an address of one of them."""
+class _ProbeServer(http.server.ThreadingHTTPServer):
+    """Has few connections at a time, however many are opened.
+
+    Listens on IPv6 and IPv4, unless the host is an address of one of them.
+    """
 
     daemon_threads = True
 
     def __init__(self, host: str, port: int, handler: Any) -> None:
+        self._connections: dict[Any, None] = {}
         if ":" in host or (not host and socket.has_dualstack_ipv6()):
             self.address_family = socket.AF_INET6
         super().__init__((host, port), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections[request] = None
+        if len(self._connections) > _MAX_CONNECTIONS:
+            oldest = next(iter(self._connections))
+            self._connections.pop(oldest, None)
+            with suppress(OSError):  # it may have been closed meanwhile
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report errors, except that a client has gone away."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:

@@ -880,7 +880,7 @@ def test_kubernetes(snippet: Snippet) -> None:
     limits = worker_limits(container["command"][1:])
     assert pod["terminationGracePeriodSeconds"] > max(limits)
     (port,) = container["ports"]
-    assert f"--health-port={port['containerPort']}" in container["command"]
+    assert f"--health-port=[::]:{port['containerPort']}" in container["command"]
     assert container["livenessProbe"]["httpGet"]["port"] == port["name"]
 
 

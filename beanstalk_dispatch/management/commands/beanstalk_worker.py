@@ -41,9 +41,9 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def address(argument: str) -> tuple[str, int]:
-    """An argparse type: ``[HOST:]PORT``."""
+    """An argparse type: ``[HOST:]PORT``; without a host, this machine alone."""
     host, _, port = argument.rpartition(":")
-    return host.strip("[]"), integer(0, 65535)(port)
+    return host.strip("[]") or "127.0.0.1", integer(0, 65535)(port)
 
 
 def seconds(argument: str) -> float:
@@ -105,7 +105,8 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-tasks", type=integer(1, 2**31), help="stop after this number of tasks")
     add("--burst", action="store_true", help="stop when the queues are empty")
     add("--health-port", type=address, metavar="[HOST:]PORT",
-        help="answer there with 200 or 503, and with Prometheus metrics at /metrics")
+        help="answer there with 200 or 503, and with Prometheus metrics at /metrics "
+             "(HOST: 127.0.0.1 by default; [::] for all addresses)")
     add("--health-file", type=Path, metavar="FILE",
         help="touch FILE once a second while the worker is healthy")
     # fmt: on

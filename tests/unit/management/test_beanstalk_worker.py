@@ -106,7 +106,7 @@ def test_the_tasks_of_a_cron_yaml_go_to_the_first_queue(
 @pytest.mark.parametrize(
     ("argument", "address"),
     [
-        ("8080", ("", 8080)),
+        ("8080", ("127.0.0.1", 8080)),
         ("127.0.0.1:8080", ("127.0.0.1", 8080)),
         ("[::1]:8080", ("::1", 8080)),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import sys
@@ -106,13 +107,76 @@ def test_a_probe_may_ask_for_the_head_alone(server: HealthServer) -> None:
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-def test_without_a_host_it_listens_on_both_protocols(worker: Worker, host: str) -> None:
-    server = HealthServer(worker, port=0)
+def test_it_can_listen_on_all_addresses_of_both_protocols(worker: Worker, host: str) -> None:
+    server = HealthServer(worker, host="::", port=0)
     try:
         with urllib.request.urlopen(f"http://{host}:{server.port}/", timeout=5) as response:
             assert response.read() == b"ok\n"
     finally:
         server.close()
+
+
+def test_an_answer_does_not_say_what_the_server_is(server: HealthServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(b"BREW / HTTP/1.0\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.0 501")
+    assert b"Server:" not in answer
+    assert b"Python" not in answer
+
+
+@pytest.mark.parametrize(
+    "queue",
+    [
+        "https://sqs.eu-west-1.amazonaws.com/123456789012/mail",
+        "arn:aws:sqs:eu-west-1:123456789012:mail",
+    ],
+)
+def test_a_queue_is_shown_by_its_name_alone(queue: str) -> None:
+    worker = make_worker(Recording(), queue, wait=20)
+    leave_unanswered(worker)
+    assert why_unhealthy(worker) == "no answer from mail for 90 s"
+
+
+def test_connections_that_say_nothing_do_not_keep_a_probe_out(server: HealthServer) -> None:
+    """A process has 1,024 file descriptors in most containers; these take twenty of them."""
+    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(100)]
+    try:
+        assert get(server, "/") == (200, "ok\n")
+        assert len(server._server._connections) <= 20
+    finally:
+        for each in silent:
+            each.close()
+
+
+def test_a_connection_that_says_nothing_is_closed() -> None:
+    worker = make_worker(Recording(), times=WorkerTimes(health_timeout=0.1))
+    server = HealthServer(worker, port=0)
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+            assert connection.recv(1) == b""
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_reported"), [(ConnectionResetError(), False), (RuntimeError(), True)]
+)
+def test_only_errors_of_the_worker_are_reported(
+    server: HealthServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    is_reported: bool,
+) -> None:
+    def fail(worker: Worker) -> None:
+        raise error
+
+    monkeypatch.setattr("beanstalk_dispatch.worker.health.why_unhealthy", fail)
+    with pytest.raises(http.client.RemoteDisconnected):
+        get(server, "/")
+    server.close()
+    assert ("RuntimeError" in capsys.readouterr().err) is is_reported
 
 
 def test_metrics_are_prometheus_text(server: HealthServer, worker: Worker) -> None:
