@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -17,30 +15,17 @@ from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from .conf import SETTINGS, Config, get_config
-from .delivery import Delivery
-from .dispatch_table import configured_observers
-from .exceptions import (
-    BatchError,
-    InvalidCall,
-    MessageTooLarge,
-    SchedulingError,
-    UnknownFunction,
-    listed,
-)
-from .execution import executor
-from .execution.observers import Observer, observed
+from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunction, listed
 from .execution.task_options import options_to_send
 from .message import NAME_FORM, Message, is_name, now
-from .outcomes import Result
 from .safe_task import SafeTask
+from .scheduling import commits, sending
+from .scheduling.sending import Prepared
 from .signals import task_scheduled
 from .sqs.fifo import queue_rules
 from .sqs.opening import open_queue, resolve_address
-from .sqs.parameters import check_size, send_parameters
-from .sqs.queue import Entry
+from .sqs.parameters import send_parameters
 from .sqs.quotas import MAX_DELAY_SECONDS
-
-logger = logging.getLogger("beanstalk_dispatch.scheduling")
 
 
 @dataclass(slots=True)
@@ -83,9 +68,9 @@ def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> 
 
     ``on_commit``: True or a database alias sends the message after that database's transaction
     commits, and not at all if it rolls back. None does what BEANSTALK_DISPATCH_ON_COMMIT says.
-    Outside of a transaction the message is sent at once. A message that cannot be sent after the
-    commit is logged with its id, since an error raised then would keep Django from running the
-    other callbacks of the same commit.
+    Outside of a transaction the message is sent at once. What waits for the same commit is sent in
+    batches. A message that cannot be sent after the commit is logged with its id, since an error
+    raised then would keep Django from running the other callbacks of the same commit.
     """
     try:
         return _schedule(queue, call, on_commit=on_commit)
@@ -98,10 +83,11 @@ def _schedule(queue: str, call: Call, *, on_commit: bool | str | None) -> str:
     config = get_config()
     prepared = _prepare(queue, call, config)
     if alias := _awaited_commit(on_commit, config):
-        send = functools.partial(after_commit, queue, [prepared], config)
-        transaction.on_commit(send, using=alias)
+        commits.send_after_commit(queue, [prepared], config, using=alias, send_many=_send_many)
         return prepared.message.id
-    return _send(queue, prepared, config)
+    task_id = sending.send(queue, prepared, config)
+    _send_task_scheduled(task_id, prepared.message, queue)
+    return task_id
 
 
 def schedule_many(
@@ -109,7 +95,8 @@ def schedule_many(
 ) -> list[str]:
     """Schedule ``calls`` in batches; returns their ids in order.
 
-    Every call is checked before the first is sent. Raises BatchError if some were not sent. A
+    Every call is checked before the first is sent. On a standard queue several batches are sent at
+    a time if there are more than three. Raises BatchError if some were not sent. A
     message that SQS accepts only at a second try comes after the rest of its batch of ten, on a
     FIFO queue too. ``on_commit`` as in ``schedule``.
     """
@@ -123,8 +110,7 @@ def _schedule_many(queue: str, calls: Sequence[Call], *, on_commit: bool | str |
     config = get_config()
     prepared = [_prepare(queue, call, config) for call in calls]
     if prepared and (alias := _awaited_commit(on_commit, config)):
-        send = functools.partial(after_commit, queue, prepared, config)
-        transaction.on_commit(send, using=alias)
+        commits.send_after_commit(queue, prepared, config, using=alias, send_many=_send_many)
         return [each.message.id for each in prepared]
     return _send_many(queue, prepared, config)
 
@@ -148,19 +134,6 @@ async def aschedule_many(
     return await sync_to_async(schedule_many)(queue, calls, on_commit=on_commit)
 
 
-outbox: Callable[[str, Prepared], None] | None = None
-"""Receives what is scheduled, in place of SQS: see testing.capture_tasks."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A checked call: the message, its body, and SendMessage's parameters for it."""
-
-    message: Message
-    body: str = field(repr=False)
-    send_parameters: dict[str, Any]
-
-
 def _prepare(queue: str, call: Call, config: Config) -> Prepared:
     if not isinstance(call.kwargs, dict | Mapping):
         raise InvalidCall(_ARGUMENTS_FORM)
@@ -176,7 +149,7 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
         message = replace(message, not_before=round(time.time() + delay, 3))
         delay = MAX_DELAY_SECONDS
     parameters: dict[str, Any] = {}
-    is_local = config.execute_synchronously or outbox
+    is_local = sending.is_local(config)
     address = resolve_address(queue, config) if is_local else open_queue(queue).address
     if delay or call.group_id or call.deduplication_id or queue_rules(address.name).needs_group_id:
         parameters = send_parameters(
@@ -191,7 +164,7 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
             f"{message.function}: a delay beyond {MAX_DELAY_SECONDS} s needs "
             f"{SETTINGS['message_format'].variable}=json; 0.1 workers would run it too early"
         )
-    return Prepared(message, _encode(message, address.name, config), parameters)
+    return Prepared(message, sending.encode(message, address.name, config), parameters)
 
 
 _ARGUMENTS_FORM = "args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})"
@@ -203,99 +176,17 @@ def _as_list(args: object) -> list[Any]:
     raise InvalidCall(_ARGUMENTS_FORM)
 
 
-def _send(queue: str, prepared: Prepared, config: Config) -> str:
-    if observers := configured_observers(config):
-        with _with_headers(queue, [prepared], config, observers):
-            return _send_one(queue, prepared, config)
-    return _send_one(queue, prepared, config)
-
-
-def _send_one(queue: str, prepared: Prepared, config: Config) -> str:
-    message = prepared.message
-    task_id = message.id
-    if outbox:
-        outbox(queue, prepared)
-    elif config.execute_synchronously:
-        execute(queue, prepared.body, config)
-    else:
-        sqs_id = open_queue(queue).send(prepared.body, prepared.send_parameters)
-        if config.message_format == "base64":  # carries no id; the worker knows only SQS's
-            task_id = sqs_id
-    _send_task_scheduled(task_id, message, queue)
-    return task_id
-
-
 def _send_many(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
-    if observers := configured_observers(config):
-        with _with_headers(queue, prepared, config, observers):
-            return _send_all(queue, prepared, config)
-    return _send_all(queue, prepared, config)
-
-
-def _send_all(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
-    task_ids = {position: each.message.id for position, each in enumerate(prepared)}
-    unsent: dict[int, str] = {}
-    if outbox or config.execute_synchronously:
-        for each in prepared:
-            if outbox:
-                outbox(queue, each)
-            else:
-                execute(queue, each.body, config)
-    else:
-        entries = [Entry(body=each.body, send_parameters=each.send_parameters) for each in prepared]
-        result = open_queue(queue).send_batch(entries)
-        unsent = result.unsent
-        sent_ids = result.ids if config.message_format == "base64" else task_ids
-        task_ids = {p: sent_ids[p] for p in task_ids if p not in unsent}
-    for position, task_id in task_ids.items():
-        _send_task_scheduled(task_id, prepared[position].message, queue)
-    if unsent:
-        raise BatchError(sent=task_ids, unsent=unsent)
-    return list(task_ids.values())
-
-
-def after_commit(queue: str, prepared: Sequence[Prepared], config: Config) -> None:
-    """Send what has waited for a commit. Logs what cannot be sent."""
+    """Send calls in batches, with a signal for each that was sent. Raises BatchError."""
     try:
-        _send_many(queue, prepared, config)
-    except Exception as exc:
-        unsent = exc.unsent if isinstance(exc, BatchError) else range(len(prepared))
-        for position in unsent:
-            message = prepared[position].message
-            logger.error(
-                "not sent after its commit id=%s function=%s queue=%s error=%s",
-                message.id, message.function, queue, exc,
-            )  # fmt: skip
-
-
-@contextmanager
-def _with_headers(
-    queue: str, prepared: Sequence[Prepared], config: Config, observers: Sequence[Observer]
-) -> Iterator[Sequence[Prepared]]:
-    """``prepared``, with the headers that the observers have given its messages."""
-    name = resolve_address(queue, config).name
-    with observed(observers, "publishing", lambda each: each.publishing(prepared, name)):
-        for each in prepared:
-            if each.message.headers:
-                _encode_with_headers(each, name, config)
-        yield prepared
-
-
-def _encode_with_headers(prepared: Prepared, queue_name: str, config: Config) -> None:
-    try:
-        prepared.body = _encode(prepared.message, queue_name, config)
-    except MessageTooLarge as exc:  # the message goes without them, as it was checked
-        logger.warning(
-            "message sent without headers id=%s function=%s error=%s",
-            prepared.message.id, prepared.message.function, exc,
-        )  # fmt: skip
-
-
-def _encode(message: Message, queue_name: str, config: Config) -> str:
-    legacy = config.message_format == "base64"
-    body = message.encode(queue=queue_name, keys=config.signing_keys, legacy=legacy)
-    check_size(body, function=message.function)
-    return body
+        task_ids = sending.send_many(queue, prepared, config)
+    except BatchError as exc:
+        for position, task_id in exc.sent.items():
+            _send_task_scheduled(task_id, prepared[position].message, queue)
+        raise
+    for each, task_id in zip(prepared, task_ids, strict=True):
+        _send_task_scheduled(task_id, each.message, queue)
+    return task_ids
 
 
 def _send_task_scheduled(task_id: str, message: Message, queue: str) -> None:
@@ -303,40 +194,6 @@ def _send_task_scheduled(task_id: str, message: Message, queue: str) -> None:
         task_scheduled.send_robust(
             sender=schedule, task_id=task_id, function=message.function, queue=queue
         )
-
-
-def execute(queue: str, body: str, config: Config) -> Result:
-    """Run a body in this process: the same decode and execution as on a worker, at once.
-
-    Retries run at once, too; the Result is the last one's. Raises UnknownFunction.
-    """
-    name = resolve_address(queue, config).name
-    caller = _CallingProcess(config)
-    while True:
-        result = executor.run(body, Delivery(queue=name), caller)
-        if isinstance(result.exception, UnknownFunction):
-            raise result.exception
-        if caller.next_body is None:
-            return result
-        body, caller.next_body = caller.next_body, None
-
-
-class _CallingProcess:
-    """The consumer of BEANSTALK_DISPATCH_EXECUTE_SYNCHRONOUSLY: a retry runs at once."""
-
-    can_hide = False
-
-    def __init__(self, config: Config) -> None:
-        self.next_body: str | None = None
-        self._config = config
-
-    def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
-        message = replace(message, not_before=None)
-        keys = self._config.signing_keys
-        self.next_body = message.encode(queue=delivery.queue, keys=keys)
-
-    def task_starts(self, time_limit: float) -> None:
-        """A task that runs in the caller's own process needs no visibility timeout."""
 
 
 def _awaited_commit(on_commit: bool | str | None, config: Config) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Any
 from django.db import connections
 from django.test import override_settings
 
-from . import client
 from .conf import SETTINGS, get_config
 from .message import Message
+from .scheduling import commits, sending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,7 @@ class ScheduledTasks(list[ScheduledTask]):
         with override_settings(**{SETTINGS["execute_synchronously"].variable: True}):
             while self:
                 task = self.pop(0)
-                result = client.execute(task.queue, task.body, get_config())
+                result = sending.execute(task.queue, task.body, get_config())
                 if result.exception:
                     raise result.exception
 
@@ -101,27 +100,21 @@ def capture_tasks() -> Iterator[ScheduledTasks]:
     the transaction commits, and is not collected after a rollback. A TestCase never commits its
     transaction, so there the task is collected when this block ends.
     """
-    outer, tasks = client.outbox, ScheduledTasks()
-    collected: set[str] = set()
-    earlier = [
-        callback
-        for connection in connections.all(initialized_only=True)
-        for _, callback, *_ in connection.run_on_commit
-    ]
+    outer, tasks = sending.capture, ScheduledTasks()
+    first_number = commits.next_number()
 
-    def take(queue: str, prepared: client.Prepared) -> None:
-        collected.add(prepared.message.id)
+    def take(queue: str, prepared: sending.Prepared) -> None:
         tasks.append(_to_scheduled_task(queue, prepared))
 
-    client.outbox = take
+    sending.capture = take
     try:
         yield tasks
-        _run_commit_callbacks(earlier, collected)
+        _run_commit_callbacks(first_number)
     finally:
-        client.outbox = outer
+        sending.capture = outer
 
 
-def _to_scheduled_task(queue: str, prepared: client.Prepared) -> ScheduledTask:
+def _to_scheduled_task(queue: str, prepared: sending.Prepared) -> ScheduledTask:
     message, parameters = prepared.message, prepared.send_parameters
     delay = parameters.get("DelaySeconds", 0)
     if message.not_before is not None and message.sent_at is not None:
@@ -136,23 +129,17 @@ def _to_scheduled_task(queue: str, prepared: client.Prepared) -> ScheduledTask:
     )
 
 
-def _run_commit_callbacks(earlier: list[Any], collected: set[str]) -> None:
+def _run_commit_callbacks(first_number: int) -> None:
     """Run our on_commit callbacks, which a TestCase's transaction would never run.
 
-    Skip those in ``earlier``, which were registered before the block, and those whose task
-    captureOnCommitCallbacks(execute=True) has collected already.
+    Those with a lower number were registered before the block. One that
+    captureOnCommitCallbacks(execute=True) has run does nothing when it is run again.
     """
     for connection in connections.all(initialized_only=True):
         if not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
             continue
         for entry in [*connection.run_on_commit]:
             callback: Any = entry[1]
-            if _sends_messages(callback) and callback not in earlier:
+            if isinstance(callback, commits.WaitingCalls) and callback.number >= first_number:
                 connection.run_on_commit.remove(entry)
-                if callback.args[1][0].message.id not in collected:
-                    callback()
-
-
-def _sends_messages(callback: Any) -> bool:
-    """Return whether ``callback`` sends messages."""
-    return isinstance(callback, functools.partial) and callback.func is client.after_commit
+                callback()

@@ -1,6 +1,7 @@
 """The processes of a benchmark: a stub of SQS, a load generator, gunicorn and callgrind.
 
-``python -m benchmarks.processes sqs`` prints its port and serves until it is stopped.
+``python -m benchmarks.processes sqs`` prints its port and serves until it is stopped. A further
+argument is the latency that it adds to every answer, in milliseconds.
 
 ``python -m benchmarks.processes load`` reads lines of JSON with ``port``, ``seconds`` and
 ``request``. It sends the request again and again on CONNECTIONS keep-alive connections for that
@@ -139,6 +140,9 @@ def _answer(operation: str, asked: dict[str, Any], host: str) -> dict[str, Any]:
 class _Sqs(asyncio.Protocol):
     """Answer GetQueueUrl, SendMessage and SendMessageBatch, and keep nothing."""
 
+    def __init__(self, latency: float) -> None:
+        self.latency = latency
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport, self.received = transport, b""
@@ -153,14 +157,19 @@ class _Sqs(asyncio.Protocol):
         self.received = b""  # a client waits for the answer before its next request
         operation = headers["x-amz-target"].partition(".")[2]
         answer = json.dumps(_answer(operation, json.loads(body), headers["host"])).encode()
-        self.transport.write(
+        response = (
             b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\n"
             b"x-amzn-RequestId: 0\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
         )
+        if self.latency:
+            asyncio.get_running_loop().call_later(self.latency, self.transport.write, response)
+        else:
+            self.transport.write(response)
 
 
-async def _serve() -> None:
-    server = await asyncio.get_running_loop().create_server(_Sqs, "127.0.0.1", 0)
+async def _serve(latency: float) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Sqs(latency), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -215,6 +224,6 @@ async def _load(port: int, seconds: float, request: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "sqs":
-        asyncio.run(_serve())
+        asyncio.run(_serve(float(sys.argv[2]) / 1000 if len(sys.argv) > 2 else 0))
     for line in sys.stdin:
         asyncio.run(_load(**json.loads(line)))

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.sqs.batches import Entry
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.sqs.queue import Entry, Queue, Received
+from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.worker.in_flight import Ack, Nack
 from beanstalk_dispatch.worker.options import WorkerOptions, WorkerTimes
 from beanstalk_dispatch.worker.runners import Runner, TaskStarts

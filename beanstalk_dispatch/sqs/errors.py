@@ -20,6 +20,8 @@ _STALE_CREDENTIALS_CODES: Final = frozenset({
 })  # fmt: skip
 _ACCESS_DENIED_CODES: Final = frozenset({"AccessDenied", "AccessDeniedException"})
 _MAX_MESSAGE_CHARACTERS: Final = 300
+_FIRST_CLIENT_ERROR: Final = 400
+_FIRST_SERVER_ERROR: Final = 500
 
 
 def boto_errors() -> tuple[type[Exception], ...]:
@@ -37,6 +39,13 @@ def is_missing_queue(exc: Exception) -> bool:
 def has_stale_credentials(exc: Exception) -> bool:
     """Whether botocore's error says that the client's credentials are missing or expired."""
     return _error_code(exc) in _STALE_CREDENTIALS_CODES
+
+
+def is_refusal(exc: BaseException | None) -> bool:
+    """Whether botocore's error is an answer of SQS that blames the request, not SQS itself."""
+    response: Mapping[str, Any] = getattr(exc, "response", None) or {}
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return bool(_FIRST_CLIENT_ERROR <= status < _FIRST_SERVER_ERROR)
 
 
 def failed_on_missing_queue(exc: BaseException) -> bool:

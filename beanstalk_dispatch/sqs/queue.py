@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,16 +12,13 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.queue_address import QueueAddress
 
+from .batches import NOT_LISTED, BatchSender, Entry, Sent, failure_reason
 from .clients import SEND_TIMEOUTS, SHORT_TIMEOUTS, Clients, Timeouts, long_poll_timeouts
-from .errors import boto_errors, first_line, has_stale_credentials, is_missing_queue, send_error
+from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
 from .fifo import QueueRules, queue_rules
-from .quotas import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-
-BATCH_ATTEMPTS: Final = 4
-"""How often an entry is sent that SQS refuses for a reason of its own."""
 
 _MAX_ANSWER_SECONDS: Final = 2.0
 """How long the answer to a long poll is on its way at most."""
@@ -31,28 +27,6 @@ _RECEIVED_ATTRIBUTES: Final[list[Any]] = [
     "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SentTimestamp",
     "MessageGroupId",
 ]  # fmt: skip
-
-_NOT_LISTED: Final[Mapping[str, Any]] = {"SenderFault": False, "Code": "missing in SQS's answer"}
-"""The failure of an entry that the answer lists neither as Successful nor as Failed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One message of a batch to send; its size and parameters are already checked."""
-
-    body: str = field(repr=False)
-    send_parameters: Mapping[str, Any]
-    """SendMessage's parameters besides the body: see ``parameters.send_parameters``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    """The result of a batch: each position is in exactly one of the two mappings."""
-
-    ids: dict[int, str]
-    """Position of a sent entry → its SQS message id."""
-    unsent: dict[int, str]
-    """Position of an entry that was not sent → the reason."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -157,47 +131,24 @@ class Queue:
             raise self._to_send_error("SendMessage", exc) from exc
 
     def send_batch(self, entries: Sequence[Entry]) -> Sent:
-        """Send ``entries`` in order, in as few requests as SQS's limits allow.
+        """Send ``entries`` in as few requests as SQS's limits allow.
 
-        An entry that SQS refuses for a reason of its own is sent again, up to BATCH_ATTEMPTS
-        times. After a request that failed as a whole no further request is made, and its entries
-        count as unsent. On a FIFO queue no further request is made after an unsent entry either,
-        because it would overtake that entry.
+        On a standard queue several requests are made at a time if there are more than three. On a
+        FIFO queue they are made in order. An entry that SQS refuses for a reason of its own is
+        sent again, up to BATCH_ATTEMPTS times. After a request that failed as a whole no further
+        request is begun, and its entries count as unsent. On a FIFO queue no further request is
+        made after an unsent entry either, because it would overtake that entry.
         """
-        sent = Sent(ids={}, unsent={})
-        reason = ""
-        for positions in _chunks(entries):
-            if not reason:
-                try:
-                    self._send_chunk(entries, positions, sent)
-                except boto_errors() as exc:
-                    reason = str(self._to_send_error("SendMessageBatch", exc))
-            for position in positions:
-                if position not in sent.ids:
-                    sent.unsent.setdefault(position, reason)
-            if sent.unsent and self.rules.keeps_order:
-                reason = reason or "not tried, because an earlier message was not sent"
-        return sent
+        sender = BatchSender(
+            entries,
+            request=self._send_message_batch,
+            reason_of=lambda exc: str(self._to_send_error("SendMessageBatch", exc)),
+            keeps_order=self.rules.keeps_order,
+        )
+        return sender.send()
 
-    def _send_chunk(self, entries: Sequence[Entry], positions: Sequence[int], sent: Sent) -> None:
-        pending, attempt = list(positions), 0
-        while pending:
-            attempt += 1
-            response = self.client.send_message_batch(
-                QueueUrl=self.url,
-                Entries=[_batch_entry(position, entries[position]) for position in pending],
-            )
-            for successful in response.get("Successful", ()):
-                sent.ids[int(successful["Id"])] = successful["MessageId"]
-            failed = {int(each["Id"]): each for each in response.get("Failed", ())}
-            pending = [position for position in pending if position not in sent.ids]
-            for position in pending:
-                failure: Mapping[str, Any] = failed.get(position, _NOT_LISTED)
-                if failure["SenderFault"] or attempt == BATCH_ATTEMPTS:
-                    sent.unsent[position] = _failure_reason(failure)
-            pending = [position for position in pending if position not in sent.unsent]
-            if pending:
-                time.sleep(random.uniform(0, 0.1 * 2**attempt))
+    def _send_message_batch(self, entries: list[Any]) -> Mapping[str, Any]:
+        return self.client.send_message_batch(QueueUrl=self.url, Entries=entries)
 
     def receive(self, *, count: int, wait: int, visibility: int) -> list[Received]:
         """Receive up to ``count`` messages, waiting at most ``wait`` seconds for the first.
@@ -304,35 +255,11 @@ def _refused(response: Mapping[str, Any], messages: Sequence[Received]) -> list[
     successful = {int(each["Id"]) for each in response.get("Successful", ())}
     failed = {int(each["Id"]): each for each in response.get("Failed", ())}
     failures = [
-        (message, failed.get(i, _NOT_LISTED))
+        (message, failed.get(i, NOT_LISTED))
         for i, message in enumerate(messages)
         if i not in successful
     ]
     return [
-        Refused(message, _failure_reason(failure), failure["SenderFault"])
+        Refused(message, failure_reason(failure), failure["SenderFault"])
         for message, failure in failures
     ]
-
-
-def _failure_reason(failure: Mapping[str, Any]) -> str:
-    message = first_line(failure.get("Message"))
-    return f"{failure['Code']}: {message}" if message else failure["Code"]
-
-
-def _batch_entry(position: int, entry: Entry) -> Any:
-    return {"Id": str(position), "MessageBody": entry.body, **entry.send_parameters}
-
-
-def _chunks(entries: Sequence[Entry]) -> Iterator[list[int]]:
-    """The positions of ``entries``, in runs that each fit into one request."""
-    positions: list[int] = []
-    size = 0
-    for position, entry in enumerate(entries):
-        is_full = len(positions) == MAX_BATCH_ENTRIES or size + len(entry.body) > MAX_BATCH_BYTES
-        if positions and is_full:
-            yield positions
-            positions, size = [], 0
-        positions.append(position)
-        size += len(entry.body)
-    if positions:
-        yield positions

@@ -8,8 +8,9 @@ import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
+from beanstalk_dispatch.sqs.batches import Entry
 from beanstalk_dispatch.sqs.opening import _open_queues, open_queue, open_queue_by_own_name
-from beanstalk_dispatch.sqs.queue import Entry, Queue, Received
+from beanstalk_dispatch.sqs.queue import Queue, Received
 from tests.conftest import Environment
 from tests.proxy import Proxy, error
 

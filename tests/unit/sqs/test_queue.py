@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.sqs.batches import BATCH_ATTEMPTS, Entry, batches
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.sqs.queue import BATCH_ATTEMPTS, Entry, Queue, Received, Refused, _chunks
+from beanstalk_dispatch.sqs.queue import Queue, Received, Refused
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
 
@@ -64,7 +65,7 @@ def entries(*sizes: int) -> list[Entry]:
     ],
 )
 def test_batches_keep_both_limits(sizes: list[int], chunks: list[int]) -> None:
-    assert [len(chunk) for chunk in _chunks(entries(*sizes))] == chunks
+    assert [len(chunk) for chunk in batches(entries(*sizes))] == chunks
 
 
 def test_a_batch_arrives(sqs_env: Environment) -> None:

@@ -17,7 +17,7 @@ import sentry_sdk
 from django.db import transaction
 from sentry_sdk.transport import Transport
 
-from beanstalk_dispatch import client, signals
+from beanstalk_dispatch import signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
 from beanstalk_dispatch.contrib.sentry import crons, errors, privacy, setup, spans
 from beanstalk_dispatch.contrib.sentry import task as task_module
@@ -27,6 +27,7 @@ from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.scheduling import sending
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from tests import jobs
 from tests.conftest import Environment
@@ -397,7 +398,7 @@ def test_a_body_that_trace_headers_make_too_large_is_sent_without(
     sentry: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies: list[str] = []
-    monkeypatch.setattr(client, "outbox", lambda queue, prepared: bodies.append(prepared.body))
+    monkeypatch.setattr(sending, "capture", lambda queue, prepared: bodies.append(prepared.body))
     for size in (1, MAX_MESSAGE_BYTES - 200):
         schedule_function("q", "quiet", "x" * size)
     assert ["headers" in json.loads(body) for body in bodies] == [True, False]

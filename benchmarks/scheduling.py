@@ -1,0 +1,101 @@
+"""Measure how long scheduling keeps its caller waiting, at 5 ms of latency to SQS.
+
+``python -m benchmarks.scheduling`` takes half a minute. Each row and its baseline take turns in the
+same run, and a row that compares the baseline with itself shows the noise. The exit code is 1 if a
+target is missed. SQS is a stub in another process, on loopback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from typing import Final
+
+from .hot_paths import Work, body, report, setup
+from .processes import environment, running
+
+LATENCY_MS: Final = 5
+ROUNDS: Final = 9
+CALLS: Final = 50
+MANY: Final = 1_000
+
+
+def wall_ratios(ours: Work, baseline: Work) -> list[float]:
+    """Return elapsed time of ``ours`` divided by that of ``baseline``, for each round."""
+    used: tuple[list[float], list[float]] = ([], [])
+    for number in range(-1, ROUNDS):  # the first warms up
+        for side in (0, 1) if number % 2 else (1, 0):
+            started = time.perf_counter()
+            (ours, baseline)[side]()
+            used[side].append(time.perf_counter() - started)
+    best = [min(each[1:]) * 1e3 for each in used]
+    print(f"{'':<12}fastest round: {best[0]:,.1f} ms of {best[1]:,.1f} ms")
+    return [mine / theirs for mine, theirs in zip(*used, strict=True)][1:]
+
+
+def raw_sends() -> Work:
+    """CALLS requests, one after the other."""
+    client, url = setup()
+    text = body(1, "two")
+
+    def send() -> None:
+        for _ in range(CALLS):
+            client.send_message(QueueUrl=url, MessageBody=text)
+
+    return send
+
+
+def raw_batches() -> Work:
+    """MANY messages in batches of ten, one after the other."""
+    client, url = setup()
+    entries = [{"Id": str(n), "MessageBody": body(n, "two")} for n in range(10)]
+
+    def send() -> None:
+        for _ in range(MANY // 10):
+            client.send_message_batch(QueueUrl=url, Entries=entries)
+
+    return send
+
+
+def on_commit() -> None:
+    from django.db import transaction
+
+    from beanstalk_dispatch.client import Call, schedule
+
+    with transaction.atomic():
+        for n in range(CALLS):
+            schedule("q", Call("f", (n, "two"), {"x": 3}), on_commit=True)
+
+
+def many() -> None:
+    from beanstalk_dispatch.client import Call, schedule_many
+
+    schedule_many("q", [Call("f", (n, "two"), {"x": 3}) for n in range(MANY)])
+
+
+def main() -> int:
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        stub = stack.enter_context(running("benchmarks.processes", "sqs", str(LATENCY_MS)))
+        assert stub.stdout
+        env = environment(f"http://127.0.0.1:{stub.stdout.readline().strip()}", directory)
+        os.environ.clear()
+        os.environ.update(env)
+        sends, batches = raw_sends(), raw_batches()
+        unit = f"{CALLS} × send_message"
+        met = [
+            report("the baseline against itself", wall_ratios(sends, sends), "≤1.1", unit=unit),
+            report(f"{CALLS} with on_commit", wall_ratios(on_commit, sends), "≤0.10", unit=unit),
+            report(
+                f"schedule_many of {MANY:,}", wall_ratios(many, batches), "≤0.2",
+                unit="the same batches one by one",
+            ),
+        ]  # fmt: skip
+    return 0 if all(met) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
