@@ -18,8 +18,8 @@ class BeanstalkDispatchConfig(AppConfig):
         from .endpoint import draining  # noqa: PLC0415
 
         checks.register()
+        table.start_configured_class()  # first, because it may report what is logged from here on
         conf.log_start()
-        table.start_configured_class()
         conf.log_unknown_variables()  # after the contrib room that the class may have imported
         views.keep_out_of_atomic_requests()
         draining.watch()

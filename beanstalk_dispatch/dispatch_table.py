@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from django.utils.module_loading import import_string
 
-from .conf import SETTINGS, Config, get_config
+from .conf import CORE, SAFE_TASK, SETTINGS, Config, values_of
 from .exceptions import ConfigurationError, UnknownFunction
 from .safe_task import SafeTask
 
@@ -88,13 +88,17 @@ def _why_not_runnable(runnable: Any) -> str | None:
 @functools.lru_cache(maxsize=1)
 def safe_task_class(config: Config) -> type[SafeTask]:
     """The configured class, which wraps plain functions. Raises ConfigurationError."""
+    return _import_safe_task_class(config.safe_task)
+
+
+def _import_safe_task_class(path: str) -> type[SafeTask]:
     variable = SETTINGS["safe_task"].variable
     try:
-        wrapper = import_string(config.safe_task)
+        wrapper = import_string(path)
     except ImportError as exc:
-        raise ConfigurationError(f"{variable}: cannot import {config.safe_task}: {exc}") from exc
+        raise ConfigurationError(f"{variable}: cannot import {path}: {exc}") from exc
     if not (inspect.isclass(wrapper) and issubclass(wrapper, SafeTask)):
-        raise ConfigurationError(f"{variable}: {config.safe_task} is not a SafeTask subclass")
+        raise ConfigurationError(f"{variable}: {path} is not a SafeTask subclass")
     return wrapper
 
 
@@ -159,11 +163,14 @@ def _plain_attributes(task_class: type[SafeTask]) -> dict[str, Any]:
 
 
 def start_configured_class() -> None:
-    """Let the configured class set itself up. A failure is logged, and the checks report it too."""
+    """Let the configured class set itself up. A failure is logged, and the checks report it too.
+
+    It starts also if another variable has a wrong value: it may be what reports that.
+    """
+    values = values_of(CORE)
     try:
-        config = get_config()
-        if config.sources["safe_task"] != "default":
-            safe_task_class(config).ready()
+        if values.sources[SAFE_TASK.variable] != "default":
+            _import_safe_task_class(values[SAFE_TASK]).ready()
     except Exception as exc:
         logger.error(
             "%s could not start error=%s", SETTINGS["safe_task"].variable, exc,

@@ -15,6 +15,13 @@ task_started = Signal()
 
 Sender: the SafeTask's class. Argument: ``delivery``.
 """
+task_stuck = Signal()
+"""The time limit of a task has passed, and its thread cannot be interrupted.
+
+Sent in a thread of its own, at most once for each call of ``run`` or a hook. Sender: the
+SafeTask's class. Arguments: ``delivery``, which is None outside of a consumer, and ``thread_id``,
+the thread that the task blocks.
+"""
 task_finished = Signal()
 """A task and its hooks have ended.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import sentry_sdk
 
-from beanstalk_dispatch.contrib.sentry import drop_message, traces_sampler
 from tests.settings import *  # noqa: F403
 
 ROOT_URLCONF = "tests.sentry_site"
@@ -16,8 +15,6 @@ if lifecycle := os.environ.get("SENTRY_LIFECYCLE"):
     options: dict[str, Any] = {"trace_lifecycle": lifecycle} if lifecycle == "stream" else {}
     sentry_sdk.init(
         release="own",
-        traces_sampler=traces_sampler(1.0),
-        before_send=drop_message,
-        before_send_transaction=drop_message,
+        traces_sample_rate=1.0,
         **options,
     )

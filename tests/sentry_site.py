@@ -19,7 +19,7 @@ TABLE = (
     "quiet=tests.sentry_site.quiet boom=tests.sentry_site.boom slow=tests.jobs.loop "
     "block=tests.jobs.block mine=tests.sentry_site.Mine patient=tests.sentry_site.Patient "
     "again=tests.sentry_site.again mixed=tests.sentry_site.mixed broken=tests.jobs.NeedsArgument "
-    "hooked=tests.sentry_site.Hooked"
+    "hooked=tests.sentry_site.Hooked nested=tests.sentry_site.nested"
 )
 
 
@@ -50,6 +50,13 @@ def mixed(number: int) -> None:
         sentry_sdk.add_breadcrumb(message=f"crumb {number}")
         time.sleep(0.01)
     raise RuntimeError(f"number {number}")
+
+
+def nested() -> None:
+    """Has a transaction of its own, and fails."""
+    with sentry_sdk.start_transaction(op="task", name="of its own"):
+        pass
+    raise RuntimeError
 
 
 class Mine(SafeTask):

@@ -16,7 +16,7 @@ from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import Retry, SafeTask
-from beanstalk_dispatch.signals import task_finished, task_started
+from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
 
 from . import connections
 from .coroutines import run_to_end
@@ -199,7 +199,9 @@ class _Run:
         before = self._in_transaction
         if before is None:
             before = connections.aliases_in_transaction()
-        limit = time_limit(time_limit_of(self.task), label=self._stuck_label)
+        limit = time_limit(
+            time_limit_of(self.task), label=self._stuck_label, on_stuck=self._send_task_stuck
+        )
         try:
             self._call_within(limit, function, args, kwargs)
         except BaseException as exc:
@@ -283,6 +285,10 @@ class _Run:
                 if not self._is_failure(exc):
                     raise
                 hook_logger.error("hook failed hook=%s %s", name, self._label(), exc_info=exc)
+
+    def _send_task_stuck(self, thread_id: int) -> None:
+        if task_stuck.receivers:
+            task_stuck.send_robust(sender=self._kind, delivery=self._delivery, thread_id=thread_id)
 
     def _stuck_label(self) -> str:
         message = self._message

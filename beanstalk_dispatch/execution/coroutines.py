@@ -23,10 +23,10 @@ def run_to_end(result: object, limit: time_limit) -> None:
     if not inspect.isawaitable(result):
         return
     # For code of the coroutine that blocks its event loop, which is in a thread of its own.
-    inside = time_limit(limit.seconds, limit.label, leeway=_LOOP_LEEWAY)
+    inside = time_limit(limit.seconds, limit.label, leeway=_LOOP_LEEWAY, on_stuck=limit.on_stuck)
     # For synchronous calls of the coroutine's, such as the ORM's, which run in this thread. In
     # the main thread an alarm would end the wait for a coroutine that then runs on.
-    around = time_limit(limit.seconds, limit.label, leeway=GRACE)
+    around = time_limit(limit.seconds, limit.label, leeway=GRACE, on_stuck=limit.on_stuck)
     in_main_thread = threading.current_thread() is threading.main_thread()
     try:
         with nullcontext() if in_main_thread else around:

@@ -118,6 +118,7 @@ class Execution:
         delivery = self.delivery
         result = self._result()
         delivery.outcome, delivery.exception = result.outcome, result.exception
+        self._set_fate(result)
         self._log(result, milliseconds=(time.monotonic() - started) * 1000)
         if delivery_finished.receivers:
             delivery_finished.send_robust(
@@ -253,6 +254,7 @@ class Execution:
         on_done = lease.done if lease and is_done_after_run else None
         try:
             result = self._run_attempt(task, configured, message, on_done)
+            self._set_fate(result)
         except BaseException:
             if lease:
                 lease.give_up()
@@ -329,6 +331,12 @@ class Execution:
         )
         result = self._resend(copy, delay, Outcome.RETRY)
         return replace(result, exception=attempt.exception)
+
+    def _set_fate(self, result: Result) -> None:
+        """Tell observers what becomes of the message of a failed task."""
+        is_failure = OUTCOMES[result.outcome].is_failure
+        self.delivery.is_final = is_failure and (result.final or result.acknowledged)
+        self.delivery.is_dead_lettered = result.dead_lettered
 
     @property
     def _acknowledges_failures(self) -> bool:

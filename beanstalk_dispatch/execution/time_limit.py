@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from types import FrameType, TracebackType
 from typing import Final, Self
@@ -80,6 +81,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         "fires",
         "label",
         "leeway",
+        "on_stuck",
         "owner",
         "seconds",
         "started",
@@ -89,9 +91,16 @@ class time_limit:  # noqa: N801 - a context manager, named like one
     )
 
     def __init__(
-        self, seconds: float, label: Callable[[], str] = str, *, leeway: float = 0.0
+        self,
+        seconds: float,
+        label: Callable[[], str] = str,
+        *,
+        leeway: float = 0.0,
+        on_stuck: Callable[[int], None] | None = None,
     ) -> None:
         """``label`` names the block in the log. Another thread calls it, if the block is stuck.
+
+        That thread then calls ``on_stuck`` with the id of the block's thread.
 
         ``leeway``: seconds by which the interrupt comes later, for blocks that have a gentler
         limit of their own.
@@ -99,6 +108,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         self.seconds = seconds
         self.label = label
         self.leeway = leeway
+        self.on_stuck = on_stuck
         self.owner = threading.get_ident()  # may be entered in a thread that this one waits for
         self.fires = 0
         self.struck = False
@@ -235,7 +245,10 @@ class _Watchdog:
                 thread = threading.Thread(
                     target=self._run, name="beanstalk_dispatch-watchdog", daemon=True
                 )
-                thread.start()  # may fail, without memory or threads
+                # In an empty context: Sentry's SDK would give the thread a copy of the tags and
+                # the trace of the task that happens to be the first. It may fail, without memory
+                # or threads.
+                Context().run(thread.start)
                 self._thread = thread
             if limit.deadline < self._wakes_at:
                 now = time.monotonic()
@@ -332,6 +345,8 @@ def _report_stuck(limit: time_limit) -> None:
         limit.thread_id,
         GRACE,
     )
+    if limit.on_stuck:
+        limit.on_stuck(limit.thread_id)
 
 
 def _report_held(seconds: float, limits: Iterable[time_limit]) -> None:

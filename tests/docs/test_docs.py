@@ -138,7 +138,7 @@ def test_the_sentry_tags_are_those_of_an_event() -> None:
     delivery = Delivery(queue="q", message=Message(function="f"))
     tags, _ = errors._describe(delivery)
     rows = table_rows(ROOT / "docs" / "sentry.md", "Tag")
-    assert [row[0].strip("`") for row in rows] == [*tags, "outcome"]
+    assert [row[0].strip("`") for row in rows] == [*tags, "outcome", "final", "dead_lettered"]
 
 
 def test_the_check_ids_are_those_of_the_code() -> None:

@@ -134,7 +134,8 @@ def test_one_failure_is_one_rich_event(site: Site, queue_name: str) -> None:
     site.run()
     event = site.kent.event(task_id)
     tags = {"function": "boom", "queue": queue_name, "task_id": task_id, "attempt": "1",
-            "receive_count": "1", "outcome": "failed"}  # fmt: skip
+            "receive_count": "1", "outcome": "failed", "final": "no",
+            "dead_lettered": "no"}  # fmt: skip
     assert event["tags"] == tags
     assert event["contexts"]["beanstalk_dispatch"].items() >= {
         "function": "boom", "attempt": 1, "queue": queue_name}.items()  # fmt: skip
@@ -296,10 +297,10 @@ def test_a_retry_asked_for_is_no_failure(site: Site, queue_name: str) -> None:
 
 
 def test_a_hop_keeps_the_trace(site: Site, queue_name: str) -> None:
-    """A delay beyond SQS's 15 minutes is sent again; here with two seconds left."""
+    """A delay beyond SQS's 15 minutes is sent again; here with five seconds left."""
     trace_id, task_id = uuid.uuid4().hex, f"hop-{site.is_streaming}"
     message = Message(
-        function="boom", args=[SECRET], id=task_id, not_before=time.time() + 2,
+        function="boom", args=[SECRET], id=task_id, not_before=time.time() + 5,
         headers={"sentry-trace": f"{trace_id}-{trace_id[:16]}-1"},
     )  # fmt: skip
     open_queue("jobs").send(message.encode(queue=queue_name, keys=["a-key-of-the-tests"]), {})

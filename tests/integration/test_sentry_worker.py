@@ -117,7 +117,7 @@ def test_a_poller_reports_and_traces(
     event = kent.event(patient.id)
     assert event["tags"] == {
         "function": "patient", "queue": queue_name, "task_id": patient.id, "attempt": "3",
-        "receive_count": "1", "outcome": "failed",
+        "receive_count": "1", "outcome": "failed", "final": "yes", "dead_lettered": "no",
     }  # fmt: skip
     trace_id = patient.headers["sentry-trace"][:32]
     assert event["contexts"]["trace"]["trace_id"] == trace_id
@@ -179,8 +179,10 @@ def test_a_poller_that_is_stuck_says_so_before_it_ends(
 ) -> None:
     message = send("block", 60)
     assert start(slow_kent).wait() == EXIT_STUCK
-    params = [event.get("logentry", {}).get("params", [""]) for event in slow_kent.of("event")]
-    assert f"block id={message.id}" in {each[0] for each in params}
+    event = slow_kent.event(message.id)
+    assert event["fingerprint"] == ["beanstalk_dispatch", "stuck", "block"]
+    (exception,) = event["exception"]["values"]
+    assert "block" in {frame["function"] for frame in exception["stacktrace"]["frames"]}
 
 
 def test_gunicorn_sends_what_it_has_when_it_is_stopped(slow_kent: Kent, tmp_path: Path) -> None:

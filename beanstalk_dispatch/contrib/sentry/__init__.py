@@ -2,17 +2,16 @@
 
     BEANSTALK_DISPATCH_SAFE_TASK=beanstalk_dispatch.contrib.sentry.SentrySafeTask
 
-docs/sentry.md has the variables, and what is to be seen in Sentry.
+docs/sentry.md has the variables, and what is to be seen in Sentry. The SDK is imported when there
+is something to send to.
 """
 
 from __future__ import annotations
 
-try:
-    import sentry_sdk  # noqa: F401
-except ImportError as exc:
-    raise ImportError(
-        "it needs sentry-sdk: pip install 'django-beanstalk-dispatch[sentry]'"
-    ) from exc
+from importlib.util import find_spec
+
+if find_spec("sentry_sdk") is None:
+    raise ImportError("it needs sentry-sdk: pip install 'django-beanstalk-dispatch[sentry]'")
 
 from .privacy import drop_message
 from .setup import init, traces_sampler

@@ -21,13 +21,11 @@ from sentry_sdk.crons import MonitorStatus, capture_checkin
 from beanstalk_dispatch import cron
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.execution.observers import Observer
 from beanstalk_dispatch.execution.task_options import time_limit_of
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 
-from . import spans
 from .environment import CHECKIN_MARGIN, CRON_YAML, MAX_RUNTIME, get_values
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
@@ -36,17 +34,16 @@ _MAX_SLUG: Final = 50
 _HEADER: Final = "sentry-monitor"
 
 
-class CheckInObserver(Observer):
-    """Sends check-ins of periodic tasks."""
-
-    def attempting(self, task: SafeTask, delivery: Delivery) -> AbstractContextManager[object]:
-        message = delivery.message
-        if message is None or not spans.is_sending() or not is_periodic(delivery, message):
-            return nullcontext()
-        runtime = getattr(task, "sentry_max_runtime", None) or get_values()[MAX_RUNTIME]
-        margin = getattr(task, "sentry_checkin_margin", None) or get_values()[CHECKIN_MARGIN]
-        limit = math.ceil(time_limit_of(task) / 60)
-        return check_in(delivery, message, max_runtime=runtime or limit, margin=margin)
+def checking_in(
+    task: SafeTask, delivery: Delivery, message: Message
+) -> AbstractContextManager[object]:
+    """Send check-ins if this is a periodic task."""
+    if not is_periodic(delivery, message):
+        return nullcontext()
+    runtime = getattr(task, "sentry_max_runtime", None) or get_values()[MAX_RUNTIME]
+    margin = getattr(task, "sentry_checkin_margin", None) or get_values()[CHECKIN_MARGIN]
+    limit = math.ceil(time_limit_of(task) / 60)
+    return check_in(delivery, message, max_runtime=runtime or limit, margin=margin)
 
 
 @contextmanager

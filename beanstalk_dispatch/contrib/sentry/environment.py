@@ -8,8 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from sentry_sdk.utils import Dsn
-
 from beanstalk_dispatch import casts, conf
 from beanstalk_dispatch.conf import Setting, SettingsGroup, Values
 from beanstalk_dispatch.exceptions import ConfigurationError
@@ -17,6 +15,8 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 
 def cast_dsn(value: object) -> str:
     """A DSN that the SDK can send to."""
+    from sentry_sdk.utils import Dsn
+
     dsn = casts.string(value)
     try:
         Dsn(dsn)

@@ -2,60 +2,57 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any, Final
 
 import sentry_sdk
+from sentry_sdk.scope import use_isolation_scope, use_scope
 from sentry_sdk.utils import event_from_exception
 
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.execution.observers import Observer
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import privacy, spans
 from .environment import REPORT_RETRIES, get_values
-from .setup import init_on_first_use
-
-logger = logging.getLogger("beanstalk_dispatch.sentry")
 
 NAME: Final = "beanstalk_dispatch"
 """The event's mechanism and its context."""
 
 _reported: ContextVar[BaseException | None] = ContextVar("reported", default=None)
-_covered: ContextVar[object] = ContextVar("covered", default=None)
 
 
-class ScopeObserver(Observer):
-    """Gives each run a scope of its own, and reports a refused delivery."""
+class TaskStuck(Exception):
+    """The time limit has passed, and the thread cannot be interrupted. Its stack is the event's."""
 
-    @contextmanager
-    def delivering(self, delivery: Delivery) -> Iterator[None]:
+
+# Those in which an attempt runs, by the id() of its delivery, for what other threads report.
+_scopes: Final[dict[int, tuple[sentry_sdk.Scope, sentry_sdk.Scope]]] = {}
+
+
+def is_observed(delivery: Delivery) -> bool:
+    """Whether a failure of this delivery's task will be reported after its hooks."""
+    return id(delivery) in _scopes
+
+
+@contextmanager
+def reporting(task: SafeTask, delivery: Delivery) -> Iterator[None]:
+    """Report the failure of the attempt inside, once its hooks have ended.
+
+    A hook may be interrupted, and an event that is interrupted may be lost or sent twice.
+    """
+    _scopes[id(delivery)] = sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()
+    try:
         yield
-        report_delivery(delivery)
-
-    @contextmanager
-    def attempting(self, task: SafeTask, delivery: Delivery) -> Iterator[None]:
-        init_on_first_use()
-        if delivery.message is None or not spans.is_sending():
-            yield
-            return
-        with scope_of(delivery):
-            yield
-
-
-class ReportObserver(Observer):
-    """Reports a failure that the task's ``on_error`` has not reported."""
-
-    @contextmanager
-    def attempting(self, task: SafeTask, delivery: Delivery) -> Iterator[None]:
-        yield
-        if (failure := spans.failure_of(delivery)) is not None:
-            report_failure(task, failure, delivery)
+    finally:
+        del _scopes[id(delivery)]
+    if (failure := spans.failure_of(delivery)) is not None:
+        report_failure(task, failure, delivery)
 
 
 @contextmanager
@@ -71,7 +68,8 @@ def scope_of(delivery: Delivery) -> Iterator[None]:
         scope.set_tags(tags)
         scope.set_context(NAME, context)
         # On the current scope, where it runs after that of Sentry's Django integration.
-        sentry_sdk.get_current_scope().add_event_processor(privacy.scrubber(args, kwargs))
+        scrub = privacy.scrubber(tags.get("function"), args, kwargs)
+        sentry_sdk.get_current_scope().add_event_processor(scrub)
         yield
 
 
@@ -100,58 +98,79 @@ def _describe(delivery: Delivery) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def report_failure(task: SafeTask, exception: BaseException, delivery: Delivery) -> None:
-    """Send the failure to Sentry, unless it will be retried and such failures are not wanted."""
+    """Send one event, unless the task will be retried and such failures are not wanted."""
     wanted = getattr(task, "sentry_report_retries", None)
     if wanted is None:
         wanted = get_values()[REPORT_RETRIES]
-    outcome = delivery.outcome or Outcome.FAILED
-    try:
-        if outcome is not Outcome.RETRY or wanted:
-            report(exception, outcome, delivery)
-    except Exception as exc:
-        logger.error("could not report the failure to Sentry error=%s", exc, exc_info=exc)
-
-
-def report(exception: BaseException, outcome: Outcome, delivery: Delivery | None) -> None:
-    """Send one event, and none for the same exception again."""
-    if _reported.get() is not exception and spans.is_sending():
+    if (delivery.outcome is not Outcome.RETRY or wanted) and _reported.get() is not exception:
         _reported.set(exception)
-        _capture(exception, outcome, delivery)
-
-
-def _capture(exception: BaseException, outcome: Outcome, delivery: Delivery | None) -> None:
-    event, hint = event_from_exception(
-        exception,
-        client_options=sentry_sdk.get_client().options,
-        mechanism={"type": NAME, "handled": False},
-    )
-    event["tags"] = {"outcome": str(outcome)}
-    if isinstance(exception, TaskTimeout):
-        # A timeout strikes anywhere; its stack says little about what it has in common.
-        function = delivery.message.function if delivery and delivery.message else ""
-        event["fingerprint"] = [NAME, "timeout", function]
-    sentry_sdk.capture_event(event, hint=hint)
+        _capture_failure(exception, delivery)
 
 
 def report_delivery(delivery: Delivery) -> None:
     """Report what no SentrySafeTask has seen: a refused message, a retry that was not sent."""
     reported = _reported.get()
     _reported.set(None)
-    if not spans.is_sending():
-        return
-    if spans.is_posted(delivery):
-        _drop_body_of_what_follows()
     exception, outcome = delivery.exception, delivery.outcome
     if exception is None or outcome is None or exception is reported:
         return
     if OUTCOMES[outcome].is_failure:
         with scope_of(delivery):
-            _capture(exception, outcome, delivery)
+            _capture_failure(exception, delivery)
 
 
-def _drop_body_of_what_follows() -> None:
-    """Of the request's own transaction, for one; once in each scope, which may outlive it."""
-    scope = sentry_sdk.get_current_scope()
-    if _covered.get() is not scope:
-        _covered.set(scope)
-        scope.add_event_processor(privacy.drop_body)
+def report_stuck(delivery: Delivery | None, thread_id: int) -> None:
+    """Send an event with the stack of a thread that cannot be interrupted, in its task's scope."""
+    function = _function_of(delivery)
+    exception = TaskStuck(f"{function} cannot be interrupted")
+    exception.__traceback__ = _traceback_of(thread_id)
+    scopes = _scopes.get(id(delivery))
+    with ExitStack() as stack:
+        if scopes is not None:
+            isolation, current = (scope.fork() for scope in scopes)
+            stack.enter_context(use_isolation_scope(isolation))
+            stack.enter_context(use_scope(current))
+        elif delivery is not None:
+            stack.enter_context(scope_of(delivery))
+        _capture(exception, fingerprint=[NAME, "stuck", function], level="fatal")
+
+
+def _traceback_of(thread_id: int) -> TracebackType | None:
+    """Where a thread is now, as if it had raised there."""
+    traceback = None
+    frame = sys._current_frames().get(thread_id)  # noqa: SLF001 - the documented way
+    while frame is not None:
+        traceback = TracebackType(traceback, frame, frame.f_lasti, frame.f_lineno)
+        frame = frame.f_back
+    return traceback
+
+
+def _function_of(delivery: Delivery | None) -> str:
+    return delivery.message.function if delivery and delivery.message else ""
+
+
+def _capture_failure(exception: BaseException, delivery: Delivery) -> None:
+    tags = {
+        "outcome": str(delivery.outcome or Outcome.FAILED),
+        "final": _yes_or_no(delivery.is_final),
+        "dead_lettered": _yes_or_no(delivery.is_dead_lettered),
+    }
+    # A timeout strikes anywhere; its stack says little about what it has in common.
+    is_timeout = isinstance(exception, TaskTimeout)
+    fingerprint = [NAME, "timeout", _function_of(delivery)] if is_timeout else None
+    _capture(exception, tags=tags, fingerprint=fingerprint)
+
+
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _capture(exception: BaseException, **members: Any) -> None:
+    event, hint = event_from_exception(
+        exception,
+        client_options=sentry_sdk.get_client().options,
+        mechanism={"type": NAME, "handled": False},
+    )
+    given: Any = {name: value for name, value in members.items() if value is not None}
+    event.update(given)
+    sentry_sdk.capture_event(event, hint=hint)

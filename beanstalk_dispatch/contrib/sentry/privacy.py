@@ -4,27 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-import sentry_sdk
+from django.urls import Resolver404, resolve
 
+TASK_OP: Final = "queue.task.beanstalk_dispatch"
+"""The operation of a task's own transaction."""
 FILTERED: Final = "[Filtered]"
 _OURS: Final = "beanstalk_dispatch."
 _CLIENTS: Final = ("boto3.", "botocore.", "urllib3.", "http.")  # hold credentials, too
 _CARRIERS: Final = (_OURS, *_CLIENTS)  # hold whole messages
+_TIME_LIMIT_LOGGER: Final = "beanstalk_dispatch.task.time_limit"
 _MARK: Final = "x-aws-sqsd-msgid"
 _LONG_ENOUGH: Final = 4  # a shorter text is looked for as a whole only
 _BEGINNING: Final = 50  # of a longer text; the SDK cuts long locals off
 _MANY: Final = 100  # arguments; comparing more of them with each local would take its time
 
 Event = Any  # a dict; the SDK's own type of it came later than the SDKs we run with
-Processor = Callable[[Event, Any], Event]
+Processor = Callable[[Event, Any], Event | None]
 
 
 def may_send_arguments() -> bool:
     """``data_collection["queues"]`` where the SDK has it, else ``send_default_pii``."""
+    import sentry_sdk
+
     client = sentry_sdk.get_client()
     collection = client.options.get("data_collection") or {}
     return bool(collection.get("queues", client.should_send_default_pii()))
+
+
+def clean_event(event: Event, hint: Any) -> Event | None:
+    """What stands before each client's ``before_send``.
+
+    Drops the log line of a stuck task, which has an event of its own with more in it.
+    """
+    logged = (event.get("logentry") or {}).get("message") or ""
+    if event.get("logger") == _TIME_LIMIT_LOGGER and logged.startswith("stuck task "):
+        return None
+    return scrub_carriers(drop_message(event, hint), hint)
+
+
+def clean_transaction(event: Event, hint: Any) -> Event | None:
+    """What stands before each client's ``before_send_transaction``.
+
+    Drops that of the daemon's POST, whose task has a transaction of its own. Only the first after
+    the project has set the SDK up again comes here; then the sampler leaves them out.
+    """
+    is_request = _trace_of(event).get("op") == "http.server"
+    return None if is_request and _has_mark(event) else drop_message(event, hint)
 
 
 def scrub_carriers(event: Event, hint: Any) -> Event:
@@ -45,19 +72,35 @@ def scrub_carriers(event: Event, hint: Any) -> Event:
 
 
 def drop_message(event: Event, hint: Any) -> Event:
-    """Drop the body of the daemon's POST, which is the message. Fit for ``before_send``."""
-    headers = (event.get("request") or {}).get("headers") or ()
-    return drop_body(event, hint) if any(name.lower() == _MARK for name in headers) else event
+    """Drop the body of a request to the dispatcher, which is the message.
 
-
-def drop_body(event: Event, hint: Any) -> Event:
-    """Drop the body of a request that is known to have brought a message."""
-    if event.get("request") and not may_send_arguments():
-        event["request"].pop("data", None)
+    It is called for every event. A project may still call it in a ``before_send`` of its own.
+    """
+    request = event.get("request") or {}
+    if "data" in request and _is_to_dispatcher(event) and not may_send_arguments():
+        del request["data"]
     return event
 
 
-def scrubber(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Processor:
+def _is_to_dispatcher(event: Event) -> bool:
+    """Whether the daemon has sent the request, or somebody else to the daemon's URL."""
+    if _has_mark(event):
+        return True
+    path = urlsplit(event["request"].get("url") or "").path
+    try:
+        return resolve(path).url_name == "beanstalk_dispatcher"
+    except Resolver404:
+        return False
+    except Exception:  # the project's urls.py may be what the event is about
+        return True
+
+
+def _has_mark(event: Event) -> bool:
+    headers = (event.get("request") or {}).get("headers") or ()
+    return any(name.lower() == _MARK for name in headers)
+
+
+def scrubber(function: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Processor:
     """An event processor for the scope in which a task with these arguments runs."""
 
     def scrub(event: Event, hint: Any) -> Event:
@@ -65,9 +108,18 @@ def scrubber(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Processor:
             arguments = set(_leaves([*args, *kwargs.values()], _as_in_a_local)) - {""}
             for frame in _frames(event):
                 _scrub_frame(frame, arguments)
-        return drop_body(event, hint)
+        # Under ASGI the SDK has put the URL's name there.
+        is_others = event.get("type") == "transaction" and _trace_of(event).get("op") != TASK_OP
+        if function and not is_others:
+            event["transaction"] = function
+            event["transaction_info"] = {"source": "task"}
+        return event
 
     return scrub
+
+
+def _trace_of(event: Event) -> Mapping[str, Any]:
+    return (event.get("contexts") or {}).get("trace") or {}
 
 
 def _frames(event: Event) -> Iterator[dict[str, Any]]:
@@ -112,3 +164,10 @@ def _leaves(value: object, write: Callable[[object], str]) -> Iterator[str]:
 
 def _as_in_a_local(value: object) -> str:
     return repr(value).strip("'\"")[:_BEGINNING]
+
+
+CLEANERS: Final[Mapping[str, Processor]] = {
+    "before_send": clean_event,
+    "before_send_transaction": clean_transaction,
+}
+"""Option of the SDK → what stands before the project's own."""

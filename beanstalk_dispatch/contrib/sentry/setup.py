@@ -1,17 +1,17 @@
-"""init(): the SDK, set up from the environment."""
+"""init(): the SDK, set up from the environment or adopted from the project."""
 
 from __future__ import annotations
 
 import functools
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from weakref import WeakSet
 
-import sentry_sdk
-from sentry_sdk.integrations.logging import ignore_logger
-from sentry_sdk.scope import add_global_event_processor
+from django.core.signals import request_started
 
-from beanstalk_dispatch import signals
+from beanstalk_dispatch import conf, signals
 from beanstalk_dispatch.conf import Values
 
 from . import environment, privacy
@@ -24,6 +24,8 @@ _REPORTED_BETTER: Final = ("beanstalk_dispatch.task",)
 _FLUSH_SECONDS: Final = 2.0
 
 Sampler = Callable[[Any], float]
+Client = Any
+_adopted: Final[WeakSet[Client]] = WeakSet()
 
 
 def init() -> None:
@@ -33,38 +35,14 @@ def init() -> None:
     when the first such task runs. A wrong value counts as not set. At the end, wrong values raise
     one ConfigurationError that names them all.
     """
-    for name in _REPORTED_BETTER:
-        ignore_logger(name)
-    _watch()
-    values = environment.get_values()
-    if values[environment.DSN] and not sentry_sdk.get_client().is_active():
-        _init(values)
-    if sentry_sdk.get_client().options.get("before_send") is not privacy.drop_message:
-        # What it logs is of requests whose body, the message, would be in the event.
-        ignore_logger("beanstalk_dispatch.endpoint")
-    environment.raise_problems()
-
-
-def _init(values: Values) -> None:
-    options = {
-        "dsn": values[environment.DSN],
-        "environment": values[environment.ENVIRONMENT],
-        "release": values[environment.RELEASE],
-        "traces_sampler": _sampler_of(values[environment.TRACES_SAMPLE_RATE]),
-        "profiles_sample_rate": values[environment.PROFILES_SAMPLE_RATE],
-        "send_default_pii": values[environment.SEND_DEFAULT_PII],
-        "before_send": privacy.drop_message,
-        "before_send_transaction": privacy.drop_message,
-    }
-    given: Any = {name: value for name, value in options.items() if value is not None}
-    sentry_sdk.init(**given)
-
-
-@functools.cache
-def _watch() -> None:
-    """Once in a process: see every event, every delivery and the worker's end."""
-    add_global_event_processor(privacy.scrub_carriers)
+    request_started.connect(_on_request_started)
+    signals.task_stuck.connect(_on_task_stuck)
     signals.worker_stopped.connect(_on_worker_stopped)
+    values = environment.get_values()
+    if values[environment.DSN]:
+        _init_unless_active(values)
+    is_sending()
+    environment.raise_problems()
 
 
 @functools.cache
@@ -75,10 +53,74 @@ def init_on_first_use() -> None:
         logger.error("Sentry is only partly configured error=%s", exc)
 
 
+def is_sending() -> bool:
+    """Whether there is a client that has somewhere to send to. A new client is adopted.
+
+    The project may set the SDK up at any time, and may do so again.
+    """
+    if "sentry_sdk" not in sys.modules:
+        return False
+    import sentry_sdk
+
+    client = sentry_sdk.get_client()
+    if not client.is_active() or client.transport is None:
+        return False
+    if client not in _adopted:
+        _adopt(client)
+    return True
+
+
+def _init_unless_active(values: Values) -> None:
+    import sentry_sdk
+
+    # Now, rather than in the first task.
+    from . import crons, errors, spans  # noqa: F401
+
+    if sentry_sdk.get_client().is_active():
+        return
+    options = {
+        "dsn": values[environment.DSN],
+        "environment": values[environment.ENVIRONMENT],
+        "release": values[environment.RELEASE],
+        "traces_sample_rate": values[environment.TRACES_SAMPLE_RATE],
+        "profiles_sample_rate": values[environment.PROFILES_SAMPLE_RATE],
+        "send_default_pii": values[environment.SEND_DEFAULT_PII],
+    }
+    given: Any = {name: value for name, value in options.items() if value is not None}
+    sentry_sdk.init(**given)
+
+
+def _adopt(client: Client) -> None:
+    """Add to a client's options what tasks need, before what the project has given there."""
+    from sentry_sdk.integrations.logging import ignore_logger
+
+    _adopted.add(client)
+    for name in _REPORTED_BETTER:
+        ignore_logger(name)
+    options = client.options
+    for name, clean in privacy.CLEANERS.items():
+        options[name] = _chained(clean, options.get(name))
+    sampler, rate = options.get("traces_sampler"), options.get("traces_sample_rate")
+    if sampler is not None or rate is not None:  # with a sampler, the SDK would start to trace
+        options["traces_sampler"] = traces_sampler(rate if sampler is None else sampler)
+    if conf.values_of(conf.CORE)[conf.WORKER]:
+        # A failed task would count as a crash of a user's session, but a worker has no users.
+        options["auto_session_tracking"] = False
+
+
+def _chained(clean: privacy.Processor, otherwise: privacy.Processor | None) -> privacy.Processor:
+    def before_send(event: privacy.Event, hint: Any) -> privacy.Event | None:
+        kept = clean(event, hint)
+        return kept if kept is None or otherwise is None else otherwise(kept, hint)
+
+    return before_send
+
+
 def traces_sampler(otherwise: float | Sampler) -> Sampler:
     """A ``traces_sampler`` that leaves out the daemon's POST, whose task has a trace of its own.
 
-    ``otherwise``: the rate of everything that continues no trace, or a sampler.
+    Every client's sampler is wrapped in it. ``otherwise``: the rate of everything that continues
+    no trace, or a sampler.
     """
 
     def sample(context: Any) -> float:
@@ -92,10 +134,6 @@ def traces_sampler(otherwise: float | Sampler) -> Sampler:
     return sample
 
 
-def _sampler_of(rate: float | None) -> Sampler | None:
-    return None if rate is None else traces_sampler(rate)
-
-
 def _is_daemons_post(context: Mapping[str, Any]) -> bool:
     if "HTTP_X_AWS_SQSD_MSGID" in (context.get("wsgi_environ") or {}):
         return True
@@ -103,6 +141,20 @@ def _is_daemons_post(context: Mapping[str, Any]) -> bool:
     return any(name.lower() == b"x-aws-sqsd-msgid" for name, _ in headers)
 
 
+def _on_request_started(**_: Any) -> None:
+    is_sending()
+
+
+def _on_task_stuck(*, delivery: Any, thread_id: int, **_: Any) -> None:
+    if is_sending():
+        from . import errors
+
+        errors.report_stuck(delivery, thread_id)
+
+
 def _on_worker_stopped(**_: Any) -> None:
     """Send what waits; the process may end without the SDK's own atexit."""
-    sentry_sdk.flush(timeout=_FLUSH_SECONDS)
+    if is_sending():
+        import sentry_sdk
+
+        sentry_sdk.flush(timeout=_FLUSH_SECONDS)

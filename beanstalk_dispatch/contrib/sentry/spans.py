@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -15,20 +15,16 @@ import sentry_sdk
 
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import BatchError
-from beanstalk_dispatch.execution.observers import Observer, Publication
+from beanstalk_dispatch.execution.observers import Publication
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
-from beanstalk_dispatch.safe_task import Retry, SafeTask
+from beanstalk_dispatch.safe_task import Retry
 from beanstalk_dispatch.sqs.fifo import queue_rules
+
+from .privacy import TASK_OP
 
 ORIGIN: Final = "auto.queue.beanstalk_dispatch"
 SYSTEM: Final = "aws_sqs"
-
-
-def is_sending() -> bool:
-    """Whether the SDK is set up and has somewhere to send to; without a DSN it has not."""
-    client = sentry_sdk.get_client()
-    return client.is_active() and client.transport is not None
 
 
 def _is_streaming() -> bool:
@@ -124,25 +120,11 @@ def _has_current() -> bool:
     return sentry_sdk.get_current_span() is not None
 
 
-class TraceObserver(Observer):
-    """Continues one trace from the process that schedules to the task."""
-
-    def publishing(
-        self, publications: Sequence[Publication], queue: str
-    ) -> AbstractContextManager[object]:
-        return _publishing(publications, queue) if is_sending() else nullcontext()
-
-    def attempting(self, task: SafeTask, delivery: Delivery) -> AbstractContextManager[object]:
-        if delivery.message is None or not is_sending():
-            return nullcontext()
-        return _processing(delivery, delivery.message)
-
-
 # --- the producer ----------------------------------------------------------------------------
 
 
 @contextmanager
-def _publishing(publications: Sequence[Publication], queue: str) -> Iterator[None]:
+def publishing(publications: Sequence[Publication], queue: str) -> Iterator[None]:
     """Give each message the trace's headers, and surround it with a queue.publish span."""
     messages = [each.message for each in publications]
     spans = [_start_publish_span(message, queue) for message in messages] if _has_current() else []
@@ -178,10 +160,10 @@ def _start_publish_span(message: Message, queue: str) -> Span:
 
 
 @contextmanager
-def _processing(delivery: Delivery, message: Message) -> Iterator[None]:
+def processing(delivery: Delivery, message: Message) -> Iterator[None]:
     """Continue the message's trace."""
     name = message.function
-    segment = Span.segment("queue.task.beanstalk_dispatch", name, message.headers)
+    segment = Span.segment(TASK_OP, name, message.headers)
     with segment, Span.child("queue.process", name) as process:
         sentry_sdk.get_current_scope().set_transaction_name(name, source="task")
         process.set(

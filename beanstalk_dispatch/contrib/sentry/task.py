@@ -8,10 +8,14 @@ from typing import Any, ClassVar
 from beanstalk_dispatch.execution.observers import Observer
 from beanstalk_dispatch.safe_task import SafeTask
 
-from .crons import CheckInObserver
-from .errors import ReportObserver, ScopeObserver, report_failure
+from .observers import (
+    CheckInObserver,
+    ReportObserver,
+    ScopeObserver,
+    TraceObserver,
+    report_unless_observed,
+)
 from .setup import init
-from .spans import TraceObserver
 
 
 class SentrySafeTask(SafeTask):
@@ -39,7 +43,11 @@ class SentrySafeTask(SafeTask):
         init()
 
     def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
-        """Report the failure. An override that does not call this one changes nothing."""
+        """Report the failure. An override that does not call this one changes nothing.
+
+        In a consumer the event is sent after the hooks: it then says what became of the message,
+        and no time limit can interrupt it.
+        """
         if self.delivery is not None:
-            report_failure(self, exception, self.delivery)
+            report_unless_observed(self, exception, self.delivery)
         super().on_error(exception, *args, **kwargs)

@@ -7,23 +7,30 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from contextvars import Context
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sentry_sdk
+from django.core.signals import request_started
 from django.db import transaction
+from django.test import override_settings
+from sentry_sdk.integrations import logging as logging_integration
 from sentry_sdk.transport import Transport
 
 from beanstalk_dispatch import signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
-from beanstalk_dispatch.contrib.sentry import crons, errors, privacy, setup, spans
+from beanstalk_dispatch.contrib.sentry import crons, errors, observers, privacy, setup
 from beanstalk_dispatch.contrib.sentry import task as task_module
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import AlreadyDone, LeaseUnavailable
-from beanstalk_dispatch.execution import executor
+from beanstalk_dispatch.execution import dead_letters, executor, time_limit
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
@@ -65,15 +72,14 @@ def sentry(env: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory
 
 def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memory]:
     ignored: set[str] = set()
-    monkeypatch.setattr(setup, "ignore_logger", ignored.add)  # they would stay ignored
-    setup._watch.cache_clear()
+    monkeypatch.setattr(logging_integration, "ignore_logger", ignored.add)  # they would stay so
     setup.init_on_first_use.cache_clear()
     crons._schedules.cache_clear()
     transport = Memory()
     with sentry_sdk.isolation_scope():
         sentry_sdk.init(
             "http://public@127.0.0.1:9/1", transport=transport, default_integrations=False,
-            auto_enabling_integrations=False, traces_sample_rate=1.0, **options,
+            auto_enabling_integrations=False, **({"traces_sample_rate": 1.0} | options),
         )  # fmt: skip
         setup.init()
         transport.ignored = ignored
@@ -81,6 +87,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memor
     sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
     signals.worker_stopped.disconnect(setup._on_worker_stopped)
+    signals.task_stuck.disconnect(setup._on_task_stuck)
+    request_started.disconnect(setup._on_request_started)
 
 
 def run(function: str, *args: Any, receive_count: int = 1, **members: Any) -> Result:
@@ -160,6 +168,40 @@ def test_wrong_values_are_told_together_and_the_rest_works() -> None:
 
 
 @pytest.mark.slow
+def test_a_wrong_variable_of_the_package_is_an_event() -> None:
+    code = """
+        from sentry_sdk.transport import HttpTransport
+        events = []
+        HttpTransport.capture_envelope = lambda self, envelope: events.append(envelope.get_event())
+        django.setup()
+        result = [event["logentry"] for event in events]
+    """
+    (found,) = in_a_process(code, SENTRY_DSN=DSN, BEANSTALK_DISPATCH_ON_FAILURE="x")["result"]
+    assert found["message"] == "start worker=unknown reason=configuration error=%s"
+    assert "BEANSTALK_DISPATCH_ON_FAILURE: 'x'" in found["params"][0]
+
+
+@pytest.mark.slow
+def test_without_a_dsn_the_sdk_is_not_imported() -> None:
+    code = """
+        import sys
+        for name in [name for name in sys.modules if name.split(".")[0] == "sentry_sdk"]:
+            del sys.modules[name]
+        del sentry_sdk
+        django.setup()
+        from beanstalk_dispatch.delivery import Delivery
+        from beanstalk_dispatch.execution import executor
+        body = '{"function": "fail", "args": [], "kwargs": {}}'
+        outcome = executor.run(body, Delivery()).outcome
+        result = [outcome, "sentry_sdk" in sys.modules]
+    """
+    found = in_a_process(
+        code, BEANSTALK_DISPATCH_SIGNING_KEYS="", BEANSTALK_DISPATCH_TABLE="fail=tests.jobs.fail"
+    )
+    assert found["result"] == ["failed", False]
+
+
+@pytest.mark.slow
 def test_a_wrong_dsn_is_told() -> None:
     found = in_a_process(OPTIONS, SENTRY_DSN="sentry.io/1")
     assert not found["result"]["active"]
@@ -183,7 +225,7 @@ def test_a_missing_sdk_gives_the_pip_line() -> None:
         import sys
         sys.modules["sentry_sdk"] = None
         django.setup()
-        from beanstalk_dispatch.execution import executor
+        from beanstalk_dispatch.execution import dead_letters, executor, time_limit
         from beanstalk_dispatch.delivery import Delivery
         from beanstalk_dispatch.exceptions import ConfigurationError
         try:
@@ -199,25 +241,6 @@ def test_a_missing_sdk_gives_the_pip_line() -> None:
     )
     assert found["result"] == expected
     assert expected in found["log"]
-
-
-@pytest.mark.parametrize(
-    ("options", "is_ignored"),
-    [
-        ({}, True),
-        ({"before_send": lambda e, h: e}, True),
-        ({"before_send": privacy.drop_message}, False),
-    ],
-)
-def test_an_sdk_that_would_send_the_body_is_not_told_of_requests(
-    options: dict[str, Any], is_ignored: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generator = installed(monkeypatch, **options)
-    sentry = next(generator)
-    setup.init_on_first_use()  # a second time, as in the first task
-    assert ("beanstalk_dispatch.endpoint" in sentry.ignored) is is_ignored
-    assert "beanstalk_dispatch.task" in sentry.ignored
-    assert list(generator) == []
 
 
 def test_a_failing_set_up_on_first_use_is_logged(
@@ -250,7 +273,7 @@ CALLS = [
     (errors, "_describe"),
     (privacy, "may_send_arguments"),
     (setup, "init"),
-    (spans, "is_sending"),
+    (observers, "is_sending"),
 ]
 
 
@@ -284,7 +307,7 @@ def test_a_transport_that_fails_changes_no_outcome(sentry: Memory) -> None:
 
 
 def test_the_rest_of_on_error_runs_when_reporting_fails(
-    sentry: Memory, monkeypatch: pytest.MonkeyPatch
+    sentry: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     reached = []
 
@@ -296,9 +319,12 @@ def test_the_rest_of_on_error_runs_when_reporting_fails(
             super().on_error(exception, *args, **kwargs)
             reached.append(exception)
 
-    monkeypatch.setattr(spans, "is_sending", lambda: 1 / 0)
-    Own().process()
+    monkeypatch.setattr(observers, "is_sending", lambda: 1 / 0)
+    task = Own()
+    task.delivery = Delivery(queue="q")
+    task.process()
     assert len(reached) == 1
+    assert "could not report the failure to Sentry error=division by zero" in caplog.text
 
 
 # --- what is an event ------------------------------------------------------------------------
@@ -344,10 +370,9 @@ def test_a_class_says_for_itself_whether_retries_are_reported(
 def test_without_a_client_nothing_is_observed(env: Environment) -> None:
     env(DISPATCH_TABLE=TABLE, DISPATCH_SAFE_TASK=SAFE_TASK, DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
     setup.init_on_first_use.cache_clear()
-    assert not spans.is_sending()
+    assert not setup.is_sending()
     schedule_function("q", "boom", SECRET)
-    errors.report_delivery(Delivery(queue="q", outcome=Outcome.FAILED, exception=ValueError()))
-    assert not spans.is_sending()
+    assert not setup.is_sending()
 
 
 def test_receives_of_a_posted_message_count_as_retries(sentry: Memory) -> None:
@@ -583,23 +608,244 @@ def test_locals_of_the_aws_client_are_dropped_also_where_arguments_are_sent(
 
 
 @pytest.mark.parametrize(
-    ("event", "is_kept"),
+    ("request_", "is_kept"),
     [
-        ({"request": {"headers": {"X-Aws-Sqsd-Msgid": "1"}, "data": SECRET}}, False),
-        ({"request": {"headers": {"Host": "www"}, "data": SECRET}}, True),
-        ({"request": {"data": SECRET}}, True),
+        ({"headers": {"X-Aws-Sqsd-Msgid": "1"}, "url": "http://localhost/x"}, False),
+        (
+            {"headers": {"Host": "www"}, "url": "http://localhost/beanstalk_dispatch/"},
+            False,
+        ),
+        ({"headers": {"Host": "www"}, "url": "http://localhost/orders/"}, True),
+        ({}, True),
     ],
 )
-def test_only_the_daemons_body_is_dropped(
-    event: dict[str, Any], is_kept: bool, sentry: Memory
+def test_only_a_body_that_is_a_message_is_dropped(
+    request_: dict[str, Any], is_kept: bool, sentry: Memory
 ) -> None:
+    event = {"request": request_ | {"data": SECRET}}
     assert ("data" in privacy.drop_message(event, {})["request"]) is is_kept
     assert privacy.drop_message({}, {}) == {}
 
 
-def test_the_body_is_dropped_from_what_follows_once_in_a_scope(sentry: Memory) -> None:
-    delivery = Delivery(queue="q", body=b"{}")
-    for _ in range(3):
-        errors.report_delivery(delivery)
-    processors = sentry_sdk.get_current_scope()._event_processors
-    assert processors.count(privacy.drop_body) == 1
+def test_a_body_is_dropped_if_nobody_can_say_where_it_was_sent(sentry: Memory) -> None:
+    event = {"request": {"url": "http://localhost/orders/", "data": "x"}}
+    with override_settings(ROOT_URLCONF="tests.no_such_urls"):
+        assert privacy.drop_message(event, {}) == {"request": {"url": "http://localhost/orders/"}}
+
+
+# --- an SDK of the project's own -------------------------------------------------------------
+
+
+def test_a_before_send_of_the_projects_own_gets_every_event_without_the_body(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(DISPATCH_TABLE=TABLE, DISPATCH_SAFE_TASK=SAFE_TASK)
+    seen: list[Any] = []
+
+    def before_send(event: Any, hint: Any) -> Any:
+        seen.append(privacy.drop_message(event, hint))
+        return event if len(seen) == 1 else None
+
+    generator = installed(monkeypatch, before_send=before_send)
+    sentry = next(generator)
+    for _ in range(2):
+        sentry_sdk.capture_event({"message": "x", "request": dict(POSTED)})
+    assert [each["request"] for each in seen] == [{"headers": POSTED["headers"]}] * 2
+    assert len(sentry.of("event")) == 1
+    assert list(generator) == []
+
+
+POSTED = {"headers": {"X-Aws-Sqsd-Msgid": "1"}, "data": SECRET}
+
+
+def test_a_client_that_is_set_up_late_is_adopted_with_the_next_request(sentry: Memory) -> None:
+    late = Memory()
+    sentry_sdk.init(
+        "http://public@127.0.0.1:9/2", transport=late, default_integrations=False,
+        auto_enabling_integrations=False, traces_sample_rate=1.0,
+    )  # fmt: skip
+    with sentry_sdk.start_transaction(op="http.server", name="the daemon's") as request:
+        setup._on_request_started()
+        sentry_sdk.get_current_scope().add_event_processor(add_request)
+        sentry_sdk.capture_message("during the request")
+        with sentry_sdk.start_transaction(op=privacy.TASK_OP, name="the task's"):
+            pass
+    assert request.sampled
+    assert SECRET not in json.dumps(late.sent)
+    assert [each["transaction"] for each in late.of("transaction")] == ["the task's"]
+    context = {"wsgi_environ": {"HTTP_X_AWS_SQSD_MSGID": "1"}}
+    assert sentry_sdk.get_client().options["traces_sampler"](context) == 0.0
+
+
+def add_request(event: Any, hint: Any) -> Any:
+    event["request"] = dict(POSTED)
+    return event
+
+
+@pytest.mark.parametrize("is_worker", [True, False])
+def test_a_worker_has_no_sessions(
+    is_worker: bool, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(WORKER=is_worker)
+    generator = installed(monkeypatch)
+    next(generator)
+    assert sentry_sdk.get_client().options["auto_session_tracking"] is not is_worker
+    assert list(generator) == []
+
+
+def test_a_client_that_does_not_trace_still_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = installed(monkeypatch, traces_sample_rate=None)
+    next(generator)
+    assert sentry_sdk.get_client().options["traces_sampler"] is None
+    assert list(generator) == []
+
+
+def test_an_event_of_a_task_has_the_tasks_name(sentry: Memory) -> None:
+    """Under ASGI, the SDK's own processor names an event by its URL."""
+
+    def name_by_url(event: Any, hint: Any) -> Any:
+        return event | {"transaction": "/beanstalk_dispatch/", "transaction_info": {}}
+
+    with sentry_sdk.isolation_scope() as scope:
+        scope.add_event_processor(name_by_url)
+        run("nested")
+    names = [each["transaction"] for each in (*sentry.of("event"), *sentry.of("transaction"))]
+    assert names == ["nested", "/beanstalk_dispatch/", "nested"]
+
+
+# --- a stuck task ----------------------------------------------------------------------------
+
+
+def block(gate: threading.Event, seen: list[int]) -> None:
+    seen.append(threading.get_ident())
+    given = SECRET
+    harmless = "a local worth seeing"
+    assert gate.wait(20), (given, harmless)
+
+
+@pytest.fixture
+def blocked() -> Iterator[int]:
+    """A thread that waits."""
+    gate, seen = threading.Event(), list[int]()
+    thread = threading.Thread(target=block, args=(gate, seen))
+    thread.start()
+    while not seen:
+        time.sleep(0.001)
+    yield seen[0]
+    gate.set()
+    thread.join(20)
+
+
+def delivered() -> Delivery:
+    return Delivery(queue="q", message_id="1", message=Message(function="block", args=[SECRET]))
+
+
+def in_another_thread(function: Callable[[], object]) -> None:
+    thread = threading.Thread(target=lambda: Context().run(function))
+    thread.start()
+    thread.join(20)
+
+
+def test_a_stuck_task_is_an_event_of_its_own_with_the_stack_of_its_thread(
+    sentry: Memory, blocked: int
+) -> None:
+    delivery = delivered()
+    task = task_module.SentrySafeTask()
+    watched = [each.attempting(task, delivery) for each in task.observers]
+    with ExitStack() as stack:
+        for each in watched:
+            stack.enter_context(each)
+        sentry_sdk.set_tag("customer", "acme")
+        trace_id = sentry_sdk.get_current_span().trace_id  # type: ignore[union-attr]
+        in_another_thread(
+            lambda: signals.task_stuck.send(sender=None, delivery=delivery, thread_id=blocked)
+        )
+    (event,) = sentry.of("event")
+    assert event["level"] == "fatal"
+    assert event["fingerprint"] == ["beanstalk_dispatch", "stuck", "block"]
+    assert event["transaction"] == "block"
+    assert event["contexts"]["trace"]["trace_id"] == trace_id
+    assert event["tags"].items() >= {"function": "block", "queue": "q", "customer": "acme"}.items()
+    assert "outcome" not in event["tags"]
+    (exception,) = event["exception"]["values"]
+    assert (exception["type"], exception["value"]) == ("TaskStuck", "block cannot be interrupted")
+    frames = {frame["function"]: frame for frame in exception["stacktrace"]["frames"]}
+    assert frames["block"]["vars"]["harmless"] == "'a local worth seeing'"
+    assert SECRET not in json.dumps(event)
+
+
+def test_a_stuck_task_that_sentry_does_not_watch_is_reported_too(
+    sentry: Memory, blocked: int
+) -> None:
+    for delivery, thread_id in ((delivered(), blocked), (None, -1)):
+        signals.task_stuck.send(sender=None, delivery=delivery, thread_id=thread_id)
+    first, second = sentry.of("event")
+    assert first["tags"]["function"] == "block"
+    assert SECRET not in json.dumps(first)
+    assert "stacktrace" not in second["exception"]["values"][0]
+
+
+def test_the_log_line_of_a_stuck_task_is_not_a_second_event(sentry: Memory) -> None:
+    log = "beanstalk_dispatch.task.time_limit"
+    for message in ("stuck task label=%s", "no thread could run seconds=%.0f"):
+        sentry_sdk.capture_event({"logger": log, "logentry": {"message": message}})
+    (event,) = sentry.of("event")
+    assert event["logentry"]["message"] == "no thread could run seconds=%.0f"
+
+
+def test_without_a_client_nobody_is_told_of_a_stuck_task(blocked: int) -> None:
+    setup._on_task_stuck(delivery=None, thread_id=blocked)
+    setup._on_worker_stopped()
+
+
+# --- nothing twice ---------------------------------------------------------------------------
+
+
+def test_a_failure_is_one_event_if_on_error_is_interrupted(
+    sentry: Memory, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event is captured outside of any time limit, and so it is neither lost nor sent twice."""
+    limits: list[bool] = []
+    capture = errors._capture
+
+    def capture_and_note(*args: Any, **kwargs: Any) -> None:
+        limits.append(bool(time_limit._watchdog._limits))
+        capture(*args, **kwargs)
+
+    monkeypatch.setattr(errors, "_capture", capture_and_note)
+    assert run("boom", SECRET).outcome is Outcome.FAILED
+    assert run("mine", SECRET).outcome is Outcome.FAILED
+    assert limits == [False, False]
+    assert len(sentry.of("event")) == 2
+
+
+def test_on_error_reports_at_once_what_no_consumer_runs(sentry: Memory) -> None:
+    task = task_module.SentrySafeTask()
+    task.delivery = delivered()
+    for _ in range(2):
+        task.on_error(FAILURE)
+    assert len(sentry.of("event")) == 1
+
+
+FAILURE = ValueError("no good")
+
+
+@pytest.mark.parametrize(
+    ("function", "attempt", "variables", "expected"),
+    [
+        ("boom", 1, {}, ("no", "no")),
+        ("boom", 1, {"DISPATCH_ON_FAILURE": "acknowledge"}, ("yes", "no")),
+        ("patient", 3, {}, ("yes", "no")),
+        ("patient", 3, {"DISPATCH_DEAD_LETTER_QUEUE": "dead"}, ("yes", "yes")),
+        ("unlisted", 1, {"DISPATCH_DEAD_LETTER_QUEUE": "dead"}, ("yes", "yes")),
+    ],
+)
+def test_tags_say_whether_a_failure_is_final_and_where_the_message_is(
+    function: str, attempt: int, variables: dict[str, str], expected: tuple[str, str],
+    sentry: Memory, env: Environment, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    env(DISPATCH_EXECUTE_SYNCHRONOUSLY=None, **variables)
+    monkeypatch.setattr(dead_letters, "send", lambda *args, **kwargs: True)
+    run(function, SECRET, attempt=attempt)
+    (event,) = sentry.of("event")
+    assert (event["tags"]["final"], event["tags"]["dead_lettered"]) == expected
