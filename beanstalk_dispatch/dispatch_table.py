@@ -13,6 +13,7 @@ from django.utils.module_loading import import_string
 
 from .conf import CORE, SAFE_TASK, SETTINGS, Config, values_of
 from .exceptions import ConfigurationError, UnknownFunction
+from .log_lines import quoted_error
 from .safe_task import SafeTask
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def configured_observers(config: Config) -> Sequence[Observer]:
     except Exception as exc:
         logger.error(
             "%s could not be loaded; tasks are not observed error=%s",
-            SETTINGS["safe_task"].variable, exc,
+            SETTINGS["safe_task"].variable, quoted_error(exc),
         )  # fmt: skip
         return ()
 
@@ -173,7 +174,7 @@ def start_configured_class() -> None:
             _import_safe_task_class(values[SAFE_TASK]).ready()
     except Exception as exc:
         logger.error(
-            "%s could not start error=%s", SETTINGS["safe_task"].variable, exc,
+            "%s could not start error=%s", SETTINGS["safe_task"].variable, quoted_error(exc),
         )  # fmt: skip
 
 

@@ -1,14 +1,45 @@
-"""Log lines: refusals that come often are one line a minute, with how many there were."""
+"""What every log line of the package does alike: quote values, and count frequent refusals.
+
+Function names come from messages, ids from headers, and errors from anywhere. A value must not look
+like another field of its line, or like another line.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from typing import Final
 
 INTERVAL_SECONDS: Final = 60.0
 """Between two lines about refusals of one kind."""
+
+
+_OTHER_FIELD: Final = re.compile(r"\s\S*=")
+
+
+def quoted(value: object) -> str:
+    """A value of a field, in quotes if it contains a space or what is not printable.
+
+    Python reads it back from the quotes with ``ast.literal_eval``.
+    """
+    string = _string(value)
+    is_plain = string.isprintable() and " " not in string and string[:1] not in {"'", '"'}
+    return string if is_plain else repr(string)
+
+
+def quoted_error(value: object, *, with_type: bool = False) -> str:
+    """The value of the last field, ``error=``: it may contain spaces, but no other field."""
+    string = f"{type(value).__name__}: {_string(value)}" if with_type else _string(value)
+    return string if string.isprintable() and not _OTHER_FIELD.search(string) else repr(string)
+
+
+def _string(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # from a __str__() of the project's own
+        return type(value).__name__
 
 
 class Refusals:

@@ -20,7 +20,7 @@ from .endpoint import trusted_peers as peers
 from .endpoint.sqsd import delivery_from_meta
 from .exceptions import ConfigurationError
 from .execution import executor as execution
-from .log_lines import REFUSALS
+from .log_lines import REFUSALS, quoted
 from .outcomes import Outcome, Result
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
@@ -77,7 +77,7 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
     except (SuspiciousOperation, UnreadablePostError, RawPostDataException, ValueError) as exc:
         # ValueError: a Content-Length that is not a number, from a server that let it pass
         reason = str(exc) or type(exc).__name__
-        logger.error("refused id=%s status=400 reason=%r", delivery.message_id, reason)
+        logger.error("refused id=%s status=400 reason=%r", quoted(delivery.message_id), reason)
         return _error(400, "the body cannot be read")
     return _answer(_run(body, delivery, config))
 
@@ -104,7 +104,7 @@ def _run(body: bytes, delivery: Delivery, config: Config) -> Result:
 
 def _run_unless_draining(body: bytes, delivery: Delivery, config: Config) -> Result:
     if reason := draining.reason(config):
-        logger.warning("refused id=%s status=503 reason=%r", delivery.message_id, reason)
+        logger.warning("refused id=%s status=503 reason=%r", quoted(delivery.message_id), reason)
         return Result(outcome=Outcome.DRAINING, reason="draining")
     return execution.run(body, delivery)
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import TaskTimeout
+from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
@@ -181,7 +182,10 @@ class _Run:
     def fail_outside(self, exc: BaseException) -> None:
         """The task's ``process`` has failed, outside of its ``run`` and hooks."""
         logger.error(
-            "SafeTask failed outside of its run() %s error=%s", self._label(), exc, exc_info=exc
+            "SafeTask failed outside of its run() %s error=%s",
+            self._label(),
+            quoted_error(exc),
+            exc_info=exc,
         )
         self._end(Attempt(outcome=Outcome.FAILED, exception=exc))
 
@@ -208,7 +212,9 @@ class _Run:
             if limit.struck or isinstance(exc, TaskTimeout):
                 connections.drop_interrupted(before)
             elif error := connections.drop_left_open(before):
-                logger.error("transaction left open %s error=%s", self._label(), error)
+                logger.error(
+                    "transaction left open %s error=%s", self._label(), quoted_error(error)
+                )
             raise
         if error := connections.drop_left_open(before):
             raise error
@@ -244,7 +250,7 @@ class _Run:
         try:
             decision = decide(self.task, exc, number)
         except Exception as error:  # wrong options; the checks name them too
-            logger.error("retry options are wrong %s error=%s", self._label(), error)
+            logger.error("retry options are wrong %s error=%s", self._label(), quoted_error(error))
             decision = RetryDecision(is_retried=False, is_final=False, delay=0.0)
         is_retried = decision.is_retried and self._message is not None
         self._end(
@@ -268,12 +274,19 @@ class _Run:
         if self.attempt.outcome is Outcome.RETRY:
             traceback = None if isinstance(exc, Retry) else exc
             logger.warning(
-                "SafeTask will be retried %s error=%s", self._label(), exc, exc_info=traceback
+                "SafeTask will be retried %s error=%s",
+                self._label(),
+                quoted_error(exc),
+                exc_info=traceback,
             )
         elif self.attempt.outcome is Outcome.TIMED_OUT:
-            logger.error("SafeTask timed out %s error=%s", self._label(), exc, exc_info=exc)
+            logger.error(
+                "SafeTask timed out %s error=%s", self._label(), quoted_error(exc), exc_info=exc
+            )
         else:
-            logger.error("SafeTask failed %s error=%s", self._label(), exc, exc_info=exc)
+            logger.error(
+                "SafeTask failed %s error=%s", self._label(), quoted_error(exc), exc_info=exc
+            )
 
     def _call_hooks(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for task in self._hooked:
@@ -292,9 +305,13 @@ class _Run:
 
     def _stuck_label(self) -> str:
         message = self._message
-        return f"{message.function} id={message.id}" if message else self._kind.__name__
+        return (
+            f"{quoted(message.function)} id={quoted(message.id)}"
+            if message
+            else self._kind.__name__
+        )
 
     def _label(self) -> str:
         if self._message is None:
             return f"function={self._kind.__name__}"
-        return f"id={self._message.id} function={self._message.function}"
+        return f"id={quoted(self._message.id)} function={quoted(self._message.function)}"

@@ -18,6 +18,8 @@ from django.db.backends.signals import connection_created
 from django.db.transaction import TransactionManagementError
 from django.dispatch import receiver
 
+from beanstalk_dispatch.log_lines import quoted_error
+
 logger = logging.getLogger("beanstalk_dispatch.task.connections")
 
 # PQTRANS_ACTIVE, _INTRANS and _INERROR, as psycopg and psycopg2 report them:
@@ -93,7 +95,7 @@ def drop(connection: BaseDatabaseWrapper) -> None:
     try:
         connection.close()
     except Exception as exc:
-        logger.warning("close failed database=%s error=%s", connection.alias, exc)
+        logger.warning("close failed database=%s error=%s", connection.alias, quoted_error(exc))
     if (raw := connection.connection) is None:
         _forget(connection)
         return
@@ -102,7 +104,7 @@ def drop(connection: BaseDatabaseWrapper) -> None:
         raw.rollback()
         connection.set_autocommit(True)
     except Exception as exc:
-        logger.warning("rollback failed database=%s error=%s", connection.alias, exc)
+        logger.warning("rollback failed database=%s error=%s", connection.alias, quoted_error(exc))
         _forget(connection)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import now, wrap
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
@@ -50,7 +51,10 @@ def send(
             options = send_parameters(target.address, group_id=group, message_id=group)
         target.send(letter, options)
     except BeanstalkDispatchError as exc:
-        logger.error("dead letter of id=%s was not sent to %s: %s", _id(delivery), alias, exc)
+        logger.error(
+            "dead letter not sent id=%s queue=%s error=%s",
+            quoted(_id(delivery)), alias, quoted_error(exc),
+        )  # fmt: skip
         return False
     return True
 

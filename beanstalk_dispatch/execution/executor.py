@@ -29,7 +29,7 @@ from beanstalk_dispatch.exceptions import (
     TaskCut,
     UnknownFunction,
 )
-from beanstalk_dispatch.log_lines import REFUSALS
+from beanstalk_dispatch.log_lines import REFUSALS, quoted, quoted_error
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result
 from beanstalk_dispatch.safe_task import SafeTask
@@ -183,8 +183,8 @@ class Execution:
                 "task delivered again id=%s function=%s is_running=%s seconds=%.0f: nobody waited "
                 "for its answer; keep nginx's proxy_read_timeout, 60 s by default, above the "
                 "task's time limit",
-                message.id,
-                message.function,
+                quoted(message.id),
+                quoted(message.function),
                 running is not None,
                 RECENT.seconds_taken(key) if running is None else running,
             )
@@ -346,7 +346,8 @@ class Execution:
         message = self.delivery.message
         logger.error(
             "SafeTask failed outside of its run() id=%s function=%s error=%s",
-            message and message.id, message and message.function, exc, exc_info=exc,
+            quoted(message and message.id), quoted(message and message.function),
+            quoted_error(exc), exc_info=exc,
         )  # fmt: skip
         return Result(
             outcome=Outcome.FAILED,
@@ -362,7 +363,7 @@ class Execution:
         except BeanstalkDispatchError as exc:
             logger.error(
                 "message could not be sent again id=%s function=%s error=%s",
-                message.id, message.function, exc,
+                quoted(message.id), quoted(message.function), quoted_error(exc),
             )  # fmt: skip
             return Result(outcome=Outcome.FAILED, reason="could not be sent again", exception=exc)
         return Result(outcome=outcome, acknowledged=True)
@@ -399,8 +400,8 @@ class Execution:
         logger.log(
             level,
             "task id=%s function=%s outcome=%s receive_count=%d ms=%.0f%s",
-            message.id if message else delivery.message_id,
-            message.function if message else delivery.task_name,
+            quoted(message.id if message else delivery.message_id),
+            quoted(message.function if message else delivery.task_name),
             result.outcome,
             delivery.receive_count,
             milliseconds,

@@ -28,6 +28,7 @@ from beanstalk_dispatch.exceptions import (
     ConfigurationError,
     LeaseUnavailable,
 )
+from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
@@ -131,10 +132,9 @@ class Lease:
             else:
                 return
         logger.error(
-            "lease id=%s cache=%s not updated, expires in %.0f s: %s: %s",
-            self._message.id,
+            "lease not updated id=%s cache=%s expires_in=%.0f error=%s",
+            quoted(self._message.id),
             self._alias,
             max(self._expires - time.monotonic(), 0),
-            type(failure).__name__,
-            failure,
+            quoted_error(failure, with_type=True),
         )

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.log_lines import quoted_error
 from beanstalk_dispatch.message import Message
 
 if TYPE_CHECKING:
@@ -120,6 +121,6 @@ class _Harmless:
             type(self._observer).__name__,
             self._stage,
             moment,
-            error,
+            quoted_error(error),
             exc_info=error,
         )

@@ -17,6 +17,7 @@ from typing import Final
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
 
 from .attempt import is_for_the_process
@@ -160,7 +161,7 @@ class RunningTasks:
         beside = len(self._running) - 1
         logger.warning(
             "task was cut off before id=%s function=%s times_cut=%d beside=%d",
-            task.message.id, task.message.function, task.times_cut, beside,
+            quoted(task.message.id), quoted(task.message.function), task.times_cut, beside,
         )  # fmt: skip
         return self._alone is task and not beside
 
@@ -203,7 +204,9 @@ class RunningTasks:
                 try:
                     self._ledger, cut = open_ledger(path)
                 except Exception as exc:  # no file of ours may cost a task
-                    logger.warning("crash ledger not used path=%s error=%s", path, exc)
+                    logger.warning(
+                        "crash ledger not used path=%s error=%s", path, quoted_error(exc)
+                    )
             self._config = config
         for each in cut:
             _log_cut(each)
@@ -225,8 +228,8 @@ def _log_cut(task: CutTask) -> None:
     logger.error(
         "cut id=%s function=%s receive_count=%d seconds=%.0f times_cut=%d queue=%s message_id=%s "
         "process_id=%d",
-        task.id, task.function, task.receive_count, task.seconds, task.times_cut, task.queue,
-        task.message_id, task.process_id,
+        quoted(task.id), quoted(task.function), task.receive_count, task.seconds, task.times_cut,
+        quoted(task.queue), quoted(task.message_id), task.process_id,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import BatchError
+from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.sqs.errors import is_refusal
 
 from .sending import Prepared, is_local
@@ -109,7 +110,7 @@ def _send_or_log(
     for each, reason in unsent:
         logger.error(
             "not sent after its commit id=%s function=%s queue=%s error=%s",
-            each.message.id, each.message.function, queue, reason,
+            each.message.id, quoted(each.message.function), quoted(queue), quoted_error(reason),
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from beanstalk_dispatch.dispatch_table import configured_observers
 from beanstalk_dispatch.exceptions import BatchError, MessageTooLarge, UnknownFunction
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.observers import Observer, observed
+from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Result
 from beanstalk_dispatch.sqs.batches import Entry
@@ -111,7 +112,7 @@ def _encode_with_headers(prepared: Prepared, queue_name: str, config: Config) ->
     except MessageTooLarge as exc:  # the message goes without them, as it was checked
         logger.warning(
             "message sent without headers id=%s function=%s error=%s",
-            prepared.message.id, prepared.message.function, exc,
+            prepared.message.id, quoted(prepared.message.function), quoted_error(exc),
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import random
 import time
 
 from beanstalk_dispatch.exceptions import SchedulingError
+from beanstalk_dispatch.log_lines import quoted_error
 
 from .options import WorkerTimes
 
@@ -65,7 +66,7 @@ class Backoff:
             self._queue,
             self.failures,
             pause,
-            error,
+            quoted_error(error),
             exc_info=error if is_unexpected else None,  # type: ignore[arg-type]
         )
 

@@ -19,6 +19,7 @@ from beanstalk_dispatch.endpoint.sqsd import (
     format_time,
 )
 from beanstalk_dispatch.exceptions import SchedulingError
+from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.sqs.opening import open_queue
 
 from .options import WorkerTimes
@@ -70,4 +71,6 @@ class Scheduler:
         try:
             open_queue(self._queue).send(_BODY, {"MessageAttributes": typed})
         except SchedulingError as exc:
-            logger.error("periodic task not sent task=%s error=%s", task.name, exc)
+            logger.error(
+                "periodic task not sent task=%s error=%s", quoted(task.name), quoted_error(exc)
+            )

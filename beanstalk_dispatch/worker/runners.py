@@ -23,6 +23,7 @@ from beanstalk_dispatch.endpoint.sqsd import (
 )
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
+from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.sqs.queue import Received
 
 from .in_flight import Ack, Nack
@@ -120,18 +121,20 @@ class PostRunner:
         except TimeoutError:
             logger.error(
                 "post failed id=%s error=no answer within %g s",
-                received.message_id, self._options.inactivity_timeout,
+                quoted(received.message_id), self._options.inactivity_timeout,
             )  # fmt: skip
             return Nack()
         except (OSError, http.client.HTTPException, ValueError) as exc:
             # ValueError: attributes of the message are not valid in a path or header.
             logger.error(
-                "post failed id=%s error=%s: %s", received.message_id, type(exc).__name__, exc
+                "post failed id=%s error=%s",
+                quoted(received.message_id),
+                quoted_error(exc, with_type=True),
             )
             return Nack(self._options.error_visibility_timeout)
         logger.info(
             "post id=%s receive_count=%d status=%d",
-            received.message_id, delivery.receive_count, status,
+            quoted(received.message_id), delivery.receive_count, status,
         )  # fmt: skip
         return _ACK if status == 200 else Nack(self._options.error_visibility_timeout)
 

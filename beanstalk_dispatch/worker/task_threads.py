@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from beanstalk_dispatch.execution import time_limit
+from beanstalk_dispatch.log_lines import quoted
 from beanstalk_dispatch.sqs.queue import Received
 
 from .in_flight import Ack, Nack
@@ -93,7 +94,8 @@ class TaskThreads:
         if remaining[0].is_hidden:
             return True
         logger.warning(
-            "skipped id=%s error=the visibility timeout has ended", remaining[0].message_id
+            "skipped id=%s error=the visibility timeout has ended",
+            quoted(remaining[0].message_id),
         )
         return False
 
@@ -107,7 +109,9 @@ class TaskThreads:
         try:
             answer = self._runner(message, partial(queue.in_flight.set_deadline, message))
         except BaseException as exc:
-            logger.exception("runner failed id=%s error=%s", message.message_id, type(exc).__name__)
+            logger.exception(
+                "runner failed id=%s error=%s", quoted(message.message_id), type(exc).__name__
+            )
         finally:
             del self.running[thread_id]
             if isinstance(answer, Ack):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from beanstalk_dispatch.exceptions import SchedulingError
+from beanstalk_dispatch.log_lines import quoted
 from beanstalk_dispatch.sqs.opening import open_queue
 
 from .consumer import QueueConsumer
@@ -211,4 +212,4 @@ def _log_stuck(tasks: int) -> None:
 
 
 def _log_unfinished(message_id: str, thread_id: int) -> None:
-    logger.error("stop unfinished id=%s thread=%s", message_id, thread_id)
+    logger.error("stop unfinished id=%s thread=%s", quoted(message_id), thread_id)

@@ -196,7 +196,7 @@ def test_a_cache_that_stays_away_is_told_to_the_log(
     held = taken(Message(function="f", id="the-id"))
     with valkey.paused():
         held.give_up()
-    assert "lease id=the-id cache=leases not updated, expires in 9" in caplog.text
+    assert "lease not updated id=the-id cache=leases expires_in=9" in caplog.text
 
 
 # --- in execution ---

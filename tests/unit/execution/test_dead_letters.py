@@ -131,7 +131,7 @@ def test_what_the_queue_does_not_take_is_not_acknowledged(
     )
     result = run(body("fail", id="the-id", options={"max_retries": 0}))
     assert (result.outcome, result.acknowledged) == (Outcome.FAILED, False)
-    assert "dead letter of id=the-id was not sent to dead: SendMessage on" in caplog.text
+    assert "dead letter not sent id=the-id queue=dead error=SendMessage on" in caplog.text
 
 
 def test_one_too_large_for_sqs_is_not_acknowledged(dead: Environment) -> None:

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import ast
+import logging
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from beanstalk_dispatch import log_lines
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.execution import dead_letters, executor
+from beanstalk_dispatch.execution.consumer import DELAYED_COPIES
+from beanstalk_dispatch.execution.lease import Lease
+from beanstalk_dispatch.execution.observers import Observer, observed
+from beanstalk_dispatch.log_lines import Refusals, quoted, quoted_error
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome
+from tests.conftest import Environment
+
+EVIL = "x' outcome=done id=1\r\nERROR a line\x1b[0m\u2028"
+NAME = "x outcome=done"
+"""What a message may have as its function or id: all of it is printable."""
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise ValueError("no string")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("record", "record"),
+        (None, "None"),
+        (5, "5"),
+        ("café", "café"),
+        ("a=b", "a=b"),
+        ("", ""),
+        ("a b", "'a b'"),
+        ("'a", '"\'a"'),
+        ("a\nb", r"'a\nb'"),
+        ("a\u2028b", r"'a\u2028b'"),
+        ("\udcff", r"'\udcff'"),
+        (Unprintable(), "Unprintable"),
+    ],
+)
+def test_a_value_is_quoted_only_where_it_must_be(value: object, expected: str) -> None:
+    assert quoted(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("SQS is away", "SQS is away"),
+        (ValueError("a=b"), "a=b"),
+        ("away outcome=done", "'away outcome=done'"),
+        ("away\toutcome", r"'away\toutcome'"),
+        ("one\ntwo", r"'one\ntwo'"),
+        ("", ""),
+    ],
+)
+def test_an_error_is_quoted_only_where_it_must_be(value: object, expected: str) -> None:
+    assert quoted_error(value) == expected
+
+
+def fields(line: str) -> dict[str, str]:
+    """A line's fields, as a log processor reads them; fails where a field is given twice."""
+    assert line.isprintable()
+    start = re.search(r"\w+=", line)
+    assert start
+    found: dict[str, str] = {}
+    rest = line[start.start() :]
+    while rest:
+        name, _, rest = rest.partition("=")
+        if match := re.match(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", rest):
+            value, rest = ast.literal_eval(match[0]), rest[match.end() :]
+        else:
+            end = re.search(r" (?=\w+=)|$", rest)
+            assert end
+            value, rest = rest[: end.start()], rest[end.start() :]
+        assert name.strip() not in found
+        found[name.strip().rpartition(" ")[2]] = value
+        rest = rest.lstrip()
+    return found
+
+
+class Kept(logging.Handler):
+    """Keeps the lines, without tracebacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The lines of a test. When it ends, each field is read from them."""
+    kept = Kept()
+    monkeypatch.setattr(logging.getLogger("beanstalk_dispatch"), "handlers", [kept])
+    yield kept.lines
+    assert kept.lines
+    for line in kept.lines:
+        found = fields(line)
+        assert found.get("outcome") != "done"
+        assert found.get("id") != "1"
+
+
+@pytest.fixture
+def worker(env: Environment) -> Environment:
+    env(WORKER=True, DISPATCH_TABLE="fail=tests.jobs.fail")
+    return env
+
+
+@pytest.mark.parametrize("function", ["fail", NAME])
+@pytest.mark.parametrize("error", [EVIL, NAME])
+def test_what_a_message_contains_is_one_field(
+    worker: Environment, lines: list[str], function: str, error: str
+) -> None:
+    body = Message(function=function, id=NAME, args=[error], kwargs={"n": error}).encode(queue="q")
+    executor.run(body, Delivery(queue=NAME, message_id=NAME, task_name=None))
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b'{"v": 9}', b'{"function":"f\\n","args":[],"kwargs":{}}']
+)
+def test_what_is_refused_is_one_field(
+    worker: Environment, lines: list[str], content: bytes
+) -> None:
+    headers = {"X-Aws-Sqsd-Msgid": NAME, "X-Aws-Sqsd-Queue": NAME, "X-Aws-Sqsd-Taskname": NAME}
+    path = "/beanstalk_dispatch/dispatcher"
+    Client().post(path, content, content_type="application/json", headers=headers)
+    Client().post(path, b"", content_type="application/json", headers=headers)
+    Client().post(path, content, content_type="application/json", headers={"X-Real-IP": NAME})
+
+
+def test_an_error_of_the_project_is_one_field(
+    worker: Environment, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fails:
+        def resend(self, *args: Any) -> None:
+            raise SendError(EVIL)
+
+    execution = executor.Execution(Delivery(queue="q", message_id=NAME), get_config(),
+                                   DELAYED_COPIES)  # fmt: skip
+    monkeypatch.setattr(execution, "consumer", Fails())
+    execution._resend(Message(function=NAME, id=NAME), 1, Outcome.RETRY)
+    execution._failed_outside(ValueError(EVIL))
+
+
+def test_what_watches_a_task_cannot_write_fields(lines: list[str]) -> None:
+    def enter(observer: Observer) -> Any:
+        raise ValueError(EVIL)
+
+    with observed([Observer()], "delivering", enter):
+        pass
+
+
+def test_a_dead_letter_and_a_lease_have_one_id(
+    worker: Environment, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise SendError(EVIL)
+
+    monkeypatch.setattr(dead_letters, "open_queue", fail)
+    dead_letters.send(
+        Delivery(message_id=NAME), get_config(), alias="dead", outcome="x", exception=None
+    )
+    monkeypatch.setattr("beanstalk_dispatch.execution.lease.time.sleep", lambda seconds: None)
+    lease = Lease("default", Message(function="f", id=NAME), time_limit=1)
+    lease._expires = 0.0
+    lease._try(fail)
+
+
+def test_a_minutes_refusals_are_counted_by_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(log_lines, "time", SimpleNamespace(monotonic=lambda: now))
+    refusals = Refusals()
+    assert [refusals.repeated("a") for _ in range(3)] == ["", None, None]
+    assert refusals.repeated("b") == ""
+    now = 60.0
+    assert refusals.repeated("a") == " repeated=2"
+    assert refusals.repeated("b") == ""
+    refusals.forget_all()
+    assert refusals.repeated("a") == ""
