@@ -65,16 +65,9 @@ def run_attempt(
     """
     hooked = (task,) if configured is None else (task, configured)
     before = connections.aliases_in_transaction()
-    has_own_process = type(task).process is not SafeTask.process or (
-        configured is not None and type(configured).process is not SafeTask.process
-    )
-    run = _Run(
-        task,
-        delivery=delivery,
-        hooked=hooked,
-        on_done=on_done,
-        in_transaction=None if has_own_process else before,
-    )
+    has_own_process = any(map(_has_own_process, hooked))
+    known = None if has_own_process else before
+    run = _Run(task, delivery=delivery, hooked=hooked, on_done=on_done, in_transaction=known)
     for each in hooked:
         _runs[id(each)] = run
     try:
@@ -90,6 +83,10 @@ def run_attempt(
         for each in hooked:
             del _runs[id(each)]
     return run.attempt
+
+
+def _has_own_process(task: SafeTask) -> bool:
+    return type(task).process is not SafeTask.process
 
 
 def process(task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

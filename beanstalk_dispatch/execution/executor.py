@@ -144,6 +144,12 @@ class Execution:
                 acknowledged=outcome is Outcome.DUPLICATE,
                 retry_after=exc.retry_after,
             )
+        except (ConfigurationError, TimeLimitExceeded):
+            raise
+        except BaseException as exc:  # such as a SystemExit of a module that is imported
+            if is_for_the_process(exc):
+                raise
+            return self._failed_outside(exc)
 
     def _decode(self) -> Message:
         delivery, config = self.delivery, self.config
@@ -234,7 +240,7 @@ class Execution:
         if message.options:
             apply_received_options(task, message.options)
         task.delivery = self.delivery
-        if configured:
+        if configured is not None:
             configured.delivery = self.delivery
         return task, configured
 
@@ -247,7 +253,7 @@ class Execution:
             lease = Lease(config.lease_cache, message, time_limit=time_limit)
             lease.take()
         # Where process() is the project's own, more than run() has to succeed.
-        outermost = configured or task
+        outermost = task if configured is None else configured
         is_done_after_run = lease and all(
             type(each).process is SafeTask.process for each in (task, outermost)
         )

@@ -454,6 +454,23 @@ def test_resolve_is_for_one_configuration(table: Environment) -> None:
         dispatch_table.resolve("record", get_config())
 
 
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit])
+def test_a_module_that_cannot_be_imported_costs_one_task(
+    table: Environment, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch_table, "import_dotted_path", raising(error))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, "record").result(20).outcome is Outcome.FAILED
+
+
+def test_the_main_threads_exit_passes_an_import(
+    table: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch_table, "import_dotted_path", raising(SystemExit))
+    with pytest.raises(SystemExit):
+        run("record")
+
+
 # --- the configured class and a listed class that does not inherit from it ---
 
 
