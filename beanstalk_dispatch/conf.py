@@ -313,6 +313,15 @@ DEAD_LETTER_QUEUE: Final[Setting[str | None]] = Setting(
     "never run.",
     example="dead",
 )
+SEND_TIMEOUT: Final[Setting[timedelta]] = Setting(
+    variable="BEANSTALK_DISPATCH_SEND_TIMEOUT",
+    form="duration `10`, `10s`, `1m`",
+    cast=casts.duration,
+    default=timedelta(seconds=10),
+    default_text="10s",
+    meaning="How long one request that sends messages may take in all, its retries included.",
+    example="10s",
+)
 DRAIN_FILE: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_DRAIN_FILE",
     form="path",
@@ -364,6 +373,7 @@ CORE: Final = SettingsGroup(
         PERIODIC_TASKS,
         LEASE_CACHE,
         DEAD_LETTER_QUEUE,
+        SEND_TIMEOUT,
         DRAIN_FILE,
         CRASH_LEDGER,
         TRUSTED_PEERS,
@@ -414,6 +424,7 @@ class Config:
     periodic_tasks: tuple[str, ...]
     lease_cache: str | None
     dead_letter_queue: str | None
+    send_timeout: timedelta
     drain_file: str | None
     crash_ledger: str | None
     trusted_peers: tuple[Network, ...] | None
@@ -467,6 +478,7 @@ def _config(values: Values) -> Config:
         periodic_tasks=values[PERIODIC_TASKS],
         lease_cache=values[LEASE_CACHE],
         dead_letter_queue=values[DEAD_LETTER_QUEUE],
+        send_timeout=values[SEND_TIMEOUT],
         drain_file=values[DRAIN_FILE],
         crash_ledger=values[CRASH_LEDGER],
         trusted_peers=values[TRUSTED_PEERS],

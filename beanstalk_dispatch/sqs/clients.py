@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from beanstalk_dispatch.conf import Config, default_region
+from beanstalk_dispatch.conf import SETTINGS, Config, default_region
 from beanstalk_dispatch.queue_address import QueueAddress
 
+from .circuit import Circuit
 from .errors import boto_errors, client_error
 
 if TYPE_CHECKING:
@@ -26,10 +29,26 @@ class Timeouts(NamedTuple):
     """Seconds to wait for the next bytes of an answer."""
     attempts: int
     """Requests in all, the first one included."""
+    total: float | None = None
+    """Seconds for all attempts. None begins that could end later."""
 
 
-SEND_TIMEOUTS: Final = Timeouts(connect=5, read=10, attempts=3)
-"""For sending, and for what is asked about a queue."""
+def send_timeouts(config: Config) -> Timeouts:
+    """For sending, and for what is asked about a queue: within BEANSTALK_DISPATCH_SEND_TIMEOUT.
+
+    An attempt that SQS refuses at once leaves enough time for another one.
+    """
+    total = config.send_timeout.total_seconds()
+    connect = min(_MAX_CONNECT_SECONDS, total / 5)
+    return Timeouts(connect=connect, read=total / 2, attempts=3, total=total)
+
+
+class SendTimeout(RuntimeError):
+    """No further attempt is made, because it could end after BEANSTALK_DISPATCH_SEND_TIMEOUT."""
+
+
+_MAX_CONNECT_SECONDS: Final = 2.0
+_STARTED: Final = "beanstalk_dispatch_started"
 
 _COMMON_WAIT_SECONDS: Final = 5
 _ANSWER_SECONDS: Final = 5
@@ -62,6 +81,7 @@ class Clients:
         self._session: Any = None
         self._user_agent: str | None = None
         self._clients: dict[tuple[str, str | None, Timeouts], SQSClient] = {}
+        self._circuits: dict[int, Circuit] = {}
 
     def get(self, address: QueueAddress, timeouts: Timeouts) -> SQSClient:
         """The client for the queue at ``address``. Raises SendError if it cannot be made."""
@@ -76,6 +96,14 @@ class Clients:
                 return self._clients[key]
         except errors as exc:
             raise client_error(address, exc) from exc
+
+    def circuit(self, client: SQSClient) -> Circuit:
+        """The circuit of a client that sends: the queues of its region and endpoint share it."""
+        with self._lock:
+            if id(client) not in self._circuits:
+                longest = self.config.send_timeout.total_seconds()
+                self._circuits[id(client)] = Circuit(longest_request=longest)
+            return self._circuits[id(client)]
 
     def retire(self) -> None:
         """Have the next ``open_queue`` make new clients, which read the credentials again."""
@@ -121,4 +149,22 @@ class Clients:
         # client is made for that string only.
         if self._user_agent is None:
             self._user_agent = make(client_config).meta.config.user_agent  # type: ignore[attr-defined]
-        return make(client_config.merge(ClientConfig(user_agent=self._user_agent)))
+        client = make(client_config.merge(ClientConfig(user_agent=self._user_agent)))
+        if timeouts.total is not None:
+            refuse: Any = functools.partial(
+                _refuse_late_attempt, timeouts.total, timeouts.total - sum(timeouts[:2])
+            )
+            client.meta.events.register("request-created.sqs", refuse)
+        return client
+
+
+def _refuse_late_attempt(total: float, latest: float, *, request: Any, **_: object) -> None:
+    """Raise SendTimeout for an attempt that begins ``latest`` seconds after the first, or later.
+
+    botocore emits this event for each attempt, with the context of the whole call.
+    """
+    now = time.monotonic()
+    if now - request.context.setdefault(_STARTED, now) > latest:
+        raise SendTimeout(
+            f"no answer came in time; {SETTINGS['send_timeout'].variable} is {total:g} s"
+        )

@@ -18,6 +18,7 @@ _STALE_CREDENTIALS_CODES: Final = frozenset({
     "NoCredentialsError",
     "RuntimeError",  # botocore raises it for credentials that were refreshed and are still expired
 })  # fmt: skip
+_TIMEOUT_CODES: Final = frozenset({"ConnectTimeoutError", "ReadTimeoutError", "SendTimeout"})
 _ACCESS_DENIED_CODES: Final = frozenset({"AccessDenied", "AccessDeniedException"})
 _MAX_MESSAGE_CHARACTERS: Final = 300
 _FIRST_CLIENT_ERROR: Final = 400
@@ -46,6 +47,11 @@ def is_refusal(exc: BaseException | None) -> bool:
     response: Mapping[str, Any] = getattr(exc, "response", None) or {}
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return bool(_FIRST_CLIENT_ERROR <= status < _FIRST_SERVER_ERROR)
+
+
+def is_timeout(exc: Exception) -> bool:
+    """Whether no answer came in time."""
+    return _error_code(exc) in _TIMEOUT_CODES
 
 
 def failed_on_missing_queue(exc: BaseException) -> bool:

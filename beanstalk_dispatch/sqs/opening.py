@@ -12,7 +12,7 @@ from beanstalk_dispatch.conf import SETTINGS, Config, default_region, get_config
 from beanstalk_dispatch.exceptions import UnknownQueue, listed
 from beanstalk_dispatch.queue_address import FIFO_SUFFIX, QueueAddress
 
-from .clients import SEND_TIMEOUTS, Clients
+from .clients import Clients, send_timeouts
 from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
 from .queue import Queue
 
@@ -46,7 +46,8 @@ class _OpenQueues:
                 self.queues = {}
             queue = self.queues.get(key)
             if queue is None or not queue.is_usable(config):
-                client = clients.get(address, SEND_TIMEOUTS)  # the earliest moment for its errors
+                # This is the earliest moment for the errors of a client.
+                client = clients.get(address, send_timeouts(config))
                 url = address.url or _find_or_create(address, client, clients)
                 self.queues[key] = queue = Queue(address, url, clients)
             return queue
@@ -105,7 +106,8 @@ def resolve_address(name: str, config: Config) -> QueueAddress:
 def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) -> str:
     """The URL of the queue at ``address``."""
     try:
-        return client.get_queue_url(QueueName=address.name)["QueueUrl"]
+        answer = clients.circuit(client).call(client.get_queue_url, QueueName=address.name)
+        return answer["QueueUrl"]
     except boto_errors() as exc:
         if has_stale_credentials(exc):
             clients.retire()

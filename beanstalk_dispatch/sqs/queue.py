@@ -13,7 +13,8 @@ from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.queue_address import QueueAddress
 
 from .batches import NOT_LISTED, BatchSender, Entry, Sent, failure_reason
-from .clients import SEND_TIMEOUTS, SHORT_TIMEOUTS, Clients, Timeouts, long_poll_timeouts
+from .circuit import Circuit
+from .clients import SHORT_TIMEOUTS, Clients, Timeouts, long_poll_timeouts, send_timeouts
 from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
 from .fifo import QueueRules, queue_rules
 
@@ -82,6 +83,8 @@ class Queue:
         self._clients = clients
         self._clients_by_timeouts: dict[Timeouts, SQSClient] = {}
         self._is_missing = False
+        self._send_timeouts = send_timeouts(clients.config)
+        self._found_circuit: Circuit | None = None
 
     @property
     def name(self) -> str:
@@ -101,7 +104,14 @@ class Queue:
     @property
     def client(self) -> SQSClient:
         """The client that sends. Raises SendError if it cannot be made."""
-        return self._client(SEND_TIMEOUTS)
+        return self._client(self._send_timeouts)
+
+    @property
+    def _circuit(self) -> Circuit:
+        """The circuit of the client that sends."""
+        if self._found_circuit is None:
+            self._found_circuit = self._clients.circuit(self.client)
+        return self._found_circuit
 
     def _long_poll_client(self, wait: int) -> SQSClient:
         return self._client(long_poll_timeouts(wait))
@@ -124,9 +134,9 @@ class Queue:
         ``send_parameters`` come from ``parameters.send_parameters``.
         """
         try:
-            return self.client.send_message(QueueUrl=self.url, MessageBody=body, **send_parameters)[
-                "MessageId"
-            ]
+            return self._circuit.call(
+                self.client.send_message, QueueUrl=self.url, MessageBody=body, **send_parameters
+            )["MessageId"]
         except boto_errors() as exc:
             raise self._to_send_error("SendMessage", exc) from exc
 
@@ -148,7 +158,9 @@ class Queue:
         return sender.send()
 
     def _send_message_batch(self, entries: list[Any]) -> Mapping[str, Any]:
-        return self.client.send_message_batch(QueueUrl=self.url, Entries=entries)
+        return self._circuit.call(
+            self.client.send_message_batch, QueueUrl=self.url, Entries=entries
+        )
 
     def receive(self, *, count: int, wait: int, visibility: int) -> list[Received]:
         """Receive up to ``count`` messages, waiting at most ``wait`` seconds for the first.

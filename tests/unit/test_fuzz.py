@@ -285,7 +285,9 @@ def test_any_argument_is_carried_or_refused(args: Any, kwargs: Any) -> None:
         try:
             call = Call("record", args, kwargs)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("beanstalk_dispatch.client.outbox", lambda queue, prepared: None)
+                patch.setattr(
+                    "beanstalk_dispatch.scheduling.sending.capture", lambda queue, prepared: None
+                )
                 schedule("q", call)
         except SchedulingError:
             return
@@ -400,6 +402,7 @@ VALID = {
     "periodic_tasks": ["a b", '["a"]'],
     "lease_cache": ["default"],
     "dead_letter_queue": ["a"],
+    "send_timeout": ["10", "1.5s"],
     "drain_file": ["/nowhere"],
     "crash_ledger": ["/nowhere", "off"],
     "trusted_peers": ["127.0.0.0/8 ::1", '["10.0.0.0/8"]'],

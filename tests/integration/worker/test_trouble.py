@@ -15,7 +15,7 @@ import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.queue_address import QueueAddress
-from beanstalk_dispatch.sqs.clients import SEND_TIMEOUTS, Clients
+from beanstalk_dispatch.sqs.clients import Clients, send_timeouts
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.worker.in_flight import Ack, Nack
@@ -72,7 +72,8 @@ def test_a_queue_that_does_not_exist_yet_is_waited_for(
     runner = Recording()
     with running(runner):
         until(lambda: "SQS has no queue" in caplog.text)
-        client = Clients(get_config()).get(QueueAddress(name=queue_name), SEND_TIMEOUTS)
+        config = get_config()
+        client = Clients(config).get(QueueAddress(name=queue_name), send_timeouts(config))
         client.create_queue(QueueName=queue_name)
         send("early bird")
         until(lambda: runner.bodies)

@@ -8,11 +8,11 @@ import pytest
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.sqs.clients import (
-    SEND_TIMEOUTS,
     SHORT_TIMEOUTS,
     Clients,
     Timeouts,
     long_poll_timeouts,
+    send_timeouts,
 )
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment
@@ -69,6 +69,7 @@ def sessions(env: Environment, monkeypatch: pytest.MonkeyPatch) -> list[boto3.se
     return made
 
 
+SEND_TIMEOUTS = Timeouts(connect=2, read=5, attempts=3, total=10)
 TIMEOUTS = [SEND_TIMEOUTS, long_poll_timeouts(20), SHORT_TIMEOUTS]
 
 
@@ -158,3 +159,18 @@ def test_a_client_that_cannot_be_made_is_a_send_error(
     with pytest.raises(SendError) as caught:
         open_queue("jobs")
     assert str(caught.value).startswith(f"cannot make a boto3 client for a-queue: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "timeouts"),
+    [
+        (None, SEND_TIMEOUTS),
+        ("5s", Timeouts(connect=1, read=2.5, attempts=3, total=5)),
+        ("1m", Timeouts(connect=2, read=30, attempts=3, total=60)),
+    ],
+)
+def test_all_attempts_of_a_send_fit_into_its_timeout(
+    env: Environment, variable: str | None, timeouts: Timeouts
+) -> None:
+    env(DISPATCH_SEND_TIMEOUT=variable)
+    assert send_timeouts(get_config()) == timeouts
