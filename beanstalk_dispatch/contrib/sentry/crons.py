@@ -6,10 +6,11 @@ https://docs.sentry.io/platforms/python/crons/
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,7 @@ from django.conf import settings
 from django.utils.text import slugify
 from sentry_sdk.crons import MonitorStatus, capture_checkin
 
-from beanstalk_dispatch import cron
+from beanstalk_dispatch import conf, cron
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.execution.task_options import time_limit_of
@@ -38,7 +39,7 @@ def checking_in(
     task: SafeTask, delivery: Delivery, message: Message
 ) -> AbstractContextManager[object]:
     """Send check-ins if this is a periodic task."""
-    if not is_periodic(delivery, message):
+    if not (getattr(task, "sentry_monitor", True) and is_periodic(delivery, message)):
         return nullcontext()
     runtime = getattr(task, "sentry_max_runtime", None) or get_values()[MAX_RUNTIME]
     margin = getattr(task, "sentry_checkin_margin", None) or get_values()[CHECKIN_MARGIN]
@@ -58,7 +59,7 @@ def check_in(
     name = message.function
     message.headers = {**message.headers, _HEADER: "1"}
     monitor: dict[str, Any] = {
-        "monitor_slug": slugify(name)[:_MAX_SLUG],
+        "monitor_slug": slug_of(name, conf.get_config().periodic_tasks),
         "monitor_config": _monitor_config(name, max_runtime=max_runtime, margin=margin),
     }
     started = time.monotonic()
@@ -71,6 +72,18 @@ def check_in(
     finally:
         duration = time.monotonic() - started
         capture_checkin(status=status, check_in_id=check_in_id, duration=duration, **monitor)
+
+
+def slug_of(name: str, periodic_tasks: Sequence[str]) -> str:
+    """The slug of a task's monitor. It is never empty, and never that of another task."""
+    slug = slugify(name)[:_MAX_SLUG]
+    is_shared = any(
+        other != name and slugify(other)[:_MAX_SLUG] == slug for other in periodic_tasks
+    )
+    if slug and not is_shared:
+        return slug
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{slug[: _MAX_SLUG - 9]}-{digest}".lstrip("-")
 
 
 def is_periodic(delivery: Delivery, message: Message) -> bool:

@@ -5,8 +5,10 @@ They are a group of their own: a wrong value counts as not set, and breaks nothi
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from beanstalk_dispatch import casts, conf
 from beanstalk_dispatch.conf import Setting, SettingsGroup, Values
@@ -24,6 +26,20 @@ def cast_dsn(value: object) -> str:
         reason = "is not a DSN; copy it from Client Keys (DSN) in your Sentry project's settings"
         raise casts.InvalidValue(reason, dsn) from None
     return dsn
+
+
+def cast_count(value: object) -> int:
+    """A whole number from 1 to 99,999."""
+    if isinstance(value, bool) or not re.fullmatch(r"[1-9][0-9]{0,4}", str(value), re.ASCII):
+        raise casts.InvalidValue("is not a whole number from 1 to 99999", value)
+    return int(str(value))
+
+
+def cast_receives(value: object) -> tuple[int, ...]:
+    """Numbers that are separated by whitespace or commas."""
+    is_one = isinstance(value, int)
+    items: Any = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
+    return tuple(map(cast_count, [value] if is_one else items))
 
 
 DSN: Final[Setting[str | None]] = Setting(
@@ -90,6 +106,15 @@ REPORT_RETRIES: Final[Setting[bool]] = Setting(
     meaning="Also report a failure that will be retried.",
     example="True",
 )
+REPORT_RECEIVES: Final[Setting[tuple[int, ...]]] = Setting(
+    variable="SENTRY_REPORT_RECEIVES",
+    form="list of numbers",
+    cast=cast_receives,
+    default=(),
+    default_text="all",
+    meaning="The receives of a message whose failure is an event. A final failure always is.",
+    example="1 10",
+)
 CHECKIN_MARGIN: Final[Setting[int | None]] = Setting(
     variable="SENTRY_CHECKIN_MARGIN",
     form="minutes",
@@ -118,6 +143,43 @@ CRON_YAML: Final[Setting[Path | None]] = Setting(
     example="/var/app/current/cron.yaml",
 )
 
+SAMPLE_RATE: Final[Setting[float | None]] = Setting(
+    variable="SENTRY_SAMPLE_RATE",
+    form="0 to 1",
+    cast=casts.rate,
+    default=None,
+    default_text="1",
+    meaning="The share of errors that are sent.",
+    example="1",
+)
+INCLUDE_LOCAL_VARIABLES: Final[Setting[bool | None]] = Setting(
+    variable="SENTRY_INCLUDE_LOCAL_VARIABLES",
+    form="bool",
+    cast=casts.boolean,
+    default=None,
+    default_text="True",
+    meaning="Send the local variables of stack frames.",
+    example="True",
+)
+SHUTDOWN_TIMEOUT: Final[Setting[float | None]] = Setting(
+    variable="SENTRY_SHUTDOWN_TIMEOUT",
+    form="duration",
+    cast=lambda value: casts.duration(value).total_seconds(),
+    default=None,
+    default_text="2s",
+    meaning="How long the end of a process waits until its events are sent.",
+    example="2s",
+)
+TRANSPORT_QUEUE_SIZE: Final[Setting[int]] = Setting(
+    variable="SENTRY_TRANSPORT_QUEUE_SIZE",
+    form="number",
+    cast=cast_count,
+    default=1000,
+    default_text="1000",
+    meaning="How many events may wait to be sent. Traces take half of that at most.",
+    example="1000",
+)
+
 SENTRY: Final = SettingsGroup(
     prefix="SENTRY_",
     settings=(
@@ -128,13 +190,32 @@ SENTRY: Final = SettingsGroup(
         PROFILES_SAMPLE_RATE,
         SEND_DEFAULT_PII,
         REPORT_RETRIES,
+        REPORT_RECEIVES,
         CHECKIN_MARGIN,
         MAX_RUNTIME,
         CRON_YAML,
+        SAMPLE_RATE,
+        INCLUDE_LOCAL_VARIABLES,
+        SHUTDOWN_TIMEOUT,
+        TRANSPORT_QUEUE_SIZE,
     ),
     is_prefix_shared=True,
 )
 conf.register(SENTRY)
+
+OPTIONS: Final[Mapping[str, Setting[Any]]] = {
+    "dsn": DSN,
+    "environment": ENVIRONMENT,
+    "release": RELEASE,
+    "sample_rate": SAMPLE_RATE,
+    "traces_sample_rate": TRACES_SAMPLE_RATE,
+    "profiles_sample_rate": PROFILES_SAMPLE_RATE,
+    "send_default_pii": SEND_DEFAULT_PII,
+    "include_local_variables": INCLUDE_LOCAL_VARIABLES,
+    "shutdown_timeout": SHUTDOWN_TIMEOUT,
+    "transport_queue_size": TRANSPORT_QUEUE_SIZE,
+}
+"""The SDK's options that variables set."""
 
 
 def get_values() -> Values:

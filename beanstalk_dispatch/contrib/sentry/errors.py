@@ -19,7 +19,7 @@ from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import privacy, spans
-from .environment import REPORT_RETRIES, get_values
+from .environment import REPORT_RECEIVES, REPORT_RETRIES, get_values
 
 NAME: Final = "beanstalk_dispatch"
 """The event's mechanism and its context."""
@@ -104,7 +104,8 @@ def report_failure(task: SafeTask, exception: BaseException, delivery: Delivery)
         wanted = get_values()[REPORT_RETRIES]
     if (delivery.outcome is not Outcome.RETRY or wanted) and _reported.get() is not exception:
         _reported.set(exception)
-        _capture_failure(exception, delivery)
+        if not isinstance(exception, tuple(getattr(task, "sentry_ignore", ()))):
+            _capture_failure(exception, delivery)
 
 
 def report_delivery(delivery: Delivery) -> None:
@@ -150,6 +151,9 @@ def _function_of(delivery: Delivery | None) -> str:
 
 
 def _capture_failure(exception: BaseException, delivery: Delivery) -> None:
+    receives = get_values()[REPORT_RECEIVES]
+    if receives and delivery.receive_count not in receives and not delivery.is_final:
+        return
     tags = {
         "outcome": str(delivery.outcome or Outcome.FAILED),
         "final": _yes_or_no(delivery.is_final),

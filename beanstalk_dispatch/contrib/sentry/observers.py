@@ -54,7 +54,7 @@ class TraceObserver(Observer):
             return nullcontext()
         from . import spans
 
-        return spans.processing(delivery, delivery.message)
+        return spans.processing(task, delivery, delivery.message)
 
 
 class CheckInObserver(Observer):

@@ -21,7 +21,6 @@ logger = logging.getLogger("beanstalk_dispatch.sentry")
 # What they log is reported by us, with more. A record of the same exception would come first,
 # and Sentry's DedupeIntegration would then drop ours.
 _REPORTED_BETTER: Final = ("beanstalk_dispatch.task",)
-_FLUSH_SECONDS: Final = 2.0
 
 Sampler = Callable[[Any], float]
 Client = Any
@@ -74,20 +73,13 @@ def _init_unless_active(values: Values) -> None:
     import sentry_sdk
 
     # Now, rather than in the first task.
-    from . import crons, errors, spans  # noqa: F401
+    from . import crons, errors, spans, transport  # noqa: F401
 
     if sentry_sdk.get_client().is_active():
         return
-    options = {
-        "dsn": values[environment.DSN],
-        "environment": values[environment.ENVIRONMENT],
-        "release": values[environment.RELEASE],
-        "traces_sample_rate": values[environment.TRACES_SAMPLE_RATE],
-        "profiles_sample_rate": values[environment.PROFILES_SAMPLE_RATE],
-        "send_default_pii": values[environment.SEND_DEFAULT_PII],
-    }
+    options = {name: values[setting] for name, setting in environment.OPTIONS.items()}
     given: Any = {name: value for name, value in options.items() if value is not None}
-    sentry_sdk.init(**given)
+    sentry_sdk.init(transport=transport.ErrorsFirstTransport, **given)
 
 
 def _adopt(client: Client) -> None:
@@ -157,4 +149,4 @@ def _on_worker_stopped(**_: Any) -> None:
     if is_sending():
         import sentry_sdk
 
-        sentry_sdk.flush(timeout=_FLUSH_SECONDS)
+        sentry_sdk.flush(timeout=sentry_sdk.get_client().options["shutdown_timeout"])

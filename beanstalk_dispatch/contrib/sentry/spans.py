@@ -18,7 +18,7 @@ from beanstalk_dispatch.exceptions import BatchError
 from beanstalk_dispatch.execution.observers import Publication
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
-from beanstalk_dispatch.safe_task import Retry
+from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
 from .privacy import TASK_OP
@@ -47,17 +47,26 @@ class Span:
         self._is_streamed = is_streamed
 
     @classmethod
-    def segment(cls, op: str, name: str, headers: Mapping[str, str]) -> Self:
-        """The first span of this process, which continues the trace that ``headers`` carry."""
+    def segment(
+        cls, op: str, name: str, headers: Mapping[str, str], sampling_context: Mapping[str, Any]
+    ) -> Self:
+        """The first span of this process, which continues the trace that ``headers`` carry.
+
+        A ``traces_sampler`` gets ``sampling_context``.
+        """
         if _is_streaming():
             sentry_sdk.traces.continue_trace(dict(headers))
+            sentry_sdk.Scope.set_custom_sampling_context(dict(sampling_context))
             attributes = _attributes(op) | {"sentry.segment.name.source": "task"}
             span = sentry_sdk.traces.start_span(name, attributes=attributes, parent_span=None)
             return cls(span, is_streamed=True)
         transaction = sentry_sdk.continue_trace(
             dict(headers), op=op, name=name, source="task", origin=ORIGIN
         )
-        return cls(sentry_sdk.start_transaction(transaction), is_streamed=False)
+        started = sentry_sdk.start_transaction(
+            transaction, custom_sampling_context=dict(sampling_context)
+        )
+        return cls(started, is_streamed=False)
 
     @classmethod
     def child(cls, op: str, name: str, *, active: bool = True) -> Self:
@@ -160,10 +169,18 @@ def _start_publish_span(message: Message, queue: str) -> Span:
 
 
 @contextmanager
-def processing(delivery: Delivery, message: Message) -> Iterator[None]:
-    """Continue the message's trace."""
+def processing(task: SafeTask, delivery: Delivery, message: Message) -> Iterator[None]:
+    """Continue the message's trace, or begin one if the task's class says so."""
     name = message.function
-    segment = Span.segment(TASK_OP, name, message.headers)
+    headers = message.headers if getattr(task, "sentry_propagate_traces", True) else {}
+    job = {
+        "function": name,
+        "queue": delivery.queue,
+        "task_id": message.id,
+        "attempt": message.attempt,
+        "receive_count": delivery.receive_count,
+    }
+    segment = Span.segment(TASK_OP, name, headers, {"beanstalk_dispatch": job})
     with segment, Span.child("queue.process", name) as process:
         sentry_sdk.get_current_scope().set_transaction_name(name, source="task")
         process.set(

@@ -27,6 +27,12 @@ class SentrySafeTask(SafeTask):
     )  # fmt: skip
     sentry_report_retries: bool | None = None
     """Report a failure that will be retried, too. None: SENTRY_REPORT_RETRIES, else no."""
+    sentry_ignore: tuple[type[BaseException], ...] = ()
+    """The exceptions that are not reported."""
+    sentry_monitor: bool = True
+    """Send check-ins if the task is periodic."""
+    sentry_propagate_traces: bool = True
+    """Continue the trace of the process that has scheduled the task. False: begin a trace."""
     sentry_checkin_margin: int | None = None
     """Minutes that a periodic task may start late before Sentry calls it missed.
 

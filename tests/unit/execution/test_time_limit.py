@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,32 @@ def test_a_blocked_call_is_reported_as_stuck(caplog: pytest.LogCaptureFixture) -
     assert timeouts.stuck() == []
     assert "stuck task ended label=blocker" in caplog.text
     assert len(raised) == 1
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_the_thread_of_a_stuck_block_is_named_outside_of_any_context() -> None:
+    """Sentry's SDK, for one, keeps its tags in the context of the thread that starts another."""
+    variable: ContextVar[str] = ContextVar("variable", default="empty")
+    release, seen = threading.Event(), list[tuple[int, str]]()
+
+    def note(thread_id: int) -> None:
+        seen.append((thread_id, variable.get()))
+
+    def run() -> None:
+        variable.set("the task's")
+        with suppress(TaskTimeout):
+            limited(time_limit(0.05, on_stuck=note), lambda: assert_set(release))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: seen)
+    release.set()
+    thread.join(20)
+    assert seen == [(thread.ident, "empty")]
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(20)
 
 
 def backtrack() -> None:

@@ -20,10 +20,13 @@ from beanstalk_dispatch.contrib.sentry.environment import (
     MAX_RUNTIME,
     PROFILES_SAMPLE_RATE,
     RELEASE,
+    REPORT_RECEIVES,
     REPORT_RETRIES,
     SEND_DEFAULT_PII,
     SENTRY,
+    SHUTDOWN_TIMEOUT,
     TRACES_SAMPLE_RATE,
+    TRANSPORT_QUEUE_SIZE,
     get_values,
 )
 from beanstalk_dispatch.exceptions import ConfigurationError
@@ -49,7 +52,8 @@ def test_a_setting_is_described(setting: Setting[Any]) -> None:
 def test_everything_has_a_default() -> None:
     values = get_values()
     found = {setting: values[setting] for setting in SENTRY.settings}
-    assert found == dict.fromkeys(SENTRY.settings) | {REPORT_RETRIES: False}
+    assert found == dict.fromkeys(SENTRY.settings) | {
+        REPORT_RETRIES: False, REPORT_RECEIVES: (), TRANSPORT_QUEUE_SIZE: 1000}  # fmt: skip
     assert set(values.sources.values()) == {"default"}
     environment.raise_problems()
 
@@ -67,6 +71,8 @@ def test_everything_has_a_default() -> None:
         (CHECKIN_MARGIN, "5", 5),
         (MAX_RUNTIME, "60", 60),
         (CRON_YAML, "cron.yaml", Path("cron.yaml")),
+        (SHUTDOWN_TIMEOUT, "3s", 3.0),
+        (TRANSPORT_QUEUE_SIZE, "500", 500),
     ],
     ids=lambda value: value.variable if isinstance(value, Setting) else None,
 )
@@ -174,7 +180,7 @@ def test_a_slip_in_a_name_is_reported(
 OTHERS = [
     "SENTRY_TRACE", "SENTRY_BAGGAGE", "SENTRY_USE_ENVIRONMENT", "SENTRY_DEBUG", "SENTRY_SPOTLIGHT",
     "SENTRY_KEEP_ALIVE", "SENTRY_DIST", "SENTRY_AUTH_TOKEN", "SENTRY_ORG", "SENTRY_PROJECT",
-    "SENTRY_URL", "SENTRY_LOG_LEVEL", "SENTRY_SAMPLE_RATE", "SENTRY_TRACES_SAMPLER",
+    "SENTRY_URL", "SENTRY_LOG_LEVEL", "SENTRY_TRACES_SAMPLER",
     "SENTRY_PROFILE_SESSION_SAMPLE_RATE", "SENTRY_JS_DSN", "SENTRY_ENV",
 ]  # fmt: skip
 

@@ -21,16 +21,19 @@ import sentry_sdk
 from django.core.signals import request_started
 from django.db import transaction
 from django.test import override_settings
+from sentry_sdk.envelope import Envelope, Item
 from sentry_sdk.integrations import logging as logging_integration
 from sentry_sdk.transport import Transport
+from sentry_sdk.worker import BackgroundWorker
 
 from beanstalk_dispatch import signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
-from beanstalk_dispatch.contrib.sentry import crons, errors, observers, privacy, setup
+from beanstalk_dispatch.contrib.sentry import crons, environment, errors, observers, privacy, setup
 from beanstalk_dispatch.contrib.sentry import task as task_module
+from beanstalk_dispatch.contrib.sentry.transport import ErrorsFirstTransport
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import AlreadyDone, LeaseUnavailable
-from beanstalk_dispatch.execution import dead_letters, executor, time_limit
+from beanstalk_dispatch.execution import attempt, dead_letters, executor, time_limit
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
@@ -225,7 +228,7 @@ def test_a_missing_sdk_gives_the_pip_line() -> None:
         import sys
         sys.modules["sentry_sdk"] = None
         django.setup()
-        from beanstalk_dispatch.execution import dead_letters, executor, time_limit
+        from beanstalk_dispatch.execution import attempt, dead_letters, executor, time_limit
         from beanstalk_dispatch.delivery import Delivery
         from beanstalk_dispatch.exceptions import ConfigurationError
         try:
@@ -849,3 +852,101 @@ def test_tags_say_whether_a_failure_is_final_and_where_the_message_is(
     run(function, SECRET, attempt=attempt)
     (event,) = sentry.of("event")
     assert (event["tags"]["final"], event["tags"]["dead_lettered"]) == expected
+
+
+@pytest.mark.parametrize("receivers", [0, 1])
+def test_a_run_says_that_it_is_stuck_to_those_who_listen(receivers: int) -> None:
+    heard: list[tuple[Any, int]] = []
+
+    def hear(*, delivery: Any, thread_id: int, **_: Any) -> None:
+        heard.append((delivery, thread_id))
+
+    if receivers:
+        signals.task_stuck.connect(hear)
+    attempt._Run(task_module.SentrySafeTask(), delivery=None, hooked=[])._send_task_stuck(7)
+    signals.task_stuck.disconnect(hear)
+    assert heard == [(None, 7)] * receivers
+
+
+# --- by choice -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("receive_count", "on_failure", "count"),
+    [(1, "redeliver", 1), (2, "redeliver", 0), (10, "redeliver", 1), (2, "acknowledge", 1)],
+)
+def test_only_the_receives_that_are_asked_for_are_events(
+    receive_count: int, on_failure: str, count: int, sentry: Memory, env: Environment
+) -> None:
+    env(SENTRY_REPORT_RECEIVES="1 10", DISPATCH_ON_FAILURE=on_failure,
+        DISPATCH_EXECUTE_SYNCHRONOUSLY=None)  # fmt: skip
+    run("boom", SECRET, receive_count=receive_count)
+    assert len(sentry.of("event")) == count
+
+
+def test_a_class_says_what_is_not_reported_monitored_or_traced(
+    sentry: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace_id = "0123456789abcdef" * 2
+    headers = {"sentry-trace": f"{trace_id}-{trace_id[:16]}-1"}
+    run("boom", headers=headers)
+    for name, value in (("ignore", (ValueError,)), ("monitor", False), ("propagate_traces", False)):
+        monkeypatch.setattr(task_module.SentrySafeTask, f"sentry_{name}", value)
+    run("boom", headers=headers)
+    periodic("quiet")
+    traces = [each["contexts"]["trace"]["trace_id"] for each in sentry.of("transaction")]
+    assert [trace == trace_id for trace in traces] == [True, False, False]
+    assert len(sentry.of("event")) == 1
+    assert sentry.of("check_in") == []
+
+
+def test_a_sampler_of_the_projects_own_sees_the_task(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(DISPATCH_TABLE=TABLE, DISPATCH_SAFE_TASK=SAFE_TASK)
+    seen: list[Any] = []
+
+    def sample(context: Any) -> float:
+        seen.append(context["beanstalk_dispatch"])
+        return 0.0
+
+    generator = installed(monkeypatch, traces_sampler=sample)
+    next(generator)
+    run("quiet", id="the-id")
+    assert seen == [
+        {"function": "quiet", "queue": "q", "task_id": "the-id", "attempt": 1, "receive_count": 1}
+    ]
+    assert list(generator) == []
+
+
+def test_slugs_are_never_empty_and_never_equal() -> None:
+    names = ["clean_up", "a.b", "ab", "任务", "工作", "x" * 60, "x" * 61]
+    slugs = [crons.slug_of(name, names) for name in names]
+    assert slugs[0] == "clean_up"
+    assert len(set(slugs)) == len(names)
+    assert all(0 < len(slug) <= 50 for slug in slugs)
+
+
+@pytest.mark.parametrize("kind", ["transaction", "event"])
+def test_traces_leave_half_of_the_queue_to_errors(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BackgroundWorker, "_ensure_thread", lambda self: None)  # nothing is sent
+    own = sentry_sdk.Client(
+        DSN, transport=ErrorsFirstTransport, transport_queue_size=4, default_integrations=False,
+        auto_enabling_integrations=False,
+    )  # fmt: skip
+    transport: Any = own.transport
+    for _ in range(6):
+        transport.capture_envelope(Envelope(items=[Item(payload=b"{}", type=kind)]))
+    assert transport._waiting() == {"transaction": 2, "event": 4}[kind]
+    del transport._worker._queue
+    assert transport._waiting() == 0
+
+
+@pytest.mark.parametrize("value", ["1 10", "1,10", [1, 10]])
+def test_receives_are_numbers(value: object) -> None:
+    assert environment.cast_receives(value) == (1, 10)
+    assert environment.cast_receives(3) == (3,)
+    with pytest.raises(ValueError, match="'first' is not a whole number from 1 to 99999"):
+        environment.cast_receives("first")
