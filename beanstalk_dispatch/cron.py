@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,11 +30,16 @@ class PeriodicTask:
     """Five fields, in UTC."""
 
 
-def load(path: Path) -> list[PeriodicTask]:
-    """Read a cron.yaml. Raises ConfigurationError, which names the entry and the problem."""
+def load(
+    path: Path, *, on_problem: Callable[[ConfigurationError], None] | None = None
+) -> list[PeriodicTask]:
+    """Read a cron.yaml. Raises ConfigurationError, which names the entry and the problem.
+
+    With ``on_problem``, which gets the error, a wrong entry is left out instead.
+    """
     try:
+        import cronsim  # noqa: F401, PLC0415 - optional
         import yaml  # noqa: PLC0415 - optional
-        from cronsim import CronSim, CronSimError  # noqa: PLC0415 - optional
     except ImportError as exc:
         raise ConfigurationError(MISSING_LIBRARY) from exc
     try:
@@ -43,16 +49,20 @@ def load(path: Path) -> list[PeriodicTask]:
     entries = content.get("cron") if isinstance(content, dict) else None
     if not isinstance(entries, list) or content.get("version") != 1:
         raise ConfigurationError(f"{path}: expected 'version: 1' and a list under 'cron:'")
-    tasks = [_periodic_task(path, position, entry) for position, entry in enumerate(entries, 1)]
-    for task in tasks:
+    tasks: list[PeriodicTask] = []
+    for position, entry in enumerate(entries, 1):
         try:
-            CronSim(task.schedule, datetime.now(UTC))
-        except CronSimError as exc:
-            raise ConfigurationError(f"{path}: {task.name}: {task.schedule!r}: {exc}") from exc
+            tasks.append(_periodic_task(path, position, entry))
+        except ConfigurationError as exc:
+            if on_problem is None:
+                raise
+            on_problem(exc)
     return tasks
 
 
 def _periodic_task(path: Path, position: int, entry: Any) -> PeriodicTask:
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415 - optional
+
     fields = ("name", "url", "schedule")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(f), str) for f in fields):
         raise ConfigurationError(
@@ -60,4 +70,8 @@ def _periodic_task(path: Path, position: int, entry: Any) -> PeriodicTask:
         )
     if not entry["url"].startswith("/"):
         raise ConfigurationError(f"{path}: {entry['name']}: url {entry['url']!r} is not a path")
+    try:
+        CronSim(entry["schedule"], datetime.now(UTC))
+    except CronSimError as exc:
+        raise ConfigurationError(f"{path}: {entry['name']}: {entry['schedule']!r}: {exc}") from exc
     return PeriodicTask(**{field: entry[field] for field in fields})

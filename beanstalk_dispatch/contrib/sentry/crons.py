@@ -116,7 +116,12 @@ def _schedules() -> Mapping[str, str]:
         logger.info("check-ins are sent without a schedule error=no cron.yaml in %s", searched)
         return {}
     try:
-        return {task.name: task.schedule for task in cron.load(path)}
+        tasks = cron.load(path, on_problem=_log_problem)
     except (ConfigurationError, ValueError) as exc:  # not UTF-8
-        logger.warning("check-ins are sent without a schedule error=%s", exc)
+        _log_problem(exc)
         return {}
+    return {task.name: task.schedule for task in tasks}
+
+
+def _log_problem(problem: Exception) -> None:
+    logger.warning("check-ins are sent without a schedule error=%s", problem)

@@ -507,6 +507,26 @@ def test_without_a_schedule_there_are_still_check_ins(
     assert logged in caplog.text
 
 
+def test_a_wrong_line_of_cron_yaml_costs_one_schedule(
+    sentry: Memory, env: Environment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "cron.yaml"
+    path.write_text(
+        "version: 1\ncron:\n"
+        "  - {name: boom, url: /x, schedule: 'every day'}\n"
+        "  - {name: quiet, url: /x, schedule: '0 4 * * *'}\n"
+    )
+    env(SENTRY_CRON_YAML=path)
+    for name in ("boom", "quiet"):
+        periodic(name)
+    schedules = {
+        each["monitor_slug"]: each.get("monitor_config", {}).get("schedule", {}).get("value")
+        for each in sentry.of("check_in")
+    }
+    assert schedules == {"boom": None, "quiet": "0 4 * * *"}
+    assert f"error={path}: boom: 'every day': " in caplog.text
+
+
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
