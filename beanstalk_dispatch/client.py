@@ -6,10 +6,10 @@ import functools
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, transaction
@@ -21,6 +21,7 @@ from .message import NAME_FORM, Message, is_name, now
 from .safe_task import SafeTask
 from .scheduling import commits, sending
 from .scheduling.sending import Prepared
+from .scheduling.threads import sending_executor
 from .signals import task_scheduled
 from .sqs.fifo import queue_rules
 from .sqs.opening import open_queue, resolve_address
@@ -124,14 +125,36 @@ async def aschedule_function(
 
 async def aschedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> str:
     """``schedule``, awaitable."""
-    return await sync_to_async(schedule)(queue, call, on_commit=on_commit)
+    run = _in_thread(schedule, on_commit)
+    return await run(queue, call, on_commit=on_commit)
 
 
 async def aschedule_many(
     queue: str, calls: Sequence[Call], *, on_commit: bool | str | None = None
 ) -> list[str]:
     """``schedule_many``, awaitable."""
-    return await sync_to_async(schedule_many)(queue, calls, on_commit=on_commit)
+    run = _in_thread(schedule_many, on_commit)
+    return await run(queue, calls, on_commit=on_commit)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _in_thread(
+    function: Callable[P, T], on_commit: bool | str | None
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """``function``, awaitable; with context variables, as asgiref carries them.
+
+    It runs in one of the threads for sending, so that several coroutines send at the same time.
+    What may use the database runs in the thread of Django's ORM: a call that may wait for a commit,
+    a task that runs in this process, and the receivers of task_scheduled.
+    """
+    config = get_config()
+    may_wait = config.on_commit if on_commit is None else on_commit
+    if may_wait or sending.is_local(config) or task_scheduled.receivers:
+        return sync_to_async(function)
+    return sync_to_async(function, thread_sensitive=False, executor=sending_executor())
 
 
 def _prepare(queue: str, call: Call, config: Config) -> Prepared:

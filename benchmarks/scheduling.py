@@ -7,6 +7,7 @@ target is missed. SQS is a stub in another process, on loopback.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import tempfile
@@ -76,6 +77,15 @@ def many() -> None:
     schedule_many("q", [Call("f", (n, "two"), {"x": 3}) for n in range(MANY)])
 
 
+def gather() -> None:
+    from beanstalk_dispatch.client import aschedule_function
+
+    async def schedule_all() -> None:
+        await asyncio.gather(*(aschedule_function("q", "f", n, "two", x=3) for n in range(CALLS)))
+
+    asyncio.run(schedule_all())
+
+
 def main() -> int:
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
@@ -89,6 +99,7 @@ def main() -> int:
         met = [
             report("the baseline against itself", wall_ratios(sends, sends), "≤1.1", unit=unit),
             report(f"{CALLS} with on_commit", wall_ratios(on_commit, sends), "≤0.10", unit=unit),
+            report(f"gather of {CALLS}", wall_ratios(gather, sends), "≤0.2", unit=unit),
             report(
                 f"schedule_many of {MANY:,}", wall_ratios(many, batches), "≤0.2",
                 unit="the same batches one by one",

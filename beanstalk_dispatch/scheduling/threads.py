@@ -1,0 +1,37 @@
+"""The threads that send what coroutines schedule, several messages at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+MAX_THREADS: Final = 16
+"""How many messages of coroutines are sent at a time."""
+
+
+class _SendingThreads:
+    """The executor of this process. A forked child starts without one, as it has no threads."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def executor(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(MAX_THREADS, "beanstalk-dispatch-send")
+            return self._executor
+
+
+_threads: Final = _SendingThreads()
+os.register_at_fork(after_in_child=_threads.reset)
+
+
+def sending_executor() -> ThreadPoolExecutor:
+    """The executor of this process, made on first use."""
+    return _threads.executor()
