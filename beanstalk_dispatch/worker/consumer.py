@@ -1,13 +1,13 @@
 """The threads of one queue. Only they talk to SQS, so that no queue waits for another.
 
 Most receive. Some delete what is acknowledged. One makes messages visible again and extends the
-visibility of the others.
+visibility of the others. A queue that has brought nothing has one thread; the others start later.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from beanstalk_dispatch.exceptions import SchedulingError
@@ -31,6 +31,7 @@ class QueueConsumer:
         self.queue = queue
         self._prefetch = prefetch
         self._options = options
+        self._starting = threading.Lock()
         self._turn = threading.Lock()
         """Of the receivers: one at a time waits for a permit."""
         self._closing = threading.Event()
@@ -56,9 +57,15 @@ class QueueConsumer:
         )
 
     def start(self) -> None:
-        """Start all threads."""
-        for thread in self.receivers + self.updaters:
-            thread.start()
+        """Start the thread that receives. It starts the others when the queue needs them."""
+        self._start(self.receivers[:1])
+
+    def _start(self, threads: Iterable[ServiceThread]) -> None:
+        """Start those of the threads that have not been started."""
+        with self._starting:
+            for thread in threads:
+                if thread.ident is None:
+                    thread.start()
 
     def close(self) -> None:
         """Have the last deletes and requeues sent, once at most, and the threads end."""
@@ -73,7 +80,11 @@ class QueueConsumer:
             try:
                 received = self._receive_as_permitted(permit)
             finally:
+                if received:
+                    self._start(self.updaters)
                 self._prefetch.add(permit, received)
+            if self.queue.is_busy:
+                self._start(self.receivers)
 
     def _wait_for_permit(self) -> ReceivePermit | None:
         with self._turn:

@@ -89,6 +89,8 @@ class ReceivePermit:
     queue: QueueState
     count: int
     """How many messages to ask for, at most."""
+    weight: int
+    """How many messages it is expected to bring."""
     wait: int
     """Seconds of the long poll."""
     since: float
@@ -124,13 +126,13 @@ class Prefetch:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         """Notified when a task thread has something to do."""
-        self._room = threading.Condition(self._lock)
-        """Notified when a receiver may have something to do."""
+        self._rooms: dict[QueueState, threading.Condition] = {}
+        """By queue: notified when its receiver should ask for messages."""
         self._waiting: deque[MessageGroup] = deque()
-        self._waiting_queues: set[QueueState] = set()
-        """The queues of which a receiver waits for a permit."""
+        self._waiting_queues: dict[QueueState, None] = {}
+        """The queues of which a receiver waits until it is notified; the longest wait first."""
         self._requested = 0
-        """How many messages the open receives may bring."""
+        """How many messages the open receives are expected to bring."""
         self._tasks_left: float = options.max_tasks or math.inf
         """How many tasks may still start."""
         self._average_seconds = math.inf
@@ -149,20 +151,21 @@ class Prefetch:
     def acquire(self, queue: QueueState) -> ReceivePermit | None:
         """Wait until ``queue`` should be asked for messages. None once the worker stops."""
         with self._lock:
-            self._waiting_queues.add(queue)
-            try:
-                while not self.is_closed:
-                    must_wait = not queue.receive_backoff.is_over or queue.in_flight.is_behind
-                    if not must_wait and self._should_receive(queue):
-                        return self._give_permit(queue)
-                    interval = self._options.times.backoff_check_interval
-                    self._room.wait(interval if must_wait else None)
-            finally:
-                self._waiting_queues.discard(queue)
+            room = self._rooms.setdefault(queue, threading.Condition(self._lock))
+            while not self.is_closed:
+                if not queue.receive_backoff.is_over or queue.in_flight.is_behind:
+                    room.wait(self._options.times.backoff_check_interval)
+                elif self._should_receive(queue):
+                    permit = self._give_permit(queue)
+                    self._wake_receiver()
+                    return permit
+                else:
+                    self._waiting_queues[queue] = None
+                    room.wait()
         return None
 
     def _should_receive(self, queue: QueueState) -> bool:
-        """Whether a thread is idle and no receive open, or another can bring a full batch."""
+        """Whether a thread will have nothing to do, or the receive can bring a full batch."""
         waiting = self.counters.waiting
         if self._tasks_left <= waiting:
             return False
@@ -170,7 +173,7 @@ class Prefetch:
         if is_failing and queue.is_probed:
             return False
         is_first = is_failing or queue.open_receives == 0
-        if is_first and self._idle_threads() > waiting:
+        if is_first and self._idle_threads() > waiting + self._requested:
             return True
         may_join = queue.is_busy and queue.open_receives < MAX_OPEN_RECEIVES
         full = queue.in_flight.budget.max_messages()
@@ -178,19 +181,23 @@ class Prefetch:
 
     def _give_permit(self, queue: QueueState) -> ReceivePermit:
         options = self._options
-        is_short = queue.open_receives or options.burst
+        is_short = queue.is_busy or queue.open_receives or options.burst
+        count = max(1, min(self._room_left(), queue.in_flight.budget.max_messages()))
+        now = time.monotonic()
         permit = ReceivePermit(
             queue=queue,
-            count=max(1, min(self._room_left(), queue.in_flight.budget.max_messages())),
+            count=count,
+            # A long poll that will most likely bring little may not keep others from asking.
+            weight=count if queue.is_busy else 0,
             wait=min(options.wait, 1) if is_short else options.wait,
-            since=time.monotonic(),
+            since=now,
             is_probe=queue.receive_backoff.failures > 0,
             is_blocked=queue.in_flight.blocks_fifo_groups(),
         )
         queue.open_receives += 1
         queue.is_probed |= permit.is_probe
         queue.unanswered_since = min(queue.unanswered_since, permit.since)
-        self._requested += permit.count
+        self._requested += permit.weight
         return permit
 
     def _idle_threads(self) -> int:
@@ -215,9 +222,9 @@ class Prefetch:
             permit.queue.open_receives -= 1
             if permit.is_probe:
                 permit.queue.is_probed = False
-            self._requested -= permit.count
+            self._requested -= permit.weight
             if received is None:
-                self._room.notify_all()
+                self._wake_receiver()
             else:
                 self._add_received(permit, received)
 
@@ -236,7 +243,7 @@ class Prefetch:
         self.counters.waiting += len(new)
         self._work.notify(1 if self._average_seconds < _QUICK_SECONDS else len(groups))
         if len(new) < permit.count:
-            self._room.notify_all()
+            self._wake_receiver()
 
     # --- called by task threads ------------------------------------------------------------
 
@@ -249,7 +256,7 @@ class Prefetch:
                     self._tasks_left -= len(group.messages)
                     self.counters.waiting -= len(group.messages)
                     self.counters.running += 1
-                    self._wake_receivers()
+                    self._wake_receiver()
                     return group
                 self._work.wait()
         return None
@@ -278,11 +285,17 @@ class Prefetch:
         with self._lock:
             self.counters.running -= 1
             self._tasks_left += not_run
-            self._wake_receivers()
+            self._wake_receiver()
 
-    def _wake_receivers(self) -> None:
-        if any(self._should_receive(queue) for queue in self._waiting_queues):
-            self._room.notify_all()
+    def _wake_receiver(self) -> None:
+        """Wake the receiver of one queue that should be asked. It wakes another if need be."""
+        if self._idle_threads() <= self.counters.waiting and self._room_left() < 1:
+            return
+        for queue in self._waiting_queues:
+            if self._should_receive(queue):
+                del self._waiting_queues[queue]
+                self._rooms[queue].notify()
+                return
 
     # --- called by the main thread ---------------------------------------------------------
 
@@ -303,6 +316,7 @@ class Prefetch:
                     else:
                         self._waiting.append(group)
             self._work.notify(len(self._waiting))
+            self._wake_receiver()
 
     def close(self) -> None:
         """Requeue what has not started, and wake all threads so that they end."""
@@ -311,7 +325,8 @@ class Prefetch:
             while self._waiting:
                 self._requeue_group(self._waiting.popleft())
             self._work.notify_all()
-            self._room.notify_all()
+            for room in self._rooms.values():
+                room.notify_all()
 
     def _requeue_group(self, group: MessageGroup) -> None:
         self.counters.waiting -= len(group.messages)

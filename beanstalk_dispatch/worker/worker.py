@@ -180,7 +180,7 @@ class Worker:
         for consumer in self._consumers:
             consumer.close()
         updaters = [thread for consumer in self._consumers for thread in consumer.updaters]
-        join_within(self.options.times.flush_timeout, updaters)
+        join_within(self.options.times.flush_timeout, alive(updaters))
 
     def _log_without_blocking(self, log: Callable[..., None], *args: object) -> None:
         """Log, but do not wait for long: a stuck task may hold a logging handler's lock."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.worker.consumer import QueueConsumer
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.prefetch import Prefetch, QueueState
-from beanstalk_dispatch.worker.threads import join_within
+from beanstalk_dispatch.worker.threads import alive, join_within
 from tests.conftest import Environment
 from tests.workers import QUICK, messages, send, until
 
@@ -136,6 +137,32 @@ def test_a_permit_is_used_up_even_by_an_exception_that_ends_the_loop(
     with pytest.raises(KeyboardInterrupt):
         consumer._receive_until_closed()
     assert consumer.queue.open_receives == 0
+
+
+def test_an_empty_queue_has_one_thread(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others start when it brings messages: all of them, if it brings many."""
+    answers = iter([[], messages(1), messages(6)[1:], messages(6)])
+    started: list[int] = []
+    consumer = make_consumer(threads=8)
+    threads = consumer.receivers + consumer.updaters
+
+    def receive(self: Queue, **parameters: Any) -> list[Received]:
+        if threading.current_thread() is consumer.receivers[0]:
+            started.append(sum(thread.ident is not None for thread in threads))
+            for answer in answers:
+                return answer
+        consumer._prefetch.close()
+        return []
+
+    monkeypatch.setattr(Queue, "receive", receive)
+    consumer.start()
+    until(lambda: consumer._prefetch.is_closed)
+    consumer.close()
+    join_within(20, alive(threads))
+    assert started[:3] == [1, 1, 1 + len(consumer.updaters)]
+    assert all(thread.ident for thread in threads)
 
 
 def test_received_messages_are_prefetched(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from beanstalk_dispatch.worker.options import WorkerOptions, WorkerTimes
 from beanstalk_dispatch.worker.prefetch import Prefetch, QueueState, ReceivePermit
-from tests.workers import messages
+from tests.workers import messages, until
 
 
 class OneQueue(Prefetch):
@@ -216,6 +217,46 @@ def test_after_a_failure_one_receive_at_a_time_finds_out_whether_it_is_over() ->
     assert not prefetch._should_receive(prefetch.queue)
     prefetch.add(probe, None)
     assert prefetch._should_receive(prefetch.queue)
+
+
+def test_a_long_poll_of_an_idle_queue_leaves_others_their_room() -> None:
+    prefetch = OneQueue()
+    other = QueueState.create("other", WorkerOptions())
+    prefetch.permit()
+    assert prefetch._give_permit(other).count == 10
+
+
+def test_a_receive_of_a_busy_queue_counts_in_what_others_may_ask_for() -> None:
+    prefetch = OneQueue(is_busy=True)
+    other = QueueState.create("other", WorkerOptions())
+    busy = prefetch.permit()
+    assert (busy.count, busy.wait) == (10, 1)  # it is expected to return at once
+    assert not prefetch._should_receive(other)
+    prefetch.add(busy, None)
+    assert prefetch._should_receive(other)
+
+
+def test_of_several_queues_that_wait_for_room_one_at_a_time_is_woken() -> None:
+    prefetch = OneQueue(running=10)
+    queues = [QueueState.create(str(number), WorkerOptions()) for number in range(3)]
+    for queue in queues:
+        queue.is_busy = True
+    permits: list[ReceivePermit | None] = []
+    threads = [
+        threading.Thread(target=lambda each=queue: permits.append(prefetch.acquire(each)))
+        for queue in queues
+    ]
+    for number, thread in enumerate(threads):
+        thread.start()
+        until(lambda: len(prefetch._waiting_queues) > number)  # noqa: B023
+    prefetch.counters.running = 1
+    prefetch.group_ended(0)
+    threads[0].join(10)
+    assert [permit and permit.queue for permit in permits] == queues[:1]
+    prefetch.close()
+    for thread in threads:
+        thread.join(10)
+    assert permits[1:] == [None, None]
 
 
 def test_once_closed_nothing_starts_and_all_is_requeued() -> None:
