@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, Final
 
 from beanstalk_dispatch.queue_address import QueueAddress
@@ -43,11 +45,14 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
+NO_CLIENTS: Final[Any] = SimpleNamespace(config=SimpleNamespace(send_timeout=timedelta(seconds=10)))
+"""For a queue of tests that make no request."""
+
+
 def messages(count: int, *, group: str | None = None, receive_count: int = 1) -> list[Received]:
     """Messages as if they were received just now; with a group, from a FIFO queue."""
-    clients: Any = None
     name = "q" if group is None else "q.fifo"
-    queue = Queue(QueueAddress(name=name), "http://127.0.0.1:9/1/q", clients)
+    queue = Queue(QueueAddress(name=name), "http://127.0.0.1:9/1/q", NO_CLIENTS)
     return [
         Received(
             queue=queue,

@@ -22,9 +22,9 @@ from beanstalk_dispatch.worker.runners import PostRunner, delivery_of, run_here
 from tests.conftest import TABLE, Environment
 from tests.jobs import calls
 from tests.services import free_port
+from tests.workers import NO_CLIENTS
 
-client: Any = None
-QUEUE = Queue(QueueAddress(name="q"), "http://127.0.0.1:9/1/q", client)
+QUEUE = Queue(QueueAddress(name="q"), "http://127.0.0.1:9/1/q", NO_CLIENTS)
 PERIODIC = {
     "beanstalk.sqsd.task_name": "record",
     "beanstalk.sqsd.path": "/cron",
