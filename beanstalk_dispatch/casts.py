@@ -26,6 +26,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
 MAX_DURATION: Final = timedelta(hours=12)
 MAX_MINUTES: Final = 99_999
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+MIN_AGE: Final = timedelta(minutes=15)
+MAX_AGE: Final = timedelta(days=14)
 MIN_KEY_LENGTH: Final = 16
 """Characters of a signing key. A shorter one can be guessed."""
 
@@ -159,19 +162,30 @@ def boolean(value: object) -> bool:
 
 def duration(value: object) -> timedelta:
     """``90`` and ``90s`` are seconds; ``5m``, ``1h`` and ``1d`` are minutes, hours and days."""
-    if isinstance(value, timedelta):
-        length = value
-    else:
-        match = _DURATION.fullmatch(str(value))
-        if match is None:
-            raise InvalidValue("is not a duration; write 90, 90s, 5m or 1h", value)
-        try:
-            length = timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
-        except OverflowError:
-            raise InvalidValue("is too long; at most 12h", value) from None
+    length = _length(value, longest="12h")
     if not timedelta(0) < length <= MAX_DURATION:
         raise InvalidValue("is out of range; more than 0s and at most 12h", value)
     return length
+
+
+def age(value: object) -> timedelta:
+    """How old a message may be. A message may be delayed by 15 minutes and kept for 14 days."""
+    length = _length(value, longest="14d")
+    if not MIN_AGE < length <= MAX_AGE:
+        raise InvalidValue("is out of range; more than 15m and at most 14d", value)
+    return length
+
+
+def _length(value: object, *, longest: str) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    match = _DURATION.fullmatch(str(value))
+    if match is None:
+        raise InvalidValue("is not a duration; write 90, 90s, 5m or 1h", value)
+    try:
+        return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    except OverflowError:
+        raise InvalidValue(f"is too long; at most {longest}", value) from None
 
 
 def minutes(value: object) -> int:

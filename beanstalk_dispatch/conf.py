@@ -284,6 +284,16 @@ SIGNING_KEYS: Final[Setting[tuple[str, ...]]] = Setting(
     example="one-long-random-string",
     secret=True,
 )
+MAX_AGE: Final[Setting[timedelta | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_MAX_AGE",
+    form="duration `30m`, `12h`, `4d`",
+    cast=casts.age,
+    default=None,
+    default_text="none",
+    meaning="Refuse a signed message that was sent longer ago, or was due longer ago if it has a "
+    "delay of more than 15 minutes. More than 15m, and at most 14d.",
+    example="4d",
+)
 PERIODIC_TASKS: Final[Setting[tuple[str, ...]]] = Setting(
     variable="BEANSTALK_DISPATCH_PERIODIC_TASKS",
     form="list",
@@ -370,6 +380,7 @@ CORE: Final = SettingsGroup(
         EXECUTE_SYNCHRONOUSLY,
         ON_COMMIT,
         SIGNING_KEYS,
+        MAX_AGE,
         PERIODIC_TASKS,
         LEASE_CACHE,
         DEAD_LETTER_QUEUE,
@@ -421,6 +432,7 @@ class Config:
     execute_synchronously: bool
     on_commit: bool
     signing_keys: tuple[str, ...]
+    max_age: timedelta | None
     periodic_tasks: tuple[str, ...]
     lease_cache: str | None
     dead_letter_queue: str | None
@@ -475,6 +487,7 @@ def _config(values: Values) -> Config:
         execute_synchronously=values[EXECUTE_SYNCHRONOUSLY],
         on_commit=values[ON_COMMIT],
         signing_keys=values[SIGNING_KEYS],
+        max_age=values[MAX_AGE],
         periodic_tasks=values[PERIODIC_TASKS],
         lease_cache=values[LEASE_CACHE],
         dead_letter_queue=values[DEAD_LETTER_QUEUE],
@@ -500,6 +513,11 @@ def _contradictions(config: Config) -> Iterable[str]:
         yield (
             f"{DEAD_LETTER_QUEUE.variable}: {config.dead_letter_queue!r} is not in "
             f"{QUEUES.variable}; known: {listed(config.queues)}"
+        )
+    if config.max_age and not config.signing_keys:
+        yield (
+            f"{MAX_AGE.variable} is set without {SIGNING_KEYS.variable}; without a signature a "
+            "sender may write any time"
         )
     if config.signing_keys and config.message_format == "base64":
         yield (

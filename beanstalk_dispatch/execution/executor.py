@@ -129,6 +129,7 @@ class Execution:
     def _result(self) -> Result:
         try:
             self.delivery.message = message = self._decode()
+            self._check_age(message)
             return self._run_unless_known(message)
         except (MessageError, UnknownFunction) as exc:
             refusal = Result(
@@ -151,22 +152,39 @@ class Execution:
                 raise
             return self._failed_outside(exc)
 
+    @property
+    def _is_periodic(self) -> bool:
+        """Whether this is a periodic task of cron.yaml, which has no message of ours."""
+        return bool(self.delivery.task_name) and not self.delivery.body.strip()
+
     def _decode(self) -> Message:
         delivery, config = self.delivery, self.config
-        if not delivery.task_name or delivery.body.strip():
+        if not self._is_periodic:
             return Message.decode(
                 delivery.body,
                 queue=delivery.queue,
                 keys=config.signing_keys,
                 default_id=delivery.message_id,
             )
-        name = delivery.task_name
+        name = str(delivery.task_name)
         if name not in config.periodic_tasks:
             variable = SETTINGS["periodic_tasks"].variable
             raise NotAllowed(f"periodic task {name!r} is not in {variable}")
         if delivery.message_id is None:
             return Message(function=name)
         return Message(function=name, id=delivery.message_id)
+
+    def _check_age(self, message: Message) -> None:
+        """Raise BadSignature for a message whose signature is too old to be accepted."""
+        limit = self.config.max_age
+        if limit is None or self._is_periodic:
+            return
+        variable = SETTINGS["max_age"].variable
+        if message.sent_at is None:
+            raise BadSignature(f"the message does not say when it was sent, and {variable} is set")
+        age = time.time() - max(message.sent_at, message.not_before or 0)
+        if age > limit.total_seconds():
+            raise BadSignature(f"too old: sent {age:.0f} s ago; {variable} is {limit}")
 
     def _run_unless_known(self, message: Message) -> Result:
         """Run a message, unless this process runs it already or has finished it."""

@@ -214,6 +214,9 @@ def test_a_setting_of_the_wrong_type_is_an_error(field: str, value: object) -> N
         ({"SIGNING_KEYS": "a-key-of-the-tests", "MESSAGE_FORMAT": "base64"},
          ("BEANSTALK_DISPATCH_MESSAGE_FORMAT: base64 messages cannot be signed, but "
          "BEANSTALK_DISPATCH_SIGNING_KEYS is set; write json, or unset the keys")),
+        ({"MAX_AGE": "4d"},
+         ("BEANSTALK_DISPATCH_MAX_AGE is set without BEANSTALK_DISPATCH_SIGNING_KEYS; without a "
+          "signature a sender may write any time")),
         ({"QUEUES": "a=q", "DEAD_LETTER_QUEUE": "b"},
          "BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE: 'b' is not in BEANSTALK_DISPATCH_QUEUES; known: a"),
     ],

@@ -399,6 +399,7 @@ VALID = {
     "execute_synchronously": ["no"],
     "on_commit": ["yes"],
     "signing_keys": [SECRET * 2, f'["{SECRET}{SECRET}", "{SECRET} {SECRET}"]'],
+    "max_age": ["4d", "1h"],
     "periodic_tasks": ["a b", '["a"]'],
     "lease_cache": ["default"],
     "dead_letter_queue": ["a"],

@@ -21,6 +21,7 @@ from beanstalk_dispatch.execution import consumer as consumer_module
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DELAYED_COPIES, Consumer
 from beanstalk_dispatch.execution.observers import Observer
+from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
 from beanstalk_dispatch.safe_task import SafeTask
@@ -219,6 +220,54 @@ def test_a_bad_signature_is_told_to_the_log(
     assert "id=from-sqs function=None outcome=bad-signature" in caplog.text
     assert "reason='not signed'" in caplog.text
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "not_before", "reason"),
+    [
+        (-60, None, ""),
+        (-3601, None, "too old: sent 3601 s ago; BEANSTALK_DISPATCH_MAX_AGE is 1:00:00"),
+        (-90000, -60, ""),
+        (-90000, -3601, "too old: sent 3601 s ago; BEANSTALK_DISPATCH_MAX_AGE is 1:00:00"),
+        (None, None, ("the message does not say when it was sent, and BEANSTALK_DISPATCH_MAX_AGE "
+                      "is set")),
+    ],
+)  # fmt: skip
+def test_a_signed_message_that_is_too_old_is_refused(
+    table: Environment, sent: float | None, not_before: float | None, reason: str
+) -> None:
+    table(DISPATCH_SIGNING_KEYS="a-key-of-the-tests", DISPATCH_MAX_AGE="1h")
+    now = time.time()
+    message = Message(
+        function="record",
+        sent_at=None if sent is None else now + sent,
+        not_before=None if not_before is None else now + not_before,
+    )
+    text = message.encode(queue="q", keys=["a-key-of-the-tests"])
+    for task_name in (None, "record"):  # which its sender may add, to no avail
+        RECENT.forget_all()
+        calls.clear()
+        delivery = Delivery(queue="q", message_id="from-sqs", task_name=task_name)
+        result = executor.run(text, delivery)
+        assert (result.reason, bool(calls)) == (reason, not reason)
+        assert result.outcome is (Outcome.BAD_SIGNATURE if reason else Outcome.DONE)
+
+
+def test_a_periodic_task_has_no_age(table: Environment) -> None:
+    table(DISPATCH_PERIODIC_TASKS="record", DISPATCH_SIGNING_KEYS="a-key-of-the-tests",
+          DISPATCH_MAX_AGE="1h")  # fmt: skip
+    periodic = Delivery(queue="q", message_id="from-sqs", task_name="record")
+    assert executor.run(b"", periodic).outcome is Outcome.DONE
+
+
+def test_a_copy_has_the_age_of_its_own_signature(sqs_env: Environment, queue_name: str) -> None:
+    sqs_env(DISPATCH_SIGNING_KEYS="a-key-of-the-tests", DISPATCH_MAX_AGE="1h")
+    queue = open_queue("jobs")
+    old = Message(function="record", sent_at=1.0, attempt=2)
+    DELAYED_COPIES.resend(old, 0, Delivery(queue=queue_name))
+    (received,) = queue.receive(count=1, wait=5, visibility=30)
+    found = Message.decode(received.body, queue=queue_name, keys=["a-key-of-the-tests"])
+    assert found.sent_at == pytest.approx(time.time(), abs=10)
 
 
 @pytest.mark.parametrize("message_id", ["from-sqs", None])
