@@ -49,6 +49,11 @@ def spin(seconds: float) -> None:
         sum(range(50))
 
 
+def spin_and_append(path: str, number: int) -> None:
+    spin(0.05)
+    append(path, number)
+
+
 def loop(seconds: float = 30.0) -> None:
     spin(seconds)
 

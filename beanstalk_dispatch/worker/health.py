@@ -7,13 +7,14 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from beanstalk_dispatch.exceptions import ConfigurationError
 
-from .metrics import prometheus_text
+from .metrics import Metric, metrics, prometheus_text
 from .worker import Tick, Worker
 
 
@@ -65,29 +66,12 @@ class HealthServer:
 
     def __init__(self, worker: Worker, *, host: str = "127.0.0.1", port: int) -> None:
         """Start serving. ``::`` and an empty host stand for all addresses. Raises OSError."""
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            timeout = worker.options.times.health_timeout
-
-            def do_GET(self) -> None:
-                status, body = _status_and_body(worker, self.path)
-                self.send_response(status)
-                self.send_header("Content-Type", "text/plain; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            do_HEAD = do_GET  # noqa: N815
-
-            def send_response(self, code: int, message: str | None = None) -> None:
-                """Begin an answer, without a Server header."""
-                self.send_response_only(code, message)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-                """Log nothing: a probe asks every few seconds."""
-
-        self._server = _ProbeServer(host, port, Handler)
+        self._server = listen(
+            (host, port),
+            find_reason=lambda: why_unhealthy(worker),
+            find_figures=lambda: metrics(worker),
+            timeout=worker.options.times.health_timeout,
+        )
         self.port: int = self._server.server_address[1]
         """The port it listens on, also if 0 was asked for."""
         threading.Thread(
@@ -103,15 +87,51 @@ class HealthServer:
         self._server.server_close()
 
 
-def _status_and_body(worker: Worker, path: str) -> tuple[int, bytes]:
-    """The answer for a path."""
-    if path.partition("?")[0] == "/metrics":
-        try:
-            return 200, prometheus_text(worker)
-        except ConfigurationError as exc:
-            return 501, f"{exc}\n".encode()
-    reason = why_unhealthy(worker)
-    return (503, f"{reason}\n".encode()) if reason else (200, b"ok\n")
+def listen(
+    address: tuple[str, int],
+    *,
+    find_reason: Callable[[], str | None],
+    find_figures: Callable[[], Sequence[Metric]],
+    timeout: float,
+) -> _ProbeServer:
+    """A server that listens and does not answer yet. Raises OSError.
+
+    ``find_reason`` returns why something is unhealthy, or None. ``timeout`` is how long a
+    connection may say nothing, in seconds.
+    """
+    seconds = timeout
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        timeout = seconds
+
+        def do_GET(self) -> None:
+            status, body = self._status_and_body()
+            self.send_response(status)
+            self.send_header("Content-Type", "text/plain; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def send_response(self, code: int, message: str | None = None) -> None:
+            """Begin an answer, without a Server header."""
+            self.send_response_only(code, message)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Log nothing: a probe asks every few seconds."""
+
+        def _status_and_body(self) -> tuple[int, bytes]:
+            if self.path.partition("?")[0] == "/metrics":
+                try:
+                    return 200, prometheus_text(find_figures())
+                except ConfigurationError as exc:
+                    return 501, f"{exc}\n".encode()
+            reason = find_reason()
+            return (503, f"{reason}\n".encode()) if reason else (200, b"ok\n")
+
+    return _ProbeServer(*address, Handler)
 
 
 class _ProbeServer(http.server.ThreadingHTTPServer):

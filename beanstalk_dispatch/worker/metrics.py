@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -46,8 +46,8 @@ def metrics(worker: Worker) -> list[Metric]:
     ]  # fmt: skip
 
 
-def prometheus_text(worker: Worker) -> bytes:
-    """The figures in Prometheus's text format. Raises ConfigurationError without its library.
+def prometheus_text(figures: Sequence[Metric]) -> bytes:
+    """Figures in Prometheus's text format. Raises ConfigurationError without its library.
 
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
@@ -56,15 +56,15 @@ def prometheus_text(worker: Worker) -> bytes:
     except ImportError as exc:
         raise ConfigurationError(MISSING_LIBRARY) from exc
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(worker))
+    registry.register(_Collector(figures))
     return generate_latest(registry)
 
 
 class _Collector:
     """Hands the figures to prometheus_client, which calls ``collect``."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, figures: Sequence[Metric]) -> None:
+        self._figures = figures
 
     def collect(self) -> Iterable[Any]:
         # Optional: see prometheus_text.
@@ -74,6 +74,6 @@ class _Collector:
         )
 
         families = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
-        for metric in metrics(self._worker):
+        for metric in self._figures:
             family = families[metric.kind]
             yield family(f"beanstalk_dispatch_{metric.name}", metric.meaning, value=metric.value)

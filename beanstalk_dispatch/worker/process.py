@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -16,7 +17,7 @@ from beanstalk_dispatch.signals import worker_stopped
 from .cron_scheduler import Scheduler
 from .health import touch_while_healthy
 from .status_line import StatusLine, log_progress
-from .worker import Worker
+from .worker import Tick, Worker
 
 
 class WorkerProcess:
@@ -28,8 +29,14 @@ class WorkerProcess:
         *,
         health_file: Path | None = None,
         scheduler: Scheduler | None = None,
+        supervisor_ticks: Sequence[Tick] | None = None,
     ) -> None:
+        """``supervisor_ticks``: ticks of a process that has a supervisor, which ends it if need be.
+
+        Such a process has no status line, because several would share the terminal.
+        """
         self._worker = worker
+        self._supervisor_ticks = supervisor_ticks
         self._health_file = health_file
         self._scheduler = scheduler
 
@@ -43,7 +50,7 @@ class WorkerProcess:
                 target=self._scheduler.run, args=(self._worker.is_stopping,), name="cron",
                 daemon=True,
             ).start()  # fmt: skip
-        _stop_on_signals(self._worker)
+        _stop_on_signals(self._worker, is_supervised=self._supervisor_ticks is not None)
         exit_code = self._run_and_display()
         must_exit = exit_code or self._worker.counters.running
         if must_exit:
@@ -58,8 +65,9 @@ class WorkerProcess:
     def _run_and_display(self) -> int:
         """Run the worker with a status line on a terminal, or else with progress in the log."""
         ticks = [touch_while_healthy(self._worker, self._health_file)] if self._health_file else []
+        ticks.extend(self._supervisor_ticks or ())
         with ExitStack() as stack:
-            if sys.stderr.isatty():
+            if sys.stderr.isatty() and self._supervisor_ticks is None:
                 status_line = StatusLine(self._worker, sys.stderr)
                 status_line.attach()
                 stack.callback(status_line.close)
@@ -76,13 +84,17 @@ class WorkerProcess:
         timer.start()
 
 
-def _stop_on_signals(worker: Worker) -> None:
-    """Have the first SIGTERM or Ctrl-C stop the worker, and the second end the process at once."""
+def _stop_on_signals(worker: Worker, *, is_supervised: bool) -> None:
+    """Have the first SIGTERM or Ctrl-C stop the worker, and the second end the process at once.
+
+    A supervised process may get the same signal twice: from the terminal or from systemd, which
+    send it to all processes, and from its supervisor. So there the second changes nothing.
+    """
     received = []
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
-        if len(received) > 1:
+        if len(received) > 1 and not is_supervised:
             os._exit(128 + signum)
         worker.stop()
 

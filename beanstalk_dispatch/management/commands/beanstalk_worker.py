@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import math
-from collections.abc import Callable, Sequence
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +23,18 @@ from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
-from beanstalk_dispatch.worker.health import HealthServer
+from beanstalk_dispatch.worker.health import HealthServer, listen
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.process import WorkerProcess
+from beanstalk_dispatch.worker.process_reports import ProcessReports
 from beanstalk_dispatch.worker.runners import PostRunner, run_here
+from beanstalk_dispatch.worker.supervisor import (
+    EXIT_CODES_OF_AN_END,
+    STOP_MARGIN_SECONDS,
+    Supervisor,
+    SupervisorTimes,
+    worker_ticks,
+)
 from beanstalk_dispatch.worker.worker import Worker
 
 _DEFAULTS: Final = WorkerOptions()
@@ -76,16 +90,52 @@ class Command(BaseCommand):
             variable = conf.SETTINGS["worker"].variable
             raise CommandError(f"this machine is not a worker; set {variable}=True to run tasks")
         _check_queues(options["queues"])
-        worker = _make_worker(options)
-        scheduler = None
-        if options["cron"]:
-            scheduler = Scheduler(cron.load(options["cron"]), options["queues"][0])
+        if options["processes"] > 1:
+            self._run_processes(options)
+            return
+        worker, scheduler = _make_worker(options), _make_scheduler(options)
         if not options["post_to"]:
             RUNNING.report_cut_tasks(conf.get_config())
         _show_health(worker, port=options["health_port"], file=options["health_file"])
         WorkerProcess(worker, health_file=options["health_file"], scheduler=scheduler).run(
             sender=type(self)
         )
+
+    def _run_processes(self, options: dict[str, Any]) -> None:
+        """Run a supervisor until all its processes have ended, and exit with its exit code."""
+        worker, _ = _make_worker(options), _make_scheduler(options)  # both refuse wrong options
+        supervisor_pid = os.getpid()
+        directory = tempfile.mkdtemp(prefix="beanstalk-worker-")
+        reports = ProcessReports(Path(directory), processes=options["processes"])
+
+        def run_one(index: int) -> None:
+            self._run_one(options, index, report=reports.file(index), supervisor=supervisor_pid)
+
+        times = SupervisorTimes(stop=max(options["grace"], options["wait"]) + STOP_MARGIN_SECONDS)
+        try:
+            supervisor = Supervisor(
+                run_one, reports, processes=options["processes"], end_codes=_end_codes(options),
+                times=times,
+            )  # fmt: skip
+            _show_health_of_all(supervisor, reports, worker, options)
+            gc.freeze()  # what exists now stays shared: the collector writes to what it visits
+            exit_code = supervisor.run()
+        finally:
+            if os.getpid() == supervisor_pid:
+                shutil.rmtree(directory, ignore_errors=True)
+        if exit_code:
+            sys.exit(exit_code)
+
+    def _run_one(
+        self, options: dict[str, Any], index: int, *, report: Path, supervisor: int
+    ) -> None:
+        """Run one of several workers, in a process of its own."""
+        worker = _make_worker(options)
+        scheduler = None if index else _make_scheduler(options)
+        if not options["post_to"]:
+            RUNNING.report_cut_tasks(conf.get_config())
+        ticks = worker_ticks(worker, report=report, supervisor=supervisor)
+        WorkerProcess(worker, scheduler=scheduler, supervisor_ticks=ticks).run(sender=type(self))
 
 
 def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +144,9 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=integer(1, 100),
         help=f"tasks at a time (default {_DEFAULTS.threads}, "
              f"with --post-to {_DAEMON.http_connections}, as the daemon's HttpConnections)")
+    add("--processes", type=integer(1, 100), default=1,
+        help="processes with that number of threads each; several use more than one CPU "
+             "(default %(default)s)")
     add("--wait", type=integer(1, MAX_WAIT_SECONDS), default=_DEFAULTS.wait,
         help="seconds of a long poll; with fewer the worker stops sooner and sends more requests "
              "(default %(default)s)")
@@ -102,7 +155,8 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
              f"{_DEFAULTS.visibility_timeout}, with --post-to {_DAEMON.visibility_timeout})")
     add("--grace", type=seconds, default=_DEFAULTS.grace,
         help="seconds for which running tasks may continue after a stop (default %(default)g)")
-    add("--max-tasks", type=integer(1, 2**31), help="stop after this number of tasks")
+    add("--max-tasks", type=integer(1, 2**31),
+        help="stop after this number of tasks; each process counts its own")
     add("--burst", action="store_true", help="stop when the queues are empty")
     add("--health-port", type=address, metavar="[HOST:]PORT",
         help="answer there with 200 or 503, and with Prometheus metrics at /metrics "
@@ -166,13 +220,46 @@ def _make_worker(options: dict[str, Any]) -> Worker:
     )
 
 
+def _make_scheduler(options: dict[str, Any]) -> Scheduler | None:
+    if not options["cron"]:
+        return None
+    return Scheduler(cron.load(options["cron"]), options["queues"][0])
+
+
+def _end_codes(options: dict[str, Any]) -> frozenset[int]:
+    stops_by_itself = options["burst"] or options["max_tasks"]
+    return EXIT_CODES_OF_AN_END if stops_by_itself else frozenset()
+
+
 def _show_health(worker: Worker, *, port: tuple[str, int] | None, file: Path | None) -> None:
+    with _refusing_health_options(file):
+        if port:
+            HealthServer(worker, host=port[0], port=port[1])
+
+
+def _show_health_of_all(
+    supervisor: Supervisor, reports: ProcessReports, worker: Worker, options: dict[str, Any]
+) -> None:
+    server = None
+    with _refusing_health_options(options["health_file"]):
+        if options["health_port"]:
+            server = listen(
+                options["health_port"],
+                find_reason=reports.why_unhealthy,
+                find_figures=reports.metrics,
+                timeout=worker.options.times.health_timeout,
+            )
+    supervisor.show_health(server=server, file=options["health_file"])
+
+
+@contextmanager
+def _refusing_health_options(file: Path | None) -> Iterator[None]:
+    """Refuse a file that cannot be touched, and a port that the block cannot listen on."""
     option = "--health-file"
     try:
         if file:
             file.touch()
         option = "--health-port"
-        if port:
-            HealthServer(worker, host=port[0], port=port[1])
+        yield
     except OSError as exc:
         raise CommandError(f"{option}: {exc}") from exc

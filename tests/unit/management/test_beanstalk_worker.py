@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.process import WorkerProcess
 from beanstalk_dispatch.worker.runners import PostRunner, run_here
+from beanstalk_dispatch.worker.supervisor import EXIT_CODES_OF_AN_END, Supervisor
 from beanstalk_dispatch.worker.worker import Worker
 from tests.conftest import Environment
 
@@ -103,6 +105,122 @@ def test_the_tasks_of_a_cron_yaml_go_to_the_first_queue(
     assert (scheduler._queue, list(scheduler._due)) == ("jobs", ["a"])
 
 
+# --- several processes ---
+
+
+class Supervisors:
+    """Runs in place of each supervisor, and keeps it."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        self.made: list[Supervisor] = []
+        self.directories: list[Path] = []
+
+    def run(self, supervisor: Supervisor) -> int:
+        self.made.append(supervisor)
+        self.directories.append(supervisor._reports.file(0).parent)
+        for child in supervisor._workers:
+            child.run()
+        return self.exit_code
+
+
+@pytest.fixture
+def supervisors(monkeypatch: pytest.MonkeyPatch) -> Supervisors:
+    """Supervisors that run each worker in this process."""
+    kept = Supervisors()
+
+    def run(supervisor: Supervisor) -> int:
+        return kept.run(supervisor)
+
+    monkeypatch.setattr(Supervisor, "run", run)
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    return kept
+
+
+def test_each_of_several_processes_runs_a_worker(
+    env: Environment, made: list[WorkerProcess], supervisors: Supervisors
+) -> None:
+    env(WORKER=True)
+    call_command("beanstalk_worker", "jobs", "--processes=3", "--threads=2", "--grace=40")
+    (supervisor,) = supervisors.made
+    assert [process._worker.options.threads for process in made] == [2, 2, 2]
+    assert all(len(process._supervisor_ticks or ()) == 2 for process in made)
+    assert (supervisor._times.stop, supervisor._end_codes) == (70, frozenset())
+    assert RUNNING._ledger is not None
+    assert not supervisors.directories[0].exists()
+
+
+@pytest.mark.parametrize("option", ["--burst", "--max-tasks=7"])
+def test_processes_that_stop_by_themselves_are_not_replaced(
+    env: Environment, made: list[WorkerProcess], supervisors: Supervisors, option: str
+) -> None:
+    env(WORKER=True)
+    call_command("beanstalk_worker", "jobs", "--processes=2", option)
+    assert supervisors.made[0]._end_codes == EXIT_CODES_OF_AN_END
+
+
+def test_periodic_tasks_are_sent_by_the_first_process(
+    env: Environment, made: list[WorkerProcess], supervisors: Supervisors, tmp_path: Path
+) -> None:
+    file = tmp_path / "cron.yaml"
+    file.write_text('version: 1\ncron: [{name: a, url: /x, schedule: "* * * * *"}]')
+    call_command("beanstalk_worker", "jobs", "--post-to=http://127.0.0.1:9/x", "--processes=2",
+                 f"--cron={file}")  # fmt: skip
+    assert [process._scheduler is not None for process in made] == [True, False]
+    assert RUNNING._ledger is None
+
+
+def test_the_supervisor_shows_the_health_of_all(
+    env: Environment, made: list[WorkerProcess], supervisors: Supervisors, tmp_path: Path
+) -> None:
+    env(WORKER=True)
+    file = tmp_path / "health"
+    call_command("beanstalk_worker", "jobs", "--processes=2", "--health-port=0",
+                 f"--health-file={file}")  # fmt: skip
+    (supervisor,) = supervisors.made
+    assert file.exists()
+    assert supervisor._server
+    supervisor._server.server_close()
+    assert len(supervisor._ticks) == 1
+    assert [process._health_file for process in made] == [None, None]
+
+
+def test_the_exit_code_of_the_supervisor_is_that_of_the_command(
+    env: Environment, made: list[WorkerProcess], supervisors: Supervisors
+) -> None:
+    env(WORKER=True)
+    supervisors.exit_code = 69
+    with pytest.raises(SystemExit) as exited:
+        call_command("beanstalk_worker", "jobs", "--processes=2")
+    assert exited.value.code == 69
+
+
+def test_a_forked_process_leaves_the_directory_of_the_reports(
+    env: Environment, supervisors: Supervisors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exit passes through the same code as that of the supervisor."""
+    env(WORKER=True)
+
+    def fork_and_exit(supervisor: Supervisor) -> int:
+        supervisors.directories.append(supervisor._reports.file(0).parent)
+        monkeypatch.setattr("os.getpid", lambda: 1)
+        sys.exit(0)
+
+    monkeypatch.setattr(Supervisor, "run", fork_and_exit)
+    with pytest.raises(SystemExit):
+        call_command("beanstalk_worker", "jobs", "--processes=2")
+    supervisors.directories[0].rmdir()
+
+
+def test_a_wrong_option_is_refused_before_a_process_is_forked(
+    env: Environment, supervisors: Supervisors
+) -> None:
+    assert refusal("jobs", "--post-to", "localhost", "--processes=2") == (
+        "--post-to: 'localhost' is not an http:// URL"
+    )
+    assert supervisors.made == []
+
+
 @pytest.mark.parametrize(
     ("argument", "address"),
     [
@@ -124,6 +242,8 @@ def test_the_help_shows_the_defaults() -> None:
     assert "after a stop (default 30)" in text
     assert "is delivered again (default 2)" in text
     assert "to wait for an answer (default 299)" in text
+    assert "use more than one CPU (default 1)" in text
+    assert "each process counts its own" in text
 
 
 # --- what is refused, word for word ---
@@ -145,6 +265,7 @@ def test_only_a_worker_runs_tasks(env: Environment) -> None:
     ("argument", "reason"),
     [
         ("--threads=0", "--threads: expected an integer from 1 to 100, not '0'"),
+        ("--processes=0", "--processes: expected an integer from 1 to 100, not '0'"),
         ("--threads=many", "--threads: expected an integer from 1 to 100, not 'many'"),
         ("--wait=21", "--wait: expected an integer from 1 to 20, not '21'"),
         ("--max-tasks=-1", "--max-tasks: expected an integer from 1 to 2147483648, not '-1'"),

@@ -27,7 +27,7 @@ def test_the_figures_are_those_of_the_worker() -> None:
 
 def test_prometheus_has_each_figure_with_its_meaning() -> None:
     worker = make_worker(Recording())
-    lines = prometheus_text(worker).decode().splitlines()
+    lines = prometheus_text(metrics(worker)).decode().splitlines()
     for each in metrics(worker):
         name = f"beanstalk_dispatch_{each.name}" + "_total" * (each.kind == "counter")
         assert f"# HELP {name} {each.meaning}" in lines
@@ -37,7 +37,7 @@ def test_prometheus_has_each_figure_with_its_meaning() -> None:
 def test_without_the_library_the_error_is_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(ConfigurationError) as raised:
-        prometheus_text(make_worker(Recording()))
+        prometheus_text(metrics(make_worker(Recording())))
     assert str(raised.value) == (
         "/metrics needs prometheus_client: pip install 'django-beanstalk-dispatch[metrics]'"
     )

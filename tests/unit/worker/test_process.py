@@ -94,6 +94,16 @@ def test_a_signal_ends_a_process_that_a_task_forks(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_process_with_a_supervisor_may_get_a_signal_twice(
+    worker: Worker, exits: list[int]
+) -> None:
+    WorkerProcess(worker, supervisor_ticks=[]).run(sender=Worker)
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+    assert worker.is_stopping()
+    assert exits == []
+
+
 # --- the exit ---
 
 
@@ -160,6 +170,24 @@ def test_a_terminal_has_a_status_line_and_a_log_has_progress(
     monkeypatch.setattr(Worker, "run", run)
     WorkerProcess(worker).run(sender=Worker)
     assert called == ticks
+
+
+def test_a_process_with_a_supervisor_has_progress_in_the_log_and_the_supervisors_ticks(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    called: list[Tick] = []
+
+    def run(self: Worker, *ticks: Tick) -> int:
+        called.extend(ticks)
+        return 0
+
+    def tick() -> None: ...
+
+    monkeypatch.setattr(Worker, "run", run)
+    WorkerProcess(worker, supervisor_ticks=[tick]).run(sender=Worker)
+    assert called[0] is tick
+    assert [each.__qualname__.partition(".<")[0] for each in called[1:]] == ["log_progress"]
 
 
 def test_periodic_tasks_are_sent_while_it_runs(

@@ -1,0 +1,140 @@
+"""What the processes of ``--processes`` report to their supervisor: one small file each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from .health import why_unhealthy
+from .metrics import Metric, metrics
+from .worker import Tick, Worker
+
+MAX_AGE_SECONDS: Final = 10.0
+"""A process whose last report is older is unhealthy."""
+
+_NOT_SUMMED: Final = "last_poll_age_seconds"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One report of one process."""
+
+    written_at: float
+    """By the monotonic clock, which all processes of a machine share."""
+    unhealthy: str | None
+    """Why the process is unhealthy; None if it is healthy."""
+    figures: list[Metric]
+    """Counters include those of the processes that this one has replaced."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was written."""
+        return time.monotonic() - self.written_at
+
+
+class ProcessReports:
+    """The reports of all processes, in a directory of their own."""
+
+    def __init__(self, directory: Path, *, processes: int) -> None:
+        self._files = [directory / f"{number}.json" for number in range(1, processes + 1)]
+        self._ended = [file.with_suffix(".ended") for file in self._files]
+
+    def file(self, index: int) -> Path:
+        """The file that the process with this index, from 0, writes."""
+        return self._files[index]
+
+    def set_ended(self, index: int) -> None:
+        """Note that a process has ended and is not replaced. It is then no longer unhealthy."""
+        self._ended[index].touch()
+
+    def why_unhealthy(self) -> str | None:
+        """Why the first unhealthy process is unhealthy; None if all are healthy."""
+        for number, (file, ended) in enumerate(zip(self._files, self._ended, strict=True), 1):
+            if ended.exists():
+                continue
+            report = read(file)
+            if report is None:
+                return f"no report from process {number}"
+            if report.age > MAX_AGE_SECONDS:
+                return f"no report from process {number} for {report.age:.0f} s"
+            if report.unhealthy:
+                return f"process {number}: {report.unhealthy}"
+        return None
+
+    def metrics(self) -> list[Metric]:
+        """The figures of all processes together."""
+        totals: dict[str, Metric] = {}
+        for metric in self._current_figures():
+            total = totals.get(metric.name)
+            if total is None:
+                totals[metric.name] = metric
+            elif metric.name == _NOT_SUMMED:
+                totals[metric.name] = max(total, metric, key=lambda each: each.value)
+            else:
+                totals[metric.name] = replace(total, value=total.value + metric.value)
+        return list(totals.values())
+
+    def touch_while_healthy(self, file: Path) -> Tick:
+        """A tick that gives ``file`` the current time once a second while all are healthy."""
+        checked_at = 0.0
+
+        def tick() -> None:
+            nonlocal checked_at
+            if time.monotonic() - checked_at < 1:
+                return
+            checked_at = time.monotonic()
+            if self.why_unhealthy() is None:
+                # If it cannot be touched, its age says so.
+                with suppress(OSError):
+                    file.touch()
+
+        return tick
+
+    def _current_figures(self) -> Iterator[Metric]:
+        """All counters, and the gauges of the processes that run."""
+        for file, ended in zip(self._files, self._ended, strict=True):
+            if report := read(file):
+                is_current = report.age <= MAX_AGE_SECONDS and not ended.exists()
+                yield from (each for each in report.figures if is_current or each.kind == "counter")
+
+
+def read(file: Path) -> Report | None:
+    """The report in a file; None if there is none."""
+    try:
+        values = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    figures = [Metric(**each) for each in values.pop("figures")]
+    return Report(figures=figures, **values)
+
+
+def report_once_a_second(worker: Worker, file: Path) -> Tick:
+    """A tick that writes the worker's report to ``file`` once a second."""
+    before = read(file)
+    counted = {
+        metric.name: metric.value
+        for metric in (before.figures if before else ())
+        if metric.kind == "counter"
+    }
+    written_at = 0.0
+
+    def tick() -> None:
+        nonlocal written_at
+        if time.monotonic() - written_at < worker.options.times.display_interval:
+            return
+        written_at = time.monotonic()
+        figures = [
+            replace(metric, value=metric.value + counted.get(metric.name, 0))
+            for metric in metrics(worker)
+        ]
+        report = Report(written_at=written_at, unhealthy=why_unhealthy(worker), figures=figures)
+        unfinished = file.with_suffix(".new")
+        unfinished.write_text(json.dumps(asdict(report)))
+        unfinished.replace(file)  # at once, so that no reader sees half of it
+
+    return tick
