@@ -17,7 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 from .conf import SETTINGS, Config, get_config
 from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunction, listed
 from .execution.task_options import options_to_send
-from .message import NAME_FORM, Message, is_name, now
+from .message import MAX_DELAY_DAYS, NAME_FORM, Message, is_name, now
 from .safe_task import SafeTask
 from .scheduling import commits, sending
 from .scheduling.sending import Prepared
@@ -235,8 +235,10 @@ def _delay_seconds(delay: float | timedelta) -> int:
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidCall(f"delay {delay!r} is not a number of seconds or a timedelta")
-    if not 0 <= seconds < 2**31:
-        raise InvalidCall(f"delay {delay!r} is out of range; 0 seconds or more")
+    if not 0 <= seconds <= MAX_DELAY_DAYS * 86400:
+        raise InvalidCall(
+            f"delay {delay!r} is out of range; 0 seconds or more, at most {MAX_DELAY_DAYS} days"
+        )
     return math.ceil(seconds)
 
 

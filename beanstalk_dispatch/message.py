@@ -25,6 +25,9 @@ VERSION: Final = 1
 DEAD_LETTER: Final = "dead_letter"
 """The member that marks a JSON object as a dead letter; it holds the reason."""
 
+MAX_DELAY_DAYS: Final = 400
+"""How far ahead a task may be scheduled. Until then its message is sent again every 15 minutes."""
+
 _SALT: Final = "beanstalk_dispatch.message."
 _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")  # HMAC-SHA256 as django.core.signing writes it
 # Whitespace is matched in one place only: with a second, a long body would take quadratic time.

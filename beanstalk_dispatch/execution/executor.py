@@ -30,7 +30,7 @@ from beanstalk_dispatch.exceptions import (
     UnknownFunction,
 )
 from beanstalk_dispatch.log_lines import REFUSALS, quoted, quoted_error
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.message import MAX_DELAY_DAYS, Message
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.signals import delivery_finished
@@ -63,6 +63,7 @@ _REFUSALS: Final[dict[type[Exception], Outcome]] = {
     LeaseUnavailable: Outcome.UNAVAILABLE,
 }
 _DONE: Final = Result(outcome=Outcome.DONE, acknowledged=True)
+_MAX_WAIT_SECONDS: Final = (MAX_DELAY_DAYS + 1) * 86400  # a day for clocks that differ
 _RETRY_RUNNING_SECONDS: Final = 30.0
 _has_caches: ContextVar[bool] = ContextVar("beanstalk_dispatch.has_caches", default=False)
 
@@ -224,6 +225,8 @@ class Execution:
     def _run_message(self, message: Message) -> Result:
         entry = dispatch_table.entry(message.function, self.config)
         if message.not_before is not None and (wait := message.not_before - time.time()) > 0:
+            if wait > _MAX_WAIT_SECONDS:
+                raise MalformedMessage(f"not_before is more than {MAX_DELAY_DAYS} days ahead")
             return self._resend(message, wait, Outcome.DEFERRED)
         if self.retries_by_hiding:
             message.attempt += self.delivery.earlier_runs

@@ -14,6 +14,8 @@ from beanstalk_dispatch.safe_task import TRAVELLING_OPTIONS, SafeTask
 
 _MAX_ERROR_LENGTH: Final = 200  # characters; the value of a received option may be a megabyte
 _MAX_SECONDS: Final = 2**31
+MAX_RECEIVED_RETRIES: Final = 100
+"""How often a message may have its task repeated. A class may allow more."""
 
 
 class _Option(NamedTuple):
@@ -63,6 +65,8 @@ def apply_received_options(task: SafeTask, received: Mapping[str, Any]) -> None:
             except (ValueError, RecursionError) as exc:
                 text = f"option {option.wire_name}: {exc}"
                 raise MalformedMessage(text[:_MAX_ERROR_LENGTH]) from None
+    if "max_retries" in received and task.max_retries is not None:
+        task.max_retries = min(task.max_retries, MAX_RECEIVED_RETRIES)
 
 
 def _cast_timeout(value: object) -> timedelta:

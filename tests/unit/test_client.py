@@ -142,6 +142,7 @@ def test_bad_arguments_send_nothing(sqs_env: Environment) -> None:
         Call("record", delay=True),
         Call("record", delay="5"),  # type: ignore[arg-type]
         Call("record", delay=2**40),
+        Call("record", delay=timedelta(days=401)),
         Call("record", group_id="a b"),
         Call("record", deduplication_id="d"),
     ],

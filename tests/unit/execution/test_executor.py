@@ -253,6 +253,12 @@ def test_a_signed_message_that_is_too_old_is_refused(
         assert result.outcome is (Outcome.BAD_SIGNATURE if reason else Outcome.DONE)
 
 
+def test_a_task_that_is_due_in_years_is_malformed(table: Environment) -> None:
+    result = run("record", not_before=time.time() + 402 * 86400)
+    assert result.outcome is Outcome.MALFORMED
+    assert result.reason == "not_before is more than 400 days ahead"
+
+
 def test_a_periodic_task_has_no_age(table: Environment) -> None:
     table(DISPATCH_PERIODIC_TASKS="record", DISPATCH_SIGNING_KEYS="a-key-of-the-tests",
           DISPATCH_MAX_AGE="1h")  # fmt: skip

@@ -42,6 +42,19 @@ def test_options_travel_and_come_back() -> None:
 
 
 @pytest.mark.parametrize(
+    ("received", "expected"),
+    [({"max_retries": 10**9}, 100), ({"max_retries": None}, None), ({}, 500)],
+)
+def test_a_message_may_set_a_hundred_retries(
+    received: dict[str, Any], expected: int | None
+) -> None:
+    task = SafeTask()
+    task.max_retries = 500
+    apply_received_options(task, received)
+    assert task.max_retries == expected
+
+
+@pytest.mark.parametrize(
     ("option", "value"),
     [("timeout", -1), ("timeout", "soon"), ("timeout", []), ("verbose", 1), ("max_retries", -1),
      ("max_retries", True), ("max_retries", "3"), ("retry_backoff", None)],
