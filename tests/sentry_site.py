@@ -13,11 +13,12 @@ from django.views.decorators.csrf import csrf_exempt
 
 from beanstalk_dispatch.client import Call, schedule, schedule_many
 from beanstalk_dispatch.safe_task import Retry, SafeTask
+from tests import jobs
 
 SECRET = "an-argument-that-must-not-leave"
 TABLE = (
-    "quiet=tests.sentry_site.quiet boom=tests.sentry_site.boom slow=tests.jobs.loop "
-    "block=tests.jobs.block mine=tests.sentry_site.Mine patient=tests.sentry_site.Patient "
+    "quiet=tests.sentry_site.quiet boom=tests.sentry_site.boom slow=tests.sentry_site.Slow "
+    "block=tests.sentry_site.Block mine=tests.sentry_site.Mine patient=tests.sentry_site.Patient "
     "again=tests.sentry_site.again mixed=tests.sentry_site.mixed broken=tests.jobs.NeedsArgument "
     "hooked=tests.sentry_site.Hooked nested=tests.sentry_site.nested"
 )
@@ -57,6 +58,20 @@ def nested() -> None:
     with sentry_sdk.start_transaction(op="task", name="of its own"):
         pass
     raise RuntimeError
+
+
+class Slow(SafeTask):
+    timeout_timedelta = timedelta(seconds=3)
+
+    def run(self, seconds: float) -> None:
+        jobs.spin(seconds)
+
+
+class Block(SafeTask):
+    timeout_timedelta = timedelta(seconds=1)
+
+    def run(self, seconds: float) -> None:
+        jobs.block(seconds)
 
 
 class Mine(SafeTask):

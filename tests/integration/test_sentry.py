@@ -84,7 +84,7 @@ def environment_of(dsn: str, moto: str = "") -> dict[str, str]:
         "BEANSTALK_DISPATCH_SAFE_TASK": SAFE_TASK,
         "BEANSTALK_DISPATCH_TABLE": TABLE,
         "BEANSTALK_DISPATCH_PERIODIC_TASKS": "quiet boom",
-        "BEANSTALK_DISPATCH_TASK_TIMEOUT": "3s",  # for a hook, too, when every core is busy
+        "BEANSTALK_DISPATCH_TASK_TIMEOUT": "20s",  # also of hooks, when every core is busy
         "BEANSTALK_DISPATCH_SIGNING_KEYS": "a-key-of-the-tests",
         "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": moto,
         "BEANSTALK_DISPATCH_SQS_KEY": "key",
