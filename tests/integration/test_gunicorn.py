@@ -20,8 +20,6 @@ from beanstalk_dispatch.worker.worker import Worker
 from tests.conftest import TABLE, Environment
 from tests.services import PATH, Gunicorn, until
 
-pytestmark = pytest.mark.xdist_group("gunicorn")  # one server for all of them
-
 OPTIONS = WorkerOptions(
     threads=5,
     wait=1,

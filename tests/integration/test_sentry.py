@@ -26,10 +26,7 @@ from tests.sentry_site import SECRET, TABLE
 from tests.services import PATH, ROOT, Gunicorn, until
 
 SAFE_TASK = "beanstalk_dispatch.contrib.sentry.SentrySafeTask"
-LIFECYCLES = [
-    pytest.param(name, marks=pytest.mark.xdist_group(f"sentry-{name}"))  # one site for all of them
-    for name in (["static", "stream"] if hasattr(sentry_sdk, "traces") else ["static"])
-]
+LIFECYCLES = ["static", "stream"] if hasattr(sentry_sdk, "traces") else ["static"]
 
 
 @pytest.fixture(scope="module")

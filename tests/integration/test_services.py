@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import select
 import socket
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import MappingProxyType
 
 import psycopg
@@ -24,6 +26,7 @@ from redis.retry import Retry
 
 from tests.services import (
     Service,
+    _postgres_programs,
     accepts,
     database_settings,
     memcached,
@@ -85,9 +88,24 @@ def test_a_paused_postgres_answers_no_open_connection() -> None:
         assert connection.pgconn.get_result() is None
 
 
+def test_postgres_is_copied_for_a_user_who_cannot_reach_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As under root with an environment in root's own folder."""
+
+    def run(*args: object, **options: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("tests.services.subprocess.run", run)
+    programs = _postgres_programs(tmp_path, os.geteuid())
+    assert programs.is_relative_to(tmp_path)
+    assert os.access(programs / "postgres", os.X_OK)
+
+
 def test_what_a_server_says_when_it_does_not_start_is_shown() -> None:
-    with pytest.raises(AssertionError, match="no luck"), Service("/bin/sh", "-c", "echo no luck"):
-        pass
+    server = Service("/bin/sh", "-c", "echo no luck")
+    with pytest.raises(AssertionError, match="no luck"):
+        server.__enter__()
 
 
 # --- nginx, as on a worker machine of Elastic Beanstalk ---

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.services import installed
@@ -15,3 +18,8 @@ def test_in_ci_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="apt-get install no-such-program$"):
         installed("no-such-program")
+
+
+def test_a_fast_test_cannot_start_python() -> None:
+    with pytest.raises(pytest.fail.Exception, match="mark a test that starts a Python process"):
+        subprocess.Popen([sys.executable, "-c", ""])
