@@ -49,10 +49,13 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return "message" if isinstance(text, str) and _UUID.search(text) else None
 
 
-@pytest.fixture(scope="session")
-def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory for the crash ledger of each test."""
-    return tmp_path_factory.mktemp("ledgers")
+@pytest.fixture(scope="session", autouse=True)
+def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory for the crash ledger of each test, and of servers that serve several."""
+    directory = tmp_path_factory.mktemp("ledgers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEANSTALK_DISPATCH_CRASH_LEDGER", str(directory / "servers"))
+        yield directory
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -61,11 +60,6 @@ def loop(seconds: float = 30.0) -> None:
 def block(seconds: float = 30.0) -> None:
     """Sit in one C call, which nothing can interrupt in a thread."""
     release.wait(seconds)
-
-
-def backtrack() -> None:
-    """Keep the interpreter's lock in one C call that never ends."""
-    re.match(r"(a+)+$", "a" * 40 + "b")
 
 
 async def coroutine(value: str) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
@@ -76,12 +76,13 @@ class RunningTask:
         """For how long the task has been running."""
         return time.monotonic() - self.started
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         is_alone = self._tasks.begin(self)
         if self._ledger is not None:
             self._slot = self._ledger.begin(self.message, self.delivery, is_alone=is_alone)
             if self._slot is None:
                 self._tasks.log_full_ledger()
+        return self
 
     def __exit__(
         self,

@@ -154,6 +154,12 @@ def test_sigterm_is_passed_on(worker: FakeWorker, env: Environment) -> None:
     assert worker.signals == [signal.SIGTERM]
 
 
+def test_what_runs_is_logged(env: Environment, caplog: pytest.LogCaptureFixture) -> None:
+    with RUNNING.task(Message(function="f", id="task-1"), Delivery(), get_config()) as task:
+        draining._log_running([task])
+    assert caplog.messages == ["stopping running id=task-1 function=f seconds=0"]
+
+
 def test_without_a_thread_to_log_in_the_signal_is_still_handled(
     worker: FakeWorker, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,6 +282,18 @@ def test_a_call_that_keeps_the_interpreters_lock_is_reported(
     assert " in backtrack" in capfd.readouterr().err
 
 
+def test_what_ends_before_a_late_watchdog_can_run_is_in_its_report(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watchdog = timeouts._Watchdog()
+    watchdog._wakes_at = time.monotonic() - 20
+    watchdog.forget(time_limit(600, label=lambda: "culprit id=1"))
+    (report,) = watchdog._report_if_late()
+    report()
+    assert "no thread could run seconds=20 running='culprit id=1'" in caplog.text
+    assert watchdog._held == set()
+
+
 def test_the_watchdog_is_not_woken_by_tasks_that_end_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
