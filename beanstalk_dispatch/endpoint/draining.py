@@ -21,6 +21,7 @@ from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.execution import time_limit as timeouts
 from beanstalk_dispatch.execution.running_tasks import RUNNING, RunningTask
+from beanstalk_dispatch.log_lines import quoted
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
@@ -101,7 +102,7 @@ def _log_running(tasks: Sequence[RunningTask]) -> None:
     for task in tasks:
         logger.warning(
             "stopping running id=%s function=%s seconds=%.0f",
-            task.message.id, task.message.function, task.seconds,
+            quoted(task.message.id), quoted(task.message.function), task.seconds,
         )  # fmt: skip
 
 
