@@ -53,12 +53,24 @@ class Entry:
         return task, self.configured_class() if self.configured_class else None
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1)
+def _resolved(config: Config) -> dict[str, Any]:
+    """What the names of the table stand for, as far as they have been used. It has no limit."""
+    return {}
+
+
 def resolve(name: str, config: Config) -> Any:
     """The function or SafeTask subclass that a table name stands for, imported once.
 
     Raises UnknownFunction, whose text is what beanstalk-dispatch 0.1 answered.
     """
+    resolved = _resolved(config)
+    if name not in resolved:
+        resolved[name] = _resolve(name, config)
+    return resolved[name]
+
+
+def _resolve(name: str, config: Config) -> Any:
     if not config.table:
         raise UnknownFunction("No beanstalk dispatch table configured")
     path = config.table.get(name)
@@ -118,9 +130,22 @@ def configured_observers(config: Config) -> Sequence[Observer]:
         return ()
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1)
+def _entries(config: Config) -> dict[str, Entry]:
+    """The table's entries by name, as far as they have been used. It has no limit."""
+    return {}
+
+
 def entry(name: str, config: Config) -> Entry:
-    """The table's entry of that name. Raises UnknownFunction or ConfigurationError."""
+    """The table's entry of that name, made once. Raises UnknownFunction or ConfigurationError."""
+    entries = _entries(config)
+    found = entries.get(name)
+    if found is None:
+        found = entries[name] = _make_entry(name, config)
+    return found
+
+
+def _make_entry(name: str, config: Config) -> Entry:
     listed = resolve(name, config)
     configured = safe_task_class(config)
     observers = configured_observers(config)

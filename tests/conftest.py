@@ -180,6 +180,7 @@ def sqs_env(env: Environment, moto: str, queue_name: str) -> Environment:
         DISPATCH_SQS_REGION="eu-west-1",
         DISPATCH_QUEUES=f"jobs={queue_name}",
         DISPATCH_CREATE_QUEUES=True,
+        DISPATCH_SEND_TIMEOUT="1m",  # a busy machine ends no request
         DISPATCH_TABLE=TABLE,
     )
     return env
