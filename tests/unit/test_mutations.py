@@ -126,9 +126,9 @@ def test_a_bug_is_found(
 ) -> None:
     with fuzzing.worker(keys=keys) as worker:
         attack(worker)
-        dispatch_table.entry.cache_clear()
+        dispatch_table._entries.cache_clear()
         with monkeypatch.context() as patch:
             bug(patch)
             with pytest.raises(fuzzing.Broken):
                 attack(worker)
-    dispatch_table.entry.cache_clear()
+    dispatch_table._entries.cache_clear()
