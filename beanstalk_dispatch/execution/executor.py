@@ -201,7 +201,7 @@ class Execution:
             RECENT.end(key, is_finished=is_finished)
         return result
 
-    def _delivered_again(self, message: Message, key: str) -> Result:
+    def _delivered_again(self, message: Message, key: int) -> Result:
         running = RECENT.seconds_running(key)
         if not self.consumer.can_hide:
             logger.warning(

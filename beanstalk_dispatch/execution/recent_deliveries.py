@@ -10,65 +10,73 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import OrderedDict
+from array import array
 from typing import Final
 
 from beanstalk_dispatch.delivery import Delivery
 
-MAX_FINISHED: Final = 10_000
-"""How many finished messages are remembered: about two megabytes."""
+ROOM: Final = 65_536
+"""How many finished messages are remembered at most, in 768 KiB.
+
+Each has its place in a table by its key, and a later message takes the place of an earlier one.
+So nine of ten messages are still known when seven thousand others have finished.
+"""
 
 
-def key_of(delivery: Delivery) -> str | None:
+def key_of(delivery: Delivery) -> int | None:
     """What a redelivery of a message has in common with its first; None without an id of SQS.
 
-    That is the queue's name, the id that SQS gave the message, and the hash of its body. A retry is
-    another SQS message, with another id. A string, because Python's garbage collector would visit
-    ten thousand tuples.
+    That is the queue's name, the id that SQS gave the message, and its body. A retry is another SQS
+    message, with another id.
     """
     if delivery.message_id is None:
         return None
-    return f"{delivery.queue} {delivery.message_id} {hash(delivery.body)}"
+    return hash((delivery.queue, delivery.message_id, delivery.body)) or 1
 
 
 class RecentDeliveries:
-    """The messages that this process runs now, and those that it has finished last."""
+    """The messages that this process runs now, and those that it has finished last.
 
-    def __init__(self, max_finished: int = MAX_FINISHED) -> None:
-        self._max_finished = max_finished
+    The finished ones are in arrays of numbers, because thousands of objects that are made and freed
+    one after the other would slow every task down.
+    """
+
+    def __init__(self, room: int = ROOM) -> None:
+        self._room = room
         self.forget_all()
 
     def forget_all(self) -> None:
         """A forked child has run nothing yet, and cannot trust a lock it did not make."""
         self._lock = threading.Lock()
-        self._running: dict[str, float] = {}
-        self._finished: OrderedDict[str, float] = OrderedDict()
+        self._running: dict[int, float] = {}
+        self._finished = array("q", bytes(8 * self._room))
+        self._seconds = array("f", bytes(4 * self._room))
 
-    def begin(self, key: str) -> bool:
+    def begin(self, key: int) -> bool:
         """Note that a message is to be run; False if this process runs it or has finished it."""
         with self._lock:
-            if key in self._running or key in self._finished:
+            if key in self._running or self._finished[key % self._room] == key:
                 return False
             self._running[key] = time.monotonic()
             return True
 
-    def end(self, key: str, *, is_finished: bool) -> None:
+    def end(self, key: int, *, is_finished: bool) -> None:
         """Note the end of a run. A message that is not finished may be run again."""
         with self._lock:
             started = self._running.pop(key)
             if is_finished:
-                self._finished[key] = time.monotonic() - started
-                if len(self._finished) > self._max_finished:
-                    self._finished.popitem(last=False)
+                place = key % self._room
+                self._finished[place] = key
+                self._seconds[place] = time.monotonic() - started
 
-    def seconds_running(self, key: str) -> float | None:
+    def seconds_running(self, key: int) -> float | None:
         """For how long a message has been running here; None if it is not running."""
         started = self._running.get(key)
         return None if started is None else time.monotonic() - started
 
-    def seconds_taken(self, key: str) -> float | None:
-        """How long the run of a finished message took; None if it is not known to be finished."""
-        return self._finished.get(key)
+    def seconds_taken(self, key: int) -> float:
+        """How long the run of a finished message took."""
+        return self._seconds[key % self._room]
 
 
 RECENT = RecentDeliveries()

@@ -12,7 +12,11 @@ import pytest
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DELAYED_COPIES, DelayedCopies
-from beanstalk_dispatch.execution.recent_deliveries import RECENT, RecentDeliveries
+from beanstalk_dispatch.execution.recent_deliveries import (
+    RECENT,
+    RecentDeliveries,
+    key_of,
+)
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
 from tests import jobs
@@ -86,30 +90,33 @@ def test_without_an_id_of_sqs_nothing_is_remembered() -> None:
         assert executor.run(body, Delivery(queue="q")).outcome is Outcome.DONE
 
 
-def test_another_queue_or_another_message_is_another_matter() -> None:
-    recent = RecentDeliveries()
-    assert recent.begin("a 1 0")
-    assert recent.begin("b 1 0")
-    assert recent.begin("a 2 0")
-    assert recent.begin("a 1 5")
-    assert not recent.begin("a 1 0")
+def test_another_queue_message_or_body_is_another_matter() -> None:
+    deliveries = [
+        Delivery(queue=queue, message_id=message_id, body=body)
+        for queue in ("a", "b") for message_id in ("1", "2") for body in (b"x", b"y")
+    ]  # fmt: skip
+    keys = {key_of(delivery) for delivery in deliveries}
+    assert len(keys) == len(deliveries)
+    assert None not in keys
 
 
 def test_only_so_much_is_remembered() -> None:
-    recent = RecentDeliveries(max_finished=2)
-    for name in "abc":
-        recent.begin(name)
-        recent.end(name, is_finished=True)
-    assert recent.seconds_taken("a") is None
-    assert recent.seconds_taken("c") is not None
-    assert recent.begin("a")
+    recent = RecentDeliveries(room=2)
+    for key in (1, 2, 3):
+        assert recent.begin(key)
+        recent.end(key, is_finished=True)
+    assert not recent.begin(2)
+    assert not recent.begin(3)
+    assert recent.begin(1)
+    recent.end(1, is_finished=False)
+    assert recent.begin(1)
 
 
 def test_a_forked_child_remembers_nothing() -> None:
     run("record")
     child = os.fork()
     if child == 0:  # pragma: no cover - runs in the child
-        os._exit(0 if not RECENT._finished else 1)
+        os._exit(0 if not any(RECENT._finished) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
