@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -23,7 +24,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 CONNECTIONS = 15  # as many as gunicorn has threads
 
@@ -111,12 +112,16 @@ def worker_cpu(port: int) -> float:
     return seconds
 
 
+MESSAGE_ID: Final = "3ab1d0ab-5f50-4c1f-8a4f-6d3e9a4d3f64"
+"""In each request that is sent, a number stands in its place: a process runs no message twice."""
+
+
 def post(path: str, content: str) -> str:
     """Return the bytes of the daemon's POST."""
     return (
         f"POST /{path}/dispatcher HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: aws-sqsd/3.0.4\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
-        "X-Aws-Sqsd-Msgid: 3ab1d0ab-5f50-4c1f-8a4f-6d3e9a4d3f64\r\nX-Aws-Sqsd-Queue: q\r\n"
+        f"X-Aws-Sqsd-Msgid: {MESSAGE_ID}\r\nX-Aws-Sqsd-Queue: q\r\n"
         "X-Aws-Sqsd-First-Received-At: 2026-01-02T03:04:05Z\r\nX-Aws-Sqsd-Receive-Count: 1\r\n"
         f"\r\n{content}"
     )
@@ -177,18 +182,25 @@ async def _serve(latency: float) -> None:
 # --- load ------------------------------------------------------------------------------------
 
 
+_message_numbers = itertools.count()
+
+
 class _Connection(asyncio.Protocol):
     """Send the request, and send it again after each answer, until the time ``until``."""
 
     def __init__(self, request: bytes, until: float) -> None:
-        self.request, self.until = request, until
+        self.before, _, self.after = request.partition(MESSAGE_ID.encode())
+        self.until = until
         self.answers, self.received = 0, b""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        transport.write(self.request)
+        self.send()
+
+    def send(self) -> None:
+        self.transport.write(b"%b%036d%b" % (self.before, next(_message_numbers), self.after))
 
     def data_received(self, data: bytes) -> None:
         self.received += data
@@ -197,7 +209,7 @@ class _Connection(asyncio.Protocol):
         self.answers += self.received.startswith(b"HTTP/1.1 200 ")
         self.received = b""
         if time.monotonic() < self.until:
-            self.transport.write(self.request)
+            self.send()
         else:
             self.done.set_result(None)
             self.transport.close()
