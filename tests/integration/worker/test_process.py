@@ -121,7 +121,10 @@ def test_several_processes_share_a_queue_and_one_that_is_killed_is_replaced(
     assert log.count("stopped done=") == 2
 
 
-def test_processes_stop_when_their_supervisor_was_killed(process_env: Environment) -> None:
+def test_processes_stop_when_their_supervisor_was_killed(
+    process_env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # it cannot remove its directory
     with process("--processes=2") as parent:
         until(lambda: len(psutil.Process(parent.pid).children()) == 2)
         children = psutil.Process(parent.pid).children()
