@@ -6,6 +6,8 @@ Nothing is read from or written to private names of the task, which is a project
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -113,6 +115,20 @@ def is_for_the_process(exc: BaseException) -> bool:
     return in_main_thread and isinstance(exc, KeyboardInterrupt | SystemExit)
 
 
+class _Forks:
+    """How often this process and its parents were forked; asking for its id is a system call."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> None:
+        self.count += 1
+
+
+_forks: Final = _Forks()
+os.register_at_fork(after_in_child=_forks.add)
+
+
 class _Run:
     """One run of one task: what SafeTask would have to remember, were it not the project's."""
 
@@ -203,8 +219,13 @@ class _Run:
         limit = time_limit(
             time_limit_of(self.task), label=self._stuck_label, on_stuck=self._send_task_stuck
         )
+        forks = _forks.count
         try:
-            self._call_within(limit, function, args, kwargs)
+            try:
+                self._call_within(limit, function, args, kwargs)
+            finally:
+                if _forks.count != forks:
+                    self._end_forked_process()
         except BaseException as exc:
             if limit.struck or isinstance(exc, TaskTimeout):
                 connections.drop_interrupted(before)
@@ -215,6 +236,22 @@ class _Run:
             raise
         if error := connections.drop_left_open(before):
             raise error
+
+    def _end_forked_process(self) -> None:
+        """End a process that the task has forked and that leaves the task.
+
+        It would answer the message a second time, and share the connections of its parent.
+        """
+        exc = sys.exception()
+        is_exit = isinstance(exc, SystemExit)
+        logger.warning(
+            "forked process left its task %s process_id=%d: end such a process with os._exit()",
+            self._label(),
+            os.getpid(),
+            exc_info=None if is_exit else exc,
+        )
+        code = exc.code if isinstance(exc, SystemExit) else exc and 1
+        os._exit(code if isinstance(code, int) else int(code is not None))
 
     def _call_within(
         self,

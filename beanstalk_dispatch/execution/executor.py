@@ -37,7 +37,7 @@ from beanstalk_dispatch.signals import delivery_finished
 from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
-from . import dead_letters
+from . import dead_letters, log_locks
 from .attempt import Attempt, is_for_the_process, run_attempt
 from .consumer import DELAYED_COPIES, Consumer
 from .crash_ledger import MAX_CUTS
@@ -309,10 +309,19 @@ class Execution:
                 configured=configured,
                 on_done=on_done,
             )
+            if not self.config.execute_synchronously:  # the caller may be a log handler
+                self._release_log_locks(message)
             result = self._result_of(attempt, task, message)
         if result.acknowledged:
             running.forget_cuts()
         return result
+
+    def _release_log_locks(self, message: Message) -> None:
+        if handlers := log_locks.release_left_locked():
+            logger.error(
+                "log lock left locked id=%s function=%s handlers=%s",
+                quoted(message.id), quoted(message.function), quoted(handlers),
+            )  # fmt: skip
 
     def _send_cut_task(self, running: RunningTask) -> Result | None:
         """Send a task that ends its process to the dead-letter queue. None: it has to run."""

@@ -5,8 +5,9 @@ watchdog thread per process watches all limits. In the main thread it sends SIGA
 ends a blocking system call. In another thread it sets an asynchronous exception, which Python
 raises between two bytecodes: a thread that is inside a C call (a driver waiting for its
 database, ``time.sleep``) sees it when that call returns. Until then it is *stuck*, and said to
-be so in the log. A C call that keeps the interpreter's lock stops the watchdog too. A timer of the
-kernel then writes the stacks of all threads to stderr.
+be so in the log. Some code is not interrupted, see ``uninterruptible``. A C call that keeps the
+interpreter's lock stops the watchdog too. A timer of the kernel then writes the stacks of all
+threads to stderr.
 
 https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
 """
@@ -30,12 +31,15 @@ from typing import Final, Self
 from beanstalk_dispatch.exceptions import TaskTimeout, listed
 
 from .stack_dump import StackDump
+from .uninterruptible import is_interruptible
 
 logger = logging.getLogger("beanstalk_dispatch.task.time_limit")
 
 GRACE: Final = 5.0
 """Seconds after its limit at which a block that still runs is reported as stuck, and seconds
 between two interrupts of it."""
+RETRY_PAUSE: Final = 0.05
+"""Seconds between two looks at a thread that is due but not interruptible."""
 PULSE: Final = 10.0
 """Seconds after which the watchdog wakes at the latest while there are limits."""
 HELD: Final = 5.0
@@ -76,6 +80,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
     __slots__ = (
         "_has_ended",
         "_in_main_thread",
+        "_passed_at",
         "_previous_handler",
         "deadline",
         "fires",
@@ -115,6 +120,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         self.stuck = False
         self._in_main_thread = False
         self._has_ended = False
+        self._passed_at: float | None = None
 
     @property
     def fired(self) -> bool:
@@ -184,6 +190,12 @@ class time_limit:  # noqa: N801 - a context manager, named like one
                 time.monotonic() - self.started,
                 self.seconds,
             )
+
+    def is_late(self, now: float) -> bool:
+        """Whether the block still runs GRACE after the watchdog first found its limit passed."""
+        if self._passed_at is None:
+            self._passed_at = now
+        return now >= self._passed_at + GRACE
 
     def fire(self) -> None:
         """Interrupt the block's thread. The watchdog calls this, with its lock held."""
@@ -326,12 +338,16 @@ class _Watchdog:
         newly_stuck: list[Report] = []
         for limit in self._limits:
             if limit.deadline <= now:
-                if limit.fires and not limit.stuck:
+                is_late = limit.is_late(now)
+                if is_late and not limit.stuck:
                     limit.stuck = True
                     self._stuck.add(limit)
                     newly_stuck.append(partial(_report_stuck, limit))
-                limit.fire()
-                limit.deadline = now + GRACE
+                if is_interruptible(limit.thread_id, is_late=is_late):
+                    limit.fire()
+                    limit.deadline = now + GRACE
+                else:
+                    limit.deadline = now + RETRY_PAUSE
             self._wakes_at = min(self._wakes_at, limit.deadline)
         return newly_stuck
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -87,6 +88,63 @@ def test_what_ends_in_time_is_left_alone(place: Place) -> None:
         spin(0.15)
 
     place(body)
+
+
+SLOW_MODULE = """
+import time
+
+until = time.monotonic() + {seconds}
+while time.monotonic() < until:
+    pass
+complete = True
+"""
+
+
+@pytest.fixture
+def slow_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Make a module that takes ``seconds`` to import, and return its name."""
+    names: list[str] = []
+
+    def make(seconds: float) -> str:
+        names.append(f"slow_module_{tmp_path.name}")
+        (tmp_path / f"{names[0]}.py").write_text(SLOW_MODULE.format(seconds=seconds))
+        return names[0]
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield make
+    sys.modules.pop(names[0], None)
+
+
+def test_an_import_is_finished_before_the_interrupt(
+    place: Place, slow_module: Callable[..., str]
+) -> None:
+    name = slow_module(seconds=0.4)
+
+    def body() -> None:
+        importlib.import_module(name)
+        spin(30)
+
+    started = time.monotonic()
+    with pytest.raises(TaskTimeout):
+        place(lambda: limited(time_limit(0.1), body))
+    assert sys.modules[name].complete
+    assert 0.4 <= time.monotonic() - started < 5
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_an_import_that_does_not_end_is_interrupted(
+    place: Place, slow_module: Callable[..., str]
+) -> None:
+    name = slow_module(seconds=30)
+
+    def import_it() -> None:
+        importlib.import_module(name)
+
+    started = time.monotonic()
+    with pytest.raises(TaskTimeout):
+        place(lambda: limited(time_limit(0.1), import_it))
+    assert name not in sys.modules
+    assert time.monotonic() - started < 10
 
 
 def test_an_error_of_the_block_passes(place: Place) -> None:
