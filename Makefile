@@ -4,7 +4,7 @@ VENV ?= .venv
 # A Django version to install, such as 5.2; empty for the newest.
 DJANGO ?=
 # Processes for the tests, which wait for clocks more than for the CPU.
-WORKERS ?= $(shell expr 4 \* $$(getconf _NPROCESSORS_ONLN))
+WORKERS ?= $(shell expr 3 \* $$(getconf _NPROCESSORS_ONLN))
 
 # An environment may forbid bytecode files. Each of the hundred processes that the tests start
 # would then compile the package anew, which takes a third of their time.

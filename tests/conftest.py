@@ -30,7 +30,6 @@ TABLE = (
     "coroutine=tests.jobs.coroutine nap=tests.jobs.nap"
 )
 
-INTEGRATION = Path(__file__).parent / "integration"
 collect_ignore = ["compatibility_0_1"]  # integration/test_compatibility.py runs them
 
 Environment = Callable[..., None]
@@ -118,7 +117,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     A test of twenty seconds that starts last would keep one process busy and the others idle.
     """
     for item in items:
-        if INTEGRATION in item.path.parents:
+        if item.nodeid.startswith("tests/integration/"):
             item.add_marker("slow")
     items.sort(key=lambda item: "slow" not in item.keywords)
 

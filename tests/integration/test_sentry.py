@@ -196,15 +196,15 @@ def test_only_the_last_of_several_attempts_is_an_error(site: Site, queue_name: s
     assert event["contexts"]["trace"]["trace_id"] in first
 
 
-def test_two_hundred_tasks_on_fifteen_threads_share_nothing(site: Site) -> None:
+def test_a_hundred_tasks_on_fifteen_threads_share_nothing(site: Site) -> None:
     prefix = f"mixed-{site.is_streaming}"
 
     def one(number: int) -> int:
         return site.post(signed("mixed", number, id=f"{prefix}-{number}"))
 
     with ThreadPoolExecutor(15) as pool:
-        for end in range(40, 201, 40):  # the SDK keeps a hundred, and drops what comes then
-            assert set(pool.map(one, range(end - 40, end))) == {500}
+        for end in (50, 100):  # the SDK keeps a hundred envelopes, and drops what comes then
+            assert set(pool.map(one, range(end - 50, end))) == {500}
             until(lambda: len(site.kent.tagged(prefix)) >= end)  # noqa: B023
     numbers = set()
     for event in site.kent.tagged(prefix):
@@ -215,7 +215,7 @@ def test_two_hundred_tasks_on_fifteen_threads_share_nothing(site: Site) -> None:
         crumbs = [crumb["message"] for crumb in event["breadcrumbs"]["values"]]
         assert crumbs == [f"crumb {number}"] * 3
         assert event["exception"]["values"][-1]["value"] == f"number {number}"
-    assert len(numbers) == 200
+    assert len(numbers) == 100
 
 
 # --- traces ----------------------------------------------------------------------------------

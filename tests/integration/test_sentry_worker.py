@@ -27,7 +27,7 @@ from tests.conftest import Environment
 from tests.integration.test_sentry import environment_of, signed, worker_of
 from tests.kent import Kent
 from tests.sentry_site import SECRET
-from tests.services import ROOT, until
+from tests.services import NO_COVERAGE, ROOT, until
 
 
 @pytest.fixture(scope="module")
@@ -232,18 +232,20 @@ def answering(status: int) -> Iterator[int]:
     ids=["down", "hanging", "429", "500"],
 )  # fmt: skip
 def test_with_sentry_in_trouble_tasks_end_as_ever(trouble: Any, tmp_path: Path) -> None:
-    """A wait for Sentry in each task would make of this a minute."""
+    """A wait of five seconds for Sentry in each task that fails would make 17 seconds of this."""
     with trouble() as port:
-        worker = worker_of(tmp_path, environment_of(f"http://public@127.0.0.1:{port}/1"))
+        # Not measured: a busy process shows what time it takes.
+        variables = environment_of(f"http://public@127.0.0.1:{port}/1") | NO_COVERAGE
+        worker = worker_of(tmp_path, variables)
         until(worker.is_up)
-        functions = ["boom", "quiet"] * 100
+        functions = ["boom", "quiet"] * 50
         started = time.monotonic()
         with ThreadPoolExecutor(15) as pool:
             statuses = list(pool.map(lambda name: worker.post(signed(name, SECRET))[0], functions))
         took = time.monotonic() - started
         worker.stop()
         stopped = time.monotonic() - started - took
-    assert statuses == [500, 200] * 100
-    assert took < 15
-    assert stopped < 15
-    assert "not observed" not in worker.log()
+    assert statuses == [500, 200] * 50
+    assert took < 12
+    assert stopped < 12
+    assert "observer failed" not in worker.log()
