@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Final
+from typing import Any, Final
 
 from beanstalk_dispatch.exceptions import listed
 
-_LOCK_TYPE: Final = type(threading.RLock())
+_LOCK_TYPE: Final[Any] = type(threading.RLock())
 """The type of a handler's lock, unless the project gives it another one."""
+_is_owned: Final = _LOCK_TYPE._is_owned  # noqa: SLF001 - as threading.Condition uses it
 
 
 def release_left_locked() -> str:
-    """Release every lock of a log handler that this thread holds.
+    """Release the locks of log handlers, and of logging itself, that this thread holds.
 
-    Returns the names of their handlers, or the empty string. A thread of a consumer holds none
+    Returns the names of the handlers, or the empty string. A thread of a consumer holds none
     between two tasks.
     """
-    left = []
+    left = ["logging"] if _release(logging._lock) else []  # type: ignore[attr-defined] # noqa: SLF001
     # The public names lead only to handlers of loggers, not to those within another handler.
     for reference in logging._handlerList:  # type: ignore[attr-defined] # noqa: SLF001
-        lock = getattr(handler := reference(), "lock", None)
-        if isinstance(lock, _LOCK_TYPE) and lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001
+        handler = reference()
+        if _release(getattr(handler, "lock", None)):
             left.append(handler.name or type(handler).__name__)
-            while lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001
-                lock.release()  # it may have been taken more than once
     return listed(left) if left else ""
+
+
+def _release(lock: Any) -> bool:
+    """Whether this thread held the lock, which is free then. It may have been taken twice."""
+    if type(lock) is not _LOCK_TYPE or not _is_owned(lock):
+        return False
+    while _is_owned(lock):
+        lock.release()
+    return True

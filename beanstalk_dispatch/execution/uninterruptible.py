@@ -13,8 +13,6 @@ from typing import Final
 _BRIEF: Final = frozenset({
     # A module that is imported only in part stays so: its submodules are never imported again.
     "importlib._bootstrap",
-    # A lock of a handler would stay locked, or a log file half rotated.
-    "logging", "logging.handlers",
 })  # fmt: skip
 """Modules whose code takes a moment. If it takes longer than usual, it is interrupted."""
 

@@ -149,3 +149,10 @@ def test_a_handler_without_a_name_is_reported_by_its_class(handler: logging.Hand
     handler.name = None
     handler.acquire()
     assert release_left_locked() == "Handler"
+
+
+def test_the_lock_of_logging_itself_is_released() -> None:
+    lock: Any = logging._lock  # type: ignore[attr-defined]
+    lock.acquire()
+    assert release_left_locked() == "logging"
+    assert release_left_locked() == ""

@@ -28,8 +28,7 @@ def called_in_module(name: str) -> Callable[[Callable[[], None]], None]:
     [
         ("shop.tasks", True, True),
         ("importlib._bootstrap", False, True),
-        ("logging", False, True),
-        ("logging.handlers", False, True),
+        ("logging", True, True),
         ("psycopg_pool.pool", False, False),
     ],
 )
