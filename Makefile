@@ -58,7 +58,7 @@ test: $(READY)
 
 ## test-fast: run the tests that start no Python process and wait for no clock
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow" -n logical
+	$(BIN)/python -m pytest -m "not slow" --durations 5 -n 4
 
 ## test-matrix: run every test with every pair of Python and Django that this machine has
 test-matrix: $(READY)

@@ -465,6 +465,7 @@ def test_what_could_not_be_sent_again_is_not_acknowledged(
 
 
 @pytest.mark.parametrize("keys", ["", "a-key-of-the-tests"])
+@pytest.mark.slow
 def test_a_copy_goes_to_the_deliverys_queue(
     sqs_env: Environment, queue_name: str, keys: str
 ) -> None:

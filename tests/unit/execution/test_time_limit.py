@@ -321,6 +321,7 @@ def backtrack() -> None:
     re.match(r"(a+)+$", "a" * 25 + "b")
 
 
+@pytest.mark.slow
 def test_a_call_that_keeps_the_interpreters_lock_is_reported(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -363,6 +364,7 @@ def test_the_watchdog_is_not_woken_by_tasks_that_end_in_time(
     assert postponed == []
 
 
+@pytest.mark.slow
 def test_the_stacks_are_not_written_while_the_watchdog_runs(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,6 +138,7 @@ def test_a_queue_is_shown_by_its_name_alone(queue: str) -> None:
     assert why_unhealthy(worker) == "no answer from mail for 90 s"
 
 
+@pytest.mark.slow
 def test_connections_that_say_nothing_do_not_keep_a_probe_out(server: HealthServer) -> None:
     """A process has 1,024 file descriptors in most containers; these take twenty of them."""
     silent = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(100)]
