@@ -118,7 +118,7 @@ class Supervisor:
                 time.sleep(self._times.check_interval)
                 self._note_ends()
         finally:
-            if os.getpid() == pid:
+            if os.getpid() == pid:  # pragma: no branch - a child ends elsewhere
                 self._kill([*self._workers, *self._helpers])
                 if self._server:
                     self._server.server_close()
@@ -195,7 +195,7 @@ class Supervisor:
         if self._signals or (exit_code in self._end_codes and child in self._workers):
             child.exit_code = exit_code
             logger.info("worker process ended pid=%d exit_code=%d", pid, exit_code)
-            if child in self._workers:
+            if child in self._workers:  # pragma: no branch - a helper ends after the workers
                 self._reports.set_ended(self._workers.index(child))
             return
         delay = 0.0 if exit_code == EXIT_STUCK else self._restart_delay(child)

@@ -30,7 +30,6 @@ import botocore.session
 import environ
 import gunicorn.config
 import pytest
-import sentry_sdk
 import yaml
 from botocore import xform_name
 from django.core.management import get_commands, load_command_class
@@ -725,17 +724,11 @@ def documented_queues() -> dict[str, QueueAddress]:
     return dict(casts.queues(documented_properties("shop-worker")["BEANSTALK_DISPATCH_QUEUES"]))
 
 
-def check_sentry_options(**options: Any) -> None:
-    """A client takes them; it is not this process's, and has no DSN to send to."""
-    sentry_sdk.Client(default_integrations=False, auto_enabling_integrations=False, **options)
-
-
 @pytest.fixture
 def shop(env: Environment, monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> ModuleType:
     """The module that a document's Python runs in, with the documentation's own variables set."""
     module = ModuleType(TASKS)
     monkeypatch.setitem(sys.modules, TASKS, module)
-    monkeypatch.setattr(sentry_sdk, "init", check_sentry_options)
     queues = documented_properties("shop-worker")["BEANSTALK_DISPATCH_QUEUES"]
     env(DISPATCH_TABLE=json.dumps(documented("BEANSTALK_DISPATCH_TABLE")), DISPATCH_QUEUES=queues)
     return module

@@ -121,7 +121,7 @@ class Command(BaseCommand):
             gc.freeze()  # what exists now stays shared: the collector writes to what it visits
             exit_code = supervisor.run()
         finally:
-            if os.getpid() == supervisor_pid:
+            if os.getpid() == supervisor_pid:  # pragma: no branch - a child ends elsewhere
                 shutil.rmtree(directory, ignore_errors=True)
         if exit_code:
             sys.exit(exit_code)

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +19,7 @@ from beanstalk_dispatch.outcomes import Outcome, Result
 from tests import jobs
 from tests.conftest import TABLE, Environment
 from tests.jobs import calls
+from tests.services import until
 
 
 class Poller(DelayedCopies):
@@ -118,13 +116,6 @@ def test_a_forked_child_remembers_nothing() -> None:
     if child == 0:  # pragma: no cover - runs in the child
         os._exit(0 if not any(RECENT._finished) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
 
 
 # --- a request that has waited in the web server's queue ---

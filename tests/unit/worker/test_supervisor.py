@@ -69,7 +69,7 @@ class Children:
             file.write(f"{index}\n")
         code = self._ends[start] if start < len(self._ends) else 0
         if code < 0:
-            os.kill(os.getpid(), -code)
+            os.kill(os.getpid(), -code)  # pragma: no cover - runs in the child
         os._exit(code)
 
 
@@ -190,7 +190,7 @@ def waiting(directory: Path, *, ignores_signals: bool = False) -> Callable[[int]
         signal.signal(signal.SIGTERM, handler)
         (directory / f"started-{index}").touch()
         time.sleep(30)
-        os._exit(1)
+        os._exit(1)  # pragma: no cover - runs in the child
 
     return run_worker
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from contextvars import Context
@@ -28,7 +27,15 @@ from sentry_sdk.worker import BackgroundWorker
 
 from beanstalk_dispatch import signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
-from beanstalk_dispatch.contrib.sentry import crons, environment, errors, observers, privacy, setup
+from beanstalk_dispatch.contrib.sentry import (
+    crons,
+    environment,
+    errors,
+    observers,
+    privacy,
+    setup,
+    spans,
+)
 from beanstalk_dispatch.contrib.sentry import task as task_module
 from beanstalk_dispatch.contrib.sentry.transport import ErrorsFirstTransport
 from beanstalk_dispatch.delivery import Delivery
@@ -43,7 +50,7 @@ from tests import jobs
 from tests.conftest import Environment
 from tests.integration.test_sentry import SAFE_TASK, environment_of
 from tests.sentry_site import SECRET, TABLE
-from tests.services import ROOT
+from tests.services import ROOT, until
 
 
 class Memory(Transport):
@@ -752,8 +759,7 @@ def blocked() -> Iterator[int]:
     gate, seen = threading.Event(), list[int]()
     thread = threading.Thread(target=block, args=(gate, seen))
     thread.start()
-    while not seen:
-        time.sleep(0.001)
+    until(lambda: seen)
     yield seen[0]
     gate.set()
     thread.join(20)
@@ -970,3 +976,20 @@ def test_receives_are_numbers(value: object) -> None:
     assert environment.cast_receives(3) == (3,)
     with pytest.raises(ValueError, match="'first' is not a whole number from 1 to 99999"):
         environment.cast_receives("first")
+
+
+@pytest.mark.parametrize(
+    ("queue", "body", "retries"),
+    [("q", "text", 3), ("q", b"bytes", 3), ("q.fifo", "text", 1), ("q.fifo", b"bytes", 3)],
+)
+def test_receives_that_are_attempts_already_are_not_counted_twice(
+    queue: str, body: bytes | str, retries: int
+) -> None:
+    """In a poller of a FIFO queue each receive is an attempt."""
+    delivery = Delivery(queue=queue, body=body, receive_count=3)
+    assert spans._retries(delivery, Message(function="f", attempt=2)) == retries
+
+
+def test_outside_of_a_delivery_on_error_has_nothing_to_report(sentry: Memory) -> None:
+    task_module.SentrySafeTask(jobs.fail, verbose=False).process()
+    assert sentry.of("event") == []
