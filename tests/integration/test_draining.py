@@ -45,10 +45,10 @@ def test_after_sigterm_what_runs_ends_and_what_waits_is_refused(tmp_path: Path) 
     with gunicorn(tmp_path) as server, ThreadPoolExecutor(25) as pool:
         assert server.post(body("record"))[0] == 200
         names = [f"nap-{number}" for number in range(15)]
-        running = [pool.submit(server.post, body("nap", 3, id=name)) for name in names]
-        time.sleep(1)
+        running = [pool.submit(server.post, body("nap", 10, id=name)) for name in names]
+        time.sleep(2)
         waiting = [pool.submit(server.post, body("record")) for _ in range(10)]
-        time.sleep(1)
+        time.sleep(2)
         os.kill(server.pid, signal.SIGTERM)
         assert {each.result()[0] for each in running} == {200}
         assert {each.result()[0] for each in waiting} == {503}

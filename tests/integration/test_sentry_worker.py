@@ -139,11 +139,12 @@ def test_one_of_a_pollers_tasks_shows_nothing_of_another(
     sent = [send("mixed", number) for number in range(30)]
     assert start(kent, "--max-tasks=30", "--threads=5").wait() == 0
     for number, message in enumerate(sent):
-        event = kent.event(message.id)
-        assert event["user"] == {"id": str(number)}
-        assert [name for name in event["tags"] if name.startswith("own")] == [f"own-{number}"]
-        crumbs = [crumb["message"] for crumb in event["breadcrumbs"]["values"]]
-        assert crumbs == [f"crumb {number}"] * 3
+        until(lambda message=message: kent.events(message.id))  # type: ignore[misc]
+        for event in kent.events(message.id):  # SQS may deliver a message twice
+            assert event["user"] == {"id": str(number)}
+            assert [name for name in event["tags"] if name.startswith("own")] == [f"own-{number}"]
+            crumbs = [crumb["message"] for crumb in event["breadcrumbs"]["values"]]
+            assert crumbs == [f"crumb {number}"] * 3
 
 
 # --- the end of a process --------------------------------------------------------------------
@@ -246,6 +247,6 @@ def test_with_sentry_in_trouble_tasks_end_as_ever(trouble: Any, tmp_path: Path) 
         worker.stop()
         stopped = time.monotonic() - started - took
     assert statuses == [500, 200] * 50
-    assert took < 12
-    assert stopped < 12
+    assert took < 60  # a busy machine takes twenty; a hung Sentry would take for ever
+    assert stopped < 60
     assert "observer failed" not in worker.log()
