@@ -114,6 +114,7 @@ def values_of(group: SettingsGroup) -> Values:
 
 def clear_caches() -> None:
     """Read every group again when it is next used. For tests that change ``os.environ``."""
+    _first_config.clear()
     get_config.cache_clear()
     values_of.cache_clear()
 
@@ -452,6 +453,11 @@ class Config:
         return f"Config({', '.join(shown)})"
 
 
+# Threads may read the configuration at the same moment. All of them use the one that is stored here
+# first, because clients and queues belong to one Config object.
+_first_config: Final[dict[str, Config]] = {}
+
+
 @functools.cache
 def get_config() -> Config:
     """The process's configuration, read once. Raises a ConfigurationError with every problem.
@@ -466,7 +472,7 @@ def get_config() -> Config:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "".join(f"\n  - {problem}" for problem in problems)
         raise ConfigurationError(f"{count} in the configuration of beanstalk_dispatch:{lines}")
-    return config
+    return _first_config.setdefault("config", config)
 
 
 def _config(values: Values) -> Config:

@@ -74,9 +74,9 @@ class Scene:
             "BEANSTALK_DISPATCH_TASK_TIMEOUT": "2m",
             **variables,
         }
-        from beanstalk_dispatch.conf import get_config
+        from beanstalk_dispatch.conf import clear_caches
 
-        get_config.cache_clear()
+        clear_caches()
 
     @property
     def queue(self) -> Any:

@@ -70,10 +70,10 @@ def messages() -> None:
 
 
 def configuration() -> None:
-    from beanstalk_dispatch.conf import get_config
+    from beanstalk_dispatch.conf import clear_caches, get_config
 
     def read() -> None:
-        get_config.cache_clear()
+        clear_caches()
         get_config()
 
     print(f"configuration, read                {microseconds(read, 500)}")

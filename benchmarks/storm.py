@@ -136,9 +136,9 @@ class Storm:
             "BEANSTALK_DISPATCH_SIGNING_KEYS": "for-the-storm-only",
             "BEANSTALK_DISPATCH_TASK_TIMEOUT": "2s",
         })  # fmt: skip
-        from beanstalk_dispatch.conf import get_config
+        from beanstalk_dispatch.conf import clear_caches
 
-        get_config.cache_clear()
+        clear_caches()
         from beanstalk_dispatch.sqs.opening import open_queue
 
         for alias in ("storm", "dead"):

@@ -192,9 +192,9 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
         mock.patch.object(views, "HOLD_SECONDS", 0),
         mock.patch.object(logger, "handlers", [log]),
     ):
-        conf.get_config.cache_clear()
+        conf.clear_caches()
         table._resolved.cache_clear()
         table.safe_task_class(conf.get_config())  # the configuration's own import
         imported.clear()
         yield Worker(log, client, imported, has_keys=keys)
-    conf.get_config.cache_clear()
+    conf.clear_caches()

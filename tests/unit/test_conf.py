@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,14 @@ import pytest
 from django.test import override_settings
 
 from beanstalk_dispatch import casts, conf
-from beanstalk_dispatch.conf import SETTINGS, Config, Setting, SettingsGroup, get_config
+from beanstalk_dispatch.conf import (
+    SETTINGS,
+    Config,
+    Setting,
+    SettingsGroup,
+    Values,
+    get_config,
+)
 from beanstalk_dispatch.exceptions import ConfigurationError
 from tests.conftest import Environment
 
@@ -132,6 +141,23 @@ def test_everything_has_a_default(env: Environment) -> None:
     assert config.on_failure == "redeliver"
     assert set(config.sources.values()) == {"default"}
     assert get_config() is config
+
+
+def test_threads_that_read_it_at_the_same_moment_get_the_same_one(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env()
+    both_read = threading.Barrier(2, timeout=10)
+    resolve = conf._resolve
+
+    def resolve_together(group: SettingsGroup) -> Values:
+        both_read.wait()
+        return resolve(group)
+
+    monkeypatch.setattr(conf, "_resolve", resolve_together)
+    with ThreadPoolExecutor(2) as threads:
+        one, other = (threads.submit(get_config) for _ in range(2))
+    assert one.result() is other.result() is get_config()
 
 
 def test_a_value_of_the_environment_is_cast(env: Environment) -> None:

@@ -482,7 +482,7 @@ def resolve(field: str) -> None:
     """One Config or one ConfigurationError that names the variable; no secret anywhere."""
     log = fuzzing.Log()
     shown: list[str] = []
-    get_config.cache_clear()
+    conf.clear_caches()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conf.logger, "handlers", [log])
         try:
@@ -497,7 +497,7 @@ def resolve(field: str) -> None:
             assert_usable(field, config)
         conf.log_start()
         shown += [str(found) for found in checks.check()]
-    get_config.cache_clear()
+    conf.clear_caches()
     text = "\n".join(shown + [line for line, _ in log.lines])
     assert not (SETTINGS[field].secret and SECRET in text)
     text.encode()
