@@ -45,6 +45,8 @@ MAX_WAIT_SECONDS: Final = 30.0
 
 Long enough to see a call that hangs: gunicorn ends a process that does not answer for 30 seconds.
 """
+ANSWER_SECONDS: Final = 1.0
+"""How long a task that is alone waits for the answers of those that have just ended to be sent."""
 _PAUSE: Final = 0.02  # seconds between two looks
 
 
@@ -159,6 +161,7 @@ class RunningTasks:
             self._wait_for_the_one_alone(task, until=until)
         while self._alone is task and len(self._running) > 1 and time.monotonic() < until:
             time.sleep(_PAUSE)
+        time.sleep(ANSWER_SECONDS)
         beside = len(self._running) - 1
         logger.warning(
             "task was cut off before id=%s function=%s times_cut=%d beside=%d",

@@ -24,7 +24,8 @@ from tests.workers import until
 
 
 @pytest.fixture(autouse=True)
-def ledger_file(env: Environment, tmp_path: Path) -> Path:
+def ledger_file(env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(running_tasks, "ANSWER_SECONDS", 0.0)
     calls.clear()
     jobs.release.clear()
     path = tmp_path / "ledger"
@@ -289,6 +290,16 @@ def test_a_suspect_waits_until_the_others_have_ended_and_they_wait_for_it(
     for future in (suspect, later):
         future.result(20)
     assert begun() == ["first", "suspect", "later"]
+
+
+def test_a_suspect_waits_until_the_answers_of_the_others_are_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running_tasks, "ANSWER_SECONDS", 0.2)
+    was_cut(2, "suspect")
+    before = time.monotonic()
+    with task("suspect"):
+        assert time.monotonic() - before >= 0.2
 
 
 def test_two_suspects_take_turns(pool: ThreadPoolExecutor) -> None:
