@@ -80,7 +80,8 @@ class Values:
     """What a group's settings are. ``values[SETTING]`` has the type that the Setting declares."""
 
     sources: Mapping[str, str]
-    """Variable → where its value came from: ``settings``, ``environment`` or ``default``."""
+    """Variable → where its value came from: ``settings``, ``environment``, ``file`` or
+    ``default``."""
     problems: tuple[str, ...]
     """A line for each variable whose value is not valid. Such a variable has its default."""
     _values: Mapping[Setting[Any], Any] = field(repr=False)
@@ -442,7 +443,7 @@ class Config:
     crash_ledger: str | None
     trusted_peers: tuple[Network, ...] | None
     sources: Mapping[str, str]
-    """Field name → where its value came from: ``settings``, ``environment`` or ``default``."""
+    """Field name → where its value came from, in the words of ``Values.sources``."""
 
     def __repr__(self) -> str:
         shown = (
@@ -580,7 +581,7 @@ def _read(setting: Setting[T], environment: environ.FileAwareEnv) -> tuple[T, st
         if setting.secret:
             casts.refuse_reference(value)
         return setting.cast(value), "settings"
-    is_file = bool(os.environ.get(f"{setting.variable}_FILE"))
+    is_file = bool(file_of(setting))
 
     def cast_unless_empty(raw: str) -> T | None:
         content = raw.strip()
@@ -593,7 +594,9 @@ def _read(setting: Setting[T], environment: environ.FileAwareEnv) -> tuple[T, st
         return (setting.cast_file if is_file and setting.cast_file else setting.cast)(content)
 
     found: T | None = environment(setting.variable, cast=cast_unless_empty, default=None)
-    return (setting.default, "default") if found is None else (found, "environment")
+    if found is None:
+        return setting.default, "default"
+    return found, "file" if is_file else "environment"
 
 
 def _problem(setting: Setting[Any], exc: OSError | ValueError) -> str:
@@ -612,6 +615,22 @@ def _problem(setting: Setting[Any], exc: OSError | ValueError) -> str:
             )
         case _:
             return f"{setting.variable}: {exc}"
+
+
+def file_of(setting: Setting[Any]) -> str:
+    """The file that ``NAME_FILE`` names in the environment. The empty string means none."""
+    return os.environ.get(f"{setting.variable}_FILE", "")
+
+
+def empty_variables() -> list[str]:
+    """The variables that are present in the environment without a value. They count as not set."""
+    variables = [setting.variable for group in _groups for setting in group.settings]
+    return [name for name in variables if name in os.environ and not os.environ[name].strip()]
+
+
+def contradictions() -> list[str]:
+    """A line for each pair of valid variables that contradict each other."""
+    return list(_contradictions(_config(values_of(CORE))))
 
 
 def is_in_environment(value: str) -> bool:

@@ -32,7 +32,7 @@ import gunicorn.config
 import pytest
 import yaml
 from botocore import xform_name
-from django.core.management import get_commands, load_command_class
+from django.core.management import call_command, get_commands, load_command_class
 from django.core.management.base import BaseCommand
 from django.urls import resolve
 from packaging.requirements import Requirement
@@ -43,6 +43,7 @@ from beanstalk_dispatch.conf import SETTINGS
 from beanstalk_dispatch.contrib.sentry import errors
 from beanstalk_dispatch.contrib.sentry.environment import SENTRY
 from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.deployment.property_formats import FORMATS
 from beanstalk_dispatch.execution import dead_letters
 from beanstalk_dispatch.execution import executor as execution
 from beanstalk_dispatch.message import Message
@@ -157,14 +158,28 @@ def test_the_status_table_is_the_views() -> None:
     }
 
 
-def test_the_workers_options_are_those_of_its_command() -> None:
+@pytest.mark.parametrize(
+    ("command", "page", "heading"),
+    [
+        ("beanstalk_worker", "local.md", "Option"),
+        ("beanstalk_config", "elastic-beanstalk.md", "Option of beanstalk_config"),
+    ],
+)
+def test_the_options_of_a_command_are_those_of_its_page(
+    command: str, page: str, heading: str
+) -> None:
     def options(command: BaseCommand) -> set[str]:
-        parser = command.create_parser("manage.py", "beanstalk_worker")
+        parser = command.create_parser("manage.py", "command")
         return {name for action in parser._actions for name in action.option_strings}
 
-    worker = load_command_class("beanstalk_dispatch", "beanstalk_worker")
-    rows = table_rows(ROOT / "docs" / "local.md", "Option")
-    assert {row[0].strip("`") for row in rows} == options(worker) - options(BaseCommand())
+    rows = table_rows(ROOT / "docs" / page, heading)
+    known = options(load_command_class("beanstalk_dispatch", command)) - options(BaseCommand())
+    assert {row[0].strip("`") for row in rows} == known
+
+
+def test_the_formats_of_beanstalk_config_are_those_of_its_page() -> None:
+    rows = table_rows(ROOT / "docs" / "elastic-beanstalk.md", "Format")
+    assert [row[0].strip("`") for row in rows] == ["table", "json", *FORMATS]
 
 
 # --- .env.example ----------------------------------------------------------------------------
@@ -793,6 +808,24 @@ def test_python_through_sqs(
                 assert execution.run(each.body, Delivery(queue=queue.name)).acknowledged
             assert queue.delete_batch(received) == []
     assert_no_errors(caplog)
+
+
+@every("console")
+def test_console(
+    snippet: Snippet, shop: ModuleType, env: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line below a command is one that the command writes with the README's properties."""
+    for each in snippets_of(ROOT / "README.md"):
+        if each.file == "shop/tasks.py":
+            exec(each.text, vars(shop))
+    properties = documented_properties("shop-worker")
+    env(**{name: long_enough(value) for name, value in properties.items()})
+    first, *lines = snippet.text.splitlines()
+    prompt, python_name, manage_py, *arguments = shlex.split(first)
+    assert (prompt, python_name, manage_py) == ("$", "python", "manage.py")
+    call_command(*arguments)
+    written = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line not in written] == []
 
 
 def test_the_observers_of_their_page_watch_a_task(

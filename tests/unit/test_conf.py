@@ -299,7 +299,7 @@ def test_a_file_wins_over_the_variable(env: Environment, tmp_path: Path) -> None
     (tmp_path / "timeout").write_text("3m")
     env(DISPATCH_TASK_TIMEOUT_FILE=tmp_path / "timeout", DISPATCH_TASK_TIMEOUT="1m")
     assert get_config().task_timeout == timedelta(minutes=3)
-    assert get_config().sources["task_timeout"] == "environment"
+    assert get_config().sources["task_timeout"] == "file"
 
 
 def test_an_empty_file_is_unset(env: Environment, tmp_path: Path) -> None:

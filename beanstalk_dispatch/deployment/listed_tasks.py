@@ -1,0 +1,92 @@
+"""The tasks of the dispatch table, with their limits and the place where each limit is set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from beanstalk_dispatch import dispatch_table as table
+from beanstalk_dispatch.conf import SAFE_TASK, TASK_TIMEOUT, Config
+from beanstalk_dispatch.dispatch_table import Entry
+from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
+from beanstalk_dispatch.execution.task_options import seconds_of
+from beanstalk_dispatch.safe_task import SafeTask
+
+_AT_RUN_TIME = "a property of the class, known when the task runs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedTask:
+    """One name of the dispatch table."""
+
+    name: str
+    path: str
+    """The dotted path of the function or class."""
+    problem: str = ""
+    """Why it cannot run. The other fields have no meaning then."""
+    time_limit: float | None = None
+    """How long ``run`` may take, in seconds. None: known when the task runs."""
+    time_limit_from: str = ""
+    """The class or the variable that sets it."""
+    max_retries: int | None = None
+    """How often a failed run is repeated. None: left to SQS."""
+    max_retries_from: str = ""
+    """The class that sets it, or ``default``."""
+
+
+def listed_tasks(config: Config) -> list[ListedTask]:
+    """Every task of the table. Imports their modules."""
+    return [_listed_task(name, path, config) for name, path in config.table.items()]
+
+
+def longest_time_limit(config: Config) -> float:
+    """The longest time limit that a task of this table can have, in seconds.
+
+    That of BEANSTALK_DISPATCH_TASK_TIMEOUT counts too.
+    """
+    limits = [task.time_limit or 0.0 for task in listed_tasks(config)]
+    return max([config.task_timeout.total_seconds(), *limits])
+
+
+def _listed_task(name: str, path: str, config: Config) -> ListedTask:
+    try:
+        entry = table.entry(name, config)
+        time_limit, time_limit_from = _time_limit(entry, config)
+        max_retries, max_retries_from = _option(entry, "max_retries")
+    except (UnknownFunction, ConfigurationError, TypeError, ValueError) as exc:
+        cause = f": {exc.__cause__}" if exc.__cause__ else ""
+        return ListedTask(name=name, path=path, problem=f"{exc}{cause}")
+    return ListedTask(
+        name=name,
+        path=path,
+        time_limit=time_limit,
+        time_limit_from=time_limit_from,
+        max_retries=max_retries,
+        max_retries_from=max_retries_from,
+    )
+
+
+def _time_limit(entry: Entry, config: Config) -> tuple[float | None, str]:
+    value, source = _option(entry, "timeout_timedelta")
+    if source == _AT_RUN_TIME:
+        return None, source
+    if value is None:
+        is_default = config.sources["task_timeout"] == "default"
+        return (
+            config.task_timeout.total_seconds(),
+            "default" if is_default else TASK_TIMEOUT.variable,
+        )
+    return seconds_of(value), source
+
+
+def _option(entry: Entry, name: str) -> tuple[Any, str]:
+    """The value of a task's option, and what sets it."""
+    if table.defines(entry.task_class, name):
+        value = getattr(entry.task_class, name)
+        if isinstance(value, property):
+            return None, _AT_RUN_TIME
+        is_listed = entry.function is None
+        return value, entry.task_class.__qualname__ if is_listed else SAFE_TASK.variable
+    if name in entry.inherited:
+        return entry.inherited[name], SAFE_TASK.variable
+    return getattr(SafeTask, name), "default"

@@ -1,0 +1,109 @@
+"""Environment properties in the forms in which Elastic Beanstalk and other tools take them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from .properties import Property
+
+PROPERTIES: Final = "aws:elasticbeanstalk:application:environment"
+SECRETS: Final = "aws:elasticbeanstalk:application:environmentsecrets"
+"""The namespace in which Elastic Beanstalk replaces the ARN of a secret with its value.
+
+https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/AWSHowTo.secrets.env-vars.html
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What is written, and how each secret is delivered."""
+
+    properties: Sequence[Property]
+    """With their values. Secrets among them are shown, because the user asked for that."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Variable → the ARN of the secret in Secrets Manager or Parameter Store."""
+    left_out: Sequence[str] = ()
+    """Secrets that are not written at all."""
+    environment: str = "ENVIRONMENT"
+    """The name of the Elastic Beanstalk environment."""
+
+
+def as_eb(export: Export) -> str:
+    """An ``eb setenv`` command, and an ``aws`` command for the secrets that are given by ARN."""
+    lines = []
+    if export.properties:
+        words = [shlex.quote(f"{each.name}={each.value}") for each in export.properties]
+        lines.append(" \\\n  ".join([f"eb setenv -e {shlex.quote(export.environment)}", *words]))
+    if export.secrets:
+        settings = [
+            {"Namespace": SECRETS, "OptionName": name, "Value": arn}
+            for name, arn in export.secrets.items()
+        ]
+        lines.append(
+            "aws elasticbeanstalk update-environment --environment-name "
+            f"{shlex.quote(export.environment)} \\\n"
+            f"  --option-settings {shlex.quote(json.dumps(settings))}"
+        )
+    return "\n".join([*_comments(export), *lines])
+
+
+def as_dotenv(export: Export) -> str:
+    """Lines that a shell and django-environ read alike."""
+    lines = [f"{each.name}={shlex.quote(each.value)}" for each in export.properties]
+    comments = [
+        f"# {name} is the secret {arn}: read it into the environment yourself"
+        for name, arn in export.secrets.items()
+    ]
+    return "\n".join([*_comments(export), *comments, *lines])
+
+
+def as_ebextensions(export: Export) -> str:
+    """The content of a file such as ``.ebextensions/properties.config``."""
+    values = {each.name: each.value for each in export.properties}
+    lines = ["option_settings:"]
+    for namespace, options in ((PROPERTIES, values), (SECRETS, export.secrets)):
+        if options:
+            lines.append(f"  {namespace}:")
+            lines += [f"    {name}: {_quoted(value)}" for name, value in options.items()]
+    return "\n".join([*_comments(export), *lines])
+
+
+def as_terraform(export: Export) -> str:
+    """``setting`` blocks for the resource ``aws_elastic_beanstalk_environment``."""
+    values = {each.name: each.value for each in export.properties}
+    blocks = [
+        f"setting {{\n"
+        f"  namespace = {_quoted(namespace)}\n"
+        f"  name      = {_quoted(name)}\n"
+        f"  value     = {_hcl(value)}\n"
+        "}"
+        for namespace, options in ((PROPERTIES, values), (SECRETS, export.secrets))
+        for name, value in options.items()
+    ]
+    return "\n".join([*_comments(export), *blocks])
+
+
+def _comments(export: Export) -> list[str]:
+    return [f"# {name} is a secret and left out" for name in export.left_out]
+
+
+def _quoted(value: str) -> str:
+    """A string in double quotes, as JSON, YAML and HCL read it alike."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _hcl(value: str) -> str:
+    """A string in which Terraform finds no template: ``${`` and ``%{`` begin one."""
+    return _quoted(value).replace("${", "$${").replace("%{", "%%{")
+
+
+FORMATS: Final[Mapping[str, Callable[[Export], str]]] = {
+    "eb": as_eb,
+    "dotenv": as_dotenv,
+    "ebextensions": as_ebextensions,
+    "terraform": as_terraform,
+}
