@@ -176,7 +176,7 @@ TRANSPORT_QUEUE_SIZE: Final[Setting[int]] = Setting(
     cast=cast_count,
     default=1000,
     default_text="1000",
-    meaning="How many events may wait to be sent. Traces take half of that at most.",
+    meaning="How many errors may wait to be sent. Half as many traces may wait beside them.",
     example="1000",
 )
 

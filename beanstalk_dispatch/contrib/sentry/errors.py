@@ -62,6 +62,8 @@ def scope_of(delivery: Delivery) -> Iterator[None]:
     args, kwargs = (message.args, message.kwargs) if message else ((), {})
     with sentry_sdk.isolation_scope() as scope:
         scope.clear_breadcrumbs()
+        # A span's breadcrumb is on the current scope, which old SDKs share between threads.
+        sentry_sdk.get_current_scope().clear_breadcrumbs()
         tags, context = _describe(delivery)
         if privacy.may_send_arguments():
             context |= {"args": list(args), "kwargs": dict(kwargs)}

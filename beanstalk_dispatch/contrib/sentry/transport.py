@@ -1,8 +1,10 @@
-"""The SDK's transport, in whose queue errors have room that traces do not take."""
+"""The SDK's transport, with a queue for errors that traces neither fill nor delay."""
 
 from __future__ import annotations
 
-from typing import Final
+import time
+from collections.abc import Callable
+from typing import Any, Final
 
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import HttpTransport
@@ -10,22 +12,34 @@ from sentry_sdk.transport import HttpTransport
 _TELEMETRY: Final = frozenset(
     {"transaction", "span", "profile", "profile_chunk", "log", "trace_metric", "sessions"}
 )
-"""The kinds of items that are dropped first."""
+"""The kinds of items that are sent from the second queue."""
 
 
 class ErrorsFirstTransport(HttpTransport):
-    """Takes traces only while half of the queue is free. Errors and check-ins may fill it."""
+    """Sends errors and check-ins, and has a second transport send everything else.
+
+    Each has a thread and a queue. The second queue is half as long.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__(options)
+        size = max(options["transport_queue_size"] // 2, 1)
+        self.telemetry = HttpTransport(options | {"transport_queue_size": size})
 
     def capture_envelope(self, envelope: Envelope) -> None:
-        """Put the envelope into the queue, or count it as lost."""
-        is_telemetry = all(item.type in _TELEMETRY for item in envelope.items)
-        if is_telemetry and self._waiting() >= self.options["transport_queue_size"] // 2:
-            for item in envelope.items:
-                self.record_lost_event("queue_overflow", item=item)
-            return
-        super().capture_envelope(envelope)
+        """Put the envelope into its queue, or count it as lost."""
+        if all(item.type in _TELEMETRY for item in envelope.items):
+            self.telemetry.capture_envelope(envelope)
+        else:
+            super().capture_envelope(envelope)
 
-    def _waiting(self) -> int:
-        """How many envelopes wait. The SDK itself only says whether its queue is full."""
-        queue = getattr(self._worker, "_queue", None)
-        return queue.qsize() if queue is not None else 0
+    def flush(self, timeout: float, callback: Callable[[int, float], None] | None = None) -> None:
+        """Wait until both queues are empty, for ``timeout`` seconds in all: the errors first."""
+        started = time.monotonic()
+        super().flush(timeout, callback)
+        self.telemetry.flush(max(timeout - (time.monotonic() - started), 0), callback)
+
+    def kill(self) -> None:
+        """Stop both threads."""
+        self.telemetry.kill()
+        super().kill()

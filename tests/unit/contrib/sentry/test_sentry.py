@@ -22,8 +22,7 @@ from django.db import transaction
 from django.test import override_settings
 from sentry_sdk.envelope import Envelope, Item
 from sentry_sdk.integrations import logging as logging_integration
-from sentry_sdk.transport import Transport
-from sentry_sdk.worker import BackgroundWorker
+from sentry_sdk.transport import HttpTransport, Transport
 
 from beanstalk_dispatch import signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
@@ -953,21 +952,33 @@ def test_slugs_are_never_empty_and_never_equal() -> None:
     assert all(0 < len(slug) <= 50 for slug in slugs)
 
 
-@pytest.mark.parametrize("kind", ["transaction", "event"])
-def test_traces_leave_half_of_the_queue_to_errors(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+def test_errors_neither_wait_for_traces_nor_are_dropped_for_them(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(BackgroundWorker, "_ensure_thread", lambda self: None)  # nothing is sent
+    sent: list[str] = []
+    may_send_traces = threading.Event()
+
+    def send(self: HttpTransport, envelope: Envelope) -> None:
+        kind = str(envelope.items[0].type)
+        if kind == "transaction":
+            assert may_send_traces.wait(30)
+        sent.append(kind)
+
+    monkeypatch.setattr(HttpTransport, "_send_envelope", send)
     own = sentry_sdk.Client(
-        DSN, transport=ErrorsFirstTransport, transport_queue_size=4, default_integrations=False,
+        DSN, transport=ErrorsFirstTransport, transport_queue_size=8, default_integrations=False,
         auto_enabling_integrations=False,
     )  # fmt: skip
-    transport: Any = own.transport
-    for _ in range(6):
+    transport = own.transport
+    assert isinstance(transport, ErrorsFirstTransport)
+    for kind in ["transaction"] * 9 + ["event"] * 5:
         transport.capture_envelope(Envelope(items=[Item(payload=b"{}", type=kind)]))
-    assert transport._waiting() == {"transaction": 2, "event": 4}[kind]
-    del transport._worker._queue
-    assert transport._waiting() == 0
+    until(lambda: len(sent) == 5)
+    assert set(sent) == {"event"}
+    may_send_traces.set()
+    transport.flush(30)
+    assert 4 <= sent.count("transaction") <= 5  # one of them has left the queue at once
+    transport.kill()
 
 
 @pytest.mark.parametrize("value", ["1 10", "1,10", [1, 10]])
