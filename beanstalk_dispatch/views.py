@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Final
 
 from django.contrib.auth.decorators import login_not_required
@@ -15,7 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from .conf import SETTINGS, Config, get_config
 from .delivery import Delivery
-from .endpoint import draining
+from .endpoint import draining, holding
 from .endpoint import trusted_peers as peers
 from .endpoint.sqsd import delivery_from_meta
 from .exceptions import ConfigurationError
@@ -25,13 +24,8 @@ from .outcomes import Outcome, Result
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
-# The daemon brings a message back after two seconds and gives it up after ten receives. While
-# somebody else runs it, or a file drains this machine, the answer to a later receive takes longer:
-# ten receives then last for more than two minutes, and none reaches nginx's limit of a minute.
-# A process that is to stop has no such time.
+# What may be different a moment later, because of another process or of a file.
 _HELD: Final = frozenset({Outcome.RUNNING, Outcome.DRAINING})
-HOLD_SECONDS: Final = 3.0
-"""How much longer each receive of a message is held than the one before it."""
 
 
 @csrf_exempt
@@ -96,10 +90,11 @@ def _log_not_a_worker(request: HttpRequest) -> None:
 
 def _run(body: bytes, delivery: Delivery, config: Config) -> Result:
     result = _run_unless_draining(body, delivery, config)
-    if result.outcome in _HELD and delivery.receive_count > 1 and not draining.is_stopping():
-        time.sleep(min(delivery.receive_count - 1, 9) * HOLD_SECONDS)
-        result = _run_unless_draining(body, delivery, config)
-    return result
+    if result.outcome not in _HELD or draining.is_stopping():
+        return result
+    if not holding.hold(delivery.receive_count, threads=draining.threads()):
+        return result
+    return _run_unless_draining(body, delivery, config)
 
 
 def _run_unless_draining(body: bytes, delivery: Delivery, config: Config) -> Result:

@@ -22,6 +22,7 @@ from django.utils import module_loading
 
 from beanstalk_dispatch import conf, views
 from beanstalk_dispatch import dispatch_table as table
+from beanstalk_dispatch.endpoint import holding
 from beanstalk_dispatch.log_lines import REFUSALS
 from beanstalk_dispatch.outcomes import OUTCOMES
 from beanstalk_dispatch.sqs.clients import Clients
@@ -189,7 +190,7 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
         mock.patch.dict(os.environ, prefixed),
         mock.patch.object(Clients, "get", return_value=client),
         mock.patch("beanstalk_dispatch.dispatch_table.import_string", import_string),
-        mock.patch.object(views, "HOLD_SECONDS", 0),
+        mock.patch.object(holding, "HOLD_SECONDS", 0),
         mock.patch.object(logger, "handlers", [log]),
     ):
         conf.clear_caches()

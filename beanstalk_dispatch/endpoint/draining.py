@@ -55,6 +55,11 @@ def is_stopping() -> bool:
     return bool(_process.stopping)
 
 
+def threads() -> int | None:
+    """How many threads this gunicorn worker has. None: it is another server."""
+    return _process.threads
+
+
 def watch() -> bool:
     """Listen for SIGTERM, and return True, if this process is a gunicorn worker.
 

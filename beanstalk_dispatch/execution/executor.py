@@ -271,7 +271,8 @@ class Execution:
         config = self.config
         lease: Lease | None = None
         if config.lease_cache is not None and not config.execute_synchronously:
-            lease = Lease(config.lease_cache, message, time_limit=time_limit)
+            queue = self.delivery.queue
+            lease = Lease(config.lease_cache, message, queue=queue, time_limit=time_limit)
             lease.take()
         # Where process() is the project's own, more than run() has to succeed.
         outermost = task if configured is None else configured

@@ -1,10 +1,11 @@
 """Lease: keeps a message from running twice, with entries in a cache that all workers share.
 
-There are two keys for each task id. The *turn* is taken with the cache's atomic ``add`` before the
-task runs. It expires by itself, so that a killed process does not block its task for longer. The
-*mark* is set when an attempt has ended and will not be repeated. Every later delivery of that
-attempt is a duplicate. The mark is set before the turn is given up, so the next owner of the turn
-sees it.
+There are two keys for each task: for its id, its function and its queue, so that a message with
+the id of another task cannot end that one. The *turn* is taken with the cache's atomic ``add``
+before the task runs. It expires by itself, so that a killed process does not block its task for
+longer. The *mark* is set when an attempt has ended and will not be repeated. Every later delivery
+of that attempt is a duplicate. The mark is set before the turn is given up, so the next owner of
+the turn sees it.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class Lease:
     Raises ConfigurationError if there is no such cache.
     """
 
-    def __init__(self, alias: str, message: Message, *, time_limit: float) -> None:
-        digest = hashlib.sha256(message.id.encode("utf-8", "backslashreplace")).hexdigest()
+    def __init__(self, alias: str, message: Message, *, queue: str, time_limit: float) -> None:
+        key = "\n".join((queue, message.function, message.id))
+        digest = hashlib.sha256(key.encode("utf-8", "backslashreplace")).hexdigest()
         self._turn = f"beanstalk_dispatch.turn.{digest}"
         self._mark = f"beanstalk_dispatch.mark.{digest}"
         self._alias = alias

@@ -16,6 +16,8 @@ _MAX_ERROR_LENGTH: Final = 200  # characters; the value of a received option may
 _MAX_SECONDS: Final = 2**31
 MAX_RECEIVED_RETRIES: Final = 100
 """How often a message may have its task repeated. A class may allow more."""
+MIN_RECEIVED_BACKOFF: Final = 1.0
+"""The shortest ``retry_backoff`` that a message may ask for, in seconds. A class may have less."""
 
 
 class _Option(NamedTuple):
@@ -58,6 +60,7 @@ def apply_received_options(task: SafeTask, received: Mapping[str, Any]) -> None:
 
     Raises MalformedMessage.
     """
+    own_backoff = task.retry_backoff
     for name, option in _OPTIONS.items():
         if option.wire_name in received:
             try:
@@ -65,8 +68,12 @@ def apply_received_options(task: SafeTask, received: Mapping[str, Any]) -> None:
             except (ValueError, RecursionError) as exc:
                 text = f"option {option.wire_name}: {exc}"
                 raise MalformedMessage(text[:_MAX_ERROR_LENGTH]) from None
+    # Without signing keys anyone who may send to the queue writes these options.
     if "max_retries" in received and task.max_retries is not None:
         task.max_retries = min(task.max_retries, MAX_RECEIVED_RETRIES)
+    if "retry_backoff" in received:
+        least = min(seconds_of(own_backoff), MIN_RECEIVED_BACKOFF)
+        task.retry_backoff = max(seconds_of(task.retry_backoff), least)
 
 
 def _cast_timeout(value: object) -> timedelta:

@@ -232,7 +232,7 @@ def test_a_message_that_comes_again_is_held(
         if seconds > 10:
             file.unlink()
 
-    monkeypatch.setattr("beanstalk_dispatch.views.time.sleep", sleep)
+    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", sleep)
     file.touch()
     statuses = [
         post(body("record"), **{"X-Aws-Sqsd-Receive-Count": str(count)}).status_code
@@ -246,7 +246,7 @@ def test_a_process_that_stops_holds_nothing(
     worker: FakeWorker, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env(WORKER=True, DISPATCH_TABLE=TABLE)
-    monkeypatch.setattr("beanstalk_dispatch.views.time.sleep", pytest.fail)
+    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", pytest.fail)
     draining.watch()
     os.kill(os.getpid(), signal.SIGTERM)
     assert post(body("record"), **{"X-Aws-Sqsd-Receive-Count": "5"}).status_code == 503

@@ -79,7 +79,7 @@ def cache(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def new(message: Message, *, time_limit: float = 60) -> Lease:
-    return Lease("leases", message, time_limit=time_limit)
+    return Lease("leases", message, queue="q", time_limit=time_limit)
 
 
 def taken(message: Message, **options: Any) -> Lease:
@@ -151,6 +151,14 @@ def test_one_of_many_threads_gets_it(in_valkey: None) -> None:
 
     with ThreadPoolExecutor(20) as pool:
         assert sum(pool.map(take, range(20))) == 1
+
+
+def test_only_the_same_task_of_the_same_queue_is_over(cache: None) -> None:
+    taken(Message(function="f", id="x")).done()
+    with pytest.raises(AlreadyDone):
+        new(Message(function="f", id="x")).take()
+    taken(Message(function="other", id="x"))
+    Lease("leases", Message(function="f", id="x"), queue="other", time_limit=60).take()
 
 
 def test_any_id_makes_a_key(cache: None) -> None:
@@ -296,7 +304,7 @@ def test_what_is_handed_on_after_all_is_not_done(in_valkey: None) -> None:
 
 
 def test_a_task_without_a_limit_has_a_lease_that_ends(in_valkey: None) -> None:
-    held = Lease("leases", Message(function="f"), time_limit=float("inf"))
+    held = Lease("leases", Message(function="f"), queue="q", time_limit=float("inf"))
     held.take()
     assert held._seconds == pytest.approx(12 * 3600, abs=60)
 

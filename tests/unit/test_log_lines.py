@@ -175,7 +175,7 @@ def test_a_dead_letter_and_a_lease_have_one_id(
         Delivery(message_id=NAME), get_config(), alias="dead", outcome="x", exception=None
     )
     monkeypatch.setattr("beanstalk_dispatch.execution.lease.time.sleep", lambda seconds: None)
-    lease = Lease("default", Message(function="f", id=NAME), time_limit=1)
+    lease = Lease("default", Message(function="f", id=NAME), queue="q", time_limit=1)
     lease._expires = 0.0
     lease._try(fail)
 

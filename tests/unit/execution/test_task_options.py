@@ -74,6 +74,16 @@ def test_an_option_of_any_size_and_depth_is_refused_in_one_line() -> None:
         assert len(str(caught.value)) <= 200
 
 
+@pytest.mark.parametrize(("own", "asked", "backoff"), [(10, 0, 1), (0.5, 0, 0.5), (10, 3, 3)])
+def test_a_message_cannot_ask_for_retries_without_a_pause(
+    own: float, asked: float, backoff: float
+) -> None:
+    task = SafeTask()
+    task.retry_backoff = own
+    apply_received_options(task, {"retry_backoff": asked})
+    assert task.retry_backoff == backoff
+
+
 def test_an_option_that_is_set_to_none_does_not_travel() -> None:
     assert options_to_send(SafeTask(jobs.record, timeout_timedelta=None, max_retries=None)) == {}
 
