@@ -69,7 +69,15 @@ def _periodic_task(path: Path, position: int, entry: Any) -> PeriodicTask:
             f"{path}: entry {position}: expected the strings name, url, schedule"
         )
     if not entry["url"].startswith("/"):
-        raise ConfigurationError(f"{path}: {entry['name']}: url {entry['url']!r} is not a path")
+        raise ConfigurationError(
+            f"{path}: {entry['name']}: url {entry['url']!r} is not a path; write one like "
+            "/beanstalk_dispatch/dispatcher"
+        )
+    if len(entry["schedule"].split()) != 5:
+        raise ConfigurationError(
+            f"{path}: {entry['name']}: schedule {entry['schedule']!r} does not have the five "
+            "fields minute, hour, day, month, weekday"
+        )
     try:
         CronSim(entry["schedule"], datetime.now(UTC))
     except CronSimError as exc:

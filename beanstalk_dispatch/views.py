@@ -16,7 +16,7 @@ from .conf import SETTINGS, Config, get_config
 from .delivery import Delivery
 from .endpoint import draining, holding
 from .endpoint import trusted_peers as peers
-from .endpoint.sqsd import delivery_from_meta
+from .endpoint.sqsd import DOCTOR_KEY, delivery_from_meta
 from .exceptions import ConfigurationError
 from .execution import executor as execution
 from .log_lines import REFUSALS, quoted
@@ -73,6 +73,8 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
         reason = str(exc) or type(exc).__name__
         logger.error("refused id=%s status=400 reason=%r", quoted(delivery.message_id), reason)
         return _error(400, "the body cannot be read")
+    if DOCTOR_KEY in request.META:
+        return JsonResponse({DOCTOR_KEY: True})
     return _answer(_run(body, delivery, config))
 
 

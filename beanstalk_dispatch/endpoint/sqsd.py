@@ -18,6 +18,11 @@ TASK_NAME_ATTRIBUTE = "beanstalk.sqsd.task_name"
 SCHEDULED_AT_ATTRIBUTE = "beanstalk.sqsd.scheduled_time"
 PATH_ATTRIBUTE = "beanstalk.sqsd.path"
 """Message attributes by which the daemon marks a periodic task on the queue."""
+DOCTOR_KEY = "beanstalk_dispatch.doctor"
+"""In ``request.META``, of the request that beanstalk_doctor makes in its own process.
+
+No client can set it: what a client sends becomes a key that starts with ``HTTP_``.
+"""
 _REQUEST_START = re.compile(r"(?:t=)?(\d{10}\.\d{3})")
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 

@@ -34,12 +34,17 @@ def boto_errors() -> tuple[type[Exception], ...]:
 
 def is_missing_queue(exc: Exception) -> bool:
     """Whether botocore's error says that the queue does not exist."""
-    return _error_code(exc) in _MISSING_QUEUE_CODES
+    return error_code(exc) in _MISSING_QUEUE_CODES
+
+
+def is_access_denied(exc: Exception) -> bool:
+    """Whether botocore's error says that these credentials lack a permission."""
+    return error_code(exc) in _ACCESS_DENIED_CODES
 
 
 def has_stale_credentials(exc: Exception) -> bool:
     """Whether botocore's error says that the client's credentials are missing or expired."""
-    return _error_code(exc) in _STALE_CREDENTIALS_CODES
+    return error_code(exc) in _STALE_CREDENTIALS_CODES
 
 
 def is_refusal(exc: BaseException | None) -> bool:
@@ -51,7 +56,7 @@ def is_refusal(exc: BaseException | None) -> bool:
 
 def is_timeout(exc: Exception) -> bool:
     """Whether no answer came in time."""
-    return _error_code(exc) in _TIMEOUT_CODES
+    return error_code(exc) in _TIMEOUT_CODES
 
 
 def failed_on_missing_queue(exc: BaseException) -> bool:
@@ -67,7 +72,7 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
 
     Raise it ``from exc``, which shows no secret from then on.
     """
-    code = _error_code(exc)
+    code = error_code(exc)
     advice = ""
     if code in _ACCESS_DENIED_CODES and operation == "GetQueueUrl":
         advice = (
@@ -82,7 +87,7 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
 def client_error(address: QueueAddress, exc: Exception) -> SendError:
     """The SendError for ``exc``, because of which no client could be made."""
     error = SendError(
-        f"cannot make a boto3 client for {address.name}: {_error_code(exc)}: {first_line(exc)}"
+        f"cannot make a boto3 client for {address.name}: {error_code(exc)}: {first_line(exc)}"
     )
     _remove_secrets(exc)
     return error
@@ -106,7 +111,7 @@ def first_line(message: object) -> str:
     return str(message or "").strip().partition("\n")[0][:_MAX_MESSAGE_CHARACTERS]
 
 
-def _error_code(exc: Exception) -> str:
+def error_code(exc: Exception) -> str:
     """AWS's error code, or the exception's name where there is no response."""
     response: Mapping[str, Any] = getattr(exc, "response", None) or {}
     return str(response.get("Error", {}).get("Code", type(exc).__name__))

@@ -1,0 +1,61 @@
+"""``manage.py beanstalk_doctor`` examines a project and its machine, and says what to type."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from beanstalk_dispatch.deployment import aws_doctor, doctor, machine_doctor
+from beanstalk_dispatch.deployment.findings import Finding, Status, as_dict, lines
+
+
+class Command(BaseCommand):
+    """Writes a line for each finding. The exit code is 1 if one of them is a failure."""
+
+    help = "Find out why messages would not run, and say what to type."
+    requires_system_checks: list[str] = []  # noqa: RUF012 - their messages are findings
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of docs/elastic-beanstalk.md."""
+        # fmt: off
+        add = parser.add_argument
+        add("--http-path", metavar="PATH",
+            help="the daemon's HttpPath (default: that of .ebextensions)")
+        add("--cron", type=Path, metavar="FILE",
+            help="the cron.yaml of the bundle (default: that of the working directory)")
+        add("--aws", action="store_true",
+            help="ask AWS too: the credentials, and every queue of the configuration")
+        add("--machine", action="store_true",
+            help="look at this machine too, if it is a worker instance of Elastic Beanstalk")
+        add("--json", action="store_true", help="write JSON, for programs")
+        add("--fail-level", choices=["warning", "failure"], default="failure",
+            help="what makes the exit code 1 (default %(default)s)")
+        # fmt: on
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Write the findings as they are made, or all of them as JSON."""
+        found: list[Finding] = []
+        for finding in _examine(options):
+            found.append(finding)
+            if not options["json"]:
+                for line in lines([finding]):
+                    self.stdout.write(line)
+        if options["json"]:
+            self.stdout.write(json.dumps(as_dict(found), indent=2))
+        bad = {Status.FAILURE} | ({Status.WARNING} if options["fail_level"] == "warning" else set())
+        if any(finding.status in bad for finding in found):
+            sys.exit(1)
+
+
+def _examine(options: dict[str, Any]) -> Iterator[Finding]:
+    yield from doctor.examine(path=options["http_path"], cron_file=options["cron"])
+    if options["aws"]:
+        yield from aws_doctor.examine()
+    if options["machine"]:
+        yield from machine_doctor.examine()

@@ -1,0 +1,145 @@
+"""What AWS says of these credentials and of a queue, for a diagnosis. Nothing is changed.
+
+Each method raises an InspectionError, which says whether a permission is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from beanstalk_dispatch.conf import Config, default_region
+from beanstalk_dispatch.queue_address import QueueAddress
+
+from .errors import boto_errors, error_code, first_line, is_access_denied, is_missing_queue
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+_CLOCK_CODES: Final = frozenset({
+    "RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch", "InvalidSignatureException",
+})  # fmt: skip
+_EMPTY_BATCH_CODES: Final = frozenset({
+    "EmptyBatchRequest", "AWS.SimpleQueueService.EmptyBatchRequest",
+})  # fmt: skip
+
+
+class InspectionError(Exception):
+    """A request of the diagnosis failed. Its text has AWS's code and the first line of its
+    message.
+    """
+
+    def __init__(self, exc: Exception) -> None:
+        answer: Mapping[str, Any] = getattr(exc, "response", {}).get("Error", {})
+        super().__init__(f"{error_code(exc)}: {first_line(answer.get('Message') or exc)}")
+        self.is_denied = is_access_denied(exc)
+        """These credentials lack the permission."""
+        self.is_missing_queue = is_missing_queue(exc)
+        """The queue does not exist, or these credentials may not know of it."""
+        self.may_be_the_clock = error_code(exc) in _CLOCK_CODES
+        """AWS answers so if the clock of this machine is more than some minutes off, too."""
+
+
+class Inspector:
+    """Asks AWS with the configured credentials, region and endpoint."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._session: Any = None
+        self.clock_skew: float | None = None
+        """By how many seconds this machine's clock is ahead of AWS's, by the last answer."""
+
+    def identity(self) -> Mapping[str, str]:
+        """``Account`` and ``Arn`` of these credentials. It needs no permission.
+
+        https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+        """
+        answer = self._call(lambda: self._client("sts", None).get_caller_identity())
+        return {"Account": answer["Account"], "Arn": answer["Arn"]}
+
+    def region(self, address: QueueAddress | None = None) -> str | None:
+        """The region in which a queue is looked for. None: boto3 knows none."""
+        own = address.region if address else None
+        configured = own or self._config.sqs_region or default_region()
+        region: str | None = configured or self._boto_session().region_name
+        return region
+
+    def queue_url(self, address: QueueAddress) -> str:
+        """The URL of a queue. A URL or ARN in the configuration is not looked up."""
+        if address.url:
+            return address.url
+        client = self._sqs(address)
+        answer = self._call(lambda: client.get_queue_url(QueueName=address.name))
+        return str(answer["QueueUrl"])
+
+    def attributes(self, address: QueueAddress, url: str) -> Mapping[str, str]:
+        """Every attribute of a queue.
+
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
+        """
+        client = self._sqs(address)
+        answer = self._call(
+            lambda: client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        )
+        attributes: Mapping[str, str] = answer.get("Attributes", {})
+        return attributes
+
+    def try_to_send_nothing(self, address: QueueAddress, url: str) -> None:
+        """Send an empty batch, which SQS refuses. Without the permission to send it raises."""
+        client = self._sqs(address)
+        try:
+            self._call(lambda: client.send_message_batch(QueueUrl=url, Entries=[]))
+        except InspectionError as exc:
+            if str(exc).partition(":")[0] not in _EMPTY_BATCH_CODES:
+                raise
+
+    def _sqs(self, address: QueueAddress) -> SQSClient:
+        client: SQSClient = self._client("sqs", address)
+        return client
+
+    def _client(self, service: str, address: QueueAddress | None) -> Any:
+        from botocore.config import Config as ClientConfig  # noqa: PLC0415 - as boto3
+
+        errors: tuple[type[Exception], ...] = (*boto_errors(), ValueError)
+        endpoint = self._config.sqs_endpoint_url or (address and address.endpoint_url)
+        try:
+            return self._boto_session().client(
+                service,
+                region_name=self.region(address) or "us-east-1",
+                endpoint_url=endpoint if service == "sqs" else None,
+                aws_access_key_id=self._config.sqs_key,
+                aws_secret_access_key=self._config.sqs_secret,
+                aws_session_token=self._config.sqs_token,
+                config=ClientConfig(
+                    connect_timeout=3,
+                    read_timeout=5,
+                    retries={"mode": "standard", "total_max_attempts": 2},
+                    parameter_validation=False,
+                ),
+            )
+        except errors as exc:
+            raise InspectionError(exc) from None
+
+    def _boto_session(self) -> Any:
+        if self._session is None:
+            import boto3  # noqa: PLC0415 - takes a fifth of a second
+
+            self._session = boto3.session.Session()
+        return self._session
+
+    def _call(self, request: Callable[[], Any]) -> Any:
+        try:
+            answer = request()
+        except boto_errors() as exc:
+            self._read_clock(getattr(exc, "response", {}))
+            raise InspectionError(exc) from None
+        self._read_clock(answer)
+        return answer
+
+    def _read_clock(self, answer: Mapping[str, Any]) -> None:
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        with suppress(KeyError, ValueError):
+            self.clock_skew = time.time() - parsedate_to_datetime(headers["date"]).timestamp()
