@@ -26,6 +26,7 @@ from .conf import SETTINGS, Config
 from .exceptions import ConfigurationError, UnknownFunction, listed
 from .execution.task_problems import problems_of
 from .safe_task import SafeTask
+from .scheduling import outbox
 from .sqs.quotas import MAX_MESSAGE_BYTES
 
 ID = "beanstalk_dispatch"
@@ -190,6 +191,27 @@ def _listed_classes(config: Config) -> Iterator[CheckMessage]:
                 hint=f"Correct the class {config.table[name]}.",
                 id=f"{ID}.E007",
             )
+
+
+def _outbox(config: Config) -> Iterator[CheckMessage]:
+    if config.outbox != "off" and outbox.registered() is None:
+        yield checks.Error(
+            f"{SETTINGS['outbox'].variable} is {config.outbox}, but {outbox.APP!r} is not in "
+            "INSTALLED_APPS.",
+            hint="Add it to INSTALLED_APPS, and run 'manage.py migrate'.",
+            id=f"{ID}.E008",
+        )
+
+
+def _outbox_databases(config: Config) -> Iterator[CheckMessage]:
+    unknown = [name for name in config.outbox_databases if name not in settings.DATABASES]
+    if config.outbox != "off" and unknown:
+        yield checks.Error(
+            f"{SETTINGS['outbox_databases'].variable} lists {listed(unknown)}, which DATABASES "
+            f"does not; known: {listed(settings.DATABASES)}.",
+            hint="Name aliases of DATABASES.",
+            id=f"{ID}.E009",
+        )
 
 
 # --- warnings --------------------------------------------------------------------------------
@@ -387,6 +409,8 @@ _CHECKS: Final[Sequence[Check]] = (
     _unlisted_periodic_tasks,
     _unshared_lease_cache,
     _listed_classes,
+    _outbox,
+    _outbox_databases,
     _ssl_redirect,
     _www_redirect,
     _login_middleware,

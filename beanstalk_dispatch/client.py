@@ -19,7 +19,7 @@ from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunctio
 from .execution.task_options import options_to_send
 from .message import MAX_DELAY_DAYS, NAME_FORM, Message, is_name, now
 from .safe_task import SafeTask
-from .scheduling import commits, sending
+from .scheduling import commits, outbox, sending
 from .scheduling.sending import Prepared
 from .scheduling.threads import sending_executor
 from .signals import task_scheduled
@@ -83,11 +83,10 @@ def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> 
 def _schedule(queue: str, call: Call, *, on_commit: bool | str | None) -> str:
     config = get_config()
     prepared = _prepare(queue, call, config)
-    if alias := _awaited_commit(on_commit, config):
-        commits.send_after_commit(queue, [prepared], config, using=alias, send_many=_send_many)
+    if _is_sent_later(queue, [prepared], on_commit, config):
         return prepared.message.id
     task_id = sending.send(queue, prepared, config)
-    _send_task_scheduled(task_id, prepared.message, queue)
+    send_task_scheduled(task_id, prepared.message.function, queue)
     return task_id
 
 
@@ -110,8 +109,7 @@ def schedule_many(
 def _schedule_many(queue: str, calls: Sequence[Call], *, on_commit: bool | str | None) -> list[str]:
     config = get_config()
     prepared = [_prepare(queue, call, config) for call in calls]
-    if prepared and (alias := _awaited_commit(on_commit, config)):
-        commits.send_after_commit(queue, prepared, config, using=alias, send_many=_send_many)
+    if prepared and _is_sent_later(queue, prepared, on_commit, config):
         return [each.message.id for each in prepared]
     return _send_many(queue, prepared, config)
 
@@ -152,7 +150,8 @@ def _in_thread(
     """
     config = get_config()
     may_wait = config.on_commit if on_commit is None else on_commit
-    if may_wait or sending.is_local(config) or task_scheduled.receivers:
+    uses_database = may_wait or outbox.stores(on_commit, config)
+    if uses_database or sending.is_local(config) or task_scheduled.receivers:
         return sync_to_async(function)
     return sync_to_async(function, thread_sensitive=False, executor=sending_executor())
 
@@ -172,8 +171,9 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
         message = replace(message, not_before=round(time.time() + delay, 3))
         delay = MAX_DELAY_SECONDS
     parameters: dict[str, Any] = {}
-    is_local = sending.is_local(config)
-    address = resolve_address(queue, config) if is_local else open_queue(queue).address
+    # A call that is stored needs no SQS, which may not answer now.
+    needs_no_sqs = sending.is_local(config) or config.outbox == "always"
+    address = resolve_address(queue, config) if needs_no_sqs else open_queue(queue).address
     if delay or call.group_id or call.deduplication_id or queue_rules(address.name).needs_group_id:
         parameters = send_parameters(
             address,
@@ -199,30 +199,43 @@ def _as_list(args: object) -> list[Any]:
     raise InvalidCall(_ARGUMENTS_FORM)
 
 
+def _is_sent_later(
+    queue: str, prepared: Sequence[Prepared], on_commit: bool | str | None, config: Config
+) -> bool:
+    """Store calls, or have them wait for a commit. False if they are to be sent now."""
+    if outbox.stores(on_commit, config):
+        using = on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS
+        outbox.store(queue, prepared, config, using=using)
+        return True
+    if alias := _awaited_commit(on_commit, config):
+        commits.send_after_commit(queue, prepared, config, using=alias, send_many=_send_many)
+        return True
+    return False
+
+
 def _send_many(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
     """Send calls in batches, with a signal for each that was sent. Raises BatchError."""
     try:
         task_ids = sending.send_many(queue, prepared, config)
     except BatchError as exc:
         for position, task_id in exc.sent.items():
-            _send_task_scheduled(task_id, prepared[position].message, queue)
+            send_task_scheduled(task_id, prepared[position].message.function, queue)
         raise
     for each, task_id in zip(prepared, task_ids, strict=True):
-        _send_task_scheduled(task_id, each.message, queue)
+        send_task_scheduled(task_id, each.message.function, queue)
     return task_ids
 
 
-def _send_task_scheduled(task_id: str, message: Message, queue: str) -> None:
+def send_task_scheduled(task_id: str, function: str, queue: str) -> None:
+    """Send the signal ``task_scheduled`` for a message that SQS has taken."""
     if task_scheduled.receivers:
-        task_scheduled.send_robust(
-            sender=schedule, task_id=task_id, function=message.function, queue=queue
-        )
+        task_scheduled.send_robust(sender=schedule, task_id=task_id, function=function, queue=queue)
 
 
 def _awaited_commit(on_commit: bool | str | None, config: Config) -> str | None:
     """The database alias whose transaction is to be waited for, if there is one."""
     if on_commit is None:
-        on_commit = config.on_commit
+        on_commit = config.on_commit or config.outbox == "always"
     if not on_commit:
         return None
     alias = on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS

@@ -274,6 +274,26 @@ ON_COMMIT: Final[Setting[bool]] = Setting(
     meaning="Send messages after the current database transaction commits.",
     example="True",
 )
+OUTBOX: Final[Setting[str]] = Setting(
+    variable="BEANSTALK_DISPATCH_OUTBOX",
+    form="`always`, `on-failure` or `off`",
+    cast=casts.choice("always", "on-failure", "off"),
+    default="off",
+    default_text="off",
+    meaning="Where messages wait until SQS has taken them. always: in the database, stored in the "
+    "caller's transaction. on-failure: the same, but only what could not be sent after its commit. "
+    "Needs beanstalk_dispatch.contrib.outbox in INSTALLED_APPS.",
+    example="always",
+)
+OUTBOX_DATABASES: Final[Setting[tuple[str, ...]]] = Setting(
+    variable="BEANSTALK_DISPATCH_OUTBOX_DATABASES",
+    form="list of DATABASES aliases",
+    cast=casts.strings,
+    default=("default",),
+    default_text="default",
+    meaning="The databases that have an outbox. The relay sends from all of them.",
+    example="default",
+)
 SIGNING_KEYS: Final[Setting[tuple[str, ...]]] = Setting(
     variable="BEANSTALK_DISPATCH_SIGNING_KEYS",
     form="list",
@@ -381,6 +401,8 @@ CORE: Final = SettingsGroup(
         ON_FAILURE,
         EXECUTE_SYNCHRONOUSLY,
         ON_COMMIT,
+        OUTBOX,
+        OUTBOX_DATABASES,
         SIGNING_KEYS,
         MAX_AGE,
         PERIODIC_TASKS,
@@ -433,6 +455,8 @@ class Config:
     on_failure: str
     execute_synchronously: bool
     on_commit: bool
+    outbox: str
+    outbox_databases: tuple[str, ...]
     signing_keys: tuple[str, ...]
     max_age: timedelta | None
     periodic_tasks: tuple[str, ...]
@@ -493,6 +517,8 @@ def _config(values: Values) -> Config:
         on_failure=values[ON_FAILURE],
         execute_synchronously=values[EXECUTE_SYNCHRONOUSLY],
         on_commit=values[ON_COMMIT],
+        outbox=values[OUTBOX],
+        outbox_databases=values[OUTBOX_DATABASES],
         signing_keys=values[SIGNING_KEYS],
         max_age=values[MAX_AGE],
         periodic_tasks=values[PERIODIC_TASKS],

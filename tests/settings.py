@@ -4,7 +4,7 @@ from __future__ import annotations
 
 SECRET_KEY = "tests-only"
 ALLOWED_HOSTS = ["localhost", "testserver"]
-INSTALLED_APPS = ["beanstalk_dispatch"]
+INSTALLED_APPS = ["beanstalk_dispatch", "beanstalk_dispatch.contrib.outbox"]
 DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
     "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -18,27 +18,23 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.exceptions import BatchError
 from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.sqs.errors import is_refusal
 
-from .sending import Prepared, is_local
+from . import outbox
+from .sending import Prepared, SendMany, is_local, try_to_send
 
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
-
-SendMany = Callable[[str, Sequence[Prepared], Config], list[str]]
-"""Sends calls to the queue of that name, and returns their task ids. Raises BatchError."""
 
 
 class WaitingCalls:
     """An on_commit callback: the calls of one ``schedule`` or ``schedule_many``."""
 
-    __slots__ = ("__weakref__", "_send_many", "_waiting", "config", "is_sent", "number",
+    __slots__ = ("__weakref__", "_send_many", "_using", "_waiting", "config", "is_sent", "number",
                  "prepared", "queue")  # fmt: skip
 
     def __init__(
         self, queue: str, prepared: Sequence[Prepared], config: Config, *,
-        waiting: WeakValueDictionary[int, WaitingCalls], send_many: SendMany,
+        using: str, waiting: WeakValueDictionary[int, WaitingCalls], send_many: SendMany,
     ) -> None:  # fmt: skip
         self.queue = queue
         self.prepared = prepared
@@ -46,6 +42,7 @@ class WaitingCalls:
         self.number = next_number()
         """Callbacks are numbered in the order of their registration."""
         self.is_sent = False
+        self._using = using
         self._waiting = waiting
         self._send_many = send_many
 
@@ -63,7 +60,7 @@ class WaitingCalls:
         for each in together:
             each.is_sent = True
         for (queue, config), prepared in _by_queue(together).items():
-            _send_or_log(queue, prepared, config, self._send_many)
+            _send_or_keep(queue, prepared, config, using=self._using, send_many=self._send_many)
 
 
 # The values are weak references. Django's list has the only other reference to a callback, so a
@@ -86,7 +83,7 @@ def send_after_commit(
     """Send the calls when the current transaction of the database ``using`` commits."""
     connection = transaction.get_connection(using)
     waiting = _waiting_by_connection.setdefault(connection, WeakValueDictionary())
-    calls = WaitingCalls(queue, prepared, config, waiting=waiting, send_many=send_many)
+    calls = WaitingCalls(queue, prepared, config, using=using, waiting=waiting, send_many=send_many)
     connection.on_commit(calls)
     waiting[calls.number] = calls
 
@@ -99,30 +96,17 @@ def _by_queue(waiting: Iterable[WaitingCalls]) -> dict[tuple[str, Config], list[
     return found
 
 
-def _send_or_log(
-    queue: str, prepared: Sequence[Prepared], config: Config, send_many: SendMany
+def _send_or_keep(
+    queue: str, prepared: Sequence[Prepared], config: Config, *, using: str, send_many: SendMany
 ) -> None:
-    unsent, is_refused = _send(queue, prepared, config, send_many)
-    if is_refused and len(prepared) > 1:  # one message may be the reason: try each by itself
-        unsent = [
-            failure for each, _ in unsent for failure in _send(queue, [each], config, send_many)[0]
-        ]
-    for each, reason in unsent:
+    """Send calls. Keep in the outbox what cannot be sent, or log it if there is none."""
+    is_kept = config.outbox != "off"
+    unsent = try_to_send(queue, prepared, config, send_many, is_kept=is_kept)
+    if unsent and is_kept:
+        unsent = outbox.keep(queue, unsent, config, using=using)
+    for each in unsent:
+        message = each.prepared.message
         logger.error(
             "not sent after its commit id=%s function=%s queue=%s error=%s",
-            each.message.id, quoted(each.message.function), quoted(queue), quoted_error(reason),
+            message.id, quoted(message.function), quoted(queue), quoted_error(each.reason),
         )  # fmt: skip
-
-
-def _send(
-    queue: str, prepared: Sequence[Prepared], config: Config, send_many: SendMany
-) -> tuple[list[tuple[Prepared, str]], bool]:
-    """What was not sent, with the reason; and whether SQS refused a whole request."""
-    try:
-        send_many(queue, prepared, config)
-    except BatchError as exc:
-        unsent = [(prepared[position], reason) for position, reason in exc.unsent.items()]
-        return unsent, is_refusal(exc.__cause__)
-    except Exception as exc:
-        return [(each, str(exc)) for each in prepared], False
-    return [], False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,9 @@ from beanstalk_dispatch.execution.observers import Observer, observed
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Result
-from beanstalk_dispatch.sqs.batches import Entry
+from beanstalk_dispatch.sqs.batches import NOT_TRIED, Entry
+from beanstalk_dispatch.sqs.errors import is_refusal
+from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 from beanstalk_dispatch.sqs.parameters import check_size
 
@@ -65,13 +67,12 @@ def send_many(queue: str, prepared: Sequence[Prepared], config: Config) -> list[
 
     Raises BatchError. Its ``__cause__`` is botocore's error if a request failed as a whole.
     """
-    if observers := configured_observers(config):
-        with _with_headers(queue, prepared, config, observers):
-            return _send_all(queue, prepared, config)
-    return _send_all(queue, prepared, config)
+    with publishing(queue, prepared, config):
+        return send_published(queue, prepared, config)
 
 
-def _send_all(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
+def send_published(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
+    """``send_many`` for calls whose publishing the observers have seen."""
     task_ids = {position: each.message.id for position, each in enumerate(prepared)}
     if is_local(config):
         for each in prepared:
@@ -86,6 +87,64 @@ def _send_all(queue: str, prepared: Sequence[Prepared], config: Config) -> list[
     return list(task_ids.values())
 
 
+SendMany = Callable[[str, Sequence[Prepared], Config], list[str]]
+"""Sends calls to the queue of that name, and returns their task ids. Raises BatchError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A call that was not sent."""
+
+    prepared: Prepared
+    reason: str
+    is_refused: bool = False
+    """SQS refuses this message. Otherwise SQS took none, or this one was not tried."""
+
+
+def try_to_send(
+    queue: str, prepared: Sequence[Prepared], config: Config, send_many: SendMany, *,
+    is_kept: bool,
+) -> list[Unsent]:  # fmt: skip
+    """Send what can be sent, and return the rest with the reasons. Raises nothing.
+
+    If SQS refuses a whole request, one of its messages may be the reason, so each is sent by
+    itself. With ``is_kept`` what is not sent will be sent later; then no later message of the same
+    FIFO group is sent before it.
+    """
+    unsent, is_request_refused = _try_together(queue, prepared, config, send_many)
+    if len(prepared) == 1 or not is_request_refused:
+        return unsent
+    keeps_order = is_kept and queue_rules(resolve_address(queue, config).name).keeps_order
+    groups: set[object] = set()
+    refused: list[Unsent] = []
+    for each in unsent:
+        group = each.prepared.send_parameters.get("MessageGroupId")
+        if group in groups:
+            refused.append(Unsent(each.prepared, NOT_TRIED))
+        elif alone := _try_together(queue, [each.prepared], config, send_many)[0]:
+            refused += alone
+            groups |= {group} if keeps_order else set()
+    return refused
+
+
+def _try_together(
+    queue: str, prepared: Sequence[Prepared], config: Config, send_many: SendMany
+) -> tuple[list[Unsent], bool]:
+    """What was not sent, and whether SQS refused a whole request."""
+    try:
+        send_many(queue, prepared, config)
+    except BatchError as exc:
+        is_request_refused = is_refusal(exc.__cause__)
+        is_refused = is_request_refused or exc.__cause__ is None
+        return [
+            Unsent(prepared[position], reason, is_refused and reason != NOT_TRIED)
+            for position, reason in exc.unsent.items()
+        ], is_request_refused
+    except Exception as exc:
+        return [Unsent(each, str(exc)) for each in prepared], False
+    return [], False
+
+
 def _send_locally(queue: str, prepared: Prepared, config: Config) -> None:
     if capture is not None:
         capture(queue, prepared)
@@ -93,17 +152,25 @@ def _send_locally(queue: str, prepared: Prepared, config: Config) -> None:
         execute(queue, prepared.body, config)
 
 
+def publishing(
+    queue: str, prepared: Sequence[Prepared], config: Config
+) -> AbstractContextManager[object]:
+    """Surrounds the sending or storing of calls. On entry the observers give them their headers."""
+    if observers := configured_observers(config):
+        return _with_headers(queue, prepared, config, observers)
+    return nullcontext()
+
+
 @contextmanager
 def _with_headers(
     queue: str, prepared: Sequence[Prepared], config: Config, observers: Sequence[Observer]
-) -> Iterator[Sequence[Prepared]]:
-    """``prepared``, with the headers that the observers have given its messages."""
+) -> Iterator[None]:
     name = resolve_address(queue, config).name
     with observed(observers, "publishing", lambda each: each.publishing(prepared, name)):
         for each in prepared:
             if each.message.headers:
                 _encode_with_headers(each, name, config)
-        yield prepared
+        yield
 
 
 def _encode_with_headers(prepared: Prepared, queue_name: str, config: Config) -> None:

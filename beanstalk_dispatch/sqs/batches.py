@@ -25,7 +25,8 @@ MAX_PARALLEL_BATCHES: Final = 8
 NOT_LISTED: Final[Mapping[str, Any]] = {"SenderFault": False, "Code": "missing in SQS's answer"}
 """The failure of an entry that the answer lists neither as Successful nor as Failed."""
 
-_NOT_TRIED: Final = "not tried, because an earlier message was not sent"
+NOT_TRIED: Final = "not tried, because an earlier message was not sent"
+"""The reason for an entry that would have overtaken another one of its FIFO queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ class BatchSender:
                     if position not in self._sent.ids:
                         self._sent.unsent.setdefault(position, reason)
             if self._keeps_order and self._sent.unsent:
-                self._stop_reason = self._stop_reason or _NOT_TRIED
+                self._stop_reason = self._stop_reason or NOT_TRIED
 
     def _take_batch(self) -> list[int] | None:
         with self._lock:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.scheduling.outbox import Relay
 
 from .worker import Worker
 
@@ -29,7 +30,7 @@ class Metric:
 
 def metrics(worker: Worker) -> list[Metric]:
     """The current figures of a worker."""
-    counters = worker.counters
+    counters, relay = worker.counters, worker.relay
     oldest_answer = min(queue.answered_at for queue in worker.queues)
     return [
         Metric("tasks_done", "counter", "Messages deleted after their task", counters.done),
@@ -43,7 +44,17 @@ def metrics(worker: Worker) -> list[Metric]:
             "last_poll_age_seconds", "gauge",
             "Since a receive last came back, in the worst queue", time.monotonic() - oldest_answer,
         ),
+        *(_of_outbox(relay) if relay else ()),
     ]  # fmt: skip
+
+
+def _of_outbox(relay: Relay) -> Iterable[Metric]:
+    yield Metric("outbox_sent", "counter", "Messages sent from the outbox", relay.sent)
+    yield Metric("outbox_waiting", "gauge", "Messages that wait in the outbox", relay.waiting)
+    yield Metric(
+        "outbox_oldest_seconds", "gauge", "Since the oldest of them was stored",
+        relay.oldest_seconds,
+    )  # fmt: skip
 
 
 def prometheus_text(figures: Sequence[Metric]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -12,11 +13,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
+from beanstalk_dispatch.scheduling.outbox import Relay
 from beanstalk_dispatch.signals import worker_stopped
 
 from .cron_scheduler import Scheduler
 from .health import touch_while_healthy
 from .status_line import StatusLine, log_progress
+from .threads import ServiceThread, join_within
 from .worker import Tick, Worker
 
 
@@ -50,8 +53,11 @@ class WorkerProcess:
                 target=self._scheduler.run, args=(self._worker.is_stopping,), name="cron",
                 daemon=True,
             ).start()  # fmt: skip
+        relays = [_start_relay(self._worker, self._worker.relay)] if self._worker.relay else []
         _stop_on_signals(self._worker, is_supervised=self._supervisor_ticks is not None)
         exit_code = self._run_and_display()
+        # What a relay has sent and not deleted would be sent again.
+        join_within(self._worker.options.times.flush_timeout, relays)
         must_exit = exit_code or self._worker.counters.running
         if must_exit:
             self._exit_later(exit_code)
@@ -82,6 +88,14 @@ class WorkerProcess:
         timer = threading.Timer(seconds, os._exit, [exit_code])
         timer.daemon = True
         timer.start()
+
+
+def _start_relay(worker: Worker, relay: Relay) -> ServiceThread:
+    loop = functools.partial(relay.run, worker.is_stopping)
+    delay = worker.options.times.restart_delay
+    thread = ServiceThread(loop, name="outbox", restart_delay=delay)
+    thread.start()
+    return thread
 
 
 def _stop_on_signals(worker: Worker, *, is_supervised: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.scheduling.outbox import Relay
 from beanstalk_dispatch.sqs.opening import open_queue
 
 from .consumer import QueueConsumer
@@ -45,6 +46,8 @@ class Worker:
         self.queues = [QueueState.create(name, options) for name in dict.fromkeys(queues)]
         self.tasks = TaskThreads(runner, self.prefetch, options)
         self._consumers = [QueueConsumer(queue, self.prefetch, options) for queue in self.queues]
+        self.relay: Relay | None = None
+        """What sends from the outbox in this process, if it does."""
         self._is_stopping = self._has_stopped = False
         self._exit_code = 0
 

@@ -41,6 +41,7 @@ from packaging.requirements import Requirement
 from beanstalk_dispatch import casts, checks, cron
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.contrib.outbox import checks as outbox_checks
 from beanstalk_dispatch.contrib.sentry import errors
 from beanstalk_dispatch.contrib.sentry.environment import SENTRY
 from beanstalk_dispatch.delivery import Delivery
@@ -144,7 +145,7 @@ def test_the_sentry_tags_are_those_of_an_event() -> None:
 
 
 def test_the_check_ids_are_those_of_the_code() -> None:
-    source = Path(checks.__file__).read_text()
+    source = Path(checks.__file__).read_text() + Path(outbox_checks.__file__).read_text()
     in_code = re.findall(r'id=f"\{ID\}\.([EW]\d{3})"', source)
     assert in_code == sorted(in_code)
     in_docs = [row[0] for row in table_rows(ROOT / "docs" / "checks.md", "Id")]

@@ -14,6 +14,7 @@ from django.views.decorators.csrf import csrf_protect
 
 from beanstalk_dispatch import checks, views
 from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.scheduling import outbox
 from tests import urls
 from tests.conftest import TABLE, Environment
 
@@ -237,3 +238,27 @@ def test_a_dispatcher_that_needs_a_login_is_found(
     middleware = ["django.contrib.auth.middleware.LoginRequiredMiddleware"]
     with override_settings(ROOT_URLCONF=ROOT, MIDDLEWARE=middleware):
         assert ids() == ["beanstalk_dispatch.W003", "beanstalk_dispatch.W004"]
+
+
+# --- the outbox ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["always", "on-failure"])
+def test_the_outbox_needs_its_app(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    env(DISPATCH_OUTBOX=mode)
+    assert ids() == []
+    monkeypatch.setattr(outbox, "_registered", None)
+    assert ids() == ["beanstalk_dispatch.E008"]
+    env(DISPATCH_OUTBOX="off")
+    assert ids() == []
+
+
+def test_the_databases_of_the_outbox_exist(env: Environment) -> None:
+    env(DISPATCH_OUTBOX="always", DISPATCH_OUTBOX_DATABASES="default othr")
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.E009"
+    assert "lists othr, which DATABASES does not; known: default, other." in message.msg
+    env(DISPATCH_OUTBOX="off")
+    assert ids() == []

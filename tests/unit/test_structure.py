@@ -23,6 +23,8 @@ MODULES = {
 
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 PREFIXES = ("BEANSTALK_", "SENTRY_")
+WITH_MODELS = ("beanstalk_dispatch.contrib.outbox.",)
+"""Rooms with a model, which cannot be imported before Django is set up."""
 
 
 def reads(code: str) -> Iterator[str]:
@@ -79,7 +81,7 @@ def test_importing_everything_reads_no_setting_and_starts_nothing() -> None:
         [
             "import signal, sys, threading",
             "before = signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGTERM)",
-            *[f"import {name}" for name in sorted(MODULES)],
+            *[f"import {name}" for name in sorted(MODULES) if not name.startswith(WITH_MODELS)],
             "from django.conf import settings",
             "assert not settings.configured",
             "assert threading.active_count() == 1",

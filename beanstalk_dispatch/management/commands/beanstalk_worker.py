@@ -20,6 +20,7 @@ from beanstalk_dispatch import conf, cron
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
 from beanstalk_dispatch.exceptions import UnknownQueue
 from beanstalk_dispatch.execution.running_tasks import RUNNING
+from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
@@ -90,10 +91,13 @@ class Command(BaseCommand):
             variable = conf.SETTINGS["worker"].variable
             raise CommandError(f"this machine is not a worker; set {variable}=True to run tasks")
         _check_queues(options["queues"])
+        if options["outbox"] and outbox.registered() is None:
+            raise CommandError(f"--outbox: {outbox.APP!r} is not in INSTALLED_APPS")
         if options["processes"] > 1:
             self._run_processes(options)
             return
         worker, scheduler = _make_worker(options), _make_scheduler(options)
+        worker.relay = _make_relay(options)
         if not options["post_to"]:
             RUNNING.report_cut_tasks(conf.get_config())
         _show_health(worker, port=options["health_port"], file=options["health_file"])
@@ -132,6 +136,7 @@ class Command(BaseCommand):
         """Run one of several workers, in a process of its own."""
         worker = _make_worker(options)
         scheduler = None if index else _make_scheduler(options)
+        worker.relay = None if index else _make_relay(options)
         if not options["post_to"]:
             RUNNING.report_cut_tasks(conf.get_config())
         ticks = worker_ticks(worker, report=report, supervisor=supervisor)
@@ -163,6 +168,8 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
              "(HOST: 127.0.0.1 by default; [::] for all addresses)")
     add("--health-file", type=Path, metavar="FILE",
         help="touch FILE once a second while the worker is healthy")
+    add("--outbox", action="store_true",
+        help="also send what waits in the outbox; of several processes, the first does")
     # fmt: on
 
 
@@ -224,6 +231,11 @@ def _make_scheduler(options: dict[str, Any]) -> Scheduler | None:
     if not options["cron"]:
         return None
     return Scheduler(cron.load(options["cron"]), options["queues"][0])
+
+
+def _make_relay(options: dict[str, Any]) -> outbox.Relay | None:
+    found = outbox.registered() if options["outbox"] else None
+    return found.relay() if found else None
 
 
 def _end_codes(options: dict[str, Any]) -> frozenset[int]:

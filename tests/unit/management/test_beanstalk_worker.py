@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.commands import beanstalk_worker
+from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.process import WorkerProcess
@@ -168,6 +170,26 @@ def test_periodic_tasks_are_sent_by_the_first_process(
                  f"--cron={file}")  # fmt: skip
     assert [process._scheduler is not None for process in made] == [True, False]
     assert RUNNING._ledger is None
+
+
+def test_the_first_process_sends_from_the_outbox(
+    env: Environment, made: list[WorkerProcess], supervisors: Supervisors
+) -> None:
+    env(WORKER=True)
+    call_command("beanstalk_worker", "jobs", "--outbox")
+    assert isinstance(worker_of(made).relay, Relay)
+    made.clear()
+    call_command("beanstalk_worker", "jobs", "--processes=2", "--outbox")
+    assert [process._worker.relay is not None for process in made] == [True, False]
+
+
+def test_without_the_app_there_is_no_outbox_to_send_from(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(WORKER=True)
+    monkeypatch.setattr(outbox, "_registered", None)
+    with pytest.raises(CommandError, match="--outbox: 'beanstalk_dispatch.contrib.outbox' is not"):
+        call_command("beanstalk_worker", "jobs", "--outbox")
 
 
 def test_the_supervisor_shows_the_health_of_all(

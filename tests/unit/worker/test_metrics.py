@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.worker.metrics import metrics, prometheus_text
 from tests.workers import Recording, make_worker
@@ -23,6 +24,16 @@ def test_the_figures_are_those_of_the_worker() -> None:
         "tasks_stuck": 0,
         "last_poll_age_seconds": pytest.approx(50, abs=1),
     }
+
+
+def test_a_worker_that_sends_from_the_outbox_shows_that() -> None:
+    worker = make_worker(Recording())
+    relay = worker.relay = Relay()
+    relay.sent, relay.waiting, relay.oldest_seconds = 5, 2, 1.5
+    figures = {each.name: each.value for each in metrics(worker)}
+    assert figures["outbox_sent"] == 5
+    assert figures["outbox_waiting"] == 2
+    assert figures["outbox_oldest_seconds"] == 1.5
 
 
 def test_prometheus_has_each_figure_with_its_meaning() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -206,3 +207,25 @@ def test_periodic_tasks_are_sent_while_it_runs(
     monkeypatch.setattr(Worker, "run", run)
     WorkerProcess(worker, scheduler=scheduler).run(sender=Worker)
     assert len(sent) > 1
+
+
+# --- the outbox ---
+
+
+class OneRound:
+    """A relay that is asked to stop, and takes a moment."""
+
+    sent, waiting, oldest_seconds = 0, 0, 0.0
+    has_ended = False
+
+    def run(self, is_stopping: Callable[[], bool]) -> None:
+        until(is_stopping)
+        time.sleep(0.1)
+        self.has_ended = True
+
+
+def test_the_relay_of_the_outbox_ends_before_the_process(worker: Worker) -> None:
+    worker.relay = relay = OneRound()
+    worker.stop()
+    WorkerProcess(worker).run(sender=Worker)
+    assert relay.has_ended

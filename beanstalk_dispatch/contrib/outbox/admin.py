@@ -1,0 +1,41 @@
+"""The outbox in Django's admin, to be looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from .models import OutboxMessage
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[OutboxMessage]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+
+@admin.register(OutboxMessage)
+class OutboxMessageAdmin(ModelAdmin):
+    """Shows what waits, without the arguments of tasks. Nothing can be changed."""
+
+    list_display = ("created_at", "queue", "function", "task_id", "failures", "error")
+    list_filter = ("queue",)
+    search_fields = ("task_id", "function")
+    fields = (
+        "task_id", "function", "queue", "fifo_group", "created_at", "due_at", "available_at",
+        "failures", "error",
+    )  # fmt: skip
+    ordering = ("id",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Messages come from ``schedule`` only."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """A changed message could run anything that the table lists."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """To delete a message is to lose a task: ``beanstalk_outbox --discard`` does it."""
+        return False

@@ -1,0 +1,23 @@
+"""The Django app. It registers the outbox with the core, and its checks with Django."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class OutboxConfig(AppConfig):
+    """The app's configuration. Django finds it through ``INSTALLED_APPS``."""
+
+    name = "beanstalk_dispatch.contrib.outbox"
+    label = "beanstalk_outbox"
+    verbose_name = "Beanstalk outbox"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        # The model can be imported from now on.
+        from beanstalk_dispatch.scheduling import outbox  # noqa: PLC0415
+
+        from . import checks, store  # noqa: PLC0415
+
+        checks.register()
+        outbox.register(store.DatabaseOutbox())

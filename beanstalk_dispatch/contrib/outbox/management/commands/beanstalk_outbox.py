@@ -1,0 +1,98 @@
+"""``manage.py beanstalk_outbox`` sends what waits in the outbox, or shows it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+from dataclasses import asdict
+from types import FrameType
+from typing import Any, Final
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.contrib.outbox.errors import first_line
+from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
+from beanstalk_dispatch.contrib.outbox.relay import Relay
+from beanstalk_dispatch.contrib.outbox.status import Waiting, waiting_in
+
+EXIT_UNSENT: Final = 75
+"""EX_TEMPFAIL: with ``--once``, something could not be sent."""
+
+
+class Command(BaseCommand):
+    """Runs a relay, or answers a question about the outbox."""
+
+    help = "Send the messages that wait in the outbox, until SIGTERM or Ctrl-C."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of docs/outbox.md."""
+        only = parser.add_mutually_exclusive_group()
+        only.add_argument("--once", action="store_true", help="send what can be sent now, and exit")
+        only.add_argument("--status", action="store_true", help="show how many messages wait")
+        only.add_argument("--discard", metavar="ID", help="delete the message of this task")
+        parser.add_argument("--json", action="store_true", help="with --status: as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Do what the options say."""
+        if options["json"] and not options["status"]:
+            raise CommandError("--json needs --status")
+        if options["discard"]:
+            self._discard(options["discard"])
+        elif options["status"]:
+            self._show(_waiting(), as_json=options["json"])
+        elif options["once"]:
+            self._send_once()
+        else:
+            _run_until_signal()
+
+    def _discard(self, task_id: str) -> None:
+        for database in get_config().outbox_databases:
+            deleted, _ = OutboxMessage.objects.using(database).filter(task_id=task_id).delete()
+            if deleted:
+                self.stdout.write(f"deleted the message of the task {task_id}")
+                return
+        raise CommandError(f"no message of the task {task_id!r} waits in the outbox")
+
+    def _show(self, waiting: list[Waiting], *, as_json: bool) -> None:
+        if as_json:
+            self.stdout.write(json.dumps([asdict(each) for each in waiting]))
+            return
+        for each in waiting:
+            refused = f", {each.refused} of them refused by SQS" if each.refused else ""
+            self.stdout.write(
+                f"{each.queue}: {each.count} waiting in {each.database}{refused}; the oldest for "
+                f"{each.oldest_seconds:.0f} s"
+            )
+        if not waiting:
+            self.stdout.write("nothing waits in the outbox")
+
+    def _send_once(self) -> None:
+        relay = Relay()
+        relay.send_available()
+        left = sum(each.count for each in _waiting())
+        self.stdout.write(f"sent {relay.sent}, {left} left")
+        if left:
+            raise CommandError(
+                "something could not be sent; the log says why", returncode=EXIT_UNSENT
+            )
+
+
+def _waiting() -> list[Waiting]:
+    try:
+        return [each for name in get_config().outbox_databases for each in waiting_in(name)]
+    except DatabaseError as exc:
+        raise CommandError(f"the outbox cannot be read: {first_line(exc)}") from exc
+
+
+def _run_until_signal() -> None:
+    received: list[int] = []
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    Relay().run(lambda: bool(received))

@@ -1,0 +1,52 @@
+"""OutboxMessage: a message that waits in the database until SQS has taken it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+
+class OutboxMessage(models.Model):
+    """One message that SQS has not taken yet. It has no signature and no credentials."""
+
+    id = models.BigAutoField(primary_key=True)
+    """In the order in which messages were stored. Those of a FIFO group are sent in this order."""
+    task_id = models.CharField(max_length=255)
+    """What ``schedule`` has returned."""
+    function = models.CharField(max_length=255)
+    """The task's name in the dispatch table."""
+    queue = models.CharField(max_length=255)
+    """As the caller named it: an alias, or without aliases a name, URL or ARN."""
+    fifo_group = models.CharField(max_length=128, blank=True, default="")
+    """The message group on a FIFO queue. Empty for a standard queue, which keeps no order."""
+    body = models.TextField()
+    """The message as JSON, with the task's arguments. The relay signs it when it is sent."""
+    parameters = models.TextField(default="{}")
+    """SendMessage's parameters besides the body and the delay, as JSON."""
+    due_at = models.DateTimeField(null=True, blank=True)
+    """When the task should run, if it has a delay."""
+    created_at = models.DateTimeField(default=timezone.now)
+    """When it was stored."""
+    available_at = models.DateTimeField(default=timezone.now)
+    """Not sent before: later after a failure, and while a relay has claimed it."""
+    failures = models.PositiveIntegerField(default=0)
+    """How often it could not be sent."""
+    error = models.TextField(blank=True, default="")
+    """Why it could not be sent the last time."""
+
+    objects: ClassVar[models.Manager[OutboxMessage]]
+
+    class Meta:
+        """One index, for the question whether an older message of the same group waits."""
+
+        verbose_name = "outbox message"
+        ordering: ClassVar[Any] = ["id"]
+        indexes: ClassVar[Any] = [
+            models.Index(fields=["fifo_group", "id"], name="beanstalk_outbox_group"),
+        ]
+
+    def __str__(self) -> str:
+        """Without arguments, which may contain secrets and personal data."""
+        return f"{self.function} {self.task_id}"

@@ -1,0 +1,68 @@
+"""Turns a call into a row of the outbox, and a row into what is sent."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from django.conf import settings
+from django.utils import timezone
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.message import Message, now
+from beanstalk_dispatch.scheduling import sending
+from beanstalk_dispatch.scheduling.sending import Prepared
+from beanstalk_dispatch.sqs.fifo import queue_rules
+from beanstalk_dispatch.sqs.opening import resolve_address
+from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
+
+from .models import OutboxMessage
+
+
+def to_row(queue: str, prepared: Prepared, config: Config) -> OutboxMessage:
+    """The row for a checked call. It is not saved."""
+    message, parameters = prepared.message, dict(prepared.send_parameters)
+    name = resolve_address(queue, config).name
+    delay = parameters.pop("DelaySeconds", 0)
+    keeps_order = queue_rules(name).keeps_order
+    return OutboxMessage(
+        task_id=message.id,
+        function=message.function,
+        queue=queue,
+        fifo_group=parameters["MessageGroupId"] if keeps_order else "",
+        body=message.encode(queue=name),
+        parameters=json.dumps(parameters),
+        due_at=_due_at(message, delay),
+    )
+
+
+def _due_at(message: Message, delay: int) -> datetime | None:
+    if message.not_before is not None:
+        moment = datetime.fromtimestamp(message.not_before, UTC)
+        return moment if settings.USE_TZ else timezone.make_naive(moment)
+    return timezone.now() + timedelta(seconds=delay) if delay else None
+
+
+def to_prepared(row: OutboxMessage, config: Config) -> Prepared:
+    """What SQS gets for a row, signed with the key of today and as old as its signature.
+
+    Raises UnknownQueue, MalformedMessage if the row was changed, or MessageTooLarge.
+    """
+    name = resolve_address(row.queue, config).name
+    message = Message.decode(row.body, queue=name)
+    if config.max_age:
+        message = replace(message, sent_at=now())
+    parameters = json.loads(row.parameters)
+    if delay := _remaining_delay(row.due_at):
+        parameters["DelaySeconds"] = delay
+    return Prepared(message, sending.encode(message, name, config), parameters)
+
+
+def _remaining_delay(due_at: datetime | None) -> int:
+    """Seconds, as many as SQS takes. A worker waits for the rest of a longer delay."""
+    if due_at is None:
+        return 0
+    seconds = math.ceil((due_at - timezone.now()).total_seconds())
+    return min(max(seconds, 0), MAX_DELAY_SECONDS)

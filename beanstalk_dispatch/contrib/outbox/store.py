@@ -1,0 +1,67 @@
+"""Writes messages into the outbox: in the caller's transaction, or after a failure to send."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from django.db import DatabaseError, transaction
+
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.scheduling import sending
+from beanstalk_dispatch.scheduling.sending import Prepared, Unsent
+
+from .errors import first_line
+from .models import OutboxMessage
+from .relay import Relay
+from .rows import to_row
+from .sender import SENDER
+
+logger = logging.getLogger("beanstalk_dispatch.scheduling")
+
+
+class DatabaseOutbox:
+    """The outbox that ``scheduling.outbox`` knows."""
+
+    def store(
+        self, queue: str, prepared: Sequence[Prepared], config: Config, *, using: str
+    ) -> None:
+        """See ``scheduling.outbox.Outbox``."""
+        with sending.publishing(queue, prepared, config):
+            rows = [to_row(queue, each, config) for each in prepared]
+            try:
+                OutboxMessage.objects.using(using).bulk_create(rows)
+            except DatabaseError as exc:
+                raise SendError(
+                    f"the outbox in the database {using!r} does not take the message: "
+                    f"{first_line(exc)}"
+                ) from exc
+        transaction.on_commit(SENDER.wake, using=using, robust=True)
+
+    def keep(self, queue: str, unsent: Sequence[Unsent], *, using: str) -> list[Unsent]:
+        """See ``scheduling.outbox.Outbox``."""
+        rows = [to_row(queue, each.prepared, get_config()) for each in unsent]
+        for row, each in zip(rows, unsent, strict=True):
+            row.error = each.reason
+        try:
+            OutboxMessage.objects.using(using).bulk_create(rows)
+        except DatabaseError as exc:
+            reason = f"the outbox does not take it either: {first_line(exc)}"
+            return [Unsent(each.prepared, f"{each.reason}; {reason}") for each in unsent]
+        _log_kept(rows)
+        SENDER.wake()
+        return []
+
+    def relay(self) -> Relay:
+        """See ``scheduling.outbox.Outbox``."""
+        return Relay()
+
+
+def _log_kept(rows: Iterable[OutboxMessage]) -> None:
+    for row in rows:
+        logger.warning(
+            "kept in the outbox after its commit id=%s function=%s queue=%s error=%s",
+            row.task_id, quoted(row.function), quoted(row.queue), quoted_error(row.error),
+        )  # fmt: skip

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import OperationalError, transaction
+from django.utils import timezone
+
+from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
+from beanstalk_dispatch.contrib.outbox import claims
+from beanstalk_dispatch.contrib.outbox import relay as relay_module
+from beanstalk_dispatch.contrib.outbox.claims import claimed
+from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
+from beanstalk_dispatch.contrib.outbox.relay import Relay, send_waiting
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.signals import task_scheduled
+from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.worker.options import WorkerTimes
+from tests.conftest import Environment
+from tests.workers import until
+
+from .conftest import Sqs, body_of
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "other"]),
+    pytest.mark.usefixtures("no_sender"),
+]
+TIMES = WorkerTimes(first_retry=0.05, longest_retry=0.1)
+
+
+def retry_now() -> None:
+    """Make available what has to wait."""
+    OutboxMessage.objects.update(available_at=timezone.now())
+
+
+def labels() -> list[Any]:
+    return [
+        body_of({"MessageBody": row.body})["args"][0]
+        for row in OutboxMessage.objects.order_by("id")
+    ]
+
+
+def fifo(*labels: Any, group: str = "g") -> None:
+    schedule_many("fifo", [Call("record", [n], group_id=group) for n in labels])
+
+
+def test_what_waits_is_sent_in_tens_and_deleted(sqs: Sqs) -> None:
+    for n in range(25):
+        schedule_function("jobs", "record", n)
+    relay = Relay()
+    relay.send_available()
+    assert sorted(map(len, sqs.requests)) == [5, 10, 10]
+    assert sorted(sqs.labels) == list(range(25))
+    assert (relay.sent, labels()) == (25, [])
+
+
+def test_more_than_one_claim_is_sent(sqs: Sqs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beanstalk_dispatch.contrib.outbox.claims.MAX_CLAIMED", 2)
+    for n in range(5):
+        schedule_function("jobs", "record", n)
+    Relay().send_available()
+    assert [len(each) for each in sqs.requests] == [2, 2, 1]
+
+
+def test_a_message_keeps_its_id_its_group_and_its_deduplication_id(sqs: Sqs) -> None:
+    first = schedule("fifo", Call("record", [1], group_id="g"))
+    schedule("fifo", Call("record", [2], group_id="g", deduplication_id="d"))
+    schedule("jobs", Call("record", [3], group_id="tenant"))
+    Relay().send_available()
+    found = {body_of(entry)["args"][0]: entry for entry in sqs.entries}
+    assert body_of(found[1])["id"] == first
+    assert found[1]["MessageGroupId"] == "g"
+    assert found[1]["MessageDeduplicationId"] == first
+    assert found[2]["MessageDeduplicationId"] == "d"
+    assert found[3]["MessageGroupId"] == "tenant"
+
+
+def test_a_delay_is_counted_from_the_call(sqs: Sqs) -> None:
+    for n, delay in enumerate((600, 600, 3600)):
+        schedule("jobs", Call("record", [n], delay=delay))
+    schedule("jobs", Call("record", [3]))
+    waited = OutboxMessage.objects.order_by("id")[0]
+    OutboxMessage.objects.filter(id=waited.id).update(due_at=timezone.now() - timedelta(seconds=5))
+    Relay().send_available()
+    delays = {body_of(entry)["args"][0]: entry.get("DelaySeconds") for entry in sqs.entries}
+    assert delays == {0: None, 1: 600, 2: 900, 3: None}
+
+
+def test_a_message_is_signed_when_it_is_sent_and_is_as_old_as_its_signature(
+    sqs: Sqs, sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqs_env(DISPATCH_SIGNING_KEYS="the-key-of-yesterday", DISPATCH_MAX_AGE="30m")
+    schedule_function("jobs", "record", 1)
+    (row,) = OutboxMessage.objects.all()
+    stored_at = body_of({"MessageBody": row.body})["sent_at"]
+    sqs_env(DISPATCH_SIGNING_KEYS="the-key-of-today")
+    monkeypatch.setattr("beanstalk_dispatch.contrib.outbox.rows.now", lambda: stored_at + 9999)
+    Relay().send_available()
+    (entry,) = sqs.entries
+    name = open_queue("jobs").name
+    message = Message.decode(entry["MessageBody"], queue=name, keys=["the-key-of-today"])
+    assert message.sent_at == stored_at + 9999
+
+
+def test_a_time_zone_is_not_needed(sqs: Sqs, settings: Any) -> None:
+    settings.USE_TZ = False
+    schedule("jobs", Call("record", [1], delay=3600))
+    Relay().send_available()
+    assert sqs.entries[0]["DelaySeconds"] == 900
+
+
+# --- failures --------------------------------------------------------------------------------
+
+
+def test_while_sqs_does_not_answer_a_queue_is_tried_once(
+    sqs: Sqs, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(3):
+        schedule_function("jobs", "record", n)
+    sqs.is_down = True
+    relay = Relay(TIMES)
+    relay.send_available()
+    assert labels() == [0, 1, 2]
+    assert {row.failures for row in OutboxMessage.objects.all()} == {0}
+    assert "ServiceUnavailable" in OutboxMessage.objects.all()[0].error
+    assert "send from the outbox failed queue=jobs failures=1 retry_in=" in caplog.text
+    pause = relay.retry_in()
+    assert pause is not None
+    assert 0 <= pause <= 0.1
+    sqs.is_down = False
+    until(lambda: not relay.send_available() and not labels())  # type: ignore[func-returns-value]
+    assert sorted(sqs.labels) == [0, 1, 2]
+    assert "send from the outbox recovered queue=jobs" in caplog.text
+    assert relay.retry_in() is None
+
+
+def test_another_queue_is_sent_meanwhile(sqs: Sqs, sqs_env: Environment, queue_name: str) -> None:
+    schedule_function("jobs", "record", 1)
+    sqs_env(DISPATCH_QUEUES=f"fifo={queue_name}.fifo")
+    fifo(2)
+    Relay().send_available()
+    assert (sqs.labels, labels()) == ([2], [1])
+    assert "'jobs' is not in BEANSTALK_DISPATCH_QUEUES" in OutboxMessage.objects.get().error
+
+
+def test_a_message_that_sqs_refuses_waits_longer_each_time_and_keeps_no_other(
+    sqs: Sqs, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs.refuses_entry = lambda label: label == "bad"
+    for each in ("bad", "good"):
+        schedule_function("jobs", "record", each)
+    Relay().send_available()
+    assert (sqs.labels, labels()) == (["good"], ["bad"])
+    row = OutboxMessage.objects.get()
+    assert (row.failures, row.error) == (1, "Refused")
+    assert 0 < (row.available_at - timezone.now()).total_seconds() <= 2
+    assert f"refused from the outbox id={row.task_id} function=record queue=jobs" in caplog.text
+    OutboxMessage.objects.update(failures=50, available_at=timezone.now())
+    Relay().send_available()
+    wait = OutboxMessage.objects.get().available_at - timezone.now()
+    assert 140 < wait.total_seconds() <= 300
+
+
+def test_one_message_for_which_sqs_refuses_the_request_keeps_no_other(sqs: Sqs) -> None:
+    sqs.refuses_request = lambda label: label == "bad"
+    for each in ("bad", "good", "better"):
+        schedule_function("jobs", "record", each)
+    Relay().send_available()
+    assert (sorted(sqs.labels), labels()) == (["better", "good"], ["bad"])
+    assert OutboxMessage.objects.get().failures == 1
+
+
+@pytest.mark.parametrize("kind", ["entry", "request", "row"])
+def test_a_fifo_group_waits_for_its_head(sqs: Sqs, kind: str) -> None:
+    fifo(1, 2, 3)
+    fifo("other", group="other")
+    if kind == "row":
+        OutboxMessage.objects.filter(fifo_group="g", id=OutboxMessage.objects.all()[0].id).update(
+            body="{"
+        )
+    else:
+        setattr(sqs, f"refuses_{kind}", lambda label: label == 1)
+    Relay().send_available()
+    assert OutboxMessage.objects.filter(fifo_group="g").count() == 3
+    Relay().send_available()
+    assert sqs.labels == ["other"]
+    OutboxMessage.objects.filter(body="{").delete()
+    sqs.refuses_entry = sqs.refuses_request = lambda label: False
+    retry_now()
+    Relay().send_available()
+    assert [each for each in sqs.labels if each != "other"] == [1, 2, 3][kind == "row" :]
+    assert not OutboxMessage.objects.exists()
+
+
+def test_what_was_refused_is_tried_alone(sqs: Sqs) -> None:
+    fifo(1, 2)
+    OutboxMessage.objects.filter(id=OutboxMessage.objects.order_by("id")[0].id).update(failures=1)
+    Relay().send_available()
+    assert [len(each) for each in sqs.requests] == [1, 1]
+    assert sqs.labels == [1, 2]
+
+
+def test_a_group_is_sent_up_to_what_has_to_wait(sqs: Sqs) -> None:
+    fifo(1, 2, 3)
+    second = OutboxMessage.objects.order_by("id")[1].id
+    later = timezone.now() + timedelta(minutes=1)
+    OutboxMessage.objects.filter(id=second).update(available_at=later)
+    Relay().send_available()
+    assert (sqs.labels, labels()) == ([1], [2, 3])
+
+
+def test_a_group_of_the_same_name_in_another_queue_does_not_wait(
+    sqs: Sqs, sqs_env: Environment, queue_name: str
+) -> None:
+    sqs_env(DISPATCH_QUEUES=f"fifo={queue_name}.fifo more={queue_name}-more.fifo")
+    fifo(1)
+    retry = timezone.now() + timedelta(minutes=1)
+    OutboxMessage.objects.update(available_at=retry)
+    schedule("more", Call("record", [2], group_id="g"))
+    Relay().send_available()
+    assert sqs.labels == [2]
+
+
+def test_a_database_that_does_not_answer_is_logged_once_a_minute(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(OutboxMessage._meta, "db_table", "missing")
+    relay = Relay()
+    for _ in range(2):
+        relay.send_available()
+        relay._count()
+    assert caplog.text.count("the outbox cannot be read database=default error=OperationalErr") == 1
+
+
+# --- several relays --------------------------------------------------------------------------
+
+
+def test_what_another_relay_has_claimed_is_left_alone(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second relay reads the same rows, and is slower."""
+    fifo(1, 2)
+    schedule_function("jobs", "record", 3)
+    lease, second = claims._lease, Relay()
+
+    def lease_late(*args: Any) -> Any:
+        monkeypatch.setattr(claims, "_lease", lease)
+        second.send_available()
+        return lease(*args)
+
+    monkeypatch.setattr(claims, "_lease", lease_late)
+    first = Relay()
+    first.send_available()
+    assert (first.sent, second.sent) == (0, 3)
+    assert sorted(sqs.labels) == [1, 2, 3]
+
+
+def test_a_relay_that_was_killed_loses_its_claim_after_a_time(sqs: Sqs) -> None:
+    fifo(1, 2)
+    with pytest.raises(KeyboardInterrupt), claimed("default", without=(), seconds=60) as rows:
+        assert len(rows) == 2
+        raise KeyboardInterrupt
+    Relay().send_available()
+    assert sqs.labels == []
+    retry_now()
+    Relay().send_available()
+    assert sqs.labels == [1, 2]
+
+
+# --- what it reports -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def announced() -> Iterator[list[str]]:
+    found: list[str] = []
+
+    def receiver(task_id: str, **_: Any) -> None:
+        assert not transaction.get_connection().in_atomic_block
+        found.append(task_id)
+
+    task_scheduled.connect(receiver)
+    yield found
+    task_scheduled.disconnect(receiver)
+
+
+def test_the_signal_is_sent_when_sqs_has_taken_the_message(sqs: Sqs, announced: list[str]) -> None:
+    task_id = schedule_function("jobs", "record", 1)
+    assert announced == []
+    Relay().send_available()
+    assert announced == [task_id]
+
+
+def test_it_runs_until_it_is_stopped_and_counts_what_waits(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "POLL_SECONDS", 0.01)
+    schedule_function("jobs", "record", 1)
+    sqs.is_down = True
+    relay = Relay(TIMES)
+    OutboxMessage.objects.update(created_at=timezone.now() - timedelta(seconds=90))
+    rounds = iter(range(3))
+    relay.run(lambda: next(rounds, None) is None)
+    assert (relay.sent, relay.waiting) == (0, 1)
+    assert relay.oldest_seconds == pytest.approx(90, abs=20)
+
+
+def test_as_a_periodic_task_it_ends_when_nothing_is_left(sqs: Sqs) -> None:
+    schedule_function("jobs", "record", 1)
+    send_waiting()
+    assert (sqs.labels, labels()) == ([1], [])
+
+
+def test_as_a_periodic_task_it_ends_in_time(sqs: Sqs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "PERIODIC_SECONDS", 0)
+    schedule_function("jobs", "record", 1)
+    send_waiting()
+    assert labels() == [1]
+
+
+def test_an_error_of_a_database_is_not_raised_in_the_middle(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQS has the message, and its row stays: it is sent twice rather than lost."""
+
+    def fail(*args: object) -> None:
+        raise OperationalError("the disk is full\nDETAIL: a-secret")
+
+    schedule_function("jobs", "record", 1)
+    monkeypatch.setattr(relay_module, "_delete", fail)
+    Relay().send_available()
+    assert (sqs.labels, labels()) == ([1], [1])
+    assert "error=OperationalError: the disk is full" in caplog.text
+    assert "a-secret" not in caplog.text
