@@ -23,7 +23,7 @@ INSTALL_READY := .venv-install/.ready
 TOOLS_READY := .venv-tools/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-matrix test-sentry-oldest lint types tables hooks audit sbom \
+.PHONY: help demo test test-fast test-matrix test-sentry-oldest test-sentry-next lint types tables hooks audit sbom \
   benchmark benchmark-drain faults fuzz clean
 
 ## help: list the targets
@@ -74,6 +74,15 @@ $(SENTRY_READY): pyproject.toml
 	.venv-sentry-oldest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	.venv-sentry-oldest/bin/python -m pip install --quiet --editable '.[local,sentry]' --group test 'sentry-sdk==2.15.*'
 	touch $@
+
+## test-sentry-next: run the Sentry tests with the newest pre-release of the SDK
+test-sentry-next:
+	$(PYTHON) -m venv --clear .venv-sentry-next
+	.venv-sentry-next/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-sentry-next/bin/python -m pip install --quiet --editable '.[local]' --group test 'cronsim>=2.6' 'pyyaml>=6'
+	.venv-sentry-next/bin/python -m pip install --quiet --pre 'sentry-sdk>=3.0.0a1'
+	.venv-sentry-next/bin/python -m pytest $(IN_PARALLEL) \
+	  tests/integration/test_sentry.py tests/integration/test_sentry_worker.py tests/unit/contrib
 
 ## lint: check style, format, and who imports whom
 lint: $(READY)

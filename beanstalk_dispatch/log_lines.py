@@ -59,6 +59,11 @@ class Refusals:
 
         If it is to be logged, this is what its line says of those that were not, or nothing.
         """
+        count = self.count(kind)
+        return f" repeated={count}" if count else (None if count is None else "")
+
+    def count(self, kind: str) -> int | None:
+        """Count a refusal: how many were not reported since the last report; None: nor is this."""
         now = time.monotonic()
         with self._lock:
             logged_at = self._logged_at.get(kind)
@@ -66,8 +71,7 @@ class Refusals:
                 self._repeated[kind] = self._repeated.get(kind, 0) + 1
                 return None
             self._logged_at[kind] = now
-            count = self._repeated.pop(kind, 0)
-        return f" repeated={count}" if count else ""
+            return self._repeated.pop(kind, 0)
 
 
 REFUSALS: Final = Refusals()

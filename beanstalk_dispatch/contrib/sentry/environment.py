@@ -161,6 +161,15 @@ INCLUDE_LOCAL_VARIABLES: Final[Setting[bool | None]] = Setting(
     meaning="Send the local variables of stack frames.",
     example="True",
 )
+ENABLE_LOGS: Final[Setting[bool | None]] = Setting(
+    variable="SENTRY_ENABLE_LOGS",
+    form="bool",
+    cast=casts.boolean,
+    default=None,
+    default_text="False",
+    meaning="Send log records to Sentry's Logs, those of tasks in the trace of their task.",
+    example="True",
+)
 SHUTDOWN_TIMEOUT: Final[Setting[float | None]] = Setting(
     variable="SENTRY_SHUTDOWN_TIMEOUT",
     form="duration",
@@ -196,6 +205,7 @@ SENTRY: Final = SettingsGroup(
         CRON_YAML,
         SAMPLE_RATE,
         INCLUDE_LOCAL_VARIABLES,
+        ENABLE_LOGS,
         SHUTDOWN_TIMEOUT,
         TRANSPORT_QUEUE_SIZE,
     ),
@@ -212,6 +222,7 @@ OPTIONS: Final[Mapping[str, Setting[Any]]] = {
     "profiles_sample_rate": PROFILES_SAMPLE_RATE,
     "send_default_pii": SEND_DEFAULT_PII,
     "include_local_variables": INCLUDE_LOCAL_VARIABLES,
+    "enable_logs": ENABLE_LOGS,
     "shutdown_timeout": SHUTDOWN_TIMEOUT,
     "transport_queue_size": TRANSPORT_QUEUE_SIZE,
 }

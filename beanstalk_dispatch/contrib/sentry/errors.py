@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,8 @@ from sentry_sdk.scope import use_isolation_scope, use_scope
 from sentry_sdk.utils import event_from_exception
 
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.exceptions import TaskTimeout
+from beanstalk_dispatch.exceptions import MessageError, TaskTimeout, UnknownFunction
+from beanstalk_dispatch.log_lines import Refusals
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 
@@ -23,6 +25,11 @@ from .environment import REPORT_RECEIVES, REPORT_RETRIES, get_values
 
 NAME: Final = "beanstalk_dispatch"
 """The event's mechanism and its context."""
+
+_REFUSED: Final = (MessageError, UnknownFunction)
+"""What anyone who can send to the queue can cause: one event of each kind in a minute."""
+_refusals: Final = Refusals()
+os.register_at_fork(after_in_child=_refusals.forget_all)
 
 _reported: ContextVar[BaseException | None] = ContextVar("reported", default=None)
 
@@ -73,6 +80,9 @@ def scope_of(delivery: Delivery) -> Iterator[None]:
         scrub = privacy.scrubber(tags.get("function"), args, kwargs)
         sentry_sdk.get_current_scope().add_event_processor(scrub)
         yield
+        trace = spans.trace_headers()
+    # The line about the delivery's outcome, which is logged after the attempt, is of its trace.
+    sentry_sdk.get_isolation_scope().generate_propagation_context(trace)
 
 
 def _describe(delivery: Delivery) -> tuple[dict[str, str], dict[str, Any]]:
@@ -110,6 +120,14 @@ def report_failure(task: SafeTask, exception: BaseException, delivery: Delivery)
             _capture_failure(exception, delivery)
 
 
+@contextmanager
+def delivering(delivery: Delivery) -> Iterator[None]:
+    """Give a delivery a scope of its own, and report it if its failure is reported nowhere else."""
+    with sentry_sdk.isolation_scope():
+        yield
+        report_delivery(delivery)
+
+
 def report_delivery(delivery: Delivery) -> None:
     """Report what no SentrySafeTask has seen: a refused message, a retry that was not sent."""
     reported = _reported.get()
@@ -117,8 +135,12 @@ def report_delivery(delivery: Delivery) -> None:
     exception, outcome = delivery.exception, delivery.outcome
     if exception is None or outcome is None or exception is reported:
         return
-    if OUTCOMES[outcome].is_failure:
+    if not OUTCOMES[outcome].is_failure:
+        return
+    repeated = _refusals.count(outcome) if isinstance(exception, _REFUSED) else 0
+    if repeated is not None:
         with scope_of(delivery):
+            sentry_sdk.get_isolation_scope().set_tag("repeated", str(repeated))
             _capture_failure(exception, delivery)
 
 

@@ -21,12 +21,13 @@ class ScopeObserver(Observer):
 
     @contextmanager
     def delivering(self, delivery: Delivery) -> Iterator[None]:
-        is_sending()  # adopts a client that the project has set up late
-        yield
-        if is_sending():
-            from . import errors
+        if not is_sending():  # otherwise a client that the project has set up late is adopted
+            yield
+            return
+        from . import errors
 
-            errors.report_delivery(delivery)
+        with errors.delivering(delivery):
+            yield
 
     def attempting(self, task: SafeTask, delivery: Delivery) -> AbstractContextManager[object]:
         setup.init_on_first_use()

@@ -71,14 +71,24 @@ def is_sending() -> bool:
 
 def _init_unless_active(values: Values) -> None:
     import sentry_sdk
+    from sentry_sdk.consts import DEFAULT_OPTIONS
 
     # Now, rather than in the first task.
     from . import crons, errors, spans, transport  # noqa: F401
 
     if sentry_sdk.get_client().is_active():
         return
-    options = {name: values[setting] for name, setting in environment.OPTIONS.items()}
-    given: Any = {name: value for name, value in options.items() if value is not None}
+    given: Any = {}
+    for name, setting in environment.OPTIONS.items():
+        if (value := values[setting]) is None:
+            continue
+        if name in DEFAULT_OPTIONS:
+            given[name] = value
+        else:
+            logger.error(
+                "variable has no effect variable=%s error=sentry-sdk %s does not know %s",
+                setting.variable, sentry_sdk.VERSION, name,
+            )  # fmt: skip
     sentry_sdk.init(transport=transport.ErrorsFirstTransport, **given)
 
 

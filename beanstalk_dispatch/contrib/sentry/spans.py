@@ -195,6 +195,8 @@ def processing(task: SafeTask, delivery: Delivery, message: Message) -> Iterator
         )
         yield
         failed = failure_of(delivery) is not None
+        if delivery.outcome is Outcome.RETRY and not _is_retried_by_hiding(delivery):
+            _start_publish_span(message, delivery.queue).end()
         for span in (segment, process):
             span.set_status(failed=failed)
 
@@ -206,9 +208,13 @@ def failure_of(delivery: Delivery) -> BaseException | None:
 
 
 def _retries(delivery: Delivery, message: Message) -> int:
-    """In a poller of a FIFO queue the attempts are receives already."""
-    are_counted = queue_rules(delivery.queue).retries_by_visibility and not is_posted(delivery)
-    return message.attempt - 1 + (0 if are_counted else delivery.receive_count - 1)
+    receives = 0 if _is_retried_by_hiding(delivery) else delivery.receive_count - 1
+    return message.attempt - 1 + receives
+
+
+def _is_retried_by_hiding(delivery: Delivery) -> bool:
+    """In a poller of a FIFO queue, a retry is another receive of the same message."""
+    return queue_rules(delivery.queue).retries_by_visibility and not is_posted(delivery)
 
 
 def _latency(delivery: Delivery, message: Message) -> float | None:

@@ -20,11 +20,12 @@ import sentry_sdk
 from django.core.signals import request_started
 from django.db import transaction
 from django.test import override_settings
+from sentry_sdk.consts import DEFAULT_OPTIONS
 from sentry_sdk.envelope import Envelope, Item
 from sentry_sdk.integrations import logging as logging_integration
 from sentry_sdk.transport import HttpTransport, Transport
 
-from beanstalk_dispatch import signals
+from beanstalk_dispatch import log_lines, signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
 from beanstalk_dispatch.contrib.sentry import (
     crons,
@@ -50,6 +51,8 @@ from tests.conftest import Environment
 from tests.integration.test_sentry import SAFE_TASK, environment_of
 from tests.sentry_site import SECRET, TABLE
 from tests.services import ROOT, until
+
+PUBLISH = "queue.publish"
 
 
 class Memory(Transport):
@@ -84,6 +87,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memor
     monkeypatch.setattr(logging_integration, "ignore_logger", ignored.add)  # they would stay so
     setup.init_on_first_use.cache_clear()
     crons._schedules.cache_clear()
+    errors._refusals.forget_all()
     transport = Memory()
     with sentry_sdk.isolation_scope():
         sentry_sdk.init(
@@ -198,6 +202,8 @@ def test_without_a_dsn_the_sdk_is_not_imported() -> None:
             del sys.modules[name]
         del sentry_sdk
         django.setup()
+        import logging
+        logging.getLogger("beanstalk_dispatch").setLevel("INFO")
         from beanstalk_dispatch.delivery import Delivery
         from beanstalk_dispatch.execution import executor
         body = '{"function": "fail", "args": [], "kwargs": {}}'
@@ -355,6 +361,84 @@ def test_what_ends_without_a_task(
     delivery.outcome, delivery.exception = outcome, exception
     errors.report_delivery(delivery)
     assert len(sentry.of("event")) == count
+
+
+def test_refusals_of_a_kind_are_one_event_a_minute(
+    sentry: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        run("unknown")
+        executor.run(b"{", Delivery(queue="q"))
+    assert sorted(event["tags"]["outcome"] for event in sentry.of("event")) == [
+        "malformed",
+        "unknown-function",
+    ]
+    monkeypatch.setattr(log_lines, "INTERVAL_SECONDS", 0)
+    run("unknown")
+    assert sentry.of("event")[-1]["tags"]["repeated"] == "2"
+
+
+def test_a_retry_is_a_message_that_is_published(sentry: Memory) -> None:
+    task_id = schedule_function("q", "patient", SECRET)
+    published = [
+        [span["data"]["messaging.message.id"] for span in trace["spans"] if span["op"] == PUBLISH]
+        for trace in sentry.of("transaction")
+    ]
+    assert published == [[task_id], [task_id], []]
+
+
+def test_a_retry_that_is_the_same_message_is_not_published(sentry: Memory) -> None:
+    class Poller(DelayedCopies):
+        can_hide = True
+
+    body = Message(function="patient", args=[SECRET]).encode(queue="q.fifo")
+    result = executor.run(body, Delivery(queue="q.fifo", receive_count=1), Poller())
+    assert result.outcome is Outcome.RETRY
+    (trace,) = sentry.of("transaction")
+    assert PUBLISH not in [span["op"] for span in trace["spans"]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("enable_logs" not in DEFAULT_OPTIONS, reason="this SDK has no logs")
+def test_the_line_about_the_outcome_is_in_the_trace_of_its_task() -> None:
+    code = """
+        from sentry_sdk.transport import HttpTransport
+        sent = []
+        HttpTransport.capture_envelope = lambda self, envelope: sent.extend(
+            (item.type, json.loads(item.get_bytes())) for item in envelope.items
+        )
+        django.setup()
+        import logging
+        logging.getLogger("beanstalk_dispatch").setLevel("INFO")
+        from beanstalk_dispatch.delivery import Delivery
+        from beanstalk_dispatch.execution import executor
+        from beanstalk_dispatch.message import Message
+        body = Message(function="quiet").encode(queue="q", keys=["a-key-of-the-tests"])
+        executor.run(body, Delivery(queue="q"))
+        sentry_sdk.flush()
+        traces = [body["contexts"]["trace"]["trace_id"]
+                  for kind, body in sent if kind == "transaction"]
+        lines = [line for kind, body in sent if kind == "log" for line in body["items"]]
+        result = [traces, [line["trace_id"] for line in lines if "outcome=" in line["body"]]]
+    """
+    traces, lines = in_a_process(
+        code, SENTRY_DSN=DSN, SENTRY_ENABLE_LOGS="True", SENTRY_TRACES_SAMPLE_RATE="1"
+    )["result"]
+    assert traces == lines
+    assert len(lines) == 1
+
+
+def test_a_variable_that_an_old_sdk_does_not_know_changes_nothing_else(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(sentry_sdk, "init", lambda **options: given.append(options))
+    monkeypatch.setattr("sentry_sdk.consts.DEFAULT_OPTIONS", {"dsn": None})
+    env(SENTRY_DSN=DSN, SENTRY_ENABLE_LOGS="True")
+    setup._init_unless_active(environment.get_values())
+    assert given[0]["dsn"] == DSN
+    assert "enable_logs" not in given[0]
+    assert "variable has no effect variable=SENTRY_ENABLE_LOGS" in caplog.text
 
 
 def test_retries_are_reported_if_asked_for(sentry: Memory, env: Environment) -> None:
