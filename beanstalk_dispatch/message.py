@@ -53,12 +53,22 @@ class Message:
     """When the task was scheduled, in Unix seconds."""
     attempt: int = 1
     """1 for the first run; a retry has the next number."""
+    first_attempt: int = 1
+    """The attempt from which retries are counted. After a redrive that resets them it is above 1.
+
+    ``attempt`` itself never falls, because the lease takes a lower one for a duplicate.
+    """
     not_before: float | None = None
     """The task must not run earlier, in Unix seconds: a delay longer than SQS allows."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The limits that a scheduled SafeTask instance sets itself: see ``SafeTask.options``."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Trace context."""
+
+    @property
+    def counted_attempt(self) -> int:
+        """The attempt as the limit of retries counts it."""
+        return max(self.attempt - self.first_attempt + 1, 1)
 
     def __repr__(self) -> str:
         """Without arguments and headers, which may contain secrets and personal data."""
@@ -81,6 +91,8 @@ class Message:
                 content["sent_at"] = self.sent_at
         if self.attempt != 1:
             content["attempt"] = self.attempt
+        if self.first_attempt != 1:
+            content["first_attempt"] = self.first_attempt
         if self.not_before is not None:
             content["not_before"] = self.not_before
         if self.options:
@@ -134,6 +146,19 @@ def wrap(
         inner, *_ = _dead_letter_parts(_parse_object(_strip_signature(inner.strip())))
     letter = _json_encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": inner})
     return _signer(queue, keys).sign(letter) if keys else letter
+
+
+def read_dead_letter(body: str) -> tuple[Mapping[str, Any], str] | None:
+    """The reason in a dead letter and the body inside it; None if ``body`` is another message.
+
+    No signature is verified, so this is for a person to read.
+    """
+    try:
+        content = _parse_object(_strip_signature(body.strip()))
+        inner, *_ = _dead_letter_parts(content)
+    except MalformedMessage:
+        return None
+    return content[DEAD_LETTER], inner
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -198,6 +223,11 @@ def _strip_signature(content: str) -> str:
 def _ends_with_signature(content: str) -> bool:
     _, colon, signature = content[-44:].rpartition(":")
     return bool(colon and _SIGNATURE.fullmatch(signature))
+
+
+def is_signed(body: str) -> bool:
+    """Whether a body looks signed, by anyone and for any queue."""
+    return body != _strip_signature(body)
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -289,6 +319,7 @@ _OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, s
     "id": (str, is_name, NAME_FORM),
     "sent_at": ((int, float), _is_time, "Unix seconds"),
     "attempt": (int, _is_count, "a count from 1"),
+    "first_attempt": (int, _is_count, "a count from 1"),
     "not_before": ((int, float), _is_time, "Unix seconds"),
     "options": (dict, None, "an object"),
     "headers": (dict, _is_headers, "an object of strings"),

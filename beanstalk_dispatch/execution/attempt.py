@@ -280,7 +280,7 @@ class _Run:
 
     def _fail(self, exc: BaseException) -> None:
         outcome = Outcome.TIMED_OUT if isinstance(exc, TaskTimeout) else Outcome.FAILED
-        number = self._message.attempt if self._message else 1
+        number = self._message.counted_attempt if self._message else 1
         try:
             decision = decide(self.task, exc, number)
         except Exception as error:  # wrong options; the checks name them too

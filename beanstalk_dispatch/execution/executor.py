@@ -342,7 +342,8 @@ class Execution:
             return self._retry(attempt, message)
         delay, exception = attempt.retry_after, attempt.exception
         if delay is not None and not self.retries_by_hiding:  # redelivery backs off, too
-            delay = retry_delay(task, exception, message.attempt + self.delivery.earlier_runs)
+            number = message.counted_attempt + self.delivery.earlier_runs
+            delay = retry_delay(task, exception, number)
         is_timeout = attempt.outcome is Outcome.TIMED_OUT
         result = Result(
             outcome=attempt.outcome,

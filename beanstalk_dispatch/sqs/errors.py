@@ -59,6 +59,19 @@ def is_timeout(exc: Exception) -> bool:
     return error_code(exc) in _TIMEOUT_CODES
 
 
+def missing_permission(exc: BaseException) -> str | None:
+    """The IAM action that SQS denied, such as ``sqs:GetQueueAttributes``; None for other errors.
+
+    ``exc`` is this package's error. A batch needs the permission of its single request:
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html
+    """
+    cause = exc.__cause__
+    if not isinstance(cause, Exception) or not is_access_denied(cause):
+        return None
+    operation: str = getattr(cause, "operation_name", "")
+    return f"sqs:{operation.removesuffix('Batch')}"
+
+
 def failed_on_missing_queue(exc: BaseException) -> bool:
     """Whether this package's error was raised because the queue does not exist."""
     cause = exc.__cause__

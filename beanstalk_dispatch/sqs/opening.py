@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from beanstalk_dispatch.conf import SETTINGS, Config, default_region, get_config
@@ -86,6 +87,17 @@ def open_queue_by_own_name(queue_name: str) -> Queue:
     candidates.sort(key=lambda address: address.region != region)
     address = candidates[0] if candidates else QueueAddress(name=queue_name)
     return _open_queues.open(key, address, config)
+
+
+def open_beside(queue: Queue, queue_name: str) -> Queue:
+    """The queue ``queue_name`` in the account and region of ``queue``. It is not looked up.
+
+    SQS requires a queue and its dead-letter queue to be in one account and region:
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
+    """
+    url = f"{queue.url.rpartition('/')[0]}/{queue_name}"
+    address = replace(queue.address, name=queue_name, url=url)
+    return _open_queues.open(f"url:{url}", address, get_config())
 
 
 def resolve_address(name: str, config: Config) -> QueueAddress:

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 _MAX_ANSWER_SECONDS: Final = 2.0
 """How long the answer to a long poll is on its way at most."""
 
-_RECEIVED_ATTRIBUTES: Final[list[Any]] = [
+RECEIVED_ATTRIBUTES: Final = (
     "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SentTimestamp",
     "MessageGroupId",
-]  # fmt: skip
+)  # fmt: skip
+"""SQS's own attributes that a consumer asks for with each message.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
+"""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -46,6 +50,8 @@ class Received:
     """SQS's own attributes, such as ApproximateReceiveCount."""
     message_attributes: Mapping[str, str] = field(repr=False)
     """The sender's attributes of type String or Number, as strings."""
+    sent_attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The sender's attributes as SQS delivers them, to send the message again."""
     unrun_receives: int = 0
     """How many of its earlier receives are known not to have started its task."""
     can_extend: bool = True
@@ -162,10 +168,18 @@ class Queue:
             self.client.send_message_batch, QueueUrl=self.url, Entries=entries
         )
 
-    def receive(self, *, count: int, wait: int, visibility: int) -> list[Received]:
+    def receive(
+        self,
+        *,
+        count: int,
+        wait: int,
+        visibility: int,
+        attributes: Sequence[Any] = RECEIVED_ATTRIBUTES,
+    ) -> list[Received]:
         """Receive up to ``count`` messages, waiting at most ``wait`` seconds for the first.
 
-        They stay hidden for ``visibility`` seconds. Raises SendError.
+        They stay hidden for ``visibility`` seconds. ``attributes`` names those of SQS's own
+        attributes that are asked for. Raises SendError.
         """
         # What is received is also deleted. To make that client later, beside busy threads, is slow.
         _ = self._short_timeout_client
@@ -176,7 +190,7 @@ class Queue:
                 MaxNumberOfMessages=count,
                 WaitTimeSeconds=wait,
                 VisibilityTimeout=visibility,
-                MessageSystemAttributeNames=_RECEIVED_ATTRIBUTES,
+                MessageSystemAttributeNames=attributes,
                 MessageAttributeNames=["All"],
             )
         except Exception as exc:
@@ -197,6 +211,7 @@ class Queue:
                     name: value.get("StringValue", "")
                     for name, value in raw.get("MessageAttributes", {}).items()
                 },
+                sent_attributes=raw.get("MessageAttributes", {}),
             )
             for raw in response.get("Messages", ())
         ]
@@ -252,6 +267,18 @@ class Queue:
         except Exception:
             return None
         return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+
+    def request(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
+        """Make a request that no method above makes, such as ``purge_queue``. Raises SendError.
+
+        ``operation`` is the name of a method of boto3's client.
+        """
+        try:
+            answer: Mapping[str, Any] = getattr(self.client, operation)(**parameters)
+        except boto_errors() as exc:
+            name = getattr(exc, "operation_name", operation)
+            raise self._to_send_error(name, exc) from exc
+        return answer
 
     def _to_send_error(self, operation: str, exc: Exception) -> SendError:
         """The SendError for ``exc``. After some errors the queue must be opened again."""

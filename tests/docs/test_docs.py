@@ -17,6 +17,7 @@ import secrets
 import shlex
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -48,10 +49,10 @@ from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.deployment.property_formats import FORMATS
 from beanstalk_dispatch.execution import dead_letters
 from beanstalk_dispatch.execution import executor as execution
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.queue_address import QueueAddress
-from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from example_settings import demo
 from tests import fuzzing
 from tests.conftest import Environment
@@ -547,6 +548,7 @@ def check_dead_letter(content: Any) -> None:
 JSON: dict[str, Callable[[Any], object]] = {
     "README.md": check_policy,
     "configuration.md": casts.table,
+    "dead-letters.md": check_policy,
     "failures.md": check_dead_letter,
     "threats.md": check_policy,
 }
@@ -703,6 +705,66 @@ def test_every_log_line_is_on_a_page() -> None:
         if not any(re.fullmatch(pattern, line) for line in shown)
     ]
     assert missing == []
+
+
+@every("output")
+def test_output(
+    snippet: Snippet, env: Environment, moto: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands of docs/dead-letters.md show this, but for ages, times and ids of SQS."""
+    env(DISPATCH_SQS_ENDPOINT_URL=moto, DISPATCH_SQS_KEY="key", DISPATCH_SQS_SECRET="secret",
+        DISPATCH_SQS_REGION="eu-central-1", DISPATCH_QUEUES="mail=shop-mail",
+        DISPATCH_CREATE_QUEUES=True)  # fmt: skip
+    letters = open_beside(open_queue("mail"), "shop-mail-dead-letter")
+    for letter in documented_letters():
+        letters.send(letter, {})
+    first = snippet.text.split(maxsplit=1)[0]
+    call_command(*{
+        "QUEUE": ["beanstalk_queues"],
+        "shop-mail-dead-letter:": ["beanstalk_dead_letters", "list"],
+        "id": ["beanstalk_dead_letters", "show", "card-1"],
+    }[first])  # fmt: skip
+    for queue in (open_queue("mail"), letters):
+        queue.client.delete_queue(QueueUrl=queue.url)
+    assert without_times(capsys.readouterr().out) == without_times(snippet.text)
+
+
+def documented_letters() -> Iterator[str]:
+    card, limit = "ValueError: the card was declined", "TaskTimeout: its limit of 2m has passed"
+    for function, arguments, task_id, minutes, exception in [
+        ("charge_card", [42], "card-1", 1, card),
+        ("charge_card", [43], "card-2", 2, card),
+        ("build_report", [], "report-1", 3, limit),
+    ]:
+        body = Message(function=function, args=arguments, id=task_id).encode(queue="shop-mail")
+        reason = {
+            "outcome": "failed", "exception": exception, "attempts": 3, "receive_count": 1,
+            "traceback": f"Traceback (most recent call last):\n{exception}", "id": task_id,
+            "function": function, "queue": "shop-mail", "at": time.time() - 60 * minutes,
+        }  # fmt: skip
+        yield wrap(body, reason, queue="shop-mail")
+    yield Message(function="send_welcome", id="welcome-1").encode(queue="shop-mail")
+
+
+def without_times(text: str) -> str:
+    """The text with one space between words, and words for ages, times and ids of SQS."""
+    text = re.sub(r"\b\d+[smhd]( \d+[smhd])?\b", "AGE", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
+    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
+    return re.sub(r" +", " ", text)
+
+
+def test_the_options_of_the_dead_letter_commands_are_documented() -> None:
+    rows = table_rows(ROOT / "docs" / "dead-letters.md", "Command")
+    documented = {row[1].strip("`") for row in rows if row[1].startswith("`--")}
+    found = {"--watch", "--interval", "--json"}
+    parser = load_command_class("beanstalk_dispatch", "beanstalk_dead_letters").create_parser(
+        "manage.py", "beanstalk_dead_letters"
+    )
+    (actions,) = [each.choices for each in parser._actions if isinstance(each.choices, dict)]
+    for action in actions.values():
+        found |= {name for each in action._actions for name in each.option_strings}
+    assert documented == found - {"-h", "--help"}
 
 
 @every("text")

@@ -40,6 +40,7 @@ def test_optional_members_travel() -> None:
         args=[],
         sent_at=1.5,
         attempt=3,
+        first_attempt=2,
         not_before=2.5,
         options={"timeout": 5},
         headers={"traceparent": "00"},

@@ -374,6 +374,18 @@ def test_a_message_before_its_time_is_deferred_and_not_run(table: Environment) -
     assert delay == pytest.approx(2000, abs=10)
 
 
+@pytest.mark.parametrize(("first_attempt", "is_retried"), [(1, False), (5, True), (9, True)])
+def test_retries_are_counted_from_the_first_attempt(
+    table: Environment, first_attempt: int, is_retried: bool
+) -> None:
+    """A redrive that resets the attempts sets it."""
+    consumer = Recording()
+    run("fail", attempt=5, first_attempt=first_attempt, options={"max_retries": 1},
+        consumer=consumer)  # fmt: skip
+    copies = [(copy.attempt, copy.first_attempt) for copy, _ in consumer.sent]
+    assert copies == ([(6, first_attempt)] if is_retried else [])
+
+
 @pytest.mark.parametrize(("queue", "attempt"), [("q", 2), ("q.fifo", 4)])
 def test_a_receive_is_an_attempt_only_where_no_copy_can_be_sent(
     table: Environment, queue: str, attempt: int

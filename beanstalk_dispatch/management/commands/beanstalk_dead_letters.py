@@ -1,0 +1,292 @@
+"""``manage.py beanstalk_dead_letters list|show|redrive|discard|purge`` looks, and acts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Final
+
+from django.core.management.base import BaseCommand, CommandError
+
+from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, listed
+from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
+from beanstalk_dispatch.workbench.dead_letters import SAMPLE_SIZE, DeadLetters
+from beanstalk_dispatch.workbench.letters import MOVED_BY_SQS, Filters, parse_since
+from beanstalk_dispatch.workbench.looking import HIDE_SECONDS
+from beanstalk_dispatch.workbench.queues import dead_letter_queues, problem_of
+from beanstalk_dispatch.workbench.runs import Report, RunOptions, Steps
+from beanstalk_dispatch.workbench.showing import (
+    letter_as_json,
+    letter_lines,
+    report_as_json,
+    report_lines,
+    sample_as_json,
+    sample_lines,
+)
+from beanstalk_dispatch.workbench.terminal import ProgressLine, Stop, stoppable
+
+EXIT_INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C, as a shell has it."""
+_MIN_HIDE_SECONDS: Final = 30
+
+
+def number(low: int, high: int) -> Any:
+    """An argparse type: an integer within a range."""
+
+    def parse(argument: str) -> int:
+        if not argument.isdecimal() or not low <= int(argument) <= high:
+            raise argparse.ArgumentTypeError(f"expected {low} to {high}, not {argument!r}")
+        return int(argument)
+
+    return parse
+
+
+def rate(argument: str) -> float:
+    """An argparse type: letters per second."""
+    try:
+        found = float(argument)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"expected letters per second, not {argument!r}")
+    return found
+
+
+def since(argument: str) -> float:
+    """An argparse type: an age or a date, in Unix seconds."""
+    try:
+        return parse_since(argument)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+
+
+class Command(BaseCommand):
+    """Parses the arguments, and hands them to DeadLetters."""
+
+    help = "List, show, redrive, discard or purge the letters of a dead-letter queue."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of docs/dead-letters.md."""
+        actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        listing = actions.add_parser("list", help="show a sample, in groups")
+        showing = actions.add_parser("show", help="show one letter, with its arguments")
+        redriving = actions.add_parser("redrive", help="send letters back to their queues")
+        discarding = actions.add_parser("discard", help="delete letters")
+        purging = actions.add_parser("purge", help="delete every letter")
+        showing.add_argument("id", metavar="ID", help="id of the task, or of SQS")
+        for each in (listing, showing, redriving, discarding, purging):
+            each.add_argument(
+                "queue", nargs="?", metavar="QUEUE",
+                help="the dead-letter queue; may be left out if there is only one",
+            )  # fmt: skip
+            each.add_argument("--json", action="store_true", help="print JSON")
+        listing.add_argument(
+            "--sample", type=number(1, 100_000), default=SAMPLE_SIZE,
+            help="letters to look at (default %(default)s)",
+        )  # fmt: skip
+        for each in (listing, redriving, discarding):
+            _add_filters(each)
+        for each in (listing, showing, redriving, discarding):
+            each.add_argument(
+                "--hide", type=number(_MIN_HIDE_SECONDS, MAX_VISIBILITY_SECONDS),
+                default=HIDE_SECONDS,
+                help="seconds for which a letter that is looked at is hidden, if the command is "
+                "killed (default %(default)s)",
+            )  # fmt: skip
+        for each in (redriving, discarding):
+            _add_run_arguments(each)
+        for each in (discarding, purging):
+            each.add_argument(
+                "--confirm", metavar="QUEUE", help="the queue's name, instead of typing it"
+            )
+        redriving.add_argument("--to", metavar="QUEUE", help="send all letters to this queue")
+        redriving.add_argument(
+            "--reset-attempts", action="store_true", help="give the task all its retries again"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Do what the action says."""
+        try:
+            getattr(self, f"_{options['action']}")(options)
+        except BeanstalkDispatchError as exc:
+            raise CommandError(problem_of(exc)) from exc
+
+    def _list(self, options: dict[str, Any]) -> None:
+        names = [options["queue"]] if options["queue"] else _known_queues()
+        found = []
+        with self._interruptible() as stop:
+            for name in names:
+                dead_letters = DeadLetters.open(name)
+                sample = dead_letters.sample(
+                    _filters(options), limit=options["sample"], hide=options["hide"],
+                    is_stopping=lambda: bool(stop),
+                )  # fmt: skip
+                found.append(sample_as_json(dead_letters, sample))
+                if not options["json"]:
+                    heading, *lines = sample_lines(dead_letters, sample)
+                    self._write([self.style.MIGRATE_HEADING(heading), *lines])
+        if options["json"]:
+            self.stdout.write(json.dumps(found))
+
+    def _show(self, options: dict[str, Any]) -> None:
+        with self._interruptible() as stop:
+            dead_letters = _open(options)
+            letter = dead_letters.find(
+                options["id"], hide=options["hide"], is_stopping=lambda: bool(stop)
+            )
+        if letter is None:
+            raise CommandError(
+                f"no letter with the id {options['id']!r} was found; another process may be "
+                "looking at it, or it is no longer there"
+            )
+        if options["json"]:
+            self.stdout.write(json.dumps(letter_as_json(letter, is_full=True)))
+        else:
+            self._write(letter_lines(letter))
+
+    def _redrive(self, options: dict[str, Any]) -> None:
+        dead_letters = _open(options)
+        steps = dead_letters.redrive(
+            _filters(options), _run_options(options), to=options["to"],
+            reset_attempts=options["reset_attempts"],
+        )  # fmt: skip
+        self._run(steps, "redriven", options)
+
+    def _discard(self, options: dict[str, Any]) -> None:
+        dead_letters = _open(options)
+        if not options["dry_run"]:
+            self._confirm(dead_letters, options, "the letters that match")
+        steps = dead_letters.discard(_filters(options), _run_options(options))
+        self._run(steps, "discarded", options)
+
+    def _purge(self, options: dict[str, Any]) -> None:
+        dead_letters = _open(options)
+        about = dead_letters.about()
+        self._confirm(dead_letters, options, f"all of about {about} letters")
+        dead_letters.purge()
+        if options["json"]:
+            self.stdout.write(json.dumps({"purged": dead_letters.queue.name, "about": about}))
+        else:
+            self.stdout.write(f"SQS purges {dead_letters.queue.name}, which takes up to a minute")
+
+    def _run(self, steps: Steps, verb: str, options: dict[str, Any]) -> None:
+        """Take the steps of a run until it is over or the user ends it, and show the result."""
+        report = Report()
+        line = ProgressLine(sys.stderr, verb)
+        with self._interruptible() as stop, closing(line), closing(steps):
+            for report in steps:
+                line.draw(report)
+                if stop:
+                    break
+        if options["json"]:
+            self.stdout.write(json.dumps(report_as_json(report)))
+        else:
+            self._write(report_lines(report, verb=verb, dry_run=options["dry_run"]))
+        if stop:
+            raise CommandError(
+                "interrupted; run the command again for what is left", returncode=EXIT_INTERRUPTED
+            )
+        if report.error:
+            raise CommandError(f"{report.error}; run the command again for what is left")
+        if not report.is_complete:
+            raise CommandError("not every letter that matches could be handled; see above")
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[Stop]:
+        try:
+            with stoppable() as stop:
+                yield stop
+        except KeyboardInterrupt:
+            raise CommandError(
+                "interrupted twice; letters that were looked at are hidden until the time of "
+                "--hide is over",
+                returncode=EXIT_INTERRUPTED,
+            ) from None
+
+    def _confirm(self, dead_letters: DeadLetters, options: dict[str, Any], what: str) -> None:
+        """Have the user type the queue's name. Raises CommandError if it is another one."""
+        name, typed = dead_letters.queue.name, options["confirm"]
+        if typed is None:
+            if not sys.stdin.isatty():
+                raise CommandError(f"this cannot be undone; confirm it with --confirm {name}")
+            self.stderr.write(f"This deletes {what} on {name}, and cannot be undone.")
+            typed = input("Type the name of the queue to continue: ").strip()
+        if typed != name:
+            raise CommandError(f"nothing was deleted: {typed!r} is not {name!r}")
+
+    def _write(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.stdout.write(line)
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--function", default="", help="only letters of this function")
+    add(
+        "--exception",
+        default="",
+        help="only letters with this exception: its type, or with a colon the start of its type "
+        f"and message; {MOVED_BY_SQS!r} for letters without a reason",
+    )
+    add(
+        "--queue",
+        dest="source",
+        default="",
+        metavar="SOURCE",
+        help="only letters that came from this queue",
+    )
+    add("--since", type=since, help="only letters since then: 30m, 2h, 3d or 2026-11-25T08:00")
+    add("--id", action="append", default=[], help="only this letter; may be given several times")
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rate", type=rate, help="letters per second at most")
+    parser.add_argument("--limit", type=number(1, 10**9), help="end after this number of letters")
+    parser.add_argument("--dry-run", action="store_true", help="only count what would be done")
+
+
+def _filters(options: dict[str, Any]) -> Filters:
+    config = get_config()
+    source = options["source"]
+    address = config.queues.get(source)
+    return Filters(
+        function=options["function"],
+        exception=options["exception"],
+        queue=address.name if address else source,
+        since=options["since"],
+        ids=frozenset(options["id"]),
+    )
+
+
+def _run_options(options: dict[str, Any]) -> RunOptions:
+    return RunOptions(
+        rate=options["rate"],
+        limit=options["limit"],
+        hide=options["hide"],
+        dry_run=options["dry_run"],
+    )
+
+
+def _known_queues() -> list[str]:
+    names = [each.name for each in dead_letter_queues()]
+    if not names:
+        raise CommandError(
+            f"no dead-letter queue is known: no queue in {SETTINGS['queues'].variable} has a "
+            "redrive policy that these credentials may read, and "
+            f"{SETTINGS['dead_letter_queue'].variable} is not set; name a queue"
+        )
+    return names
+
+
+def _open(options: dict[str, Any]) -> DeadLetters:
+    if options["queue"]:
+        return DeadLetters.open(options["queue"])
+    name, *others = _known_queues()
+    if others:
+        raise CommandError(f"name one of the dead-letter queues: {listed([name, *others])}")
+    return DeadLetters.open(name)

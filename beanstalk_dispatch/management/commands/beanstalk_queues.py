@@ -1,0 +1,141 @@
+"""``manage.py beanstalk_queues [QUEUE …]`` shows what is in the queues."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from django.core.management.base import BaseCommand, CommandError
+
+from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+from beanstalk_dispatch.workbench.queues import QueueStatus, queue_statuses
+from beanstalk_dispatch.workbench.terminal import Stop, duration, stoppable, table
+
+_HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
+_HEADING: Final = (
+    "QUEUE", "VISIBLE", "IN FLIGHT", "DELAYED", "HIDES", "KEEPS", "DEAD-LETTER QUEUE",
+)  # fmt: skip
+
+
+def interval(argument: str) -> float:
+    """An argparse type: seconds between two looks, at least one."""
+    try:
+        seconds = float(argument)
+    except ValueError:
+        seconds = 0
+    if not 1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"expected 1 to 3600 seconds, not {argument!r}")
+    return seconds
+
+
+class Command(BaseCommand):
+    """Shows the queues once, or again and again."""
+
+    help = "Show the messages in each queue and in its dead-letter queue."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of docs/dead-letters.md."""
+        parser.add_argument(
+            "queues",
+            nargs="*",
+            metavar="QUEUE",
+            help="alias or name (default: all aliases)",
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON, one line a look")
+        parser.add_argument("--watch", action="store_true", help="look again until Ctrl-C")
+        parser.add_argument(
+            "--interval", type=interval, default=2.0,
+            help="seconds between two looks of --watch (default %(default)g)",
+        )  # fmt: skip
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Show the queues until it is enough."""
+        with stoppable() as stop:
+            statuses = self._show(options)
+            while options["watch"] and not _wait(options["interval"], stop):
+                statuses = self._show(options)
+        if not options["watch"] and any(each.problem for each in statuses):
+            raise CommandError("not every queue can be shown; see above")
+
+    def _show(self, options: dict[str, Any]) -> list[QueueStatus]:
+        try:
+            statuses = queue_statuses(options["queues"])
+        except BeanstalkDispatchError as exc:
+            raise CommandError(str(exc)) from exc
+        if not statuses:
+            raise CommandError(f"name a queue, or set {SETTINGS['queues'].variable}")
+        if options["json"]:
+            self.stdout.write(json.dumps([as_json(each) for each in statuses]))
+            return statuses
+        if options["watch"] and self.stdout.isatty():
+            self.stdout.write(_HOME_AND_CLEAR, ending="")
+        heading, *lines = table(_HEADING, [_row(each) for each in statuses])
+        self.stdout.write(self.style.MIGRATE_HEADING(heading))
+        for status, line in zip(statuses, lines, strict=True):
+            self.stdout.write(self._styled(status, line))
+        self._show_problems(statuses)
+        return statuses
+
+    def _styled(self, status: QueueStatus, line: str) -> str:
+        if status.is_dead_letter_queue and status.attributes and status.attributes.total:
+            return self.style.ERROR(line)
+        return line
+
+    def _show_problems(self, statuses: Sequence[QueueStatus]) -> None:
+        for each in statuses:
+            if each.problem:
+                self.stderr.write(self.style.WARNING(f"{each.name}: {each.problem}"))
+
+
+def _wait(seconds: float, stop: Stop) -> bool:
+    """Wait for some seconds; whether the user has asked for the end."""
+    until = time.monotonic() + seconds
+    while not stop and time.monotonic() < until:
+        time.sleep(0.1)
+    return bool(stop)
+
+
+def _row(status: QueueStatus) -> list[str]:
+    is_renamed = status.alias not in {"", status.name}
+    name = f"{status.alias} ({status.name})" if is_renamed else status.name
+    found = status.attributes
+    if found is None:
+        return [name, "?", "?", "?", "?", "?", "?"]
+    target = f"{found.dead_letter_queue} after {found.max_receives} receives"
+    return [
+        name,
+        str(found.visible),
+        str(found.in_flight),
+        str(found.delayed),
+        duration(found.visibility_timeout),
+        duration(found.retention),
+        target if found.dead_letter_queue else f"is that of {_sources(status)}"
+        if status.is_dead_letter_queue else "none",
+    ]  # fmt: skip
+
+
+def _sources(status: QueueStatus) -> str:
+    return ", ".join(status.sources) or SETTINGS["dead_letter_queue"].variable
+
+
+def as_json(status: QueueStatus) -> dict[str, Any]:
+    """A queue as the JSON object of ``--json``. What is not known is null."""
+    found = status.attributes
+    return {
+        "name": status.name,
+        "alias": status.alias or None,
+        "visible": found and found.visible,
+        "in_flight": found and found.in_flight,
+        "delayed": found and found.delayed,
+        "visibility_timeout": found and found.visibility_timeout,
+        "retention": found and found.retention,
+        "dead_letter_queue": found and found.dead_letter_queue,
+        "max_receives": found and found.max_receives,
+        "is_dead_letter_queue": status.is_dead_letter_queue,
+        "sources": list(status.sources),
+        "problem": status.problem or None,
+    }

@@ -1,0 +1,156 @@
+"""What an operator asks of a queue: its attributes, its source queues, a purge, a redrive by SQS.
+
+No consumer needs these requests, and Elastic Beanstalk's roles do not allow them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.queue_address import QueueAddress
+
+from .queue import Queue
+
+MAX_MOVES_PER_SECOND: Final = 500
+"""MaxNumberOfMessagesPerSecond of StartMessageMoveTask.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
+"""
+
+_ATTRIBUTES: Final = (
+    "QueueArn", "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed", "VisibilityTimeout", "MessageRetentionPeriod",
+    "RedrivePolicy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueAttributes:
+    """What GetQueueAttributes says of a queue. SQS calls its counts approximate.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
+    """
+
+    arn: str
+    visible: int
+    """Messages that a receive can get now."""
+    in_flight: int
+    """Messages that were received and are hidden."""
+    delayed: int
+    """Messages whose delay is not over."""
+    visibility_timeout: int
+    """Seconds for which a receive hides a message, if the consumer does not say otherwise."""
+    retention: int
+    """Seconds after which SQS deletes a message."""
+    dead_letter_queue: str | None
+    """The own name of the dead-letter queue of the redrive policy, if there is one."""
+    max_receives: int | None
+    """After this number of receives SQS moves a message to the dead-letter queue."""
+
+    @property
+    def total(self) -> int:
+        """About how many messages there are in all."""
+        return self.visible + self.in_flight + self.delayed
+
+
+def get_attributes(queue: Queue) -> QueueAttributes:
+    """Ask SQS for the attributes of a queue. Raises SendError."""
+    answer = queue.request(
+        "get_queue_attributes", QueueUrl=queue.url, AttributeNames=list(_ATTRIBUTES)
+    )
+    found = answer.get("Attributes", {})
+    policy = json.loads(found.get("RedrivePolicy") or "{}")
+    target = policy.get("deadLetterTargetArn")
+    return QueueAttributes(
+        arn=found.get("QueueArn", ""),
+        visible=int(found.get("ApproximateNumberOfMessages", 0)),
+        in_flight=int(found.get("ApproximateNumberOfMessagesNotVisible", 0)),
+        delayed=int(found.get("ApproximateNumberOfMessagesDelayed", 0)),
+        visibility_timeout=int(found.get("VisibilityTimeout", 0)),
+        retention=int(found.get("MessageRetentionPeriod", 0)),
+        dead_letter_queue=target.rpartition(":")[2] if target else None,
+        max_receives=int(policy["maxReceiveCount"]) if target else None,
+    )
+
+
+def source_queue_names(queue: Queue) -> list[str]:
+    """The own names of the queues whose redrive policy names ``queue``. Raises SendError.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ListDeadLetterSourceQueues.html
+    """
+    names: list[str] = []
+    page: dict[str, str] = {}
+    while True:
+        answer = queue.request("list_dead_letter_source_queues", QueueUrl=queue.url, **page)
+        names += [QueueAddress.parse(url).name for url in answer.get("queueUrls", ())]
+        if not answer.get("NextToken"):
+            return names
+        page = {"NextToken": answer["NextToken"]}
+
+
+def purge(queue: Queue) -> None:
+    """Delete every message of a queue, which takes SQS up to a minute. Raises SendError.
+
+    SQS takes one purge a minute for each queue:
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_PurgeQueue.html
+    """
+    queue.request("purge_queue", QueueUrl=queue.url)
+
+
+# --- a redrive by SQS ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveProgress:
+    """How far SQS has come with moving the messages of a dead-letter queue."""
+
+    status: str
+    """RUNNING, COMPLETED, CANCELLING, CANCELLED or FAILED."""
+    moved: int
+    to_move: int
+    """About how many messages there were when it started."""
+    failure: str
+    """Why it failed, in SQS's words; empty otherwise."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether SQS moves no further message."""
+        return self.status in {"COMPLETED", "CANCELLED", "FAILED"}
+
+
+def start_move(queue: Queue, arn: str, *, per_second: int | None = None) -> str:
+    """Have SQS move every message of ``queue`` to the queue that it came from.
+
+    Returns the handle of the task. SQS runs one such task per queue, for at most 36 hours. Raises
+    SendError.
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
+    """
+    rate = {"MaxNumberOfMessagesPerSecond": per_second} if per_second else {}
+    answer = queue.request("start_message_move_task", SourceArn=arn, **rate)
+    handle: str = answer["TaskHandle"]
+    return handle
+
+
+def move_progress(queue: Queue, arn: str) -> MoveProgress:
+    """How far the newest move of ``queue`` has come. Raises SendError.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ListMessageMoveTasks.html
+    """
+    answer = queue.request("list_message_move_tasks", SourceArn=arn, MaxResults=1)
+    if not answer.get("Results"):
+        raise SendError(f"ListMessageMoveTasks on {queue.name}: SQS lists no task")
+    newest = answer["Results"][0]
+    return MoveProgress(
+        status=newest["Status"],
+        moved=newest.get("ApproximateNumberOfMessagesMoved", 0),
+        to_move=newest.get("ApproximateNumberOfMessagesToMove", 0),
+        failure=newest.get("FailureReason", ""),
+    )
+
+
+def cancel_move(queue: Queue, handle: str) -> None:
+    """Have SQS move no further message. What it has moved stays moved. Raises SendError."""
+    queue.request("cancel_message_move_task", TaskHandle=handle)

@@ -1,0 +1,101 @@
+"""Look: receives letters of a dead-letter queue, and makes visible again what it received.
+
+SQS cannot show a message without receiving it. Each receive hides at most ten letters for a time,
+and raises their receive count. So a look is at a dead-letter queue only: in a source queue the
+receive count leads to the dead-letter queue.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.sqs.queue import RECEIVED_ATTRIBUTES, Queue, Received
+from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
+
+from .letters import SOURCE_ATTRIBUTE
+
+HIDE_SECONDS: Final = 120
+"""How long a look hides a letter at most: after that the letter is visible again by itself."""
+
+_WAIT_SECONDS: Final = 1
+"""Of a long poll. Only a long poll asks all of SQS's servers.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html
+"""
+_MAX_REPEATS: Final = 20
+"""After this number of receives in a row without a new letter the look has seen what it can."""
+_RELEASE_ATTEMPTS: Final = 4
+
+
+class Look:
+    """The letters that are received and held back, until the ``with`` block ends."""
+
+    def __init__(self, queue: Queue, *, hide: int = HIDE_SECONDS) -> None:
+        self._queue = queue
+        self._hide = hide
+        self._held: dict[str, Received] = {}
+        self._repeats = 0
+        self.is_over = False
+        """Whether the last receive brought nothing, or nothing new for a long time."""
+        self.still_hidden = 0
+        """Letters that could not be made visible again. They are so after ``hide`` seconds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def receive(self, count: int = MAX_BATCH_ENTRIES) -> list[Received]:
+        """Up to ``count`` letters that are not held yet. Raises SendError."""
+        received = self._queue.receive(
+            count=count,
+            wait=_WAIT_SECONDS,
+            visibility=self._hide,
+            attributes=[*RECEIVED_ATTRIBUTES, SOURCE_ATTRIBUTE],
+        )
+        new = [each for each in received if each.message_id not in self._held]
+        self._held.update((each.message_id, each) for each in received)
+        self._repeats = 0 if new else self._repeats + 1
+        self.is_over = not received or self._repeats > _MAX_REPEATS
+        return new
+
+    def settle(self, received: Received) -> None:
+        """Hold a letter back no longer, because it is deleted or visible again."""
+        self._held.pop(received.message_id, None)
+
+    def release(self) -> None:
+        """Make visible again what is held. Sets ``still_hidden``; raises no SendError."""
+        for attempt in range(_RELEASE_ATTEMPTS):
+            time.sleep(attempt and 2.0 ** (attempt - 2))
+            if self._release_once():
+                break
+        self.still_hidden = len(self._hidden())
+
+    def _release_once(self) -> bool:
+        """Try once for each letter; whether none is left, or none can be released."""
+        hidden = self._hidden()
+        for first in range(0, len(hidden), MAX_BATCH_ENTRIES):
+            batch = hidden[first : first + MAX_BATCH_ENTRIES]
+            try:
+                refused = self._queue.change_visibility_batch(batch, [0] * len(batch))
+            except SendError:
+                return False
+            kept = {each.message.message_id for each in refused if not each.is_final}
+            for each in batch:
+                if each.message_id not in kept:
+                    self.settle(each)
+        return not self._held
+
+    def _hidden(self) -> list[Received]:
+        """What is held, without the letters that are visible again by themselves."""
+        self._held = {key: each for key, each in self._held.items() if each.is_hidden}
+        return list(self._held.values())

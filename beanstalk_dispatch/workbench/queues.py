@@ -1,0 +1,157 @@
+"""Which queues there are, what is in them, and which of them are dead-letter queues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from beanstalk_dispatch.conf import SETTINGS, Config, get_config
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, UnknownQueue, listed
+from beanstalk_dispatch.sqs.administration import (
+    QueueAttributes,
+    get_attributes,
+    source_queue_names,
+)
+from beanstalk_dispatch.sqs.errors import missing_permission
+from beanstalk_dispatch.sqs.opening import open_beside, open_queue
+from beanstalk_dispatch.sqs.queue import Queue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStatus:
+    """One queue, as far as it can be seen with these credentials."""
+
+    name: str
+    """Its own name; of a queue that could not be opened the alias."""
+    alias: str = ""
+    queue: Queue | None = None
+    """None if it could not be opened."""
+    attributes: QueueAttributes | None = None
+    """None if SQS did not say; ``problem`` says why."""
+    sources: tuple[str, ...] = ()
+    """The own names of the queues that it is the dead-letter queue of."""
+    is_dead_letter_queue: bool = False
+    problem: str = ""
+    """What cannot be shown, and which permission is missing."""
+
+
+def queue_statuses(names: Sequence[str] = ()) -> list[QueueStatus]:
+    """The queues ``names``, or all aliases, each with its dead-letter queue.
+
+    Asks for the attributes of each queue once. What cannot be shown is a ``problem``.
+    """
+    config = get_config()
+    found = [_status(name, config) for name in names or _known_names(config)]
+    seen = {each.queue.url for each in found if each.queue}
+    for each in list(found):
+        target = _dead_letter_queue_of(each)
+        if target and target.url not in seen:
+            seen.add(target.url)
+            found.append(_opened(target))
+    return list(_with_sources(found, config))
+
+
+def dead_letter_queues() -> list[QueueStatus]:
+    """The dead-letter queues among them."""
+    return [each for each in queue_statuses() if each.is_dead_letter_queue]
+
+
+def find_queue(name: str) -> Queue:
+    """The queue of an alias, or the dead-letter queue of an alias by its own name.
+
+    Without aliases, any name, URL or ARN. Raises UnknownQueue or SendError.
+    """
+    config = get_config()
+    try:
+        return open_queue(name)
+    except UnknownQueue:
+        if name in config.queues or not config.queues:
+            raise
+    others = {each.name: each for each in dead_letter_queues()}
+    if name in others and (queue := others[name].queue):
+        return queue
+    raise UnknownQueue(
+        f"{name!r} is neither in {SETTINGS['queues'].variable} nor a dead-letter queue of one in "
+        f"it; known: {listed([*config.queues, *others])}"
+    )
+
+
+def source_names(queue: Queue) -> tuple[str, ...]:
+    """The queues that ``queue`` is the dead-letter queue of, by SQS's word and by the aliases'.
+
+    Raises UnknownQueue if it is not a dead-letter queue, or if that cannot be found out: a look
+    would raise the receive count of its messages, until SQS moves them to its dead-letter queue.
+    """
+    statuses = {each.name: each for each in queue_statuses()}
+    known, reason = statuses.get(queue.name), ""
+    _refuse_source(queue)
+    names = set(known.sources if known else ())
+    try:
+        names.update(source_queue_names(queue))
+    except BeanstalkDispatchError as exc:
+        reason = f" ({problem_of(exc)})"
+    if names or (known and known.is_dead_letter_queue):
+        return tuple(sorted(names))
+    raise UnknownQueue(
+        f"{queue.name} is not known to be a dead-letter queue: no redrive policy names it{reason}, "
+        f"and it is not in {SETTINGS['dead_letter_queue'].variable}"
+    )
+
+
+def problem_of(exc: BeanstalkDispatchError) -> str:
+    """The error as one line, which names the permission that is missing."""
+    permission = missing_permission(exc)
+    return f"{exc}; the permission {permission} is missing" if permission else str(exc)
+
+
+def _refuse_source(queue: Queue) -> None:
+    """Raise UnknownQueue for a queue that has a dead-letter queue."""
+    try:
+        target = get_attributes(queue).dead_letter_queue
+    except BeanstalkDispatchError:  # then something else must say that it is a dead-letter queue
+        return
+    if target:
+        raise UnknownQueue(
+            f"{queue.name} is not looked at, because its redrive policy counts each look as a "
+            f"receive; its dead-letter queue is {target}"
+        )
+
+
+def _known_names(config: Config) -> list[str]:
+    """The aliases; without any, the one dead-letter queue that is configured."""
+    dead = config.dead_letter_queue
+    return list(config.queues) or ([dead] if dead else [])
+
+
+def _status(name: str, config: Config) -> QueueStatus:
+    alias = name if name in config.queues else ""
+    try:
+        queue = find_queue(name)
+    except BeanstalkDispatchError as exc:
+        return QueueStatus(name=name, alias=alias, problem=problem_of(exc))
+    return _opened(queue, alias)
+
+
+def _opened(queue: Queue, alias: str = "") -> QueueStatus:
+    status = QueueStatus(name=queue.name, alias=alias, queue=queue)
+    try:
+        return replace(status, attributes=get_attributes(queue))
+    except BeanstalkDispatchError as exc:
+        return replace(status, problem=problem_of(exc))
+
+
+def _dead_letter_queue_of(status: QueueStatus) -> Queue | None:
+    if status.queue and status.attributes and status.attributes.dead_letter_queue:
+        return open_beside(status.queue, status.attributes.dead_letter_queue)
+    return None
+
+
+def _with_sources(found: Sequence[QueueStatus], config: Config) -> Iterator[QueueStatus]:
+    targets: dict[str, set[str]] = {}
+    for each in found:
+        if target := _dead_letter_queue_of(each):
+            targets.setdefault(target.name, set()).add(each.name)
+    for each in found:
+        sources = tuple(sorted(targets.get(each.name, ())))
+        is_configured = config.dead_letter_queue in ({each.alias, each.name} - {""})
+        yield replace(each, sources=sources, is_dead_letter_queue=bool(sources) or is_configured)
