@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("beanstalk_dispatch")
 
-_NOT_INHERITED: Final = frozenset({"delivery", "observers"})
+_NOT_INHERITED: Final = frozenset({"delivery", "observers", "schedule"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

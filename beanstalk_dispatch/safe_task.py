@@ -63,6 +63,11 @@ class SafeTask:
     """The exceptions that ``max_retries`` is for. Does not travel with a message."""
     dont_retry_on: tuple[type[BaseException], ...] = ()
     """The exceptions after which the task is not tried again. Does not travel with a message."""
+    schedule: ClassVar[str | None] = None
+    """When the task runs as a periodic task: five fields as in ``cron.yaml``, in UTC.
+
+    ``manage.py beanstalk_eb`` writes it to the file. A function can have an attribute of this name.
+    """
     delivery: Delivery | None = None
     """The delivery that is being run; None outside of one.
 

@@ -55,8 +55,15 @@ class Answer:
         return found if isinstance(found, dict) else {}
 
 
+def has_urls() -> bool:
+    """Whether the settings name a root urls.py, which only a web server needs."""
+    return bool(getattr(settings, "ROOT_URLCONF", None))
+
+
 def dispatcher_path() -> str | None:
     """The path to set as HttpPath. None if no URL leads to the dispatcher."""
+    if not has_urls():
+        return None
     try:
         path = f"{reverse('beanstalk_dispatcher').rstrip('/')}/dispatcher"
     except NoReverseMatch:
@@ -66,6 +73,8 @@ def dispatcher_path() -> str | None:
 
 def leads_to_the_dispatcher(path: str) -> bool:
     """Whether the URL configuration has the dispatcher at this path."""
+    if not has_urls():
+        return False
     try:
         return resolve(path).url_name == "beanstalk_dispatcher"
     except Resolver404:

@@ -23,7 +23,7 @@ from beanstalk_dispatch.conf import SETTINGS, Config
 from beanstalk_dispatch.exceptions import ConfigurationError, listed
 
 from . import daemon_request
-from .daemon_request import leads_to_the_dispatcher
+from .daemon_request import has_urls, leads_to_the_dispatcher
 from .findings import Finding, Status, failure, ok, warning
 from .listed_tasks import listed_tasks
 from .sqsd_options import http_path
@@ -42,7 +42,7 @@ def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterat
         yield failure("configuration", str(exc), "run python manage.py beanstalk_config")
         return
     yield ok("configuration", _describe(config))
-    posts = _has_urls()
+    posts = has_urls()
     yield from _system_checks(posts=posts)
     yield from _contrib_rooms()
     yield from _tasks(config)
@@ -58,10 +58,6 @@ def _describe(config: Config) -> str:
         f"worker={config.worker} functions={listed(config.table)} queues={listed(config.queues)} "
         f"signed={'yes' if config.signing_keys else 'no'}"
     )
-
-
-def _has_urls() -> bool:
-    return bool(getattr(settings, "ROOT_URLCONF", None))
 
 
 def _system_checks(*, posts: bool) -> Iterator[Finding]:
@@ -141,7 +137,7 @@ def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[Finding]
             f"{task.name!r} is not in {variable}",
             f"add {task.name}=package.module.function to {variable}, or correct the name",
         )
-    elif task.name not in config.periodic_tasks:
+    elif config.worker and task.name not in config.periodic_tasks:
         variable = SETTINGS["periodic_tasks"].variable
         names = " ".join([*config.periodic_tasks, task.name])
         yield failure(
@@ -149,7 +145,7 @@ def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[Finding]
             f"{task.name!r} is not in {variable}: the dispatcher answers 403",
             f"eb setenv '{variable}={names}'",
         )
-    if _has_urls() and not leads_to_the_dispatcher(task.url):
+    if has_urls() and not leads_to_the_dispatcher(task.url):
         right = daemon_request.dispatcher_path() or daemon_request.PATH
         yield failure(
             "cron.yaml",
@@ -197,14 +193,14 @@ def _drain_file(config: Config) -> Iterator[Finding]:
 
 
 def _daemons_post(path: str | None) -> Iterator[Finding]:
-    given = path or http_path(Path(".ebextensions"))
+    given = path or http_path(Path())
     right = daemon_request.dispatcher_path() or daemon_request.PATH
     used = given or right
     yield daemon_request.explain(daemon_request.post(used), used)
     if given is None:
         yield warning(
             "HttpPath",
-            "no file in .ebextensions sets HttpPath, and Elastic Beanstalk's default is '/'",
-            f"HttpPath: {right} in the namespace aws:elasticbeanstalk:sqsd; if you set it "
-            f"elsewhere, run this with --http-path {right}",
+            "no file sets HttpPath, and Elastic Beanstalk's default is '/'",
+            "python manage.py beanstalk_eb writes it; if you set it elsewhere, run this with "
+            f"--http-path {right}",
         )

@@ -32,6 +32,8 @@ class ListedTask:
     """How often a failed run is repeated. None: left to SQS."""
     max_retries_from: str = ""
     """The class that sets it, or ``default``."""
+    schedule: str = ""
+    """When it runs as a periodic task. Empty if it is not one."""
 
 
 def listed_tasks(config: Config) -> list[ListedTask]:
@@ -63,7 +65,15 @@ def _listed_task(name: str, path: str, config: Config) -> ListedTask:
         time_limit_from=time_limit_from,
         max_retries=max_retries,
         max_retries_from=max_retries_from,
+        schedule=_schedule(entry),
     )
+
+
+def _schedule(entry: Entry) -> str:
+    """The schedule that stands at the task itself: at its class, or at its function."""
+    listed = entry.task_class if entry.function is None else entry.function
+    schedule = getattr(listed, "schedule", None)
+    return schedule if isinstance(schedule, str) else ""
 
 
 def _time_limit(entry: Entry, config: Config) -> tuple[float | None, str]:

@@ -1,32 +1,48 @@
-"""The options of the daemon, as the ``.ebextensions`` of a bundle set them."""
+"""The options of the daemon, as the files of a project set them."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 NAMESPACE: Final = "aws:elasticbeanstalk:sqsd"
+WORKER_OPTIONS: Final = "beanstalk/worker-options.json"
+"""A file for ``aws elasticbeanstalk update-environment --option-settings``."""
 _NAMESPACE_LINE: Final = re.compile(rf"^(\s*)['\"]?{NAMESPACE}['\"]?:\s*(?:#.*)?$")
 _OPTION_LINE: Final = re.compile(r"^(\s*)(\w+):\s*['\"]?([^'\"#]*?)['\"]?\s*(?:#.*)?$")
 
 
-def http_path(directory: Path) -> str | None:
+def http_path(root: Path) -> str | None:
     """The HttpPath that the files set; None if none does."""
-    return options(directory).get("HttpPath")
+    return options(root).get("HttpPath")
 
 
-def options(directory: Path) -> dict[str, str]:
-    """Every option of the namespace, by name. The last file in alphabetical order wins.
+def options(root: Path) -> dict[str, str]:
+    """Every option of the namespace, by name, from WORKER_OPTIONS and then ``.ebextensions``.
 
-    The files are read line by line, so that PyYAML is not needed. Elastic Beanstalk also accepts
-    a list of ``namespace``, ``option_name`` and ``value``, which is not read.
+    The last file of ``.ebextensions`` in alphabetical order wins. The files are read line by line,
+    so that PyYAML is not needed. Elastic Beanstalk also accepts a list of ``namespace``,
+    ``option_name`` and ``value``, which is not read.
     """
-    found: dict[str, str] = {}
-    for file in sorted(directory.glob("*.config")):
+    found = _options_of_json(root / WORKER_OPTIONS)
+    for file in sorted((root / ".ebextensions").glob("*.config")):
         found |= dict(_options_of(file.read_text(errors="replace")))
     return found
+
+
+def _options_of_json(file: Path) -> dict[str, str]:
+    try:
+        settings = json.loads(file.read_text())
+        return {
+            str(each["OptionName"]): str(each["Value"])
+            for each in settings
+            if each["Namespace"] == NAMESPACE
+        }
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def _options_of(content: str) -> Iterator[tuple[str, str]]:

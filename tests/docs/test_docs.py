@@ -21,7 +21,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -41,11 +41,13 @@ from packaging.requirements import Requirement
 
 from beanstalk_dispatch import casts, checks, cron
 from beanstalk_dispatch.client import schedule_function
-from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.conf import SETTINGS, get_config
 from beanstalk_dispatch.contrib.outbox import checks as outbox_checks
 from beanstalk_dispatch.contrib.sentry import errors
 from beanstalk_dispatch.contrib.sentry.environment import SENTRY
 from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.deployment.eb_files import bundle_files
+from beanstalk_dispatch.deployment.plan import make_plan
 from beanstalk_dispatch.deployment.property_formats import FORMATS
 from beanstalk_dispatch.execution import dead_letters
 from beanstalk_dispatch.execution import executor as execution
@@ -167,6 +169,7 @@ def test_the_status_table_is_the_views() -> None:
         ("beanstalk_worker", "local.md", "Option"),
         ("beanstalk_config", "elastic-beanstalk.md", "Option of beanstalk_config"),
         ("beanstalk_doctor", "elastic-beanstalk.md", "Option of beanstalk_doctor"),
+        ("beanstalk_eb", "elastic-beanstalk.md", "Option of beanstalk_eb"),
     ],
 )
 def test_the_options_of_a_command_are_those_of_its_page(
@@ -179,6 +182,16 @@ def test_the_options_of_a_command_are_those_of_its_page(
     rows = table_rows(ROOT / "docs" / page, heading)
     known = options(load_command_class("beanstalk_dispatch", command)) - options(BaseCommand())
     assert {row[0].strip("`") for row in rows} == known
+
+
+def test_the_files_of_beanstalk_eb_are_those_of_its_page(env: Environment) -> None:
+    env(DISPATCH_TABLE="night=tests.unit.deployment.test_plan.night", DISPATCH_TASK_TIMEOUT="4m")
+    plan = make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
+                     account="123456789012", is_shared=False)  # fmt: skip
+    rows = table_rows(ROOT / "docs" / "elastic-beanstalk.md", "File")
+    assert {row[0].strip("`") for row in rows} == bundle_files(plan).keys()
+    rows = table_rows(ROOT / "docs" / "elastic-beanstalk.md", "Timeout")
+    assert [row[1] for row in rows] == [f"{each:g} s" for each in astuple(plan.ladder)]
 
 
 def test_the_formats_of_beanstalk_config_are_those_of_its_page() -> None:
@@ -431,7 +444,7 @@ def check_aws(arguments: list[str]) -> None:
     model = botocore.session.get_session().get_service_model(service)
     operation = next(n for n in model.operation_names if xform_name(n, "-") == command)
     shape: Any = model.operation_model(operation).input_shape
-    known = {f"--{xform_name(member, '-')}" for member in shape.members} | {"--query"}
+    known = {f"--{xform_name(member, '-')}" for member in shape.members} | {"--query", "--region"}
     options = {word for word in rest if word.startswith("--")}
     assert options <= known
     assert {f"--{xform_name(member, '-')}" for member in shape.required_members} <= options

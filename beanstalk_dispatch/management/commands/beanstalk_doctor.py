@@ -26,7 +26,7 @@ class Command(BaseCommand):
         # fmt: off
         add = parser.add_argument
         add("--http-path", metavar="PATH",
-            help="the daemon's HttpPath (default: that of .ebextensions)")
+            help="the daemon's HttpPath (default: that of the project's files)")
         add("--cron", type=Path, metavar="FILE",
             help="the cron.yaml of the bundle (default: that of the working directory)")
         add("--aws", action="store_true",

@@ -200,6 +200,9 @@ def test_the_dispatchers_path_is_that_of_the_urls(monkeypatch: pytest.MonkeyPatc
         assert dispatcher_path() == "/x/dispatcher"
         assert leads_to_the_dispatcher("/x/")
         assert not leads_to_the_dispatcher("/y/")
+    with override_settings(ROOT_URLCONF=None):
+        assert dispatcher_path() is None
+        assert not leads_to_the_dispatcher("/x/")
 
 
 def test_nothing_is_logged_meanwhile(

@@ -159,7 +159,7 @@ def test_a_path_that_nothing_sets_is_a_warning(folder: Path) -> None:
     found = examine()
     assert found["daemon's POST"].status is Status.OK
     assert found["HttpPath"].status is Status.WARNING
-    assert "HttpPath: /beanstalk_dispatch/dispatcher" in found["HttpPath"].hint
+    assert "--http-path /beanstalk_dispatch/dispatcher" in found["HttpPath"].hint
 
 
 # --- cron.yaml -------------------------------------------------------------------------------

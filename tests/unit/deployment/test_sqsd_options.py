@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from beanstalk_dispatch.deployment.sqsd_options import http_path, options
+import pytest
+
+from beanstalk_dispatch.deployment.sqsd_options import (
+    NAMESPACE,
+    WORKER_OPTIONS,
+    http_path,
+    options,
+)
 
 CONFIG = """\
 # comment
@@ -20,9 +28,15 @@ option_settings:
 """
 
 
+def folder(root: Path) -> Path:
+    found = root / ".ebextensions"
+    found.mkdir(exist_ok=True)
+    return found
+
+
 def test_the_options_of_the_namespace_are_read(tmp_path: Path) -> None:
     assert http_path(tmp_path) is None
-    (tmp_path / "10-worker.config").write_text(CONFIG)
+    (folder(tmp_path) / "10-worker.config").write_text(CONFIG)
     assert options(tmp_path) == {
         "HttpPath": "/x/dispatcher", "MimeType": "application/json", "InactivityTimeout": "290",
     }  # fmt: skip
@@ -30,11 +44,33 @@ def test_the_options_of_the_namespace_are_read(tmp_path: Path) -> None:
 
 
 def test_the_last_file_wins(tmp_path: Path) -> None:
-    (tmp_path / "20-later.config").write_text(CONFIG.replace("290", "500"))
-    (tmp_path / "10-worker.config").write_text(CONFIG)
-    (tmp_path / "30-nothing.config").write_bytes(b"\xff\xfe: x\n")
+    (folder(tmp_path) / "20-later.config").write_text(CONFIG.replace("290", "500"))
+    (folder(tmp_path) / "10-worker.config").write_text(CONFIG)
+    (folder(tmp_path) / "30-nothing.config").write_bytes(b"\xff\xfe: x\n")
     assert options(tmp_path)["InactivityTimeout"] == "500"
 
 
 def test_a_folder_that_is_missing_sets_nothing(tmp_path: Path) -> None:
     assert options(tmp_path / "nowhere") == {}
+
+
+def test_the_options_for_a_shared_bundle_are_read(tmp_path: Path) -> None:
+    file = tmp_path / WORKER_OPTIONS
+    file.parent.mkdir()
+    settings = [
+        {"Namespace": NAMESPACE, "OptionName": "HttpPath", "Value": "/y"},
+        {"Namespace": NAMESPACE, "OptionName": "HttpConnections", "Value": 15},
+        {"Namespace": "aws:autoscaling:asg", "OptionName": "MaxSize", "Value": "4"},
+    ]
+    file.write_text(json.dumps(settings))
+    assert options(tmp_path) == {"HttpPath": "/y", "HttpConnections": "15"}
+    (folder(tmp_path) / "worker.config").write_text(CONFIG)
+    assert http_path(tmp_path) == "/x/dispatcher"
+
+
+@pytest.mark.parametrize("content", ["{", "5", "[5]", "[{}]"])
+def test_a_file_that_is_not_option_settings_sets_nothing(tmp_path: Path, content: str) -> None:
+    file = tmp_path / WORKER_OPTIONS
+    file.parent.mkdir()
+    file.write_text(content)
+    assert options(tmp_path) == {}

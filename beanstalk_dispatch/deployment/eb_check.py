@@ -1,0 +1,253 @@
+"""Compares the deployment files of a project with what its plan needs, in words.
+
+A file may differ from the one that would be written, as long as it does what is needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from .eb_files import (
+    CRON,
+    EBEXTENSIONS,
+    HOOKS,
+    PROCFILE,
+    WEB_POLICY,
+    WORKER_POLICY,
+    bundle_files,
+    daemon_options,
+    gunicorn_command,
+)
+from .ladder import OUTAGE_SECONDS, Ladder
+from .plan import Plan
+from .sqsd_options import NAMESPACE, WORKER_OPTIONS, options
+
+_READ_TIMEOUT: Final = re.compile(r"proxy_read_timeout (\d+)s;")
+_HEADER_TIMEOUT: Final = re.compile(r"X-Proxy-Read-Timeout (\d+);")
+_CRON_LINE: Final = re.compile(r"\s*(-\s+)?(name|url|schedule):\s*['\"]?(.*?)['\"]?\s*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One difference that matters."""
+
+    path: str
+    """The file, relative to the root of the bundle."""
+    text: str
+    """What is different, and what follows from it."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gunicorn:
+    """The options of gunicorn in a Procfile, with gunicorn's defaults."""
+
+    workers: int = 1
+    threads: int = 1
+    graceful_timeout: int = 30
+
+    @classmethod
+    def of_procfile(cls, content: str) -> Gunicorn | None:
+        """Those of the line ``web:``; None if it does not start gunicorn."""
+        match = re.search(r"^web:(.*gunicorn.*)$", content, re.MULTILINE)
+        if match is None:
+            return None
+        words = shlex.split(match[1].replace("=", " "), comments=True)
+        found: dict[str, int] = {}
+        for name, value in itertools.pairwise(words):
+            if name in _GUNICORN and value.isdecimal():
+                found[_GUNICORN[name]] = int(value)
+        return cls(**found)
+
+
+_GUNICORN: Final = {
+    "--workers": "workers",
+    "-w": "workers",
+    "--threads": "threads",
+    "--graceful-timeout": "graceful_timeout",
+}
+
+
+def check(plan: Plan, root: Path) -> list[Problem]:
+    """Every problem of the files in ``root``, in the order of the files."""
+    needed = bundle_files(plan)
+    found = [Problem(path=path, text="is missing") for path in needed if not (root / path).exists()]
+    contents = {
+        path: (root / path).read_text(errors="replace") for path in needed if (root / path).exists()
+    }
+    gunicorn = Gunicorn.of_procfile(contents.get(PROCFILE, ""))
+    found += _hooks(plan, contents, root)
+    found += _procfile(plan, contents, gunicorn)
+    found += _daemon(plan, root, gunicorn)
+    found += _timeouts(plan, contents, root, gunicorn)
+    found += _policies(plan, contents)
+    found += _cron(plan, root)
+    return found
+
+
+def _hooks(plan: Plan, contents: Mapping[str, str], root: Path) -> Iterator[Problem]:
+    needed = bundle_files(plan)
+    for path in HOOKS:
+        if path not in contents:
+            continue
+        if not os.access(root / path, os.X_OK):
+            yield Problem(path=path, text=f"is not executable: chmod +x {path}")
+        if _without_times(contents[path]) != _without_times(needed[path].content):
+            yield Problem(path=path, text="is not the script that is needed")
+        elif _READ_TIMEOUT.findall(contents[path]) != _HEADER_TIMEOUT.findall(contents[path]):
+            yield Problem(
+                path=path, text="X-Proxy-Read-Timeout and proxy_read_timeout are not the same time"
+            )
+
+
+def _without_times(script: str) -> str:
+    return _HEADER_TIMEOUT.sub("", _READ_TIMEOUT.sub("", script))
+
+
+def _procfile(
+    plan: Plan, contents: Mapping[str, str], gunicorn: Gunicorn | None
+) -> Iterator[Problem]:
+    if PROCFILE in contents and gunicorn is None:
+        yield Problem(
+            path=PROCFILE,
+            text=f"no line 'web:' starts gunicorn; expected: web: {gunicorn_command(plan)}",
+        )
+
+
+def _daemon(plan: Plan, root: Path, gunicorn: Gunicorn | None) -> Iterator[Problem]:
+    path = WORKER_OPTIONS if plan.is_shared else EBEXTENSIONS
+    if plan.is_shared and NAMESPACE in _ebextensions(root):
+        yield Problem(
+            path=".ebextensions",
+            text=f"contains {NAMESPACE}, but a deployment fails if it sets an option that the web "
+            "environment does not know; if this bundle is for workers only, add --worker-bundle",
+        )
+    found, needed = options(root), daemon_options(plan)
+    if not found:
+        return  # the file is missing, which is a problem already
+    for name in ("WorkerQueueURL", "HttpPath", "MimeType"):
+        if found.get(name) != needed[name]:
+            value = found.get(name, "not set")
+            yield Problem(path=path, text=f"{name} is {value}, not {needed[name]}")
+    yield from _connections(path, found, gunicorn)
+    yield from _pauses(path, found)
+
+
+def _connections(
+    path: str, found: Mapping[str, str], gunicorn: Gunicorn | None
+) -> Iterator[Problem]:
+    connections = int(found.get("HttpConnections", "50"))
+    if gunicorn and connections > (can_run := gunicorn.workers * gunicorn.threads):
+        yield Problem(
+            path=path,
+            text=f"HttpConnections is {connections}, but gunicorn runs {can_run} requests at the "
+            "same time: the others wait while nginx's limit runs",
+        )
+
+
+def _pauses(path: str, found: Mapping[str, str]) -> Iterator[Problem]:
+    pause = int(found.get("ErrorVisibilityTimeout", "2"))
+    receives = int(found.get("MaxRetries", "10"))
+    if pause * (receives - 1) < OUTAGE_SECONDS:
+        yield Problem(
+            path=path,
+            text=f"ErrorVisibilityTimeout {pause} s and MaxRetries {receives}: a database that "
+            f"does not answer for {OUTAGE_SECONDS // 60} minutes sends every message to the "
+            "dead-letter queue",
+        )
+
+
+def _ebextensions(root: Path) -> str:
+    files = sorted((root / ".ebextensions").glob("*.config"))
+    return "\n".join(file.read_text(errors="replace") for file in files)
+
+
+def _timeouts(
+    plan: Plan, contents: Mapping[str, str], root: Path, gunicorn: Gunicorn | None
+) -> Iterator[Problem]:
+    found = options(root)
+    script = contents.get(HOOKS[0], "")
+    nginx = _READ_TIMEOUT.search(script)
+    ladder = Ladder(
+        task=plan.ladder.task,
+        gunicorn=gunicorn.graceful_timeout if gunicorn else None,
+        nginx=int(nginx[1]) if nginx else None,
+        inactivity=int(found["InactivityTimeout"]) if "InactivityTimeout" in found else None,
+        visibility=int(found["VisibilityTimeout"]) if "VisibilityTimeout" in found else None,
+    )
+    for problem in ladder.problems():
+        yield Problem(path="timeouts", text=problem)
+
+
+def _policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[Problem]:
+    needed = bundle_files(plan)
+    for path in (WEB_POLICY, WORKER_POLICY):
+        if path not in contents:
+            continue
+        missing = _grants(needed[path].content) - _grants(contents[path])
+        more = _grants(contents[path]) - _grants(needed[path].content)
+        for action, resource in sorted(missing):
+            yield Problem(path=path, text=f"does not allow {action} on {resource}")
+        for action, resource in sorted(more):
+            yield Problem(path=path, text=f"allows {action} on {resource}, which is not needed")
+
+
+def _grants(policy: str) -> set[tuple[str, str]]:
+    """Each action with each resource that a policy allows. Empty if it is not a policy."""
+    try:
+        statements: list[dict[str, Any]] = json.loads(policy)["Statement"]
+        return {
+            (action, resource)
+            for each in statements
+            for action in _listed(each["Action"])
+            for resource in _listed(each["Resource"])
+        }
+    except (ValueError, TypeError, KeyError):
+        return set()
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _cron(plan: Plan, root: Path) -> Iterator[Problem]:
+    file = root / CRON
+    if not file.exists():
+        return  # a problem already, if a task has a schedule
+    found = _cron_entries(file.read_text(errors="replace"))
+    needed = {name: (plan.http_path, schedule) for name, schedule in plan.schedules.items()}
+    for name in sorted(needed.keys() - found.keys()):
+        text = f"{name} is missing; its schedule is {needed[name][1]!r}"
+        yield Problem(path=CRON, text=text)
+    for name in sorted(needed.keys() & found.keys()):
+        if found[name] != needed[name]:
+            now, then = (
+                f"{schedule!r} with {url}" for url, schedule in (found[name], needed[name])
+            )
+            yield Problem(path=CRON, text=f"{name} runs at {now}, not at {then}")
+    for name in sorted(found.keys() - needed.keys()) if needed else ():
+        yield Problem(path=CRON, text=f"{name} has no schedule at its task")
+
+
+def _cron_entries(content: str) -> dict[str, tuple[str, str]]:
+    """Name → url and schedule. Read line by line, so that PyYAML is not needed."""
+    entries: list[dict[str, str]] = []
+    for line in content.splitlines():
+        if match := _CRON_LINE.fullmatch(line):
+            if match[1]:
+                entries.append({})
+            if entries:
+                entries[-1][match[2]] = match[3]
+    return {
+        each.get("name", ""): (each.get("url", ""), each.get("schedule", "")) for each in entries
+    }

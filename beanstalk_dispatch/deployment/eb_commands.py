@@ -1,0 +1,128 @@
+"""The commands of the AWS CLI and the EB CLI that create what a plan describes, in order."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from beanstalk_dispatch.casts import Secret
+from beanstalk_dispatch.conf import PERIODIC_TASKS, QUEUES, SIGNING_KEYS, Config
+from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
+
+from .eb_files import TRUST_POLICY, WEB_POLICY, WORKER_POLICY
+from .ladder import MAX_RECEIVES
+from .plan import Plan, PlannedQueue
+from .properties import Property, properties_in_effect
+from .property_formats import Export, as_eb
+from .sqsd_options import WORKER_OPTIONS
+
+_WEEKS: Final = 14 * 86400
+"""Seconds for which a dead-letter queue keeps a message; as long as SQS allows."""
+
+
+def fresh_key() -> Secret:
+    """A signing key that nobody has used yet."""
+    return Secret(secrets.token_urlsafe(32))
+
+
+def commands(plan: Plan, config: Config, *, key: str | None) -> Iterator[str]:
+    """Lines for a shell, with a comment above each step.
+
+    ``key`` is a new signing key, which is written as plain text. With None the properties are
+    written without one.
+    """
+    yield "# Commit the files first: the EB CLI deploys what is committed."
+    version = ".".join(map(str, min(max(sys.version_info[:2], (3, 11)), (3, 14))))
+    yield f"eb init {_q(plan.name)} --platform python-{version} --region {plan.read_queue.region}"
+    yield "# 1. A role and an instance profile for each environment"
+    for role, policy in ((plan.web, WEB_POLICY), (plan.worker, WORKER_POLICY)):
+        yield from _role(role, policy)
+    partition = plan.read_queue.partition
+    yield (
+        f"aws iam attach-role-policy --role-name {_q(plan.web)} \\\n"
+        f"  --policy-arn arn:{partition}:iam::aws:policy/AWSElasticBeanstalkWebTier"
+    )
+    yield "# 2. Each queue, with a dead-letter queue and an alarm when something is in that"
+    for queue in plan.queues:
+        yield from _queue(queue, plan)
+    yield "# 3. The environments"
+    yield f"eb create {_q(plan.web)} --instance_profile {_q(plan.web)}"
+    yield f"eb create {_q(plan.worker)} --tier worker --instance_profile {_q(plan.worker)}"
+    if plan.is_shared:
+        yield (
+            f"aws elasticbeanstalk update-environment --environment-name {_q(plan.worker)} \\\n"
+            f"  --option-settings file://{WORKER_OPTIONS}"
+        )
+    yield "# 4. The properties, on the web environment first"
+    for environment, is_worker in ((plan.web, False), (plan.worker, True)):
+        properties = list(_properties(plan, config, key, worker=is_worker))
+        yield as_eb(Export(properties=properties, environment=environment))
+    yield "# 5. The deployment"
+    yield from (f"eb deploy {_q(each)}" for each in (plan.worker, plan.web))
+    yield f"eb logs {_q(plan.worker)}"
+
+
+def _q(word: str) -> str:
+    return shlex.quote(word)
+
+
+def _role(role: str, policy: str) -> Iterator[str]:
+    yield (
+        f"aws iam create-role --role-name {_q(role)} "
+        f"--assume-role-policy-document file://{TRUST_POLICY}"
+    )
+    yield f"aws iam create-instance-profile --instance-profile-name {_q(role)}"
+    yield (
+        f"aws iam add-role-to-instance-profile --instance-profile-name {_q(role)} "
+        f"--role-name {_q(role)}"
+    )
+    yield (
+        f"aws iam put-role-policy --role-name {_q(role)} --policy-name beanstalk-dispatch \\\n"
+        f"  --policy-document file://{policy}"
+    )
+
+
+def _queue(queue: PlannedQueue, plan: Plan) -> Iterator[str]:
+    """Its dead-letter queue first, because the queue's redrive policy names it."""
+    fifo = {"FifoQueue": "true"} if queue.is_fifo else {}
+    size = {"MaximumMessageSize": str(MAX_MESSAGE_BYTES)}
+    dead = queue.dead_letters
+    yield _create_queue(dead, fifo | size | {"MessageRetentionPeriod": str(_WEEKS)})
+    redrive = {"deadLetterTargetArn": dead.arn, "maxReceiveCount": str(MAX_RECEIVES)}
+    visibility = int(plan.ladder.visibility or 0)
+    yield _create_queue(
+        queue,
+        fifo | size | {"VisibilityTimeout": str(visibility), "RedrivePolicy": json.dumps(redrive)},
+    )
+    yield (
+        f"aws cloudwatch put-metric-alarm --region {_q(dead.region)} --alarm-name {_q(dead.name)} "
+        "\\\n  --namespace AWS/SQS --metric-name ApproximateNumberOfMessagesVisible "
+        f"--dimensions Name=QueueName,Value={_q(dead.name)} \\\n"
+        "  --statistic Maximum --period 300 --evaluation-periods 1 --threshold 0 "
+        "--comparison-operator GreaterThanThreshold"
+    )
+
+
+def _create_queue(queue: PlannedQueue, attributes: dict[str, str]) -> str:
+    return (
+        f"aws sqs create-queue --region {_q(queue.region)} --queue-name {_q(queue.name)} \\\n"
+        f"  --attributes {_q(json.dumps(attributes))}"
+    )
+
+
+def _properties(plan: Plan, config: Config, key: str | None, *, worker: bool) -> Iterator[Property]:
+    """Those in effect, with the queues by URL, the periodic tasks, and the new key."""
+    replaced = {QUEUES.variable: " ".join(f"{each.alias}={each.url}" for each in plan.queues)}
+    if plan.schedules and worker:
+        names: Sequence[str] = [*dict.fromkeys([*config.periodic_tasks, *plan.schedules])]
+        replaced[PERIODIC_TASKS.variable] = " ".join(names)
+    for each in properties_in_effect(worker=worker):
+        if not (each.is_secret or each.name.removesuffix("_FILE") in replaced):
+            yield each
+    yield from (Property(name=name, value=value) for name, value in replaced.items())
+    if key:
+        yield Property(name=SIGNING_KEYS.variable, value=key, is_secret=True)

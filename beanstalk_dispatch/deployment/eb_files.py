@@ -1,0 +1,172 @@
+"""The files that Elastic Beanstalk reads from a bundle, and those that the commands use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from . import iam
+from .ladder import ERROR_VISIBILITY_SECONDS, MAX_RECEIVES
+from .plan import Plan
+from .sqsd_options import NAMESPACE, WORKER_OPTIONS
+
+PROCFILE: Final = "Procfile"
+CRON: Final = "cron.yaml"
+EBEXTENSIONS: Final = ".ebextensions/beanstalk_dispatch.config"
+TRUST_POLICY: Final = "beanstalk/trust-policy.json"
+WEB_POLICY: Final = "beanstalk/web-policy.json"
+WORKER_POLICY: Final = "beanstalk/worker-policy.json"
+HOOKS: Final = (
+    ".platform/hooks/predeploy/50_beanstalk_dispatch.sh",
+    ".platform/confighooks/predeploy/50_beanstalk_dispatch.sh",
+)
+"""One for deployments, and one for changes of the configuration such as ``eb setenv``.
+
+https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/platforms-linux-extend.hooks.html
+"""
+NGINX_STAGING: Final = "/var/proxy/staging/nginx"
+"""Where nginx's configuration lies while a deployment runs."""
+MAX_BODY: Final = "2m"
+"""nginx's ``client_max_body_size``. A message has up to 1 MiB, and nginx's default is 1 MiB."""
+
+_WRITTEN_BY: Final = "Written by manage.py beanstalk_eb, which also checks it: --check."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleFile:
+    """One file, relative to the root of the bundle."""
+
+    content: str
+    is_executable: bool = False
+
+
+def bundle_files(plan: Plan) -> dict[str, BundleFile]:
+    """Every file of the plan, by its path."""
+    hook = BundleFile(content=_hook(plan), is_executable=True)
+    found = {
+        PROCFILE: BundleFile(content=f"web: {gunicorn_command(plan)}\n"),
+        **dict.fromkeys(HOOKS, hook),
+        TRUST_POLICY: _json_file(iam.trust_policy()),
+        WEB_POLICY: _json_file(iam.web_policy([each.arn for each in plan.queues])),
+        WORKER_POLICY: _json_file(
+            iam.worker_policy(
+                [each.arn for each in plan.queues],
+                [each.dead_letters.arn for each in plan.queues],
+                partition=plan.read_queue.partition,
+            )
+        ),
+        # A deployment fails if .ebextensions set an option that the environment does not know, and
+        # a web environment has no daemon.
+        WORKER_OPTIONS: _json_file(_option_settings(plan)),
+    }
+    if not plan.is_shared:
+        found[EBEXTENSIONS] = BundleFile(content=_ebextensions(plan))
+    if plan.schedules:
+        found[CRON] = BundleFile(content=cron_yaml(plan))
+    return found
+
+
+def daemon_options(plan: Plan) -> Mapping[str, str | int]:
+    """The options of ``aws:elasticbeanstalk:sqsd``, by name."""
+    ladder = plan.ladder
+    return {
+        "WorkerQueueURL": plan.read_queue.url,
+        "HttpPath": plan.http_path,
+        "MimeType": "application/json",
+        "HttpConnections": plan.connections,
+        "InactivityTimeout": _whole(ladder.inactivity),
+        "VisibilityTimeout": _whole(ladder.visibility),
+        "ErrorVisibilityTimeout": ERROR_VISIBILITY_SECONDS,
+        "MaxRetries": MAX_RECEIVES,
+    }
+
+
+def _whole(seconds: float | None) -> int:
+    return int(seconds or 0)
+
+
+def gunicorn_command(plan: Plan) -> str:
+    """The command that serves the project, with gunicorn's place in the ladder."""
+    return (
+        f"gunicorn --bind 127.0.0.1:8000 --workers={plan.processes} --threads={plan.threads} "
+        f"--graceful-timeout {_whole(plan.ladder.gunicorn)} {plan.wsgi}"
+    )
+
+
+def with_web_line(procfile: str, line: str) -> str:
+    """An existing Procfile with its line ``web:`` replaced. Other processes stay."""
+    others = [each for each in procfile.splitlines() if not each.startswith("web:")]
+    return line + "".join(f"{each}\n" for each in others)
+
+
+def _option_settings(plan: Plan) -> list[dict[str, str]]:
+    """For ``aws elasticbeanstalk update-environment --option-settings file://…``."""
+    return [
+        {"Namespace": NAMESPACE, "OptionName": name, "Value": str(value)}
+        for name, value in daemon_options(plan).items()
+    ]
+
+
+def _ebextensions(plan: Plan) -> str:
+    lines = [f"# {_WRITTEN_BY}", "option_settings:", f"  {NAMESPACE}:"]
+    lines += [f"    {name}: {value}" for name, value in daemon_options(plan).items()]
+    return "\n".join(lines) + "\n"
+
+
+def cron_yaml(plan: Plan) -> str:
+    """The periodic tasks, from the schedules that stand at the tasks."""
+    lines = [f"# {_WRITTEN_BY}", "version: 1", "cron:"]
+    for name, schedule in plan.schedules.items():
+        lines += [
+            f"  - name: {json.dumps(name)}",
+            f"    url: {json.dumps(plan.http_path)}",
+            f"    schedule: {json.dumps(schedule)}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _json_file(content: Any) -> BundleFile:
+    return BundleFile(content=json.dumps(content, indent=2) + "\n")
+
+
+def nginx_location(plan: Plan) -> str:
+    """nginx's limits for the daemon's requests, and two headers that the endpoint reads.
+
+    It repeats the headers of Elastic Beanstalk's own ``location /``: a location that sets a header
+    inherits none. https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_set_header
+    """
+    timeout = _whole(plan.ladder.nginx)
+    return f"""\
+location = {plan.http_path} {{
+    proxy_pass http://127.0.0.1:8000;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_set_header Host $host;
+    proxy_set_header X-Real-IP $remote_addr;
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header X-Request-Start "t=${{msec}}";
+    proxy_set_header X-Proxy-Read-Timeout {timeout};
+    proxy_read_timeout {timeout}s;
+    client_max_body_size {MAX_BODY};
+}}
+"""
+
+
+def _hook(plan: Plan) -> str:
+    """A script that gives the location to the machines with the worker's flag, and to no other."""
+    return f"""\
+#!/bin/sh
+# {_WRITTEN_BY}
+# On a worker it gives nginx the limits of the daemon's requests; elsewhere it removes them.
+set -e
+file={NGINX_STAGING}/conf.d/elasticbeanstalk/beanstalk_dispatch.conf
+case "$BEANSTALK_WORKER" in
+  [Tt][Rr][Uu][Ee] | [Yy][Ee][Ss] | [Oo][Nn] | 1) ;;
+  *) rm -f "$file"; exit 0 ;;
+esac
+mkdir -p "$(dirname "$file")"
+cat > "$file" <<'NGINX'
+{nginx_location(plan)}NGINX
+"""

@@ -1,0 +1,84 @@
+"""The IAM policies of both tiers, with no more than what each needs.
+
+https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/iam-instanceprofile.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Policy = dict[str, Any]
+
+
+def trust_policy() -> Policy:
+    """Lets the machines of an environment use a role."""
+    return _policy([
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "ec2.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+    ])  # fmt: skip
+
+
+def web_policy(queue_arns: Sequence[str]) -> Policy:
+    """What the web tier needs besides the managed policy AWSElasticBeanstalkWebTier: to send.
+
+    The queues are given by URL, so no queue is looked up.
+    """
+    return _policy([
+        {"Sid": "SendTasks", "Effect": "Allow", "Action": "sqs:SendMessage",
+         "Resource": list(queue_arns)},
+    ])  # fmt: skip
+
+
+def worker_policy(
+    queue_arns: Sequence[str], dead_letter_arns: Sequence[str], *, partition: str = "aws"
+) -> Policy:
+    """What the worker tier needs, in place of the managed policy AWSElasticBeanstalkWorkerTier.
+
+    The managed policy allows the same actions on every queue of the account.
+    """
+    return _policy([
+        {
+            "Sid": "RunTasks",
+            "Effect": "Allow",
+            "Action": ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility",
+                       "sqs:SendMessage"],
+            "Resource": list(queue_arns),
+        },
+        {
+            "Sid": "SendDeadLetters",
+            "Effect": "Allow",
+            "Action": "sqs:SendMessage",
+            "Resource": list(dead_letter_arns),
+        },
+        *_platform_statements(partition),
+    ])  # fmt: skip
+
+
+def _platform_statements(partition: str) -> list[Policy]:
+    """What Elastic Beanstalk's own programs on a worker machine do with the machine's role."""
+    arn = f"arn:{partition}"
+    buckets = [f"{arn}:s3:::elasticbeanstalk-*", f"{arn}:s3:::elasticbeanstalk-*/*"]
+    health = [f"{arn}:elasticbeanstalk:*:*:{each}/*" for each in ("application", "environment")]
+    table = f"{arn}:dynamodb:*:*:table/*-stack-AWSEBWorkerCronLeaderRegistry*"
+    return [
+        _allow("PeriodicTasks", table, "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem",
+               "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query",
+               "dynamodb:Scan", "dynamodb:UpdateItem"),
+        _allow("Metrics", "*", "cloudwatch:PutMetricData"),
+        _allow("Logs", f"{arn}:logs:*:*:log-group:/aws/elasticbeanstalk*",
+               "logs:CreateLogStream", "logs:PutLogEvents"),
+        _allow("Bundles", buckets, "s3:Get*", "s3:List*", "s3:PutObject"),
+        _allow("Health", health, "elasticbeanstalk:PutInstanceStatistics"),
+    ]  # fmt: skip
+
+
+def _allow(sid: str, resource: str | list[str], *actions: str) -> Policy:
+    return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": resource}
+
+
+def _policy(statements: list[Policy]) -> Policy:
+    return {"Version": "2012-10-17", "Statement": statements}

@@ -1,0 +1,152 @@
+"""What is to be deployed: two environments, their queues, and the timeouts between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from beanstalk_dispatch.conf import Config, default_region
+from beanstalk_dispatch.exceptions import ConfigurationError, listed
+from beanstalk_dispatch.queue_address import FIFO_SUFFIX, QueueAddress
+
+from .daemon_request import PATH, dispatcher_path
+from .ladder import Ladder
+from .listed_tasks import listed_tasks, longest_time_limit
+
+_PARTITIONS: Final = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "eusc-": "aws-eusc"}
+"""What the names of regions start with outside of the commercial ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedQueue:
+    """A queue by its URL, whatever the configuration says of it."""
+
+    alias: str
+    name: str
+    region: str
+    account: str
+
+    @property
+    def url(self) -> str:
+        """Its URL, which needs no look-up."""
+        return str(QueueAddress.parse(self.arn).url)
+
+    @property
+    def arn(self) -> str:
+        """Its ARN, for policies."""
+        return f"arn:{self.partition}:sqs:{self.region}:{self.account}:{self.name}"
+
+    @property
+    def partition(self) -> str:
+        """The part of AWS that its region belongs to.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
+        """
+        return next((p for start, p in _PARTITIONS.items() if self.region.startswith(start)), "aws")
+
+    @property
+    def is_fifo(self) -> bool:
+        """Whether it is a FIFO queue."""
+        return self.name.endswith(FIFO_SUFFIX)
+
+    @property
+    def dead_letters(self) -> PlannedQueue:
+        """The queue to which SQS moves what was received too often."""
+        suffix = FIFO_SUFFIX if self.is_fifo else ""
+        name = f"{self.name.removesuffix(suffix)}-dead-letter{suffix}"
+        return PlannedQueue(alias=self.alias, name=name, region=self.region, account=self.account)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that the deployment files and the commands are made from."""
+
+    name: str
+    """The name of the application."""
+    web: str
+    """The name of the web environment, and of its role and instance profile."""
+    worker: str
+    """The same of the worker environment."""
+    queues: Sequence[PlannedQueue]
+    """Every queue of the configuration."""
+    read_queue: PlannedQueue
+    """The one that the worker environment reads: each environment reads one."""
+    http_path: str
+    wsgi: str
+    """The module that gunicorn loads."""
+    processes: int
+    threads: int
+    ladder: Ladder
+    schedules: Mapping[str, str]
+    """Name of a task → its schedule in cron.yaml."""
+    is_shared: bool = True
+    """Whether both environments get the same bundle."""
+
+    @property
+    def connections(self) -> int:
+        """HttpConnections: as many requests as can run at the same time, at most 100."""
+        return min(self.processes * self.threads, 100)
+
+
+def make_plan(
+    config: Config,
+    *,
+    name: str,
+    wsgi: str,
+    web: str | None = None,
+    worker: str | None = None,
+    region: str | None = None,
+    account: str | None = None,
+    queue: str | None = None,
+    processes: int = 1,
+    threads: int = 15,
+    is_shared: bool = True,
+) -> Plan:
+    """The plan for this configuration. Raises ConfigurationError, which says what is missing.
+
+    ``name`` is the project's; the environments' names are made from it.
+    """
+    addresses = dict(config.queues) or {queue or "work": QueueAddress(name=f"{name}-work")}
+    region = region or config.sqs_region or default_region()
+    queues = [_planned(alias, each, region, account) for alias, each in addresses.items()]
+    read = queue or queues[0].alias
+    if read not in addresses:
+        raise ConfigurationError(f"there is no queue {read!r}; known: {listed(addresses)}")
+    tasks = listed_tasks(config)
+    return Plan(
+        name=name,
+        web=web or f"{name}-web",
+        worker=worker or f"{name}-worker",
+        queues=queues,
+        read_queue=next(each for each in queues if each.alias == read),
+        http_path=dispatcher_path() or PATH,
+        wsgi=wsgi,
+        processes=processes,
+        threads=threads,
+        ladder=Ladder.for_time_limit(longest_time_limit(config)),
+        schedules={task.name: task.schedule for task in tasks if task.schedule},
+        is_shared=is_shared,
+    )
+
+
+def _planned(
+    alias: str, address: QueueAddress, region: str | None, account: str | None
+) -> PlannedQueue:
+    own_region = address.region or region
+    own_account = _account_of(address) or account
+    if own_region is None:
+        raise ConfigurationError(f"the region of the queue {alias!r} is not known; add --region")
+    if own_account is None:
+        raise ConfigurationError(
+            f"the AWS account of the queue {alias!r} is not known; add --account, with the number "
+            "that 'aws sts get-caller-identity --query Account --output text' prints"
+        )
+    return PlannedQueue(alias=alias, name=address.name, region=own_region, account=own_account)
+
+
+def _account_of(address: QueueAddress) -> str | None:
+    """The account number in a queue's URL on AWS."""
+    parts = (address.url or "").split("/")
+    number = parts[-2] if len(parts) > 2 and address.endpoint_url is None else ""
+    return number if number.isdecimal() else None

@@ -1,0 +1,171 @@
+"""``manage.py beanstalk_eb`` writes the files that Elastic Beanstalk reads, or checks them."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from beanstalk_dispatch.conf import SIGNING_KEYS, TABLE, Config, get_config
+from beanstalk_dispatch.deployment import eb_check
+from beanstalk_dispatch.deployment.eb_commands import commands, fresh_key
+from beanstalk_dispatch.deployment.eb_files import PROCFILE, BundleFile, bundle_files, with_web_line
+from beanstalk_dispatch.deployment.plan import Plan, make_plan
+from beanstalk_dispatch.exceptions import ConfigurationError
+
+_ASKED = {
+    "web": "Name of the web environment",
+    "worker": "Name of the worker environment",
+    "region": "AWS region",
+    "account": "AWS account number",
+}
+
+
+class Command(BaseCommand):
+    """Makes a plan from the configuration and the options, and writes or checks its files."""
+
+    help = "Write the deployment files for Elastic Beanstalk, and print the commands."
+    requires_system_checks: list[str] = []  # noqa: RUF012 - a web machine without a table may ask
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of docs/elastic-beanstalk.md."""
+        # fmt: off
+        add = parser.add_argument
+        add("--web", metavar="NAME", help="the web environment (default: PROJECT-web)")
+        add("--worker", metavar="NAME", help="the worker environment (default: PROJECT-worker)")
+        add("--region", help="the region of queues that are given by name")
+        add("--account", metavar="NUMBER", help="the AWS account of queues that are given by name")
+        add("--queue", metavar="ALIAS",
+            help="the queue that the worker environment reads (default: the first one)")
+        add("--processes", type=int, default=1, help="gunicorn's processes (default %(default)s)")
+        add("--threads", type=int, default=15, help="threads of each (default %(default)s)")
+        add("--worker-bundle", action="store_true",
+            help="this bundle is for workers only, so .ebextensions may have the daemon's options")
+        add("--directory", type=Path, default=Path(), metavar="DIRECTORY",
+            help="the root of the bundle (default: the working directory)")
+        add("--check", action="store_true",
+            help="write nothing; explain each difference, and exit with 1 if there is one")
+        add("--overwrite", action="store_true",
+            help="replace files that do not do what is needed")
+        add("--no-input", action="store_true", help="ask nothing")
+        # fmt: on
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Write the files and print the commands, or check the files."""
+        try:
+            config = get_config()
+            plan = self._plan(config, options)
+        except ConfigurationError as exc:
+            raise CommandError(str(exc)) from exc
+        problems = eb_check.check(plan, options["directory"])
+        if options["check"]:
+            self._report(problems)
+            return
+        self._write(plan, problems, options)
+        self._print_commands(plan, config)
+
+    def _plan(self, config: Config, options: dict[str, Any]) -> Plan:
+        name = str(getattr(settings, "ROOT_URLCONF", "") or "project").partition(".")[0]
+        given = {key: options[key] for key in ("web", "worker", "region", "account", "queue")}
+        if sys.stdin.isatty() and not (options["no_input"] or options["check"]):
+            given = {key: value or self._ask(key) for key, value in given.items()}
+        return make_plan(
+            config,
+            name=name.replace("_", "-"),
+            wsgi=_wsgi_module(name),
+            processes=options["processes"],
+            threads=options["threads"],
+            is_shared=not options["worker_bundle"],
+            **given,
+        )
+
+    def _ask(self, key: str) -> str | None:
+        """The answer; None takes the default, or what the configuration says."""
+        question = _ASKED.get(key)
+        return input(f"{question} (empty for the default): ").strip() or None if question else None
+
+    def _report(self, problems: list[eb_check.Problem]) -> None:
+        for problem in problems:
+            self.stdout.write(f"{problem}")
+        if problems:
+            raise CommandError(f"{len(problems)} differences; manage.py beanstalk_eb corrects them")
+        self.stdout.write("the files do what is needed")
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def _write(self, plan: Plan, problems: list[eb_check.Problem], options: dict[str, Any]) -> None:
+        root, faulty = options["directory"], {problem.path for problem in problems}
+        has_timeouts = "timeouts" in faulty
+        left: list[str] = []
+        for path, file in _needed_files(plan, root).items():
+            current = _read(root / path)
+            if current == file.content or (current and not (path in faulty or has_timeouts)):
+                self.stdout.write(f"unchanged: {path}")
+            elif current is None or options["overwrite"]:
+                self._write_one(root / path, path, current, file)
+            else:
+                self.stdout.write(f"different: {path}")
+                self.stdout.write(_diff(path, current, file.content))
+                left.append(path)
+        if left:
+            raise CommandError(
+                f"not as needed: {', '.join(left)}; read the differences above, and add "
+                "--overwrite to replace these files"
+            )
+
+    def _write_one(self, target: Path, path: str, current: str | None, file: BundleFile) -> None:
+        if current is None:
+            self.stdout.write(f"written: {path}")
+        else:
+            self.stdout.write(f"replaced: {path}")
+            self.stdout.write(_diff(path, current, file.content))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(file.content)
+        if file.is_executable:
+            target.chmod(0o755)
+
+    def _print_commands(self, plan: Plan, config: Config) -> None:
+        if not config.table:
+            self.stderr.write(
+                f"warning: {TABLE.variable} is not set here, so the commands do not set it either"
+            )
+        if config.signing_keys:
+            self.stderr.write(
+                f"warning: {SIGNING_KEYS.variable} is set here and not shown; set it on both "
+                "environments as beanstalk_config --format eb --show-secrets writes it"
+            )
+        key = None if config.signing_keys else fresh_key()
+        self.stdout.write("\n" + "\n".join(commands(plan, config, key=key)))
+
+
+def _wsgi_module(name: str) -> str:
+    application = getattr(settings, "WSGI_APPLICATION", None) or f"{name}.wsgi.application"
+    return str(application).rpartition(".")[0]
+
+
+def _needed_files(plan: Plan, root: Path) -> Mapping[str, BundleFile]:
+    """The files of the plan. Other processes of an existing Procfile stay in it."""
+    files = bundle_files(plan)
+    if current := _read(root / PROCFILE):
+        files[PROCFILE] = BundleFile(content=with_web_line(current, files[PROCFILE].content))
+    return files
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def _diff(path: str, current: str, needed: str) -> str:
+    lines = difflib.unified_diff(
+        current.splitlines(), needed.splitlines(), f"{path} now", f"{path} needed", lineterm=""
+    )
+    return "\n".join(f"  {line}" for line in lines)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.deployment.eb_check import Gunicorn, check
+from beanstalk_dispatch.deployment.eb_files import (
+    CRON,
+    EBEXTENSIONS,
+    HOOKS,
+    PROCFILE,
+    WEB_POLICY,
+    WORKER_POLICY,
+    bundle_files,
+)
+from beanstalk_dispatch.deployment.plan import Plan, make_plan
+from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
+from tests.conftest import Environment
+
+HOOK = HOOKS[0]
+
+
+def make(**given: Any) -> Plan:
+    return make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
+                     account="123456789012", **given)  # fmt: skip
+
+
+@pytest.fixture
+def plan(env: Environment) -> Plan:
+    env(DISPATCH_TABLE="night=tests.unit.deployment.test_plan.night", DISPATCH_TASK_TIMEOUT="4m")
+    return make()
+
+
+@pytest.fixture
+def bundle(plan: Plan, tmp_path: Path) -> Path:
+    return write(plan, tmp_path)
+
+
+def write(plan: Plan, root: Path) -> Path:
+    for path, file in bundle_files(plan).items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(file.content)
+        (root / path).chmod(0o755 if file.is_executable else 0o644)
+    return root
+
+
+def texts(plan: Plan, root: Path) -> list[str]:
+    return [str(problem) for problem in check(plan, root)]
+
+
+def test_the_files_that_are_written_do_what_is_needed(plan: Plan, bundle: Path) -> None:
+    assert texts(plan, bundle) == []
+
+
+def test_so_do_those_of_a_bundle_for_workers(plan: Plan, tmp_path: Path) -> None:
+    own = make(is_shared=False)
+    assert texts(own, write(own, tmp_path)) == []
+
+
+def test_every_file_that_is_missing_is_said(plan: Plan, tmp_path: Path) -> None:
+    assert texts(plan, tmp_path) == [f"{path}: is missing" for path in bundle_files(plan)]
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "problem"),
+    [
+        (HOOK, "280", "100", "timeouts: nginx's proxy_read_timeout, 100 s, is not longer than"),
+        (HOOK, "timeout 280s", "timeout 285s", f"{HOOK}: X-Proxy-Read-Timeout and"),
+        (HOOK, "location = /", "location = /x/", f"{HOOK}: is not the script that is needed"),
+        (PROCFILE, "gunicorn", "uvicorn", f"{PROCFILE}: no line 'web:' starts gunicorn; expected"),
+        (PROCFILE, "--threads=15", "--threads 4", "gunicorn runs 4 requests at the same time"),
+        (PROCFILE, "--graceful-timeout 270", "", "timeouts: gunicorn's graceful timeout, 30 s, is"),
+        (WORKER_OPTIONS, '"290"', '"299999"', "VisibilityTimeout, 300 s, is not longer than"),
+        (WORKER_OPTIONS, "/beanstalk_dispatch/dispatcher", "/", "HttpPath is /, not /beanstalk"),
+        (WORKER_OPTIONS, "shop-work", "other", "/other, not https://sqs.eu-west-1"),
+        (WORKER_OPTIONS, '"60"', '"2"', "ErrorVisibilityTimeout 2 s and MaxRetries 12: a database"),
+        (WEB_POLICY, "sqs:SendMessage", "sqs:*", f"{WEB_POLICY}: does not allow sqs:SendMessage"),
+        (WEB_POLICY, "{", "", f"{WEB_POLICY}: does not allow sqs:SendMessage on arn"),
+        (WORKER_POLICY, '"sqs:DeleteMessage",', "", "does not allow sqs:DeleteMessage on arn:aws"),
+        (CRON, "night", "day", "cron.yaml: night is missing; its schedule is '0 4 * * *'"),
+        (CRON, "0 4", "0 5", "night runs at '0 5 * * *' with /beanstalk_dispatch/dispatcher, not"),
+        (CRON, "cron:", "cron:\n  - name: old", "cron.yaml: old has no schedule at its task"),
+        (CRON, "version: 1", "name: x", ""),
+    ],
+)
+def test_each_difference_is_explained(
+    plan: Plan, bundle: Path, path: str, old: str, new: str, problem: str
+) -> None:
+    content = (bundle / path).read_text()
+    assert old in content
+    (bundle / path).write_text(content.replace(old, new))
+    if path == HOOK:
+        (bundle / HOOKS[1]).write_text((bundle / path).read_text())
+    found = texts(plan, bundle)
+    assert not problem or any(problem in text for text in found), found
+    assert bool(problem) is bool(found)
+
+
+def test_what_a_policy_allows_beyond_the_plan_is_said(plan: Plan, bundle: Path) -> None:
+    policy = json.loads((bundle / WEB_POLICY).read_text())
+    policy["Statement"].append({"Effect": "Allow", "Action": "s3:*", "Resource": "*"})
+    (bundle / WEB_POLICY).write_text(json.dumps(policy))
+    assert texts(plan, bundle) == [f"{WEB_POLICY}: allows s3:* on *, which is not needed"]
+
+
+def test_a_hook_that_is_not_executable_is_said(plan: Plan, bundle: Path) -> None:
+    (bundle / HOOK).chmod(0o644)
+    assert texts(plan, bundle) == [f"{HOOK}: is not executable: chmod +x {HOOK}"]
+
+
+def test_a_shared_bundle_must_not_have_the_daemons_namespace(plan: Plan, bundle: Path) -> None:
+    write(make(is_shared=False), bundle)
+    (problem,) = texts(plan, bundle)
+    assert problem.startswith(".ebextensions: contains aws:elasticbeanstalk:sqsd, but a deployment")
+
+
+def test_longer_timeouts_are_accepted(plan: Plan, bundle: Path) -> None:
+    longer: dict[str, Callable[[str], str]] = {
+        HOOKS[0]: lambda text: text.replace("280", "900"),
+        HOOKS[1]: lambda text: text.replace("280", "900"),
+        WORKER_OPTIONS: lambda text: text.replace('"290"', '"910"').replace('"300"', '"1000"'),
+        PROCFILE: lambda text: text.replace("270", "600") + "worker: python manage.py x\n",
+    }
+    for path, change in longer.items():
+        (bundle / path).write_text(change((bundle / path).read_text()))
+    assert texts(plan, bundle) == []
+
+
+def test_timeouts_that_are_not_set_are_not_compared(plan: Plan, bundle: Path) -> None:
+    settings = json.loads((bundle / WORKER_OPTIONS).read_text())
+    kept = [each for each in settings if "Timeout" not in each["OptionName"][:17]]
+    (bundle / WORKER_OPTIONS).write_text(json.dumps(kept))
+    assert all("timeouts" not in text for text in texts(plan, bundle))
+
+
+def test_a_cron_yaml_without_schedules_at_tasks_is_the_projects_own(
+    bundle: Path, env: Environment
+) -> None:
+    env(DISPATCH_TABLE="record=tests.jobs.record")
+    assert texts(make(), bundle) == []
+    (bundle / CRON).unlink()
+    assert texts(make(), bundle) == []
+    assert EBEXTENSIONS not in bundle_files(make())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("web: gunicorn -w 2 --threads 8 shop.wsgi", Gunicorn(workers=2, threads=8)),
+        ("web: gunicorn --workers=2 x", Gunicorn(workers=2)),
+        ("web: gunicorn --graceful-timeout=90 x", Gunicorn(graceful_timeout=90)),
+        ("web: gunicorn --threads many x", Gunicorn()),
+        ("worker: gunicorn x", None),
+        ("", None),
+    ],
+)
+def test_gunicorns_options_are_read(line: str, expected: Gunicorn | None) -> None:
+    assert Gunicorn.of_procfile(line) == expected

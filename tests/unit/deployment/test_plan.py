@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.deployment.plan import Plan, PlannedQueue, make_plan
+from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.queue_address import QueueAddress
+from tests.conftest import TABLE, Environment
+
+ACCOUNT = "123456789012"
+URL = f"https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/shop-mail"
+WHERE = {"region": "eu-west-1", "account": ACCOUNT}
+
+
+def plan(**given: Any) -> Plan:
+    return make_plan(get_config(), name="shop", wsgi="shop.wsgi", **given)
+
+
+def test_a_project_without_queues_gets_one(env: Environment) -> None:
+    env(DISPATCH_TABLE=TABLE)
+    found = plan(**WHERE)
+    assert (found.web, found.worker, found.http_path) == (
+        "shop-web", "shop-worker", "/beanstalk_dispatch/dispatcher",
+    )  # fmt: skip
+    assert [queue.alias for queue in found.queues] == ["work"]
+    assert found.read_queue.url == f"https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/shop-work"
+    assert plan(queue="mail", **WHERE).read_queue.alias == "mail"
+
+
+def test_region_and_account_are_those_of_the_queues(env: Environment) -> None:
+    env(DISPATCH_QUEUES=f"mail={URL} work=arn:aws:sqs:us-west-2:210987654321:jobs")
+    found = plan(queue="work")
+    assert [each.url for each in found.queues] == [
+        URL, "https://sqs.us-west-2.amazonaws.com/210987654321/jobs",
+    ]  # fmt: skip
+    assert found.read_queue.arn == "arn:aws:sqs:us-west-2:210987654321:jobs"
+    assert plan().read_queue.alias == "mail"
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({}, "the region of the queue 'work' is not known; add --region"),
+        ({"region": "eu-west-1"}, "account of the queue 'work' is not known; add --account"),
+        ({"queue": "other", **WHERE}, "there is no queue 'other'; known: work"),
+    ],
+)
+def test_what_is_missing_is_said(env: Environment, given: dict[str, Any], error: str) -> None:
+    env(DISPATCH_QUEUES="work=jobs")
+    with pytest.raises(ConfigurationError, match=error):
+        plan(**given)
+
+
+def test_a_local_queue_has_no_account(env: Environment) -> None:
+    env(
+        DISPATCH_QUEUES="work=http://127.0.0.1:5000/000000000000/jobs", DISPATCH_SQS_REGION="eu-a-1"
+    )
+    with pytest.raises(ConfigurationError, match="account"):
+        plan()
+
+
+@pytest.mark.parametrize(
+    ("region", "url"),
+    [
+        ("eu-west-1", "https://sqs.eu-west-1.amazonaws.com/1/q"),
+        ("cn-north-1", "https://sqs.cn-north-1.amazonaws.com.cn/1/q"),
+        ("us-gov-west-1", "https://sqs.us-gov-west-1.amazonaws.com/1/q"),
+    ],
+)
+def test_each_part_of_aws_has_its_urls(region: str, url: str) -> None:
+    queue = PlannedQueue(alias="q", name="q", region=region, account=ACCOUNT)
+    assert queue.url == url.replace("/1/", f"/{ACCOUNT}/")
+    assert QueueAddress.parse(queue.url).region == region
+
+
+def test_the_dead_letters_of_a_fifo_queue_are_a_fifo_queue() -> None:
+    queue = PlannedQueue(alias="q", name="q.fifo", region="eu-west-1", account=ACCOUNT)
+    assert queue.dead_letters.name == "q-dead-letter.fifo"
+    assert queue.dead_letters.is_fifo
+
+
+def test_the_daemon_opens_as_many_connections_as_can_run(env: Environment) -> None:
+    assert plan(**WHERE).connections == 15
+    assert plan(processes=4, threads=40, **WHERE).connections == 100
+
+
+def test_the_ladder_and_the_schedules_are_those_of_the_tasks(env: Environment) -> None:
+    env(DISPATCH_TABLE="night=tests.unit.deployment.test_plan.night record=tests.jobs.record",
+        DISPATCH_TASK_TIMEOUT="4m")  # fmt: skip
+    found = plan(**WHERE)
+    assert (found.ladder.task, found.ladder.visibility) == (240, 300)
+    assert found.schedules == {"night": "0 4 * * *"}
+
+
+def night() -> None:
+    raise NotImplementedError  # pragma: no cover - only looked at
+
+
+night.schedule = "0 4 * * *"  # type: ignore[attr-defined]

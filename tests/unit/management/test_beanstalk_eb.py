@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+
+from beanstalk_dispatch.deployment.eb_files import HOOKS, PROCFILE
+from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
+from tests.conftest import TABLE, Environment
+
+WHERE = ("--region", "eu-west-1", "--account", "123456789012")
+KEY = "0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: Environment) -> Path:
+    monkeypatch.chdir(tmp_path)
+    env(DISPATCH_TABLE=TABLE)
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, **options: Any) -> str:
+    call_command("beanstalk_eb", *WHERE, *arguments, **options)
+    return capsys.readouterr().out
+
+
+def test_the_files_are_written_and_pass_the_check(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    output = run(capsys)
+    assert output.startswith(f"written: {PROCFILE}\n")
+    assert "eb create tests-web --instance_profile tests-web" in output
+    assert os.access(folder / HOOKS[0], os.X_OK)
+    assert (folder / PROCFILE).read_text().endswith(" tests.wsgi\n")
+    assert run(capsys, "--check") == "the files do what is needed\n"
+    assert run(capsys).startswith(f"unchanged: {PROCFILE}\n")
+
+
+def test_the_check_writes_nothing_and_fails(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    with pytest.raises(CommandError, match="7 differences; manage.py beanstalk_eb corrects them"):
+        run(capsys, "--check")
+    assert f"{PROCFILE}: is missing" in capsys.readouterr().out
+    assert list(folder.iterdir()) == []
+
+
+def test_nothing_is_overwritten_without_being_asked_for(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    worker = "worker: python manage.py beanstalk_worker mail\n"
+    own = f"web: gunicorn --threads=4 shop.wsgi\n{worker}"
+    (folder / PROCFILE).write_text(own)
+    with pytest.raises(CommandError, match=f"not as needed: {PROCFILE}; .* --overwrite"):
+        run(capsys)
+    output = capsys.readouterr().out
+    assert "  -web: gunicorn --threads=4 shop.wsgi" in output
+    assert f"written: {WORKER_OPTIONS}" in output
+    assert (folder / PROCFILE).read_text() == own
+    output = run(capsys, "--overwrite")
+    assert f"replaced: {PROCFILE}" in output
+    assert "  +web: gunicorn --bind" in output
+    assert (folder / PROCFILE).read_text().endswith(worker)
+    assert run(capsys, "--check") == "the files do what is needed\n"
+
+
+def test_a_file_that_does_what_is_needed_stays(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    run(capsys)
+    content = (folder / PROCFILE).read_text().replace("160", "400")
+    for path in (*HOOKS, WORKER_OPTIONS):
+        text = (folder / path).read_text()
+        for old in ("170", "180", "190"):
+            text = text.replace(old, f"9{old[1:]}")
+        (folder / path).write_text(text)
+    (folder / PROCFILE).write_text(content)
+    assert f"unchanged: {PROCFILE}" in run(capsys)
+    assert (folder / PROCFILE).read_text() == content
+
+
+def test_a_key_that_exists_is_not_shown_and_another_is_not_made(
+    capsys: pytest.CaptureFixture[str], env: Environment
+) -> None:
+    assert "BEANSTALK_DISPATCH_SIGNING_KEYS=" in run(capsys)
+    env(DISPATCH_SIGNING_KEYS=KEY)
+    call_command("beanstalk_eb", *WHERE)
+    output = capsys.readouterr()
+    assert "BEANSTALK_DISPATCH_SIGNING_KEYS=" not in output.out
+    assert "BEANSTALK_DISPATCH_SIGNING_KEYS is set here and not shown" in output.err
+    assert KEY not in output.out + output.err
+
+
+def test_a_project_without_a_table_is_warned(
+    capsys: pytest.CaptureFixture[str], env: Environment
+) -> None:
+    env(DISPATCH_TABLE=None)
+    call_command("beanstalk_eb", *WHERE)
+    assert "BEANSTALK_DISPATCH_TABLE is not set here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["yes", "Ture"])
+def test_what_is_wrong_or_missing_is_a_command_error(env: Environment, flag: str) -> None:
+    env(WORKER=flag)
+    with pytest.raises(CommandError, match="add --region|'Ture' is not a boolean"):
+        call_command("beanstalk_eb")
+
+
+def test_on_a_terminal_the_command_asks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(["the-web", "", " us-east-1 ", "123456789012"])
+    asked: list[str] = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return next(answers)
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", answer)
+    call_command("beanstalk_eb")
+    output = capsys.readouterr().out
+    assert "eb create the-web" in output
+    assert "eb create tests-worker" in output
+    assert "sqs.us-east-1.amazonaws.com/123456789012/tests-work" in output
+    assert len(asked) == 4
+    call_command("beanstalk_eb", *WHERE, "--no-input", "--overwrite")
+    assert len(asked) == 4
+
+
+def test_gunicorn_loads_the_projects_own_application(capsys: pytest.CaptureFixture[str]) -> None:
+    with override_settings(WSGI_APPLICATION="shop.web.wsgi.application", ROOT_URLCONF=None):
+        output = run(capsys, "--overwrite")
+    assert "eb create project-web" in output
+    assert Path(PROCFILE).read_text().endswith(" shop.web.wsgi\n")
