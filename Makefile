@@ -134,6 +134,7 @@ benchmark-drain: $(READY) $(MINISTACK)
 faults: $(READY) $(MINISTACK)
 	$(BIN)/python -m benchmarks.faults --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.storm --ministack $(MINISTACK)
+	$(BIN)/python -m benchmarks.outbox
 
 ## fuzz: a million inputs led by coverage, and Hypothesis for long; in half an hour or so
 fuzz: $(READY) $(FUZZ_READY)

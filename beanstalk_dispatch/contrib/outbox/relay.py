@@ -38,6 +38,8 @@ POLL_SECONDS: Final = 1.0
 """Between two looks into an outbox that is empty."""
 FIGURES_SECONDS: Final = 5.0
 """Between two counts of what waits."""
+LONGEST_PAUSE_SECONDS: Final = 10.0
+"""Between two tries while SQS takes no message of a queue."""
 LONGEST_RETRY_SECONDS: Final = 300.0
 """Between two tries to send a message that SQS refuses."""
 PERIODIC_SECONDS: Final = 50.0
@@ -65,7 +67,7 @@ class Relay:
         """How many waited when it last looked."""
         self.oldest_seconds = 0.0
         """For how long the oldest of them had waited."""
-        self._times = times or WorkerTimes()
+        self._times = times or WorkerTimes(longest_retry=LONGEST_PAUSE_SECONDS)
         self._backoffs: dict[str, Backoff] = {}
         self._paused: set[str] = set()
         """The queues that the last look into a database has passed over."""
