@@ -19,6 +19,8 @@ class BeanstalkDispatchConfig(AppConfig):
 
         checks.register()
         table.start_configured_class()  # first, because it may report what is logged from here on
+        conf.log_rooms()
+        table.start_task_sources()
         conf.log_start()
         conf.log_unknown_variables()  # after the contrib room that the class may have imported
         views.keep_out_of_atomic_requests()

@@ -29,6 +29,7 @@ MAX_MINUTES: Final = 99_999
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 MIN_AGE: Final = timedelta(minutes=15)
 MAX_AGE: Final = timedelta(days=14)
+MAX_TIME_TO_LIVE: Final = timedelta(days=400)
 MIN_KEY_LENGTH: Final = 16
 """Characters of a signing key. A shorter one can be guessed."""
 
@@ -37,6 +38,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MINUTES = re.compile(r"[0-9]{1,5}")
 _DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SECRET_ARN = re.compile(r"\barn:aws[a-z-]*:(secretsmanager|ssm):")
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
@@ -176,6 +178,14 @@ def age(value: object) -> timedelta:
     return length
 
 
+def time_to_live(value: object) -> timedelta:
+    """How long a result is kept."""
+    length = _length(value, longest="400d")
+    if not timedelta(0) < length <= MAX_TIME_TO_LIVE:
+        raise InvalidValue("is out of range; more than 0s and at most 400d", value)
+    return length
+
+
 def _length(value: object, *, longest: str) -> timedelta:
     if isinstance(value, timedelta):
         return value
@@ -292,6 +302,15 @@ def dotted_path(value: object) -> str:
     found = string(value)
     if not _DOTTED_PATH.fullmatch(found):
         raise InvalidValue("is not a dotted path; write package.module.Class", found)
+    return found
+
+
+def dotted_paths(value: object) -> tuple[str, ...]:
+    """A list of modules, or of dotted paths. Nothing is imported here."""
+    found = strings(value)
+    for item in found:
+        if not _MODULE.fullmatch(item):
+            raise InvalidValue("is not a module or a dotted path; write shop.tasks", item)
     return found
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
@@ -34,6 +34,7 @@ MIN_LEASE_ENTRIES = 100_000
 _COMMON = "django.middleware.common.CommonMiddleware"
 _SECURITY = "django.middleware.security.SecurityMiddleware"
 _UNSHARED_CACHES = ("LocMemCache", "DummyCache", "FileBasedCache")
+RESULTS_APP = "beanstalk_dispatch.contrib.results"
 _LOGIN = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 
 View = Callable[..., Any]
@@ -97,10 +98,19 @@ def _has_urls() -> bool:
     return bool(getattr(settings, "ROOT_URLCONF", None))
 
 
-def _lease_cache(config: Config) -> tuple[str, Mapping[str, Any]]:
+def _cache(alias: str | None) -> tuple[str, Mapping[str, Any]]:
     """The name of the backend, and the cache's entry in CACHES. Both are empty without one."""
-    cache = settings.CACHES.get(config.lease_cache or "", {})
+    cache = settings.CACHES.get(alias or "", {})
     return cache.get("BACKEND", ""), cache
+
+
+def _why_not_shared(backend: str) -> str | None:
+    """Why processes cannot share a cache of this backend."""
+    if not backend:
+        return f"is not in CACHES; known: {listed(settings.CACHES)}"
+    if backend.endswith(_UNSHARED_CACHES):
+        return f"is a {backend.rpartition('.')[2]}, which the worker processes do not share"
+    return None
 
 
 def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
@@ -144,7 +154,7 @@ def _safe_task(config: Config) -> Iterator[CheckMessage]:
 
 @_on_workers
 def _small_lease_cache(config: Config) -> Iterator[CheckMessage]:
-    alias, (backend, cache) = config.lease_cache, _lease_cache(config)
+    alias, (backend, cache) = config.lease_cache, _cache(config.lease_cache)
     if backend.endswith(".DatabaseCache") and _max_entries(cache) < MIN_LEASE_ENTRIES:
         yield checks.Error(
             f"{SETTINGS['lease_cache'].variable}: the cache {alias!r} keeps "
@@ -169,18 +179,13 @@ def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
 
 @_on_workers
 def _unshared_lease_cache(config: Config) -> Iterator[CheckMessage]:
-    alias, (backend, _) = config.lease_cache, _lease_cache(config)
-    if alias is None or (backend and not backend.endswith(_UNSHARED_CACHES)):
-        return
-    if backend:
-        problem = f"is a {backend.rpartition('.')[2]}, which the worker processes do not share"
-    else:
-        problem = f"is not in CACHES; known: {listed(settings.CACHES)}"
-    yield checks.Error(
-        f"{SETTINGS['lease_cache'].variable}: {alias!r} {problem}.",
-        hint="Name a cache in Redis, Memcached or the database.",
-        id=f"{ID}.E006",
-    )
+    alias, (backend, _) = config.lease_cache, _cache(config.lease_cache)
+    if alias is not None and (problem := _why_not_shared(backend)):
+        yield checks.Error(
+            f"{SETTINGS['lease_cache'].variable}: {alias!r} {problem}.",
+            hint="Name a cache in Redis, Memcached or the database.",
+            id=f"{ID}.E006",
+        )
 
 
 def _listed_classes(config: Config) -> Iterator[CheckMessage]:
@@ -212,6 +217,42 @@ def _outbox_databases(config: Config) -> Iterator[CheckMessage]:
             hint="Name aliases of DATABASES.",
             id=f"{ID}.E009",
         )
+
+
+def _rooms(config: Config) -> Iterator[CheckMessage]:
+    for problem in conf.import_rooms():
+        yield checks.Error(
+            f"{problem}.", hint="Install what it needs, or unset the variable.", id=f"{ID}.E010"
+        )
+
+
+def _listed_tasks(config: Config) -> Iterator[CheckMessage]:
+    for source in table.task_sources():
+        for problem in source.problems(config):
+            yield checks.Error(
+                f"{SETTINGS['tasks'].variable}: {problem}.",
+                hint="List modules, such as shop.tasks, or the dotted paths of tasks.",
+                id=f"{ID}.E011",
+            )
+
+
+def _results(config: Config) -> Iterator[CheckMessage]:
+    alias, variable = config.results, SETTINGS["results"].variable
+    if alias == "db":
+        if not apps.is_installed(RESULTS_APP):
+            yield checks.Error(
+                f"{variable} is db, but the table of results is not installed.",
+                hint=f"Add {RESULTS_APP!r} to INSTALLED_APPS, and run 'manage.py migrate'.",
+                id=f"{ID}.E012",
+            )
+    elif alias is not None and not config.execute_synchronously:
+        backend, _ = _cache(alias)
+        if problem := _why_not_shared(backend):
+            yield checks.Error(
+                f"{variable}: {alias!r} {problem}.",
+                hint="Name a cache in Redis, Memcached or the database, or db.",
+                id=f"{ID}.E013",
+            )
 
 
 # --- warnings --------------------------------------------------------------------------------
@@ -348,7 +389,7 @@ def _upload_limit(path: str, view: View) -> Iterator[CheckMessage]:
 
 @_on_workers
 def _empty_table(config: Config) -> Iterator[CheckMessage]:
-    if not config.table:
+    if not (config.table or config.tasks):
         variable = SETTINGS["table"].variable
         yield checks.Warning(
             f"This is a worker, but {variable} is empty: every message fails.",
@@ -358,11 +399,14 @@ def _empty_table(config: Config) -> Iterator[CheckMessage]:
 
 
 @_on_workers
-def _lease_cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
-    alias, (backend, cache) = config.lease_cache, _lease_cache(config)
-    if backend.endswith(".RedisCache") and "socket_timeout" not in cache.get("OPTIONS", {}):
+def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
+    for field in ("lease_cache", "results"):
+        alias = getattr(config, field)
+        backend, cache = _cache(alias)
+        if not backend.endswith(".RedisCache") or "socket_timeout" in cache.get("OPTIONS", {}):
+            continue
         yield checks.Warning(
-            f"{SETTINGS['lease_cache'].variable}: the cache {alias!r} has no socket_timeout. A "
+            f"{SETTINGS[field].variable}: the cache {alias!r} has no socket_timeout. A "
             "Redis that hangs would hang every thread of the worker.",
             hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'socket_timeout': 5}}}}}}",
             id=f"{ID}.W012",
@@ -411,6 +455,9 @@ _CHECKS: Final[Sequence[Check]] = (
     _listed_classes,
     _outbox,
     _outbox_databases,
+    _rooms,
+    _listed_tasks,
+    _results,
     _ssl_redirect,
     _www_redirect,
     _login_middleware,
@@ -422,7 +469,7 @@ _CHECKS: Final[Sequence[Check]] = (
     _allowed_hosts,
     _upload_limit,
     _empty_table,
-    _lease_cache_without_timeout,
+    _cache_without_timeout,
     _missing_url,
     _contrib_variables,
     _time_limit_of_none,

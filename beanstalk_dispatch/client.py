@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from .conf import SETTINGS, Config, get_config
+from .dispatch_table import is_listed
 from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunction, listed
 from .execution.task_options import options_to_send
 from .message import MAX_DELAY_DAYS, NAME_FORM, Message, is_name, now
@@ -29,13 +30,25 @@ from .sqs.parameters import send_parameters
 from .sqs.quotas import MAX_DELAY_SECONDS
 
 
+class NamedByPath(Protocol):
+    """A Task of django.tasks. Its name is its dotted path, unless the table lists that path."""
+
+    @property
+    def module_path(self) -> str:
+        """As in ``shop.tasks.send_welcome``."""
+
+
+Function: TypeAlias = "str | Callable[..., Any] | SafeTask | NamedByPath"
+"""What ``schedule_function`` takes: see ``Call.function``."""
+
+
 @dataclass(slots=True)
 class Call:
     """One call of a listed task, with how SQS should deliver it. No argument is in its repr."""
 
-    function: str | Callable[..., Any] | SafeTask
-    """A name in the dispatch table, or a function, SafeTask subclass or SafeTask instance whose
-    dotted path the table lists."""
+    function: Function
+    """A name in the dispatch table; a function, SafeTask subclass or SafeTask instance whose dotted
+    path the table lists; or a Django ``@task`` that may run."""
     args: Sequence[Any] = field(default=(), repr=False)
     """JSON values."""
     kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -49,11 +62,11 @@ class Call:
     """
     deduplication_id: str | None = field(default=None, kw_only=True)
     """For FIFO queues only. The task id by default."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
+    """Strings that travel with the message. An observer reads them in ``message.headers``."""
 
 
-def schedule_function(
-    queue: str, function: str | Callable[..., Any] | SafeTask, /, *args: Any, **kwargs: Any
-) -> str:
+def schedule_function(queue: str, function: Function, /, *args: Any, **kwargs: Any) -> str:
     """Run ``function`` with these arguments on a worker of ``queue``; returns the task's id.
 
     ``queue`` is an alias of BEANSTALK_DISPATCH_QUEUES (without any: a queue's name, URL or
@@ -114,9 +127,7 @@ def _schedule_many(queue: str, calls: Sequence[Call], *, on_commit: bool | str |
     return _send_many(queue, prepared, config)
 
 
-async def aschedule_function(
-    queue: str, function: str | Callable[..., Any] | SafeTask, /, *args: Any, **kwargs: Any
-) -> str:
+async def aschedule_function(queue: str, function: Function, /, *args: Any, **kwargs: Any) -> str:
     """``schedule_function``, awaitable."""
     return await aschedule(queue, Call(function, args, kwargs))
 
@@ -146,11 +157,11 @@ def _in_thread(
 
     It runs in one of the threads for sending, so that several coroutines send at the same time.
     What may use the database runs in the thread of Django's ORM: a call that may wait for a commit,
-    a task that runs in this process, and the receivers of task_scheduled.
+    a task that runs in this process, the receivers of task_scheduled, and a result that is kept.
     """
     config = get_config()
     may_wait = config.on_commit if on_commit is None else on_commit
-    uses_database = may_wait or outbox.stores(on_commit, config)
+    uses_database = may_wait or outbox.stores(on_commit, config) or config.results
     if uses_database or sending.is_local(config) or task_scheduled.receivers:
         return sync_to_async(function)
     return sync_to_async(function, thread_sensitive=False, executor=sending_executor())
@@ -165,6 +176,7 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
         kwargs=call.kwargs,
         sent_at=now(),
         options={} if isinstance(call.function, str) else _own_options(call.function),
+        headers=_headers(call.headers) if call.headers else {},
     )
     delay = _delay_seconds(call.delay) if call.delay else 0
     if delay > MAX_DELAY_SECONDS:
@@ -188,6 +200,12 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
             f"{SETTINGS['message_format'].variable}=json; 0.1 workers would run it too early"
         )
     return Prepared(message, sending.encode(message, address.name, config), parameters)
+
+
+def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    if all(isinstance(item, str) for pair in headers.items() for item in pair):
+        return dict(headers)
+    raise InvalidCall("headers is a mapping of strings to strings")
 
 
 _ARGUMENTS_FORM = "args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})"
@@ -258,19 +276,18 @@ def _delay_seconds(delay: float | timedelta) -> int:
 # --- naming the function ---------------------------------------------------------------------
 
 
-def _table_name(function: str | Callable[..., Any] | SafeTask, config: Config) -> str:
+def _table_name(function: Function, config: Config) -> str:
     """The table name of ``function``. Raises UnknownFunction."""
     if isinstance(function, str):
-        if config.table and function not in config.table:
-            raise UnknownFunction(
-                f"{function!r} is not in {SETTINGS['table'].variable}; known: "
-                f"{listed(config.table)}"
-            )
+        if (config.table or config.tasks) and not is_listed(function, config):
+            raise _unlisted(function, config)
         if not is_name(function):
             raise InvalidCall(f"function {function[:100]!r} is not {NAME_FORM}")
         return function
     path = _dotted_path(function)
     name = _names_by_path(config).get(path)
+    if name is None and hasattr(function, "module_path"):  # a Task of django.tasks
+        return _table_name(path, config)
     if name is None:
         raise UnknownFunction(
             f"no name in {SETTINGS['table'].variable} stands for {path}; known: "
@@ -279,19 +296,31 @@ def _table_name(function: str | Callable[..., Any] | SafeTask, config: Config) -
     return name
 
 
+def _unlisted(name: str, config: Config) -> UnknownFunction:
+    table, tasks = SETTINGS["table"].variable, SETTINGS["tasks"].variable
+    if not config.tasks:
+        return UnknownFunction(f"{name!r} is not in {table}; known: {listed(config.table)}")
+    return UnknownFunction(
+        f"{name!r} is neither in {table} nor, by itself or by its module, in {tasks}; known: "
+        f"{listed([*config.table, *config.tasks])}"
+    )
+
+
 @functools.lru_cache(maxsize=1)
 def _names_by_path(config: Config) -> dict[str, str]:
     return {path: name for name, path in config.table.items()}
 
 
-def _dotted_path(function: Callable[..., Any] | SafeTask) -> str:
-    target = (
+def _dotted_path(function: Callable[..., Any] | SafeTask | NamedByPath) -> str:
+    target: Any = (
         vars(function).get("run", type(function)) if isinstance(function, SafeTask) else function
     )
+    if isinstance(path := getattr(target, "module_path", None), str):  # a Task of django.tasks
+        return path
     target = inspect.unwrap(target)
     name = getattr(target, "__qualname__", None)
     return f"{target.__module__}.{name}" if name else f"a {type(target).__name__}"
 
 
-def _own_options(function: Callable[..., Any] | SafeTask) -> dict[str, Any]:
+def _own_options(function: object) -> dict[str, Any]:
     return options_to_send(function) if isinstance(function, SafeTask) else {}

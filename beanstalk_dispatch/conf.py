@@ -8,6 +8,7 @@ wrong value in one group never breaks another.
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -60,6 +61,9 @@ class Setting(Generic[T]):
     """Takes the content of a file, where that is not written like a variable."""
     secret: bool = False
     """The value is never shown: not in a repr, a log line or an error."""
+    room: str | None = None
+    """The contrib room that gives the variable its effect. It is imported at start if the variable
+    is set, and not otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -373,6 +377,46 @@ CRASH_LEDGER: Final[Setting[str | None]] = Setting(
     "cut off when a process was killed.",
     example="/var/app/ledger",
 )
+TASKS: Final[Setting[tuple[str, ...]]] = Setting(
+    variable="BEANSTALK_DISPATCH_TASKS",
+    form="list of modules or dotted paths",
+    cast=casts.dotted_paths,
+    default=(),
+    default_text="empty",
+    meaning="Modules whose Django `@task` functions may run, or the dotted paths of single ones, "
+    "besides those in the table.",
+    example="shop.tasks mail.tasks.send_letter",
+    room="beanstalk_dispatch.contrib.tasks",
+)
+RESULTS: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_RESULTS",
+    form="CACHES alias or `db`",
+    cast=casts.string,
+    default=None,
+    default_text="none",
+    meaning="Where the results of tasks are kept: a cache that all processes share, or the "
+    "database.",
+    example="results",
+    room="beanstalk_dispatch.contrib.results",
+)
+RESULT_TTL: Final[Setting[timedelta]] = Setting(
+    variable="BEANSTALK_DISPATCH_RESULT_TTL",
+    form="duration `1h`, `1d`, `30d`",
+    cast=casts.time_to_live,
+    default=timedelta(days=1),
+    default_text="1d",
+    meaning="How long a result is kept after the last change of its status. At most 400d.",
+    example="1d",
+)
+RESULT_ARGUMENTS: Final[Setting[bool]] = Setting(
+    variable="BEANSTALK_DISPATCH_RESULT_ARGUMENTS",
+    form="bool",
+    cast=casts.boolean,
+    default=False,
+    default_text="False",
+    meaning="Keep the arguments of a task with its result. They may be personal data.",
+    example="True",
+)
 TRUSTED_PEERS: Final[Setting[tuple[Network, ...] | None]] = Setting(
     variable="BEANSTALK_DISPATCH_TRUSTED_PEERS",
     form="list of networks",
@@ -412,6 +456,10 @@ CORE: Final = SettingsGroup(
         DRAIN_FILE,
         CRASH_LEDGER,
         TRUSTED_PEERS,
+        TASKS,
+        RESULTS,
+        RESULT_TTL,
+        RESULT_ARGUMENTS,
     ),
 )
 """The package's own settings."""
@@ -466,6 +514,10 @@ class Config:
     drain_file: str | None
     crash_ledger: str | None
     trusted_peers: tuple[Network, ...] | None
+    tasks: tuple[str, ...]
+    results: str | None
+    result_ttl: timedelta
+    result_arguments: bool
     sources: Mapping[str, str]
     """Field name → where its value came from, in the words of ``Values.sources``."""
 
@@ -528,6 +580,10 @@ def _config(values: Values) -> Config:
         drain_file=values[DRAIN_FILE],
         crash_ledger=values[CRASH_LEDGER],
         trusted_peers=values[TRUSTED_PEERS],
+        tasks=values[TASKS],
+        results=values[RESULTS],
+        result_ttl=values[RESULT_TTL],
+        result_arguments=values[RESULT_ARGUMENTS],
         sources=MappingProxyType(
             {name: values.sources[setting.variable] for name, setting in SETTINGS.items()}
         ),
@@ -664,6 +720,18 @@ def is_in_environment(value: str) -> bool:
     return any(value in found for found in os.environ.values())
 
 
+def import_rooms() -> list[str]:
+    """Import the contrib room of each variable that is set; why any could not be imported."""
+    sources, problems = values_of(CORE).sources, []
+    for setting in CORE.settings:
+        if setting.room and sources[setting.variable] != "default":
+            try:
+                importlib.import_module(setting.room)
+            except Exception as exc:
+                problems.append(f"{setting.variable}: {exc}")
+    return problems
+
+
 def default_region() -> str | None:
     """The region that the environment names, in the order in which the AWS SDKs look."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
@@ -742,6 +810,12 @@ def log_start() -> None:
             'environment: python -c "import secrets; print(secrets.token_urlsafe(32))"',
             SIGNING_KEYS.variable,
         )
+
+
+def log_rooms() -> None:
+    """Import the contrib rooms of the variables that are set, and log each that has no effect."""
+    for problem in import_rooms():
+        logger.error("variable without effect error=%s", problem)
 
 
 def log_unknown_variables() -> None:

@@ -44,6 +44,8 @@ class Delivery:
     """What became of the task, from the end of ``run`` on. RETRY means that it will run again."""
     exception: BaseException | None = field(default=None, repr=False)
     """What the task or the delivery has failed with."""
+    return_value: object = field(default=None, repr=False)
+    """What the task's ``run`` has returned. Known before the task's hooks."""
     is_final: bool = False
     """No retry follows a failure: the retries are spent, the message can never run, or the failure
     is acknowledged. Known after the task's hooks."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from django.utils.module_loading import import_string
 
-from .conf import CORE, SAFE_TASK, SETTINGS, Config, values_of
+from .conf import CORE, SAFE_TASK, SETTINGS, Config, get_config, values_of
 from .exceptions import ConfigurationError, UnknownFunction
 from .log_lines import quoted_error
 from .safe_task import SafeTask
@@ -53,6 +53,65 @@ class Entry:
         return task, self.configured_class() if self.configured_class else None
 
 
+class TaskSource(Protocol):
+    """The tasks of another library, such as django.tasks. A contrib room registers one.
+
+    The core knows nothing of that library: a source says which objects are tasks of it, which of
+    them may run without being in the table, and how they run.
+    """
+
+    def start(self, config: Config) -> None:
+        """Import the tasks that may run. Called on a worker when Django has started."""
+
+    def find(self, name: str, config: Config) -> object | None:
+        """The task of a name that the table does not list; None if there is none that may run.
+
+        The name comes from a message, so nothing is imported for it.
+        """
+
+    def is_task(self, listed_object: object) -> bool:
+        """Whether an object that the table lists is a task of this library."""
+
+    def make_entry(self, name: str, task: Any, config: Config) -> Entry:
+        """How a task of this library runs."""
+
+    def problems(self, config: Config) -> Iterable[str]:
+        """What is wrong with the tasks that the configuration lists, for the system checks."""
+
+
+ObserverSource = Callable[[Config], Sequence["Observer"]]
+"""Returns the observers of a contrib room: none if the configuration does not turn it on."""
+
+_task_sources: Final[list[TaskSource]] = []
+_observer_sources: Final[list[ObserverSource]] = []
+
+
+def register_tasks(source: TaskSource) -> None:
+    """Let the tasks of another library run. A contrib room calls it when it is imported."""
+    _task_sources.append(source)
+    _resolved.cache_clear()
+    _entries.cache_clear()
+
+
+def register_observers(source: ObserverSource) -> None:
+    """Let a contrib room watch every task of the process. It calls this when it is imported."""
+    _observer_sources.append(source)
+    configured_observers.cache_clear()
+    _entries.cache_clear()
+
+
+def task_sources() -> Sequence[TaskSource]:
+    """What contrib rooms have registered."""
+    return tuple(_task_sources)
+
+
+def is_listed(name: str, config: Config) -> bool:
+    """Whether the table lists a name, or BEANSTALK_DISPATCH_TASKS a path or its module."""
+    return name in config.table or bool(
+        config.tasks and {name, name.rpartition(".")[0]}.intersection(config.tasks)
+    )
+
+
 @functools.lru_cache(maxsize=1)
 def _resolved(config: Config) -> dict[str, Any]:
     """What the names of the table stand for, as far as they have been used. It has no limit."""
@@ -71,15 +130,20 @@ def resolve(name: str, config: Config) -> Any:
 
 
 def _resolve(name: str, config: Config) -> Any:
-    if not config.table:
-        raise UnknownFunction("No beanstalk dispatch table configured")
     path = config.table.get(name)
     if path is None:
+        for source in _task_sources:
+            if (found := source.find(name, config)) is not None:
+                return found
+        if not (config.table or config.tasks):
+            raise UnknownFunction("No beanstalk dispatch table configured")
         raise UnknownFunction(f"Requested function not found: {name}")
     try:
         runnable = import_dotted_path(path)
     except Exception as exc:
         raise UnknownFunction(f"Unable to locate function: {path}") from exc
+    if any(source.is_task(runnable) for source in _task_sources):
+        return runnable
     if inspect.isclass(runnable) and not issubclass(runnable, SafeTask):
         raise UnknownFunction(f"Requested task is not a SafeTask subclass: {name}")
     if reason := _why_not_runnable(runnable):
@@ -118,6 +182,11 @@ def _import_safe_task_class(path: str) -> type[SafeTask]:
 @functools.lru_cache(maxsize=1)
 def configured_observers(config: Config) -> Sequence[Observer]:
     """What watches every task of this process. Nothing, and a log line, if it cannot be loaded."""
+    rooms = (each for source in _observer_sources for each in source(config))
+    return (*_observers_of_the_class(config), *rooms)
+
+
+def _observers_of_the_class(config: Config) -> Sequence[Observer]:
     if config.sources["safe_task"] == "default":
         return ()
     try:
@@ -147,6 +216,9 @@ def entry(name: str, config: Config) -> Entry:
 
 def _make_entry(name: str, config: Config) -> Entry:
     listed = resolve(name, config)
+    for source in _task_sources:
+        if source.is_task(listed):
+            return source.make_entry(name, listed, config)
     configured = safe_task_class(config)
     observers = configured_observers(config)
     if not inspect.isclass(listed):
@@ -201,6 +273,16 @@ def start_configured_class() -> None:
         logger.error(
             "%s could not start error=%s", SETTINGS["safe_task"].variable, quoted_error(exc),
         )  # fmt: skip
+
+
+def start_task_sources() -> None:
+    """On a worker, import the tasks of other libraries that may run. A failure is logged."""
+    try:
+        config = get_config()
+        for source in _task_sources if config.worker else ():
+            source.start(config)
+    except ConfigurationError:
+        pass  # the start line and the checks report it
 
 
 def import_dotted_path(path: str) -> Any:

@@ -16,6 +16,7 @@ BeanstalkDispatchError      every error that a caller may want to catch
 │   ├── MalformedMessage    not a message, or one from a newer version
 │   ├── BadSignature        unsigned, altered, or signed for another queue
 │   └── NotAllowed          a periodic task that the configuration does not list
+├── UnknownResult           no result is kept under this id (also a LookupError)
 ├── TaskCut                 its process has ended three times while it ran
 └── LeaseError              a received message that does not run now
     ├── AlreadyDone         it has succeeded, or this attempt of it has ended
@@ -100,6 +101,10 @@ def _batch_error(sent: Mapping[int, str], unsent: Mapping[int, str]) -> BatchErr
 
 class UnknownFunction(BeanstalkDispatchError, LookupError):
     """The dispatch table does not list the function, or its entry cannot run."""
+
+
+class UnknownResult(BeanstalkDispatchError, LookupError):
+    """No result is kept under this id: there was none, or it has expired."""
 
 
 class MessageError(BeanstalkDispatchError):

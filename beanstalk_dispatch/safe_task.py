@@ -21,6 +21,9 @@ TRAVELLING_OPTIONS: Final = ("timeout_timedelta", "verbose", "max_retries", "ret
 _MAX_DELAY_SECONDS: Final = 2**31
 
 
+RetryDelay = Callable[[BaseException | None, int], timedelta | float]
+
+
 class Retry(Exception):
     """Raise it in a task to run the task again, with the same id and ``attempt + 1``.
 
@@ -53,8 +56,10 @@ class SafeTask:
 
     None leaves failures to SQS's redelivery.
     """
-    retry_backoff: timedelta | float = timedelta(seconds=10)
+    retry_backoff: timedelta | float | RetryDelay = timedelta(seconds=10)
     """Upper bound of the first retry's delay. It doubles with each retry, up to an hour.
+
+    A function or method gets the exception and the number of the attempt, and returns the delay.
 
     The delay is drawn between zero and that bound (full jitter):
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/

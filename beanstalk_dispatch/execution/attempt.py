@@ -168,7 +168,7 @@ class _Run:
         if task_started.receivers:
             task_started.send_robust(sender=self._kind, delivery=self._delivery)
         try:
-            self._call(self.task.run, args, kwargs)
+            value = self._call(self.task.run, args, kwargs)
         except BaseException as exc:
             if not self._is_failure(exc):
                 raise
@@ -177,6 +177,8 @@ class _Run:
             if not is_granted_retry:
                 self._call_hooks("on_error", (exc, *args), kwargs)
         else:
+            if self._delivery:
+                self._delivery.return_value = value
             self._end(_DONE)
             if self._on_done:
                 self._on_done()
@@ -208,8 +210,8 @@ class _Run:
 
     def _call(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        """Call ``run`` or a hook, and await what it returns, within the task's time limit.
+    ) -> object:
+        """Call ``run`` or a hook within the task's time limit; return what it returns, awaited.
 
         Raises TaskTimeout, and TransactionManagementError if it leaves a transaction open.
         """
@@ -222,7 +224,7 @@ class _Run:
         forks = _forks.count
         try:
             try:
-                self._call_within(limit, function, args, kwargs)
+                value = self._call_within(limit, function, args, kwargs)
             finally:
                 if _forks.count != forks:
                     self._end_forked_process()
@@ -236,6 +238,7 @@ class _Run:
             raise
         if error := connections.drop_left_open(before):
             raise error
+        return value
 
     def _end_forked_process(self) -> None:
         """End a process that the task has forked and that leaves the task.
@@ -259,7 +262,7 @@ class _Run:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> None:
+    ) -> object:
         result, has_returned = None, False
         try:
             with limit:
@@ -275,8 +278,7 @@ class _Run:
             struck_after_return = has_returned and isinstance(exc.__cause__, TimeLimitExceeded)
             if not struck_after_return:
                 raise
-        if result is not None:
-            run_to_end(result, limit)
+        return None if result is None else run_to_end(result, limit)
 
     def _fail(self, exc: BaseException) -> None:
         outcome = Outcome.TIMED_OUT if isinstance(exc, TaskTimeout) else Outcome.FAILED

@@ -7,21 +7,26 @@ import inspect
 import threading
 from collections.abc import Awaitable
 from contextlib import nullcontext
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from asgiref.sync import async_to_sync
 
 from .time_limit import GRACE, TimeLimitExceeded, time_limit
 
+T = TypeVar("T")
+
 _LOOP_LEEWAY: Final = 1.0  # seconds for asyncio's own limit to end what awaits
 
 
-def run_to_end(result: object, limit: time_limit) -> None:
-    """Await ``result`` if it is awaitable. Raises TaskTimeout, and TypeError for a generator."""
+def run_to_end(result: object, limit: time_limit) -> object:
+    """Await ``result`` if it is awaitable, and return what it comes to.
+
+    Raises TaskTimeout, and TypeError for a generator.
+    """
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise TypeError("run() returned a generator, of which nothing has run")
     if not inspect.isawaitable(result):
-        return
+        return result
     # For code of the coroutine that blocks its event loop, which is in a thread of its own.
     inside = time_limit(limit.seconds, limit.label, leeway=_LOOP_LEEWAY, on_stuck=limit.on_stuck)
     # For synchronous calls of the coroutine's, such as the ORM's, which run in this thread. In
@@ -31,7 +36,7 @@ def run_to_end(result: object, limit: time_limit) -> None:
     try:
         with nullcontext() if in_main_thread else around:
             # Not on a loop that runs already: under ASGI that is the server's.
-            async_to_sync(_await_within, force_new_loop=True)(result, inside)
+            return async_to_sync(_await_within, force_new_loop=True)(result, inside)
     except TimeLimitExceeded:
         if not (inside.fires or around.fires):
             raise  # raised by an enclosing time limit
@@ -41,7 +46,7 @@ def run_to_end(result: object, limit: time_limit) -> None:
         around.end()
 
 
-async def _await_within(result: Awaitable[Any], limit: time_limit) -> None:
+async def _await_within(result: Awaitable[T], limit: time_limit) -> T:
     gentle = asyncio.timeout(limit.seconds)
     loop = asyncio.get_running_loop()
 
@@ -53,10 +58,11 @@ async def _await_within(result: Awaitable[Any], limit: time_limit) -> None:
     with limit:
         try:
             async with gentle:
-                await result
+                value = await result
         except TimeoutError:
             if not gentle.expired():
                 raise
             raise limit.timeout() from None
         if gentle.expired():  # the coroutine has swallowed its cancellation
             raise limit.timeout()
+        return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
@@ -42,7 +42,7 @@ from .attempt import Attempt, is_for_the_process, run_attempt
 from .consumer import DELAYED_COPIES, Consumer
 from .crash_ledger import MAX_CUTS
 from .lease import Lease
-from .observers import observed
+from .observers import Observer, observed
 from .recent_deliveries import RECENT, key_of
 from .retries import retry_delay
 from .running_tasks import RUNNING, RunningTask
@@ -242,12 +242,7 @@ class Execution:
             if is_for_the_process(exc):
                 raise
             return self._failed_outside(exc)
-        if not entry.observers:
-            return self._run_task(task, configured, message, time_limit)
-        with observed(
-            entry.observers, "attempting", lambda each: each.attempting(task, self.delivery)
-        ):
-            return self._run_task(task, configured, message, time_limit)
+        return self._run_task(task, configured, message, time_limit, entry.observers)
 
     def _is_overdue(self, time_limit: float) -> bool:
         """Whether only the time that the request has waited makes its task end too late."""
@@ -266,7 +261,12 @@ class Execution:
         return task, configured
 
     def _run_task(
-        self, task: SafeTask, configured: SafeTask | None, message: Message, time_limit: float
+        self,
+        task: SafeTask,
+        configured: SafeTask | None,
+        message: Message,
+        time_limit: float,
+        observers: Sequence[Observer],
     ) -> Result:
         config = self.config
         lease: Lease | None = None
@@ -281,14 +281,30 @@ class Execution:
         )
         on_done = lease.done if lease and is_done_after_run else None
         try:
-            result = self._run_attempt(task, configured, message, on_done)
-            self._set_fate(result)
+            result = self._run_observed(observers, task, configured, message, on_done)
         except BaseException:
             if lease:
                 lease.give_up()
             raise
         if lease:
             _update_lease(lease, result)
+        return result
+
+    def _run_observed(
+        self,
+        observers: Sequence[Observer],
+        task: SafeTask,
+        configured: SafeTask | None,
+        message: Message,
+        on_done: Callable[[], None] | None,
+    ) -> Result:
+        if observers:
+            with observed(
+                observers, "attempting", lambda each: each.attempting(task, self.delivery)
+            ):
+                return self._run_observed((), task, configured, message, on_done)
+        result = self._run_attempt(task, configured, message, on_done)
+        self._set_fate(result)
         return result
 
     def _run_attempt(
@@ -332,6 +348,7 @@ class Execution:
         )
         if not result.dead_lettered:
             return None
+        self.delivery.outcome, self.delivery.exception = result.outcome, result.exception
         running.forget_cuts()  # moved back to its queue, it is to run
         return result
 

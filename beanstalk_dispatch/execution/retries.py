@@ -13,6 +13,7 @@ from .task_options import seconds_of
 MAX_BACKOFF_SECONDS: Final = 3600.0
 """The longest delay that a task's ``retry_backoff`` grows to."""
 _MAX_DOUBLINGS: Final = 32
+_MAX_SECONDS: Final = 2.0**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +42,15 @@ def decide(task: SafeTask, exception: BaseException, attempt: int) -> RetryDecis
 
 
 def retry_delay(task: SafeTask, exception: BaseException | None, attempt: int) -> float:
-    """Seconds until ``task`` runs again: Retry's own, or exponential backoff with jitter."""
+    """Seconds until ``task`` runs again.
+
+    They are Retry's own, what a ``retry_backoff`` that is a function returns, or exponential
+    backoff with jitter.
+    """
     if isinstance(exception, Retry) and exception.delay is not None:
         return exception.delay
+    if callable(task.retry_backoff):
+        return min(max(seconds_of(task.retry_backoff(exception, attempt)), 0.0), _MAX_SECONDS)
     bound = seconds_of(task.retry_backoff) * 2.0 ** min(attempt - 1, _MAX_DOUBLINGS)
     return random.uniform(0, min(bound, MAX_BACKOFF_SECONDS))
 

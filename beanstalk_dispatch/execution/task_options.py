@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from beanstalk_dispatch import casts
 from beanstalk_dispatch.conf import get_config
@@ -72,8 +72,11 @@ def apply_received_options(task: SafeTask, received: Mapping[str, Any]) -> None:
     if "max_retries" in received and task.max_retries is not None:
         task.max_retries = min(task.max_retries, MAX_RECEIVED_RETRIES)
     if "retry_backoff" in received:
-        least = min(seconds_of(own_backoff), MIN_RECEIVED_BACKOFF)
-        task.retry_backoff = max(seconds_of(task.retry_backoff), least)
+        least = MIN_RECEIVED_BACKOFF
+        if not callable(own_backoff):
+            least = min(seconds_of(own_backoff), least)
+        asked = cast("timedelta", task.retry_backoff)
+        task.retry_backoff = max(seconds_of(asked), least)
 
 
 def _cast_timeout(value: object) -> timedelta:
@@ -115,7 +118,8 @@ def problems_of_options(task_class: type[SafeTask]) -> list[str]:
     problems = []
     for name, option in _OPTIONS.items():
         value = getattr(task_class, name)
-        if value is None or isinstance(value, property):
+        is_function = name == "retry_backoff" and callable(value)
+        if value is None or isinstance(value, property) or is_function:
             continue
         try:
             if name in {"timeout_timedelta", "retry_backoff"} and isinstance(value, str):

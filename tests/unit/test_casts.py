@@ -116,6 +116,8 @@ path_or_off = casts.absolute_path_or("off")
         (casts.networks, "10.0.0.0/8 ::1",
          (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1"))),
         (json_or_base64, "base64", "base64"),
+        (casts.dotted_paths, "shop.tasks, mail", ("shop.tasks", "mail")),
+        (casts.time_to_live, "30d", timedelta(days=30)),
     ],
 )  # fmt: skip
 def test_accepted(cast: Cast, value: object, expected: object) -> None:
@@ -212,6 +214,10 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (casts.networks, "everyone", f"'everyone' {NOT_A_NETWORK}"),
         (json_or_base64, "JSON", "'JSON' is not accepted; write json or base64"),
         (json_or_base64, 5, "expected a string, not int"),
+        (casts.dotted_paths, "shop.tasks shop:tasks",
+         "'shop:tasks' is not a module or a dotted path; write shop.tasks"),
+        (casts.time_to_live, "0", "'0' is out of range; more than 0s and at most 400d"),
+        (casts.time_to_live, "401d", "'401d' is out of range; more than 0s and at most 400d"),
     ],
 )  # fmt: skip
 def test_refused(cast: Cast, value: object, error: str) -> None:

@@ -37,6 +37,7 @@ from beanstalk_dispatch.safe_task import RETRY_LIMIT, SafeTask
 from beanstalk_dispatch.signals import task_scheduled
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue
+from beanstalk_dispatch.testing import capture_tasks
 from tests import jobs
 from tests.conftest import Environment
 from tests.jobs import calls
@@ -483,3 +484,12 @@ def test_a_safetask_that_cannot_be_imported_keeps_no_message_back(
     )
     (received,) = open_queue("jobs").receive(count=1, wait=1, visibility=30)
     assert Message.decode(received.body, queue="").function == "record"
+
+
+def test_headers_travel_with_the_message(sqs_env: Environment) -> None:
+    with capture_tasks() as tasks:
+        schedule("jobs", Call("record", headers={"tenant": "one"}))
+    assert tasks[0].message.headers == {"tenant": "one"}
+    wrong: Any = {"tenant": 1}
+    with pytest.raises(InvalidCall, match="headers is a mapping of strings to strings"):
+        schedule("jobs", Call("record", headers=wrong))

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import logging
+import sys
+from collections.abc import Sequence
+
 import pytest
 
-from beanstalk_dispatch import dispatch_table
-from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch import conf, dispatch_table
+from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import UnknownFunction
+from beanstalk_dispatch.execution.observers import Observer
 from tests import jobs
 from tests.conftest import Environment
 
@@ -42,3 +47,62 @@ def test_a_name_that_cannot_be_resolved_is_tried_again(env: Environment) -> None
     for _ in range(2):
         with pytest.raises(UnknownFunction, match="Unable to locate function"):
             dispatch_table.resolve("name", get_config())
+
+
+def test_a_name_of_no_list_is_unknown(env: Environment) -> None:
+    with pytest.raises(UnknownFunction, match="^No beanstalk dispatch table configured$"):
+        dispatch_table.resolve("a", get_config())
+    env(DISPATCH_TASKS="tests.django_tasks")
+    with pytest.raises(UnknownFunction, match="^Requested function not found: a$"):
+        dispatch_table.resolve("a", get_config())
+
+
+def test_a_room_watches_every_task(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch_table, "_observer_sources", [])
+    observer = Observer()
+
+    def source(config: Config) -> Sequence[Observer]:
+        return [observer] if config.worker else []
+
+    env(DISPATCH_TABLE="record=tests.jobs.record")
+    assert dispatch_table.configured_observers(get_config()) == ()
+    dispatch_table.register_observers(source)
+    assert dispatch_table.configured_observers(get_config()) == ()
+    env(DISPATCH_TABLE="record=tests.jobs.record", WORKER=True)
+    assert dispatch_table.entry("record", get_config()).observers == (observer,)
+
+
+class OneTask:
+    """A library whose one task is a number."""
+
+    def __init__(self) -> None:
+        self.started: list[Config] = []
+
+    def start(self, config: Config) -> None:
+        self.started.append(config)
+
+
+def test_a_worker_starts_the_libraries(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = OneTask()
+    monkeypatch.setattr(dispatch_table, "_task_sources", [])
+    dispatch_table.register_tasks(library)  # type: ignore[arg-type]
+    assert list(map(id, dispatch_table.task_sources())) == [id(library)]
+    dispatch_table.start_task_sources()
+    assert library.started == []
+    env(WORKER=True)
+    dispatch_table.start_task_sources()
+    assert library.started == [get_config()]
+    env(WORKER="Ture")
+    dispatch_table.start_task_sources()  # the start line and check E001 say what is wrong
+    assert len(library.started) == 1
+
+
+def test_a_variable_whose_room_is_missing_is_logged(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "beanstalk_dispatch.contrib.tasks", None)
+    env(DISPATCH_TASKS="shop.tasks", DISPATCH_RESULTS="default")
+    with caplog.at_level(logging.ERROR):
+        conf.log_rooms()
+    (line,) = caplog.messages
+    assert line.startswith("variable without effect error=BEANSTALK_DISPATCH_TASKS: import of")

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.exceptions import MalformedMessage
+from beanstalk_dispatch.execution.retries import retry_delay
 from beanstalk_dispatch.execution.task_options import (
+    MIN_RECEIVED_BACKOFF,
     apply_received_options,
     options_to_send,
     problems_of_options,
@@ -116,3 +118,28 @@ def test_options_that_work_are_no_problem() -> None:
 
     assert problems_of_options(Fine) == problems_of_options(SafeTask) == []
     assert Fine().retry_backoff == timedelta(seconds=1)
+
+
+def test_a_backoff_function_gives_the_delay() -> None:
+    def delay(exception: BaseException | None, attempt: int) -> timedelta:
+        return timedelta(seconds=attempt * 7)
+
+    task: Any = SafeTask(print, max_retries=2, retry_backoff=delay)
+    assert retry_delay(task, ValueError(), 2) == 14
+    task.retry_backoff = lambda exception, attempt: -1
+    assert retry_delay(task, ValueError(), 2) == 0
+    apply_received_options(task, {"retry_backoff": 0})
+    assert task.retry_backoff == MIN_RECEIVED_BACKOFF
+
+
+class OwnDelay(SafeTask):
+    def retry_backoff(self, exception: BaseException | None, attempt: int) -> float:
+        return 3.5
+
+    def run(self) -> None:
+        """Never run here."""
+
+
+def test_a_method_may_be_the_backoff() -> None:
+    assert problems_of_options(OwnDelay) == []
+    assert retry_delay(OwnDelay(), None, 1) == 3.5
