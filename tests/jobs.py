@@ -221,3 +221,12 @@ def interrupt() -> None:
 
 def in_transaction() -> None:
     calls.append(tuple(connections[alias].in_atomic_block for alias in connections))
+
+
+def zero(_: Any) -> str:
+    """What PostgreSQL does not take in a text, and what has no bytes in UTF-8."""
+    return "a\0b\ud800"
+
+
+def to_set(items: list[Any]) -> set[Any]:
+    return set(items)

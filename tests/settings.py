@@ -1,14 +1,19 @@
-"""The settings of the test project: nothing of ours is in them."""
+"""The settings of the test project: no variable of ours is in them."""
 
 from __future__ import annotations
 
 SECRET_KEY = "tests-only"
 ALLOWED_HOSTS = ["localhost", "testserver"]
-INSTALLED_APPS = ["beanstalk_dispatch", "beanstalk_dispatch.contrib.outbox"]
+INSTALLED_APPS = [
+    "beanstalk_dispatch",
+    "beanstalk_dispatch.contrib.outbox",
+    "beanstalk_dispatch.contrib.results",
+]
 DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
     "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
 }
+TASKS = {"default": {"BACKEND": "beanstalk_dispatch.contrib.tasks.SQSBackend"}}
 ROOT_URLCONF = "tests.urls"
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -63,6 +63,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TASKS = "shop.tasks"  # the module the documentation's tasks are in
+DJANGO_TASKS = {"DISPATCH_TASKS": TASKS, "DISPATCH_RESULTS": "default"}
 VARIABLES = {setting.variable: setting for setting in SETTINGS.values()}
 KNOWN = {**VARIABLES, **{setting.variable: setting for setting in SENTRY.settings}}
 SQSD = "aws:elasticbeanstalk:sqsd"
@@ -823,7 +824,10 @@ def shop(env: Environment, monkeypatch: pytest.MonkeyPatch, transactional_db: No
     module = ModuleType(TASKS)
     monkeypatch.setitem(sys.modules, TASKS, module)
     queues = documented_properties("shop-worker")["BEANSTALK_DISPATCH_QUEUES"]
-    env(DISPATCH_TABLE=json.dumps(documented("BEANSTALK_DISPATCH_TABLE")), DISPATCH_QUEUES=queues)
+    env(
+        DISPATCH_TABLE=json.dumps(documented("BEANSTALK_DISPATCH_TABLE")),
+        DISPATCH_QUEUES=queues,
+    )
     return module
 
 
@@ -857,7 +861,7 @@ def test_python_at_once(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, **DJANGO_TASKS)
     run_until(snippet, shop)
     assert_no_errors(caplog)
     shown = re.findall(r"print\(error\)  # (.+)", snippet.text)
@@ -878,6 +882,7 @@ def test_python_through_sqs(
     for address in documented_queues().values():
         client.create_queue(QueueName=address.name)
     env(DISPATCH_SQS_ENDPOINT_URL=moto, DISPATCH_SQS_KEY="key", DISPATCH_SQS_SECRET="secret")
+    env(**DJANGO_TASKS)
     run_until(snippet, shop)
     for alias in documented_queues():
         queue = open_queue(alias)

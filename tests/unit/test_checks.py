@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -59,6 +60,12 @@ def test_the_checks_are_registered(env: Environment) -> None:
         ({"DISPATCH_TABEL": "x"}, ["W008"]),
         ({"DISPATCH_SIGNING_KEYS": f"{KEY}{KEY},{KEY[1:]}"}, ["E001"]),
         ({"DISPATCH_TABLE": None}, ["W011"]),
+        ({"DISPATCH_TABLE": None, "DISPATCH_TASKS": "tests.django_tasks"}, []),
+        ({"DISPATCH_TASKS": "tests.jobs tests.nowhere"}, ["E011", "E011"]),
+        ({"DISPATCH_RESULTS": "nowhere"}, ["E013"]),
+        ({"DISPATCH_RESULTS": "default"}, ["E013"]),
+        ({"DISPATCH_RESULTS": "default", "DISPATCH_EXECUTE_SYNCHRONOUSLY": True}, []),
+        ({"DISPATCH_RESULTS": "db"}, []),
     ],
 )
 def test_variables_that_break_a_worker(
@@ -67,6 +74,16 @@ def test_variables_that_break_a_worker(
     env(**(DEFAULTS | variables))
     assert ids() == [f"beanstalk_dispatch.{each}" for each in expected]
     assert all(message.hint for message in found())
+
+
+def test_a_room_that_cannot_be_imported_is_an_error(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "beanstalk_dispatch.contrib.tasks", None)
+    env(**(DEFAULTS | {"DISPATCH_TASKS": "tests.django_tasks"}))
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.E010"
+    assert message.msg.startswith("BEANSTALK_DISPATCH_TASKS: import of beanstalk_dispatch.contrib")
 
 
 def test_what_is_wrong_with_a_listed_class_is_said_in_words(env: Environment) -> None:
@@ -178,6 +195,8 @@ def never(request: HttpRequest) -> HttpResponse:
          ["W012"]),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default",
           "CACHES": cache("redis.RedisCache", socket_timeout=5)}, []),
+        ({"BEANSTALK_DISPATCH_RESULTS": "default", "CACHES": cache("redis.RedisCache")}, ["W012"]),
+        ({"BEANSTALK_DISPATCH_RESULTS": "db", "INSTALLED_APPS": ["beanstalk_dispatch"]}, ["E012"]),
     ],
 )  # fmt: skip
 def test_settings_that_break_a_worker(

@@ -1,0 +1,42 @@
+"""Results: what became of each task, kept in a cache or in the database.
+
+    BEANSTALK_DISPATCH_RESULTS=results
+
+docs/django-tasks.md has more.
+"""
+
+from __future__ import annotations
+
+from asgiref.sync import sync_to_async
+
+from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.dispatch_table import register_observers
+from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
+
+from .record import Status, TaskFailure, TaskRecord
+from .recording import observers
+from .stores import store_of
+
+__all__ = ["Status", "TaskFailure", "TaskRecord", "aget_result", "get_result"]
+
+register_observers(observers)
+
+
+def get_result(task_id: str) -> TaskRecord:
+    """What became of the task that ``schedule_function`` returned this id for.
+
+    Raises UnknownResult if nothing is kept under this id, ConfigurationError if
+    BEANSTALK_DISPATCH_RESULTS is not set, and what the cache or the database raises.
+    """
+    store = store_of(get_config())
+    if store is None:
+        raise ConfigurationError(f"{SETTINGS['results'].variable} is not set: no result is kept")
+    record = store.load(task_id)
+    if record is None:
+        raise UnknownResult(f"no result is kept under the id {task_id[:100]!r}")
+    return record
+
+
+async def aget_result(task_id: str) -> TaskRecord:
+    """``get_result``, awaitable."""
+    return await sync_to_async(get_result)(task_id)

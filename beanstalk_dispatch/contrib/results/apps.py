@@ -1,0 +1,14 @@
+"""The Django app of the table of results."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class ResultsConfig(AppConfig):
+    """For INSTALLED_APPS, if BEANSTALK_DISPATCH_RESULTS is ``db``."""
+
+    name = "beanstalk_dispatch.contrib.results"
+    label = "beanstalk_results"
+    verbose_name = "Beanstalk dispatch results"
+    default_auto_field = "django.db.models.BigAutoField"

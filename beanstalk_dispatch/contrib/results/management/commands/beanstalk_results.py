@@ -1,0 +1,29 @@
+"""``manage.py beanstalk_results prune``: delete the results in the database that have expired."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from beanstalk_dispatch.contrib.results.pruning import prune
+
+
+class Command(BaseCommand):
+    """Deletes expired rows. A scheduler should run it every day."""
+
+    help = "Deletes the results in the database that have expired."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """There is one action."""
+        parser.add_argument("action", choices=["prune"])
+        parser.add_argument("--database", help="The database alias. The router's by default.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Delete in batches, and say how many rows there were."""
+        count = 0
+        for deleted in prune(options["database"]):
+            count += deleted
+            if options["verbosity"] > 1:
+                self.stdout.write(f"deleted {count:,} so far")
+        self.stdout.write(f"deleted {count:,}")

@@ -1,0 +1,47 @@
+"""The table of results, for BEANSTALK_DISPATCH_RESULTS=db."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+
+from .record import Status
+
+
+class StoredResult(models.Model):
+    """What is kept of one task: the fields of a TaskRecord, and when the row expires.
+
+    JSON is kept as text. JSON may contain a zero character, which PostgreSQL's jsonb refuses.
+    """
+
+    id = models.CharField(primary_key=True, max_length=255)
+    function = models.CharField(max_length=255)
+    queue = models.CharField(max_length=255)
+    status = models.CharField(max_length=10, choices=[(each.value, each.value) for each in Status])
+    enqueued_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    last_attempted_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    worker_ids = models.TextField(default="[]")
+    errors = models.TextField(default="[]")
+    return_value = models.TextField(default="null")
+    args = models.TextField(default="null")
+    kwargs = models.TextField(default="null")
+    headers = models.TextField(default="{}")
+    expires_at = models.DateTimeField()
+
+    objects: ClassVar[models.Manager[StoredResult]] = models.Manager()
+
+    class Meta:
+        verbose_name = "task result"
+        ordering: ClassVar = ["-enqueued_at"]
+        indexes: ClassVar = [
+            models.Index(fields=["-enqueued_at"], name="beanstalk_result_enqueued"),
+            models.Index(fields=["status", "-enqueued_at"], name="beanstalk_result_status"),
+            models.Index(fields=["function", "-enqueued_at"], name="beanstalk_result_function"),
+            models.Index(fields=["expires_at"], name="beanstalk_result_expires"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.function} {self.id}"

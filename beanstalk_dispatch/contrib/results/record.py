@@ -1,0 +1,130 @@
+"""TaskRecord: what is kept of one task, from the moment that it is scheduled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from beanstalk_dispatch.execution.dead_letters import MAX_TRACEBACK
+
+MAX_ERRORS: Final = 10
+"""How many errors of one task are kept: those of its last attempts."""
+
+
+class Status(StrEnum):
+    """The states of a task, in django.tasks' own words."""
+
+    READY = "READY"
+    RUNNING = "RUNNING"
+    FAILED = "FAILED"
+    SUCCESSFUL = "SUCCESSFUL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailure:
+    """What an attempt has failed with."""
+
+    exception_class_path: str
+    """As in ``builtins.ValueError``."""
+    traceback: str
+    """The end of it, which names the error."""
+
+    @classmethod
+    def of(cls, exception: BaseException) -> TaskFailure:
+        """Describe an exception. Local variables are not part of it."""
+        kind = type(exception)
+        text = "".join(traceback.format_exception(exception))
+        return cls(
+            exception_class_path=f"{kind.__module__}.{kind.__qualname__}",
+            traceback=text[-MAX_TRACEBACK:],
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskRecord:
+    """What is kept of one task. Times are in UTC."""
+
+    id: str
+    """The task id."""
+    function: str
+    """The task's name in the dispatch table, or the dotted path of a Django ``@task``."""
+    queue: str = ""
+    """The queue's name."""
+    status: Status = Status.READY
+    enqueued_at: datetime | None = None
+    started_at: datetime | None = None
+    """When the first attempt began."""
+    last_attempted_at: datetime | None = None
+    """When the last attempt began."""
+    finished_at: datetime | None = None
+    """When the task succeeded, or failed permanently."""
+    worker_ids: list[str] = field(default_factory=list)
+    """The process of each attempt. An attempt that was not recorded is ``unknown``."""
+    errors: list[TaskFailure] = field(default_factory=list)
+    """The last ten failures, the newest at the end."""
+    return_value: Any = field(default=None, repr=False)
+    """What the task returned, if it is JSON."""
+    args: list[Any] | None = field(default=None, repr=False)
+    """The arguments, if BEANSTALK_DISPATCH_RESULT_ARGUMENTS is set."""
+    kwargs: dict[str, Any] | None = field(default=None, repr=False)
+    headers: dict[str, str] = field(default_factory=dict)
+    """The headers of the message that say how a Django ``@task`` was enqueued."""
+
+    @property
+    def attempts(self) -> int:
+        """How often the task has started."""
+        return len(self.worker_ids)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the task has succeeded, or has failed permanently."""
+        return self.status in {Status.SUCCESSFUL, Status.FAILED}
+
+    def to_fields(self) -> dict[str, Any]:
+        """The fields as strings, numbers and times, as a store keeps them."""
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        fields["status"] = str(self.status)
+        fields["errors"] = [dataclasses.asdict(each) for each in self.errors]
+        return fields | {name: _to_json(fields[name]) for name in JSON_FIELDS}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> TaskRecord:
+        """What ``to_fields`` has written. Fields of a newer version are ignored."""
+        known = {each.name for each in dataclasses.fields(cls)}
+        values = {name: value for name, value in fields.items() if name in known}
+        values |= {name: json.loads(values[name]) for name in JSON_FIELDS}
+        values["status"] = Status(values["status"])
+        values["errors"] = [TaskFailure(**each) for each in values["errors"]]
+        return cls(**values)
+
+
+JSON_FIELDS: Final = ("worker_ids", "errors", "return_value", "args", "kwargs", "headers")
+"""The fields that are kept as JSON. It is ASCII, which every database takes as it is."""
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def json_or_none(value: object) -> object:
+    """The value, or None if it is not JSON: a function that returns a model instance is done."""
+    try:
+        return json.loads(_to_json(value))
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def from_seconds(seconds: float | None) -> datetime | None:
+    """A time of a message, which is in Unix seconds."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def now() -> datetime:
+    """The present time in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,201 @@
+"""Keeps a record of each task while it is scheduled and while it runs.
+
+A store that does not answer costs its own time and a log line. The task runs as without a store.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, TypeVar, cast
+
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.execution.observers import Observer, Publication
+from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.safe_task import Retry, SafeTask
+
+from .record import MAX_ERRORS, Status, TaskFailure, TaskRecord, from_seconds, json_or_none, now
+from .stores import store_of
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+HEADERS: Final = ("task_backend", "task_queue")
+"""The headers of a message that are kept: those of a Django ``@task``."""
+UNKNOWN_WORKER: Final = "unknown"
+_SLOW_SECONDS: Final = 1.0
+_PAUSE_SECONDS: Final = 10.0
+
+T = TypeVar("T")
+
+
+class _Guard:
+    """Calls the store. What that raises is logged and goes no further.
+
+    After a failure that has taken more than a second, the store is left alone for ten seconds, so
+    that a store that hangs does not take its timeout from every task.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Call the store again at once."""
+        self._paused_until = 0.0
+
+    def call(self, action: Callable[[], T], *, what: str, task_id: str) -> T | None:
+        """What ``action`` returns; None if it has failed, or if the store is left alone."""
+        started = time.monotonic()
+        if started < self._paused_until:
+            return None
+        try:
+            return action()
+        except Exception as exc:
+            ended = time.monotonic()
+            if ended - started > _SLOW_SECONDS:
+                self._paused_until = ended + _PAUSE_SECONDS
+            logger.error(
+                "result not %s id=%s error=%s",
+                what, quoted(task_id), quoted_error(exc, with_type=True),
+            )  # fmt: skip
+            return None
+
+
+GUARD: Final = _Guard()
+os.register_at_fork(after_in_child=GUARD.forget)
+
+
+@functools.cache
+def _hostname() -> str:
+    return socket.gethostname()[:32]
+
+
+def worker_id() -> str:
+    """The host, process and thread that run a task, in fewer than 64 characters."""
+    return f"{_hostname()}:{os.getpid()}:{threading.get_native_id()}"
+
+
+class Recording:
+    """The record of one attempt, from its start to its end, kept in the store if there is one."""
+
+    def __init__(self, delivery: Delivery, message: Message, config: Config) -> None:
+        self._delivery = delivery
+        self._message = message
+        self._store = store_of(config)
+        self.record = new_record(message, delivery.queue, config)
+        self.is_spent = False
+        """The task has failed permanently before, and SQS has delivered its message again."""
+
+    def start(self) -> None:
+        """The attempt begins."""
+        earlier = self._earlier_record()
+        if earlier is not None:
+            if earlier.status is Status.FAILED and self._delivery.receive_count > 1:
+                self.record, self.is_spent = earlier, True
+                return
+            self._continue(earlier)
+        record = self.record
+        missing = self._message.attempt - 1 - len(record.worker_ids)
+        record.worker_ids += [*[UNKNOWN_WORKER] * missing, worker_id()]
+        record.last_attempted_at = now()
+        record.started_at = record.started_at or record.last_attempted_at
+        record.status = Status.RUNNING
+        self._save()
+
+    def end(self) -> None:
+        """The attempt has ended; ``delivery`` says how. Also called if nothing is known of that."""
+        delivery, record = self._delivery, self.record
+        if self.is_spent or delivery.outcome is None:
+            return
+        exception = delivery.exception
+        if exception is not None and not isinstance(exception, Retry):
+            record.errors = [*record.errors, TaskFailure.of(exception)][-MAX_ERRORS:]
+        if delivery.outcome is Outcome.DONE:
+            record.status = Status.SUCCESSFUL
+            record.return_value = json_or_none(delivery.return_value)
+        else:
+            record.status = Status.FAILED if delivery.is_final else Status.READY
+        record.finished_at = now() if record.is_finished else None
+        self._save()
+
+    def _earlier_record(self) -> TaskRecord | None:
+        """What an earlier attempt or delivery has left; a first delivery need not ask."""
+        store, message = self._store, self._message
+        if store is None or (message.attempt == 1 and self._delivery.receive_count == 1):
+            return None
+        load = functools.partial(store.load, message.id)
+        return GUARD.call(load, what="read", task_id=message.id)
+
+    def _continue(self, earlier: TaskRecord) -> None:
+        record = self.record
+        record.worker_ids = list(earlier.worker_ids)
+        record.errors = list(earlier.errors)
+        record.started_at = earlier.started_at
+        record.enqueued_at = earlier.enqueued_at or record.enqueued_at
+
+    def _save(self) -> None:
+        if self._store is not None:
+            save = functools.partial(self._store.save, self.record)
+            GUARD.call(save, what="written", task_id=self.record.id)
+
+
+def new_record(message: Message, queue: str, config: Config) -> TaskRecord:
+    """The record of a task that has not run yet."""
+    record = TaskRecord(
+        id=message.id,
+        function=message.function,
+        queue=queue,
+        enqueued_at=from_seconds(message.sent_at),
+        headers={name: message.headers[name] for name in HEADERS if name in message.headers},
+    )
+    if config.result_arguments:
+        record.args, record.kwargs = list(message.args), dict(message.kwargs)
+    return record
+
+
+class ResultsObserver(Observer):
+    """Keeps the result of every task of the process."""
+
+    @contextmanager
+    def publishing(self, publications: Sequence[Publication], queue: str) -> Iterator[None]:
+        """Write READY before the send, so that a fast worker is never overwritten."""
+        config = get_config()
+        store = store_of(config)
+        # A worker knows a message in 0.1's format by SQS's id, which is not known yet.
+        if store is not None and config.message_format != "base64":
+            records = [new_record(each.message, queue, config) for each in publications]
+            add = functools.partial(store.add, records)
+            GUARD.call(add, what="written", task_id=records[0].id)
+        yield
+
+    @contextmanager
+    def delivering(self, delivery: Delivery) -> Iterator[None]:
+        """Note that a task could not start because this worker does not know it."""
+        yield
+        message = delivery.message
+        if message is not None and delivery.outcome is Outcome.UNKNOWN_FUNCTION:
+            Recording(delivery, message, get_config()).end()
+
+    @contextmanager
+    def attempting(self, task: SafeTask, delivery: Delivery) -> Iterator[None]:
+        """Write RUNNING before the attempt, and after it what has come of it."""
+        recording = Recording(delivery, cast("Message", delivery.message), get_config())
+        recording.start()
+        yield
+        recording.end()
+
+
+_OBSERVERS: Final = (ResultsObserver(),)
+
+
+def observers(config: Config) -> Sequence[Observer]:
+    """The observer, if results are kept."""
+    return () if config.results is None else _OBSERVERS

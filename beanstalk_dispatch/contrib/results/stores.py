@@ -1,0 +1,149 @@
+"""Where records are kept: in a cache that all processes share, or in the database."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from django.apps import apps
+from django.core.cache import caches
+from django.db import router, transaction
+from django.db.models import QuerySet
+
+from beanstalk_dispatch.conf import SETTINGS, Config
+from beanstalk_dispatch.exceptions import ConfigurationError
+
+from .record import TaskRecord, now
+
+if TYPE_CHECKING:
+    from .models import StoredResult
+
+DATABASE: Final = "db"
+"""The value of BEANSTALK_DISPATCH_RESULTS that is not a cache."""
+APP: Final = "beanstalk_dispatch.contrib.results"
+
+
+class Store(Protocol):
+    """Keeps records by their task id. What its methods raise is the cache's or the database's."""
+
+    def add(self, records: Sequence[TaskRecord]) -> None:
+        """Keep records of tasks that are about to be sent."""
+
+    def save(self, record: TaskRecord) -> None:
+        """Keep a record in place of an older one of the same task."""
+
+    def load(self, task_id: str) -> TaskRecord | None:
+        """The record of a task; None if there is none, or no more."""
+
+
+@functools.lru_cache(maxsize=1)
+def store_of(config: Config) -> Store | None:
+    """The configured store; None if results are not kept. Raises ConfigurationError."""
+    if config.results is None:
+        return None
+    if config.results == DATABASE:
+        return DatabaseStore(config.result_ttl)
+    return CacheStore(config.results, config.result_ttl)
+
+
+class CacheStore:
+    """Keeps each record under a key of its own, which expires."""
+
+    def __init__(self, alias: str, time_to_live: timedelta) -> None:
+        self._alias = alias
+        self._seconds = time_to_live.total_seconds()
+
+    def add(self, records: Sequence[TaskRecord]) -> None:
+        """Keep records of tasks that are about to be sent."""
+        cache = self._cache()
+        if len(records) == 1:
+            cache.set(_key(records[0].id), records[0].to_fields(), self._seconds)
+        else:
+            cache.set_many({_key(each.id): each.to_fields() for each in records}, self._seconds)
+
+    def save(self, record: TaskRecord) -> None:
+        """Keep a record in place of an older one."""
+        self._cache().set(_key(record.id), record.to_fields(), self._seconds)
+
+    def load(self, task_id: str) -> TaskRecord | None:
+        """The record of a task, until it expires."""
+        fields = self._cache().get(_key(task_id))
+        return None if fields is None else TaskRecord.from_fields(fields)
+
+    def _cache(self) -> Any:
+        """This thread's connection to the cache. Raises ConfigurationError."""
+        try:
+            return caches[self._alias]
+        except Exception as exc:  # no such cache, or its library is not installed
+            variable = SETTINGS["results"].variable
+            raise ConfigurationError(f"{variable}: cache {self._alias!r}: {exc}") from exc
+
+
+def _key(task_id: str) -> str:
+    digest = hashlib.sha256(task_id.encode("utf-8", "backslashreplace")).hexdigest()
+    return f"beanstalk_dispatch.result.{digest}"
+
+
+class DatabaseStore:
+    """Keeps each record in a row, which the command ``beanstalk_results prune`` deletes."""
+
+    def __init__(self, time_to_live: timedelta) -> None:
+        self._time_to_live = time_to_live
+        if not apps.is_installed(APP):
+            variable = SETTINGS["results"].variable
+            raise ConfigurationError(f"{variable}=db needs {APP!r} in INSTALLED_APPS")
+
+    def add(self, records: Sequence[TaskRecord]) -> None:
+        """Keep records of tasks that are about to be sent.
+
+        Within a transaction the rows are written after its commit. A worker that is faster writes
+        its row first, which stays: a row that nobody else can see yet would make it wait.
+        """
+        rows = [self._row(each) for each in records]
+        using = router.db_for_write(type(rows[0]))
+
+        def insert() -> None:
+            self._rows(using).bulk_create(rows, ignore_conflicts=True)
+
+        # Outside of a transaction it is called at once, and may raise.
+        in_transaction = transaction.get_connection(using).in_atomic_block
+        transaction.on_commit(insert, using=using, robust=in_transaction)
+
+    def save(self, record: TaskRecord) -> None:
+        """Keep a record in place of an older one, in one query."""
+        row = self._row(record)
+        using = router.db_for_write(type(row))
+        names = [*record.to_fields().keys() - {"id"}, "expires_at"]
+        connection = transaction.get_connection(using)
+        has_target = connection.features.supports_update_conflicts_with_target
+        # In the transaction of a caller whose task runs in its own process, an error must not
+        # spoil the transaction. Elsewhere this is the transaction of the one query.
+        with transaction.atomic(using=using):
+            self._rows(using).bulk_create(
+                [row],
+                update_conflicts=True,
+                update_fields=names,
+                unique_fields=["id"] if has_target else None,
+            )
+
+    def load(self, task_id: str) -> TaskRecord | None:
+        """The record of a task, until it expires."""
+        rows = self._rows(None).filter(id=task_id, expires_at__gt=now())
+        fields = rows.values().first()
+        return None if fields is None else TaskRecord.from_fields(fields)
+
+    def _row(self, record: TaskRecord) -> StoredResult:
+        return _model()(**record.to_fields(), expires_at=now() + self._time_to_live)
+
+    def _rows(self, using: str | None) -> QuerySet[StoredResult]:
+        rows = _model().objects.all()
+        return rows.using(using) if using else rows
+
+
+def _model() -> type[StoredResult]:
+    from .models import StoredResult  # noqa: PLC0415  # models need the app in INSTALLED_APPS
+
+    return StoredResult

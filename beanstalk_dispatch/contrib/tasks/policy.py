@@ -1,0 +1,195 @@
+"""The policy of a task: how often it is attempted, when again, and for how long it may run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
+
+from beanstalk_dispatch.execution.task_options import seconds_of
+from beanstalk_dispatch.log_lines import quoted_error
+from beanstalk_dispatch.safe_task import SafeTask
+
+from .library import (
+    DEFAULT_TASK_BACKEND_ALIAS,
+    DEFAULT_TASK_QUEUE_NAME,
+    AnyResult,
+    AnyTask,
+    InvalidTask,
+    Task,
+    TaskContext,
+    task_backends,
+)
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+BackoffFunction = Callable[[BaseException, AnyResult], timedelta | float]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Policy(TypedDict, total=False):
+    """The keywords of a policy; SQSTask has a field for each."""
+
+    max_attempts: int | None
+    backoff: timedelta | float | BackoffFunction | None
+    timeout: timedelta | float | None
+    retry_on: tuple[type[BaseException], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SQSTask(Task):  # type: ignore[type-arg]  # Django's own has no type parameters
+    """A Django Task with a policy. Raises InvalidTask for one that cannot be meant.
+
+    The policy does not travel with a message: the worker's own code says what applies.
+    """
+
+    max_attempts: int | None = None
+    """How often the task is attempted in all. None: once, or as often as the class in
+    BEANSTALK_DISPATCH_SAFE_TASK says."""
+    backoff: timedelta | float | BackoffFunction | None = None
+    """Upper bound of the first retry's delay, in seconds or a timedelta; as
+    ``SafeTask.retry_backoff``. A function gets the exception and the TaskResult, and returns the
+    delay."""
+    timeout: timedelta | float | None = None
+    """How long the task may run, in seconds or a timedelta. None: BEANSTALK_DISPATCH_TASK_TIMEOUT.
+    """
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    """The exceptions after which the task is attempted again. A time limit that has passed is a
+    TimeoutError."""
+
+    def __post_init__(self) -> None:
+        # The class that slots=True makes is another one than super() without arguments would use.
+        Task.__post_init__(self)
+        for problem in _problems(self):
+            raise InvalidTask(problem)
+
+
+def _problems(task: SQSTask) -> list[str]:
+    found = []
+    attempts = task.max_attempts
+    if attempts is not None and (type(attempts) is not int or attempts < 1):
+        found.append(f"max_attempts is {attempts!r}; expected a whole number of 1 or more.")
+    if task.timeout is not None and not _is_seconds(task.timeout, above_zero=True):
+        found.append(f"timeout is {task.timeout!r}; expected seconds or a timedelta above 0.")
+    if not (task.backoff is None or callable(task.backoff) or _is_seconds(task.backoff)):
+        found.append(f"backoff is {task.backoff!r}; expected seconds, a timedelta or a function.")
+    if not (isinstance(task.retry_on, tuple) and all(map(_is_exception, task.retry_on))):
+        found.append(f"retry_on is {task.retry_on!r}; expected a tuple of exception classes.")
+    return found
+
+
+def _is_seconds(value: object, *, above_zero: bool = False) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
+        return False
+    return seconds_of(value) > 0 if above_zero else seconds_of(value) >= 0
+
+
+def _is_exception(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+POLICY: Final = tuple(Policy.__annotations__)
+"""The keywords of a policy."""
+
+
+def apply_policy(task: AnyTask, safe_task: SafeTask, result: Callable[[], AnyResult]) -> None:
+    """Let ``safe_task`` run as the policy of ``task`` says. A plain Task is attempted once.
+
+    ``result`` returns the TaskResult of the attempt, for a backoff that is a function.
+    """
+    policy = task if isinstance(task, SQSTask) else None
+    attempts = policy.max_attempts if policy else None
+    if attempts is not None:
+        safe_task.max_retries = attempts - 1
+    elif safe_task.max_retries is None:
+        safe_task.max_retries = 0
+    if policy is None:
+        return
+    safe_task.retry_on = policy.retry_on
+    if policy.timeout is not None:
+        safe_task.timeout_timedelta = policy.timeout
+    if callable(policy.backoff):
+        safe_task.retry_backoff = _delay_function(policy.backoff, result)
+    elif policy.backoff is not None:
+        safe_task.retry_backoff = policy.backoff
+
+
+def _delay_function(
+    backoff: BackoffFunction, result: Callable[[], AnyResult]
+) -> Callable[[BaseException | None, int], float]:
+    def delay(exception: BaseException | None, attempt: int) -> float:
+        try:
+            return seconds_of(backoff(exception or Exception(), result()))
+        except Exception as exc:
+            seconds = seconds_of(SafeTask.retry_backoff) * attempt  # type: ignore[arg-type]
+            logger.error(
+                "backoff failed seconds=%.0f error=%s", seconds, quoted_error(exc, with_type=True)
+            )
+            return seconds
+
+    return delay
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def task(
+    *,
+    priority: int = ...,
+    queue_name: str = ...,
+    backend: str = ...,
+    takes_context: Literal[True],
+    **policy: Unpack[Policy],
+) -> Callable[[Callable[Concatenate[TaskContext[..., Any], P], R]], Task[P, R]]: ...
+
+
+@overload
+def task(
+    *,
+    priority: int = ...,
+    queue_name: str = ...,
+    backend: str = ...,
+    takes_context: Literal[False] = ...,
+    **policy: Unpack[Policy],
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    priority: int = 0,
+    queue_name: str = DEFAULT_TASK_QUEUE_NAME,
+    backend: str = DEFAULT_TASK_BACKEND_ALIAS,
+    takes_context: bool = False,
+    **policy: Any,
+) -> Any:
+    """Django's ``@task``, with a policy on every version of Django.
+
+    Django 6.1 passes the policy of its own ``@task`` on to the backend, and Django 6.0 does not.
+    With a backend that knows no policy, such as Django's ImmediateBackend, the policy has no
+    effect. Raises TypeError for an unknown keyword.
+    """
+    if unknown := policy.keys() - set(POLICY):
+        raise TypeError(f"unknown keyword {min(unknown)!r}; known: {', '.join(POLICY)}")
+
+    def decorate(function: Callable[..., Any]) -> AnyTask:
+        task_class: Any = task_backends[backend].task_class
+        options = policy if issubclass(task_class, SQSTask) else {}
+        made: AnyTask = task_class(
+            func=function,
+            priority=priority,
+            queue_name=queue_name,
+            backend=backend,
+            takes_context=takes_context,
+            run_after=None,
+            **options,
+        )
+        return made
+
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,263 @@
+"""How a Django task runs on a worker: its entry, its TaskResult, and Django's signals."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+from beanstalk_dispatch import dispatch_table
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.contrib.results.record import TaskRecord
+from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObserver
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.dispatch_table import Entry
+from beanstalk_dispatch.execution.observers import Observer
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.safe_task import SafeTask
+
+from .allowed import allowed_tasks, log_problems
+from .library import (
+    AnyResult,
+    AnyTask,
+    Task,
+    TaskContext,
+    TaskError,
+    TaskResult,
+    TaskResultStatus,
+    normalize_json,
+    task_backends,
+    task_finished,
+    task_started,
+)
+from .policy import apply_policy
+
+BACKEND_HEADER: Final = "task_backend"
+QUEUE_HEADER: Final = "task_queue"
+
+
+class FailedBefore(Exception):
+    """The task has failed permanently, and SQS has delivered its message again. It does not run."""
+
+
+class DjangoTasks:
+    """The source of Django's tasks for the dispatch table."""
+
+    def start(self, config: Config) -> None:
+        """Import the tasks that BEANSTALK_DISPATCH_TASKS lists, and log what is wrong with it."""
+        log_problems(config)
+
+    def find(self, name: str, config: Config) -> object | None:
+        """The listed task of that name."""
+        return allowed_tasks(config).by_name.get(name)
+
+    def is_task(self, listed_object: object) -> bool:
+        """Whether an object is a Task."""
+        return isinstance(listed_object, Task)
+
+    def make_entry(self, name: str, task: AnyTask, config: Config) -> Entry:
+        """The task runs in the configured class, with signals and with its result kept."""
+        observers = dispatch_table.configured_observers(config)
+        others = (each for each in observers if not isinstance(each, ResultsObserver))
+        return TaskEntry(
+            task_class=dispatch_table.safe_task_class(config),
+            # First, so that it ends last: Sentry has reported a failure when the signals are sent,
+            # whose receivers log the same exception.
+            observers=(TaskObserver(task), *others),
+            task=task,
+        )
+
+    def problems(self, config: Config) -> Sequence[str]:
+        """What is wrong with BEANSTALK_DISPATCH_TASKS."""
+        return allowed_tasks(config).problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEntry(Entry):
+    """The entry of a Django task."""
+
+    task: AnyTask
+
+    def make_task(self) -> tuple[SafeTask, SafeTask | None]:
+        """An instance of the configured class that runs the task under its policy."""
+        safe_task = self.task_class()
+        run = TaskRun(self.task, safe_task)
+        safe_task.run = run  # type: ignore[method-assign]
+        safe_task.dont_retry_on = (*safe_task.dont_retry_on, FailedBefore)
+        apply_policy(self.task, safe_task, run.result)
+        return safe_task, None
+
+
+class TaskRun:
+    """What SafeTask calls: the task's function, with its context."""
+
+    def __init__(self, task: AnyTask, safe_task: SafeTask) -> None:
+        self._task = task
+        self._safe_task = safe_task
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function. Its value becomes JSON as Django has it. Raises what it raises."""
+        watched = _watched.get()
+        if watched is not None and watched.is_spent:
+            raise FailedBefore(
+                "the task has failed permanently; SQS delivers its message until the queue's "
+                "maxReceiveCount is reached"
+            )
+        if self._task.takes_context:
+            args = (TaskContext(task_result=self.result()), *args)
+        value = self._task.func(*args, **kwargs)
+        return _normalized(value) if inspect.isawaitable(value) else normalize_json(value)
+
+    def result(self) -> AnyResult:
+        """The TaskResult of this attempt. It is made here if the observer has none."""
+        delivery = cast("Delivery", self._safe_task.delivery)  # execution has set it
+        watched = _watched.get()
+        if watched is not None and watched.result.id == cast("Message", delivery.message).id:
+            return watched.result
+        return TaskAttempt(self._task, delivery).result
+
+
+async def _normalized(value: Awaitable[Any]) -> Any:
+    return normalize_json(await value)
+
+
+class TaskAttempt:
+    """One attempt of a task: its record, and the TaskResult that shows it to the project."""
+
+    def __init__(self, task: AnyTask, delivery: Delivery) -> None:
+        message = cast("Message", delivery.message)
+        self._recording = Recording(delivery, message, get_config())
+        self.result = to_task_result(
+            task, self._recording.record, args=message.args, kwargs=message.kwargs
+        )
+        self.backend_class = type(task_backends[self.result.backend])
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the task does not run, because it has failed permanently before."""
+        return self._recording.is_spent
+
+    def start(self) -> None:
+        """The attempt begins: keep that, and notify the receivers."""
+        self._recording.start()
+        update(self.result, self._recording.record)
+        if not self.is_spent:
+            task_started.send_robust(sender=self.backend_class, task_result=self.result)
+
+    def copy_to(self, result: AnyResult) -> None:
+        """Give another TaskResult of this task what has become of it."""
+        update(result, self._recording.record)
+
+    def end(self, exception: BaseException | None) -> None:
+        """The attempt has ended. Receivers are notified only if no other attempt follows."""
+        self._recording.end()
+        update(self.result, self._recording.record)
+        if self.is_spent or not self.result.is_finished:
+            return
+        if exception is None:
+            task_finished.send_robust(sender=self.backend_class, task_result=self.result)
+            return
+        try:
+            raise exception
+        except BaseException:  # Django's receiver logs the exception that is being handled
+            task_finished.send_robust(sender=self.backend_class, task_result=self.result)
+
+
+@dataclass(slots=True, kw_only=True)
+class RunningHere:
+    """A task that ``enqueue`` is about to run in this process."""
+
+    result: AnyResult
+    """What ``enqueue`` returns."""
+    announce: Callable[[AnyResult, str], None]
+    """Gives the result its id and sends ``task_enqueued``, once."""
+
+
+running_here: ContextVar[RunningHere | None] = ContextVar(
+    "beanstalk_dispatch.running_here", default=None
+)
+_watched: ContextVar[TaskAttempt | None] = ContextVar("beanstalk_dispatch.task", default=None)
+
+
+class TaskObserver(Observer):
+    """Keeps the result of one listed task, and sends Django's signals."""
+
+    def __init__(self, task: AnyTask) -> None:
+        self._task = task
+
+    @contextmanager
+    def attempting(self, task: SafeTask, delivery: Delivery) -> Iterator[None]:
+        """``task_started`` before each attempt, ``task_finished`` after the last."""
+        attempt = TaskAttempt(self._task, delivery)
+        here = running_here.get()
+        if here is not None:
+            here.announce(here.result, attempt.result.id)
+        attempt.start()
+        before = _watched.set(attempt)
+        try:
+            yield
+        finally:
+            _watched.reset(before)
+        attempt.end(delivery.exception)
+        if here is not None and here.result.id == attempt.result.id:
+            attempt.copy_to(here.result)
+
+
+# --- TaskResult ------------------------------------------------------------------------------
+
+
+def to_task_result(
+    task: AnyTask, record: TaskRecord, *, args: Sequence[Any] = (), kwargs: Mapping[str, Any]
+) -> AnyResult:
+    """A record, as Django shows it."""
+    queue_name = record.headers.get(QUEUE_HEADER, task.queue_name)
+    backend = record.headers.get(BACKEND_HEADER, task.backend)
+    result = TaskResult(
+        task=_task_as_enqueued(task, queue_name, backend),
+        id=record.id,
+        status=TaskResultStatus.READY,
+        enqueued_at=None,
+        started_at=None,
+        last_attempted_at=None,
+        finished_at=None,
+        args=list(args),
+        kwargs=dict(kwargs),
+        backend=backend if backend in task_backends else task.backend,
+        errors=[],
+        worker_ids=[],
+    )
+    update(result, record)
+    return result
+
+
+def _task_as_enqueued(task: AnyTask, queue_name: str, backend: str) -> AnyTask:
+    """The task with what ``using`` has changed, as far as this process knows of that."""
+    if (task.queue_name, task.backend) == (queue_name, backend):
+        return task
+    try:
+        return replace(task, queue_name=queue_name, backend=backend)
+    except Exception:  # the queue or the backend is not configured here
+        return task
+
+
+def update(result: AnyResult, record: TaskRecord) -> None:
+    """Give a TaskResult what its record says. Django does the same: it is frozen otherwise."""
+    errors = [
+        TaskError(exception_class_path=each.exception_class_path, traceback=each.traceback)
+        for each in record.errors
+    ]
+    values = {
+        "status": TaskResultStatus(record.status),
+        "enqueued_at": record.enqueued_at,
+        "started_at": record.started_at,
+        "last_attempted_at": record.last_attempted_at,
+        "finished_at": record.finished_at,
+        "worker_ids": list(record.worker_ids),
+        "errors": errors,
+        "_return_value": record.return_value,
+    }
+    for name, value in values.items():
+        object.__setattr__(result, name, value)

@@ -1,0 +1,31 @@
+"""Django's own backends for tests, which accept the policy and the queues of this package's tasks.
+
+    TASKS = {"default": {"BACKEND": "beanstalk_dispatch.contrib.tasks.testing.ImmediateBackend"}}
+
+With Django's, the modules of a project that give their tasks a policy or a queue fail at import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import library
+from .policy import SQSTask
+
+
+class _AnyQueue(library.BaseTaskBackend):
+    """Accepts each queue name, unless QUEUES is given."""
+
+    task_class = SQSTask
+
+    def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
+        super().__init__(alias, {"QUEUES": [], **params})
+
+
+class ImmediateBackend(_AnyQueue, library.ImmediateBackend):
+    """Runs a task at once, without retries and without its time limit."""
+
+
+class DummyBackend(_AnyQueue, library.DummyBackend):
+    """Runs no task, and keeps the results in ``default_task_backend.results``."""

@@ -1,0 +1,314 @@
+"""Results in a cache and in the database, of every task, and what a store that is away costs."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+from django.core.management import call_command
+from django.db import DatabaseError, connection, transaction
+from django.test import override_settings
+from django.utils import timezone
+
+from beanstalk_dispatch.client import Call, aschedule_function, schedule_function, schedule_many
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.contrib.results import Status, aget_result, get_result, recording
+from beanstalk_dispatch.contrib.results.models import StoredResult
+from beanstalk_dispatch.contrib.results.record import TaskRecord
+from beanstalk_dispatch.contrib.results.recording import GUARD
+from beanstalk_dispatch.contrib.results.stores import CacheStore, store_of
+from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
+from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.testing import capture_tasks
+from tests.conftest import Environment
+from tests.consumers import run_all
+from tests.jobs import calls
+
+
+@pytest.fixture(params=["default", "db"])
+def store(
+    request: pytest.FixtureRequest, worker_env: Environment, transactional_db: None
+) -> Iterator[Environment]:
+    """An environment whose results are in a cache, and then one with the database."""
+    caches["default"].clear()
+    calls.clear()
+    GUARD.forget()
+    worker_env(DISPATCH_RESULTS=request.param)
+    yield worker_env
+    GUARD.forget()
+
+
+def test_a_task_is_ready_then_done(store: Environment) -> None:
+    task_id = schedule_function("jobs", "nap", 0)
+    ready = get_result(task_id)
+    assert (ready.function, ready.status, ready.attempts) == ("nap", Status.READY, 0)
+    assert ready.enqueued_at is not None
+    assert (ready.args, ready.return_value, ready.is_finished) == (None, None, False)
+    assert run_all() == [Outcome.DONE]
+    done = get_result(task_id)
+    assert (done.status, done.attempts, done.is_finished) == (Status.SUCCESSFUL, 1, True)
+    assert done.enqueued_at is not None
+    assert done.started_at is not None
+    assert done.finished_at is not None
+    assert ready.enqueued_at == done.enqueued_at < done.started_at < done.finished_at
+    assert len(done.worker_ids[0]) < 64
+
+
+def test_what_a_function_returns_is_kept_if_it_is_json(store: Environment) -> None:
+    store(DISPATCH_TABLE="len=builtins.len set=tests.jobs.to_set zero=tests.jobs.zero")
+    ids = [schedule_function("jobs", name, [1, 2]) for name in ("len", "set", "zero")]
+    assert run_all() == [Outcome.DONE] * 3
+    assert [get_result(each).return_value for each in ids] == [2, None, "a\0b\ud800"]
+
+
+def test_a_failure_is_kept_with_its_traceback(store: Environment) -> None:
+    store(DISPATCH_ON_FAILURE="acknowledge")
+    task_id = schedule_function("jobs", "fail", "the \0 reason")
+    assert run_all() == [Outcome.FAILED]
+    result = get_result(task_id)
+    assert result.status is Status.FAILED
+    assert result.errors[0].exception_class_path == "builtins.ValueError"
+    assert "ValueError: the \0 reason" in result.errors[0].traceback
+
+
+def test_a_failure_that_sqs_delivers_again_is_ready(store: Environment) -> None:
+    task_id = schedule_function("jobs", "fail")
+    assert run_all(deliveries=2) == [Outcome.FAILED] * 2
+    result = get_result(task_id)
+    assert (result.status, result.attempts, len(result.errors)) == (Status.READY, 2, 2)
+    assert result.finished_at is None
+
+
+def test_a_function_that_the_worker_does_not_know_has_failed(store: Environment) -> None:
+    task_id = schedule_function("jobs", "record")
+    store(DISPATCH_TABLE="other=tests.jobs.record")
+    assert run_all(deliveries=1) == [Outcome.UNKNOWN_FUNCTION]
+    result = get_result(task_id)
+    assert (result.status, result.attempts) == (Status.FAILED, 0)
+    assert result.errors[0].exception_class_path.endswith("UnknownFunction")
+
+
+def test_many_are_ready(store: Environment) -> None:
+    ids = schedule_many("jobs", [Call("record", (number,)) for number in range(12)])
+    assert {get_result(each).status for each in ids} == {Status.READY}
+    assert schedule_many("jobs", []) == []
+
+
+def test_a_coroutine_schedules_and_asks(store: Environment) -> None:
+    async def schedule() -> TaskRecord:
+        return await aget_result(await aschedule_function("jobs", "record"))
+
+    assert asyncio.run(schedule()).status is Status.READY
+
+
+def test_arguments_are_kept_if_asked(store: Environment) -> None:
+    store(DISPATCH_RESULT_ARGUMENTS=True)
+    task_id = schedule_function("jobs", "record", 1, x=2)
+    assert (get_result(task_id).args, get_result(task_id).kwargs) == ([1], {"x": 2})
+    run_all()
+    assert get_result(task_id).args == [1]
+
+
+def test_an_expired_result_is_gone(store: Environment) -> None:
+    store(DISPATCH_RESULT_TTL="1")
+    task_id = schedule_function("jobs", "record")
+    assert get_result(task_id)
+    with pytest.raises(UnknownResult, match=task_id):
+        while True:
+            get_result(task_id)
+            time.sleep(0.05)
+
+
+def test_a_message_in_the_format_of_0_1_has_sqs_id(store: Environment) -> None:
+    store(DISPATCH_MESSAGE_FORMAT="base64")
+    task_id = schedule_function("jobs", "record")
+    with pytest.raises(UnknownResult):
+        get_result(task_id)
+    assert run_all() == [Outcome.DONE]
+    assert get_result(task_id).status is Status.SUCCESSFUL
+
+
+def test_a_fast_worker_is_not_overwritten(store: Environment) -> None:
+    """A worker writes its result while the transaction of the sender is still open."""
+    store(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    with transaction.atomic():
+        task_id = schedule_function("jobs", "record")
+    assert get_result(task_id).status is Status.SUCCESSFUL
+
+
+class Away:
+    """A store that does not answer."""
+
+    def __init__(self, seconds: float = 0) -> None:
+        self.seconds = seconds
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*_: Any) -> None:
+            self.asked += 1
+            time.sleep(self.seconds)
+            raise ConnectionError("no store")
+
+        return fail
+
+
+def test_a_store_that_is_away_loses_no_task(
+    worker_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker_env(DISPATCH_RESULTS="default")
+    GUARD.forget()
+    calls.clear()
+    away = Away()
+    monkeypatch.setattr(recording, "store_of", lambda config: away)
+    task_id = schedule_function("jobs", "flaky")
+    outcomes = run_all(deliveries=1)
+    assert outcomes == [Outcome.RETRY]
+    assert away.asked == 3
+    for what in ("written", "written", "written"):
+        assert f"result not {what} id={task_id} error=ConnectionError: no store" in caplog.messages
+    assert calls == [("flaky", 1)]
+
+
+@pytest.mark.slow
+def test_a_store_that_hangs_is_left_alone_for_a_time(
+    worker_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker_env(DISPATCH_RESULTS="default")
+    GUARD.forget()
+    away = Away(1.1)
+    monkeypatch.setattr(recording, "store_of", lambda config: away)
+    schedule_function("jobs", "record")
+    assert run_all() == [Outcome.DONE]
+    assert away.asked == 1
+    GUARD.forget()
+
+
+def test_an_unreadable_store_does_not_keep_a_task_from_running(
+    worker_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker_env(DISPATCH_RESULTS="default", DISPATCH_ON_FAILURE="redeliver")
+    GUARD.forget()
+    monkeypatch.setattr(recording, "store_of", lambda config: Away())
+    schedule_function("jobs", "fail")
+    assert run_all(deliveries=2) == [Outcome.FAILED] * 2
+
+
+def test_without_results_nothing_is_stored(worker_env: Environment) -> None:
+    task_id = schedule_function("jobs", "record")
+    assert run_all() == [Outcome.DONE]
+    assert store_of(get_config()) is None
+    with pytest.raises(ConfigurationError, match="BEANSTALK_DISPATCH_RESULTS is not set"):
+        get_result(task_id)
+
+
+def test_a_cache_that_is_not_there_is_an_error(worker_env: Environment) -> None:
+    worker_env(DISPATCH_RESULTS="nowhere")
+    with pytest.raises(ConfigurationError, match="BEANSTALK_DISPATCH_RESULTS: cache 'nowhere': "):
+        get_result("id")
+    assert schedule_function("jobs", "record")
+
+
+def test_the_database_needs_its_app(worker_env: Environment) -> None:
+    worker_env(DISPATCH_RESULTS="db")
+    with (
+        override_settings(INSTALLED_APPS=["beanstalk_dispatch"]),
+        pytest.raises(ConfigurationError, match="db needs 'beanstalk_dispatch.contrib.results' in"),
+    ):
+        get_result("id")
+
+
+def test_fields_of_a_newer_version_are_ignored() -> None:
+    record = TaskRecord(id="a", function="f")
+    assert TaskRecord.from_fields({**record.to_fields(), "new": 1}) == record
+
+
+def test_keys_are_short_and_plain() -> None:
+    cache = CacheStore("default", timedelta(days=1))
+    record = TaskRecord(id="ü \ud800" * 60, function="f")
+    cache.save(record)
+    assert cache.load(record.id) == record
+
+
+# --- the database only -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def database(worker_env: Environment, transactional_db: None) -> Environment:
+    GUARD.forget()
+    worker_env(DISPATCH_RESULTS="db")
+    return worker_env
+
+
+def test_ready_is_written_when_the_transaction_commits(database: Environment) -> None:
+    with transaction.atomic(), capture_tasks():
+        task_id = schedule_function("jobs", "record")
+        with pytest.raises(UnknownResult):
+            get_result(task_id)
+    assert get_result(task_id).status is Status.READY
+
+
+def test_a_worker_that_was_faster_keeps_its_row(database: Environment) -> None:
+    with capture_tasks() as tasks, transaction.atomic():
+        task_id = schedule_function("jobs", "record")
+        database(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+        tasks.run()
+    assert get_result(task_id).status is Status.SUCCESSFUL
+
+
+def test_an_error_of_the_store_does_not_spoil_the_callers_transaction(
+    database: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+
+    def fail(*_: Any, **__: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT nothing FROM nowhere")
+
+    monkeypatch.setattr("django.db.models.query.QuerySet.bulk_create", fail)
+    with transaction.atomic():
+        schedule_function("jobs", "record", "in a transaction")
+        assert StoredResult.objects.count() == 0  # the connection still answers
+    assert calls[-1] == (("in a transaction",), {})
+
+
+def test_a_failure_after_the_commit_is_logged_only(
+    database: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise DatabaseError("full")
+
+    with transaction.atomic(), capture_tasks() as tasks:
+        schedule_function("jobs", "record")
+        monkeypatch.setattr("django.db.models.query.QuerySet.bulk_create", fail)
+    assert len(tasks) == 1
+
+
+def test_expired_rows_are_pruned(database: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beanstalk_dispatch.contrib.results.pruning.BATCH", 2)
+    now = timezone.now()
+    for number in range(5):
+        StoredResult.objects.create(id=f"old-{number}", expires_at=now - timedelta(seconds=1))
+    call_command("beanstalk_results", "prune", stdout=io.StringIO())
+    assert StoredResult.objects.count() == 0
+    for number in range(5):
+        StoredResult.objects.create(id=f"old-{number}", expires_at=now - timedelta(seconds=1))
+    StoredResult.objects.create(id="new", function="f", expires_at=now + timedelta(days=1))
+    out = io.StringIO()
+    call_command("beanstalk_results", "prune", verbosity=2, stdout=out)
+    assert out.getvalue().splitlines() == [
+        "deleted 2 so far", "deleted 4 so far", "deleted 5 so far", "deleted 5"
+    ]  # fmt: skip
+    assert str(StoredResult.objects.get()) == "f new"
+    out = io.StringIO()
+    call_command("beanstalk_results", "prune", database="default", stdout=out)
+    assert out.getvalue() == "deleted 0\n"
+
+
+def test_the_migration_is_the_model(transactional_db: None) -> None:
+    call_command("makemigrations", "beanstalk_results", check=True, dry_run=True, verbosity=0)

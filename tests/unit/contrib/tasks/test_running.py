@@ -1,0 +1,262 @@
+"""How Django tasks run: context, policy, retries, one end, and what a receiver is told."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.contrib.results import get_result
+from beanstalk_dispatch.contrib.tasks import library, running
+from beanstalk_dispatch.dispatch_table import entry
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.sqs.opening import open_queue
+from tests import django_tasks as tasks
+from tests.conftest import Environment
+from tests.consumers import run_all
+from tests.jobs import calls
+
+Sent = list[tuple[Any, ...]]
+
+
+def test_a_task_is_attempted_once_and_fails_for_good(results_env: Environment, sent: Sent) -> None:
+    results_env(DISPATCH_ON_FAILURE="acknowledge")
+    result = tasks.fail.enqueue("reason")
+    assert run_all() == [Outcome.FAILED]
+    assert sent[1:] == [("started", "RUNNING", 1), ("finished", "FAILED", 1)]
+    result.refresh()
+    (error,) = result.errors
+    assert error.exception_class is ValueError
+    assert "ValueError: reason" in error.traceback
+    assert result.finished_at is not None
+    with pytest.raises(ValueError, match="Task failed"):
+        result.return_value  # noqa: B018
+
+
+def test_a_failure_that_is_retried_is_ready_again(results_env: Environment, sent: Sent) -> None:
+    result = tasks.flaky.enqueue(3)
+    seen = []
+    for _ in range(3):
+        run_all(deliveries=1)
+        result.refresh()
+        seen.append((str(result.status), result.attempts, len(result.errors)))
+    assert seen == [("READY", 1, 1), ("READY", 2, 2), ("SUCCESSFUL", 3, 2)]
+    assert result.return_value == 3
+    assert calls == [("flaky", 1), ("flaky", 2), ("flaky", 3)]
+    assert [name for name, *_ in sent] == ["enqueued", *["started"] * 3, "finished"]
+    assert sent[-1] == ("finished", "SUCCESSFUL", 3)
+    times: list[Any] = [result.started_at, result.last_attempted_at, result.finished_at]
+    assert sorted(set(times)) == times
+
+
+def test_without_results_the_attempts_are_counted_too(tasks_env: Environment, sent: Sent) -> None:
+    tasks.flaky.enqueue(3)
+    assert run_all() == [Outcome.RETRY, Outcome.RETRY, Outcome.DONE]
+    assert calls == [("flaky", 1), ("flaky", 2), ("flaky", 3)]
+    assert sent[-1] == ("finished", "SUCCESSFUL", 3)
+
+
+def test_spent_attempts_are_one_end(results_env: Environment, sent: Sent) -> None:
+    """SQS delivers the message again, since no dead-letter queue has taken it."""
+    result = tasks.flaky.enqueue(9)
+    outcomes = run_all(deliveries=5)
+    assert outcomes == [Outcome.RETRY, Outcome.RETRY, *[Outcome.FAILED] * 3]
+    assert calls == [("flaky", 1), ("flaky", 2), ("flaky", 3)]
+    assert [name for name, *_ in sent].count("finished") == 1
+    assert len(sent) == 5
+    result.refresh()
+    assert (result.status, result.attempts, len(result.errors)) == ("FAILED", 3, 3)
+
+
+def test_a_dead_letter_runs_again_when_it_is_moved_back(
+    results_env: Environment, queue_name: str, sent: Sent
+) -> None:
+    dead = f"jobs={queue_name} dead={queue_name}-dead"
+    results_env(DISPATCH_QUEUES=dead, DISPATCH_DEAD_LETTER_QUEUE="dead")
+    result = tasks.flaky.enqueue(4)
+    assert run_all() == [Outcome.RETRY, Outcome.RETRY, Outcome.FAILED]
+    result.refresh()
+    assert result.status == "FAILED"
+    (letter,) = open_queue("dead").receive(count=1, wait=0, visibility=60)
+    open_queue("jobs").send(letter.body, {})
+    assert run_all() == [Outcome.DONE]
+    result.refresh()
+    assert (result.status, result.return_value, result.attempts) == ("SUCCESSFUL", 4, 4)
+
+
+def test_only_listed_errors_are_retried(tasks_env: Environment, sent: Sent) -> None:
+    tasks_env(DISPATCH_ON_FAILURE="acknowledge")
+    tasks.choosy.enqueue("os")
+    assert run_all() == [*[Outcome.RETRY] * 4, Outcome.FAILED]
+    tasks.choosy.enqueue("value")
+    assert run_all() == [Outcome.FAILED]
+
+
+def test_a_backoff_function_gets_the_error_and_the_result(tasks_env: Environment) -> None:
+    tasks_env(DISPATCH_ON_FAILURE="acknowledge")
+    tasks.own_backoff.enqueue()
+    assert run_all() == [Outcome.RETRY, Outcome.FAILED]
+    assert calls[0] == ("backoff", "KeyError", 1)
+
+
+def test_a_broken_backoff_function_costs_a_log_line(
+    tasks_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks_env(DISPATCH_ON_FAILURE="acknowledge")
+    tasks.broken_backoff.enqueue()
+    assert run_all(deliveries=1) == [Outcome.RETRY]
+    assert "backoff failed seconds=10 error=ZeroDivisionError: of the backoff" in caplog.messages
+
+
+def test_a_time_limit_fails_the_task(results_env: Environment) -> None:
+    results_env(DISPATCH_ON_FAILURE="acknowledge")
+    result = tasks.too_slow.enqueue()
+    assert run_all() == [Outcome.TIMED_OUT]
+    result.refresh()
+    assert result.status == "FAILED"
+    assert result.errors[0].exception_class_path.endswith(".TaskTimeout")
+
+
+def test_retry_can_be_raised(results_env: Environment, sent: Sent) -> None:
+    results_env(DISPATCH_SAFE_TASK="tests.unit.contrib.tasks.test_running.Patient")
+    result = tasks.retry_once.enqueue()
+    assert run_all() == [Outcome.RETRY, Outcome.DONE]
+    result.refresh()
+    assert (result.return_value, result.attempts, result.errors) == ("done", 2, [])
+
+
+class Patient(SafeTask):
+    max_retries = 2
+
+
+def test_a_value_becomes_json(results_env: Environment) -> None:
+    results_env(DISPATCH_ON_FAILURE="acknowledge")
+    good: Any = tasks.coroutine.enqueue("x")
+    bad = tasks.not_json.enqueue()
+    assert run_all() == [Outcome.DONE, Outcome.FAILED]
+    good.refresh()
+    bad.refresh()
+    assert good.return_value == ["x"]
+    assert "TypeError: Unsupported type" in bad.errors[0].traceback
+
+
+def test_a_killed_attempt_is_counted(results_env: Environment, sent: Sent) -> None:
+    """The message of a process that is killed is delivered again, with nothing said of it."""
+    result = tasks.add.enqueue(1, 2)
+    record = get_result(result.id)
+    record.worker_ids.append("killed")
+    record.status = type(record.status)("RUNNING")
+    library_store().save(record)
+    queue = open_queue("jobs")
+    received = queue.receive(count=1, wait=0, visibility=60)
+    queue.change_visibility_batch(received, [0])
+    assert run_all() == [Outcome.DONE]
+    result.refresh()
+    assert (result.status, result.attempts, result.worker_ids[0]) == ("SUCCESSFUL", 2, "killed")
+
+
+def library_store() -> Any:
+    from beanstalk_dispatch.contrib.results.stores import store_of
+
+    return store_of(get_config())
+
+
+def test_a_duplicate_is_no_attempt(results_env: Environment, sent: Sent) -> None:
+    """A message that the lease refuses changes neither the result nor the receivers' records."""
+    results_env(DISPATCH_LEASE_CACHE="default")
+    result = tasks.add.enqueue(1, 2)
+    (received,) = open_queue("jobs").receive(count=1, wait=0, visibility=0)
+    open_queue("jobs").send(received.body, {})
+    assert run_all() == [Outcome.DONE, Outcome.DUPLICATE]
+    result.refresh()
+    assert (result.status, result.attempts) == ("SUCCESSFUL", 1)
+    assert [name for name, *_ in sent] == ["enqueued", "started", "finished"]
+
+
+def test_djangos_own_line_of_a_failure_has_its_traceback(
+    tasks_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks_env(DISPATCH_ON_FAILURE="acknowledge")
+    tasks.fail.enqueue("reason")
+    run_all()
+    (line,) = [each for each in caplog.records if "state=FAILED" in each.getMessage()]
+    assert line.levelno == logging.ERROR
+    assert line.exc_info is not None
+    assert repr(line.exc_info[1]) == "ValueError('reason')"
+
+
+def test_a_receiver_that_fails_changes_nothing(tasks_env: Environment) -> None:
+    def fail(**_: Any) -> None:
+        raise ValueError("a receiver's own")
+
+    signals = (library.task_enqueued, library.task_started, library.task_finished)
+    for signal in signals:
+        signal.connect(fail)
+    try:
+        assert tasks.add.enqueue(1, 2).id
+        assert run_all() == [Outcome.DONE]
+    finally:
+        for signal in signals:
+            signal.disconnect(fail)
+
+
+def test_a_task_in_another_task_has_its_own_context(tasks_env: Environment) -> None:
+    tasks_env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    result = tasks.outer.enqueue()
+    assert result.return_value == [result.id, True]
+    assert result.attempts == 1
+
+
+def test_the_context_is_made_anew_without_its_observer(tasks_env: Environment) -> None:
+    from beanstalk_dispatch.delivery import Delivery
+
+    found: Any = entry("tests.django_tasks.flaky", get_config())
+    safe_task, _ = found.make_task()
+    message = Message(function="tests.django_tasks.flaky", attempt=2)
+    safe_task.delivery = Delivery(queue="q", message=message)
+    result = safe_task.run.result()
+    assert (result.id, result.task) == (message.id, tasks.flaky)
+
+
+def test_what_is_listed_and_is_no_task_is_a_problem(
+    tasks_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks_env(
+        DISPATCH_TASKS="tests.jobs no.such.module tests.django_tasks.add tests.django_tasks.gone "
+        "tests.broken_module nowhere tests.jobs.record"
+    )
+    source = running.DjangoTasks()
+    no_attribute = 'cannot be imported: Module "{}" does not define a "{}" attribute/class'
+    problems = dict.fromkeys(source.problems(get_config()))
+    assert list(problems) == [
+        "'tests.jobs' is neither a @task nor a module that defines one",
+        "'no.such.module' cannot be imported: No module named 'no'",
+        f"'tests.django_tasks.gone' {no_attribute.format('tests.django_tasks', 'gone')}",
+        f"'tests.broken_module' {no_attribute.format('tests', 'broken_module')}",
+        "'nowhere' cannot be imported: No module named 'nowhere'",
+        "'tests.jobs.record' is neither a @task nor a module that defines one",
+    ]
+    source.start(get_config())
+    assert sum(line.startswith("listed tasks not found") for line in caplog.messages) == 6
+    assert source.find("tests.django_tasks.add", get_config()) is tasks.add
+    assert source.find("tests.django_tasks.echo", get_config()) is None
+
+
+def test_a_message_imports_nothing(tasks_env: Environment) -> None:
+    tasks_env(DISPATCH_TASKS="tests.django_tasks.add")
+    message = Message(function="tests.django_tasks.echo")
+    open_queue("jobs").send(message.encode(queue=open_queue("jobs").name), {})
+    assert run_all(deliveries=1) == [Outcome.UNKNOWN_FUNCTION]
+
+
+def test_a_delay_of_the_policy(tasks_env: Environment) -> None:
+    found: Any = entry("tests.django_tasks.patient", get_config())
+    safe_task, _ = found.make_task()
+    assert safe_task.timeout_timedelta == timedelta(minutes=5)
+    assert safe_task.max_retries == 1
+    assert safe_task.retry_backoff == timedelta(seconds=90)
