@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from .conf import SETTINGS, Config, get_config
@@ -20,7 +21,7 @@ from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunctio
 from .execution.task_options import options_to_send
 from .message import MAX_DELAY_DAYS, NAME_FORM, Message, is_name, now
 from .safe_task import SafeTask
-from .scheduling import commits, outbox, sending
+from .scheduling import call_check, commits, outbox, sending
 from .scheduling.sending import Prepared
 from .scheduling.threads import sending_executor
 from .signals import task_scheduled
@@ -168,6 +169,11 @@ def _in_thread(
 
 
 def _prepare(queue: str, call: Call, config: Config) -> Prepared:
+    if not isinstance(call, Call):
+        raise InvalidCall(
+            f"expected a Call, got {type(call).__name__}; write schedule(queue, Call('name', [1])) "
+            "or schedule_function(queue, 'name', 1)"
+        )
     if not isinstance(call.kwargs, dict | Mapping):
         raise InvalidCall(_ARGUMENTS_FORM)
     message = Message(
@@ -178,6 +184,11 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
         options={} if isinstance(call.function, str) else _own_options(call.function),
         headers=_headers(call.headers) if call.headers else {},
     )
+    if config.check_calls and config.table:
+        call_check.check_call(
+            message.function, message.args, message.kwargs, config,
+            may_import=settings.DEBUG or sending.is_local(config),
+        )  # fmt: skip
     delay = _delay_seconds(call.delay) if call.delay else 0
     if delay > MAX_DELAY_SECONDS:
         message = replace(message, not_before=round(time.time() + delay, 3))

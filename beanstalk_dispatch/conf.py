@@ -278,6 +278,16 @@ ON_COMMIT: Final[Setting[bool]] = Setting(
     meaning="Send messages after the current database transaction commits.",
     example="True",
 )
+CHECK_CALLS: Final[Setting[bool]] = Setting(
+    variable="BEANSTALK_DISPATCH_CHECK_CALLS",
+    form="bool",
+    cast=casts.boolean,
+    default=True,
+    default_text="True",
+    meaning="Refuse a call whose arguments do not fit the signature of its task, where the process "
+    "has imported the task.",
+    example="True",
+)
 OUTBOX: Final[Setting[str]] = Setting(
     variable="BEANSTALK_DISPATCH_OUTBOX",
     form="`always`, `on-failure` or `off`",
@@ -445,6 +455,7 @@ CORE: Final = SettingsGroup(
         ON_FAILURE,
         EXECUTE_SYNCHRONOUSLY,
         ON_COMMIT,
+        CHECK_CALLS,
         OUTBOX,
         OUTBOX_DATABASES,
         SIGNING_KEYS,
@@ -503,6 +514,7 @@ class Config:
     on_failure: str
     execute_synchronously: bool
     on_commit: bool
+    check_calls: bool
     outbox: str
     outbox_databases: tuple[str, ...]
     signing_keys: tuple[str, ...]
@@ -569,6 +581,7 @@ def _config(values: Values) -> Config:
         on_failure=values[ON_FAILURE],
         execute_synchronously=values[EXECUTE_SYNCHRONOUSLY],
         on_commit=values[ON_COMMIT],
+        check_calls=values[CHECK_CALLS],
         outbox=values[OUTBOX],
         outbox_databases=values[OUTBOX_DATABASES],
         signing_keys=values[SIGNING_KEYS],

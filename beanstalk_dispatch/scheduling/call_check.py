@@ -1,0 +1,135 @@
+"""Checks a call against its task's signature, where the process knows the task.
+
+A web process does not import the modules of tasks for this: it checks the tasks whose modules it
+has imported anyway.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, Final
+
+from beanstalk_dispatch.conf import CHECK_CALLS, Config
+from beanstalk_dispatch.dispatch_table import Entry, entry
+from beanstalk_dispatch.exceptions import InvalidCall
+from beanstalk_dispatch.safe_task import SafeTask
+
+_BELONGS_TO_CALL: Final = (
+    "{name}= belongs to Call: schedule(queue, Call({task!r}, [...], {name}=...))"
+)
+_REMEDIES: Final[Mapping[str, str]] = {
+    "delay": _BELONGS_TO_CALL,
+    "group_id": _BELONGS_TO_CALL,
+    "deduplication_id": _BELONGS_TO_CALL,
+    "countdown": "write Call({task!r}, [...], delay=...) for countdown=",
+    "on_commit": "on_commit= belongs to schedule: schedule(queue, Call(...), on_commit=True)",
+}
+"""What to write instead of an argument that the task does not take."""
+
+
+class _Default:
+    """Stands for the default of a parameter in an error, which need not show its value."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+_DEFAULT: Final = _Default()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameters:
+    """What a task can be called with."""
+
+    signature: inspect.Signature
+    least: float
+    """How many positional arguments it needs; infinite if it needs keyword arguments as well."""
+    most: float
+    """How many positional arguments it takes."""
+
+
+@functools.lru_cache(maxsize=1)
+def _parameters_by_name(config: Config) -> dict[str, _Parameters | None]:
+    """The parameters of the tasks that were called; None for what cannot be known."""
+    return {}
+
+
+def check_call(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], config: Config, *, may_import: bool
+) -> None:
+    """Raise InvalidCall if the listed task ``name`` does not take these arguments.
+
+    ``may_import``: import the task's module if the process has not done so yet.
+    """
+    known = _parameters_by_name(config)
+    if name not in known:
+        path = config.table.get(name, "")
+        if not (may_import or path.rpartition(".")[0] in sys.modules):
+            return
+        try:
+            known[name] = _parameters(entry(name, config))
+        except Exception:  # the checks and the worker report what cannot be imported
+            return
+    parameters = known[name]
+    if parameters is None or (not kwargs and parameters.least <= len(args) <= parameters.most):
+        return
+    try:
+        parameters.signature.bind(*args, **kwargs)
+    except TypeError as exc:
+        raise InvalidCall(_explanation(name, parameters.signature, kwargs, exc)) from None
+
+
+def _parameters(task: Entry) -> _Parameters | None:
+    """The parameters of a task's function or ``run``. None if something may change arguments."""
+    classes = [each for each in (task.task_class, task.configured_class) if each]
+    if any(each.process is not SafeTask.process for each in classes):
+        return None
+    if task.function is not None:
+        return _parameters_of(task.function, skipped=0)
+    return _parameters_of(inspect.getattr_static(task.task_class, "run"), skipped=1)
+
+
+def _parameters_of(function: Callable[..., Any], *, skipped: int) -> _Parameters | None:
+    if not isinstance(function, FunctionType):
+        return None
+    # A decorator may pass other arguments on, so the signature of what it wraps says nothing.
+    signature = inspect.signature(function, follow_wrapped=False)
+    parameters = list(signature.parameters.values())[skipped:]
+    positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
+    needs_keywords = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return _Parameters(
+        signature=signature.replace(parameters=parameters),
+        least=math.inf if needs_keywords else sum(p.default is p.empty for p in positional),
+        most=math.inf if takes_any else len(positional),
+    )
+
+
+def _explanation(
+    name: str, signature: inspect.Signature, kwargs: Mapping[str, Any], error: TypeError
+) -> str:
+    plain = [
+        each.replace(
+            annotation=each.empty, default=each.empty if each.default is each.empty else _DEFAULT
+        )
+        for each in signature.parameters.values()
+    ]
+    remedies = [
+        _REMEDIES[each].format(name=each, task=name)
+        for each in kwargs
+        if each in _REMEDIES and each not in signature.parameters
+    ]
+    return "; ".join(
+        [
+            f"{name}: {error}",
+            f"it is {name}{inspect.Signature(plain)}",
+            *remedies,
+            f"{CHECK_CALLS.variable}=False turns this check off",
+        ]
+    )

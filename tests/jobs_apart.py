@@ -1,0 +1,5 @@
+"""A module of tasks that nothing imports."""
+
+
+def apart() -> None:
+    """A task."""
