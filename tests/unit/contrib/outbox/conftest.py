@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.db import connection
 
+from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.sender import SENDER
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
@@ -89,3 +91,14 @@ def sqs(sqs_env: Environment, proxy: Proxy, queue_name: str) -> Iterator[Sqs]:
 def no_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is committed is sent by the test only."""
     monkeypatch.setattr(SENDER, "wake", lambda: None)
+
+
+@pytest.fixture
+def no_table(sqs: Sqs) -> Iterator[None]:
+    """The database of a project that has not run the migration."""
+    table = OutboxMessage._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE elsewhere RENAME TO {table}")

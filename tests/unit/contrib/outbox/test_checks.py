@@ -41,10 +41,7 @@ def test_without_a_database_nothing_is_asked(sqs: Sqs) -> None:
     assert check() == []
 
 
-def test_before_the_migration_there_is_nothing_to_report(
-    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(OutboxMessage._meta, "db_table", "missing")
+def test_before_the_migration_there_is_nothing_to_report(sqs: Sqs, no_table: None) -> None:
     assert check(databases=["default"]) == []
 
 

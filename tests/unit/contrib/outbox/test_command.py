@@ -78,8 +78,7 @@ def test_a_message_is_discarded_by_the_id_of_its_task(
         call_command("beanstalk_outbox", "--discard", ids[0])
 
 
-def test_a_missing_table_is_an_error(sqs: Sqs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OutboxMessage._meta, "db_table", "missing")
+def test_a_missing_table_is_an_error(sqs: Sqs, no_table: None) -> None:
     with pytest.raises(CommandError, match="cannot be read: OperationalError: no such table"):
         call_command("beanstalk_outbox", "--status")
 

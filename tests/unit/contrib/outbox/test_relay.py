@@ -224,9 +224,8 @@ def test_a_group_of_the_same_name_in_another_queue_does_not_wait(
 
 
 def test_a_database_that_does_not_answer_is_logged_once_a_minute(
-    sqs: Sqs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sqs: Sqs, no_table: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(OutboxMessage._meta, "db_table", "missing")
     relay = Relay()
     for _ in range(2):
         relay.send_available()

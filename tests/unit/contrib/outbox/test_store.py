@@ -112,10 +112,7 @@ def test_a_call_that_asks_for_it_is_sent_at_once(sqs: Sqs, sqs_env: Environment)
         assert (sqs.labels, stored()) == ([1], [])
 
 
-def test_what_the_database_does_not_take_is_an_error_at_the_call(
-    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(OutboxMessage._meta, "db_table", "missing")
+def test_what_the_database_does_not_take_is_an_error_at_the_call(sqs: Sqs, no_table: None) -> None:
     with pytest.raises(
         SendError, match="'default' does not take the message: OperationalError: no"
     ):
@@ -218,10 +215,9 @@ def test_what_waits_for_a_database_without_an_outbox_is_kept_in_the_first(on_fai
 
 
 def test_what_cannot_be_kept_either_is_logged(
-    on_failure: Sqs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    on_failure: Sqs, no_table: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     on_failure.is_down = True
-    monkeypatch.setattr(OutboxMessage._meta, "db_table", "missing")
     with transaction.atomic():
         task_id = schedule_function("jobs", "record", 1)
     (line,) = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
