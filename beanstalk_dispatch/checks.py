@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from django.apps import AppConfig, apps
@@ -24,12 +26,14 @@ from . import conf
 from . import dispatch_table as table
 from .conf import SETTINGS, Config
 from .exceptions import ConfigurationError, UnknownFunction, listed
+from .execution.monkey_patching import patched_by
 from .execution.task_problems import problems_of
 from .safe_task import SafeTask
 from .scheduling import outbox
 from .sqs.quotas import MAX_MESSAGE_BYTES
 
 ID = "beanstalk_dispatch"
+_serves: Final = ContextVar("_serves", default=True)
 MIN_LEASE_ENTRIES = 100_000
 _COMMON = "django.middleware.common.CommonMiddleware"
 _SECURITY = "django.middleware.security.SecurityMiddleware"
@@ -70,13 +74,23 @@ def _on_workers(find: Check) -> Check:
     return find_on_workers
 
 
+@contextmanager
+def without_endpoint() -> Iterator[None]:
+    """Run no check of the dispatcher's URL: beanstalk_worker serves none."""
+    token = _serves.set(False)
+    try:
+        yield
+    finally:
+        _serves.reset(token)
+
+
 def _of_the_url(find: Callable[[str, View], Iterator[CheckMessage]]) -> Check:
     """Run a check of the dispatcher's path and view, on workers that have a URL for it."""
 
     @_on_workers
     @functools.wraps(find)
     def find_if_routed(config: Config) -> Iterator[CheckMessage]:
-        if (dispatcher := _dispatcher()) is not None:
+        if _serves.get() and (dispatcher := _dispatcher()) is not None:
             yield from find(*dispatcher)
 
     return find_if_routed
@@ -255,31 +269,79 @@ def _results(config: Config) -> Iterator[CheckMessage]:
             )
 
 
-# --- warnings --------------------------------------------------------------------------------
-
-
 @_of_the_url
 def _ssl_redirect(path: str, view: View) -> Iterator[CheckMessage]:
     prefix = path.lstrip("/")
     exempt = any(re.search(pattern, prefix) for pattern in settings.SECURE_REDIRECT_EXEMPT)
     if settings.SECURE_SSL_REDIRECT and _SECURITY in settings.MIDDLEWARE and not exempt:
-        yield checks.Warning(
+        yield checks.Error(
             "SECURE_SSL_REDIRECT redirects the daemon's POST, which is plain HTTP. The daemon "
             "counts a redirect as a failure.",
             hint=f"SECURE_REDIRECT_EXEMPT = [r'^{prefix}'], or no SECURE_SSL_REDIRECT on workers.",
-            id=f"{ID}.W001",
+            id=f"{ID}.E014",
         )
 
 
 @_of_the_url
 def _www_redirect(path: str, view: View) -> Iterator[CheckMessage]:
     if settings.PREPEND_WWW and _COMMON in settings.MIDDLEWARE:
-        yield checks.Warning(
+        yield checks.Error(
             "PREPEND_WWW redirects the daemon's POST to www.localhost. The daemon counts a "
             "redirect as a failure.",
             hint="Set PREPEND_WWW = False on the worker.",
-            id=f"{ID}.W002",
+            id=f"{ID}.E015",
         )
+
+
+@_of_the_url
+def _csrf_protection(path: str, view: View) -> Iterator[CheckMessage]:
+    if not getattr(view, "csrf_exempt", False):
+        yield checks.Error(
+            "The dispatcher is no longer exempt from CSRF protection: Django answers 403 to the "
+            "daemon's POST.",
+            hint="Include beanstalk_dispatch.urls as it is, without a decorator around its view.",
+            id=f"{ID}.E016",
+        )
+
+
+@_of_the_url
+def _allowed_hosts(path: str, view: View) -> Iterator[CheckMessage]:
+    allowed = settings.ALLOWED_HOSTS
+    if settings.DEBUG and not allowed:
+        return
+    if not validate_host("localhost", allowed):
+        yield checks.Error(
+            "The daemon POSTs to the host 'localhost', which ALLOWED_HOSTS does not list: "
+            "Django answers 400 and the message is not run.",
+            hint="Add 'localhost' to ALLOWED_HOSTS on the worker.",
+            id=f"{ID}.E017",
+        )
+
+
+@_on_workers
+def _empty_table(config: Config) -> Iterator[CheckMessage]:
+    if not (config.table or config.tasks):
+        variable = SETTINGS["table"].variable
+        yield checks.Error(
+            f"This is a worker, but {variable} is empty: every message fails.",
+            hint=f"eb setenv '{variable}=name=package.module.function'",
+            id=f"{ID}.E018",
+        )
+
+
+def _both_distributions(config: Config) -> Iterator[CheckMessage]:
+    with suppress(PackageNotFoundError):
+        yield checks.Error(
+            f"beanstalk-dispatch {version('beanstalk-dispatch')} is installed beside "
+            "django-beanstalk-dispatch. Both have a package beanstalk_dispatch, so the files of both "
+            "are mixed.",
+            hint="pip uninstall beanstalk-dispatch; "
+            "pip install --force-reinstall django-beanstalk-dispatch",
+            id=f"{ID}.E019",
+        )
+
+
+# --- warnings --------------------------------------------------------------------------------
 
 
 @_of_the_url
@@ -293,17 +355,6 @@ def _login_middleware(path: str, view: View) -> Iterator[CheckMessage]:
                 hint="Exempt the dispatcher's path in that middleware, or use Django's own.",
                 id=f"{ID}.W003",
             )
-
-
-@_of_the_url
-def _csrf_protection(path: str, view: View) -> Iterator[CheckMessage]:
-    if not getattr(view, "csrf_exempt", False):
-        yield checks.Warning(
-            "The dispatcher is no longer exempt from CSRF protection: Django answers 403 to the "
-            "daemon's POST.",
-            hint="Include beanstalk_dispatch.urls as it is, without a decorator around its view.",
-            id=f"{ID}.W004",
-        )
 
 
 @_of_the_url
@@ -361,20 +412,6 @@ def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
         )
 
 
-@_on_workers
-def _allowed_hosts(config: Config) -> Iterator[CheckMessage]:
-    allowed = settings.ALLOWED_HOSTS
-    if settings.DEBUG and not allowed:
-        return
-    if not validate_host("localhost", allowed):
-        yield checks.Warning(
-            "The daemon POSTs to the host 'localhost', which ALLOWED_HOSTS does not list: "
-            "Django answers 400 and the message is not run.",
-            hint="Add 'localhost' to ALLOWED_HOSTS on the worker.",
-            id=f"{ID}.W009",
-        )
-
-
 @_of_the_url
 def _upload_limit(path: str, view: View) -> Iterator[CheckMessage]:
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -384,17 +421,6 @@ def _upload_limit(path: str, view: View) -> Iterator[CheckMessage]:
             f"{MAX_MESSAGE_BYTES:,}. Django answers 400 to a larger one.",
             hint=f"Set it to {MAX_MESSAGE_BYTES} or more on the worker.",
             id=f"{ID}.W010",
-        )
-
-
-@_on_workers
-def _empty_table(config: Config) -> Iterator[CheckMessage]:
-    if not (config.table or config.tasks):
-        variable = SETTINGS["table"].variable
-        yield checks.Warning(
-            f"This is a worker, but {variable} is empty: every message fails.",
-            hint=f"eb setenv '{variable}=name=package.module.function'",
-            id=f"{ID}.W011",
         )
 
 
@@ -415,7 +441,7 @@ def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
 
 @_on_workers
 def _missing_url(config: Config) -> Iterator[CheckMessage]:
-    if _has_urls() and _dispatcher() is None:
+    if _serves.get() and _has_urls() and _dispatcher() is None:
         yield checks.Warning(
             "No URL leads to the dispatcher: Django answers 404 to the daemon's POST.",
             hint="Add path('beanstalk_dispatch/', include('beanstalk_dispatch.urls')) to your "
@@ -446,6 +472,16 @@ def _time_limit_of_none(config: Config) -> Iterator[CheckMessage]:
             )
 
 
+@_on_workers
+def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
+    if library := patched_by():
+        yield checks.Warning(
+            f"{library} has replaced threads: no time limit interrupts a task in this process.",
+            hint="Run gunicorn with --worker-class gthread, or use beanstalk_worker.",
+            id=f"{ID}.W018",
+        )
+
+
 _CHECKS: Final[Sequence[Check]] = (
     _table_entries,
     _safe_task,
@@ -460,18 +496,20 @@ _CHECKS: Final[Sequence[Check]] = (
     _results,
     _ssl_redirect,
     _www_redirect,
-    _login_middleware,
     _csrf_protection,
+    _allowed_hosts,
+    _empty_table,
+    _both_distributions,
+    _login_middleware,
     _translated_url,
     _secrets_in_settings,
     _missing_signing_keys,
     _unknown_variables,
-    _allowed_hosts,
     _upload_limit,
-    _empty_table,
     _cache_without_timeout,
     _missing_url,
     _contrib_variables,
     _time_limit_of_none,
+    _no_time_limits,
 )
 """In the order of their ids."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 FIFO_SUFFIX = ".fifo"
 """The end of the name of each FIFO queue, and of no other.
@@ -30,6 +30,8 @@ _DOMAINS_BY_PARTITION = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu
 ARN = re.compile(
     rf"arn:(?P<partition>aws[a-z-]*):sqs:(?P<region>{REGION.pattern}):(?P<account>\d{{12}}):(?P<name>.+)"
 )
+
+CONSOLE = re.compile(rf"https://(({REGION.pattern})\.)?console\.(aws\.amazon\.com|amazonaws\.cn)/")
 
 # The host names that botocore accepts in an endpoint; it also accepts an IPv6 address.
 _HOST = re.compile(
@@ -83,6 +85,10 @@ class QueueAddress:
     def _from_url(cls, value: str) -> QueueAddress:
         if "@" in value:
             raise ValueError("a queue URL must not contain a user name or password")
+        if CONSOLE.match(value):
+            raise ValueError(
+                f"{value!r} is a page of the AWS console; {_url_on_console_page(value)}"
+            )
         host = endpoint_host(value)
         path = urlsplit(value).path.strip("/").split("/") if host else []
         if host is None or len(path) < 2:
@@ -99,6 +105,14 @@ class QueueAddress:
             region=other["region"] if other else None,
             endpoint_url=f"{parts.scheme}://{parts.netloc}",
         )
+
+
+def _url_on_console_page(page: str) -> str:
+    """What to write in place of the console's page of a queue, whose fragment has the URL."""
+    fragment = unquote(urlsplit(page).fragment)
+    match = re.search(r"https://sqs\.[\w.-]+/\d{12}/[\w.-]+", fragment)
+    url = match[0] if match else "https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
+    return f"write the queue's URL: {url}"
 
 
 def endpoint_host(url: str) -> str | None:

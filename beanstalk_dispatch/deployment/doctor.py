@@ -29,7 +29,7 @@ from .listed_tasks import listed_tasks
 from .sqsd_options import http_path
 
 _SHOWN_BY_THE_POST: Final = frozenset(
-    f"beanstalk_dispatch.{each}" for each in ("W001", "W002", "W003", "W004", "W009", "W014")
+    f"beanstalk_dispatch.{each}" for each in ("E014", "E015", "E016", "E017", "W003", "W014")
 )
 """Checks that can only guess what the POST shows."""
 

@@ -59,7 +59,7 @@ def test_the_checks_are_registered(env: Environment) -> None:
         ({"DISPATCH_SIGNING_KEYS": None}, ["W007"]),
         ({"DISPATCH_TABEL": "x"}, ["W008"]),
         ({"DISPATCH_SIGNING_KEYS": f"{KEY}{KEY},{KEY[1:]}"}, ["E001"]),
-        ({"DISPATCH_TABLE": None}, ["W011"]),
+        ({"DISPATCH_TABLE": None}, ["E018"]),
         ({"DISPATCH_TABLE": None, "DISPATCH_TASKS": "tests.django_tasks"}, []),
         ({"DISPATCH_TASKS": "tests.jobs tests.nowhere"}, ["E011", "E011"]),
         ({"DISPATCH_RESULTS": "nowhere"}, ["E013"]),
@@ -137,7 +137,7 @@ def test_the_messages_are_in_the_order_of_their_ids(env: Environment) -> None:
     with override_settings(SECURE_SSL_REDIRECT=True, PREPEND_WWW=True, ALLOWED_HOSTS=["a"],
                            DATA_UPLOAD_MAX_MEMORY_SIZE=1):  # fmt: skip
         names = [name.removeprefix("beanstalk_dispatch.") for name in ids() if name]
-    assert names == ["E002", "E003", "E005", "E006", "W001", "W002", "W007", "W008", "W009", "W010"]
+    assert names == ["E002", "E003", "E005", "E006", "E014", "E015", "E017", "W007", "W008", "W010"]
 
 
 def test_an_import_error_is_shown(env: Environment) -> None:
@@ -164,14 +164,14 @@ def never(request: HttpRequest) -> HttpResponse:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"ALLOWED_HOSTS": ["example.com"]}, ["W009"]),
+        ({"ALLOWED_HOSTS": ["example.com"]}, ["E017"]),
         ({"ALLOWED_HOSTS": ["*"]}, []),
         ({"ALLOWED_HOSTS": [], "DEBUG": True}, []),
-        ({"ALLOWED_HOSTS": [], "DEBUG": False}, ["W009"]),
-        ({"SECURE_SSL_REDIRECT": True}, ["W001"]),
+        ({"ALLOWED_HOSTS": [], "DEBUG": False}, ["E017"]),
+        ({"SECURE_SSL_REDIRECT": True}, ["E014"]),
         ({"SECURE_SSL_REDIRECT": True, "SECURE_REDIRECT_EXEMPT": [r"^beanstalk_dispatch/"]}, []),
         ({"SECURE_SSL_REDIRECT": True, "MIDDLEWARE": []}, []),
-        ({"PREPEND_WWW": True}, ["W002"]),
+        ({"PREPEND_WWW": True}, ["E015"]),
         ({"MIDDLEWARE": ["django.contrib.auth.middleware.LoginRequiredMiddleware"]}, []),
         ({"MIDDLEWARE": ["theirs.LoginRequiredMiddleware"]}, ["W003"]),
         ({"USE_I18N": False}, []),
@@ -224,7 +224,7 @@ def test_a_key_that_settings_took_from_the_environment_is_not_plaintext(
     [
         (urls.urlpatterns, []),
         ([], ["W014"]),
-        ([path("x/", csrf_protect(never), name="beanstalk_dispatcher")], ["W004"]),
+        ([path("x/", csrf_protect(never), name="beanstalk_dispatcher")], ["E016"]),
         ([path("x/", login_required(views.dispatcher), name="beanstalk_dispatcher")], []),
         (i18n_patterns(path("x/", include("beanstalk_dispatch.urls"))), ["W005"]),
     ],
@@ -256,7 +256,7 @@ def test_a_dispatcher_that_needs_a_login_is_found(
     )
     middleware = ["django.contrib.auth.middleware.LoginRequiredMiddleware"]
     with override_settings(ROOT_URLCONF=ROOT, MIDDLEWARE=middleware):
-        assert ids() == ["beanstalk_dispatch.W003", "beanstalk_dispatch.W004"]
+        assert ids() == ["beanstalk_dispatch.E016", "beanstalk_dispatch.W003"]
 
 
 # --- the outbox ------------------------------------------------------------------------------
@@ -281,3 +281,34 @@ def test_the_databases_of_the_outbox_exist(env: Environment) -> None:
     assert "lists othr, which DATABASES does not; known: default, other." in message.msg
     env(DISPATCH_OUTBOX="off")
     assert ids() == []
+
+
+# --- the process -----------------------------------------------------------------------------
+
+
+def test_version_0_1_must_not_be_installed_too(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ids() == []
+    monkeypatch.setattr(checks, "version", {"beanstalk-dispatch": "0.1.5"}.__getitem__)
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.E019"
+    assert message.msg.startswith("beanstalk-dispatch 0.1.5 is installed beside")
+
+
+def test_a_worker_whose_threads_are_greenlets_has_no_time_limits(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(**DEFAULTS)
+    monkeypatch.setattr(checks, "patched_by", lambda: "gevent")
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.W018"
+    assert message.msg.startswith("gevent has replaced threads")
+
+
+def test_a_process_without_an_endpoint_needs_no_url(env: Environment) -> None:
+    env(**DEFAULTS)
+    with override_settings(ALLOWED_HOSTS=["a"], ROOT_URLCONF=ROOT), checks.without_endpoint():
+        assert ids() == []
+    with override_settings(ALLOWED_HOSTS=["a"]):
+        assert ids() == ["beanstalk_dispatch.E017"]

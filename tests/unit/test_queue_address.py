@@ -84,6 +84,28 @@ def test_anything_else_is_refused(value: str, reason: str) -> None:
     assert str(caught.value) == f"{value!r} {reason}"
 
 
+@pytest.mark.parametrize(
+    ("page", "url"),
+    [
+        (
+            (
+                "https://eu-west-1.console.aws.amazon.com/sqs/v3/home?region=eu-west-1#/queues/"
+                "https%3A%2F%2Fsqs.eu-west-1.amazonaws.com%2F123456789012%2Fshop-mail"
+            ),
+            "https://sqs.eu-west-1.amazonaws.com/123456789012/shop-mail",
+        ),
+        (
+            "https://console.aws.amazon.com/sqs/v3/home?region=eu-west-1",
+            "https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+        ),
+    ],
+)
+def test_a_page_of_the_console_is_refused_with_the_queues_url(page: str, url: str) -> None:
+    with pytest.raises(ValueError, match="is a page of the AWS console; write the queue") as caught:
+        QueueAddress.parse(page)
+    assert str(caught.value).endswith(f"write the queue's URL: {url}")
+
+
 def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
     with pytest.raises(ValueError, match=r".+") as caught:
         QueueAddress.parse("https://user:hunter2@host/1/q")

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch.client import Call, schedule
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 
 
 def value(text: str) -> Any:
@@ -31,6 +31,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "args",
             nargs="*",
+            default=[],  # without it argparse says that ARG is required
             metavar="ARG",
             help="JSON or a string; key=ARG for a keyword argument",
         )
@@ -54,5 +55,5 @@ class Command(BaseCommand):
         )
         try:
             self.stdout.write(schedule(options["queue"], call, on_commit=False))
-        except BeanstalkDispatchError as exc:
+        except (BeanstalkDispatchError, ConfigurationError) as exc:
             raise CommandError(str(exc)) from exc

@@ -17,12 +17,15 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch import conf, cron
+from beanstalk_dispatch.check_log import do_not_log_on_first_request
+from beanstalk_dispatch.checks import without_endpoint
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
-from beanstalk_dispatch.exceptions import UnknownQueue
+from beanstalk_dispatch.exceptions import ConfigurationError, UnknownQueue
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
+from beanstalk_dispatch.worker import log_output
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from beanstalk_dispatch.worker.health import HealthServer, listen
 from beanstalk_dispatch.worker.options import WorkerOptions
@@ -85,8 +88,22 @@ class Command(BaseCommand):
         _add_worker_arguments(parser)
         _add_daemon_arguments(parser.add_argument_group("standing in for aws-sqsd"))
 
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        """Run Django's checks, but none of a URL that this process does not serve."""
+        with without_endpoint():
+            super().check(*args, **kwargs)
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the worker until it stops."""
+        try:
+            self._handle(options)
+        except ConfigurationError as exc:
+            raise CommandError(str(exc)) from exc
+
+    def _handle(self, options: dict[str, Any]) -> None:
+        do_not_log_on_first_request()
+        if log_output.show(verbosity=options["verbosity"], level=options["log_level"]):
+            conf.log_start()  # nobody saw it before
         if not options["post_to"] and not conf.get_config().worker:
             variable = conf.SETTINGS["worker"].variable
             raise CommandError(f"this machine is not a worker; set {variable}=True to run tasks")
@@ -166,6 +183,8 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     add("--health-port", type=address, metavar="[HOST:]PORT",
         help="answer there with 200 or 503, and with Prometheus metrics at /metrics "
              "(HOST: 127.0.0.1 by default; [::] for all addresses)")
+    add("--log-level", choices=log_output.LEVELS,
+        help="what is logged (default INFO, if the project's LOGGING has no handler for it)")
     add("--health-file", type=Path, metavar="FILE",
         help="touch FILE once a second while the worker is healthy")
     add("--outbox", action="store_true",

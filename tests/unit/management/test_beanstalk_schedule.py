@@ -23,3 +23,14 @@ def test_a_task_is_scheduled_by_hand(
 def test_a_call_that_is_refused_is_a_command_error(sqs_env: Environment) -> None:
     with pytest.raises(CommandError, match="'unlisted' is not in BEANSTALK_DISPATCH_TABLE"):
         call_command("beanstalk_schedule", "jobs", "unlisted")
+
+
+def test_a_wrong_configuration_is_a_command_error(env: Environment) -> None:
+    env(WORKER="Ture")
+    with pytest.raises(CommandError, match="'Ture' is not a boolean"):
+        call_command("beanstalk_schedule", "jobs", "record", skip_checks=True)
+
+
+def test_a_call_needs_no_argument() -> None:
+    with pytest.raises(CommandError, match=r"required: queue, function$"):
+        call_command("beanstalk_schedule")

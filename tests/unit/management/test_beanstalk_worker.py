@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.test import override_settings
 
+from beanstalk_dispatch import conf
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.commands import beanstalk_worker
 from beanstalk_dispatch.scheduling import outbox
+from beanstalk_dispatch.worker import log_output
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.process import WorkerProcess
@@ -93,6 +96,44 @@ def test_arguments_of_the_daemon_are_passed_on(env: Environment, made: list[Work
     runner: Any = worker.tasks._runner
     assert runner._options.inactivity_timeout == 8
     assert runner._options.error_visibility_timeout == 0
+
+
+def test_a_worker_without_a_url_of_its_own_needs_no_host(
+    env: Environment, made: list[WorkerProcess]
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE="record=tests.jobs.record")
+    with override_settings(ALLOWED_HOSTS=["a"]):
+        call_command("beanstalk_worker", "jobs", skip_checks=False)
+    assert len(made) == 1
+
+
+def test_the_log_is_shown_where_the_project_shows_none(
+    env: Environment, made: list[WorkerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[dict[str, Any]] = []
+    started: list[bool] = []
+
+    def show(**options: Any) -> bool:
+        shown.append(options)
+        return True
+
+    monkeypatch.setattr(log_output, "show", show)
+    monkeypatch.setattr(conf, "log_start", lambda: started.append(True))
+    env(WORKER=True)
+    call_command("beanstalk_worker", "jobs", "--log-level=DEBUG", "-v0")
+    assert shown == [{"verbosity": 0, "level": "DEBUG"}]
+    assert started == [True]
+
+
+def test_a_wrong_configuration_or_cron_yaml_is_a_command_error(
+    env: Environment, made: list[WorkerProcess], tmp_path: Path
+) -> None:
+    env(WORKER="Ture")
+    with pytest.raises(CommandError, match="'Ture' is not a boolean"):
+        call_command("beanstalk_worker", "jobs")
+    env(WORKER=True)
+    with pytest.raises(CommandError, match="No such file"):
+        call_command("beanstalk_worker", "jobs", f"--cron={tmp_path / 'nowhere'}")
 
 
 def test_the_tasks_of_a_cron_yaml_go_to_the_first_queue(

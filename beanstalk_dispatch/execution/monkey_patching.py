@@ -1,0 +1,40 @@
+"""Whether gevent or eventlet has replaced threads by greenlets, in which no time limit works.
+
+The watchdog of ``time_limit`` would be a greenlet too: a task that does not give up control keeps
+it from running, and an asynchronous exception has no thread of its own to be raised in.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.exceptions import ConfigurationError
+
+logger = logging.getLogger("beanstalk_dispatch")
+
+
+def patched_by() -> str:
+    """``gevent`` or ``eventlet``; the empty string if threads are threads."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return "gevent"
+    if eventlet is not None and eventlet.is_monkey_patched("thread"):
+        return "eventlet"
+    return ""
+
+
+def log_if_patched() -> None:
+    """On a worker, log one line that says that no time limit works."""
+    library = patched_by()
+    try:
+        is_worker = get_config().worker
+    except ConfigurationError:  # which is logged already
+        return
+    if library and is_worker:
+        logger.error(
+            "start time_limits=no reason=%s: tasks are not interrupted, however long they take; "
+            "run gunicorn with --worker-class gthread",
+            library,
+        )

@@ -1,0 +1,27 @@
+"""Shows the log of beanstalk_worker where the project shows none of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_BY_VERBOSITY: Final = {0: "WARNING", 1: "INFO"}
+
+
+def show(*, verbosity: int, level: str | None) -> bool:
+    """Write the package's log to stderr if it has no handler; return whether that was needed.
+
+    ``level`` wins over Django's ``--verbosity``. If the project has a handler, its level is changed
+    only by ``level``, or by another verbosity than Django's default of 1.
+    """
+    logger = logging.getLogger("beanstalk_dispatch")
+    is_needed = not logger.hasHandlers()
+    if is_needed:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(FORMAT))
+        logger.addHandler(handler)
+    if is_needed or level or verbosity != 1:
+        logger.setLevel(level or _BY_VERBOSITY.get(verbosity, "DEBUG"))
+    return is_needed
