@@ -333,8 +333,7 @@ def _both_distributions(config: Config) -> Iterator[CheckMessage]:
     with suppress(PackageNotFoundError):
         yield checks.Error(
             f"beanstalk-dispatch {version('beanstalk-dispatch')} is installed beside "
-            "django-beanstalk-dispatch. Both have a package beanstalk_dispatch, so the files of both "
-            "are mixed.",
+            "django-beanstalk-dispatch. The files of both are in one package, beanstalk_dispatch.",
             hint="pip uninstall beanstalk-dispatch; "
             "pip install --force-reinstall django-beanstalk-dispatch",
             id=f"{ID}.E019",
