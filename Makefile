@@ -130,11 +130,12 @@ benchmark-drain: $(READY) $(MINISTACK)
 	$(BIN)/python -m benchmarks.drain --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.drain --ministack $(MINISTACK) --latency 10
 
-## faults: both consumers killed, slowed down and cut off; nothing may be lost or done twice
+## faults: both consumers killed and cut off, and culprits beside blameless tasks; nothing may be lost
 faults: $(READY) $(MINISTACK)
 	$(BIN)/python -m benchmarks.faults --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.storm --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.outbox
+	$(BIN)/python -m benchmarks.containment --ministack $(MINISTACK)
 
 ## fuzz: a million inputs led by coverage, and Hypothesis for long; in half an hour or so
 fuzz: $(READY) $(FUZZ_READY)

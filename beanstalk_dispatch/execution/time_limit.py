@@ -20,7 +20,6 @@ import math
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context
@@ -28,6 +27,7 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Final, Self
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import TaskTimeout, listed
 
 from .stack_dump import StackDump
@@ -129,7 +129,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
 
     def __enter__(self) -> Self:
         self.thread_id = threading.get_ident()
-        self.started = time.monotonic()
+        self.started = clock.monotonic()
         self.deadline = self.started + self.seconds + self.leeway
         self._in_main_thread = self.thread_id == threading.main_thread().ident
         if self._in_main_thread:
@@ -187,7 +187,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
             logger.warning(
                 "stuck task ended label=%s seconds=%.1f limit=%g",
                 self.label(),
-                time.monotonic() - self.started,
+                clock.monotonic() - self.started,
                 self.seconds,
             )
 
@@ -263,7 +263,7 @@ class _Watchdog:
                 Context().run(thread.start)
                 self._thread = thread
             if limit.deadline < self._wakes_at:
-                now = time.monotonic()
+                now = clock.monotonic()
                 wakes_at = min(limit.deadline, now + PULSE)
                 # Not left to the watchdog: the task may stop it before it has run.
                 self._stack_dump.postpone(wakes_at - now + HELD)
@@ -280,7 +280,7 @@ class _Watchdog:
             self._lock.acquire()
             self._limits.discard(limit)
             self._stuck.discard(limit)
-            if time.monotonic() > self._wakes_at + HELD:
+            if clock.monotonic() > self._wakes_at + HELD:
                 self._held.add(limit)
             if limit.fires:  # the interrupt may have kept one within it from being closed
                 for other in [*self._limits]:
@@ -316,7 +316,7 @@ class _Watchdog:
 
     def _sleep(self) -> None:
         """Sleep until the next deadline or, while there are limits, for PULSE."""
-        now = time.monotonic()
+        now = clock.monotonic()
         if self._limits:
             self._wakes_at = min(self._wakes_at, now + PULSE)
             self._stack_dump.postpone(self._wakes_at - now + HELD)
@@ -327,14 +327,14 @@ class _Watchdog:
 
     def _report_if_late(self) -> list[Report]:
         """If this thread should have run long ago, no thread could run."""
-        late = time.monotonic() - self._wakes_at
+        late = clock.monotonic() - self._wakes_at
         if late < HELD:
             return []
         held, self._held = self._held | self._limits, set()
         return [partial(_report_held, late, held)]
 
     def _fire_due(self) -> list[Report]:
-        now, self._wakes_at = time.monotonic(), math.inf
+        now, self._wakes_at = clock.monotonic(), math.inf
         newly_stuck: list[Report] = []
         for limit in self._limits:
             if limit.deadline <= now:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.queue_address import QueueAddress
@@ -67,7 +67,7 @@ class Received:
     @property
     def is_hidden(self) -> bool:
         """False once SQS may have delivered it again. Its receipt must not be used then."""
-        return time.monotonic() < self.expires
+        return clock.monotonic() < self.expires
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class Queue:
         """
         # What is received is also deleted. To make that client later, beside busy threads, is slow.
         _ = self._short_timeout_client
-        started = time.monotonic()
+        started = clock.monotonic()
         try:
             response = self._long_poll_client(wait).receive_message(
                 QueueUrl=self.url,
@@ -197,8 +197,8 @@ class Queue:
             raise self._to_send_error("ReceiveMessage", exc) from exc
         # The visibility clock starts when SQS hands a message out, not when the answer arrives.
         # After a long poll that moment is unknown, but the answer's way is short.
-        took = time.monotonic() - started
-        received_at = max(started, time.monotonic() - min(took, _MAX_ANSWER_SECONDS))
+        took = clock.monotonic() - started
+        received_at = max(started, clock.monotonic() - min(took, _MAX_ANSWER_SECONDS))
         return [
             Received(
                 queue=self,
@@ -239,7 +239,7 @@ class Queue:
 
         Returns those that SQS did not hide. Raises SendError.
         """
-        started = time.monotonic()
+        started = clock.monotonic()
         receipts = [each.receipt for each in messages]
         try:
             response = self._short_timeout_client.change_message_visibility_batch(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import random
-import time
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.log_lines import quoted_error
 
@@ -36,7 +36,7 @@ class Backoff:
     @property
     def is_over(self) -> bool:
         """Whether the next request may be made."""
-        return self.retry_at <= time.monotonic()
+        return self.retry_at <= clock.monotonic()
 
     def retry_now(self) -> None:
         """Allow one more request at once."""
@@ -48,7 +48,7 @@ class Backoff:
         A request that was ``started`` before the last failure had failed says nothing new: several
         requests that are open at the same time fail together, and count once.
         """
-        now = time.monotonic()
+        now = clock.monotonic()
         if started < self._failed_at:
             return
         self._failed_at = now

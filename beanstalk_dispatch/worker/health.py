@@ -141,6 +141,9 @@ class _ProbeServer(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    # With socketserver's 5, the kernel drops the seventh connection of a burst, and its client
+    # tries again a second later: when a probe of Kubernetes has given up.
+    request_queue_size = 128
 
     def __init__(self, host: str, port: int, handler: Any) -> None:
         self._connections: dict[Any, None] = {}

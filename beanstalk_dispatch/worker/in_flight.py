@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Received, Refused
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES, MAX_VISIBILITY_SECONDS
@@ -126,11 +126,11 @@ class InFlight:
         Called when the task starts, and again once its time limit in seconds is known.
         """
         phases = _PHASES * (time_limit + self._times.phase_leeway) if time_limit else 0.0
-        message.deadline = time.monotonic() + phases + self._times.task_margin
+        message.deadline = clock.monotonic() + phases + self._times.task_margin
 
     def ack(self, message: Received) -> None:
         """Have the message deleted."""
-        message.deadline = time.monotonic() + self._times.pending_request_limit
+        message.deadline = clock.monotonic() + self._times.pending_request_limit
         self.budget.done(message)
         with self._lock:
             self._to_delete.append(message)
@@ -152,7 +152,7 @@ class InFlight:
 
     def requeue(self, messages: Iterable[Received], delay: float = 0.0) -> None:
         """Have the messages delivered again, ``delay`` seconds after SQS takes the request."""
-        deadline = time.monotonic() + self._times.pending_request_limit
+        deadline = clock.monotonic() + self._times.pending_request_limit
         with self._lock:
             for message in messages:
                 message.deadline = deadline
@@ -188,7 +188,7 @@ class InFlight:
             self._drop_expired(batch)
             if not batch:
                 return False
-            started = time.monotonic()
+            started = clock.monotonic()
             try:
                 refused = open_queue(self.queue).delete_batch(batch)
             except Exception as exc:
@@ -239,7 +239,7 @@ class InFlight:
             if not batch:
                 return False
             messages = [message for message, _ in batch]
-            started = time.monotonic()
+            started = clock.monotonic()
             seconds = [min(max(math.ceil(delay), 0), MAX_VISIBILITY_SECONDS) for _, delay in batch]
             try:
                 refused = open_queue(self.queue).change_visibility_batch(messages, seconds)
@@ -264,7 +264,7 @@ class InFlight:
 
     def extend_visibility(self) -> None:
         """Send a heartbeat for each message with less than two thirds of its timeout left."""
-        now = time.monotonic()
+        now = clock.monotonic()
         soon = now + self._visibility_timeout * 2 / 3
         with self._lock:
             remaining = [
@@ -277,7 +277,7 @@ class InFlight:
             self._extend_batch(batch)
 
     def _extend_batch(self, batch: list[Received]) -> None:
-        started = time.monotonic()
+        started = clock.monotonic()
         try:
             refused = open_queue(self.queue).change_visibility_batch(
                 batch, [self._visibility_timeout] * len(batch)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
@@ -65,7 +65,7 @@ class QueueState:
     """Whether a receive is open that finds out if receives no longer fail."""
     is_missing: bool = False
     """Whether the last receive failed because SQS has no such queue."""
-    answered_at: float = field(default_factory=time.monotonic)
+    answered_at: float = field(default_factory=clock.monotonic)
     """When the last receive returned."""
     brought_at: float = -math.inf
     """When a receive last brought a message."""
@@ -183,7 +183,7 @@ class Prefetch:
         options = self._options
         is_short = queue.is_busy or queue.open_receives or options.burst
         count = max(1, min(self._room_left(), queue.in_flight.budget.max_messages()))
-        now = time.monotonic()
+        now = clock.monotonic()
         permit = ReceivePermit(
             queue=queue,
             count=count,
@@ -210,7 +210,7 @@ class Prefetch:
 
     def _starts_soon(self) -> int:
         """How many tasks can start within a second, if tasks take as long as the last ones."""
-        now = time.monotonic()
+        now = clock.monotonic()
         if now - self._last_ended_at > _SOON_SECONDS or now < self._no_prefetch_until:
             return 0
         per_thread = _SOON_SECONDS / self._average_seconds
@@ -229,7 +229,7 @@ class Prefetch:
                 self._add_received(permit, received)
 
     def _add_received(self, permit: ReceivePermit, received: list[Received]) -> None:
-        queue, now = permit.queue, time.monotonic()
+        queue, now = permit.queue, clock.monotonic()
         _note_answer(permit, received, now)
         new = queue.in_flight.add(received)
         if self.is_closed:
@@ -273,7 +273,7 @@ class Prefetch:
             else:
                 self.counters.failed += 1
             self._average_seconds = self._moving_average(seconds)
-            self._last_ended_at = time.monotonic()
+            self._last_ended_at = clock.monotonic()
 
     def _moving_average(self, seconds: float) -> float:
         if self._average_seconds == math.inf:
@@ -304,7 +304,7 @@ class Prefetch:
 
         A message that was received before is kept: only one receive of each may start no task.
         """
-        now, times = time.monotonic(), self._options.times
+        now, times = clock.monotonic(), self._options.times
         latest = now - times.requeue_after
         with self._lock:
             if self._waiting and self._waiting[0].received_at < latest:

@@ -9,11 +9,11 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-d
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
@@ -56,7 +56,7 @@ class ReceiveBudget:
         if not self._groups:
             return MAX_BATCH_ENTRIES
         with self._lock:
-            now = time.monotonic()
+            now = clock.monotonic()
             for group_id in [each for each in self._groups if self._groups[each].forget_at < now]:
                 del self._groups[group_id]
             return 1 if self._groups else MAX_BATCH_ENTRIES
@@ -87,7 +87,7 @@ class ReceiveBudget:
             group_id = message.attributes.get("MessageGroupId", "")
             if group := self._groups.get(group_id):
                 group.message_ids.discard(message.message_id)
-                group.forget_at = time.monotonic() + self._times.group_memory
+                group.forget_at = clock.monotonic() + self._times.group_memory
                 if not group.message_ids:
                     del self._groups[group_id]
 
@@ -97,7 +97,7 @@ class ReceiveBudget:
         group_id = message.attributes.get("MessageGroupId", "")
         group = self._groups.setdefault(group_id, _InterruptedGroup())
         group.message_ids.add(message.message_id)
-        group.forget_at = time.monotonic() + delay + self._times.group_memory
+        group.forget_at = clock.monotonic() + delay + self._times.group_memory
         _limit_size(self._groups)
 
 

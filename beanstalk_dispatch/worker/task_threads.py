@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from dataclasses import dataclass
 from functools import partial
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.execution import time_limit
 from beanstalk_dispatch.log_lines import quoted
 from beanstalk_dispatch.sqs.queue import Received
@@ -55,7 +55,7 @@ class TaskThreads:
     def overdue(self) -> list[Received]:
         """The messages whose tasks have run longer than they may and could not be interrupted."""
         stuck = {limit.thread_id for limit in time_limit.stuck()}
-        now = time.monotonic()
+        now = clock.monotonic()
         return [
             task.message
             for thread_id, task in list(self.running.items())
@@ -101,7 +101,7 @@ class TaskThreads:
 
     def _run_message(self, queue: QueueState, message: Received) -> Ack | Nack:
         """Run one message and note for SQS what its runner has answered."""
-        thread_id, started = threading.get_ident(), time.monotonic()
+        thread_id, started = threading.get_ident(), clock.monotonic()
         answer: Ack | Nack = Nack()
         if self._heartbeat:
             queue.in_flight.set_deadline(message)
@@ -119,5 +119,5 @@ class TaskThreads:
             else:
                 queue.in_flight.nack(message, answer.delay)
             is_done = isinstance(answer, Ack)
-            self._prefetch.task_ended(time.monotonic() - started, is_done=is_done)
+            self._prefetch.task_ended(clock.monotonic() - started, is_done=is_done)
         return answer

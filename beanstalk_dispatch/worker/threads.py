@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from beanstalk_dispatch import clock
+
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
 
@@ -44,6 +46,6 @@ def alive(threads: Iterable[threading.Thread]) -> list[threading.Thread]:
 
 def join_within(seconds: float, threads: Iterable[threading.Thread]) -> None:
     """Wait until all threads have ended, but no longer than ``seconds`` in all."""
-    deadline = time.monotonic() + seconds
+    deadline = clock.monotonic() + seconds
     for thread in threads:
-        thread.join(max(deadline - time.monotonic(), 0))
+        thread.join(max(deadline - clock.monotonic(), 0))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.log_lines import quoted
 from beanstalk_dispatch.scheduling.outbox import Relay
@@ -146,7 +147,7 @@ class Worker:
     # --- the stop, in order ----------------------------------------------------------------
 
     def _shut_down(self) -> None:
-        stopped_at = time.monotonic()
+        stopped_at = clock.monotonic()
         self.prefetch.close()
         self._log_without_blocking(self._log_stop)
         self._wait_for_running_tasks(until=stopped_at + self.options.grace)
@@ -168,7 +169,7 @@ class Worker:
         self._wait_while(lambda: bool(alive(receivers)), until=until)
 
     def _wait_while(self, condition: Callable[[], bool], *, until: float) -> None:
-        while time.monotonic() < until and condition():
+        while clock.monotonic() < until and condition():
             self.tasks.give_up_overdue()
             time.sleep(self.options.times.stop_check_interval / 10)
 

@@ -8,11 +8,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from beanstalk_dispatch.worker.health import HealthServer, touch_while_healthy, why_unhealthy
+from beanstalk_dispatch.worker.health import (
+    HealthServer,
+    listen,
+    touch_while_healthy,
+    why_unhealthy,
+)
 from beanstalk_dispatch.worker.metrics import MISSING_LIBRARY
 from beanstalk_dispatch.worker.options import WorkerTimes
 from beanstalk_dispatch.worker.worker import Worker
@@ -148,6 +154,16 @@ def test_connections_that_say_nothing_do_not_keep_a_probe_out(server: HealthServ
     finally:
         for each in silent:
             each.close()
+
+
+def test_a_burst_of_connections_is_accepted() -> None:
+    """Before the server answers, they wait in the kernel, which drops what it has no room for."""
+    server = listen(("127.0.0.1", 0), find_reason=str, find_figures=list, timeout=1)
+    with closing(server.socket), ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(
+                socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=0.5)
+            )
 
 
 def test_a_connection_that_says_nothing_is_closed() -> None:

@@ -284,7 +284,7 @@ def extend_after(jobs: InFlight, monkeypatch: pytest.MonkeyPatch, seconds: float
     """Let ``seconds`` pass, and send the heartbeats that are due then."""
     with monkeypatch.context() as patch:
         later = time.monotonic() + seconds
-        patch.setattr("time.monotonic", lambda: later)
+        patch.setattr("beanstalk_dispatch.clock.monotonic", lambda: later)
         jobs.extend_visibility()
 
 
@@ -375,7 +375,7 @@ def test_an_unexpected_error_loses_nothing(
         assert jobs.delete_batch() is False
         assert jobs.requeue_batch() is False
         later = time.monotonic() + 20
-        patch.setattr("time.monotonic", lambda: later)
+        patch.setattr("beanstalk_dispatch.clock.monotonic", lambda: later)
         jobs.extend_visibility()
     assert jobs.pending == len(jobs.messages) == 2
     backoffs = [jobs.delete_backoff, jobs.requeue_backoff, jobs.heartbeat_backoff]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.worker import receive_budget
 from beanstalk_dispatch.worker.options import WorkerTimes
 from beanstalk_dispatch.worker.receive_budget import ReceiveBudget
@@ -18,8 +17,8 @@ def budget() -> ReceiveBudget:
 
 
 def pass_seconds(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    now = time.monotonic() + seconds
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    now = clock.monotonic() + seconds
+    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: now)
 
 
 def test_receives_that_start_no_task_are_counted_until_the_message_is_done(

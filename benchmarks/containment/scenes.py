@@ -1,0 +1,234 @@
+"""The scenes: one kind of culprit each, beside tasks that have done nothing wrong."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from tests.proxy import Proxy, error
+
+from .machine import THREADS, Consumer, Figures, Machine, Servers, answers, endpoint, poller
+
+Calls = Sequence[tuple[str, Sequence[Any]]]
+DRIVERS: Final = ("psycopg", "psycopg2")
+CONSUMERS: Final[Mapping[str, Consumer]] = {"endpoint": endpoint, "poller": poller}
+BLAMELESS: Final = 300
+_MIB: Final = 2**20
+
+
+def culprits(count: int, *names: str) -> Calls:
+    """``count`` calls of each task."""
+    return [(name, []) for _ in range(count) for name in names]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What is scheduled, and on what."""
+
+    culprits: Calls
+    consumers: Mapping[str, Consumer] = field(default_factory=lambda: CONSUMERS)
+    drivers: Sequence[str] = DRIVERS[:1]
+    blameless: int = BLAMELESS
+    seconds: Sequence[float] = (0.05,)
+    """What the blameless tasks take, in turn."""
+    visibility: int = 30
+    max_receives: int = 3
+    fifo: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = 1
+    """How culprits and blameless tasks are mixed; None puts the culprits first."""
+    may_fail: int = 0
+    """How many deliveries of blameless tasks may fail. ``reason`` says why."""
+    may_repeat: int = 0
+    """How many blameless tasks may be done twice."""
+    reason: str = ""
+    """Why a blameless task may fail, repeat or begin again."""
+    during: Callable[[Machine], AbstractContextManager[list[str]]] | None = None
+    """What happens meanwhile. It yields notes about that."""
+    must_not: Sequence[str] = ()
+    """What no culprit may have become, such as ``begin done``."""
+
+    def play(self, name: str, servers: Servers, folder: Path, consumer: Consumer, driver: str,
+             *, share: float = 1.0) -> Figures:  # fmt: skip
+        """Run the scene once. ``share`` of its tasks take part."""
+        machine = Machine(
+            name, servers, folder, driver=driver, visibility=self.visibility,
+            max_receives=self.max_receives, fifo=self.fifo, variables=self.variables,
+        )  # fmt: skip
+        kept = self.culprits[: max(int(len(self.culprits) * share), min(len(self.culprits), 1))]
+        machine.send(
+            kept, blameless=int(self.blameless * share), seconds=self.seconds, seed=self.seed
+        )
+        with ExitStack() as stack:
+            notes = stack.enter_context(self.during(machine)) if self.during else []
+            stack.enter_context(consumer(machine))
+            machine.wait()
+        figures = machine.figures()
+        figures.notes.extend(notes)
+        figures.notes.extend(
+            f"NOT EXPECTED: {each}" for each in self.must_not if figures.culprits[each]
+        )
+        return figures
+
+    def is_well(self, figures: Figures) -> bool:
+        """Whether nothing happened to a blameless task that has no reason."""
+        harmed = figures.harmed - min(figures.failed, self.may_fail)
+        harmed -= min(figures.done_twice, self.may_repeat)
+        return not harmed and not any(each.startswith("NOT EXPECTED") for each in figures.notes)
+
+
+# --- what happens meanwhile ------------------------------------------------------------------
+
+
+class NetworkCut:
+    """Once a third of the tasks has run, no request reaches SQS for ``seconds``."""
+
+    def __init__(self, machine: Machine, seconds: float = 30) -> None:
+        self._machine = machine
+        self._seconds = seconds
+        self._is_connected = threading.Event()
+        self._is_connected.set()
+        self._is_over = threading.Event()
+        self._proxy = Proxy(machine.servers.sqs)
+        self._proxy.spoil = self._hang
+        machine.variables["BEANSTALK_DISPATCH_SQS_ENDPOINT_URL"] = self._proxy.url
+
+    def _hang(self, operation: str, request: dict[str, Any]) -> Any:
+        if self._is_connected.is_set():
+            return None
+        self._is_connected.wait()
+        return error(500, "InternalFailure")
+
+    def _cut(self) -> None:
+        while len(self._machine.rows("work")) < self._machine.blameless / 3:
+            if self._is_over.wait(0.1):
+                return
+        self._is_connected.clear()
+        self._is_over.wait(self._seconds)
+        self._is_connected.set()
+
+    def __enter__(self) -> list[str]:
+        self._proxy.__enter__()
+        self._thread = threading.Thread(target=self._cut)
+        self._thread.start()
+        return []
+
+    def __exit__(self, *exc: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+        self._proxy.__exit__(None, None, None)
+
+
+class HalfOpenConnections:
+    """Open connections to the health port that say nothing, until the end of the scene."""
+
+    def __init__(self, machine: Machine, count: int = 1020) -> None:
+        self._port = machine.health_port
+        self._count = count
+        self._is_over = threading.Event()
+        self._notes: list[str] = []
+
+    def _open(self) -> None:
+        while not answers(self._port):
+            if self._is_over.wait(0.1):
+                return
+        with ExitStack() as stack:
+            for _ in range(self._count):
+                connection = stack.enter_context(socket.socket())
+                connection.settimeout(1)
+                connection.connect_ex(("127.0.0.1", self._port))
+            problem = "" if answers(self._port) else "NOT EXPECTED: the probe gets no answer; "
+            self._notes.append(f"{problem}{self._count} connections")
+            self._is_over.wait()
+
+    def __enter__(self) -> list[str]:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+        self._thread = threading.Thread(target=self._open)
+        self._thread.start()
+        return self._notes
+
+    def __exit__(self, *exc: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+
+# --- the scenes ------------------------------------------------------------------------------
+
+_ENDPOINT: Final = {"endpoint": endpoint}
+_POLLER: Final = {"poller": poller}
+_OWN_DEAD_LETTERS: Final = {"BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE": "dead"}
+_ITS_PROCESS: Final = (
+    "the process ends, and with it what runs there; those tasks begin again, and without a lease "
+    "those that were done and not yet deleted, too; the culprit is a dead letter after the third "
+    "time"
+)
+
+SCENES: Final[Mapping[str, Scene]] = {
+    "limit-in-commit": Scene(
+        culprits=culprits(60, "limit-in-commit"), drivers=DRIVERS,
+        must_not=["limit-in-commit done"],
+    ),
+    "open-transaction": Scene(
+        culprits=culprits(15, "begin", "enter-atomic"), drivers=DRIVERS,
+        must_not=["begin done", "enter-atomic done"],
+    ),
+    "base-exception": Scene(
+        culprits=culprits(8, "panic", "generator-exit", "keyboard-interrupt", "system-exit")
+    ),
+    "swallowed-limit": Scene(
+        culprits=[*culprits(20, "swallows"), *culprits(3, "endless")],
+        must_not=["swallows done", "endless done"],
+    ),
+    "log-locks": Scene(culprits=culprits(15, "log-locks")),
+    "activate": Scene(culprits=culprits(30, "activate")),
+    "time": Scene(
+        culprits=[*culprits(2, "patch-time"), *culprits(10, "swallows")], visibility=5,
+        seconds=(*(0.05,) * 9, 8.0), must_not=["swallows done"],
+    ),
+    "fork-bomb": Scene(culprits=culprits(10, "fork-ten")),
+    "pool": Scene(
+        culprits=culprits(60, "limit-in-commit"), variables={"POOL_SIZE": "4"},
+        must_not=["limit-in-commit done"],
+    ),
+    "memory": Scene(
+        culprits=culprits(5, "memory"), variables={"MEMORY_LIMIT": str(2048 * _MIB)},
+        may_fail=BLAMELESS,
+        reason="all threads of a process share its memory; a task that asks for some while the "
+        "culprit has it all fails, and is delivered again",
+    ),
+    "exit": Scene(
+        culprits=culprits(1, "exit"), visibility=5, max_receives=10, variables=_OWN_DEAD_LETTERS,
+        may_repeat=3 * THREADS, reason=_ITS_PROCESS,
+    ),
+    "interpreter-lock": Scene(
+        consumers={"endpoint": partial(endpoint, timeout=5), "poller": poller},
+        culprits=culprits(1, "gil"), visibility=5, max_receives=10, variables=_OWN_DEAD_LETTERS,
+        may_repeat=3 * THREADS, reason=_ITS_PROCESS,
+    ),
+    "fifo-poison": Scene(
+        culprits=culprits(1, "fail"), fifo=True, seed=None, blameless=30, visibility=10,
+    ),
+    "mixed-burst": Scene(
+        culprits=[], consumers=_POLLER, seconds=(*(0.001,) * 8, 7.0), blameless=348,
+    ),
+    "proxy-timeout": Scene(
+        culprits=[], seconds=(*(0.05,) * 4, 4.0), blameless=150, max_receives=10,
+        consumers={"endpoint": partial(endpoint, connections=50, read_timeout="3s")},
+    ),
+    "network-cut": Scene(
+        culprits=[], consumers=_POLLER, seconds=(2.0,), blameless=75, visibility=10,
+        during=NetworkCut,
+    ),
+    "half-open-connections": Scene(
+        culprits=[], consumers=_POLLER, variables={"FILE_LIMIT": "1024"}, seconds=(0.5,),
+        during=HalfOpenConnections,
+    ),
+}  # fmt: skip

@@ -1,0 +1,31 @@
+"""The settings of a consumer whose tasks misbehave: PostgreSQL, by the driver that is asked for."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+if os.environ["DRIVER"] == "psycopg2":
+    sys.modules["psycopg"] = None  # type: ignore[assignment] # Django takes psycopg2 then
+
+from tests.services import database_settings
+from tests.settings import *  # noqa: F403
+
+INSTALLED_APPS = ["beanstalk_dispatch"]
+TIME_ZONE = "UTC"
+_database = database_settings(os.environ["POSTGRES"]) | {"CONN_MAX_AGE": 600}
+if size := os.environ.get("POOL_SIZE"):
+    pool = {"min_size": int(size), "max_size": int(size), "timeout": 30}
+    _database |= {"CONN_MAX_AGE": 0, "OPTIONS": {"pool": pool}}
+DATABASES = {"default": _database}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": f"redis://127.0.0.1:{os.environ['VALKEY_PORT']}",
+    }
+}
+if memory := os.environ.get("MEMORY_LIMIT"):
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+if files := os.environ.get("FILE_LIMIT"):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), int(files)))
