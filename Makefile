@@ -17,13 +17,14 @@ IN_PARALLEL := -n $(WORKERS) --max-worker-restart 0
 # In an environment of its own: it holds botocore below what the newest boto3 needs.
 MINISTACK := .venv-ministack/bin/ministack
 FUZZ_READY := .venv-fuzz/.ready
+DOCS_READY := .venv-docs/.ready
 SENTRY_READY := .venv-sentry-oldest/.ready
 # What an install brings with it, and the tools that look at it.
 INSTALL_READY := .venv-install/.ready
 TOOLS_READY := .venv-tools/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-matrix test-sentry-oldest test-sentry-next lint types tables hooks audit sbom \
+.PHONY: help demo test test-fast test-matrix test-sentry-oldest test-sentry-next lint types tables docs hooks audit sbom \
   benchmark benchmark-drain faults fuzz clean
 
 ## help: list the targets
@@ -97,6 +98,17 @@ types: $(READY)
 ## tables: write the tables of variables in docs/ and .env.example from the registry of settings
 tables: $(READY)
 	$(BIN)/python -m docs.generate
+
+## docs: build the pages as a site, in dist/docs
+docs: $(DOCS_READY)
+	.venv-docs/bin/sphinx-build -W --keep-going -q -c docs -b html . dist/docs
+	@echo "dist/docs/docs/index.html"
+
+$(DOCS_READY): pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-docs/bin/python -m pip install --quiet --editable '.[sentry]' --group docs
+	touch $@
 
 ## hooks: install the pre-commit hooks, which check style, imports and types
 hooks: $(READY)

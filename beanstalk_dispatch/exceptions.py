@@ -1,4 +1,4 @@
-"""Every error this package raises.
+"""Every error this package raises::
 
 ImproperlyConfigured
 └── ConfigurationError      the environment or the settings are wrong; do not catch it
@@ -6,7 +6,7 @@ ImproperlyConfigured
 BeanstalkDispatchError      every error that a caller may want to catch
 ├── SchedulingError         raised when a task is scheduled
 │   ├── InvalidArgument     JSON would change an argument (also a TypeError)
-│   ├── InvalidCall         SQS would refuse a delay, group id or option (also a ValueError)
+│   ├── InvalidCall         the task does not take its arguments, or SQS its options (a ValueError)
 │   ├── MessageTooLarge     the message is larger than SQS allows (also a ValueError)
 │   ├── UnknownQueue        no alias and no queue on SQS has this name (also a LookupError)
 │   └── SendError           SQS could not be reached, or refused the message
@@ -25,6 +25,8 @@ BeanstalkDispatchError      every error that a caller may want to catch
 
 TimeoutError
 └── TaskTimeout             passed to a task's on_error when its time limit has passed
+
+Code that handles failed tasks catches BeanstalkDispatchError or one of its subclasses.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ from tests.conftest import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TASKS = "shop.tasks"  # the module the documentation's tasks are in
 DJANGO_TASKS = {"DISPATCH_TASKS": TASKS, "DISPATCH_RESULTS": "default"}
@@ -563,7 +564,7 @@ def check_dead_letter(content: Any) -> None:
 
 
 JSON: dict[str, Callable[[Any], object]] = {
-    "README.md": check_policy,
+    "tutorial.md": check_policy,
     "configuration.md": casts.table,
     "dead-letters.md": check_policy,
     "failures.md": check_dead_letter,
@@ -586,16 +587,16 @@ def test_nginx(snippet: Snippet) -> None:
     assert snippet.text.splitlines() == directives
 
 
-def test_the_readmes_daemon_options_are_the_examples() -> None:
+def test_the_documented_daemon_options_are_the_examples() -> None:
     example = yaml.safe_load((EXAMPLE / ".ebextensions" / "worker.config").read_text())
-    assert readme_daemon_options() == example["option_settings"][SQSD]
+    assert documented_daemon_options() == example["option_settings"][SQSD]
 
 
-def test_the_readmes_limits_are_in_order() -> None:
+def test_the_documented_limits_are_in_order() -> None:
     found = re.search(r"proxy_read_timeout (\d+)s", NGINX.read_text())
     assert found
     variables = documented_properties("shop-worker")
-    options = readme_daemon_options()
+    options = documented_daemon_options()
     limits = [
         casts.duration(variables["BEANSTALK_DISPATCH_TASK_TIMEOUT"]).total_seconds(),
         int(found[1]),
@@ -603,14 +604,12 @@ def test_the_readmes_limits_are_in_order() -> None:
         options["VisibilityTimeout"],
     ]
     assert limits == sorted(set(limits))
-    rows = table_rows(ROOT / "README.md", "Limit")
+    rows = table_rows(TUTORIAL, "Limit")
     assert [row[1] for row in rows] == [f"{limit:g} s" for limit in limits]
 
 
-def readme_daemon_options() -> dict[str, Any]:
-    blocks = [
-        yaml.safe_load(s.text) for s in snippets_of(ROOT / "README.md") if "yaml" in s.language
-    ]
+def documented_daemon_options() -> dict[str, Any]:
+    blocks = [yaml.safe_load(s.text) for s in snippets_of(TUTORIAL) if "yaml" in s.language]
     (options,) = [block["option_settings"][SQSD] for block in blocks if "option_settings" in block]
     return dict(options)
 
@@ -796,10 +795,10 @@ def test_text_is_the_demos_report(snippet: Snippet, capsys: pytest.CaptureFixtur
 
 
 def documented_properties(environment: str) -> dict[str, str]:
-    """What README.md's ``eb setenv`` sets in an environment."""
+    """What the tutorial's ``eb setenv`` sets in an environment."""
     return {
         name: value
-        for snippet in snippets_of(ROOT / "README.md")
+        for snippet in snippets_of(TUTORIAL)
         if snippet.language == "sh"
         for words in commands(snippet.text)
         if words[:4] == ["eb", "setenv", "-e", environment]
@@ -900,8 +899,8 @@ def test_python_through_sqs(
 def test_console(
     snippet: Snippet, shop: ModuleType, env: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each line below a command is one that the command writes with the README's properties."""
-    for each in snippets_of(ROOT / "README.md"):
+    """Each line below a command is one that the command writes with the tutorial's properties."""
+    for each in snippets_of(ROOT / "docs" / "tasks.md"):
         if each.file == "shop/tasks.py":
             exec(each.text, vars(shop))
     properties = documented_properties("shop-worker")
@@ -930,11 +929,11 @@ def test_the_observers_of_their_page_watch_a_task(
 
 
 @pytest.mark.slow
-def test_the_readmes_project_starts_as_the_readme_says(tmp_path: Path) -> None:
+def test_the_tutorials_project_starts_as_the_tutorial_says(tmp_path: Path) -> None:
     """Its files and its properties make a worker that no check has anything to say about."""
-    readme = snippets_of(ROOT / "README.md")
+    tutorial = snippets_of(TUTORIAL)
     files: dict[str, str] = {"settings.py": "SECRET_KEY = 'x'\nROOT_URLCONF = 'urls'\n"}
-    for snippet in readme:
+    for snippet in [*tutorial, *snippets_of(ROOT / "docs" / "tasks.md")]:
         if snippet.language == "python" and snippet.file:
             files[snippet.file] = files.get(snippet.file, "") + snippet.text
     for name, text in files.items():
@@ -946,7 +945,7 @@ def test_the_readmes_project_starts_as_the_readme_says(tmp_path: Path) -> None:
     variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] = secrets.token_urlsafe(32)  # as it says
     checked = manage(tmp_path, "settings", variables, "check", "--fail-level", "WARNING")
     assert checked.returncode == 0, checked.stderr
-    (start,) = [s.text for s in readme if " start worker=" in s.text]
+    (start,) = [s.text for s in tutorial if " start worker=" in s.text]
     assert re.fullmatch(rf"[\d-]+ [\d:,]+ {re.escape(start)}", checked.stderr)
 
 
@@ -988,7 +987,7 @@ def check_gunicorn(command: str) -> None:
     assert command.replace("shop.wsgi", "example_settings.wsgi") == example
     options = gunicorn.config.Config().parser().parse_args(shlex.split(command)[1:])
     limit = documented_properties("shop-worker")["BEANSTALK_DISPATCH_TASK_TIMEOUT"]
-    inactivity_timeout = readme_daemon_options()["InactivityTimeout"]
+    inactivity_timeout = documented_daemon_options()["InactivityTimeout"]
     assert casts.duration(limit).total_seconds() < options.graceful_timeout < inactivity_timeout
 
 

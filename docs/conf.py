@@ -1,0 +1,42 @@
+"""Sphinx's configuration: the pages of this repository as a site. ``make docs`` builds it.
+
+The source directory is the repository, because README.md and CHANGELOG.md are pages as well.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
+
+project = _PROJECT["name"]
+author = "The contributors"
+copyright = author  # noqa: A001 - Sphinx's name for it
+html_title = project
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+include_patterns = ["*.md", "docs/**.md", "docs/*.rst", "docs/images/*"]
+root_doc = "docs/index"
+html_theme = "furo"
+html_theme_options = {
+    "source_repository": _PROJECT["urls"]["Source"],
+    "source_branch": "main",
+    "source_directory": "",
+}
+
+# A heading's anchor is the one that GitHub gives it, so links work in both places.
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+
+
+def setup(app: Sphinx) -> None:
+    """Show blocks whose language Pygments does not know as they are."""
+    for language in ("log", "kubernetes", "ecs", "procfile"):
+        app.add_lexer(language, TextLexer)
