@@ -1,30 +1,30 @@
 """Every error this package raises::
 
-ImproperlyConfigured
-└── ConfigurationError      the environment or the settings are wrong; do not catch it
+    ImproperlyConfigured
+    └── ConfigurationError      the environment or the settings are wrong; do not catch it
 
-BeanstalkDispatchError      every error that a caller may want to catch
-├── SchedulingError         raised when a task is scheduled
-│   ├── InvalidArgument     JSON would change an argument (also a TypeError)
-│   ├── InvalidCall         the task does not take its arguments, or SQS its options (a ValueError)
-│   ├── MessageTooLarge     the message is larger than SQS allows (also a ValueError)
-│   ├── UnknownQueue        no alias and no queue on SQS has this name (also a LookupError)
-│   └── SendError           SQS could not be reached, or refused the message
-│       └── BatchError      schedule_many sent some messages and could not send others
-├── UnknownFunction         the dispatch table does not list it, or its entry cannot run
-├── MessageError            a received message that can never run
-│   ├── MalformedMessage    not a message, or one from a newer version
-│   ├── BadSignature        unsigned, altered, or signed for another queue
-│   └── NotAllowed          a periodic task that the configuration does not list
-├── UnknownResult           no result is kept under this id (also a LookupError)
-├── TaskCut                 its process has ended three times while it ran
-└── LeaseError              a received message that does not run now
+    BeanstalkDispatchError      every error that a caller may want to catch
+    ├── SchedulingError         raised when a task is scheduled
+    │   ├── InvalidArgument     JSON would change an argument (also a TypeError)
+    │   ├── InvalidCall         the task does not take its arguments, or SQS its options (a ValueError)
+    │   ├── MessageTooLarge     the message is larger than SQS allows (also a ValueError)
+    │   ├── UnknownQueue        no alias and no queue on SQS has this name (also a LookupError)
+    │   └── SendError           SQS could not be reached, or refused the message
+    │       └── BatchError      schedule_many sent some messages and could not send others
+    ├── UnknownFunction         the dispatch table does not list it, or its entry cannot run
+    ├── MessageError            a received message that can never run
+    │   ├── MalformedMessage    not a message, or one from a newer version
+    │   ├── BadSignature        unsigned, altered, or signed for another queue
+    │   └── NotAllowed          a periodic task that the configuration does not list
+    ├── UnknownResult           no result is kept under this id (also a LookupError)
+    ├── TaskCut                 its process has ended three times while it ran
+    └── LeaseError              a received message that does not run now
     ├── AlreadyDone         it has succeeded, or this attempt of it has ended
     ├── AlreadyRunning      it is running now, here or elsewhere
     └── LeaseUnavailable    the lease's cache does not answer
 
-TimeoutError
-└── TaskTimeout             passed to a task's on_error when its time limit has passed
+    TimeoutError
+    └── TaskTimeout             passed to a task's on_error when its time limit has passed
 
 Code that handles failed tasks catches BeanstalkDispatchError or one of its subclasses.
 """
