@@ -6,7 +6,7 @@
     BeanstalkDispatchError      every error that a caller may want to catch
     ├── SchedulingError         raised when a task is scheduled
     │   ├── InvalidArgument     JSON would change an argument (also a TypeError)
-    │   ├── InvalidCall         the task does not take its arguments, or SQS its options (a ValueError)
+    │   ├── InvalidCall         wrong arguments or options of a call (also a ValueError)
     │   ├── MessageTooLarge     the message is larger than SQS allows (also a ValueError)
     │   ├── UnknownQueue        no alias and no queue on SQS has this name (also a LookupError)
     │   └── SendError           SQS could not be reached, or refused the message
@@ -19,9 +19,9 @@
     ├── UnknownResult           no result is kept under this id (also a LookupError)
     ├── TaskCut                 its process has ended three times while it ran
     └── LeaseError              a received message that does not run now
-    ├── AlreadyDone         it has succeeded, or this attempt of it has ended
-    ├── AlreadyRunning      it is running now, here or elsewhere
-    └── LeaseUnavailable    the lease's cache does not answer
+        ├── AlreadyDone         it has succeeded, or this attempt of it has ended
+        ├── AlreadyRunning      it is running now, here or elsewhere
+        └── LeaseUnavailable    the lease's cache does not answer
 
     TimeoutError
     └── TaskTimeout             passed to a task's on_error when its time limit has passed
