@@ -22,6 +22,8 @@ from beanstalk_dispatch import conf
 from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.log_lines import REFUSALS
+from beanstalk_dispatch.workbench import looking, moving, runs
+from tests.dead_letters import Dead
 from tests.proxy import Proxy
 
 TABLE = (
@@ -30,7 +32,8 @@ TABLE = (
     "coroutine=tests.jobs.coroutine nap=tests.jobs.nap"
 )
 
-collect_ignore = ["compatibility_0_1"]  # integration/test_compatibility.py runs them
+# integration/test_compatibility.py and test_admin.py run them
+collect_ignore = ["admin", "compatibility_0_1"]
 
 Environment = Callable[..., None]
 _PREFIXES = ("AWS_", "BEANSTALK_", "SENTRY_")
@@ -189,3 +192,33 @@ def sqs_env(env: Environment, moto: str, queue_name: str) -> Environment:
 def worker_env(sqs_env: Environment) -> Environment:
     sqs_env(WORKER=True)
     return sqs_env
+
+
+# --- dead letters ---
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "_WAIT_SECONDS", 0)
+    monkeypatch.setattr(looking, "_MAX_REPEATS", 2)
+    monkeypatch.setattr(runs, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(runs, "_SLICE_SECONDS", 0.01)
+    monkeypatch.setattr(moving, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(moving, "_SLICE_SECONDS", 0.01)
+    monkeypatch.setattr(
+        "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0
+    )
+
+
+@pytest.fixture
+def dead(sqs_env: Environment, short_waits: None, queue_name: str) -> Dead:
+    """The dead-letter queue of ``jobs``, where nothing waits for long."""
+    return Dead(queue_name)
+
+
+@pytest.fixture
+def spoilt(sqs_env: Environment, proxy: Proxy, dead: Dead) -> Proxy:
+    """A proxy in front of the server, once the queues exist."""
+    assert dead.source.name
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    return proxy

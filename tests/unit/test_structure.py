@@ -23,7 +23,8 @@ MODULES = {
 
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 PREFIXES = ("BEANSTALK_", "SENTRY_")
-WITH_MODELS = tuple(f"beanstalk_dispatch.contrib.{room}." for room in ("outbox", "results"))
+_ROOMS_WITH_MODELS = ("outbox", "results", "workbench")
+WITH_MODELS = tuple(f"beanstalk_dispatch.contrib.{room}." for room in _ROOMS_WITH_MODELS)
 """Rooms with a model, which cannot be imported before Django is set up."""
 
 

@@ -1,0 +1,256 @@
+"""The admin's pages: queues, the letters of one queue, one letter, and actions on letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import django
+from django.contrib import admin, messages
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+from beanstalk_dispatch.workbench.dead_letters import DeadLetters
+from beanstalk_dispatch.workbench.letters import Letter, grouped
+from beanstalk_dispatch.workbench.queues import QueueStatus, problem_of, queue_statuses
+from beanstalk_dispatch.workbench.showing import sample_size
+from beanstalk_dispatch.workbench.terminal import duration
+
+from .forms import ActionForm, SampleForm
+from .models import DeadLetter
+from .progress import log_action, progress_response
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[DeadLetter]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+_TEMPLATES: Final = "admin/beanstalk_workbench/deadletter"
+_VERBS: Final = {"redrive": "redriven", "discard": "discarded"}
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(ModelAdmin):
+    """Pages that ask SQS. Each needs the permission to view; an action needs its own as well."""
+
+    # --- permissions -------------------------------------------------------------------------
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Letters come from SQS and from workers."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
+        """A letter is redriven or deleted, never changed."""
+        return False
+
+    def has_redrive_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may put letters back on their queues."""
+        return self._has_permission(request, "redrive_deadletter")
+
+    def has_arguments_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may see the arguments of tasks, which may hold personal data."""
+        return self._has_permission(request, "view_deadletter_arguments")
+
+    def _has_permission(self, request: HttpRequest, name: str) -> bool:
+        user: Any = request.user  # of the project's own model, which has permissions in an admin
+        return bool(user.has_perm(f"{self.opts.app_label}.{name}"))
+
+    def _may(self, request: HttpRequest, action: str) -> bool:
+        if action == "redrive":
+            return self.has_redrive_permission(request)
+        return self.has_delete_permission(request)
+
+    # --- addresses ---------------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        """Only the pages of this class: those of ModelAdmin would ask the database."""
+        name = f"{self.opts.app_label}_{self.opts.model_name}"
+        pages: list[tuple[str, Callable[..., HttpResponseBase], str]] = [
+            ("", self.queues_view, "changelist"),
+            ("<str:queue>/act/", self.action_view, "act"),
+            ("<str:queue>/letter/<str:letter>/", self.letter_view, "letter"),
+            ("<str:queue>/", self.letters_view, "change"),
+        ]
+        return [
+            path(route, self._guarded(view), name=f"{name}_{page}") for route, view, page in pages
+        ]
+
+    def _guarded(self, view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+        def guarded(request: HttpRequest, **arguments: str) -> HttpResponseBase:
+            if not self.has_view_permission(request):
+                raise PermissionDenied
+            request.current_app = self.admin_site.name
+            return view(request, **{key: unquote(each) for key, each in arguments.items()})
+
+        return self.admin_site.admin_view(guarded)
+
+    def _url(self, page: str, *arguments: str) -> str:
+        return reverse(
+            f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}",
+            args=[quote(each) for each in arguments],
+            current_app=self.admin_site.name,
+        )
+
+    # --- pages -------------------------------------------------------------------------------
+
+    def queues_view(self, request: HttpRequest) -> HttpResponse:
+        """Every queue with its figures, and links to the dead-letter queues."""
+        context: dict[str, Any] = {}
+        try:
+            context["queues"] = [self._row(each) for each in queue_statuses()]
+        except BeanstalkDispatchError as exc:
+            context["problem"] = problem_of(exc)
+        return self._page(request, "queues", "Queues", context)
+
+    def _row(self, status: QueueStatus) -> tuple[QueueStatus, str, str, str]:
+        """A queue, the address of its letters, and its times in words."""
+        url = self._url("change", status.name) if status.is_dead_letter_queue else ""
+        found = status.attributes
+        if found is None:
+            return status, url, "", ""
+        return status, url, duration(found.visibility_timeout), duration(found.retention)
+
+    def letters_view(self, request: HttpRequest, queue: str) -> HttpResponse:
+        """A sample of the letters of one dead-letter queue, in groups and one by one."""
+        form = SampleForm(request.GET)
+        context: dict[str, Any] = {"form": form, "queue": queue}
+        if form.is_valid():
+            try:
+                dead_letters = DeadLetters.open(queue)
+                sample = dead_letters.sample(form.filters(), limit=form.sample_size())
+            except BeanstalkDispatchError as exc:
+                context["problem"] = problem_of(exc)
+            else:
+                context |= {
+                    "sample": sample,
+                    "sample_size": sample_size(sample),
+                    "groups": grouped(sample.letters),
+                    "letters": [
+                        (each, self._url("letter", queue, each.message_id))
+                        for each in sample.letters
+                    ],
+                }
+        return self._page(request, "letters", queue, context)
+
+    def letter_view(self, request: HttpRequest, queue: str, letter: str) -> HttpResponse:
+        """One letter in full; its arguments only for users who may see them."""
+        context: dict[str, Any] = {"queue": queue, "id": letter}
+        try:
+            found = DeadLetters.open(queue).find(letter)
+            context |= {"letter": found, "facts": self._facts(request, found) if found else {}}
+        except BeanstalkDispatchError as exc:
+            context["problem"] = problem_of(exc)
+        return self._page(request, "letter", letter, context)
+
+    def _facts(self, request: HttpRequest, letter: Letter) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "Task id": letter.id,
+            "SQS id": letter.message_id,
+            "Function": letter.function or "unknown",
+            "From queue": letter.queue or "unknown",
+            "Outcome": letter.outcome or "unknown",
+            "Exception": letter.exception,
+            "Attempts": letter.attempts,
+            "Receives": letter.receive_count,
+            "Failed" if letter.is_from_package else "Sent": letter.when,
+            "Signature": letter.signature,
+        }
+        if letter.problem:
+            facts["Problem"] = letter.problem
+        if not self.has_arguments_permission(request):
+            facts["Arguments"] = "hidden: you have no permission to view them"
+        elif letter.message:
+            facts |= {"Arguments": letter.message.args, "Keywords": letter.message.kwargs}
+        else:
+            facts["Body"] = letter.body
+        return facts
+
+    # --- actions -----------------------------------------------------------------------------
+
+    def action_view(self, request: HttpRequest, queue: str) -> HttpResponseBase:
+        """Ask for confirmation, and then act. Only a POST does anything."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        form = ActionForm(request.POST)
+        if not form.is_valid():
+            return self._refused(request, queue, form)
+        action = form.cleaned_data["action"]
+        if not self._may(request, action):
+            raise PermissionDenied
+        is_named = action == "redrive" or form.cleaned_data["name"].strip() == queue
+        if not (form.cleaned_data["confirmed"] and is_named):
+            return self._confirmation(request, queue, form)
+        try:
+            dead_letters = DeadLetters.open(queue)
+        except BeanstalkDispatchError as exc:
+            return self._page(request, "letters", queue, {"problem": problem_of(exc)})
+        return self._run(request, dead_letters, form)
+
+    def _refused(self, request: HttpRequest, queue: str, form: ActionForm) -> HttpResponse:
+        for errors in form.errors.values():
+            for error in errors:
+                messages.error(request, str(error))
+        return HttpResponseRedirect(self._url("change", queue))
+
+    def _confirmation(self, request: HttpRequest, queue: str, form: ActionForm) -> HttpResponse:
+        given = form.cleaned_data
+        context = {
+            "queue": queue,
+            "given": given,
+            "description": _description(form),
+            "is_wrong_name": bool(given["confirmed"]),
+        }
+        return self._page(request, "confirm", f"{given['action'].capitalize()} letters", context)
+
+    def _run(
+        self, request: HttpRequest, dead_letters: DeadLetters, form: ActionForm
+    ) -> HttpResponseBase:
+        given, name = form.cleaned_data, dead_letters.queue.name
+        filters = form.filters(given["ids"])
+        if given["action"] == "redrive":
+            steps = dead_letters.redrive(filters, reset_attempts=given["reset_attempts"])
+        else:
+            steps = dead_letters.discard(filters)
+        verb = _VERBS[given["action"]]
+        entry = log_action(
+            request, queue=name, verb=verb, message=f"{verb.capitalize()}: {_description(form)}."
+        )
+        context = self._context(request, f"{given['action'].capitalize()} letters") | {
+            "queue": name,
+            "verb": verb,
+            "back": f"{self._url('change', name)}?{form.query()}",
+        }
+        return progress_response(request, steps, entry, context)
+
+    # --- what every page has -----------------------------------------------------------------
+
+    def _page(
+        self, request: HttpRequest, template: str, title: str, context: dict[str, Any]
+    ) -> TemplateResponse:
+        whole = self._context(request, title) | context
+        return TemplateResponse(request, f"{_TEMPLATES}/{template}.html", whole)
+
+    def _context(self, request: HttpRequest, title: str) -> dict[str, Any]:
+        return {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": title,
+            "may_redrive": self.has_redrive_permission(request),
+            "may_delete": self.has_delete_permission(request),
+            # Django 6.1 has made a list of the breadcrumbs.
+            "breadcrumbs_are_a_list": django.VERSION >= (6, 1),
+        }
+
+
+def _description(form: ActionForm) -> str:
+    """Which letters an action is about, in words."""
+    given = form.cleaned_data
+    if given["scope"] == "selected":
+        return f"{len(given['ids'])} selected: {', '.join(sorted(given['ids']))}"
+    description = form.description()
+    return f"all letters with {description}" if description else "all letters"

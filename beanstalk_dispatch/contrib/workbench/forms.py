@@ -1,0 +1,106 @@
+"""What the pages take from a request: filters, and an action on letters."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from django import forms
+
+from beanstalk_dispatch.workbench.dead_letters import SAMPLE_SIZE
+from beanstalk_dispatch.workbench.letters import Filters, parse_since
+
+MAX_SAMPLE_SIZE: Final = 1000
+"""Letters that one page looks at, at most: each ten of them are a request to SQS."""
+
+_FIELD_CLASSES: Final = "border border-base-200 rounded-default px-3 py-2"
+"""The look of a field with Unfold. They mean nothing to Django's own admin."""
+_FILTERS: Final = ("function", "exception", "queue", "since")
+
+
+class FilterForm(forms.Form):
+    """Which letters are meant. Every field is optional."""
+
+    function = forms.CharField(required=False)
+    exception = forms.CharField(
+        required=False, help_text="A type; with a colon the start of the type and the message."
+    )
+    queue = forms.CharField(required=False, label="From queue")
+    since = forms.CharField(required=False, help_text="30m, 2h, 3d or 2026-11-25T08:00")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for field in self.fields.values():
+            field.widget.attrs["class"] = _FIELD_CLASSES
+
+    def clean_since(self) -> str:
+        """Refuse what is neither an age nor a date."""
+        since: str = self.cleaned_data["since"]
+        if since:
+            try:
+                parse_since(since)
+            except ValueError as exc:
+                raise forms.ValidationError(str(exc)) from None
+        return since
+
+    def filters(self, ids: list[str] | None = None) -> Filters:
+        """The filters of a valid form, for letters with these ids if any are given."""
+        found = self.cleaned_data
+        return Filters(
+            function=found["function"],
+            exception=found["exception"],
+            queue=found["queue"],
+            since=parse_since(found["since"]) if found["since"] else None,
+            ids=frozenset(ids or ()),
+        )
+
+    def description(self) -> str:
+        """The filters of a valid form as ``name=value``, or nothing."""
+        given = {name: self.cleaned_data[name] for name in _FILTERS if self.cleaned_data[name]}
+        return " ".join(f"{name}={value!r}" for name, value in given.items())
+
+    def query(self) -> str:
+        """The filters of a valid form as the query of a URL."""
+        given = {name: self.cleaned_data[name] for name in _FILTERS if self.cleaned_data[name]}
+        return urlencode(given)
+
+
+class SampleForm(FilterForm):
+    """The filters of a page that shows letters, and how many letters it looks at."""
+
+    sample = forms.IntegerField(
+        required=False, min_value=1, max_value=MAX_SAMPLE_SIZE, label="Look at",
+        help_text=f"Letters, at most {MAX_SAMPLE_SIZE}.",
+    )  # fmt: skip
+
+    def sample_size(self) -> int:
+        """How many letters a valid form asks for."""
+        size: int | None = self.cleaned_data["sample"]
+        return size or SAMPLE_SIZE
+
+
+class ActionForm(FilterForm):
+    """An action on the letters that are selected, or on all that match the filters."""
+
+    action = forms.ChoiceField(choices=[("redrive", "redrive"), ("discard", "discard")])
+    scope = forms.ChoiceField(choices=[("selected", "selected"), ("all", "all")])
+    ids = forms.MultipleChoiceField(required=False)
+    reset_attempts = forms.BooleanField(required=False)
+    confirmed = forms.BooleanField(required=False)
+    name = forms.CharField(required=False)
+    """The typed name of the queue, which an action that cannot be undone needs."""
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(data)
+        self.fields["ids"].choices = [(each, each) for each in data.getlist("ids")]  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse an action on a selection of nothing, which would be one on everything."""
+        found: dict[str, Any] = super().clean() or self.cleaned_data
+        if found.get("scope") == "selected" and not found.get("ids"):
+            raise forms.ValidationError("No letter is selected.")
+        if found.get("scope") == "all":
+            found["ids"] = []
+        else:  # a selected letter is meant, although the time of ``since`` has passed on
+            found |= dict.fromkeys(_FILTERS, "")
+        return found

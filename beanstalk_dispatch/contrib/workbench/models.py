@@ -1,0 +1,26 @@
+"""DeadLetter: a model without a table, because Django's permissions belong to models."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.db import models
+
+
+class DeadLetter(models.Model):
+    """Stands for the letters of all dead-letter queues. There are no rows of it."""
+
+    class Meta:
+        """Each thing that a user may do has a permission of its own."""
+
+        managed = False
+        verbose_name = "dead letter"
+        default_permissions: ClassVar[Any] = ("view", "delete")
+        permissions: ClassVar[Any] = [
+            ("redrive_deadletter", "Can redrive dead letter"),
+            ("view_deadletter_arguments", "Can view the arguments in dead letter"),
+        ]
+
+    def __str__(self) -> str:
+        """The kind of thing, because there is none of it."""
+        return "dead letter"

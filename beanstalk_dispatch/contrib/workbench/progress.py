@@ -1,0 +1,82 @@
+"""An action on letters as a page that grows while it runs, and as an entry of the admin's log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, Final
+
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.http import HttpRequest, StreamingHttpResponse
+from django.template.loader import render_to_string
+
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+from beanstalk_dispatch.workbench.queues import problem_of
+from beanstalk_dispatch.workbench.runs import Report, Steps
+
+from .models import DeadLetter
+
+STEP_SECONDS: Final = 1.0
+"""Between two lines of the page."""
+_MARK: Final = "<!-- progress -->"
+_PAGE: Final = "admin/beanstalk_workbench/deadletter/progress.html"
+_REPORT: Final = "admin/beanstalk_workbench/deadletter/report.html"
+
+
+def log_action(request: HttpRequest, *, queue: str, verb: str, message: str) -> LogEntry:
+    """An entry of the admin's log about the letters of a queue."""
+    return LogEntry.objects.create(
+        user_id=request.user.pk,
+        content_type=ContentType.objects.get_for_model(DeadLetter),
+        object_id=queue,
+        object_repr=queue,
+        action_flag=CHANGE if verb == "redriven" else DELETION,
+        change_message=message,
+    )
+
+
+def progress_response(
+    request: HttpRequest, steps: Steps, entry: LogEntry, context: dict[str, Any]
+) -> StreamingHttpResponse:
+    """A page that shows the steps of a run as they are taken.
+
+    The run ends with the connection: the server closes what it cannot send. What is begun then is
+    finished, and nothing stays hidden.
+    """
+    page = render_to_string(_PAGE, context, request=request)
+    head, _, tail = page.partition(_MARK)
+
+    def show(report: Report, *, is_over: bool) -> str:
+        return render_to_string(_REPORT, {**context, "report": report, "is_over": is_over})
+
+    response = StreamingHttpResponse(_stream(head, tail, steps, entry, show))
+    response["X-Accel-Buffering"] = "no"  # nginx passes each line on at once
+    return response
+
+
+def _stream(
+    head: str, tail: str, steps: Steps, entry: LogEntry, show: Callable[..., str]
+) -> Iterator[str]:
+    report, shown_at = Report(), time.monotonic()
+    begun = entry.change_message
+    try:
+        with closing(steps):
+            yield head
+            for report in steps:
+                if time.monotonic() - shown_at >= STEP_SECONDS:
+                    shown_at = time.monotonic()
+                    yield show(report, is_over=False)
+    except BeanstalkDispatchError as exc:
+        report.error = problem_of(exc)
+    finally:
+        entry.change_message = f"{begun} {_result(report)}"
+        entry.save(update_fields=["change_message"])
+    yield show(report, is_over=True)
+    yield tail
+
+
+def _result(report: Report) -> str:
+    found = f"Done: {report.done}. Not possible: {report.failed}."
+    return f"{found} Ended early: {report.error}" if report.error else found

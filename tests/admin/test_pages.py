@@ -1,0 +1,335 @@
+"""Every page and every action, as users with different permissions see them."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from beanstalk_dispatch.contrib.workbench import admin, progress
+from beanstalk_dispatch.contrib.workbench.models import DeadLetter
+from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.workbench.dead_letters import DeadLetters
+from tests.conftest import Environment
+from tests.dead_letters import KEY, Dead, failing
+from tests.proxy import Proxy
+
+pytestmark = pytest.mark.django_db
+PAGES = "/admin/beanstalk_workbench/deadletter/"
+ALL = ("view_deadletter", "redrive_deadletter", "delete_deadletter", "view_deadletter_arguments")
+
+
+def client(*permissions: str, is_staff: bool = True) -> Client:
+    user = User.objects.create_user("user", is_staff=is_staff)
+    found = Permission.objects.filter(
+        codename__in=permissions, content_type__app_label="beanstalk_workbench"
+    )
+    assert len(found) == len(permissions)
+    user.user_permissions.set(found)
+    logged_in = Client()
+    logged_in.force_login(user)
+    return logged_in
+
+
+def words(response: Any) -> str:
+    """What a person reads on the page."""
+    html = b"".join(response).decode()
+    content = html[html.index('id="content-main"') :]
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", content)).split())
+
+
+# --- pages -----------------------------------------------------------------------------------
+
+
+def test_the_index_leads_to_the_queues(dead: Dead) -> None:
+    logged_in = client("view_deadletter")
+    assert PAGES in logged_in.get("/admin/").content.decode()
+    page = words(logged_in.get(PAGES))
+    assert f"{dead.source_name} (jobs) 0 0 0 5m 4d {dead.name} after 10 receives" in page
+    assert f"{dead.name} 0 0 0 30s 4d of {dead.source_name}" in page
+
+
+def test_a_page_without_queues_says_what_to_set(sqs_env: Environment) -> None:
+    sqs_env(DISPATCH_QUEUES=None)
+    page = words(client("view_deadletter").get(PAGES))
+    assert "Set BEANSTALK_DISPATCH_QUEUES" in page
+
+
+def test_a_missing_permission_is_named(dead: Dead, spoilt: Proxy) -> None:
+    logged_in = client("view_deadletter")
+    spoilt.spoil = failing("GetQueueAttributes", status=403)
+    assert "the permission sqs:GetQueueAttributes is missing" in words(logged_in.get(PAGES))
+    spoilt.spoil = failing("ReceiveMessage", status=403)
+    for page in (f"{dead.name}/", f"{dead.name}/letter/fail-0/"):
+        found = words(logged_in.get(PAGES + page))
+        assert "the permission sqs:ReceiveMessage is missing" in found
+        assert "not found" not in found
+
+
+def test_an_error_of_the_queues_is_shown(dead: Dead, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise SendError("SQS says no")
+
+    monkeypatch.setattr(admin, "queue_statuses", fail)
+    assert words(client("view_deadletter").get(PAGES)).endswith("SQS says no")
+
+
+def test_letters_are_shown_in_groups_and_one_by_one(dead: Dead) -> None:
+    dead.sent_many(2)
+    dead.moved(id="moved")
+    page = words(client("view_deadletter").get(f"{PAGES}{dead.name}/"))
+    assert "sample of 3 of about 3" in page
+    assert f"2 fail ValueError {dead.source_name} 1 minute ago" in page
+    assert "moved record moved by SQS 1 0 minutes" in page
+    assert "Redrive" not in page
+    assert len(dead.ids()) == 3
+
+
+def test_letters_are_filtered(dead: Dead) -> None:
+    dead.sent_many(2)
+    dead.moved(id="moved")
+    logged_in = client("view_deadletter")
+    page = logged_in.get(f"{PAGES}{dead.name}/", {"function": "fail", "since": "1h"})
+    assert "2 match in a sample of 3" in words(page)
+    page = logged_in.get(f"{PAGES}{dead.name}/", {"sample": "1"})
+    assert "sample of 1 of about 3" in words(page)
+    page = logged_in.get(f"{PAGES}{dead.name}/", {"since": "yesterday"})
+    assert "neither an age" in words(page)
+    assert "sample of" not in words(page)
+
+
+def test_a_source_queue_is_not_looked_at(dead: Dead) -> None:
+    page = words(client("view_deadletter").get(f"{PAGES}jobs/"))
+    assert f"its dead-letter queue is {dead.name}" in page
+
+
+def test_one_letter_is_shown_without_its_arguments(dead: Dead, sqs_env: Environment) -> None:
+    sqs_env(DISPATCH_SIGNING_KEYS=KEY)
+    dead.sent(number=771)
+    page = words(client("view_deadletter").get(f"{PAGES}{dead.name}/letter/fail-771/"))
+    assert "Exception ValueError: the reason" in page
+    assert "Signature valid" in page
+    assert "Traceback (most recent call last):" in page
+    assert "[771]" not in page
+    assert "you have no permission to view them" in page
+
+
+def test_a_user_with_the_permission_sees_the_arguments(dead: Dead) -> None:
+    dead.sent(number=771)
+    dead.queue.send("{<b>", {})
+    logged_in = client("view_deadletter", "view_deadletter_arguments")
+    assert "Arguments [771]" in words(logged_in.get(f"{PAGES}{dead.name}/letter/fail-771/"))
+    (broken,) = [each for each in dead.open().sample().letters if each.problem]
+    page = logged_in.get(f"{PAGES}{dead.name}/letter/{broken.message_id}/")
+    assert "Body {<b>" in words(page)
+    assert b"<b>" not in page.content
+
+
+def test_a_letter_that_is_gone_is_not_found(dead: Dead) -> None:
+    page = words(client("view_deadletter").get(f"{PAGES}{dead.name}/letter/other/"))
+    assert "The letter other was not found." in page
+
+
+# --- actions ---------------------------------------------------------------------------------
+
+
+def act(logged_in: Client, dead: Dead, **data: Any) -> Any:
+    return logged_in.post(f"{PAGES}{dead.name}/act/", data)
+
+
+def test_all_that_match_are_redriven_after_a_confirmation(
+    dead: Dead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "STEP_SECONDS", 0)
+    dead.sent_many(12)
+    dead.moved(id="moved")
+    logged_in = client(*ALL)
+    given = {"action": "redrive", "scope": "all", "exception": "ValueError"}
+    asked = words(act(logged_in, dead, **given))
+    assert f"all letters with exception='ValueError' on {dead.name}" in asked
+    assert len(dead.ids()) == 13
+    done = words(act(logged_in, dead, **given, confirmed="on"))
+    assert "1 redriven, " in done
+    assert "12 redriven, 13 looked at, 0 stay." in done
+    assert dead.ids() == ["moved"]
+    assert len(dead.ids(dead.source)) == 12
+    (entry,) = LogEntry.objects.all()
+    assert (entry.object_repr, entry.is_change()) == (dead.name, True)
+    assert str(DeadLetter()) == "dead letter"
+    assert entry.get_change_message() == (
+        "Redriven: all letters with exception='ValueError'. Done: 12. Not possible: 0."
+    )
+    assert entry.get_admin_url() == f"{PAGES}{dead.name}/"
+
+
+def test_a_selection_is_redriven_with_its_retries(dead: Dead) -> None:
+    dead.sent_many(3)
+    found = dead.open().find("fail-1")
+    assert found
+    given = {"action": "redrive", "scope": "selected", "ids": found.message_id, "function": "other"}
+    done = act(client(*ALL), dead, **given, confirmed="on", reset_attempts="on")
+    assert "1 redriven, " in words(done)
+    assert dead.ids(dead.source) == ["fail-1"]
+    (letter,) = dead.source.receive(count=1, wait=0, visibility=30)
+    assert "first_attempt" in letter.body
+
+
+def test_a_discard_needs_the_name_of_the_queue(dead: Dead) -> None:
+    dead.sent_many(2)
+    logged_in = client(*ALL)
+    given = {"action": "discard", "scope": "all"}
+    asked = act(logged_in, dead, **given, confirmed="on", name="other")
+    assert "This is not the name of the queue." in words(asked)
+    assert len(dead.ids()) == 2
+    done = words(act(logged_in, dead, **given, confirmed="on", name=dead.name))
+    assert "2 discarded, 2 looked at, 0 stay." in done
+    assert dead.ids() == []
+    assert LogEntry.objects.get().is_deletion()
+    assert "Discarded: all letters. Done: 2." in LogEntry.objects.get().change_message
+
+
+def test_without_a_selection_nothing_is_done(dead: Dead) -> None:
+    dead.sent_many(1)
+    logged_in = client(*ALL)
+    given = {"action": "redrive", "scope": "selected", "confirmed": "on"}
+    page = logged_in.post(f"{PAGES}{dead.name}/act/", given, follow=True)
+    assert "No letter is selected." in page.content.decode()
+    assert dead.ids() == ["fail-0"]
+    assert not LogEntry.objects.exists()
+
+
+def test_letters_that_stay_are_listed_with_their_reason(dead: Dead) -> None:
+    dead.sent(queue="elsewhere")
+    done = words(act(client(*ALL), dead, action="redrive", scope="all", confirmed="on"))
+    assert "fail-0: its queue elsewhere has no redrive policy" in done
+
+
+def test_an_action_that_ends_early_says_why(dead: Dead, spoilt: Proxy) -> None:
+    dead.sent_many(1)
+    spoilt.spoil = failing("SendMessage", status=403)
+    done = act(client(*ALL), dead, action="redrive", scope="all", confirmed="on")
+    assert "the permission sqs:SendMessage is missing" in words(done)
+    assert "Ended early: SendMessage" in LogEntry.objects.get().change_message
+
+
+def test_an_action_on_a_source_queue_is_refused(dead: Dead) -> None:
+    page = client(*ALL).post(
+        f"{PAGES}jobs/act/",
+        {"action": "discard", "scope": "all", "confirmed": "on", "name": "jobs"},
+    )
+    assert f"its dead-letter queue is {dead.name}" in words(page)
+
+
+def test_an_error_in_the_middle_is_shown(dead: Dead, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Any:
+        raise SendError("SQS says no")
+
+    def redrive(self: DeadLetters, *arguments: Any, **options: Any) -> Any:
+        yield from fail()
+
+    monkeypatch.setattr(DeadLetters, "redrive", redrive)
+    done = act(client(*ALL), dead, action="redrive", scope="all", confirmed="on")
+    assert "It has ended early: SQS says no" in words(done)
+
+
+def test_a_closed_page_ends_the_run_and_leaves_nothing_hidden(dead: Dead) -> None:
+    dead.sent_many(12)
+    response = act(client(*ALL), dead, action="redrive", scope="all", confirmed="on")
+    steps = iter(response.streaming_content)
+    next(steps)
+    response.close()
+    assert len(dead.ids()) + len(dead.ids(dead.source)) == 12
+    assert "Done: " in LogEntry.objects.get().change_message
+
+
+# --- who may do what -------------------------------------------------------------------------
+
+
+def addresses(dead: Dead) -> list[str]:
+    return [
+        PAGES, f"{PAGES}{dead.name}/", f"{PAGES}{dead.name}/letter/fail-0/",
+        f"{PAGES}{dead.name}/act/", f"{PAGES}add/", f"{PAGES}fail-0/change/",
+        f"{PAGES}fail-0/delete/", f"{PAGES}fail-0/history/",
+    ]  # fmt: skip
+
+
+def test_a_user_who_may_view_can_change_nothing_by_any_address(dead: Dead) -> None:
+    dead.sent_many(2)
+    logged_in = client("view_deadletter", "view_deadletter_arguments")
+    for address in addresses(dead):
+        for action in ("redrive", "discard"):
+            given = {"action": action, "scope": "all", "confirmed": "on", "name": dead.name}
+            logged_in.get(address, given)
+            logged_in.post(address, given)
+    response = act(logged_in, dead, action="redrive", scope="all", confirmed="on")
+    assert response.status_code == 403
+    assert dead.ids() == ["fail-0", "fail-1"]
+    assert dead.ids(dead.source) == []
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("permissions", "statuses"),
+    [
+        (("view_deadletter", "redrive_deadletter"), (200, 403)),
+        (("view_deadletter", "delete_deadletter"), (403, 200)),
+        (("redrive_deadletter", "delete_deadletter"), (403, 403)),
+    ],
+)
+def test_to_redrive_and_to_delete_are_permissions_apart(
+    dead: Dead, permissions: tuple[str, ...], statuses: tuple[int, int]
+) -> None:
+    dead.sent_many(1)
+    logged_in = client(*permissions)
+    found = [
+        act(logged_in, dead, action=action, scope="all").status_code
+        for action in ("redrive", "discard")
+    ]
+    assert tuple(found) == statuses
+
+
+@pytest.mark.parametrize("is_staff", [True, False])
+def test_without_a_permission_no_page_is_shown(dead: Dead, is_staff: bool) -> None:
+    logged_in = client(is_staff=is_staff)
+    statuses = {logged_in.get(address).status_code for address in addresses(dead)[:4]}
+    assert statuses == {403 if is_staff else 302}  # to the login page
+
+
+def test_an_action_is_a_post_with_a_token(dead: Dead) -> None:
+    logged_in = client(*ALL)
+    assert logged_in.get(f"{PAGES}{dead.name}/act/").status_code == 405
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(User.objects.get())
+    response = act(strict, dead, action="discard", scope="all", confirmed="on", name=dead.name)
+    assert response.status_code == 403
+
+
+# --- other sites -----------------------------------------------------------------------------
+
+
+def test_a_second_site_has_links_to_itself(dead: Dead) -> None:
+    dead.sent_many(1)
+    logged_in = client(*ALL)
+    for page in ("", f"{dead.name}/", f"{dead.name}/letter/fail-0/"):
+        response = logged_in.get(f"/second/beanstalk_workbench/deadletter/{page}")
+        content = response.content.decode()
+        assert "/second/beanstalk_workbench/deadletter/" in content
+        assert "/admin/beanstalk_workbench" not in content
+
+
+def test_a_queue_may_have_a_name_that_a_url_has_to_quote(
+    dead: Dead, sqs_env: Environment, queue_name: str
+) -> None:
+    sqs_env(DISPATCH_QUEUES=f"jobs={queue_name}_5Fb")
+    logged_in = client("view_deadletter")
+    (address,) = re.findall(
+        r'href="([^"]+_5F5Fb-dead-letter/)"', logged_in.get(PAGES).content.decode()
+    )
+    page = logged_in.get(address).content.decode()
+    assert f"{queue_name}_5Fb-dead-letter" in page
+    assert "sample of 0 of about 0" in page
