@@ -13,7 +13,7 @@ class BeanstalkDispatchConfig(AppConfig):
 
     def ready(self) -> None:
         # Django's models, which some of these import, are not ready before this method is called.
-        from . import check_log, checks, conf, views  # noqa: PLC0415
+        from . import check_log, checks, client, conf, views  # noqa: PLC0415
         from . import dispatch_table as table  # noqa: PLC0415
         from .endpoint import draining  # noqa: PLC0415
         from .execution import monkey_patching  # noqa: PLC0415
@@ -28,3 +28,5 @@ class BeanstalkDispatchConfig(AppConfig):
         check_log.log_on_first_request()
         views.keep_out_of_atomic_requests()
         draining.watch()
+        if conf.values_of(conf.CORE)[conf.WARM]:
+            client.start_warming()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +21,7 @@ from .conf import SETTINGS, Config, get_config
 from .dispatch_table import is_listed
 from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunction, listed
 from .execution.task_options import options_to_send
+from .log_lines import quoted_error
 from .message import MAX_DELAY_DAYS, NAME_FORM, Message, is_name, now
 from .safe_task import SafeTask
 from .scheduling import call_check, commits, outbox, sending
@@ -29,6 +32,7 @@ from .sqs.fifo import queue_rules
 from .sqs.opening import open_queue, resolve_address
 from .sqs.parameters import send_parameters
 from .sqs.quotas import MAX_DELAY_SECONDS
+from .sqs.warming import warm_queues
 
 
 class NamedByPath(Protocol):
@@ -41,6 +45,8 @@ class NamedByPath(Protocol):
 
 Function: TypeAlias = "str | Callable[..., Any] | SafeTask | NamedByPath"
 """What ``schedule_function`` takes: see ``Call.function``."""
+
+logger = logging.getLogger("beanstalk_dispatch.scheduling")
 
 
 @dataclass(slots=True)
@@ -145,6 +151,31 @@ async def aschedule_many(
     """``schedule_many``, awaitable."""
     run = _in_thread(schedule_many, on_commit)
     return await run(queue, calls, on_commit=on_commit)
+
+
+def warm() -> None:
+    """Import boto3 and make its clients now, so that the first message is sent as fast as others.
+
+    Queues that BEANSTALK_DISPATCH_QUEUES gives by name are looked up. Raises nothing; logs why it
+    has failed. Call it in a process that was forked, such as in gunicorn's ``post_fork``.
+    BEANSTALK_DISPATCH_WARM calls it when Django starts.
+    """
+    started = time.monotonic()
+    try:
+        config = get_config()
+        if sending.is_local(config):
+            return
+        warm_queues(config)
+    except Exception as exc:
+        logger.warning("not warmed up error=%s", quoted_error(exc))
+    else:
+        took = (time.monotonic() - started) * 1000
+        logger.info("warmed up queues=%d ms=%.0f", len(config.queues), took)
+
+
+def start_warming() -> None:
+    """Call ``warm`` in a thread."""
+    threading.Thread(target=warm, name="beanstalk_dispatch-warm", daemon=True).start()
 
 
 P = ParamSpec("P")

@@ -368,6 +368,16 @@ SEND_TIMEOUT: Final[Setting[timedelta]] = Setting(
     meaning="How long one request that sends messages may take in all, its retries included.",
     example="10s",
 )
+WARM: Final[Setting[bool]] = Setting(
+    variable="BEANSTALK_DISPATCH_WARM",
+    form="bool",
+    cast=casts.boolean,
+    default=False,
+    default_text="False",
+    meaning="Import boto3 and make its clients in a thread when Django starts, so that the first "
+    "message is sent as fast as the others.",
+    example="True",
+)
 DRAIN_FILE: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_DRAIN_FILE",
     form="path",
@@ -464,6 +474,7 @@ CORE: Final = SettingsGroup(
         LEASE_CACHE,
         DEAD_LETTER_QUEUE,
         SEND_TIMEOUT,
+        WARM,
         DRAIN_FILE,
         CRASH_LEDGER,
         TRUSTED_PEERS,
@@ -523,6 +534,7 @@ class Config:
     lease_cache: str | None
     dead_letter_queue: str | None
     send_timeout: timedelta
+    warm: bool
     drain_file: str | None
     crash_ledger: str | None
     trusted_peers: tuple[Network, ...] | None
@@ -590,6 +602,7 @@ def _config(values: Values) -> Config:
         lease_cache=values[LEASE_CACHE],
         dead_letter_queue=values[DEAD_LETTER_QUEUE],
         send_timeout=values[SEND_TIMEOUT],
+        warm=values[WARM],
         drain_file=values[DRAIN_FILE],
         crash_ledger=values[CRASH_LEDGER],
         trusted_peers=values[TRUSTED_PEERS],

@@ -116,9 +116,7 @@ class Clients:
 
     def _boto_session(self) -> Any:
         if self._session is None:
-            import boto3  # noqa: PLC0415 - takes a fifth of a second
-
-            self._session = boto3.session.Session()
+            self._session = _new_session()
         return self._session
 
     def _make_client(self, region: str, endpoint_url: str | None, timeouts: Timeouts) -> SQSClient:
@@ -156,6 +154,25 @@ class Clients:
             )
             client.meta.events.register("request-created.sqs", refuse)
         return client
+
+
+_loaders: Final[list[Any]] = []
+"""botocore's loader, once there is one. It reads 50 ms of JSON and keeps it, also for a fork."""
+
+
+def _new_session() -> Any:
+    """A session of boto3 that has read AWS's descriptions of SQS only if no other one has."""
+    import boto3  # noqa: PLC0415 - takes a fifth of a second
+    import botocore.session  # noqa: PLC0415 - as boto3
+
+    core = botocore.session.get_session()
+    if _loaders:
+        core.register_component("data_loader", _loaders[0])
+    session = boto3.session.Session(botocore_session=core)
+    loader = core.get_component("data_loader")
+    loader.search_paths[:] = dict.fromkeys(loader.search_paths)  # each session of boto3 adds one
+    _loaders[:] = [loader]
+    return session
 
 
 def _refuse_late_attempt(total: float, latest: float, *, request: Any, **_: object) -> None:

@@ -39,12 +39,17 @@ class _OpenQueues:
         self.clients: Clients | None = None
         self.queues: dict[str, Queue] = {}
 
-    def open(self, key: str, address: QueueAddress, config: Config) -> Queue:
+    def usable_clients(self, config: Config) -> Clients:
         with self.lock:
             clients = self.clients
             if clients is None or clients.is_retired or clients.config is not config:
                 self.clients = clients = Clients(config)
                 self.queues = {}
+            return clients
+
+    def open(self, key: str, address: QueueAddress, config: Config) -> Queue:
+        with self.lock:
+            clients = self.usable_clients(config)
             queue = self.queues.get(key)
             if queue is None or not queue.is_usable(config):
                 # This is the earliest moment for the errors of a client.
@@ -69,6 +74,12 @@ def open_queue(name: str) -> Queue:
     if queue is not None and queue.is_usable(config):
         return queue
     return _open_queues.open(name, resolve_address(name, config), config)
+
+
+def client_for(address: QueueAddress) -> SQSClient:
+    """The client that sends to the queue at ``address``. No request is made. Raises SendError."""
+    config = get_config()
+    return _open_queues.usable_clients(config).get(address, send_timeouts(config))
 
 
 def open_queue_by_own_name(queue_name: str) -> Queue:

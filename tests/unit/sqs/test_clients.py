@@ -55,8 +55,8 @@ def sessions(env: Environment, monkeypatch: pytest.MonkeyPatch) -> list[boto3.se
     made: list[boto3.session.Session] = []
 
     class Session(boto3.session.Session):
-        def __init__(self) -> None:
-            super().__init__()
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
             made.append(self)
 
     monkeypatch.setattr("boto3.session.Session", Session)
