@@ -260,13 +260,18 @@ class Queue:
 
     def depth(self) -> int | None:
         """About how many messages are visible; None if these credentials may not ask."""
+        return self._count("ApproximateNumberOfMessages")
+
+    def delayed(self) -> int | None:
+        """About how many messages wait for their delay to pass; None as for ``depth``."""
+        return self._count("ApproximateNumberOfMessagesDelayed")
+
+    def _count(self, attribute: Any) -> int | None:
         try:
-            answer = self.client.get_queue_attributes(
-                QueueUrl=self.url, AttributeNames=["ApproximateNumberOfMessages"]
-            )
+            answer = self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=[attribute])
         except Exception:
             return None
-        return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+        return int(answer["Attributes"][attribute])
 
     def request(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
         """Make a request that no method above makes, such as ``purge_queue``. Raises SendError.

@@ -166,6 +166,7 @@ def never(request: HttpRequest) -> HttpResponse:
     [
         ({"ALLOWED_HOSTS": ["example.com"]}, ["E017"]),
         ({"ALLOWED_HOSTS": ["*"]}, []),
+        ({"ALLOWED_HOSTS": ["example.com"], "MIDDLEWARE": []}, []),
         ({"ALLOWED_HOSTS": [], "DEBUG": True}, []),
         ({"ALLOWED_HOSTS": [], "DEBUG": False}, ["E017"]),
         ({"SECURE_SSL_REDIRECT": True}, ["E014"]),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import math
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,10 +21,10 @@ from beanstalk_dispatch import conf, cron
 from beanstalk_dispatch.check_log import do_not_log_on_first_request
 from beanstalk_dispatch.checks import without_endpoint
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
-from beanstalk_dispatch.exceptions import ConfigurationError, UnknownQueue
+from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.scheduling import outbox
-from beanstalk_dispatch.sqs.opening import resolve_address
+from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
 from beanstalk_dispatch.worker import log_output
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
@@ -40,6 +41,8 @@ from beanstalk_dispatch.worker.supervisor import (
     worker_ticks,
 )
 from beanstalk_dispatch.worker.worker import Worker
+
+logger = logging.getLogger("beanstalk_dispatch.worker")
 
 _DEFAULTS: Final = WorkerOptions()
 _DAEMON: Final = SqsdOptions()
@@ -86,7 +89,10 @@ class Command(BaseCommand):
             "queues", nargs="+", metavar="QUEUE", help="alias, name, URL or ARN of a queue"
         )
         _add_worker_arguments(parser)
-        _add_daemon_arguments(parser.add_argument_group("standing in for aws-sqsd"))
+        add_common_arguments(parser)
+        group = parser.add_argument_group("standing in for aws-sqsd, as beanstalk_daemon does")
+        group.add_argument("--post-to", metavar="URL", help="POST each message there")
+        add_daemon_arguments(group)
 
     def check(self, *args: Any, **kwargs: Any) -> None:
         """Run Django's checks, but none of a URL that this process does not serve."""
@@ -121,6 +127,8 @@ class Command(BaseCommand):
         WorkerProcess(worker, health_file=options["health_file"], scheduler=scheduler).run(
             sender=type(self)
         )
+        if options["burst"]:
+            _report_burst(worker)
 
     def _run_processes(self, options: dict[str, Any]) -> None:
         """Run a supervisor until all its processes have ended, and exit with its exit code."""
@@ -166,48 +174,55 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=integer(1, 100),
         help=f"tasks at a time (default {_DEFAULTS.threads}, "
              f"with --post-to {_DAEMON.http_connections}, as the daemon's HttpConnections)")
+    add("--visibility-timeout", type=integer(1, MAX_VISIBILITY_SECONDS),
+        help="seconds for which a received message is hidden (default "
+             f"{_DEFAULTS.visibility_timeout}, with --post-to {_DAEMON.visibility_timeout})")
+    add("--outbox", action="store_true",
+        help="also send what waits in the outbox; of several processes, the first does")
+    # fmt: on
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that beanstalk_daemon has, too."""
+    # fmt: off
+    add = parser.add_argument
     add("--processes", type=integer(1, 100), default=1,
         help="processes with that number of threads each; several use more than one CPU "
              "(default %(default)s)")
     add("--wait", type=integer(1, MAX_WAIT_SECONDS), default=_DEFAULTS.wait,
         help="seconds of a long poll; with fewer the worker stops sooner and sends more requests "
              "(default %(default)s)")
-    add("--visibility-timeout", type=integer(1, MAX_VISIBILITY_SECONDS),
-        help="seconds for which a received message is hidden (default "
-             f"{_DEFAULTS.visibility_timeout}, with --post-to {_DAEMON.visibility_timeout})")
     add("--grace", type=seconds, default=_DEFAULTS.grace,
         help="seconds for which running tasks may continue after a stop (default %(default)g)")
     add("--max-tasks", type=integer(1, 2**31),
         help="stop after this number of tasks; each process counts its own")
-    add("--burst", action="store_true", help="stop when the queues are empty")
+    add("--burst", action="store_true",
+        help="stop when the queues are empty; the exit code is 1 if a delivery did not succeed")
     add("--health-port", type=address, metavar="[HOST:]PORT",
         help="answer there with 200 or 503, and with Prometheus metrics at /metrics "
              "(HOST: 127.0.0.1 by default; [::] for all addresses)")
-    add("--log-level", choices=log_output.LEVELS,
-        help="what is logged (default INFO, if the project's LOGGING has no handler for it)")
     add("--health-file", type=Path, metavar="FILE",
         help="touch FILE once a second while the worker is healthy")
-    add("--outbox", action="store_true",
-        help="also send what waits in the outbox; of several processes, the first does")
+    add("--log-level", choices=log_output.LEVELS,
+        help="what is logged (default INFO, if the project's LOGGING has no handler for it)")
     # fmt: on
 
 
-def _add_daemon_arguments(group: Any) -> None:
+def add_daemon_arguments(group: Any) -> None:
+    """The daemon's options, by its own names and with its defaults."""
+    # fmt: off
     add = group.add_argument
-    add("--post-to", metavar="URL", help="POST each message there")
-    add(
-        "--error-visibility-timeout",
-        type=integer(0, MAX_VISIBILITY_SECONDS),
+    add("--connect-timeout", type=integer(1, 60), default=_DAEMON.connect_timeout,
+        help="seconds to wait for a connection (default %(default)s)")
+    add("--inactivity-timeout", type=integer(1, 36000), default=_DAEMON.inactivity_timeout,
+        help="seconds to wait for an answer (default %(default)s)")
+    add("--error-visibility-timeout", type=integer(0, MAX_VISIBILITY_SECONDS),
         default=_DAEMON.error_visibility_timeout,
-        help="seconds until a failed message is delivered again (default %(default)s)",
-    )
-    add(
-        "--inactivity-timeout",
-        type=integer(1, 36000),
-        default=_DAEMON.inactivity_timeout,
-        help="seconds to wait for an answer (default %(default)s)",
-    )
+        help="seconds until a failed message is delivered again (default %(default)s)")
+    add("--mime-type", default=_DAEMON.mime_type,
+        help="the Content-Type of each request (default %(default)s)")
     add("--cron", type=Path, metavar="FILE", help="send the periodic tasks of this cron.yaml")
+    # fmt: on
 
 
 def _check_queues(names: Sequence[str]) -> None:
@@ -227,13 +242,15 @@ def _make_worker(options: dict[str, Any]) -> Worker:
     daemon = SqsdOptions(
         http_connections=options["threads"] or _DAEMON.http_connections,
         inactivity_timeout=options["inactivity_timeout"],
+        connect_timeout=options["connect_timeout"],
         visibility_timeout=options["visibility_timeout"] or _DAEMON.visibility_timeout,
         error_visibility_timeout=options["error_visibility_timeout"],
+        mime_type=options["mime_type"],
     )
     try:
         runner = PostRunner(options["post_to"], daemon)
     except ValueError as exc:
-        raise CommandError(f"--post-to: {exc}") from exc
+        raise CommandError(f"cannot post: {exc}") from exc
     return Worker(
         options["queues"],
         runner,
@@ -244,6 +261,16 @@ def _make_worker(options: dict[str, Any]) -> Worker:
             **given,
         ),
     )
+
+
+def _report_burst(worker: Worker) -> None:
+    """Log what is left for later. Raises CommandError if a delivery did not succeed."""
+    for queue in worker.queues:
+        with suppress(SchedulingError):
+            if delayed := open_queue(queue.name).delayed():
+                logger.warning("burst ended queue=%s delayed=%d", queue.name, delayed)
+    if failed := worker.counters.failed:
+        raise CommandError(f"{failed} deliveries did not succeed; the log says why")
 
 
 def _make_scheduler(options: dict[str, Any]) -> Scheduler | None:

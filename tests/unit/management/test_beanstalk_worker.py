@@ -279,7 +279,7 @@ def test_a_wrong_option_is_refused_before_a_process_is_forked(
     env: Environment, supervisors: Supervisors
 ) -> None:
     assert refusal("jobs", "--post-to", "localhost", "--processes=2") == (
-        "--post-to: 'localhost' is not an http:// URL"
+        "cannot post: 'localhost' is not an http:// URL"
     )
     assert supervisors.made == []
 
@@ -354,7 +354,7 @@ def test_a_name_that_is_not_an_alias_is_refused(env: Environment) -> None:
 
 def test_a_url_that_is_not_http_is_refused(env: Environment) -> None:
     assert refusal("jobs", "--post-to", "localhost") == (
-        "--post-to: 'localhost' is not an http:// URL"
+        "cannot post: 'localhost' is not an http:// URL"
     )
 
 
