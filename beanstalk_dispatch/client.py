@@ -32,7 +32,7 @@ from .sqs.fifo import queue_rules
 from .sqs.opening import open_queue, resolve_address
 from .sqs.parameters import send_parameters
 from .sqs.quotas import MAX_DELAY_SECONDS
-from .sqs.warming import warm_queues
+from .sqs.warming import no_fork, warm_queues
 
 
 class NamedByPath(Protocol):
@@ -167,10 +167,12 @@ def warm() -> None:
             return
         warm_queues(config)
     except Exception as exc:
-        logger.warning("not warmed up error=%s", quoted_error(exc))
+        with no_fork():
+            logger.warning("not warmed up error=%s", quoted_error(exc))
     else:
         took = (time.monotonic() - started) * 1000
-        logger.info("warmed up queues=%d ms=%.0f", len(config.queues), took)
+        with no_fork():
+            logger.info("warmed up queues=%d ms=%.0f", len(config.queues), took)
 
 
 def start_warming() -> None:

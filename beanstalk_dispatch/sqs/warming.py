@@ -3,8 +3,9 @@
 That is the import of boto3, a client for each region and endpoint, the credentials, and the URLs of
 the queues that are given by name.
 
-A process must not fork while another of its threads imports a module: the child would have a lock
-of that import that no thread releases. So a fork waits until the imports here have ended.
+A process must not fork while another of its threads imports a module or writes to stderr: the child
+would have a lock of that import, or of that file, that no thread releases. So a fork waits until
+this has ended.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import codecs
 import os
 import threading
+from contextlib import AbstractContextManager
 from typing import Final
 
 from beanstalk_dispatch.conf import Config
@@ -23,8 +25,8 @@ FORK_WAIT_SECONDS: Final = 10.0
 """How long a fork waits at most, for example because the thread that forks is importing, too."""
 
 
-class _Imports:
-    """A lock that is held while modules are imported here, and during a fork."""
+class _ForkLock:
+    """A lock that is held during a fork, and by a thread while the process must not fork."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -42,12 +44,17 @@ class _Imports:
         self.__init__()  # type: ignore[misc]  # its holder may not exist in the child
 
 
-_imports: Final = _Imports()
+_fork_lock: Final = _ForkLock()
 os.register_at_fork(
-    before=_imports.before_fork,
-    after_in_parent=_imports.after_fork_in_parent,
-    after_in_child=_imports.after_fork_in_child,
+    before=_fork_lock.before_fork,
+    after_in_parent=_fork_lock.after_fork_in_parent,
+    after_in_child=_fork_lock.after_fork_in_child,
 )
+
+
+def no_fork() -> AbstractContextManager[object]:
+    """A block that other threads wait for before they fork, FORK_WAIT_SECONDS at most."""
+    return _fork_lock.lock
 
 
 def warm_queues(config: Config) -> None:
@@ -56,7 +63,7 @@ def warm_queues(config: Config) -> None:
     A queue that is given by its URL or ARN needs no request. Without aliases the client of the
     default region is made.
     """
-    with _imports.lock:
+    with no_fork():
         for address in config.queues.values() or [QueueAddress(name="default")]:
             _warm_client(address)
         codecs.lookup("idna")  # the first connection imports it
