@@ -24,7 +24,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError, listed
 
 from . import daemon_request
 from .daemon_request import has_urls, leads_to_the_dispatcher
-from .findings import Finding, Status, failure, ok, warning
+from .findings import Finding, Status, failure, ok, safely, warning
 from .listed_tasks import listed_tasks
 from .sqsd_options import http_path
 
@@ -43,14 +43,14 @@ def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterat
         return
     yield ok("configuration", _describe(config))
     posts = has_urls()
-    yield from _system_checks(posts=posts)
-    yield from _contrib_rooms()
-    yield from _tasks(config)
-    yield from _periodic_tasks(config, cron_file or Path("cron.yaml"))
-    yield from _lease(config)
-    yield from _drain_file(config)
+    yield from safely("system checks", _system_checks(posts=posts))
+    yield from safely("variables", _contrib_rooms())
+    yield from safely("tasks", _tasks(config))
+    yield from safely("cron.yaml", _periodic_tasks(config, cron_file or Path("cron.yaml")))
+    yield from safely("lease", _lease(config))
+    yield from safely("draining", _drain_file(config))
     if posts:
-        yield from _daemons_post(path)
+        yield from safely(daemon_request.TOPIC, _daemons_post(path))
 
 
 def _describe(config: Config) -> str:

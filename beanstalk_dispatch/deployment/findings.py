@@ -51,6 +51,18 @@ def failure(topic: str, message: str, hint: str) -> Finding:
     return Finding(status=Status.FAILURE, topic=topic, message=message, hint=hint)
 
 
+def safely(topic: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings. An error of the project's own code is one of them and not a crash."""
+    try:
+        yield from findings
+    except Exception as exc:
+        yield failure(
+            topic,
+            f"could not be examined: {type(exc).__name__}: {exc}",
+            "correct it, and see the traceback with: python manage.py check",
+        )
+
+
 def lines(findings: Iterable[Finding]) -> Iterator[str]:
     """The findings for people: one line each, and one for what to type."""
     for each in findings:

@@ -12,7 +12,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from beanstalk_dispatch.deployment import aws_doctor, doctor, machine_doctor
-from beanstalk_dispatch.deployment.findings import Finding, Status, as_dict, lines
+from beanstalk_dispatch.deployment.findings import Finding, Status, as_dict, lines, safely
 
 
 class Command(BaseCommand):
@@ -56,6 +56,6 @@ class Command(BaseCommand):
 def _examine(options: dict[str, Any]) -> Iterator[Finding]:
     yield from doctor.examine(path=options["http_path"], cron_file=options["cron"])
     if options["aws"]:
-        yield from aws_doctor.examine()
+        yield from safely("aws", aws_doctor.examine())
     if options["machine"]:
-        yield from machine_doctor.examine()
+        yield from safely("machine", machine_doctor.examine())

@@ -14,6 +14,7 @@ from django.core.checks.registry import registry
 from django.test import override_settings
 
 from beanstalk_dispatch.conf import CORE, SettingsGroup
+from beanstalk_dispatch.contrib.sentry.environment import SENTRY
 from beanstalk_dispatch.deployment import doctor
 from beanstalk_dispatch.deployment.findings import Finding, Status
 from tests.conftest import TABLE, Environment
@@ -66,6 +67,7 @@ class Broken(Forgetful):
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: Environment) -> Path:
     """A project with the daemon's options, and nothing wrong."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("beanstalk_dispatch.conf._groups", [CORE, SENTRY])
     (tmp_path / ".ebextensions").mkdir()
     (tmp_path / ".ebextensions" / "worker.config").write_text(
         "  aws:elasticbeanstalk:sqsd:\n    HttpPath: /beanstalk_dispatch/dispatcher\n"
@@ -130,6 +132,15 @@ def test_a_check_of_another_room_needs_no_id_and_no_hint() -> None:
     finally:
         registry.registered_checks.discard(check)
     assert (finding.message, finding.hint) == ("something", "")
+
+
+def test_urls_that_cannot_be_imported_are_findings_and_no_crash() -> None:
+    with override_settings(ROOT_URLCONF="tests.nowhere"):
+        found = examine()
+    words = "could not be examined: ModuleNotFoundError: No module named 'tests.nowhere'"
+    assert found["system checks"].message == words
+    assert found["daemon's POST"].message == words
+    assert found["tasks"].status is Status.OK
 
 
 def test_the_variables_of_a_contrib_room_are_listed(
