@@ -34,7 +34,7 @@ help:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[local,metrics,sentry]' --group dev $(if $(DJANGO),'django==$(DJANGO).*')
+	$(BIN)/python -m pip install --quiet --editable '.[local,metrics,sentry]' --group dev $(if $(filter 5.%,$(DJANGO)),,--group task-apps) $(if $(DJANGO),'django==$(DJANGO).*')
 	touch $@
 
 ## demo: run the whole path on an embedded SQS server, and show it

@@ -825,7 +825,7 @@ def log_start() -> None:
         "start worker=%s reason=%r functions=%s queues=%s%s",
         config.worker,
         reason,
-        listed(config.table),
+        listed([*config.table, *config.tasks]),
         listed(config.queues),
         " signed=yes" if config.signing_keys else "",
     )

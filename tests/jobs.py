@@ -230,3 +230,15 @@ def zero(_: Any) -> str:
 
 def to_set(items: list[Any]) -> set[Any]:
     return set(items)
+
+
+class FailsTwice(SafeTask):
+    """Fails in its first two deliveries."""
+
+    max_retries = 0
+    verbose = False
+
+    def run(self) -> None:
+        assert self.delivery is not None
+        if self.delivery.receive_count < 3:
+            raise ValueError("not yet")

@@ -96,12 +96,13 @@ def _make_caches() -> None:
 class Execution:
     """One delivery on its way from a body to a Result."""
 
-    __slots__ = ("config", "consumer", "delivery", "retries_by_hiding")
+    __slots__ = ("config", "consumer", "delivery", "observers", "retries_by_hiding")
 
     def __init__(self, delivery: Delivery, config: Config, consumer: Consumer) -> None:
         self.delivery = delivery
         self.config = config
         self.consumer = consumer
+        self.observers: Sequence[Observer] = ()
         self.retries_by_hiding = (
             consumer.can_hide and queue_rules(delivery.queue).retries_by_visibility
         )
@@ -299,6 +300,7 @@ class Execution:
         on_done: Callable[[], None] | None,
     ) -> Result:
         if observers:
+            self.observers = observers
             with observed(
                 observers, "attempting", lambda each: each.attempting(task, self.delivery)
             ):
@@ -384,7 +386,11 @@ class Execution:
             attempt=message.attempt + 1,
             not_before=None,
         )
-        result = self._resend(copy, delay, Outcome.RETRY)
+        if not self.observers:
+            result = self._resend(copy, delay, Outcome.RETRY)
+        else:
+            with observed(self.observers, "retrying", lambda each: each.retrying(self.delivery)):
+                result = self._resend(copy, delay, Outcome.RETRY)
         return replace(result, exception=attempt.exception)
 
     def _set_fate(self, result: Result) -> None:

@@ -32,7 +32,7 @@ class Publication(Protocol):
 
 
 class Observer:
-    """Three context managers around what a task goes through. Override those you need.
+    """Context managers around what a task goes through. Override those you need.
 
     What they raise is logged and changes nothing; what the block raises is shown to them, and is
     raised again whatever they do with it.
@@ -61,6 +61,13 @@ class Observer:
 
         At its end ``delivery.outcome`` and ``delivery.exception`` are those of the run. RETRY
         means that the task will run again.
+        """
+        return nullcontext()
+
+    def retrying(self, delivery: Delivery) -> AbstractContextManager[object]:
+        """Surrounds the sending of the copy with which a failed task is retried.
+
+        It is part of the attempt. The next attempt may begin before this block ends.
         """
         return nullcontext()
 

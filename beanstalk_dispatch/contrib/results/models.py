@@ -29,6 +29,7 @@ class StoredResult(models.Model):
     args = models.TextField(default="null")
     kwargs = models.TextField(default="null")
     headers = models.TextField(default="{}")
+    is_announced = models.BooleanField(default=False)
     expires_at = models.DateTimeField()
 
     objects: ClassVar[models.Manager[StoredResult]] = models.Manager()

@@ -75,6 +75,8 @@ class TaskRecord:
     kwargs: dict[str, Any] | None = field(default=None, repr=False)
     headers: dict[str, str] = field(default_factory=dict)
     """The headers of the message that say how a Django ``@task`` was enqueued."""
+    is_announced: bool = False
+    """A Django task has failed permanently, and ``task_finished`` has been sent."""
 
     @property
     def attempts(self) -> int:

@@ -12,7 +12,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Final, TypeVar, cast
 
 from beanstalk_dispatch.conf import Config, get_config
@@ -91,14 +92,24 @@ class Recording:
         self._message = message
         self._store = store_of(config)
         self.record = new_record(message, delivery.queue, config)
+        self._is_retry_saved = False
         self.is_spent = False
-        """The task has failed permanently before, and SQS has delivered its message again."""
+        """A Django task has failed permanently before, and SQS has delivered its message again."""
+
+    @contextmanager
+    def as_current(self) -> Iterator[None]:
+        """While the attempt runs, ``retrying`` finds this recording."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
 
     def start(self) -> None:
         """The attempt begins."""
         earlier = self._earlier_record()
         if earlier is not None:
-            if earlier.status is Status.FAILED and self._delivery.receive_count > 1:
+            if earlier.is_announced and self._delivery.receive_count > 1:
                 self.record, self.is_spent = earlier, True
                 return
             self._continue(earlier)
@@ -113,7 +124,7 @@ class Recording:
     def end(self) -> None:
         """The attempt has ended; ``delivery`` says how. Also called if nothing is known of that."""
         delivery, record = self._delivery, self.record
-        if self.is_spent or delivery.outcome is None:
+        if self.is_spent or self._is_retry_saved or delivery.outcome is None:
             return
         exception = delivery.exception
         if exception is not None and not isinstance(exception, Retry):
@@ -125,6 +136,23 @@ class Recording:
             record.status = Status.FAILED if delivery.is_final else Status.READY
         record.finished_at = now() if record.is_finished else None
         self._save()
+
+    def retry(self) -> None:
+        """The attempt has ended, and its retry is about to be sent.
+
+        READY is written before that, because the next attempt may begin at once.
+        """
+        self.end()
+        self._is_retry_saved = True
+
+    def announced(self) -> None:
+        """Note that ``task_finished`` was sent for a failure.
+
+        If the process is killed before that, the task runs again, and its end is sent then.
+        """
+        if self.record.status is Status.FAILED:
+            self.record.is_announced = True
+            self._save()
 
     def _earlier_record(self) -> TaskRecord | None:
         """What an earlier attempt or delivery has left; a first delivery need not ask."""
@@ -145,6 +173,17 @@ class Recording:
         if self._store is not None:
             save = functools.partial(self._store.save, self.record)
             GUARD.call(save, what="written", task_id=self.record.id)
+
+
+_current: ContextVar[Recording | None] = ContextVar("beanstalk_dispatch.recording", default=None)
+
+
+def retrying() -> AbstractContextManager[object]:
+    """End the record of the attempt that runs now, before its retry is sent."""
+    recording = _current.get()
+    if recording is not None:
+        recording.retry()
+    return nullcontext()
 
 
 def new_record(message: Message, queue: str, config: Config) -> TaskRecord:
@@ -189,8 +228,13 @@ class ResultsObserver(Observer):
         """Write RUNNING before the attempt, and after it what has come of it."""
         recording = Recording(delivery, cast("Message", delivery.message), get_config())
         recording.start()
-        yield
+        with recording.as_current():
+            yield
         recording.end()
+
+    def retrying(self, delivery: Delivery) -> AbstractContextManager[object]:
+        """Write READY before the retry is sent."""
+        return retrying()
 
 
 _OBSERVERS: Final = (ResultsObserver(),)

@@ -38,7 +38,14 @@ from .library import (
     task_enqueued,
 )
 from .policy import SQSTask
-from .running import BACKEND_HEADER, QUEUE_HEADER, RunningHere, running_here, to_task_result
+from .running import (
+    BACKEND_HEADER,
+    QUEUE_HEADER,
+    RunningHere,
+    arguments_of,
+    running_here,
+    to_task_result,
+)
 
 TaskCall = tuple[AnyTask, Sequence[Any], Mapping[str, Any]]
 """A task with its positional and its keyword arguments."""
@@ -138,7 +145,8 @@ class SQSBackend(BaseTaskBackend):
     def get_result(self, result_id: str) -> AnyResult:
         """What is kept of a task. Raises TaskResultDoesNotExist, and ConfigurationError.
 
-        The arguments are empty unless BEANSTALK_DISPATCH_RESULT_ARGUMENTS is set. A task is found
+        The arguments are empty unless BEANSTALK_DISPATCH_RESULT_ARGUMENTS is set, or the task runs
+        in this context: a receiver of a signal may enqueue the task again. A task is found
         if it is listed, or if its module is imported.
         """
         try:
@@ -148,7 +156,9 @@ class SQSBackend(BaseTaskBackend):
         task = find_task(record.function, get_config())
         if task is None:
             raise TaskResultDoesNotExist(f"{record.function!r} is not a task of this process")
-        return to_task_result(task, record, args=record.args or (), kwargs=record.kwargs or {})
+        kept = (record.args or (), record.kwargs or {})
+        args, kwargs = arguments_of(result_id) or kept
+        return to_task_result(task, record, args=args, kwargs=kwargs)
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """What is wrong with this entry of TASKS. The checks of the core report the rest."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.contrib.results.record import TaskRecord
-from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObserver
+from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObserver, retrying
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.dispatch_table import Entry
 from beanstalk_dispatch.execution.observers import Observer
@@ -129,32 +129,32 @@ class TaskAttempt:
 
     def __init__(self, task: AnyTask, delivery: Delivery) -> None:
         message = cast("Message", delivery.message)
-        self._recording = Recording(delivery, message, get_config())
+        self.recording = Recording(delivery, message, get_config())
         self.result = to_task_result(
-            task, self._recording.record, args=message.args, kwargs=message.kwargs
+            task, self.recording.record, args=message.args, kwargs=message.kwargs
         )
         self.backend_class = type(task_backends[self.result.backend])
 
     @property
     def is_spent(self) -> bool:
         """Whether the task does not run, because it has failed permanently before."""
-        return self._recording.is_spent
+        return self.recording.is_spent
 
     def start(self) -> None:
         """The attempt begins: keep that, and notify the receivers."""
-        self._recording.start()
-        update(self.result, self._recording.record)
+        self.recording.start()
+        update(self.result, self.recording.record)
         if not self.is_spent:
             task_started.send_robust(sender=self.backend_class, task_result=self.result)
 
     def copy_to(self, result: AnyResult) -> None:
         """Give another TaskResult of this task what has become of it."""
-        update(result, self._recording.record)
+        update(result, self.recording.record)
 
     def end(self, exception: BaseException | None) -> None:
         """The attempt has ended. Receivers are notified only if no other attempt follows."""
-        self._recording.end()
-        update(self.result, self._recording.record)
+        self.recording.end()
+        update(self.result, self.recording.record)
         if self.is_spent or not self.result.is_finished:
             return
         if exception is None:
@@ -164,6 +164,7 @@ class TaskAttempt:
             raise exception
         except BaseException:  # Django's receiver logs the exception that is being handled
             task_finished.send_robust(sender=self.backend_class, task_result=self.result)
+        self.recording.announced()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -198,12 +199,25 @@ class TaskObserver(Observer):
         attempt.start()
         before = _watched.set(attempt)
         try:
-            yield
+            with attempt.recording.as_current():
+                yield
+            attempt.end(delivery.exception)
         finally:
             _watched.reset(before)
-        attempt.end(delivery.exception)
         if here is not None and here.result.id == attempt.result.id:
             attempt.copy_to(here.result)
+
+    def retrying(self, delivery: Delivery) -> AbstractContextManager[object]:
+        """Write READY before the retry is sent."""
+        return retrying()
+
+
+def arguments_of(task_id: str) -> tuple[Sequence[Any], Mapping[str, Any]] | None:
+    """The arguments of the task that runs in this context, if it has this id."""
+    watched = _watched.get()
+    if watched is None or watched.result.id != task_id:
+        return None
+    return watched.result.args, watched.result.kwargs
 
 
 # --- TaskResult ------------------------------------------------------------------------------

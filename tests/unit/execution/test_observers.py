@@ -199,3 +199,27 @@ def test_observers_surround_in_their_order() -> None:
     with observed([Observer()] * 3, "x", lambda _: next(managers)):
         pass
     assert order == ["first in", "second in", "second out", "first out"]
+
+
+class WatchesRetries(Observer):
+    @contextmanager
+    def retrying(self, delivery: Delivery) -> Iterator[None]:
+        calls.append(("before the copy", delivery.outcome))
+        yield
+        calls.append(("after the copy",))
+
+
+class Repeated(SafeTask):
+    observers = (WatchesRetries(),)
+    max_retries = 1
+    verbose = False
+
+    def run(self) -> None:
+        raise ValueError("again")
+
+
+def test_the_sending_of_a_retry_is_surrounded(env: Environment) -> None:
+    env(DISPATCH_TABLE=f"again={HERE}.Repeated", DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    schedule_function("jobs", "again")
+    assert calls == [("before the copy", Outcome.RETRY), ("after the copy",)]
+    assert Observer().retrying(Delivery()).__enter__() is None

@@ -41,6 +41,7 @@ class Migration(migrations.Migration):
                 ("args", models.TextField(default="null")),
                 ("kwargs", models.TextField(default="null")),
                 ("headers", models.TextField(default="{}")),
+                ("is_announced", models.BooleanField(default=False)),
                 ("expires_at", models.DateTimeField()),
             ],
             options={

@@ -24,6 +24,7 @@ from beanstalk_dispatch.contrib.results.record import TaskRecord
 from beanstalk_dispatch.contrib.results.recording import GUARD
 from beanstalk_dispatch.contrib.results.stores import CacheStore, store_of
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
+from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment
@@ -77,12 +78,37 @@ def test_a_failure_is_kept_with_its_traceback(store: Environment) -> None:
     assert "ValueError: the \0 reason" in result.errors[0].traceback
 
 
+def test_a_retry_is_ready_before_it_is_sent(
+    store: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = schedule_function("jobs", "flaky")
+    resend = DelayedCopies.resend
+    seen: list[Status] = []
+
+    def look_and_resend(*args: Any) -> None:
+        seen.append(get_result(task_id).status)
+        resend(*args)
+
+    monkeypatch.setattr(DelayedCopies, "resend", look_and_resend)
+    assert run_all(deliveries=1) == [Outcome.RETRY]
+    assert seen == [Status.READY]
+
+
 def test_a_failure_that_sqs_delivers_again_is_ready(store: Environment) -> None:
     task_id = schedule_function("jobs", "fail")
     assert run_all(deliveries=2) == [Outcome.FAILED] * 2
     result = get_result(task_id)
     assert (result.status, result.attempts, len(result.errors)) == (Status.READY, 2, 2)
     assert result.finished_at is None
+
+
+def test_spent_retries_of_a_function_run_again_if_sqs_delivers_them(store: Environment) -> None:
+    store(DISPATCH_TABLE="flaky=tests.jobs.FailsTwice")
+    task_id = schedule_function("jobs", "flaky")
+    assert run_all(deliveries=1) == [Outcome.FAILED]
+    assert get_result(task_id).status is Status.FAILED
+    assert run_all() == [Outcome.FAILED, Outcome.DONE]
+    assert (get_result(task_id).status, get_result(task_id).attempts) == (Status.SUCCESSFUL, 3)
 
 
 def test_a_function_that_the_worker_does_not_know_has_failed(store: Environment) -> None:

@@ -12,6 +12,7 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import get_result
 from beanstalk_dispatch.contrib.tasks import library, running
 from beanstalk_dispatch.dispatch_table import entry
+from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
@@ -54,6 +55,44 @@ def test_a_failure_that_is_retried_is_ready_again(results_env: Environment, sent
     assert sorted(set(times)) == times
 
 
+def test_ready_is_written_before_the_retry_is_sent(
+    results_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker may end the next attempt before this one has sent its signals."""
+    result = tasks.flaky.enqueue(2)
+    resend = DelayedCopies.resend
+    seen: list[Any] = []
+
+    def resend_and_run(*args: Any) -> None:
+        result.refresh()
+        seen.append((str(result.status), result.attempts, len(result.errors)))
+        resend(*args)
+        monkeypatch.setattr(DelayedCopies, "resend", resend)
+        assert run_all() == [Outcome.DONE]
+
+    monkeypatch.setattr(DelayedCopies, "resend", resend_and_run)
+    assert run_all(deliveries=1) == [Outcome.RETRY]
+    assert seen == [("READY", 1, 1)]
+    result.refresh()
+    assert (result.status, result.attempts, len(result.errors)) == ("SUCCESSFUL", 2, 1)
+
+
+def test_a_receiver_may_enqueue_the_failed_task_again(results_env: Environment) -> None:
+    """Another author's app asks the backend for the arguments, which are not kept."""
+    results_env(DISPATCH_ON_FAILURE="acknowledge")
+    found: list[Any] = []
+
+    def look(task_result: Any, **_: Any) -> None:
+        found.extend(task_result.task.get_result(task_result.id).args)
+
+    library.task_finished.connect(look)
+    result = tasks.fail.enqueue("the reason")
+    run_all()
+    library.task_finished.disconnect(look)
+    assert found == ["the reason"]
+    assert tasks.fail.get_result(result.id).args == []
+
+
 def test_without_results_the_attempts_are_counted_too(tasks_env: Environment, sent: Sent) -> None:
     tasks.flaky.enqueue(3)
     assert run_all() == [Outcome.RETRY, Outcome.RETRY, Outcome.DONE]
@@ -71,6 +110,19 @@ def test_spent_attempts_are_one_end(results_env: Environment, sent: Sent) -> Non
     assert len(sent) == 5
     result.refresh()
     assert (result.status, result.attempts, len(result.errors)) == ("FAILED", 3, 3)
+
+
+def test_a_kill_before_the_end_was_announced_repeats_the_attempt(
+    results_env: Environment, sent: Sent
+) -> None:
+    result = tasks.fail.enqueue()
+    run_all(deliveries=1)
+    record = get_result(result.id)
+    assert record.is_announced
+    record.is_announced = False
+    library_store().save(record)
+    assert run_all(deliveries=2) == [Outcome.FAILED] * 2
+    assert [name for name, *_ in sent] == ["enqueued", *["started", "finished"] * 2]
 
 
 def test_a_dead_letter_runs_again_when_it_is_moved_back(
