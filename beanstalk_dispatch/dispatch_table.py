@@ -69,6 +69,9 @@ class TaskSource(Protocol):
         The name comes from a message, so nothing is imported for it.
         """
 
+    def names(self, config: Config) -> Iterable[str]:
+        """Every name that may run without being in the table, for the commands that list tasks."""
+
     def is_task(self, listed_object: object) -> bool:
         """Whether an object that the table lists is a task of this library."""
 

@@ -1,4 +1,4 @@
-"""The tasks of the dispatch table, with their limits and the place where each limit is set."""
+"""The tasks that may run, with their limits and the place where each limit is set."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from beanstalk_dispatch import dispatch_table as table
 from beanstalk_dispatch.conf import SAFE_TASK, TASK_TIMEOUT, Config
 from beanstalk_dispatch.dispatch_table import Entry
-from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
 from beanstalk_dispatch.execution.task_options import seconds_of
 from beanstalk_dispatch.safe_task import SafeTask
 
 _AT_RUN_TIME = "a property of the class, known when the task runs"
+_ITSELF = "the task itself"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedTask:
-    """One name of the dispatch table."""
+    """One name of the dispatch table, or of another library's tasks that may run."""
 
     name: str
     path: str
@@ -37,8 +37,11 @@ class ListedTask:
 
 
 def listed_tasks(config: Config) -> list[ListedTask]:
-    """Every task of the table. Imports their modules."""
-    return [_listed_task(name, path, config) for name, path in config.table.items()]
+    """Every task of the table, then those of other libraries. Imports their modules."""
+    paths = dict(config.table)
+    for source in table.task_sources():
+        paths |= {name: name for name in source.names(config) if name not in paths}
+    return [_listed_task(name, path, config) for name, path in paths.items()]
 
 
 def longest_time_limit(config: Config) -> float:
@@ -53,9 +56,10 @@ def longest_time_limit(config: Config) -> float:
 def _listed_task(name: str, path: str, config: Config) -> ListedTask:
     try:
         entry = table.entry(name, config)
-        time_limit, time_limit_from = _time_limit(entry, config)
-        max_retries, max_retries_from = _option(entry, "max_retries")
-    except (UnknownFunction, ConfigurationError, TypeError, ValueError) as exc:
+        task, _ = entry.make_task()
+        time_limit, time_limit_from = _time_limit(entry, task, config)
+        max_retries, max_retries_from = _option(entry, task, "max_retries")
+    except Exception as exc:  # of an import, of an __init__, or of a wrong value
         cause = f": {exc.__cause__}" if exc.__cause__ else ""
         return ListedTask(name=name, path=path, problem=f"{exc}{cause}")
     return ListedTask(
@@ -76,8 +80,8 @@ def _schedule(entry: Entry) -> str:
     return schedule if isinstance(schedule, str) else ""
 
 
-def _time_limit(entry: Entry, config: Config) -> tuple[float | None, str]:
-    value, source = _option(entry, "timeout_timedelta")
+def _time_limit(entry: Entry, task: SafeTask, config: Config) -> tuple[float | None, str]:
+    value, source = _option(entry, task, "timeout_timedelta")
     if source == _AT_RUN_TIME:
         return None, source
     if value is None:
@@ -89,14 +93,16 @@ def _time_limit(entry: Entry, config: Config) -> tuple[float | None, str]:
     return seconds_of(value), source
 
 
-def _option(entry: Entry, name: str) -> tuple[Any, str]:
+def _option(entry: Entry, task: SafeTask, name: str) -> tuple[Any, str]:
     """The value of a task's option, and what sets it."""
+    if isinstance(getattr(entry.task_class, name), property):
+        return None, _AT_RUN_TIME
+    value = getattr(task, name)
+    if name in entry.inherited:
+        return value, SAFE_TASK.variable
+    if name in vars(task):
+        return value, _ITSELF
     if table.defines(entry.task_class, name):
-        value = getattr(entry.task_class, name)
-        if isinstance(value, property):
-            return None, _AT_RUN_TIME
         is_listed = entry.function is None
         return value, entry.task_class.__qualname__ if is_listed else SAFE_TASK.variable
-    if name in entry.inherited:
-        return entry.inherited[name], SAFE_TASK.variable
-    return getattr(SafeTask, name), "default"
+    return value, "default"

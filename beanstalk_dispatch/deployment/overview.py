@@ -92,6 +92,12 @@ def _tasks() -> list[ListedTask]:
         return []
 
 
+def _region(queue: QueueAddress) -> str | None:
+    """The region in which it is looked for. None: boto3 finds one when it makes a client."""
+    configured: str | None = conf.values_of(conf.CORE)[conf.SQS_REGION]
+    return queue.region or configured or conf.default_region()
+
+
 def _queues() -> Mapping[str, QueueAddress]:
     return conf.values_of(conf.CORE)[conf.QUEUES]
 
@@ -106,7 +112,7 @@ def as_dict(*, worker: bool) -> dict[str, Any]:
         "variables": [dataclasses.asdict(each) for each in found],
         "tasks": [dataclasses.asdict(each) for each in _tasks()],
         "queues": [
-            {"alias": alias, "name": each.name, "url": each.url, "region": each.region,
+            {"alias": alias, "name": each.name, "url": each.url, "region": _region(each),
              "fifo": each.is_fifo}
             for alias, each in _queues().items()
         ],
@@ -166,7 +172,7 @@ def _task_row(task: ListedTask) -> tuple[str, ...]:
 
 
 def _queue_row(alias: str, queue: QueueAddress) -> tuple[str, ...]:
-    return alias, queue.region or "-", queue.url or f"{queue.name} (looked up by name)"
+    return alias, _region(queue) or "boto3's own", queue.url or f"{queue.name} (looked up by name)"
 
 
 def _table(headings: tuple[str, ...], rows: Any) -> Iterator[str]:

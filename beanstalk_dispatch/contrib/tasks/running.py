@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -53,6 +53,10 @@ class DjangoTasks:
     def find(self, name: str, config: Config) -> object | None:
         """The listed task of that name."""
         return allowed_tasks(config).by_name.get(name)
+
+    def names(self, config: Config) -> Iterable[str]:
+        """The listed tasks, by their ``module_path``."""
+        return allowed_tasks(config).by_name
 
     def is_task(self, listed_object: object) -> bool:
         """Whether an object is a Task."""

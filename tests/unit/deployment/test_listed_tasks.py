@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from datetime import timedelta
 
 import pytest
@@ -82,6 +83,18 @@ def test_a_task_that_cannot_run_has_a_problem(env: Environment, path: str, probl
     assert task.problem.startswith(problem)
     assert task.path == path
     assert task.time_limit is None
+
+
+def test_the_tasks_of_django_have_the_limits_of_their_policy(env: Environment) -> None:
+    importlib.import_module("beanstalk_dispatch.contrib.tasks")  # as a process does at its start
+    table = "sum=tests.django_tasks.add"
+    found = {
+        row[0]: row[1:]
+        for row in rows(env, DISPATCH_TASKS="tests.django_tasks", DISPATCH_TABLE=table)
+    }
+    assert found["sum"] == (120, "default", 0, "the task itself")
+    assert found["tests.django_tasks.too_slow"] == (0.2, "the task itself", 0, "the task itself")
+    assert found["tests.django_tasks.flaky"][2:] == (2, "the task itself")
 
 
 def test_the_longest_limit_counts_the_default_too(env: Environment) -> None:

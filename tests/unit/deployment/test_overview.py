@@ -30,7 +30,12 @@ def test_the_table_shows_each_variable_with_its_source(env: Environment) -> None
         "a", "240 s (BEANSTALK_DISPATCH_TASK_TIMEOUT)", "none (default)", "tests.jobs.record",
     ]  # fmt: skip
     assert lines["mail"].split() == ["mail", "eu-west-1", URL]
-    assert lines["work"].split(maxsplit=2)[1:] == ["-", "shop-work (looked up by name)"]
+    assert lines["work"].endswith("  boto3's own  shop-work (looked up by name)")
+    env(AWS_DEFAULT_REGION="us-west-2")
+    assert table()["work"].split()[1] == "us-west-2"
+    env(DISPATCH_SQS_REGION="eu-north-1")
+    queues = overview.as_dict(worker=True)["queues"]
+    assert [each["region"] for each in queues] == ["eu-west-1", "eu-north-1"]
 
 
 def test_a_task_that_cannot_run_is_shown_with_the_reason(env: Environment) -> None:
