@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -21,11 +22,12 @@ from .conf import SETTINGS, Config, get_config
 from .dispatch_table import is_listed
 from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunction, listed
 from .execution.task_options import options_to_send
-from .log_lines import quoted_error
+from .log_lines import quoted, quoted_error
 from .message import MAX_DELAY_DAYS, NAME_FORM, Message, is_name, now
 from .safe_task import SafeTask
 from .scheduling import call_check, commits, outbox, sending
-from .scheduling.sending import Prepared
+from .scheduling.batching import Batch, Collecting, open_batches
+from .scheduling.sending import Prepared, Unsent
 from .scheduling.threads import sending_executor
 from .signals import task_scheduled
 from .sqs.fifo import queue_rules
@@ -153,6 +155,92 @@ async def aschedule_many(
     return await run(queue, calls, on_commit=on_commit)
 
 
+class batching:  # noqa: N801 - as the context managers of contextlib
+    """Sends the calls of a block together: ``with batching("mail"):`` or ``async with``.
+
+    ``queues`` are those whose calls are collected, all without any. A call in the block is checked
+    and returns its task id; its message is sent in a batch of ten, at the end of the block at the
+    latest. If some were not sent, the end of the block raises BatchError, whose positions are those
+    of the calls in the block. With an outbox they are kept there instead. If the block raises, what
+    it has scheduled is sent, and what was not sent is logged.
+
+    A call that waits for a commit or is stored in the outbox is not collected. Neither is one of a
+    thread that the block has started.
+    """
+
+    def __init__(self, *queues: str) -> None:
+        self._batch = Batch(queues)
+        self._collecting = Collecting(self._batch)
+
+    def __enter__(self) -> None:
+        self._collecting.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._collecting.stop()
+        self._send(has_failed=exc is not None)
+
+    async def __aenter__(self) -> None:
+        self._collecting.start()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._collecting.stop()
+        uses_database = bool(task_scheduled.receivers) or get_config().outbox != "off"
+        send = sync_to_async(self._send, thread_sensitive=uses_database)
+        await send(has_failed=exc is not None)
+
+    def _send(self, *, has_failed: bool) -> None:
+        config = get_config()
+        calls = self._batch.close(config)
+        failed: dict[str, list[Unsent]] = {}
+        for queue, prepared, failure in calls:
+            if failure is None:
+                send_task_scheduled(prepared.message.id, prepared.message.function, queue)
+            else:
+                failed.setdefault(queue, []).append(failure)
+        if failed and config.outbox != "off":
+            failed = {
+                queue: outbox.keep(queue, failures, config, using=DEFAULT_DB_ALIAS)
+                for queue, failures in failed.items()
+            }
+        if has_failed:
+            _log_unsent(failed)
+        elif any(failed.values()):
+            raise _batch_error([prepared for _, prepared, _ in calls], failed)
+
+
+def _batch_error(
+    prepared: Sequence[Prepared], failed: Mapping[str, Sequence[Unsent]]
+) -> BatchError:
+    reasons = {
+        each.prepared.message.id: each.reason for unsent in failed.values() for each in unsent
+    }
+    ids = [each.message.id for each in prepared]
+    return BatchError(
+        sent={n: task_id for n, task_id in enumerate(ids) if task_id not in reasons},
+        unsent={n: reasons[task_id] for n, task_id in enumerate(ids) if task_id in reasons},
+    )
+
+
+def _log_unsent(failed: Mapping[str, Sequence[Unsent]]) -> None:
+    for queue, unsent in failed.items():
+        for each in unsent:
+            message = each.prepared.message
+            logger.error(
+                "not sent at the end of its block id=%s function=%s queue=%s error=%s",
+                message.id, quoted(message.function), quoted(queue), quoted_error(each.reason),
+            )  # fmt: skip
+
+
 def warm() -> None:
     """Import boto3 and make its clients now, so that the first message is sent as fast as others.
 
@@ -264,7 +352,7 @@ def _as_list(args: object) -> list[Any]:
 def _is_sent_later(
     queue: str, prepared: Sequence[Prepared], on_commit: bool | str | None, config: Config
 ) -> bool:
-    """Store calls, or have them wait for a commit. False if they are to be sent now."""
+    """Store calls, have them wait for a commit, or collect them. False: they are to be sent now."""
     if outbox.stores(on_commit, config):
         using = on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS
         outbox.store(queue, prepared, config, using=using)
@@ -272,6 +360,9 @@ def _is_sent_later(
     if alias := _awaited_commit(on_commit, config):
         commits.send_after_commit(queue, prepared, config, using=alias, send_many=_send_many)
         return True
+    for batch in open_batches():
+        if not sending.is_local(config) and batch.add(queue, prepared, config):
+            return True
     return False
 
 

@@ -20,8 +20,9 @@ from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.sender import SENDER
 from tests.conftest import Environment
+from tests.recording_sqs import Sqs
 from tests.services import database_settings, postgres
-from tests.unit.contrib.outbox.conftest import Sqs, no_sender, sqs
+from tests.unit.contrib.outbox.conftest import no_sender, sqs
 
 __all__ = ["no_sender", "sqs"]
 

@@ -10,8 +10,7 @@ from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.contrib.outbox.checks import check
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from tests.conftest import Environment
-
-from .conftest import Sqs
+from tests.recording_sqs import Sqs
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "other"]),

@@ -16,8 +16,7 @@ from django.utils import timezone
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.contrib.outbox import relay
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
-
-from .conftest import Sqs
+from tests.recording_sqs import Sqs
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),

@@ -19,9 +19,8 @@ from beanstalk_dispatch.signals import task_scheduled
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.options import WorkerTimes
 from tests.conftest import Environment
+from tests.recording_sqs import Sqs, body_of
 from tests.workers import until
-
-from .conftest import Sqs, body_of
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "other"]),

@@ -11,9 +11,8 @@ from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.sender import SENDER, Sender
 from tests.conftest import Environment
+from tests.recording_sqs import Sqs
 from tests.workers import until
-
-from .conftest import Sqs
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -26,8 +26,7 @@ from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment
 from tests.jobs import calls
-
-from .conftest import Sqs, body_of
+from tests.recording_sqs import Sqs, body_of
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -201,7 +200,7 @@ def test_what_cannot_be_sent_after_its_commit_is_kept(
         ids = [schedule_function("jobs", "record", n) for n in range(2)]
     assert stored() == [0, 1]
     assert "ServiceUnavailable" in OutboxMessage.objects.all()[0].error
-    assert f"kept in the outbox after its commit id={ids[0]} function=record" in caplog.text
+    assert f"kept in the outbox id={ids[0]} function=record" in caplog.text
     on_failure.is_down = False
     Relay().send_available()
     assert (sorted(on_failure.labels), stored()) == ([0, 1], [])

@@ -1,0 +1,104 @@
+"""Collects the calls of a block, and sends them in batches of ten."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future
+from contextvars import ContextVar, copy_context
+from typing import Final
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.sqs.fifo import queue_rules
+from beanstalk_dispatch.sqs.opening import resolve_address
+from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
+
+from .sending import Prepared, Unsent, send_many, try_to_send
+from .threads import sending_executor
+
+_open_batches: Final[ContextVar[tuple[Batch, ...]]] = ContextVar("open_batches", default=())
+"""Those of the blocks around the running code, the innermost last."""
+
+
+class Batch:
+    """The calls of one block. Several threads and coroutines may add to it."""
+
+    def __init__(self, queues: Collection[str]) -> None:
+        """``queues``: the queues whose calls are collected, as callers name them; none for all."""
+        self._queues = frozenset(queues)
+        self._lock = threading.Lock()
+        self._is_open = True
+        self._calls: list[tuple[str, Prepared]] = []
+        """Every call with its queue, in order."""
+        self._waiting: dict[str, list[Prepared]] = {}
+        """The calls of each queue that are not being sent yet."""
+        self._sending: list[Future[list[Unsent]]] = []
+
+    def add(self, queue: str, prepared: Sequence[Prepared], config: Config) -> bool:
+        """Take calls. False if they are of another queue, or if the block has ended.
+
+        On a standard queue every ten of them are sent at once, in another thread.
+        """
+        if self._queues and queue not in self._queues:
+            return False
+        keeps_order = queue_rules(resolve_address(queue, config).name).keeps_order
+        with self._lock:
+            if not self._is_open:
+                return False
+            for each in prepared:
+                self._calls.append((queue, each))
+                waiting = self._waiting.setdefault(queue, [])
+                waiting.append(each)
+                if len(waiting) >= MAX_BATCH_ENTRIES and not keeps_order:
+                    self._send_in_thread(queue, config)
+        return True
+
+    def close(self, config: Config) -> Sequence[tuple[str, Prepared, Unsent | None]]:
+        """Send the rest, and wait for everything. Returns each call with why it was not sent."""
+        with self._lock:
+            self._is_open = False
+        unsent = [
+            each
+            for queue, waiting in self._waiting.items()
+            for each in try_to_send(queue, waiting, config, send_many, is_kept=_is_kept(config))
+        ]
+        for future in self._sending:
+            unsent += future.result()
+        by_id = {each.prepared.message.id: each for each in unsent}
+        return [(queue, each, by_id.get(each.message.id)) for queue, each in self._calls]
+
+    def _send_in_thread(self, queue: str, config: Config) -> None:
+        run = copy_context().run  # traces of the requests belong to the caller's
+        calls = self._waiting[queue]
+        try:
+            future = sending_executor().submit(
+                run, try_to_send, queue, calls, config, send_many, is_kept=_is_kept(config)
+            )
+        except RuntimeError:  # the interpreter is ending: they are sent with the rest
+            return
+        del self._waiting[queue]
+        self._sending.append(future)
+
+
+def _is_kept(config: Config) -> bool:
+    return config.outbox != "off"
+
+
+def open_batches() -> Sequence[Batch]:
+    """The batches of the blocks around the running code, the innermost first."""
+    return _open_batches.get()[::-1]
+
+
+class Collecting:
+    """Makes a batch the innermost one, from ``start`` to ``stop`` in the same context."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def start(self) -> None:
+        """From now on, calls are added to the batch."""
+        self._token = _open_batches.set((*_open_batches.get(), self._batch))
+
+    def stop(self) -> None:
+        """No call is added any more."""
+        _open_batches.reset(self._token)
