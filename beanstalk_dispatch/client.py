@@ -290,6 +290,38 @@ def _in_thread(
 
 
 def _prepare(queue: str, call: Call, config: Config) -> Prepared:
+    message = _checked_message(call, config)
+    delay = _delay_seconds(call.delay) if call.delay else 0
+    if delay > MAX_DELAY_SECONDS:
+        message = replace(message, not_before=round(time.time() + delay, 3))
+        delay = MAX_DELAY_SECONDS
+        _refuse_in_base64(message, config)
+    parameters: dict[str, Any] = {}
+    # A call that is stored needs no SQS, which may not answer now.
+    needs_no_sqs = sending.is_local(config) or config.outbox == "always"
+    address = resolve_address(queue, config) if needs_no_sqs else open_queue(queue).address
+    if delay or call.group_id or call.deduplication_id or queue_rules(address.name).needs_group_id:
+        parameters = send_parameters(
+            address,
+            delay=delay,
+            group_id=call.group_id,
+            deduplication_id=call.deduplication_id,
+            message_id=message.id,
+        )
+    return Prepared(message, sending.encode(message, address.name, config), parameters)
+
+
+def _refuse_in_base64(message: Message, config: Config) -> None:
+    """Raise InvalidCall for a delay that only messages in JSON can have."""
+    if config.message_format == "base64":
+        raise InvalidCall(
+            f"{message.function}: a delay beyond {MAX_DELAY_SECONDS} s needs "
+            f"{SETTINGS['message_format'].variable}=json; 0.1 workers would run it too early"
+        )
+
+
+def _checked_message(call: Call, config: Config) -> Message:
+    """The message of a call. Raises UnknownFunction or InvalidCall."""
     if not isinstance(call, Call):
         raise InvalidCall(
             f"expected a Call, got {type(call).__name__}; write schedule(queue, Call('name', [1])) "
@@ -310,28 +342,7 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
             message.function, message.args, message.kwargs, config,
             may_import=settings.DEBUG or sending.is_local(config),
         )  # fmt: skip
-    delay = _delay_seconds(call.delay) if call.delay else 0
-    if delay > MAX_DELAY_SECONDS:
-        message = replace(message, not_before=round(time.time() + delay, 3))
-        delay = MAX_DELAY_SECONDS
-    parameters: dict[str, Any] = {}
-    # A call that is stored needs no SQS, which may not answer now.
-    needs_no_sqs = sending.is_local(config) or config.outbox == "always"
-    address = resolve_address(queue, config) if needs_no_sqs else open_queue(queue).address
-    if delay or call.group_id or call.deduplication_id or queue_rules(address.name).needs_group_id:
-        parameters = send_parameters(
-            address,
-            delay=delay,
-            group_id=call.group_id,
-            deduplication_id=call.deduplication_id,
-            message_id=message.id,
-        )
-    if config.message_format == "base64" and message.not_before is not None:
-        raise InvalidCall(
-            f"{message.function}: a delay beyond {MAX_DELAY_SECONDS} s needs "
-            f"{SETTINGS['message_format'].variable}=json; 0.1 workers would run it too early"
-        )
-    return Prepared(message, sending.encode(message, address.name, config), parameters)
+    return message
 
 
 def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
