@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,6 +87,21 @@ class Plan:
     def connections(self) -> int:
         """HttpConnections: as many requests as can run at the same time, at most 100."""
         return min(self.processes * self.threads, 100)
+
+    def warnings(self) -> Iterator[str]:
+        """What the plan leaves undone."""
+        if self.read_queue.is_fifo and self.schedules:
+            yield (
+                f"the worker environment reads the FIFO queue {self.read_queue.alias!r}, so the "
+                "daemon runs no periodic task; give the periodic tasks a standard queue"
+            )
+        for queue in self.queues:
+            if queue != self.read_queue:
+                yield (
+                    f"the worker environment does not read {queue.alias!r}: give that queue an "
+                    f"environment of its own, with --queue {queue.alias} --worker "
+                    f"{self.worker}-{queue.alias}, or run beanstalk_worker {queue.alias}"
+                )
 
 
 def make_plan(

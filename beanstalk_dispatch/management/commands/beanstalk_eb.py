@@ -131,6 +131,8 @@ class Command(BaseCommand):
             target.chmod(0o755)
 
     def _print_commands(self, plan: Plan, config: Config) -> None:
+        for warning in plan.warnings():
+            self.stderr.write(f"warning: {warning}")
         if not config.table:
             self.stderr.write(
                 f"warning: {TABLE.variable} is not set here, so the commands do not set it either"

@@ -95,6 +95,22 @@ def test_the_ladder_and_the_schedules_are_those_of_the_tasks(env: Environment) -
     assert found.schedules == {"night": "0 4 * * *"}
 
 
+def test_queues_that_nobody_reads_are_said(env: Environment) -> None:
+    assert list(plan(**WHERE).warnings()) == []
+    env(DISPATCH_QUEUES="mail=shop-mail work=shop-work")
+    (warning,) = plan(**WHERE).warnings()
+    assert "does not read 'work'" in warning
+    assert "--queue work --worker shop-worker-work" in warning
+
+
+def test_a_fifo_queue_has_no_periodic_tasks(env: Environment) -> None:
+    env(DISPATCH_QUEUES="orders=orders.fifo")
+    assert list(plan(**WHERE).warnings()) == []
+    env(DISPATCH_TABLE="night=tests.unit.deployment.test_plan.night")
+    (warning,) = plan(**WHERE).warnings()
+    assert "reads the FIFO queue 'orders', so the daemon runs no periodic task" in warning
+
+
 def night() -> None:
     raise NotImplementedError  # pragma: no cover - only looked at
 

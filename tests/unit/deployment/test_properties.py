@@ -193,6 +193,40 @@ def test_what_would_change_a_value_is_said(value: str, words: list[str]) -> None
         assert word in problem
 
 
+def systemd_reads(line: str) -> tuple[str, str]:
+    """A line of an EnvironmentFile, as systemd reads it: without the backslashes and quotes.
+
+    https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#EnvironmentFile=
+    """
+    name, _, rest = line.partition("=")
+    value, quote, is_escaped = "", "", False
+    for character in rest:
+        if is_escaped:
+            value, is_escaped = value + character, False
+        elif character == "\\" and quote != "'":
+            is_escaped = True
+        elif character == quote or (character in "'\"" and not value and not quote):
+            quote = "" if quote else character
+        else:
+            value += character
+    return name, value
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
+def test_a_value_without_a_warning_reaches_gunicorn_through_systemd(value: str) -> None:
+    each = Property(name="NAME", value=value.strip())
+    warnings = "".join(problems_on_the_way(each))
+    is_intact = systemd_reads(f"NAME={each.value}") == ("NAME", each.value)
+    assert is_intact or "backslash" in warnings or "starts with a quote" in warnings
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("a\\b", "ab"), ("'a b'", "a b"), ('"a"', "a"), ("it's", "it's")]
+)
+def test_systemd_changes_what_there_are_warnings_for(value: str, read: str) -> None:
+    assert systemd_reads(f"NAME={value}") == ("NAME", read)
+
+
 def test_no_character_of_a_secret_is_shown() -> None:
     (problem,) = problems_on_the_way(Property(name="NAME", value="%", is_secret=True))
     assert problem == "NAME contains characters that AWS does not document for values"

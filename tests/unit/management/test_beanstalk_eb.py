@@ -96,6 +96,14 @@ def test_a_key_that_exists_is_not_shown_and_another_is_not_made(
     assert KEY not in output.out + output.err
 
 
+def test_what_the_plan_leaves_undone_is_a_warning(
+    capsys: pytest.CaptureFixture[str], env: Environment
+) -> None:
+    env(DISPATCH_QUEUES="mail=shop-mail work=shop-work")
+    call_command("beanstalk_eb", *WHERE)
+    assert "warning: the worker environment does not read 'work'" in capsys.readouterr().err
+
+
 def test_a_project_without_a_table_is_warned(
     capsys: pytest.CaptureFixture[str], env: Environment
 ) -> None:
