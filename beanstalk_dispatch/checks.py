@@ -76,7 +76,7 @@ def _on_workers(find: Check) -> Check:
 
 @contextmanager
 def without_endpoint() -> Iterator[None]:
-    """Run no check of the dispatcher's URL: beanstalk_worker serves none."""
+    """Run no check of the dispatcher's URL: beanstalk_worker and Lambda serve none."""
     token = _serves.set(False)
     try:
         yield

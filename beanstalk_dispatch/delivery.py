@@ -38,6 +38,9 @@ class Delivery:
 
     https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_read_timeout
     """
+    deadline: float | None = None
+    """When the task must have ended, by ``clock.monotonic``, because the consumer itself ends then.
+    None if the consumer waits for the task's time limit."""
     message: Message | None = None
     """What the body says, once it is decoded."""
     outcome: Outcome | None = None

@@ -17,6 +17,7 @@
     │   ├── BadSignature        unsigned, altered, or signed for another queue
     │   └── NotAllowed          a periodic task that the configuration does not list
     ├── UnknownResult           no result is kept under this id (also a LookupError)
+    ├── NoTimeLeft              the consumer ends before the task could
     ├── TaskCut                 its process has ended three times while it ran
     └── LeaseError              a received message that does not run now
         ├── AlreadyDone         it has succeeded, or this attempt of it has ended
@@ -123,6 +124,10 @@ class BadSignature(MessageError):
 
 class NotAllowed(MessageError):
     """A periodic task that the configuration does not list. Periodic tasks cannot be signed."""
+
+
+class NoTimeLeft(BeanstalkDispatchError):
+    """The consumer itself ends before the task could, so the task does not start."""
 
 
 class TaskCut(BeanstalkDispatchError):

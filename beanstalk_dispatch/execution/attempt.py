@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.log_lines import quoted, quoted_error
@@ -29,6 +30,10 @@ from .time_limit import TimeLimitExceeded, time_limit
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 hook_logger = logging.getLogger("beanstalk_dispatch.task.hooks")
+
+
+HOOK_SECONDS: Final = 0.2
+"""How long each hook may take after the deadline of a delivery that has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +214,12 @@ class _Run:
         return not (is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded))
 
     def _call(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        is_hook: bool = False,
     ) -> object:
         """Call ``run`` or a hook within the task's time limit; return what it returns, awaited.
 
@@ -219,7 +229,7 @@ class _Run:
         if before is None:
             before = connections.aliases_in_transaction()
         limit = time_limit(
-            time_limit_of(self.task), label=self._stuck_label, on_stuck=self._send_task_stuck
+            self._seconds(is_hook), label=self._stuck_label, on_stuck=self._send_task_stuck
         )
         forks = _forks.count
         try:
@@ -239,6 +249,14 @@ class _Run:
         if error := connections.drop_left_open(before):
             raise error
         return value
+
+    def _seconds(self, is_hook: bool) -> float:
+        """The task's time limit, or what its consumer has left for ``run`` or for a hook."""
+        seconds = time_limit_of(self.task)
+        if self._delivery is None or self._delivery.deadline is None:
+            return seconds
+        left = max(self._delivery.deadline - clock.monotonic(), 0.0)
+        return min(seconds, left + HOOK_SECONDS if is_hook else left)
 
     def _end_forked_process(self) -> None:
         """End a process that the task has forked and that leaves the task.
@@ -329,7 +347,7 @@ class _Run:
             if getattr(type(task), name) is _EMPTY_HOOKS[name] and name not in vars(task):
                 continue
             try:
-                self._call(getattr(task, name), args, kwargs)
+                self._call(getattr(task, name), args, kwargs, is_hook=True)
             except BaseException as exc:
                 if not self._is_failure(exc):
                     raise

@@ -16,7 +16,7 @@ from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
 
 
 class Consumer(Protocol):
-    """The endpoint, the poller, the calling process, or one of your own."""
+    """The endpoint, the poller, Lambda, the calling process, or one of your own."""
 
     can_hide: bool
     """Whether the consumer can hide a message for ``Result.retry_after`` seconds.
@@ -29,7 +29,7 @@ class Consumer(Protocol):
         """Have ``message`` delivered after ``delay`` seconds. Raises BeanstalkDispatchError."""
 
     def task_starts(self, time_limit: float) -> None:
-        """A task starts, under a time limit in seconds."""
+        """A task starts, under a time limit in seconds. Raises NoTimeLeft to prevent that."""
 
 
 class DelayedCopies:

@@ -26,6 +26,7 @@ from beanstalk_dispatch.exceptions import (
     MalformedMessage,
     MessageError,
     NotAllowed,
+    NoTimeLeft,
     TaskCut,
     UnknownFunction,
 )
@@ -204,7 +205,8 @@ class Execution:
 
     def _delivered_again(self, message: Message, key: int) -> Result:
         running = RECENT.seconds_running(key)
-        if not self.consumer.can_hide:
+        is_behind_proxy = not self.consumer.can_hide and self.delivery.deadline is None
+        if is_behind_proxy:
             logger.warning(
                 "task delivered again id=%s function=%s is_running=%s seconds=%.0f: nobody waited "
                 "for its answer; keep nginx's proxy_read_timeout, 60 s by default, above the "
@@ -237,6 +239,8 @@ class Execution:
             if self._is_overdue(time_limit):
                 return Result(outcome=Outcome.OVERDUE, reason="the request waited for too long")
             self.consumer.task_starts(time_limit)
+        except NoTimeLeft as exc:
+            return Result(outcome=Outcome.OVERDUE, reason=str(exc))
         except (MalformedMessage, ConfigurationError, TimeLimitExceeded):
             raise
         except BaseException as exc:  # from an __init__() or a limit of the project's own

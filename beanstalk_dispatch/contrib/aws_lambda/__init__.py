@@ -1,0 +1,31 @@
+"""Lambda: runs the messages of an SQS event source mapping, as the other consumers do.
+
+    Handler: beanstalk_dispatch.contrib.aws_lambda.handler
+
+docs/lambda.md has more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .function import Handler
+
+    handler: Handler
+    """Takes an event and its context, and returns a partial batch response."""
+
+__all__ = ["handler"]
+
+
+def __getattr__(name: str) -> Any:
+    """Start Django when Lambda asks for the handler, in the function's init phase.
+
+    So nothing happens when the module is imported, and the first message does not wait for Django.
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+    """
+    if name != "handler":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .function import start  # noqa: PLC0415 - it imports Django
+
+    return globals().setdefault(name, start())

@@ -1,0 +1,61 @@
+"""What an event of SQS says: its records, each of which is one receive of one message.
+
+https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.endpoint.sqsd import (
+    SCHEDULED_AT_ATTRIBUTE,
+    TASK_NAME_ATTRIBUTE,
+    parse_time,
+    printable,
+)
+from beanstalk_dispatch.queue_address import QueueAddress
+
+Record = Mapping[str, Any]
+
+
+def records_of(event: Any) -> Sequence[Record]:
+    """The records of an event. Raises ValueError if it is not an event of SQS."""
+    records = event.get("Records") if isinstance(event, Mapping) else None
+    if not isinstance(records, list) or not all(map(_is_of_sqs, records)):
+        raise ValueError(
+            "this is not an event of an SQS event source mapping; expected Records with the "
+            "eventSource aws:sqs"
+        )
+    return records
+
+
+def _is_of_sqs(record: Any) -> bool:
+    return isinstance(record, Mapping) and record.get("eventSource") == "aws:sqs"
+
+
+def delivery_of(record: Record, *, deadline: float) -> Delivery:
+    """The delivery that a record reports. ``deadline`` is on the package's monotonic clock."""
+    attributes = record.get("attributes", {})
+    sender_attributes = {
+        name: each.get("stringValue") for name, each in record.get("messageAttributes", {}).items()
+    }
+    first = attributes.get("ApproximateFirstReceiveTimestamp")
+    sent = attributes.get("SentTimestamp")
+    return Delivery(
+        queue=queue_name(record),
+        message_id=record["messageId"],
+        receive_count=int(attributes.get("ApproximateReceiveCount", "1")),
+        first_received_at=int(first) / 1000 if first else None,
+        sent_at=int(sent) / 1000 if sent else None,
+        task_name=printable(sender_attributes.get(TASK_NAME_ATTRIBUTE)),
+        scheduled_at=parse_time(sender_attributes.get(SCHEDULED_AT_ATTRIBUTE)),
+        group_id=attributes.get("MessageGroupId"),
+        deadline=deadline,
+    )
+
+
+def queue_name(record: Record) -> str:
+    """The name of the queue that a record comes from."""
+    return QueueAddress.parse(record["eventSourceARN"]).name

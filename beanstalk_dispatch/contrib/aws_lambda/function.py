@@ -1,0 +1,75 @@
+"""The handler of a Lambda function: starts Django once, then runs one event after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+import django
+from django.apps import apps
+
+from beanstalk_dispatch import check_log, checks, dispatch_table
+from beanstalk_dispatch.conf import SETTINGS, Config, get_config
+from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.execution.running_tasks import RUNNING
+
+from .batch import Batch
+from .event import records_of
+
+
+class Context(Protocol):
+    """What is used of Lambda's context object.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
+    """
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until Lambda ends this invocation."""
+
+
+Response = dict[str, list[dict[str, str]]]
+Handler = Callable[[Mapping[str, Any], Context], Response]
+
+
+def start() -> Handler:
+    """Start Django, unless the project has, and import the listed tasks.
+
+    Raises ConfigurationError if the configuration is wrong, or if this is not a worker.
+    """
+    if not apps.ready:
+        django.setup()
+    config = _worker_config()
+    check_log.do_not_log_on_first_request()
+    with checks.without_endpoint():
+        check_log.log_failing()
+    for name in config.table:
+        with suppress(Exception):  # its messages are refused with the reason
+            dispatch_table.entry(name, config)
+    RUNNING.report_cut_tasks(config)
+    return handle
+
+
+def handle(event: Mapping[str, Any], context: Context) -> Response:
+    """Run the messages of an event, and report those that SQS is to deliver again.
+
+    The event source mapping must have ReportBatchItemFailures, or SQS deletes these too:
+    https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+
+    Raises ValueError if the event does not come from an event source mapping of SQS, and
+    ConfigurationError. Then all its messages are delivered again.
+    """
+    records = records_of(event)
+    _worker_config()
+    batch = Batch(records, seconds=context.get_remaining_time_in_millis() / 1000)
+    return {"batchItemFailures": [{"itemIdentifier": each} for each in batch.run()]}
+
+
+def _worker_config() -> Config:
+    config = get_config()
+    if not config.worker:
+        variable = SETTINGS["worker"].variable
+        raise ConfigurationError(
+            f"this function is not a worker; set {variable}=True in its environment"
+        )
+    return config

@@ -1,0 +1,108 @@
+"""The handler under AWS's own runtime client, awslambdaric."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from beanstalk_dispatch.sqs.opening import open_queue
+from tests.conftest import Environment
+from tests.lambda_events import event, record, task
+from tests.runtime_api import Function
+from tests.services import until, valkey
+
+TABLE = (
+    "append=tests.jobs.append fail=tests.jobs.fail loop=tests.jobs.loop nap=tests.jobs.nap "
+    "linger=tests.jobs.linger exits=tests.jobs.exits flaky=tests.jobs.Flaky"
+)
+
+
+def function(tmp_path: Path, **variables: str) -> Function:
+    return Function(
+        tmp_path / "function.log",
+        **{
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "BEANSTALK_DISPATCH_TABLE": TABLE,
+            "BEANSTALK_DISPATCH_CRASH_LEDGER": str(tmp_path / "ledger"),
+            **variables,
+        },
+    )
+
+
+def reported(answer: tuple[str, Any], records: list[dict[str, Any]]) -> list[int]:
+    """The positions of the records that are to be delivered again."""
+    kind, response = answer
+    assert kind == "response", response
+    ids = [each["messageId"] for each in records]
+    return [ids.index(each["itemIdentifier"]) for each in response["batchItemFailures"]]
+
+
+def numbers(path: Path) -> Counter[str]:
+    return Counter(path.read_text().split())
+
+
+def test_batches_run_and_a_timeout_and_an_exit_cost_one_record_each(tmp_path: Path) -> None:
+    path = tmp_path / "numbers"
+    with function(tmp_path) as started:
+        records = [
+            task("append", str(path), 1), task("fail"), record("not a message"), task("exits"),
+            task("append", str(path), 2), task("loop", 60),
+        ]  # fmt: skip
+        assert reported(started.invoke(event(*records), seconds=4), records) == [1, 2, 3, 5]
+        again = [task("append", str(path), 3)]
+        assert reported(started.invoke(event(*again)), again) == []
+        kind, error = started.invoke({"detail": "of another service"})
+        assert (kind, error["errorType"]) == ("error", "ValueError")
+        log = started.log()
+    assert numbers(path) == {"1": 1, "2": 1, "3": 1}
+    assert log.count("start worker=True") == 1
+    assert "outcome=timed-out" in log
+    assert "batch queue=jobs records=6 reported=4 unstarted=0" in log
+
+
+def test_a_function_that_is_not_a_worker_does_not_start(tmp_path: Path) -> None:
+    with function(tmp_path, BEANSTALK_WORKER="False") as started:
+        kind, error = started.answer()
+    assert (kind, error["errorType"]) == ("error", "ConfigurationError")
+    assert "set BEANSTALK_WORKER=True in its environment" in error["errorMessage"]
+
+
+def test_a_retry_is_a_delayed_copy(sqs_env: Environment, queue_name: str, tmp_path: Path) -> None:
+    first = task("flaky", queue=queue_name)
+    open_queue("jobs")
+    with function(tmp_path) as started:
+        assert reported(started.invoke(event(first)), [first]) == []
+        assert "outcome=retry" in started.log()
+    delayed = open_queue("jobs").client.get_queue_attributes(
+        QueueUrl=open_queue("jobs").url, AttributeNames=["All"]
+    )["Attributes"]
+    sent = [int(delayed[f"ApproximateNumberOfMessages{each}"]) for each in ("", "Delayed")]
+    assert sum(sent) == 1
+
+
+def test_a_killed_function_loses_nothing_and_does_nothing_twice(tmp_path: Path) -> None:
+    """With a lease: the records before the kill are done, the one that ran then waits for it."""
+    path, gate = tmp_path / "numbers", tmp_path / "gate"
+    records = [
+        *(task("append", str(path), number) for number in range(5)),
+        task("linger", str(gate), 60),
+        *(task("append", str(path), number) for number in range(5, 10)),
+    ]  # fmt: skip
+    with valkey() as port:
+        variables = {
+            "DJANGO_SETTINGS_MODULE": "benchmarks.storm_settings", "LEASES_PORT": str(port),
+            "SECRET_KEY": "a-secret-for-tests-only", "DATABASE_URL": "sqlite://:memory:",
+            "BEANSTALK_DISPATCH_LEASE_CACHE": "leases",
+        }  # fmt: skip
+        with function(tmp_path, **variables) as started:
+            started.begin(event(*records))
+            until(gate.exists)
+            started.kill()
+            started.start()
+            assert reported(started.invoke(event(*records)), records) == [5]
+            log = started.log()
+    assert numbers(path) == {str(number): 1 for number in range(10)}
+    assert log.count("outcome=duplicate") == 5
+    assert f"cut id={json.loads(records[5]['body'])['id']} function=linger" in log

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import pytest
+
+from tests import jobs
+from tests.conftest import Environment
+
+
+@pytest.fixture(autouse=True)
+def _no_calls() -> None:
+    jobs.calls.clear()
+
+
+@pytest.fixture
+def function(env: Environment) -> Environment:
+    """The environment of a function that runs the tests' tasks and sends nothing."""
+    env(
+        WORKER=True,
+        DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail loop=tests.jobs.loop "
+        "exits=tests.jobs.exits recorder=tests.jobs.Recorder nap=tests.jobs.nap "
+        "slow-hook=tests.unit.contrib.aws_lambda.test_batch.SlowHook",
+        DISPATCH_TASK_TIMEOUT="2m",
+    )
+    return env

@@ -1,0 +1,71 @@
+"""The handler: when Django starts, and what an event is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from beanstalk_dispatch.contrib import aws_lambda
+from beanstalk_dispatch.contrib.aws_lambda import function as module
+from beanstalk_dispatch.exceptions import ConfigurationError
+from tests import jobs
+from tests.conftest import Environment
+from tests.lambda_events import Context, event, task
+
+
+@pytest.fixture(autouse=True)
+def _not_started() -> Iterator[None]:
+    vars(aws_lambda).pop("handler", None)
+    yield
+    vars(aws_lambda).pop("handler", None)
+
+
+@pytest.mark.usefixtures("function")
+def test_the_handler_answers_with_what_is_to_be_delivered_again() -> None:
+    records = [task("record", 1), task("fail")]
+    assert aws_lambda.handler(event(*records), Context()) == {
+        "batchItemFailures": [{"itemIdentifier": records[1]["messageId"]}]
+    }
+    assert jobs.calls == [((1,), {})]
+    assert aws_lambda.handler is module.handle
+
+
+@pytest.mark.usefixtures("function")
+def test_nothing_else_is_an_attribute() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'handle'"):
+        _ = aws_lambda.handle
+
+
+def test_without_the_worker_variable_the_function_does_not_start(env: Environment) -> None:
+    with pytest.raises(ConfigurationError, match="set BEANSTALK_WORKER=True"):
+        module.start()
+
+
+def test_a_wrong_configuration_fails_the_whole_batch(function: Environment) -> None:
+    module.start()
+    function(DISPATCH_TASK_TIMEOUT="soon")
+    with pytest.raises(ConfigurationError, match="TASK_TIMEOUT"):
+        module.handle(event(task("record", 1)), Context())
+    assert jobs.calls == []
+
+
+def test_a_task_that_cannot_be_imported_does_not_keep_the_function_from_starting(
+    function: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    function(DISPATCH_TABLE="gone=tests.gone.task record=tests.jobs.record")
+    handler = module.start()
+    assert "check failed id=beanstalk_dispatch.E002" in caplog.text
+    assert handler(event(task("record", 1)), Context()) == {"batchItemFailures": []}
+
+
+def test_django_is_started_if_the_project_has_not(
+    function: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("beanstalk_dispatch.check_log.log_failing", lambda: None)
+        patch.setattr("django.setup", lambda: started.append(1))
+        patch.setattr("django.apps.apps.ready", False)
+        module.start()
+    assert started == [1]
