@@ -36,6 +36,7 @@ import yaml
 from botocore import xform_name
 from django.core.management import call_command, get_commands, load_command_class
 from django.core.management.base import BaseCommand
+from django.test import override_settings
 from django.urls import resolve
 from packaging.requirements import Requirement
 
@@ -176,6 +177,7 @@ def test_the_status_table_is_the_views() -> None:
         ("beanstalk_config", "elastic-beanstalk.md", "Option of beanstalk_config"),
         ("beanstalk_doctor", "elastic-beanstalk.md", "Option of beanstalk_doctor"),
         ("beanstalk_eb", "elastic-beanstalk.md", "Option of beanstalk_eb"),
+        ("beanstalk_lambda", "lambda.md", "Option"),
     ],
 )
 def test_the_options_of_a_command_are_those_of_its_page(
@@ -894,6 +896,38 @@ def test_python_through_sqs(
                 assert execution.run(each.body, Delivery(queue=queue.name)).acknowledged
             assert queue.delete_batch(received) == []
     assert_no_errors(caplog)
+
+
+Template = Callable[[str], str]
+
+
+@pytest.fixture
+def template(shop: ModuleType, env: Environment, capsys: pytest.CaptureFixture[str]) -> Template:
+    """What ``beanstalk_lambda`` prints in a format, with the README's properties and tasks."""
+
+    def printed(format: str) -> str:  # noqa: A002 - the option's name
+        for each in snippets_of(ROOT / "README.md"):
+            if each.file == "shop/tasks.py":
+                exec(each.text, vars(shop))
+        properties = documented_properties("shop-worker")
+        env(**{name: long_enough(value) for name, value in properties.items()})
+        env(DISPATCH_CRASH_LEDGER=None)
+        with override_settings(SETTINGS_MODULE="shop.settings"):
+            call_command("beanstalk_lambda", "--format", format)
+        return capsys.readouterr().out
+
+    return printed
+
+
+@every("sam")
+def test_sam(snippet: Snippet, template: Template) -> None:
+    assert snippet.text == template("sam")
+
+
+@every("terraform")
+def test_terraform(snippet: Snippet, template: Template) -> None:
+    """A part of what the command prints."""
+    assert snippet.text in template("terraform")
 
 
 @every("console")

@@ -75,11 +75,11 @@ def test_a_retry_is_a_delayed_copy(sqs_env: Environment, queue_name: str, tmp_pa
     with function(tmp_path) as started:
         assert reported(started.invoke(event(first)), [first]) == []
         assert "outcome=retry" in started.log()
-    delayed = open_queue("jobs").client.get_queue_attributes(
-        QueueUrl=open_queue("jobs").url, AttributeNames=["All"]
-    )["Attributes"]
-    sent = [int(delayed[f"ApproximateNumberOfMessages{each}"]) for each in ("", "Delayed")]
-    assert sum(sent) == 1
+    queue = open_queue("jobs")
+    answer = queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["All"])
+    names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesDelayed")
+    found: dict[Any, str] = dict(answer["Attributes"])
+    assert sum(int(found[name]) for name in names) == 1
 
 
 def test_a_killed_function_loses_nothing_and_does_nothing_twice(tmp_path: Path) -> None:

@@ -1,0 +1,276 @@
+"""What a Lambda function with an SQS event source mapping needs, as a SAM or Terraform template."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from beanstalk_dispatch.exceptions import ConfigurationError
+
+from .plan import PlannedQueue
+from .properties import Property
+
+HANDLER: Final = "beanstalk_dispatch.contrib.aws_lambda.handler"
+MAX_TIMEOUT_SECONDS: Final = 900
+"""The longest timeout of a function.
+
+https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+"""
+VISIBILITY_FACTOR: Final = 6
+"""How much longer than the function's timeout the queue's visibility timeout should be.
+
+https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+"""
+MIN_RECEIVES: Final = 5
+"""The smallest maxReceiveCount that AWS advises, by the same page."""
+RECEIVES: Final = 10
+_END_SECONDS: Final = 30
+_TASKS_IN_A_BATCH: Final = 4
+"""How many tasks that take their whole time limit fit into one invocation, if 900 s allow it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LambdaPlan:
+    """One function that runs the tasks of one queue."""
+
+    name: str
+    """The name of the function."""
+    queue: PlannedQueue
+    timeout: int
+    """The function's timeout in seconds."""
+    properties: Sequence[Property]
+    """Its environment."""
+    runtime: str = "python3.13"
+    memory: int = 512
+    """In MB."""
+    batch_size: int = 10
+
+    @property
+    def visibility(self) -> int:
+        """The queue's visibility timeout in seconds."""
+        return VISIBILITY_FACTOR * self.timeout
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The function's environment, without secrets."""
+        return {each.name: each.value for each in self.properties if not each.is_secret}
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """The variables that are left out."""
+        return [each.name for each in self.properties if each.is_secret]
+
+
+def function_timeout(time_limit: float) -> int:
+    """The timeout of a function whose tasks may take ``time_limit`` seconds.
+
+    Raises ConfigurationError if Lambda ends every function before such a task.
+    """
+    longest = MAX_TIMEOUT_SECONDS - _END_SECONDS
+    if time_limit > longest:
+        raise ConfigurationError(
+            f"a task may take {time_limit:g} s, but Lambda ends a function after "
+            f"{MAX_TIMEOUT_SECONDS} s; set its time limit to {longest} s or less, or run it with "
+            "beanstalk_worker"
+        )
+    wanted = max(math.ceil(time_limit) + _END_SECONDS, math.ceil(time_limit * _TASKS_IN_A_BATCH))
+    return min(wanted, MAX_TIMEOUT_SECONDS)
+
+
+def problems(*, timeout: int, attributes: Mapping[str, str]) -> Iterator[str]:
+    """What of a queue's attributes does not fit a function with this timeout."""
+    visibility = int(attributes.get("VisibilityTimeout", "30"))
+    if visibility < VISIBILITY_FACTOR * timeout:
+        yield (
+            f"VisibilityTimeout is {visibility} s; expected at least {VISIBILITY_FACTOR} times the "
+            f"function's timeout, {VISIBILITY_FACTOR * timeout} s: SQS delivers messages again "
+            "while the function runs or is throttled"
+        )
+    policy = json.loads(attributes.get("RedrivePolicy", "{}"))
+    if not policy:
+        yield "there is no RedrivePolicy: a message that can never run comes back for days"
+    elif int(policy["maxReceiveCount"]) < MIN_RECEIVES:
+        yield (
+            f"maxReceiveCount is {policy['maxReceiveCount']}; expected at least {MIN_RECEIVES}: "
+            "each time that the function is throttled costs a receive"
+        )
+
+
+# --- the templates ---------------------------------------------------------------------------
+
+
+def as_sam(plan: LambdaPlan) -> str:
+    """A template of AWS SAM: the queue, its dead-letter queue, the function and the mapping.
+
+    https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-resource-function.html
+    """
+    queue = plan.queue
+    fifo = ["      FifoQueue: true"] if queue.is_fifo else []
+    variables = [f"          {name}: {_quoted(value)}" for name, value in plan.variables.items()]
+    return "\n".join([
+        *_comments(plan),
+        'AWSTemplateFormatVersion: "2010-09-09"',
+        "Transform: AWS::Serverless-2016-10-31",
+        "Resources:",
+        "  DeadLetters:",
+        "    Type: AWS::SQS::Queue",
+        "    Properties:",
+        f"      QueueName: {queue.dead_letters.name}",
+        *fifo,
+        "      MessageRetentionPeriod: 1209600",
+        "  Tasks:",
+        "    Type: AWS::SQS::Queue",
+        "    Properties:",
+        f"      QueueName: {queue.name}",
+        *fifo,
+        f"      VisibilityTimeout: {plan.visibility}",
+        "      RedrivePolicy:",
+        "        deadLetterTargetArn: !GetAtt DeadLetters.Arn",
+        f"        maxReceiveCount: {RECEIVES}",
+        "  Worker:",
+        "    Type: AWS::Serverless::Function",
+        "    Properties:",
+        f"      FunctionName: {plan.name}",
+        "      CodeUri: .",
+        f"      Handler: {HANDLER}",
+        f"      Runtime: {plan.runtime}",
+        f"      MemorySize: {plan.memory}",
+        f"      Timeout: {plan.timeout}",
+        "      Environment:",
+        "        Variables:",
+        *variables,
+        "      Policies:",
+        "        - SQSSendMessagePolicy: {QueueName: !GetAtt Tasks.QueueName}",
+        "        - SQSSendMessagePolicy: {QueueName: !GetAtt DeadLetters.QueueName}",
+        "      Events:",
+        "        Tasks:",
+        "          Type: SQS",
+        "          Properties:",
+        "            Queue: !GetAtt Tasks.Arn",
+        f"            BatchSize: {plan.batch_size}",
+        "            FunctionResponseTypes: [ReportBatchItemFailures]",
+        "",
+    ])  # fmt: skip
+
+
+_TERRAFORM: Final = """\
+resource "aws_sqs_queue" "dead_letters" {{
+  name                      = {dead_letters}
+  fifo_queue                = {fifo}
+  message_retention_seconds = 1209600
+}}
+
+resource "aws_sqs_queue" "tasks" {{
+  name                       = {queue}
+  fifo_queue                 = {fifo}
+  visibility_timeout_seconds = {visibility}
+  redrive_policy = jsonencode({{
+    deadLetterTargetArn = aws_sqs_queue.dead_letters.arn
+    maxReceiveCount     = {receives}
+  }})
+}}
+
+resource "aws_lambda_function" "worker" {{
+  function_name = {name}
+  role          = aws_iam_role.worker.arn
+  filename      = "function.zip"
+  handler       = "{handler}"
+  runtime       = "{runtime}"
+  memory_size   = {memory}
+  timeout       = {timeout}
+  environment {{
+    variables = {{
+{variables}
+    }}
+  }}
+}}
+
+resource "aws_lambda_event_source_mapping" "tasks" {{
+  event_source_arn        = aws_sqs_queue.tasks.arn
+  function_name           = aws_lambda_function.worker.arn
+  batch_size              = {batch_size}
+  function_response_types = ["ReportBatchItemFailures"]
+}}
+
+resource "aws_iam_role" "worker" {{
+  name = {name}
+  assume_role_policy = jsonencode({{
+    Version = "2012-10-17"
+    Statement = [{{
+      Effect    = "Allow"
+      Principal = {{ Service = "lambda.amazonaws.com" }}
+      Action    = "sts:AssumeRole"
+    }}]
+  }})
+}}
+
+resource "aws_iam_role_policy_attachment" "logs" {{
+  role       = aws_iam_role.worker.name
+  policy_arn = "arn:{partition}:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
+}}
+
+resource "aws_iam_role_policy" "tasks" {{
+  role = aws_iam_role.worker.name
+  policy = jsonencode({{
+    Version = "2012-10-17"
+    Statement = [
+      {{
+        Effect = "Allow"
+        Action = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes",
+                  "sqs:SendMessage"]
+        Resource = aws_sqs_queue.tasks.arn
+      }},
+      {{
+        Effect   = "Allow"
+        Action   = "sqs:SendMessage"
+        Resource = aws_sqs_queue.dead_letters.arn
+      }},
+    ]
+  }})
+}}
+"""
+
+
+def as_terraform(plan: LambdaPlan) -> str:
+    """Resources of Terraform's provider for AWS, which do the same."""
+    width = max(map(len, plan.variables))
+    lines = [f"      {name:<{width}} = {_hcl(value)}" for name, value in plan.variables.items()]
+    resources = _TERRAFORM.format(
+        name=_hcl(plan.name),
+        queue=_hcl(plan.queue.name),
+        dead_letters=_hcl(plan.queue.dead_letters.name),
+        fifo=str(plan.queue.is_fifo).lower(),
+        visibility=plan.visibility,
+        receives=RECEIVES,
+        handler=HANDLER,
+        runtime=plan.runtime,
+        memory=plan.memory,
+        timeout=plan.timeout,
+        variables="\n".join(lines),
+        batch_size=plan.batch_size,
+        partition=plan.queue.partition,
+    )
+    return "\n".join([*_comments(plan), resources])
+
+
+def _comments(plan: LambdaPlan) -> list[str]:
+    return [f"# {name} is a secret and left out" for name in plan.secrets]
+
+
+def _quoted(value: str) -> str:
+    """A string in double quotes, as JSON, YAML and HCL read it alike."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _hcl(value: str) -> str:
+    """A string in which Terraform finds no template: ``${`` and ``%{`` begin one."""
+    return _quoted(value).replace("${", "$${").replace("%{", "%%{")
+
+
+TEMPLATES: Final[Mapping[str, Callable[[LambdaPlan], str]]] = {
+    "sam": as_sam,
+    "terraform": as_terraform,
+}

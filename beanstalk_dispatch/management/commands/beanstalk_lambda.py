@@ -1,0 +1,100 @@
+"""``manage.py beanstalk_lambda`` prints what a Lambda function needs, or checks its queue."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import ENVIRONMENT_VARIABLE, settings
+from django.core.management.base import BaseCommand, CommandError
+
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.deployment.lambda_files import (
+    MAX_TIMEOUT_SECONDS,
+    TEMPLATES,
+    LambdaPlan,
+    function_timeout,
+    problems,
+)
+from beanstalk_dispatch.deployment.listed_tasks import longest_time_limit
+from beanstalk_dispatch.deployment.plan import make_plan
+from beanstalk_dispatch.deployment.properties import Property, properties_in_effect
+from beanstalk_dispatch.exceptions import ConfigurationError, UnknownQueue
+from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
+from beanstalk_dispatch.sqs.opening import resolve_address
+
+
+def timeout(argument: str) -> int:
+    """An argparse type: a function's timeout in seconds."""
+    if argument.isdecimal() and 1 <= int(argument) <= MAX_TIMEOUT_SECONDS:
+        return int(argument)
+    raise argparse.ArgumentTypeError(f"expected 1 to {MAX_TIMEOUT_SECONDS}, not {argument!r}")
+
+
+class Command(BaseCommand):
+    """Makes a plan from the configuration and the options, and prints it as a template."""
+
+    help = "Print a template for a Lambda function that runs the tasks, or check its queue."
+    requires_system_checks: list[str] = []  # noqa: RUF012 - a web machine without a table may ask
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of docs/lambda.md."""
+        # fmt: off
+        add = parser.add_argument
+        add("--format", choices=TEMPLATES, default="sam",
+            help="the form of the template (default %(default)s)")
+        add("--queue", metavar="ALIAS", help="the queue to read (default: the first one)")
+        add("--timeout", type=timeout, metavar="SECONDS",
+            help="the function's timeout (default: by the longest time limit of a task)")
+        add("--region", help="the region of a queue that is given by name")
+        add("--account", metavar="NUMBER", help="the AWS account of a queue that is given by name")
+        add("--check", action="store_true",
+            help="print no template; ask SQS whether the queue fits the function, and exit with 1 "
+                 "if it does not")
+        # fmt: on
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print the template, or what is wrong with the queue."""
+        try:
+            config = get_config()
+            seconds = options["timeout"] or function_timeout(longest_time_limit(config))
+            if options["check"]:
+                self._check(config, options["queue"], seconds)
+            else:
+                plan = _make_plan(config, seconds, options)
+                self.stdout.write(TEMPLATES[options["format"]](plan), ending="")
+        except (ConfigurationError, UnknownQueue) as exc:
+            raise CommandError(str(exc)) from exc
+
+    def _check(self, config: Config, alias: str | None, seconds: int) -> None:
+        name = alias or next(iter(config.queues), None)
+        if name is None:
+            raise ConfigurationError("no queue is configured; add --queue")
+        address = resolve_address(name, config)
+        inspector = Inspector(config)
+        try:
+            attributes = inspector.attributes(address, inspector.queue_url(address))
+        except InspectionError as exc:
+            raise CommandError(f"SQS does not say what the queue {name!r} is like: {exc}") from exc
+        found = list(problems(timeout=seconds, attributes=attributes))
+        for each in found:
+            self.stdout.write(each)
+        if found:
+            raise CommandError(f"the queue {name!r} does not fit a function of {seconds} s")
+        self.stdout.write(f"the queue {name!r} fits a function of {seconds} s")
+
+
+def _make_plan(config: Config, seconds: int, options: Mapping[str, Any]) -> LambdaPlan:
+    module = str(getattr(settings, "SETTINGS_MODULE", ""))
+    name = (module.partition(".")[0] or "project").replace("_", "-")
+    where = {key: options[key] for key in ("region", "account", "queue")}
+    return LambdaPlan(
+        name=f"{name}-worker",
+        queue=make_plan(config, name=name, wsgi="", **where).read_queue,
+        timeout=seconds,
+        properties=[
+            Property(name=ENVIRONMENT_VARIABLE, value=module),
+            *properties_in_effect(worker=True),
+        ],
+    )

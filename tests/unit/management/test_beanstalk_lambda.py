@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from beanstalk_dispatch.sqs.opening import open_queue
+from tests.conftest import Environment
+
+URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/shop-mail"
+
+
+def run(*arguments: str, **options: Any) -> str:
+    out = io.StringIO()
+    call_command("beanstalk_lambda", *arguments, stdout=out, **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def shop(env: Environment) -> Environment:
+    env(
+        DISPATCH_TABLE="record=tests.jobs.record", DISPATCH_QUEUES=f"mail={URL}",
+        DISPATCH_SIGNING_KEYS="a-key-that-is-long-enough", DISPATCH_TASK_TIMEOUT="1m",
+    )  # fmt: skip
+    return env
+
+
+@pytest.mark.usefixtures("shop")
+def test_the_template_has_the_configuration_of_this_process() -> None:
+    template = run()
+    assert "Timeout: 240\n" in template
+    assert "VisibilityTimeout: 1440\n" in template
+    assert 'DJANGO_SETTINGS_MODULE: "tests.settings"\n' in template
+    assert 'BEANSTALK_DISPATCH_TABLE: "record=tests.jobs.record"\n' in template
+    assert "# BEANSTALK_DISPATCH_SIGNING_KEYS is a secret and left out\n" in template
+    assert "a-key" not in template
+
+
+@pytest.mark.usefixtures("shop")
+def test_format_and_timeout_are_options() -> None:
+    template = run("--format", "terraform", "--timeout", "100")
+    assert "timeout       = 100\n" in template
+    assert 'name                       = "shop-mail"' in template
+
+
+@pytest.mark.usefixtures("shop")
+def test_what_is_wrong_is_one_line() -> None:
+    with pytest.raises(CommandError, match="there is no queue 'work'; known: mail"):
+        run("--queue", "work")
+    with pytest.raises(CommandError, match="expected 1 to 900, not '901'"):
+        run("--timeout", "901")
+
+
+def test_a_task_that_takes_too_long_is_an_error(shop: Environment) -> None:
+    shop(DISPATCH_TASK_TIMEOUT="1h")
+    with pytest.raises(CommandError, match="a task may take 3600 s"):
+        run()
+
+
+def test_the_queue_is_compared_with_the_function(sqs_env: Environment) -> None:
+    queue = open_queue("jobs")
+    with pytest.raises(CommandError, match="the queue 'jobs' does not fit a function of 480 s"):
+        run("--check")
+    queue.client.set_queue_attributes(
+        QueueUrl=queue.url, Attributes={"VisibilityTimeout": str(6 * 480)}
+    )
+    assert run("--check") == "the queue 'jobs' fits a function of 480 s\n"
+
+
+def test_a_queue_that_sqs_does_not_show_is_an_error(sqs_env: Environment) -> None:
+    with pytest.raises(CommandError, match="SQS does not say what the queue 'jobs' is like"):
+        run("--check")
+
+
+def test_without_a_queue_there_is_nothing_to_check(env: Environment) -> None:
+    with pytest.raises(CommandError, match="no queue is configured; add --queue"):
+        run("--check")
