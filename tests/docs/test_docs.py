@@ -903,10 +903,10 @@ Template = Callable[[str], str]
 
 @pytest.fixture
 def template(shop: ModuleType, env: Environment, capsys: pytest.CaptureFixture[str]) -> Template:
-    """What ``beanstalk_lambda`` prints in a format, with the README's properties and tasks."""
+    """What ``beanstalk_lambda`` prints in a format, with the tutorial's properties."""
 
     def printed(format: str) -> str:  # noqa: A002 - the option's name
-        for each in snippets_of(ROOT / "README.md"):
+        for each in snippets_of(ROOT / "docs" / "tasks.md"):
             if each.file == "shop/tasks.py":
                 exec(each.text, vars(shop))
         properties = documented_properties("shop-worker")
