@@ -18,7 +18,7 @@ from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 from beanstalk_dispatch.workbench.dead_letters import SAMPLE_SIZE, DeadLetters
 from beanstalk_dispatch.workbench.letters import MOVED_BY_SQS, Filters, parse_since
 from beanstalk_dispatch.workbench.looking import HIDE_SECONDS
-from beanstalk_dispatch.workbench.queues import dead_letter_queues, problem_of
+from beanstalk_dispatch.workbench.queues import problem_of, queue_statuses
 from beanstalk_dispatch.workbench.runs import Report, RunOptions, Steps
 from beanstalk_dispatch.workbench.showing import (
     letter_as_json,
@@ -273,12 +273,14 @@ def _run_options(options: dict[str, Any]) -> RunOptions:
 
 
 def _known_queues() -> list[str]:
-    names = [each.name for each in dead_letter_queues()]
+    statuses = queue_statuses()
+    names = [each.name for each in statuses if each.is_dead_letter_queue]
     if not names:
+        problems = "".join(f"; {each.name}: {each.problem}" for each in statuses if each.problem)
         raise CommandError(
-            f"no dead-letter queue is known: no queue in {SETTINGS['queues'].variable} has a "
-            "redrive policy that these credentials may read, and "
-            f"{SETTINGS['dead_letter_queue'].variable} is not set; name a queue"
+            f"no dead-letter queue is known: no queue in {SETTINGS['queues'].variable} shows a "
+            f"redrive policy, and {SETTINGS['dead_letter_queue'].variable} is not set; name a "
+            f"queue{problems}"
         )
     return names
 

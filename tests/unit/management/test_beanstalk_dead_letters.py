@@ -68,6 +68,14 @@ def test_a_missing_permission_is_one_sentence(dead: Dead, spoilt: Proxy) -> None
         call("list")
 
 
+def test_a_dead_letter_queue_that_cannot_be_found_out_is_an_error(
+    dead: Dead, spoilt: Proxy
+) -> None:
+    spoilt.spoil = failing("GetQueueAttributes", status=403)
+    with pytest.raises(CommandError, match="the permission sqs:GetQueueAttributes is missing"):
+        call("list")
+
+
 def test_a_queue_has_to_be_named_if_none_or_several_are_known(
     dead: Dead, sqs_env: Environment
 ) -> None:
@@ -76,7 +84,7 @@ def test_a_queue_has_to_be_named_if_none_or_several_are_known(
     with pytest.raises(CommandError, match=f"name one of .*: {dead.source_name}-dead-letter, "):
         call("redrive")
     sqs_env(DISPATCH_QUEUES=None)
-    with pytest.raises(CommandError, match="no dead-letter queue is known"):
+    with pytest.raises(CommandError, match="no dead-letter queue is known.*; name a queue$"):
         call("list")
 
 
