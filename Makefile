@@ -24,7 +24,7 @@ INSTALL_READY := .venv-install/.ready
 TOOLS_READY := .venv-tools/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-matrix test-sentry-oldest test-sentry-next lint types tables docs hooks audit sbom \
+.PHONY: help demo demo-admin test test-fast test-matrix test-sentry-oldest test-sentry-next lint types tables docs pictures hooks audit sbom \
   benchmark benchmark-drain faults fuzz clean
 
 ## help: list the targets
@@ -40,6 +40,10 @@ $(READY): pyproject.toml
 ## demo: run the whole path on an embedded SQS server, and show it
 demo: $(READY)
 	$(BIN)/python -m example_settings.demo
+
+## demo-admin: serve the admin with the dead letters of tasks that fail, until you press Ctrl-C
+demo-admin: $(READY)
+	$(BIN)/python -m example_settings.demo_admin
 
 ## test: run every test, with coverage of package and tests
 # Not with coverage on Python 3.11: while an interrupt waits for a blocked thread, every traced
@@ -109,6 +113,10 @@ $(DOCS_READY): pyproject.toml
 	.venv-docs/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	.venv-docs/bin/python -m pip install --quiet --editable '.[sentry]' --group docs
 	touch $@
+
+## pictures: take the pictures of the admin in docs/, with a headless Chromium
+pictures: $(READY)
+	$(BIN)/python -m docs.pictures
 
 ## hooks: install the pre-commit hooks, which check style, imports and types
 hooks: $(READY)

@@ -49,7 +49,9 @@ LINKS: Final = [
 
 
 def anchors(page: Path) -> set[str]:
-    """The ids that GitHub gives to headings."""
+    """The ids that GitHub gives to headings; a picture has none."""
+    if page.suffix == ".png":
+        return set()
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 import yaml
 
 from beanstalk_dispatch import cron
-from example_settings import demo, jobs
+from docs import pictures
+from example_settings import demo, demo_admin, jobs
 from tests.kent import Kent
 from tests.services import ROOT
 
@@ -48,6 +50,20 @@ def test_the_demo_ends_as_it_should_and_sentry_shows_it() -> None:
         each["transaction"] for each in traces if each["contexts"]["trace"]["trace_id"] == trace_id
     }
     assert told == {"/samples/", *demo.EXPECTED} - {"clean_up"}
+
+
+def test_the_admin_shows_the_letters_of_tasks_that_fail() -> None:
+    """The demo's address and login lead to them; Ctrl-C ends it."""
+    with pictures.demo() as (url, password):
+        session, _ = pictures.log_in(url, password)
+        page = urllib.request.Request(
+            url + pictures.QUEUE, headers={"Cookie": f"sessionid={session}"}
+        )
+        with urllib.request.urlopen(page, timeout=30) as response:
+            letters = response.read().decode()
+    assert f"sample of {demo_admin.LETTERS} of about {demo_admin.LETTERS}" in letters
+    for exception in ("RuntimeError", "TaskTimeout", "BadSignature", "moved by SQS"):
+        assert f"<td>{exception}</td>" in letters
 
 
 def test_the_demo_fails_if_a_story_ends_otherwise(capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,8 @@ class DeadLetterAdmin(ModelAdmin):
     def letters_view(self, request: HttpRequest, queue: str) -> HttpResponse:
         """A sample of the letters of one dead-letter queue, in groups and one by one."""
         form = SampleForm(request.GET)
-        context: dict[str, Any] = {"form": form, "queue": queue}
+        is_filtered = bool(request.GET)
+        context: dict[str, Any] = {"form": form, "queue": queue, "is_filtered": is_filtered}
         if form.is_valid():
             try:
                 dead_letters = DeadLetters.open(queue)
