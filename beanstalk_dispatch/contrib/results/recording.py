@@ -150,9 +150,8 @@ class Recording:
 
         If the process is killed before that, the task runs again, and its end is sent then.
         """
-        if self.record.status is Status.FAILED:
-            self.record.is_announced = True
-            self._save()
+        self.record.is_announced = True
+        self._save()
 
     def _earlier_record(self) -> TaskRecord | None:
         """What an earlier attempt or delivery has left; a first delivery need not ask."""

@@ -23,6 +23,7 @@ from beanstalk_dispatch.contrib.results.models import StoredResult
 from beanstalk_dispatch.contrib.results.record import TaskRecord
 from beanstalk_dispatch.contrib.results.recording import GUARD
 from beanstalk_dispatch.contrib.results.stores import CacheStore, store_of
+from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.outcomes import Outcome
@@ -223,6 +224,12 @@ def test_an_unreadable_store_does_not_keep_a_task_from_running(
     monkeypatch.setattr(recording, "store_of", lambda config: Away())
     schedule_function("jobs", "fail")
     assert run_all(deliveries=2) == [Outcome.FAILED] * 2
+
+
+def test_a_retry_without_an_attempt_is_passed_over() -> None:
+    """The observer was not told of the attempt, because it could not start."""
+    with recording.ResultsObserver().retrying(Delivery()) as nothing:
+        assert nothing is None
 
 
 def test_without_results_nothing_is_stored(worker_env: Environment) -> None:
