@@ -52,6 +52,10 @@ _NOT_A_TABLE_ENTRY = (
     "is not name=package.module.attribute; write dots between the parts of the path, "
     "and whitespace or commas between pairs"
 )
+_IN_PLACE_OF: Final = {
+    ":": "write a dot in place of ':'",
+    ";": "write a space in place of ';'",
+}
 _SHORT_KEY: Final = (
     f"has a key of fewer than {MIN_KEY_LENGTH} characters, which can be guessed; a comma or "
     "whitespace in a key makes two keys of it, unless it stands in a JSON list"
@@ -150,6 +154,17 @@ def refuse_reference(value: object) -> None:
         isinstance(item, str) and _SECRET_ARN.search(item) for item in items
     ):
         raise InvalidValue(_UNRESOLVED)
+
+
+def refuse_shell_syntax(value: str) -> None:
+    """Raise InvalidValue for the quotes or the backslash of a shell, which nothing has removed.
+
+    Docker passes both on as a part of the value; no value of a variable begins with a quote.
+    """
+    if len(value) > 1 and value[0] in {"'", '"'} and value[0] == value[-1]:
+        raise InvalidValue("is in quotes, which are a part of the value here; remove them", value)
+    if value.endswith("\\"):
+        raise InvalidValue("ends with a backslash; write the value in one line", value)
 
 
 def boolean(value: object) -> bool:
@@ -287,7 +302,9 @@ def table(value: object) -> Mapping[str, str]:
     if isinstance(value, str):
         for name, target in found.items():
             if not _DOTTED_PATH.fullmatch(target):
-                raise InvalidValue(_NOT_A_TABLE_ENTRY, f"{name}={target}")
+                wrong = next((each for each in ":;" if each in target), "")
+                remedy = f"; {_IN_PLACE_OF[wrong]}" if wrong else ""
+                raise InvalidValue(f"{_NOT_A_TABLE_ENTRY}{remedy}", f"{name}={target}")
     return found
 
 

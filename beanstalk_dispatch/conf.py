@@ -699,6 +699,8 @@ def _read(setting: Setting[T], environment: environ.FileAwareEnv) -> tuple[T, st
             return None
         if setting.secret:
             casts.refuse_reference(content)
+        else:
+            casts.refuse_shell_syntax(content)
         return (setting.cast_file if is_file and setting.cast_file else setting.cast)(content)
 
     found: T | None = environment(setting.variable, cast=cast_unless_empty, default=None)

@@ -191,8 +191,16 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
          "separated by whitespace")),
         (casts.pairs, "{" + '"a":{' * 100_000, "the JSON is nested too deeply"),
         (casts.table, "a=nodots", f"'a=nodots' {NOT_A_TABLE_ENTRY}"),
-        (casts.table, "a=pkg.mod:f", f"'a=pkg.mod:f' {NOT_A_TABLE_ENTRY}"),
-        (casts.table, "a=m.f;b=m.g", f"'a=m.f;b=m.g' {NOT_A_TABLE_ENTRY}"),
+        (
+            casts.table,
+            "a=pkg.mod:f",
+            f"'a=pkg.mod:f' {NOT_A_TABLE_ENTRY}; write a dot in place of ':'",
+        ),
+        (
+            casts.table,
+            "a=m.f;b=m.g",
+            f"'a=m.f;b=m.g' {NOT_A_TABLE_ENTRY}; write a space in place of ';'",
+        ),
         (casts.queues, "q=bad*name", ("'bad*name' is not a queue name, its URL "
          "(https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN")),
         (casts.dotted_path, "SafeTask",

@@ -623,3 +623,25 @@ def test_the_start_says_whether_messages_are_signed(
             f"{KEYS} to one long random string, on the web environment first and then on the "
             'worker environment: python -c "import secrets; print(secrets.token_urlsafe(32))"'
         )
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ('"mail=shop-mail"', "is in quotes, which are a part of the value here; remove them"),
+        ("'mail=shop-mail'", "is in quotes, which are a part of the value here; remove them"),
+        ("mail=shop-mail \\", "ends with a backslash; write the value in one line"),
+    ],
+)
+def test_what_a_shell_would_have_removed_is_refused(
+    env: Environment, value: str, problem: str
+) -> None:
+    env(DISPATCH_QUEUES=value)
+    with pytest.raises(ConfigurationError) as caught:
+        get_config()
+    assert f"BEANSTALK_DISPATCH_QUEUES: {value!r} {problem}" in str(caught.value)
+
+
+def test_a_secret_may_be_in_quotes(env: Environment) -> None:
+    env(DISPATCH_SIGNING_KEYS="'0123456789abcdef'")
+    assert get_config().signing_keys == ("'0123456789abcdef'",)

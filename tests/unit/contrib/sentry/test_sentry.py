@@ -614,7 +614,7 @@ def test_a_wrong_line_of_cron_yaml_costs_one_schedule(
         for each in sentry.of("check_in")
     }
     assert schedules == {"boom": None, "quiet": "0 4 * * *"}
-    assert f"error={path}: boom: 'every day': " in caplog.text
+    assert f"error={path}: boom: schedule 'every day' does not have the five fields" in caplog.text
 
 
 @pytest.mark.parametrize(
