@@ -98,6 +98,7 @@ def test_the_tasks_of_django_have_the_limits_of_their_policy(env: Environment) -
 
 
 def test_the_longest_limit_counts_the_default_too(env: Environment) -> None:
+    jobs.calls.clear()
     env(DISPATCH_TABLE=f"slow={HERE}.Slow decided={HERE}.Decided")
     assert longest_time_limit(get_config()) == 420
     env(DISPATCH_TASK_TIMEOUT="1h")
