@@ -24,14 +24,18 @@ CALLS: Final = 50
 MANY: Final = 1_000
 
 
-def wall_ratios(ours: Work, baseline: Work) -> list[float]:
-    """Return elapsed time of ``ours`` divided by that of ``baseline``, for each round."""
+def wall_ratios(ours: Work, baseline: Work, *, after: Work = lambda: None) -> list[float]:
+    """Return elapsed time of ``ours`` divided by that of ``baseline``, for each round.
+
+    ``after`` is called after each of them, and its time is not counted.
+    """
     used: tuple[list[float], list[float]] = ([], [])
     for number in range(-1, ROUNDS):  # the first warms up
         for side in (0, 1) if number % 2 else (1, 0):
             started = time.perf_counter()
             (ours, baseline)[side]()
             used[side].append(time.perf_counter() - started)
+            after()
     best = [min(each[1:]) * 1e3 for each in used]
     print(f"{'':<12}fastest round: {best[0]:,.1f} ms of {best[1]:,.1f} ms")
     return [mine / theirs for mine, theirs in zip(*used, strict=True)][1:]
@@ -71,6 +75,46 @@ def on_commit() -> None:
             schedule("q", Call("f", (n, "two"), {"x": 3}), on_commit=True)
 
 
+def block() -> None:
+    from beanstalk_dispatch.client import Call, batching, schedule
+
+    with batching():
+        for n in range(CALLS):
+            schedule("q", Call("f", (n, "two"), {"x": 3}))
+
+
+def outbox_one_by_one() -> None:
+    from django.db import transaction
+
+    from beanstalk_dispatch.client import Call, schedule
+
+    with transaction.atomic():
+        for n in range(CALLS):
+            schedule("q", Call("f", (n, "two"), {"x": 3}))
+
+
+def outbox_many() -> None:
+    from django.db import transaction
+
+    from beanstalk_dispatch.client import Call, schedule_many
+
+    with transaction.atomic():
+        schedule_many("q", [Call("f", (n, "two"), {"x": 3}) for n in range(CALLS)])
+
+
+def turn_outbox_on() -> Work:
+    """Have every further call stored. Returns what waits until all of them are sent."""
+    from django.core.management import call_command
+
+    from beanstalk_dispatch.conf import clear_caches
+    from beanstalk_dispatch.contrib.outbox.sender import SENDER
+
+    call_command("migrate", verbosity=0)
+    os.environ["BEANSTALK_DISPATCH_OUTBOX"] = "always"
+    clear_caches()
+    return lambda: SENDER.flush(30)
+
+
 def many() -> None:
     from beanstalk_dispatch.client import Call, schedule_many
 
@@ -92,6 +136,8 @@ def main() -> int:
         stub = stack.enter_context(running("benchmarks.processes", "sqs", str(LATENCY_MS)))
         assert stub.stdout
         env = environment(f"http://127.0.0.1:{stub.stdout.readline().strip()}", directory)
+        env["DJANGO_SETTINGS_MODULE"] = "benchmarks.outbox_settings"
+        env["DATABASE_URL"] = f"sqlite:///{directory}/db"
         os.environ.clear()
         os.environ.update(env)
         sends, batches = raw_sends(), raw_batches()
@@ -99,12 +145,17 @@ def main() -> int:
         met = [
             report("the baseline against itself", wall_ratios(sends, sends), "≤1.1", unit=unit),
             report(f"{CALLS} with on_commit", wall_ratios(on_commit, sends), "≤0.10", unit=unit),
+            report(f"{CALLS} with batching", wall_ratios(block, sends), "≤0.06", unit=unit),
             report(f"gather of {CALLS}", wall_ratios(gather, sends), "≤0.2", unit=unit),
             report(
                 f"schedule_many of {MANY:,}", wall_ratios(many, batches), "≤0.2",
                 unit="the same batches one by one",
             ),
         ]  # fmt: skip
+        sent = turn_outbox_on()
+        for name, work in (("one by one", outbox_one_by_one), ("at once", outbox_many)):
+            ratios = wall_ratios(work, sends, after=sent)
+            met.append(report(f"{CALLS} with the outbox, {name}", ratios, "≤0.03", unit=unit))
     return 0 if all(met) else 1
 
 
