@@ -153,9 +153,12 @@ def main() -> int:
             ),
         ]  # fmt: skip
         sent = turn_outbox_on()
-        for name, work in (("one by one", outbox_one_by_one), ("at once", outbox_many)):
+        for name, work, target in (
+            ("schedule_many", outbox_many, "≤0.03"),
+            ("one INSERT for each", outbox_one_by_one, "≤0.10"),
+        ):
             ratios = wall_ratios(work, sends, after=sent)
-            met.append(report(f"{CALLS} with the outbox, {name}", ratios, "≤0.03", unit=unit))
+            met.append(report(f"{CALLS} with the outbox, {name}", ratios, target, unit=unit))
     return 0 if all(met) else 1
 
 

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from beanstalk_dispatch.client import send_task_scheduled
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError, UnknownQueue
+from beanstalk_dispatch.exceptions import UnknownQueue
 from beanstalk_dispatch.log_lines import REFUSALS, quoted, quoted_error
 from beanstalk_dispatch.scheduling.sending import Prepared, send_published, try_to_send
 from beanstalk_dispatch.sqs.batches import NOT_TRIED
@@ -76,11 +76,13 @@ class Relay:
     def run(self, is_stopping: Callable[[], bool]) -> None:
         """Send what waits, again and again until ``is_stopping``."""
         pause = threading.Event()
+        logger.info("relay start databases=%r", " ".join(get_config().outbox_databases))
         while not is_stopping():
             self.send_available(is_stopping)
             self._count()
             close_old_connections()
             pause.wait(POLL_SECONDS)
+        logger.info("relay stopped sent=%d waiting=%d", self.sent, self.waiting)
 
     def send_available(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
         """Send until nothing more can be sent now, or until ``is_stopping``. Logs what fails."""
@@ -202,7 +204,7 @@ def _send_wave(queue: str, rows: Sequence[OutboxMessage], config: Config) -> dic
     for row in rows:
         try:
             prepared.append(to_prepared(row, config))
-        except BeanstalkDispatchError as exc:
+        except Exception as exc:  # a changed row may raise anything, and must keep no other
             failed[row.task_id] = _Failure(str(exc), is_refused=True)
     if prepared:
         for each in try_to_send(queue, prepared, config, send_published, is_kept=True):

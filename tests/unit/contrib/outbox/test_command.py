@@ -16,6 +16,7 @@ from django.utils import timezone
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.contrib.outbox import relay
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
+from tests.conftest import Environment
 from tests.recording_sqs import Sqs
 
 pytestmark = [
@@ -46,6 +47,12 @@ def test_what_waits_is_shown(sqs: Sqs, capsys: pytest.CaptureFixture[str]) -> No
     (found,) = json.loads(run("--status", "--json", capsys=capsys))
     assert found.pop("oldest_seconds") == pytest.approx(90, abs=20)
     assert found == {"database": "default", "queue": "jobs", "count": 2, "refused": 1}
+
+
+def test_a_wrong_configuration_is_an_error(sqs: Sqs, sqs_env: Environment) -> None:
+    sqs_env(DISPATCH_OUTBOX="sometimes")
+    with pytest.raises(CommandError, match="'sometimes' is not accepted; write always or"):
+        call_command("beanstalk_outbox", "--status")
 
 
 def test_json_needs_status(sqs: Sqs) -> None:

@@ -171,6 +171,16 @@ def test_one_message_for_which_sqs_refuses_the_request_keeps_no_other(sqs: Sqs) 
     assert OutboxMessage.objects.get().failures == 1
 
 
+@pytest.mark.parametrize("change", [{"body": "{"}, {"body": "[]"}, {"parameters": "x"}])
+def test_a_row_that_was_changed_keeps_no_other(sqs: Sqs, change: dict[str, str]) -> None:
+    for n in range(2):
+        schedule_function("jobs", "record", n)
+    OutboxMessage.objects.filter(id=OutboxMessage.objects.order_by("id")[0].id).update(**change)
+    Relay().send_available()
+    assert sqs.labels == [1]
+    assert OutboxMessage.objects.get().failures == 1
+
+
 @pytest.mark.parametrize("kind", ["entry", "request", "row"])
 def test_a_fifo_group_waits_for_its_head(sqs: Sqs, kind: str) -> None:
     fifo(1, 2, 3)

@@ -17,6 +17,7 @@ from beanstalk_dispatch.contrib.outbox.errors import first_line
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.status import Waiting, waiting_in
+from beanstalk_dispatch.exceptions import ConfigurationError
 
 EXIT_UNSENT: Final = 75
 """EX_TEMPFAIL: with ``--once``, something could not be sent."""
@@ -37,6 +38,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Do what the options say."""
+        try:
+            get_config()
+        except ConfigurationError as exc:
+            raise CommandError(str(exc)) from exc
         if options["json"] and not options["status"]:
             raise CommandError("--json needs --status")
         if options["discard"]:
