@@ -157,12 +157,13 @@ class Run:
             self._look.settle(received)  # it is received again
             return
         try:
-            if received.message_id not in self._prepared:
+            is_new = received.message_id not in self._prepared
+            if is_new:
                 yield from self._patiently(lambda: self._prepare(letter), until=received.expires)
                 self._prepared.add(received.message_id)
-                self._report.done += 1
             if not self._options.dry_run:
                 self._delete(letter)
+            self._report.done += is_new
         except BeanstalkDispatchError as exc:
             if isinstance(exc, SendError) and not _is_about_one_letter(exc):
                 raise

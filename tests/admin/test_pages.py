@@ -7,9 +7,10 @@ from html import unescape
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
-from django.test import Client
+from django.test import AsyncClient, Client
 
 from beanstalk_dispatch.contrib.workbench import admin, progress
 from beanstalk_dispatch.contrib.workbench.models import DeadLetter
@@ -245,6 +246,25 @@ def test_a_closed_page_ends_the_run_and_leaves_nothing_hidden(dead: Dead) -> Non
     response.close()
     assert len(dead.ids()) + len(dead.ids(dead.source)) == 12
     assert "Done: " in LogEntry.objects.get().change_message
+
+
+@pytest.mark.django_db(transaction=True)
+def test_under_asgi_the_page_grows_too(dead: Dead, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "STEP_SECONDS", 0)
+    dead.sent_many(12)
+    asgi = AsyncClient()
+    client(*ALL)
+    asgi.force_login(User.objects.get())
+
+    async def post() -> list[bytes]:
+        given = {"action": "redrive", "scope": "all", "confirmed": "on"}
+        response = await asgi.post(f"{PAGES}{dead.name}/act/", given)
+        return [chunk async for chunk in response.streaming_content]  # type: ignore[attr-defined]
+
+    chunks = async_to_sync(post)()
+    assert len(chunks) > 3
+    assert b"12 redriven, 12 looked at, 0 stay." in b"".join(chunks)
+    assert "Done: 12." in LogEntry.objects.get().change_message
 
 
 # --- who may do what -------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import closing
 from typing import Any, Final
 
+from asgiref.sync import sync_to_async
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.contenttypes.models import ContentType
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 from django.template.loader import render_to_string
 
@@ -51,14 +53,16 @@ def progress_response(
     def show(report: Report, *, is_over: bool) -> str:
         return render_to_string(_REPORT, {**context, "report": report, "is_over": is_over})
 
-    response = StreamingHttpResponse(_stream(head, tail, steps, entry, show))
+    chunks = _stream(head, tail, steps, entry, show)
+    is_asgi = isinstance(request, ASGIRequest)
+    response = StreamingHttpResponse(_in_a_thread(chunks) if is_asgi else chunks)
     response["X-Accel-Buffering"] = "no"  # nginx passes each line on at once
     return response
 
 
 def _stream(
     head: str, tail: str, steps: Steps, entry: LogEntry, show: Callable[..., str]
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     report, shown_at = Report(), time.monotonic()
     begun = entry.change_message
     try:
@@ -75,6 +79,15 @@ def _stream(
         entry.save(update_fields=["change_message"])
     yield show(report, is_over=True)
     yield tail
+
+
+async def _in_a_thread(chunks: Generator[str, None, None]) -> AsyncIterator[str]:
+    """The chunks for ASGI, which would send none before the last. The thread is that of the ORM."""
+    try:
+        while (chunk := await sync_to_async(lambda: next(chunks, None))()) is not None:
+            yield chunk
+    finally:
+        await sync_to_async(chunks.close)()
 
 
 def _result(report: Report) -> str:
