@@ -62,7 +62,10 @@ class Gunicorn:
         match = re.search(r"^web:(.*gunicorn.*)$", content, re.MULTILINE)
         if match is None:
             return None
-        words = shlex.split(match[1].replace("=", " "), comments=True)
+        try:
+            words = shlex.split(match[1].replace("=", " "), comments=True)
+        except ValueError:  # a quote is not closed
+            return None
         found: dict[str, int] = {}
         for name, value in itertools.pairwise(words):
             if name in _GUNICORN and value.isdecimal():
@@ -81,7 +84,10 @@ _GUNICORN: Final = {
 def check(plan: Plan, root: Path) -> list[Problem]:
     """Every problem of the files in ``root``, in the order of the files."""
     needed = bundle_files(plan)
-    found = [Problem(path=path, text="is missing") for path in needed if not (root / path).exists()]
+    missing = [path for path in needed if not (root / path).exists()]
+    if EBEXTENSIONS in missing and options(root):
+        missing.remove(EBEXTENSIONS)  # a file of another name has the options
+    found = [Problem(path=path, text="is missing") for path in missing]
     contents = {
         path: (root / path).read_text(errors="replace") for path in needed if (root / path).exists()
     }
@@ -146,7 +152,7 @@ def _daemon(plan: Plan, root: Path, gunicorn: Gunicorn | None) -> Iterator[Probl
 def _connections(
     path: str, found: Mapping[str, str], gunicorn: Gunicorn | None
 ) -> Iterator[Problem]:
-    connections = int(found.get("HttpConnections", "50"))
+    connections = _number(found, "HttpConnections", default=50)
     if gunicorn and connections > (can_run := gunicorn.workers * gunicorn.threads):
         yield Problem(
             path=path,
@@ -156,8 +162,8 @@ def _connections(
 
 
 def _pauses(path: str, found: Mapping[str, str]) -> Iterator[Problem]:
-    pause = int(found.get("ErrorVisibilityTimeout", "2"))
-    receives = int(found.get("MaxRetries", "10"))
+    pause = _number(found, "ErrorVisibilityTimeout", default=2)
+    receives = _number(found, "MaxRetries", default=10)
     if pause * (receives - 1) < OUTAGE_SECONDS:
         yield Problem(
             path=path,
@@ -165,6 +171,12 @@ def _pauses(path: str, found: Mapping[str, str]) -> Iterator[Problem]:
             f"does not answer for {OUTAGE_SECONDS // 60} minutes sends every message to the "
             "dead-letter queue",
         )
+
+
+def _number(found: Mapping[str, str], name: str, *, default: int) -> int:
+    """The value of an option; the daemon's default if it is not set or not a number."""
+    value = found.get(name, "")
+    return int(value) if value.isdecimal() else default
 
 
 def _ebextensions(root: Path) -> str:
@@ -182,8 +194,8 @@ def _timeouts(
         task=plan.ladder.task,
         gunicorn=gunicorn.graceful_timeout if gunicorn else None,
         nginx=int(nginx[1]) if nginx else None,
-        inactivity=int(found["InactivityTimeout"]) if "InactivityTimeout" in found else None,
-        visibility=int(found["VisibilityTimeout"]) if "VisibilityTimeout" in found else None,
+        inactivity=_number(found, "InactivityTimeout", default=299) if found else None,
+        visibility=_number(found, "VisibilityTimeout", default=300) if found else None,
     )
     for problem in ladder.problems():
         yield Problem(path="timeouts", text=problem)

@@ -57,11 +57,12 @@ def bundle_files(plan: Plan) -> dict[str, BundleFile]:
                 partition=plan.read_queue.partition,
             )
         ),
-        # A deployment fails if .ebextensions set an option that the environment does not know, and
-        # a web environment has no daemon.
-        WORKER_OPTIONS: _json_file(_option_settings(plan)),
     }
-    if not plan.is_shared:
+    # A deployment fails if .ebextensions set an option that the environment does not know, and a
+    # web environment has no daemon.
+    if plan.is_shared:
+        found[WORKER_OPTIONS] = _json_file(_option_settings(plan))
+    else:
         found[EBEXTENSIONS] = BundleFile(content=_ebextensions(plan))
     if plan.schedules:
         found[CRON] = BundleFile(content=cron_yaml(plan))

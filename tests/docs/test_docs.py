@@ -194,10 +194,14 @@ def test_the_options_of_a_command_are_those_of_its_page(
 
 def test_the_files_of_beanstalk_eb_are_those_of_its_page(env: Environment) -> None:
     env(DISPATCH_TABLE="night=tests.unit.deployment.test_plan.night", DISPATCH_TASK_TIMEOUT="4m")
-    plan = make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
-                     account="123456789012", is_shared=False)  # fmt: skip
+    shared, plan = (
+        make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
+                  account="123456789012", is_shared=is_shared)
+        for is_shared in (True, False)
+    )  # fmt: skip
     rows = table_rows(ROOT / "docs" / "elastic-beanstalk.md", "File")
-    assert {row[0].strip("`") for row in rows} == bundle_files(plan).keys()
+    written = bundle_files(plan).keys() | bundle_files(shared).keys()
+    assert {row[0].strip("`") for row in rows} == written
     rows = table_rows(ROOT / "docs" / "elastic-beanstalk.md", "Timeout")
     assert [row[1] for row in rows] == [f"{each:g} s" for each in astuple(plan.ladder)]
 

@@ -105,8 +105,11 @@ class Command(BaseCommand):
         left: list[str] = []
         for path, file in _needed_files(plan, root).items():
             current = _read(root / path)
-            if current == file.content or (current and not (path in faulty or has_timeouts)):
+            is_fine = path not in faulty and not (current and has_timeouts)
+            if current == file.content or is_fine:
                 self.stdout.write(f"unchanged: {path}")
+                if file.is_executable:
+                    (root / path).chmod(0o755)
             elif current is None or options["overwrite"]:
                 self._write_one(root / path, path, current, file)
             else:

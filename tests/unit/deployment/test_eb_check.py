@@ -119,6 +119,20 @@ def test_a_shared_bundle_must_not_have_the_daemons_namespace(plan: Plan, bundle:
     assert problem.startswith(".ebextensions: contains aws:elasticbeanstalk:sqsd, but a deployment")
 
 
+def test_a_file_of_another_name_may_have_the_options(plan: Plan, tmp_path: Path) -> None:
+    own = make(is_shared=False)
+    write(own, tmp_path)
+    (tmp_path / EBEXTENSIONS).rename(tmp_path / ".ebextensions" / "10-worker.config")
+    assert texts(own, tmp_path) == []
+
+
+def test_a_value_that_is_not_a_number_is_the_default(plan: Plan, bundle: Path) -> None:
+    content = (bundle / WORKER_OPTIONS).read_text()
+    (bundle / WORKER_OPTIONS).write_text(content.replace('"15"', '"many"'))
+    (problem,) = texts(plan, bundle)
+    assert "HttpConnections is 50, but gunicorn runs 15" in problem
+
+
 def test_longer_timeouts_are_accepted(plan: Plan, bundle: Path) -> None:
     longer: dict[str, Callable[[str], str]] = {
         HOOKS[0]: lambda text: text.replace("280", "900"),
@@ -131,11 +145,11 @@ def test_longer_timeouts_are_accepted(plan: Plan, bundle: Path) -> None:
     assert texts(plan, bundle) == []
 
 
-def test_timeouts_that_are_not_set_are_not_compared(plan: Plan, bundle: Path) -> None:
+def test_timeouts_that_are_not_set_are_the_daemons_defaults(plan: Plan, bundle: Path) -> None:
     settings = json.loads((bundle / WORKER_OPTIONS).read_text())
-    kept = [each for each in settings if "Timeout" not in each["OptionName"][:17]]
+    kept = [each for each in settings if each["OptionName"] == "HttpPath"]
     (bundle / WORKER_OPTIONS).write_text(json.dumps(kept))
-    assert all("timeouts" not in text for text in texts(plan, bundle))
+    assert not any("timeouts" in text for text in texts(plan, bundle))  # the defaults are enough
 
 
 def test_a_cron_yaml_without_schedules_at_tasks_is_the_projects_own(
@@ -156,6 +170,7 @@ def test_a_cron_yaml_without_schedules_at_tasks_is_the_projects_own(
         ("web: gunicorn --graceful-timeout=90 x", Gunicorn(graceful_timeout=90)),
         ("web: gunicorn --threads many x", Gunicorn()),
         ("worker: gunicorn x", None),
+        ("web: gunicorn 'x", None),
         ("", None),
     ],
 )

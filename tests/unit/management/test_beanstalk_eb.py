@@ -41,6 +41,13 @@ def test_the_files_are_written_and_pass_the_check(
     assert run(capsys).startswith(f"unchanged: {PROCFILE}\n")
 
 
+def test_a_hook_becomes_executable_again(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    run(capsys)
+    (folder / HOOKS[0]).chmod(0o644)
+    assert f"unchanged: {HOOKS[0]}" in run(capsys)
+    assert run(capsys, "--check") == "the files do what is needed\n"
+
+
 def test_the_check_writes_nothing_and_fails(
     capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
