@@ -126,8 +126,11 @@ class SQSBackend(BaseTaskBackend):
         Raises BatchError if some were not sent. Its positions are those of the calls.
         """
         pending: list[tuple[AnyTask, AnyResult]] = []
+        valid: set[int] = set()
         for task, args, kwargs in calls:
-            self.validate_task(task)
+            if id(task) not in valid:
+                self.validate_task(task)
+                valid.add(id(task))
             pending.append((task, self._ready(task, args, kwargs)))
         if is_local(get_config()):
             return [self.enqueue(task, each.args, each.kwargs) for task, each in pending]
@@ -195,8 +198,8 @@ class SQSBackend(BaseTaskBackend):
             started_at=None,
             last_attempted_at=None,
             finished_at=None,
-            args=list(args),
-            kwargs=dict(kwargs),
+            args=args,  # type: ignore[arg-type]  # TaskResult makes a list of it
+            kwargs=kwargs,  # type: ignore[arg-type]
             backend=self.alias,
             errors=[],
             worker_ids=[],
