@@ -156,6 +156,7 @@ faults: $(READY) $(MINISTACK)
 	$(BIN)/python -m benchmarks.storm --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.outbox
 	$(BIN)/python -m benchmarks.containment --ministack $(MINISTACK)
+	$(BIN)/python -m benchmarks.lambda_function
 
 ## fuzz: a million inputs led by coverage, and Hypothesis for long; in half an hour or so
 fuzz: $(READY) $(FUZZ_READY)

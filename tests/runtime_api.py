@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +30,6 @@ class Function:
     def __init__(self, log: Path, **variables: str) -> None:
         self._log = log
         self._variables = variables
-        self._events: queue.Queue[tuple[dict[str, Any], float]] = queue.Queue()
-        self._answers: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._request_handler())
         self._server.daemon_threads = True
         self.process: subprocess.Popen[bytes]
@@ -42,6 +41,9 @@ class Function:
 
     def start(self) -> None:
         """Start the process, as Lambda does again after it has ended."""
+        # None ends the request of a process that was killed while it waited for an event.
+        self._events: queue.Queue[tuple[dict[str, Any], float] | None] = queue.Queue()
+        self._answers: queue.Queue[tuple[str, Any]] = queue.Queue()
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "awslambdaric", HANDLER],
@@ -75,6 +77,7 @@ class Function:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._events.put(None)
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
@@ -85,8 +88,15 @@ class Function:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def handle(self) -> None:
+                with suppress(ConnectionError):  # of a process that was killed
+                    super().handle()
+
             def do_GET(self) -> None:
-                event, seconds = function._events.get()
+                invocation = function._events.get()
+                if invocation is None:
+                    return
+                event, seconds = invocation
                 content = json.dumps(event).encode()
                 self.send_response(200)
                 for name, value in {

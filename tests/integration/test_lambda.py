@@ -7,11 +7,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment
 from tests.lambda_events import event, record, task
 from tests.runtime_api import Function
 from tests.services import until, valkey
+
+pytest.importorskip("awslambdaric")  # its wheels are for Linux
 
 TABLE = (
     "append=tests.jobs.append fail=tests.jobs.fail loop=tests.jobs.loop nap=tests.jobs.nap "
