@@ -1,7 +1,7 @@
 """Claims messages for one relay, so that no other relay sends them at the same time.
 
-Where the database can skip locked rows, a claim is a row lock: it ends with its transaction, also
-if the process is killed. Elsewhere it moves ``available_at`` into the future; if the process is
+On PostgreSQL and Oracle a claim is a row lock: it ends with its transaction, also if the process is
+killed. Elsewhere it moves ``available_at`` into the future; if the process is
 killed, the claim ends at that time.
 
 A FIFO group has one row that can be claimed, its oldest. Who claims it may also send those that
@@ -17,7 +17,7 @@ from datetime import timedelta
 from itertools import takewhile
 from typing import Final
 
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
@@ -36,13 +36,22 @@ def claimed(
     The claim ends with the block. Where it is not a row lock, it ends after ``seconds``.
     """
     heads = _heads(database, without)
-    if connections[database].features.has_select_for_update_skip_locked:
+    if _can_lock(database):
         with transaction.atomic(using=database):
             locked = list(heads.select_for_update(skip_locked=True)[:MAX_CLAIMED])
             yield _with_followers(database, locked)
     else:
         leased = _lease(database, list(heads[:MAX_CLAIMED]), seconds)
         yield _with_followers(database, leased)
+
+
+def _can_lock(database: str) -> bool:
+    connection = connections[database]
+    # MariaDB may end a transaction when another one has changed what it reads (error 1020, by
+    # default since 11.6). That would come too late here: SQS has the messages already.
+    # https://mariadb.com/docs/server/server-usage/storage-engines/innodb/innodb-system-variables#innodb_snapshot_isolation
+    is_exact = connection.vendor != "mysql"
+    return is_exact and connection.features.has_select_for_update_skip_locked
 
 
 def _heads(database: str, without: Collection[str]) -> QuerySet[OutboxMessage]:
@@ -62,13 +71,16 @@ def _lease(database: str, rows: Sequence[OutboxMessage], seconds: float) -> Sequ
     """Claim these rows. Returns none of them if another relay has claimed one meanwhile."""
     now = timezone.now()
     unclaimed = OutboxMessage.objects.using(database).filter(available_at__lte=now)
-    with transaction.atomic(using=database):
-        updated = unclaimed.filter(id__in=[row.id for row in rows]).update(
-            available_at=now + timedelta(seconds=seconds)
-        )
-        if updated != len(rows):
-            transaction.set_rollback(True, using=database)
-            return []
+    try:
+        with transaction.atomic(using=database):
+            updated = unclaimed.filter(id__in=[row.id for row in rows]).update(
+                available_at=now + timedelta(seconds=seconds)
+            )
+            if updated != len(rows):
+                transaction.set_rollback(True, using=database)
+                return []
+    except OperationalError:  # a deadlock with the other relay, or MariaDB's error 1020
+        return []
     return rows
 
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from itertools import chain, zip_longest
 from typing import Final
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.utils import timezone
 
 from beanstalk_dispatch.client import send_task_scheduled
@@ -44,6 +44,9 @@ LONGEST_RETRY_SECONDS: Final = 300.0
 """Between two tries to send a message that SQS refuses."""
 PERIODIC_SECONDS: Final = 50.0
 """How long ``send_waiting`` sends, so that it ends before a time limit of a minute."""
+
+DELETE_ATTEMPTS: Final = 4
+"""How often it is tried to delete what SQS has taken."""
 
 _MAX_DOUBLINGS: Final = 10
 
@@ -249,9 +252,18 @@ def _note_refusal(database: str, row: OutboxMessage, reason: str) -> None:
 
 
 def _delete(database: str, rows: Sequence[OutboxMessage]) -> None:
-    if rows:
-        rows_of_database = OutboxMessage.objects.using(database)
-        rows_of_database.filter(id__in=[row.id for row in rows]).delete()
+    """Delete what SQS has taken. What is not deleted is sent again."""
+    sent = OutboxMessage.objects.using(database).filter(id__in=[row.id for row in rows])
+    for attempt in range(DELETE_ATTEMPTS if rows else 0):
+        try:
+            sent.delete()
+        except OperationalError:  # such as a deadlock, or a SQLite that is locked
+            is_last = attempt == DELETE_ATTEMPTS - 1
+            if is_last or connections[database].in_atomic_block:
+                raise
+            time.sleep(random.uniform(0, 0.1 * 2**attempt))
+        else:
+            return
 
 
 def _log_unreadable(database: str, exc: DatabaseError) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
@@ -263,6 +264,52 @@ def test_what_another_relay_has_claimed_is_left_alone(
     first.send_available()
     assert (first.sent, second.sent) == (0, 3)
     assert sorted(sqs.labels) == [1, 2, 3]
+
+
+def test_a_deadlock_with_another_relay_is_a_claim_that_is_lost(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on MariaDB: 1020, "Record has changed since last read"."""
+    schedule_function("jobs", "record", 1)
+    update = QuerySet.update
+
+    def update_once(*args: Any, **values: Any) -> int:
+        monkeypatch.setattr(QuerySet, "update", update)
+        raise OperationalError(1020)
+
+    monkeypatch.setattr(QuerySet, "update", update_once)
+    Relay().send_available()
+    assert (sqs.labels, caplog.messages) == ([], [])
+    Relay().send_available()
+    assert sqs.labels == [1]
+
+
+def test_a_delete_is_tried_again(sqs: Sqs, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule_function("jobs", "record", 1)
+    delete, tries = QuerySet.delete, iter(range(2))
+
+    def delete_at_last(self: Any) -> Any:
+        if next(tries, None) is not None:
+            raise OperationalError("database is locked")
+        return delete(self)
+
+    monkeypatch.setattr(QuerySet, "delete", delete_at_last)
+    Relay().send_available()
+    assert (sqs.labels, labels()) == ([1], [])
+
+
+def test_a_delete_that_never_succeeds_is_logged(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Any) -> Any:
+        raise OperationalError("database is locked")
+
+    schedule_function("jobs", "record", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(QuerySet, "delete", fail)
+        Relay().send_available()
+    assert labels() == [1]
+    assert "error=OperationalError: database is locked" in caplog.text
 
 
 def test_a_relay_that_was_killed_loses_its_claim_after_a_time(sqs: Sqs) -> None:
