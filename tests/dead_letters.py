@@ -87,8 +87,9 @@ def receive_all(queue: Queue) -> list[Any]:
     received: list[Any] = []
     while batch := queue.receive(count=10, wait=0, visibility=60):
         received += batch
-    for each in received:
-        queue.change_visibility_batch([each], [0])
+    for first in range(0, len(received), 10):
+        batch = received[first : first + 10]
+        queue.change_visibility_batch(batch, [0] * len(batch))
     return received
 
 

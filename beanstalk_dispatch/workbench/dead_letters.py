@@ -14,7 +14,7 @@ from beanstalk_dispatch.sqs.queue import Queue, Received
 from .letters import Filters, Letter, read_letter
 from .looking import HIDE_SECONDS, Look
 from .moving import move_all
-from .queues import find_queue, problem_of, source_names
+from .queues import find_queue, problem_of, queue_statuses, source_names
 from .redriving import Redrive, open_target
 from .runs import Report, Run, RunOptions, Steps
 
@@ -55,8 +55,9 @@ class DeadLetters:
         a look at another queue would bring its messages nearer to their dead-letter queue. Raises
         SendError.
         """
-        queue = find_queue(name)
-        return cls(queue, source_names(queue))
+        known = queue_statuses()
+        queue = find_queue(name, known)
+        return cls(queue, source_names(queue, known))
 
     def about(self) -> int | None:
         """About how many letters there are. None if these credentials may not ask."""

@@ -56,10 +56,11 @@ def dead_letter_queues() -> list[QueueStatus]:
     return [each for each in queue_statuses() if each.is_dead_letter_queue]
 
 
-def find_queue(name: str) -> Queue:
+def find_queue(name: str, known: Sequence[QueueStatus] | None = None) -> Queue:
     """The queue of an alias, or the dead-letter queue of an alias by its own name.
 
-    Without aliases, any name, URL or ARN. Raises UnknownQueue or SendError.
+    Without aliases, any name, URL or ARN. ``known`` is the answer of ``queue_statuses``, if the
+    caller has it. Raises UnknownQueue or SendError.
     """
     config = get_config()
     try:
@@ -67,7 +68,8 @@ def find_queue(name: str) -> Queue:
     except UnknownQueue:
         if name in config.queues or not config.queues:
             raise
-    others = {each.name: each for each in dead_letter_queues()}
+    statuses = queue_statuses() if known is None else known
+    others = {each.name: each for each in statuses if each.is_dead_letter_queue}
     if name in others and (queue := others[name].queue):
         return queue
     raise UnknownQueue(
@@ -76,21 +78,22 @@ def find_queue(name: str) -> Queue:
     )
 
 
-def source_names(queue: Queue) -> tuple[str, ...]:
+def source_names(queue: Queue, known: Sequence[QueueStatus] | None = None) -> tuple[str, ...]:
     """The queues that ``queue`` is the dead-letter queue of, by SQS's word and by the aliases'.
 
-    Raises UnknownQueue if it is not a dead-letter queue, or if that cannot be found out: a look
-    would raise the receive count of its messages, until SQS moves them to its dead-letter queue.
+    ``known`` is the answer of ``queue_statuses``, if the caller has it. Raises UnknownQueue if
+    ``queue`` is not a dead-letter queue, or if that cannot be found out: a look would raise the
+    receive count of its messages, until SQS moves them to its dead-letter queue.
     """
-    statuses = {each.name: each for each in queue_statuses()}
-    known, reason = statuses.get(queue.name), ""
-    _refuse_source(queue)
-    names = set(known.sources if known else ())
+    statuses = queue_statuses() if known is None else known
+    status = next((each for each in statuses if each.name == queue.name), None)
+    _refuse_source(queue, status)
+    names, reason = set(status.sources if status else ()), ""
     try:
         names.update(source_queue_names(queue))
     except BeanstalkDispatchError as exc:
         reason = f" ({problem_of(exc)})"
-    if names or (known and known.is_dead_letter_queue):
+    if names or (status and status.is_dead_letter_queue):
         return tuple(sorted(names))
     raise UnknownQueue(
         f"{queue.name} is not known to be a dead-letter queue: no redrive policy names it{reason}, "
@@ -104,10 +107,11 @@ def problem_of(exc: BeanstalkDispatchError) -> str:
     return f"{exc}; the permission {permission} is missing" if permission else str(exc)
 
 
-def _refuse_source(queue: Queue) -> None:
+def _refuse_source(queue: Queue, status: QueueStatus | None) -> None:
     """Raise UnknownQueue for a queue that has a dead-letter queue."""
+    attributes = status.attributes if status and status.queue is queue else None
     try:
-        target = get_attributes(queue).dead_letter_queue
+        target = (attributes or get_attributes(queue)).dead_letter_queue
     except BeanstalkDispatchError:  # then something else must say that it is a dead-letter queue
         return
     if target:
