@@ -48,6 +48,11 @@ class ProcessReports:
         """The file that the process with this index, from 0, writes."""
         return self._files[index]
 
+    def written_at(self, index: int) -> float:
+        """When the process with this index has reported, by the monotonic clock; 0 if never."""
+        report = read(self._files[index])
+        return report.written_at if report else 0.0
+
     def set_ended(self, index: int) -> None:
         """Note that a process has ended and is not replaced. It is then no longer unhealthy."""
         self._ended[index].touch()

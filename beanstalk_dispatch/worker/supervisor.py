@@ -47,6 +47,11 @@ class SupervisorTimes:
     """Before a process is replaced whose predecessors have crashed again and again."""
     healthy_after: float = 60.0
     """A process that has run for this long is the first to crash."""
+    silence: float = 60.0
+    """A process that has not reported for this long is killed. It reports once a second, unless a C
+    call keeps its interpreter's lock."""
+    silence_check_interval: float = 1.0
+    """Between two looks at the reports."""
     stop: float = STOP_MARGIN_SECONDS
     """After a signal, until the processes that still run are killed."""
 
@@ -92,6 +97,7 @@ class Supervisor:
         self._ticks: list[Tick] = []
         self._signals: list[int] = []
         self._kill_at: float | None = None
+        self._looked_at = 0.0
 
     def show_health(self, *, server: http.server.HTTPServer | None, file: Path | None) -> None:
         """Answer at ``server``, which listens, and touch ``file`` while all are healthy."""
@@ -113,6 +119,7 @@ class Supervisor:
             while any(child.exit_code is None for child in self._workers):
                 self._pass_signals_on()
                 self._start_due()
+                self._kill_silent()
                 for tick in self._ticks:
                     tick()
                 time.sleep(self._times.check_interval)
@@ -148,6 +155,20 @@ class Supervisor:
                     child.pid, "timeout" if is_late else "second-signal",
                 )  # fmt: skip
             self._kill(running)
+
+    def _kill_silent(self) -> None:
+        """Kill the processes that have not reported for long. They are replaced like others."""
+        now = time.monotonic()
+        if self._signals or now - self._looked_at < self._times.silence_check_interval:
+            return  # a stop has a time limit of its own
+        self._looked_at = now
+        for index, child in enumerate(self._workers):
+            if child.pid is None:
+                continue
+            heard_at = max(child.started_at, self._reports.written_at(index))
+            if now - heard_at >= self._times.silence:
+                logger.error("worker process killed pid=%d reason=%s", child.pid, "no-report")
+                os.kill(child.pid, signal.SIGKILL)
 
     # --- the start of a process, and its end -------------------------------------------------
 

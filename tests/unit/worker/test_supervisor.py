@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,48 @@ def test_it_ends_when_all_processes_have_ended(
 
 def test_its_exit_code_is_the_worst(reports: ProcessReports) -> None:
     assert make(lambda index: os._exit(EXIT_NO_QUEUE * index), reports).run() == EXIT_NO_QUEUE
+
+
+@pytest.mark.parametrize(
+    ("started", "written", "is_killed"),
+    [(100, None, True), (100, 70, True), (100, 5, False), (5, None, False), (5, 70, False)],
+)
+def test_a_process_that_has_not_reported_for_a_minute_is_killed(
+    reports: ProcessReports, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    started: float, written: float | None, is_killed: bool,
+) -> None:  # fmt: skip
+    """The last report of its predecessor does not count."""
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.kill", lambda *call: killed.append(call))
+    supervisor = make(os._exit, reports)
+    child, other = supervisor._workers
+    child.pid, child.started_at = 4711, time.monotonic() - started
+    assert other.pid is None
+    if written is not None:
+        at = time.monotonic() - written
+        reports.file(0).write_text(f'{{"written_at": {at}, "unhealthy": null, "figures": []}}')
+    supervisor._kill_silent()
+    supervisor._kill_silent()  # looks once a second
+    assert killed == ([(4711, signal.SIGKILL)] if is_killed else [])
+    assert caplog.messages == ["worker process killed pid=4711 reason=no-report"] * is_killed
+
+
+def test_a_process_that_hangs_is_killed_and_replaced(
+    reports: ProcessReports, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hung = tmp_path / "hung"
+
+    def hang_once(index: int) -> None:
+        if index == 0 and not hung.exists():
+            hung.touch()
+            time.sleep(60)  # pragma: no cover - runs in the child, which is killed
+        os._exit(0)
+
+    times = replace(TIMES, silence=0.3, silence_check_interval=0.05)
+    assert make(hang_once, reports, times=times).run() == 0
+    found = lines(caplog)
+    assert "worker process killed reason=no-report" in found
+    assert "worker process ended exit_code=-9 restart_in=0.02" in found
 
 
 @pytest.mark.parametrize(("exit_code", "delay"), [(EXIT_STUCK, "0"), (1, "0.02"), (-9, "0.02")])
