@@ -135,13 +135,14 @@ def _json_file(content: Any) -> BundleFile:
 def nginx_location(plan: Plan) -> str:
     """nginx's limits for the daemon's requests, and two headers that the endpoint reads.
 
+    The script writes the platform's own server in place of UPSTREAM.
     It repeats the headers of Elastic Beanstalk's own ``location /``: a location that sets a header
     inherits none. https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_set_header
     """
     timeout = _whole(plan.ladder.nginx)
     return f"""\
 location = {plan.http_path} {{
-    proxy_pass http://127.0.0.1:8000;
+    proxy_pass UPSTREAM;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     proxy_set_header Host $host;
@@ -162,12 +163,17 @@ def _hook(plan: Plan) -> str:
 # {_WRITTEN_BY}
 # On a worker it gives nginx the limits of the daemon's requests; elsewhere it removes them.
 set -e
-file={NGINX_STAGING}/conf.d/elasticbeanstalk/beanstalk_dispatch.conf
+folder={NGINX_STAGING}/conf.d/elasticbeanstalk
+file=$folder/beanstalk_dispatch.conf
+rm -f "$file"
 case "$BEANSTALK_WORKER" in
   [Tt][Rr][Uu][Ee] | [Yy][Ee][Ss] | [Oo][Nn] | 1) ;;
-  *) rm -f "$file"; exit 0 ;;
+  *) exit 0 ;;
 esac
-mkdir -p "$(dirname "$file")"
-cat > "$file" <<'NGINX'
+mkdir -p "$folder"
+# The platform's server: gunicorn, or a container.
+upstream=$(cat "$folder"/*.conf 2> /dev/null |
+  sed -n 's/^ *proxy_pass *\\([^;]*\\);.*/\\1/p' | head -n 1)
+sed "s|UPSTREAM|${{upstream:-http://127.0.0.1:8000}}|" > "$file" <<'NGINX'
 {nginx_location(plan)}NGINX
 """

@@ -144,6 +144,21 @@ def test_a_web_machine_of_the_same_bundle_does_not(
     assert not run_hook(plan, tmp_path, **variables).exists()
 
 
+@pytest.mark.parametrize("server", ["http://127.0.0.1:8000", "http://docker"])
+def test_the_platforms_own_server_is_behind_the_location(
+    plan: Plan, tmp_path: Path, server: str
+) -> None:
+    folder = tmp_path / "conf.d" / "elasticbeanstalk"
+    folder.mkdir(parents=True)
+    (folder / "00_application.conf").write_text(
+        f"location / {{\n    proxy_pass          {server};\n    proxy_http_version 1.1;\n}}\n"
+    )
+    for _ in range(2):
+        content = run_hook(plan, tmp_path, BEANSTALK_WORKER="True").read_text()
+        assert f"    proxy_pass {server};\n" in content
+        assert "UPSTREAM" not in content
+
+
 @pytest.fixture
 def upstream() -> Iterator[int]:
     """A server that answers with the headers and the size of a request."""
