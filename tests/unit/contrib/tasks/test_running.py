@@ -12,6 +12,8 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import get_result
 from beanstalk_dispatch.contrib.tasks import library, running
 from beanstalk_dispatch.dispatch_table import entry
+from beanstalk_dispatch.exceptions import TaskCut
+from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
@@ -139,6 +141,19 @@ def test_a_dead_letter_runs_again_when_it_is_moved_back(
     assert run_all() == [Outcome.DONE]
     result.refresh()
     assert (result.status, result.return_value, result.attempts) == ("SUCCESSFUL", 4, 4)
+
+
+def test_a_task_that_ends_its_process_has_failed(
+    results_env: Environment, queue_name: str, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = f"jobs={queue_name} dead={queue_name}-dead"
+    results_env(DISPATCH_QUEUES=dead, DISPATCH_DEAD_LETTER_QUEUE="dead")
+    monkeypatch.setattr(executor, "MAX_CUTS", 0)  # as if it had been cut off that often
+    result = tasks.add.enqueue(1, 2)
+    assert run_all() == [Outcome.CUT]
+    result.refresh()
+    assert (result.status, result.errors[0].exception_class) == ("FAILED", TaskCut)
+    assert sent[-1] == ("finished", "FAILED", 1)
 
 
 def test_only_listed_errors_are_retried(tasks_env: Environment, sent: Sent) -> None:
