@@ -771,9 +771,9 @@ def documented_letters() -> Iterator[str]:
 
 def without_times(text: str) -> str:
     """The text with one space between words, and words for ages, times and ids of SQS."""
+    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)  # may contain 123d
     text = re.sub(r"\b\d+[smhd]( \d+[smhd])?\b", "AGE", text)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
-    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
     return re.sub(r" +", " ", text)
 
 
