@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from contextlib import suppress
 from typing import Final
 
 from beanstalk_dispatch.worker.threads import ServiceThread
@@ -42,7 +43,8 @@ class Sender:
             self._wanted += 1
             self._changed.notify_all()
             if self._thread is None:
-                self._thread = self._start()
+                with suppress(RuntimeError):  # the interpreter is ending: a relay sends it
+                    self._thread = self._start()
 
     def flush(self, seconds: float) -> bool:
         """Wait until what was committed so far was tried. False if that takes too long."""

@@ -73,6 +73,18 @@ def test_an_error_does_not_end_the_thread(
     )
 
 
+def test_at_the_end_of_the_interpreter_a_commit_does_not_fail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    sender = Sender()
+    sender.wake()
+    assert sender._thread is None
+
+
 def test_a_forked_child_has_a_thread_of_its_own(sqs: Sqs) -> None:
     schedule_function("jobs", "record", 1)
     assert SENDER.flush(30)
