@@ -31,7 +31,7 @@ def examine() -> Iterator[Finding]:
     except ConfigurationError:  # which the examination without AWS reports
         return
     inspector = Inspector(config)
-    yield from _identity(inspector)
+    yield from _identity(inspector, config)
     for alias, address in config.queues.items():
         yield from _queue(alias, address, config, inspector)
     if not config.queues:
@@ -39,14 +39,15 @@ def examine() -> Iterator[Finding]:
     yield from _clock(inspector)
 
 
-def _identity(inspector: Inspector) -> Iterator[Finding]:
-    region = inspector.region()
-    if region is None:
-        yield warning(
-            "region", "no region is configured", f"eb setenv {SQS_REGION.variable}=eu-west-1"
-        )
-    else:
+def _identity(inspector: Inspector, config: Config) -> Iterator[Finding]:
+    if region := inspector.region():
         yield ok("region", region)
+    elif not all(address.region for address in config.queues.values()):
+        yield warning(
+            "region",
+            "no region is configured, and a queue is given by its name",
+            f"eb setenv {SQS_REGION.variable}=eu-west-1, or write the queue's URL",
+        )
     try:
         identity = inspector.identity()
     except InspectionError as exc:

@@ -61,6 +61,9 @@ def examine(machine: Machine | None = None) -> Iterator[Finding]:
     machine = machine or Machine()
     try:
         options = dict(_OPTION.findall(machine.daemon_options.read_text()))
+    except FileNotFoundError as exc:
+        yield _unreadable("daemon", machine.daemon_options, exc)
+        return
     except OSError as exc:
         yield _unreadable("daemon", machine.daemon_options, exc)
         options = {}

@@ -116,12 +116,20 @@ def test_nginxs_times_are_read(time: str, seconds: float) -> None:
     assert seconds_of_nginx(time) == seconds
 
 
-def test_a_machine_that_is_not_a_worker_instance_is_said(machine: Machine) -> None:
+def test_a_machine_that_is_not_a_worker_instance_is_said_in_one_line(machine: Machine) -> None:
     machine.daemon_options.unlink()
+    (finding,) = examine(machine)
+    assert finding.message == f"cannot read {machine.daemon_options}: No such file or directory"
+    assert finding.hint == "is this a worker instance?"
+
+
+def test_options_that_cannot_be_read_hide_nothing_else(machine: Machine) -> None:
+    machine.daemon_options.unlink()
+    machine.daemon_options.mkdir()
     machine.daemon_log.unlink()
     daemon, log = bad(machine)
-    assert daemon.message == f"cannot read {machine.daemon_options}: No such file or directory"
-    assert log.hint == "is this a worker instance?"
+    assert daemon.message == f"cannot read {machine.daemon_options}: Is a directory"
+    assert log.message == f"cannot read {machine.daemon_log}: No such file or directory"
 
 
 def test_a_file_that_needs_root_is_said(machine: Machine) -> None:
