@@ -80,8 +80,9 @@ def schedule_function(queue: str, function: Function, /, *args: Any, **kwargs: A
 
     ``queue`` is an alias of BEANSTALK_DISPATCH_QUEUES (without any: a queue's name, URL or
     ARN); ``function`` as in Call. Raises a SchedulingError or UnknownFunction. If it returns,
-    SQS has the message, or will get it: after the transaction commits (BEANSTALK_DISPATCH_ON_COMMIT),
-    from the outbox (BEANSTALK_DISPATCH_OUTBOX), or at the end of a block of ``batching``.
+    SQS has the message, or will get it: after the transaction commits
+    (BEANSTALK_DISPATCH_ON_COMMIT), from the outbox (BEANSTALK_DISPATCH_OUTBOX), or at the end of a
+    block of ``batching``.
     """
     return schedule(queue, Call(function, args, kwargs))
 
@@ -94,8 +95,8 @@ def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> 
     Outside of a transaction the message is sent at once. What waits for the same commit is sent in
     batches. A message that cannot be sent after the commit is logged with its id, or kept if there
     is an outbox, since an error raised then would keep Django from running the other callbacks of
-    the same commit. With BEANSTALK_DISPATCH_OUTBOX=always the message is stored in the transaction of
-    that database, "default" if none is named; False sends it at once, and stores nothing.
+    the same commit. With BEANSTALK_DISPATCH_OUTBOX=always the message is stored in the transaction
+    of that database, "default" if none is named; False sends it at once, and stores nothing.
     """
     try:
         return _schedule(queue, call, on_commit=on_commit)
