@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
+from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome, Result
 from beanstalk_dispatch.sqs.administration import get_attributes
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.workbench import runs
@@ -121,6 +124,30 @@ def test_a_reset_letter_is_not_too_old(dead: Dead, sqs_env: Environment) -> None
     (received,) = receive_all(dead.source)
     message = Message.decode(received.body, queue=dead.source_name, keys=[KEY])
     assert message.not_before == pytest.approx(time.time(), abs=60)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_letter_that_goes_back_is_not_a_duplicate_for_the_lease(
+    dead: Dead, sqs_env: Environment, reset: bool
+) -> None:
+    """The lease takes an attempt that is not above the last one for a duplicate."""
+    assert dead.source.name
+    sqs_env(
+        WORKER=True,
+        DISPATCH_QUEUES=f"jobs={dead.source_name} dead={dead.name}",
+        DISPATCH_DEAD_LETTER_QUEUE="dead",
+        DISPATCH_LEASE_CACHE="default",
+    )
+    body = dead.body("fail", id=f"leased-{reset}", attempt=2, options={"max_retries": 1})
+    assert execute(dead, body).dead_lettered
+    assert finish(dead.open().redrive(reset_attempts=reset)).done == 1
+    (received,) = dead.source.receive(count=1, wait=0, visibility=60)
+    result = execute(dead, received.body)
+    assert result.outcome is (Outcome.RETRY if reset else Outcome.FAILED)
+
+
+def execute(dead: Dead, body: str) -> Result:
+    return executor.run(body, Delivery(queue=dead.source_name))
 
 
 def test_only_what_matches_goes_back(dead: Dead) -> None:
