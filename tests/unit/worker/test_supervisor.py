@@ -134,9 +134,9 @@ def test_a_process_that_hangs_is_killed_and_replaced(
     hung = tmp_path / "hung"
 
     def hang_once(index: int) -> None:
-        if index == 0 and not hung.exists():
+        if index == 0 and not hung.exists():  # pragma: no cover - in the child, which is killed
             hung.touch()
-            time.sleep(60)  # pragma: no cover - runs in the child, which is killed
+            time.sleep(60)
         os._exit(0)
 
     times = replace(TIMES, silence=0.3, silence_check_interval=0.05)
