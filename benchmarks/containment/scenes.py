@@ -54,6 +54,8 @@ class Scene:
     """What happens meanwhile. It yields notes about that."""
     must_not: Sequence[str] = ()
     """What no culprit may have become, such as ``begin done``."""
+    must_log: Sequence[str] = ()
+    """How the log must name a culprit, where its outcome does not say what it has done."""
 
     def play(self, name: str, servers: Servers, folder: Path, consumer: Consumer, driver: str,
              *, share: float = 1.0) -> Figures:  # fmt: skip
@@ -74,6 +76,10 @@ class Scene:
         figures.notes.extend(notes)
         figures.notes.extend(
             f"NOT EXPECTED: {each}" for each in self.must_not if figures.culprits[each]
+        )
+        log = machine.log()
+        figures.notes.extend(
+            f"NOT EXPECTED: no line {each!r}" for each in self.must_log if each not in log
         )
         return figures
 
@@ -187,13 +193,17 @@ SCENES: Final[Mapping[str, Scene]] = {
         culprits=[*culprits(20, "swallows"), *culprits(3, "endless")],
         must_not=["swallows done", "endless done"],
     ),
-    "log-locks": Scene(culprits=culprits(15, "log-locks")),
+    "log-locks": Scene(
+        culprits=culprits(15, "log-locks"), must_log=["log lock left locked id=culprit-"]
+    ),
     "activate": Scene(culprits=culprits(30, "activate")),
     "time": Scene(
         culprits=[*culprits(2, "patch-time"), *culprits(10, "swallows")], visibility=5,
         seconds=(*(0.05,) * 9, 8.0), must_not=["swallows done"],
     ),
-    "fork-bomb": Scene(culprits=culprits(10, "fork-ten")),
+    "fork-bomb": Scene(
+        culprits=culprits(10, "fork-ten"), must_log=["forked process left its task id=culprit-"]
+    ),
     "pool": Scene(
         culprits=culprits(60, "limit-in-commit"), variables={"POOL_SIZE": "4"},
         must_not=["limit-in-commit done"],
@@ -206,12 +216,12 @@ SCENES: Final[Mapping[str, Scene]] = {
     ),
     "exit": Scene(
         culprits=culprits(1, "exit"), visibility=5, max_receives=10, variables=_OWN_DEAD_LETTERS,
-        may_repeat=3 * THREADS, reason=_ITS_PROCESS,
+        may_repeat=3 * THREADS, reason=_ITS_PROCESS, must_log=["\ncut id=culprit-0 function="],
     ),
     "interpreter-lock": Scene(
         consumers={"endpoint": partial(endpoint, timeout=5), "poller": poller},
         culprits=culprits(1, "gil"), visibility=5, max_receives=10, variables=_OWN_DEAD_LETTERS,
-        may_repeat=3 * THREADS, reason=_ITS_PROCESS,
+        may_repeat=3 * THREADS, reason=_ITS_PROCESS, must_log=["\ncut id=culprit-0 function="],
     ),
     "fifo-poison": Scene(
         culprits=culprits(1, "fail"), fifo=True, seed=None, blameless=30, visibility=10,

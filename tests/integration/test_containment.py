@@ -26,6 +26,7 @@ MIXED = Scene(
     ],
     blameless=120,
     variables={"BEANSTALK_DISPATCH_ON_FAILURE": "acknowledge"},
+    must_log=["log lock left locked id=culprit-", "forked process left its task id=culprit-"],
     must_not=["limit-in-commit done", "begin done", "enter-atomic done", "swallows done"],
 )  # fmt: skip
 """The culprits of many scenes, all at once."""
