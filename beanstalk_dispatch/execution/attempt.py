@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -169,7 +168,7 @@ class _Run:
 
     def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run the task and its hooks, and set ``attempt``."""
-        started = time.monotonic()
+        started = clock.monotonic()
         if task_started.receivers:
             task_started.send_robust(sender=self._kind, delivery=self._delivery)
         try:
@@ -196,7 +195,7 @@ class _Run:
                 delivery=self._delivery,
                 outcome=self.attempt.outcome,
                 exception=self.attempt.exception,
-                duration=time.monotonic() - started,
+                duration=clock.monotonic() - started,
             )
 
     def fail_outside(self, exc: BaseException) -> None:

@@ -30,6 +30,7 @@ from typing import Final
 
 from django.conf import settings
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.message import Message
 
@@ -310,9 +311,9 @@ def _create_or_check_content(descriptor: int) -> None:
 
 @contextmanager
 def _table_locked(descriptor: int) -> Iterator[None]:
-    deadline = time.monotonic() + LOCK_SECONDS
+    deadline = clock.monotonic() + LOCK_SECONDS
     while not _try_lock(descriptor, _TABLE_LOCK):
-        if time.monotonic() > deadline:
+        if clock.monotonic() > deadline:
             raise LedgerError(f"another process has locked it for {LOCK_SECONDS:g} s")
         time.sleep(0.01)
     try:

@@ -12,7 +12,7 @@ from typing import Final
 
 from django.core.cache import caches
 
-from beanstalk_dispatch import dispatch_table
+from beanstalk_dispatch import clock, dispatch_table
 from beanstalk_dispatch.conf import SETTINGS, Config, get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import (
@@ -117,12 +117,12 @@ class Execution:
             return self._run_and_log()
 
     def _run_and_log(self) -> Result:
-        started = time.monotonic()
+        started = clock.monotonic()
         delivery = self.delivery
         result = self._result()
         delivery.outcome, delivery.exception = result.outcome, result.exception
         self._set_fate(result)
-        self._log(result, milliseconds=(time.monotonic() - started) * 1000)
+        self._log(result, milliseconds=(clock.monotonic() - started) * 1000)
         if delivery_finished.receivers:
             delivery_finished.send_robust(
                 sender=run, delivery=delivery, outcome=result.outcome, exception=result.exception

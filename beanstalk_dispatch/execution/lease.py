@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from django.core.cache import caches
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import SETTINGS
 from beanstalk_dispatch.exceptions import (
     AlreadyDone,
@@ -75,7 +76,7 @@ class Lease:
         """Take the turn. Raises AlreadyDone, AlreadyRunning or LeaseUnavailable."""
         cache = self._cache
         turn = (self._token, time.time() + self._seconds)
-        self._expires = time.monotonic() + self._seconds
+        self._expires = clock.monotonic() + self._seconds
         taken = False
         try:
             taken = cache.add(self._turn, turn, self._seconds)
@@ -107,7 +108,7 @@ class Lease:
 
     def give_up(self) -> None:
         """Let the same attempt run again, at once."""
-        if self._is_done or time.monotonic() > self._expires - 1:
+        if self._is_done or clock.monotonic() > self._expires - 1:
             return  # there is nothing left to run, or it may be somebody else's by now
 
         def free() -> None:
@@ -137,6 +138,6 @@ class Lease:
             "lease not updated id=%s cache=%s expires_in=%.0f error=%s",
             quoted(self._message.id),
             self._alias,
-            max(self._expires - time.monotonic(), 0),
+            max(self._expires - clock.monotonic(), 0),
             quoted_error(failure, with_type=True),
         )

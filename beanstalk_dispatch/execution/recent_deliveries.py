@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from array import array
 from typing import Final
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.delivery import Delivery
 
 ROOM: Final = 65_536
@@ -57,7 +57,7 @@ class RecentDeliveries:
         with self._lock:
             if key in self._running or self._finished[key % self._room] == key:
                 return False
-            self._running[key] = time.monotonic()
+            self._running[key] = clock.monotonic()
             return True
 
     def end(self, key: int, *, is_finished: bool) -> None:
@@ -67,12 +67,12 @@ class RecentDeliveries:
             if is_finished:
                 place = key % self._room
                 self._finished[place] = key
-                self._seconds[place] = time.monotonic() - started
+                self._seconds[place] = clock.monotonic() - started
 
     def seconds_running(self, key: int) -> float | None:
         """For how long a message has been running here; None if it is not running."""
         started = self._running.get(key)
-        return None if started is None else time.monotonic() - started
+        return None if started is None else clock.monotonic() - started
 
     def seconds_taken(self, key: int) -> float:
         """How long the run of a finished message took."""

@@ -15,6 +15,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.log_lines import quoted, quoted_error
@@ -76,7 +77,7 @@ class RunningTask:
     @property
     def seconds(self) -> float:
         """For how long the task has been running."""
-        return time.monotonic() - self.started
+        return clock.monotonic() - self.started
 
     def __enter__(self) -> Self:
         is_alone = self._tasks.begin(self)
@@ -138,7 +139,7 @@ class RunningTasks:
         first and looks around afterwards, so of two that begin at the same time at least one sees
         the other.
         """
-        task.started = time.monotonic()
+        task.started = clock.monotonic()
         self._running.add(task)
         if task.times_cut < ALONE_AFTER and self._alone is None:
             return False
@@ -147,7 +148,7 @@ class RunningTasks:
             is_alone = self._wait_to_be_alone(task, until=until)
         else:
             is_alone = self._wait_for_the_one_alone(task, until=until)
-        task.started = time.monotonic()
+        task.started = clock.monotonic()
         return is_alone
 
     def end(self, task: RunningTask) -> None:
@@ -157,9 +158,9 @@ class RunningTasks:
             self._alone = None
 
     def _wait_to_be_alone(self, task: RunningTask, *, until: float) -> bool:
-        while not self._reserve(task) and time.monotonic() < until:
+        while not self._reserve(task) and clock.monotonic() < until:
             self._wait_for_the_one_alone(task, until=until)
-        while self._alone is task and len(self._running) > 1 and time.monotonic() < until:
+        while self._alone is task and len(self._running) > 1 and clock.monotonic() < until:
             time.sleep(_PAUSE)
         time.sleep(ANSWER_SECONDS)
         beside = len(self._running) - 1
@@ -176,7 +177,7 @@ class RunningTasks:
         return self._alone is task
 
     def _wait_for_the_one_alone(self, task: RunningTask, *, until: float) -> bool:
-        while self._alone is not None and time.monotonic() < until:
+        while self._alone is not None and clock.monotonic() < until:
             self._running.discard(task)
             time.sleep(_PAUSE)
             self._running.add(task)

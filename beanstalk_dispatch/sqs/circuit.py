@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
+
+from beanstalk_dispatch import clock
 
 from .errors import is_timeout
 
@@ -40,7 +41,7 @@ class Circuit:
         try:
             answer = request(**parameters)
         except Exception as exc:
-            self._open_until = time.monotonic() + PAUSE_SECONDS if is_timeout(exc) else 0.0
+            self._open_until = clock.monotonic() + PAUSE_SECONDS if is_timeout(exc) else 0.0
             raise
         self._open_until = 0.0
         return answer
@@ -48,7 +49,7 @@ class Circuit:
     def _take_turn(self) -> None:
         """Let one caller through when the pause is over; the others wait for what it finds out."""
         with self._lock:
-            now = time.monotonic()
+            now = clock.monotonic()
             if now < self._open_until:
                 raise CircuitOpen(
                     "not tried, because SQS did not answer in time; the next try is in "

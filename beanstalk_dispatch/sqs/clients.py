@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import SETTINGS, Config, default_region
 from beanstalk_dispatch.queue_address import QueueAddress
 
@@ -180,7 +180,7 @@ def _refuse_late_attempt(total: float, latest: float, *, request: Any, **_: obje
 
     botocore emits this event for each attempt, with the context of the whole call.
     """
-    now = time.monotonic()
+    now = clock.monotonic()
     if now - request.context.setdefault(_STARTED, now) > latest:
         raise SendTimeout(
             f"no answer came in time; {SETTINGS['send_timeout'].variable} is {total:g} s"

@@ -6,12 +6,12 @@ import http.server
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import ConfigurationError
 
 from .metrics import Metric, metrics, prometheus_text
@@ -32,7 +32,7 @@ def why_unhealthy(worker: Worker) -> str | None:
     allowed = worker.options.wait + worker.options.times.unanswered_limit
     for queue in worker.queues:
         since = min(queue.unanswered_since, queue.in_flight.delete_backoff.failing_since)
-        seconds = time.monotonic() - since
+        seconds = clock.monotonic() - since
         if seconds > allowed:
             return f"no answer from {_own_name(queue.name)} for {seconds:.0f} s"
     return None
@@ -49,9 +49,9 @@ def touch_while_healthy(worker: Worker, file: Path) -> Tick:
 
     def tick() -> None:
         nonlocal touched_at
-        is_due = time.monotonic() - touched_at >= worker.options.times.display_interval
+        is_due = clock.monotonic() - touched_at >= worker.options.times.display_interval
         if is_due and why_unhealthy(worker) is None:
-            touched_at = time.monotonic()
+            touched_at = clock.monotonic()
             file.touch()
 
     return tick

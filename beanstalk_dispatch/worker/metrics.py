@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.scheduling.outbox import Relay
 
@@ -42,7 +42,7 @@ def metrics(worker: Worker) -> list[Metric]:
         ),
         Metric(
             "last_poll_age_seconds", "gauge",
-            "Since a receive last came back, in the worst queue", time.monotonic() - oldest_answer,
+            "Since a receive last came back, in the worst queue", clock.monotonic() - oldest_answer,
         ),
         *(_of_outbox(relay) if relay else ()),
     ]  # fmt: skip

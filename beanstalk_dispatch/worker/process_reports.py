@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from beanstalk_dispatch import clock
 
 from .health import why_unhealthy
 from .metrics import Metric, metrics
@@ -34,7 +35,7 @@ class Report:
     @property
     def age(self) -> float:
         """Seconds since it was written."""
-        return time.monotonic() - self.written_at
+        return clock.monotonic() - self.written_at
 
 
 class ProcessReports:
@@ -90,9 +91,9 @@ class ProcessReports:
 
         def tick() -> None:
             nonlocal checked_at
-            if time.monotonic() - checked_at < 1:
+            if clock.monotonic() - checked_at < 1:
                 return
-            checked_at = time.monotonic()
+            checked_at = clock.monotonic()
             if self.why_unhealthy() is None:
                 # If it cannot be touched, its age says so.
                 with suppress(OSError):
@@ -130,9 +131,9 @@ def report_once_a_second(worker: Worker, file: Path) -> Tick:
 
     def tick() -> None:
         nonlocal written_at
-        if time.monotonic() - written_at < worker.options.times.display_interval:
+        if clock.monotonic() - written_at < worker.options.times.display_interval:
             return
-        written_at = time.monotonic()
+        written_at = clock.monotonic()
         figures = [
             replace(metric, value=metric.value + counted.get(metric.name, 0))
             for metric in metrics(worker)

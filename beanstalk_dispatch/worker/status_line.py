@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-import time
 from collections.abc import Iterable
 from typing import Any, Final, TextIO
+
+from beanstalk_dispatch import clock
 
 from .worker import Tick, Worker
 
@@ -21,10 +22,10 @@ class _Throughput:
 
     def __init__(self, worker: Worker) -> None:
         self._counters = worker.counters
-        self.since, self._done = time.monotonic(), worker.counters.done
+        self.since, self._done = clock.monotonic(), worker.counters.done
 
     def per_second(self) -> float:
-        now, done = time.monotonic(), self._counters.done
+        now, done = clock.monotonic(), self._counters.done
         rate = (done - self._done) / max(now - self.since, 1e-3)
         self.since, self._done = now, done
         return rate
@@ -37,7 +38,7 @@ def log_progress(worker: Worker) -> Tick:
 
     def tick() -> None:
         nonlocal logged
-        if time.monotonic() - throughput.since < worker.options.times.progress_interval:
+        if clock.monotonic() - throughput.since < worker.options.times.progress_interval:
             return
         counters, rate = worker.counters, throughput.per_second()
         figures = counters.done, counters.failed, counters.running, counters.waiting
@@ -60,7 +61,7 @@ class StatusLine:
     def __init__(self, worker: Worker, stream: TextIO) -> None:
         self._worker, self._stream = worker, stream
         self._times = worker.options.times
-        self._started_at, self._throughput = time.monotonic(), _Throughput(worker)
+        self._started_at, self._throughput = clock.monotonic(), _Throughput(worker)
         self._depths, self._line = "", ""
         self._asked_at = 0.0
         self._is_stale = False
@@ -92,14 +93,14 @@ class StatusLine:
 
     def tick(self) -> None:
         """Redraw the line if a second has passed."""
-        if time.monotonic() - self._throughput.since < self._times.display_interval:
+        if clock.monotonic() - self._throughput.since < self._times.display_interval:
             return
         counters, rate = self._worker.counters, self._throughput.per_second()
         self._is_stale |= bool(rate or counters.running)
-        if self._is_stale and time.monotonic() - self._asked_at >= self._times.depth_interval:
+        if self._is_stale and clock.monotonic() - self._asked_at >= self._times.depth_interval:
             self._ask_for_depths(is_last=not counters.running)
         line = (
-            f"{time.monotonic() - self._started_at:6.0f}s  running {counters.running}  "
+            f"{clock.monotonic() - self._started_at:6.0f}s  running {counters.running}  "
             f"waiting {counters.waiting}  done {counters.done}  failed {counters.failed}  "
             f"{rate:.0f}/s{'  stopping' if self._worker.is_stopping() else self._depths}"
         )
@@ -108,7 +109,7 @@ class StatusLine:
 
     def _ask_for_depths(self, *, is_last: bool) -> None:
         """Ask SQS for the depths. ``is_last``: not again until a task has run, to save requests."""
-        self._asked_at, self._is_stale = time.monotonic(), not is_last
+        self._asked_at, self._is_stale = clock.monotonic(), not is_last
         depths = self._worker.depths()
         self._depths = "".join(f"  {name}: {depth} left" for name, depth in depths)
 
