@@ -62,5 +62,4 @@ def main() -> None:
     print(client.post(f"{LIST}the-id/change/", {"function": "other"}).status_code)
 
 
-if __name__ == "__main__":
-    main()
+main()

@@ -22,13 +22,13 @@ def main(marker: str) -> None:
     from beanstalk_dispatch.contrib.results.models import StoredResult
     from tests.apps_project import tasks
 
-    enqueue_all()
     unfinished = StoredResult.objects.exclude(status__in=["SUCCESSFUL", "FAILED"])
-    until(lambda: StoredResult.objects.count() == 12, 60)  # with overseer's retry
-    until(lambda: Run.objects.get().status == "succeeded", 60)
-    until(lambda: not unfinished.exists(), 60)
     # By itself: a copy for a retry runs beside its original if the process is killed between them.
     tasks.linger.enqueue(marker)
+    until(lambda: not unfinished.exists(), 60)
+    enqueue_all()
+    until(lambda: StoredResult.objects.count() == 13, 60)  # with overseer's retry
+    until(lambda: Run.objects.get().status == "succeeded", 60)
     until(lambda: not (unfinished.exists() or differences()), 60)
     print(json.dumps(Counter(f"{row.function} {row.status}" for row in StoredResult.objects.all())))
     (lingered,) = StoredResult.objects.filter(function="tests.apps_project.tasks.linger")
@@ -69,5 +69,4 @@ def differences() -> list[Any]:
     return [*(ours.items() ^ monitors.items()), *(statuses.items() ^ overseers.items())]
 
 
-if __name__ == "__main__":
-    main(sys.argv[1])
+main(sys.argv[1])
