@@ -182,7 +182,7 @@ def _small_lease_cache(config: Config) -> Iterator[CheckMessage]:
 @_on_workers
 def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
     for name in config.periodic_tasks:
-        if name not in config.table:
+        if not table.is_listed(name, config):
             yield checks.Error(
                 f"{SETTINGS['periodic_tasks'].variable} lists {name!r}, which "
                 f"{SETTINGS['table'].variable} does not.",

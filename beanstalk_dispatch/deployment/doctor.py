@@ -20,6 +20,7 @@ from django.core.cache.backends.locmem import LocMemCache
 
 from beanstalk_dispatch import conf, cron
 from beanstalk_dispatch.conf import SETTINGS, Config
+from beanstalk_dispatch.dispatch_table import is_listed
 from beanstalk_dispatch.exceptions import ConfigurationError, listed
 
 from . import daemon_request
@@ -130,7 +131,7 @@ def _periodic_tasks(config: Config, file: Path) -> Iterator[Finding]:
 
 
 def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[Finding]:
-    if task.name not in config.table:
+    if not is_listed(task.name, config):
         variable = SETTINGS["table"].variable
         yield failure(
             "cron.yaml",

@@ -61,6 +61,13 @@ def test_the_checks_are_registered(env: Environment) -> None:
         ({"DISPATCH_SIGNING_KEYS": f"{KEY}{KEY},{KEY[1:]}"}, ["E001"]),
         ({"DISPATCH_TABLE": None}, ["E018"]),
         ({"DISPATCH_TABLE": None, "DISPATCH_TASKS": "tests.django_tasks"}, []),
+        (
+            {
+                "DISPATCH_TASKS": "tests.django_tasks",
+                "DISPATCH_PERIODIC_TASKS": "tests.django_tasks.add record",
+            },
+            [],
+        ),
         ({"DISPATCH_TASKS": "tests.jobs tests.nowhere"}, ["E011", "E011"]),
         ({"DISPATCH_RESULTS": "nowhere"}, ["E013"]),
         ({"DISPATCH_RESULTS": "default"}, ["E013"]),

@@ -19,6 +19,7 @@ from beanstalk_dispatch.contrib.tasks.library import (
     TaskResultDoesNotExist,
     task_backends,
 )
+from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import (
     BatchError,
     ConfigurationError,
@@ -26,6 +27,7 @@ from beanstalk_dispatch.exceptions import (
     SendError,
     UnknownFunction,
 )
+from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.testing import capture_tasks
 from tests import django_tasks
@@ -306,3 +308,12 @@ def test_the_settings_of_the_environment_make_the_backend() -> None:
     assert isinstance(backend(), SQSBackend)
     assert list(from_environment()) == ["default"]
     assert django_tasks.add.get_backend() is backend()
+
+
+def test_a_periodic_task_may_be_a_django_task(tasks_env: Environment, sent: Sent) -> None:
+    tasks_env(DISPATCH_PERIODIC_TASKS="tests.django_tasks.coroutine")
+    tasks_env(DISPATCH_ON_FAILURE="acknowledge")
+    name = "tests.django_tasks.coroutine"
+    result = executor.run(b"", Delivery(queue="q", message_id="id-1", task_name=name))
+    assert result.outcome is Outcome.FAILED  # it needs an argument, and cron.yaml has none
+    assert [name for name, *_ in sent] == ["started", "finished"]
