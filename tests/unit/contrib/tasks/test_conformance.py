@@ -10,11 +10,13 @@ import pytest
 from django.test import Client, override_settings
 from django.urls import reverse
 
+from beanstalk_dispatch.contrib.aws_lambda.batch import Batch
 from beanstalk_dispatch.contrib.tasks import conformance, library
 from beanstalk_dispatch.contrib.tasks.conformance import BackendConformance, raises
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.runners import run_here
 from tests.conftest import Environment
+from tests.lambda_events import record_of
 from tests.workers import drain
 
 DJANGOS = f"{library.PACKAGE}.backends"  # type: ignore[attr-defined]
@@ -48,6 +50,17 @@ class TestTheEndpoint(BackendConformance):
                 },
             )  # fmt: skip
             assert response.status_code == 200
+            assert queue.delete_batch(received) == []
+
+
+@pytest.mark.usefixtures("conforming")
+class TestLambda(BackendConformance):
+    """As the event source mapping does: batches, of which what is not reported is deleted."""
+
+    def run_tasks(self) -> None:
+        queue = open_queue("jobs")
+        while received := queue.receive(count=10, wait=0, visibility=60):
+            assert Batch([record_of(each) for each in received], seconds=60).run() == []
             assert queue.delete_batch(received) == []
 
 
