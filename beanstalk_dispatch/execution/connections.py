@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, Final
 
 from django.db import connections
@@ -105,6 +106,8 @@ def drop(connection: BaseDatabaseWrapper) -> None:
         connection.set_autocommit(True)
     except Exception as exc:
         logger.warning("rollback failed database=%s error=%s", connection.alias, quoted_error(exc))
+        with suppress(Exception):  # or its memory and its socket stay until the garbage collection
+            raw.close()
         _forget(connection)
 
 
