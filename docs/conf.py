@@ -5,13 +5,16 @@ The source directory is the repository, because README.md and CHANGELOG.md are p
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
+from pygments.lexers import get_all_lexers
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 _ROOT = Path(__file__).resolve().parents[1]
+_FENCE = re.compile(r"^```(\w+)$", re.MULTILINE)
 _PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
 
 project = _PROJECT["name"]
@@ -39,6 +42,12 @@ autodoc_member_order = "bysource"
 
 
 def setup(app: Sphinx) -> None:
-    """Show blocks whose language Pygments does not know as they are."""
-    for language in ("log", "kubernetes", "ecs", "procfile"):
+    """Show blocks whose language Pygments does not know as they are.
+
+    The tests of the documentation tell blocks apart by their language, and have some of their own.
+    """
+    pages = [*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md")]
+    languages = {name for page in pages for name in _FENCE.findall(page.read_text())}
+    for language in languages - {alias for lexer in get_all_lexers() for alias in lexer[1]}:
         app.add_lexer(language, TextLexer)
+    app.add_lexer("procfile", TextLexer)  # Pygments knows one that takes no options
