@@ -28,4 +28,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .function import start  # noqa: PLC0415 - it imports Django
 
-    return globals().setdefault(name, start())
+    try:
+        started = start()
+    except AttributeError as exc:
+        # Lambda takes an AttributeError for a handler that is missing, and hides the cause.
+        raise RuntimeError(f"Django cannot start: {exc}").with_traceback(exc.__traceback__) from exc
+    return globals().setdefault(name, started)

@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.endpoint.sqsd import (
@@ -19,20 +19,30 @@ from beanstalk_dispatch.queue_address import QueueAddress
 
 Record = Mapping[str, Any]
 
+_REQUIRED: Final = ("messageId", "body", "eventSourceARN")
+
 
 def records_of(event: Any) -> Sequence[Record]:
-    """The records of an event. Raises ValueError if it is not an event of SQS."""
+    """The records of an event. Raises ValueError if it is not an event of SQS.
+
+    Each record is looked at before a task runs: an error in the middle of a batch would have the
+    messages before it delivered again, although they are done.
+    """
     records = event.get("Records") if isinstance(event, Mapping) else None
     if not isinstance(records, list) or not all(map(_is_of_sqs, records)):
         raise ValueError(
             "this is not an event of an SQS event source mapping; expected Records with the "
-            "eventSource aws:sqs"
+            f"eventSource aws:sqs and with {', '.join(_REQUIRED)}"
         )
     return records
 
 
 def _is_of_sqs(record: Any) -> bool:
-    return isinstance(record, Mapping) and record.get("eventSource") == "aws:sqs"
+    return (
+        isinstance(record, Mapping)
+        and record.get("eventSource") == "aws:sqs"
+        and all(isinstance(record.get(name), str) for name in _REQUIRED)
+    )
 
 
 def delivery_of(record: Record, *, deadline: float) -> Delivery:

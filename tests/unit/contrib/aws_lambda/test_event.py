@@ -19,6 +19,15 @@ def test_another_event_is_refused_with_what_is_expected(wrong: Any) -> None:
         records_of(wrong)
 
 
+@pytest.mark.parametrize("name", ["messageId", "body", "eventSourceARN"])
+@pytest.mark.parametrize("value", [None, 5])
+def test_a_record_without_what_is_needed_is_refused_before_a_task_runs(
+    name: str, value: object
+) -> None:
+    with pytest.raises(ValueError, match="and with messageId, body, eventSourceARN"):
+        records_of(event(record("a"), record("b") | {name: value}))
+
+
 def test_the_records_are_those_of_the_event() -> None:
     records = [record("a"), record("b")]
     assert records_of(event(*records)) == records

@@ -37,6 +37,18 @@ def test_nothing_else_is_an_attribute() -> None:
         _ = aws_lambda.handle
 
 
+def test_an_attribute_that_is_missing_in_the_project_is_not_taken_for_the_handler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start() -> None:
+        raise AttributeError("module 'shop' has no attribute 'gone'")
+
+    monkeypatch.setattr(module, "start", start)
+    with pytest.raises(RuntimeError, match="cannot start: module 'shop' has no") as caught:
+        _ = aws_lambda.handler
+    assert caught.traceback[-1].name == "start"
+
+
 def test_without_the_worker_variable_the_function_does_not_start(env: Environment) -> None:
     with pytest.raises(ConfigurationError, match="set BEANSTALK_WORKER=True"):
         module.start()
