@@ -32,6 +32,8 @@ logger = logging.getLogger("beanstalk_dispatch.task")
 HEADERS: Final = ("task_backend", "task_queue")
 """The headers of a message that are kept: those of a Django ``@task``."""
 UNKNOWN_WORKER: Final = "unknown"
+MAX_UNKNOWN_WORKERS: Final = 1000
+"""How many attempts may be added that no record has seen. The number comes from the message."""
 _SLOW_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 10.0
 
@@ -114,7 +116,7 @@ class Recording:
                 return
             self._continue(earlier)
         record = self.record
-        missing = self._message.attempt - 1 - len(record.worker_ids)
+        missing = min(self._message.attempt - 1 - len(record.worker_ids), MAX_UNKNOWN_WORKERS)
         record.worker_ids += [*[UNKNOWN_WORKER] * missing, worker_id()]
         record.last_attempted_at = now()
         record.started_at = record.started_at or record.last_attempted_at

@@ -21,11 +21,13 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import Status, aget_result, get_result, recording
 from beanstalk_dispatch.contrib.results.models import StoredResult
 from beanstalk_dispatch.contrib.results.record import TaskRecord
-from beanstalk_dispatch.contrib.results.recording import GUARD
+from beanstalk_dispatch.contrib.results.recording import GUARD, MAX_UNKNOWN_WORKERS
 from beanstalk_dispatch.contrib.results.stores import CacheStore, store_of
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
+from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
+from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment
@@ -119,6 +121,19 @@ def test_a_function_that_the_worker_does_not_know_has_failed(store: Environment)
     result = get_result(task_id)
     assert (result.status, result.attempts) == (Status.FAILED, 0)
     assert result.errors[0].exception_class_path.endswith("UnknownFunction")
+
+
+@pytest.mark.parametrize("task_id", ["", "\0", "\ud800", "x" * 256])
+def test_an_id_that_no_task_can_have_is_unknown(store: Environment, task_id: str) -> None:
+    with pytest.raises(UnknownResult):
+        get_result(task_id)
+
+
+def test_a_forged_number_of_attempts_takes_no_memory(store: Environment) -> None:
+    body = Message(function="record", id="forged", attempt=2**31 - 1).encode(queue="jobs")
+    result = executor.run(body, Delivery(queue="jobs", message_id="forged"))
+    assert result.outcome is Outcome.DONE
+    assert get_result("forged").attempts == MAX_UNKNOWN_WORKERS + 1
 
 
 def test_many_are_ready(store: Environment) -> None:
