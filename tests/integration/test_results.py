@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
@@ -83,6 +84,31 @@ def test_what_a_text_of_postgresql_cannot_hold_is_kept(database: Environment) ->
     assert run_all() == [Outcome.DONE, Outcome.FAILED]
     assert get_result(good).return_value == "a\0b\ud800"
     assert "the \0 reason" in get_result(bad).errors[0].traceback
+
+
+def lose_connection() -> None:
+    """A task that notices the loss, as one of a database that fails over."""
+    with suppress(OperationalError), connections["postgres"].cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def lose_idle_connection() -> None:
+    """A task that uses no database, while the server or a proxy ends the idle connection."""
+    idle = connections["postgres"]
+    other = idle.copy()
+    with other.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [idle.connection.info.backend_pid])
+    other.close()
+
+
+@pytest.mark.parametrize("name", ["lose_connection", "lose_idle_connection"])
+def test_the_end_of_a_task_is_kept_if_the_connection_was_lost(
+    database: Environment, name: str
+) -> None:
+    database(DISPATCH_TABLE=f"{name}=tests.integration.test_results.{name}")
+    task_id = schedule_function("jobs", name)
+    assert run_in_another_thread() == [Outcome.DONE]
+    assert get_result(task_id).status is Status.SUCCESSFUL
 
 
 @pytest.fixture

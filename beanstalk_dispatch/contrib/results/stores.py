@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from django.apps import apps
 from django.core.cache import caches
-from django.db import router, transaction
+from django.db import InterfaceError, OperationalError, router, transaction
 from django.db.models import QuerySet
 
 from beanstalk_dispatch.conf import SETTINGS, Config
@@ -113,9 +113,26 @@ class DatabaseStore:
         transaction.on_commit(insert, using=using, robust=in_transaction)
 
     def save(self, record: TaskRecord) -> None:
-        """Keep a record in place of an older one, in one query."""
+        """Keep a record in place of an older one, in one query.
+
+        A connection that was lost while the task ran is made again, once.
+        """
+        using = router.db_for_write(_model())
+        connection = transaction.get_connection(using)
+        before = connection.connection
+        try:
+            self._upsert(record, using)
+        except (OperationalError, InterfaceError):
+            if before is None or connection.in_atomic_block:
+                raise
+            # Django has connected again already if it could not roll back.
+            if connection.connection is before and connection.is_usable():
+                raise
+            connection.close()
+            self._upsert(record, using)
+
+    def _upsert(self, record: TaskRecord, using: str) -> None:
         row = self._row(record)
-        using = router.db_for_write(type(row))
         names = [*record.to_fields().keys() - {"id"}, "expires_at"]
         connection = transaction.get_connection(using)
         has_target = connection.features.supports_update_conflicts_with_target

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.core.cache import caches
 from django.core.management import call_command
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 from django.test import override_settings
 from django.utils import timezone
 
@@ -22,7 +22,7 @@ from beanstalk_dispatch.contrib.results import Status, aget_result, get_result, 
 from beanstalk_dispatch.contrib.results.models import StoredResult
 from beanstalk_dispatch.contrib.results.record import TaskRecord
 from beanstalk_dispatch.contrib.results.recording import GUARD, MAX_UNKNOWN_WORKERS
-from beanstalk_dispatch.contrib.results.stores import CacheStore, store_of
+from beanstalk_dispatch.contrib.results.stores import CacheStore, DatabaseStore, store_of
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
 from beanstalk_dispatch.execution import executor
@@ -182,6 +182,29 @@ def test_a_fast_worker_is_not_overwritten(store: Environment) -> None:
     with transaction.atomic():
         task_id = schedule_function("jobs", "record")
     assert get_result(task_id).status is Status.SUCCESSFUL
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_error_on_a_connection_that_works_is_raised(
+    worker_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a table that is locked: the database has waited for it already."""
+    worker_env(DISPATCH_RESULTS="db")
+    store = store_of(get_config())
+    assert store is not None
+    assert store.load("none") is None
+    attempts: list[str] = []
+
+    def fail(*args: Any) -> None:
+        attempts.append("one")
+        raise OperationalError("database table is locked")
+
+    monkeypatch.setattr(DatabaseStore, "_upsert", fail)
+    with pytest.raises(OperationalError):
+        store.save(TaskRecord(id="id", function="record"))
+    with pytest.raises(OperationalError), transaction.atomic():
+        store.save(TaskRecord(id="id", function="record"))
+    assert attempts == ["one", "one"]
 
 
 class Away:
