@@ -47,7 +47,7 @@ def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterat
     yield from safely("system checks", _system_checks(posts=posts))
     yield from safely("variables", _contrib_rooms())
     yield from safely("tasks", _tasks(config))
-    yield from safely("cron.yaml", _periodic_tasks(config, cron_file or Path("cron.yaml")))
+    yield from safely("cron.yaml", _periodic_tasks(config, cron_file))
     yield from safely("lease", _lease(config))
     yield from safely("draining", _drain_file(config))
     if posts:
@@ -100,9 +100,12 @@ def _tasks(config: Config) -> Iterator[Finding]:
 # --- periodic tasks --------------------------------------------------------------------------
 
 
-def _periodic_tasks(config: Config, file: Path) -> Iterator[Finding]:
+def _periodic_tasks(config: Config, given: Path | None) -> Iterator[Finding]:
+    file = given or Path("cron.yaml")
     if not file.exists():
-        if config.periodic_tasks:
+        if given:
+            yield failure("cron.yaml", f"there is no {file}", "correct the path of --cron")
+        elif config.periodic_tasks:
             yield warning(
                 "cron.yaml",
                 f"{SETTINGS['periodic_tasks'].variable} is set, but there is no {file}",

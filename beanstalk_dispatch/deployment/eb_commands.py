@@ -49,6 +49,9 @@ def commands(plan: Plan, config: Config, *, key: str | None) -> Iterator[str]:
     yield "# 2. Each queue, with a dead-letter queue and an alarm when something is in that"
     for queue in plan.queues:
         yield from _queue(queue, plan)
+    own = plan.dead_letter_queue
+    if own and own.arn not in [queue.dead_letters.arn for queue in plan.queues]:
+        yield from (_create_dead_letter_queue(own), _alarm(own))
     yield "# 3. The environments"
     yield f"eb create {_q(plan.web)} --instance_profile {_q(plan.web)}"
     yield f"eb create {_q(plan.worker)} --tier worker --instance_profile {_q(plan.worker)}"
@@ -91,14 +94,24 @@ def _queue(queue: PlannedQueue, plan: Plan) -> Iterator[str]:
     fifo = {"FifoQueue": "true"} if queue.is_fifo else {}
     size = {"MaximumMessageSize": str(MAX_MESSAGE_BYTES)}
     dead = queue.dead_letters
-    yield _create_queue(dead, fifo | size | {"MessageRetentionPeriod": str(_WEEKS)})
+    yield _create_dead_letter_queue(dead)
     redrive = {"deadLetterTargetArn": dead.arn, "maxReceiveCount": str(MAX_RECEIVES)}
     visibility = int(plan.ladder.visibility or 0)
     yield _create_queue(
         queue,
         fifo | size | {"VisibilityTimeout": str(visibility), "RedrivePolicy": json.dumps(redrive)},
     )
-    yield (
+    yield _alarm(dead)
+
+
+def _create_dead_letter_queue(dead: PlannedQueue) -> str:
+    size = {"MaximumMessageSize": str(MAX_MESSAGE_BYTES)}
+    fifo = {"FifoQueue": "true"} if dead.is_fifo else {}
+    return _create_queue(dead, fifo | size | {"MessageRetentionPeriod": str(_WEEKS)})
+
+
+def _alarm(dead: PlannedQueue) -> str:
+    return (
         f"aws cloudwatch put-metric-alarm --region {_q(dead.region)} --alarm-name {_q(dead.name)} "
         "\\\n  --namespace AWS/SQS --metric-name ApproximateNumberOfMessagesVisible "
         f"--dimensions Name=QueueName,Value={_q(dead.name)} \\\n"
@@ -116,7 +129,9 @@ def _create_queue(queue: PlannedQueue, attributes: dict[str, str]) -> str:
 
 def _properties(plan: Plan, config: Config, key: str | None, *, worker: bool) -> Iterator[Property]:
     """Those in effect, with the queues by URL, the periodic tasks, and the new key."""
-    replaced = {QUEUES.variable: " ".join(f"{each.alias}={each.url}" for each in plan.queues)}
+    own = plan.dead_letter_queue
+    queues = [*plan.queues, *([own] if own else [])]
+    replaced = {QUEUES.variable: " ".join(f"{each.alias}={each.url}" for each in queues)}
     if plan.schedules and worker:
         names: Sequence[str] = [*dict.fromkeys([*config.periodic_tasks, *plan.schedules])]
         replaced[PERIODIC_TASKS.variable] = " ".join(names)

@@ -53,7 +53,7 @@ def bundle_files(plan: Plan) -> dict[str, BundleFile]:
         WORKER_POLICY: _json_file(
             iam.worker_policy(
                 [each.arn for each in plan.queues],
-                [each.dead_letters.arn for each in plan.queues],
+                list(plan.dead_letter_queues),
                 partition=plan.read_queue.partition,
             )
         ),

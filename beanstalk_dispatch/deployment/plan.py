@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from beanstalk_dispatch.conf import Config, default_region
+from beanstalk_dispatch.conf import QUEUES, Config, default_region
 from beanstalk_dispatch.exceptions import ConfigurationError, listed
-from beanstalk_dispatch.queue_address import FIFO_SUFFIX, QueueAddress
+from beanstalk_dispatch.queue_address import ARN, FIFO_SUFFIX, QueueAddress
 
 from .daemon_request import PATH, dispatcher_path
 from .ladder import Ladder
@@ -69,7 +69,7 @@ class Plan:
     worker: str
     """The same of the worker environment."""
     queues: Sequence[PlannedQueue]
-    """Every queue of the configuration."""
+    """Every queue of the configuration that has tasks."""
     read_queue: PlannedQueue
     """The one that the worker environment reads: each environment reads one."""
     http_path: str
@@ -82,11 +82,21 @@ class Plan:
     """Name of a task → its schedule in cron.yaml."""
     is_shared: bool = True
     """Whether both environments get the same bundle."""
+    dead_letter_queue: PlannedQueue | None = None
+    """The alias to which the package itself sends dead letters. No worker reads it."""
 
     @property
     def connections(self) -> int:
         """HttpConnections: as many requests as can run at the same time, at most 100."""
         return min(self.processes * self.threads, 100)
+
+    @property
+    def dead_letter_queues(self) -> Mapping[str, PlannedQueue]:
+        """By its ARN each dead-letter queue, because two queues may have the same one."""
+        every = [queue.dead_letters for queue in self.queues]
+        if self.dead_letter_queue:
+            every.append(self.dead_letter_queue)
+        return {each.arn: each for each in every}
 
     def warnings(self) -> Iterator[str]:
         """What the plan leaves undone."""
@@ -122,19 +132,25 @@ def make_plan(
 
     ``name`` is the project's; the environments' names are made from it.
     """
+    if min(processes, threads) < 1:
+        raise ConfigurationError("--processes and --threads are integers from 1 on")
     addresses = dict(config.queues) or {queue or "work": QueueAddress(name=f"{name}-work")}
     region = region or config.sqs_region or default_region()
-    queues = [_planned(alias, each, region, account) for alias, each in addresses.items()]
+    planned = {key: _planned(key, each, region, account) for key, each in addresses.items()}
+    dead = planned.pop(config.dead_letter_queue or "", None)
+    queues = list(planned.values())
+    if not queues:
+        raise ConfigurationError(f"{QUEUES.variable} has no queue besides the dead-letter queue")
     read = queue or queues[0].alias
-    if read not in addresses:
-        raise ConfigurationError(f"there is no queue {read!r}; known: {listed(addresses)}")
+    if read not in planned:
+        raise ConfigurationError(f"there is no queue {read!r}; known: {listed(planned)}")
     tasks = listed_tasks(config)
     return Plan(
         name=name,
         web=web or f"{name}-web",
         worker=worker or f"{name}-worker",
         queues=queues,
-        read_queue=next(each for each in queues if each.alias == read),
+        read_queue=planned[read],
         http_path=dispatcher_path() or PATH,
         wsgi=wsgi,
         processes=processes,
@@ -142,6 +158,7 @@ def make_plan(
         ladder=Ladder.for_time_limit(longest_time_limit(config)),
         schedules={task.name: task.schedule for task in tasks if task.schedule},
         is_shared=is_shared,
+        dead_letter_queue=dead,
     )
 
 
@@ -157,7 +174,13 @@ def _planned(
             f"the AWS account of the queue {alias!r} is not known; add --account, with the number "
             "that 'aws sts get-caller-identity --query Account --output text' prints"
         )
-    return PlannedQueue(alias=alias, name=address.name, region=own_region, account=own_account)
+    queue = PlannedQueue(alias=alias, name=address.name, region=own_region, account=own_account)
+    if ARN.fullmatch(queue.arn) is None:
+        raise ConfigurationError(
+            f"{queue.arn!r} is not the ARN of a queue; write a region like eu-west-1, and an "
+            "account of 12 digits"
+        )
+    return queue
 
 
 def _account_of(address: QueueAddress) -> str | None:

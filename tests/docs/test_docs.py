@@ -436,6 +436,10 @@ def eb_parser() -> argparse.ArgumentParser:
     create.add_argument("environment")
     create.add_argument("-t", "--tier", choices=["webserver", "worker"])
     create.add_argument("-ip", "--instance_profile")
+    init = subparsers.add_parser("init")
+    init.add_argument("application")
+    init.add_argument("-p", "--platform")
+    init.add_argument("-r", "--region")
     for name in ("deploy", "logs", "printenv"):
         subparsers.add_parser(name).add_argument("environment")
     return parser

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch.conf import SIGNING_KEYS, TABLE, Config, get_config
-from beanstalk_dispatch.deployment import eb_check
+from beanstalk_dispatch.deployment import eb_check, overview
 from beanstalk_dispatch.deployment.eb_commands import commands, fresh_key
 from beanstalk_dispatch.deployment.eb_files import PROCFILE, BundleFile, bundle_files, with_web_line
 from beanstalk_dispatch.deployment.plan import Plan, make_plan
@@ -63,11 +63,14 @@ class Command(BaseCommand):
             plan = self._plan(config, options)
         except ConfigurationError as exc:
             raise CommandError(str(exc)) from exc
-        problems = eb_check.check(plan, options["directory"])
-        if options["check"]:
-            self._report(problems)
-            return
-        self._write(plan, problems, options)
+        try:
+            problems = eb_check.check(plan, options["directory"])
+            if options["check"]:
+                self._report(problems)
+                return
+            self._write(plan, problems, options)
+        except OSError as exc:
+            raise CommandError(f"--directory: {exc}") from exc
         self._print_commands(plan, config)
 
     def _plan(self, config: Config, options: dict[str, Any]) -> Plan:
@@ -94,7 +97,9 @@ class Command(BaseCommand):
         for problem in problems:
             self.stdout.write(f"{problem}")
         if problems:
-            raise CommandError(f"{len(problems)} differences; manage.py beanstalk_eb corrects them")
+            raise CommandError(
+                f"differences: {len(problems)}; manage.py beanstalk_eb --overwrite corrects them"
+            )
         self.stdout.write("the files do what is needed")
 
     # --- writing ---------------------------------------------------------------------------------
@@ -134,7 +139,7 @@ class Command(BaseCommand):
             target.chmod(0o755)
 
     def _print_commands(self, plan: Plan, config: Config) -> None:
-        for warning in plan.warnings():
+        for warning in (*overview.warnings(), *plan.warnings()):
             self.stderr.write(f"warning: {warning}")
         if not config.table:
             self.stderr.write(

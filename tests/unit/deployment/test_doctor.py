@@ -175,6 +175,11 @@ def test_a_path_that_nothing_sets_is_a_warning(folder: Path) -> None:
 # --- cron.yaml -------------------------------------------------------------------------------
 
 
+def test_a_file_that_is_named_and_missing_is_a_failure() -> None:
+    finding = examine(cron_file=Path("missing.yaml"))["cron.yaml"]
+    assert (finding.status, finding.message) == (Status.FAILURE, "there is no missing.yaml")
+
+
 def test_periodic_tasks_that_can_run_are_ok(folder: Path, env: Environment) -> None:
     env(DISPATCH_PERIODIC_TASKS="record")
     assert "there is no cron.yaml" in examine()["cron.yaml"].message

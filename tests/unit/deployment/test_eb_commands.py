@@ -48,6 +48,21 @@ def test_the_first_command_names_application_and_region() -> None:
     assert words[-1] == "eu-west-1"
 
 
+@pytest.mark.parametrize(
+    ("name", "own"), [("shop-mail-dead-letter", []), ("shop-dead", ["shop-dead"])]
+)
+def test_the_dead_letter_queue_of_the_configuration_is_created_once(
+    env: Environment, name: str, own: list[str]
+) -> None:
+    env(DISPATCH_QUEUES=f"mail=shop-mail dead={name}", DISPATCH_DEAD_LETTER_QUEUE="dead")
+    text = script()
+    created = typed(text, "aws", "sqs", "create-queue")
+    names = [words[words.index("--queue-name") + 1] for words in created]
+    assert names == ["shop-mail-dead-letter", "shop-mail", *own]
+    assert len(typed(text, "aws", "cloudwatch")) == 1 + len(own)
+    assert f" dead=https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/{name}'" in text
+
+
 def test_each_queue_has_a_dead_letter_queue_that_is_created_first() -> None:
     created = typed(script(), "aws", "sqs", "create-queue")
     names = [words[words.index("--queue-name") + 1] for words in created]

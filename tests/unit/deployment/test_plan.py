@@ -46,12 +46,33 @@ def test_region_and_account_are_those_of_the_queues(env: Environment) -> None:
         ({}, "the region of the queue 'work' is not known; add --region"),
         ({"region": "eu-west-1"}, "account of the queue 'work' is not known; add --account"),
         ({"queue": "other", **WHERE}, "there is no queue 'other'; known: work"),
+        ({"region": "eu", "account": ACCOUNT}, "'arn:aws:sqs:eu:123456789012:jobs' is not the ARN"),
+        ({"region": "eu-west-1", "account": "12"}, "an account of 12 digits"),
+        ({"processes": 0, **WHERE}, "--processes and --threads are integers from 1 on"),
+        ({"threads": -1, **WHERE}, "--processes and --threads are integers from 1 on"),
     ],
 )
 def test_what_is_missing_is_said(env: Environment, given: dict[str, Any], error: str) -> None:
     env(DISPATCH_QUEUES="work=jobs")
     with pytest.raises(ConfigurationError, match=error):
         plan(**given)
+
+
+def test_nobody_reads_the_dead_letter_queue_of_the_configuration(env: Environment) -> None:
+    env(DISPATCH_QUEUES="dead=jobs-dead-letter work=jobs", DISPATCH_DEAD_LETTER_QUEUE="dead")
+    found = plan(**WHERE)
+    assert [queue.alias for queue in found.queues] == ["work"]
+    assert found.read_queue.alias == "work"
+    assert list(found.warnings()) == []
+    assert list(found.dead_letter_queues) == [f"arn:aws:sqs:eu-west-1:{ACCOUNT}:jobs-dead-letter"]
+    with pytest.raises(ConfigurationError, match="there is no queue 'dead'; known: work"):
+        plan(queue="dead", **WHERE)
+
+
+def test_a_dead_letter_queue_alone_is_not_enough(env: Environment) -> None:
+    env(DISPATCH_QUEUES="dead=jobs-dead-letter", DISPATCH_DEAD_LETTER_QUEUE="dead")
+    with pytest.raises(ConfigurationError, match="no queue besides the dead-letter queue"):
+        plan(**WHERE)
 
 
 def test_a_local_queue_has_no_account(env: Environment) -> None:

@@ -51,7 +51,7 @@ def test_a_hook_becomes_executable_again(capsys: pytest.CaptureFixture[str], fol
 def test_the_check_writes_nothing_and_fails(
     capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
-    with pytest.raises(CommandError, match="7 differences; manage.py beanstalk_eb corrects them"):
+    with pytest.raises(CommandError, match="differences: 7; .* --overwrite corrects them"):
         run(capsys, "--check")
     assert f"{PROCFILE}: is missing" in capsys.readouterr().out
     assert list(folder.iterdir()) == []
@@ -109,6 +109,22 @@ def test_what_the_plan_leaves_undone_is_a_warning(
     env(DISPATCH_QUEUES="mail=shop-mail work=shop-work")
     call_command("beanstalk_eb", *WHERE)
     assert "warning: the worker environment does not read 'work'" in capsys.readouterr().err
+
+
+def test_what_is_meant_for_a_laptop_is_a_warning(
+    capsys: pytest.CaptureFixture[str], env: Environment
+) -> None:
+    env(DISPATCH_SQS_ENDPOINT_URL="http://127.0.0.1:5000", DISPATCH_CREATE_QUEUES=True)
+    call_command("beanstalk_eb", *WHERE)
+    error = capsys.readouterr().err
+    assert "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL is an address of this machine" in error
+    assert "BEANSTALK_DISPATCH_CREATE_QUEUES is for local use" in error
+
+
+def test_a_directory_that_is_a_file_is_a_command_error(folder: Path) -> None:
+    (folder / "file").write_text("")
+    with pytest.raises(CommandError, match="--directory: .*Not a directory"):
+        call_command("beanstalk_eb", *WHERE, "--directory", str(folder / "file"))
 
 
 def test_a_project_without_a_table_is_warned(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.cache import caches
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import DatabaseError, OperationalError, connection, transaction
 from django.test import override_settings
 from django.utils import timezone
@@ -19,6 +19,7 @@ from django.utils import timezone
 from beanstalk_dispatch.client import Call, aschedule_function, schedule_function, schedule_many
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import Status, aget_result, get_result, recording
+from beanstalk_dispatch.contrib.results.management.commands import beanstalk_results
 from beanstalk_dispatch.contrib.results.models import StoredResult
 from beanstalk_dispatch.contrib.results.record import TaskRecord
 from beanstalk_dispatch.contrib.results.recording import GUARD, MAX_UNKNOWN_WORKERS
@@ -379,6 +380,20 @@ def test_expired_rows_are_pruned(database: Environment, monkeypatch: pytest.Monk
     out = io.StringIO()
     call_command("beanstalk_results", "prune", database="default", stdout=out)
     assert out.getvalue() == "deleted 0\n"
+
+
+def test_pruning_without_the_table_is_a_command_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_table(using: str | None) -> Iterator[int]:
+        raise DatabaseError("no such table")
+
+    monkeypatch.setattr(beanstalk_results, "prune", no_table)
+    with pytest.raises(CommandError, match="cannot be deleted: no such table; has 'manage.py mi"):
+        call_command("beanstalk_results", "prune")
+
+
+def test_pruning_an_unknown_database_is_a_command_error() -> None:
+    with pytest.raises(CommandError, match="argument --database: invalid choice: 'nope'"):
+        call_command("beanstalk_results", "prune", "--database", "nope")
 
 
 def test_the_migration_is_the_model(transactional_db: None) -> None:

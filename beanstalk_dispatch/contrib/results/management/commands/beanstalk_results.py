@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, connections
 
 from beanstalk_dispatch.contrib.results.pruning import prune
 
@@ -17,10 +18,22 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """There is one action."""
         parser.add_argument("action", choices=["prune"])
-        parser.add_argument("--database", help="The database alias. The router's by default.")
+        parser.add_argument(
+            "--database",
+            choices=tuple(connections),
+            help="The database alias. The router's by default.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Delete in batches, and say how many rows there were."""
+        try:
+            self._prune(options)
+        except DatabaseError as exc:
+            raise CommandError(
+                f"the results cannot be deleted: {exc}; has 'manage.py migrate' run?"
+            ) from exc
+
+    def _prune(self, options: dict[str, Any]) -> None:
         count = 0
         for deleted in prune(options["database"]):
             count += deleted
