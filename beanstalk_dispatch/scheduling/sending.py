@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -166,17 +166,21 @@ def _with_headers(
     queue: str, prepared: Sequence[Prepared], config: Config, observers: Sequence[Observer]
 ) -> Iterator[None]:
     name = resolve_address(queue, config).name
+    own_headers = [dict(each.message.headers) for each in prepared]
     with observed(observers, "publishing", lambda each: each.publishing(prepared, name)):
-        for each in prepared:
+        for each, own in zip(prepared, own_headers, strict=True):
             if each.message.headers:
-                _encode_with_headers(each, name, config)
+                _encode_with_headers(each, name, config, own_headers=own)
         yield
 
 
-def _encode_with_headers(prepared: Prepared, queue_name: str, config: Config) -> None:
+def _encode_with_headers(
+    prepared: Prepared, queue_name: str, config: Config, *, own_headers: Mapping[str, str]
+) -> None:
     try:
         prepared.body = encode(prepared.message, queue_name, config)
     except MessageTooLarge as exc:  # the message goes without them, as it was checked
+        prepared.message.headers = own_headers  # the outbox encodes it again
         logger.warning(
             "message sent without headers id=%s function=%s error=%s",
             prepared.message.id, quoted(prepared.message.function), quoted_error(exc),

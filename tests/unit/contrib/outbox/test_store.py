@@ -23,6 +23,7 @@ from beanstalk_dispatch.execution.observers import Observer
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment
 from tests.jobs import calls
@@ -155,7 +156,7 @@ class Traced(Observer):
 
     def publishing(self, publications: Any, queue: str) -> Any:
         for each in publications:
-            each.message.headers = {"trace": queue}
+            each.message.headers = {**each.message.headers, "trace": queue}
         return super().publishing(publications, queue)
 
 
@@ -173,6 +174,17 @@ def test_observers_see_the_call_that_stores_and_not_the_sending(
     assert json.loads(row.body)["headers"] == {"trace": queue_name}
     assert SENDER.flush(30)
     assert body_of(sqs.entries[0])["headers"] == {"trace": queue_name}
+
+
+def test_a_message_that_headers_make_too_large_is_stored_and_sent_without(
+    sqs: Sqs, sqs_env: Environment
+) -> None:
+    sqs_env(DISPATCH_SAFE_TASK=f"{__name__}.TracedTask")
+    call = Call("record", ["x" * (MAX_MESSAGE_BYTES - 150)], headers={"own": "kept"})
+    schedule("jobs", call)
+    assert SENDER.flush(30)
+    assert body_of(sqs.entries[0])["headers"] == {"own": "kept"}
+    assert stored() == []
 
 
 # --- on-failure ------------------------------------------------------------------------------
