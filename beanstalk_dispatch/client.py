@@ -168,7 +168,8 @@ class batching:  # noqa: N801 - as the context managers of contextlib
     it has scheduled is sent, and what was not sent is logged.
 
     A call that waits for a commit or is stored in the outbox is not collected. Neither is one of a
-    thread that the block has started.
+    thread or a forked process that the block has started. Each block needs a ``batching`` of its
+    own: a second one raises RuntimeError.
     """
 
     def __init__(self, *queues: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Final
 
@@ -27,6 +29,7 @@ class Batch:
         """``queues``: the queues whose calls are collected, as callers name them; none for all."""
         self._queues = frozenset(queues)
         self._lock = threading.Lock()
+        self._process_id = os.getpid()
         self._is_open = True
         self._calls: list[tuple[str, Prepared]] = []
         """Every call with its queue, in order."""
@@ -37,9 +40,11 @@ class Batch:
     def add(self, queue: str, prepared: Sequence[Prepared], config: Config) -> bool:
         """Take calls. False if they are of another queue, or if the block has ended.
 
+        False in a forked process, too, which may end without leaving the block.
+
         On a standard queue every ten of them are sent at once, in another thread.
         """
-        if self._queues and queue not in self._queues:
+        if (self._queues and queue not in self._queues) or self._is_of_parent():
             return False
         keeps_order = queue_rules(resolve_address(queue, config).name).keeps_order
         with self._lock:
@@ -54,7 +59,12 @@ class Batch:
         return True
 
     def close(self, config: Config) -> Sequence[tuple[str, Prepared, Unsent | None]]:
-        """Send the rest, and wait for everything. Returns each call with why it was not sent."""
+        """Send the rest, and wait for everything. Returns each call with why it was not sent.
+
+        In a forked process it sends nothing: the parent sends these calls.
+        """
+        if self._is_of_parent():
+            return []
         with self._lock:
             self._is_open = False
         unsent = [
@@ -66,6 +76,9 @@ class Batch:
             unsent += future.result()
         by_id = {each.prepared.message.id: each for each in unsent}
         return [(queue, each, by_id.get(each.message.id)) for queue, each in self._calls]
+
+    def _is_of_parent(self) -> bool:
+        return os.getpid() != self._process_id
 
     def _send_in_thread(self, queue: str, config: Config) -> None:
         run = copy_context().run  # traces of the requests belong to the caller's
@@ -94,11 +107,16 @@ class Collecting:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
+        self._was_started = False
 
     def start(self) -> None:
-        """From now on, calls are added to the batch."""
+        """From now on, calls are added to the batch. Raises RuntimeError the second time."""
+        if self._was_started:
+            raise RuntimeError("each block needs a batching() of its own")
+        self._was_started = True
         self._token = _open_batches.set((*_open_batches.get(), self._batch))
 
     def stop(self) -> None:
         """No call is added any more."""
-        _open_batches.reset(self._token)
+        with suppress(ValueError):  # a generator is closed in another thread or task
+            _open_batches.reset(self._token)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -155,6 +157,48 @@ def test_after_the_end_of_the_block_a_call_is_sent_at_once(sqs: Sqs) -> None:
     assert sqs.labels == [1]
 
 
+def test_a_forked_process_sends_its_own_calls_and_none_of_its_parent(sqs: Sqs) -> None:
+    child = None
+    try:
+        with batching():
+            schedule_function("jobs", "record", "parent")
+            child = os.fork()
+            if child == 0:  # pragma: no cover - the child of a fork
+                schedule_function("jobs", "record", "child")
+            else:
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                assert sqs.labels == ["child"]
+    finally:
+        if child == 0:  # pragma: no cover - the child of a fork
+            os._exit(0)
+    assert sqs.labels == ["child", "parent"]
+
+
+def test_a_generator_that_another_thread_closes_sends_what_it_has_scheduled(sqs: Sqs) -> None:
+    def generate() -> Iterator[None]:
+        with batching():
+            schedule_function("jobs", "record", 1)
+            yield
+
+    generator: Any = generate()
+    next(generator)
+    thread = threading.Thread(target=generator.close)
+    thread.start()
+    thread.join(30)
+    assert sqs.labels == [1]
+    schedule_function("jobs", "record", 2)
+    assert sqs.labels == [1, 2]
+
+
+def test_each_block_needs_a_batching_of_its_own(sqs: Sqs) -> None:
+    block = batching()
+    with block:
+        schedule_function("jobs", "record", 1)
+    with pytest.raises(RuntimeError, match="a batching\\(\\) of its own"):
+        ExitStack().enter_context(block)
+    assert sqs.labels == [1]
+
+
 def test_at_the_end_of_the_interpreter_all_is_sent_by_the_block_itself(
     sqs: Sqs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +280,23 @@ def test_a_block_of_a_coroutine_raises_what_was_not_sent(sqs: Sqs) -> None:
     sqs.refuses_entry = lambda label: True
     with pytest.raises(BatchError):
         asyncio.run(schedule_one())
+
+
+def test_an_asynchronous_generator_that_the_loop_closes_sends_what_it_has_scheduled(
+    sqs: Sqs,
+) -> None:
+    async def generate() -> AsyncIterator[None]:
+        async with batching():
+            await aschedule_function("jobs", "record", 1)
+            yield
+
+    generator = generate()
+
+    async def begin() -> None:
+        await anext(generator)
+
+    asyncio.run(begin())
+    assert sqs.labels == [1]
 
 
 # --- the middleware --------------------------------------------------------------------------
