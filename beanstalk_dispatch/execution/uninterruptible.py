@@ -6,9 +6,9 @@ own work. The code listed here changes something that all tasks share, and canno
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
 from typing import Final
+
+from .thread_frames import frame_of
 
 _BRIEF: Final = frozenset({
     # A module that is imported only in part stays so: its submodules are never imported again.
@@ -30,7 +30,7 @@ def is_interruptible(thread_id: int, *, is_late: bool) -> bool:
     ``is_late``: it was not interruptible for a while, so code that should be brief is not.
     """
     modules = _WAITING if is_late else _BRIEF | _WAITING
-    frame: FrameType | None = sys._current_frames().get(thread_id)  # noqa: SLF001 - sys documents it
+    frame = frame_of(thread_id)
     while frame is not None:
         if frame.f_globals.get("__name__") in modules:
             return False

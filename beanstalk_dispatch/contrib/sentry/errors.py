@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from sentry_sdk.utils import event_from_exception
 
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import MessageError, TaskTimeout, UnknownFunction
+from beanstalk_dispatch.execution.thread_frames import frame_of
 from beanstalk_dispatch.log_lines import Refusals
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.safe_task import SafeTask
@@ -163,7 +163,7 @@ def report_stuck(delivery: Delivery | None, thread_id: int) -> None:
 def _traceback_of(thread_id: int) -> TracebackType | None:
     """Where a thread is now, as if it had raised there."""
     traceback = None
-    frame = sys._current_frames().get(thread_id)  # noqa: SLF001 - the documented way
+    frame = frame_of(thread_id)
     while frame is not None:
         traceback = TracebackType(traceback, frame, frame.f_lasti, frame.f_lineno)
         frame = frame.f_back
