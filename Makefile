@@ -24,7 +24,7 @@ INSTALL_READY := .venv-install/.ready
 TOOLS_READY := .venv-tools/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-admin test test-fast test-matrix test-sentry-oldest test-sentry-next lint types tables docs pictures hooks audit sbom \
+.PHONY: help demo demo-admin test test-fast test-matrix test-sentry-oldest test-sentry-next lint types tables docs pictures hooks audit sbom rehearsal \
   benchmark benchmark-drain faults fuzz clean
 
 ## help: list the targets
@@ -157,6 +157,10 @@ faults: $(READY) $(MINISTACK)
 	$(BIN)/python -m benchmarks.outbox
 	$(BIN)/python -m benchmarks.containment --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.lambda_function
+
+## rehearsal: provoke what surprises people on a worker machine, and show who catches it
+rehearsal: $(READY)
+	$(BIN)/python -m benchmarks.rehearsal
 
 ## fuzz: a million inputs led by coverage, and Hypothesis for long; in half an hour or so
 fuzz: $(READY) $(FUZZ_READY)

@@ -156,11 +156,22 @@ def refuse_reference(value: object) -> None:
         raise InvalidValue(_UNRESOLVED)
 
 
+_SWALLOWED: Final = re.compile(r"(BEANSTALK_[A-Z_]+)=")
+
+
 def refuse_shell_syntax(value: str) -> None:
-    """Raise InvalidValue for the quotes or the backslash of a shell, which nothing has removed.
+    """Raise InvalidValue for the quotes or the backslash of a shell that are not meant.
 
     Docker passes both on as a part of the value; no value of a variable begins with a quote.
+    On the Python platform systemd removes them, and may read the next property as a part of this
+    one.
     """
+    if match := _SWALLOWED.search(value):
+        raise InvalidValue(
+            f"contains the next property, {match[1]}; remove the backslash at the end of "
+            "the value, or the quote that is not closed",
+            value[: match.end()].rsplit(maxsplit=1)[-1],
+        )
     if len(value) > 1 and value[0] in {"'", '"'} and value[0] == value[-1]:
         raise InvalidValue("is in quotes, which are a part of the value here; remove them", value)
     if value.endswith("\\"):

@@ -642,6 +642,21 @@ def test_what_a_shell_would_have_removed_is_refused(
     assert f"BEANSTALK_DISPATCH_QUEUES: {value!r} {problem}" in str(caught.value)
 
 
+@pytest.mark.parametrize("between", ["", "\n"])
+def test_a_value_that_has_swallowed_the_next_property_is_refused(
+    env: Environment, between: str
+) -> None:
+    """As after a backslash at the end of a property, or a quote that is not closed."""
+    env(DISPATCH_QUEUES=f"a=b mail=shop-mail{between}BEANSTALK_WORKER=True")
+    shown = "BEANSTALK_WORKER=" if between else "mail=shop-mailBEANSTALK_WORKER="
+    with pytest.raises(ConfigurationError) as caught:
+        get_config()
+    assert (
+        f"BEANSTALK_DISPATCH_QUEUES: {shown!r} contains the next property, BEANSTALK_WORKER; "
+        "remove the backslash at the end of the value, or the quote that is not closed"
+    ) in str(caught.value)
+
+
 def test_a_secret_may_be_in_quotes(env: Environment) -> None:
     env(DISPATCH_SIGNING_KEYS="'0123456789abcdef'")
     assert get_config().signing_keys == ("'0123456789abcdef'",)

@@ -1,0 +1,7 @@
+"""The line for this package."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+
+urlpatterns = [path("beanstalk_dispatch/", include("beanstalk_dispatch.urls"))]
