@@ -24,7 +24,7 @@ INSTALL_READY := .venv-install/.ready
 TOOLS_READY := .venv-tools/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-admin test test-fast test-matrix test-sentry-oldest test-sentry-next lint types tables docs pictures hooks audit sbom rehearsal \
+.PHONY: help demo demo-admin test test-fast test-matrix test-django-tasks test-sentry-oldest test-sentry-next lint types tables docs pictures hooks audit sbom rehearsal \
   benchmark benchmark-drain faults fuzz clean
 
 ## help: list the targets
@@ -68,6 +68,10 @@ test-fast: $(READY)
 ## test-matrix: run every test with every pair of Python and Django that this machine has
 test-matrix: $(READY)
 	$(BIN)/nox
+
+## test-django-tasks: run Django's own tests of its tasks, downloaded from PyPI, on our backends
+test-django-tasks: $(READY)
+	$(BIN)/python .ci/django_tests.py
 
 ## test-sentry-oldest: run the Sentry tests with the oldest SDK that is supported
 test-sentry-oldest: $(SENTRY_READY)

@@ -73,6 +73,8 @@ class Call:
     """For FIFO queues only. The task id by default."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
     """Strings that travel with the message. An observer reads them in ``message.headers``."""
+    sent_at: float | None = field(default=None, kw_only=True)
+    """When the task was scheduled, in Unix seconds. The present time by default."""
 
 
 def schedule_function(queue: str, function: Function, /, *args: Any, **kwargs: Any) -> str:
@@ -337,7 +339,7 @@ def _checked_message(call: Call, config: Config) -> Message:
         function=_table_name(call.function, config),
         args=call.args if isinstance(call.args, list | tuple) else _as_list(call.args),
         kwargs=call.kwargs,
-        sent_at=now(),
+        sent_at=now() if call.sent_at is None else call.sent_at,
         options={} if isinstance(call.function, str) else _own_options(call.function),
         headers=_headers(call.headers) if call.headers else {},
     )
@@ -434,10 +436,10 @@ def _table_name(function: Function, config: Config) -> str:
         if not is_name(function):
             raise InvalidCall(f"function {function[:100]!r} is not {NAME_FORM}")
         return function
+    if isinstance(path := getattr(function, "module_path", None), str):  # a Task of django.tasks
+        return _table_name(_names_by_path(config).get(path, path), config)
     path = _dotted_path(function)
     name = _names_by_path(config).get(path)
-    if name is None and hasattr(function, "module_path"):  # a Task of django.tasks
-        return _table_name(path, config)
     if name is None:
         raise UnknownFunction(
             f"no name in {SETTINGS['table'].variable} stands for {path}; known: "

@@ -143,8 +143,9 @@ def _resolve(name: str, config: Config) -> Any:
         raise UnknownFunction(f"Requested function not found: {name}")
     try:
         runnable = import_dotted_path(path)
-    except Exception as exc:
-        raise UnknownFunction(f"Unable to locate function: {path}") from exc
+    except (Exception, SystemExit) as exc:
+        cause = exc if isinstance(exc, Exception) else ImportError(f"its import raises {exc!r}")
+        raise UnknownFunction(f"Unable to locate function: {path}") from cause
     if any(source.is_task(runnable) for source in _task_sources):
         return runnable
     if inspect.isclass(runnable) and not issubclass(runnable, SafeTask):

@@ -356,5 +356,5 @@ def _check_version(version: object) -> None:
 
 
 def now() -> float:
-    """The wall clock in Unix seconds, to the millisecond."""
-    return round(time.time(), 3)
+    """The wall clock in Unix seconds, to the millisecond. It is never ahead of the clock."""
+    return int(time.time() * 1000) / 1000

@@ -7,7 +7,7 @@ from typing import Final
 
 from django.db import router
 
-from .record import now
+from .record import now, to_django
 
 BATCH: Final = 1000
 
@@ -17,6 +17,6 @@ def prune(using: str | None = None) -> Iterator[int]:
     from .models import StoredResult  # noqa: PLC0415  # models need the app in INSTALLED_APPS
 
     rows = StoredResult.objects.using(using or router.db_for_write(StoredResult))
-    until = now()
+    until = to_django(now())
     while ids := list(rows.filter(expires_at__lte=until).values_list("id", flat=True)[:BATCH]):
         yield rows.filter(id__in=ids, expires_at__lte=until).delete()[0]

@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from django.conf import settings
+from django.utils import timezone
+
 from beanstalk_dispatch.execution.dead_letters import MAX_TRACEBACK
 
 MAX_ERRORS: Final = 10
@@ -130,3 +133,13 @@ def from_seconds(seconds: float | None) -> datetime | None:
 def now() -> datetime:
     """The present time in UTC."""
     return datetime.now(UTC)
+
+
+def to_django(moment: datetime | None) -> datetime | None:
+    """A time as Django has it: in its own time zone and without saying so, if USE_TZ is False."""
+    return moment if moment is None or settings.USE_TZ else timezone.make_naive(moment)
+
+
+def from_django(moment: datetime) -> datetime:
+    """The time in UTC of one that ``to_django`` has made."""
+    return (moment if settings.USE_TZ else timezone.make_aware(moment)).astimezone(UTC)

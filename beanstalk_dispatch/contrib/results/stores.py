@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from django.apps import apps
@@ -16,7 +16,7 @@ from django.db.models import QuerySet
 from beanstalk_dispatch.conf import SETTINGS, Config
 from beanstalk_dispatch.exceptions import ConfigurationError
 
-from .record import TaskRecord, now
+from .record import TaskRecord, from_django, now, to_django
 
 if TYPE_CHECKING:
     from .models import StoredResult
@@ -148,16 +148,27 @@ class DatabaseStore:
 
     def load(self, task_id: str) -> TaskRecord | None:
         """The record of a task, until it expires."""
-        rows = self._rows(None).filter(id=task_id, expires_at__gt=now())
+        rows = self._rows(None).filter(id=task_id, expires_at__gt=to_django(now()))
         fields = rows.values().first()
-        return None if fields is None else TaskRecord.from_fields(fields)
+        return None if fields is None else TaskRecord.from_fields(_with_times(fields, from_django))
 
     def _row(self, record: TaskRecord) -> StoredResult:
-        return _model()(**record.to_fields(), expires_at=now() + self._time_to_live)
+        fields = record.to_fields() | {"expires_at": now() + self._time_to_live}
+        return _model()(**_with_times(fields, to_django))
 
     def _rows(self, using: str | None) -> QuerySet[StoredResult]:
         rows = _model().objects.all()
         return rows.using(using) if using else rows
+
+
+def _with_times(
+    fields: Mapping[str, Any], convert: Callable[[datetime], datetime | None]
+) -> dict[str, Any]:
+    """The fields with each time converted."""
+    return {
+        name: convert(value) if isinstance(value, datetime) else value
+        for name, value in fields.items()
+    }
 
 
 def _model() -> type[StoredResult]:

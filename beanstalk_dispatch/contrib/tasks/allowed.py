@@ -44,6 +44,9 @@ def allowed_tasks(config: Config) -> AllowedTasks:
         except Exception as exc:
             problems.append(f"{item!r} cannot be imported: {exc}")
             continue
+        except SystemExit as exc:
+            problems.append(f"{item!r} cannot be imported: its import raises {exc!r}")
+            continue
         if not found:
             problems.append(f"{item!r} is neither a @task nor a module that defines one")
         by_name |= found

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 from django.core import checks
 from django.core.checks import CheckMessage
-from django.utils import timezone
 
 from beanstalk_dispatch import client
+from beanstalk_dispatch.casts import InvalidValue, boolean
 from beanstalk_dispatch.client import Call
-from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.conf import SETTINGS, Config, get_config
 from beanstalk_dispatch.contrib import results
+from beanstalk_dispatch.contrib.results.record import from_seconds, to_django
 from beanstalk_dispatch.exceptions import (
     BatchError,
     ConfigurationError,
     UnknownResult,
     listed,
 )
+from beanstalk_dispatch.message import now
 from beanstalk_dispatch.scheduling.sending import is_local
 
 from .allowed import find_task
@@ -47,6 +50,8 @@ from .running import (
     to_task_result,
 )
 
+ON_COMMIT: Final = "ENQUEUE_ON_COMMIT"
+"""The one of OPTIONS."""
 TaskCall = tuple[AnyTask, Sequence[Any], Mapping[str, Any]]
 """A task with its positional and its keyword arguments."""
 
@@ -75,18 +80,13 @@ class SQSBackend(BaseTaskBackend):
     @property
     def queues(self) -> set[str]:  # type: ignore[override]
         """The names that ``queue_name`` may have; empty for any."""
-        if self._queues is not None:
-            return set(self._queues)
-        aliases = _aliases()
-        return {DEFAULT_TASK_QUEUE_NAME, *aliases} if aliases else set()
+        return _queue_names(_config()) if self._queues is None else set(self._queues)
 
     @property
     def supports_get_result(self) -> bool:  # type: ignore[override]
         """Whether BEANSTALK_DISPATCH_RESULTS is set."""
-        try:
-            return get_config().results is not None
-        except ConfigurationError:  # the checks report it
-            return False
+        config = _config()
+        return config is not None and config.results is not None
 
     def enqueue(  # type: ignore[override]
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -97,11 +97,11 @@ class SQSBackend(BaseTaskBackend):
         that runs in this process has run when this returns.
         """
         self.validate_task(task)
-        result = self._ready(task, args, kwargs)
-        with self._running_here(result):
-            task_id = client.schedule(
-                _queue_alias(task), _call_of(result), on_commit=self._on_commit
-            )
+        config = get_config()
+        result, call = self._ready(task, args, kwargs)
+        queue = _queue_alias(task.queue_name, config)
+        with self._running_here(result) if is_local(config) else _NOT_HERE:
+            task_id = client.schedule(queue, call, on_commit=self._on_commit)
         self._announce(result, task_id)
         return result
 
@@ -110,13 +110,13 @@ class SQSBackend(BaseTaskBackend):
     ) -> AnyResult:
         """``enqueue``, awaitable. Several coroutines send at the same time."""
         self.validate_task(task)
-        result = self._ready(task, args, kwargs)
-        with self._running_here(result):
-            task_id = await client.aschedule(
-                _queue_alias(task), _call_of(result), on_commit=self._on_commit
-            )
+        config = get_config()
+        result, call = self._ready(task, args, kwargs)
+        queue = _queue_alias(task.queue_name, config)
+        with self._running_here(result) if is_local(config) else _NOT_HERE:
+            task_id = await client.aschedule(queue, call, on_commit=self._on_commit)
         if not result.id:
-            _set_enqueued(result, task_id)
+            object.__setattr__(result, "id", task_id)
             await task_enqueued.asend_robust(sender=type(self), task_result=result)
         return result
 
@@ -125,19 +125,20 @@ class SQSBackend(BaseTaskBackend):
 
         Raises BatchError if some were not sent. Its positions are those of the calls.
         """
-        pending: list[tuple[AnyTask, AnyResult]] = []
-        valid: set[int] = set()
+        config = get_config()
+        ready: list[AnyResult] = []
+        by_queue: dict[str, list[tuple[int, Call]]] = {}
+        queues: dict[int, str] = {}
         for task, args, kwargs in calls:
-            if id(task) not in valid:
+            queue = queues.get(id(task))
+            if queue is None:
                 self.validate_task(task)
-                valid.add(id(task))
-            pending.append((task, self._ready(task, args, kwargs)))
-        if is_local(get_config()):
-            return [self.enqueue(task, each.args, each.kwargs) for task, each in pending]
-        by_queue: dict[str, list[int]] = {}
-        for position, (task, _) in enumerate(pending):
-            by_queue.setdefault(_queue_alias(task), []).append(position)
-        ready = [each for _, each in pending]
+                queue = queues[id(task)] = _queue_alias(task.queue_name, config)
+            result, call = self._ready(task, args, kwargs)
+            by_queue.setdefault(queue, []).append((len(ready), call))
+            ready.append(result)
+        if is_local(config):
+            return [self.enqueue(each.task, each.args, each.kwargs) for each in ready]
         self._send_batches(ready, by_queue)
         return ready
 
@@ -146,12 +147,15 @@ class SQSBackend(BaseTaskBackend):
         return await sync_to_async(self.enqueue_many)(list(calls))
 
     def get_result(self, result_id: str) -> AnyResult:
-        """What is kept of a task. Raises TaskResultDoesNotExist, and ConfigurationError.
+        """What is kept of a task. Raises TaskResultDoesNotExist, and NotImplementedError without
+        BEANSTALK_DISPATCH_RESULTS.
 
         The arguments are empty unless BEANSTALK_DISPATCH_RESULT_ARGUMENTS is set, or the task runs
         in this context: a receiver of a signal may enqueue the task again. A task is found
         if it is listed, or if its module is imported.
         """
+        if get_config().results is None:
+            return self._no_result(result_id)
         try:
             record = results.get_result(result_id)
         except UnknownResult as exc:
@@ -165,36 +169,56 @@ class SQSBackend(BaseTaskBackend):
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """What is wrong with this entry of TASKS. The checks of the core report the rest."""
-        unknown = set(self._queues or ()) - _aliases().keys() - {DEFAULT_TASK_QUEUE_NAME}
-        if not (_aliases() and unknown):
-            return []
-        return [
-            checks.Error(
+        return [*self._check_queues(), *self._check_options()]
+
+    def _check_queues(self) -> Iterator[CheckMessage]:
+        known = _queue_names(_config())
+        unknown = set(self._queues or ()) - known
+        if known and unknown:
+            yield checks.Error(
                 f"TASKS[{self.alias!r}] has the queues {listed(sorted(unknown))}, which "
                 f"{SETTINGS['queues'].variable} does not list.",
                 hint="Remove QUEUES: the queues are then the aliases of that variable.",
                 id="beanstalk_dispatch.tasks.E001",
             )
-        ]
+
+    def _check_options(self) -> Iterator[CheckMessage]:
+        hint = f"The one option is {ON_COMMIT}, which is True or False."
+        try:
+            self._on_commit  # noqa: B018
+        except ConfigurationError as exc:
+            yield checks.Error(f"{exc}.", hint=hint, id="beanstalk_dispatch.tasks.E002")
+        if unknown := self.options.keys() - {ON_COMMIT}:
+            yield checks.Error(
+                f"TASKS[{self.alias!r}] has unknown OPTIONS: {listed(sorted(unknown))}.",
+                hint=hint,
+                id="beanstalk_dispatch.tasks.E002",
+            )
 
     # --- one task ------------------------------------------------------------------------------
 
     @property
     def _on_commit(self) -> bool | None:
-        """None does what BEANSTALK_DISPATCH_ON_COMMIT says."""
-        value = self.options.get("ENQUEUE_ON_COMMIT")
-        return None if value is None else bool(value)
+        """None does what BEANSTALK_DISPATCH_ON_COMMIT says. Raises ConfigurationError."""
+        value = self.options.get(ON_COMMIT)
+        try:
+            return None if value is None else boolean(value)
+        except InvalidValue as exc:
+            raise ConfigurationError(f"TASKS[{self.alias!r}]: {ON_COMMIT} {exc}") from None
 
-    def _ready(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyResult:
-        """The result of a task that is not sent yet and has no id yet.
+    def _ready(
+        self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[AnyResult, Call]:
+        """The call of a task that is not sent yet, and its result, which has no id yet.
 
         Raises TypeError for an argument that is not JSON.
         """
-        return TaskResult(
+        sent_at = now()
+        result: AnyResult = TaskResult(
             task=task,
             id="",
             status=TaskResultStatus.READY,
-            enqueued_at=None,
+            enqueued_at=to_django(from_seconds(sent_at)),
             started_at=None,
             last_attempted_at=None,
             finished_at=None,
@@ -204,19 +228,31 @@ class SQSBackend(BaseTaskBackend):
             errors=[],
             worker_ids=[],
         )
+        call = Call(
+            task,
+            result.args,
+            result.kwargs,
+            delay=_delay(task.run_after) if task.run_after else 0,
+            headers=_headers(task),
+            sent_at=sent_at,
+        )
+        return result, call
 
     def _announce(self, result: AnyResult, task_id: str) -> None:
         """Give the result its id and send ``task_enqueued``, once."""
         if not result.id:
-            _set_enqueued(result, task_id)
+            object.__setattr__(result, "id", task_id)
             task_enqueued.send_robust(sender=type(self), task_result=result)
+
+    def _no_result(self, result_id: str) -> AnyResult:
+        try:
+            return super().get_result(result_id)
+        except NotImplementedError as exc:
+            raise NotImplementedError(f"{exc} Set {SETTINGS['results'].variable}.") from None
 
     @contextmanager
     def _running_here(self, result: AnyResult) -> Iterator[None]:
         """Let a task that runs in this process give ``result`` what becomes of it."""
-        if not is_local(get_config()):
-            yield
-            return
         here = RunningHere(result=result, announce=self._announce)
         before = running_here.set(here)
         try:
@@ -225,13 +261,13 @@ class SQSBackend(BaseTaskBackend):
             running_here.reset(before)
 
     def _send_batches(
-        self, ready: Sequence[AnyResult], by_queue: Mapping[str, Sequence[int]]
+        self, ready: Sequence[AnyResult], by_queue: Mapping[str, Sequence[tuple[int, Call]]]
     ) -> None:
         sent: dict[int, str] = {}
         unsent: dict[int, str] = {}
         cause: BaseException | None = None
-        for queue, positions in by_queue.items():
-            calls = [_call_of(ready[position]) for position in positions]
+        for queue, numbered in by_queue.items():
+            positions, calls = zip(*numbered, strict=True)
             try:
                 ids = client.schedule_many(queue, calls, on_commit=self._on_commit)
             except BatchError as exc:
@@ -246,43 +282,36 @@ class SQSBackend(BaseTaskBackend):
             raise BatchError(sent=sent, unsent=unsent) from cause
 
 
-def _set_enqueued(result: AnyResult, task_id: str) -> None:
-    object.__setattr__(result, "id", task_id)
-    object.__setattr__(result, "enqueued_at", timezone.now())
+_NOT_HERE: Final = nullcontext()
 
 
-def _aliases() -> Mapping[str, object]:
-    """The aliases of BEANSTALK_DISPATCH_QUEUES; none if the configuration is wrong."""
+def _config() -> Config | None:
+    """The configuration; None if it is wrong.
+
+    That is raised where a task is enqueued, and the checks report it too.
+    """
     try:
-        return get_config().queues
-    except ConfigurationError:  # raised where a task is enqueued; the checks report it too
-        return {}
+        return get_config()
+    except ConfigurationError:
+        return None
 
 
-def _queue_alias(task: AnyTask) -> str:
-    """The queue that a task is sent to."""
-    config = get_config()
-    name = task.queue_name
+@functools.lru_cache(maxsize=1)
+def _queue_names(config: Config | None) -> set[str]:
+    """The names that ``queue_name`` may have; empty for any."""
+    aliases = config.queues if config else ()
+    return {DEFAULT_TASK_QUEUE_NAME, *aliases} if aliases else set()
+
+
+def _queue_alias(name: str, config: Config) -> str:
+    """The queue that a task with this ``queue_name`` is sent to."""
     if name != DEFAULT_TASK_QUEUE_NAME or name in config.queues:
         return name
     aliases = (each for each in config.queues if each != config.dead_letter_queue)
     return next(aliases, name)
 
 
-def _call_of(result: AnyResult) -> Call:
-    task = result.task
-    return Call(
-        task,
-        result.args,
-        result.kwargs,
-        delay=_delay(task.run_after),
-        headers=_headers(task),
-    )
-
-
-def _delay(run_after: datetime | None) -> float:
-    if run_after is None:
-        return 0
+def _delay(run_after: datetime) -> float:
     return max((run_after - datetime.now(run_after.tzinfo)).total_seconds(), 0)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.contrib.results.record import TaskRecord
+from beanstalk_dispatch.contrib.results.record import TaskRecord, to_django
 from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObserver, retrying
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.dispatch_table import Entry
@@ -269,10 +269,10 @@ def update(result: AnyResult, record: TaskRecord) -> None:
     ]
     values = {
         "status": TaskResultStatus(record.status),
-        "enqueued_at": record.enqueued_at,
-        "started_at": record.started_at,
-        "last_attempted_at": record.last_attempted_at,
-        "finished_at": record.finished_at,
+        "enqueued_at": to_django(record.enqueued_at),
+        "started_at": to_django(record.started_at),
+        "last_attempted_at": to_django(record.last_attempted_at),
+        "finished_at": to_django(record.finished_at),
         "worker_ids": list(record.worker_ids),
         "errors": errors,
         "_return_value": record.return_value,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,8 @@ from django.test import override_settings
 from django.utils import timezone
 
 from beanstalk_dispatch.client import schedule_function
+from beanstalk_dispatch.contrib.results import get_result
+from beanstalk_dispatch.contrib.results.pruning import prune
 from beanstalk_dispatch.contrib.tasks import SQSBackend, from_environment, library
 from beanstalk_dispatch.contrib.tasks.library import (
     InvalidTask,
@@ -265,10 +268,56 @@ def test_a_transaction_is_waited_for_if_asked(tasks_env: Environment, sent: Sent
         assert len(tasks) == 1
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("value", "waits"), [("False", False), ("on", True), (None, False)])
+def test_the_option_may_be_a_string(tasks_env: Environment, value: object, waits: bool) -> None:
+    entry = {**from_environment()["default"], "OPTIONS": {"ENQUEUE_ON_COMMIT": value}}
+    with override_settings(TASKS={"default": entry}), capture_tasks() as tasks:
+        assert list(backend().check()) == []
+        with transaction.atomic():
+            add.enqueue(1, 2)
+            assert len(tasks) == (0 if waits else 1)
+
+
+def test_wrong_options_are_reported(tasks_env: Environment) -> None:
+    options = {"ENQUEUE_ON_COMMIT": "perhaps", "ON_COMMIT": True}
+    entry = {**from_environment()["default"], "OPTIONS": options}
+    with override_settings(TASKS={"default": entry}):
+        wrong = "TASKS['default']: ENQUEUE_ON_COMMIT 'perhaps' is not a boolean"
+        with pytest.raises(ConfigurationError, match=re.escape(wrong)):
+            add.enqueue(1, 2)
+        found = list(backend().check())
+    assert [each.id for each in found] == ["beanstalk_dispatch.tasks.E002"] * 2
+    assert found[0].msg.startswith(wrong)
+    assert found[1].msg == "TASKS['default'] has unknown OPTIONS: ON_COMMIT."
+
+
 def test_results_need_a_store(tasks_env: Environment) -> None:
     assert backend().supports_get_result is False
-    with pytest.raises(ConfigurationError, match="BEANSTALK_DISPATCH_RESULTS is not set"):
+    with pytest.raises(NotImplementedError, match="Set BEANSTALK_DISPATCH_RESULTS"):
         add.get_result("some-id")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("store", ["default", "db"])
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_times_are_those_of_the_store_and_as_django_has_them(
+    tasks_env: Environment, store: str, use_tz: bool
+) -> None:
+    tasks_env(DISPATCH_RESULTS=store)
+    with override_settings(USE_TZ=use_tz, TIME_ZONE="Asia/Tokyo"):
+        result: Any = add.enqueue(1, 2)
+        assert add.get_result(result.id).enqueued_at == result.enqueued_at
+        (many,) = backend().enqueue_many([(add, (1, 2), {})])
+        assert add.get_result(many.id).enqueued_at == many.enqueued_at
+        assert run_all() == [Outcome.DONE] * 2
+        result.refresh()
+        assert result.enqueued_at < result.started_at < result.finished_at <= timezone.now()
+        assert timezone.now() - result.enqueued_at < timedelta(minutes=1)
+        record = get_result(result.id)
+        assert record.enqueued_at is not None
+        assert record.enqueued_at.utcoffset() == timedelta(0)
+        assert list(prune()) == []
 
 
 def test_a_result_is_found_in_each_process(results_env: Environment) -> None:

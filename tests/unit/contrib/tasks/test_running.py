@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core import checks
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import get_result
@@ -312,6 +314,22 @@ def test_what_is_listed_and_is_no_task_is_a_problem(
     assert sum(line.startswith("listed tasks not found") for line in caplog.messages) == 6
     assert source.find("tests.django_tasks.add", get_config()) is tasks.add
     assert source.find("tests.django_tasks.echo", get_config()) is None
+
+
+def test_a_module_that_ends_the_process_is_a_problem(
+    tasks_env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_script.py").write_text("import sys\nsys.exit('usage: a_script FILE')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tasks_env(DISPATCH_TASKS="a_script tests.django_tasks", DISPATCH_TABLE="run=a_script.main")
+    problem = "its import raises SystemExit('usage: a_script FILE')"
+    assert running.DjangoTasks().problems(get_config()) == (
+        f"'a_script' cannot be imported: {problem}",
+    )
+    found = [each.msg for each in checks.run_checks() if "a_script" in each.msg]
+    assert [each.partition("a_script.main: ")[2] or each for each in found] == [
+        problem, f"BEANSTALK_DISPATCH_TASKS: 'a_script' cannot be imported: {problem}.",
+    ]  # fmt: skip
 
 
 def test_a_message_imports_nothing(tasks_env: Environment) -> None:
