@@ -13,18 +13,15 @@ class BeanstalkDispatchConfig(AppConfig):
 
     def ready(self) -> None:
         # Django's models, which some of these import, are not ready before this method is called.
-        from . import check_log, checks, client, conf, views  # noqa: PLC0415
+        from . import check_log, checks, client, conf, start_log, views  # noqa: PLC0415
         from . import dispatch_table as table  # noqa: PLC0415
         from .endpoint import draining  # noqa: PLC0415
-        from .execution import monkey_patching  # noqa: PLC0415
 
         checks.register()
         table.start_configured_class()  # first, because it may report what is logged from here on
         conf.log_rooms()
         table.start_task_sources()
-        conf.log_start()
-        monkey_patching.log_if_patched()
-        conf.log_unknown_variables()  # after the contrib room that the class may have imported
+        start_log.log_start()  # after the contrib room that the class may have imported
         check_log.log_on_first_request()
         views.keep_out_of_atomic_requests()
         draining.watch()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from beanstalk_dispatch.casts import Secret
-from beanstalk_dispatch.conf import PERIODIC_TASKS, QUEUES, SIGNING_KEYS, Config
+from beanstalk_dispatch.conf import DEAD_LETTER_QUEUE, PERIODIC_TASKS, QUEUES, SIGNING_KEYS, Config
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
 from .eb_files import TRUST_POLICY, WEB_POLICY, WORKER_POLICY
@@ -132,6 +132,8 @@ def _properties(plan: Plan, config: Config, key: str | None, *, worker: bool) ->
     own = plan.dead_letter_queue
     queues = [*plan.queues, *([own] if own else [])]
     replaced = {QUEUES.variable: " ".join(f"{each.alias}={each.url}" for each in queues)}
+    if own:
+        replaced[DEAD_LETTER_QUEUE.variable] = own.alias
     if plan.schedules and worker:
         names: Sequence[str] = [*dict.fromkeys([*config.periodic_tasks, *plan.schedules])]
         replaced[PERIODIC_TASKS.variable] = " ".join(names)

@@ -162,7 +162,7 @@ def _task_row(task: ListedTask) -> tuple[str, ...]:
     if task.problem:
         return task.name, "-", "-", f"{task.path}: {task.problem}"
     limit = "-" if task.time_limit is None else f"{task.time_limit:g} s"
-    retries = "none" if task.max_retries is None else str(task.max_retries)
+    retries = "left to SQS" if task.max_retries is None else str(task.max_retries)
     return (
         task.name,
         f"{limit} ({task.time_limit_from})",

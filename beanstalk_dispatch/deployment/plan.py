@@ -134,10 +134,16 @@ def make_plan(
     """
     if min(processes, threads) < 1:
         raise ConfigurationError("--processes and --threads are integers from 1 on")
-    addresses = dict(config.queues) or {queue or "work": QueueAddress(name=f"{name}-work")}
+    dead_letters, addresses = config.dead_letter_queue, dict(config.queues)
+    if not addresses:
+        addresses[queue or "work"] = QueueAddress(name=f"{name}-work")
+        if dead_letters:  # by its own name, since there are no aliases
+            address = QueueAddress.parse(dead_letters)
+            dead_letters = address.name
+            addresses[dead_letters] = address
     region = region or config.sqs_region or default_region()
     planned = {key: _planned(key, each, region, account) for key, each in addresses.items()}
-    dead = planned.pop(config.dead_letter_queue or "", None)
+    dead = planned.pop(dead_letters or "", None)
     queues = list(planned.values())
     if not queues:
         raise ConfigurationError(f"{QUEUES.variable} has no queue besides the dead-letter queue")

@@ -39,6 +39,9 @@ _Item = TypeVar("_Item")
 class Ack:
     """Delete the message."""
 
+    is_failure: bool = False
+    """Whether its task has failed: it is in the dead-letter queue, or failures are acknowledged."""
+
 
 @dataclass(frozen=True, slots=True)
 class Nack:

@@ -33,8 +33,8 @@ def metrics(worker: Worker) -> list[Metric]:
     counters, relay = worker.counters, worker.relay
     oldest_answer = min(queue.answered_at for queue in worker.queues)
     return [
-        Metric("tasks_done", "counter", "Messages deleted after their task", counters.done),
-        Metric("tasks_failed", "counter", "Messages left to be delivered again", counters.failed),
+        Metric("tasks_done", "counter", "Deliveries that did not fail", counters.done),
+        Metric("tasks_failed", "counter", "Deliveries that failed", counters.failed),
         Metric("tasks_running", "gauge", "Tasks running now", counters.running),
         Metric("tasks_waiting", "gauge", "Messages received and not started", counters.waiting),
         Metric(

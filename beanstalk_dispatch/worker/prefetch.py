@@ -38,9 +38,9 @@ class Counters:
     """Figures for people."""
 
     done: int = 0
-    """Tasks that have succeeded, or whose message is to be deleted for another reason."""
+    """Deliveries that did not fail: the task has succeeded, or its message was sent again."""
     failed: int = 0
-    """Tasks whose message is delivered again."""
+    """Deliveries that failed: the message is delivered again, or is a dead letter."""
     running: int = 0
     """Threads that run a task."""
     waiting: int = 0

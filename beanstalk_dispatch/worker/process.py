@@ -20,7 +20,7 @@ from .cron_scheduler import Scheduler
 from .health import touch_while_healthy
 from .status_line import StatusLine, log_progress
 from .threads import ServiceThread, join_within
-from .worker import Tick, Worker
+from .worker import EXIT_FAILED, Tick, Worker
 
 
 class WorkerProcess:
@@ -44,7 +44,9 @@ class WorkerProcess:
         self._scheduler = scheduler
 
     def run(self, *, sender: type) -> None:
-        """Run the worker. Returns only if no task still runs and the exit code is 0.
+        """Run the worker. Returns only if no task still runs, and the exit code is 0 or 1.
+
+        With 1 the command has something to say before it exits.
 
         ``sender`` is that of the signal ``worker_stopped``.
         """
@@ -58,7 +60,7 @@ class WorkerProcess:
         exit_code = self._run_and_display()
         # What a relay has sent and not deleted would be sent again.
         join_within(self._worker.options.times.flush_timeout, relays)
-        must_exit = exit_code or self._worker.counters.running
+        must_exit = exit_code not in {0, EXIT_FAILED} or self._worker.counters.running
         if must_exit:
             self._exit_later(exit_code)
         worker_stopped.send_robust(sender=sender, exit_code=exit_code)

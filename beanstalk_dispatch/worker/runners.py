@@ -24,6 +24,7 @@ from beanstalk_dispatch.endpoint.sqsd import (
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.outcomes import OUTCOMES
 from beanstalk_dispatch.sqs.queue import Received
 
 from .in_flight import Ack, Nack
@@ -83,7 +84,9 @@ def run_here(received: Received, on_start: TaskStarts = lambda time_limit: None)
     finally:
         request_finished.send_robust(sender=run_here)
     # Without a delay the message can never run, and is left to the queue's redrive policy.
-    return _ACK if result.acknowledged else Nack(result.retry_after)
+    if not result.acknowledged:
+        return Nack(result.retry_after)
+    return Ack(is_failure=OUTCOMES[result.outcome].is_failure)
 
 
 # --- in a web server -------------------------------------------------------------------------

@@ -28,6 +28,8 @@ from .threads import alive, join_within
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
+EXIT_FAILED: Final = 1
+"""With ``burst``, a delivery did not succeed."""
 EXIT_STUCK: Final = 75
 """EX_TEMPFAIL: a task could not be interrupted; the supervisor should start a new process."""
 EXIT_NO_QUEUE: Final = 69
@@ -49,6 +51,8 @@ class Worker:
         self._consumers = [QueueConsumer(queue, self.prefetch, options) for queue in self.queues]
         self.relay: Relay | None = None
         """What sends from the outbox in this process, if it does."""
+        self.exit_code_of_failures = 0
+        """What a burst ends with if a delivery did not succeed."""
         self._is_stopping = self._has_stopped = False
         self._exit_code = 0
 
@@ -142,7 +146,7 @@ class Worker:
                 "stop reason=no-queue queues=%r exit_code=%d", " ".join(missing), EXIT_NO_QUEUE
             )
         elif all(queue.is_empty and not queue.in_flight.messages for queue in self.queues):
-            self.stop()
+            self.stop(self.exit_code_of_failures if self.counters.failed else 0)
 
     # --- the stop, in order ----------------------------------------------------------------
 

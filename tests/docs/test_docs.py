@@ -271,9 +271,12 @@ def test_the_example_project_starts_with_env_example() -> None:
 def manage(
     where: Path, settings: str, variables: Mapping[str, str], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a management command in a process of its own."""
+    """Run a management command in a process that logs its start, as a server does."""
+    program = (
+        "import sys; from django.core import management as m; m.execute_from_command_line(sys.argv)"
+    )
     return subprocess.run(
-        [sys.executable, "-m", "django", *arguments],
+        [sys.executable, "-c", program, *arguments],
         cwd=where,
         env={
             "PATH": os.environ["PATH"],

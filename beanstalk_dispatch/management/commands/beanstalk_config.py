@@ -104,10 +104,13 @@ class Command(BaseCommand):
                 "that Elastic Beanstalk accepts; add --files DIRECTORY for the largest values, and "
                 "--secret VARIABLE=ARN for secrets"
             )
-        for path, content in files.items():
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(content)
-            self.stderr.write(f"written: {path}")
+        try:
+            for path, content in files.items():
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(path).write_text(content)
+                self.stderr.write(f"written: {path}")
+        except OSError as exc:
+            raise CommandError(f"--files: {exc}; name a directory of the bundle") from exc
         return properties
 
 

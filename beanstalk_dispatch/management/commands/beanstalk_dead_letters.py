@@ -290,5 +290,9 @@ def _open(options: dict[str, Any]) -> DeadLetters:
         return DeadLetters.open(options["queue"])
     name, *others = _known_queues()
     if others:
-        raise CommandError(f"name one of the dead-letter queues: {listed([name, *others])}")
+        words = [options["action"], *([options["id"]] if options["action"] == "show" else [])]
+        raise CommandError(
+            f"there are several dead-letter queues; type: beanstalk_dead_letters {' '.join(words)} "
+            f"QUEUE, where QUEUE is one of {listed([name, *others])}"
+        )
     return DeadLetters.open(name)

@@ -10,6 +10,7 @@ from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.deployment import overview
 from beanstalk_dispatch.deployment.lambda_files import (
     MAX_TIMEOUT_SECONDS,
     TEMPLATES,
@@ -63,6 +64,8 @@ class Command(BaseCommand):
                 self._check(config, options["queue"], seconds)
             else:
                 plan = _make_plan(config, seconds, options)
+                for warning in overview.warnings():
+                    self.stderr.write(f"warning: {warning}")
                 self.stdout.write(TEMPLATES[options["format"]](plan), ending="")
         except (ConfigurationError, UnknownQueue) as exc:
             raise CommandError(str(exc)) from exc

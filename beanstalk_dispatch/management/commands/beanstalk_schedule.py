@@ -23,7 +23,7 @@ def value(text: str) -> Any:
 class Command(BaseCommand):
     """Parse the arguments of one call and schedule it."""
 
-    help = "Schedule one task and print its id."
+    help = "Schedule one task and print its id. It is sent at once, never through the outbox."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("queue", help="alias, name, URL or ARN of a queue")

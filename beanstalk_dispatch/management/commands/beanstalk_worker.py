@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from beanstalk_dispatch import conf, cron
+from beanstalk_dispatch import conf, cron, start_log
 from beanstalk_dispatch.check_log import do_not_log_on_first_request
 from beanstalk_dispatch.checks import without_endpoint
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
@@ -40,7 +40,7 @@ from beanstalk_dispatch.worker.supervisor import (
     SupervisorTimes,
     worker_ticks,
 )
-from beanstalk_dispatch.worker.worker import Worker
+from beanstalk_dispatch.worker.worker import EXIT_FAILED, Worker
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
@@ -108,9 +108,11 @@ class Command(BaseCommand):
 
     def _handle(self, options: dict[str, Any]) -> None:
         do_not_log_on_first_request()
-        if log_output.show(verbosity=options["verbosity"], level=options["log_level"]):
+        is_new = log_output.show(verbosity=options["verbosity"], level=options["log_level"])
+        config = conf.get_config()
+        if not start_log.log_waiting() and is_new:
             conf.log_start()  # nobody saw it before
-        if not options["post_to"] and not conf.get_config().worker:
+        if not options["post_to"] and not config.worker:
             variable = conf.SETTINGS["worker"].variable
             raise CommandError(f"this machine is not a worker; set {variable}=True to run tasks")
         _check_queues(options["queues"])
@@ -124,6 +126,7 @@ class Command(BaseCommand):
         if not options["post_to"]:
             RUNNING.report_cut_tasks(conf.get_config())
         _show_health(worker, port=options["health_port"], file=options["health_file"])
+        worker.exit_code_of_failures = EXIT_FAILED
         WorkerProcess(worker, health_file=options["health_file"], scheduler=scheduler).run(
             sender=type(self)
         )
@@ -270,7 +273,8 @@ def _report_burst(worker: Worker) -> None:
             if delayed := open_queue(queue.name).delayed():
                 logger.warning("burst ended queue=%s delayed=%d", queue.name, delayed)
     if failed := worker.counters.failed:
-        raise CommandError(f"{failed} deliveries did not succeed; the log says why")
+        deliveries = "1 delivery" if failed == 1 else f"{failed} deliveries"
+        raise CommandError(f"{deliveries} did not succeed; the log says why")
 
 
 def _make_scheduler(options: dict[str, Any]) -> Scheduler | None:

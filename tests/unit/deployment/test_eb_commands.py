@@ -63,6 +63,19 @@ def test_the_dead_letter_queue_of_the_configuration_is_created_once(
     assert f" dead=https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/{name}'" in text
 
 
+def test_a_dead_letter_queue_without_aliases_is_given_by_the_alias_that_is_printed(
+    env: Environment,
+) -> None:
+    env(DISPATCH_QUEUES=None, DISPATCH_DEAD_LETTER_QUEUE="shop-dead")
+    for words in typed(script(), "eb", "setenv"):
+        values = dict(
+            word.split("=", 1) for word in words if word.startswith("BEANSTALK_DISPATCH_")
+        )
+        env(**values)
+        assert get_config().dead_letter_queue == "shop-dead"
+        assert [*get_config().queues] == ["work", "shop-dead"]
+
+
 def test_each_queue_has_a_dead_letter_queue_that_is_created_first() -> None:
     created = typed(script(), "aws", "sqs", "create-queue")
     names = [words[words.index("--queue-name") + 1] for words in created]

@@ -27,7 +27,8 @@ def test_the_table_shows_each_variable_with_its_source(env: Environment) -> None
     assert lines["BEANSTALK_DISPATCH_MAX_AGE"].split()[1:] == ["default", "none"]
     assert lines["BEANSTALK_DISPATCH_TABLE"].split()[1:] == ["environment", "see", "below"]
     assert re.split(r"\s{2,}", lines["a"]) == [
-        "a", "240 s (BEANSTALK_DISPATCH_TASK_TIMEOUT)", "none (default)", "tests.jobs.record",
+        "a", "240 s (BEANSTALK_DISPATCH_TASK_TIMEOUT)", "left to SQS (default)",
+        "tests.jobs.record",
     ]  # fmt: skip
     assert lines["mail"].split() == ["mail", "eu-west-1", URL]
     assert lines["work"].endswith("  boto3's own  shop-work (looked up by name)")

@@ -69,6 +69,16 @@ def test_nobody_reads_the_dead_letter_queue_of_the_configuration(env: Environmen
         plan(queue="dead", **WHERE)
 
 
+@pytest.mark.parametrize("given", ["shop-dead", f"arn:aws:sqs:eu-west-1:{ACCOUNT}:shop-dead"])
+def test_a_dead_letter_queue_without_aliases_gets_one(env: Environment, given: str) -> None:
+    env(DISPATCH_DEAD_LETTER_QUEUE=given)
+    found = plan(**WHERE)
+    assert found.dead_letter_queue
+    assert found.dead_letter_queue.alias == "shop-dead"
+    assert found.dead_letter_queue.arn == f"arn:aws:sqs:eu-west-1:{ACCOUNT}:shop-dead"
+    assert [each.alias for each in found.queues] == ["work"]
+
+
 def test_a_dead_letter_queue_alone_is_not_enough(env: Environment) -> None:
     env(DISPATCH_QUEUES="dead=jobs-dead-letter", DISPATCH_DEAD_LETTER_QUEUE="dead")
     with pytest.raises(ConfigurationError, match="no queue besides the dead-letter queue"):

@@ -121,6 +121,16 @@ def test_what_does_not_fit_needs_files(
     assert (tmp_path / path).read_text().startswith("send_notification_0=")
 
 
+def test_a_directory_of_files_that_is_a_file_is_an_error(
+    env: Environment, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    env(**large(80, 5))
+    file = tmp_path / "config"
+    file.touch()
+    with pytest.raises(CommandError, match=r"--files: .* File exists: .*; name a directory of the"):
+        run(capsys, "--format", "dotenv", "--files", str(file))
+
+
 def test_a_value_that_would_be_changed_is_a_warning(
     env: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from django.core.management import CommandError, call_command
 from beanstalk_dispatch.client import Call, schedule
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.commands import beanstalk_daemon
+from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.process import WorkerProcess
 from beanstalk_dispatch.worker.runners import PostRunner
@@ -109,6 +110,17 @@ def test_a_burst_names_what_it_leaves_and_fails_with_its_deliveries(
     monkeypatch.setattr(WorkerProcess, "run", fail)
     with pytest.raises(CommandError, match="2 deliveries did not succeed; the log says why"):
         call_command("beanstalk_daemon", "jobs", URL, "--burst")
+
+
+def test_a_burst_with_one_failure_says_so_in_its_last_line_and_its_exit_code(
+    worker_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker_env(DISPATCH_DEAD_LETTER_QUEUE="dead", DISPATCH_QUEUES="jobs=burst-jobs dead=burst-dead")
+    open_queue("jobs").send("not json", {})  # a dead letter at once
+    schedule("jobs", Call("record"))
+    with pytest.raises(CommandError, match="^1 delivery did not succeed; the log says why"):
+        call_command("beanstalk_worker", "jobs", "--burst", "--wait=1")
+    assert "stopped done=1 failed=1 running=0 exit_code=1" in caplog.messages
 
 
 def test_a_burst_of_a_queue_that_does_not_exist_has_nothing_delayed(

@@ -81,8 +81,13 @@ def test_a_queue_has_to_be_named_if_none_or_several_are_known(
 ) -> None:
     assert dead.source.name
     sqs_env(DISPATCH_QUEUES=f"jobs={dead.source_name} more={dead.source_name}-more")
-    with pytest.raises(CommandError, match=f"name one of .*: {dead.source_name}-dead-letter, "):
-        call("redrive")
+    for words in (["show", "fail-7"], ["redrive"]):
+        with pytest.raises(CommandError) as caught:
+            call(*words)
+        assert str(caught.value).startswith(
+            f"there are several dead-letter queues; type: beanstalk_dead_letters {' '.join(words)} "
+            f"QUEUE, where QUEUE is one of {dead.source_name}-dead-letter, "
+        )
     sqs_env(DISPATCH_QUEUES=None)
     with pytest.raises(CommandError, match="no dead-letter queue is known.*; name a queue$"):
         call("list")

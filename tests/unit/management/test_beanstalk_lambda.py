@@ -45,6 +45,16 @@ def test_format_and_timeout_are_options() -> None:
     assert 'name                       = "shop-mail"' in template
 
 
+def test_an_address_of_this_machine_is_a_warning(
+    shop: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop(DISPATCH_SQS_ENDPOINT_URL="http://127.0.0.1:5000")
+    run()
+    assert capsys.readouterr().err == (
+        "warning: BEANSTALK_DISPATCH_SQS_ENDPOINT_URL is an address of this machine\n"
+    )
+
+
 @pytest.mark.usefixtures("shop")
 def test_what_is_wrong_is_one_line() -> None:
     with pytest.raises(CommandError, match="there is no queue 'work'; known: mail"):

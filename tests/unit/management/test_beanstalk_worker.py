@@ -11,7 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from beanstalk_dispatch import conf
+from beanstalk_dispatch import conf, start_log
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.commands import beanstalk_worker
@@ -123,6 +123,20 @@ def test_the_log_is_shown_where_the_project_shows_none(
     call_command("beanstalk_worker", "jobs", "--log-level=DEBUG", "-v0")
     assert shown == [{"verbosity": 0, "level": "DEBUG"}]
     assert started == [True]
+
+
+def test_the_start_that_waited_is_logged_once(
+    env: Environment, made: list[WorkerProcess], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["manage.py", "beanstalk_worker", "jobs"])
+    monkeypatch.setattr(log_output, "show", lambda **options: True)
+    env(WORKER=True)
+    start_log.log_start()
+    call_command("beanstalk_worker", "jobs")
+    assert [line for line in caplog.messages if line.startswith("start worker")] == [
+        "start worker=True reason='BEANSTALK_WORKER from environment' functions=none queues=none"
+    ]
 
 
 def test_a_wrong_configuration_or_cron_yaml_is_a_command_error(

@@ -1,0 +1,61 @@
+"""Logs what this process is: when a server starts, and elsewhere before it has to do with tasks.
+
+A management command such as ``migrate`` neither serves nor schedules, so it logs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from django.core.signals import request_started
+from django.dispatch import Signal
+
+from . import conf
+from .execution import monkey_patching
+from .signals import task_scheduled, task_started
+
+_SIGNALS: Final[Sequence[Signal]] = (request_started, task_scheduled, task_started)
+_FIRST: Final = "beanstalk_dispatch.start_log"
+
+
+def log_start() -> None:
+    """Log the lines of a start, now or at the first sign that they matter.
+
+    In a management command they wait for the first request, the first scheduled message or the
+    first task. ``runserver`` and its like are servers.
+    """
+    if _is_management_command(sys.argv):
+        for signal in _SIGNALS:
+            signal.connect(_log_at_first, dispatch_uid=_FIRST)
+    else:
+        _log()
+
+
+def log_waiting() -> bool:
+    """Log the lines now, if they wait. Return whether they did."""
+    waited = [signal.disconnect(dispatch_uid=_FIRST) for signal in _SIGNALS]
+    if any(waited):
+        _log()
+    return any(waited)
+
+
+def _log_at_first(**kwargs: Any) -> None:
+    log_waiting()
+
+
+def _log() -> None:
+    conf.log_start()
+    monkey_patching.log_if_patched()
+    conf.log_unknown_variables()
+
+
+def _is_management_command(arguments: Sequence[str]) -> bool:
+    """Whether ``sys.argv`` is that of ``manage.py`` or ``django-admin``, and not of a server."""
+    program = Path(arguments[0] if arguments else "")
+    is_django = program.stem in {"manage", "django-admin"} or program.parts[-2:] == (
+        "django", "__main__.py",
+    )  # fmt: skip
+    return is_django and not any("server" in word for word in arguments[1:2])
