@@ -314,7 +314,7 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
             deduplication_id=call.deduplication_id,
             message_id=message.id,
         )
-    return Prepared(message, sending.encode(message, address.name, config), parameters)
+    return Prepared(message, sending.encode(message, address, config), parameters)
 
 
 def _refuse_in_base64(message: Message, config: Config) -> None:

@@ -545,6 +545,12 @@ class Config:
     sources: Mapping[str, str]
     """Field name → where its value came from, in the words of ``Values.sources``."""
 
+    def location_of(self, queue_name: str) -> str | None:
+        """The region and account of a queue, if every address in ``queues`` that has its name says
+        the same."""
+        found = {each.location for each in self.queues.values() if each.name == queue_name}
+        return found.pop() if len(found) == 1 else None
+
     def __repr__(self) -> str:
         shown = (
             f"{name}={getattr(self, name)!r}"

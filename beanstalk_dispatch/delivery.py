@@ -14,6 +14,8 @@ class Delivery:
 
     queue: str = ""
     """The queue's name, not its URL or alias."""
+    location: str | None = None
+    """The queue's region and account, where the consumer knows them. The daemon does not say."""
     message_id: str | None = None
     """The id that SQS gave the message; a retry is another SQS message."""
     receive_count: int = 1

@@ -28,6 +28,8 @@ DEAD_LETTER: Final = "dead_letter"
 MAX_DELAY_DAYS: Final = 400
 """How far ahead a task may be scheduled. Until then its message is sent again every 15 minutes."""
 
+_LOCATION: Final = "location"
+"""The member that has the region and account of the queue that a message was signed for."""
 _SALT: Final = "beanstalk_dispatch.message."
 _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")  # HMAC-SHA256 as django.core.signing writes it
 # Whitespace is matched in one place only: with a second, a long body would take quadratic time.
@@ -74,11 +76,19 @@ class Message:
         """Without arguments and headers, which may contain secrets and personal data."""
         return f"<Message id={self.id} function={self.function} attempt={self.attempt}>"
 
-    def encode(self, *, queue: str, keys: Sequence[str] = (), legacy: bool = False) -> str:
+    def encode(
+        self,
+        *,
+        queue: str,
+        keys: Sequence[str] = (),
+        legacy: bool = False,
+        location: str | None = None,
+    ) -> str:
         """The body to send to the queue named ``queue``, in ASCII; signed if there are ``keys``.
 
-        ``legacy`` writes the format of beanstalk-dispatch 0.1. Raises InvalidArgument if JSON
-        would change an argument.
+        ``location`` is that of the queue, if it is known: see ``QueueAddress.location``. ``legacy``
+        writes the format of beanstalk-dispatch 0.1. Raises InvalidArgument if JSON would change an
+        argument.
         """
         content: dict[str, Any] = {
             "function": self.function,
@@ -99,6 +109,8 @@ class Message:
             content["options"] = self.options
         if self.headers and not legacy:
             content["headers"] = self.headers
+        if location and keys:
+            content[_LOCATION] = location
         body = _to_json(content)
         if legacy:
             return base64.b64encode(body.encode("ascii")).decode("ascii")
@@ -112,19 +124,25 @@ class Message:
         queue: str,
         keys: Sequence[str] = (),
         default_id: str | None = None,
+        location: str | None = None,
     ) -> Message:
         """Read a body that was received from the queue named ``queue``.
 
-        With ``keys``, the signature is verified before anything is parsed. A message in the
+        With ``keys``, the signature is verified before anything is parsed, and a message that was
+        signed for a queue of this name elsewhere than at ``location`` is refused. A message in the
         format of 0.1 has no id and gets ``default_id``. A dead letter is read as the message
         inside it, with the next attempt. Raises BadSignature or MalformedMessage.
         """
         content = _parse_object(_verified_json(body, queue=queue, keys=keys))
-        if DEAD_LETTER not in content:
-            return _to_message(content, default_id)
-        inner, attempts, task_id = _dead_letter_parts(content)
-        message = _to_message(_parse_object(_verified_json(inner, queue=queue, keys=keys)), task_id)
-        message.attempt = attempts + 1
+        attempts = None
+        if DEAD_LETTER in content:
+            inner, attempts, default_id = _dead_letter_parts(content)
+            content = _parse_object(_verified_json(inner, queue=queue, keys=keys))
+        if keys and location:
+            _check_location(content, location)
+        message = _to_message(content, default_id)
+        if attempts is not None:
+            message.attempt = attempts + 1
         return message
 
 
@@ -211,6 +229,13 @@ def _unsign(content: str, *, queue: str, keys: Sequence[str]) -> str:
         is_signed = _ends_with_signature(content)
         reason = f"no signing key matches for queue {queue!r}" if is_signed else "not signed"
         raise BadSignature(reason) from None
+
+
+def _check_location(content: Mapping[str, Any], location: str) -> None:
+    """Refuse a message of another region or account. One that names none is from any."""
+    signed_for = content.get(_LOCATION, location)
+    if signed_for != location:
+        raise BadSignature(f"signed for a queue in {signed_for!r:.80}, received in {location!r}")
 
 
 def _strip_signature(content: str) -> str:

@@ -31,6 +31,8 @@ ARN = re.compile(
     rf"arn:(?P<partition>aws[a-z-]*):sqs:(?P<region>{REGION.pattern}):(?P<account>\d{{12}}):(?P<name>.+)"
 )
 
+_ACCOUNT = re.compile(r"\d{12}")
+
 CONSOLE = re.compile(rf"https://(({REGION.pattern})\.)?console\.(aws\.amazon\.com|amazonaws\.cn)/")
 
 # The host names that botocore accepts in an endpoint; it also accepts an IPv6 address.
@@ -53,6 +55,13 @@ class QueueAddress:
     """None if neither the URL nor the ARN contains it."""
     endpoint_url: str | None = None
     """The endpoint of the URL, if it is not the default one of an AWS region."""
+
+    @property
+    def location(self) -> str | None:
+        """The region and the account, such as ``eu-west-1/123456789012``; None if not known."""
+        *_, account, _ = ["", *urlsplit(self.url or "").path.strip("/").split("/")]
+        is_known = self.region and _ACCOUNT.fullmatch(account)
+        return f"{self.region}/{account}" if is_known else None
 
     @property
     def is_fifo(self) -> bool:
@@ -105,6 +114,14 @@ class QueueAddress:
             region=other["region"] if other else None,
             endpoint_url=f"{parts.scheme}://{parts.netloc}",
         )
+
+
+def location_of(url: str) -> str | None:
+    """The region and account in a URL that SQS has given; None if it is not like those of AWS."""
+    try:
+        return QueueAddress.parse(url).location
+    except ValueError:
+        return None
 
 
 def _url_on_console_page(page: str) -> str:

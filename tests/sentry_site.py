@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import timedelta
 from typing import Any
@@ -20,7 +21,8 @@ TABLE = (
     "quiet=tests.sentry_site.quiet boom=tests.sentry_site.boom slow=tests.sentry_site.Slow "
     "block=tests.sentry_site.Block mine=tests.sentry_site.Mine patient=tests.sentry_site.Patient "
     "again=tests.sentry_site.again mixed=tests.sentry_site.mixed broken=tests.jobs.NeedsArgument "
-    "hooked=tests.sentry_site.Hooked nested=tests.sentry_site.nested"
+    "hooked=tests.sentry_site.Hooked nested=tests.sentry_site.nested "
+    "coroutine=tests.sentry_site.coroutine"
 )
 
 
@@ -43,13 +45,23 @@ def again(given: str) -> None:
     raise Retry("not yet", delay=0)
 
 
-def mixed(number: int) -> None:
+def mixed(number: int, *more: Any) -> None:
     """Leaves traces in its scope, gives way to others, and fails."""
     sentry_sdk.set_tag(f"own-{number}", "yes")
     sentry_sdk.set_user({"id": str(number)})
     for _ in range(3):
         sentry_sdk.add_breadcrumb(message=f"crumb {number}")
         time.sleep(0.01)
+    raise RuntimeError(f"number {number}")
+
+
+async def coroutine(number: int, *more: Any) -> None:
+    """The same, on an event loop."""
+    sentry_sdk.set_tag(f"own-{number}", "yes")
+    sentry_sdk.set_user({"id": str(number)})
+    for _ in range(3):
+        sentry_sdk.add_breadcrumb(message=f"crumb {number}")
+        await asyncio.sleep(0.01)
     raise RuntimeError(f"number {number}")
 
 

@@ -118,20 +118,24 @@ class Service:
 class Gunicorn:
     """A worker machine's server, started by its construction; ``log()`` is what it has written."""
 
+    command: tuple[str, ...] = ("gunicorn", "--workers=1", "--bind=127.0.0.1:{port}", "tests.wsgi")
+    ready = "Listening at"
+
     def __init__(self, directory: Path, **variables: str) -> None:
         self.port = free_port()
-        self._log = directory / "gunicorn.log"
+        self._log = directory / f"{self.command[0]}.log"
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--workers=1",
-                 f"--bind=127.0.0.1:{self.port}", "tests.wsgi"],
+                [sys.executable, "-m", *(each.format(port=self.port) for each in self.command)],
                 cwd=ROOT,
-                env=os.environ | {
+                env=os.environ
+                | {
                     "DJANGO_SETTINGS_MODULE": "tests.settings",
                     "GUNICORN_CMD_ARGS": "--threads=15",
-                } | variables,
+                }
+                | variables,
                 stderr=log,
-            )  # fmt: skip
+            )
 
     @property
     def pid(self) -> int:
@@ -141,7 +145,7 @@ class Gunicorn:
         return self._log.read_text()
 
     def is_up(self) -> bool:
-        return "Listening at" in self.log()
+        return self.ready in self.log()
 
     def stop(self) -> None:
         self._process.terminate()
@@ -156,6 +160,15 @@ class Gunicorn:
             return response.status, response.read()
         finally:
             connection.close()
+
+
+class Uvicorn(Gunicorn):
+    """The same for ASGI."""
+
+    command = (
+        "uvicorn", "--host=127.0.0.1", "--port={port}", "--no-access-log", "tests.asgi:application",
+    )  # fmt: skip
+    ready = "Uvicorn running"
 
 
 def installed(program: str) -> str:

@@ -49,7 +49,10 @@ class DelayedCopies:
         if delay > MAX_DELAY_SECONDS:
             message = replace(message, not_before=round(time.time() + delay, 3))
         body = message.encode(
-            queue=target.name, keys=config.signing_keys, legacy=config.message_format == "base64"
+            queue=target.name,
+            keys=config.signing_keys,
+            legacy=config.message_format == "base64",
+            location=target.location,
         )
         check_size(body, function=message.function)
         seconds = min(math.ceil(delay), MAX_DELAY_SECONDS)

@@ -168,6 +168,7 @@ class Execution:
                 queue=delivery.queue,
                 keys=config.signing_keys,
                 default_id=delivery.message_id,
+                location=delivery.location or self.config.location_of(delivery.queue),
             )
         name = str(delivery.task_name)
         if name not in config.periodic_tasks:

@@ -17,6 +17,7 @@ from beanstalk_dispatch.execution.observers import Observer, observed
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Result
+from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs.batches import NOT_TRIED, Entry
 from beanstalk_dispatch.sqs.errors import is_refusal
 from beanstalk_dispatch.sqs.fifo import queue_rules
@@ -165,20 +166,20 @@ def publishing(
 def _with_headers(
     queue: str, prepared: Sequence[Prepared], config: Config, observers: Sequence[Observer]
 ) -> Iterator[None]:
-    name = resolve_address(queue, config).name
+    address = resolve_address(queue, config)
     own_headers = [dict(each.message.headers) for each in prepared]
-    with observed(observers, "publishing", lambda each: each.publishing(prepared, name)):
+    with observed(observers, "publishing", lambda each: each.publishing(prepared, address.name)):
         for each, own in zip(prepared, own_headers, strict=True):
             if each.message.headers:
-                _encode_with_headers(each, name, config, own_headers=own)
+                _encode_with_headers(each, address, config, own_headers=own)
         yield
 
 
 def _encode_with_headers(
-    prepared: Prepared, queue_name: str, config: Config, *, own_headers: Mapping[str, str]
+    prepared: Prepared, address: QueueAddress, config: Config, *, own_headers: Mapping[str, str]
 ) -> None:
     try:
-        prepared.body = encode(prepared.message, queue_name, config)
+        prepared.body = encode(prepared.message, address, config)
     except MessageTooLarge as exc:  # the message goes without them, as it was checked
         prepared.message.headers = own_headers  # the outbox encodes it again
         logger.warning(
@@ -187,10 +188,14 @@ def _encode_with_headers(
         )  # fmt: skip
 
 
-def encode(message: Message, queue_name: str, config: Config) -> str:
+def encode(message: Message, address: QueueAddress, config: Config) -> str:
     """The body that SQS gets. Raises InvalidArgument or MessageTooLarge."""
-    legacy = config.message_format == "base64"
-    body = message.encode(queue=queue_name, keys=config.signing_keys, legacy=legacy)
+    body = message.encode(
+        queue=address.name,
+        keys=config.signing_keys,
+        legacy=config.message_format == "base64",
+        location=address.location,
+    )
     check_size(body, function=message.function)
     return body
 
@@ -200,10 +205,10 @@ def execute(queue: str, body: str, config: Config) -> Result:
 
     Retries run at once, too; the Result is the last one's. Raises UnknownFunction.
     """
-    name = resolve_address(queue, config).name
+    address = resolve_address(queue, config)
     caller = _CallingProcess(config)
     while True:
-        result = executor.run(body, Delivery(queue=name), caller)
+        result = executor.run(body, Delivery(queue=address.name, location=address.location), caller)
         if isinstance(result.exception, UnknownFunction):
             raise result.exception
         if caller.next_body is None:
@@ -222,8 +227,9 @@ class _CallingProcess:
 
     def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
         message = replace(message, not_before=None)
-        keys = self._config.signing_keys
-        self.next_body = message.encode(queue=delivery.queue, keys=keys)
+        self.next_body = message.encode(
+            queue=delivery.queue, keys=self._config.signing_keys, location=delivery.location
+        )
 
     def task_starts(self, time_limit: float) -> None:
         """A task that runs in the caller's own process needs no visibility timeout."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.queue_address import QueueAddress, location_of
 
 from .batches import NOT_LISTED, BatchSender, Entry, Sent, failure_reason
 from .circuit import Circuit
@@ -86,6 +86,8 @@ class Queue:
     def __init__(self, address: QueueAddress, url: str, clients: Clients) -> None:
         self.address = address
         self.url = url
+        self.location = location_of(url)
+        """The region and account of the queue, if its URL contains them."""
         self._clients = clients
         self._clients_by_timeouts: dict[Timeouts, SQSClient] = {}
         self._is_missing = False

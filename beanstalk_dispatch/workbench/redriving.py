@@ -72,7 +72,9 @@ class Redrive:
         """The queue, the body and the parameters of the request that sends a letter back."""
         target = self.target(letter)
         body = letter.received.body
-        if self.reset_attempts or target.name != (letter.queue or target.name):
+        is_same_queue = target.name == (letter.queue or target.name)
+        locations = {target.location, self.queue.location} - {None}
+        if self.reset_attempts or not is_same_queue or len(locations) > 1:
             body = self._rewritten(letter, target)
         check_size(body, function=letter.function)
         return target, body, self._parameters(letter, target)
@@ -95,7 +97,7 @@ class Redrive:
             if self.config.max_age:
                 # Its age counts from here. The time at which it was scheduled stays.
                 message = replace(message, not_before=now())
-        return message.encode(queue=target.name, keys=keys, legacy=legacy)
+        return message.encode(queue=target.name, keys=keys, legacy=legacy, location=target.location)
 
     def _parameters(self, letter: Letter, target: Queue) -> dict[str, object]:
         group = letter.received.attributes.get("MessageGroupId")

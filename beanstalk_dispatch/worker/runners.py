@@ -47,6 +47,7 @@ def delivery_of(received: Received) -> Delivery:
     sent = attributes.get("SentTimestamp")
     return Delivery(
         queue=received.queue.name,
+        location=received.queue.location,
         message_id=received.message_id,
         receive_count=received.receive_count,
         unrun_receives=received.unrun_receives,

@@ -22,8 +22,11 @@ from beanstalk_dispatch.worker.in_flight import Ack
 from beanstalk_dispatch.worker.runners import PostRunner
 from tests.conftest import Environment
 from tests.kent import Kent
+from tests.sentry_sdk_support import skip_unless_supported
 from tests.sentry_site import SECRET, TABLE
 from tests.services import PATH, ROOT, Gunicorn, until
+
+skip_unless_supported()
 
 SAFE_TASK = "beanstalk_dispatch.contrib.sentry.SentrySafeTask"
 LIFECYCLES = ["static", "stream"] if hasattr(sentry_sdk, "traces") else ["static"]

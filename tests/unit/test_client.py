@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
+from beanstalk_dispatch import client
 from beanstalk_dispatch.client import (
     Call,
     aschedule,
@@ -22,6 +23,7 @@ from beanstalk_dispatch.client import (
     schedule_function,
     schedule_many,
 )
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import (
     BatchError,
     InvalidArgument,
@@ -406,6 +408,17 @@ def test_eager_tasks_run_here_through_the_same_encoding(
 def test_eager_delays_are_not_waited_for(eager: Environment) -> None:
     schedule_many("q", [Call("record", [1], delay=5), Call("record", [2], delay=5000)])
     assert calls == [((1,), {}), ((2,), {})]
+
+
+def test_where_the_address_says_it_a_signed_message_says_its_queues_place(
+    eager: Environment,
+) -> None:
+    arn = "arn:aws:sqs:eu-west-1:123456789012:q"
+    eager(DISPATCH_SIGNING_KEYS="a-key-of-the-tests", DISPATCH_QUEUES=f"jobs={arn}")
+    prepared = client._prepare("jobs", Call("record"), get_config())
+    assert '"location":"eu-west-1/123456789012"' in prepared.body
+    schedule_function("jobs", "flaky")  # its retries are signed, too
+    assert calls == [("flaky", 1), ("flaky", 2), ("flaky", 3)]
 
 
 def test_eager_retries_run_at_once(eager: Environment) -> None:

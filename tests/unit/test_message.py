@@ -270,6 +270,42 @@ def test_what_is_not_ours_is_refused_before_it_is_parsed(body: str, reason: str)
         Message.decode(body, queue="q", keys=KEYS)
 
 
+HERE, THERE = "eu-west-1/123456789012", "eu-west-1/999999999999"
+
+
+@pytest.mark.parametrize("is_letter", [False, True])
+@pytest.mark.parametrize(
+    ("signed_for", "received_in", "is_accepted"),
+    [
+        (HERE, HERE, True),
+        (HERE, None, True),  # the daemon gives the worker the queue's name only
+        (None, HERE, True),  # the sender knew only the name, or is an older release
+        (None, None, True),
+        (THERE, HERE, False),
+        (HERE, THERE, False),
+    ],
+)
+def test_a_message_for_a_queue_of_the_same_name_elsewhere_is_refused(
+    signed_for: str | None, received_in: str | None, is_accepted: bool, is_letter: bool
+) -> None:
+    body = Message(function="f").encode(queue="q", keys=KEYS, location=signed_for)
+    if is_letter:
+        body = wrap(body, {"attempts": 1, "id": "i"}, queue="q", keys=KEYS)
+    if is_accepted:
+        assert Message.decode(body, queue="q", keys=KEYS, location=received_in).function == "f"
+        return
+    with pytest.raises(BadSignature) as caught:
+        Message.decode(body, queue="q", keys=KEYS, location=received_in)
+    assert str(caught.value) == f"signed for a queue in {signed_for!r}, received in {received_in!r}"
+
+
+def test_without_keys_a_message_has_no_place_and_is_from_any() -> None:
+    body = Message(function="f").encode(queue="q", location=THERE)
+    assert "location" not in json.loads(body)
+    signed_there = Message(function="f").encode(queue="q", keys=KEYS, location=THERE)
+    assert Message.decode(signed_there, queue="q", location=HERE).function == "f"
+
+
 def test_without_keys_a_signature_is_not_looked_at() -> None:
     """So that web machines can begin to sign before workers begin to verify."""
     assert Message.decode(signed(), queue="q").function == "f"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.queue_address import QueueAddress, location_of
 
 URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/mail"
 
@@ -51,6 +51,31 @@ URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/mail"
 )  # fmt: skip
 def test_a_name_a_url_and_an_arn_are_read(value: str, expected: QueueAddress) -> None:
     assert QueueAddress.parse(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("https://sqs.eu-west-1.amazonaws.com/123456789012/q", "eu-west-1/123456789012"),
+        ("https://sqs.eu-west-1.amazonaws.com/123456789012/q/", "eu-west-1/123456789012"),
+        ("arn:aws-cn:sqs:cn-north-1:123456789012:q.fifo", "cn-north-1/123456789012"),
+        ("https://eu-west-1.queue.amazonaws.com/123456789012/q", "eu-west-1/123456789012"),
+        (
+            "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com/123456789012/q",
+            "eu-west-1/123456789012",
+        ),
+        ("https://sqs.eu-west-1.amazonaws.com/queue/q", None),
+        ("http://localhost:4566/123456789012/q", None),
+        ("q", None),
+    ],
+)
+def test_a_url_or_an_arn_says_where_the_queue_is(value: str, expected: str | None) -> None:
+    assert QueueAddress.parse(value).location == expected
+    assert location_of(value) == expected
+
+
+def test_a_url_that_cannot_be_read_says_nothing() -> None:
+    assert location_of("https://") is None
 
 
 FORMS = "is not a queue name, its URL (https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN"

@@ -53,8 +53,10 @@ def delivery_of(record: Record, *, deadline: float) -> Delivery:
     }
     first = attributes.get("ApproximateFirstReceiveTimestamp")
     sent = attributes.get("SentTimestamp")
+    address = QueueAddress.parse(record["eventSourceARN"])
     return Delivery(
-        queue=queue_name(record),
+        queue=address.name,
+        location=address.location,
         message_id=record["messageId"],
         receive_count=int(attributes.get("ApproximateReceiveCount", "1")),
         first_received_at=int(first) / 1000 if first else None,

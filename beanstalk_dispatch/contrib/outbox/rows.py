@@ -50,14 +50,14 @@ def to_prepared(row: OutboxMessage, config: Config) -> Prepared:
 
     Raises UnknownQueue, MalformedMessage if the row was changed, or MessageTooLarge.
     """
-    name = resolve_address(row.queue, config).name
-    message = Message.decode(row.body, queue=name)
+    address = resolve_address(row.queue, config)
+    message = Message.decode(row.body, queue=address.name)
     if config.max_age:
         message = replace(message, sent_at=now())
     parameters = json.loads(row.parameters)
     if delay := _remaining_delay(row.due_at):
         parameters["DelaySeconds"] = delay
-    return Prepared(message, sending.encode(message, name, config), parameters)
+    return Prepared(message, sending.encode(message, address, config), parameters)
 
 
 def _remaining_delay(due_at: datetime | None) -> int:

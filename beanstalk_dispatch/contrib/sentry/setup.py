@@ -62,17 +62,35 @@ def is_sending() -> bool:
     import sentry_sdk
 
     client = sentry_sdk.get_client()
-    if not client.is_active() or client.transport is None:
+    if not client.is_active() or client.transport is None or not is_supported():
         return False
     if client not in _adopted:
         _adopt(client)
     return True
 
 
+@functools.cache
+def is_supported() -> bool:
+    """Whether the SDK has what this room calls. If not, one line says so."""
+    import sentry_sdk
+
+    # SDK 3 has not. By default it also sends the arguments of tasks.
+    if hasattr(sentry_sdk, "start_transaction"):
+        return True
+    logger.error(
+        "Sentry gets nothing from tasks error=sentry-sdk %s is not supported; "
+        "pip install 'django-beanstalk-dispatch[sentry]'",
+        sentry_sdk.VERSION,
+    )
+    return False
+
+
 def _init_unless_active(values: Values) -> None:
     import sentry_sdk
     from sentry_sdk.consts import DEFAULT_OPTIONS
 
+    if not is_supported():
+        return
     # Now, rather than in the first task.
     from . import crons, errors, spans, transport  # noqa: F401
 

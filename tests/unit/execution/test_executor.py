@@ -266,6 +266,30 @@ def test_a_periodic_task_has_no_age(table: Environment) -> None:
     assert executor.run(b"", periodic).outcome is Outcome.DONE
 
 
+@pytest.mark.parametrize(
+    ("accounts", "in_delivery", "outcome"),
+    [
+        (["123456789012"], None, Outcome.BAD_SIGNATURE),
+        (["999999999999"], None, Outcome.DONE),
+        (["999999999999", "123456789012"], None, Outcome.DONE),  # which of the two is not known
+        ([], None, Outcome.DONE),
+        ([], "eu-west-1/123456789012", Outcome.BAD_SIGNATURE),
+        (["123456789012"], "eu-west-1/999999999999", Outcome.DONE),
+    ],
+)
+def test_where_the_queue_is_known_a_message_from_elsewhere_is_refused(
+    table: Environment, accounts: list[str], in_delivery: str | None, outcome: Outcome
+) -> None:
+    key = "a-key-of-the-tests"
+    queues = " ".join(f"q{each}=arn:aws:sqs:eu-west-1:{each}:q" for each in accounts)
+    table(DISPATCH_SIGNING_KEYS=key, DISPATCH_QUEUES=queues)
+    body = Message(function="record").encode(
+        queue="q", keys=[key], location="eu-west-1/999999999999"
+    )
+    result = executor.run(body, Delivery(queue="q", location=in_delivery))
+    assert result.outcome is outcome
+
+
 def test_a_copy_has_the_age_of_its_own_signature(sqs_env: Environment, queue_name: str) -> None:
     sqs_env(DISPATCH_SIGNING_KEYS="a-key-of-the-tests", DISPATCH_MAX_AGE="1h")
     queue = open_queue("jobs")

@@ -394,6 +394,21 @@ def test_letters_can_be_sent_to_another_queue_which_signs_them_for_it(
         next(letters.redrive(to="no"))
 
 
+@pytest.mark.parametrize("source", ["eu-west-1/999999999999", "eu-west-1/123456789012", None])
+def test_a_letter_that_goes_to_another_account_is_signed_for_it(
+    dead: Dead, sqs_env: Environment, source: str | None
+) -> None:
+    sqs_env(DISPATCH_SIGNING_KEYS=KEY)
+    dead.moved()
+    letters = dead.open()
+    letters.queue.location = "eu-west-1/123456789012"
+    open_beside(letters.queue, dead.source_name).location = source
+    assert finish(letters.redrive()).done == 1
+    (received,) = receive_all(dead.source)
+    is_signed_again = '"location":"eu-west-1/999999999999"' in received.body
+    assert is_signed_again is (source == "eu-west-1/999999999999")
+
+
 def test_a_source_queue_is_a_target_by_its_own_name(dead: Dead) -> None:
     dead.sent(queue="elsewhere")
     assert finish(dead.open().redrive(to=dead.source_name)).done == 1

@@ -88,6 +88,13 @@ def test_a_delivery_knows_how_many_of_its_receives_started_no_task() -> None:
     assert (delivery_of(message).unrun_receives, delivery_of(message).earlier_runs) == (2, 0)
 
 
+def test_a_delivery_knows_where_its_queue_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = received()
+    assert delivery_of(message).location is None
+    monkeypatch.setattr(message.queue, "location", "eu-west-1/123456789012")
+    assert delivery_of(message).location == "eu-west-1/123456789012"
+
+
 def test_a_message_without_attributes_is_read_too() -> None:
     bare = received()
     bare.attributes = {}

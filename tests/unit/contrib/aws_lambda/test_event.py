@@ -39,6 +39,7 @@ def test_a_delivery_says_what_its_record_says() -> None:
         record("a", queue="q.fifo", message_id="1", receive_count=3, group="g"), deadline=5.0
     )
     assert (delivery.queue, delivery.message_id, delivery.receive_count) == ("q.fifo", "1", 3)
+    assert delivery.location == "eu-west-1/123456789012"
     assert (delivery.group_id, delivery.deadline, delivery.task_name) == ("g", 5.0, None)
     assert delivery.sent_at == pytest.approx(time.time(), abs=5)
     assert delivery.first_received_at == delivery.sent_at

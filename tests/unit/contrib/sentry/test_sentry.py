@@ -49,8 +49,11 @@ from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from tests import jobs
 from tests.conftest import Environment
 from tests.integration.test_sentry import SAFE_TASK, environment_of
+from tests.sentry_sdk_support import skip_unless_supported
 from tests.sentry_site import SECRET, TABLE
 from tests.services import ROOT, until
+
+skip_unless_supported()
 
 PUBLISH = "queue.publish"
 

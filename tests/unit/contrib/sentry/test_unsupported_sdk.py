@@ -1,0 +1,65 @@
+"""What a project sees whose SDK lacks the calls that this package makes, such as SDK 3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import sentry_sdk
+from sentry_sdk.transport import Transport
+
+from beanstalk_dispatch.contrib.sentry import setup
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.execution import executor
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome
+from tests import sentry_sdk_support
+from tests.conftest import Environment
+
+
+class Nothing(Transport):
+    def capture_envelope(self, envelope: object) -> None:
+        raise AssertionError("something was sent")
+
+
+@pytest.fixture
+def unsupported(env: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delattr(sentry_sdk, "start_transaction", raising=False)
+    setup.is_supported.cache_clear()
+    setup.init_on_first_use.cache_clear()
+    env(
+        SENTRY_DSN="http://public@127.0.0.1:9/1",
+        DISPATCH_SAFE_TASK="beanstalk_dispatch.contrib.sentry.SentrySafeTask",
+        DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail",
+    )
+    yield
+    setup.is_supported.cache_clear()
+    sentry_sdk.get_global_scope().set_client(None)
+
+
+@pytest.mark.parametrize("is_projects_own", [False, True])
+def test_tasks_run_and_one_line_says_what_to_install(
+    unsupported: None, caplog: pytest.LogCaptureFixture, is_projects_own: bool
+) -> None:
+    if is_projects_own:
+        sentry_sdk.init(
+            "http://public@127.0.0.1:9/1", transport=Nothing, default_integrations=False,
+            auto_enabling_integrations=False,
+        )  # fmt: skip
+    outcomes = []
+    for function in ("record", "fail"):
+        body = Message(function=function).encode(queue="q")
+        outcomes.append(executor.run(body, Delivery(queue="q", message_id=function)).outcome)
+    assert outcomes == [Outcome.DONE, Outcome.FAILED]
+    lines = [each.getMessage() for each in caplog.records if "Sentry" in each.getMessage()]
+    (line,) = lines
+    assert line == (
+        f"Sentry gets nothing from tasks error=sentry-sdk {sentry_sdk.VERSION} is not supported; "
+        "pip install 'django-beanstalk-dispatch[sentry]'"
+    )
+    assert "observer failed" not in caplog.text
+
+
+def test_its_tests_are_left_out(unsupported: None) -> None:
+    with pytest.raises(pytest.skip.Exception):
+        sentry_sdk_support.skip_unless_supported()
