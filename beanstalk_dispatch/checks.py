@@ -131,7 +131,7 @@ def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
     """The names of the table that stand for a class."""
     for name in config.table:
         with suppress(UnknownFunction):  # E002 reports it
-            listed_object = table.resolve(name, config)
+            listed_object = table.resolve_early(name, config)
             if isinstance(listed_object, type):
                 yield name, listed_object
 
@@ -147,7 +147,7 @@ def _max_entries(cache: Mapping[str, Any]) -> int:
 def _table_entries(config: Config) -> Iterator[CheckMessage]:
     for name in config.table:
         try:
-            table.resolve(name, config)
+            table.resolve_early(name, config)
         except UnknownFunction as exc:
             why = f": {exc.__cause__}" if exc.__cause__ else ""
             yield checks.Error(

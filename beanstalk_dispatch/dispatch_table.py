@@ -132,6 +132,18 @@ def resolve(name: str, config: Config) -> Any:
     return resolved[name]
 
 
+def resolve_early(name: str, config: Config) -> Any:
+    """``resolve`` where no message has come: a module that raises SystemExit is unknown as well.
+
+    While a message runs, SystemExit in the main thread is that of a server that stops.
+    """
+    try:
+        return resolve(name, config)
+    except SystemExit as exc:
+        cause = ImportError(f"its import raises {exc!r}")
+        raise UnknownFunction(f"Unable to locate function: {config.table[name]}") from cause
+
+
 def _resolve(name: str, config: Config) -> Any:
     path = config.table.get(name)
     if path is None:
@@ -143,9 +155,8 @@ def _resolve(name: str, config: Config) -> Any:
         raise UnknownFunction(f"Requested function not found: {name}")
     try:
         runnable = import_dotted_path(path)
-    except (Exception, SystemExit) as exc:
-        cause = exc if isinstance(exc, Exception) else ImportError(f"its import raises {exc!r}")
-        raise UnknownFunction(f"Unable to locate function: {path}") from cause
+    except Exception as exc:
+        raise UnknownFunction(f"Unable to locate function: {path}") from exc
     if any(source.is_task(runnable) for source in _task_sources):
         return runnable
     if inspect.isclass(runnable) and not issubclass(runnable, SafeTask):

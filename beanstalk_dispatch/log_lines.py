@@ -1,7 +1,7 @@
-"""What every log line of the package does alike: quote values, and count frequent refusals.
+"""What every log line of the package does alike: quote and shorten values, and count refusals.
 
 Function names come from messages, ids from headers, and errors from anywhere. A value must not look
-like another field of its line, or like another line.
+like another field of its line, or like another line, and must not fill the log.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ import os
 import re
 import threading
 import time
+import traceback
+from collections.abc import Iterator
 from typing import Final
 
 INTERVAL_SECONDS: Final = 60.0
 """Between two lines about refusals of one kind."""
-
+MAX_VALUE: Final = 4_000
+"""Characters of a value that are logged."""
+MAX_TRACEBACK: Final = 20_000
+"""Characters of a traceback that are kept in a result and in a dead letter."""
 
 _OTHER_FIELD: Final = re.compile(r"\s\S*=")
 
@@ -36,10 +41,52 @@ def quoted_error(value: object, *, with_type: bool = False) -> str:
 
 
 def _string(value: object) -> str:
+    return shortened(_whole_string(value), MAX_VALUE)
+
+
+def _whole_string(value: object) -> str:
     try:
         return str(value)
     except Exception:  # from a __str__() of the project's own
         return type(value).__name__
+
+
+def shortened(string: str, limit: int) -> str:
+    """The string, or its start and its end if it has more than ``limit`` characters."""
+    if len(string) <= limit:
+        return string
+    left_out = f" [{len(string) - limit:,} characters] "
+    half = limit // 2
+    return f"{string[:half]}{left_out}{string[-half:]}"
+
+
+def traceback_of(exception: BaseException | None) -> str:
+    """The traceback as a string. It is shortened in the middle: its end names the error."""
+    return shortened("".join(traceback.format_exception(exception)), MAX_TRACEBACK)
+
+
+class LongTraceback(Exception):
+    """Stands in a log for an exception whose message is too long for one. Shows both ends of it."""
+
+
+def to_log(exception: BaseException) -> BaseException:
+    """The exception for ``exc_info``, or what stands for it if a message in it is very long."""
+    if all(len(_whole_string(each)) <= MAX_TRACEBACK for each in _chain(exception)):
+        return exception
+    return LongTraceback(traceback_of(exception))
+
+
+def _chain(exception: BaseException) -> Iterator[BaseException]:
+    """The exception, and all that a traceback shows with it."""
+    waiting: list[BaseException | None] = [exception]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            waiting += [each.__cause__, each.__context__]
+            waiting += each.exceptions if isinstance(each, BaseExceptionGroup) else []
 
 
 class Refusals:

@@ -53,6 +53,10 @@ def spin_and_append(path: str, number: int) -> None:
     append(path, number)
 
 
+def fail_at_length(characters: int) -> None:
+    raise ValueError("x" * characters + " the end")
+
+
 def loop(seconds: float = 30.0) -> None:
     spin(seconds)
 

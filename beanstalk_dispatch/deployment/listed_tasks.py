@@ -59,6 +59,8 @@ def _listed_task(name: str, path: str, config: Config) -> ListedTask:
         task, _ = entry.make_task()
         time_limit, time_limit_from = _time_limit(entry, task, config)
         max_retries, max_retries_from = _option(entry, task, "max_retries")
+    except SystemExit as exc:
+        return ListedTask(name=name, path=path, problem=f"its import raises {exc!r}")
     except Exception as exc:  # of an import, of an __init__, or of a wrong value
         cause = f": {exc.__cause__}" if exc.__cause__ else ""
         return ListedTask(name=name, path=path, problem=f"{exc}{cause}")

@@ -16,7 +16,7 @@ from typing import Any, Final
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.log_lines import quoted, quoted_error, to_log
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
@@ -204,7 +204,7 @@ class _Run:
             "SafeTask failed outside of its run() %s error=%s",
             self._label(),
             quoted_error(exc),
-            exc_info=exc,
+            exc_info=to_log(exc),
         )
         self._end(Attempt(outcome=Outcome.FAILED, exception=exc))
 
@@ -325,7 +325,7 @@ class _Run:
 
     def _log_failure(self, exc: BaseException) -> None:
         if self.attempt.outcome is Outcome.RETRY:
-            traceback = None if isinstance(exc, Retry) else exc
+            traceback = None if isinstance(exc, Retry) else to_log(exc)
             logger.warning(
                 "SafeTask will be retried %s error=%s",
                 self._label(),
@@ -334,11 +334,17 @@ class _Run:
             )
         elif self.attempt.outcome is Outcome.TIMED_OUT:
             logger.error(
-                "SafeTask timed out %s error=%s", self._label(), quoted_error(exc), exc_info=exc
+                "SafeTask timed out %s error=%s",
+                self._label(),
+                quoted_error(exc),
+                exc_info=to_log(exc),
             )
         else:
             logger.error(
-                "SafeTask failed %s error=%s", self._label(), quoted_error(exc), exc_info=exc
+                "SafeTask failed %s error=%s",
+                self._label(),
+                quoted_error(exc),
+                exc_info=to_log(exc),
             )
 
     def _call_hooks(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -350,7 +356,9 @@ class _Run:
             except BaseException as exc:
                 if not self._is_failure(exc):
                     raise
-                hook_logger.error("hook failed hook=%s %s", name, self._label(), exc_info=exc)
+                hook_logger.error(
+                    "hook failed hook=%s %s", name, self._label(), exc_info=to_log(exc)
+                )
 
     def _send_task_stuck(self, thread_id: int) -> None:
         if task_stuck.receivers:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError
-from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.log_lines import quoted, quoted_error, shortened, traceback_of
 from beanstalk_dispatch.message import now, wrap
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
 
 logger = logging.getLogger("beanstalk_dispatch.task.dead_letters")
 
-MAX_TRACEBACK: Final = 20_000
-"""Characters of a traceback that are kept: its end, which names the error."""
 MAX_EXCEPTION: Final = 1_000
 
 
@@ -64,7 +61,7 @@ def _reason(delivery: Delivery, outcome: str, exception: BaseException | None) -
     return {
         "outcome": outcome,
         "exception": _text(exception),
-        "traceback": "".join(traceback.format_exception(exception))[-MAX_TRACEBACK:],
+        "traceback": traceback_of(exception),
         "attempts": message.attempt if message else 1,
         "receive_count": delivery.receive_count,
         "id": _id(delivery),
@@ -80,6 +77,7 @@ def _id(delivery: Delivery) -> str | None:
 
 def _text(exception: BaseException | None) -> str:
     try:
-        return f"{type(exception).__name__}: {exception}"[:MAX_EXCEPTION] if exception else ""
+        text = f"{type(exception).__name__}: {exception}" if exception else ""
     except Exception:  # from a __str__() of the project's own
-        return type(exception).__name__
+        text = type(exception).__name__
+    return shortened(text, MAX_EXCEPTION)

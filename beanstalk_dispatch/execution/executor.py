@@ -30,7 +30,7 @@ from beanstalk_dispatch.exceptions import (
     TaskCut,
     UnknownFunction,
 )
-from beanstalk_dispatch.log_lines import REFUSALS, quoted, quoted_error
+from beanstalk_dispatch.log_lines import REFUSALS, quoted, quoted_error, to_log
 from beanstalk_dispatch.message import MAX_DELAY_DAYS, Message
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result
 from beanstalk_dispatch.safe_task import SafeTask
@@ -286,8 +286,16 @@ class Execution:
             type(each).process is SafeTask.process for each in (task, outermost)
         )
         on_done = lease.done if lease and is_done_after_run else None
+        running = RUNNING.task(message, self.delivery, config)
         try:
-            result = self._run_observed(observers, task, configured, message, on_done)
+            if running.times_cut >= MAX_CUTS and (cut := self._send_cut_task(running)):
+                result = self._observed(observers, task, lambda: cut)
+            else:
+                result = self._observed(
+                    observers,
+                    task,
+                    lambda: self._run_attempt(running, task, configured, message, on_done),
+                )
         except BaseException:
             if lease:
                 lease.give_up()
@@ -296,34 +304,27 @@ class Execution:
             _update_lease(lease, result)
         return result
 
-    def _run_observed(
-        self,
-        observers: Sequence[Observer],
-        task: SafeTask,
-        configured: SafeTask | None,
-        message: Message,
-        on_done: Callable[[], None] | None,
+    def _observed(
+        self, observers: Sequence[Observer], task: SafeTask, run: Callable[[], Result]
     ) -> Result:
         if observers:
             self.observers = observers
             with observed(
                 observers, "attempting", lambda each: each.attempting(task, self.delivery)
             ):
-                return self._run_observed((), task, configured, message, on_done)
-        result = self._run_attempt(task, configured, message, on_done)
+                return self._observed((), task, run)
+        result = run()
         self._set_fate(result)
         return result
 
     def _run_attempt(
         self,
+        running: RunningTask,
         task: SafeTask,
         configured: SafeTask | None,
         message: Message,
         on_done: Callable[[], None] | None,
     ) -> Result:
-        running = RUNNING.task(message, self.delivery, self.config)
-        if running.times_cut >= MAX_CUTS and (result := self._send_cut_task(running)):
-            return result
         with running:
             attempt = run_attempt(
                 task,
@@ -348,7 +349,10 @@ class Execution:
             )  # fmt: skip
 
     def _send_cut_task(self, running: RunningTask) -> Result | None:
-        """Send a task that ends its process to the dead-letter queue. None: it has to run."""
+        """Send a task that ends its process to the dead-letter queue. None: it has to run.
+
+        Observers see an attempt without a run: its outcome is CUT from its start.
+        """
         reason = f"the process has ended {running.times_cut} times while the task ran"
         result = self._send_to_dead_letter_queue(
             Result(outcome=Outcome.CUT, reason=reason, exception=TaskCut(reason), final=True)
@@ -413,7 +417,7 @@ class Execution:
         logger.error(
             "SafeTask failed outside of its run() id=%s function=%s error=%s",
             quoted(message and message.id), quoted(message and message.function),
-            quoted_error(exc), exc_info=exc,
+            quoted_error(exc), exc_info=to_log(exc),
         )  # fmt: skip
         return Result(
             outcome=Outcome.FAILED,

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.log_lines import quoted_error
+from beanstalk_dispatch.log_lines import quoted_error, to_log
 from beanstalk_dispatch.message import Message
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class Observer:
         """Surrounds one run of a task and its hooks.
 
         At its end ``delivery.outcome`` and ``delivery.exception`` are those of the run. RETRY
-        means that the task will run again.
+        means that the task will run again. If the outcome is CUT at the start, the message was sent
+        to the dead-letter queue, and the task does not run.
         """
         return nullcontext()
 
@@ -129,5 +130,5 @@ class _Harmless:
             self._stage,
             moment,
             quoted_error(error),
-            exc_info=error,
+            exc_info=to_log(error),
         )

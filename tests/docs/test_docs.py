@@ -44,6 +44,7 @@ from beanstalk_dispatch import casts, checks, cron
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.conf import SETTINGS, get_config
 from beanstalk_dispatch.contrib.outbox import checks as outbox_checks
+from beanstalk_dispatch.contrib.results import checks as results_checks
 from beanstalk_dispatch.contrib.sentry import errors
 from beanstalk_dispatch.contrib.sentry.environment import SENTRY
 from beanstalk_dispatch.delivery import Delivery
@@ -152,7 +153,7 @@ def test_the_sentry_tags_are_those_of_an_event() -> None:
 
 def test_the_check_ids_are_those_of_the_code() -> None:
     in_code: list[str] = []
-    for module in (checks, outbox_checks):
+    for module in (checks, outbox_checks, results_checks):
         source = Path(str(module.__file__)).read_text()
         found = re.findall(r'id=f"\{ID\}\.([EW]\d{3})"', source)
         assert found == sorted(found)

@@ -18,7 +18,15 @@ from beanstalk_dispatch.execution import dead_letters, executor
 from beanstalk_dispatch.execution.consumer import DELAYED_COPIES
 from beanstalk_dispatch.execution.lease import Lease
 from beanstalk_dispatch.execution.observers import Observer, observed
-from beanstalk_dispatch.log_lines import Refusals, quoted, quoted_error
+from beanstalk_dispatch.log_lines import (
+    LongTraceback,
+    Refusals,
+    quoted,
+    quoted_error,
+    shortened,
+    to_log,
+    traceback_of,
+)
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from tests.conftest import Environment
@@ -52,6 +60,48 @@ class Unprintable:
 )
 def test_a_value_is_quoted_only_where_it_must_be(value: object, expected: str) -> None:
     assert quoted(value) == expected
+
+
+def test_a_long_value_is_shortened_in_the_middle() -> None:
+    assert shortened("12345678", 8) == "12345678"
+    assert shortened("1234567890", 6) == "123 [4 characters] 890"
+    long = quoted_error("start " + "x" * 5_000_000 + " end")
+    assert len(long) < 4_100
+    assert long.startswith("start xxx")
+    assert long.endswith("xxx end")
+    assert " [4,996,010 characters] " in long
+
+
+def raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except Exception as exc:
+        return exc
+
+
+def test_an_exception_with_a_short_message_is_logged_as_it_is() -> None:
+    short = raised(ValueError("short"))
+    short.__cause__ = short.__context__ = short
+    assert to_log(short) is short
+    assert to_log(ExceptionGroup("group", [short])).args[0] == "group"
+
+
+@pytest.mark.parametrize("where", ["itself", "cause", "group"])
+def test_an_exception_with_a_long_message_is_logged_with_both_of_its_ends(where: str) -> None:
+    long = raised(ValueError("the start" + "x" * 5_000_000 + "the end"))
+    error = long
+    if where == "cause":
+        error = raised(KeyError("key"))
+        error.__cause__ = long
+    elif where == "group":
+        error = ExceptionGroup("group", [Exception(), long])
+    logged = to_log(error)
+    assert isinstance(logged, LongTraceback)
+    assert "Traceback (most recent call last)" in str(logged)
+    assert "in raised" in str(logged)
+    assert "ValueError: the startxxx" in str(logged)
+    assert len(str(logged)) < 20_100
+    assert str(logged) == traceback_of(error)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def start() -> Handler:
     with checks.without_endpoint():
         check_log.log_failing()
     for name in config.table:
-        with suppress(Exception):  # its messages are refused with the reason
+        with suppress(Exception, SystemExit):  # its messages are refused with the reason
             dispatch_table.entry(name, config)
     RUNNING.report_cut_tasks(config)
     return handle

@@ -12,3 +12,9 @@ class ResultsConfig(AppConfig):
     label = "beanstalk_results"
     verbose_name = "Beanstalk dispatch results"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        # The model can be imported from now on.
+        from . import checks  # noqa: PLC0415
+
+        checks.register()

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 from django.db import router
+from django.db.models import QuerySet
 
-from .record import now, to_django
+from .record import from_django, now, to_django
+
+if TYPE_CHECKING:
+    from .models import StoredResult
 
 BATCH: Final = 1000
+TASK_SECONDS: Final = 50.0
+"""How long the periodic task deletes. The next run continues from there."""
 
 
 def prune(using: str | None = None) -> Iterator[int]:
     """How many rows each batch has deleted, until none is left that has expired."""
-    from .models import StoredResult  # noqa: PLC0415  # models need the app in INSTALLED_APPS
-
-    rows = StoredResult.objects.using(using or router.db_for_write(StoredResult))
+    rows = _rows(using)
     until = to_django(now())
     while ids := list(rows.filter(expires_at__lte=until).values_list("id", flat=True)[:BATCH]):
         yield rows.filter(id__in=ids, expires_at__lte=until).delete()[0]
+
+
+def prune_results() -> int:
+    """The periodic task: delete for at most 50 seconds, and return how many rows there were."""
+    deleted, ends = 0, time.monotonic() + TASK_SECONDS
+    for count in prune():
+        deleted += count
+        if time.monotonic() >= ends:
+            break
+    return deleted
+
+
+def oldest_expired(using: str) -> timedelta | None:
+    """For how long the oldest row has expired; None if none has."""
+    rows = _rows(using).filter(expires_at__lte=to_django(now()))
+    oldest = rows.order_by("expires_at").values_list("expires_at", flat=True).first()
+    return None if oldest is None else now() - from_django(oldest)
+
+
+def _rows(using: str | None) -> QuerySet[StoredResult]:
+    from .models import StoredResult  # noqa: PLC0415  # models need the app in INSTALLED_APPS
+
+    return StoredResult.objects.using(using or router.db_for_write(StoredResult))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,10 +13,13 @@ from typing import Any, Final
 from django.conf import settings
 from django.utils import timezone
 
-from beanstalk_dispatch.execution.dead_letters import MAX_TRACEBACK
+from beanstalk_dispatch.log_lines import traceback_of
 
 MAX_ERRORS: Final = 10
 """How many errors of one task are kept: those of its last attempts."""
+MAX_WORKERS: Final = 100
+"""How many worker ids of one task are kept: those of its last attempts. The others are counted."""
+UNKNOWN_WORKER: Final = "unknown"
 
 
 class Status(StrEnum):
@@ -36,16 +38,15 @@ class TaskFailure:
     exception_class_path: str
     """As in ``builtins.ValueError``."""
     traceback: str
-    """The end of it, which names the error."""
+    """At most 20,000 characters: the start and the end of it."""
 
     @classmethod
     def of(cls, exception: BaseException) -> TaskFailure:
         """Describe an exception. Local variables are not part of it."""
         kind = type(exception)
-        text = "".join(traceback.format_exception(exception))
         return cls(
             exception_class_path=f"{kind.__module__}.{kind.__qualname__}",
-            traceback=text[-MAX_TRACEBACK:],
+            traceback=traceback_of(exception),
         )
 
 
@@ -68,7 +69,8 @@ class TaskRecord:
     finished_at: datetime | None = None
     """When the task succeeded, or failed permanently."""
     worker_ids: list[str] = field(default_factory=list)
-    """The process of each attempt. An attempt that was not recorded is ``unknown``."""
+    """The process of each attempt. It is ``unknown`` if the attempt was not recorded, or if a
+    hundred others came after it."""
     errors: list[TaskFailure] = field(default_factory=list)
     """The last ten failures, the newest at the end."""
     return_value: Any = field(default=None, repr=False)
@@ -96,6 +98,7 @@ class TaskRecord:
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         fields["status"] = str(self.status)
         fields["errors"] = [dataclasses.asdict(each) for each in self.errors]
+        fields["worker_ids"] = _counted(self.worker_ids)
         return fields | {name: _to_json(fields[name]) for name in JSON_FIELDS}
 
     @classmethod
@@ -105,8 +108,22 @@ class TaskRecord:
         values = {name: value for name, value in fields.items() if name in known}
         values |= {name: json.loads(values[name]) for name in JSON_FIELDS}
         values["status"] = Status(values["status"])
+        values["worker_ids"] = _listed(values["worker_ids"])
         values["errors"] = [TaskFailure(**each) for each in values["errors"]]
         return cls(**values)
+
+
+def _counted(worker_ids: list[str]) -> list[int | str]:
+    """The last ids; before them the number of those that are not kept, if there are any."""
+    earlier = len(worker_ids) - MAX_WORKERS
+    return [*worker_ids] if earlier <= 0 else [earlier, *worker_ids[earlier:]]
+
+
+def _listed(counted: list[Any]) -> list[str]:
+    """An id for each attempt."""
+    if counted and isinstance(counted[0], int):
+        return [UNKNOWN_WORKER] * counted[0] + counted[1:]
+    return counted
 
 
 JSON_FIELDS: Final = ("worker_ids", "errors", "return_value", "args", "kwargs", "headers")

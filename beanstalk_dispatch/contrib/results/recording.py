@@ -24,14 +24,22 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
-from .record import MAX_ERRORS, Status, TaskFailure, TaskRecord, from_seconds, json_or_none, now
+from .record import (
+    MAX_ERRORS,
+    UNKNOWN_WORKER,
+    Status,
+    TaskFailure,
+    TaskRecord,
+    from_seconds,
+    json_or_none,
+    now,
+)
 from .stores import store_of
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
 HEADERS: Final = ("task_backend", "task_queue")
 """The headers of a message that are kept: those of a Django ``@task``."""
-UNKNOWN_WORKER: Final = "unknown"
 MAX_UNKNOWN_WORKERS: Final = 1000
 """How many attempts may be added that no record has seen. The number comes from the message."""
 _SLOW_SECONDS: Final = 1.0
@@ -108,7 +116,7 @@ class Recording:
             _current.reset(token)
 
     def start(self) -> None:
-        """The attempt begins."""
+        """The attempt begins, unless the message is only moved to the dead-letter queue."""
         earlier = self._earlier_record()
         if earlier is not None:
             if earlier.is_announced and self._delivery.receive_count > 1:
@@ -116,8 +124,12 @@ class Recording:
                 return
             self._continue(earlier)
         record = self.record
-        missing = min(self._message.attempt - 1 - len(record.worker_ids), MAX_UNKNOWN_WORKERS)
-        record.worker_ids += [*[UNKNOWN_WORKER] * missing, worker_id()]
+        runs = self._delivery.outcome is not Outcome.CUT
+        missing = self._message.attempt - runs - len(record.worker_ids)
+        record.worker_ids += [UNKNOWN_WORKER] * min(missing, MAX_UNKNOWN_WORKERS)
+        if not runs:
+            return
+        record.worker_ids.append(worker_id())
         record.last_attempted_at = now()
         record.started_at = record.started_at or record.last_attempted_at
         record.status = Status.RUNNING
@@ -156,9 +168,13 @@ class Recording:
         self._save()
 
     def _earlier_record(self) -> TaskRecord | None:
-        """What an earlier attempt or delivery has left; a first delivery need not ask."""
+        """What an earlier attempt or delivery has left; a first delivery need not ask.
+
+        A message that hops because of its delay has a time of its own with each hop.
+        """
         store, message = self._store, self._message
-        if store is None or (message.attempt == 1 and self._delivery.receive_count == 1):
+        is_first = message.attempt == self._delivery.receive_count == 1
+        if store is None or (is_first and message.not_before is None):
             return None
         load = functools.partial(store.load, message.id)
         return GUARD.call(load, what="read", task_id=message.id)

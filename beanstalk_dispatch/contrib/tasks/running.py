@@ -16,6 +16,7 @@ from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObser
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.dispatch_table import Entry
 from beanstalk_dispatch.execution.observers import Observer
+from beanstalk_dispatch.log_lines import to_log
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import SafeTask
 
@@ -148,7 +149,7 @@ class TaskAttempt:
         """The attempt begins: keep that, and notify the receivers."""
         self.recording.start()
         update(self.result, self.recording.record)
-        if not self.is_spent:
+        if self.result.status == TaskResultStatus.RUNNING:
             task_started.send_robust(sender=self.backend_class, task_result=self.result)
 
     def copy_to(self, result: AnyResult) -> None:
@@ -165,7 +166,7 @@ class TaskAttempt:
             task_finished.send_robust(sender=self.backend_class, task_result=self.result)
             return
         try:
-            raise exception
+            raise to_log(exception)
         except BaseException:  # Django's receiver logs the exception that is being handled
             task_finished.send_robust(sender=self.backend_class, task_result=self.result)
         self.recording.announced()

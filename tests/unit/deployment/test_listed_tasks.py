@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,16 @@ def test_a_task_that_cannot_run_has_a_problem(env: Environment, path: str, probl
     assert task.problem.startswith(problem)
     assert task.path == path
     assert task.time_limit is None
+
+
+def test_a_module_that_ends_the_process_is_a_problem(
+    env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "another_script.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    env(DISPATCH_TABLE="a=another_script.main")
+    (task,) = listed_tasks(get_config())
+    assert task.problem == "its import raises SystemExit(3)"
 
 
 def test_the_tasks_of_django_have_the_limits_of_their_policy(env: Environment) -> None:

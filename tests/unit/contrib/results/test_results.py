@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.cache import caches
+from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, OperationalError, connection, transaction
 from django.test import override_settings
@@ -19,10 +20,12 @@ from django.utils import timezone
 from beanstalk_dispatch.client import Call, aschedule_function, schedule_function, schedule_many
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import Status, aget_result, get_result, recording
+from beanstalk_dispatch.contrib.results.checks import check
 from beanstalk_dispatch.contrib.results.management.commands import beanstalk_results
 from beanstalk_dispatch.contrib.results.models import StoredResult
+from beanstalk_dispatch.contrib.results.pruning import prune_results
 from beanstalk_dispatch.contrib.results.record import TaskRecord
-from beanstalk_dispatch.contrib.results.recording import GUARD, MAX_UNKNOWN_WORKERS
+from beanstalk_dispatch.contrib.results.recording import GUARD, MAX_UNKNOWN_WORKERS, Recording
 from beanstalk_dispatch.contrib.results.stores import CacheStore, DatabaseStore, store_of
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
@@ -34,6 +37,8 @@ from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment
 from tests.consumers import run_all
 from tests.jobs import calls
+
+W019 = "beanstalk_dispatch.W019"
 
 
 @pytest.fixture(params=["default", "db"])
@@ -135,6 +140,42 @@ def test_a_forged_number_of_attempts_takes_no_memory(store: Environment) -> None
     result = executor.run(body, Delivery(queue="jobs", message_id="forged"))
     assert result.outcome is Outcome.DONE
     assert get_result("forged").attempts == MAX_UNKNOWN_WORKERS + 1
+
+
+def test_a_hundred_worker_ids_are_kept_and_all_are_counted(store: Environment) -> None:
+    kept = store_of(get_config())
+    assert kept is not None
+    ids = [f"worker-{number}" for number in range(250)]
+    kept.save(TaskRecord(id="many", function="record", worker_ids=ids))
+    for _ in range(2):
+        record = get_result("many")
+        assert record.attempts == 250
+        assert record.worker_ids == ["unknown"] * 150 + ids[150:]
+        kept.save(record)
+
+
+def test_a_message_of_megabytes_in_an_exception_is_shortened(
+    store: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    store(DISPATCH_ON_FAILURE="acknowledge", DISPATCH_TABLE="huge=tests.jobs.fail_at_length")
+    task_id = schedule_function("jobs", "huge", 5_000_000)
+    assert run_all() == [Outcome.FAILED]
+    assert all(len(line) < 5_000 for line in caplog.messages)
+    assert len(caplog.text) < 40_000
+    (error,) = get_result(task_id).errors
+    assert len(error.traceback) < 20_100
+    assert "fail_at_length" in error.traceback
+    assert "ValueError: xxx" in error.traceback
+    assert error.traceback.endswith("xxx the end\n")
+
+
+def test_a_task_that_waits_in_hops_keeps_the_time_of_its_enqueuing(store: Environment) -> None:
+    task_id = schedule_function("jobs", "record")
+    ready = get_result(task_id)
+    hop = Message(function="record", id=task_id, sent_at=time.time() + 900, not_before=1.0)
+    with_hop = Recording(Delivery(queue="jobs", message=hop), hop, get_config())
+    with_hop.start()
+    assert get_result(task_id).enqueued_at == ready.enqueued_at
 
 
 def test_many_are_ready(store: Environment) -> None:
@@ -380,6 +421,44 @@ def test_expired_rows_are_pruned(database: Environment, monkeypatch: pytest.Monk
     out = io.StringIO()
     call_command("beanstalk_results", "prune", database="default", stdout=out)
     assert out.getvalue() == "deleted 0\n"
+
+
+def test_the_periodic_task_prunes_for_a_limited_time(
+    database: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prune = "beanstalk_dispatch.contrib.results.pruning"
+    monkeypatch.setattr(f"{prune}.BATCH", 2)
+    database(DISPATCH_TABLE=f"prune={prune}.prune_results")
+    with override_settings(USE_TZ=False):
+        for number in range(5):
+            StoredResult.objects.create(id=f"old-{number}", expires_at=timezone.now())
+        assert prune_results() == 5
+    for number in range(5):
+        StoredResult.objects.create(id=f"old-{number}", expires_at=timezone.now())
+    monkeypatch.setattr(f"{prune}.TASK_SECONDS", 0)
+    task_id = schedule_function("jobs", "prune")
+    assert run_all() == [Outcome.DONE]
+    assert get_result(task_id).return_value == 2
+
+
+def test_results_that_nothing_deletes_are_reported(database: Environment) -> None:
+    StoredResult.objects.create(id="old", expires_at=timezone.now() - timedelta(days=1))
+    assert [each.id for each in run_checks(databases=["default"]) if each.id == W019] == []
+    StoredResult.objects.update(expires_at=timezone.now() - timedelta(days=3))
+    (found,) = (each for each in run_checks(databases=["default"]) if each.id == W019)
+    assert "the oldest in the database 'default' has expired 3 days ago" in found.msg
+    StoredResult.objects.all().delete()
+    assert check() == check(databases=["default"]) == []
+
+
+def test_before_the_migration_there_is_nothing_to_prune(
+    database: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_table(using: str) -> None:
+        raise DatabaseError("no such table")
+
+    monkeypatch.setattr("beanstalk_dispatch.contrib.results.checks.oldest_expired", no_table)
+    assert check(databases=["default"]) == []
 
 
 def test_pruning_without_the_table_is_a_command_error(monkeypatch: pytest.MonkeyPatch) -> None:
