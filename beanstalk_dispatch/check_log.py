@@ -43,13 +43,19 @@ def _log_once(**kwargs: Any) -> None:
 
 
 def log_failing() -> None:
-    """Log a line for each failing check that is not silenced, with its id and what to type."""
+    """Log a line for each failing check that is not silenced, with its id and what to type.
+
+    One ERROR line names the errors among them, because Sentry makes an event of each such line, and
+    every process logs its checks. The lines before it are the event's breadcrumbs.
+    """
     try:
-        for message in check():
-            if not message.is_silenced():
-                logger.log(
-                    message.level, "check failed id=%s hint=%s error=%s",
-                    message.id, quoted(message.hint), quoted_error(message.msg),
-                )  # fmt: skip
+        failing = [message for message in check() if not message.is_silenced()]
+        for message in failing:
+            logger.warning(
+                "check failed id=%s hint=%s error=%s",
+                message.id, quoted(message.hint), quoted_error(message.msg),
+            )  # fmt: skip
+        if ids := sorted({str(message.id) for message in failing if message.is_serious()}):
+            logger.error("checks failed ids=%s: messages may not run", quoted(" ".join(ids)))
     except Exception as exc:  # a project's modules are imported: they must not fail the request
         logger.error("checks could not run error=%s", quoted_error(exc, with_type=True))
