@@ -34,8 +34,8 @@ def test_a_worker_logs_its_failing_checks_at_its_first_request(
     assert lines == [
         (
             "WARNING check failed id=beanstalk_dispatch.E017 hint=\"Add 'localhost' to "
-            "ALLOWED_HOSTS on the worker.\" error=The daemon POSTs to the host 'localhost', which ALLOWED_HOSTS "
-            "does not list: Django answers 400 and the message is not run."
+            "ALLOWED_HOSTS on the worker.\" error=The daemon POSTs to the host 'localhost', which "
+            "ALLOWED_HOSTS does not list: Django answers 400 and the message is not run."
         ),
         lines[1],
         "ERROR checks failed ids=beanstalk_dispatch.E017: messages may not run",
