@@ -25,7 +25,7 @@ TOOLS_READY := .venv-tools/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-admin test test-fast test-matrix test-django-tasks test-sentry-oldest test-sentry-next lint types tables docs pictures hooks audit sbom rehearsal \
-  benchmark benchmark-drain faults fuzz clean
+  benchmark benchmark-quick benchmark-gate faults fuzz clean
 
 ## help: list the targets
 help:
@@ -145,14 +145,17 @@ $(TOOLS_READY):
 	.venv-tools/bin/python -m pip install --quiet --upgrade 'pip>=25.1' 'cyclonedx-bom>=7' 'pip-audit>=2.10'
 	touch $@
 
-## benchmark: the hot paths, each against its baseline in the same run
+## benchmark: each row against its baseline and its peers, in one run of half an hour or so
 benchmark: $(READY)
-	$(BIN)/python -m benchmarks.hot_paths
+	$(BIN)/python -m benchmarks
 
-## benchmark-drain: the poller against a hand-written loop, on an SQS server of its own
-benchmark-drain: $(READY) $(MINISTACK)
-	$(BIN)/python -m benchmarks.drain --ministack $(MINISTACK)
-	$(BIN)/python -m benchmarks.drain --ministack $(MINISTACK) --latency 10
+## benchmark-quick: the same with fewer rounds, in a few minutes
+benchmark-quick: $(READY)
+	$(BIN)/python -m benchmarks --quick
+
+## benchmark-gate: instructions, requests and ratios within their bounds; needs valgrind
+benchmark-gate: $(READY)
+	$(BIN)/python -m benchmarks.gate
 
 ## faults: both consumers killed and cut off, and culprits beside blameless tasks; nothing may be lost
 faults: $(READY) $(MINISTACK)

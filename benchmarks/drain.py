@@ -1,234 +1,258 @@
-"""Drain a queue of tasks that do nothing, with our poller and with a hand-written loop.
+"""Rows of consumers: each drains a queue that was filled while nothing was handed out.
 
-    python -m benchmarks.drain --ministack PATH [--tasks N] [--latency MS] [--rounds N]
-                               [--threads N] [--hand-threads N]
-
-Both run in turns in the same run, and their medians are compared. PATH is the ``ministack``
-command in its own virtual environment, which ``make benchmark-drain`` creates. The SQS server
-runs in another process, so that only the consumer's CPU is counted. Requests are counted with
-botocore's events. ``--latency`` puts a proxy that delays each request in between.
+A consumer is started, and idles until its turn. Its queue is held and filled, then released. What
+counts is the time from the release to the last delete, as the server has seen it, and the CPU of
+all of the consumer's processes.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from beanstalk_dispatch.sqs.queue import Queue
-from beanstalk_dispatch.worker.options import WorkerOptions
+from .compare import Child, Failed, Line, Run, Side, Target, ratios
+from .peers import Peer
 
-from .processes import free_port, wait_for
+_TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
+_START_SECONDS: Final = 20.0
+_DRAIN_SECONDS: Final = 60.0
 
-VARIABLES = {
-    "BEANSTALK_WORKER": "True",
-    "BEANSTALK_DISPATCH_TABLE": "noop=benchmarks.drain.noop",
-    "BEANSTALK_DISPATCH_CREATE_QUEUES": "True",
-    "BEANSTALK_DISPATCH_SQS_KEY": "key",
-    "BEANSTALK_DISPATCH_SQS_SECRET": "secret",
-    "BEANSTALK_DISPATCH_SQS_REGION": "us-east-1",
-    "DJANGO_SETTINGS_MODULE": "example_settings.settings",
-    "SECRET_KEY": "benchmark",
-    "DATABASE_URL": "sqlite://:memory:",
-    "LOG_LEVEL": "WARNING",  # the log has no line for each task
-}
+KINDS: Final = (("no-op", "noop", 2_000, 10_000), ("5 ms of CPU", "cpu5", 200, 1_000),
+                ("50 ms of sleep", "sleep50", 200, 1_000))  # fmt: skip
+"""A row, its task, and the number of tasks of a turn: quick and in full."""
 
 
-def noop(number: int) -> None:
-    """Do nothing. This is the task."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumer:
+    """A consumer: its command, and the side that fills its queues."""
+
+    name: str
+    producer: Side
+    command: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    queues: Sequence[str] = ()
+    note: str = ""
+
+    @property
+    def queue_names(self) -> Sequence[str]:
+        return self.queues or [self.producer.queue_name]
+
+
+def _by_hand(threads: int) -> Consumer:
+    name = f"by hand, {threads} thread{'s' * (threads > 1)}"
+    queue = f"hand-{threads}"
+    return Consumer(
+        name=name, producer=Side(name=name, module="raw", queue=queue),
+        command=(sys.executable, "-m", "benchmarks.sides.hand_loop", str(threads)),
+    )  # fmt: skip
+
+
+def _ours(name: str, queues: Sequence[str]) -> Consumer:
+    producer = Side(name=name, module="ours", queue=queues[0])
+    command = (sys.executable, "-m", "django", "beanstalk_worker", *queues, "--threads=10")
+    return Consumer(name=name, producer=producer, command=command, queues=queues)
+
+
+def _peer(peer: Peer) -> Consumer:
+    executable, *arguments = peer.worker
+    command = (str(peer.folder / "bin" / executable), *arguments)
+    return Consumer(name=peer.name, producer=peer.side(), command=command, env=peer.env,
+                    note=peer.note)  # fmt: skip
+
+
+class Consuming:
+    """A consumer that runs, and the process that fills its queues."""
+
+    def __init__(self, consumer: Consumer, child: Child, run: Run) -> None:
+        self.consumer, self._child, self._run = consumer, child, run
+        environment = run.environment(consumer.producer) | dict(consumer.env)
+        # A worker of a peer imports the benchmarks from its own directory.
+        environment["PYTHONPATH"] = str(run.directory_of(consumer.producer))
+        self._errors = run.directory / f"{consumer.queue_names[0]}-consumer.log"
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                consumer.command, env=environment, cwd=run.directory_of(consumer.producer),
+                stdout=errors, stderr=errors, start_new_session=True,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """End the consumer and the processes that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _cpu(self) -> float:
+        """CPU seconds of the processes of the consumer's session, with those that have ended."""
+        ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:  # it has just ended
+                continue
+            if int(fields[3]) == self._process.pid:
+                ticks += sum(map(int, fields[11:15]))
+        return ticks * _TICK
+
+    def _state(self) -> dict[str, Any]:
+        return self._run.control.ask("State", names=list(self.consumer.queue_names))
+
+    def wait_until_idle(self) -> None:
+        """Wait until it polls a queue, and no longer uses CPU for its start."""
+        deadline = time.monotonic() + _START_SECONDS
+        self._run.control.ask("Hold", names=list(self.consumer.queue_names))
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise Failed(f"its worker has ended: {self._last_error()}")
+            if self._state()["waiting"]:
+                return
+            time.sleep(0.05)
+
+    def _last_error(self) -> str:
+        return (self._errors.read_text().strip().splitlines() or ["without an error"])[-1]
+
+    def drain(self, task: str, count: int) -> dict[str, float]:
+        """Fill its queues with ``count`` tasks, and measure how it drains them."""
+        names = list(self.consumer.queue_names)
+        ask = self._run.control.ask
+        ask("Hold", names=names)
+        share = count // len(names)
+        for name in names:
+            queue = {"queue": name} if len(names) > 1 else {}
+            self._child.do("many", count=share, task=task, **queue)
+        asked = self._state()["requests"]
+        cpu, released = self._cpu(), ask("Release", names=names)["at"]
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while (state := self._state())["deleted"] < share * len(names):
+            if time.monotonic() > deadline:
+                raise Failed(
+                    f"{state['deleted']} of {count} tasks in {_DRAIN_SECONDS:g} s: "
+                    f"{self._last_error()}"
+                )
+            time.sleep(0.005)
+        wall = state["last_delete"] - released
+        figures = {
+            "wall": wall, "cpu": self._cpu() - cpu, "requests": state["requests"] - asked,
+        }  # fmt: skip
+        return {name: figure / count for name, figure in figures.items()}
 
 
 @contextmanager
-def process(*command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    child = subprocess.Popen(
-        command, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield child
-    finally:
-        child.terminate()
-        child.wait(10)
-
-
-# --- the delaying proxy ----------------------------------------------------------------------
-
-
-async def delay_proxy(port: int, upstream: int, seconds: float) -> None:
-    """Forward bytes between client and server. Delay those of the client by ``seconds``."""
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, late: float) -> None:
-        while data := await reader.read(65536):
-            await asyncio.sleep(late)
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", upstream)
-        await asyncio.gather(
-            pump(reader, up_writer, seconds), pump(up_reader, writer, 0), return_exceptions=True
+def _running(run: Run, consumers: Sequence[Consumer], row: str) -> Iterator[list[Consuming]]:
+    with ExitStack() as stack:
+        children = stack.enter_context(
+            run.children([each.producer for each in consumers], row, "task")
         )
-
-    server = await asyncio.start_server(serve, "127.0.0.1", port)
-    await server.serve_forever()
-
-
-# --- the two consumers, each in its own process ----------------------------------------------
-
-
-def count_requests(queue: Queue) -> Counter[str]:
-    """Count the requests that the queue's clients send from now on, by operation."""
-    counts: Counter[str] = Counter()
-
-    def sent(event_name: str, **kwargs: Any) -> None:
-        counts[event_name.rpartition(".")[2]] += 1
-
-    for client in (queue.client, queue._long_poll_client(1), queue._short_timeout_client):
-        client.meta.events.register("before-send.sqs", sent)
-    return counts
-
-
-def drain_ours(threads: int) -> Counter[str]:
-    from beanstalk_dispatch.sqs.opening import open_queue
-    from beanstalk_dispatch.worker.runners import run_here
-    from beanstalk_dispatch.worker.worker import Worker
-
-    counts = count_requests(open_queue("bench"))
-    Worker(["bench"], run_here, WorkerOptions(threads=threads, burst=True)).run()
-    return counts
+        by_side = {child.side.name: child for child in children}
+        started = []
+        for consumer in consumers:
+            if child := by_side.get(consumer.producer.name):
+                consuming = Consuming(consumer, child, run)
+                stack.callback(consuming.close)
+                started.append(consuming)
+        ready = []
+        for consuming in started:
+            try:
+                consuming.wait_until_idle()
+            except Failed as exc:
+                run.add(Line(row=row, side=consuming.consumer.name, unit="task", note=str(exc)))
+            else:
+                ready.append(consuming)
+        time.sleep(1)  # what a process does just after its start is not part of its turn
+        yield ready
 
 
-def drain_by_hand(threads: int) -> Counter[str]:
-    """Receive ten messages, call the task for each, and delete them, in ``threads`` loops."""
-    import threading
-
-    from beanstalk_dispatch.sqs.opening import open_queue
-
-    queue = open_queue("bench")
-    client, url = queue.client, queue.url
-    counts = count_requests(queue)
-
-    def loop() -> None:
-        while messages := client.receive_message(
-            QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1
-        ).get("Messages"):
-            for message in messages:
-                noop(*json.loads(message["Body"])["args"])
-            client.delete_message_batch(
-                QueueUrl=url,
-                Entries=[
-                    {"Id": str(i), "ReceiptHandle": m["ReceiptHandle"]}
-                    for i, m in enumerate(messages)
-                ],
-            )
-
-    others = [threading.Thread(target=loop) for _ in range(threads)]
-    for each in others:
-        each.start()
-    for each in others:
-        each.join()
-    return counts
-
-
-def consume(side: str, tasks: int, threads: int) -> None:
-    """Schedule the tasks, drain the queue, and print the figures. Runs in its own process."""
-    import django
-
-    django.setup()
-    from beanstalk_dispatch.client import Call, schedule_many
-    from beanstalk_dispatch.sqs.opening import open_queue
-
-    queue = open_queue("bench")
-    sending = count_requests(queue)
-    schedule_many("bench", [Call("noop", [i]) for i in range(tasks)])
-    sends = sending.total()
-    began, cpu = time.monotonic(), time.process_time()
-    counts = (drain_ours if side == "ours" else drain_by_hand)(threads)
-    counts["SendMessageBatch"] = sends
-    # Both sides end with an empty long poll of one second.
-    wall, cpu = time.monotonic() - began - 1.0, time.process_time() - cpu
-    left = queue.depth()
-    print(json.dumps({"wall": wall, "cpu": cpu, "requests": counts, "left": left}))
+def _drain_in_turns(
+    run: Run, row: str, running: Sequence[Consuming], *,
+    task: str, count: int, rounds: int, targets: Mapping[str, Target],
+) -> None:  # fmt: skip
+    """Let the consumers take turns, and add a line for each. The first is the baseline."""
+    figures: dict[str, list[dict[str, float]]] = {each.consumer.name: [] for each in running}
+    failed: dict[str, str] = {}
+    for number in range(rounds):
+        for each in running if number % 2 else running[::-1]:
+            name = each.consumer.name
+            if name in failed:
+                continue
+            try:
+                figures[name].append(each.drain(task, count))
+            except Failed as exc:
+                failed[name] = str(exc)
+                each.close()
+    baseline = figures[running[0].consumer.name]
+    for each in running:
+        name, found = each.consumer.name, figures[each.consumer.name]
+        if name in failed:
+            run.add(Line(row=row, side=name, unit="task", note=failed[name]))
+            continue
+        run.add(Line(
+            row=row, side=name, unit="task",
+            wall=statistics.median(one["wall"] for one in found),
+            cpu=statistics.median(one["cpu"] for one in found),
+            wall_ratio=ratios(found, baseline, "wall"), cpu_ratio=ratios(found, baseline, "cpu"),
+            requests=statistics.median(one["requests"] for one in found),
+            target=targets.get(name), note=each.consumer.note,
+        ))  # fmt: skip
 
 
-def measure(side: str, arguments: argparse.Namespace, threads: int, port: int) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.drain", "--consume", side,
-         "--tasks", str(arguments.tasks), "--threads", str(threads)],
-        env=os.environ | VARIABLES | {
-            "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "BEANSTALK_DISPATCH_QUEUES": f"bench=bench-{side}-{time.monotonic_ns()}",
-        },
-        capture_output=True, text=True, check=True, timeout=600,
-    )  # fmt: skip
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+def kinds(run: Run, peers: Sequence[Peer]) -> None:
+    """A drain of tasks that do nothing, that use CPU, and that wait; each with ten threads."""
+    ours = _ours("beanstalk_worker", ["ours"])
+    consumers = [_by_hand(1), _by_hand(4), _by_hand(10), ours]
+    consumers += [_peer(peer) for peer in peers if peer.worker]
+    for peer in peers:
+        if not peer.worker:
+            run.add(Line(row="drain", side=peer.name, unit="task", note=peer.no_worker))
+    with _running(run, consumers, "drain") as running:
+        for name, task, quick, full in KINDS:
+            _drain_in_turns(
+                run, f"drain, {name}", running, task=task, count=run.rounds(quick, full),
+                rounds=run.rounds(2, 5),
+                targets={ours.name: Target(1.3, "cpu")} if task == "noop" else {},
+            )  # fmt: skip
 
 
-def show(label: str, tasks: int, results: list[dict[str, Any]]) -> float:
-    cpu = statistics.median(r["cpu"] / tasks * 1000 for r in results)
-    rate = statistics.median(tasks / r["wall"] for r in results)
-    requests = statistics.median(sum(r["requests"].values()) / tasks for r in results)
-    left = max(r["left"] for r in results)
-    print(f"{label:<28}{cpu:>10.3f} ms{rate:>12.0f}/s{requests:>12.3f}{left:>8}", flush=True)
-    return float(cpu)
+class OneLoop(NamedTuple):
+    """The worker beside a loop by hand in one thread."""
+
+    cpu_ratio: float
+    requests: float
+    """For each task, to receive and delete it."""
+    idle_requests: float
+    """In ten seconds without a message."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ministack", default="ministack")
-    parser.add_argument("--tasks", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--latency", type=float, default=0, metavar="MS")
-    parser.add_argument(
-        "--threads", type=int, default=WorkerOptions().threads, help="of our worker"
-    )
-    parser.add_argument("--hand-threads", type=int, default=4, help="of the hand-written loop")
-    parser.add_argument("--consume", choices=("ours", "hand"), help=argparse.SUPPRESS)
-    parser.add_argument("--proxy", type=int, nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.consume:
-        consume(arguments.consume, arguments.tasks, arguments.threads)
-        return
-    if arguments.proxy:
-        asyncio.run(delay_proxy(arguments.proxy[0], arguments.proxy[1], arguments.latency / 1000))
-        return
-    server, port = free_port(), free_port()
-    with process(arguments.ministack, GATEWAY_PORT=str(server), BIND_HOST="127.0.0.1"):
-        wait_for(server)
-        proxy = (sys.executable, "-m", "benchmarks.drain", f"--latency={arguments.latency}",
-                 "--proxy", str(port), str(server))  # fmt: skip
-        with process(*proxy):
-            wait_for(port)
-            if not arguments.latency:
-                port = server
-            one, hand, ours = [], [], []
-            for _ in range(arguments.rounds):
-                hand.append(measure("hand", arguments, arguments.hand_threads, port))
-                ours.append(measure("ours", arguments, arguments.threads, port))
-                if not arguments.latency:
-                    one.append(measure("hand", arguments, 1, port))
-    tasks = arguments.tasks
-    print(f"{tasks} tasks, {arguments.latency:g} ms added to each request, medians of "
-          f"{arguments.rounds} interleaved rounds\n"
-          f"{'':<28}{'CPU/task':>13}{'tasks':>14}{'requests/task':>12}{'left':>8}")  # fmt: skip
-    if one:
-        by_one = show("hand-written, 1 thread", tasks, one)
-    by_hand = show(f"hand-written, {arguments.hand_threads} threads", tasks, hand)
-    by_us = show(f"beanstalk_worker, {arguments.threads} threads", tasks, ours)
-    if one:
-        print(f"CPU against 1 thread by hand: {by_us / by_one:.2f} (target: at most 1.3)")
-    print(f"CPU against {arguments.hand_threads} threads by hand: {by_us / by_hand:.2f}")
+def against_one_loop(run: Run, *, tasks: int, rounds: int) -> OneLoop:
+    """What the gate asks of the worker."""
+    ours = _ours("beanstalk_worker", ["ours"])
+    with _running(run, [_by_hand(1), ours], "worker") as running:
+        _drain_in_turns(run, "worker", running, task="noop", count=tasks, rounds=rounds, targets={})
+    line = run.lines[-1]
+    if line.cpu_ratio is None or line.requests is None:
+        raise RuntimeError(f"the worker has not drained its queue: {line.note}")
+    with _running(run, [ours], "worker"):
+        run.control.ask("Counts")
+        time.sleep(10)
+        idle = run.control.ask("Counts")["requests"]
+    return OneLoop(line.cpu_ratio.median, line.requests, sum(idle.values()))
 
 
-if __name__ == "__main__":
-    main()
+def queues(run: Run, peers: Sequence[Peer]) -> None:
+    """The same number of tasks in one queue, in twenty and in fifty, with one worker each."""
+    consumers = [
+        _ours(f"{number} queue{'s' * (number > 1)}", [f"of{number}-{n}" for n in range(number)])
+        for number in (1, 20, 50)
+    ]
+    with _running(run, consumers, "queues") as running:
+        _drain_in_turns(
+            run, "queues, no-op", running, task="noop", count=run.rounds(2_000, 10_000),
+            rounds=run.rounds(3, 9), targets={"20 queues": Target(1.3, "cpu")},
+        )  # fmt: skip

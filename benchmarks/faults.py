@@ -25,8 +25,7 @@ from typing import Any, Final
 from beanstalk_dispatch.safe_task import SafeTask
 from tests.proxy import Answer, Proxy, error
 
-from .drain import VARIABLES, process
-from .processes import free_port, wait_for
+from .processes import VARIABLES, free_port, process, wait_for
 
 TABLE = "mark=benchmarks.faults.mark fails=benchmarks.faults.FailsOnce"
 

