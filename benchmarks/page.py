@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -110,14 +110,14 @@ def _ratio(ratio: Mapping[str, float] | None) -> str:
 
 def _table(lines: Sequence[Line]) -> str:
     unit = lines[0]["unit"]
-    columns = {
+    columns: dict[str, Callable[[Line], str]] = {
         "": lambda line: line["side"],
         f"Time for one {unit}": lambda line: _duration(line["wall"]),
         "× baseline": lambda line: _ratio(line["wall_ratio"]),
         f"CPU for one {unit}": lambda line: _duration(line["cpu"]),
         "× baseline ": lambda line: _ratio(line["cpu_ratio"]),
         f"Requests for one {unit}": lambda line: _number(line["requests"]),
-        "Connections of a turn": lambda line: _number(line["connections"]),
+        "Connections": lambda line: _number(line["connections"]),
         "Memory": lambda line: f"{line['memory'] / 2**20:.0f} MB" if line["memory"] else "",
         "Target": _verdict,
         "Note": lambda line: line["note"].replace("|", "\\|"),

@@ -285,7 +285,7 @@ def table(run: Run, peers: Sequence[Peer]) -> None:
         sides.append(Side(name=f"{number:,} {kind}", module="ours", env=env))
     sides.insert(1, replace(sides[0], name="10 functions, again", note="the noise of this row"))
     with run.children(sides, "table", "message") as children:
-        for each in children:  # what a process does once for each name is no part of the row
+        for each in children:  # what a process does once for each name does not belong to the row
             each.do("run_names", count=10_000)
             each.do("schedule_names", count=100)
         for row, operation in (("scheduled", "schedule_names"), ("run", "run_names")):
