@@ -31,10 +31,10 @@ class Bound(NamedTuple):
 
 
 INSTRUCTIONS: Final = {
-    "schedule_function over boto3": Bound(1.06, "one send costs what boto3 costs"),
-    "schedule_function, signed, over boto3": Bound(1.10, "so does a signed one"),
-    "schedule_many over boto3's batches": Bound(1.15, "a message of a batch costs its JSON"),
-    "dispatcher, signed, over an empty view": Bound(2.0, "requests per second of a worker"),
+    "schedule_function over boto3": Bound(1.03, "one send costs what boto3 costs"),
+    "schedule_function, signed, over boto3": Bound(1.06, "so does a signed one"),
+    "schedule_many over boto3's batches": Bound(1.13, "a message of a batch costs its JSON"),
+    "dispatcher, signed, over an empty view": Bound(1.85, "requests per second of a worker"),
 }
 REQUESTS: Final = {
     "one send": Bound(1, "a queue given by its URL is not looked up"),

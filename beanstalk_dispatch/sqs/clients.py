@@ -142,18 +142,29 @@ class Clients:
             )
             return client
 
-        # botocore builds its User-Agent for every request: a fifth of a call's instructions before
-        # 1.44.6, 2 % since. It sends a User-Agent that is given as an option as it is, so a first
-        # client is made for that string only.
-        if self._user_agent is None:
-            self._user_agent = make(client_config).meta.config.user_agent  # type: ignore[attr-defined]
-        client = make(client_config.merge(ClientConfig(user_agent=self._user_agent)))
+        if _builds_user_agent_slowly():
+            # A User-Agent that is given as an option is sent as it is, so a first client is made
+            # for that string only.
+            if self._user_agent is None:
+                self._user_agent = make(client_config).meta.config.user_agent  # type: ignore[attr-defined]
+            client_config = client_config.merge(ClientConfig(user_agent=self._user_agent))
+        client = make(client_config)
         if timeouts.total is not None:
             refuse: Any = functools.partial(
                 _refuse_late_attempt, timeouts.total, timeouts.total - sum(timeouts[:2])
             )
             client.meta.events.register("request-created.sqs", refuse)
         return client
+
+
+def _builds_user_agent_slowly() -> bool:
+    """Whether botocore builds its whole User-Agent for each request: a fifth of a call's cost.
+
+    Since version 1.44.6 it keeps most of that string.
+    """
+    import botocore  # noqa: PLC0415 - as boto3
+
+    return tuple(map(int, botocore.__version__.split(".")[:3])) < (1, 44, 6)
 
 
 _loaders: Final[list[Any]] = []

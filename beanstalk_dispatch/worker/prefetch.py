@@ -29,6 +29,8 @@ _MAX_AHEAD: Final = MAX_OPEN_RECEIVES * MAX_BATCH_ENTRIES
 """Messages received ahead, beyond the idle threads."""
 _QUICK_SECONDS: Final = 0.001
 """Tasks shorter than this are left to the threads that are awake: waking another takes longer."""
+_ANSWER_SECONDS: Final = 0.2
+"""SQS answers a receive within this time if the queue has messages."""
 _WEIGHT_OF_LAST_TASK: Final = 0.2
 """In the moving average of how long a task takes."""
 
@@ -82,7 +84,7 @@ class QueueState:
         return cls(name=name, in_flight=in_flight, receive_backoff=backoff)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReceivePermit:
     """Permission for one receive."""
 
@@ -133,6 +135,8 @@ class Prefetch:
         """The queues of which a receiver waits until it is notified; the longest wait first."""
         self._requested = 0
         """How many messages the open receives are expected to bring."""
+        self._expected: dict[ReceivePermit, int] = {}
+        """The open receives that are expected to bring messages, the oldest first."""
         self._tasks_left: float = options.max_tasks or math.inf
         """How many tasks may still start."""
         self._average_seconds = math.inf
@@ -197,7 +201,9 @@ class Prefetch:
         queue.open_receives += 1
         queue.is_probed |= permit.is_probe
         queue.unanswered_since = min(queue.unanswered_since, permit.since)
-        self._requested += permit.weight
+        if permit.weight:
+            self._expected[permit] = permit.weight
+            self._requested += permit.weight
         return permit
 
     def _idle_threads(self) -> int:
@@ -222,7 +228,7 @@ class Prefetch:
             permit.queue.open_receives -= 1
             if permit.is_probe:
                 permit.queue.is_probed = False
-            self._requested -= permit.weight
+            self._requested -= self._expected.pop(permit, 0)
             if received is None:
                 self._wake_receiver()
             else:
@@ -316,7 +322,19 @@ class Prefetch:
                     else:
                         self._waiting.append(group)
             self._work.notify(len(self._waiting))
+            self._expect_nothing_of_receives_before(now - _ANSWER_SECONDS)
             self._wake_receiver()
+
+    def _expect_nothing_of_receives_before(self, latest: float) -> None:
+        """A receive that is not answered by now waits for a message, and must not hold up others.
+
+        Otherwise queues that run empty keep the worker from asking those that are full.
+        """
+        while self._expected:
+            oldest = next(iter(self._expected))
+            if oldest.since > latest:
+                break
+            self._requested -= self._expected.pop(oldest)
 
     def close(self) -> None:
         """Requeue what has not started, and wake all threads so that they end."""

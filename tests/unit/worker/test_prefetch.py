@@ -236,6 +236,22 @@ def test_a_receive_of_a_busy_queue_counts_in_what_others_may_ask_for() -> None:
     assert prefetch._should_receive(other)
 
 
+def test_a_receive_that_is_not_answered_soon_holds_up_no_other_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prefetch = OneQueue(is_busy=True)
+    other = QueueState.create("other", WorkerOptions())
+    late = prefetch.permit()
+    prefetch.requeue_expired()
+    assert not prefetch._should_receive(other)
+    monkeypatch.setattr("beanstalk_dispatch.worker.prefetch._ANSWER_SECONDS", 0.0)
+    prefetch.requeue_expired()
+    assert prefetch._should_receive(other)
+    prefetch.add(late, messages(10))
+    assert prefetch._requested == 0
+    assert prefetch.counters.waiting == 10
+
+
 def test_of_several_queues_that_wait_for_room_one_at_a_time_is_woken() -> None:
     prefetch = OneQueue(running=10)
     queues = [QueueState.create(str(number), WorkerOptions()) for number in range(3)]
