@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beanstalk_dispatch.exceptions import BadSignature, MalformedMessage
-from beanstalk_dispatch.message import Message, wrap
+from beanstalk_dispatch.exceptions import BadSignature, InvalidArgument, MalformedMessage
+from beanstalk_dispatch.message import Message, is_signed, read_dead_letter, wrap
 
 KEYS = ["new-key", "old-key"]
 
@@ -268,6 +268,70 @@ def test_any_key_verifies() -> None:
 def test_what_is_not_ours_is_refused_before_it_is_parsed(body: str, reason: str) -> None:
     with pytest.raises(BadSignature, match=reason):
         Message.decode(body, queue="q", keys=KEYS)
+
+
+@pytest.mark.parametrize(
+    ("reason", "body"),
+    [
+        ([], "{}"), (None, "{}"), ("attempts", "{}"),
+        ({"attempts": 1}, None), ({"attempts": 1}, {}), ({"attempts": 1}, 5),
+        ({}, "{}"), ({"attempts": "1"}, "{}"), ({"attempts": True}, "{}"), ({"attempts": 0}, "{}"),
+        ({"attempts": 1.5}, "{}"), ({"attempts": -1}, "{}"), ({"attempts": 2**31}, "{}"),
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_a_dead_letter_is_refused(reason: object, body: object) -> None:
+    content = json.dumps({"dead_letter": reason, "body": body})
+    with pytest.raises(MalformedMessage, match="dead_letter is not a dead letter"):
+        Message.decode(content, queue="q")
+    assert read_dead_letter(content) is None
+    wrapped = json.loads(wrap(content, {"attempts": 1, "id": "i"}, queue="q"))
+    assert wrapped["body"] == content  # it is wrapped like any other body
+
+
+def test_a_dead_letter_is_read_without_its_signature() -> None:
+    body = signed()
+    letter = wrap(body, {"attempts": 2, "id": "i"}, queue="q", keys=KEYS)
+    assert read_dead_letter(letter) == ({"attempts": 2, "id": "i"}, body)
+    assert read_dead_letter("not json") is None
+    assert read_dead_letter(signed()) is None
+
+
+@pytest.mark.parametrize("more", [" x", "{}", "]", ' "a"'])
+def test_nothing_may_follow_the_json(more: str) -> None:
+    with pytest.raises(MalformedMessage, match="not JSON: Extra data"):
+        Message.decode('{"function":"f","args":[],"kwargs":{}}' + more, queue="q")
+
+
+def test_what_looks_signed_is_signed_or_ends_like_it() -> None:
+    plain = Message(function="f").encode(queue="q")
+    assert is_signed(signed())
+    assert not is_signed(plain)
+    assert not is_signed(plain + "a" * 43)  # without a colon
+    assert not is_signed(plain + ":" + "a" * 42)
+    assert not is_signed("a" * 100)
+
+
+def test_retries_are_counted_from_the_first_attempt() -> None:
+    assert Message(function="f", attempt=5).counted_attempt == 5
+    assert Message(function="f", attempt=5, first_attempt=4).counted_attempt == 2
+    assert Message(function="f", attempt=1, first_attempt=9).counted_attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "named"),
+    [([{1}], {}, "args"), ([], {"a": {1}}, "kwargs"), ([float("nan")], {}, "args"),
+     ([float("inf")], {}, "args"), ([(1,)], {}, "args"), ([], {"a": {1: 2}}, "kwargs")],
+)  # fmt: skip
+def test_an_argument_that_json_would_change_is_refused_by_name(
+    args: list[Any], kwargs: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=rf"^f: {named}"):
+        Message(function="f", args=args, kwargs=kwargs).encode(queue="q")
+
+
+def test_a_header_that_json_would_change_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="f: the message cannot be written as JSON"):
+        Message(function="f", headers={"a": object()}).encode(queue="q")  # type: ignore[dict-item]
 
 
 HERE, THERE = "eu-west-1/123456789012", "eu-west-1/999999999999"

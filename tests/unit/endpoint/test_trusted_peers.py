@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,13 @@ eth0\t00000000\t{gateway}\t0003\t0\t0\t0\t00000000\t0\t0\t0
 
 
 @pytest.fixture(autouse=True)
-def _no_container(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def real_places() -> tuple[Any, str]:
+    """What the tests replace."""
+    return peers._CONTAINER_MARKS, peers._ROUTES
+
+
+@pytest.fixture(autouse=True)
+def _no_container(real_places: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(peers, "_CONTAINER_MARKS", ())
     peers.container_gateway.cache_clear()
     yield
@@ -98,3 +105,60 @@ def test_a_container_without_a_gateway_trusts_loopback_only(container: Path) -> 
     container.write_text(ROUTES.format(gateway="00000000"))
     assert peers.container_gateway() is None
     assert refusal("127.0.0.1") is None
+
+
+def test_a_default_route_without_a_gateway_is_passed_over(container: Path) -> None:
+    header, *rows = ROUTES.format(gateway="010011AC").splitlines()
+    on_link = "tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0"
+    container.write_text("\n".join([header, on_link, *rows]))
+    assert peers.container_gateway() == "172.17.0.1"
+
+
+def test_the_first_route_counts_as_well(container: Path) -> None:
+    header, _, default = ROUTES.format(gateway="010011AC").splitlines()
+    container.write_text(f"{header}\n{default}")
+    assert peers.container_gateway() == "172.17.0.1"
+
+
+@pytest.mark.parametrize(("mark", "is_container"), [
+    ("/.dockerenv", True), ("/run/.containerenv", True), ("/nothing", False),
+])  # fmt: skip
+def test_docker_and_podman_leave_a_mark(
+    mark: str, is_container: bool, monkeypatch: pytest.MonkeyPatch, real_places: tuple[Any, str]
+) -> None:
+    """Outside of a container the default route leads to other machines."""
+    marks, _ = real_places
+    asked: list[str] = []
+
+    class Routes:
+        def __init__(self, path: str) -> None:
+            asked.append(path)
+
+        def read_text(self) -> str:
+            return ROUTES.format(gateway="010011AC")
+
+    monkeypatch.setattr(peers, "_CONTAINER_MARKS", marks)
+    monkeypatch.setattr(peers, "Path", Routes)
+    monkeypatch.setattr("os.path.exists", lambda path: path == mark)
+    assert peers.container_gateway() == ("172.17.0.1" if is_container else None)
+    assert asked == (["/proc/net/route"] if is_container else [])
+
+
+def test_a_refusal_shows_of_a_forged_header_what_fits_into_a_line() -> None:
+    shown = "a" * 64
+    variable = "BEANSTALK_DISPATCH_TRUSTED_PEERS"
+    assert refusal("127.0.0.1", f"a\r\n a\t{shown}") == f"{shown!r} is not in {variable}"
+
+
+@pytest.mark.parametrize(
+    "peer",
+    ["::ffff:10.1.2.3", "::ffff:0:10.1.2.3", "64:ff9b::10.1.2.3", "2002:a01:203::", "10.1.2.3 ,x",
+     "010.1.2.3", "10.66051", "0xa010203", "[10.1.2.3]", "10.1.2.3%eth0", "10.1.2.3:80"],
+)  # fmt: skip
+def test_only_the_address_itself_or_its_ipv4_mapped_form_is_trusted(
+    env: Environment, peer: str
+) -> None:
+    env(DISPATCH_TRUSTED_PEERS="10.1.2.3")
+    assert (refusal(peer) is None) is (peer == "::ffff:10.1.2.3")
+    env(DISPATCH_TRUSTED_PEERS="::ffff:0:0/96")  # of IPv6, so it covers no address of IPv4
+    assert refusal(peer) is not None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.execution import executor
+from beanstalk_dispatch.execution import executor, recent_deliveries
 from beanstalk_dispatch.execution.consumer import DELAYED_COPIES, DelayedCopies
 from beanstalk_dispatch.execution.recent_deliveries import (
     RECENT,
@@ -146,3 +146,19 @@ def test_the_time_that_a_request_waited_is_in_its_line(caplog: pytest.LogCapture
     body = Message(function="record", id="1").encode(queue="q")
     executor.run(body, Delivery(queue="q", waited=1.5))
     assert " waited_ms=1500" in caplog.text
+
+
+def test_no_key_is_that_of_an_empty_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a message would count as finished before it has run."""
+    monkeypatch.setattr(recent_deliveries, "hash", lambda parts: 0, raising=False)
+    key = key_of(Delivery(queue="q", message_id="from-sqs"))
+    assert key
+    assert RecentDeliveries().begin(key)
+
+
+def test_how_long_a_finished_message_took_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    recent, moments = RecentDeliveries(), iter([100.0, 103.5])
+    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: next(moments))
+    assert recent.begin(7)
+    recent.end(7, is_finished=True)
+    assert recent.seconds_taken(7) == 3.5
