@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .exceptions import ConfigurationError
+from .message import NAME_FORM, is_name
 
 MISSING_LIBRARY: Final = (
     "cron.yaml needs PyYAML and cronsim: pip install 'django-beanstalk-dispatch[local]'"
@@ -44,8 +46,10 @@ def load(
         raise ConfigurationError(MISSING_LIBRARY) from exc
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as exc:
-        raise ConfigurationError(f"{path}: {exc}") from exc
+    except RecursionError as exc:
+        raise ConfigurationError(f"{path}: nested too deeply") from exc
+    except (OSError, ValueError, yaml.YAMLError) as exc:  # ValueError: not UTF-8, or no such date
+        raise ConfigurationError(f"{path}: {' '.join(str(exc).split())}") from exc
     entries = content.get("cron") if isinstance(content, dict) else None
     if not isinstance(entries, list) or content.get("version") != 1:
         raise ConfigurationError(f"{path}: expected 'version: 1' and a list under 'cron:'")
@@ -68,7 +72,9 @@ def _periodic_task(path: Path, position: int, entry: Any) -> PeriodicTask:
         raise ConfigurationError(
             f"{path}: entry {position}: expected the strings name, url, schedule"
         )
-    if not entry["url"].startswith("/"):
+    if not is_name(entry["name"]):
+        raise ConfigurationError(f"{path}: entry {position}: name is not {NAME_FORM}")
+    if not re.fullmatch(r"/[!-~]*", entry["url"]):
         raise ConfigurationError(
             f"{path}: {entry['name']}: url {entry['url']!r} is not a path; write one like "
             "/beanstalk_dispatch/dispatcher"

@@ -42,11 +42,24 @@ def test_a_cron_yaml_is_read(tmp_path: Path) -> None:
         (VALID.replace("clean_up", "5"), "entry 1: expected the strings name, url, schedule"),
         (VALID.replace("url: /", "url: "), "is not a path"),
         (VALID.replace("*/5 *", "61 *"), "clean_up: '61"),
+        (VALID.replace("/beanstalk_dispatch/dispatcher", '"/a\\r\\nX-Evil: 1"'), "is not a path"),
+        (VALID.replace("/beanstalk_dispatch/dispatcher", "/a b"), "is not a path"),
+        (VALID.replace("clean_up", '"a\\nERROR forged"'), "entry 1: name is not a string of 1 to"),
+        (VALID.replace("clean_up", "2026-99-99"), "month must be in"),
+        (VALID.replace("clean_up", "!!python/object/apply:os.getpid []"), "could not determine"),
+        ("[" * 2000, "nested too deeply"),
     ],
 )
 def test_a_wrong_cron_yaml_is_one_error(tmp_path: Path, content: str, reason: str) -> None:
-    with pytest.raises(ConfigurationError, match=reason):
+    with pytest.raises(ConfigurationError, match=reason) as caught:
         load(tmp_path, content)
+    assert str(caught.value).isprintable()  # it is one line of the log
+
+
+def test_a_cron_yaml_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "cron.yaml").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ConfigurationError, match="codec can't decode"):
+        cron.load(tmp_path / "cron.yaml")
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

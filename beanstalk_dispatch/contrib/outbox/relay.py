@@ -247,7 +247,8 @@ def _note_refusal(database: str, row: OutboxMessage, reason: str) -> None:
     )
     logger.error(
         "refused from the outbox id=%s function=%s queue=%s failures=%d retry_in=%.1f error=%s",
-        row.task_id, quoted(row.function), quoted(row.queue), failures, delay, quoted_error(reason),
+        quoted(row.task_id), quoted(row.function), quoted(row.queue), failures, delay,
+        quoted_error(reason),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.exceptions import MalformedMessage
 from beanstalk_dispatch.message import Message, now
 from beanstalk_dispatch.scheduling import sending
 from beanstalk_dispatch.scheduling.sending import Prepared
@@ -52,6 +53,8 @@ def to_prepared(row: OutboxMessage, config: Config) -> Prepared:
     """
     address = resolve_address(row.queue, config)
     message = Message.decode(row.body, queue=address.name)
+    if (message.id, message.function) != (row.task_id, row.function):
+        raise MalformedMessage("the row was changed: its body has another id or function")
     if config.max_age:
         message = replace(message, sent_at=now())
     parameters = json.loads(row.parameters)

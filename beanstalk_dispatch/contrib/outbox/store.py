@@ -63,5 +63,5 @@ def _log_kept(rows: Iterable[OutboxMessage]) -> None:
     for row in rows:
         logger.warning(
             "kept in the outbox id=%s function=%s queue=%s error=%s",
-            row.task_id, quoted(row.function), quoted(row.queue), quoted_error(row.error),
+            quoted(row.task_id), quoted(row.function), quoted(row.queue), quoted_error(row.error),
         )  # fmt: skip

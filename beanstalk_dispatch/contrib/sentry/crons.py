@@ -23,6 +23,7 @@ from beanstalk_dispatch import conf, cron
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.execution.task_options import time_limit_of
+from beanstalk_dispatch.log_lines import quoted_error
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
@@ -117,11 +118,11 @@ def _schedules() -> Mapping[str, str]:
         return {}
     try:
         tasks = cron.load(path, on_problem=_log_problem)
-    except (ConfigurationError, ValueError) as exc:  # not UTF-8
+    except ConfigurationError as exc:
         _log_problem(exc)
         return {}
     return {task.name: task.schedule for task in tasks}
 
 
 def _log_problem(problem: Exception) -> None:
-    logger.warning("check-ins are sent without a schedule error=%s", problem)
+    logger.warning("check-ins are sent without a schedule error=%s", quoted_error(problem))

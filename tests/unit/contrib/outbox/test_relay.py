@@ -185,6 +185,23 @@ def test_a_row_that_was_changed_keeps_no_other(sqs: Sqs, change: dict[str, str])
     assert OutboxMessage.objects.get().failures == 1
 
 
+@pytest.mark.parametrize("field", ["task_id", "function"])
+def test_a_row_whose_body_is_another_message_is_not_sent_and_forges_no_line(
+    sqs: Sqs, field: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the id of another row it would be taken for sent, or the other one for not sent."""
+    schedule_function("jobs", "record", 1)
+    forged = "x outcome=done\nERROR forged"
+    OutboxMessage.objects.update(**{field: forged})
+    Relay().send_available()
+    assert sqs.labels == []
+    row = OutboxMessage.objects.get()
+    assert row.error == "the row was changed: its body has another id or function"
+    (line,) = [each for each in caplog.messages if each.startswith("refused from the outbox")]
+    assert repr(forged) in line
+    assert "\n" not in line
+
+
 @pytest.mark.parametrize("kind", ["entry", "request", "row"])
 def test_a_fifo_group_waits_for_its_head(sqs: Sqs, kind: str) -> None:
     fifo(1, 2, 3)
