@@ -53,6 +53,10 @@ def spin_and_append(path: str, number: int) -> None:
     append(path, number)
 
 
+def text_of_length(characters: int) -> str:
+    return "x" * characters
+
+
 def fail_at_length(characters: int) -> None:
     raise ValueError("x" * characters + " the end")
 

@@ -9,6 +9,7 @@ import overseer
 from crontask import cron
 from django.tasks import task
 
+from beanstalk_dispatch.contrib.tasks import task as task_with_policy  # also on Django 6.0
 from tests.jobs import append
 
 
@@ -17,7 +18,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-@task(max_attempts=3, backoff=0, takes_context=True)  # type: ignore[call-overload, untyped-decorator]
+@task_with_policy(max_attempts=3, backoff=0, takes_context=True)
 def flaky(context: Any, good_at: int) -> int:
     if context.attempt < good_at:
         raise ValueError(f"attempt {context.attempt}")

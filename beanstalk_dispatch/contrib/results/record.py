@@ -19,6 +19,8 @@ MAX_ERRORS: Final = 10
 """How many errors of one task are kept: those of its last attempts."""
 MAX_WORKERS: Final = 100
 """How many worker ids of one task are kept: those of its last attempts. The others are counted."""
+MAX_RETURN_VALUE: Final = 500_000
+"""Characters of JSON. A larger value is not kept: Memcached takes 1 MiB for a whole record."""
 UNKNOWN_WORKER: Final = "unknown"
 
 
@@ -74,7 +76,7 @@ class TaskRecord:
     errors: list[TaskFailure] = field(default_factory=list)
     """The last ten failures, the newest at the end."""
     return_value: Any = field(default=None, repr=False)
-    """What the task returned, if it is JSON."""
+    """What the task returned, if it is JSON of at most 500,000 characters."""
     args: list[Any] | None = field(default=None, repr=False)
     """The arguments, if BEANSTALK_DISPATCH_RESULT_ARGUMENTS is set."""
     kwargs: dict[str, Any] | None = field(default=None, repr=False)
@@ -134,10 +136,10 @@ def _to_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def json_or_none(value: object) -> object:
-    """The value, or None if it is not JSON: a function that returns a model instance is done."""
+def json_of(value: object) -> str | None:
+    """The value as JSON; None if it has none: a function that returns a model instance is done."""
     try:
-        return json.loads(_to_json(value))
+        return _to_json(value)
     except (TypeError, ValueError, RecursionError):
         return None
 

@@ -6,6 +6,7 @@ A store that does not answer costs its own time and a log line. The task runs as
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import socket
@@ -26,12 +27,13 @@ from beanstalk_dispatch.safe_task import Retry, SafeTask
 
 from .record import (
     MAX_ERRORS,
+    MAX_RETURN_VALUE,
     UNKNOWN_WORKER,
     Status,
     TaskFailure,
     TaskRecord,
     from_seconds,
-    json_or_none,
+    json_of,
     now,
 )
 from .stores import store_of
@@ -145,7 +147,7 @@ class Recording:
             record.errors = [*record.errors, TaskFailure.of(exception)][-MAX_ERRORS:]
         if delivery.outcome is Outcome.DONE:
             record.status = Status.SUCCESSFUL
-            record.return_value = json_or_none(delivery.return_value)
+            record.return_value = self._return_value()
         else:
             record.status = Status.FAILED if delivery.is_final else Status.READY
         record.finished_at = now() if record.is_finished else None
@@ -185,6 +187,19 @@ class Recording:
         record.errors = list(earlier.errors)
         record.started_at = earlier.started_at
         record.enqueued_at = earlier.enqueued_at or record.enqueued_at
+
+    def _return_value(self) -> object:
+        """What the task has returned, if it can be kept."""
+        text = json_of(self._delivery.return_value)
+        if text is None:
+            return None
+        if self._store is not None and len(text) > MAX_RETURN_VALUE:
+            logger.warning(
+                "return value not kept id=%s function=%s characters=%d",
+                quoted(self._message.id), quoted(self._message.function), len(text),
+            )  # fmt: skip
+            return None
+        return json.loads(text)
 
     def _save(self) -> None:
         if self._store is not None:

@@ -77,6 +77,19 @@ def test_what_a_function_returns_is_kept_if_it_is_json(store: Environment) -> No
     assert [get_result(each).return_value for each in ids] == [2, None, "a\0b\ud800"]
 
 
+def test_a_return_value_that_is_too_large_is_not_kept(
+    store: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    store(DISPATCH_TABLE="text=tests.jobs.text_of_length")
+    just, over = (schedule_function("jobs", "text", length) for length in (499_998, 499_999))
+    assert run_all() == [Outcome.DONE] * 2
+    assert len(str(get_result(just).return_value)) == 499_998
+    result = get_result(over)
+    assert (result.status, result.return_value) == (Status.SUCCESSFUL, None)
+    line = f"return value not kept id={over} function=text characters=500001"
+    assert [each for each in caplog.messages if "not kept" in each] == [line]
+
+
 def test_a_failure_is_kept_with_its_traceback(store: Environment) -> None:
     store(DISPATCH_ON_FAILURE="acknowledge")
     task_id = schedule_function("jobs", "fail", "the \0 reason")
