@@ -305,7 +305,9 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
     parameters: dict[str, Any] = {}
     # A call that is stored needs no SQS, which may not answer now.
     needs_no_sqs = sending.is_local(config) or config.outbox == "always"
-    address = resolve_address(queue, config) if needs_no_sqs else open_queue(queue).address
+    # The address of an alias needs no request, so the arguments are checked before the first one.
+    is_known = needs_no_sqs or config.queues
+    address = resolve_address(queue, config) if is_known else open_queue(queue).address
     if delay or call.group_id or call.deduplication_id or queue_rules(address.name).needs_group_id:
         parameters = send_parameters(
             address,
@@ -314,7 +316,10 @@ def _prepare(queue: str, call: Call, config: Config) -> Prepared:
             deduplication_id=call.deduplication_id,
             message_id=message.id,
         )
-    return Prepared(message, sending.encode(message, address, config), parameters)
+    prepared = Prepared(message, sending.encode(message, address, config), parameters)
+    if not needs_no_sqs:
+        open_queue(queue)  # raises if there is no such queue, also where the call is sent later
+    return prepared
 
 
 def _refuse_in_base64(message: Message, config: Config) -> None:
@@ -417,7 +422,10 @@ def _awaited_commit(on_commit: bool | str | None, config: Config) -> str | None:
 def _delay_seconds(delay: float | timedelta) -> int:
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidCall(f"delay {delay!r} is not a number of seconds or a timedelta")
+        raise InvalidCall(
+            f"delay {delay!r} is not a number of seconds or a timedelta; for a moment, pass "
+            "moment - timezone.now()"
+        )
     if not 0 <= seconds <= MAX_DELAY_DAYS * 86400:
         raise InvalidCall(
             f"delay {delay!r} is out of range; 0 seconds or more, at most {MAX_DELAY_DAYS} days"
@@ -438,18 +446,36 @@ def _table_name(function: Function, config: Config) -> str:
         return function
     if isinstance(path := getattr(function, "module_path", None), str):  # a Task of django.tasks
         return _table_name(_names_by_path(config).get(path, path), config)
+    if not callable(function) and not isinstance(function, SafeTask):
+        raise UnknownFunction(
+            f"expected a function, or its name in {SETTINGS['table'].variable}, not "
+            f"{function!r:.100}; write schedule_function(queue, 'name', 1)"
+        )
     path = _dotted_path(function)
     name = _names_by_path(config).get(path)
     if name is None:
         raise UnknownFunction(
             f"no name in {SETTINGS['table'].variable} stands for {path}; known: "
             f"{listed([f'{name}={path}' for name, path in config.table.items()])}"
+            f"{_advice_on(function, path, config)}"
         )
     return name
 
 
+def _advice_on(function: object, path: str, config: Config) -> str:
+    """What to do about a function that the table does not list."""
+    is_found_by_path = isinstance(function, SafeTask | type) or inspect.isfunction(function)
+    if not is_found_by_path or "<" in path:
+        return "; a worker finds a function by its dotted path, so write one in a module"
+    return "" if config.table else "; set the table here, too, or pass the function's name"
+
+
 def _unlisted(name: str, config: Config) -> UnknownFunction:
     table, tasks = SETTINGS["table"].variable, SETTINGS["tasks"].variable
+    if name in config.queues:
+        return UnknownFunction(
+            f"{name!r} is a queue, and not in {table}; write schedule_function(queue, function, …)"
+        )
     if not config.tasks:
         return UnknownFunction(f"{name!r} is not in {table}; known: {listed(config.table)}")
     return UnknownFunction(

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 import environ
+from django.apps import apps
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
@@ -32,6 +33,7 @@ from .queue_address import QueueAddress
 logger = logging.getLogger("beanstalk_dispatch")
 
 PREFIX: Final = "BEANSTALK_"
+_APP: Final = "beanstalk_dispatch"
 
 T = TypeVar("T")
 
@@ -579,6 +581,7 @@ def get_config() -> Config:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "".join(f"\n  - {problem}" for problem in problems)
         raise ConfigurationError(f"{count} in the configuration of beanstalk_dispatch:{lines}")
+    _log_if_not_installed()
     return _first_config.setdefault("config", config)
 
 
@@ -795,6 +798,9 @@ def unknown_variables() -> dict[str, str | None]:
                 is_slip = closest is not None and _difference(name, closest) <= _MAX_SLIP
                 if is_slip or not group.is_prefix_shared:
                     unknown[name] = closest
+    for name in sorted(present):
+        if name.startswith("DISPATCH_") and PREFIX + name in known:
+            unknown[name] = PREFIX + name
     return unknown
 
 
@@ -843,6 +849,15 @@ def log_start() -> None:
             "%s to one long random string, on the web environment first and then on the worker "
             'environment: python -c "import secrets; print(secrets.token_urlsafe(32))"',
             SIGNING_KEYS.variable,
+        )
+
+
+def _log_if_not_installed() -> None:
+    if apps.ready and not apps.is_installed(_APP):
+        logger.warning(
+            "not in INSTALLED_APPS app=%s: no check, no command and no start line says what is "
+            "wrong; add it",
+            _APP,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.conf import SETTINGS, get_config
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
 from beanstalk_dispatch.queue_address import QueueAddress
 
@@ -92,6 +92,18 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
             "; Elastic Beanstalk's roles do not allow it. Set the queue's URL or ARN in "
             f"{SETTINGS['queues'].variable}"
         )
+    elif code == "NoCredentialsError":
+        advice = (
+            "; give the environment an instance profile that allows sqs:SendMessage, or set "
+            f"{SETTINGS['sqs_key'].variable} and {SETTINGS['sqs_secret'].variable}"
+        )
+    elif code in _MISSING_QUEUE_CODES:
+        advice = (
+            f"; create the queue, or correct its URL in {SETTINGS['queues'].variable}; "
+            f"{SETTINGS['create_queues'].variable} creates only what is given by name"
+        )
+    elif code == "EndpointConnectionError" and get_config().sqs_endpoint_url:
+        advice = f"; start that server, or correct {SETTINGS['sqs_endpoint_url'].variable}"
     error = SendError(f"{operation} on {address.name}: {code}: {first_line(exc)}{advice}")
     _remove_secrets(exc)
     return error

@@ -137,9 +137,12 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
         if not is_missing_queue(exc):
             raise send_error("GetQueueUrl", address, exc) from exc
         if not clients.config.create_queues:
+            is_guess = not (address.region or clients.config.sqs_region or default_region())
+            region = f", or {SETTINGS['sqs_region'].variable}" if is_guess else ""
             raise UnknownQueue(
                 f"SQS has no queue {address.name!r} in {client.meta.region_name} for these "
                 f"credentials; create the queue, or set {SETTINGS['create_queues'].variable}=True"
+                f"{region}"
             ) from None
     try:
         return _create(address, client)

@@ -33,6 +33,7 @@ from beanstalk_dispatch.deployment.eb_files import CRON, HOOKS
 from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
 from beanstalk_dispatch.endpoint.sqsd import HEADER
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.scheduling.sending import encode
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
@@ -192,7 +193,8 @@ class Rehearsal:
             conf.clear_caches()
 
     def _signed(self, message: Message) -> str:
-        return message.encode(queue=QUEUE, keys=conf.get_config().signing_keys)
+        config = conf.get_config()
+        return encode(message, config.queues["mail"], config)
 
     def _schedule(self, function: str, *args: object, **kwargs: object) -> str:
         task_id = schedule_function("mail", function, *args, **kwargs)

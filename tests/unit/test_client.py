@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -102,8 +103,13 @@ def test_an_instances_own_options_travel(sqs_env: Environment) -> None:
     [
         ("unlisted", "'unlisted' is not in BEANSTALK_DISPATCH_TABLE; known: record"),
         (jobs.fail, "no name in BEANSTALK_DISPATCH_TABLE stands for tests.jobs.fail"),
-        (lambda: None, r"stands for tests\.unit\.test_client\.<lambda>"),
-        (5, "stands for a int"),
+        (lambda: None, r"stands for tests\.unit\.test_client\.<lambda>; .*; a worker finds"),
+        (partial(jobs.fail), "stands for a partial; .*, so write one in a module"),
+        (5, r"expected a function, or its name in .*, not 5; write schedule_function\(queue"),
+        (
+            "jobs",
+            r"'jobs' is a queue, and not in .*; write schedule_function\(queue, function",
+        ),
     ],
 )
 def test_a_function_the_table_does_not_list_is_refused(
@@ -115,11 +121,17 @@ def test_a_function_the_table_does_not_list_is_refused(
     assert bodies() == []
 
 
+def test_arguments_are_checked_before_the_first_request(sqs_env: Environment) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL="http://127.0.0.1:9")
+    with pytest.raises(InvalidArgument, match="datetime is not JSON"):
+        schedule_function("jobs", "record", datetime.now(UTC))
+
+
 def test_without_a_table_any_name_is_sent(sqs_env: Environment) -> None:
     sqs_env(DISPATCH_TABLE=None)
     schedule_function("jobs", "whatever")
     assert [message.function for message in messages()] == ["whatever"]
-    with pytest.raises(UnknownFunction):
+    with pytest.raises(UnknownFunction, match="known: none; set the table here, too, or pass the"):
         schedule_function("jobs", jobs.record)
 
 

@@ -528,6 +528,27 @@ def test_an_unknown_variable_is_found_with_the_closest_name(
         assert conf.unknown_variables() == {name: closest}
 
 
+def test_a_name_without_its_first_word_is_found(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISPATCH_TABLE", "x")
+    monkeypatch.setenv("DISPATCH_COUNT", "another product's")
+    assert conf.unknown_variables() == {"DISPATCH_TABLE": "BEANSTALK_DISPATCH_TABLE"}
+
+
+def test_a_project_that_has_not_installed_the_app_is_told(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    with override_settings(INSTALLED_APPS=[]):
+        for _ in range(2):
+            get_config()
+    (line,) = [line for line in caplog.messages if "INSTALLED_APPS" in line]
+    assert line == (
+        "not in INSTALLED_APPS app=beanstalk_dispatch: no check, no command and no start line says "
+        "what is wrong; add it"
+    )
+
+
 def test_known_variables_and_their_files_are_not_unknown(
     room: SettingsGroup, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,43 @@ def test_a_denied_lookup_says_what_to_do(
     )
 
 
+def test_without_credentials_the_error_says_where_they_come_from(sqs_env: Environment) -> None:
+    sqs_env(DISPATCH_SQS_KEY=None, DISPATCH_SQS_SECRET=None)
+    with pytest.raises(SendError) as caught:
+        open_queue("jobs")
+    assert str(caught.value).endswith(
+        "Unable to locate credentials; give the environment an instance profile that allows "
+        "sqs:SendMessage, or set BEANSTALK_DISPATCH_SQS_KEY and BEANSTALK_DISPATCH_SQS_SECRET"
+    )
+
+
+def test_a_local_server_that_does_not_run_is_named(sqs_env: Environment, short_waits: None) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL="http://127.0.0.1:9")
+    with pytest.raises(SendError) as caught:
+        open_queue("jobs")
+    assert str(caught.value).endswith(
+        '"http://127.0.0.1:9/"; start that server, or correct BEANSTALK_DISPATCH_SQS_ENDPOINT_URL'
+    )
+
+
+def test_a_queue_that_is_given_by_url_is_not_created(sqs_env: Environment) -> None:
+    sqs_env(DISPATCH_QUEUES="jobs=https://sqs.eu-west-1.amazonaws.com/123456789012/nowhere")
+    with pytest.raises(SendError) as caught:
+        open_queue("jobs").send("{}", {})
+    assert str(caught.value).endswith(
+        "; create the queue, or correct its URL in BEANSTALK_DISPATCH_QUEUES; "
+        "BEANSTALK_DISPATCH_CREATE_QUEUES creates only what is given by name"
+    )
+
+
+def test_without_a_region_the_error_says_which_variable_sets_it(sqs_env: Environment) -> None:
+    sqs_env(DISPATCH_SQS_REGION=None, DISPATCH_CREATE_QUEUES=None)
+    with pytest.raises(
+        UnknownQueue, match="in us-east-1 .*=True, or BEANSTALK_DISPATCH_SQS_REGION"
+    ):
+        open_queue("jobs")
+
+
 def test_a_queue_that_cannot_be_created_is_a_send_error(sqs_env: Environment, proxy: Proxy) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     proxy.spoil = lambda operation, request: (
