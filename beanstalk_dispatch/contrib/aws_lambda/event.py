@@ -19,6 +19,7 @@ from beanstalk_dispatch.queue_address import QueueAddress
 
 Record = Mapping[str, Any]
 
+_OTHER_EVENT: Final = "this is not an event of an SQS event source mapping"
 _REQUIRED: Final = ("messageId", "body", "eventSourceARN")
 
 
@@ -31,9 +32,11 @@ def records_of(event: Any) -> Sequence[Record]:
     records = event.get("Records") if isinstance(event, Mapping) else None
     if not isinstance(records, list) or not all(map(_is_of_sqs, records)):
         raise ValueError(
-            "this is not an event of an SQS event source mapping; expected Records with the "
-            f"eventSource aws:sqs and with {', '.join(_REQUIRED)}"
+            f"{_OTHER_EVENT}; expected Records with the eventSource aws:sqs and with "
+            f"{', '.join(_REQUIRED)}"
         )
+    for record in records:
+        delivery_of(record, deadline=0.0)
     return records
 
 
@@ -46,7 +49,17 @@ def _is_of_sqs(record: Any) -> bool:
 
 
 def delivery_of(record: Record, *, deadline: float) -> Delivery:
-    """The delivery that a record reports. ``deadline`` is on the package's monotonic clock."""
+    """The delivery that a record reports. ``deadline`` is on the package's monotonic clock.
+
+    Raises ValueError for attributes that are not those of SQS.
+    """
+    try:
+        return _delivery_of(record, deadline)
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise ValueError(f"{_OTHER_EVENT}: message {record['messageId']!r}: {exc}") from exc
+
+
+def _delivery_of(record: Record, deadline: float) -> Delivery:
     attributes = record.get("attributes", {})
     sender_attributes = {
         name: each.get("stringValue") for name, each in record.get("messageAttributes", {}).items()

@@ -28,6 +28,17 @@ def test_a_record_without_what_is_needed_is_refused_before_a_task_runs(
         records_of(event(record("a"), record("b") | {name: value}))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"attributes": None}, {"attributes": {"ApproximateReceiveCount": "many"}},
+     {"attributes": {"SentTimestamp": ["now"]}}, {"messageAttributes": None},
+     {"messageAttributes": {"name": "value"}}, {"eventSourceARN": "arn:aws:sqs:nowhere:1:q"}],
+)  # fmt: skip
+def test_wrong_attributes_are_refused_before_a_task_runs(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="not an event of an SQS .* mapping: message 'b': "):
+        records_of(event(record("a"), record("b", message_id="b") | wrong))
+
+
 def test_the_records_are_those_of_the_event() -> None:
     records = [record("a"), record("b")]
     assert records_of(event(*records)) == records

@@ -341,6 +341,20 @@ def test_a_message_imports_nothing(tasks_env: Environment) -> None:
     assert run_all(deliveries=1) == [Outcome.UNKNOWN_FUNCTION]
 
 
+def test_messages_of_a_renamed_task_run_if_the_table_has_the_old_name(
+    results_env: Environment,
+) -> None:
+    queue = open_queue("jobs")
+    message = Message(function="tests.django_tasks.sum_up", args=[1, 2])
+    queue.send(message.encode(queue=queue.name), {})
+    assert run_all(deliveries=1) == [Outcome.UNKNOWN_FUNCTION]
+    assert get_result(message.id).errors[0].exception_class_path.endswith(".UnknownFunction")
+    results_env(DISPATCH_TABLE="tests.django_tasks.sum_up=tests.django_tasks.add")
+    assert run_all() == [Outcome.DONE]
+    assert get_result(message.id).return_value == 3
+    assert tasks.add.get_result(message.id).return_value == 3
+
+
 def test_a_delay_of_the_policy(tasks_env: Environment) -> None:
     found: Any = entry("tests.django_tasks.patient", get_config())
     safe_task, _ = found.make_task()
