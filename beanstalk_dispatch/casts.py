@@ -31,12 +31,13 @@ MIN_AGE: Final = timedelta(minutes=15)
 MAX_AGE: Final = timedelta(days=14)
 MAX_TIME_TO_LIVE: Final = timedelta(days=400)
 MIN_KEY_LENGTH: Final = 16
-"""Characters of a signing key. A shorter one can be guessed."""
+"""Characters of a signing key or a token. A shorter one can be guessed."""
 
 _SEPARATORS = re.compile(r"[\s,]+")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MINUTES = re.compile(r"[0-9]{1,5}")
+_DIGITS = re.compile(r"[0-9]{1,9}")
 _DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SECRET_ARN = re.compile(r"\barn:aws[a-z-]*:(secretsmanager|ssm):")
@@ -120,6 +121,14 @@ def credential(value: object) -> Secret:
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
         raise InvalidValue("contains whitespace or non-ASCII characters")
     return Secret(secret)
+
+
+def token(value: object) -> Secret:
+    """What a client shows in a header to be let in."""
+    secret = credential(value)
+    if len(secret) < MIN_KEY_LENGTH:
+        raise InvalidValue(f"has fewer than {MIN_KEY_LENGTH} characters, so it can be guessed")
+    return secret
 
 
 def signing_keys(value: object) -> tuple[Secret, ...]:
@@ -229,6 +238,18 @@ def minutes(value: object) -> int:
     if isinstance(value, bool) or not _MINUTES.fullmatch(str(value)) or not int(str(value)):
         raise InvalidValue(f"is not a number of minutes; write 1 to {MAX_MINUTES}", value)
     return int(str(value))
+
+
+def integer(low: int, high: int) -> Callable[[object], int]:
+    """A cast that accepts the integers within a range."""
+
+    def cast(value: object) -> int:
+        found = str(value)
+        if not _DIGITS.fullmatch(found) or not low <= int(found) <= high:
+            raise InvalidValue(f"is not an integer from {low} to {high}", found)
+        return int(found)
+
+    return cast
 
 
 def rate(value: object) -> float:

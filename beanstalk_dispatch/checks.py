@@ -30,6 +30,7 @@ from .execution.monkey_patching import patched_by
 from .execution.task_problems import problems_of
 from .safe_task import SafeTask
 from .scheduling import outbox
+from .sqs.backlog import queue_names
 from .sqs.quotas import MAX_MESSAGE_BYTES
 
 ID = "beanstalk_dispatch"
@@ -98,10 +99,12 @@ def _of_the_url(find: Callable[[str, View], Iterator[CheckMessage]]) -> Check:
 
 def _dispatcher() -> tuple[str, View] | None:
     """The dispatcher's path and view; None if no URL leads to it."""
-    if not _has_urls():
-        return None
+    return _path_and_view("beanstalk_dispatcher") if _has_urls() else None
+
+
+def _path_and_view(url_name: str) -> tuple[str, View] | None:
     try:
-        path = reverse("beanstalk_dispatcher")
+        path = reverse(url_name)
         return path, resolve(path).func
     except (NoReverseMatch, Resolver404):
         return None
@@ -371,7 +374,7 @@ def _translated_url(path: str, view: View) -> Iterator[CheckMessage]:
 
 
 def _secrets_in_settings(config: Config) -> Iterator[CheckMessage]:
-    for field in ("sqs_key", "sqs_secret", "sqs_token", "signing_keys"):
+    for field in ("sqs_key", "sqs_secret", "sqs_token", "signing_keys", "backlog_token"):
         if config.sources[field] != "settings":
             continue
         value = getattr(config, field)
@@ -481,6 +484,22 @@ def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
         )
 
 
+def _backlog(config: Config) -> Iterator[CheckMessage]:
+    if config.backlog_token is None or not _serves.get():
+        return
+    variable = SETTINGS["backlog_token"].variable
+    if not queue_names(config):
+        queues = SETTINGS["queues"].variable
+        problem = f"{queues} names no queue that a worker reads, so the answer is 503"
+        hint = f"Set {queues} on this process, too."
+    elif _has_urls() and _path_and_view("beanstalk_backlog") is None:
+        problem = "no URL leads to the backlog"
+        hint = "Include beanstalk_dispatch.urls in your root urls.py as it is."
+    else:
+        return
+    yield checks.Warning(f"{variable} is set, but {problem}.", hint=hint, id=f"{ID}.W020")
+
+
 _CHECKS: Final[Sequence[Check]] = (
     _table_entries,
     _safe_task,
@@ -510,5 +529,6 @@ _CHECKS: Final[Sequence[Check]] = (
     _contrib_variables,
     _time_limit_of_none,
     _no_time_limits,
+    _backlog,
 )
 """In the order of their ids."""

@@ -449,6 +449,38 @@ TRUSTED_PEERS: Final[Setting[tuple[Network, ...] | None]] = Setting(
     example="127.0.0.0/8 ::1 172.17.0.1",
 )
 
+BACKLOG_TOKEN: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_BACKLOG_TOKEN",
+    form=f"string of {casts.MIN_KEY_LENGTH} or more characters without whitespace",
+    cast=casts.token,
+    default=None,
+    default_text="none",
+    meaning="A client that shows this bearer token may read the backlog of the queues. If it is "
+    "not set, only the trusted peers of a worker may.",
+    example="another-long-random-string",
+    secret=True,
+)
+BACKLOG_THREADS: Final[Setting[int]] = Setting(
+    variable="BEANSTALK_DISPATCH_BACKLOG_THREADS",
+    form="integer",
+    cast=casts.integer(1, 10_000),
+    default=10,
+    default_text="10",
+    meaning="How many tasks one worker process runs at a time. The backlog's wanted processes are "
+    "counted with it.",
+    example="10",
+)
+BACKLOG_PER_THREAD: Final[Setting[int]] = Setting(
+    variable="BEANSTALK_DISPATCH_BACKLOG_PER_THREAD",
+    form="integer",
+    cast=casts.integer(1, 1_000_000),
+    default=1,
+    default_text="1",
+    meaning="How many messages there may be for each thread of the workers. With more, the backlog "
+    "wants another process.",
+    example="1",
+)
+
 CORE: Final = SettingsGroup(
     prefix=PREFIX,
     settings=(
@@ -484,6 +516,9 @@ CORE: Final = SettingsGroup(
         RESULTS,
         RESULT_TTL,
         RESULT_ARGUMENTS,
+        BACKLOG_TOKEN,
+        BACKLOG_THREADS,
+        BACKLOG_PER_THREAD,
     ),
 )
 """The package's own settings."""
@@ -544,6 +579,9 @@ class Config:
     results: str | None
     result_ttl: timedelta
     result_arguments: bool
+    backlog_token: str | None
+    backlog_threads: int
+    backlog_per_thread: int
     sources: Mapping[str, str]
     """Field name → where its value came from, in the words of ``Values.sources``."""
 
@@ -619,6 +657,9 @@ def _config(values: Values) -> Config:
         results=values[RESULTS],
         result_ttl=values[RESULT_TTL],
         result_arguments=values[RESULT_ARGUMENTS],
+        backlog_token=values[BACKLOG_TOKEN],
+        backlog_threads=values[BACKLOG_THREADS],
+        backlog_per_thread=values[BACKLOG_PER_THREAD],
         sources=MappingProxyType(
             {name: values.sources[setting.variable] for name, setting in SETTINGS.items()}
         ),
@@ -642,6 +683,11 @@ def _contradictions(config: Config) -> Iterable[str]:
         yield (
             f"{MAX_AGE.variable} is set without {SIGNING_KEYS.variable}; without a signature a "
             "sender may write any time"
+        )
+    if config.backlog_token in config.signing_keys:
+        yield (
+            f"{BACKLOG_TOKEN.variable} is also in {SIGNING_KEYS.variable}; a client that reads the "
+            "backlog could then sign messages"
         )
     if config.signing_keys and config.message_format == "base64":
         yield (

@@ -1,8 +1,13 @@
-"""The dispatcher: aws-sqsd's POST ↔ execution. Outcome → status is one table."""
+"""The dispatcher: aws-sqsd's POST ↔ execution. Outcome → status is one table.
+
+And the backlog: a scaler's GET ↔ what waits in the queues.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from django.contrib.auth.decorators import login_not_required
@@ -10,6 +15,7 @@ from django.core.exceptions import SuspiciousOperation
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.request import RawPostDataException, UnreadablePostError
+from django.utils.crypto import constant_time_compare
 from django.views.decorators.csrf import csrf_exempt
 
 from .conf import SETTINGS, Config, get_config
@@ -17,10 +23,11 @@ from .delivery import Delivery
 from .endpoint import draining, holding
 from .endpoint import trusted_peers as peers
 from .endpoint.sqsd import DOCTOR_KEY, delivery_from_meta
-from .exceptions import ConfigurationError
+from .exceptions import ConfigurationError, listed
 from .execution import executor as execution
-from .log_lines import REFUSALS, quoted
+from .log_lines import REFUSALS, quoted, quoted_error
 from .outcomes import Outcome, Result
+from .sqs.backlog import BACKLOG, Backlog, problem_of, queue_names
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
@@ -28,26 +35,49 @@ logger = logging.getLogger("beanstalk_dispatch.endpoint")
 _HELD: Final = frozenset({Outcome.RUNNING, Outcome.DRAINING})
 
 
-@csrf_exempt
-@login_not_required
+View = Callable[[HttpRequest], HttpResponse]
+
+
+def _for_machines(view: View) -> View:
+    """A view without CSRF protection and login, which answers 500 if the configuration is wrong."""
+
+    @csrf_exempt
+    @login_not_required
+    @functools.wraps(view)
+    def answer(request: HttpRequest) -> HttpResponse:
+        try:
+            return view(request)
+        except ConfigurationError as exc:
+            if (repeated := REFUSALS.repeated("configuration")) is not None:
+                logger.error("refused status=500 reason=configuration%s error=%s", repeated, exc)
+            return _error(500, "the worker's configuration is wrong; see its log")
+
+    return answer
+
+
+@_for_machines
 def dispatcher(request: HttpRequest) -> HttpResponse:
     """Run the message in the body and answer so that SQS keeps or deletes it."""
-    try:
-        return _dispatch(request)
-    except ConfigurationError as exc:
-        if (repeated := REFUSALS.repeated("configuration")) is not None:
-            logger.error("refused status=500 reason=configuration%s error=%s", repeated, exc)
-        return _error(500, "the worker's configuration is wrong; see its log")
+    return _dispatch(request)
+
+
+@_for_machines
+def backlog(request: HttpRequest) -> HttpResponse:
+    """What waits in each queue, as JSON, and how many processes that needs."""
+    response = _answer_backlog(request)
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 def keep_out_of_atomic_requests() -> None:
-    """Run the dispatcher without a transaction, whatever ATOMIC_REQUESTS says of a database.
+    """Run both views without a transaction, whatever ATOMIC_REQUESTS says of a database.
 
-    A task has its own transactions, or none.
+    A task has its own transactions, or none. The backlog needs no database.
     https://docs.djangoproject.com/en/stable/topics/db/transactions/#tying-transactions-to-http-requests
     """
     for alias in connections:
-        transaction.non_atomic_requests(using=alias)(dispatcher)
+        for view in (dispatcher, backlog):
+            transaction.non_atomic_requests(using=alias)(view)
 
 
 def _dispatch(request: HttpRequest) -> HttpResponse:
@@ -62,9 +92,7 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
             logger.warning("refused status=403 reason=untrusted-peer%s: %s", repeated, untrusted)
         return _error(403, "forbidden")
     if request.method != "POST":
-        response = _error(405, "only POST is accepted")
-        response["Allow"] = "POST"
-        return response
+        return _wrong_method("POST")
     delivery = delivery_from_meta(request.META)
     try:
         body = request.body
@@ -111,6 +139,68 @@ def _answer(result: Result) -> HttpResponse:
     if status == 200:
         return HttpResponse(b"{}", content_type="application/json")
     return _error(status, "forbidden" if status == 403 else result.reason)
+
+
+# --- the backlog -----------------------------------------------------------------------------
+
+
+def _answer_backlog(request: HttpRequest) -> HttpResponse:
+    config = get_config()
+    if refusal := _backlog_refusal(request, config):
+        return refusal
+    if request.method not in {"GET", "HEAD"}:
+        return _wrong_method("GET", "HEAD")
+    if not queue_names(config):
+        return _error(503, f"{SETTINGS['queues'].variable} names no queue that a worker reads")
+    found = BACKLOG.read(config)
+    if found is None:
+        return _error(503, "SQS has not answered yet")
+    _log_problems(found)
+    if not found.queues:
+        return _error(
+            503, f"no queue can be read: {problem_of(next(iter(found.problems.values())))}"
+        )
+    return JsonResponse(found.as_json())
+
+
+def _backlog_refusal(request: HttpRequest, config: Config) -> HttpResponse | None:
+    """The answer to a request that may not read the backlog.
+
+    If a token is set, only a client that shows it may. Otherwise only the trusted peers of a worker
+    may: they may do more, namely POST messages. On a web process an address proves nothing. A proxy
+    that does not say whose request it passes on would make every visitor a trusted peer.
+    """
+    if config.backlog_token is None:
+        if config.worker and peers.refusal(request.META, config) is None:
+            return None
+        return _error(404, "not found")
+    scheme, _, shown = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() == "bearer" and constant_time_compare(shown.strip(), config.backlog_token):
+        return None
+    if (repeated := REFUSALS.repeated("backlog-token")) is not None:
+        logger.warning("refused status=401 reason=backlog-token%s", repeated)
+    response = _error(401, "a bearer token is needed")
+    response["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _log_problems(found: Backlog) -> None:
+    if found.problems and (repeated := REFUSALS.repeated("backlog")) is not None:
+        logger.error(
+            "backlog unknown queues=%s%s error=%s",
+            quoted(listed(found.problems)),
+            repeated,
+            quoted_error(next(iter(found.problems.values()))),
+        )
+
+
+# --- answers ---------------------------------------------------------------------------------
+
+
+def _wrong_method(*accepted: str) -> HttpResponse:
+    response = _error(405, f"only {accepted[0]} is accepted")
+    response["Allow"] = ", ".join(accepted)
+    return response
 
 
 def _error(status: int, message: str) -> HttpResponse:

@@ -153,9 +153,15 @@ class Gunicorn:
 
     def post(self, body: bytes | str, **headers: str) -> tuple[int, bytes]:
         """POST to the dispatcher, from the host that the daemon names; status and content."""
+        return self.ask("POST", PATH, body, **headers)
+
+    def ask(
+        self, method: str, path: str, body: bytes | str = b"", **headers: str
+    ) -> tuple[int, bytes]:
+        """The status and the content of an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request("POST", PATH, body, {"Host": "localhost"} | headers)
+            connection.request(method, path, body, {"Host": "localhost"} | headers)
             response = connection.getresponse()
             return response.status, response.read()
         finally:

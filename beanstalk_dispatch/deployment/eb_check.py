@@ -28,6 +28,7 @@ from .eb_files import (
 )
 from .ladder import OUTAGE_SECONDS, Ladder
 from .plan import Plan
+from .scaling import scaling_problems
 from .sqsd_options import NAMESPACE, WORKER_OPTIONS, options
 
 _READ_TIMEOUT: Final = re.compile(r"proxy_read_timeout (\d+)s;")
@@ -98,6 +99,7 @@ def check(plan: Plan, root: Path) -> list[Problem]:
     found += _timeouts(plan, contents, root, gunicorn)
     found += _policies(plan, contents)
     found += _cron(plan, root)
+    found += [Problem(path=path, text=each) for path, each in scaling_problems(plan, root)]
     return found
 
 

@@ -18,6 +18,7 @@ from .ladder import MAX_RECEIVES
 from .plan import Plan, PlannedQueue
 from .properties import Property, properties_in_effect
 from .property_formats import Export, as_eb
+from .scaling import GROUP_PLACEHOLDER, IN_SERVICE, POLICY
 from .sqsd_options import WORKER_OPTIONS
 
 _WEEKS: Final = 14 * 86400
@@ -60,6 +61,8 @@ def commands(plan: Plan, config: Config, *, key: str | None) -> Iterator[str]:
             f"aws elasticbeanstalk update-environment --environment-name {_q(plan.worker)} \\\n"
             f"  --option-settings file://{WORKER_OPTIONS}"
         )
+    if plan.is_shared and plan.max_instances is not None:
+        yield from _scaling(plan)
     yield "# 4. The properties, on the web environment first"
     for environment, is_worker in ((plan.web, False), (plan.worker, True)):
         properties = list(_properties(plan, config, key, worker=is_worker))
@@ -117,6 +120,27 @@ def _alarm(dead: PlannedQueue) -> str:
         f"--dimensions Name=QueueName,Value={_q(dead.name)} \\\n"
         "  --statistic Maximum --period 300 --evaluation-periods 1 --threshold 0 "
         "--comparison-operator GreaterThanThreshold"
+    )
+
+
+def _scaling(plan: Plan) -> Iterator[str]:
+    """The policy is made once: the Auto Scaling group keeps it until the environment is rebuilt."""
+    region = f"--region {_q(plan.read_queue.region)}"
+    yield "#    It scales by its queue. The group's name is known when there is an environment"
+    yield (
+        f"group=$(aws elasticbeanstalk describe-environment-resources {region} \\\n"
+        f"  --environment-name {_q(plan.worker)} \\\n"
+        "  --query 'EnvironmentResources.AutoScalingGroups[0].Name' --output text)"
+    )
+    yield (
+        f"aws autoscaling enable-metrics-collection {region} --granularity 1Minute \\\n"
+        f'  --auto-scaling-group-name "$group" --metrics {IN_SERVICE}'
+    )
+    yield (
+        f'aws autoscaling put-scaling-policy {region} --auto-scaling-group-name "$group" \\\n'
+        "  --policy-name beanstalk-dispatch --policy-type TargetTrackingScaling \\\n"
+        "  --target-tracking-configuration "
+        f'"$(sed "s/{GROUP_PLACEHOLDER}/$group/" {POLICY})"'
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from . import iam
 from .ladder import ERROR_VISIBILITY_SECONDS, MAX_RECEIVES
 from .plan import Plan
+from .scaling import scaling_files, scaling_options
 from .sqsd_options import NAMESPACE, WORKER_OPTIONS
 
 PROCFILE: Final = "Procfile"
@@ -49,14 +50,18 @@ def bundle_files(plan: Plan) -> dict[str, BundleFile]:
         PROCFILE: BundleFile(content=f"web: {gunicorn_command(plan)}\n"),
         **dict.fromkeys(HOOKS, hook),
         TRUST_POLICY: _json_file(iam.trust_policy()),
-        WEB_POLICY: _json_file(iam.web_policy([each.arn for each in plan.queues])),
+        WEB_POLICY: _json_file(
+            iam.web_policy([each.arn for each in plan.queues], shows_backlog=plan.shows_backlog)
+        ),
         WORKER_POLICY: _json_file(
             iam.worker_policy(
                 [each.arn for each in plan.queues],
                 list(plan.dead_letter_queues),
                 partition=plan.read_queue.partition,
+                shows_backlog=plan.shows_backlog,
             )
         ),
+        **{path: _json_file(content) for path, content in scaling_files(plan).items()},
     }
     # A deployment fails if .ebextensions set an option that the environment does not know, and a
     # web environment has no daemon.
@@ -105,8 +110,9 @@ def with_web_line(procfile: str, line: str) -> str:
 def _option_settings(plan: Plan) -> list[dict[str, str]]:
     """For ``aws elasticbeanstalk update-environment --option-settings file://…``."""
     return [
-        {"Namespace": NAMESPACE, "OptionName": name, "Value": str(value)}
-        for name, value in daemon_options(plan).items()
+        {"Namespace": namespace, "OptionName": name, "Value": str(value)}
+        for namespace, options in {NAMESPACE: daemon_options(plan), **scaling_options(plan)}.items()
+        for name, value in options.items()
     ]
 
 

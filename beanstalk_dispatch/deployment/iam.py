@@ -22,19 +22,25 @@ def trust_policy() -> Policy:
     ])  # fmt: skip
 
 
-def web_policy(queue_arns: Sequence[str]) -> Policy:
+def web_policy(queue_arns: Sequence[str], *, shows_backlog: bool = False) -> Policy:
     """What the web tier needs besides the managed policy AWSElasticBeanstalkWebTier: to send.
 
-    The queues are given by URL, so no queue is looked up.
+    The queues are given by URL, so no queue is looked up. Only to show the backlog, their depths
+    are asked for.
     """
     return _policy([
         {"Sid": "SendTasks", "Effect": "Allow", "Action": "sqs:SendMessage",
          "Resource": list(queue_arns)},
+        *_backlog_statements(queue_arns, shows_backlog),
     ])  # fmt: skip
 
 
 def worker_policy(
-    queue_arns: Sequence[str], dead_letter_arns: Sequence[str], *, partition: str = "aws"
+    queue_arns: Sequence[str],
+    dead_letter_arns: Sequence[str],
+    *,
+    partition: str = "aws",
+    shows_backlog: bool = False,
 ) -> Policy:
     """What the worker tier needs, in place of the managed policy AWSElasticBeanstalkWorkerTier.
 
@@ -54,8 +60,13 @@ def worker_policy(
             "Action": "sqs:SendMessage",
             "Resource": list(dead_letter_arns),
         },
+        *_backlog_statements(queue_arns, shows_backlog),
         *_platform_statements(partition),
     ])  # fmt: skip
+
+
+def _backlog_statements(queue_arns: Sequence[str], shows_backlog: bool) -> list[Policy]:
+    return [_allow("Backlog", list(queue_arns), "sqs:GetQueueAttributes")] if shows_backlog else []
 
 
 def _platform_statements(partition: str) -> list[Policy]:

@@ -84,6 +84,13 @@ class Plan:
     """Whether both environments get the same bundle."""
     dead_letter_queue: PlannedQueue | None = None
     """The alias to which the package itself sends dead letters. No worker reads it."""
+    max_instances: int | None = None
+    """How many instances the worker environment may have if its queue is long. None: it does not
+    scale by its queue."""
+    per_thread: int = 1
+    """How many messages there may be for each thread before another instance is added."""
+    shows_backlog: bool = False
+    """Whether both tiers may ask for the depth of the queues."""
 
     @property
     def connections(self) -> int:
@@ -127,6 +134,7 @@ def make_plan(
     processes: int = 1,
     threads: int = 15,
     is_shared: bool = True,
+    max_instances: int | None = None,
 ) -> Plan:
     """The plan for this configuration. Raises ConfigurationError, which says what is missing.
 
@@ -134,6 +142,8 @@ def make_plan(
     """
     if min(processes, threads) < 1:
         raise ConfigurationError("--processes and --threads are integers from 1 on")
+    if max_instances is not None and max_instances < 1:
+        raise ConfigurationError("--max-instances is an integer from 1 on")
     dead_letters, addresses = config.dead_letter_queue, dict(config.queues)
     if not addresses:
         addresses[queue or "work"] = QueueAddress(name=f"{name}-work")
@@ -165,6 +175,9 @@ def make_plan(
         schedules={task.name: task.schedule for task in tasks if task.schedule},
         is_shared=is_shared,
         dead_letter_queue=dead,
+        max_instances=max_instances,
+        per_thread=config.backlog_per_thread,
+        shows_backlog=config.backlog_token is not None,
     )
 
 

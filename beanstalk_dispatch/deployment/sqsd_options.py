@@ -27,19 +27,20 @@ def options(root: Path) -> dict[str, str]:
     so that PyYAML is not needed. Elastic Beanstalk also accepts a list of ``namespace``,
     ``option_name`` and ``value``, which is not read.
     """
-    found = _options_of_json(root / WORKER_OPTIONS)
+    found = json_options(root / WORKER_OPTIONS, NAMESPACE)
     for file in sorted((root / ".ebextensions").glob("*.config")):
         found |= dict(_options_of(file.read_text(errors="replace")))
     return found
 
 
-def _options_of_json(file: Path) -> dict[str, str]:
+def json_options(file: Path, namespace: str) -> dict[str, str]:
+    """The options of a namespace in a file for the AWS CLI, by name."""
     try:
         settings = json.loads(file.read_text())
         return {
             str(each["OptionName"]): str(each["Value"])
             for each in settings
-            if each["Namespace"] == NAMESPACE
+            if each["Namespace"] == namespace
         }
     except (OSError, ValueError, TypeError, KeyError):
         return {}

@@ -1,6 +1,6 @@
 """What an operator asks of a queue: its attributes, its source queues, a purge, a redrive by SQS.
 
-No consumer needs these requests, and Elastic Beanstalk's roles do not allow them.
+No message is sent or run with these requests, and Elastic Beanstalk's roles do not allow them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.exceptions import SendError, listed
 from beanstalk_dispatch.queue_address import QueueAddress
 
 from .queue import Queue
@@ -20,10 +20,13 @@ MAX_MOVES_PER_SECOND: Final = 500
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
 """
 
+_COUNTS: Final = frozenset({
+    "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+})  # fmt: skip
+"""An answer without these is not one of SQS. Taken for zero, they would end a busy fleet."""
 _ATTRIBUTES: Final = (
-    "QueueArn", "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible",
-    "ApproximateNumberOfMessagesDelayed", "VisibilityTimeout", "MessageRetentionPeriod",
-    "RedrivePolicy",
+    "QueueArn", *sorted(_COUNTS), "VisibilityTimeout", "MessageRetentionPeriod", "RedrivePolicy",
 )  # fmt: skip
 
 
@@ -62,13 +65,17 @@ def get_attributes(queue: Queue) -> QueueAttributes:
         "get_queue_attributes", QueueUrl=queue.url, AttributeNames=list(_ATTRIBUTES)
     )
     found = answer.get("Attributes", {})
+    if missing := _COUNTS - found.keys():
+        raise SendError(
+            f"GetQueueAttributes on {queue.name}: no {listed(sorted(missing))} in the answer"
+        )
     policy = json.loads(found.get("RedrivePolicy") or "{}")
     target = policy.get("deadLetterTargetArn")
     return QueueAttributes(
         arn=found.get("QueueArn", ""),
-        visible=int(found.get("ApproximateNumberOfMessages", 0)),
-        in_flight=int(found.get("ApproximateNumberOfMessagesNotVisible", 0)),
-        delayed=int(found.get("ApproximateNumberOfMessagesDelayed", 0)),
+        visible=int(found["ApproximateNumberOfMessages"]),
+        in_flight=int(found["ApproximateNumberOfMessagesNotVisible"]),
+        delayed=int(found["ApproximateNumberOfMessagesDelayed"]),
         visibility_timeout=int(found.get("VisibilityTimeout", 0)),
         retention=int(found.get("MessageRetentionPeriod", 0)),
         dead_letter_queue=target.rpartition(":")[2] if target else None,

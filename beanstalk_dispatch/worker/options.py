@@ -55,6 +55,8 @@ class WorkerTimes:
     """Between two requests for the depths of the queues."""
     progress_interval: float = 60.0
     """Between two progress lines in the log."""
+    metrics_interval: float = 60.0
+    """Between two lines of embedded metrics."""
     health_timeout: float = 5.0
     """How long a connection to the health port may wait for the other side."""
     server_poll_interval: float = 0.5

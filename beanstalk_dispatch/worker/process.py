@@ -32,14 +32,18 @@ class WorkerProcess:
         *,
         health_file: Path | None = None,
         scheduler: Scheduler | None = None,
+        ticks: Sequence[Tick] = (),
         supervisor_ticks: Sequence[Tick] | None = None,
     ) -> None:
-        """``supervisor_ticks``: ticks of a process that has a supervisor, which ends it if need be.
+        """``ticks`` are called besides those of the display.
+
+        ``supervisor_ticks``: ticks of a process that has a supervisor, which ends it if need be.
 
         Such a process has no status line, because several would share the terminal.
         """
         self._worker = worker
         self._supervisor_ticks = supervisor_ticks
+        self._ticks = ticks
         self._health_file = health_file
         self._scheduler = scheduler
 
@@ -72,8 +76,9 @@ class WorkerProcess:
 
     def _run_and_display(self) -> int:
         """Run the worker with a status line on a terminal, or else with progress in the log."""
-        ticks = [touch_while_healthy(self._worker, self._health_file)] if self._health_file else []
-        ticks.extend(self._supervisor_ticks or ())
+        ticks = [*self._ticks, *(self._supervisor_ticks or ())]
+        if self._health_file:
+            ticks.append(touch_while_healthy(self._worker, self._health_file))
         with ExitStack() as stack:
             if sys.stderr.isatty() and self._supervisor_ticks is None:
                 status_line = StatusLine(self._worker, sys.stderr)

@@ -26,6 +26,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -42,7 +43,7 @@ from packaging.requirements import Requirement
 
 from beanstalk_dispatch import casts, checks, cron
 from beanstalk_dispatch.client import schedule_function
-from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.conf import BACKLOG_PER_THREAD, SETTINGS, get_config
 from beanstalk_dispatch.contrib.outbox import checks as outbox_checks
 from beanstalk_dispatch.contrib.results import checks as results_checks
 from beanstalk_dispatch.contrib.sentry import errors
@@ -56,7 +57,9 @@ from beanstalk_dispatch.execution import executor as execution
 from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.sqs.backlog import Backlog, QueueBacklog, wanted_processes
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
+from beanstalk_dispatch.worker.embedded_metrics import embedded_metrics
 from example_settings import demo
 from tests import fuzzing
 from tests.conftest import Environment
@@ -197,7 +200,7 @@ def test_the_files_of_beanstalk_eb_are_those_of_its_page(env: Environment) -> No
     env(DISPATCH_TABLE="night=tests.unit.deployment.test_plan.night", DISPATCH_TASK_TIMEOUT="4m")
     shared, plan = (
         make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
-                  account="123456789012", is_shared=is_shared)
+                  account="123456789012", is_shared=is_shared, max_instances=8)
         for is_shared in (True, False)
     )  # fmt: skip
     rows = table_rows(ROOT / "docs" / "elastic-beanstalk.md", "File")
@@ -308,7 +311,7 @@ def test_every_snippet_language_is_executed() -> None:
 
 def long_enough(keys: str) -> str:
     """Keys of a page as one writes them: THE-KEY stands for a long random string."""
-    return keys.replace("-KEY", "-KEY-0123456789abcdef")
+    return re.sub("-(KEY|TOKEN)", r"-\1-0123456789abcdef", keys)
 
 
 def cast(name: str, value: str) -> None:
@@ -464,7 +467,11 @@ def check_aws(arguments: list[str]) -> None:
     model = botocore.session.get_session().get_service_model(service)
     operation = next(n for n in model.operation_names if xform_name(n, "-") == command)
     shape: Any = model.operation_model(operation).input_shape
-    known = {f"--{xform_name(member, '-')}" for member in shape.members} | {"--query", "--region"}
+    known = {f"--{xform_name(member, '-')}" for member in shape.members} | {
+        "--output",
+        "--query",
+        "--region",
+    }
     options = {word for word in rest if word.startswith("--")}
     assert options <= known
     assert {f"--{xform_name(member, '-')}" for member in shape.required_members} <= options
@@ -578,7 +585,61 @@ def check_dead_letter(content: Any) -> None:
     assert message.attempt == reason["attempts"] + 1
 
 
+def check_autoscaling(content: Any) -> None:
+    """The answer of the backlog, a line of embedded metrics, or the options of a trigger."""
+    queue = QueueBacklog(visible=1, in_flight=2, delayed=3, threads=4, wanted_processes=1)
+    if isinstance(content, list):
+        options = {each["OptionName"]: each["Value"] for each in content}
+        assert set(options) <= CLUSTER_OPTIONS
+        check_trigger(json.loads(options["scaler-metadata"]))
+    elif "_aws" in content:
+        real = json.loads(embedded_metrics("mail", queue, now=0))
+        assert content["_aws"]["CloudWatchMetrics"] == real["_aws"]["CloudWatchMetrics"]
+        assert content.keys() == real.keys()
+        messages = content["Visible"] + content["InFlight"]
+        assert content["WantedProcesses"] == wanted(messages, content["Threads"])
+    else:
+        real = Backlog(queues={"mail": queue}, problems={}, total=queue, asked_at=0).as_json()
+        assert content.keys() == real.keys()
+        queues = content["queues"].values()
+        for each in (*queues, content["total"]):
+            assert each.keys() == real["total"].keys()
+            messages = each["visible"] + each["in_flight"]
+            assert each["wanted_processes"] == wanted(messages, each["threads"])
+        for name in ("visible", "in_flight", "delayed"):
+            assert content["total"][name] == sum(each[name] for each in queues)
+
+
+def wanted(messages: int, threads: int) -> int:
+    return wanted_processes(messages, threads=threads, per_thread=BACKLOG_PER_THREAD.default)
+
+
+# https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/command-options-general-eks.html
+CLUSTER_OPTIONS = {"max-replica", "scaler-type", "scaler-metadata", "scaler-auth-secret"}
+
+
+def check_trigger(metadata: Mapping[str, str]) -> None:
+    """The URL is one of ours, and the number is in the documented answer."""
+    assert resolve(urlsplit(metadata["url"]).path).url_name == "beanstalk_backlog"
+    assert metadata["targetValue"] == "1"
+    found = next(json.loads(each.text) for each in SNIPPETS if '"age_seconds"' in each.text)
+    for name in metadata["valueLocation"].split("."):
+        found = found[name]
+    assert isinstance(found, int)
+
+
+@every("keda")
+def test_keda(snippet: Snippet) -> None:
+    authentication, scaled = yaml.safe_load_all(snippet.text)
+    (trigger,) = scaled["spec"]["triggers"]
+    assert (trigger["type"], trigger["metadata"]["authMode"]) == ("metrics-api", "bearer")
+    assert [each["parameter"] for each in authentication["spec"]["secretTargetRef"]] == ["token"]
+    assert trigger["authenticationRef"] == authentication["metadata"]
+    check_trigger(trigger["metadata"])
+
+
 JSON: dict[str, Callable[[Any], object]] = {
+    "autoscaling.md": check_autoscaling,
     "tutorial.md": check_policy,
     "configuration.md": casts.table,
     "dead-letters.md": check_policy,

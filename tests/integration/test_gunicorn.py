@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,9 @@ from beanstalk_dispatch.worker.options import WorkerOptions, WorkerTimes
 from beanstalk_dispatch.worker.runners import PostRunner
 from beanstalk_dispatch.worker.worker import Worker
 from tests.conftest import TABLE, Environment
+from tests.proxy import Proxy
 from tests.services import PATH, Gunicorn, until
+from tests.workers import send
 
 OPTIONS = WorkerOptions(
     threads=5,
@@ -210,3 +214,34 @@ def test_a_wrong_configuration_is_told_and_not_a_crash(tmp_path: Path) -> None:
         assert "BEANSTALK_WORKER: 'Ture' is not a boolean; write True or False" in wrong.log()
     finally:
         wrong.stop()
+
+
+def test_two_hundred_scalers_of_a_web_process_cost_one_request_for_each_queue(
+    sqs_env: Environment, proxy: Proxy, tmp_path: Path, queue_name: str
+) -> None:
+    token = "a-token-of-the-tests"
+    sqs_env(DISPATCH_QUEUES=f"jobs={queue_name} other={queue_name}-other", WORKER=False,
+            DISPATCH_BACKLOG_TOKEN=token)  # fmt: skip
+    send("1", "2")
+    assert open_queue("other").name
+    web = Gunicorn(tmp_path, BEANSTALK_DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    try:
+        until(web.is_up)
+
+        def ask(method: str = "GET", **headers: str) -> tuple[int, bytes]:
+            return web.ask(method, "/beanstalk_dispatch/backlog", **headers)
+
+        shown = {"Authorization": f"Bearer {token}"}
+        with ThreadPoolExecutor(200) as pool:
+            answers = list(pool.map(lambda _: ask(**shown), range(200)))
+        assert {status for status, _ in answers} == {200}
+        assert json.loads(answers[0][1])["queues"]["jobs"]["visible"] == 2
+        assert proxy.counts["GetQueueAttributes"] == 2
+        assert ask("HEAD", **shown) == (200, b"")
+        assert ask("POST", **shown)[0] == 405
+        for headers in ({}, {"X-Forwarded-For": "127.0.0.1"}, {"X-Real-IP": "127.0.0.1"}):
+            assert ask(**headers)[0] == 401
+        assert ask(**shown, Host="shop.example.com")[0] == 400
+        assert token not in web.log()
+    finally:
+        web.stop()

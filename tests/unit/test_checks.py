@@ -189,6 +189,8 @@ def never(request: HttpRequest) -> HttpResponse:
           "BEANSTALK_DISPATCH_SQS_SECRET": "plain-text-secret"},
          ["W006", "W006"]),
         ({"BEANSTALK_DISPATCH_SIGNING_KEYS": [f"plain-text-secret{KEY}"]}, ["W006"]),
+        ({"BEANSTALK_DISPATCH_BACKLOG_TOKEN": f"plain-text-secret{KEY}",
+          "BEANSTALK_DISPATCH_QUEUES": "jobs=jobs"}, ["W006"]),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("locmem.LocMemCache")},
          ["E006"]),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("dummy.DummyCache")},
@@ -244,6 +246,38 @@ def test_urls_that_break_a_worker(
     monkeypatch.setattr("tests.unit.test_checks.urlpatterns", patterns)
     with override_settings(ROOT_URLCONF=ROOT):
         assert ids() == [f"beanstalk_dispatch.{each}" for each in expected]
+
+
+@pytest.mark.parametrize("is_worker", [False, True])
+@pytest.mark.parametrize(
+    ("queues", "patterns", "problems"),
+    [
+        ("jobs=jobs", urls.urlpatterns, []),
+        (None, urls.urlpatterns, ["names no queue that a worker reads"]),
+        ("jobs=jobs", [path("x/", views.dispatcher, name="beanstalk_dispatcher")],
+         ["no URL leads to the backlog"]),
+    ],
+)  # fmt: skip
+def test_a_token_for_a_backlog_that_nobody_can_read(
+    env: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    is_worker: bool,
+    queues: str | None,
+    patterns: list[Any],
+    problems: list[str],
+) -> None:
+    env(**DEFAULTS, DISPATCH_BACKLOG_TOKEN=KEY[::-1], DISPATCH_QUEUES=queues)
+    env(WORKER=is_worker)
+    monkeypatch.setattr("tests.unit.test_checks.urlpatterns", patterns)
+    with override_settings(ROOT_URLCONF=ROOT):
+        messages = found()
+        assert [message.id for message in messages] == ["beanstalk_dispatch.W020"] * len(problems)
+        assert all(problem in each.msg for problem, each in zip(problems, messages, strict=True))
+        with checks.without_endpoint():
+            assert ids() == []
+    with override_settings():
+        del settings.ROOT_URLCONF
+        assert ids() == ([] if queues else ["beanstalk_dispatch.W020"])
 
 
 def test_settings_without_a_root_urlconf_need_no_url(env: Environment) -> None:

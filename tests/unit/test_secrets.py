@@ -154,7 +154,8 @@ MISTAKES: list[tuple[Callable[[], None], Mapping[str, str]]] = [
 def secrets(sqs_env: Environment, monkeypatch: pytest.MonkeyPatch) -> Environment:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
     sqs_env(DISPATCH_SIGNING_KEYS=f"{KEY} {OLD_KEY}", DISPATCH_SQS_SECRET=SECRET,
-            DISPATCH_SQS_TOKEN=TOKEN, DISPATCH_TABLE=TABLE)  # fmt: skip
+            DISPATCH_SQS_TOKEN=TOKEN, DISPATCH_TABLE=TABLE,
+            DISPATCH_BACKLOG_TOKEN=TOKEN)  # fmt: skip
     return sqs_env
 
 

@@ -17,8 +17,12 @@ from django.urls import reverse
 
 from beanstalk_dispatch import views
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.sqs.backlog import BACKLOG
+from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import TABLE, Environment
 from tests.jobs import calls
+from tests.proxy import Proxy, error
+from tests.workers import send
 
 URL = "/beanstalk_dispatch/dispatcher"
 
@@ -291,3 +295,141 @@ def test_atomic_requests_leave_the_dispatcher_alone(monkeypatch: pytest.MonkeyPa
     handler = BaseHandler()
     assert handler.make_view_atomic(views.dispatcher) is views.dispatcher
     assert handler.make_view_atomic(deny) is not deny
+
+
+# --- the backlog -----------------------------------------------------------------------------
+
+BACKLOG_URL = "/beanstalk_dispatch/backlog"
+TOKEN = "a-token-of-the-tests"
+
+
+def get(token: str | None = None, method: str = "get", path: str = BACKLOG_URL, **meta: str) -> Any:
+    headers = {} if token is None else {"HTTP_AUTHORIZATION": token}
+    client = Client(enforce_csrf_checks=True, raise_request_exception=True)
+    return getattr(client, method)(path, **headers, **meta)
+
+
+@pytest.fixture
+def web(sqs_env: Environment) -> Environment:
+    sqs_env(DISPATCH_BACKLOG_TOKEN=TOKEN)
+    return sqs_env
+
+
+@pytest.mark.parametrize("path", [BACKLOG_URL, f"{BACKLOG_URL}/"])
+def test_a_web_process_shows_the_backlog_to_who_has_the_token(web: Environment, path: str) -> None:
+    send("1", "2")
+    response = get(f"Bearer {TOKEN}", path=path)
+    content = response.json()
+    assert content.pop("age_seconds") < 10
+    figures = {
+        "visible": 2, "in_flight": 0, "delayed": 0, "threads": 10, "wanted_processes": 1,
+    }  # fmt: skip
+    assert content == {"queues": {"jobs": figures}, "total": figures}
+    assert response.status_code == 200
+    assert response["Cache-Control"] == "no-store"
+    assert reverse("beanstalk_backlog") == BACKLOG_URL
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [None, "", "Bearer", "Bearer ", f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", f"Basic {TOKEN}",
+     TOKEN, f"Bearer {TOKEN} {TOKEN}", "Bearer \xe4\xf6\xfc", f"Token {TOKEN}"],
+)  # fmt: skip
+def test_without_the_token_nobody_reads_it(
+    web: Environment, shown: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    web(WORKER=True)  # nor do the trusted peers of a worker, once there is a token
+    response = get(shown)
+    assert response.status_code == 401
+    assert response["WWW-Authenticate"] == "Bearer"
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused status=401 reason=backlog-token"
+    ]
+    assert get(shown).status_code == 401
+    assert len(caplog.records) == 1
+    assert TOKEN not in caplog.text
+
+
+def test_the_scheme_is_read_in_any_case(web: Environment) -> None:
+    assert get(f"bearer  {TOKEN} ").status_code == 200
+
+
+def test_without_a_token_a_web_process_has_no_backlog(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert get().status_code == 404
+    assert get(f"Bearer {TOKEN}").status_code == 404
+    sqs_env(DISPATCH_TRUSTED_PEERS="0.0.0.0/0 ::/0")
+    assert get().status_code == 404
+    assert caplog.text == ""
+
+
+def test_without_a_token_the_trusted_peers_of_a_worker_read_it(
+    worker_env: Environment,
+) -> None:
+    assert get().status_code == 200
+    for header in ("HTTP_X_REAL_IP", "HTTP_X_FORWARDED_FOR"):
+        assert get(**{header: "203.0.113.5"}).status_code == 404
+        assert get(**{header: "127.0.0.1"}).status_code == 200
+    assert get(HTTP_X_FORWARDED_FOR="127.0.0.1, 203.0.113.5").status_code == 404
+    assert get(HTTP_X_FORWARDED_FOR="203.0.113.5, 127.0.0.1").status_code == 404
+    assert get(REMOTE_ADDR="203.0.113.5").status_code == 404
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
+def test_the_backlog_is_only_read(web: Environment, method: str) -> None:
+    response = get(f"Bearer {TOKEN}", method)
+    assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
+    assert response.json()["message"] == "only GET is accepted"
+    assert get(None, method).status_code == 401
+
+
+def test_a_probe_may_ask_for_the_head_of_the_backlog(web: Environment) -> None:
+    response = get(f"Bearer {TOKEN}", "head")
+    assert (response.status_code, response.content) == (200, b"")
+
+
+def test_without_queues_the_backlog_is_not_known(web: Environment) -> None:
+    web(DISPATCH_QUEUES=None)
+    response = get(f"Bearer {TOKEN}")
+    assert response.status_code == 503
+    assert "BEANSTALK_DISPATCH_QUEUES names no queue" in response.json()["message"]
+
+
+def test_an_error_of_sqs_is_a_503_with_one_line(
+    web: Environment, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert open_queue("jobs").name
+    proxy.spoil = lambda operation, request: (
+        error(403, "AccessDenied") if operation == "GetQueueAttributes" else None
+    )
+    web(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    caplog.clear()
+    for _ in range(3):
+        response = get(f"Bearer {TOKEN}")
+        assert (response.status_code, response.json()) == (503, {
+            "error": 503,
+            "message": "no queue can be read: the permission sqs:GetQueueAttributes is missing",
+        })  # fmt: skip
+    assert proxy.counts["GetQueueAttributes"] == 1
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("backlog unknown queues=jobs error=")
+    assert "AccessDenied" in line
+
+
+def test_a_first_answer_that_takes_long_is_a_503(
+    web: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BACKLOG, "read", lambda config: None)
+    response = get(f"Bearer {TOKEN}")
+    assert (response.status_code, response.json()["message"]) == (503, "SQS has not answered yet")
+
+
+def test_a_wrong_configuration_is_a_500_of_the_backlog(env: Environment) -> None:
+    env(WORKER="Ture")
+    assert get().status_code == 500
+
+
+def test_the_backlog_needs_no_database(web: Environment) -> None:
+    views.keep_out_of_atomic_requests()
+    assert vars(views.backlog)["_non_atomic_requests"] == {"default", "other"}

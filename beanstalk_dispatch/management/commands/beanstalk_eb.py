@@ -12,7 +12,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from beanstalk_dispatch.conf import SIGNING_KEYS, TABLE, Config, get_config
+from beanstalk_dispatch.conf import (
+    BACKLOG_TOKEN,
+    SIGNING_KEYS,
+    TABLE,
+    Config,
+    get_config,
+)
 from beanstalk_dispatch.deployment import eb_check, overview
 from beanstalk_dispatch.deployment.eb_commands import commands, fresh_key
 from beanstalk_dispatch.deployment.eb_files import PROCFILE, BundleFile, bundle_files, with_web_line
@@ -45,6 +51,8 @@ class Command(BaseCommand):
             help="the queue that the worker environment reads (default: the first one)")
         add("--processes", type=int, default=1, help="gunicorn's processes (default %(default)s)")
         add("--threads", type=int, default=15, help="threads of each (default %(default)s)")
+        add("--max-instances", type=int, metavar="NUMBER",
+            help="scale the worker environment by its queue, up to this number of instances")
         add("--worker-bundle", action="store_true",
             help="this bundle is for workers only, so .ebextensions may have the daemon's options")
         add("--directory", type=Path, default=Path(), metavar="DIRECTORY",
@@ -85,6 +93,7 @@ class Command(BaseCommand):
             processes=options["processes"],
             threads=options["threads"],
             is_shared=not options["worker_bundle"],
+            max_instances=options["max_instances"],
             **given,
         )
 
@@ -149,6 +158,11 @@ class Command(BaseCommand):
             self.stderr.write(
                 f"warning: {SIGNING_KEYS.variable} is set here and not shown; set it on both "
                 "environments as beanstalk_config --format eb --show-secrets writes it"
+            )
+        if config.backlog_token:
+            self.stderr.write(
+                f"warning: {BACKLOG_TOKEN.variable} is set here and not shown; set it on the "
+                "environment whose backlog is read"
             )
         key = None if config.signing_keys else fresh_key()
         self.stdout.write("\n" + "\n".join(commands(plan, config, key=key)))

@@ -28,6 +28,7 @@ from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
 from beanstalk_dispatch.worker import log_output
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
+from beanstalk_dispatch.worker.embedded_metrics import write_backlog
 from beanstalk_dispatch.worker.health import HealthServer, listen
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.process import WorkerProcess
@@ -40,7 +41,7 @@ from beanstalk_dispatch.worker.supervisor import (
     SupervisorTimes,
     worker_ticks,
 )
-from beanstalk_dispatch.worker.worker import EXIT_FAILED, Worker
+from beanstalk_dispatch.worker.worker import EXIT_FAILED, Tick, Worker
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
@@ -127,9 +128,12 @@ class Command(BaseCommand):
             RUNNING.report_cut_tasks(conf.get_config())
         _show_health(worker, port=options["health_port"], file=options["health_file"])
         worker.exit_code_of_failures = EXIT_FAILED
-        WorkerProcess(worker, health_file=options["health_file"], scheduler=scheduler).run(
-            sender=type(self)
-        )
+        WorkerProcess(
+            worker,
+            health_file=options["health_file"],
+            scheduler=scheduler,
+            ticks=_metric_ticks(worker, options),
+        ).run(sender=type(self))
         if options["burst"]:
             _report_burst(worker)
 
@@ -168,7 +172,12 @@ class Command(BaseCommand):
         if not options["post_to"]:
             RUNNING.report_cut_tasks(conf.get_config())
         ticks = worker_ticks(worker, report=report, supervisor=supervisor)
-        WorkerProcess(worker, scheduler=scheduler, supervisor_ticks=ticks).run(sender=type(self))
+        WorkerProcess(
+            worker,
+            scheduler=scheduler,
+            ticks=() if index else _metric_ticks(worker, options),
+            supervisor_ticks=ticks,
+        ).run(sender=type(self))
 
 
 def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
@@ -204,6 +213,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     add("--health-port", type=address, metavar="[HOST:]PORT",
         help="answer there with 200 or 503, and with Prometheus metrics at /metrics "
              "(HOST: 127.0.0.1 by default; [::] for all addresses)")
+    add("--embedded-metrics", action="store_true",
+        help="print the backlog of each queue once a minute, as metrics for CloudWatch Logs")
     add("--health-file", type=Path, metavar="FILE",
         help="touch FILE once a second while the worker is healthy")
     add("--log-level", choices=log_output.LEVELS,
@@ -286,6 +297,13 @@ def _make_scheduler(options: dict[str, Any]) -> Scheduler | None:
 def _make_relay(options: dict[str, Any]) -> outbox.Relay | None:
     found = outbox.registered() if options["outbox"] else None
     return found.relay() if found else None
+
+
+def _metric_ticks(worker: Worker, options: dict[str, Any]) -> Sequence[Tick]:
+    if not options["embedded_metrics"]:
+        return ()
+    threads = worker.options.threads * options["processes"]
+    return [write_backlog(worker, sys.stdout, threads=threads)]
 
 
 def _end_codes(options: dict[str, Any]) -> frozenset[int]:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.deployment.eb_commands import commands, fresh_key
+from beanstalk_dispatch.deployment.eb_files import bundle_files
 from beanstalk_dispatch.deployment.plan import make_plan
+from beanstalk_dispatch.deployment.scaling import POLICY, target_tracking
 from beanstalk_dispatch.exceptions import ConfigurationError
 from tests.conftest import Environment
 from tests.docs.test_docs import check_aws
@@ -38,8 +42,29 @@ def typed(text: str, *start: str) -> list[list[str]]:
 
 
 def test_each_command_of_aws_is_one_that_aws_knows() -> None:
-    for _, *arguments in typed(script(), "aws"):
+    scaled = script(max_instances=4).replace("group=$(aws", "aws")
+    assert len(typed(scaled, "aws")) == len(typed(script(), "aws")) + 3
+    for _, *arguments in typed(scaled, "aws"):
         check_aws(arguments)
+
+
+def test_the_policy_gets_the_name_of_the_group(tmp_path: Path) -> None:
+    plan = make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
+                     account=ACCOUNT, max_instances=4)  # fmt: skip
+    (tmp_path / "beanstalk").mkdir()
+    (tmp_path / POLICY).write_text(bundle_files(plan)[POLICY].content)
+    lines = "\n".join(commands(plan, get_config(), key=KEY)).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("group="))
+    end = next(i for i, line in enumerate(lines) if line.startswith("# 4."))
+    stub = (
+        'aws() { case "$2" in describe-*) echo a-group;; put-*) for last; do :; done; '
+        'printf %s "$last";; esac; }\n'
+    )
+    printed = subprocess.run(
+        ["/bin/sh", "-e"], input=stub + "\n".join(lines[start:end]), text=True, cwd=tmp_path,
+        capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    assert json.loads(printed) == target_tracking(plan, "a-group")
 
 
 def test_the_first_command_names_application_and_region() -> None:

@@ -41,6 +41,20 @@ def test_the_files_are_written_and_pass_the_check(
     assert run(capsys).startswith(f"unchanged: {PROCFILE}\n")
 
 
+def test_the_worker_environment_scales_by_its_queue_if_asked_to(
+    capsys: pytest.CaptureFixture[str], env: Environment
+) -> None:
+    env(DISPATCH_BACKLOG_TOKEN=f"token-{KEY}")
+    call_command("beanstalk_eb", *WHERE, "--max-instances=4")
+    output = capsys.readouterr()
+    assert "put-scaling-policy" in output.out
+    assert "BEANSTALK_DISPATCH_BACKLOG_TOKEN is set here and not shown" in output.err
+    assert f"token-{KEY}" not in output.out + output.err
+    assert run(capsys, "--check", "--max-instances=4") == "the files do what is needed\n"
+    with pytest.raises(CommandError, match="differences: 1;"):
+        run(capsys, "--check", "--max-instances=5")
+
+
 def test_a_hook_becomes_executable_again(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     run(capsys)
     (folder / HOOKS[0]).chmod(0o644)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.commands import beanstalk_worker
 from beanstalk_dispatch.scheduling import outbox
+from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker import log_output
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from beanstalk_dispatch.worker.options import WorkerOptions
@@ -236,6 +238,24 @@ def test_the_first_process_sends_from_the_outbox(
     made.clear()
     call_command("beanstalk_worker", "jobs", "--processes=2", "--outbox")
     assert [process._worker.relay is not None for process in made] == [True, False]
+
+
+def test_the_first_process_prints_the_backlog_for_the_threads_of_all(
+    sqs_env: Environment,
+    made: list[WorkerProcess],
+    supervisors: Supervisors,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sqs_env(WORKER=True)
+    assert open_queue("jobs").name
+    call_command("beanstalk_worker", "jobs", "--embedded-metrics", "--threads=3")
+    call_command("beanstalk_worker", "jobs", "--embedded-metrics", "--threads=3", "--processes=2")
+    assert [len(process._ticks) for process in made] == [1, 1, 0]
+    for process in made[:2]:
+        (tick,) = process._ticks
+        tick()
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["Threads"] for each in printed] == [3, 6]
 
 
 def test_without_the_app_there_is_no_outbox_to_send_from(

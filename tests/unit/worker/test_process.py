@@ -105,6 +105,16 @@ def test_a_process_with_a_supervisor_may_get_a_signal_twice(
     assert exits == []
 
 
+def test_its_own_ticks_are_called(worker: Worker) -> None:
+    calls: list[str] = []
+    WorkerProcess(
+        worker,
+        ticks=[lambda: calls.append("own")],
+        supervisor_ticks=[lambda: calls.append("supervisor")],
+    ).run(sender=Worker)
+    assert calls == ["own", "supervisor"]
+
+
 # --- the exit ---
 
 

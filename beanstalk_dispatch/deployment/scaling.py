@@ -1,0 +1,170 @@
+"""How a worker environment scales by its queue: a policy of EC2 Auto Scaling, as files.
+
+Elastic Beanstalk's own triggers know no metric of SQS, so they are set to values that no instance
+reaches, and a target tracking policy takes their place. EC2 Auto Scaling makes its alarms itself.
+https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-target-tracking-metric-math.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from .plan import Plan
+from .sqsd_options import WORKER_OPTIONS, json_options
+
+POLICY: Final = "beanstalk/scaling-policy.json"
+"""The policy for ``aws autoscaling put-scaling-policy``, in a bundle that both environments get."""
+SCALING_EBEXTENSIONS: Final = ".ebextensions/beanstalk_dispatch_scaling.config"
+"""The same in a bundle for workers only, with the options. Elastic Beanstalk also reads JSON."""
+GROUP_PLACEHOLDER: Final = "AUTO_SCALING_GROUP"
+"""Stands in POLICY for the name of the Auto Scaling group, which is known when there is one."""
+
+_GROUP: Final = "AWSEBAutoScalingGroup"
+"""Elastic Beanstalk's own name of the Auto Scaling group.
+
+https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/customize-containers-format-resources-eb.html
+"""
+_RESOURCE: Final = "BeanstalkDispatchScaling"
+IN_SERVICE: Final = "GroupInServiceInstances"
+"""A metric that the group does not send by default."""
+
+
+def scaling_files(plan: Plan) -> dict[str, Any]:
+    """The content of each file, by its path. Empty if the plan does not scale."""
+    if plan.max_instances is None:
+        return {}
+    if plan.is_shared:
+        return {POLICY: target_tracking(plan, GROUP_PLACEHOLDER)}
+    policy = {
+        "Type": "AWS::AutoScaling::ScalingPolicy",
+        "Properties": {
+            "AutoScalingGroupName": {"Ref": _GROUP},
+            "PolicyType": "TargetTrackingScaling",
+            "TargetTrackingConfiguration": target_tracking(plan, {"Ref": _GROUP}),
+        },
+    }
+    group = {
+        "Type": "AWS::AutoScaling::AutoScalingGroup",
+        "Properties": {"MetricsCollection": [{"Granularity": "1Minute", "Metrics": [IN_SERVICE]}]},
+    }
+    return {
+        SCALING_EBEXTENSIONS: {
+            "option_settings": scaling_options(plan),
+            "Resources": {_GROUP: group, _RESOURCE: policy},
+        }
+    }
+
+
+def scaling_options(plan: Plan) -> Mapping[str, Mapping[str, str]]:
+    """The options of each namespace. Empty if the plan does not scale.
+
+    No instance uses more than 100 % of its CPU or less than 0 %, so neither trigger is pulled.
+    https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/command-options-general.html#command-options-general-autoscalingtrigger
+    """
+    if plan.max_instances is None:
+        return {}
+    return {
+        "aws:autoscaling:asg": {"MinSize": "1", "MaxSize": str(plan.max_instances)},
+        "aws:autoscaling:trigger": {
+            "MeasureName": "CPUUtilization", "Unit": "Percent", "Statistic": "Average",
+            "LowerThreshold": "0", "UpperThreshold": "100",
+        },
+    }  # fmt: skip
+
+
+def target_tracking(plan: Plan, group: Any) -> dict[str, Any]:
+    """Keeps the messages, visible or in flight, at the number that each instance may have.
+
+    ``group`` is the Auto Scaling group, by its name or as a reference of CloudFormation.
+    """
+    sqs, queue = "AWS/SQS", {"Name": "QueueName", "Value": plan.read_queue.name}
+    instances = {"Name": "AutoScalingGroupName", "Value": group}
+    return {
+        "TargetValue": plan.connections * plan.per_thread,
+        "CustomizedMetricSpecification": {
+            "Metrics": [
+                _metric("visible", sqs, "ApproximateNumberOfMessagesVisible", queue),
+                _metric("in_flight", sqs, "ApproximateNumberOfMessagesNotVisible", queue),
+                _metric("instances", "AWS/AutoScaling", IN_SERVICE, instances),
+                {
+                    "Id": "backlog",
+                    "Label": "messages of each instance",
+                    "Expression": "(visible + in_flight) / instances",
+                    "ReturnData": True,
+                },
+            ]
+        },
+    }
+
+
+def _metric(name: str, namespace: str, metric: str, dimension: dict[str, Any]) -> dict[str, Any]:
+    found = {"Namespace": namespace, "MetricName": metric, "Dimensions": [dimension]}
+    return {
+        "Id": name, "MetricStat": {"Metric": found, "Stat": "Average"}, "ReturnData": False,
+    }  # fmt: skip
+
+
+# --- the check -------------------------------------------------------------------------------
+
+_CHOICES: Final = frozenset({"TargetValue", "MinSize"})
+"""What a project may set to other values."""
+_EXPECTED: Final = (
+    "is expected: a higher target removes instances that have work, and then adds even more"
+)
+_IN_SHARED_BUNDLE: Final = (
+    "scales the web environment by the queue, too; if this bundle is for workers only, add "
+    "--worker-bundle"
+)
+
+
+def scaling_problems(plan: Plan, root: Path) -> Iterator[tuple[str, str]]:
+    """The path of a file, and what is wrong in it. A missing file is reported elsewhere."""
+    if plan.is_shared and (root / SCALING_EBEXTENSIONS).exists():
+        yield SCALING_EBEXTENSIONS, _IN_SHARED_BUNDLE
+    for path, needed in scaling_files(plan).items():
+        if (root / path).exists():
+            found, limit = _json(root / path), _target(needed)
+            target = _target(found)
+            if _without_choices(found) != _without_choices(needed):
+                yield path, "is not what is needed"
+            elif not 0 < target <= limit:
+                problem = (
+                    f"TargetValue is {target:g}; more than 0 and at most {limit:g} {_EXPECTED}"
+                )
+                yield path, problem
+    if plan.is_shared and (root / WORKER_OPTIONS).exists():
+        yield from ((WORKER_OPTIONS, each) for each in _option_problems(plan, root))
+
+
+def _option_problems(plan: Plan, root: Path) -> Iterator[str]:
+    for namespace, needed in scaling_options(plan).items():
+        found = json_options(root / WORKER_OPTIONS, namespace)
+        for name, value in needed.items():
+            current = found.get(name, "not set")
+            if current != value and name not in _CHOICES:
+                yield f"{namespace} {name} is {current}, not {value}"
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError:
+        return None
+
+
+def _target(value: Any) -> float:
+    """The TargetValue anywhere in a JSON value; 0 if there is none, or if it is not a number."""
+    if not isinstance(value, dict):
+        return 0
+    found = value.get("TargetValue", 0)
+    inner = max((_target(each) for each in value.values()), default=0)
+    return max(found if isinstance(found, int | float) else 0, inner)
+
+
+def _without_choices(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_choices(each) for name, each in value.items() if name not in _CHOICES}
