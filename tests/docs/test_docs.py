@@ -49,8 +49,10 @@ from beanstalk_dispatch.contrib.results import checks as results_checks
 from beanstalk_dispatch.contrib.sentry import errors
 from beanstalk_dispatch.contrib.sentry.environment import SENTRY
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.deployment.eb_files import bundle_files
-from beanstalk_dispatch.deployment.plan import make_plan
+from beanstalk_dispatch.deployment.eb_commands import commands as eb_commands
+from beanstalk_dispatch.deployment.eb_files import bundle_files, daemon_options
+from beanstalk_dispatch.deployment.ladder import MAX_RECEIVES
+from beanstalk_dispatch.deployment.plan import Plan, make_plan
 from beanstalk_dispatch.deployment.property_formats import FORMATS
 from beanstalk_dispatch.execution import dead_letters
 from beanstalk_dispatch.execution import executor as execution
@@ -59,6 +61,7 @@ from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs.backlog import Backlog, QueueBacklog, wanted_processes
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
+from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.worker.embedded_metrics import embedded_metrics
 from example_settings import demo
 from tests import fuzzing
@@ -1001,6 +1004,49 @@ def test_sam(snippet: Snippet, template: Template) -> None:
 def test_terraform(snippet: Snippet, template: Template) -> None:
     """A part of what the command prints."""
     assert snippet.text in template("terraform")
+
+
+# --- the tutorial's other ways ---------------------------------------------------------------
+
+
+@pytest.fixture
+def tutorials_plan(shop: ModuleType, env: Environment) -> Plan:
+    vars(shop)["send_welcome"] = print
+    properties = documented_properties("shop-worker")
+    env(**{name: long_enough(value) for name, value in properties.items()})
+    env(DISPATCH_TABLE="send_welcome=shop.tasks.send_welcome")
+    return make_plan(get_config(), name="shop", wsgi="shop.wsgi")
+
+
+@every("hcl")
+def test_hcl(snippet: Snippet, tutorials_plan: Plan) -> None:
+    """It reads files that beanstalk_eb writes, and its queues are those of the printed commands."""
+    text = snippet.text
+    assert text.count("{") == text.count("}")
+    for file in re.findall(r'file\("([^"]+)"\)', text):
+        for tier in ("web", "worker"):
+            assert file.replace("${each.key}", tier) in bundle_files(tutorials_plan)
+    figures = dict(re.findall(r"(\w+) += (\d+)$", text, re.MULTILINE))
+    assert figures == {
+        "message_retention_seconds": "1209600",
+        "max_message_size": str(MAX_MESSAGE_BYTES),
+        "visibility_timeout_seconds": f"{tutorials_plan.ladder.visibility:.0f}",
+        "maxReceiveCount": str(MAX_RECEIVES),
+    }
+    printed = "\n".join(eb_commands(tutorials_plan, get_config(), key=None))
+    assert all(each in printed for each in figures.values())
+    queue = tutorials_plan.read_queue
+    for name in (queue.name, queue.dead_letters.name, tutorials_plan.web, tutorials_plan.worker):
+        assert f'"{name}"' in text
+
+
+def test_the_consoles_fields_are_the_daemons_options(tutorials_plan: Plan) -> None:
+    options = dict(daemon_options(tutorials_plan))
+    assert options.pop("WorkerQueueURL") == tutorials_plan.read_queue.url
+    rows = dict(table_rows(TUTORIAL, "Field"))
+    assert rows.pop("Worker queue") == f"the queue `{tutorials_plan.read_queue.name}`"
+    found = {name.replace(" ", "").lower(): value.strip("`") for name, value in rows.items()}
+    assert found == {name.lower(): str(value) for name, value in options.items()}
 
 
 @every("console")
