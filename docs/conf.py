@@ -51,4 +51,4 @@ def setup(app: Sphinx) -> None:
     for language in languages - {alias for lexer in get_all_lexers() for alias in lexer[1]}:
         app.add_lexer(language, TextLexer)
     app.add_lexer("procfile", TextLexer)  # Pygments knows one that takes no options
-    app.add_lexer("hcl", TextLexer)  # Pygments knows one that takes no template in a string
+    app.add_lexer("hcl", TextLexer)  # Pygments knows one that fails on some expressions
