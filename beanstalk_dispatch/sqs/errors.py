@@ -104,7 +104,8 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
         )
     elif code == "EndpointConnectionError" and get_config().sqs_endpoint_url:
         advice = f"; start that server, or correct {SETTINGS['sqs_endpoint_url'].variable}"
-    error = SendError(f"{operation} on {address.name}: {code}: {first_line(exc)}{advice}")
+    reason = first_line(exc).rstrip(".") if advice else first_line(exc)
+    error = SendError(f"{operation} on {address.name}: {code}: {reason}{advice}")
     _remove_secrets(exc)
     return error
 

@@ -155,7 +155,7 @@ def test_a_queue_that_is_given_by_url_is_not_created(sqs_env: Environment) -> No
     with pytest.raises(SendError) as caught:
         open_queue("jobs").send("{}", {})
     assert str(caught.value).endswith(
-        "; create the queue, or correct its URL in BEANSTALK_DISPATCH_QUEUES; "
+        "does not exist; create the queue, or correct its URL in BEANSTALK_DISPATCH_QUEUES; "
         "BEANSTALK_DISPATCH_CREATE_QUEUES creates only what is given by name"
     )
 
