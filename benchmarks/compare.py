@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from .processes import environment
-from .sqs_server import Control
+from .sqs_server import Control, make_certificate
 
+CERTIFICATE: Final = "certificate.pem"
 ROOT: Final = Path(__file__).resolve().parents[1]
 
 
@@ -339,19 +340,19 @@ def started(*, is_quick: bool) -> Iterator[Run]:
     A SIGTERM ends the block, so that no process is left.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        subprocess.Popen(
-            (sys.executable, "-m", "benchmarks.sqs_server"),
+    with tempfile.TemporaryDirectory() as directory:
+        certificate = Path(directory, CERTIFICATE)
+        make_certificate(certificate)
+        with subprocess.Popen(
+            (sys.executable, "-m", "benchmarks.sqs_server", str(certificate)),
             cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        ) as server,
-    ):  # fmt: skip
-        try:
-            assert server.stdout
-            control = Control(int(server.stdout.readline()))
-            yield Run(control, Path(directory), is_quick=is_quick)
-        finally:
-            server.kill()
+        ) as server:  # fmt: skip
+            try:
+                assert server.stdout
+                control = Control(*json.loads(server.stdout.readline()))
+                yield Run(control, Path(directory), is_quick=is_quick)
+            finally:
+                server.kill()
 
 
 def machine() -> dict[str, str]:

@@ -90,7 +90,12 @@ class Consuming:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
-    def _cpu(self) -> float:
+    def requests(self) -> int:
+        """The requests to its queues so far."""
+        count: int = self._state()["requests"]
+        return count
+
+    def cpu(self) -> float:
         """CPU seconds of the processes of the consumer's session, with those that have ended."""
         ticks = 0
         for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -128,8 +133,8 @@ class Consuming:
         for name in names:
             queue = {"queue": name} if len(names) > 1 else {}
             self._child.do("many", count=share, task=task, **queue)
-        asked = self._state()["requests"]
-        cpu, released = self._cpu(), ask("Release", names=names)["at"]
+        asked = self.requests()
+        cpu, released = self.cpu(), ask("Release", names=names)["at"]
         deadline = time.monotonic() + _DRAIN_SECONDS
         while (state := self._state())["deleted"] < share * len(names):
             if time.monotonic() > deadline:
@@ -140,7 +145,7 @@ class Consuming:
             time.sleep(0.005)
         wall = state["last_delete"] - released
         figures = {
-            "wall": wall, "cpu": self._cpu() - cpu, "requests": state["requests"] - asked,
+            "wall": wall, "cpu": self.cpu() - cpu, "requests": state["requests"] - asked,
         }  # fmt: skip
         return {name: figure / count for name, figure in figures.items()}
 
@@ -212,12 +217,25 @@ def kinds(run: Run, peers: Sequence[Peer]) -> None:
         if not peer.worker:
             run.add(Line(row="drain", side=peer.name, unit="task", note=peer.no_worker))
     with _running(run, consumers, "drain") as running:
+        _idle(run, running)
         for name, task, quick, full in KINDS:
             _drain_in_turns(
                 run, f"drain, {name}", running, task=task, count=run.rounds(quick, full),
                 rounds=run.rounds(2, 5),
                 targets={ours.name: Target(1.3, "cpu")} if task == "noop" else {},
             )  # fmt: skip
+
+
+def _idle(run: Run, running: Sequence[Consuming]) -> None:
+    """What each consumer asks of an empty queue, and the CPU that it uses meanwhile."""
+    seconds = run.rounds(20, 60)
+    before = [(each.requests(), each.cpu()) for each in running]
+    time.sleep(seconds)
+    for each, (requests, cpu) in zip(running, before, strict=True):
+        run.add(Line(
+            row="an empty queue", side=each.consumer.name, unit="second",
+            cpu=(each.cpu() - cpu) / seconds, requests=(each.requests() - requests) / seconds,
+        ))  # fmt: skip
 
 
 class OneLoop(NamedTuple):

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from . import drain
-from .compare import Child, Line, Quartiles, Run, Side, Target, Turn
+from .compare import CERTIFICATE, Child, Line, Quartiles, Run, Side, Target, Turn
 from .peers import Peer
 from .processes import gunicorn, post, running, worker_cpu
 
@@ -65,6 +65,20 @@ def one_send(run: Run, peers: Sequence[Peer]) -> None:
                 for side in (RAW, RAW_AGAIN, OURS)
             ]
             run.compare(f"one send, {row}", "send", turns, rounds=run.rounds(10, 50))
+
+
+def over_https(run: Run, peers: Sequence[Peer]) -> None:
+    """One message over TLS, as to AWS."""
+    env = {
+        "BENCHMARK_ENDPOINT": run.control.tls_endpoint,
+        "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": run.control.tls_endpoint,
+        "AWS_CA_BUNDLE": str(run.directory / CERTIFICATE),
+    }
+    sides = [replace(side, env=env) for side in (RAW, RAW_AGAIN, OURS)]
+    with run.children(sides, "one send, https", "send") as children:
+        turns = [Turn(name=each.side.name, child=each, operation="one", count=10)
+                 for each in children]  # fmt: skip
+        run.compare("one send, https", "send", turns, rounds=run.rounds(10, 100))
 
 
 def bulk(run: Run, peers: Sequence[Peer]) -> None:
@@ -195,27 +209,30 @@ def endpoint(run: Run, peers: Sequence[Peer]) -> None:
         "BEANSTALK_DISPATCH_SAFE_TASK": "beanstalk_dispatch.contrib.sentry.SentrySafeTask",
         "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
     }
-    kinds: dict[str, Mapping[str, str]] = {
-        "dispatcher": {}, "dispatcher, signed": SIGNED,
-        "dispatcher, signed, lease": SIGNED | {"BEANSTALK_DISPATCH_LEASE_CACHE": "default"},
-        "dispatcher, signed, lease, Sentry":
-            SIGNED | {"BEANSTALK_DISPATCH_LEASE_CACHE": "default"} | sentry,
-    }  # fmt: skip
-    sides = [Side(name=name, module="endpoint", env=env) for name, env in kinds.items()]
-    row, count = "view, in the process", 20
-    with run.children(sides, row, "message") as children:
-        turns = [
-            Turn(name="an empty view", child=children[0], operation="empty", count=count),
-            Turn(name="an empty view, again", child=children[-1], operation="empty",
-                 count=count, note="with Sentry's SDK in the process"),
-        ]  # fmt: skip
-        turns += [Turn(name=each.side.name, child=each, operation="dispatch", count=count)
-                  for each in children]  # fmt: skip
-        run.compare(row, "message", turns, rounds=run.rounds(30, 200))
+    leased = SIGNED | {"BEANSTALK_DISPATCH_LEASE_CACHE": "default"}
+    plain = {"dispatcher": {}, "dispatcher, signed": SIGNED, "dispatcher, signed, lease": leased}
+    watched = {"dispatcher, signed, lease, Sentry": leased | sentry}
+    _in_the_process(run, "view, in the process", plain)
+    # Sentry's SDK watches the empty view as well.
+    _in_the_process(run, "view, in the process, with Sentry", watched)
     _over_http(run)
 
 
-CONNECTIONS: Final = 15  # as many as gunicorn has threads
+def _in_the_process(run: Run, row: str, kinds: Mapping[str, Mapping[str, str]]) -> None:
+    sides = [Side(name=name, module="endpoint", env=env) for name, env in kinds.items()]
+    with run.children(sides, row, "message") as children:
+        views = (("an empty view", children[0]), ("an empty view, again", children[-1]))
+        for child in children:
+            child.do("prepare", count=40)
+        turns = [
+            Turn(name=name, child=child, operation=operation, count=20,
+                 after=partial(child.do, "prepare", count=20))
+            for name, child, operation in (
+                *((name, child, "empty") for name, child in views),
+                *((child.side.name, child, "dispatch") for child in children),
+            )
+        ]  # fmt: skip
+        run.compare(row, "message", turns, rounds=run.rounds(20, 200))
 
 
 def _over_http(run: Run) -> None:
@@ -324,7 +341,7 @@ def start_up(run: Run, peers: Sequence[Peer]) -> None:
 
 
 ROWS: Final[Mapping[str, Callable[[Run, Sequence[Peer]], None]]] = {
-    "send": one_send, "bulk": bulk, "waiting": waiting, "first": first, "endpoint": endpoint,
-    "django-tasks": django_tasks, "table": table, "start": start_up, "drain": drain.kinds,
-    "queues": drain.queues,
+    "send": one_send, "https": over_https, "bulk": bulk, "waiting": waiting, "first": first,
+    "endpoint": endpoint, "django-tasks": django_tasks, "table": table, "start": start_up,
+    "drain": drain.kinds, "queues": drain.queues,
 }  # fmt: skip

@@ -1,8 +1,8 @@
 """A stand-in for SQS that keeps its queues in memory and counts what it is asked.
 
-``python -m benchmarks.sqs_server`` prints its port and serves until it is stopped. It speaks SQS's
-JSON protocol over HTTP/1.1 with connections that stay open. It never makes a message visible again
-by itself, and it checks no signature and no parameter.
+``python -m benchmarks.sqs_server CERTIFICATE`` prints its ports for HTTP and HTTPS and serves until
+it is stopped. It speaks SQS's JSON protocol over HTTP/1.1 with connections that stay open. It never
+makes a message visible again by itself, and it checks no signature and no parameter.
 
 The benchmark controls it with operations of its own, ``Benchmark.…``, which are not counted.
 """
@@ -10,14 +10,19 @@ The benchmark controls it with operations of its own, ``Benchmark.…``, which a
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import hashlib
 import http.client
+import ipaddress
 import itertools
 import json
+import ssl
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 _numbers = itertools.count()
@@ -273,9 +278,9 @@ class Connection(asyncio.Protocol):
 class Control:
     """What the benchmark says to the stand-in, over one connection."""
 
-    def __init__(self, port: int) -> None:
-        self.port: Final = port
+    def __init__(self, port: int, tls_port: int) -> None:
         self.endpoint: Final = f"http://127.0.0.1:{port}"
+        self.tls_endpoint: Final = f"https://127.0.0.1:{tls_port}"
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def ask(self, operation: str, **parameters: Any) -> dict[str, Any]:
@@ -285,13 +290,51 @@ class Control:
         return answer
 
 
-async def _serve() -> None:
+async def _serve(certificate: str) -> None:
     sqs = Sqs()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(sqs), "127.0.0.1", 0, backlog=512)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    ports = []
+    for tls in (None, context):
+        server = await loop.create_server(
+            lambda: Connection(sqs), "127.0.0.1", 0, backlog=512, ssl=tls
+        )
+        ports.append(server.sockets[0].getsockname()[1])
+    print(json.dumps(ports), flush=True)
+    await asyncio.Event().wait()
+
+
+def make_certificate(file: Path) -> None:
+    """Write a certificate for 127.0.0.1, and its key. It is its own authority."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    file.write_bytes(
+        certificate.public_bytes(encoding)
+        + key.private_bytes(
+            encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(_serve(sys.argv[1]))

@@ -15,6 +15,8 @@ def main() -> None:
     operations = importlib.import_module(f".{sys.argv[1]}", __package__).operations()
     for argument in sys.argv[2:]:
         name, _, count = argument.partition("=")
+        if "prepare" in operations:
+            operations["prepare"](count=2 * int(count))
         operations[name](count=int(count))
         os.getpgid(0)
         operations[name](count=int(count))
