@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import sentry_sdk
+from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.core.signing import Signer
 from django.test import override_settings
 from django.views.debug import ExceptionReporter
@@ -221,6 +223,52 @@ def test_the_error_of_a_caller_keeps_its_traceback(secrets: Environment) -> None
             own = exc
             schedule_one()
     assert own.__traceback__ is not None
+
+
+WRONG_VALUES: list[Mapping[str, str | None]] = [
+    {},
+    {"DISPATCH_TASK_TIMEOUT": "soon"},
+    {"DISPATCH_SIGNING_KEYS": f"{KEY},short"},
+    {"DISPATCH_SIGNING_KEYS": f'["{KEY}", '},
+    {"DISPATCH_SIGNING_KEYS": f'{{"a": "{KEY}"}}'},
+    {"DISPATCH_SIGNING_KEYS": None, "DISPATCH_SIGNING_KEY": KEY},
+    {"DISPATCH_SIGNING_KEYS": None, "DISPATCH_SIGNING_KEYS_FILE": KEY},
+    {"DISPATCH_SQS_SECRET": f"'{SECRET}'"},
+    {"DISPATCH_SQS_SECRET": f"{SECRET}\\"},
+    {"DISPATCH_SQS_SECRET": None, "DISPATCH_SQS_SECERT": SECRET},
+    {"DISPATCH_SQS_ENDPOINT_URL": f"http://user:{SECRET}@127.0.0.1:9"},
+    {"DISPATCH_QUEUES": f"jobs=https://user:{SECRET}@sqs.eu-west-1.amazonaws.com/1/q"},
+]
+COMMANDS = [
+    ["check"],
+    *(["beanstalk_config", f"--format={form}"] for form in ("table", "json", "eb", "terraform")),
+    ["beanstalk_doctor"],
+    ["beanstalk_doctor", "--json", "--aws"],
+    ["beanstalk_eb", "--check"],
+    ["beanstalk_dead_letters", "list"],
+    ["beanstalk_schedule", "jobs", "record"],
+]
+
+
+@pytest.mark.django_db(databases="__all__")
+@pytest.mark.parametrize("variables", WRONG_VALUES, ids=range(len(WRONG_VALUES)))
+def test_no_command_and_no_line_of_the_log_shows_a_secret(
+    secrets: Environment,
+    variables: Mapping[str, str | None],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    secrets(**UNREACHABLE)
+    secrets(**variables)
+    caplog.set_level("DEBUG", "beanstalk_dispatch")
+    for name, *arguments in COMMANDS:
+        try:
+            call_command(name, *arguments)
+        except (CommandError, ConfigurationError, SystemExit) as exc:  # checks run before
+            print(exc)
+    shown = "".join(capsys.readouterr()) + caplog.text
+    assert len(shown) > 1000
+    assert not is_shown(shown)
 
 
 @dataclass
