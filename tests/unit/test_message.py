@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beanstalk_dispatch.exceptions import BadSignature, InvalidArgument, MalformedMessage
-from beanstalk_dispatch.message import Message, is_signed, read_dead_letter, wrap
+from beanstalk_dispatch.message import Message, is_signed, now, read_dead_letter, wrap
 
 KEYS = ["new-key", "old-key"]
 
@@ -332,6 +332,54 @@ def test_an_argument_that_json_would_change_is_refused_by_name(
 def test_a_header_that_json_would_change_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="f: the message cannot be written as JSON"):
         Message(function="f", headers={"a": object()}).encode(queue="q")  # type: ignore[dict-item]
+
+
+def decoded(**members: Any) -> Message:
+    content = {"function": "f", "args": [], "kwargs": {}} | members
+    return Message.decode(json.dumps(content), queue="q")
+
+
+@pytest.mark.parametrize(
+    ("member", "fits", "does_not", "description"),
+    [
+        ("function", "f" * 255, "f" * 256, "a string of 1 to 255 printable characters"),
+        ("id", "i" * 255, "i" * 256, "a string of 1 to 255 printable characters"),
+        ("id", "i", "", "a string of 1 to 255 printable characters"),
+        ("sent_at", 0, -1, "Unix seconds"),
+        ("sent_at", 2**40 - 1, 2**40, "Unix seconds"),
+        ("not_before", 0.0, -0.001, "Unix seconds"),
+        ("attempt", 1, 0, "a count from 1"),
+        ("attempt", 2**31 - 1, 2**31, "a count from 1"),
+        ("first_attempt", 2**31 - 1, 2**31, "a count from 1"),
+        ("options", {}, [], "an object"),
+        ("headers", {"a": "b"}, {"a": 1}, "an object of strings"),
+        ("headers", {}, [], "an object of strings"),
+    ],
+)
+def test_each_member_has_its_limits(
+    member: str, fits: object, does_not: object, description: str
+) -> None:
+    assert getattr(decoded(**{member: fits}), member) == fits
+    with pytest.raises(MalformedMessage) as caught:
+        decoded(**{member: does_not})
+    assert str(caught.value) == f"{member} is not {description}"
+
+
+def test_a_redriven_message_keeps_the_id_of_its_letter() -> None:
+    """A message of 0.1 has none of its own."""
+    legacy = Message(function="f").encode(queue="q", legacy=True)
+    letter = wrap(legacy, {"attempts": 1, "id": "the-id"}, queue="q")
+    assert Message.decode(letter, queue="q", default_id="from-sqs").id == "the-id"
+
+
+def test_a_body_that_is_not_utf_8_is_wrapped_as_far_as_it_can_be_read() -> None:
+    letter = wrap(b"\xffabc", {"attempts": 1, "id": "i"}, queue="q")
+    assert read_dead_letter(letter) == ({"attempts": 1, "id": "i"}, "\ufffdabc")
+
+
+def test_the_clock_is_in_milliseconds() -> None:
+    moment = now()
+    assert moment == round(moment, 3) == pytest.approx(time.time(), abs=5)
 
 
 HERE, THERE = "eu-west-1/123456789012", "eu-west-1/999999999999"
