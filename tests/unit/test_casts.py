@@ -274,3 +274,39 @@ def test_a_list_of_strings_is_a_copy() -> None:
     given.append("two")
     assert found == ("one",)
     assert json.dumps(found) == '["one"]'
+
+
+@pytest.mark.parametrize("value", ["'", '"', "", "abca", "'a", "a'", "'a\"", "a b a"])
+def test_what_is_in_no_quotes_is_taken_as_it_is(value: str) -> None:
+    casts.refuse_shell_syntax(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("'a'", "is in quotes"),
+        ('"a"', "is in quotes"),
+        ("''", "is in quotes"),
+        ("a\\", "backslash"),
+    ],
+)
+def test_what_a_shell_would_have_removed_is_refused(value: str, reason: str) -> None:
+    with pytest.raises(InvalidValue, match=reason):
+        casts.refuse_shell_syntax(value)
+
+
+class BytesPath:
+    def __fspath__(self) -> bytes:
+        return b"/x"
+
+
+@pytest.mark.parametrize("value", [5, b"/x", BytesPath(), None])
+def test_a_path_is_a_string_or_a_path(value: object) -> None:
+    with pytest.raises(InvalidValue, match="expected a path, not"):
+        casts.path(value)
+
+
+@pytest.mark.parametrize("end", ["", ",", " ,"])
+def test_a_line_with_several_keys_is_refused_whatever_it_ends_with(end: str) -> None:
+    with pytest.raises(InvalidValue, match="a line of the file is either one key"):
+        casts.signing_keys_of_file("the-first-key-of-two,the-second-key-of-two" + end)

@@ -111,6 +111,17 @@ def test_a_forged_message_is_a_dead_letter_that_stays_forged(dead: Environment) 
         Message.decode(received, queue="q", keys=["a-key-of-the-tests"])
 
 
+def test_a_message_whose_key_was_removed_too_early_runs_with_its_key(dead: Environment) -> None:
+    old, new = "the-old-key-of-the-tests", "the-new-key-of-the-tests"
+    dead(DISPATCH_SIGNING_KEYS=new)
+    text = Message(function="record").encode(queue="q", keys=[old])
+    assert run(text).outcome is Outcome.BAD_SIGNATURE
+    received = open_queue("dead").receive(count=1, wait=0, visibility=30)[0].body
+    assert run(received).outcome is Outcome.BAD_SIGNATURE
+    dead(DISPATCH_SIGNING_KEYS=f"{new} {old}")
+    assert run(received).outcome is Outcome.DONE
+
+
 def test_failures_that_sqs_redelivers_are_none(dead: Environment) -> None:
     assert not run(body("fail")).acknowledged
     assert letters() == []
