@@ -6,10 +6,11 @@ No message is sent or run with these requests, and Elastic Beanstalk's roles do 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from beanstalk_dispatch.exceptions import SendError, listed
+from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.queue_address import QueueAddress
 
 from .queue import Queue
@@ -20,13 +21,10 @@ MAX_MOVES_PER_SECOND: Final = 500
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
 """
 
-_COUNTS: Final = frozenset({
-    "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible",
-    "ApproximateNumberOfMessagesDelayed",
-})  # fmt: skip
-"""An answer without these is not one of SQS. Taken for zero, they would end a busy fleet."""
 _ATTRIBUTES: Final = (
-    "QueueArn", *sorted(_COUNTS), "VisibilityTimeout", "MessageRetentionPeriod", "RedrivePolicy",
+    "QueueArn", "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed", "VisibilityTimeout", "MessageRetentionPeriod",
+    "RedrivePolicy",
 )  # fmt: skip
 
 
@@ -60,15 +58,24 @@ class QueueAttributes:
 
 
 def get_attributes(queue: Queue) -> QueueAttributes:
-    """Ask SQS for the attributes of a queue. Raises SendError."""
+    """Ask SQS for the attributes of a queue. Raises SendError.
+
+    An answer without counts is an error, and not an empty queue: a fleet would be ended for it.
+    """
     answer = queue.request(
         "get_queue_attributes", QueueUrl=queue.url, AttributeNames=list(_ATTRIBUTES)
     )
-    found = answer.get("Attributes", {})
-    if missing := _COUNTS - found.keys():
+    try:
+        return _attributes_of(answer)
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        reason = f"{type(exc).__name__}: {exc}"
         raise SendError(
-            f"GetQueueAttributes on {queue.name}: no {listed(sorted(missing))} in the answer"
-        )
+            f"GetQueueAttributes on {queue.name}: not an answer of SQS: {reason}"
+        ) from exc
+
+
+def _attributes_of(answer: Mapping[str, Any]) -> QueueAttributes:
+    found = answer["Attributes"]
     policy = json.loads(found.get("RedrivePolicy") or "{}")
     target = policy.get("deadLetterTargetArn")
     return QueueAttributes(

@@ -110,10 +110,8 @@ def ask(names: Sequence[str], *, threads: int, per_thread: int) -> Backlog:
         answers = dict(zip(names, pool.map(attributes_of, names), strict=True))
 
     def backlog_of(*found: QueueAttributes) -> QueueBacklog:
-        visible, in_flight = (
-            sum(each.visible for each in found),
-            sum(each.in_flight for each in found),
-        )
+        visible = sum(each.visible for each in found)
+        in_flight = sum(each.in_flight for each in found)
         return QueueBacklog(
             visible=visible,
             in_flight=in_flight,
@@ -172,9 +170,9 @@ class SharedBacklog:
             self._asking.release()
 
     def _younger_than(self, seconds: float, config: Config) -> Backlog | None:
-        if self._last is None or self._last[0] is not config or self._last[1].age >= seconds:
-            return None
-        return self._last[1]
+        last = self._last
+        is_usable = last is not None and last[0] is config and last[1].age < seconds
+        return last[1] if last and is_usable else None
 
 
 BACKLOG: Final = SharedBacklog()

@@ -63,6 +63,7 @@ from beanstalk_dispatch.sqs.backlog import Backlog, QueueBacklog, wanted_process
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.worker.embedded_metrics import embedded_metrics
+from benchmarks.autoscaling import scenarios, simulate
 from example_settings import demo
 from tests import fuzzing
 from tests.conftest import Environment
@@ -639,6 +640,16 @@ def test_keda(snippet: Snippet) -> None:
     assert [each["parameter"] for each in authentication["spec"]["secretTargetRef"]] == ["token"]
     assert trigger["authenticationRef"] == authentication["metadata"]
     check_trigger(trigger["metadata"])
+
+
+def test_the_figures_of_the_fleet_are_those_of_the_simulation() -> None:
+    rows = table_rows(ROOT / "docs" / "autoscaling.md", "Messages")
+    for row, (_, load, make_scaler, start_seconds) in zip(rows, scenarios(), strict=True):
+        found = simulate(load, make_scaler(), start_seconds=start_seconds)
+        assert row[2] == (f"{found.drained_seconds:.0f} s" if load.burst else "")
+        sizes = [int(number) for number in re.findall(r"\d+", row[3])]
+        assert [sizes[0], sizes[-1]] == [min(found.sizes[1:]), max(found.sizes[1:])]
+        assert int(row[4]) == found.flaps
 
 
 JSON: dict[str, Callable[[Any], object]] = {

@@ -99,17 +99,32 @@ def test_one_queue_that_cannot_be_read_leaves_the_others(
     assert "123456789012" not in str(shown)
 
 
+COUNTS = {
+    "ApproximateNumberOfMessages": "0", "ApproximateNumberOfMessagesNotVisible": "0",
+    "ApproximateNumberOfMessagesDelayed": "0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {}, {"message": "log in first"}, {"Attributes": {}}, {"Attributes": None},
+        {"Attributes": COUNTS | {"ApproximateNumberOfMessages": "many"}},
+        {"Attributes": COUNTS | {"RedrivePolicy": "{"}},
+        {"Attributes": COUNTS | {"RedrivePolicy": "[]"}},
+    ],
+)  # fmt: skip
 def test_an_answer_without_counts_is_a_problem_and_not_an_empty_queue(
-    sqs_env: Environment, proxy: Proxy
+    sqs_env: Environment, proxy: Proxy, answer: dict[str, Any]
 ) -> None:
     assert open_queue("jobs").name
     proxy.spoil = lambda operation, request: (
-        (200, {}) if operation == "GetQueueAttributes" else None
+        (200, answer) if operation == "GetQueueAttributes" else None
     )
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     found = ask(["jobs"], threads=1, per_thread=1)
     assert found.as_json()["queues"] == {"jobs": {"problem": "SQS has not said; see the log"}}
-    assert "no ApproximateNumberOfMessages, " in str(found.problems["jobs"])
+    assert "GetQueueAttributes on tests-" in str(found.problems["jobs"])
 
 
 def test_no_request_is_begun_once_sqs_takes_too_long(
