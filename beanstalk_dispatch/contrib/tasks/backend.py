@@ -98,8 +98,8 @@ class SQSBackend(BaseTaskBackend):
         """
         self.validate_task(task)
         config = get_config()
-        result, call = self._ready(task, args, kwargs)
         queue = _queue_alias(task.queue_name, config)
+        result, call = self._ready(task, args, kwargs, headers=_headers(task), sent_at=now())
         with self._running_here(result) if is_local(config) else _NOT_HERE:
             task_id = client.schedule(queue, call, on_commit=self._on_commit)
         self._announce(result, task_id)
@@ -111,8 +111,8 @@ class SQSBackend(BaseTaskBackend):
         """``enqueue``, awaitable. Several coroutines send at the same time."""
         self.validate_task(task)
         config = get_config()
-        result, call = self._ready(task, args, kwargs)
         queue = _queue_alias(task.queue_name, config)
+        result, call = self._ready(task, args, kwargs, headers=_headers(task), sent_at=now())
         with self._running_here(result) if is_local(config) else _NOT_HERE:
             task_id = await client.aschedule(queue, call, on_commit=self._on_commit)
         if not result.id:
@@ -126,16 +126,18 @@ class SQSBackend(BaseTaskBackend):
         Raises BatchError if some were not sent. Its positions are those of the calls.
         """
         config = get_config()
+        sent_at = now()
         ready: list[AnyResult] = []
         by_queue: dict[str, list[tuple[int, Call]]] = {}
-        queues: dict[int, str] = {}
+        valid: dict[int, tuple[list[tuple[int, Call]], Mapping[str, str]]] = {}
         for task, args, kwargs in calls:
-            queue = queues.get(id(task))
-            if queue is None:
+            if id(task) not in valid:
                 self.validate_task(task)
-                queue = queues[id(task)] = _queue_alias(task.queue_name, config)
-            result, call = self._ready(task, args, kwargs)
-            by_queue.setdefault(queue, []).append((len(ready), call))
+                queue = _queue_alias(task.queue_name, config)
+                valid[id(task)] = by_queue.setdefault(queue, []), _headers(task)
+            numbered, headers = valid[id(task)]
+            result, call = self._ready(task, args, kwargs, headers=headers, sent_at=sent_at)
+            numbered.append((len(ready), call))
             ready.append(result)
         if is_local(config):
             return [self.enqueue(each.task, each.args, each.kwargs) for each in ready]
@@ -207,13 +209,18 @@ class SQSBackend(BaseTaskBackend):
             raise ConfigurationError(f"TASKS[{self.alias!r}]: {ON_COMMIT} {exc}") from None
 
     def _ready(
-        self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        task: AnyTask,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str],
+        sent_at: float,
     ) -> tuple[AnyResult, Call]:
         """The call of a task that is not sent yet, and its result, which has no id yet.
 
         Raises TypeError for an argument that is not JSON.
         """
-        sent_at = now()
         result: AnyResult = TaskResult(
             task=task,
             id="",
@@ -233,7 +240,7 @@ class SQSBackend(BaseTaskBackend):
             result.args,
             result.kwargs,
             delay=_delay(task.run_after) if task.run_after else 0,
-            headers=_headers(task),
+            headers=headers,
             sent_at=sent_at,
         )
         return result, call
