@@ -18,6 +18,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, transaction
 
+from . import marks
 from .conf import SETTINGS, Config, get_config
 from .dispatch_table import is_listed
 from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunction, listed
@@ -158,6 +159,22 @@ async def aschedule_many(
     """``schedule_many``, awaitable."""
     run = _in_thread(schedule_many, on_commit)
     return await run(queue, calls, on_commit=on_commit)
+
+
+def cancel(task_id: str) -> None:
+    """Cancel a task: it does not run, or not again. Nobody finds out whether there is such a task.
+
+    A worker that receives its message deletes it, with the outcome ``cancelled``. A task that runs
+    now continues, unless it looks at ``self.cancelled``. If it fails, it is not tried again. Raises
+    ConfigurationError if BEANSTALK_DISPATCH_LEASE_CACHE is not set, LeaseUnavailable if that cache
+    does not keep the mark, and InvalidCall for an id that no task can have.
+    """
+    marks.cancel(task_id)
+
+
+async def acancel(task_id: str) -> None:
+    """``cancel``, awaitable."""
+    await sync_to_async(cancel)(task_id)
 
 
 class batching:  # noqa: N801 - as the context managers of contextlib

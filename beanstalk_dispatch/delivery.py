@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from .message import Message
@@ -54,6 +55,10 @@ class Delivery:
     is_final: bool = False
     """No retry follows a failure: the retries are spent, the message can never run, or the failure
     is acknowledged. Known after the task's hooks."""
+    is_cancelled: bool = False
+    """The task was cancelled, as far as this process has looked: see ``SafeTask.cancelled``."""
+    next_look_at: float = field(default=-math.inf, repr=False)
+    """When that may be looked up again, by ``clock.monotonic``."""
     is_dead_lettered: bool = False
     """The dead-letter queue has the message. Known after the task's hooks."""
 

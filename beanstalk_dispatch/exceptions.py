@@ -19,6 +19,7 @@
     ├── UnknownResult           no result is kept under this id (also a LookupError)
     ├── NoTimeLeft              the consumer ends before the task could
     ├── TaskCut                 its process has ended three times while it ran
+    ├── TaskCancelled           it was cancelled; a task may raise it, too
     └── LeaseError              a received message that does not run now
         ├── AlreadyDone         it has succeeded, or this attempt of it has ended
         ├── AlreadyRunning      it is running now, here or elsewhere
@@ -132,6 +133,13 @@ class NoTimeLeft(BeanstalkDispatchError):
 
 class TaskCut(BeanstalkDispatchError):
     """The process has ended too often while the task ran, so it does not run again."""
+
+
+class TaskCancelled(BeanstalkDispatchError):
+    """The task was cancelled, so it does not run, or ends early.
+
+    A task that finds ``self.cancelled`` may raise it. It is not a failure, and is not retried.
+    """
 
 
 class LeaseError(BeanstalkDispatchError):

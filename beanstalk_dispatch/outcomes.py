@@ -24,6 +24,7 @@ class Outcome(StrEnum):
     BAD_SIGNATURE = "bad-signature"
     NOT_ALLOWED = "not-allowed"
     DUPLICATE = "duplicate"
+    CANCELLED = "cancelled"
     RUNNING = "running"
     UNAVAILABLE = "unavailable"
     DRAINING = "draining"
@@ -48,6 +49,7 @@ OUTCOMES: Final[Mapping[Outcome, Consequences]] = MappingProxyType(
         Outcome.RETRY: Consequences(200, logging.INFO, is_failure=False),
         Outcome.DEFERRED: Consequences(200, logging.INFO, is_failure=False),
         Outcome.DUPLICATE: Consequences(200, logging.INFO, is_failure=False),
+        Outcome.CANCELLED: Consequences(200, logging.INFO, is_failure=False),
         Outcome.MALFORMED: Consequences(400, logging.ERROR, is_failure=True),
         Outcome.UNKNOWN_FUNCTION: Consequences(400, logging.ERROR, is_failure=True),
         Outcome.BAD_SIGNATURE: Consequences(403, logging.ERROR, is_failure=True),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from . import marks
 from .outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -98,6 +99,14 @@ class SafeTask:
             self.run = run  # type: ignore[method-assign]
         for name, value in options.items():
             setattr(self, name, value)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``client.cancel`` was called for the task that this instance runs.
+
+        Asks the lease's cache, once in a second at most. To end early, raise TaskCancelled.
+        """
+        return self.delivery is not None and marks.is_delivery_cancelled(self.delivery)
 
     @classmethod
     def ready(cls) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.contrib.tasks import task
+from beanstalk_dispatch.exceptions import TaskCancelled
 from beanstalk_dispatch.safe_task import Retry
 from tests.jobs import calls, spin
 
@@ -65,6 +67,17 @@ def retry_once() -> str:
     if len(calls) < 2:
         raise Retry(delay=0)
     return "done"
+
+
+@task
+def stop() -> None:
+    raise TaskCancelled
+
+
+@task(max_attempts=3, backoff=0, takes_context=True)
+def cancels_itself(context: Any) -> None:
+    cancel(context.task_result.id)
+    raise ValueError("to be tried again")
 
 
 @task

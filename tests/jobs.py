@@ -10,6 +10,7 @@ from typing import Any
 
 from django.db import connections
 
+from beanstalk_dispatch.exceptions import TaskCancelled
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
 calls: list[tuple[Any, ...]] = []
@@ -22,6 +23,10 @@ def record(*args: Any, **kwargs: Any) -> None:
 
 def fail(reason: str = "no reason") -> None:
     raise ValueError(reason)
+
+
+def stop() -> None:
+    raise TaskCancelled("the customer has left")
 
 
 def append(path: str, number: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.exceptions import TaskTimeout
+from beanstalk_dispatch.exceptions import TaskCancelled, TaskTimeout
 from beanstalk_dispatch.log_lines import quoted, quoted_error, to_log
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import Retry, SafeTask
@@ -178,7 +178,7 @@ class _Run:
                 raise
             self._fail(exc)
             is_granted_retry = isinstance(exc, Retry) and self.attempt.outcome is Outcome.RETRY
-            if not is_granted_retry:
+            if not is_granted_retry and self.attempt.outcome is not Outcome.CANCELLED:
                 self._call_hooks("on_error", (exc, *args), kwargs)
         else:
             if self._delivery:
@@ -298,6 +298,9 @@ class _Run:
         return None if result is None else run_to_end(result, limit)
 
     def _fail(self, exc: BaseException) -> None:
+        if isinstance(exc, TaskCancelled):
+            self._end(Attempt(outcome=Outcome.CANCELLED, exception=exc))
+            return
         outcome = Outcome.TIMED_OUT if isinstance(exc, TaskTimeout) else Outcome.FAILED
         number = self._message.counted_attempt if self._message else 1
         try:

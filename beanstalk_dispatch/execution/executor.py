@@ -12,7 +12,7 @@ from typing import Final
 
 from django.core.cache import caches
 
-from beanstalk_dispatch import clock, dispatch_table
+from beanstalk_dispatch import clock, dispatch_table, marks
 from beanstalk_dispatch.conf import SETTINGS, Config, get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import (
@@ -27,6 +27,7 @@ from beanstalk_dispatch.exceptions import (
     MessageError,
     NotAllowed,
     NoTimeLeft,
+    TaskCancelled,
     TaskCut,
     UnknownFunction,
 )
@@ -36,13 +37,13 @@ from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.signals import delivery_finished
 from beanstalk_dispatch.sqs.fifo import queue_rules
-from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
+from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS, MAX_VISIBILITY_SECONDS
 
 from . import dead_letters, log_locks
 from .attempt import Attempt, is_for_the_process, run_attempt
 from .consumer import DELAYED_COPIES, Consumer
 from .crash_ledger import MAX_CUTS
-from .lease import Lease
+from .lease import WHY_CANCELLED, Lease
 from .observers import Observer, observed
 from .recent_deliveries import RECENT, key_of
 from .retries import retry_delay
@@ -64,6 +65,9 @@ _REFUSALS: Final[dict[type[Exception], Outcome]] = {
     LeaseUnavailable: Outcome.UNAVAILABLE,
 }
 _DONE: Final = Result(outcome=Outcome.DONE, acknowledged=True)
+_HANDED_ON: Final = frozenset({Outcome.RETRY, Outcome.CANCELLED})
+MIN_PAUSED_SECONDS: Final = 10
+"""The shortest time that a message of a paused queue waits before it is looked at again."""
 _MAX_WAIT_SECONDS: Final = (MAX_DELAY_DAYS + 1) * 86400  # a day for clocks that differ
 _RETRY_RUNNING_SECONDS: Final = 30.0
 _has_caches: ContextVar[bool] = ContextVar("beanstalk_dispatch.has_caches", default=False)
@@ -231,6 +235,8 @@ class Execution:
         if message.not_before is not None and (wait := message.not_before - time.time()) > 0:
             if wait > _MAX_WAIT_SECONDS:
                 raise MalformedMessage(f"not_before is more than {MAX_DELAY_DAYS} days ahead")
+            if marks.is_cancelled(message.id, self.config):
+                return self._cancel(entry.observers)
             return self._resend(message, wait, Outcome.DEFERRED)
         if self.retries_by_hiding:
             message.attempt += self.delivery.earlier_runs
@@ -279,7 +285,15 @@ class Execution:
         if config.lease_cache is not None and not config.execute_synchronously:
             queue = self.delivery.queue
             lease = Lease(config.lease_cache, message, queue=queue, time_limit=time_limit)
-            lease.take()
+            try:
+                lease.take(asks_for_pause=not self.consumer.can_hide)
+            except TaskCancelled:
+                return self._cancel(observers)
+            if lease.paused_since is not None and self._may_wait_for_resume():
+                lease.give_up()
+                return self._wait_for_resume(message, lease.paused_since)
+        elif marks.is_cancelled(message.id, config):
+            return self._cancel(observers)
         # Where process() is the project's own, more than run() has to succeed.
         outermost = task if configured is None else configured
         is_done_after_run = lease and all(
@@ -303,6 +317,37 @@ class Execution:
         if lease:
             _update_lease(lease, result)
         return result
+
+    def _cancel(self, observers: Sequence[Observer]) -> Result:
+        """End a task that does not run. Observers see that before the message is deleted."""
+        exc = TaskCancelled(WHY_CANCELLED)
+        self.delivery.outcome, self.delivery.exception = Outcome.CANCELLED, exc
+        with observed(observers, "cancelling", lambda each: each.cancelling(self.delivery)):
+            return _cancelled(exc)
+
+    def _may_wait_for_resume(self) -> bool:
+        """Whether the message can wait as a delayed copy. A poller does not receive it at all."""
+        if queue_rules(self.delivery.queue).takes_delay:
+            return True
+        if (repeated := REFUSALS.repeated("paused-fifo")) is not None:
+            logger.warning(
+                "queue is paused, but its tasks run queue=%s%s: a message of a FIFO queue cannot "
+                "wait as a delayed copy; only beanstalk_worker pauses such a queue",
+                quoted(self.delivery.queue), repeated,
+            )  # fmt: skip
+        return False
+
+    def _wait_for_resume(self, message: Message, paused_since: float) -> Result:
+        """Send the message again, so that it waits without being received.
+
+        It waits for half as long as the queue has been paused. So it is sent about 20 times in
+        the first hour of a pause, and it does not come much later after a short one.
+        """
+        delay = (time.time() - paused_since) / 2
+        delay = min(max(delay, MIN_PAUSED_SECONDS), MAX_DELAY_SECONDS)
+        result = self._resend(message, delay, Outcome.DEFERRED)
+        reason = f"the queue is paused; the message waits for {delay:.0f} s"
+        return replace(result, reason=reason) if result.acknowledged else result
 
     def _observed(
         self, observers: Sequence[Observer], task: SafeTask, run: Callable[[], Result]
@@ -368,6 +413,8 @@ class Execution:
             return _DONE
         if attempt.outcome is Outcome.RETRY:
             return self._retry(attempt, message)
+        if attempt.outcome is Outcome.CANCELLED:
+            return _cancelled(attempt.exception)
         delay, exception = attempt.retry_after, attempt.exception
         if delay is not None and not self.retries_by_hiding:  # redelivery backs off, too
             number = message.counted_attempt + self.delivery.earlier_runs
@@ -479,10 +526,16 @@ class Execution:
         )
 
 
+def _cancelled(exc: BaseException | None) -> Result:
+    reason = str(exc) or "the task has ended itself"
+    return Result(outcome=Outcome.CANCELLED, reason=reason, exception=exc, acknowledged=True)
+
+
 def _update_lease(lease: Lease, result: Result) -> None:
+    is_handed_on = result.outcome in _HANDED_ON and result.acknowledged
     if result.outcome is Outcome.DONE:
         lease.done()
-    elif result.dead_lettered or (result.outcome is Outcome.RETRY and result.acknowledged):
+    elif result.dead_lettered or is_handed_on:
         lease.handed_on()
     else:
         lease.give_up()

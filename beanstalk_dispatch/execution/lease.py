@@ -11,7 +11,6 @@ the turn sees it.
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import math
 import random
@@ -20,17 +19,15 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from django.core.cache import caches
-
 from beanstalk_dispatch import clock
-from beanstalk_dispatch.conf import SETTINGS
 from beanstalk_dispatch.exceptions import (
     AlreadyDone,
     AlreadyRunning,
-    ConfigurationError,
     LeaseUnavailable,
+    TaskCancelled,
 )
 from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.marks import cache_of, cancelled_key, key_of, paused_key
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
@@ -45,6 +42,7 @@ MARK_SECONDS: Final = 4 * 86400
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
+WHY_CANCELLED: Final = "it was cancelled before it ran"
 _DONE: Final = math.inf
 _TRIES: Final = 3
 _PAUSE: Final = 0.5  # seconds between two of them
@@ -58,29 +56,31 @@ class Lease:
 
     def __init__(self, alias: str, message: Message, *, queue: str, time_limit: float) -> None:
         key = "\n".join((queue, message.function, message.id))
-        digest = hashlib.sha256(key.encode("utf-8", "backslashreplace")).hexdigest()
-        self._turn = f"beanstalk_dispatch.turn.{digest}"
-        self._mark = f"beanstalk_dispatch.mark.{digest}"
+        self._turn, self._mark = key_of("turn", key), key_of("mark", key)
         self._alias = alias
-        try:
-            self._cache = caches[alias]
-        except Exception as exc:  # no such cache, or its library is not installed
-            variable = SETTINGS["lease_cache"].variable
-            raise ConfigurationError(f"{variable}: cache {alias!r}: {exc}") from exc
+        self._cache = cache_of(alias)
         self._message = message
         self._seconds = math.ceil(min(time_limit, MAX_VISIBILITY_SECONDS) + GRACE + MARGIN)
         self._token = uuid.uuid4().hex
+        self._paused = paused_key(queue)
+        self.paused_since: float | None = None
+        """When the queue was paused, in Unix seconds; None if it is not, or if nobody has asked."""
         self._is_done = False
 
-    def take(self) -> None:
-        """Take the turn. Raises AlreadyDone, AlreadyRunning or LeaseUnavailable."""
-        cache = self._cache
+    def take(self, *, asks_for_pause: bool = False) -> None:
+        """Take the turn. Raises AlreadyDone, AlreadyRunning, TaskCancelled or LeaseUnavailable.
+
+        What is asked besides comes in the same answer of the cache: whether the task is cancelled
+        and, with ``asks_for_pause``, since when the queue is paused.
+        """
+        cache, cancelled = self._cache, cancelled_key(self._message.id)
         turn = (self._token, time.time() + self._seconds)
         self._expires = clock.monotonic() + self._seconds
         taken = False
         try:
             taken = cache.add(self._turn, turn, self._seconds)
-            found = cache.get_many([self._mark] if taken else [self._mark, self._turn])
+            keys = [self._mark, cancelled, *([self._paused] if asks_for_pause else [])]
+            found = cache.get_many(keys if taken else [*keys, self._turn])
             is_over = self._message.attempt < found.get(self._mark, 0)
             _, until = found.get(self._turn, (None, 0.0))
             wait = max(until - time.time(), 1.0)
@@ -88,12 +88,15 @@ class Lease:
             if taken:
                 self.give_up()
             raise LeaseUnavailable(f"{type(exc).__name__} of cache {self._alias!r}") from exc
+        is_cancelled, self.paused_since = cancelled in found, found.get(self._paused)
+        if taken and (is_over or is_cancelled):
+            self.give_up()
         if is_over:
-            if taken:
-                self.give_up()
             raise AlreadyDone("this attempt has ended before")
         if not taken:
             raise AlreadyRunning("the same message is running", wait)
+        if is_cancelled:
+            raise TaskCancelled(WHY_CANCELLED)
 
     def done(self) -> None:
         """The task ran to success; nothing of it ever runs again. May be called twice."""

@@ -953,7 +953,7 @@ def test_python_at_once(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, **DJANGO_TASKS)
+    env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, DISPATCH_LEASE_CACHE="default", **DJANGO_TASKS)
     run_until(snippet, shop)
     assert_no_errors(caplog)
     shown = re.findall(r"print\(error\)  # (.+)", snippet.text)
@@ -974,7 +974,7 @@ def test_python_through_sqs(
     for address in documented_queues().values():
         client.create_queue(QueueName=address.name)
     env(DISPATCH_SQS_ENDPOINT_URL=moto, DISPATCH_SQS_KEY="key", DISPATCH_SQS_SECRET="secret")
-    env(**DJANGO_TASKS)
+    env(DISPATCH_LEASE_CACHE="default", **DJANGO_TASKS)
     run_until(snippet, shop)
     for alias in documented_queues():
         queue = open_queue(alias)

@@ -15,6 +15,7 @@ import pytest
 from django.core.cache import caches
 from django.test import Client
 
+from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.aws_lambda.function import handle
 from beanstalk_dispatch.contrib.results import get_result
@@ -64,6 +65,7 @@ class Case:
     members: Mapping[str, Any] = field(default_factory=dict)
     key: str = KEY
     is_delivered_twice: bool = False
+    is_cancelled: bool = False
     by_calling_process: Mapping[str, Any] | None = field(default_factory=dict)
     """What is different there; None if there is no such thing."""
 
@@ -109,6 +111,18 @@ CASES: Final = {
         function="record", is_delivered_twice=True,
         seen=Seen(outcome="duplicate", log_fields=WITH_REASON),
         by_calling_process=None,  # it has no message of SQS that could come twice
+    ),
+    "cancelled": Case(
+        function="record", is_cancelled=True,
+        seen=Seen(outcome="cancelled", result="FAILED", log_fields=WITH_REASON),
+    ),
+    "cancelled @task": Case(
+        function=django_tasks.add.module_path, args=(1, 2), is_cancelled=True,
+        seen=Seen(outcome="cancelled", result="FAILED", log_fields=WITH_REASON),
+    ),
+    "cancelled while it waits": Case(
+        function="record", members={"not_before": round(time.time()) + 600}, is_cancelled=True,
+        seen=Seen(outcome="cancelled", result="FAILED", log_fields=WITH_REASON),
     ),
     "forged": Case(
         function="record", key="another-key-of-sixteen",
@@ -206,6 +220,9 @@ def test_a_message_fares_the_same_on_each(
         (received,) = open_queue("jobs").receive(count=1, wait=0, visibility=60)
         if consumer == "calling_process":
             sqs_env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+        sqs_env(DISPATCH_LEASE_CACHE="default" if case.is_cancelled else None)
+        if case.is_cancelled:
+            cancel("the-message")
         if case.is_delivered_twice:
             CONSUMERS[consumer](received)
         for each in (caplog, outcomes, sent):

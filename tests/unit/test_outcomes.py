@@ -16,6 +16,7 @@ EXPECTED = {
     Outcome.RETRY: (200, "INFO", False),
     Outcome.DEFERRED: (200, "INFO", False),
     Outcome.DUPLICATE: (200, "INFO", False),
+    Outcome.CANCELLED: (200, "INFO", False),
     Outcome.MALFORMED: (400, "ERROR", True),
     Outcome.UNKNOWN_FUNCTION: (400, "ERROR", True),
     Outcome.BAD_SIGNATURE: (403, "ERROR", True),

@@ -149,9 +149,20 @@ class Recording:
             record.status = Status.SUCCESSFUL
             record.return_value = self._return_value()
         else:
-            record.status = Status.FAILED if delivery.is_final else Status.READY
+            is_over = delivery.is_final or delivery.outcome is Outcome.CANCELLED
+            record.status = Status.FAILED if is_over else Status.READY
         record.finished_at = now() if record.is_finished else None
         self._save()
+
+    def cancel(self) -> None:
+        """The task was cancelled and does not run. Django's API has no other word than FAILED."""
+        earlier = self._earlier_record()
+        if earlier is not None:
+            if earlier.is_announced:
+                self.record, self.is_spent = earlier, True
+                return
+            self._continue(earlier)
+        self.end()
 
     def retry(self) -> None:
         """The attempt has ended, and its retry is about to be sent.
@@ -267,6 +278,12 @@ class ResultsObserver(Observer):
     def retrying(self, delivery: Delivery) -> AbstractContextManager[object]:
         """Write READY before the retry is sent."""
         return retrying()
+
+    @contextmanager
+    def cancelling(self, delivery: Delivery) -> Iterator[None]:
+        """Write that the task was cancelled."""
+        Recording(delivery, cast("Message", delivery.message), get_config()).cancel()
+        yield
 
 
 _OBSERVERS: Final = (ResultsObserver(),)

@@ -68,7 +68,7 @@ def check_in(
     status = MonitorStatus.ERROR
     try:
         yield
-        if delivery.outcome in {Outcome.DONE, Outcome.RETRY}:
+        if delivery.outcome in {Outcome.DONE, Outcome.RETRY, Outcome.CANCELLED}:
             status = MonitorStatus.OK
     finally:
         duration = time.monotonic() - started

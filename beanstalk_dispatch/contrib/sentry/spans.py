@@ -202,9 +202,10 @@ def processing(task: SafeTask, delivery: Delivery, message: Message) -> Iterator
 
 
 def failure_of(delivery: Delivery) -> BaseException | None:
-    """What went wrong in a run. A granted Retry is control flow."""
+    """What went wrong in a run. A granted Retry is control flow, and so is TaskCancelled."""
     is_granted = delivery.outcome is Outcome.RETRY and isinstance(delivery.exception, Retry)
-    return None if is_granted else delivery.exception
+    is_cancelled = delivery.outcome is Outcome.CANCELLED
+    return None if is_granted or is_cancelled else delivery.exception
 
 
 def _retries(delivery: Delivery, message: Message) -> int:

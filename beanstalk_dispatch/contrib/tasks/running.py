@@ -159,6 +159,14 @@ class TaskAttempt:
     def end(self, exception: BaseException | None) -> None:
         """The attempt has ended. Receivers are notified only if no other attempt follows."""
         self.recording.end()
+        self._announce_end(exception)
+
+    def cancel(self, exception: BaseException | None) -> None:
+        """The task was cancelled and does not run."""
+        self.recording.cancel()
+        self._announce_end(exception)
+
+    def _announce_end(self, exception: BaseException | None) -> None:
         update(self.result, self.recording.record)
         if self.is_spent or not self.result.is_finished:
             return
@@ -215,6 +223,15 @@ class TaskObserver(Observer):
     def retrying(self, delivery: Delivery) -> AbstractContextManager[object]:
         """Write READY before the retry is sent."""
         return retrying()
+
+    @contextmanager
+    def cancelling(self, delivery: Delivery) -> Iterator[None]:
+        """``task_finished`` with FAILED: that the task was cancelled is its error."""
+        attempt, here = TaskAttempt(self._task, delivery), running_here.get()
+        attempt.cancel(delivery.exception)
+        if here is not None and here.result.id == attempt.result.id:
+            attempt.copy_to(here.result)
+        yield
 
 
 def arguments_of(task_id: str) -> tuple[Sequence[Any], Mapping[str, Any]] | None:

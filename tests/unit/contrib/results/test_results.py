@@ -17,7 +17,13 @@ from django.db import DatabaseError, OperationalError, connection, transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from beanstalk_dispatch.client import Call, aschedule_function, schedule_function, schedule_many
+from beanstalk_dispatch.client import (
+    Call,
+    aschedule_function,
+    cancel,
+    schedule_function,
+    schedule_many,
+)
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import Status, aget_result, get_result, recording
 from beanstalk_dispatch.contrib.results.checks import check
@@ -131,6 +137,36 @@ def test_spent_retries_of_a_function_run_again_if_sqs_delivers_them(store: Envir
     assert get_result(task_id).status is Status.FAILED
     assert run_all() == [Outcome.FAILED, Outcome.DONE]
     assert (get_result(task_id).status, get_result(task_id).attempts) == (Status.SUCCESSFUL, 3)
+
+
+def test_a_cancelled_task_has_failed_with_that_error(store: Environment) -> None:
+    store(DISPATCH_LEASE_CACHE="default")
+    task_id = schedule_function("jobs", "record")
+    cancel(task_id)
+    assert run_all() == [Outcome.CANCELLED]
+    result = get_result(task_id)
+    assert (result.status, result.attempts, result.started_at) == (Status.FAILED, 0, None)
+    assert result.errors[0].exception_class_path == "beanstalk_dispatch.exceptions.TaskCancelled"
+    assert result.errors[0].traceback.endswith("TaskCancelled: it was cancelled before it ran\n")
+    assert result.finished_at is not None
+
+
+def test_a_cancelled_retry_keeps_its_attempts(store: Environment) -> None:
+    store(DISPATCH_LEASE_CACHE="default")
+    task_id = schedule_function("jobs", "retry", 0)
+    assert run_all(deliveries=1) == [Outcome.RETRY]
+    cancel(task_id)
+    assert run_all() == [Outcome.CANCELLED]
+    result = get_result(task_id)
+    assert (result.status, result.attempts, len(result.errors)) == (Status.FAILED, 1, 1)
+
+
+def test_a_task_that_stops_when_it_is_cancelled_has_failed(store: Environment) -> None:
+    store(DISPATCH_TABLE="stop=tests.jobs.stop")
+    task_id = schedule_function("jobs", "stop")
+    assert run_all() == [Outcome.CANCELLED]
+    result = get_result(task_id)
+    assert (result.status, result.attempts, len(result.errors)) == (Status.FAILED, 1, 1)
 
 
 def test_a_function_that_the_worker_does_not_know_has_failed(store: Environment) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 from django.core import checks
+from django.core.cache import caches
 
+from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import get_result
 from beanstalk_dispatch.contrib.tasks import library, running
+from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.dispatch_table import entry
-from beanstalk_dispatch.exceptions import TaskCut
+from beanstalk_dispatch.exceptions import TaskCancelled, TaskCut
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
@@ -95,6 +98,49 @@ def test_a_receiver_may_enqueue_the_failed_task_again(results_env: Environment) 
     library.task_finished.disconnect(look)
     assert found == ["the reason"]
     assert tasks.fail.get_result(result.id).args == []
+
+
+def test_a_cancelled_task_has_one_end_and_has_not_started(
+    results_env: Environment, sent: Sent
+) -> None:
+    results_env(DISPATCH_LEASE_CACHE="default")
+    result = tasks.add.enqueue(1, 2)
+    cancel(result.id)
+    message = open_queue("jobs").receive(count=1, wait=0, visibility=60)[0]
+    for count in (1, 2):  # its delete was lost, and SQS delivers it again
+        delivery = Delivery(queue=message.queue.name, receive_count=count)
+        assert executor.run(message.body, delivery).outcome is Outcome.CANCELLED
+    assert sent[1:] == [("finished", "FAILED", 0)]
+    result.refresh()
+    assert result.errors[0].exception_class is TaskCancelled
+
+
+def test_a_task_that_stops_when_it_is_cancelled_has_one_end(
+    results_env: Environment, sent: Sent
+) -> None:
+    tasks.stop.enqueue()
+    assert run_all() == [Outcome.CANCELLED]
+    assert sent[1:] == [("started", "RUNNING", 1), ("finished", "FAILED", 1)]
+
+
+def test_without_results_the_end_of_a_cancelled_task_is_sent_too(
+    tasks_env: Environment, sent: Sent
+) -> None:
+    tasks_env(DISPATCH_LEASE_CACHE="default")
+    caches["default"].clear()
+    result = tasks.add.enqueue(1, 2)
+    cancel(result.id)
+    assert run_all() == [Outcome.CANCELLED]
+    assert sent[1:] == [("finished", "FAILED", 0)]
+
+
+def test_a_task_that_is_cancelled_in_this_process_says_so_to_its_caller(
+    results_env: Environment, sent: Sent
+) -> None:
+    results_env(DISPATCH_LEASE_CACHE="default", DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    result = tasks.cancels_itself.enqueue()
+    assert sent[1:] == [("started", "RUNNING", 1), ("finished", "FAILED", 1)]
+    assert (str(result.status), len(result.errors)) == ("FAILED", 2)
 
 
 def test_without_results_the_attempts_are_counted_too(tasks_env: Environment, sent: Sent) -> None:

@@ -1,0 +1,30 @@
+"""``manage.py beanstalk_cancel ID [ID…]`` cancels tasks."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from beanstalk_dispatch.client import cancel
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
+
+
+class Command(BaseCommand):
+    """Marks each task as cancelled."""
+
+    help = "Cancel tasks: each is deleted instead of run, as soon as a worker receives it."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of docs/failures.md."""
+        parser.add_argument("ids", nargs="+", metavar="ID", help="what schedule_function returned")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print the id of each task that is marked."""
+        for task_id in options["ids"]:
+            try:
+                cancel(task_id)
+            except (BeanstalkDispatchError, ConfigurationError) as exc:
+                raise CommandError(str(exc)) from exc
+            self.stdout.write(f"cancelled {task_id}")

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+from django.core.cache import caches
+from django.core.management import CommandError, call_command
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.marks import is_cancelled
+from tests.conftest import Environment
+
+
+def test_tasks_are_cancelled_by_their_ids(
+    env: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env(DISPATCH_LEASE_CACHE="default")
+    caches["default"].clear()
+    call_command("beanstalk_cancel", "one", "two")
+    assert capsys.readouterr().out == "cancelled one\ncancelled two\n"
+    assert is_cancelled("one", get_config())
+    assert is_cancelled("two", get_config())
+    caches["default"].clear()
+
+
+def test_what_cannot_be_cancelled_is_a_command_error(env: Environment) -> None:
+    with pytest.raises(CommandError, match="BEANSTALK_DISPATCH_LEASE_CACHE is not set: a task is"):
+        call_command("beanstalk_cancel", "one")
+    env(DISPATCH_LEASE_CACHE="default")
+    with pytest.raises(CommandError, match="a task id is a string of 1 to 255"):
+        call_command("beanstalk_cancel", "a\nb")
