@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ class Export:
     """Secrets that are not written at all."""
     environment: str = "ENVIRONMENT"
     """The name of the Elastic Beanstalk environment."""
+
+
+_NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""YAML takes these for line breaks, or refuses them."""
 
 
 def as_eb(export: Export) -> str:
@@ -93,7 +98,9 @@ def _comments(export: Export) -> list[str]:
 
 def _quoted(value: str) -> str:
     """A string in double quotes, as JSON, YAML and HCL read it alike."""
-    return json.dumps(value, ensure_ascii=False)
+    return _NOT_IN_YAML.sub(
+        lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False)
+    )
 
 
 def _hcl(value: str) -> str:

@@ -32,6 +32,7 @@ VALUES = {
     "DOLLAR": "${HOME} $HOME %{if} `id` 100%",
     "BACKSLASH": "a\\b",
     "UNICODE": "ü€😀",
+    "YAML": "- a: #b \x7f \x85 \u2028 \ufeff !!x &y *z",
 }
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:keys-AbCdEf"
 EXPORT = Export(
