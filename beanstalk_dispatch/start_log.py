@@ -18,16 +18,17 @@ from .execution import monkey_patching
 from .signals import task_scheduled, task_started
 
 _SIGNALS: Final[Sequence[Signal]] = (request_started, task_scheduled, task_started)
+_TOOLS: Final = frozenset({"manage", "django-admin", "django", "mypy", "dmypy"})
 _FIRST: Final = "beanstalk_dispatch.start_log"
 
 
 def log_start() -> None:
     """Log the lines of a start, now or at the first sign that they matter.
 
-    In a management command they wait for the first request, the first scheduled message or the
-    first task. ``runserver`` and its like are servers.
+    In a management command or in mypy they wait for the first request, the first scheduled message
+    or the first task. ``runserver`` and its like are servers.
     """
-    if _is_management_command(sys.argv):
+    if _is_tool(sys.argv):
         for signal in _SIGNALS:
             signal.connect(_log_at_first, dispatch_uid=_FIRST)
     else:
@@ -52,10 +53,11 @@ def _log() -> None:
     conf.log_unknown_variables()
 
 
-def _is_management_command(arguments: Sequence[str]) -> bool:
-    """Whether ``sys.argv`` is that of ``manage.py`` or ``django-admin``, and not of a server."""
+def _is_tool(arguments: Sequence[str]) -> bool:
+    """Whether ``sys.argv`` is that of a management command other than a server, or of mypy.
+
+    mypy's plugin for Django starts the project.
+    """
     program = Path(arguments[0] if arguments else "")
-    is_django = program.stem in {"manage", "django-admin"} or program.parts[-2:] == (
-        "django", "__main__.py",
-    )  # fmt: skip
-    return is_django and not any("server" in word for word in arguments[1:2])
+    name = program.parent.name if program.name == "__main__.py" else program.stem  # python -m
+    return name in _TOOLS and not any("server" in word for word in arguments[1:2])

@@ -26,7 +26,8 @@ def _show(row: Row) -> None:
 
 
 def main() -> int:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    for name in ("werkzeug", "beanstalk_dispatch"):  # this process stands for the web tier
+        logging.getLogger(name).setLevel(logging.ERROR)
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     settings.configure(SECRET_KEY="for-the-rehearsal-only", INSTALLED_APPS=["beanstalk_dispatch"])
     django.setup()

@@ -37,6 +37,7 @@ from beanstalk_dispatch.scheduling.sending import encode
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
+from tests.services import until
 
 from .environment_file import delivered, environment_file
 from .machine import PYTHON, Bundle, Gunicorn, Machine, post
@@ -109,6 +110,7 @@ class Rehearsal:
         self._local = LOCAL | {"BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": sqs}
         self._folder = folder
         self._bundle = Bundle(root=folder / "bundle")
+        self._web_properties: dict[str, str] = {}
         self._scheduled: list[str] = []
         self._status_of_short_path = 0
         self._logs: list[Gunicorn] = []
@@ -173,13 +175,11 @@ class Rehearsal:
 
     @contextlib.contextmanager
     def _as_web_process(self) -> Iterator[None]:
-        """Have this process the properties of the web environment, which may send any name."""
+        """Have this process the properties of the web environment."""
         before = dict(os.environ)
-        ours = {
-            name: value
-            for name, value in self._bundle.environment().items()
-            if name not in {"BEANSTALK_WORKER", "BEANSTALK_DISPATCH_TABLE_FILE"}
-        }
+        ours = delivered(environment_file(self._web_properties))
+        file = "BEANSTALK_DISPATCH_TABLE_FILE"
+        ours[file] = str(self._bundle.root / ours[file])  # its own directory is another one
         for name in before:
             if name.startswith("BEANSTALK_"):
                 del os.environ[name]
@@ -266,7 +266,7 @@ class Rehearsal:
         )  # fmt: skip
 
     def _follow(self, printed: str) -> None:
-        """Do what the printed commands say: make each queue, and set the worker's properties."""
+        """Do what the printed commands say: make the queues, and set each tier's properties."""
         for command in printed.replace("\\\n", "").splitlines():
             words = shlex.split(command, comments=True)
             if words[:3] == ["aws", "sqs", "create-queue"]:
@@ -274,14 +274,17 @@ class Rehearsal:
                     words[words.index(each) + 1] for each in ("--queue-name", "--attributes")
                 )
                 self._client.create_queue(QueueName=name, Attributes=json.loads(attributes))
-            elif words[:2] == ["eb", "setenv"] and any("BEANSTALK_WORKER=" in w for w in words):
+            elif words[:2] == ["eb", "setenv"]:
                 pairs = (word.partition("=") for word in words if "=" in word)
-                found = {name: value for name, _, value in pairs}
+                found = {name: value for name, _, value in pairs} | self._local
                 # Somebody types this one with quotes in the console, which systemd removes.
                 timeout = found["BEANSTALK_DISPATCH_TASK_TIMEOUT"]
                 found["BEANSTALK_DISPATCH_TASK_TIMEOUT"] = f'"{timeout}"'
                 found["BEANSTALK_DISPATCH_SIGNING_KEYS"] += f" {KEY}"
-                self._bundle.properties = found | self._local
+                if "BEANSTALK_WORKER" in found:
+                    self._bundle.properties = found
+                else:
+                    self._web_properties = found
 
     # --- what Django refuses, and what systemd changes -------------------------------------------
 
@@ -389,7 +392,7 @@ class Rehearsal:
         path = machine.daemon.path
 
         def nap(port: int) -> int:
-            body = self._signed(Message(function="nap", args=[0.9]))
+            body = self._signed(Message(function="nap", args=[0.7]))
             return post(port, path, body, **{f"{HEADER}Queue": QUEUE})
 
         def crowd() -> str:
@@ -411,7 +414,7 @@ class Rehearsal:
 
         def longer_than_nginx() -> str:
             headers = {f"{HEADER}Msgid": "longer-than-nginx", f"{HEADER}Queue": QUEUE}
-            message = Message(function="nap", args=[0.9], id="longer-than-nginx")
+            message = Message(function="long_nap", args=[2], id="longer-than-nginx")
             body = self._signed(message)
             with machine.with_nginx_of(proxy_read_timeout="300ms") as port:
                 first = post(port, path, body, **headers)
@@ -434,7 +437,7 @@ class Rehearsal:
         running = self._schedule("long_nap", 2)
 
         def finishes() -> str:
-            server.log.line("nap begins")
+            server.log.line(f"nap begins id={running}")
             server.terminate()
             server.log.line(f"stopping running id={running}")
             return self._done(server, running, "receive_count=1")
@@ -448,16 +451,20 @@ class Rehearsal:
     def _scale_in(self, machine: Machine, server: Gunicorn) -> str:
         task_id = self._schedule("long_nap", 2)
         with contextlib.suppress(AssertionError):  # the row of the other instance says so
-            server.log.line("nap begins")
+            server.log.line(f"nap begins id={task_id}")
         machine.daemon.kill()
         server.kill()
         return task_id
 
     def _nothing_is_lost(self) -> str:
-        texts = "".join(server.log.text() for server in self._logs)
-        logs = [line for line in texts.splitlines() if "outcome=done" in line]
-        missing = [each for each in self._scheduled if not any(each in line for line in logs)]
-        assert not missing, missing
+        def not_done() -> set[str]:
+            lines = "".join(server.log.text() for server in self._logs).splitlines()
+            done = "".join(line for line in lines if "outcome=done" in line)
+            return {each for each in self._scheduled if each not in done}
+
+        with contextlib.suppress(AssertionError):  # for the message below
+            until(lambda: not not_done())
+        assert not (missing := not_done()), missing
         dead = self._client.get_queue_url(QueueName=f"{QUEUE}-dead-letter")["QueueUrl"]
         name = "ApproximateNumberOfMessages"
         found = self._client.get_queue_attributes(QueueUrl=dead, AttributeNames=[name])

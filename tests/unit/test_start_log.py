@@ -51,6 +51,7 @@ def test_a_server_logs_its_start_at_once(
         ["/venv/bin/django-admin", "shell"],
         ["/venv/lib/python3.13/site-packages/django/__main__.py", "check"],
         ["manage.py"],
+        ["/venv/bin/mypy", "shop"],
     ],
 )
 def test_a_command_logs_it_when_it_first_has_to_do_with_tasks(

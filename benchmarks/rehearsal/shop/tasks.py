@@ -24,7 +24,8 @@ class LongNap(SafeTask):
     timeout_timedelta = timedelta(seconds=3)
 
     def run(self, seconds: float) -> None:
-        logging.getLogger("shop").info("nap begins")
+        message = self.delivery and self.delivery.message
+        logging.getLogger("shop").info("nap begins id=%s", message and message.id)
         time.sleep(seconds)
 
 
