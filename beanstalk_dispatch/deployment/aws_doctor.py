@@ -9,6 +9,7 @@ from typing import Any, Final
 from beanstalk_dispatch.conf import QUEUES, SQS_KEY, SQS_REGION, Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.sqs.backlog import queue_names
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
@@ -104,7 +105,15 @@ def _queue(
     try:
         attributes = inspector.attributes(address, url)
     except InspectionError as exc:
-        yield _unreachable(topic, address, "GetQueueAttributes", exc, inspector)
+        if exc.is_denied and config.backlog_token and alias in queue_names(config):
+            yield failure(
+                topic,
+                f"these credentials may not ask for the backlog: {exc}",
+                "allow sqs:GetQueueAttributes on the queue; manage.py beanstalk_eb writes the "
+                "policy",
+            )
+        else:
+            yield _unreachable(topic, address, "GetQueueAttributes", exc, inspector)
         return
     yield from _visibility(topic, attributes, config)
     yield from _redrive(topic, attributes, address, inspector)

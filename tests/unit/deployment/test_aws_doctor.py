@@ -185,6 +185,20 @@ def test_a_missing_permission_is_said_as_such(
     assert "no identity-based policy allows it" in finding.message
 
 
+def test_the_backlog_needs_a_permission_that_the_roles_lack(
+    aws: Environment, sqs: Any, queue_name: str, proxy: Proxy
+) -> None:
+    create(sqs, queue_name)
+    aws(DISPATCH_SQS_ENDPOINT_URL=proxy.url, DISPATCH_BACKLOG_TOKEN="a-token-of-the-tests")
+    proxy.spoil = lambda called, request: (
+        error(403, "AccessDenied") if called == "GetQueueAttributes" else None
+    )
+    (finding,) = bad(examine())
+    assert finding.status is Status.FAILURE
+    assert "these credentials may not ask for the backlog: AccessDenied" in finding.message
+    assert "sqs:GetQueueAttributes" in finding.hint
+
+
 def test_a_dead_letter_queue_that_may_not_be_read_is_a_warning(
     aws: Environment, sqs: Any, queue_name: str, proxy: Proxy
 ) -> None:
