@@ -12,7 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,17 +38,6 @@ VISIBILITY_SECONDS = 5
 
 _APPLICATION = "    proxy_pass http://127.0.0.1:{port};\n"
 """The line of the platform's own ``00_application.conf`` that the hook reads."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """The statuses of requests that were made at the same time."""
-
-    statuses: Sequence[int]
-
-    def __getitem__(self, status: int) -> int:
-        """How many there are of this status."""
-        return self.statuses.count(status)
 
 
 class Log:
@@ -106,11 +95,11 @@ class Gunicorn:
     def __init__(self, bundle: Bundle, folder: Path, port: int, changes: Mapping[str, str]) -> None:
         """``changes`` are properties that differ from those of the bundle."""
         folder.mkdir(exist_ok=True)
-        self._file = folder / "web.log"
-        self.log = Log(self._file)
+        file = folder / "web.log"
+        self.log = Log(file)
         command = bundle.web_command()
         command[command.index("127.0.0.1:8000")] = f"127.0.0.1:{port}"
-        with self._file.open("a") as log:
+        with file.open("a") as log:
             self._process = subprocess.Popen(
                 command, cwd=bundle.root, env=PYTHON | bundle.environment(**changes),
                 stderr=log, stdout=log,
