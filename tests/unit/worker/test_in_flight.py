@@ -270,6 +270,59 @@ def test_a_message_knows_how_often_it_was_received_in_vain() -> None:
     assert jobs.add(messages(1))[0].unrun_receives == 0
 
 
+def test_a_message_that_has_not_run_is_requeued() -> None:
+    jobs, received = no_server()
+    jobs.requeue_unrun(received, 5)
+    assert jobs.pending == 2
+    assert list(jobs._to_requeue) == [(each, 5) for each in received]
+
+
+@pytest.mark.parametrize(("delay", "hidden"), [(None, 30), (7, 7), (0, 0)])
+def test_a_failure_in_a_group_is_remembered_for_as_long_as_its_message_is_hidden(
+    delay: float | None, hidden: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then one receive brings one message: those behind it may not run."""
+    times = WorkerTimes()
+    jobs = InFlight("jobs", visibility_timeout=30, times=times)
+    (message,) = messages(1, group="g")
+    jobs.add([message])
+    assert jobs.budget.max_messages() == 10
+    started = time.monotonic()
+    jobs.nack(message, delay)
+    for seconds, allowed in ((hidden - 1, 1), (hidden + 1, 10)):
+        later = started + times.group_memory + seconds
+        monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda later=later: later)
+        assert jobs.budget.max_messages() == allowed
+
+
+def test_an_acknowledged_message_ends_the_interruption_of_its_group() -> None:
+    jobs = InFlight("jobs", visibility_timeout=30, times=WorkerTimes())
+    (message,) = messages(1, group="g")
+    jobs.add([message])
+    jobs.nack(message)
+    assert jobs.budget.max_messages() == 1
+    jobs.add([message])
+    jobs.ack(message)
+    assert jobs.budget.max_messages() == 10
+
+
+def test_a_message_of_a_group_blocks_what_is_behind_it() -> None:
+    jobs = InFlight("jobs", visibility_timeout=30, times=WorkerTimes())
+    assert not jobs.blocks_fifo_groups()
+    jobs.add(messages(1))
+    assert not jobs.blocks_fifo_groups()
+    jobs.add(messages(1, group="g"))
+    assert jobs.blocks_fifo_groups()
+
+
+def test_up_to_a_hundred_pending_messages_are_not_too_many() -> None:
+    jobs, received = no_server()
+    jobs.requeue(received * 50)
+    assert (jobs.pending, jobs.is_behind) == (100, False)
+    jobs.ack(received[0])
+    assert (jobs.pending, jobs.is_behind) == (101, True)
+
+
 def test_many_pending_messages_stop_receiving() -> None:
     jobs, received = no_server()
     assert not jobs.is_behind
