@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from beanstalk_dispatch import marks
 from beanstalk_dispatch.conf import SETTINGS, Config, get_config
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError, UnknownQueue, listed
+from beanstalk_dispatch.exceptions import (
+    BeanstalkDispatchError,
+    LeaseUnavailable,
+    UnknownQueue,
+    listed,
+)
 from beanstalk_dispatch.sqs.administration import (
     QueueAttributes,
     get_attributes,
     source_queue_names,
 )
 from beanstalk_dispatch.sqs.errors import missing_permission
+from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.queue import Queue
 
@@ -31,6 +38,8 @@ class QueueStatus:
     sources: tuple[str, ...] = ()
     """The own names of the queues that it is the dead-letter queue of."""
     is_dead_letter_queue: bool = False
+    paused_since: float | None = None
+    """When it was paused, in Unix seconds; None if it is not."""
     problem: str = ""
     """What cannot be shown, and which permission is missing."""
 
@@ -48,7 +57,43 @@ def queue_statuses(names: Sequence[str] = ()) -> list[QueueStatus]:
         if target and target.url not in seen:
             seen.add(target.url)
             found.append(_opened(target))
-    return list(_with_sources(found, config))
+    return _with_pauses(list(_with_sources(found, config)), config)
+
+
+def pause(name: str) -> str:
+    """Pause a queue; its own name. Raises ConfigurationError, or what ``find_queue`` raises.
+
+    Raises LeaseUnavailable if the lease's cache does not keep that.
+    """
+    queue_name = find_queue(name).name
+    marks.pause(queue_name)
+    return queue_name
+
+
+def resume(name: str) -> str:
+    """Resume a queue; its own name. Raises what ``pause`` raises."""
+    queue_name = find_queue(name).name
+    marks.resume(queue_name)
+    return queue_name
+
+
+def pause_limit(queue_name: str) -> str:
+    """What a pause does not reach, in words; empty if it reaches every consumer."""
+    if not queue_rules(queue_name).keeps_order:
+        return ""
+    return (
+        f"A message of the FIFO queue {queue_name} cannot wait as a delayed copy: only "
+        "beanstalk_worker pauses it, and the endpoint of Elastic Beanstalk and Lambda run its tasks"
+    )
+
+
+def _with_pauses(found: list[QueueStatus], config: Config) -> list[QueueStatus]:
+    try:
+        since = marks.paused_since([each.name for each in found], config)
+    except LeaseUnavailable as exc:
+        problem = f"not known whether it is paused: {exc}"
+        return [replace(each, problem=each.problem or problem) for each in found]
+    return [replace(each, paused_since=since.get(each.name)) for each in found]
 
 
 def dead_letter_queues() -> list[QueueStatus]:

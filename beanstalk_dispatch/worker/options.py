@@ -61,6 +61,8 @@ class WorkerTimes:
     """How long a connection to the health port may wait for the other side."""
     server_poll_interval: float = 0.5
     """Between two checks of the health server whether it is to close."""
+    pause_check_interval: float = 5.0
+    """Between two looks whether a queue is paused."""
     cron_check_interval: float = 1.0
     """Between two checks whether a periodic task is due."""
 
@@ -75,6 +77,8 @@ class WorkerOptions:
     """How long SQS may take to answer a long poll of an empty queue; SQS allows 20."""
     visibility_timeout: int = 60
     """How long a received message is hidden from other consumers."""
+    obeys_pauses: bool = False
+    """Whether to receive nothing from a queue that is paused. The daemon knows no pauses."""
     heartbeat: bool = True
     """Whether to extend the visibility timeout of each message until its task has ended."""
     grace: float = 30.0

@@ -65,6 +65,8 @@ class QueueState:
     """Whether the last receive brought nothing, although SQS could have delivered anything."""
     is_probed: bool = False
     """Whether a receive is open that finds out if receives no longer fail."""
+    is_paused: bool = False
+    """Whether nothing is received because the queue is paused."""
     is_missing: bool = False
     """Whether the last receive failed because SQS has no such queue."""
     answered_at: float = field(default_factory=clock.monotonic)
@@ -171,7 +173,7 @@ class Prefetch:
     def _should_receive(self, queue: QueueState) -> bool:
         """Whether a thread will have nothing to do, or the receive can bring a full batch."""
         waiting = self.counters.waiting
-        if self._tasks_left <= waiting:
+        if self._tasks_left <= waiting or queue.is_paused:
             return False
         is_failing = queue.receive_backoff.failures > 0
         if is_failing and queue.is_probed:
@@ -302,6 +304,12 @@ class Prefetch:
                 del self._waiting_queues[queue]
                 self._rooms[queue].notify()
                 return
+
+    def set_paused(self, queue: QueueState, *, is_paused: bool) -> None:
+        """Receive nothing from a queue, or receive again. What was received before is run."""
+        with self._lock:
+            queue.is_paused = is_paused
+            self._wake_receiver()
 
     # --- called by the main thread ---------------------------------------------------------
 

@@ -102,10 +102,15 @@ class StatusLine:
         line = (
             f"{clock.monotonic() - self._started_at:6.0f}s  running {counters.running}  "
             f"waiting {counters.waiting}  done {counters.done}  failed {counters.failed}  "
-            f"{rate:.0f}/s{'  stopping' if self._worker.is_stopping() else self._depths}"
+            f"{rate:.0f}/s{'  stopping' if self._worker.is_stopping() else self._paused()}"
         )
         self._line = line[: shutil.get_terminal_size().columns - 1]
         self._write_and_flush(_CLEAR_LINE, self._line)
+
+    def _paused(self) -> str:
+        """The queues that are paused, and the depths."""
+        paused = [queue.name for queue in self._worker.queues if queue.is_paused]
+        return (f"  paused {', '.join(paused)}" if paused else "") + self._depths
 
     def _ask_for_depths(self, *, is_last: bool) -> None:
         """Ask SQS for the depths. ``is_last``: not again until a task has run, to save requests."""

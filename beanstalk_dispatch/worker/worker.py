@@ -21,6 +21,7 @@ from beanstalk_dispatch.sqs.opening import open_queue
 
 from .consumer import QueueConsumer
 from .options import WorkerOptions
+from .pauses import Pauses
 from .prefetch import Counters, Prefetch, QueueState
 from .runners import Runner
 from .task_threads import TaskThreads
@@ -49,6 +50,11 @@ class Worker:
         self.queues = [QueueState.create(name, options) for name in dict.fromkeys(queues)]
         self.tasks = TaskThreads(runner, self.prefetch, options)
         self._consumers = [QueueConsumer(queue, self.prefetch, options) for queue in self.queues]
+        self._pauses: Pauses | None = None
+        if options.obeys_pauses:
+            self._pauses = Pauses(
+                self.queues, self.prefetch, on_first_look=self._start_receiving, times=options.times
+            )
         self.relay: Relay | None = None
         """What sends from the outbox in this process, if it does."""
         self.exit_code_of_failures = 0
@@ -110,6 +116,12 @@ class Worker:
         self.tasks.start()
         for ticker in tickers:
             ticker.start()
+        if self._pauses is None:
+            self._start_receiving()
+        else:
+            self._pauses.start()
+
+    def _start_receiving(self) -> None:
         for consumer in self._consumers:
             consumer.start()
 
@@ -145,7 +157,10 @@ class Worker:
             logger.error(
                 "stop reason=no-queue queues=%r exit_code=%d", " ".join(missing), EXIT_NO_QUEUE
             )
-        elif all(queue.is_empty and not queue.in_flight.messages for queue in self.queues):
+        elif all(
+            (queue.is_empty or queue.is_paused) and not queue.in_flight.messages
+            for queue in self.queues
+        ):
             self.stop(self.exit_code_of_failures if self.counters.failed else 0)
 
     # --- the stop, in order ----------------------------------------------------------------
@@ -153,6 +168,8 @@ class Worker:
     def _shut_down(self) -> None:
         stopped_at = clock.monotonic()
         self.prefetch.close()
+        if self._pauses is not None:
+            self._pauses.close()
         self._log_without_blocking(self._log_stop)
         self._wait_for_running_tasks(until=stopped_at + self.options.grace)
         self._wait_for_open_receives(

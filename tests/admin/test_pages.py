@@ -10,11 +10,13 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.core.cache import caches
 from django.test import AsyncClient, Client
 
 from beanstalk_dispatch.contrib.workbench import admin, progress
 from beanstalk_dispatch.contrib.workbench.models import DeadLetter
 from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.marks import pause
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
 from tests.conftest import Environment
 from tests.dead_letters import KEY, Dead, failing
@@ -53,6 +55,44 @@ def test_the_index_leads_to_the_queues(dead: Dead) -> None:
     page = words(logged_in.get(PAGES))
     assert f"{dead.source_name} (jobs) 0 0 0 5m 4d {dead.name} after 10 receives" in page
     assert f"{dead.name} 0 0 0 30s 4d of {dead.source_name}" in page
+
+
+def test_a_queue_is_paused_and_resumed(dead: Dead, sqs_env: Environment) -> None:
+    caches["default"].clear()
+    logged_in = client("view_deadletter", "pause_queue")
+    page = words(logged_in.post(f"{PAGES}jobs/pause/", {"pause": "on"}, follow=True))
+    assert "for 0s Resume" not in page
+    assert LogEntry.objects.count() == 0
+    sqs_env(DISPATCH_LEASE_CACHE="default")
+    response = logged_in.post(f"{PAGES}jobs/pause/", {"pause": "on"}, follow=True)
+    assert f"Paused: {dead.source_name}<" in response.content.decode()
+    assert "for 0s Resume" in words(response)
+    response = logged_in.post(f"{PAGES}jobs/pause/", {"resume": "on"}, follow=True)
+    assert "Resume" not in words(response)
+    entries = LogEntry.objects.order_by("pk").values_list("object_repr", "change_message")
+    assert list(entries) == [(dead.source_name, "Paused."), (dead.source_name, "Resumed.")]
+    assert f"{PAGES}jobs/pause/" in response.content.decode()
+    assert f"{PAGES}{dead.name}/pause/" in response.content.decode()
+    sqs_env(DISPATCH_QUEUES="order=order.fifo")
+    response = logged_in.post(f"{PAGES}order/pause/", {"pause": "on"}, follow=True)
+    assert "only beanstalk_worker pauses it" in response.content.decode()
+    caches["default"].clear()
+
+
+def test_who_may_not_pause_sees_only_that_a_queue_is_paused(
+    dead: Dead, sqs_env: Environment
+) -> None:
+    sqs_env(DISPATCH_LEASE_CACHE="default")
+    caches["default"].clear()
+    logged_in = client("view_deadletter", "redrive_deadletter", "delete_deadletter")
+    assert logged_in.post(f"{PAGES}jobs/pause/", {"pause": "on"}).status_code == 403
+    assert logged_in.get(f"{PAGES}jobs/pause/").status_code == 405
+    assert "Pause jobs" not in logged_in.get(PAGES).content.decode()
+    pause(dead.source_name)
+    page = words(logged_in.get(PAGES))
+    assert "for 0s" in page
+    assert "Resume" not in page
+    caches["default"].clear()
 
 
 def test_a_page_without_queues_says_what_to_set(sqs_env: Environment) -> None:

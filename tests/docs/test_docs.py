@@ -863,7 +863,7 @@ def without_times(text: str) -> str:
 def test_the_options_of_the_dead_letter_commands_are_documented() -> None:
     rows = table_rows(ROOT / "docs" / "dead-letters.md", "Command")
     documented = {row[1].strip("`") for row in rows if row[1].startswith("`--")}
-    found = {"--watch", "--interval", "--json"}
+    found = {"--watch", "--interval", "--json", "--pause", "--resume"}
     parser = load_command_class("beanstalk_dispatch", "beanstalk_dead_letters").create_parser(
         "manage.py", "beanstalk_dead_letters"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,10 +15,17 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
 from beanstalk_dispatch.workbench.letters import Letter, grouped
-from beanstalk_dispatch.workbench.queues import QueueStatus, problem_of, queue_statuses
+from beanstalk_dispatch.workbench.queues import (
+    QueueStatus,
+    pause,
+    pause_limit,
+    problem_of,
+    queue_statuses,
+    resume,
+)
 from beanstalk_dispatch.workbench.showing import sample_size
 from beanstalk_dispatch.workbench.terminal import duration
 
@@ -52,6 +60,10 @@ class DeadLetterAdmin(ModelAdmin):
         """Whether the user may put letters back on their queues."""
         return self._has_permission(request, "redrive_deadletter")
 
+    def has_pause_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may pause and resume queues."""
+        return self._has_permission(request, "pause_queue")
+
     def has_arguments_permission(self, request: HttpRequest) -> bool:
         """Whether the user may see the arguments of tasks, which may hold personal data."""
         return self._has_permission(request, "view_deadletter_arguments")
@@ -73,6 +85,7 @@ class DeadLetterAdmin(ModelAdmin):
         pages: list[tuple[str, Callable[..., HttpResponseBase], str]] = [
             ("", self.queues_view, "changelist"),
             ("<str:queue>/act/", self.action_view, "act"),
+            ("<str:queue>/pause/", self.pause_view, "pause"),
             ("<str:queue>/letter/<str:letter>/", self.letter_view, "letter"),
             ("<str:queue>/", self.letters_view, "change"),
         ]
@@ -107,13 +120,15 @@ class DeadLetterAdmin(ModelAdmin):
             context["problem"] = problem_of(exc)
         return self._page(request, "queues", "Queues", context)
 
-    def _row(self, status: QueueStatus) -> tuple[QueueStatus, str, str, str]:
+    def _row(self, status: QueueStatus) -> tuple[QueueStatus, str, str, str, str]:
         """A queue, the address of its letters, and its times in words."""
+        since = status.paused_since
+        paused = "" if since is None else duration(time.time() - since)
         url = self._url("change", status.name) if status.is_dead_letter_queue else ""
         found = status.attributes
         if found is None:
-            return status, url, "", ""
-        return status, url, duration(found.visibility_timeout), duration(found.retention)
+            return status, url, "", "", paused
+        return status, url, duration(found.visibility_timeout), duration(found.retention), paused
 
     def letters_view(self, request: HttpRequest, queue: str) -> HttpResponse:
         """A sample of the letters of one dead-letter queue, in groups and one by one."""
@@ -172,6 +187,24 @@ class DeadLetterAdmin(ModelAdmin):
         return facts
 
     # --- actions -----------------------------------------------------------------------------
+
+    def pause_view(self, request: HttpRequest, queue: str) -> HttpResponse:
+        """Pause a queue, or resume it. Only a POST does anything."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not self.has_pause_permission(request):
+            raise PermissionDenied
+        verb, act = ("paused", pause) if "pause" in request.POST else ("resumed", resume)
+        try:
+            name = act(queue)
+        except (BeanstalkDispatchError, ConfigurationError) as exc:
+            messages.error(request, str(exc))
+        else:
+            log_action(request, queue=name, verb=verb, message=f"{verb.capitalize()}.")
+            messages.success(request, f"{verb.capitalize()}: {name}")
+            if verb == "paused" and (limit := pause_limit(name)):
+                messages.warning(request, limit)
+        return HttpResponseRedirect(self._url("changelist"))
 
     def action_view(self, request: HttpRequest, queue: str) -> HttpResponseBase:
         """Ask for confirmation, and then act. Only a POST does anything."""
@@ -243,6 +276,7 @@ class DeadLetterAdmin(ModelAdmin):
             "title": title,
             "may_redrive": self.has_redrive_permission(request),
             "may_delete": self.has_delete_permission(request),
+            "may_pause": self.has_pause_permission(request),
             # Django 6.1 has made a list of the breadcrumbs.
             "breadcrumbs_are_a_list": django.VERSION >= (6, 1),
         }

@@ -18,6 +18,7 @@ class DeadLetter(models.Model):
         default_permissions: ClassVar[Any] = ("view", "delete")
         permissions: ClassVar[Any] = [
             ("redrive_deadletter", "Can redrive dead letter"),
+            ("pause_queue", "Can pause and resume queue"),
             ("view_deadletter_arguments", "Can view the arguments in dead letter"),
         ]
 

@@ -28,13 +28,13 @@ _REPORT: Final = "admin/beanstalk_workbench/deadletter/report.html"
 
 
 def log_action(request: HttpRequest, *, queue: str, verb: str, message: str) -> LogEntry:
-    """An entry of the admin's log about the letters of a queue."""
+    """An entry of the admin's log about a queue or its letters."""
     return LogEntry.objects.create(
         user_id=request.user.pk,
         content_type=ContentType.objects.get_for_model(DeadLetter),
         object_id=queue,
         object_repr=queue,
-        action_flag=CHANGE if verb == "redriven" else DELETION,
+        action_flag=DELETION if verb == "discarded" else CHANGE,
         change_message=message,
     )
 

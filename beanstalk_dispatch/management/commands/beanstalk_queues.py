@@ -1,4 +1,4 @@
-"""``manage.py beanstalk_queues [QUEUE …]`` shows what is in the queues."""
+"""``manage.py beanstalk_queues [QUEUE …]`` shows what is in the queues, and pauses them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch.conf import SETTINGS
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError
-from beanstalk_dispatch.workbench.queues import QueueStatus, queue_statuses
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
+from beanstalk_dispatch.workbench.queues import (
+    QueueStatus,
+    pause,
+    pause_limit,
+    queue_statuses,
+    resume,
+)
 from beanstalk_dispatch.workbench.terminal import Stop, duration, stoppable, table
 
 _HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
@@ -45,6 +51,9 @@ class Command(BaseCommand):
             metavar="QUEUE",
             help="alias or name (default: all aliases)",
         )
+        action = parser.add_mutually_exclusive_group()
+        action.add_argument("--pause", action="store_true", help="pause these queues first")
+        action.add_argument("--resume", action="store_true", help="resume these queues first")
         parser.add_argument("--json", action="store_true", help="print JSON, one line a look")
         parser.add_argument("--watch", action="store_true", help="look again until Ctrl-C")
         parser.add_argument(
@@ -53,13 +62,26 @@ class Command(BaseCommand):
         )  # fmt: skip
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Show the queues until it is enough."""
+        """Pause or resume the queues if asked to, and show them until it is enough."""
+        if options["pause"] or options["resume"]:
+            self._change(options)
         with stoppable() as stop:
             statuses = self._show(options)
             while options["watch"] and not _wait(options["interval"], stop):
                 statuses = self._show(options)
         if not options["watch"] and any(each.problem for each in statuses):
             raise CommandError("not every queue can be shown; see above")
+
+    def _change(self, options: dict[str, Any]) -> None:
+        if not options["queues"]:
+            raise CommandError("name the queues to pause or resume")
+        for name in options["queues"]:
+            try:
+                queue_name = pause(name) if options["pause"] else resume(name)
+            except (BeanstalkDispatchError, ConfigurationError) as exc:
+                raise CommandError(str(exc)) from exc
+            if options["pause"] and (limit := pause_limit(queue_name)):
+                self.stderr.write(self.style.WARNING(limit))
 
     def _show(self, options: dict[str, Any]) -> list[QueueStatus]:
         try:
@@ -77,6 +99,11 @@ class Command(BaseCommand):
         self.stdout.write(self.style.MIGRATE_HEADING(heading))
         for status, line in zip(statuses, lines, strict=True):
             self.stdout.write(self._styled(status, line))
+        for each in statuses:
+            if each.paused_since is not None:
+                since = duration(time.time() - each.paused_since)
+                words = f"{each.name} has been paused for {since}; --resume ends that"
+                self.stdout.write(self.style.WARNING(words))
         self._show_problems(statuses)
         return statuses
 
@@ -137,5 +164,6 @@ def as_json(status: QueueStatus) -> dict[str, Any]:
         "max_receives": found and found.max_receives,
         "is_dead_letter_queue": status.is_dead_letter_queue,
         "sources": list(status.sources),
+        "paused_since": status.paused_since,
         "problem": status.problem or None,
     }

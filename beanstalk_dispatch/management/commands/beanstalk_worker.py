@@ -252,7 +252,9 @@ def _make_worker(options: dict[str, Any]) -> Worker:
     given = {name: options[name] for name in ("wait", "grace", "max_tasks", "burst")}
     optional = {name: options[name] for name in ("threads", "visibility_timeout") if options[name]}
     if not options["post_to"]:
-        return Worker(options["queues"], run_here, WorkerOptions(**given, **optional))
+        obeys_pauses = conf.get_config().lease_cache is not None
+        worker_options = WorkerOptions(**given, **optional, obeys_pauses=obeys_pauses)
+        return Worker(options["queues"], run_here, worker_options)
     daemon = SqsdOptions(
         http_connections=options["threads"] or _DAEMON.http_connections,
         inactivity_timeout=options["inactivity_timeout"],

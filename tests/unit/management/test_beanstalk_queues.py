@@ -4,9 +4,11 @@ import io
 import json
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.core.management import CommandError, call_command
 
 from beanstalk_dispatch.management.commands import beanstalk_queues
@@ -118,3 +120,51 @@ def test_a_wait_is_over_after_its_time_or_at_the_end() -> None:
 def test_a_wrong_interval_is_refused(seconds: str) -> None:
     with pytest.raises(CommandError, match="expected 1 to 3600 seconds"):
         show("--interval", seconds)
+
+
+# --- pause ---
+
+
+@pytest.fixture
+def lease_env(sqs_env: Environment) -> Iterator[Environment]:
+    sqs_env(DISPATCH_LEASE_CACHE="default")
+    caches["default"].clear()
+    yield sqs_env
+    caches["default"].clear()
+
+
+def test_a_queue_is_paused_and_resumed(lease_env: Environment, queue_name: str) -> None:
+    words = f"{queue_name} has been paused for 0s; --resume ends that"
+    assert show("jobs", "--pause").splitlines()[-1] == words
+    assert show().splitlines()[-1] == words
+    assert json.loads(show("--json"))[0]["paused_since"] == pytest.approx(time.time(), abs=30)
+    assert "paused" not in show("jobs", "--resume")
+    assert json.loads(show("--json"))[0]["paused_since"] is None
+
+
+def test_a_pause_says_what_it_does_not_reach(
+    lease_env: Environment, capsys: pytest.CaptureFixture[str], queue_name: str
+) -> None:
+    lease_env(DISPATCH_QUEUES=f"order={queue_name}.fifo")
+    show("order", "--pause")
+    assert "only beanstalk_worker pauses it" in capsys.readouterr().err
+
+
+def test_what_cannot_be_paused_is_a_command_error(
+    lease_env: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(*args: Any) -> None:
+        raise ConnectionError
+
+    with pytest.raises(CommandError, match="name the queues to pause or resume"):
+        show("--pause")
+    with pytest.raises(CommandError, match="'unknown' is neither in"):
+        show("unknown", "--resume")
+    with monkeypatch.context() as patch:
+        patch.setattr(caches["default"], "get_many", away)
+        with pytest.raises(CommandError, match="not every queue can be shown"):
+            show()
+    assert "not known whether it is paused: ConnectionError" in capsys.readouterr().err
+    lease_env(DISPATCH_LEASE_CACHE=None)
+    with pytest.raises(CommandError, match="LEASE_CACHE is not set: a queue is paused by an entry"):
+        show("jobs", "--pause")

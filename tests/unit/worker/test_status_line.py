@@ -35,6 +35,9 @@ def test_the_status_line_shows_the_figures(worker: Worker, monkeypatch: pytest.M
     line.tick()
     assert "done 5" in drawn(stream)
     assert drawn(stream).endswith("jobs: 12 left")
+    worker.queues[0].is_paused = True
+    line.tick()
+    assert drawn(stream).endswith("/s  paused jobs  jobs: 12 left")
     worker.stop()
     line.tick()
     assert drawn(stream).endswith("stopping")
