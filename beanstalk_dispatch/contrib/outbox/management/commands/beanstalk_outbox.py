@@ -12,6 +12,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
+from beanstalk_dispatch import start_log
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.outbox.errors import first_line
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
@@ -51,6 +52,7 @@ class Command(BaseCommand):
         elif options["once"]:
             self._send_once()
         else:
+            start_log.log_waiting()
             _run_until_signal()
 
     def _discard(self, task_id: str) -> None:
