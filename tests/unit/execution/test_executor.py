@@ -755,3 +755,68 @@ def test_a_threads_tasks_share_its_caches(env: Environment) -> None:
 
 def cached() -> None:
     calls.append((id(caches["default"]),))
+
+
+# --- what becomes of a message ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "on_failure", "is_final"),
+    [
+        ("record", "redeliver", False),
+        ("fail", "redeliver", False),
+        ("fail", "acknowledge", True),
+        ("unlisted", "redeliver", True),
+        ("AlwaysRetry", "acknowledge", False),
+    ],
+)
+def test_a_delivery_says_whether_its_failure_is_final(
+    table: Environment, function: str, on_failure: str, is_final: bool
+) -> None:
+    class Keeper:
+        can_hide = False
+
+        def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
+            """Take it."""
+
+        def task_starts(self, time_limit: float) -> None:
+            """Nothing to do."""
+
+    table(DISPATCH_ON_FAILURE=on_failure)
+    delivery = Delivery(queue="q", message_id="1")
+    executor.run(Message(function=function).encode(queue="q"), delivery, Keeper())
+    assert (delivery.is_final, delivery.is_dead_lettered) == (is_final, False)
+
+
+@pytest.mark.parametrize("message_id", [None, "from-sqs"])
+def test_a_periodic_task_has_the_id_of_its_message(
+    table: Environment, message_id: str | None
+) -> None:
+    table(DISPATCH_PERIODIC_TASKS="record")
+    delivery = Delivery(queue="q", message_id=message_id, task_name="record")
+    assert executor.run("", delivery).outcome is Outcome.DONE
+    assert delivery.message is not None
+    assert (delivery.message.id == "from-sqs") is (message_id is not None)
+
+
+@pytest.mark.parametrize(
+    ("result", "call"),
+    [
+        (Result(outcome=Outcome.DONE, acknowledged=True), "done"),
+        (Result(outcome=Outcome.RETRY, acknowledged=True), "handed_on"),
+        (Result(outcome=Outcome.RETRY), "give_up"),  # hidden, or its copy was not sent
+        (Result(outcome=Outcome.FAILED, dead_lettered=True, acknowledged=True), "handed_on"),
+        (Result(outcome=Outcome.FAILED), "give_up"),
+        (Result(outcome=Outcome.FAILED, acknowledged=True), "give_up"),
+        (Result(outcome=Outcome.TIMED_OUT), "give_up"),
+    ],
+)
+def test_a_lease_learns_the_end_of_its_attempt(result: Result, call: str) -> None:
+    calls: list[str] = []
+
+    class Lease:
+        def __getattr__(self, name: str) -> Any:
+            return lambda: calls.append(name)
+
+    executor._update_lease(Lease(), result)  # type: ignore[arg-type]
+    assert calls == [call]
