@@ -13,10 +13,11 @@ class BeanstalkDispatchConfig(AppConfig):
 
     def ready(self) -> None:
         # Django's models, which some of these import, are not ready before this method is called.
-        from . import check_log, checks, client, conf, start_log, views  # noqa: PLC0415
+        from . import check_log, checks, client, conf, log_lines, start_log, views  # noqa: PLC0415
         from . import dispatch_table as table  # noqa: PLC0415
         from .endpoint import draining  # noqa: PLC0415
 
+        log_lines.protect_loggers()
         checks.register()
         table.start_configured_class()  # first, because it may report what is logged from here on
         conf.log_rooms()

@@ -1,4 +1,4 @@
-"""The monotonic clock. A task that replaces ``time.monotonic`` does not change this one.
+"""The monotonic clock and sleep. A task that replaces those of ``time`` does not change these.
 
 Time limits and heartbeats are for all tasks of a process, so no task may stop their clock, as a
 helper for tests does if it is not ended.
@@ -6,6 +6,6 @@ helper for tests does if it is not ended.
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, sleep
 
-__all__ = ["monotonic"]
+__all__ = ["monotonic", "sleep"]

@@ -18,7 +18,8 @@ from botocore.loaders import create_loader
 from moto.server import ThreadedMotoServer
 from xdist.scheduler import LoadScopeScheduling
 
-from beanstalk_dispatch import conf
+from beanstalk_dispatch import conf, log_lines
+from beanstalk_dispatch.execution.process_state import FILES, process_state
 from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.log_lines import REFUSALS
@@ -72,6 +73,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, ledgers: Path) -> Iterat
     RECENT.forget_all()
     REFUSALS.forget_all()
     RUNNING.forget_all()
+    process_state.cache_clear()
+    FILES.are_suspect = False
+    monkeypatch.setattr(log_lines, "report_unwritten", pytest.fail)
     yield
     conf.clear_caches()
     RUNNING.forget_all()

@@ -20,6 +20,7 @@ from typing import Any, Final
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.execution import time_limit as timeouts
+from beanstalk_dispatch.execution.process_state import can_open_files
 from beanstalk_dispatch.execution.running_tasks import RUNNING, RunningTask
 from beanstalk_dispatch.log_lines import quoted
 
@@ -47,7 +48,18 @@ def reason(config: Config) -> str:
     if config.drain_file and os.path.exists(config.drain_file):
         return f"{config.drain_file} exists"
     if _process.threads and (stuck := len(timeouts.stuck())) > _process.threads * STUCK_SHARE:
-        _recycle(stuck, _process.threads)
+        logger.critical(
+            "recycle pid=%d reason=stuck stuck=%d threads=%d",
+            os.getpid(), stuck, _process.threads,
+        )  # fmt: skip
+        _recycle(f"{stuck} of {_process.threads} threads are stuck")
+    if _process.threads and not can_open_files():
+        logger.critical(
+            "recycle pid=%d reason=no-files: this process can open no more files, so every task "
+            "would fail; a task most likely keeps files or connections open",
+            os.getpid(),
+        )
+        _recycle("the process can open no more files")
     return _process.stopping
 
 
@@ -111,8 +123,7 @@ def _log_running(tasks: Sequence[RunningTask]) -> None:
         )  # fmt: skip
 
 
-def _recycle(stuck: int, threads: int) -> None:
+def _recycle(reason: str) -> None:
     """Make gunicorn replace this process. Running tasks have its graceful_timeout to end."""
-    _process.stopping = f"{stuck} of {threads} threads are stuck"
-    logger.critical("recycle pid=%d reason=stuck stuck=%d threads=%d", os.getpid(), stuck, threads)
+    _process.stopping = reason
     os.kill(os.getpid(), signal.SIGTERM)

@@ -315,7 +315,7 @@ def _table_locked(descriptor: int) -> Iterator[None]:
     while not _try_lock(descriptor, _TABLE_LOCK):
         if clock.monotonic() > deadline:
             raise LedgerError(f"another process has locked it for {LOCK_SECONDS:g} s")
-        time.sleep(0.01)
+        clock.sleep(0.01)
     try:
         yield
     finally:

@@ -30,6 +30,7 @@ from beanstalk_dispatch.exceptions import (
     TaskCancelled,
     TaskCut,
     UnknownFunction,
+    listed,
 )
 from beanstalk_dispatch.log_lines import REFUSALS, quoted, quoted_error, to_log
 from beanstalk_dispatch.message import MAX_DELAY_DAYS, Message
@@ -45,6 +46,7 @@ from .consumer import DELAYED_COPIES, Consumer
 from .crash_ledger import MAX_CUTS
 from .lease import WHY_CANCELLED, Lease
 from .observers import Observer, observed
+from .process_state import FILES, ProcessState, process_state
 from .recent_deliveries import RECENT, key_of
 from .retries import retry_delay
 from .running_tasks import RUNNING, RunningTask
@@ -370,6 +372,7 @@ class Execution:
         message: Message,
         on_done: Callable[[], None] | None,
     ) -> Result:
+        state = process_state()
         with running:
             attempt = run_attempt(
                 task,
@@ -381,6 +384,9 @@ class Execution:
             )
             if not self.config.execute_synchronously:  # the caller may be a log handler
                 self._release_log_locks(message)
+                self._restore_process_state(state, message)
+            if attempt.outcome is not Outcome.DONE:
+                FILES.are_suspect = True
             result = self._result_of(attempt, task, message)
         if result.acknowledged:
             running.forget_cuts()
@@ -391,6 +397,13 @@ class Execution:
             logger.error(
                 "log lock left locked id=%s function=%s handlers=%s",
                 quoted(message.id), quoted(message.function), quoted(handlers),
+            )  # fmt: skip
+
+    def _restore_process_state(self, state: ProcessState, message: Message) -> None:
+        if restored := state.restore():
+            logger.error(
+                "process state restored id=%s function=%s changed=%s",
+                quoted(message.id), quoted(message.function), quoted(listed(restored)),
             )  # fmt: skip
 
     def _send_cut_task(self, running: RunningTask) -> Result | None:

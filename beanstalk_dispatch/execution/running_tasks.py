@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -161,8 +160,8 @@ class RunningTasks:
         while not self._reserve(task) and clock.monotonic() < until:
             self._wait_for_the_one_alone(task, until=until)
         while self._alone is task and len(self._running) > 1 and clock.monotonic() < until:
-            time.sleep(_PAUSE)
-        time.sleep(ANSWER_SECONDS)
+            clock.sleep(_PAUSE)
+        clock.sleep(ANSWER_SECONDS)
         beside = len(self._running) - 1
         logger.warning(
             "task was cut off before id=%s function=%s times_cut=%d beside=%d",
@@ -179,7 +178,7 @@ class RunningTasks:
     def _wait_for_the_one_alone(self, task: RunningTask, *, until: float) -> bool:
         while self._alone is not None and clock.monotonic() < until:
             self._running.discard(task)
-            time.sleep(_PAUSE)
+            clock.sleep(_PAUSE)
             self._running.add(task)
         return False
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.execution import time_limit
+from beanstalk_dispatch.execution.process_state import can_open_files
 from beanstalk_dispatch.log_lines import quoted
 from beanstalk_dispatch.sqs.queue import Received
 
@@ -35,6 +36,8 @@ class TaskThreads:
     def __init__(self, runner: Runner, prefetch: Prefetch, options: WorkerOptions) -> None:
         self.running: dict[int, RunningTask] = {}
         """The running tasks by the id of their thread."""
+        self.has_no_files = False
+        """Whether a task was not started because the process can open no more files."""
         self._runner = runner
         self._prefetch = prefetch
         self._heartbeat = options.heartbeat
@@ -90,6 +93,9 @@ class TaskThreads:
     def _may_start(self, group: MessageGroup, remaining: list[Received]) -> bool:
         is_first = len(remaining) == len(group.messages)
         if not is_first and not self._prefetch.may_continue_group():
+            return False
+        if not can_open_files():
+            self.has_no_files = self._prefetch.is_closed = True
             return False
         if remaining[0].is_hidden:
             return True

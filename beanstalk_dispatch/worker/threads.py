@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 
 from beanstalk_dispatch import clock
@@ -36,7 +35,7 @@ class ServiceThread(threading.Thread):
                     "unexpected error in thread; restarting it thread=%s error=%s",
                     self.name, type(exc).__name__,
                 )  # fmt: skip
-                time.sleep(self._restart_delay)
+                clock.sleep(self._restart_delay)
 
 
 def alive(threads: Iterable[threading.Thread]) -> list[threading.Thread]:

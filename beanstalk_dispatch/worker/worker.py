@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -32,7 +31,7 @@ logger = logging.getLogger("beanstalk_dispatch.worker")
 EXIT_FAILED: Final = 1
 """With ``burst``, a delivery did not succeed."""
 EXIT_STUCK: Final = 75
-"""EX_TEMPFAIL: a task could not be interrupted; the supervisor should start a new process."""
+"""EX_TEMPFAIL: a task cannot be interrupted, or no file can be opened: start a new process."""
 EXIT_NO_QUEUE: Final = 69
 """EX_UNAVAILABLE: with ``burst``, a queue that does not exist."""
 
@@ -78,7 +77,7 @@ class Worker:
         ]
         self._start_threads(tickers)
         while not self._is_stopping:
-            time.sleep(self.options.times.stop_check_interval)
+            clock.sleep(self.options.times.stop_check_interval)
             self.prefetch.requeue_expired()
             self._check_stop_conditions()
         self._shut_down()
@@ -138,7 +137,7 @@ class Worker:
                         type(exc).__name__,
                     )
                 is_logged = True
-            time.sleep(self.options.times.stop_check_interval)
+            clock.sleep(self.options.times.stop_check_interval)
 
     # --- the reasons to stop ---------------------------------------------------------------
 
@@ -146,6 +145,9 @@ class Worker:
         if overdue := self.tasks.give_up_overdue():
             self.stop(EXIT_STUCK)
             self._log_without_blocking(_log_stuck, len(overdue))
+        elif self.tasks.has_no_files:
+            self.stop(EXIT_STUCK)
+            self._log_without_blocking(_log_no_files)
         elif self.prefetch.is_used_up():
             self.stop()
         elif self.options.burst:
@@ -192,7 +194,7 @@ class Worker:
     def _wait_while(self, condition: Callable[[], bool], *, until: float) -> None:
         while clock.monotonic() < until and condition():
             self.tasks.give_up_overdue()
-            time.sleep(self.options.times.stop_check_interval / 10)
+            clock.sleep(self.options.times.stop_check_interval / 10)
 
     def _requeue_unfinished(self) -> None:
         for thread_id, task in list(self.tasks.running.items()):
@@ -234,6 +236,14 @@ class Worker:
 
 def _log_stuck(tasks: int) -> None:
     logger.critical("stop reason=stuck tasks=%d exit_code=%d", tasks, EXIT_STUCK)
+
+
+def _log_no_files() -> None:
+    logger.critical(
+        "stop reason=no-files exit_code=%d: this process can open no more files, so every task "
+        "would fail; a task most likely keeps files or connections open",
+        EXIT_STUCK,
+    )
 
 
 def _log_unfinished(message_id: str, thread_id: int) -> None:

@@ -2,6 +2,8 @@
 
     python -m benchmarks.containment --ministack PATH [SCENE…]
 
+Without names, every scene but the attacks is played: of those, some cannot be contained.
+
 Each scene runs on the endpoint (gunicorn with one process of 15 threads, nginx, the stand-in for
 the daemon) and on the poller, with PostgreSQL, and one of psycopg 3 and psycopg2. Each blameless
 task writes a row, so lost work is counted by rows. The figure of a scene is the number of blameless
@@ -21,12 +23,12 @@ from benchmarks.processes import free_port, process, wait_for
 from tests.services import postgres, valkey
 
 from .machine import Servers
-from .scenes import SCENES
+from .scenes import ATTACKS, SCENES
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenes", nargs="*", metavar="SCENE", help=", ".join(SCENES))
+    parser.add_argument("scenes", nargs="*", metavar="SCENE", help=", ".join([*SCENES, *ATTACKS]))
     parser.add_argument("--ministack", default="ministack")
     parser.add_argument("--keep", type=Path, help="a folder for the logs, which is kept")
     arguments = parser.parse_args()
@@ -47,7 +49,7 @@ def main() -> int:
         )
         servers.make_tables()
         for name in arguments.scenes or SCENES:
-            scene = SCENES[name]
+            scene = (SCENES | ATTACKS)[name]
             for consumer in scene.consumers:
                 for driver in scene.drivers:
                     figures = scene.play(name, servers, folder, scene.consumers[consumer], driver)

@@ -40,7 +40,7 @@ TABLE: Final = " ".join(
         "log-locks": "keep_log_locks", "activate": "activate", "patch-time": "patch_time",
         "nap": "nap", "fail": "fail",
     }.items()
-)  # fmt: skip
+) + " hostile=benchmarks.containment.hostile.hostile"  # fmt: skip
 THREADS: Final = 15
 _OUTCOME: Final = re.compile(r"task id=blameless-(\d+) function=blameless outcome=(\S+) ")
 _CULPRIT: Final = re.compile(r"task id=culprit-\S+ function=(\S+) outcome=(\S+) ")

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from tests.proxy import Proxy, error
 
+from .hostile import CULPRITS
 from .machine import THREADS, Consumer, Figures, Machine, Servers, answers, endpoint, poller
 
 Calls = Sequence[tuple[str, Sequence[Any]]]
@@ -170,6 +171,13 @@ class HalfOpenConnections:
 
 _ENDPOINT: Final = {"endpoint": endpoint}
 _POLLER: Final = {"poller": poller}
+_HOSTILE: Final = {
+    "process-state": (
+        "recursion-limit", "switch-interval", "disable-gc", "warnings-as-errors", "socket-timeout",
+        "disable-logging", "disable-loggers",
+    ),
+    "log-handlers": ("raising-handler", "raising-filter", "raising-record-factory"),
+}  # fmt: skip
 _OWN_DEAD_LETTERS: Final = {"BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE": "dead"}
 _ITS_PROCESS: Final = (
     "the process ends, and with it what runs there; those tasks begin again, and without a lease "
@@ -177,7 +185,7 @@ _ITS_PROCESS: Final = (
     "time"
 )
 
-SCENES: Final[Mapping[str, Scene]] = {
+SCENES: Final[dict[str, Scene]] = {
     "limit-in-commit": Scene(
         culprits=culprits(60, "limit-in-commit"), drivers=DRIVERS,
         must_not=["limit-in-commit done"],
@@ -197,6 +205,14 @@ SCENES: Final[Mapping[str, Scene]] = {
         culprits=culprits(15, "log-locks"), must_log=["log lock left locked id=culprit-"]
     ),
     "activate": Scene(culprits=culprits(30, "activate")),
+    "process-state": Scene(
+        culprits=[("hostile", [name]) for name in _HOSTILE["process-state"] * 5],
+        must_log=["process state restored id=culprit-"],
+    ),
+    "log-handlers": Scene(
+        culprits=[("hostile", [name]) for name in _HOSTILE["log-handlers"] * 5],
+        must_log=["log line not written"],
+    ),
     "time": Scene(
         culprits=[*culprits(2, "patch-time"), *culprits(10, "swallows")], visibility=5,
         seconds=(*(0.05,) * 9, 8.0), must_not=["swallows done"],
@@ -207,6 +223,13 @@ SCENES: Final[Mapping[str, Scene]] = {
     "pool": Scene(
         culprits=culprits(60, "limit-in-commit"), variables={"POOL_SIZE": "4"},
         must_not=["limit-in-commit done"],
+    ),
+    "files": Scene(
+        culprits=[("hostile", ["exhaust-files"])], variables={"FILE_LIMIT": "1024"},
+        visibility=5, max_receives=30, may_fail=BLAMELESS,
+        reason="the tasks that run when no file is left fail, and are delivered again; no other "
+        "task begins, and the process is replaced",
+        must_log=["reason=no-files"],
     ),
     "memory": Scene(
         culprits=culprits(5, "memory"), variables={"MEMORY_LIMIT": str(2048 * _MIB)},
@@ -242,3 +265,12 @@ SCENES: Final[Mapping[str, Scene]] = {
         during=HalfOpenConnections,
     ),
 }  # fmt: skip
+
+ATTACKS: Final[dict[str, Scene]] = {
+    f"attack-{name}": Scene(
+        culprits=[("hostile", [name])] * 3, blameless=100, visibility=10,
+        variables={"FILE_LIMIT": "1024"},
+    )
+    for name in CULPRITS
+}  # fmt: skip
+"""One scene for each hostile task. Not all of them can be contained: docs/containment.md."""

@@ -260,3 +260,15 @@ def test_a_tick_that_fails_is_logged_once_and_called_again(
     assert worker.run(tick) == 7
     line = "cannot write the status line, the metrics or the health file error=OSError"
     assert 2 <= caplog.text.count(line) <= 3
+
+
+def test_a_process_that_can_open_no_files_ends_before_the_next_task(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    send("one", "two")
+    monkeypatch.setattr("beanstalk_dispatch.worker.task_threads.can_open_files", lambda: False)
+    runner = Recording()
+    assert make_worker(runner).run() == EXIT_STUCK
+    assert runner.bodies == []
+    assert sorted(left()) == ["one", "two"]
+    assert "stop reason=no-files exit_code=75" in caplog.text

@@ -1,0 +1,114 @@
+"""State of the process that a task may change, and on which all other tasks rely.
+
+Only what is cheap to look at, has one right value, and makes other tasks fail, hang or run unseen.
+The working directory is not here: a task that changes it for a moment would lose it at the end of
+another task.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import gc
+import logging
+import os
+import resource
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+from beanstalk_dispatch.log_lines import LOGGERS
+
+_NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_FILES_OF_A_TASK: Final = 16
+_LOGGERS: Final = [logging.getLogger(name) for name in LOGGERS]
+
+
+class ProcessState:
+    """What the process had before its first task, and what to do where a task has changed it."""
+
+    def __init__(self) -> None:
+        self._recursion_limit = sys.getrecursionlimit()
+        self._switch_interval = sys.getswitchinterval()
+        self._collects_garbage = gc.isenabled()
+        self._socket_timeout = socket.getdefaulttimeout()
+        self._disabled_level = logging.root.manager.disable
+        self._filters = list(warnings.filters)
+        self._is_logger_disabled = _LOGGERS[0].disabled
+
+    def restore(self) -> list[str]:
+        """Restore what a task has changed, and return the names of that."""
+        restored: list[str] = []
+        # Deeper recursion than before harms nobody.
+        if sys.getrecursionlimit() < self._recursion_limit:
+            restored += _restored("recursion-limit", sys.setrecursionlimit, self._recursion_limit)
+        if sys.getswitchinterval() != self._switch_interval:
+            restored += _restored("switch-interval", sys.setswitchinterval, self._switch_interval)
+        if self._collects_garbage and not gc.isenabled():
+            gc.enable()
+            restored.append("garbage-collection")
+        if socket.getdefaulttimeout() != self._socket_timeout:
+            restored += _restored("socket-timeout", socket.setdefaulttimeout, self._socket_timeout)
+        if logging.root.manager.disable > self._disabled_level:
+            restored += _restored("logging-level", logging.disable, self._disabled_level)
+        if _LOGGERS[0].disabled and not self._is_logger_disabled:
+            for logger in _LOGGERS:
+                logger.disabled = False
+            restored.append("disabled-loggers")
+        if len(warnings.filters) != len(self._filters):
+            restored += self._remove_errors()
+        return restored
+
+    def _remove_errors(self) -> list[str]:
+        """Other new filters may be those of a module that the task has imported."""
+        new = [each for each in warnings.filters if each not in self._filters]
+        if all(each[0] != "error" for each in new):
+            return []
+        kept = [each for each in warnings.filters if each not in new or each[0] != "error"]
+        warnings.resetwarnings()
+        warnings.filters[:] = kept  # type: ignore[index]
+        return ["warning-filters"]
+
+
+@cache
+def process_state() -> ProcessState:
+    """The state before the first task, which is noted by the first call."""
+    return ProcessState()
+
+
+def _restored(name: str, restore: Callable[[Any], object], value: object) -> list[str]:
+    restore(value)
+    return [name]
+
+
+class Files:
+    """Whether the process may still open files."""
+
+    are_suspect = False
+    """Whether a task has failed since the last look, which is not free."""
+
+
+FILES: Final = Files()
+
+
+def can_open_files() -> bool:
+    """Whether the process may open the files and connections that a task needs.
+
+    Looks only if a task has failed. The kernel gives the lowest free number, so the highest ones
+    are in use only if all were, and those that a task keeps open are still there when others have
+    been closed.
+    """
+    if not FILES.are_suspect:
+        return True
+    FILES.are_suspect = False
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return True
+    try:
+        os.close(fcntl.fcntl(0, fcntl.F_DUPFD, max(limit - _FILES_OF_A_TASK, 0)))
+    except OSError as exc:
+        FILES.are_suspect = exc.errno in _NO_FILES
+    return not FILES.are_suspect

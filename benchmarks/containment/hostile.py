@@ -1,0 +1,338 @@
+"""What a task can do to the process that it runs in, by name: each function is a culprit."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import decimal
+import gc
+import json
+import locale
+import logging
+import logging.config
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from django.conf import settings
+from django.core.cache import cache
+from django.db import connection
+
+_kept: list[Any] = []
+"""What culprits keep open for as long as the process lives."""
+
+
+def _broken(*args: Any, **kwargs: Any) -> NoReturn:
+    raise RuntimeError("replaced by a culprit")
+
+
+class _Raises(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ValueError("this handler raises")
+
+
+class _Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class _Endless(Exception):
+    def __str__(self) -> str:
+        time.sleep(10**6)
+        return ""
+
+
+class _Undead:
+    def __del__(self) -> None:
+        raise ValueError("raised in __del__")
+
+
+def replace_stdout() -> None:
+    sys.stdout = sys.stderr = None
+
+
+def close_stderr() -> None:
+    sys.stderr.close()
+
+
+def chdir() -> None:
+    os.chdir("/")
+
+
+def set_locale() -> None:
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+
+
+def umask() -> None:
+    os.umask(0o777)
+
+
+def set_signal_handler() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def block_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def alarm() -> None:
+    signal.alarm(1)
+
+
+def warnings_as_errors() -> None:
+    warnings.simplefilter("error")
+
+
+def decimal_context() -> None:
+    decimal.getcontext().prec = 2
+    decimal.DefaultContext.prec = 2
+
+
+def seed() -> None:
+    random.seed(0)
+
+
+def recursion_limit() -> None:
+    sys.setrecursionlimit(60)
+
+
+def switch_interval() -> None:
+    sys.setswitchinterval(100)
+
+
+def disable_gc() -> None:
+    gc.disable()
+
+
+def close_files() -> None:
+    os.closerange(0, 51)
+
+
+def close_files_above_two() -> None:
+    os.closerange(3, 51)
+
+
+def change_settings() -> None:
+    settings.BEANSTALK_DISPATCH_TABLE = {}
+    settings.BEANSTALK_WORKER = False
+    settings.DEBUG = True
+    settings.DATABASES = {}
+
+
+def change_environment() -> None:
+    os.environ.clear()
+
+
+def patch_socket() -> None:
+    socket.socket = _broken  # type: ignore[misc,assignment]
+    socket.create_connection = _broken
+
+
+def patch_sleep() -> None:
+    time.sleep = lambda seconds: None
+
+
+def patch_sleep_raises() -> None:
+    time.sleep = _broken
+
+
+def patch_json() -> None:
+    json.dumps = _broken
+    json.loads = _broken
+
+
+def patch_thread() -> None:
+    threading.Thread.start = _broken  # type: ignore[method-assign]
+
+
+def socket_timeout() -> None:
+    socket.setdefaulttimeout(0.0001)
+
+
+def disable_logging() -> None:
+    logging.disable(logging.CRITICAL)
+
+
+def disable_loggers() -> None:
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": True})
+
+
+def raising_handler() -> None:
+    logging.getLogger().addHandler(_Raises())
+
+
+def raising_filter() -> None:
+    logging.getLogger("beanstalk_dispatch.task").addFilter(_broken)
+
+
+def raising_record_factory() -> None:
+    logging.setLogRecordFactory(_broken)
+
+
+def raising_excepthook() -> None:
+    threading.excepthook = _broken
+    sys.excepthook = _broken
+    sys.unraisablehook = _broken
+
+
+def raising_trace() -> None:
+    sys.settrace(_broken)
+    threading.settrace(_broken)
+
+
+def raising_profile() -> None:
+    sys.setprofile(lambda *args: None)
+
+
+def endless_threads() -> None:
+    threading.Thread(target=time.sleep, args=(10**6,)).start()
+
+
+def many_threads() -> None:
+    with contextlib.suppress(RuntimeError):
+        for _ in range(500):
+            threading.Thread(target=time.sleep, args=(20,), daemon=True).start()
+
+
+def exhaust_files() -> None:
+    while True:
+        _kept.append(os.open("/dev/null", os.O_RDONLY))
+
+
+def lower_file_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+
+
+def hanging_atexit() -> None:
+    atexit.register(time.sleep, 10**6)
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def sigstop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def interrupt_main() -> None:
+    import _thread
+
+    _thread.interrupt_main()
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def overflow_stack() -> None:
+    sys.setrecursionlimit(10**9)
+    nested: Any = []
+    for _ in range(10**6):
+        nested = [nested]
+    repr(nested)
+
+    def recurse() -> int:
+        return sum(recurse() for _ in (0,))
+
+    recurse()
+
+
+def raise_in_del() -> None:
+    _Undead()
+    raise ValueError(_Undead())
+
+
+def huge_message() -> NoReturn:
+    raise ValueError("x" * 50_000_000)
+
+
+def huge_traceback() -> None:
+    def nest(left: int) -> None:
+        try:
+            raise ValueError("y" * 100_000) if left == 0 else RuntimeError("z" * 1000)
+        except Exception as exc:
+            if left:
+                try:
+                    nest(left - 1)
+                except Exception as inner:
+                    raise inner from exc
+            raise
+
+    nest(300)
+
+
+def unspeakable_error() -> NoReturn:
+    raise _Unspeakable
+
+
+def endless_error() -> NoReturn:
+    raise _Endless
+
+
+def execute_wrapper() -> None:
+    connection.ensure_connection()
+    connection.execute_wrappers.append(_broken)
+
+
+def session_settings() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+
+
+def statement_timeout() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 1")
+
+
+def close_all_connections() -> None:
+    connection.ensure_connection()
+    connection.connection.close()
+
+
+def clear_cache() -> None:
+    cache.clear()
+
+
+def clear_modules() -> None:
+    for name in [name for name in sys.modules if name.startswith(("django.db", "json"))]:
+        del sys.modules[name]
+
+
+def orphan() -> None:
+    _kept.append(subprocess.Popen(["sleep", "30"]))
+
+
+def fork_and_stay() -> None:
+    if os.fork() == 0:
+        time.sleep(20)
+        os._exit(0)
+
+
+def hold_import_lock() -> None:
+    import _imp
+
+    _imp.acquire_lock()
+
+
+CULPRITS: Final[dict[str, Callable[[], Any]]] = {
+    name.replace("_", "-"): value
+    for name, value in list(globals().items())
+    if callable(value) and getattr(value, "__module__", "") == __name__ and name[0] != "_"
+}
+
+
+def hostile(run: str, name: str) -> None:
+    """Do what the name says."""
+    CULPRITS[name]()

@@ -1,0 +1,146 @@
+"""What a task changes for the whole process is restored, and the log names the task."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import gc
+import logging
+import os
+import resource
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.execution import executor
+from beanstalk_dispatch.execution.process_state import FILES, ProcessState, can_open_files
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome
+from tests import jobs
+from tests.conftest import Environment
+
+LOGGER = logging.getLogger("beanstalk_dispatch")
+
+
+def disable_loggers() -> None:
+    LOGGER.disabled = True
+
+
+def warnings_as_errors() -> None:
+    warnings.simplefilter("error", FutureWarning)
+
+
+STATE: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    "recursion-limit": (lambda: sys.setrecursionlimit(500), sys.getrecursionlimit),
+    "switch-interval": (lambda: sys.setswitchinterval(100), sys.getswitchinterval),
+    "garbage-collection": (gc.disable, gc.isenabled),
+    "socket-timeout": (lambda: socket.setdefaulttimeout(0.01), socket.getdefaulttimeout),
+    "logging-level": (lambda: logging.disable(50), lambda: logging.root.manager.disable),
+    "disabled-loggers": (disable_loggers, lambda: LOGGER.disabled),
+    "warning-filters": (warnings_as_errors, lambda: list(warnings.filters)),
+}
+
+
+@pytest.fixture(params=STATE)
+def name(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = ProcessState()
+    with warnings.catch_warnings():
+        yield request.param
+    before.restore()
+
+
+def test_what_makes_other_tasks_fail_is_restored(name: str) -> None:
+    change, look = STATE[name]
+    before, state = look(), ProcessState()
+    assert state.restore() == []
+    change()
+    assert look() != before
+    assert state.restore() == [name]
+    assert look() == before
+    assert state.restore() == []
+
+
+def test_what_the_project_had_before_its_first_task_stays(name: str) -> None:
+    change, look = STATE[name]
+    change()
+    of_the_project = look()
+    assert ProcessState().restore() == []
+    assert look() == of_the_project
+
+
+def test_what_harms_no_other_task_stays() -> None:
+    state, limit = ProcessState(), sys.getrecursionlimit()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # as a module that a task imports does it
+        sys.setrecursionlimit(limit + 1)
+        assert state.restore() == []
+        assert sys.getrecursionlimit() == limit + 1
+        warnings.simplefilter("error", UserWarning)
+        assert state.restore() == ["warning-filters"]
+        assert warnings.filters[0][:3:2] == ("ignore", FutureWarning)
+    sys.setrecursionlimit(limit)
+
+
+def test_the_log_names_the_task(
+    env: Environment, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change_everything() -> None:
+        logging.disable(logging.CRITICAL)
+        gc.disable()
+
+    monkeypatch.setattr(jobs, "record", change_everything)
+    env(WORKER=True, DISPATCH_TABLE="changes=tests.jobs.record")
+    body = Message(function="changes", id="culprit").encode(queue="q")
+    assert executor.run(body, Delivery(queue="q")).outcome is Outcome.DONE
+    assert gc.isenabled()
+    assert (
+        "process state restored id=culprit function=changes "
+        "changed='garbage-collection, logging-level'"
+    ) in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(errno.EMFILE, False), (errno.ENFILE, False), (errno.EBADF, True)]
+)
+def test_whether_files_can_be_opened(
+    number: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert can_open_files()
+    monkeypatch.setattr(FILES, "are_suspect", True)
+
+    def refused(*values: int) -> int:
+        raise OSError(number, "")
+
+    monkeypatch.setattr(fcntl, "fcntl", refused)
+    assert can_open_files() is can_open_files() is expected
+    monkeypatch.setattr(FILES, "are_suspect", True)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY,) * 2)
+    assert can_open_files()
+
+
+def test_files_that_are_kept_are_noticed_although_others_were_closed(env: Environment) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = os.dup(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + 40, before[1]))
+    kept = [first]
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                kept.append(os.dup(0))
+        for each in kept[:10]:
+            os.close(each)
+        del kept[:10]
+        assert can_open_files()  # nothing has failed yet
+        env(WORKER=True, DISPATCH_TABLE="fail=tests.jobs.fail")
+        executor.run(Message(function="fail").encode(queue="q"), Delivery(queue="q"))
+        assert not can_open_files()
+        os.close(kept.pop())
+        assert can_open_files()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for each in kept:
+            os.close(each)
