@@ -820,3 +820,16 @@ def test_a_lease_learns_the_end_of_its_attempt(result: Result, call: str) -> Non
 
     executor._update_lease(Lease(), result)  # type: ignore[arg-type]
     assert calls == [call]
+
+
+def test_only_an_import_that_failed_shows_its_cause_in_the_line(
+    table: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "beanstalk_dispatch.task")
+    for function in ("fail", "no_package"):
+        message = Message(function=function)
+        executor.run(message.encode(queue="q"), Delivery(queue="q", message_id=function))
+    lines = [each for each in caplog.messages if each.startswith("task id=")]
+    assert "reason='the task failed'" in lines[0]
+    assert "(ModuleNotFoundError: No module named 'nowhere')" in lines[1]
+    assert not any("dead_letter_queue=" in line for line in lines)
