@@ -15,11 +15,12 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Final
+from typing import Any, Final
 
 from . import peers, rows
-from .compare import ROOT, Line, machine, started
+from .compare import ROOT, Line, Run, machine, started
 
 RESULT: Final = ROOT / "dist" / "benchmarks.json"
 
@@ -31,31 +32,35 @@ def main() -> int:
                         help=f"of {', '.join(rows.ROWS)}")  # fmt: skip
     parser.add_argument("--docs", action="store_true", help="write the page's figures and pictures")
     options = parser.parse_args()
-    before = machine()
+    before, began = machine(), time.monotonic()
     failed = peers.install()
     present = [each for each in peers.PEERS if each.name not in failed]
-    began = time.monotonic()
+    RESULT.parent.mkdir(exist_ok=True)
     with started(is_quick=options.quick) as run:
         for name, reason in failed.items():
             run.add(Line(row="install", side=name, unit="", note=reason))
         for name in options.only or rows.ROWS:
             rows.ROWS[name](run, present)
-    report = {
-        "command": "python -m benchmarks" + " --quick" * options.quick,
-        "when": time.strftime("%Y-%m-%d"),
-        "seconds": round(time.monotonic() - began),
-        "machine": before | {"load after": " ".join(f"{each:.1f}" for each in os.getloadavg())},
-        "versions": run.versions,
-        "lines": [asdict(line) | {"is_met": line.is_met} for line in run.lines],
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(report, indent=1, ensure_ascii=False))
+            # After each row, so that a run that is interrupted has a report.
+            report = _report(run, before, time.monotonic() - began)
+            RESULT.write_text(json.dumps(report, indent=1, ensure_ascii=False))
     print(f"{report['seconds']} s; written to {RESULT.relative_to(ROOT)}")
     if options.docs:
         from .page import write
 
         write(report)
     return 1 if any(line.is_met is False for line in run.lines) else 0
+
+
+def _report(run: Run, before: Mapping[str, str], seconds: float) -> dict[str, Any]:
+    return {
+        "command": "python -m benchmarks" + " --quick" * run.is_quick,
+        "when": time.strftime("%Y-%m-%d"),
+        "seconds": round(seconds),
+        "machine": {**before, "load after": " ".join(f"{each:.1f}" for each in os.getloadavg())},
+        "versions": run.versions,
+        "lines": [asdict(line) | {"is_met": line.is_met} for line in run.lines],
+    }
 
 
 if __name__ == "__main__":
