@@ -262,8 +262,10 @@ class Run:
             for turn in turns if number % 2 else turns[::-1]:
                 if turn.name in broken:
                     continue
-                self.control.ask("Counts")
                 try:
+                    if turn.warm_up:
+                        turn.child.do(turn.operation, count=turn.warm_up)
+                    self.control.ask("Counts")
                     took = turn.child.do(turn.operation, count=turn.count)
                 except Failed as exc:
                     broken[turn.name] = str(exc)
@@ -319,6 +321,8 @@ class Turn:
     """What the operation is asked to do that number of times."""
     unit_count: int = 0
     """Figures are for one of that number of units; by default of ``count``."""
+    warm_up: int = 0
+    """What it does first and unmeasured, so that the CPU's caches hold its code again."""
     after: Callable[[], object] | None = None
     """What follows the turn and is not measured."""
     note: str = ""

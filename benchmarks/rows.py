@@ -52,8 +52,8 @@ def one_send(run: Run, peers: Sequence[Peer]) -> None:
     with run.children(sides, "one send", "send") as children:
         turns = [
             # One that makes a client for each message takes ten times as long.
-            Turn(name=each.side.name, child=each, operation="one", count=1 if each.side.note
-                 and each.side.is_peer else 10)
+            Turn(name=each.side.name, child=each, operation="one", warm_up=2,
+                 count=1 if each.side.note and each.side.is_peer else 10)
             for each in children
         ]  # fmt: skip
         targets = {OURS.name: Target(1.02, "cpu"), signed.name: Target(1.05, "cpu")}
@@ -61,9 +61,10 @@ def one_send(run: Run, peers: Sequence[Peer]) -> None:
         named = _by_name(children)
         for row, operation, times in (("10 kB", "large", 10), ("32 threads", "threads", 320)):
             turns = [
-                Turn(name=side.name, child=named[side.name], operation=operation, count=times)
+                Turn(name=side.name, child=named[side.name], operation=operation, count=times,
+                     warm_up=2 if times < 32 else 0)
                 for side in (RAW, RAW_AGAIN, OURS)
-            ]
+            ]  # fmt: skip
             run.compare(f"one send, {row}", "send", turns, rounds=run.rounds(10, 50))
 
 
@@ -76,7 +77,7 @@ def over_https(run: Run, peers: Sequence[Peer]) -> None:
     }
     sides = [replace(side, env=env) for side in (RAW, RAW_AGAIN, OURS)]
     with run.children(sides, "one send, https", "send") as children:
-        turns = [Turn(name=each.side.name, child=each, operation="one", count=10)
+        turns = [Turn(name=each.side.name, child=each, operation="one", count=10, warm_up=2)
                  for each in children]  # fmt: skip
         run.compare("one send, https", "send", turns, rounds=run.rounds(10, 100))
 
@@ -93,7 +94,7 @@ def bulk(run: Run, peers: Sequence[Peer]) -> None:
                     continue
                 turns.append(Turn(
                     name="schedule_many" if each.side is OURS else each.side.name, child=each,
-                    operation="many", count=20 if is_single else count,
+                    operation="many", count=20 if is_single else count, warm_up=10,
                     note="one request for each message" if is_single else "",
                 ))  # fmt: skip
             run.compare(
@@ -223,10 +224,10 @@ def _in_the_process(run: Run, row: str, kinds: Mapping[str, Mapping[str, str]]) 
     with run.children(sides, row, "message") as children:
         views = (("an empty view", children[0]), ("an empty view, again", children[-1]))
         for child in children:
-            child.do("prepare", count=40)
+            child.do("prepare", count=50)
         turns = [
             Turn(name=name, child=child, operation=operation, count=20,
-                 after=partial(child.do, "prepare", count=20))
+                 warm_up=5, after=partial(child.do, "prepare", count=25))
             for name, child, operation in (
                 *((name, child, "empty") for name, child in views),
                 *((child.side.name, child, "dispatch") for child in children),
@@ -284,7 +285,7 @@ def django_tasks(run: Run, peers: Sequence[Peer]) -> None:
             ("the run of a Django task", "run_function", "run_task", 20, (30, 300), 5.0),
         ):
             turns = [
-                Turn(name=name, child=child, operation=name, count=count)
+                Turn(name=name, child=child, operation=name, count=count, warm_up=5)
                 for name in (baseline, operation)
             ]
             run.compare(row, "task", turns, rounds=run.rounds(*rounds),
