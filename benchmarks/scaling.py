@@ -142,7 +142,6 @@ class Process:
         while self._events:
             self._now, _, event = heapq.heappop(self._events)
             event()
-        self.result.seconds = self._now
         return self.result
 
     def _at(self, when: float, event: Callable[[], None]) -> None:
@@ -235,7 +234,7 @@ class Process:
         deleted_at = self._now + self.machine.latency
         for _ in range(min(BATCH, len(self._to_delete))):
             self.result.held_seconds += deleted_at - self._to_delete.popleft()
-        self._at(deleted_at, lambda: None)
+        self.result.seconds = deleted_at
 
 
 # --- what a number of tasks a second needs ---------------------------------------------------
