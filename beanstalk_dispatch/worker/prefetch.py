@@ -61,8 +61,8 @@ class QueueState:
     """Receives that have not returned."""
     is_busy: bool = False
     """Whether the last receive brought more than half of what it asked for."""
-    is_empty: bool = False
-    """Whether the last receive brought nothing, although SQS could have delivered anything."""
+    found_empty_at: float = -math.inf
+    """When the last receive began, if it brought nothing and SQS could have delivered anything."""
     is_probed: bool = False
     """Whether a receive is open that finds out if receives no longer fail."""
     is_paused: bool = False
@@ -146,6 +146,10 @@ class Prefetch:
         self._last_ended_at = -math.inf
         self._no_prefetch_until = -math.inf
         """Until then nothing is received ahead, because what was could not start in time."""
+
+    def is_empty(self, queue: QueueState) -> bool:
+        """Whether a queue had no message after the last task had ended, which may have sent one."""
+        return queue.found_empty_at > self._last_ended_at
 
     def is_used_up(self) -> bool:
         """Whether no task runs and, because of ``max_tasks``, none may start."""
@@ -368,7 +372,7 @@ def _note_answer(permit: ReceivePermit, received: list[Received], now: float) ->
     queue.is_busy = len(received) * 2 > permit.count
     # An empty answer means nothing if a later one brought a message, or SQS held some back.
     is_conclusive = permit.since > queue.brought_at and not permit.is_blocked
-    queue.is_empty = not received and is_conclusive
+    queue.found_empty_at = permit.since if not received and is_conclusive else -math.inf
     if received:
         queue.brought_at = now
 

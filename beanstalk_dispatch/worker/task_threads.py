@@ -120,10 +120,10 @@ class TaskThreads:
             )
         finally:
             del self.running[thread_id]
+            is_done = isinstance(answer, Ack) and not answer.is_failure
+            self._prefetch.task_ended(clock.monotonic() - started, is_done=is_done)
             if isinstance(answer, Ack):
                 queue.in_flight.ack(message)
             else:
                 queue.in_flight.nack(message, answer.delay)
-            is_done = isinstance(answer, Ack) and not answer.is_failure
-            self._prefetch.task_ended(clock.monotonic() - started, is_done=is_done)
         return answer

@@ -160,7 +160,7 @@ class Worker:
                 "stop reason=no-queue queues=%r exit_code=%d", " ".join(missing), EXIT_NO_QUEUE
             )
         elif all(
-            (queue.is_empty or queue.is_paused) and not queue.in_flight.messages
+            (self.prefetch.is_empty(queue) or queue.is_paused) and not queue.in_flight.messages
             for queue in self.queues
         ):
             self.stop(self.exit_code_of_failures if self.counters.failed else 0)

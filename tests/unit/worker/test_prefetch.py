@@ -96,7 +96,7 @@ def test_a_receive_that_brings_most_of_what_it_asks_for_allows_others(
     prefetch = OneQueue()
     prefetch.add(prefetch.permit(), messages(brought))
     assert prefetch.queue.is_busy is is_busy
-    assert prefetch.queue.is_empty is (brought == 0)
+    assert prefetch.is_empty(prefetch.queue) is (brought == 0)
 
 
 def test_an_empty_answer_to_an_older_receive_means_nothing() -> None:
@@ -104,7 +104,18 @@ def test_an_empty_answer_to_an_older_receive_means_nothing() -> None:
     older, newer = prefetch.permit(), prefetch.permit()
     prefetch.add(newer, messages(1))
     prefetch.add(older, [])
-    assert not prefetch.queue.is_empty
+    assert not prefetch.is_empty(prefetch.queue)
+
+
+def test_an_empty_answer_means_nothing_if_a_task_has_ended_since_the_receive_began() -> None:
+    """The task may have sent its retry."""
+    prefetch = OneQueue(running=1)
+    prefetch.add(prefetch.permit(), [])
+    assert prefetch.is_empty(prefetch.queue)
+    prefetch.task_ended(0.1, is_done=True)
+    assert not prefetch.is_empty(prefetch.queue)
+    prefetch.add(prefetch.permit(), [])
+    assert prefetch.is_empty(prefetch.queue)
 
 
 def test_a_failed_receive_is_no_answer() -> None:
@@ -134,7 +145,7 @@ def test_while_a_group_is_in_flight_an_empty_answer_means_nothing() -> None:
     prefetch = OneQueue()
     prefetch.add(prefetch.permit(), messages(1, group="a"))
     prefetch.add(prefetch.permit(), [])
-    assert not prefetch.queue.is_empty
+    assert not prefetch.is_empty(prefetch.queue)
 
 
 def test_groups_stay_together() -> None:
