@@ -145,7 +145,7 @@ $(TOOLS_READY):
 	.venv-tools/bin/python -m pip install --quiet --upgrade 'pip>=25.1' 'cyclonedx-bom>=7' 'pip-audit>=2.10'
 	touch $@
 
-## benchmark: each row against its baseline and its peers, in one run of half an hour or so
+## benchmark: each row against its baseline and its peers, in one run of up to an hour
 benchmark: $(READY)
 	$(BIN)/python -m benchmarks
 

@@ -1,7 +1,7 @@
 """The benchmarks: each row against its baseline and its peers, in turns, in one run.
 
-``python -m benchmarks --quick`` takes about two minutes, and without ``--quick`` about half an
-hour. The first run also makes the environments of the peers. ``--only`` takes names of rows.
+``python -m benchmarks --quick`` takes a few minutes on an idle machine, and without ``--quick``
+about ten times as long. The first run also makes the environments of the peers. ``--only`` takes names of rows.
 ``--docs`` writes the figures and the pictures of docs/benchmarks.md. The exit code is 1 if a target
 is missed.
 
@@ -27,7 +27,7 @@ RESULT: Final = ROOT / "dist" / "benchmarks.json"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: two minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--only", nargs="+", choices=sorted(rows.ROWS), metavar="ROW",
                         help=f"of {', '.join(rows.ROWS)}")  # fmt: skip
     parser.add_argument("--docs", action="store_true", help="write the page's figures and pictures")

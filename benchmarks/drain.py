@@ -26,7 +26,7 @@ _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 _START_SECONDS: Final = 20.0
 _DRAIN_SECONDS: Final = 60.0
 
-KINDS: Final = (("no-op", "noop", 2_000, 10_000), ("5 ms of CPU", "cpu5", 200, 1_000),
+KINDS: Final = (("no-op", "noop", 1_000, 10_000), ("5 ms of CPU", "cpu5", 200, 1_000),
                 ("50 ms of sleep", "sleep50", 200, 1_000))  # fmt: skip
 """A row, its task, and the number of tasks of a turn: quick and in full."""
 
