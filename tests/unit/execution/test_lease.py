@@ -142,12 +142,15 @@ def test_a_cache_without_an_answer_leaves_no_turn_behind(cache: Cache, fails: st
 
 
 def test_what_fails_is_tried_three_times_and_logged(
-    cache: Cache, caplog: pytest.LogCaptureFixture
+    cache: Cache, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
     held = taken()
     cache.requests.clear()
     cache.fails = {"set"}
     held.handed_on()
+    assert len(pauses) == 2  # between the tries, and not before the first
     assert cache.requests[:3] == [("set", "mark", FOUR_DAYS)] * 3
     (line,) = caplog.messages
     assert line.startswith("lease not updated id=the-id cache=default expires_in=9")

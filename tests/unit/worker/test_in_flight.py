@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.sqs.queue import Received
+from beanstalk_dispatch.sqs.queue import Received, Refused
 from beanstalk_dispatch.worker import in_flight
 from beanstalk_dispatch.worker.in_flight import InFlight
 from beanstalk_dispatch.worker.options import WorkerTimes
@@ -321,6 +321,18 @@ def test_up_to_a_hundred_pending_messages_are_not_too_many() -> None:
     assert (jobs.pending, jobs.is_behind) == (100, False)
     jobs.ack(received[0])
     assert (jobs.pending, jobs.is_behind) == (101, True)
+
+
+def test_an_answer_without_a_passing_refusal_ends_the_waiting() -> None:
+    jobs, received = no_server()
+    started = time.monotonic()
+    passing_one = Refused(received[0], "InternalError", is_final=False)
+    final_one = Refused(received[1], "ReceiptHandleIsInvalid", is_final=True)
+    backoff = jobs.delete_backoff
+    assert in_flight._retryable([passing_one, final_one], backoff, started) == [received[0]]
+    assert backoff.failures == 1
+    assert in_flight._retryable([final_one], backoff, started) == []
+    assert backoff.failures == 0
 
 
 def test_many_pending_messages_stop_receiving() -> None:
