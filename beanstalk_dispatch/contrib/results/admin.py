@@ -1,25 +1,40 @@
-"""The admin's pages of results: to look at and to delete, not to change."""
+"""The admin's pages of results: to look at, to cancel and to run again, not to change."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import json
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
+
+from beanstalk_dispatch import client
+from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 
 from .models import StoredResult
+from .record import Status
+
+_HIDDEN: Final = frozenset({"args", "kwargs", "return_value"})
+"""What may hold personal data, and has a permission of its own."""
 
 
 @admin.register(StoredResult)
 class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none at run time
     """Lists the newest first. The indexes of the model are for its order and its filters."""
 
-    list_display = ("function", "status", "queue", "enqueued_at", "finished_at", "id")
-    list_filter = ("status",)
+    list_display = ("function", "outcome", "queue", "attempts", "enqueued_at", "duration", "id")
+    list_filter = ("status", "enqueued_at")
     search_fields = ("=id", "=function")
     search_help_text = "A task id, or the whole name of a task"
     ordering: ClassVar = ("-enqueued_at",)
     show_full_result_count = False
+    actions = ("cancel_tasks", "run_again")
+
+    # --- permissions -------------------------------------------------------------------------
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """A result is written by the task."""
@@ -28,3 +43,119 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """A result is written by the task."""
         return False
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may cancel tasks."""
+        return self._has_permission(request, "cancel_storedresult")
+
+    def has_run_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may run tasks again."""
+        return self._has_permission(request, "run_storedresult")
+
+    def _has_permission(self, request: HttpRequest, name: str) -> bool:
+        user: Any = request.user  # of the project's own model, which has permissions in an admin
+        return bool(user.has_perm(f"{self.opts.app_label}.{name}"))
+
+    # --- what is shown -----------------------------------------------------------------------
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The task in the order of its life. Arguments only for users who may see them."""
+        fields = [
+            "id", "function", "queue", "outcome", "attempts", "enqueued_at", "started_at",
+            "last_attempted_at", "finished_at", "duration", "worker_ids", "failures", "args",
+            "kwargs", "return_value", "expires_at",
+        ]  # fmt: skip
+        if self._has_permission(request, "view_storedresult_arguments"):
+            return fields
+        return [each for each in fields if each not in _HIDDEN]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """All of them."""
+        return self.get_fields(request, obj)
+
+    @admin.display(ordering="status")
+    def outcome(self, result: StoredResult) -> str:
+        """The status; of a task that has failed also the last exception."""
+        errors = json.loads(result.errors)
+        if result.status != Status.FAILED or not errors:
+            return result.status
+        return f"{result.status}: {errors[-1]['exception_class_path'].rpartition('.')[2]}"
+
+    @admin.display
+    def attempts(self, result: StoredResult) -> int:
+        """How often the task has started."""
+        return len(json.loads(result.worker_ids))
+
+    @admin.display
+    def duration(self, result: StoredResult) -> str:
+        """From the start of the last attempt to its end, if it is over."""
+        if result.finished_at is None or result.last_attempted_at is None:
+            return "-"
+        return f"{(result.finished_at - result.last_attempted_at).total_seconds():.3f} s"
+
+    @admin.display(description="Tracebacks")
+    def failures(self, result: StoredResult) -> str:
+        """What each attempt has failed with, the newest at the end."""
+        found = "\n".join(each["traceback"] for each in json.loads(result.errors))
+        return format_html('<pre style="white-space: pre-wrap">{}</pre>', found) if found else "-"
+
+    # --- actions -----------------------------------------------------------------------------
+
+    @admin.action(description="Cancel the selected tasks", permissions=["cancel"])
+    def cancel_tasks(self, request: HttpRequest, results: QuerySet[StoredResult]) -> None:
+        """Cancel each task that is not finished."""
+
+        def cancel(result: StoredResult) -> str:
+            if result.status in {Status.SUCCESSFUL, Status.FAILED}:
+                return ""
+            client.cancel(result.id)
+            return "Cancelled."
+
+        self._act(request, results, cancel, done="cancelled", left="finished before")
+
+    @admin.action(description="Run the selected tasks again", permissions=["run"])
+    def run_again(self, request: HttpRequest, results: QuerySet[StoredResult]) -> None:
+        """Schedule each task again, as a new task with the same arguments."""
+
+        def schedule(result: StoredResult) -> str:
+            args, kwargs = json.loads(result.args), json.loads(result.kwargs)
+            if args is None or kwargs is None:
+                return ""
+            call = client.Call(result.function, args, kwargs, headers=json.loads(result.headers))
+            return f"Run again as {client.schedule(_known_as(result.queue), call)}."
+
+        variable = SETTINGS["result_arguments"].variable
+        left = f"not run again, because {variable} was not set when they were scheduled"
+        self._act(request, results, schedule, done="run again", left=left)
+
+    def _act(
+        self,
+        request: HttpRequest,
+        results: QuerySet[StoredResult],
+        action: Callable[[StoredResult], str],
+        *,
+        done: str,
+        left: str,
+    ) -> None:
+        """Do something with each task, with an entry in the admin's log that says what."""
+        acted = 0
+        for result in results:
+            try:
+                words = action(result)
+            except (BeanstalkDispatchError, ConfigurationError) as exc:
+                messages.error(request, f"{result}: {exc}")
+                break
+            if words:
+                acted += 1
+                self.log_change(request, result, words)
+        else:
+            if others := len(results) - acted:
+                messages.warning(request, f"{others} tasks: {left}")
+        if acted:
+            messages.success(request, f"{acted} tasks: {done}")
+
+
+def _known_as(queue_name: str) -> str:
+    """What ``schedule`` takes for the queue with this own name."""
+    queues = get_config().queues
+    return next((name for name, each in queues.items() if each.name == queue_name), queue_name)

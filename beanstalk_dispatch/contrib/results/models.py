@@ -37,6 +37,11 @@ class StoredResult(models.Model):
     class Meta:
         verbose_name = "task result"
         ordering: ClassVar = ["-enqueued_at"]
+        permissions: ClassVar = [
+            ("cancel_storedresult", "Can cancel task"),
+            ("run_storedresult", "Can run task again"),
+            ("view_storedresult_arguments", "Can view the arguments of task"),
+        ]
         indexes: ClassVar = [
             models.Index(fields=["-enqueued_at"], name="beanstalk_result_enqueued"),
             models.Index(fields=["status", "-enqueued_at"], name="beanstalk_result_status"),

@@ -1,0 +1,135 @@
+"""The pages of results: what they show to whom, and the actions on tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.core.cache import caches
+from django.test import Client
+from django.utils import timezone
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.contrib.results.models import StoredResult
+from beanstalk_dispatch.marks import is_cancelled
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.sqs.opening import open_queue
+from tests.conftest import Environment
+
+pytestmark = pytest.mark.django_db
+PAGES = "/admin/beanstalk_results/storedresult/"
+ERRORS = [{"exception_class_path": "shop.Declined", "traceback": "Traceback <of> the first"}]
+
+
+@pytest.fixture
+def results(sqs_env: Environment, queue_name: str) -> Iterator[Environment]:
+    now = timezone.now()
+    fields: dict[str, Any] = {"queue": queue_name, "enqueued_at": now, "expires_at": now}
+    StoredResult.objects.create(id="waits", function="record", status="READY", **fields)
+    StoredResult.objects.create(
+        id="failed", function="record", status="FAILED", errors=json.dumps(ERRORS),
+        worker_ids='["one", "two"]', args='["a secret"]', kwargs='{"b": 2}',
+        started_at=now, last_attempted_at=now, finished_at=now + timedelta(seconds=1.5), **fields,
+    )  # fmt: skip
+    sqs_env(DISPATCH_LEASE_CACHE="default")
+    caches["default"].clear()
+    yield sqs_env
+    caches["default"].clear()
+
+
+def client(*permissions: str) -> Client:
+    user = User.objects.create_user("user", is_staff=True)
+    found = Permission.objects.filter(
+        codename__in=permissions, content_type__app_label="beanstalk_results"
+    )
+    assert len(found) == len(permissions)
+    user.user_permissions.set(found)
+    logged_in = Client()
+    logged_in.force_login(user)
+    return logged_in
+
+
+def act(logged_in: Client, action: str, *ids: str, pages: str = PAGES) -> str:
+    form = {"action": action, "_selected_action": ids}
+    return logged_in.post(pages, form, follow=True).content.decode()
+
+
+def test_tasks_are_listed_and_searched(results: Environment) -> None:
+    logged_in = client("view_storedresult")
+    page = logged_in.get(PAGES).content.decode()
+    assert "FAILED: Declined" in page
+    assert "1.500 s" in page
+    assert '<td class="field-attempts">2</td>' in page
+    for query in ("?q=waits", "?status__exact=READY"):
+        found = logged_in.get(PAGES + query).content.decode()
+        assert "waits" in found
+        assert "Declined" not in found
+    assert "Cancel the selected" not in page
+    assert "Run the selected" not in page
+
+
+def test_a_task_shows_its_traceback_and_its_arguments_to_those_who_may_see_them(
+    results: Environment,
+) -> None:
+    logged_in = client("view_storedresult")
+    page = logged_in.get(f"{PAGES}failed/change/").content.decode()
+    assert "Traceback &lt;of&gt; the first</pre>" in page
+    assert "a secret" not in page
+    User.objects.get().user_permissions.add(
+        Permission.objects.get(codename="view_storedresult_arguments")
+    )
+    assert "a secret" in logged_in.get(f"{PAGES}failed/change/").content.decode()
+
+
+@pytest.mark.parametrize("pages", [PAGES, PAGES.replace("admin", "second")])
+def test_tasks_are_cancelled(results: Environment, pages: str) -> None:
+    logged_in = client("view_storedresult", "cancel_storedresult")
+    page = act(logged_in, "cancel_tasks", "waits", "failed", pages=pages)
+    assert "1 tasks: cancelled" in page
+    assert "1 tasks: finished before" in page
+    assert is_cancelled("waits", get_config())
+    assert not is_cancelled("failed", get_config())
+    entry = LogEntry.objects.get()
+    assert (entry.object_id, entry.change_message) == ("waits", "Cancelled.")
+    assert "finished before" not in act(logged_in, "cancel_tasks", "waits", pages=pages)
+
+
+def test_without_a_lease_nothing_is_cancelled(results: Environment) -> None:
+    results(DISPATCH_LEASE_CACHE=None)
+    page = act(client("view_storedresult", "cancel_storedresult"), "cancel_tasks", "waits")
+    assert "BEANSTALK_DISPATCH_LEASE_CACHE is not set" in page
+    assert LogEntry.objects.count() == 0
+
+
+def test_tasks_run_again_as_new_tasks(results: Environment) -> None:
+    page = act(client("view_storedresult", "run_storedresult"), "run_again", "waits", "failed")
+    assert "1 tasks: run again" in page
+    assert "1 tasks: not run again, because BEANSTALK_DISPATCH_RESULT_ARGUMENTS was not" in page
+    queue = open_queue("jobs")
+    (received,) = queue.receive(count=10, wait=0, visibility=30)
+    message = Message.decode(received.body, queue=queue.name)
+    assert (message.function, message.args, message.kwargs) == ("record", ["a secret"], {"b": 2})
+    entry = LogEntry.objects.get()
+    assert (entry.object_id, entry.change_message) == ("failed", f"Run again as {message.id}.")
+
+
+def test_who_may_only_look_can_do_nothing(results: Environment) -> None:
+    logged_in = client("view_storedresult", "view_storedresult_arguments")
+    for action in ("cancel_tasks", "run_again", "delete_selected"):
+        act(logged_in, action, "waits", "failed")
+    assert logged_in.post(f"{PAGES}waits/change/", {"function": "other"}).status_code == 403
+    assert logged_in.post(f"{PAGES}waits/delete/", {"post": "yes"}).status_code == 403
+    assert logged_in.get(f"{PAGES}add/").status_code == 403
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(User.objects.create_superuser("admin"))
+    form = {"action": "cancel_tasks", "_selected_action": ["waits"]}
+    assert strict.post(PAGES, form).status_code == 403
+    assert not is_cancelled("waits", get_config())
+    assert open_queue("jobs").receive(count=10, wait=0, visibility=30) == []
+    assert LogEntry.objects.count() == 0
+    assert StoredResult.objects.count() == 2

@@ -1,8 +1,0 @@
-"""The URLs of tests/admin_project.py."""
-
-from __future__ import annotations
-
-from django.contrib import admin
-from django.urls import path
-
-urlpatterns = [path("admin/", admin.site.urls)]
