@@ -1,9 +1,9 @@
 """The benchmarks: each row against its baseline and its peers, in turns, in one run.
 
 ``python -m benchmarks --quick`` takes a few minutes on an idle machine, and without ``--quick``
-about ten times as long. The first run also makes the environments of the peers. ``--only`` takes names of rows.
-``--docs`` writes the figures and the pictures of docs/benchmarks.md. The exit code is 1 if a target
-is missed.
+about ten times as long. The first run also makes the environments of the peers. ``--only`` takes
+names of rows. ``--docs`` writes the figures and the pictures of docs/benchmarks.md. The exit code
+is 1 if a target is missed.
 
 All traffic is on loopback, and SQS is a stand-in in another process.
 """
