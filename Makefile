@@ -163,6 +163,7 @@ faults: $(READY) $(MINISTACK)
 	$(BIN)/python -m benchmarks.storm --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.outbox
 	$(BIN)/python -m benchmarks.containment --ministack $(MINISTACK)
+	$(BIN)/python -m benchmarks.mariadb
 	$(BIN)/python -m benchmarks.lambda_function
 
 ## rehearsal: provoke what surprises people on a worker machine, and show who catches it
