@@ -401,9 +401,13 @@ class Execution:
 
     def _restore_process_state(self, state: ProcessState, message: Message) -> None:
         if restored := state.restore():
+            beside = {
+                each.message.function for each in RUNNING.now() if each.message is not message
+            }
             logger.error(
-                "process state restored id=%s function=%s changed=%s",
+                "process state restored id=%s function=%s changed=%s beside=%s",
                 quoted(message.id), quoted(message.function), quoted(listed(restored)),
+                quoted(listed(sorted(beside))),
             )  # fmt: skip
 
     def _send_cut_task(self, running: RunningTask) -> Result | None:

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.process_state import FILES, ProcessState, can_open_files
+from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from tests import jobs
@@ -97,10 +99,14 @@ def test_the_log_names_the_task(
     body = Message(function="changes", id="culprit").encode(queue="q")
     assert executor.run(body, Delivery(queue="q")).outcome is Outcome.DONE
     assert gc.isenabled()
-    assert (
+    line = (
         "process state restored id=culprit function=changes "
-        "changed='garbage-collection, logging-level'"
-    ) in caplog.text
+        "changed='garbage-collection, logging-level' beside="
+    )
+    assert f"{line}none" in caplog.text
+    with RUNNING.task(Message(function="other"), Delivery(queue="q"), get_config()):
+        executor.run(body, Delivery(queue="q"))
+    assert f"{line}other" in caplog.text
 
 
 @pytest.mark.parametrize(
