@@ -104,9 +104,17 @@ class SafeTask:
     def cancelled(self) -> bool:
         """Whether ``client.cancel`` was called for the task that this instance runs.
 
-        Asks the lease's cache, once in a second at most. To end early, raise TaskCancelled.
+        Asks the lease's cache, once in a second at most. To end early, raise TaskCancelled. A
+        subclass that sets an attribute of this name gets back what it has set.
         """
+        own: bool | None = vars(self).get("cancelled")
+        if own is not None:
+            return own
         return self.delivery is not None and marks.is_delivery_cancelled(self.delivery)
+
+    @cancelled.setter
+    def cancelled(self, value: bool) -> None:
+        vars(self)["cancelled"] = value
 
     @classmethod
     def ready(cls) -> None:

@@ -21,7 +21,7 @@ NAMES = [
     "_limit", "_failed", "_delay", "_hook", "_outcome", "_exception", "_retry_delay", "_is_final",
     "_on_done", "_label", "_within_limit", "_retry_limit", "_log_failure", "_run", "_call", "_end",
     "_message", "_delivery", "_attempt", "outcome", "exception", "attempt", "options", "apply",
-    "label", "limit", "state", "status", "result", "started", "message",
+    "label", "limit", "state", "status", "result", "started", "message", "cancelled",
 ]  # fmt: skip
 VALUES: list[Any] = [100, None, "text", [], print]
 
@@ -52,6 +52,19 @@ def test_a_class_attribute_of_any_name_changes_nothing(name: str, value: Any) ->
     failed = type("Failing", (SafeTask,), {"run": failing, "max_retries": 1, "verbose": False})
     assert run(failed())[0].outcome is Outcome.RETRY
     assert run(failed(), 2)[0].is_final
+
+
+def test_a_task_may_have_an_attribute_named_cancelled() -> None:
+    seen: list[object] = []
+
+    class Own(SafeTask):
+        def run(self) -> None:
+            seen.append(self.cancelled)
+            self.cancelled = True
+            seen.append(self.cancelled)
+
+    assert run(Own())[0].outcome is Outcome.DONE
+    assert seen == [False, True]
 
 
 def test_nothing_is_left_in_the_object() -> None:
