@@ -110,5 +110,7 @@ def can_open_files() -> bool:
     try:
         os.close(fcntl.fcntl(0, fcntl.F_DUPFD, max(limit - _FILES_OF_A_TASK, 0)))
     except OSError as exc:
-        FILES.are_suspect = exc.errno in _NO_FILES
-    return not FILES.are_suspect
+        if exc.errno in _NO_FILES:
+            FILES.are_suspect = True
+            return False
+    return True

@@ -128,6 +128,21 @@ def test_whether_files_can_be_opened(
     assert can_open_files()
 
 
+def test_a_task_that_fails_during_the_look_is_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dup = fcntl.fcntl
+
+    def look(*values: int) -> int:
+        FILES.are_suspect = True  # as another thread does
+        return dup(*values)
+
+    monkeypatch.setattr(FILES, "are_suspect", True)
+    monkeypatch.setattr(fcntl, "fcntl", look)
+    assert can_open_files()
+    assert FILES.are_suspect
+
+
 def test_files_that_are_kept_are_noticed_although_others_were_closed(env: Environment) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     first = os.dup(0)
