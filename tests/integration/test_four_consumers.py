@@ -198,6 +198,16 @@ def sent(proxy: Proxy) -> list[tuple[str, str]]:
     return found
 
 
+def sent_and_received(body: str) -> Received:
+    """A message with this body, and not the retry that a consumer before has sent."""
+    open_queue("jobs").send(body, {})
+    found: list[Received] = []
+    while not found:
+        received = open_queue("jobs").receive(count=10, wait=0, visibility=60)
+        found = [each for each in received if each.body == body]
+    return found[0]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_message_fares_the_same_on_each(
     name: str, outcomes: list[tuple[str, int]], sent: list[tuple[str, str]],
@@ -216,8 +226,7 @@ def test_a_message_fares_the_same_on_each(
     for consumer in expected:
         caches["default"].clear()
         REFUSALS.forget_all()  # or the second refusal within a minute has no line
-        open_queue("jobs").send(body, {})
-        (received,) = open_queue("jobs").receive(count=1, wait=0, visibility=60)
+        received = sent_and_received(body)
         if consumer == "calling_process":
             sqs_env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
         sqs_env(DISPATCH_LEASE_CACHE="default" if case.is_cancelled else None)
