@@ -199,7 +199,7 @@ def boolean(value: object) -> bool:
 
 def duration(value: object) -> timedelta:
     """``90`` and ``90s`` are seconds; ``5m``, ``1h`` and ``1d`` are minutes, hours and days."""
-    length = _length(value, longest="12h")
+    length = _parse_duration(value, longest="12h")
     if not timedelta(0) < length <= MAX_DURATION:
         raise InvalidValue("is out of range; more than 0s and at most 12h", value)
     return length
@@ -207,7 +207,7 @@ def duration(value: object) -> timedelta:
 
 def age(value: object) -> timedelta:
     """How old a message may be. A message may be delayed by 15 minutes and kept for 14 days."""
-    length = _length(value, longest="14d")
+    length = _parse_duration(value, longest="14d")
     if not MIN_AGE < length <= MAX_AGE:
         raise InvalidValue("is out of range; more than 15m and at most 14d", value)
     return length
@@ -215,13 +215,13 @@ def age(value: object) -> timedelta:
 
 def time_to_live(value: object) -> timedelta:
     """How long a result is kept."""
-    length = _length(value, longest="400d")
+    length = _parse_duration(value, longest="400d")
     if not timedelta(0) < length <= MAX_TIME_TO_LIVE:
         raise InvalidValue("is out of range; more than 0s and at most 400d", value)
     return length
 
 
-def _length(value: object, *, longest: str) -> timedelta:
+def _parse_duration(value: object, *, longest: str) -> timedelta:
     if isinstance(value, timedelta):
         return value
     match = _DURATION.fullmatch(str(value))
@@ -268,7 +268,7 @@ def strings(value: object) -> tuple[str, ...]:
     items = value
     if isinstance(value, str):
         is_json = value.startswith("[")
-        items = _json(value) if is_json else filter(None, _SEPARATORS.split(value))
+        items = _load_json(value) if is_json else filter(None, _SEPARATORS.split(value))
     if not isinstance(items, Iterable) or isinstance(items, Mapping):
         raise InvalidValue(f"expected a list of strings, not {type(items).__name__}")
     found = tuple(items)
@@ -282,7 +282,7 @@ def pairs(value: object) -> Mapping[str, str]:
     """A mapping: ``name=value`` separated by whitespace or commas, or a JSON object."""
     found = value
     if isinstance(value, str):
-        found = _json(value) if value.startswith("{") else _split_pairs(value)
+        found = _load_json(value) if value.startswith("{") else _split_pairs(value)
     if not isinstance(found, Mapping):
         raise InvalidValue(f"expected a mapping of strings, not {type(found).__name__}")
     for name, item in found.items():
@@ -305,9 +305,9 @@ def _split_pairs(value: str) -> dict[str, str]:
     return found
 
 
-def _json(value: str) -> object:
+def _load_json(value: str) -> object:
     try:
-        return json.loads(value, object_pairs_hook=_unique)
+        return json.loads(value, object_pairs_hook=_reject_repeated_names)
     except json.JSONDecodeError as exc:
         form = "items" if value.startswith("[") else "name=value pairs"
         raise InvalidValue(
@@ -318,7 +318,7 @@ def _json(value: str) -> object:
         raise InvalidValue("the JSON is nested too deeply") from None
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _reject_repeated_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     names = [name for name, _ in pairs]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise InvalidValue("is given twice", min(repeated))
@@ -410,10 +410,10 @@ def absolute_path_or(word: str) -> Callable[[object], str]:
 
 def networks(value: object) -> tuple[Network, ...]:
     """IP addresses and networks, as a list."""
-    return tuple(_network(item) for item in strings(value))
+    return tuple(_parse_network(item) for item in strings(value))
 
 
-def _network(item: str) -> Network:
+def _parse_network(item: str) -> Network:
     try:
         return ipaddress.ip_network(item)
     except ValueError:

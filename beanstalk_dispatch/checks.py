@@ -91,13 +91,13 @@ def _of_the_url(find: Callable[[str, View], Iterator[CheckMessage]]) -> Check:
     @_on_workers
     @functools.wraps(find)
     def find_if_routed(config: Config) -> Iterator[CheckMessage]:
-        if _serves.get() and (dispatcher := _dispatcher()) is not None:
+        if _serves.get() and (dispatcher := _find_dispatcher()) is not None:
             yield from find(*dispatcher)
 
     return find_if_routed
 
 
-def _dispatcher() -> tuple[str, View] | None:
+def _find_dispatcher() -> tuple[str, View] | None:
     """The dispatcher's path and view; None if no URL leads to it."""
     return _path_and_view("beanstalk_dispatcher") if _has_urls() else None
 
@@ -115,7 +115,7 @@ def _has_urls() -> bool:
     return bool(getattr(settings, "ROOT_URLCONF", None))
 
 
-def _cache(alias: str | None) -> tuple[str, Mapping[str, Any]]:
+def _backend_and_entry(alias: str | None) -> tuple[str, Mapping[str, Any]]:
     """The name of the backend, and the cache's entry in CACHES. Both are empty without one."""
     cache = settings.CACHES.get(alias or "", {})
     return cache.get("BACKEND", ""), cache
@@ -171,7 +171,7 @@ def _safe_task(config: Config) -> Iterator[CheckMessage]:
 
 @_on_workers
 def _small_lease_cache(config: Config) -> Iterator[CheckMessage]:
-    alias, (backend, cache) = config.lease_cache, _cache(config.lease_cache)
+    alias, (backend, cache) = config.lease_cache, _backend_and_entry(config.lease_cache)
     if backend.endswith(".DatabaseCache") and _max_entries(cache) < MIN_LEASE_ENTRIES:
         yield checks.Error(
             f"{SETTINGS['lease_cache'].variable}: the cache {alias!r} keeps "
@@ -196,7 +196,7 @@ def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
 
 @_on_workers
 def _unshared_lease_cache(config: Config) -> Iterator[CheckMessage]:
-    alias, (backend, _) = config.lease_cache, _cache(config.lease_cache)
+    alias, (backend, _) = config.lease_cache, _backend_and_entry(config.lease_cache)
     if alias is not None and (problem := _why_not_shared(backend)):
         yield checks.Error(
             f"{SETTINGS['lease_cache'].variable}: {alias!r} {problem}.",
@@ -215,7 +215,7 @@ def _listed_classes(config: Config) -> Iterator[CheckMessage]:
             )
 
 
-def _outbox(config: Config) -> Iterator[CheckMessage]:
+def _check_outbox(config: Config) -> Iterator[CheckMessage]:
     if config.outbox != "off" and outbox.registered() is None:
         yield checks.Error(
             f"{SETTINGS['outbox'].variable} is {config.outbox}, but {outbox.APP!r} is not in "
@@ -236,7 +236,7 @@ def _outbox_databases(config: Config) -> Iterator[CheckMessage]:
         )
 
 
-def _rooms(config: Config) -> Iterator[CheckMessage]:
+def _check_rooms(config: Config) -> Iterator[CheckMessage]:
     for problem in conf.import_rooms():
         yield checks.Error(
             f"{problem}.", hint="Install what it needs, or unset the variable.", id=f"{ID}.E010"
@@ -253,7 +253,7 @@ def _listed_tasks(config: Config) -> Iterator[CheckMessage]:
             )
 
 
-def _results(config: Config) -> Iterator[CheckMessage]:
+def _check_results(config: Config) -> Iterator[CheckMessage]:
     alias, variable = config.results, SETTINGS["results"].variable
     if alias == "db":
         if not apps.is_installed(RESULTS_APP):
@@ -263,7 +263,7 @@ def _results(config: Config) -> Iterator[CheckMessage]:
                 id=f"{ID}.E012",
             )
     elif alias is not None and not config.execute_synchronously:
-        backend, _ = _cache(alias)
+        backend, _ = _backend_and_entry(alias)
         if problem := _why_not_shared(backend):
             yield checks.Error(
                 f"{variable}: {alias!r} {problem}.",
@@ -430,7 +430,7 @@ def _upload_limit(path: str, view: View) -> Iterator[CheckMessage]:
 def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
     for field in ("lease_cache", "results"):
         alias = getattr(config, field)
-        backend, cache = _cache(alias)
+        backend, cache = _backend_and_entry(alias)
         if not backend.endswith(".RedisCache") or "socket_timeout" in cache.get("OPTIONS", {}):
             continue
         yield checks.Warning(
@@ -443,7 +443,7 @@ def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
 
 @_on_workers
 def _missing_url(config: Config) -> Iterator[CheckMessage]:
-    if _serves.get() and _has_urls() and _dispatcher() is None:
+    if _serves.get() and _has_urls() and _find_dispatcher() is None:
         yield checks.Warning(
             "No URL leads to the dispatcher: Django answers 404 to the daemon's POST.",
             hint="Add path('beanstalk_dispatch/', include('beanstalk_dispatch.urls')) to your "
@@ -484,7 +484,7 @@ def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
         )
 
 
-def _backlog(config: Config) -> Iterator[CheckMessage]:
+def _check_backlog(config: Config) -> Iterator[CheckMessage]:
     if config.backlog_token is None or not _serves.get():
         return
     variable = SETTINGS["backlog_token"].variable
@@ -507,11 +507,11 @@ _CHECKS: Final[Sequence[Check]] = (
     _unlisted_periodic_tasks,
     _unshared_lease_cache,
     _listed_classes,
-    _outbox,
+    _check_outbox,
     _outbox_databases,
-    _rooms,
+    _check_rooms,
     _listed_tasks,
-    _results,
+    _check_results,
     _ssl_redirect,
     _www_redirect,
     _csrf_protection,
@@ -529,6 +529,6 @@ _CHECKS: Final[Sequence[Check]] = (
     _contrib_variables,
     _time_limit_of_none,
     _no_time_limits,
-    _backlog,
+    _check_backlog,
 )
 """In the order of their ids."""

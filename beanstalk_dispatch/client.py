@@ -102,15 +102,15 @@ def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> 
     of that database, "default" if none is named; False sends it at once, and stores nothing.
     """
     try:
-        return _schedule(queue, call, on_commit=on_commit)
+        return _check_and_send(queue, call, on_commit=on_commit)
     except SchedulingError as exc:
         # The frames below have the message as a local.
         raise exc.with_traceback(None) from exc.__cause__
 
 
-def _schedule(queue: str, call: Call, *, on_commit: bool | str | None) -> str:
+def _check_and_send(queue: str, call: Call, *, on_commit: bool | str | None) -> str:
     config = get_config()
-    prepared = _prepare(queue, call, config)
+    prepared = _prepare_call(queue, call, config)
     if _is_sent_later(queue, [prepared], on_commit, config):
         return prepared.message.id
     task_id = sending.send(queue, prepared, config)
@@ -136,7 +136,7 @@ def schedule_many(
 
 def _schedule_many(queue: str, calls: Sequence[Call], *, on_commit: bool | str | None) -> list[str]:
     config = get_config()
-    prepared = [_prepare(queue, call, config) for call in calls]
+    prepared = [_prepare_call(queue, call, config) for call in calls]
     if prepared and _is_sent_later(queue, prepared, on_commit, config):
         return [each.message.id for each in prepared]
     return _send_many(queue, prepared, config)
@@ -205,7 +205,7 @@ class batching:  # noqa: N801 - as the context managers of contextlib
         traceback: TracebackType | None,
     ) -> None:
         self._collecting.stop()
-        self._send(has_failed=exc is not None)
+        self._send_collected(has_failed=exc is not None)
 
     async def __aenter__(self) -> None:
         self._collecting.start()
@@ -218,10 +218,10 @@ class batching:  # noqa: N801 - as the context managers of contextlib
     ) -> None:
         self._collecting.stop()
         uses_database = bool(task_scheduled.receivers) or get_config().outbox != "off"
-        send = sync_to_async(self._send, thread_sensitive=uses_database)
+        send = sync_to_async(self._send_collected, thread_sensitive=uses_database)
         await send(has_failed=exc is not None)
 
-    def _send(self, *, has_failed: bool) -> None:
+    def _send_collected(self, *, has_failed: bool) -> None:
         config = get_config()
         calls = self._batch.close(config)
         failed: dict[str, list[Unsent]] = {}
@@ -312,7 +312,7 @@ def _in_thread(
     return sync_to_async(function, thread_sensitive=False, executor=sending_executor())
 
 
-def _prepare(queue: str, call: Call, config: Config) -> Prepared:
+def _prepare_call(queue: str, call: Call, config: Config) -> Prepared:
     message = _checked_message(call, config)
     delay = _delay_seconds(call.delay) if call.delay else 0
     if delay > MAX_DELAY_SECONDS:
@@ -363,7 +363,7 @@ def _checked_message(call: Call, config: Config) -> Message:
         kwargs=call.kwargs,
         sent_at=now() if call.sent_at is None else call.sent_at,
         options={} if isinstance(call.function, str) else _own_options(call.function),
-        headers=_headers(call.headers) if call.headers else {},
+        headers=_checked_headers(call.headers) if call.headers else {},
     )
     if config.check_calls and config.table:
         call_check.check_call(
@@ -373,7 +373,7 @@ def _checked_message(call: Call, config: Config) -> Message:
     return message
 
 
-def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     if all(isinstance(item, str) for pair in headers.items() for item in pair):
         return dict(headers)
     raise InvalidCall("headers is a mapping of strings to strings")
@@ -457,7 +457,7 @@ def _table_name(function: Function, config: Config) -> str:
     """The table name of ``function``. Raises UnknownFunction."""
     if isinstance(function, str):
         if (config.table or config.tasks) and not is_listed(function, config):
-            raise _unlisted(function, config)
+            raise _unlisted_error(function, config)
         if not is_name(function):
             raise InvalidCall(f"function {function[:100]!r} is not {NAME_FORM}")
         return function
@@ -487,7 +487,7 @@ def _advice_on(function: object, path: str, config: Config) -> str:
     return "" if config.table else "; set the table here, too, or pass the function's name"
 
 
-def _unlisted(name: str, config: Config) -> UnknownFunction:
+def _unlisted_error(name: str, config: Config) -> UnknownFunction:
     table, tasks = SETTINGS["table"].variable, SETTINGS["tasks"].variable
     if name in config.queues:
         return UnknownFunction(

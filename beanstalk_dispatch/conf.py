@@ -116,7 +116,7 @@ def registered_groups() -> tuple[SettingsGroup, ...]:
 @functools.cache
 def values_of(group: SettingsGroup) -> Values:
     """The values of a contrib room's settings, read once. Problems are in the result."""
-    return _resolve(group)
+    return _resolve_group(group)
 
 
 def clear_caches() -> None:
@@ -526,13 +526,13 @@ CORE: Final = SettingsGroup(
 _groups: Final = [CORE]
 
 
-def _stem(variable: str) -> str:
+def _without_prefix(variable: str) -> str:
     """A variable's name without what all of ours have in common."""
     return variable.removeprefix(PREFIX).removeprefix("DISPATCH_")
 
 
 SETTINGS: Final[Mapping[str, Setting[Any]]] = MappingProxyType(
-    {_stem(setting.variable).lower(): setting for setting in CORE.settings}
+    {_without_prefix(setting.variable).lower(): setting for setting in CORE.settings}
 )
 """Config field name → its Setting."""
 
@@ -612,9 +612,9 @@ def get_config() -> Config:
     A Django setting wins over the environment (``NAME``, or the file that ``NAME_FILE`` names),
     which wins over the default. An empty value counts as not set.
     """
-    values = _resolve(CORE)
-    config = _config(values)
-    problems = [*values.problems, *_contradictions(config)]
+    values = _resolve_group(CORE)
+    config = _make_config(values)
+    problems = [*values.problems, *_find_contradictions(config)]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "".join(f"\n  - {problem}" for problem in problems)
@@ -623,7 +623,7 @@ def get_config() -> Config:
     return _first_config.setdefault("config", config)
 
 
-def _config(values: Values) -> Config:
+def _make_config(values: Values) -> Config:
     return Config(
         worker=values[WORKER],
         table=values[TABLE],
@@ -666,7 +666,7 @@ def _config(values: Values) -> Config:
     )
 
 
-def _contradictions(config: Config) -> Iterable[str]:
+def _find_contradictions(config: Config) -> Iterable[str]:
     key, secret = SQS_KEY.variable, SQS_SECRET.variable
     if config.sqs_key and not config.sqs_secret:
         yield f"{key} is set without {secret}; set both, or neither for the instance profile"
@@ -712,30 +712,30 @@ class _EscapedEnvironment(FileAwareMapping):  # type: ignore[misc]  # it has no 
         return value.replace("$", r"\$")
 
 
-def _environment() -> environ.FileAwareEnv:
+def _read_environment() -> environ.FileAwareEnv:
     environment = environ.FileAwareEnv()
     environment.ENVIRON = _EscapedEnvironment(os.environ, cache=False)
     environment.escape_proxy = True
     return environment
 
 
-def _resolve(group: SettingsGroup) -> Values:
+def _resolve_group(group: SettingsGroup) -> Values:
     """Read every setting of a group. A wrong value is a problem in the result, not an error."""
-    environment = _environment()
+    environment = _read_environment()
     values: dict[Setting[Any], Any] = {}
     sources: dict[str, str] = {}
     problems: list[str] = []
     for setting in group.settings:
         try:
-            value, source = _read(setting, environment)
+            value, source = _read_setting(setting, environment)
         except (OSError, ValueError) as exc:
             value, source = setting.default, "default"
-            problems.append(_problem(setting, exc))
+            problems.append(_problem_line(setting, exc))
         values[setting], sources[setting.variable] = value, source
     return Values(sources=sources, problems=tuple(problems), _values=values)
 
 
-def _read(setting: Setting[T], environment: environ.FileAwareEnv) -> tuple[T, str]:
+def _read_setting(setting: Setting[T], environment: environ.FileAwareEnv) -> tuple[T, str]:
     """The value, and where it came from."""
     value = getattr(settings, setting.variable, None)
     if isinstance(value, str):
@@ -764,7 +764,7 @@ def _read(setting: Setting[T], environment: environ.FileAwareEnv) -> tuple[T, st
     return found, "file" if is_file else "environment"
 
 
-def _problem(setting: Setting[Any], exc: OSError | ValueError) -> str:
+def _problem_line(setting: Setting[Any], exc: OSError | ValueError) -> str:
     """One line of the error. The file of a secret is not named: its name may be the secret."""
     match exc:
         case OSError():
@@ -795,7 +795,7 @@ def empty_variables() -> list[str]:
 
 def contradictions() -> list[str]:
     """A line for each pair of valid variables that contradict each other."""
-    return list(_contradictions(_config(values_of(CORE))))
+    return list(_find_contradictions(_make_config(values_of(CORE))))
 
 
 def is_in_environment(value: str) -> bool:
@@ -840,8 +840,8 @@ def unknown_variables() -> dict[str, str | None]:
         candidates = sorted(name for name in known if name.startswith(group.prefix))
         for name in sorted(present - known):
             if name.startswith(group.prefix):
-                closest = _closest(name, candidates)
-                is_slip = closest is not None and _difference(name, closest) <= _MAX_SLIP
+                closest = _closest_name(name, candidates)
+                is_slip = closest is not None and _count_differences(name, closest) <= _MAX_SLIP
                 if is_slip or not group.is_prefix_shared:
                     unknown[name] = closest
     for name in sorted(present):
@@ -850,7 +850,7 @@ def unknown_variables() -> dict[str, str | None]:
     return unknown
 
 
-def _closest(name: str, candidates: Iterable[str]) -> str | None:
+def _closest_name(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that was most likely meant, or None if none is close.
 
     Whole names are compared first, and then names without the prefix, because a long prefix in
@@ -858,12 +858,12 @@ def _closest(name: str, candidates: Iterable[str]) -> str | None:
     """
     if whole := get_close_matches(name, candidates, n=1, cutoff=_WHOLE_NAME_CUTOFF):
         return whole[0]
-    stems = {_stem(candidate): candidate for candidate in candidates}
-    close = get_close_matches(_stem(name), stems, n=1)
+    stems = {_without_prefix(candidate): candidate for candidate in candidates}
+    close = get_close_matches(_without_prefix(name), stems, n=1)
     return stems[close[0]] if close else None
 
 
-def _difference(one: str, other: str) -> int:
+def _count_differences(one: str, other: str) -> int:
     """How many characters must be removed from ``one``, and added to it, to get ``other``."""
     blocks = SequenceMatcher(None, one, other).get_matching_blocks()
     return len(one) + len(other) - 2 * sum(block.size for block in blocks)

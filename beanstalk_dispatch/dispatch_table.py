@@ -92,15 +92,15 @@ _observer_sources: Final[list[ObserverSource]] = []
 def register_tasks(source: TaskSource) -> None:
     """Let the tasks of another library run. A contrib room calls it when it is imported."""
     _task_sources.append(source)
-    _resolved.cache_clear()
-    _entries.cache_clear()
+    _resolved_names.cache_clear()
+    _entries_by_name.cache_clear()
 
 
 def register_observers(source: ObserverSource) -> None:
     """Let a contrib room watch every task of the process. It calls this when it is imported."""
     _observer_sources.append(source)
     configured_observers.cache_clear()
-    _entries.cache_clear()
+    _entries_by_name.cache_clear()
 
 
 def task_sources() -> Sequence[TaskSource]:
@@ -116,7 +116,7 @@ def is_listed(name: str, config: Config) -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def _resolved(config: Config) -> dict[str, Any]:
+def _resolved_names(config: Config) -> dict[str, Any]:
     """What the names of the table stand for, as far as they have been used. It has no limit."""
     return {}
 
@@ -126,9 +126,9 @@ def resolve(name: str, config: Config) -> Any:
 
     Raises UnknownFunction, whose text is what beanstalk-dispatch 0.1 answered.
     """
-    resolved = _resolved(config)
+    resolved = _resolved_names(config)
     if name not in resolved:
-        resolved[name] = _resolve(name, config)
+        resolved[name] = _resolve_name(name, config)
     return resolved[name]
 
 
@@ -144,7 +144,7 @@ def resolve_early(name: str, config: Config) -> Any:
         raise UnknownFunction(f"Unable to locate function: {config.table[name]}") from cause
 
 
-def _resolve(name: str, config: Config) -> Any:
+def _resolve_name(name: str, config: Config) -> Any:
     path = config.table.get(name)
     if path is None:
         for source in _task_sources:
@@ -215,14 +215,14 @@ def _observers_of_the_class(config: Config) -> Sequence[Observer]:
 
 
 @functools.lru_cache(maxsize=1)
-def _entries(config: Config) -> dict[str, Entry]:
+def _entries_by_name(config: Config) -> dict[str, Entry]:
     """The table's entries by name, as far as they have been used. It has no limit."""
     return {}
 
 
 def entry(name: str, config: Config) -> Entry:
     """The table's entry of that name, made once. Raises UnknownFunction or ConfigurationError."""
-    entries = _entries(config)
+    entries = _entries_by_name(config)
     found = entries.get(name)
     if found is None:
         found = entries[name] = _make_entry(name, config)

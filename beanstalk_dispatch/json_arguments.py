@@ -63,10 +63,10 @@ def _first_problem(place: str, value: object) -> str | None:
             return problem
     if type(value) in {dict, list} or _survives_json(value):
         return None
-    return f"{place}: {_refusal(value)}"
+    return f"{place}: {_refusal_reason(value)}"
 
 
-def _refusal(value: object) -> str:
+def _refusal_reason(value: object) -> str:
     """Why JSON would change ``value``, and what to pass instead."""
     if isinstance(value, Promise):
         return "a lazy translation is not JSON; pass str(value)"

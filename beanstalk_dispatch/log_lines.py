@@ -43,18 +43,18 @@ def quoted(value: object) -> str:
 
     Python reads it back from the quotes with ``ast.literal_eval``.
     """
-    string = _string(value)
+    string = _to_string(value)
     is_plain = string.isprintable() and " " not in string and string[:1] not in {"'", '"'}
     return string if is_plain else repr(string)
 
 
 def quoted_error(value: object, *, with_type: bool = False) -> str:
     """The value of the last field, ``error=``: it may contain spaces, but no other field."""
-    string = f"{type(value).__name__}: {_string(value)}" if with_type else _string(value)
+    string = f"{type(value).__name__}: {_to_string(value)}" if with_type else _to_string(value)
     return string if string.isprintable() and not _OTHER_FIELD.search(string) else repr(string)
 
 
-def _string(value: object) -> str:
+def _to_string(value: object) -> str:
     return shortened(_whole_string(value), MAX_VALUE)
 
 
@@ -85,12 +85,12 @@ class LongTraceback(Exception):
 
 def to_log(exception: BaseException) -> BaseException:
     """The exception for ``exc_info``, or what stands for it if a message in it is very long."""
-    if all(len(_whole_string(each)) <= MAX_TRACEBACK for each in _chain(exception)):
+    if all(len(_whole_string(each)) <= MAX_TRACEBACK for each in _exception_chain(exception)):
         return exception
     return LongTraceback(traceback_of(exception))
 
 
-def _chain(exception: BaseException) -> Iterator[BaseException]:
+def _exception_chain(exception: BaseException) -> Iterator[BaseException]:
     """The exception, and all that a traceback shows with it."""
     waiting: list[BaseException | None] = [exception]
     seen: set[int] = set()
@@ -151,10 +151,10 @@ def protect_loggers() -> None:
     for name in LOGGERS:
         logger = logging.getLogger(name)
         if "handle" not in vars(logger):
-            _protect(logger)
+            _protect_logger(logger)
 
 
-def _protect(logger: logging.Logger) -> None:
+def _protect_logger(logger: logging.Logger) -> None:
     handle, make_record = logger.handle, logger.makeRecord
 
     def handle_safely(record: logging.LogRecord) -> None:

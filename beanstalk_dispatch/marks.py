@@ -64,8 +64,8 @@ def cancel(task_id: str) -> None:
     """Mark a task as cancelled. Raises InvalidCall, ConfigurationError or LeaseUnavailable."""
     if not (isinstance(task_id, str) and is_name(task_id)):
         raise InvalidCall(f"a task id is {NAME_FORM}, not {task_id!r:.100}")
-    alias = _alias("a task is cancelled")
-    _keep(alias, cancelled_key(task_id), CANCELLED_SECONDS)
+    alias = _cache_alias("a task is cancelled")
+    _keep_time(alias, cancelled_key(task_id), CANCELLED_SECONDS)
 
 
 def is_cancelled(task_id: str, config: Config) -> bool:
@@ -98,17 +98,17 @@ def pause(queue_name: str) -> None:
 
     Raises ConfigurationError or LeaseUnavailable.
     """
-    _keep(_alias("a queue is paused"), paused_key(queue_name), None)
+    _keep_time(_cache_alias("a queue is paused"), paused_key(queue_name), None)
 
 
 def resume(queue_name: str) -> bool:
     """Remove that mark; whether there was one. Raises ConfigurationError or LeaseUnavailable."""
-    alias = _alias("a queue is paused")
+    alias = _cache_alias("a queue is paused")
     cache = cache_of(alias)
     try:
         return bool(cache.delete(paused_key(queue_name)))
     except Exception as exc:
-        raise _unavailable(alias, exc) from exc
+        raise _unavailable_error(alias, exc) from exc
 
 
 def paused_since(queue_names: Iterable[str], config: Config) -> Mapping[str, float]:
@@ -123,14 +123,14 @@ def paused_since(queue_names: Iterable[str], config: Config) -> Mapping[str, flo
     try:
         found = cache.get_many(list(names))
     except Exception as exc:
-        raise _unavailable(config.lease_cache, exc) from exc
+        raise _unavailable_error(config.lease_cache, exc) from exc
     return {names[key]: since for key, since in found.items()}
 
 
 # --- the cache -------------------------------------------------------------------------------
 
 
-def _alias(purpose: str) -> str:
+def _cache_alias(purpose: str) -> str:
     alias = get_config().lease_cache
     if alias is None:
         variable = SETTINGS["lease_cache"].variable
@@ -140,17 +140,17 @@ def _alias(purpose: str) -> str:
     return alias
 
 
-def _keep(alias: str, key: str, seconds: float | None) -> None:
+def _keep_time(alias: str, key: str, seconds: float | None) -> None:
     """Keep the present time under a key, unless one is kept. Raises LeaseUnavailable."""
     cache = cache_of(alias)
     try:
         cache.add(key, time.time(), seconds)
         is_kept = cache.get(key) is not None
     except Exception as exc:
-        raise _unavailable(alias, exc) from exc
+        raise _unavailable_error(alias, exc) from exc
     if not is_kept:
         raise LeaseUnavailable(f"cache {alias!r} does not keep what is added to it")
 
 
-def _unavailable(alias: str, exc: Exception) -> LeaseUnavailable:
+def _unavailable_error(alias: str, exc: Exception) -> LeaseUnavailable:
     return LeaseUnavailable(f"{type(exc).__name__} of cache {alias!r}")

@@ -114,7 +114,7 @@ class Message:
         body = _to_json(content)
         if legacy:
             return base64.b64encode(body.encode("ascii")).decode("ascii")
-        return _signer(queue, keys).sign(body) if keys else body
+        return _make_signer(queue, keys).sign(body) if keys else body
 
     @classmethod
     def decode(
@@ -163,7 +163,7 @@ def wrap(
     with suppress(MalformedMessage, ValueError):
         inner, *_ = _dead_letter_parts(_parse_object(_strip_signature(inner.strip())))
     letter = _json_encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": inner})
-    return _signer(queue, keys).sign(letter) if keys else letter
+    return _make_signer(queue, keys).sign(letter) if keys else letter
 
 
 def read_dead_letter(body: str) -> tuple[Mapping[str, Any], str] | None:
@@ -211,20 +211,22 @@ def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
 # --- signing ---------------------------------------------------------------------------------
 
 
-def _signer(queue: str, keys: Sequence[str]) -> Signer:
+def _make_signer(queue: str, keys: Sequence[str]) -> Signer:
     return Signer(key=keys[0], salt=_SALT + queue, fallback_keys=list(keys[1:]))
 
 
 def _verified_json(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
     """The JSON in a body without its signature, which is verified if there are ``keys``."""
     content = _decode_utf8(body)
-    content = _unsign(content, queue=queue, keys=keys) if keys else _strip_signature(content)
+    content = (
+        _verified_content(content, queue=queue, keys=keys) if keys else _strip_signature(content)
+    )
     return content if content.startswith("{") else _decode_base64(content)
 
 
-def _unsign(content: str, *, queue: str, keys: Sequence[str]) -> str:
+def _verified_content(content: str, *, queue: str, keys: Sequence[str]) -> str:
     try:
-        return _signer(queue, keys).unsign(content)
+        return _make_signer(queue, keys).unsign(content)
     except (DjangoBadSignature, UnicodeEncodeError):  # half a surrogate pair has no bytes
         is_signed = _ends_with_signature(content)
         reason = f"no signing key matches for queue {queue!r}" if is_signed else "not signed"

@@ -27,12 +27,12 @@ class BatchingMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Django's middleware protocol, for both kinds of servers."""
         if self._is_async:
-            return self._respond(request)
+            return self._respond_async(request)
         with batching():
             response: HttpResponseBase = self._get_response(request)
         return response
 
-    async def _respond(self, request: HttpRequest) -> HttpResponseBase:
+    async def _respond_async(self, request: HttpRequest) -> HttpResponseBase:
         async with batching():
             response: HttpResponseBase = await self._get_response(request)
         return response

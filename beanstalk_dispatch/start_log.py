@@ -32,14 +32,14 @@ def log_start() -> None:
         for signal in _SIGNALS:
             signal.connect(_log_at_first, dispatch_uid=_FIRST)
     else:
-        _log()
+        _log_start()
 
 
 def log_waiting() -> bool:
     """Log the lines now, if they wait. Return whether they did."""
     waited = [signal.disconnect(dispatch_uid=_FIRST) for signal in _SIGNALS]
     if any(waited):
-        _log()
+        _log_start()
     return any(waited)
 
 
@@ -47,7 +47,7 @@ def _log_at_first(**kwargs: Any) -> None:
     log_waiting()
 
 
-def _log() -> None:
+def _log_start() -> None:
     conf.log_start()
     monkey_patching.log_if_patched()
     conf.log_unknown_variables()

@@ -67,13 +67,15 @@ class ScheduledTasks(list[ScheduledTask]):
         """
         found = [task for task in self if task.is_call(queue, function, *args, **kwargs)]
         if len(found) != 1:
-            raise AssertionError(f"scheduled {len(found)} times, not once; {self._description()}")
+            raise AssertionError(
+                f"scheduled {len(found)} times, not once; {self._describe_calls()}"
+            )
         return found[0]
 
     def assert_none(self) -> None:
         """Raise AssertionError if any task was scheduled."""
         if self:
-            raise AssertionError(f"tasks were scheduled; {self._description()}")
+            raise AssertionError(f"tasks were scheduled; {self._describe_calls()}")
 
     def run(self) -> None:
         """Run the tasks in order, as a worker does, and then the tasks that these schedule.
@@ -88,7 +90,7 @@ class ScheduledTasks(list[ScheduledTask]):
                 if result.exception:
                     raise result.exception
 
-    def _description(self) -> str:
+    def _describe_calls(self) -> str:
         return "scheduled: " + ("; ".join(map(str, self)) or "nothing")
 
 

@@ -50,7 +50,7 @@ def _for_machines(view: View) -> View:
         except ConfigurationError as exc:
             if (repeated := REFUSALS.repeated("configuration")) is not None:
                 logger.error("refused status=500 reason=configuration%s error=%s", repeated, exc)
-            return _error(500, "the worker's configuration is wrong; see its log")
+            return _error_response(500, "the worker's configuration is wrong; see its log")
 
     return answer
 
@@ -58,7 +58,7 @@ def _for_machines(view: View) -> View:
 @_for_machines
 def dispatcher(request: HttpRequest) -> HttpResponse:
     """Run the message in the body and answer so that SQS keeps or deletes it."""
-    return _dispatch(request)
+    return _dispatch_request(request)
 
 
 @_for_machines
@@ -80,17 +80,17 @@ def keep_out_of_atomic_requests() -> None:
             transaction.non_atomic_requests(using=alias)(view)
 
 
-def _dispatch(request: HttpRequest) -> HttpResponse:
+def _dispatch_request(request: HttpRequest) -> HttpResponse:
     config = get_config()
     untrusted = peers.refusal(request.META, config)
     if not config.worker:
         if not untrusted:  # anyone else's request says nothing of the daemon
             _log_not_a_worker(request)
-        return _error(404, "not found")
+        return _error_response(404, "not found")
     if untrusted:
         if (repeated := REFUSALS.repeated("untrusted-peer")) is not None:
             logger.warning("refused status=403 reason=untrusted-peer%s: %s", repeated, untrusted)
-        return _error(403, "forbidden")
+        return _error_response(403, "forbidden")
     if request.method != "POST":
         return _wrong_method("POST")
     delivery = delivery_from_meta(request.META)
@@ -100,10 +100,10 @@ def _dispatch(request: HttpRequest) -> HttpResponse:
         # ValueError: a Content-Length that is not a number, from a server that let it pass
         reason = str(exc) or type(exc).__name__
         logger.error("refused id=%s status=400 reason=%r", quoted(delivery.message_id), reason)
-        return _error(400, "the body cannot be read")
+        return _error_response(400, "the body cannot be read")
     if DOCTOR_KEY in request.META:
         return JsonResponse({DOCTOR_KEY: True})
-    return _answer(_run(body, delivery, config))
+    return _make_response(_run_or_hold(body, delivery, config))
 
 
 def _log_not_a_worker(request: HttpRequest) -> None:
@@ -118,7 +118,7 @@ def _log_not_a_worker(request: HttpRequest) -> None:
         )
 
 
-def _run(body: bytes, delivery: Delivery, config: Config) -> Result:
+def _run_or_hold(body: bytes, delivery: Delivery, config: Config) -> Result:
     result = _run_unless_draining(body, delivery, config)
     if result.outcome not in _HELD or draining.is_stopping():
         return result
@@ -134,11 +134,11 @@ def _run_unless_draining(body: bytes, delivery: Delivery, config: Config) -> Res
     return execution.run(body, delivery)
 
 
-def _answer(result: Result) -> HttpResponse:
+def _make_response(result: Result) -> HttpResponse:
     status = result.status
     if status == 200:
         return HttpResponse(b"{}", content_type="application/json")
-    return _error(status, "forbidden" if status == 403 else result.reason)
+    return _error_response(status, "forbidden" if status == 403 else result.reason)
 
 
 # --- the backlog -----------------------------------------------------------------------------
@@ -151,13 +151,15 @@ def _answer_backlog(request: HttpRequest) -> HttpResponse:
     if request.method not in {"GET", "HEAD"}:
         return _wrong_method("GET", "HEAD")
     if not queue_names(config):
-        return _error(503, f"{SETTINGS['queues'].variable} names no queue that a worker reads")
+        return _error_response(
+            503, f"{SETTINGS['queues'].variable} names no queue that a worker reads"
+        )
     found = BACKLOG.read(config)
     if found is None:
-        return _error(503, "SQS has not answered yet")
+        return _error_response(503, "SQS has not answered yet")
     _log_problems(found)
     if not found.queues:
-        return _error(
+        return _error_response(
             503, f"no queue can be read: {problem_of(next(iter(found.problems.values())))}"
         )
     return JsonResponse(found.as_json())
@@ -173,13 +175,13 @@ def _backlog_refusal(request: HttpRequest, config: Config) -> HttpResponse | Non
     if config.backlog_token is None:
         if config.worker and peers.refusal(request.META, config) is None:
             return None
-        return _error(404, "not found")
+        return _error_response(404, "not found")
     scheme, _, shown = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer" and constant_time_compare(shown.strip(), config.backlog_token):
         return None
     if (repeated := REFUSALS.repeated("backlog-token")) is not None:
         logger.warning("refused status=401 reason=backlog-token%s", repeated)
-    response = _error(401, "a bearer token is needed")
+    response = _error_response(401, "a bearer token is needed")
     response["WWW-Authenticate"] = "Bearer"
     return response
 
@@ -198,12 +200,12 @@ def _log_problems(found: Backlog) -> None:
 
 
 def _wrong_method(*accepted: str) -> HttpResponse:
-    response = _error(405, f"only {accepted[0]} is accepted")
+    response = _error_response(405, f"only {accepted[0]} is accepted")
     response["Allow"] = ", ".join(accepted)
     return response
 
 
-def _error(status: int, message: str) -> HttpResponse:
+def _error_response(status: int, message: str) -> HttpResponse:
     response = JsonResponse({"error": status, "message": message}, status=status)
     # Django's django.request logger would add a line of its own, and mail every 500 to ADMINS.
     response._has_been_logged = True  # type: ignore[attr-defined] # noqa: SLF001

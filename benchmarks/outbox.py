@@ -187,7 +187,7 @@ def before_send() -> None:
 def between_send_and_delete() -> None:
     from beanstalk_dispatch.contrib.outbox import relay
 
-    setattr(relay, "_delete", kill)  # noqa: B010
+    setattr(relay, "_delete_rows", kill)  # noqa: B010
 
 
 def at_any_moment() -> None:

@@ -194,7 +194,7 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
         mock.patch.object(logger, "handlers", [log]),
     ):
         conf.clear_caches()
-        table._resolved.cache_clear()
+        table._resolved_names.cache_clear()
         table.safe_task_class(conf.get_config())  # the configuration's own import
         imported.clear()
         yield Worker(log, client, imported, has_keys=keys)

@@ -32,15 +32,15 @@ def examine() -> Iterator[Finding]:
     except ConfigurationError:  # which the examination without AWS reports
         return
     inspector = Inspector(config)
-    yield from _identity(inspector, config)
+    yield from _examine_identity(inspector, config)
     for alias, address in config.queues.items():
-        yield from _queue(alias, address, config, inspector)
+        yield from _examine_queue(alias, address, config, inspector)
     if not config.queues:
         yield warning("queues", f"{QUEUES.variable} is not set, so no queue is looked at")
-    yield from _clock(inspector)
+    yield from _examine_clock(inspector)
 
 
-def _identity(inspector: Inspector, config: Config) -> Iterator[Finding]:
+def _examine_identity(inspector: Inspector, config: Config) -> Iterator[Finding]:
     if region := inspector.region():
         yield ok("region", region)
     elif not all(address.region for address in config.queues.values()):
@@ -52,12 +52,12 @@ def _identity(inspector: Inspector, config: Config) -> Iterator[Finding]:
     try:
         identity = inspector.identity()
     except InspectionError as exc:
-        yield _failed("credentials", "GetCallerIdentity", exc)
+        yield _failed_request("credentials", "GetCallerIdentity", exc)
     else:
         yield ok("credentials", f"account {identity['Account']}, {identity['Arn']}")
 
 
-def _failed(topic: str, operation: str, exc: InspectionError) -> Finding:
+def _failed_request(topic: str, operation: str, exc: InspectionError) -> Finding:
     """A request that did not succeed. A missing permission is not a fault of the queue."""
     message = f"{operation}: {exc}"
     if exc.is_denied:
@@ -76,7 +76,7 @@ def _failed(topic: str, operation: str, exc: InspectionError) -> Finding:
     return failure(topic, message, hint)
 
 
-def _clock(inspector: Inspector) -> Iterator[Finding]:
+def _examine_clock(inspector: Inspector) -> Iterator[Finding]:
     skew = inspector.clock_skew
     if skew is None:
         return
@@ -92,16 +92,16 @@ def _clock(inspector: Inspector) -> Iterator[Finding]:
 # --- one queue -------------------------------------------------------------------------------
 
 
-def _queue(
+def _examine_queue(
     alias: str, address: QueueAddress, config: Config, inspector: Inspector
 ) -> Iterator[Finding]:
     topic = f"queue {alias}"
     try:
         url = inspector.queue_url(address)
     except InspectionError as exc:
-        yield _unreachable(topic, address, "GetQueueUrl", exc, inspector)
+        yield _unreachable_queue(topic, address, "GetQueueUrl", exc, inspector)
         return
-    yield from _sendable(topic, address, url, inspector)
+    yield from _examine_sending(topic, address, url, inspector)
     try:
         attributes = inspector.attributes(address, url)
     except InspectionError as exc:
@@ -113,20 +113,20 @@ def _queue(
                 "policy",
             )
         else:
-            yield _unreachable(topic, address, "GetQueueAttributes", exc, inspector)
+            yield _unreachable_queue(topic, address, "GetQueueAttributes", exc, inspector)
         return
-    yield from _visibility(topic, attributes, config)
-    yield from _redrive(topic, attributes, address, inspector)
-    yield from _size(topic, attributes)
-    yield from _encryption(topic, attributes)
-    yield from _consumers(topic, attributes)
+    yield from _examine_visibility(topic, attributes, config)
+    yield from _examine_redrive_policy(topic, attributes, address, inspector)
+    yield from _examine_size(topic, attributes)
+    yield from _examine_encryption(topic, attributes)
+    yield from _examine_consumers(topic, attributes)
 
 
-def _unreachable(
+def _unreachable_queue(
     topic: str, address: QueueAddress, operation: str, exc: InspectionError, inspector: Inspector
 ) -> Finding:
     if not exc.is_missing_queue:
-        return _failed(topic, operation, exc)
+        return _failed_request(topic, operation, exc)
     region = inspector.region(address) or "us-east-1"
     return failure(
         topic,
@@ -135,7 +135,7 @@ def _unreachable(
     )
 
 
-def _sendable(
+def _examine_sending(
     topic: str, address: QueueAddress, url: str, inspector: Inspector
 ) -> Iterator[Finding]:
     try:
@@ -148,12 +148,14 @@ def _sendable(
                 "allow sqs:SendMessage on the queue; manage.py beanstalk_eb writes the policy",
             )
         elif not exc.is_missing_queue:  # which the request for its attributes reports
-            yield _failed(topic, "SendMessageBatch", exc)
+            yield _failed_request(topic, "SendMessageBatch", exc)
     else:
         yield ok(topic, f"{url} answers, and does not refuse to be sent to")
 
 
-def _visibility(topic: str, attributes: Mapping[str, str], config: Config) -> Iterator[Finding]:
+def _examine_visibility(
+    topic: str, attributes: Mapping[str, str], config: Config
+) -> Iterator[Finding]:
     visibility = int(attributes.get("VisibilityTimeout", "30"))
     limit = longest_time_limit(config)
     if visibility > limit:
@@ -168,7 +170,7 @@ def _visibility(topic: str, attributes: Mapping[str, str], config: Config) -> It
         )
 
 
-def _redrive(
+def _examine_redrive_policy(
     topic: str, attributes: Mapping[str, str], address: QueueAddress, inspector: Inspector
 ) -> Iterator[Finding]:
     policy: dict[str, Any] = json.loads(attributes.get("RedrivePolicy") or "{}")
@@ -216,7 +218,7 @@ def _dead_letters(topic: str, arn: str, source: QueueAddress, inspector: Inspect
     return ok(topic, f"the dead-letter queue {address.name} is empty")
 
 
-def _size(topic: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
+def _examine_size(topic: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
     size = int(attributes.get("MaximumMessageSize", MAX_MESSAGE_BYTES))
     if size < MAX_MESSAGE_BYTES:
         yield warning(
@@ -226,7 +228,7 @@ def _size(topic: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-def _encryption(topic: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
+def _examine_encryption(topic: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
     if key := attributes.get("KmsMasterKeyId"):
         yield warning(
             topic,
@@ -235,7 +237,7 @@ def _encryption(topic: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-def _consumers(topic: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
+def _examine_consumers(topic: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
     waiting = int(attributes.get("ApproximateNumberOfMessages", "0"))
     in_flight = int(attributes.get("ApproximateNumberOfMessagesNotVisible", "0"))
     if waiting and not in_flight:

@@ -87,19 +87,19 @@ def leads_to_the_dispatcher(path: str) -> bool:
 def post(path: str) -> Answer:
     """POST to ``path`` with ``Host: localhost``, in this process. Nothing is logged meanwhile."""
     try:
-        with _silent():
-            return _call(_application(), _environ(path))
+        with _without_logging():
+            return _call_application(_load_application(), _make_environ(path))
     except Exception as exc:
         return Answer(status=500, error=f"{type(exc).__name__}: {exc}")
 
 
-def _application() -> Callable[..., Iterable[bytes]]:
+def _load_application() -> Callable[..., Iterable[bytes]]:
     name = getattr(settings, "WSGI_APPLICATION", None)
     application: Callable[..., Iterable[bytes]] = import_string(name) if name else WSGIHandler()
     return application
 
 
-def _environ(path: str) -> dict[str, Any]:
+def _make_environ(path: str) -> dict[str, Any]:
     """The request's variables, as gunicorn makes them behind Elastic Beanstalk's nginx."""
     body = b"{}"
     environ: dict[str, Any] = {
@@ -120,7 +120,9 @@ def _environ(path: str) -> dict[str, Any]:
     return environ
 
 
-def _call(application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> Answer:
+def _call_application(
+    application: Callable[..., Iterable[bytes]], environ: dict[str, Any]
+) -> Answer:
     started: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
@@ -137,7 +139,7 @@ def _call(application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) 
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def _without_logging() -> Iterator[None]:
     """Log nothing: Django would mail a refused host to ADMINS."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -157,10 +159,16 @@ def explain(answer: Answer, path: str) -> Finding:
         return ok(TOPIC, f"POST {path} reaches the dispatcher")
     if answer.status == content.get("error") and "message" in content:
         return _of_the_dispatcher(answer.status, str(content["message"]))
-    for find in (_exception, _refused_host, _redirect_of_the_host, _wrong_path, _redirect):
+    for find in (
+        _find_exception,
+        _refused_host,
+        _redirect_of_the_host,
+        _wrong_path,
+        _find_redirect,
+    ):
         if finding := find(answer, path):
             return finding
-    return _other(answer, path)
+    return _explain_status(answer, path)
 
 
 def _of_the_dispatcher(status: int, message: str) -> Finding:
@@ -183,7 +191,7 @@ def _of_the_dispatcher(status: int, message: str) -> Finding:
     )
 
 
-def _exception(answer: Answer, path: str) -> Finding | None:
+def _find_exception(answer: Answer, path: str) -> Finding | None:
     if not answer.error:
         return None
     return failure(
@@ -245,7 +253,7 @@ def _wrong_path(answer: Answer, path: str) -> Finding | None:
     )
 
 
-def _redirect(answer: Answer, path: str) -> Finding | None:
+def _find_redirect(answer: Answer, path: str) -> Finding | None:
     if not answer.location:
         return None
     target = urlsplit(answer.location).path
@@ -269,7 +277,7 @@ def _login_path() -> str | None:
         return None
 
 
-def _other(answer: Answer, path: str) -> Finding:
+def _explain_status(answer: Answer, path: str) -> Finding:
     if answer.status == 403:
         return failure(
             TOPIC,

@@ -42,19 +42,19 @@ def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterat
     except ConfigurationError as exc:
         yield failure("configuration", str(exc), "run python manage.py beanstalk_config")
         return
-    yield ok("configuration", _describe(config))
+    yield ok("configuration", _describe_config(config))
     posts = has_urls()
     yield from safely("system checks", _system_checks(posts=posts))
     yield from safely("variables", _contrib_rooms())
-    yield from safely("tasks", _tasks(config))
+    yield from safely("tasks", _examine_tasks(config))
     yield from safely("cron.yaml", _periodic_tasks(config, cron_file))
-    yield from safely("lease", _lease(config))
+    yield from safely("lease", _examine_lease(config))
     yield from safely("draining", _drain_file(config))
     if posts:
         yield from safely(daemon_request.TOPIC, _daemons_post(path))
 
 
-def _describe(config: Config) -> str:
+def _describe_config(config: Config) -> str:
     return (
         f"worker={config.worker} functions={listed(config.table)} queues={listed(config.queues)} "
         f"signed={'yes' if config.signing_keys else 'no'}"
@@ -89,7 +89,7 @@ def _contrib_rooms() -> Iterator[Finding]:
             yield ok(f"{group.prefix}*", f"variables that are set: {listed(given)}")
 
 
-def _tasks(config: Config) -> Iterator[Finding]:
+def _examine_tasks(config: Config) -> Iterator[Finding]:
     """The table as a whole: each problem of a task is a system check."""
     tasks = listed_tasks(config)
     limits = [task.time_limit for task in tasks if task.time_limit is not None]
@@ -161,7 +161,7 @@ def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[Finding]
 # --- the rest --------------------------------------------------------------------------------
 
 
-def _lease(config: Config) -> Iterator[Finding]:
+def _examine_lease(config: Config) -> Iterator[Finding]:
     """Whether the lease's cache answers, and keeps an entry that another process would see."""
     alias = config.lease_cache
     if alias is None or alias not in settings.CACHES:  # E006 reports it

@@ -93,17 +93,17 @@ def check(plan: Plan, root: Path) -> list[Problem]:
         path: (root / path).read_text(errors="replace") for path in needed if (root / path).exists()
     }
     gunicorn = Gunicorn.of_procfile(contents.get(PROCFILE, ""))
-    found += _hooks(plan, contents, root)
-    found += _procfile(plan, contents, gunicorn)
-    found += _daemon(plan, root, gunicorn)
-    found += _timeouts(plan, contents, root, gunicorn)
-    found += _policies(plan, contents)
-    found += _cron(plan, root)
+    found += _check_hooks(plan, contents, root)
+    found += _check_procfile(plan, contents, gunicorn)
+    found += _check_daemon_options(plan, root, gunicorn)
+    found += _check_timeouts(plan, contents, root, gunicorn)
+    found += _check_policies(plan, contents)
+    found += _check_cron(plan, root)
     found += [Problem(path=path, text=each) for path, each in scaling_problems(plan, root)]
     return found
 
 
-def _hooks(plan: Plan, contents: Mapping[str, str], root: Path) -> Iterator[Problem]:
+def _check_hooks(plan: Plan, contents: Mapping[str, str], root: Path) -> Iterator[Problem]:
     needed = bundle_files(plan)
     for path in HOOKS:
         if path not in contents:
@@ -122,7 +122,7 @@ def _without_times(script: str) -> str:
     return _HEADER_TIMEOUT.sub("", _READ_TIMEOUT.sub("", script))
 
 
-def _procfile(
+def _check_procfile(
     plan: Plan, contents: Mapping[str, str], gunicorn: Gunicorn | None
 ) -> Iterator[Problem]:
     if PROCFILE in contents and gunicorn is None:
@@ -132,9 +132,9 @@ def _procfile(
         )
 
 
-def _daemon(plan: Plan, root: Path, gunicorn: Gunicorn | None) -> Iterator[Problem]:
+def _check_daemon_options(plan: Plan, root: Path, gunicorn: Gunicorn | None) -> Iterator[Problem]:
     path = WORKER_OPTIONS if plan.is_shared else EBEXTENSIONS
-    if plan.is_shared and NAMESPACE in _ebextensions(root):
+    if plan.is_shared and NAMESPACE in _read_ebextensions(root):
         yield Problem(
             path=".ebextensions",
             text=f"contains {NAMESPACE}, but a deployment fails if it sets an option that the web "
@@ -147,14 +147,14 @@ def _daemon(plan: Plan, root: Path, gunicorn: Gunicorn | None) -> Iterator[Probl
         if found.get(name) != needed[name]:
             value = found.get(name, "not set")
             yield Problem(path=path, text=f"{name} is {value}, not {needed[name]}")
-    yield from _connections(path, found, gunicorn)
-    yield from _pauses(path, found)
+    yield from _check_connections(path, found, gunicorn)
+    yield from _check_retries(path, found)
 
 
-def _connections(
+def _check_connections(
     path: str, found: Mapping[str, str], gunicorn: Gunicorn | None
 ) -> Iterator[Problem]:
-    connections = _number(found, "HttpConnections", default=50)
+    connections = _option_number(found, "HttpConnections", default=50)
     if gunicorn and connections > (can_run := gunicorn.workers * gunicorn.threads):
         yield Problem(
             path=path,
@@ -163,9 +163,9 @@ def _connections(
         )
 
 
-def _pauses(path: str, found: Mapping[str, str]) -> Iterator[Problem]:
-    pause = _number(found, "ErrorVisibilityTimeout", default=2)
-    receives = _number(found, "MaxRetries", default=10)
+def _check_retries(path: str, found: Mapping[str, str]) -> Iterator[Problem]:
+    pause = _option_number(found, "ErrorVisibilityTimeout", default=2)
+    receives = _option_number(found, "MaxRetries", default=10)
     if pause * (receives - 1) < OUTAGE_SECONDS:
         yield Problem(
             path=path,
@@ -175,18 +175,18 @@ def _pauses(path: str, found: Mapping[str, str]) -> Iterator[Problem]:
         )
 
 
-def _number(found: Mapping[str, str], name: str, *, default: int) -> int:
+def _option_number(found: Mapping[str, str], name: str, *, default: int) -> int:
     """The value of an option; the daemon's default if it is not set or not a number."""
     value = found.get(name, "")
     return int(value) if value.isdecimal() else default
 
 
-def _ebextensions(root: Path) -> str:
+def _read_ebextensions(root: Path) -> str:
     files = sorted((root / ".ebextensions").glob("*.config"))
     return "\n".join(file.read_text(errors="replace") for file in files)
 
 
-def _timeouts(
+def _check_timeouts(
     plan: Plan, contents: Mapping[str, str], root: Path, gunicorn: Gunicorn | None
 ) -> Iterator[Problem]:
     found = options(root)
@@ -196,45 +196,45 @@ def _timeouts(
         task=plan.ladder.task,
         gunicorn=gunicorn.graceful_timeout if gunicorn else None,
         nginx=int(nginx[1]) if nginx else None,
-        inactivity=_number(found, "InactivityTimeout", default=299) if found else None,
-        visibility=_number(found, "VisibilityTimeout", default=300) if found else None,
+        inactivity=_option_number(found, "InactivityTimeout", default=299) if found else None,
+        visibility=_option_number(found, "VisibilityTimeout", default=300) if found else None,
     )
     for problem in ladder.problems():
         yield Problem(path="timeouts", text=problem)
 
 
-def _policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[Problem]:
+def _check_policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[Problem]:
     needed = bundle_files(plan)
     for path in (WEB_POLICY, WORKER_POLICY):
         if path not in contents:
             continue
-        missing = _grants(needed[path].content) - _grants(contents[path])
-        more = _grants(contents[path]) - _grants(needed[path].content)
+        missing = _granted_actions(needed[path].content) - _granted_actions(contents[path])
+        more = _granted_actions(contents[path]) - _granted_actions(needed[path].content)
         for action, resource in sorted(missing):
             yield Problem(path=path, text=f"does not allow {action} on {resource}")
         for action, resource in sorted(more):
             yield Problem(path=path, text=f"allows {action} on {resource}, which is not needed")
 
 
-def _grants(policy: str) -> set[tuple[str, str]]:
+def _granted_actions(policy: str) -> set[tuple[str, str]]:
     """Each action with each resource that a policy allows. Empty if it is not a policy."""
     try:
         statements: list[dict[str, Any]] = json.loads(policy)["Statement"]
         return {
             (action, resource)
             for each in statements
-            for action in _listed(each["Action"])
-            for resource in _listed(each["Resource"])
+            for action in _as_list(each["Action"])
+            for resource in _as_list(each["Resource"])
         }
     except (ValueError, TypeError, KeyError):
         return set()
 
 
-def _listed(value: str | list[str]) -> list[str]:
+def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def _cron(plan: Plan, root: Path) -> Iterator[Problem]:
+def _check_cron(plan: Plan, root: Path) -> Iterator[Problem]:
     file = root / CRON
     if not file.exists():
         return  # a problem already, if a task has a schedule

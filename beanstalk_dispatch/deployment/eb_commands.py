@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from shlex import quote
 from typing import Final
 
 from beanstalk_dispatch.casts import Secret
@@ -38,61 +38,59 @@ def commands(plan: Plan, config: Config, *, key: str | None) -> Iterator[str]:
     """
     yield "# Commit the files first: the EB CLI deploys what is committed."
     version = ".".join(map(str, min(max(sys.version_info[:2], (3, 11)), (3, 14))))
-    yield f"eb init {_q(plan.name)} --platform python-{version} --region {plan.read_queue.region}"
+    yield (
+        f"eb init {quote(plan.name)} --platform python-{version} --region {plan.read_queue.region}"
+    )
     yield "# 1. A role and an instance profile for each environment"
     for role, policy in ((plan.web, WEB_POLICY), (plan.worker, WORKER_POLICY)):
-        yield from _role(role, policy)
+        yield from _role_commands(role, policy)
     partition = plan.read_queue.partition
     yield (
-        f"aws iam attach-role-policy --role-name {_q(plan.web)} \\\n"
+        f"aws iam attach-role-policy --role-name {quote(plan.web)} \\\n"
         f"  --policy-arn arn:{partition}:iam::aws:policy/AWSElasticBeanstalkWebTier"
     )
     yield "# 2. Each queue, with a dead-letter queue and an alarm when something is in that"
     for queue in plan.queues:
-        yield from _queue(queue, plan)
+        yield from _queue_commands(queue, plan)
     own = plan.dead_letter_queue
     if own and own.arn not in [queue.dead_letters.arn for queue in plan.queues]:
-        yield from (_create_dead_letter_queue(own), _alarm(own))
+        yield from (_create_dead_letter_queue(own), _alarm_command(own))
     yield "# 3. The environments"
-    yield f"eb create {_q(plan.web)} --instance_profile {_q(plan.web)}"
-    yield f"eb create {_q(plan.worker)} --tier worker --instance_profile {_q(plan.worker)}"
+    yield f"eb create {quote(plan.web)} --instance_profile {quote(plan.web)}"
+    yield f"eb create {quote(plan.worker)} --tier worker --instance_profile {quote(plan.worker)}"
     if plan.is_shared:
         yield (
-            f"aws elasticbeanstalk update-environment --environment-name {_q(plan.worker)} \\\n"
+            f"aws elasticbeanstalk update-environment --environment-name {quote(plan.worker)} \\\n"
             f"  --option-settings file://{WORKER_OPTIONS}"
         )
     if plan.is_shared and plan.max_instances is not None:
-        yield from _scaling(plan)
+        yield from _scaling_commands(plan)
     yield "# 4. The properties, on the web environment first"
     for environment, is_worker in ((plan.web, False), (plan.worker, True)):
-        properties = list(_properties(plan, config, key, worker=is_worker))
+        properties = list(_exported_properties(plan, config, key, worker=is_worker))
         yield as_eb(Export(properties=properties, environment=environment))
     yield "# 5. The deployment"
-    yield from (f"eb deploy {_q(each)}" for each in (plan.worker, plan.web))
-    yield f"eb logs {_q(plan.worker)}"
+    yield from (f"eb deploy {quote(each)}" for each in (plan.worker, plan.web))
+    yield f"eb logs {quote(plan.worker)}"
 
 
-def _q(word: str) -> str:
-    return shlex.quote(word)
-
-
-def _role(role: str, policy: str) -> Iterator[str]:
+def _role_commands(role: str, policy: str) -> Iterator[str]:
     yield (
-        f"aws iam create-role --role-name {_q(role)} "
+        f"aws iam create-role --role-name {quote(role)} "
         f"--assume-role-policy-document file://{TRUST_POLICY}"
     )
-    yield f"aws iam create-instance-profile --instance-profile-name {_q(role)}"
+    yield f"aws iam create-instance-profile --instance-profile-name {quote(role)}"
     yield (
-        f"aws iam add-role-to-instance-profile --instance-profile-name {_q(role)} "
-        f"--role-name {_q(role)}"
+        f"aws iam add-role-to-instance-profile --instance-profile-name {quote(role)} "
+        f"--role-name {quote(role)}"
     )
     yield (
-        f"aws iam put-role-policy --role-name {_q(role)} --policy-name beanstalk-dispatch \\\n"
+        f"aws iam put-role-policy --role-name {quote(role)} --policy-name beanstalk-dispatch \\\n"
         f"  --policy-document file://{policy}"
     )
 
 
-def _queue(queue: PlannedQueue, plan: Plan) -> Iterator[str]:
+def _queue_commands(queue: PlannedQueue, plan: Plan) -> Iterator[str]:
     """Its dead-letter queue first, because the queue's redrive policy names it."""
     fifo = {"FifoQueue": "true"} if queue.is_fifo else {}
     size = {"MaximumMessageSize": str(MAX_MESSAGE_BYTES)}
@@ -104,7 +102,7 @@ def _queue(queue: PlannedQueue, plan: Plan) -> Iterator[str]:
         queue,
         fifo | size | {"VisibilityTimeout": str(visibility), "RedrivePolicy": json.dumps(redrive)},
     )
-    yield _alarm(dead)
+    yield _alarm_command(dead)
 
 
 def _create_dead_letter_queue(dead: PlannedQueue) -> str:
@@ -113,23 +111,24 @@ def _create_dead_letter_queue(dead: PlannedQueue) -> str:
     return _create_queue(dead, fifo | size | {"MessageRetentionPeriod": str(_WEEKS)})
 
 
-def _alarm(dead: PlannedQueue) -> str:
+def _alarm_command(dead: PlannedQueue) -> str:
     return (
-        f"aws cloudwatch put-metric-alarm --region {_q(dead.region)} --alarm-name {_q(dead.name)} "
+        f"aws cloudwatch put-metric-alarm --region {quote(dead.region)} "
+        f"--alarm-name {quote(dead.name)} "
         "\\\n  --namespace AWS/SQS --metric-name ApproximateNumberOfMessagesVisible "
-        f"--dimensions Name=QueueName,Value={_q(dead.name)} \\\n"
+        f"--dimensions Name=QueueName,Value={quote(dead.name)} \\\n"
         "  --statistic Maximum --period 300 --evaluation-periods 1 --threshold 0 "
         "--comparison-operator GreaterThanThreshold"
     )
 
 
-def _scaling(plan: Plan) -> Iterator[str]:
+def _scaling_commands(plan: Plan) -> Iterator[str]:
     """The policy is made once: the Auto Scaling group keeps it until the environment is rebuilt."""
-    region = f"--region {_q(plan.read_queue.region)}"
+    region = f"--region {quote(plan.read_queue.region)}"
     yield "#    It scales by its queue. The group's name is known when there is an environment"
     yield (
         f"group=$(aws elasticbeanstalk describe-environment-resources {region} \\\n"
-        f"  --environment-name {_q(plan.worker)} \\\n"
+        f"  --environment-name {quote(plan.worker)} \\\n"
         "  --query 'EnvironmentResources.AutoScalingGroups[0].Name' --output text)"
     )
     yield (
@@ -146,12 +145,14 @@ def _scaling(plan: Plan) -> Iterator[str]:
 
 def _create_queue(queue: PlannedQueue, attributes: dict[str, str]) -> str:
     return (
-        f"aws sqs create-queue --region {_q(queue.region)} --queue-name {_q(queue.name)} \\\n"
-        f"  --attributes {_q(json.dumps(attributes))}"
+        f"aws sqs create-queue --region {quote(queue.region)} --queue-name {quote(queue.name)} \\\n"
+        f"  --attributes {quote(json.dumps(attributes))}"
     )
 
 
-def _properties(plan: Plan, config: Config, key: str | None, *, worker: bool) -> Iterator[Property]:
+def _exported_properties(
+    plan: Plan, config: Config, key: str | None, *, worker: bool
+) -> Iterator[Property]:
     """Those in effect, with the queues by URL, the periodic tasks, and the new key."""
     own = plan.dead_letter_queue
     queues = [*plan.queues, *([own] if own else [])]

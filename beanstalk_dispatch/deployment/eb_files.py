@@ -45,7 +45,7 @@ class BundleFile:
 
 def bundle_files(plan: Plan) -> dict[str, BundleFile]:
     """Every file of the plan, by its path."""
-    hook = BundleFile(content=_hook(plan), is_executable=True)
+    hook = BundleFile(content=_hook_script(plan), is_executable=True)
     found = {
         PROCFILE: BundleFile(content=f"web: {gunicorn_command(plan)}\n"),
         **dict.fromkeys(HOOKS, hook),
@@ -68,7 +68,7 @@ def bundle_files(plan: Plan) -> dict[str, BundleFile]:
     if plan.is_shared:
         found[WORKER_OPTIONS] = _json_file(_option_settings(plan))
     else:
-        found[EBEXTENSIONS] = BundleFile(content=_ebextensions(plan))
+        found[EBEXTENSIONS] = BundleFile(content=_ebextensions_file(plan))
     if plan.schedules:
         found[CRON] = BundleFile(content=cron_yaml(plan))
     return found
@@ -82,14 +82,14 @@ def daemon_options(plan: Plan) -> Mapping[str, str | int]:
         "HttpPath": plan.http_path,
         "MimeType": "application/json",
         "HttpConnections": plan.connections,
-        "InactivityTimeout": _whole(ladder.inactivity),
-        "VisibilityTimeout": _whole(ladder.visibility),
+        "InactivityTimeout": _whole_seconds(ladder.inactivity),
+        "VisibilityTimeout": _whole_seconds(ladder.visibility),
         "ErrorVisibilityTimeout": ERROR_VISIBILITY_SECONDS,
         "MaxRetries": MAX_RECEIVES,
     }
 
 
-def _whole(seconds: float | None) -> int:
+def _whole_seconds(seconds: float | None) -> int:
     return int(seconds or 0)
 
 
@@ -97,7 +97,7 @@ def gunicorn_command(plan: Plan) -> str:
     """The command that serves the project, with gunicorn's place in the ladder."""
     return (
         f"gunicorn --bind 127.0.0.1:8000 --workers={plan.processes} --threads={plan.threads} "
-        f"--graceful-timeout {_whole(plan.ladder.gunicorn)} {plan.wsgi}"
+        f"--graceful-timeout {_whole_seconds(plan.ladder.gunicorn)} {plan.wsgi}"
     )
 
 
@@ -116,7 +116,7 @@ def _option_settings(plan: Plan) -> list[dict[str, str]]:
     ]
 
 
-def _ebextensions(plan: Plan) -> str:
+def _ebextensions_file(plan: Plan) -> str:
     lines = [f"# {_WRITTEN_BY}", "option_settings:", f"  {NAMESPACE}:"]
     lines += [f"    {name}: {value}" for name, value in daemon_options(plan).items()]
     return "\n".join(lines) + "\n"
@@ -145,7 +145,7 @@ def nginx_location(plan: Plan) -> str:
     It repeats the headers of Elastic Beanstalk's own ``location /``: a location that sets a header
     inherits none. https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_set_header
     """
-    timeout = _whole(plan.ladder.nginx)
+    timeout = _whole_seconds(plan.ladder.nginx)
     return f"""\
 location = {plan.http_path} {{
     proxy_pass UPSTREAM;
@@ -162,7 +162,7 @@ location = {plan.http_path} {{
 """
 
 
-def _hook(plan: Plan) -> str:
+def _hook_script(plan: Plan) -> str:
     """A script that gives the location to the machines with the worker's flag, and to no other."""
     return f"""\
 #!/bin/sh

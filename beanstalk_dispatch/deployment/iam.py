@@ -13,7 +13,7 @@ Policy = dict[str, Any]
 
 def trust_policy() -> Policy:
     """Lets the machines of an environment use a role."""
-    return _policy([
+    return _policy_document([
         {
             "Effect": "Allow",
             "Principal": {"Service": "ec2.amazonaws.com"},
@@ -28,7 +28,7 @@ def web_policy(queue_arns: Sequence[str], *, shows_backlog: bool = False) -> Pol
     The queues are given by URL, so no queue is looked up. Only to show the backlog, their depths
     are asked for.
     """
-    return _policy([
+    return _policy_document([
         {"Sid": "SendTasks", "Effect": "Allow", "Action": "sqs:SendMessage",
          "Resource": list(queue_arns)},
         *_backlog_statements(queue_arns, shows_backlog),
@@ -46,7 +46,7 @@ def worker_policy(
 
     The managed policy allows the same actions on every queue of the account.
     """
-    return _policy([
+    return _policy_document([
         {
             "Sid": "RunTasks",
             "Effect": "Allow",
@@ -66,7 +66,11 @@ def worker_policy(
 
 
 def _backlog_statements(queue_arns: Sequence[str], shows_backlog: bool) -> list[Policy]:
-    return [_allow("Backlog", list(queue_arns), "sqs:GetQueueAttributes")] if shows_backlog else []
+    return (
+        [_allow_statement("Backlog", list(queue_arns), "sqs:GetQueueAttributes")]
+        if shows_backlog
+        else []
+    )
 
 
 def _platform_statements(partition: str) -> list[Policy]:
@@ -76,20 +80,20 @@ def _platform_statements(partition: str) -> list[Policy]:
     health = [f"{arn}:elasticbeanstalk:*:*:{each}/*" for each in ("application", "environment")]
     table = f"{arn}:dynamodb:*:*:table/*-stack-AWSEBWorkerCronLeaderRegistry*"
     return [
-        _allow("PeriodicTasks", table, "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem",
+        _allow_statement("PeriodicTasks", table, "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem",
                "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query",
                "dynamodb:Scan", "dynamodb:UpdateItem"),
-        _allow("Metrics", "*", "cloudwatch:PutMetricData"),
-        _allow("Logs", f"{arn}:logs:*:*:log-group:/aws/elasticbeanstalk*",
+        _allow_statement("Metrics", "*", "cloudwatch:PutMetricData"),
+        _allow_statement("Logs", f"{arn}:logs:*:*:log-group:/aws/elasticbeanstalk*",
                "logs:CreateLogStream", "logs:PutLogEvents"),
-        _allow("Bundles", buckets, "s3:Get*", "s3:List*", "s3:PutObject"),
-        _allow("Health", health, "elasticbeanstalk:PutInstanceStatistics"),
+        _allow_statement("Bundles", buckets, "s3:Get*", "s3:List*", "s3:PutObject"),
+        _allow_statement("Health", health, "elasticbeanstalk:PutInstanceStatistics"),
     ]  # fmt: skip
 
 
-def _allow(sid: str, resource: str | list[str], *actions: str) -> Policy:
+def _allow_statement(sid: str, resource: str | list[str], *actions: str) -> Policy:
     return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": resource}
 
 
-def _policy(statements: list[Policy]) -> Policy:
+def _policy_document(statements: list[Policy]) -> Policy:
     return {"Version": "2012-10-17", "Statement": statements}

@@ -12,6 +12,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 
 from .plan import PlannedQueue
 from .properties import Property
+from .property_formats import double_quoted, hcl_string
 
 HANDLER: Final = "beanstalk_dispatch.contrib.aws_lambda.handler"
 MAX_TIMEOUT_SECONDS: Final = 900
@@ -109,9 +110,11 @@ def as_sam(plan: LambdaPlan) -> str:
     """
     queue = plan.queue
     fifo = ["      FifoQueue: true"] if queue.is_fifo else []
-    variables = [f"          {name}: {_quoted(value)}" for name, value in plan.variables.items()]
+    variables = [
+        f"          {name}: {double_quoted(value)}" for name, value in plan.variables.items()
+    ]
     return "\n".join([
-        *_comments(plan),
+        *_secret_comments(plan),
         'AWSTemplateFormatVersion: "2010-09-09"',
         "Transform: AWS::Serverless-2016-10-31",
         "Resources:",
@@ -237,11 +240,13 @@ resource "aws_iam_role_policy" "tasks" {{
 def as_terraform(plan: LambdaPlan) -> str:
     """Resources of Terraform's provider for AWS, which do the same."""
     width = max(map(len, plan.variables))
-    lines = [f"      {name:<{width}} = {_hcl(value)}" for name, value in plan.variables.items()]
+    lines = [
+        f"      {name:<{width}} = {hcl_string(value)}" for name, value in plan.variables.items()
+    ]
     resources = _TERRAFORM.format(
-        name=_hcl(plan.name),
-        queue=_hcl(plan.queue.name),
-        dead_letters=_hcl(plan.queue.dead_letters.name),
+        name=hcl_string(plan.name),
+        queue=hcl_string(plan.queue.name),
+        dead_letters=hcl_string(plan.queue.dead_letters.name),
         fifo=str(plan.queue.is_fifo).lower(),
         visibility=plan.visibility,
         receives=RECEIVES,
@@ -253,21 +258,11 @@ def as_terraform(plan: LambdaPlan) -> str:
         batch_size=plan.batch_size,
         partition=plan.queue.partition,
     )
-    return "\n".join([*_comments(plan), resources])
+    return "\n".join([*_secret_comments(plan), resources])
 
 
-def _comments(plan: LambdaPlan) -> list[str]:
+def _secret_comments(plan: LambdaPlan) -> list[str]:
     return [f"# {name} is a secret and left out" for name in plan.secrets]
-
-
-def _quoted(value: str) -> str:
-    """A string in double quotes, as JSON, YAML and HCL read it alike."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _hcl(value: str) -> str:
-    """A string in which Terraform finds no template: ``${`` and ``%{`` begin one."""
-    return _quoted(value).replace("${", "$${").replace("%{", "%%{")
 
 
 TEMPLATES: Final[Mapping[str, Callable[[LambdaPlan], str]]] = {

@@ -58,7 +58,7 @@ def _listed_task(name: str, path: str, config: Config) -> ListedTask:
         entry = table.entry(name, config)
         task, _ = entry.make_task()
         time_limit, time_limit_from = _time_limit(entry, task, config)
-        max_retries, max_retries_from = _option(entry, task, "max_retries")
+        max_retries, max_retries_from = _option_and_source(entry, task, "max_retries")
     except SystemExit as exc:
         return ListedTask(name=name, path=path, problem=f"its import raises {exc!r}")
     except Exception as exc:  # of an import, of an __init__, or of a wrong value
@@ -71,11 +71,11 @@ def _listed_task(name: str, path: str, config: Config) -> ListedTask:
         time_limit_from=time_limit_from,
         max_retries=max_retries,
         max_retries_from=max_retries_from,
-        schedule=_schedule(entry),
+        schedule=_own_schedule(entry),
     )
 
 
-def _schedule(entry: Entry) -> str:
+def _own_schedule(entry: Entry) -> str:
     """The schedule that stands at the task itself: at its class, or at its function."""
     listed = entry.task_class if entry.function is None else entry.function
     schedule = getattr(listed, "schedule", None)
@@ -83,7 +83,7 @@ def _schedule(entry: Entry) -> str:
 
 
 def _time_limit(entry: Entry, task: SafeTask, config: Config) -> tuple[float | None, str]:
-    value, source = _option(entry, task, "timeout_timedelta")
+    value, source = _option_and_source(entry, task, "timeout_timedelta")
     if source == _AT_RUN_TIME:
         return None, source
     if value is None:
@@ -95,7 +95,7 @@ def _time_limit(entry: Entry, task: SafeTask, config: Config) -> tuple[float | N
     return seconds_of(value), source
 
 
-def _option(entry: Entry, task: SafeTask, name: str) -> tuple[Any, str]:
+def _option_and_source(entry: Entry, task: SafeTask, name: str) -> tuple[Any, str]:
     """The value of a task's option, and what sets it."""
     if isinstance(getattr(entry.task_class, name), property):
         return None, _AT_RUN_TIME

@@ -62,26 +62,26 @@ def examine(machine: Machine | None = None) -> Iterator[Finding]:
     try:
         options = dict(_OPTION.findall(machine.daemon_options.read_text()))
     except FileNotFoundError as exc:
-        yield _unreadable("daemon", machine.daemon_options, exc)
+        yield _unreadable_file("daemon", machine.daemon_options, exc)
         return
     except OSError as exc:
-        yield _unreadable("daemon", machine.daemon_options, exc)
+        yield _unreadable_file("daemon", machine.daemon_options, exc)
         options = {}
     path = options.get("http_path") or "/"
     if options:
-        yield from _daemon(options, path)
+        yield from _examine_daemon_options(options, path)
     timeout = _proxy_read_timeout(machine.nginx)
-    yield from _timeouts(options, timeout)
-    yield _endpoint(machine.port, path if options else daemon_request.PATH)
-    yield from _log(machine.daemon_log)
+    yield from _examine_timeouts(options, timeout)
+    yield _examine_endpoint(machine.port, path if options else daemon_request.PATH)
+    yield from _examine_daemon_log(machine.daemon_log)
 
 
-def _unreadable(topic: str, file: Path, exc: OSError) -> Finding:
+def _unreadable_file(topic: str, file: Path, exc: OSError) -> Finding:
     hint = "run it with sudo" if isinstance(exc, PermissionError) else "is this a worker instance?"
     return warning(topic, f"cannot read {file}: {exc.strerror}", hint)
 
 
-def _daemon(options: Mapping[str, str], path: str) -> Iterator[Finding]:
+def _examine_daemon_options(options: Mapping[str, str], path: str) -> Iterator[Finding]:
     if daemon_request.leads_to_the_dispatcher(path):
         yield ok("daemon", f"it posts to {path}")
     else:
@@ -123,7 +123,7 @@ def seconds_of_nginx(time: str) -> float:
     return sum(int(number) * _NGINX_UNITS[unit] for number, unit in parts)
 
 
-def _timeouts(options: Mapping[str, str], nginx: float) -> Iterator[Finding]:
+def _examine_timeouts(options: Mapping[str, str], nginx: float) -> Iterator[Finding]:
     try:
         task = longest_time_limit(get_config())
     except ConfigurationError:  # which the examination without AWS reports
@@ -131,8 +131,8 @@ def _timeouts(options: Mapping[str, str], nginx: float) -> Iterator[Finding]:
     ladder = Ladder(
         task=task,
         nginx=nginx,
-        inactivity=_seconds(options.get("inactivity_timeout")),
-        visibility=_seconds(options.get("visibility_timeout")),
+        inactivity=_to_seconds(options.get("inactivity_timeout")),
+        visibility=_to_seconds(options.get("visibility_timeout")),
     )
     problems = list(ladder.problems())
     for problem in problems:
@@ -141,14 +141,14 @@ def _timeouts(options: Mapping[str, str], nginx: float) -> Iterator[Finding]:
         yield ok("timeouts", f"each is longer than the one before it; a task may take {task:g} s")
 
 
-def _seconds(value: str | None) -> float | None:
+def _to_seconds(value: str | None) -> float | None:
     return float(value) if value and value.isdecimal() else None
 
 
 # --- the endpoint ----------------------------------------------------------------------------
 
 
-def _endpoint(port: int, path: str) -> Finding:
+def _examine_endpoint(port: int, path: str) -> Finding:
     """GET the dispatcher through nginx: it answers 405 on a worker, and runs nothing."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
@@ -182,12 +182,12 @@ def _is_the_dispatchers(content: bytes, status: int) -> bool:
 # --- the daemon's log ------------------------------------------------------------------------
 
 
-def _log(file: Path) -> Iterator[Finding]:
+def _examine_daemon_log(file: Path) -> Iterator[Finding]:
     try:
         with file.open(errors="replace") as lines:
             last = list(deque(lines, maxlen=_LOG_LINES))
     except OSError as exc:
-        yield _unreadable("daemon's log", file, exc)
+        yield _unreadable_file("daemon's log", file, exc)
         return
     sent = sum(_SENT in line for line in last)
     failed = Counter(int(match[1]) for line in last if (match := _FAILED.search(line)))

@@ -35,17 +35,17 @@ class Variable:
 def variables() -> list[Variable]:
     """Every variable, those of imported contrib rooms included."""
     return [
-        _variable(setting, conf.values_of(group))
+        _describe_variable(setting, conf.values_of(group))
         for group in conf.registered_groups()
         for setting in group.settings
     ]
 
 
-def _settings() -> list[Setting[Any]]:
+def _registered_settings() -> list[Setting[Any]]:
     return [setting for group in conf.registered_groups() for setting in group.settings]
 
 
-def _variable(setting: Setting[Any], values: conf.Values) -> Variable:
+def _describe_variable(setting: Setting[Any], values: conf.Values) -> Variable:
     value, source = values[setting], values.sources[setting.variable]
     starts = (f"{setting.variable}:", f"{setting.variable}_FILE:")
     problem = next((each for each in values.problems if each.startswith(starts)), "")
@@ -85,20 +85,20 @@ def size_warning(*, worker: bool) -> Iterator[str]:
         )
 
 
-def _tasks() -> list[ListedTask]:
+def _list_tasks() -> list[ListedTask]:
     try:
         return listed_tasks(conf.get_config())
     except ConfigurationError:  # the problems say why
         return []
 
 
-def _region(queue: QueueAddress) -> str | None:
+def _queue_region(queue: QueueAddress) -> str | None:
     """The region in which it is looked for. None: boto3 finds one when it makes a client."""
     configured: str | None = conf.values_of(conf.CORE)[conf.SQS_REGION]
     return queue.region or configured or conf.default_region()
 
 
-def _queues() -> Mapping[str, QueueAddress]:
+def _configured_queues() -> Mapping[str, QueueAddress]:
     return conf.values_of(conf.CORE)[conf.QUEUES]
 
 
@@ -110,11 +110,11 @@ def as_dict(*, worker: bool) -> dict[str, Any]:
     found = variables()
     return {
         "variables": [dataclasses.asdict(each) for each in found],
-        "tasks": [dataclasses.asdict(each) for each in _tasks()],
+        "tasks": [dataclasses.asdict(each) for each in _list_tasks()],
         "queues": [
-            {"alias": alias, "name": each.name, "url": each.url, "region": _region(each),
+            {"alias": alias, "name": each.name, "url": each.url, "region": _queue_region(each),
              "fifo": each.is_fifo}
-            for alias, each in _queues().items()
+            for alias, each in _configured_queues().items()
         ],
         "bytes": total_size(properties_in_effect(worker=worker)),
         "max_bytes": MAX_BYTES,
@@ -130,16 +130,20 @@ def as_table(*, worker: bool) -> Iterator[str]:
     """The overview, line by line. Secrets are masked."""
     found = variables()
     rows = [
-        (each.name, each.source, _shown(each, setting))
-        for each, setting in zip(found, _settings(), strict=True)
+        (each.name, each.source, _shown_value(each, setting))
+        for each, setting in zip(found, _registered_settings(), strict=True)
     ]
-    yield from _table(("VARIABLE", "FROM", "VALUE"), rows)
-    if tasks := _tasks():
+    yield from _format_table(("VARIABLE", "FROM", "VALUE"), rows)
+    if tasks := _list_tasks():
         yield ""
-        yield from _table(("TASK", "TIME LIMIT", "MAX RETRIES", "PATH"), map(_task_row, tasks))
-    if queues := _queues():
+        yield from _format_table(
+            ("TASK", "TIME LIMIT", "MAX RETRIES", "PATH"), map(_task_row, tasks)
+        )
+    if queues := _configured_queues():
         yield ""
-        yield from _table(("QUEUE", "REGION", "URL"), map(_queue_row, queues, queues.values()))
+        yield from _format_table(
+            ("QUEUE", "REGION", "URL"), map(_queue_row, queues, queues.values())
+        )
     used = total_size(properties_in_effect(worker=worker))
     yield ""
     yield (
@@ -151,7 +155,7 @@ def as_table(*, worker: bool) -> Iterator[str]:
     yield from (f"warning: {each}" for each in size_warning(worker=worker))
 
 
-def _shown(variable: Variable, setting: Setting[Any]) -> str:
+def _shown_value(variable: Variable, setting: Setting[Any]) -> str:
     """The value, or the default in words. The pairs of table and queues have rows of their own."""
     if isinstance(setting.default, Mapping) and variable.value:
         return "see below"
@@ -172,10 +176,14 @@ def _task_row(task: ListedTask) -> tuple[str, ...]:
 
 
 def _queue_row(alias: str, queue: QueueAddress) -> tuple[str, ...]:
-    return alias, _region(queue) or "boto3's own", queue.url or f"{queue.name} (looked up by name)"
+    return (
+        alias,
+        _queue_region(queue) or "boto3's own",
+        queue.url or f"{queue.name} (looked up by name)",
+    )
 
 
-def _table(headings: tuple[str, ...], rows: Any) -> Iterator[str]:
+def _format_table(headings: tuple[str, ...], rows: Any) -> Iterator[str]:
     """Columns that are as wide as their widest cell. The last one is not padded."""
     lines = [headings, *rows]
     widths = [min(max(map(len, column)), 60) for column in zip(*lines, strict=True)]

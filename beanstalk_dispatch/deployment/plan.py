@@ -152,7 +152,7 @@ def make_plan(
             dead_letters = address.name
             addresses[dead_letters] = address
     region = region or config.sqs_region or default_region()
-    planned = {key: _planned(key, each, region, account) for key, each in addresses.items()}
+    planned = {key: _plan_queue(key, each, region, account) for key, each in addresses.items()}
     dead = planned.pop(dead_letters or "", None)
     queues = list(planned.values())
     if not queues:
@@ -181,7 +181,7 @@ def make_plan(
     )
 
 
-def _planned(
+def _plan_queue(
     alias: str, address: QueueAddress, region: str | None, account: str | None
 ) -> PlannedQueue:
     own_region = address.region or region

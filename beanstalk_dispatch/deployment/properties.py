@@ -60,11 +60,11 @@ def properties_in_effect(*, worker: bool) -> list[Property]:
         for setting in group.settings:
             source = values.sources[setting.variable]
             if setting is not WORKER and source != "default":
-                found.append(_property(setting, values[setting], is_file=source == "file"))
+                found.append(_make_property(setting, values[setting], is_file=source == "file"))
     return found
 
 
-def _property(setting: Setting[Any], value: Any, *, is_file: bool) -> Property:
+def _make_property(setting: Setting[Any], value: Any, *, is_file: bool) -> Property:
     if is_file:
         return Property(name=f"{setting.variable}_FILE", value=conf.file_of(setting))
     return Property(
@@ -94,25 +94,25 @@ def _is_read_as(setting: Setting[Any], string: str, value: Any) -> bool:
 def _strings_of(value: Any) -> list[str]:
     match value:
         case timedelta():
-            return [_duration(value)]
+            return [_format_duration(value)]
         case float():
             return [f"{value:g}", repr(value)]
         case tuple() | list():
             items = [str(item) for item in value]
             return [" ".join(items), json.dumps(items, ensure_ascii=False)]
         case Mapping():
-            targets = {name: _target(each) for name, each in value.items()}
+            targets = {name: _queue_target(each) for name, each in value.items()}
             pairs = " ".join(f"{name}={target}" for name, target in targets.items())
             return [pairs, json.dumps(targets, ensure_ascii=False)]
         case _:
             return [str(value)]
 
 
-def _target(value: str | QueueAddress) -> str:
+def _queue_target(value: str | QueueAddress) -> str:
     return (value.url or value.name) if isinstance(value, QueueAddress) else value
 
 
-def _duration(value: timedelta) -> str:
+def _format_duration(value: timedelta) -> str:
     seconds = value.total_seconds()
     for unit, length in (("h", 3600), ("m", 60)):
         if seconds % length == 0:
@@ -139,16 +139,16 @@ def move_to_files(
     kept = list(properties)
     files: dict[str, str] = {}
     while total_size(kept) > limit:
-        movable = [each for each in kept if _moved(each, directory).size < each.size]
+        movable = [each for each in kept if _move_to_file(each, directory).size < each.size]
         if not movable:
             break
         largest = max(movable, key=lambda each: each.size)
-        files[_moved(largest, directory).value] = f"{largest.value}\n"
-        kept[kept.index(largest)] = _moved(largest, directory)
+        files[_move_to_file(largest, directory).value] = f"{largest.value}\n"
+        kept[kept.index(largest)] = _move_to_file(largest, directory)
     return kept, files
 
 
-def _moved(each: Property, directory: str) -> Property:
+def _move_to_file(each: Property, directory: str) -> Property:
     if each.is_secret or each.name.endswith("_FILE"):
         return each
     return Property(name=f"{each.name}_FILE", value=f"{directory}/{each.name}")

@@ -53,7 +53,7 @@ def as_eb(export: Export) -> str:
             f"{shlex.quote(export.environment)} \\\n"
             f"  --option-settings {shlex.quote(json.dumps(settings))}"
         )
-    return "\n".join([*_comments(export), *lines])
+    return "\n".join([*_secret_comments(export), *lines])
 
 
 def as_dotenv(export: Export) -> str:
@@ -63,7 +63,7 @@ def as_dotenv(export: Export) -> str:
         f"# {name} is the secret {arn}: read it into the environment yourself"
         for name, arn in export.secrets.items()
     ]
-    return "\n".join([*_comments(export), *comments, *lines])
+    return "\n".join([*_secret_comments(export), *comments, *lines])
 
 
 def as_ebextensions(export: Export) -> str:
@@ -73,8 +73,8 @@ def as_ebextensions(export: Export) -> str:
     for namespace, options in ((PROPERTIES, values), (SECRETS, export.secrets)):
         if options:
             lines.append(f"  {namespace}:")
-            lines += [f"    {name}: {_quoted(value)}" for name, value in options.items()]
-    return "\n".join([*_comments(export), *lines])
+            lines += [f"    {name}: {double_quoted(value)}" for name, value in options.items()]
+    return "\n".join([*_secret_comments(export), *lines])
 
 
 def as_terraform(export: Export) -> str:
@@ -82,30 +82,30 @@ def as_terraform(export: Export) -> str:
     values = {each.name: each.value for each in export.properties}
     blocks = [
         f"setting {{\n"
-        f"  namespace = {_quoted(namespace)}\n"
-        f"  name      = {_quoted(name)}\n"
-        f"  value     = {_hcl(value)}\n"
+        f"  namespace = {double_quoted(namespace)}\n"
+        f"  name      = {double_quoted(name)}\n"
+        f"  value     = {hcl_string(value)}\n"
         "}"
         for namespace, options in ((PROPERTIES, values), (SECRETS, export.secrets))
         for name, value in options.items()
     ]
-    return "\n".join([*_comments(export), *blocks])
+    return "\n".join([*_secret_comments(export), *blocks])
 
 
-def _comments(export: Export) -> list[str]:
+def _secret_comments(export: Export) -> list[str]:
     return [f"# {name} is a secret and left out" for name in export.left_out]
 
 
-def _quoted(value: str) -> str:
+def double_quoted(value: str) -> str:
     """A string in double quotes, as JSON, YAML and HCL read it alike."""
     return _NOT_IN_YAML.sub(
         lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False)
     )
 
 
-def _hcl(value: str) -> str:
+def hcl_string(value: str) -> str:
     """A string in which Terraform finds no template: ``${`` and ``%{`` begin one."""
-    return _quoted(value).replace("${", "$${").replace("%{", "%%{")
+    return double_quoted(value).replace("${", "$${").replace("%{", "%%{")
 
 
 FORMATS: Final[Mapping[str, Callable[[Export], str]]] = {

@@ -86,9 +86,9 @@ def target_tracking(plan: Plan, group: Any) -> dict[str, Any]:
         "TargetValue": plan.connections * plan.per_thread,
         "CustomizedMetricSpecification": {
             "Metrics": [
-                _metric("visible", sqs, "ApproximateNumberOfMessagesVisible", queue),
-                _metric("in_flight", sqs, "ApproximateNumberOfMessagesNotVisible", queue),
-                _metric("instances", "AWS/AutoScaling", IN_SERVICE, instances),
+                _metric_of("visible", sqs, "ApproximateNumberOfMessagesVisible", queue),
+                _metric_of("in_flight", sqs, "ApproximateNumberOfMessagesNotVisible", queue),
+                _metric_of("instances", "AWS/AutoScaling", IN_SERVICE, instances),
                 {
                     "Id": "backlog",
                     "Label": "messages of each instance",
@@ -100,7 +100,7 @@ def target_tracking(plan: Plan, group: Any) -> dict[str, Any]:
     }
 
 
-def _metric(name: str, namespace: str, metric: str, dimension: dict[str, Any]) -> dict[str, Any]:
+def _metric_of(name: str, namespace: str, metric: str, dimension: dict[str, Any]) -> dict[str, Any]:
     found = {"Namespace": namespace, "MetricName": metric, "Dimensions": [dimension]}
     return {
         "Id": name, "MetricStat": {"Metric": found, "Stat": "Average"}, "ReturnData": False,
@@ -126,8 +126,8 @@ def scaling_problems(plan: Plan, root: Path) -> Iterator[tuple[str, str]]:
         yield SCALING_EBEXTENSIONS, _IN_SHARED_BUNDLE
     for path, needed in scaling_files(plan).items():
         if (root / path).exists():
-            found, limit = _json(root / path), _target(needed)
-            target = _target(found)
+            found, limit = _read_json(root / path), _find_target(needed)
+            target = _find_target(found)
             if _without_choices(found) != _without_choices(needed):
                 yield path, "is not what is needed"
             elif not 0 < target <= limit:
@@ -148,19 +148,19 @@ def _option_problems(plan: Plan, root: Path) -> Iterator[str]:
                 yield f"{namespace} {name} is {current}, not {value}"
 
 
-def _json(file: Path) -> Any:
+def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
     except ValueError:
         return None
 
 
-def _target(value: Any) -> float:
+def _find_target(value: Any) -> float:
     """The TargetValue anywhere in a JSON value; 0 if there is none, or if it is not a number."""
     if not isinstance(value, dict):
         return 0
     found = value.get("TargetValue", 0)
-    inner = max((_target(each) for each in value.values()), default=0)
+    inner = max((_find_target(each) for each in value.values()), default=0)
     return max(found if isinstance(found, int | float) else 0, inner)
 
 

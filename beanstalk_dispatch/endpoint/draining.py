@@ -30,7 +30,7 @@ STUCK_SHARE: Final = 0.5
 """The share of gunicorn's threads that may be stuck before its worker process is replaced."""
 
 
-class _Process:
+class _ProcessState:
     """The state of this process, which may be a gunicorn worker."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class _Process:
         self.stopping = ""
 
 
-_process = _Process()
+_process = _ProcessState()
 
 
 def reason(config: Config) -> str:
@@ -52,14 +52,14 @@ def reason(config: Config) -> str:
             "recycle pid=%d reason=stuck stuck=%d threads=%d",
             os.getpid(), stuck, _process.threads,
         )  # fmt: skip
-        _recycle(f"{stuck} of {_process.threads} threads are stuck")
+        _replace_process(f"{stuck} of {_process.threads} threads are stuck")
     if _process.threads and not can_open_files():
         logger.critical(
             "recycle pid=%d reason=no-files: this process can open no more files, so every task "
             "would fail; a task most likely keeps files or connections open",
             os.getpid(),
         )
-        _recycle("the process can open no more files")
+        _replace_process("the process can open no more files")
     return _process.stopping
 
 
@@ -123,7 +123,7 @@ def _log_running(tasks: Sequence[RunningTask]) -> None:
         )  # fmt: skip
 
 
-def _recycle(reason: str) -> None:
+def _replace_process(reason: str) -> None:
     """Make gunicorn replace this process. Running tasks have its graceful_timeout to end."""
     _process.stopping = reason
     os.kill(os.getpid(), signal.SIGTERM)

@@ -24,7 +24,7 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/python-configuration-proc
 """
 
 
-class _Holders:
+class _HoldingThreads:
     """How many threads hold an answer now."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class _Holders:
             self._count -= 1
 
 
-_holders = _Holders()
+_holders = _HoldingThreads()
 
 
 def hold(receive_count: int, *, threads: int | None) -> bool:

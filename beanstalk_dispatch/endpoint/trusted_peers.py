@@ -26,7 +26,7 @@ def refusal(meta: Mapping[str, str], config: Config) -> str | None:
     and appends it to X-Forwarded-For. So every address that is given must be trusted: the
     daemon's own are all loopback, and a forged header can only add a reason to refuse.
     """
-    return _refusal(
+    return _refusal_reason(
         meta.get("REMOTE_ADDR", ""),
         meta.get("HTTP_X_REAL_IP", ""),
         meta.get("HTTP_X_FORWARDED_FOR", ""),
@@ -35,7 +35,7 @@ def refusal(meta: Mapping[str, str], config: Config) -> str | None:
 
 
 @functools.lru_cache(maxsize=256)
-def _refusal(peer: str, real: str, forwarded: str, config: Config) -> str | None:
+def _refusal_reason(peer: str, real: str, forwarded: str, config: Config) -> str | None:
     addresses = [text.strip() for text in (peer, real, *forwarded.split(",")) if text.strip()]
     if not addresses:
         return "the request names no peer address"

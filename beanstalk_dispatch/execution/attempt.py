@@ -73,7 +73,7 @@ def run_attempt(
     before = connections.aliases_in_transaction()
     has_own_process = any(map(_has_own_process, hooked))
     known = None if has_own_process else before
-    run = _Run(task, delivery=delivery, hooked=hooked, on_done=on_done, in_transaction=known)
+    run = _TaskRun(task, delivery=delivery, hooked=hooked, on_done=on_done, in_transaction=known)
     for each in hooked:
         _runs[id(each)] = run
     try:
@@ -97,7 +97,7 @@ def _has_own_process(task: SafeTask) -> bool:
 
 def process(task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """What SafeTask.process() does: run the task and its hooks."""
-    run = _runs.get(id(task)) or _Run(task, delivery=task.delivery, hooked=(task,))
+    run = _runs.get(id(task)) or _TaskRun(task, delivery=task.delivery, hooked=(task,))
     if task is run.task:
         run.execute(args, kwargs)
     else:  # the configured class's process() surrounds the task's
@@ -106,7 +106,7 @@ def process(task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
 
 # The run of each task that a consumer runs now, by the task's id(): a project's class need not
 # be hashable, and its process() may continue in another thread.
-_runs: Final[dict[int, _Run]] = {}
+_runs: Final[dict[int, _TaskRun]] = {}
 
 
 def is_for_the_process(exc: BaseException) -> bool:
@@ -119,7 +119,7 @@ def is_for_the_process(exc: BaseException) -> bool:
     return in_main_thread and isinstance(exc, KeyboardInterrupt | SystemExit)
 
 
-class _Forks:
+class _ForkCount:
     """How often this process and its parents were forked; asking for its id is a system call."""
 
     def __init__(self) -> None:
@@ -129,11 +129,11 @@ class _Forks:
         self.count += 1
 
 
-_forks: Final = _Forks()
+_forks: Final = _ForkCount()
 os.register_at_fork(after_in_child=_forks.add)
 
 
-class _Run:
+class _TaskRun:
     """One run of one task: what SafeTask would have to remember, were it not the project's."""
 
     __slots__ = (
@@ -172,18 +172,18 @@ class _Run:
         if task_started.receivers:
             task_started.send_robust(sender=self._kind, delivery=self._delivery)
         try:
-            value = self._call(self.task.run, args, kwargs)
+            value = self._call_limited(self.task.run, args, kwargs)
         except BaseException as exc:
             if not self._is_failure(exc):
                 raise
-            self._fail(exc)
+            self._handle_failure(exc)
             is_granted_retry = isinstance(exc, Retry) and self.attempt.outcome is Outcome.RETRY
             if not is_granted_retry and self.attempt.outcome is not Outcome.CANCELLED:
                 self._call_hooks("on_error", (exc, *args), kwargs)
         else:
             if self._delivery:
                 self._delivery.return_value = value
-            self._end(_DONE)
+            self._end_attempt(_DONE)
             if self._on_done:
                 self._on_done()
             self._call_hooks("on_success", args, kwargs)
@@ -202,17 +202,17 @@ class _Run:
         """The task's ``process`` has failed, outside of its ``run`` and hooks."""
         logger.error(
             "SafeTask failed outside of its run() %s error=%s",
-            self._label(),
+            self._log_label(),
             quoted_error(exc),
             exc_info=to_log(exc),
         )
-        self._end(Attempt(outcome=Outcome.FAILED, exception=exc))
+        self._end_attempt(Attempt(outcome=Outcome.FAILED, exception=exc))
 
     def _is_failure(self, exc: BaseException) -> bool:
         """A TimeLimitExceeded that comes out of ``_call`` is that of an enclosing time limit."""
         return not (is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded))
 
-    def _call(
+    def _call_limited(
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
@@ -228,7 +228,7 @@ class _Run:
         if before is None:
             before = connections.aliases_in_transaction()
         limit = time_limit(
-            self._seconds(is_hook), label=self._stuck_label, on_stuck=self._send_task_stuck
+            self._limit_seconds(is_hook), label=self._stuck_label, on_stuck=self._send_task_stuck
         )
         forks = _forks.count
         try:
@@ -242,14 +242,14 @@ class _Run:
                 connections.drop_interrupted(before)
             elif error := connections.drop_left_open(before):
                 logger.error(
-                    "transaction left open %s error=%s", self._label(), quoted_error(error)
+                    "transaction left open %s error=%s", self._log_label(), quoted_error(error)
                 )
             raise
         if error := connections.drop_left_open(before):
             raise error
         return value
 
-    def _seconds(self, is_hook: bool) -> float:
+    def _limit_seconds(self, is_hook: bool) -> float:
         """The task's time limit, or what its consumer has left for ``run`` or for a hook."""
         seconds = time_limit_of(self.task)
         if self._delivery is None or self._delivery.deadline is None:
@@ -266,7 +266,7 @@ class _Run:
         is_exit = isinstance(exc, SystemExit)
         logger.warning(
             "forked process left its task %s process_id=%d: end such a process with os._exit()",
-            self._label(),
+            self._log_label(),
             os.getpid(),
             exc_info=None if is_exit else exc,
         )
@@ -297,19 +297,21 @@ class _Run:
                 raise
         return None if result is None else run_to_end(result, limit)
 
-    def _fail(self, exc: BaseException) -> None:
+    def _handle_failure(self, exc: BaseException) -> None:
         if isinstance(exc, TaskCancelled):
-            self._end(Attempt(outcome=Outcome.CANCELLED, exception=exc))
+            self._end_attempt(Attempt(outcome=Outcome.CANCELLED, exception=exc))
             return
         outcome = Outcome.TIMED_OUT if isinstance(exc, TaskTimeout) else Outcome.FAILED
         number = self._message.counted_attempt if self._message else 1
         try:
             decision = decide(self.task, exc, number)
         except Exception as error:  # wrong options; the checks name them too
-            logger.error("retry options are wrong %s error=%s", self._label(), quoted_error(error))
+            logger.error(
+                "retry options are wrong %s error=%s", self._log_label(), quoted_error(error)
+            )
             decision = RetryDecision(is_retried=False, is_final=False, delay=0.0)
         is_retried = decision.is_retried and self._message is not None
-        self._end(
+        self._end_attempt(
             Attempt(
                 outcome=Outcome.RETRY if is_retried else outcome,
                 exception=exc,
@@ -320,7 +322,7 @@ class _Run:
         if self.task.verbose:
             self._log_failure(exc)
 
-    def _end(self, attempt: Attempt) -> None:
+    def _end_attempt(self, attempt: Attempt) -> None:
         self.attempt = attempt
         if self._delivery:
             self._delivery.outcome = attempt.outcome
@@ -331,21 +333,21 @@ class _Run:
             traceback = None if isinstance(exc, Retry) else to_log(exc)
             logger.warning(
                 "SafeTask will be retried %s error=%s",
-                self._label(),
+                self._log_label(),
                 quoted_error(exc),
                 exc_info=traceback,
             )
         elif self.attempt.outcome is Outcome.TIMED_OUT:
             logger.error(
                 "SafeTask timed out %s error=%s",
-                self._label(),
+                self._log_label(),
                 quoted_error(exc),
                 exc_info=to_log(exc),
             )
         else:
             logger.error(
                 "SafeTask failed %s error=%s",
-                self._label(),
+                self._log_label(),
                 quoted_error(exc),
                 exc_info=to_log(exc),
             )
@@ -355,12 +357,12 @@ class _Run:
             if getattr(type(task), name) is _EMPTY_HOOKS[name] and name not in vars(task):
                 continue
             try:
-                self._call(getattr(task, name), args, kwargs, is_hook=True)
+                self._call_limited(getattr(task, name), args, kwargs, is_hook=True)
             except BaseException as exc:
                 if not self._is_failure(exc):
                     raise
                 hook_logger.error(
-                    "hook failed hook=%s %s", name, self._label(), exc_info=to_log(exc)
+                    "hook failed hook=%s %s", name, self._log_label(), exc_info=to_log(exc)
                 )
 
     def _send_task_stuck(self, thread_id: int) -> None:
@@ -375,7 +377,7 @@ class _Run:
             else self._kind.__name__
         )
 
-    def _label(self) -> str:
+    def _log_label(self) -> str:
         if self._message is None:
             return f"function={self._kind.__name__}"
         return f"id={quoted(self._message.id)} function={quoted(self._message.function)}"

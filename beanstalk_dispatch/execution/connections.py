@@ -29,7 +29,7 @@ _IN_TRANSACTION: Final = frozenset({1, 2, 3})
 _SERVER_STATUS_IN_TRANS: Final = 1  # of the MySQL protocol, as PyMySQL reports it
 
 
-class _Opened(threading.local):
+class _OpenedConnections(threading.local):
     """The connections that were opened in this thread, by alias.
 
     Asking ``connections`` for them takes two microseconds, which every task would pay twice.
@@ -39,7 +39,7 @@ class _Opened(threading.local):
         self.by_alias: dict[str, BaseDatabaseWrapper] = {}
 
 
-_opened = _Opened()
+_opened = _OpenedConnections()
 
 
 @receiver(connection_created)
@@ -98,7 +98,7 @@ def drop(connection: BaseDatabaseWrapper) -> None:
     except Exception as exc:
         logger.warning("close failed database=%s error=%s", connection.alias, quoted_error(exc))
     if (raw := connection.connection) is None:
-        _forget(connection)
+        _forget_connection(connection)
         return
     # close() keeps the in-memory database of a test, or has failed.
     try:
@@ -108,10 +108,10 @@ def drop(connection: BaseDatabaseWrapper) -> None:
         logger.warning("rollback failed database=%s error=%s", connection.alias, quoted_error(exc))
         with suppress(Exception):  # or its memory and its socket stay until the garbage collection
             raw.close()
-        _forget(connection)
+        _forget_connection(connection)
 
 
-def _forget(connection: BaseDatabaseWrapper) -> None:
+def _forget_connection(connection: BaseDatabaseWrapper) -> None:
     """Have Django make a new wrapper the next time that this thread asks for the database."""
     _opened.by_alias.pop(connection.alias, None)
     del connections[connection.alias]

@@ -27,13 +27,13 @@ _loop_thread: Final = AsyncToSync.async_single_thread_context
 """The context variable in which asgiref looks for the thread of a new loop."""
 
 
-class _Idle(threading.local):
+class _IdleThread(threading.local):
     """The thread that waits for the next coroutine of this task thread."""
 
     loop_thread: AsyncSingleThreadContext | None = None
 
 
-_idle = _Idle()
+_idle = _IdleThread()
 
 
 def _forget_threads() -> None:

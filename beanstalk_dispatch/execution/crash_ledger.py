@@ -169,13 +169,13 @@ class CrashLedger:
             for block in range(BLOCKS):
                 if block not in self._blocks and self._lock_block(block):
                     if not self._used_slots(block):
-                        self._claim(block)
+                        self._claim_block(block)
                         return self._free.pop()
                     # The process that opens the file next reports what is in it.
                     self._unlock_block(block)
         return None
 
-    def _claim(self, block: int) -> None:
+    def _claim_block(self, block: int) -> None:
         self._blocks.add(block)
         _OWNER.pack_into(self._view, _block_at(block), os.getpid())
         self._free += reversed(_slots_of(block))
@@ -207,20 +207,20 @@ class CrashLedger:
             if self._blocks:
                 self._unlock_block(block)
             else:
-                self._claim(block)
+                self._claim_block(block)
         return cut
 
     def times_cut(self, task_id: str) -> int:
         """How often this task was cut off, by what the processes on this machine have found."""
         if self._view[_GENERATION_AT] != self._generation:
             self._read_times_cut()
-        return self._times_cut.get(_key(task_id), 0) if self._times_cut else 0
+        return self._times_cut.get(_ledger_key(task_id), 0) if self._times_cut else 0
 
     def forget_cuts(self, task_id: str) -> None:
         """Let a task start with a count of zero again."""
         with self._lock, _table_locked(self._descriptor):
             for at, found, _, _ in self._cut_table():
-                if found == _key(task_id):
+                if found == _ledger_key(task_id):
                     _CUT.pack_into(self._view, at, b"", 0, 0.0)
             self._change_generation()
 
@@ -339,7 +339,7 @@ def _slots_of(block: int) -> range:
     return range(start, start + SLOTS_IN_BLOCK * _SLOT.size, _SLOT.size)
 
 
-def _key(task_id: str) -> bytes:
+def _ledger_key(task_id: str) -> bytes:
     """A task's id as it is in the file: cut to the length of its field."""
     return task_id.encode("utf-8", "replace")[:_ID_LENGTH]
 

@@ -37,7 +37,7 @@ def send(
             return False
         letter = wrap(
             delivery.body,
-            _reason(delivery, outcome, exception),
+            _describe_reason(delivery, outcome, exception),
             queue=delivery.queue,
             keys=config.signing_keys,
         )
@@ -50,32 +50,34 @@ def send(
     except BeanstalkDispatchError as exc:
         logger.error(
             "dead letter not sent id=%s queue=%s error=%s",
-            quoted(_id(delivery)), alias, quoted_error(exc),
+            quoted(_task_id(delivery)), alias, quoted_error(exc),
         )  # fmt: skip
         return False
     return True
 
 
-def _reason(delivery: Delivery, outcome: str, exception: BaseException | None) -> Mapping[str, Any]:
+def _describe_reason(
+    delivery: Delivery, outcome: str, exception: BaseException | None
+) -> Mapping[str, Any]:
     message = delivery.message
     return {
         "outcome": outcome,
-        "exception": _text(exception),
+        "exception": _exception_string(exception),
         "traceback": traceback_of(exception),
         "attempts": message.attempt if message else 1,
         "receive_count": delivery.receive_count,
-        "id": _id(delivery),
+        "id": _task_id(delivery),
         "function": message.function if message else delivery.task_name,
         "queue": delivery.queue,
         "at": now(),
     }
 
 
-def _id(delivery: Delivery) -> str | None:
+def _task_id(delivery: Delivery) -> str | None:
     return delivery.message.id if delivery.message else delivery.message_id
 
 
-def _text(exception: BaseException | None) -> str:
+def _exception_string(exception: BaseException | None) -> str:
     try:
         text = f"{type(exception).__name__}: {exception}" if exception else ""
     except Exception:  # from a __str__() of the project's own

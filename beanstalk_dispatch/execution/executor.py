@@ -125,19 +125,19 @@ class Execution:
     def _run_and_log(self) -> Result:
         started = clock.monotonic()
         delivery = self.delivery
-        result = self._result()
+        result = self._run_to_result()
         delivery.outcome, delivery.exception = result.outcome, result.exception
         self._set_fate(result)
-        self._log(result, milliseconds=(clock.monotonic() - started) * 1000)
+        self._log_outcome(result, milliseconds=(clock.monotonic() - started) * 1000)
         if delivery_finished.receivers:
             delivery_finished.send_robust(
                 sender=run, delivery=delivery, outcome=result.outcome, exception=result.exception
             )
         return result
 
-    def _result(self) -> Result:
+    def _run_to_result(self) -> Result:
         try:
-            self.delivery.message = message = self._decode()
+            self.delivery.message = message = self._decode_message()
             self._check_age(message)
             return self._run_unless_known(message)
         except (MessageError, UnknownFunction) as exc:
@@ -166,7 +166,7 @@ class Execution:
         """Whether this is a periodic task of cron.yaml, which has no message of ours."""
         return bool(self.delivery.task_name) and not self.delivery.body.strip()
 
-    def _decode(self) -> Message:
+    def _decode_message(self) -> Message:
         delivery, config = self.delivery, self.config
         if not self._is_periodic:
             return Message.decode(
@@ -238,8 +238,8 @@ class Execution:
             if wait > _MAX_WAIT_SECONDS:
                 raise MalformedMessage(f"not_before is more than {MAX_DELAY_DAYS} days ahead")
             if marks.is_cancelled(message.id, self.config):
-                return self._cancel(entry.observers)
-            return self._resend(message, wait, Outcome.DEFERRED)
+                return self._end_cancelled(entry.observers)
+            return self._send_again(message, wait, Outcome.DEFERRED)
         if self.retries_by_hiding:
             message.attempt += self.delivery.earlier_runs
         try:
@@ -290,12 +290,12 @@ class Execution:
             try:
                 lease.take(asks_for_pause=not self.consumer.can_hide)
             except TaskCancelled:
-                return self._cancel(observers)
+                return self._end_cancelled(observers)
             if lease.paused_since is not None and self._may_wait_for_resume():
                 lease.give_up()
                 return self._wait_for_resume(message, lease.paused_since)
         elif marks.is_cancelled(message.id, config):
-            return self._cancel(observers)
+            return self._end_cancelled(observers)
         # Where process() is the project's own, more than run() has to succeed.
         outermost = task if configured is None else configured
         is_done_after_run = lease and all(
@@ -305,9 +305,9 @@ class Execution:
         running = RUNNING.task(message, self.delivery, config)
         try:
             if running.times_cut >= MAX_CUTS and (cut := self._send_cut_task(running)):
-                result = self._observed(observers, task, lambda: cut)
+                result = self._run_with_observers(observers, task, lambda: cut)
             else:
-                result = self._observed(
+                result = self._run_with_observers(
                     observers,
                     task,
                     lambda: self._run_attempt(running, task, configured, message, on_done),
@@ -320,12 +320,12 @@ class Execution:
             _update_lease(lease, result)
         return result
 
-    def _cancel(self, observers: Sequence[Observer]) -> Result:
+    def _end_cancelled(self, observers: Sequence[Observer]) -> Result:
         """End a task that does not run. Observers see that before the message is deleted."""
         exc = TaskCancelled(WHY_CANCELLED)
         self.delivery.outcome, self.delivery.exception = Outcome.CANCELLED, exc
         with observed(observers, "cancelling", lambda each: each.cancelling(self.delivery)):
-            return _cancelled(exc)
+            return _cancelled_result(exc)
 
     def _may_wait_for_resume(self) -> bool:
         """Whether the message can wait as a delayed copy. A poller does not receive it at all."""
@@ -347,11 +347,11 @@ class Execution:
         """
         delay = (time.time() - paused_since) / 2
         delay = min(max(delay, MIN_PAUSED_SECONDS), MAX_DELAY_SECONDS)
-        result = self._resend(message, delay, Outcome.DEFERRED)
+        result = self._send_again(message, delay, Outcome.DEFERRED)
         reason = f"the queue is paused; the message waits for {delay:.0f} s"
         return replace(result, reason=reason) if result.acknowledged else result
 
-    def _observed(
+    def _run_with_observers(
         self, observers: Sequence[Observer], task: SafeTask, run: Callable[[], Result]
     ) -> Result:
         if observers:
@@ -359,7 +359,7 @@ class Execution:
             with observed(
                 observers, "attempting", lambda each: each.attempting(task, self.delivery)
             ):
-                return self._observed((), task, run)
+                return self._run_with_observers((), task, run)
         result = run()
         self._set_fate(result)
         return result
@@ -429,9 +429,9 @@ class Execution:
         if attempt.outcome is Outcome.DONE:
             return _DONE
         if attempt.outcome is Outcome.RETRY:
-            return self._retry(attempt, message)
+            return self._send_retry(attempt, message)
         if attempt.outcome is Outcome.CANCELLED:
-            return _cancelled(attempt.exception)
+            return _cancelled_result(attempt.exception)
         delay, exception = attempt.retry_after, attempt.exception
         if delay is not None and not self.retries_by_hiding:  # redelivery backs off, too
             number = message.counted_attempt + self.delivery.earlier_runs
@@ -447,11 +447,11 @@ class Execution:
         )
         return self._send_to_dead_letter_queue(result) if result.final else result
 
-    def _retry(self, attempt: Attempt, message: Message) -> Result:
+    def _send_retry(self, attempt: Attempt, message: Message) -> Result:
         delay = attempt.retry_after or 0.0
         if self.retries_by_hiding and delay <= _MAX_HIDDEN_SECONDS:
             return Result(outcome=Outcome.RETRY, exception=attempt.exception, retry_after=delay)
-        received = self._decode()  # the task may have changed its arguments
+        received = self._decode_message()  # the task may have changed its arguments
         copy = replace(
             message,
             args=received.args,
@@ -460,10 +460,10 @@ class Execution:
             not_before=None,
         )
         if not self.observers:
-            result = self._resend(copy, delay, Outcome.RETRY)
+            result = self._send_again(copy, delay, Outcome.RETRY)
         else:
             with observed(self.observers, "retrying", lambda each: each.retrying(self.delivery)):
-                result = self._resend(copy, delay, Outcome.RETRY)
+                result = self._send_again(copy, delay, Outcome.RETRY)
         return replace(result, exception=attempt.exception)
 
     def _set_fate(self, result: Result) -> None:
@@ -490,7 +490,7 @@ class Execution:
             acknowledged=self._acknowledges_failures,
         )
 
-    def _resend(self, message: Message, delay: float, outcome: Outcome) -> Result:
+    def _send_again(self, message: Message, delay: float, outcome: Outcome) -> Result:
         """Acknowledge the message only if its successor was sent."""
         try:
             self.consumer.resend(message, delay, self.delivery)
@@ -516,7 +516,7 @@ class Execution:
         )  # fmt: skip
         return replace(result, acknowledged=is_taken, dead_lettered=is_taken)
 
-    def _log(self, result: Result, *, milliseconds: float) -> None:
+    def _log_outcome(self, result: Result, *, milliseconds: float) -> None:
         level = OUTCOMES[result.outcome].level
         if not logger.isEnabledFor(level):
             return
@@ -543,7 +543,7 @@ class Execution:
         )
 
 
-def _cancelled(exc: BaseException | None) -> Result:
+def _cancelled_result(exc: BaseException | None) -> Result:
     reason = str(exc) or "the task has ended itself"
     return Result(outcome=Outcome.CANCELLED, reason=reason, exception=exc, acknowledged=True)
 

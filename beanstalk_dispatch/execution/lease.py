@@ -102,12 +102,12 @@ class Lease:
         """The task ran to success; nothing of it ever runs again. May be called twice."""
         if not self._is_done:
             self._is_done = True
-            self._end(_DONE)
+            self._end_turn(_DONE)
 
     def handed_on(self) -> None:
         """This attempt has ended, and the next one or the dead-letter queue has the message."""
         self._is_done = False
-        self._end(self._message.attempt + 1)
+        self._end_turn(self._message.attempt + 1)
 
     def give_up(self) -> None:
         """Let the same attempt run again, at once."""
@@ -118,14 +118,14 @@ class Lease:
             if (turn := self._cache.get(self._turn)) and turn[0] == self._token:
                 self._cache.delete(self._turn)
 
-        self._try(free)
+        self._try_cache(free)
 
-    def _end(self, mark: float) -> None:
-        self._try(functools.partial(self._cache.set, self._mark, mark, MARK_SECONDS))
+    def _end_turn(self, mark: float) -> None:
+        self._try_cache(functools.partial(self._cache.set, self._mark, mark, MARK_SECONDS))
         if mark is not _DONE:
             self.give_up()
 
-    def _try(self, action: Callable[[], Any]) -> None:
+    def _try_cache(self, action: Callable[[], Any]) -> None:
         """The outcome stands whatever the cache does; without an answer the turn expires."""
         failure: Exception | None = None
         for number in range(_TRIES):

@@ -23,16 +23,16 @@ def release_left_locked() -> str:
     Returns the names of the handlers, or the empty string. A thread of a consumer holds none
     between two tasks.
     """
-    left = ["logging"] if _release(logging._lock) else []  # type: ignore[attr-defined] # noqa: SLF001
+    left = ["logging"] if _release_lock(logging._lock) else []  # type: ignore[attr-defined] # noqa: SLF001
     # The public names lead only to handlers of loggers, not to those within another handler.
     for reference in logging._handlerList:  # type: ignore[attr-defined] # noqa: SLF001
         handler = reference()
-        if _release(getattr(handler, "lock", None)):
+        if _release_lock(getattr(handler, "lock", None)):
             left.append(handler.name or type(handler).__name__)
     return listed(left) if left else ""
 
 
-def _release(lock: Any) -> bool:
+def _release_lock(lock: Any) -> bool:
     """Whether this thread held the lock, which is free then. It may have been taken twice."""
     if type(lock) is not _LOCK_TYPE or not _is_owned(lock):
         return False

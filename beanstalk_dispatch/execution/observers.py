@@ -89,11 +89,11 @@ def observed(
     """Enter a context manager of each observer; ``stage`` names it in the log."""
     with ExitStack() as stack:
         for observer in observers:
-            stack.enter_context(_Harmless(observer, stage, enter))
+            stack.enter_context(_HarmlessContext(observer, stage, enter))
         yield
 
 
-class _Harmless:
+class _HarmlessContext:
     """Enters and leaves a context manager, and logs what that raises instead of raising it."""
 
     def __init__(
@@ -112,7 +112,7 @@ class _Harmless:
             manager = self._enter(self._observer)
             manager.__enter__()
         except Exception as error:
-            self._log("start", error)
+            self._log_observer_error("start", error)
         else:
             self._manager = manager
 
@@ -128,9 +128,9 @@ class _Harmless:
             self._manager.__exit__(exc_type, exc, traceback)
         except Exception as error:
             if error is not exc:
-                self._log("end", error)
+                self._log_observer_error("end", error)
 
-    def _log(self, moment: str, error: Exception) -> None:
+    def _log_observer_error(self, moment: str, error: Exception) -> None:
         logger.error(
             "observer failed observer=%s stage=%s moment=%s error=%s",
             type(self._observer).__name__,

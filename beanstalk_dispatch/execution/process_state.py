@@ -24,6 +24,8 @@ from beanstalk_dispatch.log_lines import LOGGERS
 
 _NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _FILES_OF_A_TASK: Final = 16
+_DEFAULT_RECURSION_LIMIT: Final = 1000
+"""Python's own. A higher limit may be one that was raised for a moment."""
 _LOGGERS: Final = [logging.getLogger(name) for name in LOGGERS]
 
 
@@ -31,7 +33,7 @@ class ProcessState:
     """What the process had before its first task, and what to do where a task has changed it."""
 
     def __init__(self) -> None:
-        self._recursion_limit = sys.getrecursionlimit()
+        self._recursion_limit = min(sys.getrecursionlimit(), _DEFAULT_RECURSION_LIMIT)
         self._switch_interval = sys.getswitchinterval()
         self._collects_garbage = gc.isenabled()
         self._socket_timeout = socket.getdefaulttimeout()
@@ -44,16 +46,16 @@ class ProcessState:
         restored: list[str] = []
         # Deeper recursion than before harms nobody.
         if sys.getrecursionlimit() < self._recursion_limit:
-            restored += _restored("recursion-limit", sys.setrecursionlimit, self._recursion_limit)
+            restored += _set_back("recursion-limit", sys.setrecursionlimit, self._recursion_limit)
         if sys.getswitchinterval() != self._switch_interval:
-            restored += _restored("switch-interval", sys.setswitchinterval, self._switch_interval)
+            restored += _set_back("switch-interval", sys.setswitchinterval, self._switch_interval)
         if self._collects_garbage and not gc.isenabled():
             gc.enable()
             restored.append("garbage-collection")
         if socket.getdefaulttimeout() != self._socket_timeout:
-            restored += _restored("socket-timeout", socket.setdefaulttimeout, self._socket_timeout)
+            restored += _set_back("socket-timeout", socket.setdefaulttimeout, self._socket_timeout)
         if logging.root.manager.disable > self._disabled_level:
-            restored += _restored("logging-level", logging.disable, self._disabled_level)
+            restored += _set_back("logging-level", logging.disable, self._disabled_level)
         if _LOGGERS[0].disabled and not self._is_logger_disabled:
             for logger in _LOGGERS:
                 logger.disabled = False
@@ -79,7 +81,7 @@ def process_state() -> ProcessState:
     return ProcessState()
 
 
-def _restored(name: str, restore: Callable[[Any], object], value: object) -> list[str]:
+def _set_back(name: str, restore: Callable[[Any], object], value: object) -> list[str]:
     restore(value)
     return [name]
 

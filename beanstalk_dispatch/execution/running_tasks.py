@@ -157,7 +157,7 @@ class RunningTasks:
             self._alone = None
 
     def _wait_to_be_alone(self, task: RunningTask, *, until: float) -> bool:
-        while not self._reserve(task) and clock.monotonic() < until:
+        while not self._reserve_process(task) and clock.monotonic() < until:
             self._wait_for_the_one_alone(task, until=until)
         while self._alone is task and len(self._running) > 1 and clock.monotonic() < until:
             clock.sleep(_PAUSE)
@@ -169,7 +169,7 @@ class RunningTasks:
         )  # fmt: skip
         return self._alone is task and not beside
 
-    def _reserve(self, task: RunningTask) -> bool:
+    def _reserve_process(self, task: RunningTask) -> bool:
         with self._lock:
             if self._alone is None:
                 self._alone = task

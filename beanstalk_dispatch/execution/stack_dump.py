@@ -63,16 +63,16 @@ class StackDump:
         if not self._is_tried:
             self._is_tried = True
             self._make_timer()
-        self._set(seconds)
+        self._set_timer(seconds)
 
     def cancel(self) -> None:
         """Write nothing until ``postpone`` is called."""
-        self._set(0.0)
+        self._set_timer(0.0)
 
     def _make_timer(self) -> None:
         try:
             number = signal.SIGRTMAX - _SIGNALS_BELOW_LAST
-            create, self._settime = _library().timer_create, _library().timer_settime
+            create, self._settime = _load_libc().timer_create, _load_libc().timer_settime
             if signal.getsignal(number) is not signal.SIG_DFL:
                 return
             faulthandler.register(number, file=sys.__stderr__ or sys.stderr, all_threads=True)
@@ -83,11 +83,11 @@ class StackDump:
         if create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0:
             self._timer = timer
 
-    def _set(self, seconds: float) -> None:
+    def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:
             times = _TimerTimes(seconds=int(seconds), nanoseconds=int(seconds % 1 * 1e9))
             self._settime(self._timer, 0, ctypes.byref(times), None)
 
 
-def _library() -> ctypes.CDLL:
+def _load_libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)

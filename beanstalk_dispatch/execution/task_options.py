@@ -20,7 +20,7 @@ MIN_RECEIVED_BACKOFF: Final = 1.0
 """The shortest ``retry_backoff`` that a message may ask for, in seconds. A class may have less."""
 
 
-class _Option(NamedTuple):
+class _TravellingOption(NamedTuple):
     wire_name: str
     """The option's name in a message."""
     cast: Callable[[Any], Any]
@@ -105,11 +105,11 @@ def _cast_count(value: object) -> int | None:
     return value
 
 
-_OPTIONS: Final[Mapping[str, _Option]] = {
-    "timeout_timedelta": _Option("timeout", _cast_timeout, seconds_of),
-    "verbose": _Option("verbose", _cast_bool, bool),
-    "max_retries": _Option("max_retries", _cast_count, _cast_count),
-    "retry_backoff": _Option("retry_backoff", _cast_backoff, seconds_of),
+_OPTIONS: Final[Mapping[str, _TravellingOption]] = {
+    "timeout_timedelta": _TravellingOption("timeout", _cast_timeout, seconds_of),
+    "verbose": _TravellingOption("verbose", _cast_bool, bool),
+    "max_retries": _TravellingOption("max_retries", _cast_count, _cast_count),
+    "retry_backoff": _TravellingOption("retry_backoff", _cast_backoff, seconds_of),
 }
 
 

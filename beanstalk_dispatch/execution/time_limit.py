@@ -225,7 +225,7 @@ def _let_interrupts_strike() -> None:
         pass
 
 
-class _Watchdog:
+class _WatchdogThread:
     """One daemon thread that sleeps until the earliest deadline it knows of.
 
     A limit that ends early does not wake it: it wakes at that deadline, finds nothing due, and
@@ -255,7 +255,7 @@ class _Watchdog:
             self._limits.add(limit)
             if self._thread is None:
                 thread = threading.Thread(
-                    target=self._run, name="beanstalk_dispatch-watchdog", daemon=True
+                    target=self._watch_deadlines, name="beanstalk_dispatch-watchdog", daemon=True
                 )
                 # In an empty context: Sentry's SDK would give the thread a copy of the tags and
                 # the trace of the task that happens to be the first. It may fail, without memory
@@ -302,19 +302,19 @@ class _Watchdog:
         with self._lock:
             return list(self._stuck)
 
-    def _run(self) -> None:
+    def _watch_deadlines(self) -> None:
         while True:
             with self._lock:
                 reports = [*self._report_if_late(), *self._fire_due()]
                 if not reports:
-                    self._sleep()
+                    self._sleep_until_deadline()
             for report in reports:
                 # In a thread of its own: the stuck task may hold a logging handler's lock,
                 # and no other limit may wait for that.
                 with suppress(RuntimeError):  # without a thread, stuck() still reports it
                     threading.Thread(target=report, daemon=True).start()
 
-    def _sleep(self) -> None:
+    def _sleep_until_deadline(self) -> None:
         """Sleep until the next deadline or, while there are limits, for PULSE."""
         now = clock.monotonic()
         if self._limits:
@@ -375,7 +375,7 @@ def _report_held(seconds: float, limits: Iterable[time_limit]) -> None:
     )
 
 
-_watchdog = _Watchdog()
+_watchdog = _WatchdogThread()
 os.register_at_fork(after_in_child=_watchdog.reset)
 
 

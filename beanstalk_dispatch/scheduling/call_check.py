@@ -33,18 +33,18 @@ _REMEDIES: Final[Mapping[str, str]] = {
 """What to write instead of an argument that the task does not take."""
 
 
-class _Default:
+class _DefaultValue:
     """Stands for the default of a parameter in an error, which need not show its value."""
 
     def __repr__(self) -> str:
         return "..."
 
 
-_DEFAULT: Final = _Default()
+_DEFAULT: Final = _DefaultValue()
 
 
 @dataclass(frozen=True, slots=True)
-class _Parameters:
+class _TaskParameters:
     """What a task can be called with."""
 
     signature: inspect.Signature
@@ -55,7 +55,7 @@ class _Parameters:
 
 
 @functools.lru_cache(maxsize=1)
-def _parameters_by_name(config: Config) -> dict[str, _Parameters | None]:
+def _parameters_by_name(config: Config) -> dict[str, _TaskParameters | None]:
     """The parameters of the tasks that were called; None for what cannot be known."""
     return {}
 
@@ -73,7 +73,7 @@ def check_call(
         if not (may_import or path.rpartition(".")[0] in sys.modules):
             return
         try:
-            known[name] = _parameters(entry(name, config))
+            known[name] = _read_parameters(entry(name, config))
         except Exception:  # the checks and the worker report what cannot be imported
             return
     parameters = known[name]
@@ -82,10 +82,10 @@ def check_call(
     try:
         parameters.signature.bind(*args, **kwargs)
     except TypeError as exc:
-        raise InvalidCall(_explanation(name, parameters.signature, kwargs, exc)) from None
+        raise InvalidCall(_explain_mismatch(name, parameters.signature, kwargs, exc)) from None
 
 
-def _parameters(task: Entry) -> _Parameters | None:
+def _read_parameters(task: Entry) -> _TaskParameters | None:
     """The parameters of a task's function or ``run``. None if something may change arguments."""
     classes = [each for each in (task.task_class, task.configured_class) if each]
     if any(each.process is not SafeTask.process for each in classes):
@@ -95,7 +95,7 @@ def _parameters(task: Entry) -> _Parameters | None:
     return _parameters_of(inspect.getattr_static(task.task_class, "run"), skipped=1)
 
 
-def _parameters_of(function: Callable[..., Any], *, skipped: int) -> _Parameters | None:
+def _parameters_of(function: Callable[..., Any], *, skipped: int) -> _TaskParameters | None:
     if not isinstance(function, FunctionType):
         return None
     # A decorator may pass other arguments on, so the signature of what it wraps says nothing.
@@ -104,14 +104,14 @@ def _parameters_of(function: Callable[..., Any], *, skipped: int) -> _Parameters
     positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     needs_keywords = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    return _Parameters(
+    return _TaskParameters(
         signature=signature.replace(parameters=parameters),
         least=math.inf if needs_keywords else sum(p.default is p.empty for p in positional),
         most=math.inf if takes_any else len(positional),
     )
 
 
-def _explanation(
+def _explain_mismatch(
     name: str, signature: inspect.Signature, kwargs: Mapping[str, Any], error: TypeError
 ) -> str:
     plain = [

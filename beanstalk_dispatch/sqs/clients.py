@@ -90,7 +90,7 @@ class Clients:
         endpoint_url = self.config.sqs_endpoint_url or address.endpoint_url
         try:
             with self._lock:
-                key = (self._region(address), endpoint_url, timeouts)
+                key = (self._region_for(address), endpoint_url, timeouts)
                 if key not in self._clients:
                     self._clients[key] = self._make_client(*key)
                 return self._clients[key]
@@ -109,7 +109,7 @@ class Clients:
         """Have the next ``open_queue`` make new clients, which read the credentials again."""
         self.is_retired = True
 
-    def _region(self, address: QueueAddress) -> str:
+    def _region_for(self, address: QueueAddress) -> str:
         configured = address.region or self.config.sqs_region or default_region()
         region: str = configured or self._boto_session().region_name or _DEFAULT_REGION
         return region

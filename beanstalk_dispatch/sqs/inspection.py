@@ -57,7 +57,7 @@ class Inspector:
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
         """
-        answer = self._call(lambda: self._client("sts", None).get_caller_identity())
+        answer = self._send_request(lambda: self._make_client("sts", None).get_caller_identity())
         return {"Account": answer["Account"], "Arn": answer["Arn"]}
 
     def region(self, address: QueueAddress | None = None) -> str | None:
@@ -71,8 +71,8 @@ class Inspector:
         """The URL of a queue. A URL or ARN in the configuration is not looked up."""
         if address.url:
             return address.url
-        client = self._sqs(address)
-        answer = self._call(lambda: client.get_queue_url(QueueName=address.name))
+        client = self._sqs_client(address)
+        answer = self._send_request(lambda: client.get_queue_url(QueueName=address.name))
         return str(answer["QueueUrl"])
 
     def attributes(self, address: QueueAddress, url: str) -> Mapping[str, str]:
@@ -80,8 +80,8 @@ class Inspector:
 
         https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
         """
-        client = self._sqs(address)
-        answer = self._call(
+        client = self._sqs_client(address)
+        answer = self._send_request(
             lambda: client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
         )
         attributes: Mapping[str, str] = answer.get("Attributes", {})
@@ -89,18 +89,18 @@ class Inspector:
 
     def try_to_send_nothing(self, address: QueueAddress, url: str) -> None:
         """Send an empty batch, which SQS refuses. Without the permission to send it raises."""
-        client = self._sqs(address)
+        client = self._sqs_client(address)
         try:
-            self._call(lambda: client.send_message_batch(QueueUrl=url, Entries=[]))
+            self._send_request(lambda: client.send_message_batch(QueueUrl=url, Entries=[]))
         except InspectionError as exc:
             if str(exc).partition(":")[0] not in _EMPTY_BATCH_CODES:
                 raise
 
-    def _sqs(self, address: QueueAddress) -> SQSClient:
-        client: SQSClient = self._client("sqs", address)
+    def _sqs_client(self, address: QueueAddress) -> SQSClient:
+        client: SQSClient = self._make_client("sqs", address)
         return client
 
-    def _client(self, service: str, address: QueueAddress | None) -> Any:
+    def _make_client(self, service: str, address: QueueAddress | None) -> Any:
         from botocore.config import Config as ClientConfig  # noqa: PLC0415 - as boto3
 
         errors: tuple[type[Exception], ...] = (*boto_errors(), ValueError)
@@ -130,7 +130,7 @@ class Inspector:
             self._session = boto3.session.Session()
         return self._session
 
-    def _call(self, request: Callable[[], Any]) -> Any:
+    def _send_request(self, request: Callable[[], Any]) -> Any:
         try:
             answer = request()
         except boto_errors() as exc:

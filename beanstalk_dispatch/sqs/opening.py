@@ -145,12 +145,12 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
                 f"{region}"
             ) from None
     try:
-        return _create(address, client)
+        return _create_queue(address, client)
     except boto_errors() as exc:
         raise send_error("CreateQueue", address, exc) from exc
 
 
-def _create(address: QueueAddress, client: SQSClient) -> str:
+def _create_queue(address: QueueAddress, client: SQSClient) -> str:
     """Create the queue, and a dead-letter queue that takes what was received ten times."""
     suffix = FIFO_SUFFIX if address.is_fifo else ""
     fifo: dict[Any, str] = {"FifoQueue": "true"} if address.is_fifo else {}

@@ -112,23 +112,23 @@ class Queue:
     @property
     def client(self) -> SQSClient:
         """The client that sends. Raises SendError if it cannot be made."""
-        return self._client(self._send_timeouts)
+        return self._client_with(self._send_timeouts)
 
     @property
-    def _circuit(self) -> Circuit:
+    def _sending_circuit(self) -> Circuit:
         """The circuit of the client that sends."""
         if self._found_circuit is None:
             self._found_circuit = self._clients.circuit(self.client)
         return self._found_circuit
 
     def _long_poll_client(self, wait: int) -> SQSClient:
-        return self._client(long_poll_timeouts(wait))
+        return self._client_with(long_poll_timeouts(wait))
 
     @property
     def _short_timeout_client(self) -> SQSClient:
-        return self._client(SHORT_TIMEOUTS)
+        return self._client_with(SHORT_TIMEOUTS)
 
-    def _client(self, timeouts: Timeouts) -> SQSClient:
+    def _client_with(self, timeouts: Timeouts) -> SQSClient:
         # Not a cached_property: on Python 3.11 its lock may be held by another thread at a fork.
         client = self._clients_by_timeouts.get(timeouts)
         if client is None:
@@ -142,7 +142,7 @@ class Queue:
         ``send_parameters`` come from ``parameters.send_parameters``.
         """
         try:
-            return self._circuit.call(
+            return self._sending_circuit.call(
                 self.client.send_message, QueueUrl=self.url, MessageBody=body, **send_parameters
             )["MessageId"]
         except boto_errors() as exc:
@@ -166,7 +166,7 @@ class Queue:
         return sender.send()
 
     def _send_message_batch(self, entries: list[Any]) -> Mapping[str, Any]:
-        return self._circuit.call(
+        return self._sending_circuit.call(
             self.client.send_message_batch, QueueUrl=self.url, Entries=entries
         )
 
@@ -232,7 +232,7 @@ class Queue:
             )
         except Exception as exc:
             raise self._to_send_error("DeleteMessageBatch", exc) from exc
-        return _refused(response, messages)
+        return _refused_entries(response, messages)
 
     def change_visibility_batch(
         self, messages: Sequence[Received], seconds: Sequence[int]
@@ -253,7 +253,7 @@ class Queue:
             )
         except Exception as exc:
             raise self._to_send_error("ChangeMessageVisibilityBatch", exc) from exc
-        refused = _refused(response, messages)
+        refused = _refused_entries(response, messages)
         failed = {each.message for each in refused}
         for i, each in enumerate(messages):
             if each not in failed and each.receipt == receipts[i]:  # not received again meanwhile
@@ -262,13 +262,13 @@ class Queue:
 
     def depth(self) -> int | None:
         """About how many messages are visible; None if these credentials may not ask."""
-        return self._count("ApproximateNumberOfMessages")
+        return self._read_count("ApproximateNumberOfMessages")
 
     def delayed(self) -> int | None:
         """About how many messages wait for their delay to pass; None as for ``depth``."""
-        return self._count("ApproximateNumberOfMessagesDelayed")
+        return self._read_count("ApproximateNumberOfMessagesDelayed")
 
-    def _count(self, attribute: Any) -> int | None:
+    def _read_count(self, attribute: Any) -> int | None:
         try:
             answer = self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=[attribute])
         except Exception:
@@ -296,7 +296,7 @@ class Queue:
         return send_error(operation, self.address, exc)
 
 
-def _refused(response: Mapping[str, Any], messages: Sequence[Received]) -> list[Refused]:
+def _refused_entries(response: Mapping[str, Any], messages: Sequence[Received]) -> list[Refused]:
     """The messages that the answer to a batch does not list as Successful."""
     successful = {int(each["Id"]) for each in response.get("Successful", ())}
     failed = {int(each["Id"]): each for each in response.get("Failed", ())}

@@ -82,7 +82,9 @@ class DeadLetters:
             while looked_at < limit and not (look.is_over or is_stopping()):
                 received = look.receive(min(limit - looked_at, 10))
                 looked_at += len(received)
-                letters += [each for each in map(self._read, received) if filters.match(each)]
+                letters += [
+                    each for each in map(self._read_received, received) if filters.match(each)
+                ]
                 if filters.ids and letters:
                     break
         letters.sort(key=lambda each: -each.at)
@@ -128,12 +130,12 @@ class DeadLetters:
             else:
                 return
         act = redrive.check if options.dry_run else redrive.send
-        yield from self._run(filters, options, act, report)
+        yield from self._run_steps(filters, options, act, report)
 
     def discard(self, filters: Filters | None = None, options: RunOptions = _DEFAULTS) -> Steps:
         """Delete letters; yields the report after each step. It cannot be undone."""
         report = Report(about=self.about())
-        yield from self._run(filters or Filters(), options, lambda letter: None, report)
+        yield from self._run_steps(filters or Filters(), options, lambda letter: None, report)
 
     def purge(self) -> None:
         """Have SQS delete every letter, at most once a minute. It cannot be undone.
@@ -142,14 +144,16 @@ class DeadLetters:
         """
         administration.purge(self.queue)
 
-    def _run(
+    def _run_steps(
         self, filters: Filters, options: RunOptions, prepare: Callable[[Letter], None],
         report: Report,
     ) -> Steps:  # fmt: skip
-        run = Run(self.queue, filters, options, read=self._read, prepare=prepare, report=report)
+        run = Run(
+            self.queue, filters, options, read=self._read_received, prepare=prepare, report=report
+        )
         yield from run.steps()
 
-    def _read(self, received: Received) -> Letter:
+    def _read_received(self, received: Received) -> Letter:
         return read_letter(received, get_config(), sources=self.sources)
 
     def _movable_arn(self) -> str | None:

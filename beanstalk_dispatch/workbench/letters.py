@@ -84,7 +84,11 @@ def read_letter(received: Received, config: Config, *, sources: Iterable[str] = 
     ``sources`` has the names of the queues whose redrive policy names the dead-letter queue.
     """
     found = read_dead_letter(received.body)
-    letter = _moved_by_sqs(received, list(sources)) if found is None else _sent(received, *found)
+    letter = (
+        _moved_by_sqs(received, list(sources))
+        if found is None
+        else _letter_of_ours(received, *found)
+    )
     try:
         letter.message = Message.decode(
             received.body, queue=letter.queue, default_id=received.message_id
@@ -115,19 +119,19 @@ def _moved_by_sqs(received: Received, sources: list[str]) -> Letter:
     )
 
 
-def _sent(received: Received, reason: Mapping[str, Any], body: str) -> Letter:
+def _letter_of_ours(received: Received, reason: Mapping[str, Any], body: str) -> Letter:
     """A letter of ours. Its members may have any type, because a stranger may have written it."""
     at, attempts, receives = reason.get("at"), reason["attempts"], reason.get("receive_count")
-    queue = _string(reason, "queue")
+    queue = _string_member(reason, "queue")
     return Letter(
         received=received,
-        id=_string(reason, "id") or received.message_id,
-        function=_string(reason, "function"),
+        id=_string_member(reason, "id") or received.message_id,
+        function=_string_member(reason, "function"),
         queue=queue if NAME.fullmatch(queue) else "",
         at=at if _is_time(at) else int(received.attributes.get("SentTimestamp", "0")) / 1000,
-        outcome=_string(reason, "outcome"),
-        exception=_string(reason, "exception") or _string(reason, "outcome"),
-        traceback=_string(reason, "traceback"),
+        outcome=_string_member(reason, "outcome"),
+        exception=_string_member(reason, "exception") or _string_member(reason, "outcome"),
+        traceback=_string_member(reason, "traceback"),
         attempts=attempts,
         receive_count=receives if isinstance(receives, int) else 1,
         body=body,
@@ -135,7 +139,7 @@ def _sent(received: Received, reason: Mapping[str, Any], body: str) -> Letter:
     )
 
 
-def _string(reason: Mapping[str, Any], name: str) -> str:
+def _string_member(reason: Mapping[str, Any], name: str) -> str:
     value = reason.get(name)
     return value if isinstance(value, str) else ""
 

@@ -78,11 +78,11 @@ class Look:
             time.sleep(attempt and 2.0 ** (attempt - 2))
             if self._release_once():
                 break
-        self.still_hidden = len(self._hidden())
+        self.still_hidden = len(self._hidden_letters())
 
     def _release_once(self) -> bool:
         """Try once for each letter; whether none is left, or none can be released."""
-        hidden = self._hidden()
+        hidden = self._hidden_letters()
         for first in range(0, len(hidden), MAX_BATCH_ENTRIES):
             batch = hidden[first : first + MAX_BATCH_ENTRIES]
             try:
@@ -95,7 +95,7 @@ class Look:
                     self.settle(each)
         return not self._held
 
-    def _hidden(self) -> list[Received]:
+    def _hidden_letters(self) -> list[Received]:
         """What is held, without the letters that are visible again by themselves."""
         self._held = {key: each for key, each in self._held.items() if each.is_hidden}
         return list(self._held.values())

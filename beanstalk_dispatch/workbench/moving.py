@@ -37,14 +37,14 @@ def move_all(queue: Queue, arn: str, report: Report, *, rate: float | None) -> S
     is_over, failed_polls = False, 0
     try:
         while not (is_over or failed_polls > MAX_FAILED_POLLS):
-            yield from _pause(report)
+            yield from _pause_between_polls(report)
             try:
                 progress = move_progress(queue, arn)
             except SendError as exc:
                 failed_polls, report.waiting_for = failed_polls + 1, problem_of(exc)
             else:
                 is_over, failed_polls, report.waiting_for = progress.is_over, 0, ""
-                _read(progress, report)
+                _read_progress(progress, report)
         if not is_over:
             report.error = f"cancelling the move: {report.waiting_for}"
         yield report
@@ -54,7 +54,7 @@ def move_all(queue: Queue, arn: str, report: Report, *, rate: float | None) -> S
                 cancel_move(queue, handle)
 
 
-def _read(progress: MoveProgress, report: Report) -> None:
+def _read_progress(progress: MoveProgress, report: Report) -> None:
     report.done, report.about = progress.moved, max(progress.to_move, progress.moved)
     if progress.status == "FAILED":
         raise SendError(f"SQS could not move every letter: {progress.failure or 'it says no more'}")
@@ -62,7 +62,7 @@ def _read(progress: MoveProgress, report: Report) -> None:
         report.error = "the move was cancelled"
 
 
-def _pause(report: Report) -> Steps:
+def _pause_between_polls(report: Report) -> Steps:
     until = time.monotonic() + POLL_SECONDS
     while time.monotonic() < until:
         yield report

@@ -50,13 +50,13 @@ def queue_statuses(names: Sequence[str] = ()) -> list[QueueStatus]:
     Asks for the attributes of each queue once. What cannot be shown is a ``problem``.
     """
     config = get_config()
-    found = [_status(name, config) for name in names or _known_names(config)]
+    found = [_read_status(name, config) for name in names or _known_names(config)]
     seen = {each.queue.url for each in found if each.queue}
     for each in list(found):
         target = _dead_letter_queue_of(each)
         if target and target.url not in seen:
             seen.add(target.url)
-            found.append(_opened(target))
+            found.append(_status_of(target))
     return _with_pauses(list(_with_sources(found, config)), config)
 
 
@@ -172,16 +172,16 @@ def _known_names(config: Config) -> list[str]:
     return list(config.queues) or ([dead] if dead else [])
 
 
-def _status(name: str, config: Config) -> QueueStatus:
+def _read_status(name: str, config: Config) -> QueueStatus:
     alias = name if name in config.queues else ""
     try:
         queue = find_queue(name)
     except BeanstalkDispatchError as exc:
         return QueueStatus(name=name, alias=alias, problem=problem_of(exc))
-    return _opened(queue, alias)
+    return _status_of(queue, alias)
 
 
-def _opened(queue: Queue, alias: str = "") -> QueueStatus:
+def _status_of(queue: Queue, alias: str = "") -> QueueStatus:
     status = QueueStatus(name=queue.name, alias=alias, queue=queue)
     try:
         return replace(status, attributes=get_attributes(queue))

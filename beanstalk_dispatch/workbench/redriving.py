@@ -39,12 +39,12 @@ class Redrive:
         A letter is sent as it is: a consumer reads the message inside it, with its signature and
         its id, as the next attempt.
         """
-        target, body, parameters = self._prepared(letter)
+        target, body, parameters = self._prepare_request(letter)
         target.send(body, parameters)
 
     def check(self, letter: Letter) -> None:
         """Raise what ``send`` would raise before its request."""
-        self._prepared(letter)
+        self._prepare_request(letter)
 
     def target(self, letter: Letter) -> Queue:
         """The queue that a letter is sent to. Raises NotRedriven or SendError.
@@ -68,18 +68,18 @@ class Redrive:
             f"not in {SETTINGS['queues'].variable}; name a queue with --to"
         )
 
-    def _prepared(self, letter: Letter) -> tuple[Queue, str, dict[str, object]]:
+    def _prepare_request(self, letter: Letter) -> tuple[Queue, str, dict[str, object]]:
         """The queue, the body and the parameters of the request that sends a letter back."""
         target = self.target(letter)
         body = letter.received.body
         is_same_queue = target.name == (letter.queue or target.name)
         locations = {target.location, self.queue.location} - {None}
         if self.reset_attempts or not is_same_queue or len(locations) > 1:
-            body = self._rewritten(letter, target)
+            body = self._rewrite_message(letter, target)
         check_size(body, function=letter.function)
-        return target, body, self._parameters(letter, target)
+        return target, body, self._send_parameters(letter, target)
 
-    def _rewritten(self, letter: Letter, target: Queue) -> str:
+    def _rewrite_message(self, letter: Letter, target: Queue) -> str:
         """The message with its retries counted again, signed for the queue it is sent to."""
         keys, legacy = self.config.signing_keys, self.config.message_format == "base64"
         if not keys and is_signed(letter.received.body):
@@ -99,7 +99,7 @@ class Redrive:
                 message = replace(message, not_before=now())
         return message.encode(queue=target.name, keys=keys, legacy=legacy, location=target.location)
 
-    def _parameters(self, letter: Letter, target: Queue) -> dict[str, object]:
+    def _send_parameters(self, letter: Letter, target: Queue) -> dict[str, object]:
         group = letter.received.attributes.get("MessageGroupId")
         rules = target.rules
         # The id of the message itself may be one that SQS has seen in the last five minutes.

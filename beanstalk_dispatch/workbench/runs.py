@@ -121,12 +121,14 @@ class Run:
         report = self._report
         try:
             while not (self._look.is_over or self._has_enough()):
-                received = yield from self._patiently(lambda: self._look.receive(self._count()))
+                received = yield from self._retry_on_server_errors(
+                    lambda: self._look.receive(self._receive_count())
+                )
                 for each in received:
                     if self._has_enough():
                         break
                     report.looked_at += 1
-                    yield from self._handle(each)
+                    yield from self._handle_letter(each)
                 yield report
             report.not_found = sorted(self._ids_left)
         except SendError as exc:
@@ -141,14 +143,14 @@ class Run:
         is_found = bool(self._filters.ids) and not self._ids_left
         return is_found or (limit is not None and self._report.done >= limit)
 
-    def _count(self) -> int:
+    def _receive_count(self) -> int:
         """How many letters to receive: as many as can be handled before they are visible again."""
         rate, options = self._options.rate, self._options
         if rate is None:
             return MAX_BATCH_ENTRIES
         return max(1, min(MAX_BATCH_ENTRIES, int(rate * options.hide / 2)))
 
-    def _handle(self, received: Received) -> Steps:
+    def _handle_letter(self, received: Received) -> Steps:
         letter = self._read(received)
         if not self._filters.match(letter):
             return
@@ -159,10 +161,12 @@ class Run:
         try:
             is_new = received.message_id not in self._prepared
             if is_new:
-                yield from self._patiently(lambda: self._prepare(letter), until=received.expires)
+                yield from self._retry_on_server_errors(
+                    lambda: self._prepare(letter), until=received.expires
+                )
                 self._prepared.add(received.message_id)
             if not self._options.dry_run:
-                self._delete(letter)
+                self._delete_letter(letter)
             self._report.done += is_new
         except BeanstalkDispatchError as exc:
             if isinstance(exc, SendError) and not _is_about_one_letter(exc):
@@ -171,7 +175,7 @@ class Run:
         self._ids_left -= {letter.id, letter.message_id}
         yield self._report
 
-    def _delete(self, letter: Letter) -> None:
+    def _delete_letter(self, letter: Letter) -> None:
         """Delete a letter. Nothing may come between ``prepare`` and this."""
         pause, deadline = _FIRST_PAUSE_SECONDS, time.monotonic() + _PATIENCE_SECONDS
         while True:
@@ -190,7 +194,7 @@ class Run:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    def _patiently(
+    def _retry_on_server_errors(
         self, request: Callable[[], T], *, until: float = math.inf
     ) -> Generator[Report, None, T]:
         """Repeat a request for a time while SQS itself fails. Raises what it raises in the end."""
@@ -206,16 +210,16 @@ class Run:
             else:
                 self._report.waiting_for = ""
                 return result
-            yield from self._wait(pause)
+            yield from self._wait_seconds(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _wait_for_turn(self) -> Steps:
         rate = self._options.rate
         if rate is not None and not self._options.dry_run:
-            yield from self._wait(self._next_at - time.monotonic())
+            yield from self._wait_seconds(self._next_at - time.monotonic())
             self._next_at = time.monotonic() + 1 / rate
 
-    def _wait(self, seconds: float) -> Steps:
+    def _wait_seconds(self, seconds: float) -> Steps:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _SLICE_SECONDS))

@@ -66,14 +66,14 @@ class ProgressLine:
         if self._is_shown and now - self._drawn_at >= _REDRAW_SECONDS:
             self._drawn_at = now
             width = shutil.get_terminal_size().columns - 1
-            self._write(_CLEAR_LINE + self._line(report)[:width])
+            self._write_to_stream(_CLEAR_LINE + self._progress_line(report)[:width])
 
     def close(self) -> None:
         """Remove the line."""
         if self._drawn_at:
-            self._write(_CLEAR_LINE)
+            self._write_to_stream(_CLEAR_LINE)
 
-    def _line(self, report: Report) -> str:
+    def _progress_line(self, report: Report) -> str:
         count = report.done if report.by_sqs else report.looked_at
         about = max(report.about or count, count, 1)
         filled = _BAR_WIDTH * count // about
@@ -84,7 +84,7 @@ class ProgressLine:
         line += f", {report.failed:,} stay" if report.failed else ""
         return line + (f", waiting: {printable(report.waiting_for)}" if report.waiting_for else "")
 
-    def _write(self, text: str) -> None:
+    def _write_to_stream(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
 

@@ -36,20 +36,21 @@ class QueueConsumer:
         """Of the receivers: one at a time waits for a permit."""
         self._closing = threading.Event()
         self.receivers = [
-            self._thread("receive", self._receive_until_closed) for _ in range(MAX_OPEN_RECEIVES)
+            self._make_thread("receive", self._receive_until_closed)
+            for _ in range(MAX_OPEN_RECEIVES)
         ]
         """The threads that receive."""
         self.updaters = [
-            self._thread("delete", self._delete_until_closed),
-            self._thread("visibility", self._change_visibility_until_closed),
+            self._make_thread("delete", self._delete_until_closed),
+            self._make_thread("visibility", self._change_visibility_until_closed),
             *(
-                self._thread("delete-full", self._delete_full_batches_until_closed)
+                self._make_thread("delete-full", self._delete_full_batches_until_closed)
                 for _ in range(_FULL_BATCH_DELETERS)
             ),
         ]
         """The threads that delete, requeue and extend."""
 
-    def _thread(self, name: str, loop: Callable[[], None]) -> ServiceThread:
+    def _make_thread(self, name: str, loop: Callable[[], None]) -> ServiceThread:
         return ServiceThread(
             loop,
             name=f"{name}-{self.queue.name}",
@@ -58,9 +59,9 @@ class QueueConsumer:
 
     def start(self) -> None:
         """Start the thread that receives. It starts the others when the queue needs them."""
-        self._start(self.receivers[:1])
+        self._start_threads(self.receivers[:1])
 
-    def _start(self, threads: Iterable[ServiceThread]) -> None:
+    def _start_threads(self, threads: Iterable[ServiceThread]) -> None:
         """Start those of the threads that have not been started."""
         with self._starting:
             for thread in threads:
@@ -81,10 +82,10 @@ class QueueConsumer:
                 received = self._receive_as_permitted(permit)
             finally:
                 if received:
-                    self._start(self.updaters)
+                    self._start_threads(self.updaters)
                 self._prefetch.add(permit, received)
             if self.queue.is_busy:
-                self._start(self.receivers)
+                self._start_threads(self.receivers)
 
     def _wait_for_permit(self) -> ReceivePermit | None:
         with self._turn:

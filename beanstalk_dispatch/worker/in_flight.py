@@ -197,7 +197,7 @@ class InFlight:
             except Exception as exc:
                 self.delete_backoff.failed(exc, started=started)
                 return False
-            retryable = _retryable(refused, self.delete_backoff, started)
+            retryable = _retryable_messages(refused, self.delete_backoff, started)
             lost = [each.message for each in refused if each.message not in retryable]
             self._remember_undeleted(lost)
             self._stop_tracking(message for message in batch if message not in retryable)
@@ -250,7 +250,7 @@ class InFlight:
                 self.requeue_backoff.failed(exc, started=started)
                 batch[:] = self._put_back(batch)
                 return False
-            retryable = _retryable(refused, self.requeue_backoff, started)
+            retryable = _retryable_messages(refused, self.requeue_backoff, started)
             batch[:] = self._put_back(item for item in batch if item[0] in retryable)
         if lost := len(refused) - len(retryable):
             logger.error("requeue failed queue=%s refused=%d", self.queue, lost)
@@ -288,7 +288,7 @@ class InFlight:
         except Exception as exc:
             self.heartbeat_backoff.failed(exc, started=started)
             return
-        retryable = _retryable(refused, self.heartbeat_backoff, started)
+        retryable = _retryable_messages(refused, self.heartbeat_backoff, started)
         lost = [each.message for each in refused if each.message not in retryable]
         for message in lost:
             message.can_extend = False
@@ -309,7 +309,9 @@ class InFlight:
                 pending.extendleft(reversed(batch))
 
 
-def _retryable(refused: Sequence[Refused], backoff: Backoff, started: float) -> list[Received]:
+def _retryable_messages(
+    refused: Sequence[Refused], backoff: Backoff, started: float
+) -> list[Received]:
     """The messages that SQS may take in another request. Notes success or failure."""
     transient = [each for each in refused if not each.is_final]
     if transient:

@@ -67,11 +67,11 @@ def prometheus_text(figures: Sequence[Metric]) -> bytes:
     except ImportError as exc:
         raise ConfigurationError(MISSING_LIBRARY) from exc
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(figures))
+    registry.register(_MetricsCollector(figures))
     return generate_latest(registry)
 
 
-class _Collector:
+class _MetricsCollector:
     """Hands the figures to prometheus_client, which calls ``collect``."""
 
     def __init__(self, figures: Sequence[Metric]) -> None:

@@ -17,7 +17,7 @@ logger = logging.getLogger("beanstalk_dispatch.worker")
 _CLEAR_LINE: Final = "\r\x1b[K"
 
 
-class _Throughput:
+class _ThroughputMeter:
     """Tasks done per second since the last call."""
 
     def __init__(self, worker: Worker) -> None:
@@ -33,7 +33,7 @@ class _Throughput:
 
 def log_progress(worker: Worker) -> Tick:
     """A tick that logs a line once a minute, if the figures have changed."""
-    throughput = _Throughput(worker)
+    throughput = _ThroughputMeter(worker)
     logged = (0, 0, 0, 0)
 
     def tick() -> None:
@@ -61,7 +61,7 @@ class StatusLine:
     def __init__(self, worker: Worker, stream: TextIO) -> None:
         self._worker, self._stream = worker, stream
         self._times = worker.options.times
-        self._started_at, self._throughput = clock.monotonic(), _Throughput(worker)
+        self._started_at, self._throughput = clock.monotonic(), _ThroughputMeter(worker)
         self._depths, self._line = "", ""
         self._asked_at = 0.0
         self._is_stale = False
@@ -102,12 +102,12 @@ class StatusLine:
         line = (
             f"{clock.monotonic() - self._started_at:6.0f}s  running {counters.running}  "
             f"waiting {counters.waiting}  done {counters.done}  failed {counters.failed}  "
-            f"{rate:.0f}/s{'  stopping' if self._worker.is_stopping() else self._paused()}"
+            f"{rate:.0f}/s{'  stopping' if self._worker.is_stopping() else self._paused_queues()}"
         )
         self._line = line[: shutil.get_terminal_size().columns - 1]
         self._write_and_flush(_CLEAR_LINE, self._line)
 
-    def _paused(self) -> str:
+    def _paused_queues(self) -> str:
         """The queues that are paused, and the depths."""
         paused = [queue.name for queue in self._worker.queues if queue.is_paused]
         return (f"  paused {', '.join(paused)}" if paused else "") + self._depths

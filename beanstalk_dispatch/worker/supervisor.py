@@ -57,7 +57,7 @@ class SupervisorTimes:
 
 
 @dataclass(slots=True, eq=False)
-class _Child:
+class _ChildProcess:
     """One process, and after its end the one that replaces it."""
 
     run: Callable[[], None]
@@ -91,9 +91,11 @@ class Supervisor:
         self._times = times or SupervisorTimes()
         self._end_codes = end_codes
         self._reports = reports
-        self._workers = [_Child(run=_call_with(run_worker, index)) for index in range(processes)]
+        self._workers = [
+            _ChildProcess(run=_call_with(run_worker, index)) for index in range(processes)
+        ]
         self._server: http.server.HTTPServer | None = None
-        self._helpers: list[_Child] = []
+        self._helpers: list[_ChildProcess] = []
         self._ticks: list[Tick] = []
         self._signals: list[int] = []
         self._kill_at: float | None = None
@@ -103,7 +105,7 @@ class Supervisor:
         """Answer at ``server``, which listens, and touch ``file`` while all are healthy."""
         if server:
             self._server = server
-            self._helpers.append(_Child(run=_call_with_server(server)))
+            self._helpers.append(_ChildProcess(run=_call_with_server(server)))
         if file:
             self._ticks.append(self._reports.touch_while_healthy(file))
 
@@ -126,7 +128,7 @@ class Supervisor:
                 self._note_ends()
         finally:
             if os.getpid() == pid:  # pragma: no branch - a child ends elsewhere
-                self._kill([*self._workers, *self._helpers])
+                self._kill_children([*self._workers, *self._helpers])
                 if self._server:
                     self._server.server_close()
         if len(self._signals) > 1:
@@ -154,7 +156,7 @@ class Supervisor:
                     "worker process killed pid=%d reason=%s",
                     child.pid, "timeout" if is_late else "second-signal",
                 )  # fmt: skip
-            self._kill(running)
+            self._kill_children(running)
 
     def _kill_silent(self) -> None:
         """Kill the processes that have not reported for long. They are replaced like others."""
@@ -178,9 +180,9 @@ class Supervisor:
             is_wanted = child.pid is None and child.exit_code is None and not self._signals
             if is_wanted and now >= child.restart_at:
                 child.started_at = now
-                child.pid = self._fork(child)
+                child.pid = self._fork_child(child)
 
-    def _fork(self, child: _Child) -> int:
+    def _fork_child(self, child: _ChildProcess) -> int:
         """Fork a child, and return its process id. In the child, end it when it has run."""
         # Two processes must not use one connection or write the same buffer.
         connections.close_all()
@@ -196,7 +198,7 @@ class Supervisor:
             self._run_in_child(child)
         return pid
 
-    def _run_in_child(self, child: _Child) -> NoReturn:
+    def _run_in_child(self, child: _ChildProcess) -> NoReturn:
         if self._server and child in self._workers:
             self._server.socket.close()
         child.run()
@@ -211,7 +213,7 @@ class Supervisor:
             if pid:
                 self._note_end(child, os.waitstatus_to_exitcode(status))
 
-    def _note_end(self, child: _Child, exit_code: int) -> None:
+    def _note_end(self, child: _ChildProcess, exit_code: int) -> None:
         pid, child.pid = child.pid, None
         if self._signals or (exit_code in self._end_codes and child in self._workers):
             child.exit_code = exit_code
@@ -225,14 +227,14 @@ class Supervisor:
             "worker process ended pid=%d exit_code=%s restart_in=%g", pid, exit_code, delay
         )
 
-    def _restart_delay(self, child: _Child) -> float:
+    def _restart_delay(self, child: _ChildProcess) -> float:
         if time.monotonic() - child.started_at >= self._times.healthy_after:
             child.crashes = 0
         child.crashes += 1
         doubled: float = self._times.first_restart * 2 ** min(child.crashes - 1, 16)
         return min(doubled, self._times.longest_restart)
 
-    def _kill(self, children: Sequence[_Child]) -> None:
+    def _kill_children(self, children: Sequence[_ChildProcess]) -> None:
         for child in children:
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGKILL)

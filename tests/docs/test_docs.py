@@ -153,7 +153,7 @@ def test_the_sentry_table_is_the_variables() -> None:
 
 def test_the_sentry_tags_are_those_of_an_event() -> None:
     delivery = Delivery(queue="q", message=Message(function="f"))
-    tags, _ = errors._describe(delivery)
+    tags, _ = errors._tags_and_context(delivery)
     rows = table_rows(ROOT / "docs" / "sentry.md", "Tag")
     assert [row[0].strip("`") for row in rows] == [*tags, "outcome", "final", "dead_lettered"]
 
@@ -582,7 +582,7 @@ def check_policy(content: Any) -> None:
 
 def check_dead_letter(content: Any) -> None:
     reason = content["dead_letter"]
-    real = dead_letters._reason(Delivery(), Outcome.FAILED, ValueError())
+    real = dead_letters._describe_reason(Delivery(), Outcome.FAILED, ValueError())
     assert reason.keys() == real.keys()
     message = Message.decode(json.dumps(content), queue=reason["queue"])
     assert (message.id, message.function) == (reason["id"], reason["function"])

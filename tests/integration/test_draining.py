@@ -138,7 +138,7 @@ class FakeWorker:
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWorker]:
-    monkeypatch.setattr(draining, "_process", draining._Process())
+    monkeypatch.setattr(draining, "_process", draining._ProcessState())
     before = signal.getsignal(signal.SIGTERM)
     fake = FakeWorker()
     signal.signal(signal.SIGTERM, fake.handle_exit)

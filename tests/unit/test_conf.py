@@ -148,13 +148,13 @@ def test_threads_that_read_it_at_the_same_moment_get_the_same_one(
 ) -> None:
     env()
     both_read = threading.Barrier(2, timeout=10)
-    resolve = conf._resolve
+    resolve = conf._resolve_group
 
     def resolve_together(group: SettingsGroup) -> Values:
         both_read.wait()
         return resolve(group)
 
-    monkeypatch.setattr(conf, "_resolve", resolve_together)
+    monkeypatch.setattr(conf, "_resolve_group", resolve_together)
     with ThreadPoolExecutor(2) as threads:
         one, other = (threads.submit(get_config) for _ in range(2))
     assert one.result() is other.result() is get_config()

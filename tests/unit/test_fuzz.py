@@ -202,7 +202,7 @@ def test_any_received_text(worker: Worker, text: str, task_name: str | None) -> 
     worker.start()
     result = executor.run(text, delivery, Poller())
     if result.outcome is not Outcome.RETRY:  # a poller hides it, and answers nobody
-        worker.check(views._answer(result))
+        worker.check(views._make_response(result))
     assert not (get_config().signing_keys and calls) or task_name == "recorder"
 
 
@@ -224,7 +224,7 @@ def test_any_signed_body(worker: Worker, data: st.DataObject) -> None:
 
 
 def sign(text: str, *, queue: str, keys: Sequence[str]) -> str:
-    return message._signer(queue, keys).sign(text)
+    return message._make_signer(queue, keys).sign(text)
 
 
 def test_a_signed_message_runs() -> None:

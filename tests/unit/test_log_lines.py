@@ -206,7 +206,7 @@ def test_an_error_of_the_project_is_one_field(
     execution = executor.Execution(Delivery(queue="q", message_id=NAME), get_config(),
                                    DELAYED_COPIES)  # fmt: skip
     monkeypatch.setattr(execution, "consumer", Fails())
-    execution._resend(Message(function=NAME, id=NAME), 1, Outcome.RETRY)
+    execution._send_again(Message(function=NAME, id=NAME), 1, Outcome.RETRY)
     execution._failed_outside(ValueError(EVIL))
 
 
@@ -231,7 +231,7 @@ def test_a_dead_letter_and_a_lease_have_one_id(
     monkeypatch.setattr("beanstalk_dispatch.execution.lease.time.sleep", lambda seconds: None)
     lease = Lease("default", Message(function="f", id=NAME), queue="q", time_limit=1)
     lease._expires = 0.0
-    lease._try(fail)
+    lease._try_cache(fail)
 
 
 def test_a_minutes_refusals_are_counted_by_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,9 @@ def body(**members: Any) -> bytes:
 
 
 def skip_the_signature(patch: Patch) -> None:
-    patch.setattr(message, "_unsign", lambda content, **more: message._strip_signature(content))
+    patch.setattr(
+        message, "_verified_content", lambda content, **more: message._strip_signature(content)
+    )
 
 
 def skip_the_signature_inside_a_dead_letter(patch: Patch) -> None:
@@ -44,7 +46,7 @@ def skip_the_signature_inside_a_dead_letter(patch: Patch) -> None:
 
 def let_any_task_be_periodic(patch: Patch) -> None:
     patch.setattr(
-        Execution, "_decode", lambda self: Message(function=self.delivery.task_name, id="1")
+        Execution, "_decode_message", lambda self: Message(function=self.delivery.task_name, id="1")
     )
 
 
@@ -71,7 +73,7 @@ def show_the_keys(patch: Patch) -> None:
     def unsign(content: str, *, queue: str, keys: Sequence[str]) -> NoReturn:
         raise BadSignature(f"signed by none of {[str(key) for key in keys]}")
 
-    patch.setattr(message, "_unsign", unsign)
+    patch.setattr(message, "_verified_content", unsign)
 
 
 # --- the inputs ------------------------------------------------------------------------------
@@ -126,9 +128,9 @@ def test_a_bug_is_found(
 ) -> None:
     with fuzzing.worker(keys=keys) as worker:
         attack(worker)
-        dispatch_table._entries.cache_clear()
+        dispatch_table._entries_by_name.cache_clear()
         with monkeypatch.context() as patch:
             bug(patch)
             with pytest.raises(fuzzing.Broken):
                 attack(worker)
-    dispatch_table._entries.cache_clear()
+    dispatch_table._entries_by_name.cache_clear()

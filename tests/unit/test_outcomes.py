@@ -41,7 +41,7 @@ def test_every_outcome_has_its_row() -> None:
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_the_view_answers_what_the_table_says(outcome: Outcome) -> None:
-    response = views._answer(Result(outcome=outcome, reason="why"))
+    response = views._make_response(Result(outcome=outcome, reason="why"))
     assert response.status_code == EXPECTED[outcome][0]
     is_deleted = response.status_code == 200
     assert ("error" not in json.loads(response.content)) is is_deleted
@@ -51,7 +51,7 @@ def test_the_view_answers_what_the_table_says(outcome: Outcome) -> None:
 def test_no_row_of_the_table_is_idle(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = {**OUTCOMES, outcome: Consequences(599, logging.ERROR, is_failure=False)}
     monkeypatch.setattr(outcomes, "OUTCOMES", MappingProxyType(changed))
-    assert views._answer(Result(outcome=outcome, acknowledged=True)).status_code == 599
+    assert views._make_response(Result(outcome=outcome, acknowledged=True)).status_code == 599
 
 
 @pytest.mark.parametrize("outcome", [o for o in Outcome if EXPECTED[o][2]])

@@ -97,12 +97,12 @@ class Batch:
             is_acknowledged = False
             self._unstarted += 1
         else:
-            is_acknowledged = self._run(record)
+            is_acknowledged = self._run_record(record)
         if keeps_order and not is_acknowledged:
             self._stopped_groups.add(group)
         return is_acknowledged
 
-    def _run(self, record: Record) -> bool:
+    def _run_record(self, record: Record) -> bool:
         """Run a message between Django's signals for the start and end of a request.
 
         At them Django closes the database connections that are unusable or too old.

@@ -35,13 +35,13 @@ def claimed(
 
     The claim ends with the block. Where it is not a row lock, it ends after ``seconds``.
     """
-    heads = _heads(database, without)
+    heads = _sendable_rows(database, without)
     if _can_lock(database):
         with transaction.atomic(using=database):
             locked = list(heads.select_for_update(skip_locked=True)[:MAX_CLAIMED])
             yield _with_followers(database, locked)
     else:
-        leased = _lease(database, list(heads[:MAX_CLAIMED]), seconds)
+        leased = _claim_rows(database, list(heads[:MAX_CLAIMED]), seconds)
         yield _with_followers(database, leased)
 
 
@@ -54,7 +54,7 @@ def _can_lock(database: str) -> bool:
     return is_exact and connection.features.has_select_for_update_skip_locked
 
 
-def _heads(database: str, without: Collection[str]) -> QuerySet[OutboxMessage]:
+def _sendable_rows(database: str, without: Collection[str]) -> QuerySet[OutboxMessage]:
     """The messages that may be sent now, of a FIFO group only the oldest that waits."""
     rows = OutboxMessage.objects.using(database)
     older = rows.filter(
@@ -67,7 +67,9 @@ def _heads(database: str, without: Collection[str]) -> QuerySet[OutboxMessage]:
     )
 
 
-def _lease(database: str, rows: Sequence[OutboxMessage], seconds: float) -> Sequence[OutboxMessage]:
+def _claim_rows(
+    database: str, rows: Sequence[OutboxMessage], seconds: float
+) -> Sequence[OutboxMessage]:
     """Claim these rows. Returns none of them if another relay has claimed one meanwhile."""
     now = timezone.now()
     unclaimed = OutboxMessage.objects.using(database).filter(available_at__lte=now)

@@ -82,7 +82,7 @@ class Relay:
         logger.info("relay start databases=%r", " ".join(get_config().outbox_databases))
         while not is_stopping():
             self.send_available(is_stopping)
-            self._count()
+            self._count_waiting()
             close_old_connections()
             pause.wait(POLL_SECONDS)
         logger.info("relay stopped sent=%d waiting=%d", self.sent, self.waiting)
@@ -113,19 +113,19 @@ class Relay:
         sent: list[OutboxMessage] = []
         with claimed(database, without=self._paused, seconds=lease_seconds) as rows:
             for queue, of_queue in _by_queue(rows).items():
-                failed = self._send(queue, of_queue, config)
+                failed = self._send_rows(queue, of_queue, config)
                 sent += [row for row in of_queue if row.task_id not in failed]
                 _note_failures(database, of_queue, failed)
-            _delete(database, sent)
+            _delete_rows(database, sent)
         # Receivers may use the database, and an error there must not end the transaction above.
         for row in sent:
             send_task_scheduled(row.task_id, row.function, row.queue)
         self.sent += len(sent)
         return bool(rows)
 
-    def _send(
+    def _send_rows(
         self, queue: str, rows: Sequence[OutboxMessage], config: Config
-    ) -> Mapping[str, _Failure]:
+    ) -> Mapping[str, _SendFailure]:
         """Send rows of one queue. Returns why some were not sent, by task id."""
         started = time.monotonic()
         failed = _try_to_send(queue, rows, config)
@@ -140,7 +140,7 @@ class Relay:
             backoff.succeeded()
         return failed
 
-    def _count(self) -> None:
+    def _count_waiting(self) -> None:
         """Look how many messages wait, unless that was done a short time ago."""
         if time.monotonic() - self._counted_at < FIGURES_SECONDS:
             return
@@ -156,7 +156,7 @@ class Relay:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
+class _SendFailure:
     """Why a message was not sent."""
 
     reason: str
@@ -171,23 +171,23 @@ class _Failure:
 
 def _try_to_send(
     queue: str, rows: Sequence[OutboxMessage], config: Config
-) -> Mapping[str, _Failure]:
+) -> Mapping[str, _SendFailure]:
     """Send rows of one queue. Returns why some were not sent, by task id."""
     try:
         resolve_address(queue, config)
     except UnknownQueue as exc:
-        return {row.task_id: _Failure(str(exc)) for row in rows}
-    failed: dict[str, _Failure] = {}
+        return {row.task_id: _SendFailure(str(exc)) for row in rows}
+    failed: dict[str, _SendFailure] = {}
     waiting_groups: set[str] = set()
-    for wave in _waves(rows):
+    for wave in _split_by_group(rows):
         ready = [row for row in wave if row.fifo_group not in waiting_groups]
-        failed |= {row.task_id: _Failure(NOT_TRIED) for row in wave if row not in ready}
+        failed |= {row.task_id: _SendFailure(NOT_TRIED) for row in wave if row not in ready}
         failed |= _send_wave(queue, ready, config)
         waiting_groups |= {row.fifo_group for row in ready if row.task_id in failed} - {""}
     return failed
 
 
-def _waves(rows: Sequence[OutboxMessage]) -> Iterable[list[OutboxMessage]]:
+def _split_by_group(rows: Sequence[OutboxMessage]) -> Iterable[list[OutboxMessage]]:
     """The rows in parts, each with one message of a FIFO group at most.
 
     SQS may take one message of a batch and not the one before it, which must not be overtaken.
@@ -201,17 +201,19 @@ def _waves(rows: Sequence[OutboxMessage]) -> Iterable[list[OutboxMessage]]:
     return chain([unordered] if unordered else [], waves)
 
 
-def _send_wave(queue: str, rows: Sequence[OutboxMessage], config: Config) -> dict[str, _Failure]:
-    failed: dict[str, _Failure] = {}
+def _send_wave(
+    queue: str, rows: Sequence[OutboxMessage], config: Config
+) -> dict[str, _SendFailure]:
+    failed: dict[str, _SendFailure] = {}
     prepared: list[Prepared] = []
     for row in rows:
         try:
             prepared.append(to_prepared(row, config))
         except Exception as exc:  # a changed row may raise anything, and must keep no other
-            failed[row.task_id] = _Failure(str(exc), is_refused=True)
+            failed[row.task_id] = _SendFailure(str(exc), is_refused=True)
     if prepared:
         for each in try_to_send(queue, prepared, config, send_published, is_kept=True):
-            failed[each.prepared.message.id] = _Failure(each.reason, each.is_refused)
+            failed[each.prepared.message.id] = _SendFailure(each.reason, each.is_refused)
     return failed
 
 
@@ -223,7 +225,7 @@ def _by_queue(rows: Iterable[OutboxMessage]) -> Mapping[str, list[OutboxMessage]
 
 
 def _note_failures(
-    database: str, rows: Sequence[OutboxMessage], failed: Mapping[str, _Failure]
+    database: str, rows: Sequence[OutboxMessage], failed: Mapping[str, _SendFailure]
 ) -> None:
     """End the claims of rows that were not sent. One that SQS refuses has to wait."""
     untried = defaultdict(list)
@@ -252,7 +254,7 @@ def _note_refusal(database: str, row: OutboxMessage, reason: str) -> None:
     )  # fmt: skip
 
 
-def _delete(database: str, rows: Sequence[OutboxMessage]) -> None:
+def _delete_rows(database: str, rows: Sequence[OutboxMessage]) -> None:
     """Delete what SQS has taken. What is not deleted is sent again."""
     sent = OutboxMessage.objects.using(database).filter(id__in=[row.id for row in rows])
     for attempt in range(DELETE_ATTEMPTS if rows else 0):

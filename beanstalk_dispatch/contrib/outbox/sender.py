@@ -44,7 +44,7 @@ class Sender:
             self._changed.notify_all()
             if self._thread is None:
                 with suppress(RuntimeError):  # the interpreter is ending: a relay sends it
-                    self._thread = self._start()
+                    self._thread = self._start_thread()
 
     def flush(self, seconds: float) -> bool:
         """Wait until what was committed so far was tried. False if that takes too long."""
@@ -52,12 +52,14 @@ class Sender:
             wanted = self._wanted
             return self._changed.wait_for(lambda: self._done >= wanted, seconds)
 
-    def _start(self) -> threading.Thread:
-        thread = ServiceThread(self._run, name="outbox", restart_delay=RESTART_SECONDS)
+    def _start_thread(self) -> threading.Thread:
+        thread = ServiceThread(
+            self._send_until_stopped, name="outbox", restart_delay=RESTART_SECONDS
+        )
         thread.start()
         return thread
 
-    def _run(self) -> None:
+    def _send_until_stopped(self) -> None:
         relay = Relay()
         while True:
             with self._changed:

@@ -111,7 +111,7 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
             client.cancel(result.id)
             return "Cancelled."
 
-        self._act(request, results, cancel, done="cancelled", left="finished before")
+        self._act_on_each(request, results, cancel, done="cancelled", left="finished before")
 
     @admin.action(description="Run the selected tasks again", permissions=["run"])
     def run_again(self, request: HttpRequest, results: QuerySet[StoredResult]) -> None:
@@ -126,9 +126,9 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
 
         variable = SETTINGS["result_arguments"].variable
         left = f"not run again, because {variable} was not set when they were scheduled"
-        self._act(request, results, schedule, done="run again", left=left)
+        self._act_on_each(request, results, schedule, done="run again", left=left)
 
-    def _act(
+    def _act_on_each(
         self,
         request: HttpRequest,
         results: QuerySet[StoredResult],

@@ -22,7 +22,7 @@ TASK_SECONDS: Final = 50.0
 
 def prune(using: str | None = None) -> Iterator[int]:
     """How many rows each batch has deleted, until none is left that has expired."""
-    rows = _rows(using)
+    rows = _query_rows(using)
     until = to_django(now())
     while ids := list(rows.filter(expires_at__lte=until).values_list("id", flat=True)[:BATCH]):
         yield rows.filter(id__in=ids, expires_at__lte=until).delete()[0]
@@ -40,12 +40,12 @@ def prune_results() -> int:
 
 def oldest_expired(using: str) -> timedelta | None:
     """For how long the oldest row has expired; None if none has."""
-    rows = _rows(using).filter(expires_at__lte=to_django(now()))
+    rows = _query_rows(using).filter(expires_at__lte=to_django(now()))
     oldest = rows.order_by("expires_at").values_list("expires_at", flat=True).first()
     return None if oldest is None else now() - from_django(oldest)
 
 
-def _rows(using: str | None) -> QuerySet[StoredResult]:
+def _query_rows(using: str | None) -> QuerySet[StoredResult]:
     from .models import StoredResult  # noqa: PLC0415  # models need the app in INSTALLED_APPS
 
     return StoredResult.objects.using(using or router.db_for_write(StoredResult))

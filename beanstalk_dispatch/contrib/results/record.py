@@ -100,7 +100,7 @@ class TaskRecord:
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         fields["status"] = str(self.status)
         fields["errors"] = [dataclasses.asdict(each) for each in self.errors]
-        fields["worker_ids"] = _counted(self.worker_ids)
+        fields["worker_ids"] = _with_count(self.worker_ids)
         return fields | {name: _to_json(fields[name]) for name in JSON_FIELDS}
 
     @classmethod
@@ -110,18 +110,18 @@ class TaskRecord:
         values = {name: value for name, value in fields.items() if name in known}
         values |= {name: json.loads(values[name]) for name in JSON_FIELDS}
         values["status"] = Status(values["status"])
-        values["worker_ids"] = _listed(values["worker_ids"])
+        values["worker_ids"] = _without_count(values["worker_ids"])
         values["errors"] = [TaskFailure(**each) for each in values["errors"]]
         return cls(**values)
 
 
-def _counted(worker_ids: list[str]) -> list[int | str]:
+def _with_count(worker_ids: list[str]) -> list[int | str]:
     """The last ids; before them the number of those that are not kept, if there are any."""
     earlier = len(worker_ids) - MAX_WORKERS
     return [*worker_ids] if earlier <= 0 else [earlier, *worker_ids[earlier:]]
 
 
-def _listed(counted: list[Any]) -> list[str]:
+def _without_count(counted: list[Any]) -> list[str]:
     """An id for each attempt."""
     if counted and isinstance(counted[0], int):
         return [UNKNOWN_WORKER] * counted[0] + counted[1:]

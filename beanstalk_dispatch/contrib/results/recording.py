@@ -50,7 +50,7 @@ _PAUSE_SECONDS: Final = 10.0
 T = TypeVar("T")
 
 
-class _Guard:
+class _StoreGuard:
     """Calls the store. What that raises is logged and goes no further.
 
     After a failure that has taken more than a second, the store is left alone for ten seconds, so
@@ -82,18 +82,18 @@ class _Guard:
             return None
 
 
-GUARD: Final = _Guard()
+GUARD: Final = _StoreGuard()
 os.register_at_fork(after_in_child=GUARD.forget)
 
 
 @functools.cache
-def _hostname() -> str:
+def _short_hostname() -> str:
     return socket.gethostname()[:32]
 
 
 def worker_id() -> str:
     """The host, process and thread that run a task, in fewer than 64 characters."""
-    return f"{_hostname()}:{os.getpid()}:{threading.get_native_id()}"
+    return f"{_short_hostname()}:{os.getpid()}:{threading.get_native_id()}"
 
 
 class Recording:
@@ -124,7 +124,7 @@ class Recording:
             if earlier.is_announced and self._delivery.receive_count > 1:
                 self.record, self.is_spent = earlier, True
                 return
-            self._continue(earlier)
+            self._continue_record(earlier)
         record = self.record
         runs = self._delivery.outcome is not Outcome.CUT
         missing = self._message.attempt - runs - len(record.worker_ids)
@@ -135,7 +135,7 @@ class Recording:
         record.last_attempted_at = now()
         record.started_at = record.started_at or record.last_attempted_at
         record.status = Status.RUNNING
-        self._save()
+        self._save_record()
 
     def end(self) -> None:
         """The attempt has ended; ``delivery`` says how. Also called if nothing is known of that."""
@@ -152,7 +152,7 @@ class Recording:
             is_over = delivery.is_final or delivery.outcome is Outcome.CANCELLED
             record.status = Status.FAILED if is_over else Status.READY
         record.finished_at = now() if record.is_finished else None
-        self._save()
+        self._save_record()
 
     def cancel(self) -> None:
         """The task was cancelled and does not run. Django's API has no other word than FAILED."""
@@ -161,7 +161,7 @@ class Recording:
             if earlier.is_announced:
                 self.record, self.is_spent = earlier, True
                 return
-            self._continue(earlier)
+            self._continue_record(earlier)
         self.end()
 
     def retry(self) -> None:
@@ -178,7 +178,7 @@ class Recording:
         If the process is killed before that, the task runs again, and its end is sent then.
         """
         self.record.is_announced = True
-        self._save()
+        self._save_record()
 
     def _earlier_record(self) -> TaskRecord | None:
         """What an earlier attempt or delivery has left; a first delivery need not ask.
@@ -192,7 +192,7 @@ class Recording:
         load = functools.partial(store.load, message.id)
         return GUARD.call(load, what="read", task_id=message.id)
 
-    def _continue(self, earlier: TaskRecord) -> None:
+    def _continue_record(self, earlier: TaskRecord) -> None:
         record = self.record
         record.worker_ids = list(earlier.worker_ids)
         record.errors = list(earlier.errors)
@@ -212,7 +212,7 @@ class Recording:
             return None
         return json.loads(text)
 
-    def _save(self) -> None:
+    def _save_record(self) -> None:
         if self._store is not None:
             save = functools.partial(self._store.save, self.record)
             GUARD.call(save, what="written", task_id=self.record.id)

@@ -58,22 +58,24 @@ class CacheStore:
 
     def add(self, records: Sequence[TaskRecord]) -> None:
         """Keep records of tasks that are about to be sent."""
-        cache = self._cache()
+        cache = self._open_cache()
         if len(records) == 1:
-            cache.set(_key(records[0].id), records[0].to_fields(), self._seconds)
+            cache.set(_cache_key(records[0].id), records[0].to_fields(), self._seconds)
         else:
-            cache.set_many({_key(each.id): each.to_fields() for each in records}, self._seconds)
+            cache.set_many(
+                {_cache_key(each.id): each.to_fields() for each in records}, self._seconds
+            )
 
     def save(self, record: TaskRecord) -> None:
         """Keep a record in place of an older one."""
-        self._cache().set(_key(record.id), record.to_fields(), self._seconds)
+        self._open_cache().set(_cache_key(record.id), record.to_fields(), self._seconds)
 
     def load(self, task_id: str) -> TaskRecord | None:
         """The record of a task, until it expires."""
-        fields = self._cache().get(_key(task_id))
+        fields = self._open_cache().get(_cache_key(task_id))
         return None if fields is None else TaskRecord.from_fields(fields)
 
-    def _cache(self) -> Any:
+    def _open_cache(self) -> Any:
         """This thread's connection to the cache. Raises ConfigurationError."""
         try:
             return caches[self._alias]
@@ -82,7 +84,7 @@ class CacheStore:
             raise ConfigurationError(f"{variable}: cache {self._alias!r}: {exc}") from exc
 
 
-def _key(task_id: str) -> str:
+def _cache_key(task_id: str) -> str:
     digest = hashlib.sha256(task_id.encode("utf-8", "backslashreplace")).hexdigest()
     return f"beanstalk_dispatch.result.{digest}"
 
@@ -102,11 +104,11 @@ class DatabaseStore:
         Within a transaction the rows are written after its commit. A worker that is faster writes
         its row first, which stays: a row that nobody else can see yet would make it wait.
         """
-        rows = [self._row(each) for each in records]
+        rows = [self._to_row(each) for each in records]
         using = router.db_for_write(type(rows[0]))
 
         def insert() -> None:
-            self._rows(using).bulk_create(rows, ignore_conflicts=True)
+            self._query_rows(using).bulk_create(rows, ignore_conflicts=True)
 
         # Outside of a transaction it is called at once, and may raise.
         in_transaction = transaction.get_connection(using).in_atomic_block
@@ -117,11 +119,11 @@ class DatabaseStore:
 
         A connection that was lost while the task ran is made again, once.
         """
-        using = router.db_for_write(_model())
+        using = router.db_for_write(_import_model())
         connection = transaction.get_connection(using)
         before = connection.connection
         try:
-            self._upsert(record, using)
+            self._insert_or_update(record, using)
         except (OperationalError, InterfaceError):
             if before is None or connection.in_atomic_block:
                 raise
@@ -129,17 +131,17 @@ class DatabaseStore:
             if connection.connection is before and connection.is_usable():
                 raise
             connection.close()
-            self._upsert(record, using)
+            self._insert_or_update(record, using)
 
-    def _upsert(self, record: TaskRecord, using: str) -> None:
-        row = self._row(record)
+    def _insert_or_update(self, record: TaskRecord, using: str) -> None:
+        row = self._to_row(record)
         names = [*record.to_fields().keys() - {"id"}, "expires_at"]
         connection = transaction.get_connection(using)
         has_target = connection.features.supports_update_conflicts_with_target
         # In the transaction of a caller whose task runs in its own process, an error must not
         # spoil the transaction. Elsewhere this is the transaction of the one query.
         with transaction.atomic(using=using):
-            self._rows(using).bulk_create(
+            self._query_rows(using).bulk_create(
                 [row],
                 update_conflicts=True,
                 update_fields=names,
@@ -148,16 +150,16 @@ class DatabaseStore:
 
     def load(self, task_id: str) -> TaskRecord | None:
         """The record of a task, until it expires."""
-        rows = self._rows(None).filter(id=task_id, expires_at__gt=to_django(now()))
+        rows = self._query_rows(None).filter(id=task_id, expires_at__gt=to_django(now()))
         fields = rows.values().first()
         return None if fields is None else TaskRecord.from_fields(_with_times(fields, from_django))
 
-    def _row(self, record: TaskRecord) -> StoredResult:
+    def _to_row(self, record: TaskRecord) -> StoredResult:
         fields = record.to_fields() | {"expires_at": now() + self._time_to_live}
-        return _model()(**_with_times(fields, to_django))
+        return _import_model()(**_with_times(fields, to_django))
 
-    def _rows(self, using: str | None) -> QuerySet[StoredResult]:
-        rows = _model().objects.all()
+    def _query_rows(self, using: str | None) -> QuerySet[StoredResult]:
+        rows = _import_model().objects.all()
         return rows.using(using) if using else rows
 
 
@@ -171,7 +173,7 @@ def _with_times(
     }
 
 
-def _model() -> type[StoredResult]:
+def _import_model() -> type[StoredResult]:
     from .models import StoredResult  # noqa: PLC0415  # models need the app in INSTALLED_APPS
 
     return StoredResult

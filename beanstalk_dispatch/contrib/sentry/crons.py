@@ -94,7 +94,7 @@ def is_periodic(delivery: Delivery, message: Message) -> bool:
 
 def _monitor_config(name: str, *, max_runtime: int, margin: int | None) -> dict[str, Any] | None:
     """What Sentry makes the monitor from; None leaves it as it is there."""
-    schedule = _schedules().get(name)
+    schedule = _read_schedules().get(name)
     if schedule is None:
         return None
     config = {
@@ -106,7 +106,7 @@ def _monitor_config(name: str, *, max_runtime: int, margin: int | None) -> dict[
 
 
 @functools.cache
-def _schedules() -> Mapping[str, str]:
+def _read_schedules() -> Mapping[str, str]:
     """Periodic task → its schedule, from the bundle's cron.yaml; nothing if it cannot be read."""
     places = [Path.cwd(), Path(getattr(settings, "BASE_DIR", "."))]
     path = get_values()[CRON_YAML] or next(

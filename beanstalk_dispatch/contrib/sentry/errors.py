@@ -71,7 +71,7 @@ def scope_of(delivery: Delivery) -> Iterator[None]:
         scope.clear_breadcrumbs()
         # A span's breadcrumb is on the current scope, which old SDKs share between threads.
         sentry_sdk.get_current_scope().clear_breadcrumbs()
-        tags, context = _describe(delivery)
+        tags, context = _tags_and_context(delivery)
         if privacy.may_send_arguments():
             context |= {"args": list(args), "kwargs": dict(kwargs)}
         scope.set_tags(tags)
@@ -85,7 +85,7 @@ def scope_of(delivery: Delivery) -> Iterator[None]:
     sentry_sdk.get_isolation_scope().generate_propagation_context(trace)
 
 
-def _describe(delivery: Delivery) -> tuple[dict[str, str], dict[str, Any]]:
+def _tags_and_context(delivery: Delivery) -> tuple[dict[str, str], dict[str, Any]]:
     """An event's tags and its context."""
     message = delivery.message
     tags = {
@@ -157,7 +157,7 @@ def report_stuck(delivery: Delivery | None, thread_id: int) -> None:
             stack.enter_context(use_scope(current))
         elif delivery is not None:
             stack.enter_context(scope_of(delivery))
-        _capture(exception, fingerprint=[NAME, "stuck", function], level="fatal")
+        _capture_exception(exception, fingerprint=[NAME, "stuck", function], level="fatal")
 
 
 def _traceback_of(thread_id: int) -> TracebackType | None:
@@ -186,14 +186,14 @@ def _capture_failure(exception: BaseException, delivery: Delivery) -> None:
     # A timeout strikes anywhere; its stack says little about what it has in common.
     is_timeout = isinstance(exception, TaskTimeout)
     fingerprint = [NAME, "timeout", _function_of(delivery)] if is_timeout else None
-    _capture(exception, tags=tags, fingerprint=fingerprint)
+    _capture_exception(exception, tags=tags, fingerprint=fingerprint)
 
 
 def _yes_or_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _capture(exception: BaseException, **members: Any) -> None:
+def _capture_exception(exception: BaseException, **members: Any) -> None:
     event, hint = event_from_exception(
         exception,
         client_options=sentry_sdk.get_client().options,

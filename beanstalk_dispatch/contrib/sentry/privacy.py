@@ -60,11 +60,11 @@ def scrub_carriers(event: Event, hint: Any) -> Event:
     The frames of the AWS client carry credentials. Their locals are dropped also where arguments
     may be sent.
     """
-    frames = list(_frames(event))
-    if any(_module(frame).startswith(_OURS) for frame in frames):
+    frames = list(_iterate_frames(event))
+    if any(_module_name(frame).startswith(_OURS) for frame in frames):
         may_send = may_send_arguments()
         for frame in frames:
-            if _module(frame).startswith(_CLIENTS):
+            if _module_name(frame).startswith(_CLIENTS):
                 frame.pop("vars", None)
             elif not may_send:
                 _scrub_frame(frame, ())
@@ -105,8 +105,8 @@ def scrubber(function: str | None, args: Sequence[Any], kwargs: Mapping[str, Any
 
     def scrub(event: Event, hint: Any) -> Event:
         if not may_send_arguments():
-            arguments = set(_leaves([*args, *kwargs.values()], _as_in_a_local)) - {""}
-            for frame in _frames(event):
+            arguments = set(_iterate_leaves([*args, *kwargs.values()], _as_in_a_local)) - {""}
+            for frame in _iterate_frames(event):
                 _scrub_frame(frame, arguments)
         # Under ASGI the SDK has put the URL's name there.
         is_others = event.get("type") == "transaction" and _trace_of(event).get("op") != TASK_OP
@@ -122,42 +122,44 @@ def _trace_of(event: Event) -> Mapping[str, Any]:
     return (event.get("contexts") or {}).get("trace") or {}
 
 
-def _frames(event: Event) -> Iterator[dict[str, Any]]:
+def _iterate_frames(event: Event) -> Iterator[dict[str, Any]]:
     for kind in ("exception", "threads"):
         for value in (event.get(kind) or {}).get("values") or ():
             yield from (value.get("stacktrace") or {}).get("frames") or ()
 
 
-def _module(frame: Mapping[str, Any]) -> str:
+def _module_name(frame: Mapping[str, Any]) -> str:
     return str(frame.get("module"))
 
 
 def _scrub_frame(frame: dict[str, Any], arguments: Collection[str]) -> None:
-    if _module(frame).startswith(_CARRIERS) or len(arguments) > _MANY:
+    if _module_name(frame).startswith(_CARRIERS) or len(arguments) > _MANY:
         frame.pop("vars", None)
     elif variables := frame.get("vars"):
         frame["vars"] = {
-            name: FILTERED if name in {"args", "kwargs"} or _shows(value, arguments) else value
+            name: FILTERED
+            if name in {"args", "kwargs"} or _shows_arguments(value, arguments)
+            else value
             for name, value in variables.items()
         }
 
 
-def _shows(value: object, arguments: Collection[str]) -> bool:
+def _shows_arguments(value: object, arguments: Collection[str]) -> bool:
     """Whether a local, which the SDK has turned into strings, shows one of the arguments."""
     return any(
         text.strip("'\"") == argument or (len(argument) >= _LONG_ENOUGH and argument in text)
-        for text in _leaves(value, str)
+        for text in _iterate_leaves(value, str)
         for argument in arguments
     )
 
 
-def _leaves(value: object, write: Callable[[object], str]) -> Iterator[str]:
+def _iterate_leaves(value: object, write: Callable[[object], str]) -> Iterator[str]:
     """The strings and numbers in a JSON value."""
     if isinstance(value, Mapping):
         value = [*value.keys(), *value.values()]
     if isinstance(value, list):
         for item in value:
-            yield from _leaves(item, write)
+            yield from _iterate_leaves(item, write)
     elif value is not None and not isinstance(value, bool):
         yield write(value)
 

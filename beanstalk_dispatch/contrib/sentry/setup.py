@@ -65,7 +65,7 @@ def is_sending() -> bool:
     if not client.is_active() or client.transport is None or not is_supported():
         return False
     if client not in _adopted:
-        _adopt(client)
+        _adopt_client(client)
     return True
 
 
@@ -110,7 +110,7 @@ def _init_unless_active(values: Values) -> None:
     sentry_sdk.init(transport=transport.ErrorsFirstTransport, **given)
 
 
-def _adopt(client: Client) -> None:
+def _adopt_client(client: Client) -> None:
     """Add to a client's options what tasks need, before what the project has given there."""
     from sentry_sdk.integrations.logging import ignore_logger
 
@@ -119,7 +119,7 @@ def _adopt(client: Client) -> None:
         ignore_logger(name)
     options = client.options
     for name, clean in privacy.CLEANERS.items():
-        options[name] = _chained(clean, options.get(name))
+        options[name] = _chain_processors(clean, options.get(name))
     sampler, rate = options.get("traces_sampler"), options.get("traces_sample_rate")
     if sampler is not None or rate is not None:  # with a sampler, the SDK would start to trace
         options["traces_sampler"] = traces_sampler(rate if sampler is None else sampler)
@@ -128,7 +128,9 @@ def _adopt(client: Client) -> None:
         options["auto_session_tracking"] = False
 
 
-def _chained(clean: privacy.Processor, otherwise: privacy.Processor | None) -> privacy.Processor:
+def _chain_processors(
+    clean: privacy.Processor, otherwise: privacy.Processor | None
+) -> privacy.Processor:
     def before_send(event: privacy.Event, hint: Any) -> privacy.Event | None:
         kept = clean(event, hint)
         return kept if kept is None or otherwise is None else otherwise(kept, hint)

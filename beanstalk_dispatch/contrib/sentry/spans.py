@@ -57,7 +57,7 @@ class Span:
         if _is_streaming():
             sentry_sdk.traces.continue_trace(dict(headers))
             sentry_sdk.Scope.set_custom_sampling_context(dict(sampling_context))
-            attributes = _attributes(op) | {"sentry.segment.name.source": "task"}
+            attributes = _span_attributes(op) | {"sentry.segment.name.source": "task"}
             span = sentry_sdk.traces.start_span(name, attributes=attributes, parent_span=None)
             return cls(span, is_streamed=True)
         transaction = sentry_sdk.continue_trace(
@@ -73,7 +73,7 @@ class Span:
         """A child of the current span."""
         if _is_streaming():
             span: Any = sentry_sdk.traces.start_span(
-                name, attributes=_attributes(op), active=active
+                name, attributes=_span_attributes(op), active=active
             )
             return cls(span, is_streamed=True)
         return cls(sentry_sdk.start_span(op=op, name=name, origin=ORIGIN), is_streamed=False)
@@ -114,7 +114,7 @@ class Span:
         return trace_headers(span=self._span)
 
 
-def _attributes(op: str) -> dict[str, Any]:
+def _span_attributes(op: str) -> dict[str, Any]:
     return {"sentry.op": op, "sentry.origin": ORIGIN}
 
 
@@ -189,8 +189,8 @@ def processing(task: SafeTask, delivery: Delivery, message: Message) -> Iterator
                 "messaging.destination.name": delivery.queue,
                 "messaging.message.id": message.id,
                 "messaging.message.body.size": len(delivery.body),
-                "messaging.message.retry.count": _retries(delivery, message),
-                "messaging.message.receive.latency": _latency(delivery, message),
+                "messaging.message.retry.count": _count_retries(delivery, message),
+                "messaging.message.receive.latency": _latency_ms(delivery, message),
             }
         )
         yield
@@ -208,7 +208,7 @@ def failure_of(delivery: Delivery) -> BaseException | None:
     return None if is_granted or is_cancelled else delivery.exception
 
 
-def _retries(delivery: Delivery, message: Message) -> int:
+def _count_retries(delivery: Delivery, message: Message) -> int:
     receives = 0 if _is_retried_by_hiding(delivery) else delivery.receive_count - 1
     return message.attempt - 1 + receives
 
@@ -218,7 +218,7 @@ def _is_retried_by_hiding(delivery: Delivery) -> bool:
     return queue_rules(delivery.queue).retries_by_visibility and not is_posted(delivery)
 
 
-def _latency(delivery: Delivery, message: Message) -> float | None:
+def _latency_ms(delivery: Delivery, message: Message) -> float | None:
     """Milliseconds since SQS got this message; a retry is a later message than the first."""
     times = [moment for moment in (message.sent_at, delivery.sent_at) if moment is not None]
     return max((time.time() - max(times)) * 1000, 0.0) if times else None

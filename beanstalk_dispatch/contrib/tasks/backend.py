@@ -80,12 +80,12 @@ class SQSBackend(BaseTaskBackend):
     @property
     def queues(self) -> set[str]:  # type: ignore[override]
         """The names that ``queue_name`` may have; empty for any."""
-        return _queue_names(_config()) if self._queues is None else set(self._queues)
+        return _queue_names(_config_or_none()) if self._queues is None else set(self._queues)
 
     @property
     def supports_get_result(self) -> bool:  # type: ignore[override]
         """Whether BEANSTALK_DISPATCH_RESULTS is set."""
-        config = _config()
+        config = _config_or_none()
         return config is not None and config.results is not None
 
     def enqueue(  # type: ignore[override]
@@ -99,10 +99,12 @@ class SQSBackend(BaseTaskBackend):
         self.validate_task(task)
         config = get_config()
         queue = _queue_alias(task.queue_name, config)
-        result, call = self._ready(task, args, kwargs, headers=_headers(task), sent_at=now())
+        result, call = self._ready_result(
+            task, args, kwargs, headers=_policy_headers(task), sent_at=now()
+        )
         with self._running_here(result) if is_local(config) else _NOT_HERE:
             task_id = client.schedule(queue, call, on_commit=self._on_commit)
-        self._announce(result, task_id)
+        self._announce_result(result, task_id)
         return result
 
     async def aenqueue(  # type: ignore[override]
@@ -112,7 +114,9 @@ class SQSBackend(BaseTaskBackend):
         self.validate_task(task)
         config = get_config()
         queue = _queue_alias(task.queue_name, config)
-        result, call = self._ready(task, args, kwargs, headers=_headers(task), sent_at=now())
+        result, call = self._ready_result(
+            task, args, kwargs, headers=_policy_headers(task), sent_at=now()
+        )
         with self._running_here(result) if is_local(config) else _NOT_HERE:
             task_id = await client.aschedule(queue, call, on_commit=self._on_commit)
         if not result.id:
@@ -134,9 +138,9 @@ class SQSBackend(BaseTaskBackend):
             if id(task) not in valid:
                 self.validate_task(task)
                 queue = _queue_alias(task.queue_name, config)
-                valid[id(task)] = by_queue.setdefault(queue, []), _headers(task)
+                valid[id(task)] = by_queue.setdefault(queue, []), _policy_headers(task)
             numbered, headers = valid[id(task)]
-            result, call = self._ready(task, args, kwargs, headers=headers, sent_at=sent_at)
+            result, call = self._ready_result(task, args, kwargs, headers=headers, sent_at=sent_at)
             numbered.append((len(ready), call))
             ready.append(result)
         if is_local(config):
@@ -174,7 +178,7 @@ class SQSBackend(BaseTaskBackend):
         return [*self._check_queues(), *self._check_options()]
 
     def _check_queues(self) -> Iterator[CheckMessage]:
-        known = _queue_names(_config())
+        known = _queue_names(_config_or_none())
         unknown = set(self._queues or ()) - known
         if known and unknown:
             yield checks.Error(
@@ -208,7 +212,7 @@ class SQSBackend(BaseTaskBackend):
         except InvalidValue as exc:
             raise ConfigurationError(f"TASKS[{self.alias!r}]: {ON_COMMIT} {exc}") from None
 
-    def _ready(
+    def _ready_result(
         self,
         task: AnyTask,
         args: Sequence[Any],
@@ -239,13 +243,13 @@ class SQSBackend(BaseTaskBackend):
             task,
             result.args,
             result.kwargs,
-            delay=_delay(task.run_after) if task.run_after else 0,
+            delay=_delay_seconds(task.run_after) if task.run_after else 0,
             headers=headers,
             sent_at=sent_at,
         )
         return result, call
 
-    def _announce(self, result: AnyResult, task_id: str) -> None:
+    def _announce_result(self, result: AnyResult, task_id: str) -> None:
         """Give the result its id and send ``task_enqueued``, once."""
         if not result.id:
             object.__setattr__(result, "id", task_id)
@@ -260,7 +264,7 @@ class SQSBackend(BaseTaskBackend):
     @contextmanager
     def _running_here(self, result: AnyResult) -> Iterator[None]:
         """Let a task that runs in this process give ``result`` what becomes of it."""
-        here = RunningHere(result=result, announce=self._announce)
+        here = RunningHere(result=result, announce=self._announce_result)
         before = running_here.set(here)
         try:
             yield
@@ -284,7 +288,7 @@ class SQSBackend(BaseTaskBackend):
             else:
                 sent |= dict(zip(positions, ids, strict=True))
         for position, task_id in sorted(sent.items()):
-            self._announce(ready[position], task_id)
+            self._announce_result(ready[position], task_id)
         if unsent:
             raise BatchError(sent=sent, unsent=unsent) from cause
 
@@ -292,7 +296,7 @@ class SQSBackend(BaseTaskBackend):
 _NOT_HERE: Final = nullcontext()
 
 
-def _config() -> Config | None:
+def _config_or_none() -> Config | None:
     """The configuration; None if it is wrong.
 
     That is raised where a task is enqueued, and the checks report it too.
@@ -318,11 +322,11 @@ def _queue_alias(name: str, config: Config) -> str:
     return next(aliases, name)
 
 
-def _delay(run_after: datetime) -> float:
+def _delay_seconds(run_after: datetime) -> float:
     return max((run_after - datetime.now(run_after.tzinfo)).total_seconds(), 0)
 
 
-def _headers(task: AnyTask) -> Mapping[str, str]:
+def _policy_headers(task: AnyTask) -> Mapping[str, str]:
     """What ``using`` has changed, for the worker. A task as its module has it needs no headers."""
     module = sys.modules.get(task.func.__module__)
     original = getattr(module, task.func.__qualname__, None)

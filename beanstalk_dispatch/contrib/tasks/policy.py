@@ -63,11 +63,11 @@ class SQSTask(Task):  # type: ignore[type-arg]  # Django's own has no type param
     def __post_init__(self) -> None:
         # The class that slots=True makes is another one than super() without arguments would use.
         Task.__post_init__(self)
-        for problem in _problems(self):
+        for problem in _find_problems(self):
             raise InvalidTask(problem)
 
 
-def _problems(task: SQSTask) -> list[str]:
+def _find_problems(task: SQSTask) -> list[str]:
     found = []
     attempts = task.max_attempts
     if attempts is not None and (type(attempts) is not int or attempts < 1):

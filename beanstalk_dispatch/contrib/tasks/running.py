@@ -114,7 +114,7 @@ class TaskRun:
         if self._task.takes_context:
             args = (TaskContext(task_result=self.result()), *args)
         value = self._task.func(*args, **kwargs)
-        return _normalized(value) if inspect.isawaitable(value) else normalize_json(value)
+        return _await_and_normalize(value) if inspect.isawaitable(value) else normalize_json(value)
 
     def result(self) -> AnyResult:
         """The TaskResult of this attempt. It is made here if the observer has none."""
@@ -125,7 +125,7 @@ class TaskRun:
         return TaskAttempt(self._task, delivery).result
 
 
-async def _normalized(value: Awaitable[Any]) -> Any:
+async def _await_and_normalize(value: Awaitable[Any]) -> Any:
     return normalize_json(await value)
 
 

@@ -72,7 +72,7 @@ class DeadLetterAdmin(ModelAdmin):
         user: Any = request.user  # of the project's own model, which has permissions in an admin
         return bool(user.has_perm(f"{self.opts.app_label}.{name}"))
 
-    def _may(self, request: HttpRequest, action: str) -> bool:
+    def _has_permission_for(self, request: HttpRequest, action: str) -> bool:
         if action == "redrive":
             return self.has_redrive_permission(request)
         return self.has_delete_permission(request)
@@ -90,10 +90,13 @@ class DeadLetterAdmin(ModelAdmin):
             ("<str:queue>/", self.letters_view, "change"),
         ]
         return [
-            path(route, self._guarded(view), name=f"{name}_{page}") for route, view, page in pages
+            path(route, self._with_permission(view), name=f"{name}_{page}")
+            for route, view, page in pages
         ]
 
-    def _guarded(self, view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    def _with_permission(
+        self, view: Callable[..., HttpResponseBase]
+    ) -> Callable[..., HttpResponseBase]:
         def guarded(request: HttpRequest, **arguments: str) -> HttpResponseBase:
             if not self.has_view_permission(request):
                 raise PermissionDenied
@@ -102,7 +105,7 @@ class DeadLetterAdmin(ModelAdmin):
 
         return self.admin_site.admin_view(guarded)
 
-    def _url(self, page: str, *arguments: str) -> str:
+    def _page_url(self, page: str, *arguments: str) -> str:
         return reverse(
             f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}",
             args=[quote(each) for each in arguments],
@@ -115,16 +118,16 @@ class DeadLetterAdmin(ModelAdmin):
         """Every queue with its figures, and links to the dead-letter queues."""
         context: dict[str, Any] = {}
         try:
-            context["queues"] = [self._row(each) for each in queue_statuses()]
+            context["queues"] = [self._queue_row(each) for each in queue_statuses()]
         except BeanstalkDispatchError as exc:
             context["problem"] = problem_of(exc)
-        return self._page(request, "queues", "Queues", context)
+        return self._render_page(request, "queues", "Queues", context)
 
-    def _row(self, status: QueueStatus) -> tuple[QueueStatus, str, str, str, str]:
+    def _queue_row(self, status: QueueStatus) -> tuple[QueueStatus, str, str, str, str]:
         """A queue, the address of its letters, and its times in words."""
         since = status.paused_since
         paused = "" if since is None else duration(time.time() - since)
-        url = self._url("change", status.name) if status.is_dead_letter_queue else ""
+        url = self._page_url("change", status.name) if status.is_dead_letter_queue else ""
         found = status.attributes
         if found is None:
             return status, url, "", "", paused
@@ -147,23 +150,26 @@ class DeadLetterAdmin(ModelAdmin):
                     "sample_size": sample_size(sample),
                     "groups": grouped(sample.letters),
                     "letters": [
-                        (each, self._url("letter", queue, each.message_id))
+                        (each, self._page_url("letter", queue, each.message_id))
                         for each in sample.letters
                     ],
                 }
-        return self._page(request, "letters", queue, context)
+        return self._render_page(request, "letters", queue, context)
 
     def letter_view(self, request: HttpRequest, queue: str, letter: str) -> HttpResponse:
         """One letter in full; its arguments only for users who may see them."""
         context: dict[str, Any] = {"queue": queue, "id": letter}
         try:
             found = DeadLetters.open(queue).find(letter)
-            context |= {"letter": found, "facts": self._facts(request, found) if found else {}}
+            context |= {
+                "letter": found,
+                "facts": self._letter_facts(request, found) if found else {},
+            }
         except BeanstalkDispatchError as exc:
             context["problem"] = problem_of(exc)
-        return self._page(request, "letter", letter, context)
+        return self._render_page(request, "letter", letter, context)
 
-    def _facts(self, request: HttpRequest, letter: Letter) -> dict[str, object]:
+    def _letter_facts(self, request: HttpRequest, letter: Letter) -> dict[str, object]:
         facts: dict[str, object] = {
             "Task id": letter.id,
             "SQS id": letter.message_id,
@@ -204,7 +210,7 @@ class DeadLetterAdmin(ModelAdmin):
             messages.success(request, f"{verb.capitalize()}: {name}")
             if verb == "paused" and (limit := pause_limit(name)):
                 messages.warning(request, limit)
-        return HttpResponseRedirect(self._url("changelist"))
+        return HttpResponseRedirect(self._page_url("changelist"))
 
     def action_view(self, request: HttpRequest, queue: str) -> HttpResponseBase:
         """Ask for confirmation, and then act. Only a POST does anything."""
@@ -212,36 +218,40 @@ class DeadLetterAdmin(ModelAdmin):
             return HttpResponseNotAllowed(["POST"])
         form = ActionForm(request.POST)
         if not form.is_valid():
-            return self._refused(request, queue, form)
+            return self._refuse_action(request, queue, form)
         action = form.cleaned_data["action"]
-        if not self._may(request, action):
+        if not self._has_permission_for(request, action):
             raise PermissionDenied
         is_named = action == "redrive" or form.cleaned_data["name"].strip() == queue
         if not (form.cleaned_data["confirmed"] and is_named):
-            return self._confirmation(request, queue, form)
+            return self._confirmation_page(request, queue, form)
         try:
             dead_letters = DeadLetters.open(queue)
         except BeanstalkDispatchError as exc:
-            return self._page(request, "letters", queue, {"problem": problem_of(exc)})
-        return self._run(request, dead_letters, form)
+            return self._render_page(request, "letters", queue, {"problem": problem_of(exc)})
+        return self._run_action(request, dead_letters, form)
 
-    def _refused(self, request: HttpRequest, queue: str, form: ActionForm) -> HttpResponse:
+    def _refuse_action(self, request: HttpRequest, queue: str, form: ActionForm) -> HttpResponse:
         for errors in form.errors.values():
             for error in errors:
                 messages.error(request, str(error))
-        return HttpResponseRedirect(self._url("change", queue))
+        return HttpResponseRedirect(self._page_url("change", queue))
 
-    def _confirmation(self, request: HttpRequest, queue: str, form: ActionForm) -> HttpResponse:
+    def _confirmation_page(
+        self, request: HttpRequest, queue: str, form: ActionForm
+    ) -> HttpResponse:
         given = form.cleaned_data
         context = {
             "queue": queue,
             "given": given,
-            "description": _description(form),
+            "description": _describe_selection(form),
             "is_wrong_name": bool(given["confirmed"]),
         }
-        return self._page(request, "confirm", f"{given['action'].capitalize()} letters", context)
+        return self._render_page(
+            request, "confirm", f"{given['action'].capitalize()} letters", context
+        )
 
-    def _run(
+    def _run_action(
         self, request: HttpRequest, dead_letters: DeadLetters, form: ActionForm
     ) -> HttpResponseBase:
         given, name = form.cleaned_data, dead_letters.queue.name
@@ -252,24 +262,27 @@ class DeadLetterAdmin(ModelAdmin):
             steps = dead_letters.discard(filters)
         verb = _VERBS[given["action"]]
         entry = log_action(
-            request, queue=name, verb=verb, message=f"{verb.capitalize()}: {_description(form)}."
+            request,
+            queue=name,
+            verb=verb,
+            message=f"{verb.capitalize()}: {_describe_selection(form)}.",
         )
-        context = self._context(request, f"{given['action'].capitalize()} letters") | {
+        context = self._page_context(request, f"{given['action'].capitalize()} letters") | {
             "queue": name,
             "verb": verb,
-            "back": f"{self._url('change', name)}?{form.query()}",
+            "back": f"{self._page_url('change', name)}?{form.query()}",
         }
         return progress_response(request, steps, entry, context)
 
     # --- what every page has -----------------------------------------------------------------
 
-    def _page(
+    def _render_page(
         self, request: HttpRequest, template: str, title: str, context: dict[str, Any]
     ) -> TemplateResponse:
-        whole = self._context(request, title) | context
+        whole = self._page_context(request, title) | context
         return TemplateResponse(request, f"{_TEMPLATES}/{template}.html", whole)
 
-    def _context(self, request: HttpRequest, title: str) -> dict[str, Any]:
+    def _page_context(self, request: HttpRequest, title: str) -> dict[str, Any]:
         return {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -282,7 +295,7 @@ class DeadLetterAdmin(ModelAdmin):
         }
 
 
-def _description(form: ActionForm) -> str:
+def _describe_selection(form: ActionForm) -> str:
     """Which letters an action is about, in words."""
     given = form.cleaned_data
     if given["scope"] == "selected":

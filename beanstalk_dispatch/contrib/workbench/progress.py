@@ -53,14 +53,14 @@ def progress_response(
     def show(report: Report, *, is_over: bool) -> str:
         return render_to_string(_REPORT, {**context, "report": report, "is_over": is_over})
 
-    chunks = _stream(head, tail, steps, entry, show)
+    chunks = _stream_page(head, tail, steps, entry, show)
     is_asgi = isinstance(request, ASGIRequest)
     response = StreamingHttpResponse(_in_a_thread(chunks) if is_asgi else chunks)
     response["X-Accel-Buffering"] = "no"  # nginx passes each line on at once
     return response
 
 
-def _stream(
+def _stream_page(
     head: str, tail: str, steps: Steps, entry: LogEntry, show: Callable[..., str]
 ) -> Generator[str, None, None]:
     report, shown_at = Report(), time.monotonic()
@@ -75,7 +75,7 @@ def _stream(
     except BeanstalkDispatchError as exc:
         report.error = problem_of(exc)
     finally:
-        entry.change_message = f"{begun} {_result(report)}"
+        entry.change_message = f"{begun} {_describe_result(report)}"
         entry.save(update_fields=["change_message"])
     yield show(report, is_over=True)
     yield tail
@@ -90,6 +90,6 @@ async def _in_a_thread(chunks: Generator[str, None, None]) -> AsyncIterator[str]
         await sync_to_async(chunks.close)()
 
 
-def _result(report: Report) -> str:
+def _describe_result(report: Report) -> str:
     found = f"Done: {report.done}. Not possible: {report.failed}."
     return f"{found} Ended early: {report.error}" if report.error else found

@@ -70,27 +70,27 @@ class Command(BaseCommand):
         elif options["format"] == "table":
             self.stdout.write("\n".join(overview.as_table(worker=worker)))
         elif not problems:
-            self._export(properties_in_effect(worker=worker), options)
+            self._export_properties(properties_in_effect(worker=worker), options)
         if problems:
             lines = "".join(f"\n  - {problem}" for problem in problems)
             raise CommandError(f"the configuration is wrong:{lines}")
 
-    def _export(self, properties: list[Property], options: dict[str, Any]) -> None:
+    def _export_properties(self, properties: list[Property], options: dict[str, Any]) -> None:
         by_arn = dict(options["secret"])
         if unknown := by_arn.keys() - {each.name for each in properties if each.is_secret}:
             raise CommandError(f"--secret: {min(unknown)} is not a secret that is set here")
         hidden = [] if options["show_secrets"] else [e for e in properties if e.is_secret]
         left_out = [each.name for each in hidden if each.name not in by_arn]
         sent = [e for e in properties if e.name not in by_arn and e not in hidden]
-        sent = self._fit(sent, by_arn, options["files"])
+        sent = self._move_into_files(sent, by_arn, options["files"])
         export = Export(
             properties=sent, secrets=by_arn, left_out=left_out, environment=options["environment"]
         )
         self.stdout.write(FORMATS[options["format"]](export))
-        for warning in _warnings(sent, left_out):
+        for warning in _find_warnings(sent, left_out):
             self.stderr.write(f"warning: {warning}")
 
-    def _fit(
+    def _move_into_files(
         self, properties: list[Property], by_arn: dict[str, str], directory: Path | None
     ) -> list[Property]:
         """The properties, of which ``--files`` has moved some into files."""
@@ -114,7 +114,7 @@ class Command(BaseCommand):
         return properties
 
 
-def _warnings(sent: list[Property], left_out: list[str]) -> Iterator[str]:
+def _find_warnings(sent: list[Property], left_out: list[str]) -> Iterator[str]:
     yield from (problem for each in sent for problem in problems_on_the_way(each))
     for name in left_out:
         yield f"{name} is a secret and left out; add --secret {name}=ARN, or --show-secrets"

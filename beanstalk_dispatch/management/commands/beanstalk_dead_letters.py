@@ -111,31 +111,38 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Do what the action says."""
+        actions = {
+            "list": self._list_letters,
+            "show": self._show_letter,
+            "redrive": self._redrive_letters,
+            "discard": self._discard_letters,
+            "purge": self._purge_queue,
+        }
         try:
-            getattr(self, f"_{options['action']}")(options)
+            actions[options["action"]](options)
         except BeanstalkDispatchError as exc:
             raise CommandError(problem_of(exc)) from exc
 
-    def _list(self, options: dict[str, Any]) -> None:
+    def _list_letters(self, options: dict[str, Any]) -> None:
         names = [options["queue"]] if options["queue"] else _known_queues()
         found = []
-        with self._interruptible() as stop:
+        with self._stop_on_interrupt() as stop:
             for name in names:
                 dead_letters = DeadLetters.open(name)
                 sample = dead_letters.sample(
-                    _filters(options), limit=options["sample"], hide=options["hide"],
+                    _filters_from(options), limit=options["sample"], hide=options["hide"],
                     is_stopping=lambda: bool(stop),
                 )  # fmt: skip
                 found.append(sample_as_json(dead_letters, sample))
                 if not options["json"]:
                     heading, *lines = sample_lines(dead_letters, sample)
-                    self._write([self.style.MIGRATE_HEADING(heading), *lines])
+                    self._write_lines([self.style.MIGRATE_HEADING(heading), *lines])
         if options["json"]:
             self.stdout.write(json.dumps(found))
 
-    def _show(self, options: dict[str, Any]) -> None:
-        with self._interruptible() as stop:
-            dead_letters = _open(options)
+    def _show_letter(self, options: dict[str, Any]) -> None:
+        with self._stop_on_interrupt() as stop:
+            dead_letters = _open_queue(options)
             letter = dead_letters.find(
                 options["id"], hide=options["hide"], is_stopping=lambda: bool(stop)
             )
@@ -147,38 +154,38 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(letter_as_json(letter, is_full=True)))
         else:
-            self._write(letter_lines(letter))
+            self._write_lines(letter_lines(letter))
 
-    def _redrive(self, options: dict[str, Any]) -> None:
-        dead_letters = _open(options)
+    def _redrive_letters(self, options: dict[str, Any]) -> None:
+        dead_letters = _open_queue(options)
         steps = dead_letters.redrive(
-            _filters(options), _run_options(options), to=options["to"],
+            _filters_from(options), _run_options(options), to=options["to"],
             reset_attempts=options["reset_attempts"],
         )  # fmt: skip
-        self._run(steps, "redriven", options)
+        self._run_steps(steps, "redriven", options)
 
-    def _discard(self, options: dict[str, Any]) -> None:
-        dead_letters = _open(options)
+    def _discard_letters(self, options: dict[str, Any]) -> None:
+        dead_letters = _open_queue(options)
         if not options["dry_run"]:
-            self._confirm(dead_letters, options, "the letters that match")
-        steps = dead_letters.discard(_filters(options), _run_options(options))
-        self._run(steps, "discarded", options)
+            self._confirm_by_name(dead_letters, options, "the letters that match")
+        steps = dead_letters.discard(_filters_from(options), _run_options(options))
+        self._run_steps(steps, "discarded", options)
 
-    def _purge(self, options: dict[str, Any]) -> None:
-        dead_letters = _open(options)
+    def _purge_queue(self, options: dict[str, Any]) -> None:
+        dead_letters = _open_queue(options)
         about = dead_letters.about()
-        self._confirm(dead_letters, options, f"all of about {about} letters")
+        self._confirm_by_name(dead_letters, options, f"all of about {about} letters")
         dead_letters.purge()
         if options["json"]:
             self.stdout.write(json.dumps({"purged": dead_letters.queue.name, "about": about}))
         else:
             self.stdout.write(f"SQS purges {dead_letters.queue.name}, which takes up to a minute")
 
-    def _run(self, steps: Steps, verb: str, options: dict[str, Any]) -> None:
+    def _run_steps(self, steps: Steps, verb: str, options: dict[str, Any]) -> None:
         """Take the steps of a run until it is over or the user ends it, and show the result."""
         report = Report()
         line = ProgressLine(sys.stderr, verb)
-        with self._interruptible() as stop, closing(line), closing(steps):
+        with self._stop_on_interrupt() as stop, closing(line), closing(steps):
             for report in steps:
                 line.draw(report)
                 if stop:
@@ -186,7 +193,7 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(report_as_json(report)))
         else:
-            self._write(report_lines(report, verb=verb, dry_run=options["dry_run"]))
+            self._write_lines(report_lines(report, verb=verb, dry_run=options["dry_run"]))
         if stop:
             raise CommandError(
                 "interrupted; run the command again for what is left", returncode=EXIT_INTERRUPTED
@@ -197,7 +204,7 @@ class Command(BaseCommand):
             raise CommandError("not every letter that matches could be handled; see above")
 
     @contextmanager
-    def _interruptible(self) -> Iterator[Stop]:
+    def _stop_on_interrupt(self) -> Iterator[Stop]:
         try:
             with stoppable() as stop:
                 yield stop
@@ -208,7 +215,9 @@ class Command(BaseCommand):
                 returncode=EXIT_INTERRUPTED,
             ) from None
 
-    def _confirm(self, dead_letters: DeadLetters, options: dict[str, Any], what: str) -> None:
+    def _confirm_by_name(
+        self, dead_letters: DeadLetters, options: dict[str, Any], what: str
+    ) -> None:
         """Have the user type the queue's name. Raises CommandError if it is another one."""
         name, typed = dead_letters.queue.name, options["confirm"]
         if typed is None:
@@ -219,7 +228,7 @@ class Command(BaseCommand):
         if typed != name:
             raise CommandError(f"nothing was deleted: {typed!r} is not {name!r}")
 
-    def _write(self, lines: Iterable[str]) -> None:
+    def _write_lines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.stdout.write(line)
 
@@ -250,7 +259,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only count what would be done")
 
 
-def _filters(options: dict[str, Any]) -> Filters:
+def _filters_from(options: dict[str, Any]) -> Filters:
     config = get_config()
     source = options["source"]
     address = config.queues.get(source)
@@ -285,7 +294,7 @@ def _known_queues() -> list[str]:
     return names
 
 
-def _open(options: dict[str, Any]) -> DeadLetters:
+def _open_queue(options: dict[str, Any]) -> DeadLetters:
     if options["queue"]:
         return DeadLetters.open(options["queue"])
     name, *others = _known_queues()

@@ -41,7 +41,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Write the findings as they are made, or all of them as JSON."""
         found: list[Finding] = []
-        for finding in _examine(options):
+        for finding in _run_examinations(options):
             found.append(finding)
             if not options["json"]:
                 for line in lines([finding]):
@@ -53,7 +53,7 @@ class Command(BaseCommand):
             sys.exit(1)
 
 
-def _examine(options: dict[str, Any]) -> Iterator[Finding]:
+def _run_examinations(options: dict[str, Any]) -> Iterator[Finding]:
     yield from doctor.examine(path=options["http_path"], cron_file=options["cron"])
     if options["aws"]:
         yield from safely("aws", aws_doctor.examine())

@@ -68,24 +68,24 @@ class Command(BaseCommand):
         """Write the files and print the commands, or check the files."""
         try:
             config = get_config()
-            plan = self._plan(config, options)
+            plan = self._make_plan(config, options)
         except ConfigurationError as exc:
             raise CommandError(str(exc)) from exc
         try:
             problems = eb_check.check(plan, options["directory"])
             if options["check"]:
-                self._report(problems)
+                self._report_problems(problems)
                 return
-            self._write(plan, problems, options)
+            self._write_files(plan, problems, options)
         except OSError as exc:
             raise CommandError(f"--directory: {exc}") from exc
         self._print_commands(plan, config)
 
-    def _plan(self, config: Config, options: dict[str, Any]) -> Plan:
+    def _make_plan(self, config: Config, options: dict[str, Any]) -> Plan:
         name = str(getattr(settings, "ROOT_URLCONF", "") or "project").partition(".")[0]
         given = {key: options[key] for key in ("web", "worker", "region", "account", "queue")}
         if sys.stdin.isatty() and not (options["no_input"] or options["check"]):
-            given = {key: value or self._ask(key) for key, value in given.items()}
+            given = {key: value or self._ask_for(key) for key, value in given.items()}
         return make_plan(
             config,
             name=name.replace("_", "-"),
@@ -97,12 +97,12 @@ class Command(BaseCommand):
             **given,
         )
 
-    def _ask(self, key: str) -> str | None:
+    def _ask_for(self, key: str) -> str | None:
         """The answer; None takes the default, or what the configuration says."""
         question = _ASKED.get(key)
         return input(f"{question} (empty for the default): ").strip() or None if question else None
 
-    def _report(self, problems: list[eb_check.Problem]) -> None:
+    def _report_problems(self, problems: list[eb_check.Problem]) -> None:
         for problem in problems:
             self.stdout.write(f"{problem}")
         if problems:
@@ -113,12 +113,14 @@ class Command(BaseCommand):
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def _write(self, plan: Plan, problems: list[eb_check.Problem], options: dict[str, Any]) -> None:
+    def _write_files(
+        self, plan: Plan, problems: list[eb_check.Problem], options: dict[str, Any]
+    ) -> None:
         root, faulty = options["directory"], {problem.path for problem in problems}
         has_timeouts = "timeouts" in faulty
         left: list[str] = []
         for path, file in _needed_files(plan, root).items():
-            current = _read(root / path)
+            current = _read_or_none(root / path)
             is_fine = path not in faulty and not (current and has_timeouts)
             if current == file.content or is_fine:
                 self.stdout.write(f"unchanged: {path}")
@@ -128,7 +130,7 @@ class Command(BaseCommand):
                 self._write_one(root / path, path, current, file)
             else:
                 self.stdout.write(f"different: {path}")
-                self.stdout.write(_diff(path, current, file.content))
+                self.stdout.write(_show_difference(path, current, file.content))
                 left.append(path)
         if left:
             raise CommandError(
@@ -141,7 +143,7 @@ class Command(BaseCommand):
             self.stdout.write(f"written: {path}")
         else:
             self.stdout.write(f"replaced: {path}")
-            self.stdout.write(_diff(path, current, file.content))
+            self.stdout.write(_show_difference(path, current, file.content))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(file.content)
         if file.is_executable:
@@ -176,19 +178,19 @@ def _wsgi_module(name: str) -> str:
 def _needed_files(plan: Plan, root: Path) -> Mapping[str, BundleFile]:
     """The files of the plan. Other processes of an existing Procfile stay in it."""
     files = bundle_files(plan)
-    if current := _read(root / PROCFILE):
+    if current := _read_or_none(root / PROCFILE):
         files[PROCFILE] = BundleFile(content=with_web_line(current, files[PROCFILE].content))
     return files
 
 
-def _read(file: Path) -> str | None:
+def _read_or_none(file: Path) -> str | None:
     try:
         return file.read_text(errors="replace")
     except FileNotFoundError:
         return None
 
 
-def _diff(path: str, current: str, needed: str) -> str:
+def _show_difference(path: str, current: str, needed: str) -> str:
     lines = difflib.unified_diff(
         current.splitlines(), needed.splitlines(), f"{path} now", f"{path} needed", lineterm=""
     )

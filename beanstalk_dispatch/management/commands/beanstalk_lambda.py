@@ -61,7 +61,7 @@ class Command(BaseCommand):
             config = get_config()
             seconds = options["timeout"] or function_timeout(longest_time_limit(config))
             if options["check"]:
-                self._check(config, options["queue"], seconds)
+                self._check_queue(config, options["queue"], seconds)
             else:
                 plan = _make_plan(config, seconds, options)
                 for warning in overview.warnings():
@@ -70,7 +70,7 @@ class Command(BaseCommand):
         except (ConfigurationError, UnknownQueue) as exc:
             raise CommandError(str(exc)) from exc
 
-    def _check(self, config: Config, alias: str | None, seconds: int) -> None:
+    def _check_queue(self, config: Config, alias: str | None, seconds: int) -> None:
         name = alias or next(iter(config.queues), None)
         if name is None:
             raise ConfigurationError("no queue is configured; add --queue")

@@ -64,15 +64,15 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Pause or resume the queues if asked to, and show them until it is enough."""
         if options["pause"] or options["resume"]:
-            self._change(options)
+            self._pause_or_resume(options)
         with stoppable() as stop:
-            statuses = self._show(options)
-            while options["watch"] and not _wait(options["interval"], stop):
-                statuses = self._show(options)
+            statuses = self._show_queues(options)
+            while options["watch"] and not _wait_or_stop(options["interval"], stop):
+                statuses = self._show_queues(options)
         if not options["watch"] and any(each.problem for each in statuses):
             raise CommandError("not every queue can be shown; see above")
 
-    def _change(self, options: dict[str, Any]) -> None:
+    def _pause_or_resume(self, options: dict[str, Any]) -> None:
         if not options["queues"]:
             raise CommandError("name the queues to pause or resume")
         for name in options["queues"]:
@@ -83,7 +83,7 @@ class Command(BaseCommand):
             if options["pause"] and (limit := pause_limit(queue_name)):
                 self.stderr.write(self.style.WARNING(limit))
 
-    def _show(self, options: dict[str, Any]) -> list[QueueStatus]:
+    def _show_queues(self, options: dict[str, Any]) -> list[QueueStatus]:
         try:
             statuses = queue_statuses(options["queues"])
         except BeanstalkDispatchError as exc:
@@ -95,10 +95,10 @@ class Command(BaseCommand):
             return statuses
         if options["watch"] and self.stdout.isatty():
             self.stdout.write(_HOME_AND_CLEAR, ending="")
-        heading, *lines = table(_HEADING, [_row(each) for each in statuses])
+        heading, *lines = table(_HEADING, [_table_row(each) for each in statuses])
         self.stdout.write(self.style.MIGRATE_HEADING(heading))
         for status, line in zip(statuses, lines, strict=True):
-            self.stdout.write(self._styled(status, line))
+            self.stdout.write(self._style_line(status, line))
         for each in statuses:
             if each.paused_since is not None:
                 since = duration(time.time() - each.paused_since)
@@ -107,7 +107,7 @@ class Command(BaseCommand):
         self._show_problems(statuses)
         return statuses
 
-    def _styled(self, status: QueueStatus, line: str) -> str:
+    def _style_line(self, status: QueueStatus, line: str) -> str:
         if status.is_dead_letter_queue and status.attributes and status.attributes.total:
             return self.style.ERROR(line)
         return line
@@ -118,7 +118,7 @@ class Command(BaseCommand):
                 self.stderr.write(self.style.WARNING(f"{each.name}: {each.problem}"))
 
 
-def _wait(seconds: float, stop: Stop) -> bool:
+def _wait_or_stop(seconds: float, stop: Stop) -> bool:
     """Wait for some seconds; whether the user has asked for the end."""
     until = time.monotonic() + seconds
     while not stop and time.monotonic() < until:
@@ -126,7 +126,7 @@ def _wait(seconds: float, stop: Stop) -> bool:
     return bool(stop)
 
 
-def _row(status: QueueStatus) -> list[str]:
+def _table_row(status: QueueStatus) -> list[str]:
     is_renamed = status.alias not in {"", status.name}
     name = f"{status.alias} ({status.name})" if is_renamed else status.name
     found = status.attributes
@@ -140,12 +140,12 @@ def _row(status: QueueStatus) -> list[str]:
         str(found.delayed),
         duration(found.visibility_timeout),
         duration(found.retention),
-        target if found.dead_letter_queue else f"is that of {_sources(status)}"
+        target if found.dead_letter_queue else f"is that of {_source_names(status)}"
         if status.is_dead_letter_queue else "none",
     ]  # fmt: skip
 
 
-def _sources(status: QueueStatus) -> str:
+def _source_names(status: QueueStatus) -> str:
     return ", ".join(status.sources) or SETTINGS["dead_letter_queue"].variable
 
 

@@ -103,11 +103,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the worker until it stops."""
         try:
-            self._handle(options)
+            self._run_worker(options)
         except ConfigurationError as exc:
             raise CommandError(str(exc)) from exc
 
-    def _handle(self, options: dict[str, Any]) -> None:
+    def _run_worker(self, options: dict[str, Any]) -> None:
         do_not_log_on_first_request()
         is_new = log_output.show(verbosity=options["verbosity"], level=options["log_level"])
         config = conf.get_config()

@@ -133,7 +133,9 @@ def test_options_that_cannot_be_read_hide_nothing_else(machine: Machine) -> None
 
 
 def test_a_file_that_needs_root_is_said(machine: Machine) -> None:
-    finding = machine_doctor._unreadable("x", machine.daemon_log, PermissionError(13, "denied"))
+    finding = machine_doctor._unreadable_file(
+        "x", machine.daemon_log, PermissionError(13, "denied")
+    )
     assert finding.hint == "run it with sudo"
 
 

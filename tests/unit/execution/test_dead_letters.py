@@ -86,7 +86,7 @@ class Unspeakable(Exception):
 
 
 def test_an_error_without_a_text_has_its_name() -> None:
-    assert dead_letters._text(Unspeakable()) == "Unspeakable"
+    assert dead_letters._exception_string(Unspeakable()) == "Unspeakable"
 
 
 def test_bytes_that_are_no_text_are_a_dead_letter(dead: Environment) -> None:

@@ -46,7 +46,7 @@ def no_timer_left() -> Any:
 def test_without_a_timer_nothing_is_written(
     library: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stack_dump, "_library", library)
+    monkeypatch.setattr(stack_dump, "_load_libc", library)
     assert not dumped(StackDump(), capfd)
 
 

@@ -344,7 +344,7 @@ def test_a_call_that_keeps_the_interpreters_lock_is_reported(
 def test_what_ends_before_a_late_watchdog_can_run_is_in_its_report(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    watchdog = timeouts._Watchdog()
+    watchdog = timeouts._WatchdogThread()
     watchdog._wakes_at = time.monotonic() - 20
     watchdog.forget(time_limit(600, label=lambda: "culprit id=1"))
     (report,) = watchdog._report_if_late()
@@ -459,7 +459,7 @@ def test_no_limit_is_too_long_for_the_watchdog(place: Place) -> None:
 def test_a_watchdog_that_could_not_be_started_is_started_next_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(timeouts, "_watchdog", timeouts._Watchdog())
+    monkeypatch.setattr(timeouts, "_watchdog", timeouts._WatchdogThread())
 
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

@@ -99,7 +99,7 @@ def test_a_watch_shows_the_queues_until_the_end(
     sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = iter([False, True])
-    monkeypatch.setattr(beanstalk_queues, "_wait", lambda seconds, stop: next(waits))
+    monkeypatch.setattr(beanstalk_queues, "_wait_or_stop", lambda seconds, stop: next(waits))
     out = Terminal()
     call_command("beanstalk_queues", "--watch", stdout=out)
     assert out.getvalue().count("\x1b[H\x1b[J") == 2
@@ -109,10 +109,10 @@ def test_a_watch_shows_the_queues_until_the_end(
 
 def test_a_wait_is_over_after_its_time_or_at_the_end() -> None:
     stop = Stop()
-    assert not beanstalk_queues._wait(0.01, stop)
+    assert not beanstalk_queues._wait_or_stop(0.01, stop)
     stop.is_asked = True
     started = time.monotonic()
-    assert beanstalk_queues._wait(60, stop)
+    assert beanstalk_queues._wait_or_stop(60, stop)
     assert time.monotonic() - started < 30
 
 

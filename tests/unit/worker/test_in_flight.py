@@ -329,9 +329,11 @@ def test_an_answer_without_a_passing_refusal_ends_the_waiting() -> None:
     passing_one = Refused(received[0], "InternalError", is_final=False)
     final_one = Refused(received[1], "ReceiptHandleIsInvalid", is_final=True)
     backoff = jobs.delete_backoff
-    assert in_flight._retryable([passing_one, final_one], backoff, started) == [received[0]]
+    assert in_flight._retryable_messages([passing_one, final_one], backoff, started) == [
+        received[0]
+    ]
     assert backoff.failures == 1
-    assert in_flight._retryable([final_one], backoff, started) == []
+    assert in_flight._retryable_messages([final_one], backoff, started) == []
     assert backoff.failures == 0
 
 

@@ -259,7 +259,7 @@ def test_a_database_that_does_not_answer_is_logged_once_a_minute(
     relay = Relay()
     for _ in range(2):
         relay.send_available()
-        relay._count()
+        relay._count_waiting()
     assert caplog.text.count("the outbox cannot be read database=default error=OperationalErr") == 1
 
 
@@ -272,14 +272,14 @@ def test_what_another_relay_has_claimed_is_left_alone(
     """A second relay reads the same rows, and is slower."""
     fifo(1, 2)
     schedule_function("jobs", "record", 3)
-    lease, second = claims._lease, Relay()
+    lease, second = claims._claim_rows, Relay()
 
     def lease_late(*args: Any) -> Any:
-        monkeypatch.setattr(claims, "_lease", lease)
+        monkeypatch.setattr(claims, "_claim_rows", lease)
         second.send_available()
         return lease(*args)
 
-    monkeypatch.setattr(claims, "_lease", lease_late)
+    monkeypatch.setattr(claims, "_claim_rows", lease_late)
     first = Relay()
     first.send_available()
     assert (first.sent, second.sent) == (0, 3)
@@ -403,7 +403,7 @@ def test_an_error_of_a_database_is_not_raised_in_the_middle(
         raise OperationalError("the disk is full\nDETAIL: a-secret")
 
     schedule_function("jobs", "record", 1)
-    monkeypatch.setattr(relay_module, "_delete", fail)
+    monkeypatch.setattr(relay_module, "_delete_rows", fail)
     Relay().send_available()
     assert (sqs.labels, labels()) == ([1], [1])
     assert "error=OperationalError: the disk is full" in caplog.text

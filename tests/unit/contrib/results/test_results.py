@@ -290,7 +290,7 @@ def test_an_error_on_a_connection_that_works_is_raised(
         attempts.append("one")
         raise OperationalError("database table is locked")
 
-    monkeypatch.setattr(DatabaseStore, "_upsert", fail)
+    monkeypatch.setattr(DatabaseStore, "_insert_or_update", fail)
     with pytest.raises(OperationalError):
         store.save(TaskRecord(id="id", function="record"))
     with pytest.raises(OperationalError), transaction.atomic():

@@ -89,7 +89,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memor
     ignored: set[str] = set()
     monkeypatch.setattr(logging_integration, "ignore_logger", ignored.add)  # they would stay so
     setup.init_on_first_use.cache_clear()
-    crons._schedules.cache_clear()
+    crons._read_schedules.cache_clear()
     errors._refusals.forget_all()
     transport = Memory()
     with sentry_sdk.isolation_scope():
@@ -288,7 +288,7 @@ CALLS = [
     (sentry_sdk.tracing.Span, "__exit__"),
     (crons, "capture_checkin"),
     (errors, "event_from_exception"),
-    (errors, "_describe"),
+    (errors, "_tags_and_context"),
     (privacy, "may_send_arguments"),
     (setup, "init"),
     (observers, "is_sending"),
@@ -921,13 +921,13 @@ def test_a_failure_is_one_event_if_on_error_is_interrupted(
 ) -> None:
     """An event is captured outside of any time limit, and so it is neither lost nor sent twice."""
     limits: list[bool] = []
-    capture = errors._capture
+    capture = errors._capture_exception
 
     def capture_and_note(*args: Any, **kwargs: Any) -> None:
         limits.append(bool(time_limit._watchdog._limits))
         capture(*args, **kwargs)
 
-    monkeypatch.setattr(errors, "_capture", capture_and_note)
+    monkeypatch.setattr(errors, "_capture_exception", capture_and_note)
     assert run("boom", SECRET).outcome is Outcome.FAILED
     assert run("mine", SECRET).outcome is Outcome.FAILED
     assert limits == [False, False]
@@ -975,7 +975,7 @@ def test_a_run_says_that_it_is_stuck_to_those_who_listen(receivers: int) -> None
 
     if receivers:
         signals.task_stuck.connect(hear)
-    attempt._Run(task_module.SentrySafeTask(), delivery=None, hooked=[])._send_task_stuck(7)
+    attempt._TaskRun(task_module.SentrySafeTask(), delivery=None, hooked=[])._send_task_stuck(7)
     signals.task_stuck.disconnect(hear)
     assert heard == [(None, 7)] * receivers
 
@@ -1085,7 +1085,7 @@ def test_receives_that_are_attempts_already_are_not_counted_twice(
 ) -> None:
     """In a poller of a FIFO queue each receive is an attempt."""
     delivery = Delivery(queue=queue, body=body, receive_count=3)
-    assert spans._retries(delivery, Message(function="f", attempt=2)) == retries
+    assert spans._count_retries(delivery, Message(function="f", attempt=2)) == retries
 
 
 def test_outside_of_a_delivery_on_error_has_nothing_to_report(sentry: Memory) -> None:

@@ -46,16 +46,16 @@ class Command(BaseCommand):
         if options["json"] and not options["status"]:
             raise CommandError("--json needs --status")
         if options["discard"]:
-            self._discard(options["discard"])
+            self._discard_message(options["discard"])
         elif options["status"]:
-            self._show(_waiting(), as_json=options["json"])
+            self._show_waiting(_read_waiting(), as_json=options["json"])
         elif options["once"]:
             self._send_once()
         else:
             start_log.log_waiting()
             _run_until_signal()
 
-    def _discard(self, task_id: str) -> None:
+    def _discard_message(self, task_id: str) -> None:
         for database in get_config().outbox_databases:
             deleted, _ = OutboxMessage.objects.using(database).filter(task_id=task_id).delete()
             if deleted:
@@ -63,7 +63,7 @@ class Command(BaseCommand):
                 return
         raise CommandError(f"no message of the task {task_id!r} waits in the outbox")
 
-    def _show(self, waiting: list[Waiting], *, as_json: bool) -> None:
+    def _show_waiting(self, waiting: list[Waiting], *, as_json: bool) -> None:
         if as_json:
             self.stdout.write(json.dumps([asdict(each) for each in waiting]))
             return
@@ -79,7 +79,7 @@ class Command(BaseCommand):
     def _send_once(self) -> None:
         relay = Relay()
         relay.send_available()
-        left = sum(each.count for each in _waiting())
+        left = sum(each.count for each in _read_waiting())
         self.stdout.write(f"sent {relay.sent}, {left} left")
         if left:
             raise CommandError(
@@ -87,7 +87,7 @@ class Command(BaseCommand):
             )
 
 
-def _waiting() -> list[Waiting]:
+def _read_waiting() -> list[Waiting]:
     try:
         return [each for name in get_config().outbox_databases for each in waiting_in(name)]
     except DatabaseError as exc:

@@ -27,13 +27,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Delete in batches, and say how many rows there were."""
         try:
-            self._prune(options)
+            self._prune_results(options)
         except DatabaseError as exc:
             raise CommandError(
                 f"the results cannot be deleted: {exc}; has 'manage.py migrate' run?"
             ) from exc
 
-    def _prune(self, options: dict[str, Any]) -> None:
+    def _prune_results(self, options: dict[str, Any]) -> None:
         count = 0
         for deleted in prune(options["database"]):
             count += deleted
