@@ -24,6 +24,7 @@ from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.log_lines import REFUSALS
 from beanstalk_dispatch.workbench import looking, moving, runs
+from tests import jobs
 from tests.dead_letters import Dead
 from tests.proxy import Proxy
 
@@ -73,6 +74,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, ledgers: Path) -> Iterat
     RECENT.forget_all()
     REFUSALS.forget_all()
     RUNNING.forget_all()
+    jobs.calls.clear()
     process_state.cache_clear()
     FILES.are_suspect = False
     monkeypatch.setattr(log_lines, "report_unwritten", pytest.fail)
