@@ -31,6 +31,9 @@ from tests import fuzzing
 from tests.fuzzing import DECOYS, KEYS, SECRET, Worker
 from tests.jobs import calls
 
+# A thread that another test has left behind may use it for its pauses.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module")
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 
 _Test = TypeVar("_Test", bound=Callable[..., None])

@@ -174,5 +174,6 @@ def test_received_messages_are_prefetched(
     prefetch = consumer._prefetch
     until(lambda: prefetch.counters.waiting == 2)
     prefetch.close()
-    consumer.receivers[0].join(10)
+    consumer.close()
+    join_within(20, alive([consumer.receivers[0], *consumer.updaters]))
     assert not consumer.receivers[0].is_alive()
