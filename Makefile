@@ -12,6 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+FAILED_ALONE := --last-failed --last-failed-no-failures none -p no:randomly
 IN_PARALLEL := -n $(WORKERS) --max-worker-restart 0
 
 # In an environment of its own: it holds botocore below what the newest boto3 needs.
@@ -24,7 +25,7 @@ INSTALL_READY := .venv-install/.ready
 TOOLS_READY := .venv-tools/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-admin test test-fast test-matrix test-django-tasks test-sentry-oldest test-sentry-next lint types tables docs pictures hooks audit sbom rehearsal \
+.PHONY: help demo demo-admin test test-again test-fast test-matrix test-django-tasks test-sentry-oldest test-sentry-next lint types tables docs pictures hooks audit sbom rehearsal \
   benchmark benchmark-quick benchmark-gate faults fuzz clean
 
 ## help: list the targets
@@ -59,6 +60,18 @@ test: $(READY)
 	  echo "!!! Python 3.11: without coverage, see the Makefile"; \
 	  set -ex; \
 	  $(BIN)/python -m pytest $(IN_PARALLEL); \
+	fi
+
+## test-again: run the tests that failed in the last run once more, one after the other
+test-again: $(READY)
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
+	  set -ex; \
+	  $(BIN)/coverage run -m pytest $(FAILED_ALONE); \
+	  $(BIN)/coverage combine --quiet; \
+	  $(BIN)/coverage report; \
+	else \
+	  set -ex; \
+	  $(BIN)/python -m pytest $(FAILED_ALONE); \
 	fi
 
 ## test-fast: run the tests that start no Python process and wait for no clock
