@@ -32,6 +32,7 @@ from beanstalk_dispatch.exceptions import (
 )
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.testing import capture_tasks
 from tests import django_tasks
 from tests.conftest import Environment
@@ -167,7 +168,8 @@ def test_a_task_in_the_table_runs_under_its_name(tasks_env: Environment, sent: S
         add.enqueue(1, 2)
         schedule_function("jobs", add, 1, 2)
         schedule_function("jobs", "sum", 1, 2)
-    assert [task.function for task in tasks] == ["sum"] * 3
+        schedule_function("jobs", SafeTask(add), 1, 2)  # type: ignore[arg-type]
+    assert [task.function for task in tasks] == ["sum"] * 4
     add.enqueue(1, 2)
     assert run_all() == [Outcome.DONE]
     assert sent[-1] == ("finished", "SUCCESSFUL", 1)
