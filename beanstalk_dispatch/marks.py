@@ -108,7 +108,7 @@ def resume(queue_name: str) -> bool:
     try:
         return bool(cache.delete(paused_key(queue_name)))
     except Exception as exc:
-        raise _unavailable_error(alias, exc) from exc
+        raise unavailable_error(alias, exc) from exc
 
 
 def paused_since(queue_names: Iterable[str], config: Config) -> Mapping[str, float]:
@@ -123,7 +123,7 @@ def paused_since(queue_names: Iterable[str], config: Config) -> Mapping[str, flo
     try:
         found = cache.get_many(list(names))
     except Exception as exc:
-        raise _unavailable_error(config.lease_cache, exc) from exc
+        raise unavailable_error(config.lease_cache, exc) from exc
     return {names[key]: since for key, since in found.items()}
 
 
@@ -147,10 +147,11 @@ def _keep_time(alias: str, key: str, seconds: float | None) -> None:
         cache.add(key, time.time(), seconds)
         is_kept = cache.get(key) is not None
     except Exception as exc:
-        raise _unavailable_error(alias, exc) from exc
+        raise unavailable_error(alias, exc) from exc
     if not is_kept:
         raise LeaseUnavailable(f"cache {alias!r} does not keep what is added to it")
 
 
-def _unavailable_error(alias: str, exc: Exception) -> LeaseUnavailable:
+def unavailable_error(alias: str, exc: Exception) -> LeaseUnavailable:
+    """What to raise if a cache does not answer."""
     return LeaseUnavailable(f"{type(exc).__name__} of cache {alias!r}")

@@ -58,29 +58,6 @@ def _for_machines(view: View) -> View:
 @_for_machines
 def dispatcher(request: HttpRequest) -> HttpResponse:
     """Run the message in the body and answer so that SQS keeps or deletes it."""
-    return _dispatch_request(request)
-
-
-@_for_machines
-def backlog(request: HttpRequest) -> HttpResponse:
-    """What waits in each queue, as JSON, and how many processes that needs."""
-    response = _answer_backlog(request)
-    response["Cache-Control"] = "no-store"
-    return response
-
-
-def keep_out_of_atomic_requests() -> None:
-    """Run both views without a transaction, whatever ATOMIC_REQUESTS says of a database.
-
-    A task has its own transactions, or none. The backlog needs no database.
-    https://docs.djangoproject.com/en/stable/topics/db/transactions/#tying-transactions-to-http-requests
-    """
-    for alias in connections:
-        for view in (dispatcher, backlog):
-            transaction.non_atomic_requests(using=alias)(view)
-
-
-def _dispatch_request(request: HttpRequest) -> HttpResponse:
     config = get_config()
     untrusted = peers.refusal(request.META, config)
     if not config.worker:
@@ -104,6 +81,25 @@ def _dispatch_request(request: HttpRequest) -> HttpResponse:
     if DOCTOR_KEY in request.META:
         return JsonResponse({DOCTOR_KEY: True})
     return _make_response(_run_or_hold(body, delivery, config))
+
+
+@_for_machines
+def backlog(request: HttpRequest) -> HttpResponse:
+    """What waits in each queue, as JSON, and how many processes that needs."""
+    response = _answer_backlog(request)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def keep_out_of_atomic_requests() -> None:
+    """Run both views without a transaction, whatever ATOMIC_REQUESTS says of a database.
+
+    A task has its own transactions, or none. The backlog needs no database.
+    https://docs.djangoproject.com/en/stable/topics/db/transactions/#tying-transactions-to-http-requests
+    """
+    for alias in connections:
+        for view in (dispatcher, backlog):
+            transaction.non_atomic_requests(using=alias)(view)
 
 
 def _log_not_a_worker(request: HttpRequest) -> None:

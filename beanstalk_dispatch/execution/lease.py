@@ -23,11 +23,16 @@ from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import (
     AlreadyDone,
     AlreadyRunning,
-    LeaseUnavailable,
     TaskCancelled,
 )
 from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.marks import cache_of, cancelled_key, key_of, paused_key
+from beanstalk_dispatch.marks import (
+    cache_of,
+    cancelled_key,
+    key_of,
+    paused_key,
+    unavailable_error,
+)
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
@@ -87,7 +92,7 @@ class Lease:
         except Exception as exc:
             if taken:
                 self.give_up()
-            raise LeaseUnavailable(f"{type(exc).__name__} of cache {self._alias!r}") from exc
+            raise unavailable_error(self._alias, exc) from exc
         is_cancelled, self.paused_since = cancelled in found, found.get(self._paused)
         if taken and (is_over or is_cancelled):
             self.give_up()

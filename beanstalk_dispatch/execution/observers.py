@@ -73,7 +73,7 @@ class Observer:
         return nullcontext()
 
     def cancelling(self, delivery: Delivery) -> AbstractContextManager[object]:
-        """Surrounds the end of a task that was cancelled and does not run: there is no attempt.
+        """Surrounds the end of a task that was cancelled and does not run, so it has no attempt.
 
         A task that runs and raises TaskCancelled ends its attempt, and is not seen here.
         """

@@ -43,7 +43,7 @@ def check(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[Chec
 def _of_database(database: str) -> Iterator[CheckMessage]:
     try:
         waiting = waiting_in(database)
-    except DatabaseError:  # before the migration there is no table
+    except DatabaseError:  # before the migration the table does not exist
         return
     for each in waiting:
         if each.oldest_seconds > MAX_WAIT_SECONDS:

@@ -33,7 +33,7 @@ def check(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[Chec
 def _of_database(database: str) -> list[CheckMessage]:
     try:
         age = oldest_expired(database)
-    except DatabaseError:  # before the migration there is no table
+    except DatabaseError:  # before the migration the table does not exist
         return []
     if age is None or age <= MAX_AGE:
         return []

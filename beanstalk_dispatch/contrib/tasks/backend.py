@@ -27,6 +27,7 @@ from beanstalk_dispatch.exceptions import (
 )
 from beanstalk_dispatch.message import now
 from beanstalk_dispatch.scheduling.sending import is_local
+from beanstalk_dispatch.sqs.backlog import queue_names
 
 from .allowed import find_task
 from .library import (
@@ -318,8 +319,7 @@ def _queue_alias(name: str, config: Config) -> str:
     """The queue that a task with this ``queue_name`` is sent to."""
     if name != DEFAULT_TASK_QUEUE_NAME or name in config.queues:
         return name
-    aliases = (each for each in config.queues if each != config.dead_letter_queue)
-    return next(aliases, name)
+    return next(iter(queue_names(config)), name)
 
 
 def _delay_seconds(run_after: datetime) -> float:

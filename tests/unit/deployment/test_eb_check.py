@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.deployment.eb_check import Gunicorn, check
+from beanstalk_dispatch.deployment.eb_check import Gunicorn
 from beanstalk_dispatch.deployment.eb_files import (
     CRON,
     EBEXTENSIONS,
@@ -20,6 +20,7 @@ from beanstalk_dispatch.deployment.eb_files import (
 )
 from beanstalk_dispatch.deployment.plan import Plan, make_plan
 from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
+from tests.bundles import problems_in, write_bundle
 from tests.conftest import Environment
 
 HOOK = HOOKS[0]
@@ -38,32 +39,20 @@ def plan(env: Environment) -> Plan:
 
 @pytest.fixture
 def bundle(plan: Plan, tmp_path: Path) -> Path:
-    return write(plan, tmp_path)
-
-
-def write(plan: Plan, root: Path) -> Path:
-    for path, file in bundle_files(plan).items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(file.content)
-        (root / path).chmod(0o755 if file.is_executable else 0o644)
-    return root
-
-
-def texts(plan: Plan, root: Path) -> list[str]:
-    return [str(problem) for problem in check(plan, root)]
+    return write_bundle(plan, tmp_path)
 
 
 def test_the_files_that_are_written_do_what_is_needed(plan: Plan, bundle: Path) -> None:
-    assert texts(plan, bundle) == []
+    assert problems_in(plan, bundle) == []
 
 
 def test_so_do_those_of_a_bundle_for_workers(plan: Plan, tmp_path: Path) -> None:
     own = make(is_shared=False)
-    assert texts(own, write(own, tmp_path)) == []
+    assert problems_in(own, write_bundle(own, tmp_path)) == []
 
 
 def test_every_file_that_is_missing_is_said(plan: Plan, tmp_path: Path) -> None:
-    assert texts(plan, tmp_path) == [f"{path}: is missing" for path in bundle_files(plan)]
+    assert problems_in(plan, tmp_path) == [f"{path}: is missing" for path in bundle_files(plan)]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +85,7 @@ def test_each_difference_is_explained(
     (bundle / path).write_text(content.replace(old, new))
     if path == HOOK:
         (bundle / HOOKS[1]).write_text((bundle / path).read_text())
-    found = texts(plan, bundle)
+    found = problems_in(plan, bundle)
     assert not problem or any(problem in text for text in found), found
     assert bool(problem) is bool(found)
 
@@ -105,31 +94,31 @@ def test_what_a_policy_allows_beyond_the_plan_is_said(plan: Plan, bundle: Path) 
     policy = json.loads((bundle / WEB_POLICY).read_text())
     policy["Statement"].append({"Effect": "Allow", "Action": "s3:*", "Resource": "*"})
     (bundle / WEB_POLICY).write_text(json.dumps(policy))
-    assert texts(plan, bundle) == [f"{WEB_POLICY}: allows s3:* on *, which is not needed"]
+    assert problems_in(plan, bundle) == [f"{WEB_POLICY}: allows s3:* on *, which is not needed"]
 
 
 def test_a_hook_that_is_not_executable_is_said(plan: Plan, bundle: Path) -> None:
     (bundle / HOOK).chmod(0o644)
-    assert texts(plan, bundle) == [f"{HOOK}: is not executable: chmod +x {HOOK}"]
+    assert problems_in(plan, bundle) == [f"{HOOK}: is not executable: chmod +x {HOOK}"]
 
 
 def test_a_shared_bundle_must_not_have_the_daemons_namespace(plan: Plan, bundle: Path) -> None:
-    write(make(is_shared=False), bundle)
-    (problem,) = texts(plan, bundle)
+    write_bundle(make(is_shared=False), bundle)
+    (problem,) = problems_in(plan, bundle)
     assert problem.startswith(".ebextensions: contains aws:elasticbeanstalk:sqsd, but a deployment")
 
 
 def test_a_file_of_another_name_may_have_the_options(plan: Plan, tmp_path: Path) -> None:
     own = make(is_shared=False)
-    write(own, tmp_path)
+    write_bundle(own, tmp_path)
     (tmp_path / EBEXTENSIONS).rename(tmp_path / ".ebextensions" / "10-worker.config")
-    assert texts(own, tmp_path) == []
+    assert problems_in(own, tmp_path) == []
 
 
 def test_a_value_that_is_not_a_number_is_the_default(plan: Plan, bundle: Path) -> None:
     content = (bundle / WORKER_OPTIONS).read_text()
     (bundle / WORKER_OPTIONS).write_text(content.replace('"15"', '"many"'))
-    (problem,) = texts(plan, bundle)
+    (problem,) = problems_in(plan, bundle)
     assert "HttpConnections is 50, but gunicorn runs 15" in problem
 
 
@@ -142,23 +131,25 @@ def test_longer_timeouts_are_accepted(plan: Plan, bundle: Path) -> None:
     }
     for path, change in longer.items():
         (bundle / path).write_text(change((bundle / path).read_text()))
-    assert texts(plan, bundle) == []
+    assert problems_in(plan, bundle) == []
 
 
 def test_timeouts_that_are_not_set_are_the_daemons_defaults(plan: Plan, bundle: Path) -> None:
     settings = json.loads((bundle / WORKER_OPTIONS).read_text())
     kept = [each for each in settings if each["OptionName"] == "HttpPath"]
     (bundle / WORKER_OPTIONS).write_text(json.dumps(kept))
-    assert not any("timeouts" in text for text in texts(plan, bundle))  # the defaults are enough
+    assert not any(
+        "timeouts" in text for text in problems_in(plan, bundle)
+    )  # the defaults are enough
 
 
 def test_a_cron_yaml_without_schedules_at_tasks_is_the_projects_own(
     bundle: Path, env: Environment
 ) -> None:
     env(DISPATCH_TABLE="record=tests.jobs.record")
-    assert texts(make(), bundle) == []
+    assert problems_in(make(), bundle) == []
     (bundle / CRON).unlink()
-    assert texts(make(), bundle) == []
+    assert problems_in(make(), bundle) == []
     assert EBEXTENSIONS not in bundle_files(make())
 
 

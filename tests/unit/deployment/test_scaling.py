@@ -9,7 +9,6 @@ from botocore.session import get_session
 from botocore.validate import ParamValidator
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.deployment.eb_check import check
 from beanstalk_dispatch.deployment.eb_commands import commands
 from beanstalk_dispatch.deployment.eb_files import bundle_files
 from beanstalk_dispatch.deployment.plan import Plan, make_plan
@@ -23,6 +22,7 @@ from beanstalk_dispatch.deployment.scaling import (
 )
 from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
 from beanstalk_dispatch.exceptions import ConfigurationError
+from tests.bundles import problems_in, write_bundle
 from tests.conftest import Environment
 
 TARGET = "TargetTrackingConfiguration"
@@ -32,18 +32,6 @@ def make(**given: Any) -> Plan:
     options = {"max_instances": 8, **given}
     return make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
                      account="123456789012", **options)  # fmt: skip
-
-
-def write(plan: Plan, root: Path) -> Path:
-    for path, file in bundle_files(plan).items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(file.content)
-        (root / path).chmod(0o755 if file.is_executable else 0o644)
-    return root
-
-
-def texts(plan: Plan, root: Path) -> list[str]:
-    return [str(problem) for problem in check(plan, root)]
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +116,7 @@ def test_the_commands_put_the_policy_on_the_group_of_the_environment() -> None:
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_the_files_that_are_written_do_what_is_needed(tmp_path: Path, is_shared: bool) -> None:
     plan = make(is_shared=is_shared)
-    assert texts(plan, write(plan, tmp_path)) == []
+    assert problems_in(plan, write_bundle(plan, tmp_path)) == []
 
 
 def replace(file: Path, old: str, new: str) -> None:
@@ -154,8 +142,8 @@ def test_each_difference_of_the_policy_is_explained(
 ) -> None:
     plan = make(is_shared=is_shared)
     path = POLICY if is_shared else SCALING_EBEXTENSIONS
-    replace(write(plan, tmp_path) / path, old, new)
-    found = texts(plan, tmp_path)
+    replace(write_bundle(plan, tmp_path) / path, old, new)
+    found = problems_in(plan, tmp_path)
     assert len(found) == bool(problem)
     assert not problem or found[0].startswith(f"{path}: {problem}")
 
@@ -171,23 +159,25 @@ def test_each_difference_of_the_policy_is_explained(
 )
 def test_each_option_that_differs_is_said(tmp_path: Path, old: str, new: str, problem: str) -> None:
     plan = make()
-    replace(write(plan, tmp_path) / WORKER_OPTIONS, old, new)
-    found = texts(plan, tmp_path)
+    replace(write_bundle(plan, tmp_path) / WORKER_OPTIONS, old, new)
+    found = problems_in(plan, tmp_path)
     assert len(found) == bool(problem)
     assert not problem or found[0].endswith(problem)
 
 
 def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:
     plan = make()
-    (write(plan, tmp_path) / POLICY).unlink()
+    (write_bundle(plan, tmp_path) / POLICY).unlink()
     (tmp_path / WORKER_OPTIONS).unlink()
-    assert texts(plan, tmp_path) == [f"{path}: is missing" for path in (POLICY, WORKER_OPTIONS)]
+    assert problems_in(plan, tmp_path) == [
+        f"{path}: is missing" for path in (POLICY, WORKER_OPTIONS)
+    ]
 
 
 def test_a_shared_bundle_must_not_scale_the_web_environment(tmp_path: Path) -> None:
-    write(make(is_shared=False), tmp_path)
-    write(make(), tmp_path)
-    found = texts(make(), tmp_path)
+    write_bundle(make(is_shared=False), tmp_path)
+    write_bundle(make(), tmp_path)
+    found = problems_in(make(), tmp_path)
     assert any(each.startswith(f"{SCALING_EBEXTENSIONS}: scales the web env") for each in found)
 
 

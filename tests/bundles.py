@@ -1,0 +1,21 @@
+"""Deployment files as beanstalk_eb writes them, and what it says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from beanstalk_dispatch.deployment.eb_check import check
+from beanstalk_dispatch.deployment.eb_files import bundle_files
+from beanstalk_dispatch.deployment.plan import Plan
+
+
+def write_bundle(plan: Plan, root: Path) -> Path:
+    for path, file in bundle_files(plan).items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(file.content)
+        (root / path).chmod(0o755 if file.is_executable else 0o644)
+    return root
+
+
+def problems_in(plan: Plan, root: Path) -> list[str]:
+    return [str(problem) for problem in check(plan, root)]
