@@ -23,6 +23,7 @@ from django.utils import module_loading
 from beanstalk_dispatch import conf, views
 from beanstalk_dispatch import dispatch_table as table
 from beanstalk_dispatch.endpoint import holding
+from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from beanstalk_dispatch.log_lines import REFUSALS
 from beanstalk_dispatch.outcomes import OUTCOMES
 from beanstalk_dispatch.sqs.clients import Clients
@@ -70,7 +71,7 @@ def is_signed(body: str, queue: str) -> bool:
         content = json.loads(signer.unsign(body.strip()))
     except BadSignature:
         return False
-    return "dead_letter" not in content or is_signed(content["body"], queue)
+    return content.get("dead_letter") is None or is_signed(content["body"], queue)
 
 
 class Log(logging.Handler):
@@ -122,12 +123,14 @@ class Worker:
             **(meta or {}),
         }
         self.start()
-        response = views.dispatcher(WSGIRequest(environ))
+        request = WSGIRequest(environ)
+        response = views.dispatcher(request)
         self.check(response)
         if self.has_keys and calls:
             queue = str(environ["HTTP_X_AWS_SQSD_QUEUE"])
-            is_periodic = not body.strip() and environ.get("HTTP_X_AWS_SQSD_TASKNAME") == PERIODIC
-            demand(is_periodic or is_signed(body.decode(), queue), "ran what no key has signed")
+            read = request.body.decode()  # CONTENT_LENGTH may have cut it
+            is_periodic = not read.strip() and environ.get("HTTP_X_AWS_SQSD_TASKNAME") == PERIODIC
+            demand(is_periodic or is_signed(read, queue), "ran what no key has signed")
         return response
 
     def start(self) -> None:
@@ -135,6 +138,7 @@ class Worker:
         tried += 1
         calls.clear()
         REFUSALS.forget_all()  # or most of their lines would not be written
+        RECENT.forget_all()  # or only the first of the messages with one id would run
         self.log.lines.clear()
         self.client.bodies.clear()
 

@@ -349,6 +349,7 @@ TRUSTED = {"127.0.0.1", "::1", "::ffff:127.0.0.1", "::1%eth0"}
 
 @fuzz(metas, st.just(b"") | st.just(b'{"function":"record","args":[],"kwargs":{}}'))
 @example({"HTTP_X_AWS_SQSD_TASKNAME": "recorder"}, b"")
+@example({"HTTP_X_AWS_SQSD_TASKNAME": "recorder", "CONTENT_LENGTH": "0"}, b"{}")
 def test_any_headers(worker: Worker, meta: dict[str, str], body: bytes) -> None:
     response = worker.post(body, meta)
     peers = [meta.get("REMOTE_ADDR", "127.0.0.1"), meta.get("HTTP_X_REAL_IP", "")]
