@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from django.utils.module_loading import import_string
 
-from .conf import CORE, SAFE_TASK, SETTINGS, Config, get_config, values_of
+from .conf import CORE, SETTINGS, Config, get_config, values_of
+from .conf.variables import SAFE_TASK
 from .exceptions import ConfigurationError, UnknownFunction
 from .log_lines import quoted_error
 from .safe_task import SafeTask

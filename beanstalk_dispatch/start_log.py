@@ -5,6 +5,7 @@ A management command such as ``migrate`` neither serves nor schedules, so it log
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,13 @@ from typing import Any, Final
 from django.core.signals import request_started
 from django.dispatch import Signal
 
-from . import conf
+from .conf import get_config, import_rooms, unknown_variables
+from .conf.variables import SIGNING_KEYS, WORKER
+from .exceptions import ConfigurationError, listed
 from .execution import monkey_patching
 from .signals import task_scheduled, task_started
+
+logger = logging.getLogger("beanstalk_dispatch")
 
 _SIGNALS: Final[Sequence[Signal]] = (request_started, task_scheduled, task_started)
 _TOOLS: Final = frozenset({"manage", "django-admin", "django", "mypy", "dmypy"})
@@ -48,9 +53,9 @@ def _log_at_first(**kwargs: Any) -> None:
 
 
 def _log_start() -> None:
-    conf.log_start()
+    log_start_line()
     monkey_patching.log_if_patched()
-    conf.log_unknown_variables()
+    log_unknown_variables()
 
 
 def _is_tool(arguments: Sequence[str]) -> bool:
@@ -61,3 +66,48 @@ def _is_tool(arguments: Sequence[str]) -> bool:
     program = Path(arguments[0] if arguments else "")
     name = program.parent.name if program.name == "__main__.py" else program.stem  # python -m
     return name in _TOOLS and not any("server" in word for word in arguments[1:2])
+
+
+# --- the lines ------------------------------------------------------------------------------
+
+
+def log_start_line() -> None:
+    """Log one line that says what this process is, or why it cannot be."""
+    try:
+        config = get_config()
+    except ConfigurationError as exc:
+        logger.error("start worker=unknown reason=configuration error=%s", exc)
+        return
+    variable, source = WORKER.variable, config.sources["worker"]
+    reason = f"{variable} is not set" if source == "default" else f"{variable} from {source}"
+    logger.info(
+        "start worker=%s reason=%r functions=%s queues=%s%s",
+        config.worker,
+        reason,
+        listed([*config.table, *config.tasks]),
+        listed(config.queues),
+        " signed=yes" if config.signing_keys else "",
+    )
+    if not (config.signing_keys or config.execute_synchronously):
+        logger.warning(
+            "start signed=no: anyone who may send to the queue may run every listed function; set "
+            "%s to one long random string, on the web environment first and then on the worker "
+            'environment: python -c "import secrets; print(secrets.token_urlsafe(32))"',
+            SIGNING_KEYS.variable,
+        )
+
+
+def log_rooms() -> None:
+    """Import the contrib rooms of the variables that are set, and log each that has no effect."""
+    for problem in import_rooms():
+        logger.error("variable without effect error=%s", problem)
+
+
+def log_unknown_variables() -> None:
+    """Log one line that names the variables that are most likely misspelt, if there are any."""
+    unknown = unknown_variables()
+    if unknown:
+        meant = {closest for closest in unknown.values() if closest}
+        logger.warning(
+            "unknown variables names=%r did_you_mean=%r", listed(unknown), listed(sorted(meant))
+        )

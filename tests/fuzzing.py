@@ -22,6 +22,7 @@ from django.utils import module_loading
 
 from beanstalk_dispatch import conf, views
 from beanstalk_dispatch import dispatch_table as table
+from beanstalk_dispatch.conf.variables import PREFIX
 from beanstalk_dispatch.endpoint import holding
 from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from beanstalk_dispatch.log_lines import REFUSALS
@@ -189,7 +190,7 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
         return module_loading.import_string(path)
 
     logger = logging.getLogger()
-    prefixed = {conf.PREFIX + name: value for name, value in variables.items()}
+    prefixed = {PREFIX + name: value for name, value in variables.items()}
     with (
         mock.patch.dict(os.environ, prefixed),
         mock.patch.object(Clients, "get", return_value=client),

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from beanstalk_dispatch.conf import QUEUES, SQS_KEY, SQS_REGION, Config, get_config
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.variables import QUEUES, SQS_KEY, SQS_REGION
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs.backlog import queue_names

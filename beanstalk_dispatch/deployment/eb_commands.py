@@ -10,7 +10,13 @@ from shlex import quote
 from typing import Final
 
 from beanstalk_dispatch.casts import Secret
-from beanstalk_dispatch.conf import DEAD_LETTER_QUEUE, PERIODIC_TASKS, QUEUES, SIGNING_KEYS, Config
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import (
+    DEAD_LETTER_QUEUE,
+    PERIODIC_TASKS,
+    QUEUES,
+    SIGNING_KEYS,
+)
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
 from .eb_files import TRUST_POLICY, WEB_POLICY, WORKER_POLICY

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from beanstalk_dispatch import dispatch_table as table
-from beanstalk_dispatch.conf import SAFE_TASK, TASK_TIMEOUT, Config
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import SAFE_TASK, TASK_TIMEOUT
 from beanstalk_dispatch.dispatch_table import Entry
 from beanstalk_dispatch.execution.task_options import seconds_of
 from beanstalk_dispatch.safe_task import SafeTask

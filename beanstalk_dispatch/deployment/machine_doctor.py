@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from beanstalk_dispatch.conf import WORKER, get_config
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
 from beanstalk_dispatch.exceptions import ConfigurationError
 

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from beanstalk_dispatch import conf
-from beanstalk_dispatch.conf import CREATE_QUEUES, EXECUTE_SYNCHRONOUSLY, SQS_ENDPOINT_URL, Setting
+from beanstalk_dispatch.conf import Setting
+from beanstalk_dispatch.conf.variables import (
+    CREATE_QUEUES,
+    EXECUTE_SYNCHRONOUSLY,
+    QUEUES,
+    SQS_ENDPOINT_URL,
+    SQS_REGION,
+)
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.queue_address import QueueAddress, endpoint_host
 
@@ -94,12 +101,12 @@ def _list_tasks() -> list[ListedTask]:
 
 def _queue_region(queue: QueueAddress) -> str | None:
     """The region in which it is looked for. None: boto3 finds one when it makes a client."""
-    configured: str | None = conf.values_of(conf.CORE)[conf.SQS_REGION]
+    configured: str | None = conf.values_of(conf.CORE)[SQS_REGION]
     return queue.region or configured or conf.default_region()
 
 
 def _configured_queues() -> Mapping[str, QueueAddress]:
-    return conf.values_of(conf.CORE)[conf.QUEUES]
+    return conf.values_of(conf.CORE)[QUEUES]
 
 
 # --- for programs ----------------------------------------------------------------------------

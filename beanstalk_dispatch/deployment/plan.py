@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from beanstalk_dispatch.conf import QUEUES, Config, default_region
+from beanstalk_dispatch.conf import Config, default_region
+from beanstalk_dispatch.conf.variables import QUEUES
 from beanstalk_dispatch.exceptions import ConfigurationError, listed
 from beanstalk_dispatch.queue_address import ARN, FIFO_SUFFIX, QueueAddress
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.casts import Secret
-from beanstalk_dispatch.conf import WORKER, Setting
+from beanstalk_dispatch.conf import Setting
+from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.queue_address import QueueAddress
 
 MAX_BYTES: Final = 4096

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Final
 
-from beanstalk_dispatch.conf import CHECK_CALLS, Config
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import CHECK_CALLS
 from beanstalk_dispatch.dispatch_table import Entry, entry
 from beanstalk_dispatch.exceptions import InvalidCall
 from beanstalk_dispatch.safe_task import SafeTask

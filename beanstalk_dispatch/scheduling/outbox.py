@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from beanstalk_dispatch.conf import OUTBOX, OUTBOX_DATABASES, Config
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import OUTBOX, OUTBOX_DATABASES
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, listed
 
 from .sending import Prepared, Unsent, is_local

@@ -43,7 +43,8 @@ from packaging.requirements import Requirement
 
 from beanstalk_dispatch import casts, checks, cron
 from beanstalk_dispatch.client import schedule_function
-from beanstalk_dispatch.conf import BACKLOG_PER_THREAD, SETTINGS, get_config
+from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.conf.variables import BACKLOG_PER_THREAD
 from beanstalk_dispatch.contrib.outbox import checks as outbox_checks
 from beanstalk_dispatch.contrib.results import checks as results_checks
 from beanstalk_dispatch.contrib.sentry import errors

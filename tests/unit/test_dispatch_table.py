@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from beanstalk_dispatch import conf, dispatch_table
+from beanstalk_dispatch import dispatch_table, start_log
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import UnknownFunction
 from beanstalk_dispatch.execution.observers import Observer
@@ -103,6 +103,6 @@ def test_a_variable_whose_room_is_missing_is_logged(
     monkeypatch.setitem(sys.modules, "beanstalk_dispatch.contrib.tasks", None)
     env(DISPATCH_TASKS="shop.tasks", DISPATCH_RESULTS="default")
     with caplog.at_level(logging.ERROR):
-        conf.log_rooms()
+        start_log.log_rooms()
     (line,) = caplog.messages
     assert line.startswith("variable without effect error=BEANSTALK_DISPATCH_TASKS: import of")

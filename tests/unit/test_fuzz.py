@@ -17,7 +17,7 @@ from django.test import Client, override_settings
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
-from beanstalk_dispatch import checks, conf, message, views
+from beanstalk_dispatch import checks, conf, message, start_log, views
 from beanstalk_dispatch.client import Call, schedule
 from beanstalk_dispatch.conf import SETTINGS, Config, get_config
 from beanstalk_dispatch.delivery import Delivery
@@ -506,7 +506,7 @@ def resolve(field: str) -> None:
     shown: list[str] = []
     conf.clear_caches()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conf.logger, "handlers", [log])
+        patch.setattr(start_log.logger, "handlers", [log])
         try:
             config = get_config()
         except ConfigurationError as exc:
@@ -517,7 +517,7 @@ def resolve(field: str) -> None:
         else:
             shown.append(repr(config))
             assert_usable(field, config)
-        conf.log_start()
+        start_log.log_start_line()
         shown += [str(found) for found in checks.check()]
     conf.clear_caches()
     text = "\n".join(shown + [line for line, _ in log.lines])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from django.core.signals import request_started
@@ -70,3 +72,93 @@ def test_a_command_logs_it_when_it_first_has_to_do_with_tasks(
     for other in (request_started, task_scheduled, task_started):
         other.send(sender=None)
     assert caplog.messages == lines
+
+
+@pytest.mark.parametrize(
+    ("names", "lines"),
+    [
+        ([], []),
+        (["BEANSTALK_WORKR", "BEANSTALK_DISPATCH_TABEL", "BEANSTALK_DISPATCH_XYZ"],
+         [("unknown variables names='BEANSTALK_DISPATCH_TABEL, BEANSTALK_DISPATCH_XYZ, "
+          "BEANSTALK_WORKR' did_you_mean='BEANSTALK_DISPATCH_TABLE, BEANSTALK_WORKER'")]),
+        (["BEANSTALK_DISPATCH_XYZ"],
+         ["unknown variables names='BEANSTALK_DISPATCH_XYZ' did_you_mean='none'"]),
+    ],
+)  # fmt: skip
+def test_unknown_variables_are_one_warning(
+    env: Environment, caplog: pytest.LogCaptureFixture, names: list[str], lines: list[str]
+) -> None:
+    env(**dict.fromkeys(names, "x"))
+    start_log.log_unknown_variables()
+    assert [record.getMessage() for record in caplog.records] == lines
+    assert {record.levelname for record in caplog.records} <= {"WARNING"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "worker=False reason='BEANSTALK_WORKER is not set' functions=none queues=none"),
+        ({"WORKER": "True", "DISPATCH_TABLE": "b=m.f a=m.g", "DISPATCH_QUEUES": "mail=q"},
+         "worker=True reason='BEANSTALK_WORKER from environment' functions=a, b queues=mail"),
+        ({"WORKER": "Ture"}, "worker=unknown reason=configuration error=1 problem"),
+    ],
+)  # fmt: skip
+def test_the_start_line_says_what_the_process_is(
+    env: Environment,
+    caplog: pytest.LogCaptureFixture,
+    variables: dict[str, str],
+    expected: str,
+) -> None:
+    env(**variables)
+    with caplog.at_level(logging.INFO):
+        start_log.log_start_line()
+    record, *more = caplog.records
+    assert f"start {expected}" in record.getMessage()
+    assert ["start signed=no" in each.getMessage() for each in more] in ([], [True])
+
+
+@pytest.mark.parametrize(
+    ("variables", "levels", "signed"),
+    [
+        ({"DISPATCH_SIGNING_KEYS": "a-key-of-the-tests"}, ["INFO"], " signed=yes"),
+        ({}, ["INFO", "WARNING"], ""),
+        ({"DISPATCH_EXECUTE_SYNCHRONOUSLY": "True"}, ["INFO"], ""),
+        ({"DISPATCH_SIGNING_KEYS": "short"}, ["ERROR"], "(the value is secret and not shown)"),
+    ],
+)
+@pytest.mark.parametrize("worker", ["True", "False"])
+def test_the_start_says_whether_messages_are_signed(
+    env: Environment,
+    caplog: pytest.LogCaptureFixture,
+    variables: dict[str, str],
+    levels: list[str],
+    signed: str,
+    worker: str,
+) -> None:
+    env(WORKER=worker, **variables)
+    with caplog.at_level(logging.INFO):
+        start_log.log_start_line()
+    assert [record.levelname for record in caplog.records] == levels
+    first, *more = [record.getMessage() for record in caplog.records]
+    assert first.endswith(signed or "queues=none")
+    for line in more:
+        assert line == (
+            "start signed=no: anyone who may send to the queue may run every listed function; set "
+            "BEANSTALK_DISPATCH_SIGNING_KEYS to one long random string, on the web environment "
+            'first and then on the worker environment: python -c "import secrets; '
+            'print(secrets.token_urlsafe(32))"'
+        )
+
+
+def test_secrets_are_not_in_the_log(
+    env: Environment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "secret").write_text("hush1")
+    env(DISPATCH_SQS_KEY="hush0", DISPATCH_SQS_SECRET_FILE=tmp_path / "secret",
+        DISPATCH_SQS_TOKEN="$hush2", DISPATCH_SIGNING_KEYS="hush3-of-16-or-more",
+        DISPATCH_SIGNING_KEY="hush4", WORKER="Ture")  # fmt: skip
+    start_log.log_start_line()
+    start_log.log_unknown_variables()
+    assert "Ture" in caplog.text
+    assert "hush" not in caplog.text

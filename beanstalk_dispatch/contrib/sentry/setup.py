@@ -13,6 +13,7 @@ from django.core.signals import request_started
 
 from beanstalk_dispatch import conf, signals
 from beanstalk_dispatch.conf import Values
+from beanstalk_dispatch.conf.variables import WORKER
 
 from . import environment, privacy
 
@@ -123,7 +124,7 @@ def _adopt_client(client: Client) -> None:
     sampler, rate = options.get("traces_sampler"), options.get("traces_sample_rate")
     if sampler is not None or rate is not None:  # with a sampler, the SDK would start to trace
         options["traces_sampler"] = traces_sampler(rate if sampler is None else sampler)
-    if conf.values_of(conf.CORE)[conf.WORKER]:
+    if conf.values_of(conf.CORE)[WORKER]:
         # A failed task would count as a crash of a user's session, but a worker has no users.
         options["auto_session_tracking"] = False
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch import conf
+from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.deployment import overview
 from beanstalk_dispatch.deployment.properties import (
     MAX_BYTES,
@@ -61,7 +62,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Write the configuration to stdout, and warnings to stderr."""
-        worker = conf.values_of(conf.CORE)[conf.WORKER]
+        worker = conf.values_of(conf.CORE)[WORKER]
         if options["tier"]:
             worker = options["tier"] == "worker"
         problems = overview.problems(overview.variables())

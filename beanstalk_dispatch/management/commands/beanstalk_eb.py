@@ -12,13 +12,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from beanstalk_dispatch.conf import (
-    BACKLOG_TOKEN,
-    SIGNING_KEYS,
-    TABLE,
-    Config,
-    get_config,
-)
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, SIGNING_KEYS, TABLE
 from beanstalk_dispatch.deployment import eb_check, overview
 from beanstalk_dispatch.deployment.eb_commands import commands, fresh_key
 from beanstalk_dispatch.deployment.eb_files import PROCFILE, BundleFile, bundle_files, with_web_line

@@ -112,7 +112,7 @@ class Command(BaseCommand):
         is_new = log_output.show(verbosity=options["verbosity"], level=options["log_level"])
         config = conf.get_config()
         if not start_log.log_waiting() and is_new:
-            conf.log_start()  # nobody saw it before
+            start_log.log_start_line()  # nobody saw it before
         if not options["post_to"] and not config.worker:
             variable = conf.SETTINGS["worker"].variable
             raise CommandError(f"this machine is not a worker; set {variable}=True to run tasks")

@@ -67,7 +67,7 @@ class Broken(Forgetful):
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: Environment) -> Path:
     """A project with the daemon's options, and nothing wrong."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("beanstalk_dispatch.conf._groups", [CORE, SENTRY])
+    monkeypatch.setattr("beanstalk_dispatch.conf.registry._groups", [CORE, SENTRY])
     (tmp_path / ".ebextensions").mkdir()
     (tmp_path / ".ebextensions" / "worker.config").write_text(
         "  aws:elasticbeanstalk:sqsd:\n    HttpPath: /beanstalk_dispatch/dispatcher\n"
@@ -148,7 +148,7 @@ def test_the_variables_of_a_contrib_room_are_listed(
 ) -> None:
     env(SENTRY_DSN="https://hush@o1.ingest.sentry.io/1")
     assert examine()["SENTRY_*"].message == "variables that are set: SENTRY_DSN"
-    monkeypatch.setattr("beanstalk_dispatch.conf._groups", [CORE, SettingsGroup(
+    monkeypatch.setattr("beanstalk_dispatch.conf.registry._groups", [CORE, SettingsGroup(
         prefix="ROOM_", settings=())])  # fmt: skip
     assert examine()["ROOM_*"].message == "variables that are set: none"
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beanstalk_dispatch import conf
-from beanstalk_dispatch.conf import CORE, get_config
+from beanstalk_dispatch.conf import CORE, get_config, variables
 from beanstalk_dispatch.contrib.sentry.environment import SENTRY
 from beanstalk_dispatch.deployment.properties import (
     MAX_BYTES,
@@ -42,35 +42,39 @@ def test_each_value_is_read_back(setting: conf.Setting[Any]) -> None:
 
 @given(st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(hours=12)))
 def test_a_duration_is_read_back(value: timedelta) -> None:
-    read = conf.TASK_TIMEOUT.cast(string_of(conf.TASK_TIMEOUT, value))
+    read = variables.TASK_TIMEOUT.cast(string_of(variables.TASK_TIMEOUT, value))
     assert abs(read - value) <= timedelta(microseconds=1)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=16), min_size=1))
 def test_signing_keys_are_read_back(keys: list[str]) -> None:
-    string = string_of(conf.SIGNING_KEYS, conf.SIGNING_KEYS.cast(keys))
-    assert list(conf.SIGNING_KEYS.cast(string)) == keys
+    string = string_of(variables.SIGNING_KEYS, variables.SIGNING_KEYS.cast(keys))
+    assert list(variables.SIGNING_KEYS.cast(string)) == keys
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "string"),
     [
-        (conf.TASK_TIMEOUT, timedelta(minutes=4), "4m"),
-        (conf.TASK_TIMEOUT, timedelta(hours=2), "2h"),
-        (conf.TASK_TIMEOUT, timedelta(seconds=90), "90s"),
-        (conf.TASK_TIMEOUT, timedelta(seconds=0.5), "0.5s"),
-        (conf.WORKER, True, "True"),
-        (conf.TABLE, {"a": "b.c", "d": "e.f"}, "a=b.c d=e.f"),
-        (conf.TABLE, {"a b": "c.d"}, '{"a b": "c.d"}'),
-        (conf.QUEUES, conf.QUEUES.cast("q=shop-mail"), "q=shop-mail"),
+        (variables.TASK_TIMEOUT, timedelta(minutes=4), "4m"),
+        (variables.TASK_TIMEOUT, timedelta(hours=2), "2h"),
+        (variables.TASK_TIMEOUT, timedelta(seconds=90), "90s"),
+        (variables.TASK_TIMEOUT, timedelta(seconds=0.5), "0.5s"),
+        (variables.WORKER, True, "True"),
+        (variables.TABLE, {"a": "b.c", "d": "e.f"}, "a=b.c d=e.f"),
+        (variables.TABLE, {"a b": "c.d"}, '{"a b": "c.d"}'),
+        (variables.QUEUES, variables.QUEUES.cast("q=shop-mail"), "q=shop-mail"),
         (
-            conf.QUEUES,
-            conf.QUEUES.cast("q=arn:aws:sqs:eu-west-1:123456789012:mail"),
+            variables.QUEUES,
+            variables.QUEUES.cast("q=arn:aws:sqs:eu-west-1:123456789012:mail"),
             "q=https://sqs.eu-west-1.amazonaws.com/123456789012/mail",
         ),
-        (conf.PERIODIC_TASKS, ("a", "b"), "a b"),
-        (conf.PERIODIC_TASKS, ("a,b",), '["a,b"]'),
-        (conf.TRUSTED_PEERS, conf.TRUSTED_PEERS.cast("10.0.0.1 ::1"), "10.0.0.1/32 ::1/128"),
+        (variables.PERIODIC_TASKS, ("a", "b"), "a b"),
+        (variables.PERIODIC_TASKS, ("a,b",), '["a,b"]'),
+        (
+            variables.TRUSTED_PEERS,
+            variables.TRUSTED_PEERS.cast("10.0.0.1 ::1"),
+            "10.0.0.1/32 ::1/128",
+        ),
     ],
 )
 def test_a_value_is_written_with_the_characters_that_aws_documents_if_possible(
@@ -80,7 +84,7 @@ def test_a_value_is_written_with_the_characters_that_aws_documents_if_possible(
 
 
 def test_a_value_that_no_string_stands_for_is_written_nevertheless() -> None:
-    assert string_of(conf.WORKER, "neither") == "neither"
+    assert string_of(variables.WORKER, "neither") == "neither"
 
 
 def test_a_tier_gets_what_is_set_here(env: Environment) -> None:

@@ -12,7 +12,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from beanstalk_dispatch import conf, start_log
+from beanstalk_dispatch import start_log
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.commands import beanstalk_worker
@@ -120,7 +120,7 @@ def test_the_log_is_shown_where_the_project_shows_none(
         return True
 
     monkeypatch.setattr(log_output, "show", show)
-    monkeypatch.setattr(conf, "log_start", lambda: started.append(True))
+    monkeypatch.setattr(start_log, "log_start_line", lambda: started.append(True))
     env(WORKER=True)
     call_command("beanstalk_worker", "jobs", "--log-level=DEBUG", "-v0")
     assert shown == [{"verbosity": 0, "level": "DEBUG"}]

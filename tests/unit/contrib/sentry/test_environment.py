@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from beanstalk_dispatch import checks, conf
+from beanstalk_dispatch import checks, conf, start_log
 from beanstalk_dispatch.conf import Setting, get_config
 from beanstalk_dispatch.contrib.sentry import environment
 from beanstalk_dispatch.contrib.sentry.environment import (
@@ -172,7 +172,7 @@ def test_a_slip_in_a_name_is_reported(
     assert message.msg == f"{name} is set, but beanstalk_dispatch has no variable of that name."
     assert message.hint == f"Did you mean {closest}?"
     with caplog.at_level(logging.WARNING):
-        conf.log_unknown_variables()
+        start_log.log_unknown_variables()
     assert caplog.messages == [f"unknown variables names='{name}' did_you_mean='{closest}'"]
 
 

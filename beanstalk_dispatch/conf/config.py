@@ -1,0 +1,185 @@
+"""Config: the resolved configuration of this process, read once and checked for contradictions."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Final
+
+from django.apps import apps
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from beanstalk_dispatch.casts import Network
+from beanstalk_dispatch.exceptions import ConfigurationError, listed
+from beanstalk_dispatch.queue_address import QueueAddress
+
+from .environment import Values, read_values
+from .registry import registered_groups, values_of
+from .variables import (
+    BACKLOG_TOKEN,
+    CORE,
+    DEAD_LETTER_QUEUE,
+    MAX_AGE,
+    MESSAGE_FORMAT,
+    QUEUES,
+    SETTINGS,
+    SIGNING_KEYS,
+    SQS_KEY,
+    SQS_SECRET,
+    SQS_TOKEN,
+)
+
+logger = logging.getLogger("beanstalk_dispatch")
+
+_APP: Final = "beanstalk_dispatch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Config:
+    """The resolved configuration; the Setting of the same name documents each field.
+
+    It is compared and hashed by identity. Its repr shows no secret.
+    """
+
+    worker: bool
+    table: Mapping[str, str]
+    queues: Mapping[str, QueueAddress]
+    sqs_key: str | None
+    sqs_secret: str | None
+    sqs_token: str | None
+    sqs_region: str | None
+    sqs_endpoint_url: str | None
+    create_queues: bool
+    message_format: str
+    task_timeout: timedelta
+    safe_task: str
+    on_failure: str
+    execute_synchronously: bool
+    on_commit: bool
+    check_calls: bool
+    outbox: str
+    outbox_databases: tuple[str, ...]
+    signing_keys: tuple[str, ...]
+    max_age: timedelta | None
+    periodic_tasks: tuple[str, ...]
+    lease_cache: str | None
+    dead_letter_queue: str | None
+    send_timeout: timedelta
+    warm: bool
+    drain_file: str | None
+    crash_ledger: str | None
+    trusted_peers: tuple[Network, ...] | None
+    tasks: tuple[str, ...]
+    results: str | None
+    result_ttl: timedelta
+    result_arguments: bool
+    backlog_token: str | None
+    backlog_threads: int
+    backlog_per_thread: int
+    sources: Mapping[str, str]
+    """Field name → where its value came from, in the words of ``Values.sources``."""
+
+    def location_of(self, queue_name: str) -> str | None:
+        """The region and account of a queue, if every address in ``queues`` that has its name says
+        the same."""
+        found = {each.location for each in self.queues.values() if each.name == queue_name}
+        return found.pop() if len(found) == 1 else None
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={getattr(self, name)!r}"
+            for name, setting in SETTINGS.items()
+            if not setting.secret
+        )
+        return f"Config({', '.join(shown)})"
+
+
+# Threads may read the configuration at the same moment. All of them use the one that is stored here
+# first, because clients and queues belong to one Config object.
+_first_config: Final[dict[str, Config]] = {}
+
+
+@functools.cache
+def get_config() -> Config:
+    """The process's configuration, read once. Raises a ConfigurationError with every problem.
+
+    A Django setting wins over the environment (``NAME``, or the file that ``NAME_FILE`` names),
+    which wins over the default. An empty value counts as not set.
+    """
+    values = read_values(CORE)
+    config = _make_config(values)
+    problems = [*values.problems, *_find_contradictions(config)]
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        raise ConfigurationError(f"{count} in the configuration of beanstalk_dispatch:{lines}")
+    _log_if_not_installed()
+    return _first_config.setdefault("config", config)
+
+
+def _make_config(values: Values) -> Config:
+    fields: dict[str, Any] = {name: values[setting] for name, setting in SETTINGS.items()}
+    sources = {name: values.sources[setting.variable] for name, setting in SETTINGS.items()}
+    return Config(**fields, sources=MappingProxyType(sources))
+
+
+def _find_contradictions(config: Config) -> Iterable[str]:
+    key, secret = SQS_KEY.variable, SQS_SECRET.variable
+    if config.sqs_key and not config.sqs_secret:
+        yield f"{key} is set without {secret}; set both, or neither for the instance profile"
+    if config.sqs_secret and not config.sqs_key:
+        yield f"{secret} is set without {key}; set both, or neither for the instance profile"
+    if config.sqs_token and not (config.sqs_key and config.sqs_secret):
+        yield f"{SQS_TOKEN.variable} is set without {key} and {secret}"
+    if config.dead_letter_queue and config.queues and config.dead_letter_queue not in config.queues:
+        yield (
+            f"{DEAD_LETTER_QUEUE.variable}: {config.dead_letter_queue!r} is not in "
+            f"{QUEUES.variable}; known: {listed(config.queues)}"
+        )
+    if config.max_age and not config.signing_keys:
+        yield (
+            f"{MAX_AGE.variable} is set without {SIGNING_KEYS.variable}; without a signature a "
+            "sender may write any time"
+        )
+    if config.backlog_token in config.signing_keys:
+        yield (
+            f"{BACKLOG_TOKEN.variable} is also in {SIGNING_KEYS.variable}; a client that reads the "
+            "backlog could then sign messages"
+        )
+    if config.signing_keys and config.message_format == "base64":
+        yield (
+            f"{MESSAGE_FORMAT.variable}: base64 messages cannot be signed, but "
+            f"{SIGNING_KEYS.variable} is set; write json, or unset the keys"
+        )
+
+
+def contradictions() -> list[str]:
+    """A line for each pair of valid variables that contradict each other."""
+    return list(_find_contradictions(_make_config(values_of(CORE))))
+
+
+def _log_if_not_installed() -> None:
+    if apps.ready and not apps.is_installed(_APP):
+        logger.warning(
+            "not in INSTALLED_APPS app=%s: no check, no command and no start line says what is "
+            "wrong; add it",
+            _APP,
+        )
+
+
+def clear_caches() -> None:
+    """Read every group again when it is next used. For tests that change ``os.environ``."""
+    _first_config.clear()
+    get_config.cache_clear()
+    values_of.cache_clear()
+
+
+@receiver(setting_changed)
+def _on_setting_changed(*, setting: str, **_: object) -> None:
+    if setting.startswith(tuple(group.prefix for group in registered_groups())):
+        clear_caches()

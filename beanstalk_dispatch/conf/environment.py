@@ -1,0 +1,143 @@
+"""The one reader of the environment and of Django settings: a group's settings become Values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import environ
+from django.conf import settings
+from environ.fileaware_mapping import FileAwareMapping
+
+from beanstalk_dispatch import casts
+from beanstalk_dispatch.casts import InvalidValue
+
+from .setting import Setting, SettingsGroup
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Values:
+    """What a group's settings are. ``values[SETTING]`` has the type that the Setting declares."""
+
+    sources: Mapping[str, str]
+    """Variable → where its value came from: ``settings``, ``environment``, ``file`` or
+    ``default``."""
+    problems: tuple[str, ...]
+    """A line for each variable whose value is not valid. Such a variable has its default."""
+    _values: Mapping[Setting[Any], Any] = field(repr=False)
+
+    def __getitem__(self, setting: Setting[T]) -> T:
+        value: T = self._values[setting]
+        return value
+
+
+class _EscapedEnvironment(FileAwareMapping):  # type: ignore[misc]  # it has no type hints
+    r"""``NAME``, or the content of the file that ``NAME_FILE`` names, with ``\$`` for each ``$``.
+
+    django-environ replaces a value ``$OTHER`` with that of the variable OTHER, but a generated
+    secret may start with a ``$``. With ``escape_proxy`` it makes ``$`` of ``\$`` again.
+    https://django-environ.readthedocs.io/en/latest/tips.html#proxy-value
+    """
+
+    def __getitem__(self, key: str) -> str:
+        value: str = super().__getitem__(key)
+        return value.replace("$", r"\$")
+
+
+def _read_environment() -> environ.FileAwareEnv:
+    environment = environ.FileAwareEnv()
+    environment.ENVIRON = _EscapedEnvironment(os.environ, cache=False)
+    environment.escape_proxy = True
+    return environment
+
+
+def read_values(group: SettingsGroup) -> Values:
+    """Read every setting of a group. A wrong value is a problem in the result, not an error."""
+    environment = _read_environment()
+    values: dict[Setting[Any], Any] = {}
+    sources: dict[str, str] = {}
+    problems: list[str] = []
+    for setting in group.settings:
+        try:
+            value, source = _read_setting(setting, environment)
+        except (OSError, ValueError) as exc:
+            value, source = setting.default, "default"
+            problems.append(_problem_line(setting, exc))
+        values[setting], sources[setting.variable] = value, source
+    return Values(sources=sources, problems=tuple(problems), _values=values)
+
+
+def _read_setting(setting: Setting[T], environment: environ.FileAwareEnv) -> tuple[T, str]:
+    """The value, and where it came from."""
+    value = getattr(settings, setting.variable, None)
+    if isinstance(value, str):
+        value = value.strip()
+    if value not in (None, ""):
+        if setting.secret:
+            casts.refuse_reference(value)
+        return setting.cast(value), "settings"
+    is_file = bool(file_of(setting))
+
+    def cast_unless_empty(raw: str) -> T | None:
+        content = raw.strip()
+        if not content:
+            if is_file and setting.secret:
+                raise InvalidValue("the file is empty")
+            return None
+        if setting.secret:
+            casts.refuse_reference(content)
+        else:
+            casts.refuse_shell_syntax(content)
+        return (setting.cast_file if is_file and setting.cast_file else setting.cast)(content)
+
+    found: T | None = environment(setting.variable, cast=cast_unless_empty, default=None)
+    if found is None:
+        return setting.default, "default"
+    return found, "file" if is_file else "environment"
+
+
+def _problem_line(setting: Setting[Any], exc: OSError | ValueError) -> str:
+    """One line of the error. The file of a secret is not named: its name may be the secret."""
+    match exc:
+        case OSError():
+            file = "the file" if setting.secret else repr(exc.filename)
+            return f"{setting.variable}_FILE: cannot read {file}: {exc.strerror}"
+        case UnicodeDecodeError():
+            return f"{setting.variable}_FILE: the content of the file is not UTF-8"
+        case InvalidValue(reason=reason) if setting.secret:
+            return f"{setting.variable}: {reason} (the value is secret and not shown)"
+        case _ if setting.secret:
+            return (
+                f"{setting.variable}: expected a {setting.form} (the value is secret and not shown)"
+            )
+        case _:
+            return f"{setting.variable}: {exc}"
+
+
+def file_of(setting: Setting[Any]) -> str:
+    """The file that ``NAME_FILE`` names in the environment. The empty string means none."""
+    return os.environ.get(f"{setting.variable}_FILE", "")
+
+
+def names_in_use() -> set[str]:
+    """The names of all environment variables and of all Django settings."""
+    return {*os.environ, *(name for name in dir(settings) if name.isupper())}
+
+
+def is_empty(variable: str) -> bool:
+    """Whether the environment has this variable without a value. It then counts as not set."""
+    return variable in os.environ and not os.environ[variable].strip()
+
+
+def is_in_environment(value: str) -> bool:
+    """Whether a variable of any name contains this value, as a Django setting read from it does."""
+    return any(value in found for found in os.environ.values())
+
+
+def default_region() -> str | None:
+    """The region that the environment names, in the order in which the AWS SDKs look."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None

@@ -1,0 +1,58 @@
+"""Names in the environment and in Django's settings that are most likely misspelt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher, get_close_matches
+from typing import Final
+
+from .environment import names_in_use
+from .registry import registered_groups
+from .variables import PREFIX, without_prefix
+
+# Two letters in the wrong order differ by two characters: one is removed and added elsewhere.
+_MAX_SLIP: Final = 2
+_WHOLE_NAME_CUTOFF: Final = 0.9
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Variables and Django settings that look like ours but are not: most often a misspelling.
+
+    Maps each name to the known one that is closest to it, or to None if none is close.
+    """
+    groups = registered_groups()
+    variables = {setting.variable for group in groups for setting in group.settings}
+    known = variables | {f"{variable}_FILE" for variable in variables}
+    present = names_in_use()
+    unknown: dict[str, str | None] = {}
+    for group in groups:
+        candidates = sorted(name for name in known if name.startswith(group.prefix))
+        for name in sorted(present - known):
+            if name.startswith(group.prefix):
+                closest = _closest_name(name, candidates)
+                is_slip = closest is not None and _count_differences(name, closest) <= _MAX_SLIP
+                if is_slip or not group.is_prefix_shared:
+                    unknown[name] = closest
+    for name in sorted(present):
+        if name.startswith("DISPATCH_") and PREFIX + name in known:
+            unknown[name] = PREFIX + name
+    return unknown
+
+
+def _closest_name(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that was most likely meant, or None if none is close.
+
+    Whole names are compared first, and then names without the prefix, because a long prefix in
+    common makes any two names look alike.
+    """
+    if whole := get_close_matches(name, candidates, n=1, cutoff=_WHOLE_NAME_CUTOFF):
+        return whole[0]
+    stems = {without_prefix(candidate): candidate for candidate in candidates}
+    close = get_close_matches(without_prefix(name), stems, n=1)
+    return stems[close[0]] if close else None
+
+
+def _count_differences(one: str, other: str) -> int:
+    """How many characters must be removed from ``one``, and added to it, to get ``other``."""
+    blocks = SequenceMatcher(None, one, other).get_matching_blocks()
+    return len(one) + len(other) - 2 * sum(block.size for block in blocks)

@@ -1,0 +1,379 @@
+"""The package's own variables, as data: CORE has all of them in the order of the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Final
+
+from beanstalk_dispatch import casts
+from beanstalk_dispatch.casts import Network
+from beanstalk_dispatch.queue_address import QueueAddress
+
+from .setting import Setting, SettingsGroup, flag
+
+PREFIX: Final = "BEANSTALK_"
+_NO_PAIRS: Final[Mapping[str, Any]] = MappingProxyType({})
+
+WORKER: Final = flag(
+    "BEANSTALK_WORKER",
+    "This machine is a worker. On other machines the endpoint answers 404 and no task runs.",
+)
+TABLE: Final[Setting[Mapping[str, str]]] = Setting(
+    variable="BEANSTALK_DISPATCH_TABLE",
+    form="pairs `name=package.module.attribute`",
+    cast=casts.table,
+    default=_NO_PAIRS,
+    default_text="empty",
+    meaning="The functions that may run. No other function runs.",
+    example="send_welcome=shop.tasks.send_welcome build_report=shop.tasks.BuildReport",
+)
+QUEUES: Final[Setting[Mapping[str, QueueAddress]]] = Setting(
+    variable="BEANSTALK_DISPATCH_QUEUES",
+    form="pairs `alias=queue` (name, URL or ARN)",
+    cast=casts.queues,
+    default=_NO_PAIRS,
+    default_text="empty",
+    meaning="Aliases of queues. If any are set, another name is an error. If none are set, names "
+    "are used as they are.",
+    example="mail=shop-mail work=shop-work",
+)
+SQS_KEY: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_SQS_KEY",
+    form="string without whitespace",
+    cast=casts.credential,
+    default=None,
+    default_text="boto3's own credentials",
+    meaning="AWS access key ID. Leave it unset to use the instance profile.",
+    example="the-access-key-id",
+    secret=True,
+)
+SQS_SECRET: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_SQS_SECRET",
+    form="string without whitespace",
+    cast=casts.credential,
+    default=None,
+    default_text="boto3's own credentials",
+    meaning="AWS secret access key. Set it together with the key.",
+    example="the-secret-access-key",
+    secret=True,
+)
+SQS_TOKEN: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_SQS_TOKEN",
+    form="string without whitespace",
+    cast=casts.credential,
+    default=None,
+    default_text="none",
+    meaning="AWS session token of temporary credentials. Set it together with the key and the "
+    "secret.",
+    example="the-session-token",
+    secret=True,
+)
+SQS_REGION: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_SQS_REGION",
+    form="AWS region",
+    cast=casts.region,
+    default=None,
+    default_text="AWS_REGION, AWS_DEFAULT_REGION, boto3's own, us-east-1",
+    meaning="Region of the queues that are given by name. A URL or an ARN contains its region.",
+    example="eu-west-1",
+)
+SQS_ENDPOINT_URL: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_SQS_ENDPOINT_URL",
+    form="URL",
+    cast=casts.url,
+    default=None,
+    default_text="none",
+    meaning="A VPC endpoint or a local SQS server, to use instead of the public endpoint.",
+    example="https://vpce-0123.sqs.eu-west-1.vpce.amazonaws.com",
+)
+CREATE_QUEUES: Final = flag(
+    "BEANSTALK_DISPATCH_CREATE_QUEUES",
+    "Create a queue that is missing, with a dead-letter queue beside it. For local use.",
+)
+MESSAGE_FORMAT: Final[Setting[str]] = Setting(
+    variable="BEANSTALK_DISPATCH_MESSAGE_FORMAT",
+    form="`json` or `base64`",
+    cast=casts.choice("json", "base64"),
+    default="json",
+    default_text="json",
+    meaning="The format of sent messages; both are always accepted. beanstalk-dispatch 0.1 workers "
+    "can read base64: use it during a migration.",
+    example="json",
+)
+TASK_TIMEOUT: Final[Setting[timedelta]] = Setting(
+    variable="BEANSTALK_DISPATCH_TASK_TIMEOUT",
+    form="duration `90`, `90s`, `5m`, `1h`",
+    cast=casts.duration,
+    default=timedelta(minutes=2),
+    default_text="2m",
+    meaning="Time limit of a task that does not set its own. At most 12h.",
+    example="2m",
+)
+SAFE_TASK: Final[Setting[str]] = Setting(
+    variable="BEANSTALK_DISPATCH_SAFE_TASK",
+    form="dotted path",
+    cast=casts.dotted_path,
+    default="beanstalk_dispatch.safe_task.SafeTask",
+    default_text="beanstalk_dispatch.safe_task.SafeTask",
+    meaning="The SafeTask class that runs every plain function. Its observers watch every task.",
+    example="beanstalk_dispatch.safe_task.SafeTask",
+)
+ON_FAILURE: Final[Setting[str]] = Setting(
+    variable="BEANSTALK_DISPATCH_ON_FAILURE",
+    form="`redeliver` or `acknowledge`",
+    cast=casts.choice("redeliver", "acknowledge"),
+    default="redeliver",
+    default_text="redeliver",
+    meaning="What the endpoint answers when a task fails. redeliver: 500, so SQS delivers the "
+    "message again and finally moves it to the dead-letter queue. acknowledge: 200, as in 0.1, so "
+    "the message is deleted.",
+    example="redeliver",
+)
+EXECUTE_SYNCHRONOUSLY: Final = flag(
+    "BEANSTALK_DISPATCH_EXECUTE_SYNCHRONOUSLY",
+    "Run tasks in the calling process, without SQS. For tests and development.",
+)
+ON_COMMIT: Final = flag(
+    "BEANSTALK_DISPATCH_ON_COMMIT",
+    "Send messages after the current database transaction commits.",
+)
+CHECK_CALLS: Final = flag(
+    "BEANSTALK_DISPATCH_CHECK_CALLS",
+    "Refuse a call whose arguments do not fit the signature of its task, where the process "
+    "has imported the task.",
+    default=True,
+)
+OUTBOX: Final[Setting[str]] = Setting(
+    variable="BEANSTALK_DISPATCH_OUTBOX",
+    form="`always`, `on-failure` or `off`",
+    cast=casts.choice("always", "on-failure", "off"),
+    default="off",
+    default_text="off",
+    meaning="Where messages wait until SQS has taken them. always: in the database, stored in the "
+    "caller's transaction. on-failure: the same, but only what could not be sent after its commit. "
+    "Needs beanstalk_dispatch.contrib.outbox in INSTALLED_APPS.",
+    example="always",
+)
+OUTBOX_DATABASES: Final[Setting[tuple[str, ...]]] = Setting(
+    variable="BEANSTALK_DISPATCH_OUTBOX_DATABASES",
+    form="list of DATABASES aliases",
+    cast=casts.strings,
+    default=("default",),
+    default_text="default",
+    meaning="The databases that have an outbox. The relay sends from all of them.",
+    example="default",
+)
+SIGNING_KEYS: Final[Setting[tuple[str, ...]]] = Setting(
+    variable="BEANSTALK_DISPATCH_SIGNING_KEYS",
+    form="list",
+    cast=casts.signing_keys,
+    cast_file=casts.signing_keys_of_file,
+    default=(),
+    default_text="empty",
+    meaning="The first key signs, every key verifies. If any are set, an unsigned or forged "
+    f"message is refused. Each has {casts.MIN_KEY_LENGTH} or more characters.",
+    example="one-long-random-string",
+    secret=True,
+)
+MAX_AGE: Final[Setting[timedelta | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_MAX_AGE",
+    form="duration `30m`, `12h`, `4d`",
+    cast=casts.age,
+    default=None,
+    default_text="none",
+    meaning="Refuse a signed message that was sent longer ago, or was due longer ago if it has a "
+    "delay of more than 15 minutes. More than 15m, and at most 14d.",
+    example="4d",
+)
+PERIODIC_TASKS: Final[Setting[tuple[str, ...]]] = Setting(
+    variable="BEANSTALK_DISPATCH_PERIODIC_TASKS",
+    form="list",
+    cast=casts.strings,
+    default=(),
+    default_text="empty",
+    meaning="Names from the table that a POST of cron.yaml may run. Such a POST cannot be signed.",
+    example="clean_up",
+)
+LEASE_CACHE: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_LEASE_CACHE",
+    form="CACHES alias",
+    cast=casts.string,
+    default=None,
+    default_text="none",
+    meaning="Run each message to success only once, with a lease in this cache. All workers must "
+    "share the cache.",
+    example="leases",
+)
+DEAD_LETTER_QUEUE: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE",
+    form="queue alias",
+    cast=casts.string,
+    default=None,
+    default_text="none",
+    meaning="Where a message is sent, with its traceback, when its retries are used up or it can "
+    "never run.",
+    example="dead",
+)
+SEND_TIMEOUT: Final[Setting[timedelta]] = Setting(
+    variable="BEANSTALK_DISPATCH_SEND_TIMEOUT",
+    form="duration `10`, `10s`, `1m`",
+    cast=casts.duration,
+    default=timedelta(seconds=10),
+    default_text="10s",
+    meaning="How long one request that sends messages may take in all, its retries included.",
+    example="10s",
+)
+WARM: Final = flag(
+    "BEANSTALK_DISPATCH_WARM",
+    "Import boto3 and make its clients in a thread when Django starts, so that the first "
+    "message is sent as fast as the others.",
+)
+DRAIN_FILE: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_DRAIN_FILE",
+    form="path",
+    cast=casts.absolute_path,
+    default=None,
+    default_text="none",
+    meaning="While this file exists, the endpoint answers 503 to new tasks.",
+    example="/var/app/drain",
+)
+CRASH_LEDGER: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_CRASH_LEDGER",
+    form="path or `off`",
+    cast=casts.absolute_path_or("off"),
+    default=None,
+    default_text="a private file under /dev/shm, or else in the temporary directory",
+    meaning="The file that says which tasks run, so that the next process can log those that were "
+    "cut off when a process was killed.",
+    example="/var/app/ledger",
+)
+TASKS: Final[Setting[tuple[str, ...]]] = Setting(
+    variable="BEANSTALK_DISPATCH_TASKS",
+    form="list of modules or dotted paths",
+    cast=casts.dotted_paths,
+    default=(),
+    default_text="empty",
+    meaning="Modules whose Django `@task` functions may run, or the dotted paths of single ones, "
+    "besides those in the table.",
+    example="shop.tasks mail.tasks.send_letter",
+    room="beanstalk_dispatch.contrib.tasks",
+)
+RESULTS: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_RESULTS",
+    form="CACHES alias or `db`",
+    cast=casts.string,
+    default=None,
+    default_text="none",
+    meaning="Where the results of tasks are kept: a cache that all processes share, or the "
+    "database.",
+    example="results",
+    room="beanstalk_dispatch.contrib.results",
+)
+RESULT_TTL: Final[Setting[timedelta]] = Setting(
+    variable="BEANSTALK_DISPATCH_RESULT_TTL",
+    form="duration `1h`, `1d`, `30d`",
+    cast=casts.time_to_live,
+    default=timedelta(days=1),
+    default_text="1d",
+    meaning="How long a result is kept after the last change of its status. At most 400d.",
+    example="1d",
+)
+RESULT_ARGUMENTS: Final = flag(
+    "BEANSTALK_DISPATCH_RESULT_ARGUMENTS",
+    "Keep the arguments of a task with its result. They may be personal data.",
+)
+TRUSTED_PEERS: Final[Setting[tuple[Network, ...] | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_TRUSTED_PEERS",
+    form="list of networks",
+    cast=casts.networks,
+    default=None,
+    default_text="loopback and the container's gateway",
+    meaning="The addresses that may POST to the endpoint. Replaces the default.",
+    example="127.0.0.0/8 ::1 172.17.0.1",
+)
+
+BACKLOG_TOKEN: Final[Setting[str | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_BACKLOG_TOKEN",
+    form=f"string of {casts.MIN_KEY_LENGTH} or more characters without whitespace",
+    cast=casts.token,
+    default=None,
+    default_text="none",
+    meaning="A client that shows this bearer token may read the backlog of the queues. If it is "
+    "not set, only the trusted peers of a worker may.",
+    example="another-long-random-string",
+    secret=True,
+)
+BACKLOG_THREADS: Final[Setting[int]] = Setting(
+    variable="BEANSTALK_DISPATCH_BACKLOG_THREADS",
+    form="integer",
+    cast=casts.integer(1, 10_000),
+    default=10,
+    default_text="10",
+    meaning="How many tasks one worker process runs at a time. The backlog's wanted processes are "
+    "counted with it.",
+    example="10",
+)
+BACKLOG_PER_THREAD: Final[Setting[int]] = Setting(
+    variable="BEANSTALK_DISPATCH_BACKLOG_PER_THREAD",
+    form="integer",
+    cast=casts.integer(1, 1_000_000),
+    default=1,
+    default_text="1",
+    meaning="How many messages there may be for each thread of the workers. With more, the backlog "
+    "wants another process.",
+    example="1",
+)
+
+CORE: Final = SettingsGroup(
+    prefix=PREFIX,
+    settings=(
+        WORKER,
+        TABLE,
+        QUEUES,
+        SQS_KEY,
+        SQS_SECRET,
+        SQS_TOKEN,
+        SQS_REGION,
+        SQS_ENDPOINT_URL,
+        CREATE_QUEUES,
+        MESSAGE_FORMAT,
+        TASK_TIMEOUT,
+        SAFE_TASK,
+        ON_FAILURE,
+        EXECUTE_SYNCHRONOUSLY,
+        ON_COMMIT,
+        CHECK_CALLS,
+        OUTBOX,
+        OUTBOX_DATABASES,
+        SIGNING_KEYS,
+        MAX_AGE,
+        PERIODIC_TASKS,
+        LEASE_CACHE,
+        DEAD_LETTER_QUEUE,
+        SEND_TIMEOUT,
+        WARM,
+        DRAIN_FILE,
+        CRASH_LEDGER,
+        TRUSTED_PEERS,
+        TASKS,
+        RESULTS,
+        RESULT_TTL,
+        RESULT_ARGUMENTS,
+        BACKLOG_TOKEN,
+        BACKLOG_THREADS,
+        BACKLOG_PER_THREAD,
+    ),
+)
+
+
+def without_prefix(variable: str) -> str:
+    """A variable's name without what all of ours have in common."""
+    return variable.removeprefix(PREFIX).removeprefix("DISPATCH_")
+
+
+SETTINGS: Final[Mapping[str, Setting[Any]]] = MappingProxyType(
+    {without_prefix(setting.variable).lower(): setting for setting in CORE.settings}
+)
+"""Config field name → its Setting."""

@@ -1,0 +1,27 @@
+"""A contrib room's settings, for the tests of the registry."""
+
+from __future__ import annotations
+
+from beanstalk_dispatch import casts
+from beanstalk_dispatch.conf import Setting, SettingsGroup
+
+ROOM_SIZE: Setting[int] = Setting(
+    variable="BEANSTALK_DISPATCH_ROOM_SIZE",
+    form="minutes",
+    cast=casts.minutes,
+    default=7,
+    default_text="7",
+    meaning="A number.",
+    example="5",
+)
+ROOM_KEY: Setting[str | None] = Setting(
+    variable="BEANSTALK_DISPATCH_ROOM_KEY",
+    form="string without whitespace",
+    cast=casts.credential,
+    default=None,
+    default_text="none",
+    meaning="A secret.",
+    example="a-key",
+    secret=True,
+)
+ROOM = SettingsGroup(prefix="BEANSTALK_DISPATCH_ROOM_", settings=(ROOM_SIZE, ROOM_KEY))

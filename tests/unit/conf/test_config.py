@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from beanstalk_dispatch.conf import SETTINGS, SettingsGroup, Values, environment, get_config
+from beanstalk_dispatch.conf import config as configuration
+from beanstalk_dispatch.exceptions import ConfigurationError
+from tests.conftest import Environment
+
+
+def test_everything_has_a_default(env: Environment) -> None:
+    env(DISPATCH_CRASH_LEDGER=None)
+    config = get_config()
+    assert not config.worker
+    assert config.table == {}
+    assert config.task_timeout == timedelta(minutes=2)
+    assert config.on_failure == "redeliver"
+    assert set(config.sources.values()) == {"default"}
+    assert get_config() is config
+
+
+def test_threads_that_read_it_at_the_same_moment_get_the_same_one(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env()
+    both_read = threading.Barrier(2, timeout=10)
+    resolve = environment.read_values
+
+    def resolve_together(group: SettingsGroup) -> Values:
+        both_read.wait()
+        return resolve(group)
+
+    monkeypatch.setattr(configuration, "read_values", resolve_together)
+    with ThreadPoolExecutor(2) as threads:
+        one, other = (threads.submit(get_config) for _ in range(2))
+    assert one.result() is other.result() is get_config()
+
+
+def test_one_problem_is_one_line_with_variable_and_item(env: Environment) -> None:
+    env(WORKER="Ture")
+    with pytest.raises(ConfigurationError) as caught:
+        get_config()
+    assert str(caught.value) == (
+        "1 problem in the configuration of beanstalk_dispatch:\n"
+        "  - BEANSTALK_WORKER: 'Ture' is not a boolean; write True or False"
+    )
+
+
+def test_all_problems_are_reported_together(env: Environment) -> None:
+    env(WORKER="Ture", DISPATCH_TASK_TIMEOUT="soon", DISPATCH_SQS_KEY="AKIA",
+        DISPATCH_TABLE_FILE="/nowhere/table")  # fmt: skip
+    with (
+        override_settings(BEANSTALK_DISPATCH_PERIODIC_TASKS=5),
+        pytest.raises(ConfigurationError) as caught,
+    ):
+        get_config()
+    assert str(caught.value).splitlines() == [
+        "5 problems in the configuration of beanstalk_dispatch:",
+        "  - BEANSTALK_WORKER: 'Ture' is not a boolean; write True or False",
+        (
+            "  - BEANSTALK_DISPATCH_TABLE_FILE: cannot read '/nowhere/table': "
+            "No such file or directory"
+        ),
+        "  - BEANSTALK_DISPATCH_TASK_TIMEOUT: 'soon' is not a duration; write 90, 90s, 5m or 1h",
+        "  - BEANSTALK_DISPATCH_PERIODIC_TASKS: expected a list of strings, not int",
+        (
+            "  - BEANSTALK_DISPATCH_SQS_KEY is set without BEANSTALK_DISPATCH_SQS_SECRET; set "
+            "both, or neither for the instance profile"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"SQS_KEY": "k"},
+         ("BEANSTALK_DISPATCH_SQS_KEY is set without BEANSTALK_DISPATCH_SQS_SECRET; set both, or "
+         "neither for the instance profile")),
+        ({"SQS_SECRET": "s"},
+         ("BEANSTALK_DISPATCH_SQS_SECRET is set without BEANSTALK_DISPATCH_SQS_KEY; set both, or "
+         "neither for the instance profile")),
+        ({"SQS_TOKEN": "t"},
+         ("BEANSTALK_DISPATCH_SQS_TOKEN is set without BEANSTALK_DISPATCH_SQS_KEY and "
+         "BEANSTALK_DISPATCH_SQS_SECRET")),
+        ({"SIGNING_KEYS": "a-key-of-the-tests", "MESSAGE_FORMAT": "base64"},
+         ("BEANSTALK_DISPATCH_MESSAGE_FORMAT: base64 messages cannot be signed, but "
+         "BEANSTALK_DISPATCH_SIGNING_KEYS is set; write json, or unset the keys")),
+        ({"MAX_AGE": "4d"},
+         ("BEANSTALK_DISPATCH_MAX_AGE is set without BEANSTALK_DISPATCH_SIGNING_KEYS; without a "
+          "signature a sender may write any time")),
+        ({"QUEUES": "a=q", "DEAD_LETTER_QUEUE": "b"},
+         "BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE: 'b' is not in BEANSTALK_DISPATCH_QUEUES; known: a"),
+    ],
+)  # fmt: skip
+def test_contradictions_are_errors(
+    env: Environment, variables: dict[str, str], problem: str
+) -> None:
+    env(**{f"DISPATCH_{name}": value for name, value in variables.items()})
+    with pytest.raises(ConfigurationError) as caught:
+        get_config()
+    assert str(caught.value).splitlines()[1:] == [f"  - {problem}"]
+
+
+def test_the_repr_shows_everything_but_secrets(env: Environment) -> None:
+    env(DISPATCH_TABLE="a=m.f",
+        DISPATCH_SQS_KEY="AKIA1", DISPATCH_SQS_SECRET="hush1", DISPATCH_SQS_TOKEN="hush2",
+        DISPATCH_SIGNING_KEYS="hush3-of-16-or-more")  # fmt: skip
+    shown = repr(get_config())
+    for field, setting in SETTINGS.items():
+        assert (f"{field}=" in shown) is not setting.secret
+    assert "'a': 'm.f'" in shown
+    assert "hush" not in shown
+    assert "AKIA1" not in shown
+
+
+def test_the_config_cannot_be_changed() -> None:
+    config: Any = get_config()
+    with pytest.raises(AttributeError):
+        config.worker = True
+    with pytest.raises(TypeError):
+        config.table["a"] = "b"
+
+
+def test_other_settings_leave_the_config_alone() -> None:
+    config = get_config()
+    with override_settings(USE_TZ=False):
+        assert get_config() is config
+
+
+def test_a_project_that_has_not_installed_the_app_is_told(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    with override_settings(INSTALLED_APPS=[]):
+        for _ in range(2):
+            get_config()
+    (line,) = [line for line in caplog.messages if "INSTALLED_APPS" in line]
+    assert line == (
+        "not in INSTALLED_APPS app=beanstalk_dispatch: no check, no command and no start line says "
+        "what is wrong; add it"
+    )
