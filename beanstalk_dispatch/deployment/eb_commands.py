@@ -65,9 +65,15 @@ def commands(plan: Plan, config: Config, *, key: str | None) -> Iterator[str]:
     yield f"eb create {quote(plan.web)} --instance_profile {quote(plan.web)}"
     yield f"eb create {quote(plan.worker)} --tier worker --instance_profile {quote(plan.worker)}"
     if plan.is_shared:
+        region = f"--region {quote(plan.read_queue.region)}"
         yield (
-            f"aws elasticbeanstalk update-environment --environment-name {quote(plan.worker)} \\\n"
-            f"  --option-settings file://{WORKER_OPTIONS}"
+            f"aws elasticbeanstalk update-environment {region} \\\n"
+            f"  --environment-name {quote(plan.worker)} --option-settings file://{WORKER_OPTIONS}"
+        )
+        yield "#    An environment that changes refuses the next change: wait a few minutes"
+        yield (
+            f"aws elasticbeanstalk wait environment-updated {region} \\\n"
+            f"  --environment-names {quote(plan.worker)}"
         )
     if plan.is_shared and plan.max_instances is not None:
         yield from _scaling_commands(plan)

@@ -393,8 +393,11 @@ def check_code(arguments: list[str]) -> None:
 
 def check_module(arguments: list[str]) -> None:
     module, path = arguments
-    assert module == "pytest"
-    assert (ROOT / path).exists()
+    if module == "venv":
+        assert path == "../shop-venv"  # beside the bundle, which has no need of it
+    else:
+        assert module == "pytest"
+        assert (ROOT / path).exists()
 
 
 def check_git(arguments: list[str]) -> None:
@@ -408,7 +411,21 @@ def check_directory(arguments: list[str]) -> None:
     assert arguments == [PROJECT["urls"]["Source"].rpartition("/")[2]]
 
 
+def check_startproject(arguments: list[str]) -> None:
+    assert arguments == ["startproject", "shop", "."]
+
+
+def check_export(arguments: list[str]) -> None:
+    values = assignments(arguments)
+    assert len(values) == len(arguments)
+    if "AWS_DEFAULT_REGION" not in values:
+        cast_all(values)
+
+
 def check_pip(arguments: list[str]) -> None:
+    if arguments[0] == "freeze":
+        assert arguments[1:] == [">", "requirements.txt"]
+        return
     requirement = Requirement(arguments[-1])
     known = {
         "install": PROJECT["name"],
@@ -430,7 +447,9 @@ def check_copy(arguments: list[str]) -> None:
 
 
 def check_source(arguments: list[str]) -> None:
-    assert arguments in (["./.env"], ["/var/app/venv/*/bin/activate"])
+    assert arguments in (
+        ["./.env"], ["/var/app/venv/*/bin/activate"], ["../shop-venv/bin/activate"],
+    )  # fmt: skip
 
 
 def check_set(arguments: list[str]) -> None:
@@ -469,8 +488,14 @@ def check_eb(arguments: list[str]) -> None:
 def check_aws(arguments: list[str]) -> None:
     """The service, the operation and each option are what botocore knows of AWS."""
     service, command, *rest = arguments
-    model = botocore.session.get_session().get_service_model(service)
-    operation = next(n for n in model.operation_names if xform_name(n, "-") == command)
+    session = botocore.session.get_session()
+    model = session.get_service_model(service)
+    if command == "wait":
+        waiters = session.get_waiter_model(service)
+        name = next(n for n in waiters.waiter_names if xform_name(n, "-") == rest[0])
+        operation = waiters.get_waiter(name).operation
+    else:
+        operation = next(n for n in model.operation_names if xform_name(n, "-") == command)
     shape: Any = model.operation_model(operation).input_shape
     known = {f"--{xform_name(member, '-')}" for member in shape.members} | {
         "--output",
@@ -493,7 +518,9 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "aws": check_aws,
     "cd": check_directory,
     "cp": check_copy,
+    "django-admin": check_startproject,
     "eb": check_eb,
+    "export": check_export,
     "git": check_git,
     "make": check_make,
     "moto_server": check_moto_server,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, SIGNING_KEYS, TABLE
+from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES, SIGNING_KEYS, TABLE
 from beanstalk_dispatch.deployment import eb_check, overview
 from beanstalk_dispatch.deployment.eb_commands import commands, fresh_key
 from beanstalk_dispatch.deployment.eb_files import PROCFILE, BundleFile, bundle_files, with_web_line
@@ -26,6 +26,11 @@ _ASKED = {
     "region": "AWS region",
     "account": "AWS account number",
 }
+_REQUIREMENTS = ("requirements.txt", "Pipfile", "Dockerfile", "docker-compose.yml")
+"""The files of which Elastic Beanstalk reads what to install.
+
+https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/python-configuration-requirements.html
+"""
 
 
 class Command(BaseCommand):
@@ -66,6 +71,8 @@ class Command(BaseCommand):
             plan = self._make_plan(config, options)
         except ConfigurationError as exc:
             raise CommandError(str(exc)) from exc
+        for warning in _missing_values(plan, config, options["directory"]):
+            self.stderr.write(f"warning: {warning}")
         try:
             problems = eb_check.check(plan, options["directory"])
             if options["check"]:
@@ -147,10 +154,6 @@ class Command(BaseCommand):
     def _print_commands(self, plan: Plan, config: Config) -> None:
         for warning in (*overview.warnings(), *plan.warnings()):
             self.stderr.write(f"warning: {warning}")
-        if not config.table:
-            self.stderr.write(
-                f"warning: {TABLE.variable} is not set here, so the commands do not set it either"
-            )
         if config.signing_keys:
             self.stderr.write(
                 f"warning: {SIGNING_KEYS.variable} is set here and not shown; set it on both "
@@ -163,6 +166,25 @@ class Command(BaseCommand):
             )
         key = None if config.signing_keys else fresh_key()
         self.stdout.write("\n" + "\n".join(commands(plan, config, key=key)))
+
+
+def _missing_values(plan: Plan, config: Config, root: Path) -> Iterator[str]:
+    """What the files and the commands are made without."""
+    if not config.queues:
+        yield (
+            f"{QUEUES.variable} is not set here, so there is one queue, {plan.read_queue.name!r} "
+            f"with the alias {plan.read_queue.alias!r}"
+        )
+    if not config.table:
+        yield (
+            f"{TABLE.variable} is not set here, so no time limit of a task is known, and the "
+            "commands do not set it either"
+        )
+    if not any((root / name).exists() for name in _REQUIREMENTS):
+        yield (
+            "there is no requirements.txt, from which Elastic Beanstalk installs your packages; "
+            "'pip freeze > requirements.txt' writes one"
+        )
 
 
 def _wsgi_module(name: str) -> str:

@@ -67,6 +67,18 @@ def test_the_policy_gets_the_name_of_the_group(tmp_path: Path) -> None:
     assert json.loads(printed) == target_tracking(plan, "a-group")
 
 
+def test_the_properties_are_set_when_the_environment_has_its_options() -> None:
+    """EB refuses a change of an environment that changes, and the AWS CLI has its own region."""
+    text = script()
+    (update,) = typed(text, "aws", "elasticbeanstalk", "update-environment")
+    (wait,) = typed(text, "aws", "elasticbeanstalk", "wait")
+    assert wait[-2:] == ["--environment-names", "shop-worker"]
+    assert "--region" in update
+    assert "--region" in wait
+    order = [text.index(part) for part in ("update-environment", " wait ", "eb setenv")]
+    assert order == sorted(order)
+
+
 def test_the_first_command_names_application_and_region() -> None:
     (words,) = typed(script(), "eb", "init")
     assert words[2] == "shop"

@@ -141,12 +141,23 @@ def test_a_directory_that_is_a_file_is_a_command_error(folder: Path) -> None:
         call_command("beanstalk_eb", *WHERE, "--directory", str(folder / "file"))
 
 
-def test_a_project_without_a_table_is_warned(
-    capsys: pytest.CaptureFixture[str], env: Environment
+def test_what_the_files_are_made_without_is_a_warning(
+    capsys: pytest.CaptureFixture[str], env: Environment, folder: Path
 ) -> None:
-    env(DISPATCH_TABLE=None)
-    call_command("beanstalk_eb", *WHERE)
-    assert "BEANSTALK_DISPATCH_TABLE is not set here" in capsys.readouterr().err
+    env(DISPATCH_TABLE=None, DISPATCH_QUEUES=None)
+    for mode in ((), ("--check",)):
+        call_command("beanstalk_eb", *WHERE, *mode)
+        queues, table, requirements = capsys.readouterr().err.splitlines()
+        assert queues == (
+            "warning: BEANSTALK_DISPATCH_QUEUES is not set here, so there is one queue, "
+            "'tests-work' with the alias 'work'"
+        )
+        assert "BEANSTALK_DISPATCH_TABLE is not set here" in table
+        assert "there is no requirements.txt" in requirements
+    env(DISPATCH_TABLE=TABLE, DISPATCH_QUEUES="mail=tests-work")
+    (folder / "requirements.txt").write_text("django-beanstalk-dispatch\n")
+    call_command("beanstalk_eb", *WHERE, "--check")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("flag", ["yes", "Ture"])
