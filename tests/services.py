@@ -177,6 +177,13 @@ class Uvicorn(Gunicorn):
     ready = "Uvicorn running"
 
 
+class Waitress(Gunicorn):
+    """Threads, and nothing that ends a task at SIGTERM."""
+
+    command = ("waitress", "--host=127.0.0.1", "--port={port}", "tests.wsgi:application")
+    ready = "Serving on"
+
+
 def installed(program: str) -> str:
     """The path of a program of the system. Without it the test is skipped; in CI it fails."""
     path = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/usr/bin")

@@ -56,6 +56,13 @@ class Gunicorn:
     workers: int = 1
     threads: int = 1
     graceful_timeout: int = 30
+    timeout: int = 30
+    worker_class: str = "sync"
+
+    @property
+    def is_sync(self) -> bool:
+        """Whether a worker runs one request at a time, and does nothing else meanwhile."""
+        return self.worker_class == "sync" and self.threads == 1
 
     @classmethod
     def of_procfile(cls, content: str) -> Gunicorn | None:
@@ -67,10 +74,12 @@ class Gunicorn:
             words = shlex.split(match[1].replace("=", " "), comments=True)
         except ValueError:  # a quote is not closed
             return None
-        found: dict[str, int] = {}
+        found: dict[str, Any] = {}
         for name, value in itertools.pairwise(words):
             if name in _GUNICORN and value.isdecimal():
                 found[_GUNICORN[name]] = int(value)
+            elif name in ("--worker-class", "-k"):
+                found["worker_class"] = value
         return cls(**found)
 
 
@@ -79,6 +88,8 @@ _GUNICORN: Final = {
     "-w": "workers",
     "--threads": "threads",
     "--graceful-timeout": "graceful_timeout",
+    "--timeout": "timeout",
+    "-t": "timeout",
 }
 
 
@@ -129,6 +140,19 @@ def _check_procfile(
         yield Problem(
             path=PROCFILE,
             text=f"no line 'web:' starts gunicorn; expected: web: {gunicorn_command(plan)}",
+        )
+    elif gunicorn and gunicorn.worker_class in ("gevent", "eventlet"):
+        yield Problem(
+            path=PROCFILE,
+            text=f"with --worker-class {gunicorn.worker_class} no time limit interrupts a task; "
+            "use gthread",
+        )
+    elif gunicorn and gunicorn.is_sync and 0 < gunicorn.timeout <= plan.ladder.task:
+        yield Problem(
+            path=PROCFILE,
+            text=f"gunicorn's --timeout, {gunicorn.timeout} s, is not longer than the longest time "
+            f"limit of a task, {plan.ladder.task:g} s: it kills a worker without threads in the "
+            "middle of a task; add --threads",
         )
 
 

@@ -96,8 +96,25 @@ def watch() -> bool:
     signal.siginterrupt(signal.SIGTERM, False)
     _process.threads = worker.cfg.threads
     with suppress(ConfigurationError):  # which is in the log, and fails each request
-        RUNNING.report_cut_tasks(get_config())
+        config = get_config()
+        _log_short_timeout(worker, config)
+        RUNNING.report_cut_tasks(config)
     return True
+
+
+def _log_short_timeout(worker: Any, config: Config) -> None:
+    """A sync worker does not answer its parent while a task runs, which kills it for that.
+
+    https://docs.gunicorn.org/en/stable/settings.html#timeout
+    """
+    limit = config.task_timeout.total_seconds()
+    is_sync = any(each.__module__ == "gunicorn.workers.sync" for each in type(worker).__mro__)
+    if config.worker and is_sync and 0 < worker.cfg.timeout <= limit:
+        logger.error(
+            "start gunicorn_timeout=%d time_limit=%g: gunicorn kills a worker without threads in "
+            "the middle of a task that takes longer than its timeout; run it with --threads 15",
+            worker.cfg.timeout, limit,
+        )  # fmt: skip
 
 
 def post_worker_init(worker: object) -> None:

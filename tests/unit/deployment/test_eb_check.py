@@ -63,6 +63,13 @@ def test_every_file_that_is_missing_is_said(plan: Plan, tmp_path: Path) -> None:
         (HOOK, "location = /", "location = /x/", f"{HOOK}: is not the script that is needed"),
         (PROCFILE, "gunicorn", "uvicorn", f"{PROCFILE}: no line 'web:' starts gunicorn; expected"),
         (PROCFILE, "--threads=15", "--threads 4", "gunicorn runs 4 requests at the same time"),
+        (
+            PROCFILE,
+            "--threads=15",
+            "",
+            "gunicorn's --timeout, 30 s, is not longer than the longest",
+        ),
+        (PROCFILE, "--threads=15", "-k gevent", "with --worker-class gevent no time limit"),
         (PROCFILE, "--graceful-timeout 270", "", "timeouts: gunicorn's graceful timeout, 30 s, is"),
         (WORKER_OPTIONS, '"290"', '"299999"', "VisibilityTimeout, 300 s, is not longer than"),
         (WORKER_OPTIONS, "/beanstalk_dispatch/dispatcher", "/", "HttpPath is /, not /beanstalk"),
