@@ -34,7 +34,7 @@ from tests.jobs import calls
 # A thread that another test has left behind may use it for its pauses.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module")
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
 
 _Test = TypeVar("_Test", bound=Callable[..., None])
 

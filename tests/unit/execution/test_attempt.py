@@ -509,6 +509,7 @@ def test_a_coroutine_that_is_cancelled_has_failed() -> None:
 # --- limits around limits ---
 
 
+@pytest.mark.slow
 def test_an_inner_task_does_not_take_the_outers_interrupt(place: Place) -> None:
     inner = SafeTask(spin, timeout_timedelta=timedelta(seconds=15), verbose=False)
 

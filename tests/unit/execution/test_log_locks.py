@@ -101,6 +101,7 @@ def test_a_lock_that_a_task_leaves_locked_is_released(
     assert LEFT in caplog.text
 
 
+@pytest.mark.slow
 def test_a_lock_that_the_interrupt_left_locked_is_released(
     env: Environment, handler: logging.Handler, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ def dumped(dump: StackDump, capfd: pytest.CaptureFixture[str]) -> bool:
     return "most recent call first" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_stacks_are_written_when_nobody_puts_it_off(capfd: pytest.CaptureFixture[str]) -> None:
     dump = StackDump()
     assert dumped(dump, capfd)

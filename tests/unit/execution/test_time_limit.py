@@ -115,6 +115,7 @@ def slow_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     sys.modules.pop(names[0], None)
 
 
+@pytest.mark.slow
 def test_an_import_is_finished_before_the_interrupt(
     place: Place, slow_module: Callable[..., str]
 ) -> None:
@@ -376,6 +377,7 @@ def test_the_stacks_are_not_written_while_the_watchdog_runs(
     assert "most recent call first" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_projects_own_dump_of_its_stacks_is_left_alone(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

@@ -55,6 +55,7 @@ def test_a_thread_that_has_ended() -> None:
     assert is_interruptible(thread.ident, is_late=False)
 
 
+@pytest.mark.slow
 def test_a_wait_for_a_pool_is_reported_as_stuck_and_interrupted_after_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_burst_names_what_it_leaves_and_fails_with_its_deliveries(
         call_command("beanstalk_daemon", "jobs", URL, "--burst")
 
 
+@pytest.mark.slow
 def test_a_burst_with_one_failure_says_so_in_its_last_line_and_its_exit_code(
     worker_env: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -279,6 +279,8 @@ def test_credentials_that_cannot_be_refreshed_are_a_send_error(
     def refused(**request: Any) -> None:
         raise RuntimeError("the refreshed credentials are still expired")
 
+    sqs_env(DISPATCH_SQS_KEY=None, DISPATCH_SQS_SECRET=None)
+    sqs_env(AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="a-secret-key")
     queue = open_queue("jobs")
     for operation in ("send_message", "send_message_batch"):
         monkeypatch.setattr(queue.client, operation, refused)

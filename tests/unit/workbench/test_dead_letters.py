@@ -447,6 +447,7 @@ def test_a_message_of_the_old_format_keeps_it(dead: Dead, sqs_env: Environment) 
     assert received.body == text
 
 
+@pytest.mark.slow
 def test_on_a_fifo_queue_a_letter_keeps_its_group(sqs_env: Environment, queue_name: str) -> None:
     sqs_env(DISPATCH_QUEUES=f"jobs={queue_name}.fifo")
     source = open_queue("jobs")

@@ -37,6 +37,7 @@ def test_letters_that_come_again_are_not_new_and_end_the_look(dead: Dead) -> Non
     assert look.is_over
 
 
+@pytest.mark.slow
 def test_what_sqs_fails_to_release_is_tried_again(dead: Dead, spoilt: Proxy) -> None:
     dead.sent_many(1)
     with Look(dead.queue) as look:

@@ -166,6 +166,7 @@ def test_a_burst_of_connections_is_accepted() -> None:
             )
 
 
+@pytest.mark.slow
 def test_a_connection_that_says_nothing_is_closed() -> None:
     worker = make_worker(Recording(), times=WorkerTimes(health_timeout=0.1))
     server = HealthServer(worker, port=0)

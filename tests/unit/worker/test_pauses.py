@@ -31,6 +31,7 @@ OBEYS: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nothing_is_received_until_the_queue_is_resumed(
     paused_env: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -48,6 +49,7 @@ def test_nothing_is_received_until_the_queue_is_resumed(
     assert "queue resumed queue=jobs" in caplog.messages
 
 
+@pytest.mark.slow
 def test_a_worker_that_runs_stops_receiving(paused_env: str) -> None:
     runner = Recording()
     with running(runner, **OBEYS) as worker:

@@ -128,6 +128,7 @@ def test_hooks_have_a_part_of_the_reserve() -> None:
     assert time.monotonic() - started < 15
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_any_more_is_reported_unstarted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

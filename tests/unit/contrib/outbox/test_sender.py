@@ -29,6 +29,7 @@ def test_what_several_commits_have_stored_is_sent_by_one_thread(sqs: Sqs) -> Non
     assert threads == {SENDER._thread} != {None}
 
 
+@pytest.mark.slow
 def test_it_tries_again_until_sqs_answers(sqs: Sqs) -> None:
     sqs.is_down = True
     schedule_function("jobs", "record", 1)

@@ -248,6 +248,7 @@ def test_arguments_are_kept_if_asked(store: Environment) -> None:
     assert get_result(task_id).args == [1]
 
 
+@pytest.mark.slow
 def test_an_expired_result_is_gone(store: Environment) -> None:
     store(DISPATCH_RESULT_TTL="1")
     task_id = schedule_function("jobs", "record")
