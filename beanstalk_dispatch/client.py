@@ -9,13 +9,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from . import marks
@@ -110,7 +109,7 @@ def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> 
 
 def _check_and_send(queue: str, call: Call, *, on_commit: bool | str | None) -> str:
     config = get_config()
-    prepared = _prepare_call(queue, call, config)
+    [prepared] = _prepare_calls(queue, [call], config)
     if _is_sent_later(queue, [prepared], on_commit, config):
         return prepared.message.id
     task_id = sending.send(queue, prepared, config)
@@ -136,7 +135,7 @@ def schedule_many(
 
 def _schedule_many(queue: str, calls: Sequence[Call], *, on_commit: bool | str | None) -> list[str]:
     config = get_config()
-    prepared = [_prepare_call(queue, call, config) for call in calls]
+    prepared = _prepare_calls(queue, calls, config)
     if prepared and _is_sent_later(queue, prepared, on_commit, config):
         return [each.message.id for each in prepared]
     return _send_many(queue, prepared, config)
@@ -312,29 +311,31 @@ def _in_thread(
     return sync_to_async(function, thread_sensitive=False, executor=sending_executor())
 
 
-def _prepare_call(queue: str, call: Call, config: Config) -> Prepared:
-    message = _checked_message(call, config)
-    delay = _delay_seconds(call.delay) if call.delay else 0
-    if delay > MAX_DELAY_SECONDS:
-        message = replace(message, not_before=round(time.time() + delay, 3))
-        delay = MAX_DELAY_SECONDS
-        _refuse_in_base64(message, config)
-    parameters: dict[str, Any] = {}
+def _prepare_calls(queue: str, calls: Iterable[Call], config: Config) -> list[Prepared]:
+    """Check calls, and encode them for the queue. Raises what is wrong with the first of them."""
+    checked = [(call, *_checked_message(call, config)) for call in calls]
+    if not checked:
+        return []
     # A call that is stored needs no SQS, which may not answer now.
     needs_no_sqs = sending.is_local(config) or config.outbox == "always"
     # The address of an alias needs no request, so the arguments are checked before the first one.
     is_known = needs_no_sqs or config.queues
     address = resolve_address(queue, config) if is_known else open_queue(queue).address
-    if delay or call.group_id or call.deduplication_id or queue_rules(address.name).needs_group_id:
-        parameters = send_parameters(
-            address,
-            delay=delay,
-            group_id=call.group_id,
-            deduplication_id=call.deduplication_id,
-            message_id=message.id,
-        )
-    prepared = Prepared(message, sending.encode(message, address, config), parameters)
-    if not needs_no_sqs:
+    needs_group_id = queue_rules(address.name).needs_group_id
+    prepared = []
+    for call, message, delay in checked:
+        parameters: dict[str, Any] = {}
+        if delay or call.group_id or call.deduplication_id or needs_group_id:
+            parameters = send_parameters(
+                address,
+                delay=delay,
+                group_id=call.group_id,
+                deduplication_id=call.deduplication_id,
+                message_id=message.id,
+            )
+        body = sending.encode(message, address, config)
+        prepared.append(Prepared(message, body, parameters))
+    if config.queues and not needs_no_sqs:
         open_queue(queue)  # raises if there is no such queue, also where the call is sent later
     return prepared
 
@@ -348,29 +349,31 @@ def _refuse_in_base64(message: Message, config: Config) -> None:
         )
 
 
-def _checked_message(call: Call, config: Config) -> Message:
-    """The message of a call. Raises UnknownFunction or InvalidCall."""
+def _checked_message(call: Call, config: Config) -> tuple[Message, int]:
+    """The message of a call, and its delay for SQS. Raises UnknownFunction or InvalidCall."""
     if not isinstance(call, Call):
         raise InvalidCall(
             f"expected a Call, got {type(call).__name__}; write schedule(queue, Call('name', [1])) "
             "or schedule_function(queue, 'name', 1)"
         )
-    if not isinstance(call.kwargs, dict | Mapping):
+    if not isinstance(call.kwargs, (dict, Mapping)):
         raise InvalidCall(_ARGUMENTS_FORM)
     message = Message(
         function=_table_name(call.function, config),
-        args=call.args if isinstance(call.args, list | tuple) else _as_list(call.args),
+        args=call.args if isinstance(call.args, (list, tuple)) else _as_list(call.args),
         kwargs=call.kwargs,
         sent_at=now() if call.sent_at is None else call.sent_at,
-        options={} if isinstance(call.function, str) else _own_options(call.function),
+        options=options_to_send(call.function) if isinstance(call.function, SafeTask) else {},
         headers=_checked_headers(call.headers) if call.headers else {},
     )
     if config.check_calls and config.table:
-        call_check.check_call(
-            message.function, message.args, message.kwargs, config,
-            may_import=settings.DEBUG or sending.is_local(config),
-        )  # fmt: skip
-    return message
+        call_check.check_call(message.function, message.args, message.kwargs, config)
+    delay = _delay_seconds(call.delay) if call.delay else 0
+    if delay > MAX_DELAY_SECONDS:
+        message.not_before = round(time.time() + delay, 3)
+        delay = MAX_DELAY_SECONDS
+        _refuse_in_base64(message, config)
+    return message, delay
 
 
 def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -515,7 +518,3 @@ def _dotted_path(function: Callable[..., Any] | SafeTask | NamedByPath) -> str:
     target = inspect.unwrap(target)
     name = getattr(target, "__qualname__", None)
     return f"{target.__module__}.{name}" if name else f"a {type(target).__name__}"
-
-
-def _own_options(function: object) -> dict[str, Any]:
-    return options_to_send(function) if isinstance(function, SafeTask) else {}

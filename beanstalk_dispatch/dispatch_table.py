@@ -111,9 +111,7 @@ def task_sources() -> Sequence[TaskSource]:
 
 def is_listed(name: str, config: Config) -> bool:
     """Whether the table lists a name, or BEANSTALK_DISPATCH_TASKS a path or its module."""
-    return name in config.table or bool(
-        config.tasks and {name, name.rpartition(".")[0]}.intersection(config.tasks)
-    )
+    return name in config.table or name in config.tasks or name.rpartition(".")[0] in config.tasks
 
 
 @functools.lru_cache(maxsize=1)

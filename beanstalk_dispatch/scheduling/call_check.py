@@ -1,25 +1,28 @@
 """Checks a call against its task's signature, where the process knows the task.
 
 A web process does not import the modules of tasks for this: it checks the tasks whose modules it
-has imported anyway.
+has imported anyway. It imports them in development, and where the tasks run in the process.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, Final
+
+from django.conf import settings
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import CHECK_CALLS
 from beanstalk_dispatch.dispatch_table import Entry, entry
 from beanstalk_dispatch.exceptions import InvalidCall
 from beanstalk_dispatch.safe_task import SafeTask
+
+from .sending import is_local
 
 _BELONGS_TO_CALL: Final = (
     "{name}= belongs to Call: schedule(queue, Call({task!r}, [...], {name}=...))"
@@ -49,10 +52,12 @@ class _TaskParameters:
     """What a task can be called with."""
 
     signature: inspect.Signature
-    least: float
-    """How many positional arguments it needs; infinite if it needs keyword arguments as well."""
-    most: float
-    """How many positional arguments it takes."""
+    fitting: set[tuple[object, ...]] = field(default_factory=set)
+    """Calls that fit: the number of positional arguments, and the names of the others."""
+
+
+_MAX_FITTING: Final = 100
+"""How many are kept: a task with ``**kwargs`` may be called with ever more names."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -61,16 +66,12 @@ def _parameters_by_name(config: Config) -> dict[str, _TaskParameters | None]:
     return {}
 
 
-def check_call(
-    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], config: Config, *, may_import: bool
-) -> None:
-    """Raise InvalidCall if the listed task ``name`` does not take these arguments.
-
-    ``may_import``: import the task's module if the process has not done so yet.
-    """
+def check_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], config: Config) -> None:
+    """Raise InvalidCall if the listed task ``name`` does not take these arguments."""
     known = _parameters_by_name(config)
     if name not in known:
         path = config.table.get(name, "")
+        may_import = settings.DEBUG or is_local(config)
         if not (may_import or path.rpartition(".")[0] in sys.modules):
             return
         try:
@@ -78,12 +79,15 @@ def check_call(
         except Exception:  # the checks and the worker report what cannot be imported
             return
     parameters = known[name]
-    if parameters is None or (not kwargs and parameters.least <= len(args) <= parameters.most):
+    call = (len(args), *kwargs)
+    if parameters is None or call in parameters.fitting:
         return
     try:
         parameters.signature.bind(*args, **kwargs)
     except TypeError as exc:
         raise InvalidCall(_explain_mismatch(name, parameters.signature, kwargs, exc)) from None
+    if len(parameters.fitting) < _MAX_FITTING:
+        parameters.fitting.add(call)
 
 
 def _read_parameters(task: Entry) -> _TaskParameters | None:
@@ -102,14 +106,7 @@ def _parameters_of(function: Callable[..., Any], *, skipped: int) -> _TaskParame
     # A decorator may pass other arguments on, so the signature of what it wraps says nothing.
     signature = inspect.signature(function, follow_wrapped=False)
     parameters = list(signature.parameters.values())[skipped:]
-    positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
-    needs_keywords = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
-    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    return _TaskParameters(
-        signature=signature.replace(parameters=parameters),
-        least=math.inf if needs_keywords else sum(p.default is p.empty for p in positional),
-        most=math.inf if takes_any else len(positional),
-    )
+    return _TaskParameters(signature.replace(parameters=parameters))
 
 
 def _explain_mismatch(

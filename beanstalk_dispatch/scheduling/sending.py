@@ -194,7 +194,7 @@ def encode(message: Message, address: QueueAddress, config: Config) -> str:
         queue=address.name,
         keys=config.signing_keys,
         legacy=config.message_format == "base64",
-        location=address.location,
+        location=address.location if config.signing_keys else None,
     )
     check_size(body, function=message.function)
     return body

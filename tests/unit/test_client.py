@@ -427,7 +427,7 @@ def test_where_the_address_says_it_a_signed_message_says_its_queues_place(
 ) -> None:
     arn = "arn:aws:sqs:eu-west-1:123456789012:q"
     eager(DISPATCH_SIGNING_KEYS="a-key-of-the-tests", DISPATCH_QUEUES=f"jobs={arn}")
-    prepared = client._prepare_call("jobs", Call("record"), get_config())
+    [prepared] = client._prepare_calls("jobs", [Call("record")], get_config())
     assert '"location":"eu-west-1/123456789012"' in prepared.body
     schedule_function("jobs", "flaky")  # its retries are signed, too
     assert calls == [("flaky", 1), ("flaky", 2), ("flaky", 3)]

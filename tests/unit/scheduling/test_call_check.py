@@ -10,9 +10,11 @@ import pytest
 from django.test import override_settings
 
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import InvalidCall
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.scheduling import call_check
 from beanstalk_dispatch.signals import delivery_finished
 from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment
@@ -113,6 +115,15 @@ def test_a_call_that_may_be_right_is_scheduled(
         for _ in range(2):
             schedule_function("q", name, *args, **kwargs)
     assert [task.function for task in tasks] == [name, name]
+
+
+def test_a_task_that_takes_any_names_costs_no_more_memory_with_each_of_them() -> None:
+    with capture_tasks() as tasks:
+        for number in range(200):
+            schedule_function("q", "takes_anything", **{f"name{number}": 1})
+    known = call_check._parameters_by_name(get_config())["takes_anything"]
+    assert known
+    assert len(known.fitting) < len(tasks) == 200
 
 
 WELCOME = "send_welcome(user_id, template=..., *, copies=...)"

@@ -45,13 +45,13 @@ def test_coroutines_send_at_the_same_time(sqs_env: Environment, proxy: Proxy) ->
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The name of the thread of each call."""
     names: list[str] = []
-    real = client._prepare_call
+    real = client._prepare_calls
 
     def prepare(*args: Any) -> Any:
         names.append(threading.current_thread().name)
         return real(*args)
 
-    monkeypatch.setattr(client, "_prepare_call", prepare)
+    monkeypatch.setattr(client, "_prepare_calls", prepare)
     return names
 
 
