@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.core import checks
@@ -57,6 +58,15 @@ TaskCall = tuple[AnyTask, Sequence[Any], Mapping[str, Any]]
 """A task with its positional and its keyword arguments."""
 
 
+class _Ready(NamedTuple):
+    """A task that is to be sent."""
+
+    queue: str
+    call: Call
+    result: AnyResult
+    """It has no id yet."""
+
+
 class SQSBackend(BaseTaskBackend):
     """Sends Django tasks to SQS. Its queues are the aliases of BEANSTALK_DISPATCH_QUEUES.
 
@@ -97,13 +107,8 @@ class SQSBackend(BaseTaskBackend):
         ``task_enqueued`` is sent when SQS has the message, or when it waits for a commit. A task
         that runs in this process has run when this returns.
         """
-        self.validate_task(task)
-        config = get_config()
-        queue = _queue_alias(task.queue_name, config)
-        result, call = self._ready_result(
-            task, args, kwargs, headers=_policy_headers(task), sent_at=now()
-        )
-        with self._running_here(result) if is_local(config) else _NOT_HERE:
+        [(queue, call, result)] = self._ready_calls([(task, args, kwargs)])
+        with self._running_here(result) if is_local(get_config()) else nullcontext():
             task_id = client.schedule(queue, call, on_commit=self._on_commit)
         self._announce_result(result, task_id)
         return result
@@ -112,13 +117,8 @@ class SQSBackend(BaseTaskBackend):
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> AnyResult:
         """``enqueue``, awaitable. Several coroutines send at the same time."""
-        self.validate_task(task)
-        config = get_config()
-        queue = _queue_alias(task.queue_name, config)
-        result, call = self._ready_result(
-            task, args, kwargs, headers=_policy_headers(task), sent_at=now()
-        )
-        with self._running_here(result) if is_local(config) else _NOT_HERE:
+        [(queue, call, result)] = self._ready_calls([(task, args, kwargs)])
+        with self._running_here(result) if is_local(get_config()) else nullcontext():
             task_id = await client.aschedule(queue, call, on_commit=self._on_commit)
         if not result.id:
             object.__setattr__(result, "id", task_id)
@@ -130,24 +130,12 @@ class SQSBackend(BaseTaskBackend):
 
         Raises BatchError if some were not sent. Its positions are those of the calls.
         """
-        config = get_config()
-        sent_at = now()
-        ready: list[AnyResult] = []
-        by_queue: dict[str, list[tuple[int, Call]]] = {}
-        valid: dict[int, tuple[list[tuple[int, Call]], Mapping[str, str]]] = {}
-        for task, args, kwargs in calls:
-            if id(task) not in valid:
-                self.validate_task(task)
-                queue = _queue_alias(task.queue_name, config)
-                valid[id(task)] = by_queue.setdefault(queue, []), _policy_headers(task)
-            numbered, headers = valid[id(task)]
-            result, call = self._ready_result(task, args, kwargs, headers=headers, sent_at=sent_at)
-            numbered.append((len(ready), call))
-            ready.append(result)
-        if is_local(config):
-            return [self.enqueue(each.task, each.args, each.kwargs) for each in ready]
-        self._send_batches(ready, by_queue)
-        return ready
+        ready = self._ready_calls(calls)
+        results = [each.result for each in ready]
+        if is_local(get_config()):
+            return [self.enqueue(each.task, each.args, each.kwargs) for each in results]
+        self._send_batches(ready)
+        return results
 
     async def aenqueue_many(self, calls: Iterable[TaskCall]) -> list[AnyResult]:
         """``enqueue_many``, awaitable."""
@@ -213,42 +201,41 @@ class SQSBackend(BaseTaskBackend):
         except InvalidValue as exc:
             raise ConfigurationError(f"TASKS[{self.alias!r}]: {ON_COMMIT} {exc}") from None
 
-    def _ready_result(
-        self,
-        task: AnyTask,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        *,
-        headers: Mapping[str, str],
-        sent_at: float,
-    ) -> tuple[AnyResult, Call]:
-        """The call of a task that is not sent yet, and its result, which has no id yet.
-
-        Raises TypeError for an argument that is not JSON.
-        """
-        result: AnyResult = TaskResult(
-            task=task,
-            id="",
-            status=TaskResultStatus.READY,
-            enqueued_at=to_django(from_seconds(sent_at)),
-            started_at=None,
-            last_attempted_at=None,
-            finished_at=None,
-            args=args,  # type: ignore[arg-type]  # TaskResult makes a list of it
-            kwargs=kwargs,  # type: ignore[arg-type]
-            backend=self.alias,
-            errors=[],
-            worker_ids=[],
-        )
-        call = Call(
-            task,
-            result.args,
-            result.kwargs,
-            delay=_delay_seconds(task.run_after) if task.run_after else 0,
-            headers=headers,
-            sent_at=sent_at,
-        )
-        return result, call
+    def _ready_calls(self, calls: Iterable[TaskCall]) -> list[_Ready]:
+        """What is to be sent. Raises InvalidTask, or TypeError for an argument that is not JSON."""
+        config, sent_at = get_config(), now()
+        enqueued_at = to_django(from_seconds(sent_at))
+        ready: list[_Ready] = []  # it keeps the tasks, so that no id is used again
+        valid: dict[int, tuple[str, Mapping[str, str]]] = {}
+        for task, args, kwargs in calls:
+            if id(task) not in valid:
+                self.validate_task(task)
+                valid[id(task)] = _queue_alias(task.queue_name, config), _policy_headers(task)
+            queue, headers = valid[id(task)]
+            result: AnyResult = TaskResult(
+                task=task,
+                id="",
+                status=TaskResultStatus.READY,
+                enqueued_at=enqueued_at,
+                started_at=None,
+                last_attempted_at=None,
+                finished_at=None,
+                args=args,  # type: ignore[arg-type]  # TaskResult makes a list of it
+                kwargs=kwargs,  # type: ignore[arg-type]
+                backend=self.alias,
+                errors=[],
+                worker_ids=[],
+            )
+            call = Call(
+                task,
+                result.args,
+                result.kwargs,
+                delay=_delay_seconds(task.run_after) if task.run_after else 0,
+                headers=headers,
+                sent_at=sent_at,
+            )
+            ready.append(_Ready(queue, call, result))
+        return ready
 
     def _announce_result(self, result: AnyResult, task_id: str) -> None:
         """Give the result its id and send ``task_enqueued``, once."""
@@ -272,14 +259,15 @@ class SQSBackend(BaseTaskBackend):
         finally:
             running_here.reset(before)
 
-    def _send_batches(
-        self, ready: Sequence[AnyResult], by_queue: Mapping[str, Sequence[tuple[int, Call]]]
-    ) -> None:
+    def _send_batches(self, ready: Sequence[_Ready]) -> None:
+        by_queue: dict[str, list[int]] = defaultdict(list)
+        for position, each in enumerate(ready):
+            by_queue[each.queue].append(position)
         sent: dict[int, str] = {}
         unsent: dict[int, str] = {}
         cause: BaseException | None = None
-        for queue, numbered in by_queue.items():
-            positions, calls = zip(*numbered, strict=True)
+        for queue, positions in by_queue.items():
+            calls = [ready[position].call for position in positions]
             try:
                 ids = client.schedule_many(queue, calls, on_commit=self._on_commit)
             except BatchError as exc:
@@ -289,12 +277,9 @@ class SQSBackend(BaseTaskBackend):
             else:
                 sent |= dict(zip(positions, ids, strict=True))
         for position, task_id in sorted(sent.items()):
-            self._announce_result(ready[position], task_id)
+            self._announce_result(ready[position].result, task_id)
         if unsent:
             raise BatchError(sent=sent, unsent=unsent) from cause
-
-
-_NOT_HERE: Final = nullcontext()
 
 
 def _config_or_none() -> Config | None:
