@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connections, transaction
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import SendError
@@ -32,7 +33,7 @@ class DatabaseOutbox:
         with sending.publishing(queue, prepared, config):
             rows = [to_row(queue, each, config) for each in prepared]
             try:
-                OutboxMessage.objects.using(using).bulk_create(rows)
+                _insert(rows, using=using)
             except DatabaseError as exc:
                 raise SendError(
                     f"the outbox in the database {using!r} does not take the message: "
@@ -46,7 +47,7 @@ class DatabaseOutbox:
         for row, each in zip(rows, unsent, strict=True):
             row.error = each.reason
         try:
-            OutboxMessage.objects.using(using).bulk_create(rows)
+            _insert(rows, using=using)
         except DatabaseError as exc:
             reason = f"the outbox does not take it either: {first_line(exc)}"
             return [Unsent(each.prepared, f"{each.reason}; {reason}") for each in unsent]
@@ -57,6 +58,24 @@ class DatabaseOutbox:
     def relay(self) -> Relay:
         """See ``scheduling.outbox.Outbox``."""
         return Relay()
+
+
+def _insert(rows: Sequence[OutboxMessage], *, using: str) -> None:
+    if len(rows) != 1:
+        OutboxMessage.objects.using(using).bulk_create(rows)
+        return
+    # A view may schedule fifty calls one by one. For each of them bulk_create would compile the
+    # same statement, which takes three quarters of its time.
+    connection = connections[using]
+    quote: Any = connection.ops.quote_name
+    meta: Any = OutboxMessage._meta  # noqa: SLF001 - Django documents it
+    fields = [each for each in meta.concrete_fields if not each.primary_key]
+    columns = ", ".join(quote(each.column) for each in fields)
+    marks = ", ".join(["%s"] * len(fields))
+    statement = f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES ({marks})"  # noqa: S608
+    values = [each.get_db_prep_save(getattr(rows[0], each.attname), connection) for each in fields]
+    with transaction.atomic(using=using, savepoint=False), connection.cursor() as cursor:
+        cursor.execute(statement, values)
 
 
 def _log_kept(rows: Iterable[OutboxMessage]) -> None:
