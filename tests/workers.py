@@ -108,7 +108,7 @@ def wait_for_threads() -> None:
     threads = [
         *(thread for worker in _made for thread in worker.tasks.threads),
         *(thread for consumer in consumers for thread in consumer.receivers),
-        *(thread for consumer in consumers for thread in consumer.updaters),
+        *(thread for worker in _made for thread in worker.requests.threads),
     ]
     _made.clear()
     until(lambda: not alive(threads), 30)

@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -72,12 +72,12 @@ class InFlight:
         self._visibility_timeout = visibility_timeout
         self._times = times
         self._lock = threading.Lock()
-        self._full_batch = threading.Condition(self._lock)
-        self._is_closing = False
         self._undeleted: dict[str, None] = {}
         """The ids of acknowledged messages that could not be deleted and may be delivered again."""
         self._to_delete: deque[Received] = deque()
         self._to_requeue: deque[tuple[Received, float]] = deque()
+        self.on_full_batch: Callable[[], object] = int
+        """Called when a full batch waits to be deleted."""
 
     @property
     def pending(self) -> int:
@@ -137,8 +137,9 @@ class InFlight:
         self.budget.done(message)
         with self._lock:
             self._to_delete.append(message)
-            if len(self._to_delete) % MAX_BATCH_ENTRIES == 0:
-                self._full_batch.notify()
+            is_full = len(self._to_delete) % MAX_BATCH_ENTRIES == 0
+        if is_full:
+            self.on_full_batch()
 
     def nack(self, message: Received, delay: float | None = None) -> None:
         """Have the message delivered again: after ``delay`` seconds, or as Nack says."""
@@ -169,19 +170,6 @@ class InFlight:
                     del self.messages[message.message_id]
 
     # --- requests to SQS -------------------------------------------------------------------
-
-    def wait_for_full_batch(self, timeout: float | None = None) -> None:
-        """Return when a full batch can be deleted, after ``timeout`` seconds, or once closing."""
-        with self._lock:
-            is_full = len(self._to_delete) >= MAX_BATCH_ENTRIES and self.delete_backoff.is_over
-            if not (is_full or self._is_closing):
-                self._full_batch.wait(timeout)
-
-    def close(self) -> None:
-        """Wake the threads that wait for a full batch, because the worker stops."""
-        with self._lock:
-            self._is_closing = True
-            self._full_batch.notify_all()
 
     def delete_batch(self, *, at_least: int = 1) -> bool:
         """Delete up to a batch of acknowledged messages; return whether to call again at once."""

@@ -1,7 +1,8 @@
 """Worker: receives from its queues and runs their tasks in threads, from the start to the stop.
 
-Each queue has its own threads for SQS (consumer.py), and tasks run in others (task_threads.py).
-The main thread only decides when to stop, so that no task and no request can delay a stop.
+Each queue has threads that receive (consumer.py), and tasks run in others (task_threads.py). What
+became of the messages is sent by a thread that all queues share (request_threads.py). The main
+thread only decides when to stop, so that no task and no request can delay a stop.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .consumer import QueueConsumer
 from .options import WorkerOptions
 from .pauses import Pauses
 from .prefetch import Counters, Prefetch, QueueState
+from .request_threads import RequestThreads
 from .runners import Runner
 from .task_threads import TaskThreads
 from .threads import alive, join_within
@@ -48,6 +50,7 @@ class Worker:
         self.prefetch = Prefetch(options)
         self.queues = [QueueState.create(name, options) for name in dict.fromkeys(queues)]
         self.tasks = TaskThreads(runner, self.prefetch, options)
+        self.requests = RequestThreads([queue.in_flight for queue in self.queues], options)
         self._consumers = [QueueConsumer(queue, self.prefetch, options) for queue in self.queues]
         self._pauses: Pauses | None = None
         if options.obeys_pauses:
@@ -79,6 +82,7 @@ class Worker:
         while not self._is_stopping:
             clock.sleep(self.options.times.stop_check_interval)
             self.prefetch.requeue_expired()
+            self.requests.start_another_if_busy()
             self._check_stop_conditions()
         self._shut_down()
         self._has_stopped = True
@@ -113,6 +117,7 @@ class Worker:
         names = " ".join(queue.name for queue in self.queues)
         logger.info("start queues=%r threads=%d", names, self.options.threads)
         self.tasks.start()
+        self.requests.start()
         for ticker in tickers:
             ticker.start()
         if self._pauses is None:
@@ -192,8 +197,12 @@ class Worker:
         self._wait_while(lambda: bool(alive(receivers)), until=until)
 
     def _wait_while(self, condition: Callable[[], bool], *, until: float) -> None:
-        while clock.monotonic() < until and condition():
+        next_look = 0.0
+        while (now := clock.monotonic()) < until and condition():
             self.tasks.give_up_overdue()
+            if now >= next_look:
+                next_look = now + self.options.times.stop_check_interval
+                self.requests.start_another_if_busy()
             clock.sleep(self.options.times.stop_check_interval / 10)
 
     def _requeue_unfinished(self) -> None:
@@ -204,10 +213,9 @@ class Worker:
                 task.queue.in_flight.requeue([task.message])
 
     def _send_last_requests(self) -> None:
-        for consumer in self._consumers:
-            consumer.close()
-        updaters = [thread for consumer in self._consumers for thread in consumer.updaters]
-        join_within(self.options.times.flush_timeout, alive(updaters))
+        self.requests.close()
+        until = clock.monotonic() + self.options.times.flush_timeout
+        self._wait_while(lambda: bool(alive(self.requests.threads)), until=until)
 
     def _log_without_blocking(self, log: Callable[..., None], *args: object) -> None:
         """Log, but do not wait for long: a stuck task may hold a logging handler's lock."""

@@ -1,4 +1,4 @@
-"""What the threads of one queue do at its end, and after errors. The rest: integration/worker."""
+"""The threads that receive from one queue, and their errors. The rest: integration/worker."""
 
 from __future__ import annotations
 
@@ -10,92 +10,18 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.worker.consumer import QueueConsumer
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.prefetch import Prefetch, QueueState
 from beanstalk_dispatch.worker.threads import alive, join_within
 from tests.conftest import Environment
-from tests.workers import QUICK, messages, send, until
+from tests.workers import QUICK, messages, until
 
 
 def make_consumer(**options: Any) -> QueueConsumer:
     made = WorkerOptions(**(QUICK | options))
     return QueueConsumer(QueueState.create("jobs", made), Prefetch(made), made)
-
-
-@pytest.fixture
-def received(sqs_env: Environment) -> list[Received]:
-    send("one")
-    return open_queue("jobs").receive(count=1, wait=0, visibility=30)
-
-
-def back_off(consumer: QueueConsumer) -> None:
-    """Have no request made for half a minute."""
-    in_flight = consumer.queue.in_flight
-    for backoff in (in_flight.delete_backoff, in_flight.requeue_backoff):
-        for _ in range(20):
-            backoff.failed(SendError("unreachable"))
-
-
-def close(consumer: QueueConsumer) -> None:
-    """Start the threads that delete and requeue, and wait until they end."""
-    consumer.close()
-    for thread in consumer.updaters:
-        thread.start()
-    join_within(20, consumer.updaters)
-    assert not any(thread.is_alive() for thread in consumer.updaters)
-
-
-def test_the_last_deletes_are_sent_even_while_it_backs_off(received: list[Received]) -> None:
-    consumer = make_consumer()
-    consumer.queue.in_flight.add(received)
-    consumer.queue.in_flight.ack(received[0])
-    back_off(consumer)
-    close(consumer)
-    assert consumer.queue.in_flight.messages == {}
-    open_queue("jobs").change_visibility_batch(received, [0])
-    assert open_queue("jobs").depth() == 0
-
-
-def test_the_last_requeues_are_sent_even_while_it_backs_off(received: list[Received]) -> None:
-    consumer = make_consumer()
-    consumer.queue.in_flight.add(received)
-    consumer.queue.in_flight.requeue(received)
-    back_off(consumer)
-    close(consumer)
-    assert open_queue("jobs").depth() == 1
-
-
-@pytest.mark.parametrize(("heartbeat", "is_extended"), [(True, True), (False, False)])
-def test_heartbeats_are_sent_only_with_that_option_and_not_while_closing(
-    monkeypatch: pytest.MonkeyPatch, heartbeat: bool, is_extended: bool
-) -> None:
-    consumer = make_consumer(heartbeat=heartbeat)
-    calls: list[str] = []
-    in_flight = consumer.queue.in_flight
-    monkeypatch.setattr(in_flight, "extend_visibility", lambda: calls.append("extend"))
-    consumer._send_heartbeats()
-    consumer.close()
-    consumer._send_heartbeats()
-    assert calls == ["extend"] * is_extended
-
-
-def test_heartbeats_are_sent_between_batches_of_requeues(monkeypatch: pytest.MonkeyPatch) -> None:
-    consumer = make_consumer()
-    results = iter([True, True, False])
-    calls: list[str] = []
-
-    def requeue_batch() -> bool:
-        calls.append("requeue")
-        return next(results)
-
-    in_flight = consumer.queue.in_flight
-    monkeypatch.setattr(in_flight, "requeue_batch", requeue_batch)
-    monkeypatch.setattr(in_flight, "extend_visibility", lambda: calls.append("extend"))
-    consumer._requeue_pending()
-    assert calls == ["requeue", "extend", "requeue", "extend", "requeue"]
 
 
 def receiving(result: list[Received] | BaseException) -> Callable[..., list[Received]]:
@@ -142,15 +68,14 @@ def test_a_permit_is_used_up_even_by_an_exception_that_ends_the_loop(
 def test_an_empty_queue_has_one_thread(
     sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others start when it brings messages: all of them, if it brings many."""
+    """The others start when it brings many messages."""
     answers = iter([[], messages(1), messages(6)[1:], messages(6)])
     started: list[int] = []
     consumer = make_consumer(threads=8)
-    threads = consumer.receivers + consumer.updaters
 
     def receive(self: Queue, **parameters: Any) -> list[Received]:
         if threading.current_thread() is consumer.receivers[0]:
-            started.append(sum(thread.ident is not None for thread in threads))
+            started.append(sum(thread.ident is not None for thread in consumer.receivers))
             for answer in answers:  # pragma: no branch - another receiver may close first
                 return answer
         consumer._prefetch.close()
@@ -159,10 +84,9 @@ def test_an_empty_queue_has_one_thread(
     monkeypatch.setattr(Queue, "receive", receive)
     consumer.start()
     until(lambda: consumer._prefetch.is_closed)
-    consumer.close()
-    join_within(20, alive(threads))
-    assert started[:3] == [1, 1, 1 + len(consumer.updaters)]
-    assert all(thread.ident for thread in threads)
+    join_within(20, alive(consumer.receivers))
+    assert started[:3] == [1, 1, 1]
+    assert all(thread.ident for thread in consumer.receivers)
 
 
 def test_received_messages_are_prefetched(
@@ -170,10 +94,9 @@ def test_received_messages_are_prefetched(
 ) -> None:
     monkeypatch.setattr(Queue, "receive", receiving(messages(2)))
     consumer = make_consumer(threads=2, times=replace(QUICK["times"], requeue_after=60))
-    consumer.receivers[0].start()
+    consumer.start()
     prefetch = consumer._prefetch
     until(lambda: prefetch.counters.waiting == 2)
     prefetch.close()
-    consumer.close()
-    join_within(20, alive([consumer.receivers[0], *consumer.updaters]))
+    join_within(20, alive([consumer.receivers[0]]))
     assert not consumer.receivers[0].is_alive()

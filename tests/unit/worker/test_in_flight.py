@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import Any
 
@@ -152,33 +151,13 @@ def test_a_message_that_cannot_be_deleted_is_kept_for_an_hour() -> None:
     assert received[0].deadline - time.monotonic() == pytest.approx(3600, abs=1)
 
 
-def test_a_full_batch_is_not_waited_for_once_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
-    jobs, received = no_server()
-    caplog.set_level(logging.ERROR)
-    began = time.monotonic()
-    waiter = threading.Thread(target=jobs.wait_for_full_batch)
-    waiter.start()
-    time.sleep(0.05)
-    for _ in range(5):
-        for message in received:
-            jobs.ack(message)
-    waiter.join(10)
-    jobs.wait_for_full_batch(10)
-    assert time.monotonic() - began < 5
-    jobs.delete_backoff.failed("unreachable")
-    jobs.wait_for_full_batch(0.01)  # while it backs off, a full batch waits, too
-
-
-def test_a_full_batch_is_not_waited_for_once_the_worker_stops() -> None:
+def test_a_full_batch_is_announced() -> None:
     jobs, _ = no_server()
-    began = time.monotonic()
-    waiter = threading.Thread(target=jobs.wait_for_full_batch)
-    waiter.start()
-    time.sleep(0.05)
-    jobs.close()
-    waiter.join(10)
-    jobs.wait_for_full_batch(10)
-    assert time.monotonic() - began < 5
+    announced: list[int] = []
+    jobs.on_full_batch = lambda: announced.append(jobs.pending)
+    for message in messages(25):
+        jobs.ack(message)
+    assert announced == [10, 20]
 
 
 # --- requeues ---
