@@ -109,15 +109,18 @@ def _stop_on_signals(worker: Worker, *, is_supervised: bool) -> None:
     """Have the first SIGTERM or Ctrl-C stop the worker, and the second end the process at once.
 
     A supervised process may get the same signal twice: from the terminal or from systemd, which
-    send it to all processes, and from its supervisor. So there the second changes nothing.
+    send it to all processes, and from its supervisor. So there the second changes nothing. Without
+    a terminal nobody presses Ctrl-C, and a task may have called ``_thread.interrupt_main()``.
     """
     received = []
+    has_terminal = any(map(os.isatty, range(3)))
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
-        received.append(signum)
+        worker.stop()
+        if has_terminal or signum != signal.SIGINT:
+            received.append(signum)
         if len(received) > 1 and not is_supervised:
             os._exit(128 + signum)
-        worker.stop()
 
     def restore_default() -> None:
         """In a process that a task forks, a signal must end that process, not stop a worker."""

@@ -30,7 +30,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help=", ".join([*SCENES, *ATTACKS]))
     parser.add_argument("--ministack", default="ministack")
-    parser.add_argument("--keep", type=Path, help="a folder for the logs, which is kept")
+    parser.add_argument(
+        "--keep",
+        type=lambda path: Path(path).resolve(),
+        help="a folder in which the logs stay",
+    )
     arguments = parser.parse_args()
     are_well = []
     with ExitStack() as stack:

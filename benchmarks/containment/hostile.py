@@ -326,6 +326,223 @@ def hold_import_lock() -> None:
     _imp.acquire_lock()
 
 
+def hold_thread_lock() -> None:
+    threading._active_limbo_lock.acquire()  # type: ignore[attr-defined]
+
+
+def stack_size() -> None:
+    threading.stack_size(2**40)
+
+
+def no_new_files_on_disk() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+
+
+def cpu_limit() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (1, resource.RLIM_INFINITY))
+
+
+def slow_del() -> None:
+    """Leave garbage that keeps whichever thread collects it."""
+
+    class Slow:
+        def __del__(self) -> None:
+            time.sleep(3)
+
+    for _ in range(3):
+        slow: Any = Slow()
+        slow.itself = slow
+
+
+def debug_gc() -> None:
+    gc.set_debug(gc.DEBUG_LEAK)
+    gc.set_threshold(1)
+
+
+def raising_gc_callback() -> None:
+    gc.callbacks.append(_broken)
+
+
+def patch_builtins() -> None:
+    import builtins
+
+    builtins.open = builtins.print = _broken
+
+
+def patch_import() -> None:
+    import builtins
+
+    builtins.__import__ = _broken
+
+
+def clear_path() -> None:
+    sys.path.clear()
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
+
+
+def audit_hook() -> None:
+    sys.addaudithook(lambda event, args: _broken() if event == "open" else None)
+
+
+def trace_all_threads() -> None:
+    threading.settrace_all_threads(_broken)
+
+
+def interrupt_all_threads() -> None:
+    raises = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    for thread in threading.enumerate():
+        raises(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+
+
+def interrupt_service_threads() -> None:
+    raises = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    for thread in threading.enumerate():
+        if "task-" not in thread.name and "ThreadPool" not in thread.name:
+            raises(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+
+
+def join_all_threads() -> None:
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(0.5)
+
+
+def shut_logging_down() -> None:
+    logging.shutdown()
+    for handler in logging.getLogger().handlers:
+        handler.close()
+
+
+def spoil_connection() -> None:
+    connection.ensure_connection()
+    connection.needs_rollback = True
+    connection.in_atomic_block = True
+    connection.savepoint_ids = ["x"]
+
+
+def replace_close() -> None:
+    connection.ensure_connection()
+    connection.close = _broken  # type: ignore[method-assign]
+
+
+def replace_ensure_connection() -> None:
+    connection.ensure_connection = _broken  # type: ignore[method-assign]
+
+
+def autocommit_off() -> None:
+    connection.set_autocommit(False)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def spoil_settings_dict() -> None:
+    connection.close()
+    connection.settings_dict["HOST"] = "127.0.0.2"
+
+
+def cancel_backends() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        )
+
+
+def server_timezone() -> None:
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+
+
+def signal_receivers() -> None:
+    from django.core.signals import request_finished, request_started
+
+    request_started.connect(_broken, weak=False)
+    request_finished.connect(_broken, weak=False)
+
+
+def clear_caches_of_settings() -> None:
+    from django.test.signals import setting_changed
+
+    setting_changed.send(sender=None, setting="DATABASES", value={}, enter=True)
+
+
+def circular_error() -> NoReturn:
+    exc = ValueError("circular")
+    exc.__cause__ = ExceptionGroup("group", [exc])
+    raise exc
+
+
+def lying_error() -> NoReturn:
+    class Lies(Exception):
+        @property  # type: ignore[misc]
+        def __class__(self) -> Any:
+            raise RuntimeError
+
+        __notes__ = 5  # type: ignore[assignment]
+
+    raise Lies
+
+
+def itimer() -> None:
+    signal.setitimer(signal.ITIMER_PROF, 0.01, 0.01)
+
+
+def cancel_stack_dump() -> None:
+    import faulthandler
+
+    faulthandler.cancel_dump_traceback_later()
+    faulthandler.disable()
+
+
+def lower_memory_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1, hard))
+
+
+def close_sockets() -> None:
+    """Close every socket of the process, listening ones too."""
+    for number in range(3, 200):
+        with contextlib.suppress(OSError):
+            socket.socket(fileno=os.dup(number)).shutdown(socket.SHUT_RDWR)
+
+
+def own_worker() -> None:
+    from django.core.management import call_command
+
+    call_command("beanstalk_worker", "jobs", "--burst", "--wait=0")
+
+
+def zombies() -> None:
+    for _ in range(50):
+        if os.fork() == 0:
+            os._exit(0)
+
+
+def reap_all() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, os.WNOHANG)
+
+
+def spoil_delivery() -> None:
+    from beanstalk_dispatch.execution.running_tasks import RUNNING
+
+    for task in RUNNING.now():
+        if task.message.function == "hostile":
+            task.delivery.message = None
+            task.delivery.receive_count = "many"  # type: ignore[assignment]
+            task.message.id = task.message.function = None  # type: ignore[assignment]
+
+
+def nested_limits() -> None:
+    from beanstalk_dispatch.execution.time_limit import time_limit
+
+    time_limit(0.01).__enter__()
+    time.sleep(0.1)
+
+
 CULPRITS: Final[dict[str, Callable[[], Any]]] = {
     name.replace("_", "-"): value
     for name, value in list(globals().items())

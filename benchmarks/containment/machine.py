@@ -38,7 +38,7 @@ TABLE: Final = " ".join(
         "swallows": "Swallows", "endless": "Endless", "gil": "keep_interpreter_lock",
         "exit": "exit_process", "fork-ten": "fork_ten", "memory": "exhaust_memory",
         "log-locks": "keep_log_locks", "activate": "activate", "patch-time": "patch_time",
-        "nap": "nap", "fail": "fail",
+        "nap": "nap", "compute": "compute", "fail": "fail",
     }.items()
 ) + " hostile=benchmarks.containment.hostile.hostile"  # fmt: skip
 THREADS: Final = 15

@@ -241,6 +241,15 @@ SCENES: Final[dict[str, Scene]] = {
         culprits=culprits(1, "exit"), visibility=5, max_receives=10, variables=_OWN_DEAD_LETTERS,
         may_repeat=3 * THREADS, reason=_ITS_PROCESS, must_log=["\ncut id=culprit-0 function="],
     ),
+    "segfault": Scene(
+        culprits=[("hostile", ["segfault"])], visibility=5, max_receives=10, blameless=100,
+        variables=_OWN_DEAD_LETTERS, may_repeat=3 * THREADS, reason=_ITS_PROCESS,
+        must_log=["\ncut id=culprit-0 function="],
+    ),
+    "interrupt-main": Scene(
+        culprits=[("hostile", ["interrupt-main"])] * 3, blameless=100, visibility=5,
+        seconds=(*(0.05,) * 9, 5.0), max_receives=10,
+    ),
     "interpreter-lock": Scene(
         consumers={"endpoint": partial(endpoint, timeout=5), "poller": poller},
         culprits=culprits(1, "gil"), visibility=5, max_receives=10, variables=_OWN_DEAD_LETTERS,
@@ -256,6 +265,13 @@ SCENES: Final[dict[str, Scene]] = {
         culprits=[], seconds=(*(0.05,) * 4, 4.0), blameless=150, max_receives=10,
         consumers={"endpoint": partial(endpoint, connections=50, read_timeout="3s")},
     ),
+    **{
+        f"heartbeats-{seconds}": Scene(
+            culprits=[("compute", [3.0 * seconds])] * 20, consumers=_POLLER, visibility=seconds,
+            seed=None, seconds=(1.0,),
+        )
+        for seconds in (5, 10)
+    },
     "network-cut": Scene(
         culprits=[], consumers=_POLLER, seconds=(2.0,), blameless=75, visibility=10,
         during=NetworkCut,

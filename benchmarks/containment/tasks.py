@@ -184,5 +184,12 @@ def nap(run: str, seconds: float) -> None:
     time.sleep(seconds)
 
 
+def compute(run: str, seconds: float) -> None:
+    """Keep a thread busy with Python alone, which leaves other threads little of the CPU."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(100))
+
+
 def fail(run: str) -> None:
     raise ValueError("this task fails each time")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -60,14 +62,29 @@ def returning(exit_code: int) -> Callable[..., int]:
 
 
 def test_the_first_signal_stops_the_worker_and_the_second_ends_the_process(
-    worker: Worker, exits: list[int]
+    worker: Worker, exits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(os, "isatty", lambda number: True)
     WorkerProcess(worker).run(sender=Worker)
     signal.raise_signal(signal.SIGTERM)
     assert worker.is_stopping()
     assert exits == []
     signal.raise_signal(signal.SIGINT)
     assert exits == [128 + signal.SIGINT]
+
+
+def test_without_a_terminal_a_task_that_interrupts_the_main_thread_ends_no_process(
+    worker: Worker, exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "isatty", lambda number: False)
+    WorkerProcess(worker).run(sender=Worker)
+    for _ in range(2):
+        _thread.interrupt_main()
+        assert worker.is_stopping()
+    signal.raise_signal(signal.SIGTERM)
+    assert exits == []
+    signal.raise_signal(signal.SIGTERM)
+    assert exits == [128 + signal.SIGTERM]
 
 
 def test_once_the_worker_is_stopping_by_itself_the_first_signal_changes_nothing(
