@@ -1121,14 +1121,13 @@ def test_the_observers_of_their_page_watch_a_task(
     assert re.fullmatch(r"tenant customer-12\n7\nsend_welcome done 0\.\d{3} s\n", printed)
 
 
-@pytest.mark.slow
-def test_the_tutorials_project_starts_as_the_tutorial_says(tmp_path: Path) -> None:
-    """Its files and its properties make a worker that no check has anything to say about."""
-    tutorial = snippets_of(TUTORIAL)
+def check_tutorials_project(tmp_path: Path, more_settings: str = "") -> str:
+    """Write its files and run ``check`` with its properties; what is in the log."""
     files: dict[str, str] = {"settings.py": "SECRET_KEY = 'x'\nROOT_URLCONF = 'urls'\n"}
-    for snippet in [*tutorial, *snippets_of(ROOT / "docs" / "tasks.md")]:
+    for snippet in [*snippets_of(TUTORIAL), *snippets_of(ROOT / "docs" / "tasks.md")]:
         if snippet.language == "python" and snippet.file:
             files[snippet.file] = files.get(snippet.file, "") + snippet.text
+    files["settings.py"] += more_settings
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -1138,8 +1137,19 @@ def test_the_tutorials_project_starts_as_the_tutorial_says(tmp_path: Path) -> No
     variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] = secrets.token_urlsafe(32)  # as it says
     checked = manage(tmp_path, "settings", variables, "check", "--fail-level", "WARNING")
     assert checked.returncode == 0, checked.stderr
-    (start,) = [s.text for s in tutorial if " start worker=" in s.text]
-    assert re.fullmatch(rf"[\d-]+ [\d:,]+ {re.escape(start)}", checked.stderr)
+    return checked.stderr
+
+
+@pytest.mark.slow
+def test_the_tutorials_project_starts_as_the_tutorial_says(tmp_path: Path) -> None:
+    """Its files and its properties make a worker that no check has anything to say about."""
+    (start,) = [s.text for s in snippets_of(TUTORIAL) if " start worker=" in s.text]
+    assert re.fullmatch(rf"[\d-]+ [\d:,]+ {re.escape(start)}", check_tutorials_project(tmp_path))
+
+
+@pytest.mark.slow
+def test_with_djangos_own_logging_there_is_no_line_at_all(tmp_path: Path) -> None:
+    assert check_tutorials_project(tmp_path, "LOGGING = {}\n") == ""
 
 
 # --- what a supervisor reads -----------------------------------------------------------------

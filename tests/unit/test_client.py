@@ -121,6 +121,25 @@ def test_a_function_the_table_does_not_list_is_refused(
     assert bodies() == []
 
 
+def test_a_role_that_may_not_send_is_a_send_error(sqs_env: Environment, proxy: Proxy) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    proxy.spoil = lambda operation, request: (
+        error(403, "AccessDenied", "no identity-based policy allows the sqs:SendMessage action")
+        if operation == "SendMessage"
+        else None
+    )
+    with pytest.raises(SendError, match="AccessDenied: .* allows the sqs:SendMessage action"):
+        schedule_function("jobs", "record", 7)
+
+
+def test_a_task_is_a_plain_function_and_not_one_of_celerys(sqs_env: Environment) -> None:
+    task: Any = jobs.record
+    with pytest.raises(AttributeError, match="'function' object has no attribute 'delay'"):
+        task.delay(7)
+    schedule_function("jobs", "record", 7)
+    assert [message.args for message in messages()] == [[7]]
+
+
 def test_arguments_are_checked_before_the_first_request(sqs_env: Environment) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL="http://127.0.0.1:9")
     with pytest.raises(InvalidArgument, match="datetime is not JSON"):

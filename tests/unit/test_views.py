@@ -417,6 +417,23 @@ def test_an_error_of_sqs_is_a_503_with_one_line(
     assert "AccessDenied" in line
 
 
+def test_django_itself_may_refuse_who_asks_for_the_backlog(web: Environment) -> None:
+    shown = f"Bearer {TOKEN}"
+    with override_settings(ALLOWED_HOSTS=["shop.example.com"]):
+        assert get(shown, HTTP_HOST="10.0.0.7").status_code == 400
+        assert get(shown, HTTP_HOST="shop.example.com").status_code == 200
+    with override_settings(SECURE_SSL_REDIRECT=True):
+        assert get(shown).status_code == 301
+        assert get(shown, **{"wsgi.url_scheme": "https"}).status_code == 200
+
+
+def test_a_health_check_needs_its_host_and_a_page(env: Environment) -> None:
+    with override_settings(ALLOWED_HOSTS=["localhost"]):
+        assert Client().get("/", HTTP_HOST="10.0.0.7").status_code == 400
+    with override_settings(ALLOWED_HOSTS=["localhost", "10.0.0.7"]):
+        assert Client().get("/", HTTP_HOST="10.0.0.7").status_code == 404
+
+
 def test_a_first_answer_that_takes_long_is_a_503(
     web: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,17 @@ def test_one_letter_is_shown(dead: Dead) -> None:
         call("show", "other")
 
 
+def test_a_letter_that_sqs_has_moved_has_no_reason(dead: Dead) -> None:
+    dead.moved(id="moved-1")
+    dead.sent(number=7)
+    moved, sent = call("show", "moved-1"), call("show", "fail-7")
+    assert "outcome    ?" in moved
+    assert "Traceback" not in moved
+    assert "outcome    failed" in sent
+    assert "Traceback" in sent
+    assert "receives   " in moved
+
+
 def test_a_source_queue_is_not_looked_at(dead: Dead) -> None:
     dead.source.send("{}", {})
     with pytest.raises(CommandError, match=f"its dead-letter queue is {dead.name}"):
