@@ -15,7 +15,7 @@ from typing import Final
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SettingsGroup
-from beanstalk_dispatch.contrib.sentry.environment import SENTRY
+from beanstalk_dispatch.contrib.sentry.variables import SENTRY
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 

@@ -48,7 +48,7 @@ from beanstalk_dispatch.conf.variables import BACKLOG_PER_THREAD
 from beanstalk_dispatch.contrib.outbox import checks as outbox_checks
 from beanstalk_dispatch.contrib.results import checks as results_checks
 from beanstalk_dispatch.contrib.sentry import errors
-from beanstalk_dispatch.contrib.sentry.environment import SENTRY
+from beanstalk_dispatch.contrib.sentry.variables import SENTRY
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.deployment.eb_commands import commands as eb_commands
 from beanstalk_dispatch.deployment.eb_files import bundle_files, daemon_options

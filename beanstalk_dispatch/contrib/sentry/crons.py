@@ -28,7 +28,7 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 
-from .environment import CHECKIN_MARGIN, CRON_YAML, MAX_RUNTIME, get_values
+from .variables import CHECKIN_MARGIN, CRON_YAML, MAX_RUNTIME, get_values
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
 

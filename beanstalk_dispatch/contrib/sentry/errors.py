@@ -21,7 +21,7 @@ from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import privacy, spans
-from .environment import REPORT_RECEIVES, REPORT_RETRIES, get_values
+from .variables import REPORT_RECEIVES, REPORT_RETRIES, get_values
 
 NAME: Final = "beanstalk_dispatch"
 """The event's mechanism and its context."""
@@ -122,26 +122,24 @@ def report_failure(task: SafeTask, exception: BaseException, delivery: Delivery)
 
 @contextmanager
 def delivering(delivery: Delivery) -> Iterator[None]:
-    """Give a delivery a scope of its own, and report it if its failure is reported nowhere else."""
+    """Give a delivery a scope of its own, and report what no SentrySafeTask has seen.
+
+    That is a refused message, or a retry that was not sent.
+    """
     with sentry_sdk.isolation_scope():
         yield
-        report_delivery(delivery)
-
-
-def report_delivery(delivery: Delivery) -> None:
-    """Report what no SentrySafeTask has seen: a refused message, a retry that was not sent."""
-    reported = _reported.get()
-    _reported.set(None)
-    exception, outcome = delivery.exception, delivery.outcome
-    if exception is None or outcome is None or exception is reported:
-        return
-    if not OUTCOMES[outcome].is_failure:
-        return
-    repeated = _refusals.count(outcome) if isinstance(exception, _REFUSED) else 0
-    if repeated is not None:
-        with scope_of(delivery):
-            sentry_sdk.get_isolation_scope().set_tag("repeated", str(repeated))
-            _capture_failure(exception, delivery)
+        reported = _reported.get()
+        _reported.set(None)
+        exception, outcome = delivery.exception, delivery.outcome
+        if exception is None or outcome is None or exception is reported:
+            return
+        if not OUTCOMES[outcome].is_failure:
+            return
+        repeated = _refusals.count(outcome) if isinstance(exception, _REFUSED) else 0
+        if repeated is not None:
+            with scope_of(delivery):
+                sentry_sdk.get_isolation_scope().set_tag("repeated", str(repeated))
+                _capture_failure(exception, delivery)
 
 
 def report_stuck(delivery: Delivery | None, thread_id: int) -> None:

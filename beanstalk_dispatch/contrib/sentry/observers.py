@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeAlias
 
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.execution.observers import Observer, Publication
+from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import setup
@@ -15,66 +18,68 @@ from .setup import is_sending
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
 
+Watch: TypeAlias = AbstractContextManager[object]
 
-class ScopeObserver(Observer):
-    """Gives each run a scope of its own, and reports a refused delivery."""
 
-    @contextmanager
-    def delivering(self, delivery: Delivery) -> Iterator[None]:
-        if not is_sending():  # otherwise a client that the project has set up late is adopted
-            yield
-            return
-        from . import errors
+class _SentryObserver(Observer, ABC):
+    """Watches an attempt, if there is a client to send with."""
 
-        with errors.delivering(delivery):
-            yield
-
-    def attempting(self, task: SafeTask, delivery: Delivery) -> AbstractContextManager[object]:
+    def attempting(self, task: SafeTask, delivery: Delivery) -> Watch:
         setup.init_on_first_use()
         if delivery.message is None or not is_sending():
             return nullcontext()
+        return self.watch(task, delivery, delivery.message)
+
+    @abstractmethod
+    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
+        """What surrounds the attempt."""
+
+
+class ScopeObserver(_SentryObserver):
+    """Gives each run a scope of its own, and reports a refused delivery."""
+
+    def delivering(self, delivery: Delivery) -> Watch:
+        if not is_sending():  # otherwise a client that the project has set up late is adopted
+            return nullcontext()
+        from . import errors
+
+        return errors.delivering(delivery)
+
+    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
         from . import errors
 
         return errors.scope_of(delivery)
 
 
-class TraceObserver(Observer):
+class TraceObserver(_SentryObserver):
     """Continues one trace from the process that schedules to the task."""
 
-    def publishing(
-        self, publications: Sequence[Publication], queue: str
-    ) -> AbstractContextManager[object]:
+    def publishing(self, publications: Sequence[Publication], queue: str) -> Watch:
         if not is_sending():
             return nullcontext()
         from . import spans
 
         return spans.publishing(publications, queue)
 
-    def attempting(self, task: SafeTask, delivery: Delivery) -> AbstractContextManager[object]:
-        if delivery.message is None or not is_sending():
-            return nullcontext()
+    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
         from . import spans
 
-        return spans.processing(task, delivery, delivery.message)
+        return spans.processing(task, delivery, message)
 
 
-class CheckInObserver(Observer):
+class CheckInObserver(_SentryObserver):
     """Sends check-ins of periodic tasks."""
 
-    def attempting(self, task: SafeTask, delivery: Delivery) -> AbstractContextManager[object]:
-        if delivery.message is None or not is_sending():
-            return nullcontext()
+    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
         from . import crons
 
-        return crons.checking_in(task, delivery, delivery.message)
+        return crons.checking_in(task, delivery, message)
 
 
-class ReportObserver(Observer):
+class ReportObserver(_SentryObserver):
     """Reports a failure when the hooks have ended, outside of any time limit."""
 
-    def attempting(self, task: SafeTask, delivery: Delivery) -> AbstractContextManager[object]:
-        if not is_sending():
-            return nullcontext()
+    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
         from . import errors
 
         return errors.reporting(task, delivery)

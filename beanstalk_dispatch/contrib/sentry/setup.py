@@ -15,7 +15,7 @@ from beanstalk_dispatch import conf, signals
 from beanstalk_dispatch.conf import Values
 from beanstalk_dispatch.conf.variables import WORKER
 
-from . import environment, privacy
+from . import privacy, variables
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
 
@@ -38,11 +38,11 @@ def init() -> None:
     request_started.connect(_on_request_started)
     signals.task_stuck.connect(_on_task_stuck)
     signals.worker_stopped.connect(_on_worker_stopped)
-    values = environment.get_values()
-    if values[environment.DSN]:
+    values = variables.get_values()
+    if values[variables.DSN]:
         _init_unless_active(values)
     is_sending()
-    environment.raise_problems()
+    variables.raise_problems()
 
 
 @functools.cache
@@ -98,7 +98,7 @@ def _init_unless_active(values: Values) -> None:
     if sentry_sdk.get_client().is_active():
         return
     given: Any = {}
-    for name, setting in environment.OPTIONS.items():
+    for name, setting in variables.SDK_OPTIONS.items():
         if (value := values[setting]) is None:
             continue
         if name in DEFAULT_OPTIONS:

@@ -14,7 +14,7 @@ from django.core.checks.registry import registry
 from django.test import override_settings
 
 from beanstalk_dispatch.conf import CORE, SettingsGroup
-from beanstalk_dispatch.contrib.sentry.environment import SENTRY
+from beanstalk_dispatch.contrib.sentry.variables import SENTRY
 from beanstalk_dispatch.deployment import doctor
 from beanstalk_dispatch.deployment.findings import Finding, Status
 from tests.conftest import TABLE, Environment

@@ -4,7 +4,7 @@ import json
 import re
 
 from beanstalk_dispatch import conf
-from beanstalk_dispatch.contrib.sentry.environment import SENTRY
+from beanstalk_dispatch.contrib.sentry.variables import SENTRY
 from beanstalk_dispatch.deployment import overview
 from tests.conftest import Environment
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import CORE, get_config, variables
-from beanstalk_dispatch.contrib.sentry.environment import SENTRY
+from beanstalk_dispatch.contrib.sentry.variables import SENTRY
 from beanstalk_dispatch.deployment.properties import (
     MAX_BYTES,
     Property,

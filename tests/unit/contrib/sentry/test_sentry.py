@@ -29,7 +29,6 @@ from beanstalk_dispatch import log_lines, signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
 from beanstalk_dispatch.contrib.sentry import (
     crons,
-    environment,
     errors,
     observers,
     privacy,
@@ -38,6 +37,7 @@ from beanstalk_dispatch.contrib.sentry import (
 )
 from beanstalk_dispatch.contrib.sentry import task as task_module
 from beanstalk_dispatch.contrib.sentry.transport import ErrorsFirstTransport
+from beanstalk_dispatch.contrib.sentry.variables import cast_receives, get_values
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import AlreadyDone, LeaseUnavailable
 from beanstalk_dispatch.execution import attempt, dead_letters, executor, time_limit
@@ -362,7 +362,8 @@ def test_what_ends_without_a_task(
 ) -> None:
     delivery = Delivery(queue="q", message_id="1", message=Message(function="quiet"))
     delivery.outcome, delivery.exception = outcome, exception
-    errors.report_delivery(delivery)
+    with errors.delivering(delivery):
+        pass
     assert len(sentry.of("event")) == count
 
 
@@ -438,7 +439,7 @@ def test_a_variable_that_an_old_sdk_does_not_know_changes_nothing_else(
     monkeypatch.setattr(sentry_sdk, "init", lambda **options: given.append(options))
     monkeypatch.setattr("sentry_sdk.consts.DEFAULT_OPTIONS", {"dsn": None})
     env(SENTRY_DSN=DSN, SENTRY_ENABLE_LOGS="True")
-    setup._init_unless_active(environment.get_values())
+    setup._init_unless_active(get_values())
     assert given[0]["dsn"] == DSN
     assert "enable_logs" not in given[0]
     assert "variable has no effect variable=SENTRY_ENABLE_LOGS" in caplog.text
@@ -1068,12 +1069,16 @@ def test_errors_neither_wait_for_traces_nor_are_dropped_for_them(
     transport.kill()
 
 
-@pytest.mark.parametrize("value", ["1 10", "1,10", [1, 10]])
+@pytest.mark.parametrize("value", ["1 10", " 1,10 ", [1, 10], ("1", "10")])
 def test_receives_are_numbers(value: object) -> None:
-    assert environment.cast_receives(value) == (1, 10)
-    assert environment.cast_receives(3) == (3,)
-    with pytest.raises(ValueError, match="'first' is not a whole number from 1 to 99999"):
-        environment.cast_receives("first")
+    assert cast_receives(value) == (1, 10)
+    assert cast_receives(3) == (3,)
+
+
+@pytest.mark.parametrize(("value", "shown"), [("first", "first"), (2.5, "2.5"), (True, "True")])
+def test_what_is_not_a_number_of_receives_is_refused(value: object, shown: str) -> None:
+    with pytest.raises(ValueError, match=f"'{shown}' is not an integer from 1 to 99999"):
+        cast_receives(value)
 
 
 @pytest.mark.parametrize(

@@ -11,26 +11,12 @@ from django.test import override_settings
 
 from beanstalk_dispatch import checks, conf, start_log
 from beanstalk_dispatch.conf import Setting, get_config
-from beanstalk_dispatch.contrib.sentry import environment
-from beanstalk_dispatch.contrib.sentry.environment import (
-    CHECKIN_MARGIN,
-    CRON_YAML,
-    DSN,
-    ENVIRONMENT,
-    MAX_RUNTIME,
-    PROFILES_SAMPLE_RATE,
-    RELEASE,
-    REPORT_RECEIVES,
-    REPORT_RETRIES,
-    SEND_DEFAULT_PII,
-    SENTRY,
-    SHUTDOWN_TIMEOUT,
-    TRACES_SAMPLE_RATE,
-    TRANSPORT_QUEUE_SIZE,
-    get_values,
-)
+from beanstalk_dispatch.contrib.sentry import variables
+from beanstalk_dispatch.contrib.sentry.variables import SENTRY, get_values
 from beanstalk_dispatch.exceptions import ConfigurationError
 from tests.conftest import Environment
+
+SETTINGS = {setting.variable: setting for setting in SENTRY.settings}
 
 NOT_A_DSN = (
     "SENTRY_DSN: is not a DSN; copy it from Client Keys (DSN) in your Sentry project's settings "
@@ -51,45 +37,46 @@ def test_a_setting_is_described(setting: Setting[Any]) -> None:
 
 def test_everything_has_a_default() -> None:
     values = get_values()
-    found = {setting: values[setting] for setting in SENTRY.settings}
-    assert found == dict.fromkeys(SENTRY.settings) | {
-        REPORT_RETRIES: False, REPORT_RECEIVES: (), TRANSPORT_QUEUE_SIZE: 1000}  # fmt: skip
+    found = {name: values[setting] for name, setting in SETTINGS.items()}
+    assert found == dict.fromkeys(SETTINGS) | {
+        "SENTRY_REPORT_RETRIES": False, "SENTRY_REPORT_RECEIVES": (),
+        "SENTRY_TRANSPORT_QUEUE_SIZE": 1000}  # fmt: skip
     assert set(values.sources.values()) == {"default"}
-    environment.raise_problems()
+    variables.raise_problems()
 
 
 @pytest.mark.parametrize(
-    ("setting", "raw", "expected"),
+    ("variable", "raw", "expected"),
     [
-        (DSN, " http://x@127.0.0.1/1 ", "http://x@127.0.0.1/1"),
-        (ENVIRONMENT, "production", "production"),
-        (RELEASE, "1.0", "1.0"),
-        (TRACES_SAMPLE_RATE, "0.25", 0.25),
-        (PROFILES_SAMPLE_RATE, "1", 1.0),
-        (SEND_DEFAULT_PII, "yes", True),
-        (REPORT_RETRIES, "True", True),
-        (CHECKIN_MARGIN, "5", 5),
-        (MAX_RUNTIME, "60", 60),
-        (CRON_YAML, "cron.yaml", Path("cron.yaml")),
-        (SHUTDOWN_TIMEOUT, "3s", 3.0),
-        (TRANSPORT_QUEUE_SIZE, "500", 500),
+        ("SENTRY_DSN", " http://x@127.0.0.1/1 ", "http://x@127.0.0.1/1"),
+        ("SENTRY_ENVIRONMENT", "production", "production"),
+        ("SENTRY_RELEASE", "1.0", "1.0"),
+        ("SENTRY_TRACES_SAMPLE_RATE", "0.25", 0.25),
+        ("SENTRY_PROFILES_SAMPLE_RATE", "1", 1.0),
+        ("SENTRY_SEND_DEFAULT_PII", "yes", True),
+        ("SENTRY_REPORT_RETRIES", "True", True),
+        ("SENTRY_CHECKIN_MARGIN", "5", 5),
+        ("SENTRY_MAX_RUNTIME", "60", 60),
+        ("SENTRY_CRON_YAML", "cron.yaml", Path("cron.yaml")),
+        ("SENTRY_SHUTDOWN_TIMEOUT", "3s", 3.0),
+        ("SENTRY_TRANSPORT_QUEUE_SIZE", "500", 500),
     ],
-    ids=lambda value: value.variable if isinstance(value, Setting) else None,
 )
 def test_a_value_comes_from_the_environment_a_file_or_a_django_setting(
-    setting: Setting[Any], raw: str, expected: object, env: Environment, tmp_path: Path
+    variable: str, raw: str, expected: object, env: Environment, tmp_path: Path
 ) -> None:
-    env(**{setting.variable: raw})
+    setting = SETTINGS[variable]
+    env(**{variable: raw})
     assert get_values()[setting] == expected
-    assert get_values().sources[setting.variable] == "environment"
-    env(**{setting.variable: None})
+    assert get_values().sources[variable] == "environment"
+    env(**{variable: None})
     (tmp_path / "value").write_text(f"{raw}\n")
-    env(**{f"{setting.variable}_FILE": tmp_path / "value"})
+    env(**{f"{variable}_FILE": tmp_path / "value"})
     assert get_values()[setting] == expected
-    env(**{f"{setting.variable}_FILE": None, setting.variable: "wrong, and not read"})
-    with override_settings(**{setting.variable: raw}):
+    env(**{f"{variable}_FILE": None, variable: "wrong, and not read"})
+    with override_settings(**{variable: raw}):
         assert get_values()[setting] == expected
-        assert get_values().sources[setting.variable] == "settings"
+        assert get_values().sources[variable] == "settings"
 
 
 @pytest.mark.parametrize(
@@ -118,9 +105,9 @@ def test_a_wrong_value_counts_as_not_set_and_is_an_error(
 ) -> None:
     env(**{variable: value})
     values = get_values()
-    assert values[next(s for s in SENTRY.settings if variable.startswith(s.variable))] is None
+    assert values[SETTINGS[variable.removesuffix("_FILE")]] is None
     with pytest.raises(ConfigurationError) as caught:
-        environment.raise_problems()
+        variables.raise_problems()
     assert str(caught.value) == problem
     assert "hush" not in repr(values)
 
@@ -128,18 +115,18 @@ def test_a_wrong_value_counts_as_not_set_and_is_an_error(
 def test_all_problems_are_reported_together_and_break_nothing_else(env: Environment) -> None:
     env(WORKER="True", SENTRY_DSN="no", SENTRY_TRACES_SAMPLE_RATE="half", SENTRY_RELEASE="1.0")
     with pytest.raises(ConfigurationError) as caught:
-        environment.raise_problems()
+        variables.raise_problems()
     assert str(caught.value) == (
         f"{NOT_A_DSN}; SENTRY_TRACES_SAMPLE_RATE: 'half' is not a rate; write a number from 0 to 1"
     )
-    assert get_values()[RELEASE] == "1.0"
+    assert get_values()[SETTINGS["SENTRY_RELEASE"]] == "1.0"
     assert get_config().worker
 
 
 def test_a_wrong_variable_of_the_package_does_not_break_sentry(env: Environment) -> None:
     env(WORKER="Ture", SENTRY_RELEASE="1.0")
-    environment.raise_problems()
-    assert get_values()[RELEASE] == "1.0"
+    variables.raise_problems()
+    assert get_values()[SETTINGS["SENTRY_RELEASE"]] == "1.0"
     with pytest.raises(ConfigurationError):
         get_config()
 
