@@ -131,8 +131,9 @@ $(DOCS_READY): pyproject.toml
 	.venv-docs/bin/python -m pip install --quiet --editable '.[sentry]' --group docs
 	touch $@
 
-## pictures: take the pictures of the admin in docs/, with a headless Chromium
+## pictures: draw what `make demo` prints, and take those of the admin with a headless Chromium
 pictures: $(READY)
+	$(BIN)/python -m docs.demo_picture
 	$(BIN)/python -m docs.pictures
 
 ## hooks: install the pre-commit hooks, which check style, imports and types

@@ -65,7 +65,6 @@ from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.worker.embedded_metrics import embedded_metrics
 from benchmarks.autoscaling import scenarios, simulate
-from example_settings import demo
 from tests import fuzzing
 from tests.conftest import Environment
 
@@ -899,14 +898,6 @@ def test_the_options_of_the_dead_letter_commands_are_documented() -> None:
     for action in actions.values():
         found |= {name for each in action._actions for name in each.option_strings}
     assert documented == found - {"-h", "--help"}
-
-
-@every("text")
-def test_text_is_the_demos_report(snippet: Snippet, capsys: pytest.CaptureFixture[str]) -> None:
-    show = demo.Demo()
-    show.stories = demo.EXPECTED
-    assert show.report() is True
-    assert snippet.text.strip() == capsys.readouterr().out.strip()
 
 
 # --- Python ----------------------------------------------------------------------------------

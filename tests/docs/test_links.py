@@ -63,8 +63,11 @@ def destination(page: Path, target: str) -> Path | None:
         return (page.parent / unquote(path)).resolve() if path else page
     if target.partition("#")[0] == REPOSITORY:
         return README
-    prefix = f"{urlsplit(REPOSITORY).path}/blob/main/"
-    return ROOT / path.removeprefix(prefix) if path.startswith(prefix) else None
+    name = urlsplit(REPOSITORY).path
+    for prefix in (f"{name}/blob/main/", f"{name}/main/"):  # the second is that of a picture
+        if path.startswith(prefix):
+            return ROOT / path.removeprefix(prefix)
+    return None
 
 
 @pytest.mark.parametrize(("page", "target"), LINKS)

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import urllib.request
+from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
 
 from beanstalk_dispatch import cron
-from docs import pictures
+from docs import demo_picture, pictures
 from example_settings import demo, demo_admin, jobs
 from tests.kent import Kent
 from tests.services import ROOT
@@ -50,6 +51,15 @@ def test_the_demo_ends_as_it_should_and_sentry_shows_it() -> None:
         each["transaction"] for each in traces if each["contexts"]["trace"]["trace_id"] == trace_id
     }
     assert told == {"/samples/", *demo.EXPECTED} - {"clean_up"}
+
+
+def test_the_picture_of_the_demo_shows_the_story_of_each_task() -> None:
+    picture = demo_picture.PICTURE.read_text()
+    assert demo_picture.STYLE in picture
+    for name, story in demo.EXPECTED.items():
+        line = f"{name:<14}{'yes':<14}{' → '.join(story)}"
+        for drawn in (picture, demo_picture.draw([line])):
+            assert line in "".join(ET.fromstring(drawn).itertext()).replace("\u00a0", " ")
 
 
 def test_the_admin_shows_the_letters_of_tasks_that_fail() -> None:
