@@ -71,14 +71,14 @@ def run_attempt(
     """
     hooked = (task,) if configured is None else (task, configured)
     before = connections.aliases_in_transaction()
-    has_own_process = any(map(_has_own_process, hooked))
-    known = None if has_own_process else before
+    is_own_process = any(map(has_own_process, hooked))
+    known = None if is_own_process else before
     run = _TaskRun(task, delivery=delivery, hooked=hooked, on_done=on_done, in_transaction=known)
     for each in hooked:
         _runs[id(each)] = run
     try:
         hooked[-1].process(*args, **kwargs)
-        if has_own_process and (error := connections.drop_left_open(before)):
+        if is_own_process and (error := connections.drop_left_open(before)):
             raise error
     except BaseException as exc:  # from a process() of the project's own
         if is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded):
@@ -91,7 +91,8 @@ def run_attempt(
     return run.attempt
 
 
-def _has_own_process(task: SafeTask) -> bool:
+def has_own_process(task: SafeTask) -> bool:
+    """Whether the task's ``process`` is the project's own."""
     return type(task).process is not SafeTask.process
 
 

@@ -41,7 +41,7 @@ from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS, MAX_VISIBILITY_SECONDS
 
 from . import dead_letters, log_locks
-from .attempt import Attempt, is_for_the_process, run_attempt
+from .attempt import Attempt, has_own_process, is_for_the_process, run_attempt
 from .consumer import DELAYED_COPIES, Consumer
 from .crash_ledger import MAX_CUTS
 from .lease import WHY_CANCELLED, Lease
@@ -117,8 +117,6 @@ class Execution:
     def run(self) -> Result:
         """Run what was delivered, log it, and tell the observers and the signal's receivers."""
         observers = dispatch_table.configured_observers(self.config)
-        if not observers:
-            return self._run_and_log()
         with observed(observers, "delivering", lambda each: each.delivering(self.delivery)):
             return self._run_and_log()
 
@@ -282,36 +280,24 @@ class Execution:
         time_limit: float,
         observers: Sequence[Observer],
     ) -> Result:
-        config = self.config
-        lease: Lease | None = None
-        if config.lease_cache is not None and not config.execute_synchronously:
-            queue = self.delivery.queue
-            lease = Lease(config.lease_cache, message, queue=queue, time_limit=time_limit)
-            try:
-                lease.take(asks_for_pause=not self.consumer.can_hide)
-            except TaskCancelled:
-                return self._end_cancelled(observers)
-            if lease.paused_since is not None and self._may_wait_for_resume():
-                lease.give_up()
-                return self._wait_for_resume(message, lease.paused_since)
-        elif marks.is_cancelled(message.id, config):
-            return self._end_cancelled(observers)
-        # Where process() is the project's own, more than run() has to succeed.
-        outermost = task if configured is None else configured
-        is_done_after_run = lease and all(
-            type(each).process is SafeTask.process for each in (task, outermost)
-        )
-        on_done = lease.done if lease and is_done_after_run else None
-        running = RUNNING.task(message, self.delivery, config)
         try:
-            if running.times_cut >= MAX_CUTS and (cut := self._send_cut_task(running)):
-                result = self._run_with_observers(observers, task, lambda: cut)
-            else:
-                result = self._run_with_observers(
-                    observers,
-                    task,
-                    lambda: self._run_attempt(running, task, configured, message, on_done),
-                )
+            lease = self._take_lease(message, time_limit)
+        except TaskCancelled:
+            return self._end_cancelled(observers)
+        if lease and lease.paused_since is not None and self._may_wait_for_resume():
+            lease.give_up()
+            return self._wait_for_resume(message, lease.paused_since)
+        # Where process() is the project's own, more than run() has to succeed.
+        hooked = filter(None, (task, configured))
+        on_done = lease.done if lease and not any(map(has_own_process, hooked)) else None
+        try:
+            running = RUNNING.task(message, self.delivery, self.config)
+            cut = self._send_cut_task(running)
+            result = self._run_observed(
+                observers,
+                task,
+                lambda: cut or self._run_attempt(running, task, configured, message, on_done),
+            )
         except BaseException:
             if lease:
                 lease.give_up()
@@ -319,6 +305,17 @@ class Execution:
         if lease:
             _update_lease(lease, result)
         return result
+
+    def _take_lease(self, message: Message, time_limit: float) -> Lease | None:
+        """Take the lease, if there is one. Raises TaskCancelled, or a LeaseError."""
+        config, queue = self.config, self.delivery.queue
+        if config.lease_cache is None or config.execute_synchronously:
+            if marks.is_cancelled(message.id, config):
+                raise TaskCancelled(WHY_CANCELLED)
+            return None
+        lease = Lease(config.lease_cache, message, queue=queue, time_limit=time_limit)
+        lease.take(asks_for_pause=not self.consumer.can_hide)
+        return lease
 
     def _end_cancelled(self, observers: Sequence[Observer]) -> Result:
         """End a task that does not run. Observers see that before the message is deleted."""
@@ -351,17 +348,13 @@ class Execution:
         reason = f"the queue is paused; the message waits for {delay:.0f} s"
         return replace(result, reason=reason) if result.acknowledged else result
 
-    def _run_with_observers(
+    def _run_observed(
         self, observers: Sequence[Observer], task: SafeTask, run: Callable[[], Result]
     ) -> Result:
-        if observers:
-            self.observers = observers
-            with observed(
-                observers, "attempting", lambda each: each.attempting(task, self.delivery)
-            ):
-                return self._run_with_observers((), task, run)
-        result = run()
-        self._set_fate(result)
+        self.observers = observers
+        with observed(observers, "attempting", lambda each: each.attempting(task, self.delivery)):
+            result = run()
+            self._set_fate(result)
         return result
 
     def _run_attempt(
@@ -411,10 +404,13 @@ class Execution:
             )  # fmt: skip
 
     def _send_cut_task(self, running: RunningTask) -> Result | None:
-        """Send a task that ends its process to the dead-letter queue. None: it has to run.
+        """Send a task that has ended its process too often to the dead-letter queue.
 
-        Observers see an attempt without a run: its outcome is CUT from its start.
+        None: it has to run. Observers of a sent one see an attempt without a run: its outcome is
+        CUT from its start.
         """
+        if running.times_cut < MAX_CUTS:
+            return None
         reason = f"the process has ended {running.times_cut} times while the task ran"
         result = self._send_to_dead_letter_queue(
             Result(outcome=Outcome.CUT, reason=reason, exception=TaskCut(reason), final=True)
@@ -459,11 +455,8 @@ class Execution:
             attempt=message.attempt + 1,
             not_before=None,
         )
-        if not self.observers:
+        with observed(self.observers, "retrying", lambda each: each.retrying(self.delivery)):
             result = self._send_again(copy, delay, Outcome.RETRY)
-        else:
-            with observed(self.observers, "retrying", lambda each: each.retrying(self.delivery)):
-                result = self._send_again(copy, delay, Outcome.RETRY)
         return replace(result, exception=attempt.exception)
 
     def _set_fate(self, result: Result) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.log_lines import quoted_error, to_log
@@ -80,13 +80,24 @@ class Observer:
         return nullcontext()
 
 
-@contextmanager
+_NOT_OBSERVED: Final = nullcontext()
+
+
 def observed(
     observers: Sequence[Observer],
     stage: str,
     enter: Callable[[Observer], AbstractContextManager[object]],
+) -> AbstractContextManager[object]:
+    """A context manager that is made of one of each observer; ``stage`` names it in the log."""
+    return _observed(observers, stage, enter) if observers else _NOT_OBSERVED
+
+
+@contextmanager
+def _observed(
+    observers: Sequence[Observer],
+    stage: str,
+    enter: Callable[[Observer], AbstractContextManager[object]],
 ) -> Iterator[None]:
-    """Enter a context manager of each observer; ``stage`` names it in the log."""
     with ExitStack() as stack:
         for observer in observers:
             stack.enter_context(_HarmlessContext(observer, stage, enter))

@@ -47,20 +47,14 @@ def is_local(config: Config) -> bool:
 
 def send(queue: str, prepared: Prepared, config: Config) -> str:
     """Send one call and return its task id. Raises SendError."""
-    if observers := configured_observers(config):
-        with _with_headers(queue, [prepared], config, observers):
-            return _send_one(queue, prepared, config)
-    return _send_one(queue, prepared, config)
-
-
-def _send_one(queue: str, prepared: Prepared, config: Config) -> str:
-    if is_local(config):
-        _send_locally(queue, prepared, config)
-    else:
-        sqs_id = open_queue(queue).send(prepared.body, prepared.send_parameters)
-        if config.message_format == "base64":  # carries no id; the worker knows only SQS's
-            return sqs_id
-    return prepared.message.id
+    with publishing(queue, [prepared], config):
+        if is_local(config):
+            _send_locally(queue, prepared, config)
+        else:
+            sqs_id = open_queue(queue).send(prepared.body, prepared.send_parameters)
+            if config.message_format == "base64":  # carries no id; the worker knows only SQS's
+                return sqs_id
+        return prepared.message.id
 
 
 def send_many(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
