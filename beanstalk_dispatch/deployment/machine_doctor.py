@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.conf.variables import WORKER
-from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
+from beanstalk_dispatch.endpoint.sqsd import MEANINGS, SqsdOptions
 from beanstalk_dispatch.exceptions import ConfigurationError
 
 from . import daemon_request
@@ -31,20 +30,6 @@ _NGINX_TIME: Final = re.compile(r"(\d+)(ms|[smhd]?)\s*")
 _NGINX_UNITS: Final = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _FAILED: Final = re.compile(r"http-err: \S+ \(\d+\) (\d{3}) ")
 _SENT: Final = "message: sent to"
-
-_MEANINGS: Final[Mapping[int, str]] = {
-    301: "a redirect: HttpPath without its last part, or a redirect to https",
-    302: "a redirect: to a login page, or to another language",
-    400: "'localhost' is not in ALLOWED_HOSTS, or the messages are malformed",
-    403: "not signed with the worker's key, CSRF protection, or an untrusted peer",
-    404: f"HttpPath is wrong, or {WORKER.variable} is not True",
-    409: "the same message runs already: VisibilityTimeout is shorter than the task",
-    413: "nginx's client_max_body_size is smaller than the message",
-    500: "the task failed, or the configuration is wrong",
-    502: "gunicorn does not run, or ended while it ran a task",
-    503: "the machine drains, or a request waited too long for a thread",
-    504: "the task took longer than nginx's proxy_read_timeout",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +151,7 @@ def _examine_endpoint(port: int, path: str) -> Finding:
         connection.close()
     if status == 405 and _is_the_dispatchers(content, status):
         return ok("endpoint", f"GET {path} reaches the dispatcher through nginx")
-    meaning = _MEANINGS.get(status, "another program answers")
+    meaning = MEANINGS.get(status, "another program answers")
     return failure(
         "endpoint", f"GET {path} is answered {status} through nginx: {meaning}",
         "eb logs, and python manage.py beanstalk_doctor without --machine",
@@ -195,7 +180,7 @@ def _examine_daemon_log(file: Path) -> Iterator[Finding]:
     if not failed:
         yield ok("daemon's log", f"{sent} messages were posted, and none failed")
     for status, count in failed.most_common():
-        meaning = _MEANINGS.get(status, "see the log of the project")
+        meaning = MEANINGS.get(status, "see the log of the project")
         yield warning(
             "daemon's log",
             f"{count} of {sent} posts were answered {status}: {meaning}",

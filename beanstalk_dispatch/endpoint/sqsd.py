@@ -10,7 +10,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
+from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.delivery import Delivery
 
 HEADER = "X-Aws-Sqsd-"
@@ -23,6 +25,20 @@ DOCTOR_KEY = "beanstalk_dispatch.doctor"
 
 No client can set it: what a client sends becomes a key that starts with ``HTTP_``.
 """
+MEANINGS: Final[Mapping[int, str]] = {
+    301: "a redirect: HttpPath without its last part, or a redirect to https",
+    302: "a redirect: to a login page, or to another language",
+    400: "'localhost' is not in ALLOWED_HOSTS, or the message is malformed or unknown",
+    403: "not signed with the worker's key, CSRF protection, or an untrusted peer",
+    404: f"HttpPath is wrong, or {WORKER.variable} is not True",
+    409: "the same message runs already: VisibilityTimeout is shorter than the task",
+    413: "nginx's client_max_body_size is smaller than the message",
+    500: "the task failed, or the configuration is wrong",
+    502: "gunicorn does not run, or ended while it ran a task",
+    503: "the machine drains, or a request waited too long for a thread",
+    504: "the task took longer than nginx's proxy_read_timeout",
+}
+"""What an answer to the daemon means, if it is not 200."""
 _REQUEST_START = re.compile(r"(?:t=)?(\d{10}\.\d{3})")
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 

@@ -13,6 +13,7 @@ from django.core.signals import request_finished, request_started
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.endpoint.sqsd import (
     HEADER,
+    MEANINGS,
     PATH_ATTRIBUTE,
     SCHEDULED_AT_ATTRIBUTE,
     TASK_NAME_ATTRIBUTE,
@@ -136,11 +137,18 @@ class PostRunner:
                 quoted_error(exc, with_type=True),
             )
             return Nack(self._options.error_visibility_timeout)
-        logger.info(
-            "post id=%s receive_count=%d status=%d",
+        if status == 200:
+            logger.info(
+                "post id=%s receive_count=%d status=200",
+                quoted(received.message_id), delivery.receive_count,
+            )  # fmt: skip
+            return _ACK
+        logger.warning(
+            "post id=%s receive_count=%d status=%d meaning=%s",
             quoted(received.message_id), delivery.receive_count, status,
+            quoted(MEANINGS.get(status, "see the log of the project")),
         )  # fmt: skip
-        return _ACK if status == 200 else Nack(self._options.error_visibility_timeout)
+        return Nack(self._options.error_visibility_timeout)
 
     def _post_for_status(self, path: str, body: bytes, headers: dict[str, str]) -> int:
         """POST and return the status. Raises TimeoutError only if the answer does not come."""

@@ -291,6 +291,25 @@ def test_only_200_deletes(endpoint: Endpoint, status: int) -> None:
     assert PostRunner(endpoint.url, OPTIONS)(received()) == Nack(7)
 
 
+@pytest.mark.parametrize(
+    ("status", "meaning"),
+    [
+        (404, "'HttpPath is wrong, or BEANSTALK_WORKER is not True'"),
+        (418, "'see the log of the project'"),
+    ],
+)
+def test_another_status_is_logged_with_its_meaning(
+    endpoint: Endpoint, caplog: pytest.LogCaptureFixture, status: int, meaning: str
+) -> None:
+    endpoint.status = status
+    PostRunner(endpoint.url, OPTIONS)(received())
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        f"post id=from-sqs receive_count=1 status={status} meaning={meaning}"
+    )
+
+
 def test_no_answer_in_time_leaves_the_message(
     endpoint: Endpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
