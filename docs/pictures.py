@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import base64
 import http.cookiejar
-import itertools
-import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from example_settings.demo import wait_for
+from tests.browser import browser, find_browser
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 IMAGES: Final = ROOT / "docs" / "images"
@@ -47,78 +43,6 @@ PICTURES: Final = (
     Picture("admin-letter-dark.png", f"{QUEUE}letter/{{id}}/", 1200, 570, is_dark=True),
     Picture("admin-phone.png", QUEUE, 390, 800),
 )
-
-
-class Browser:
-    """A headless Chromium, spoken to through a pipe.
-
-    https://chromedevtools.github.io/devtools-protocol/
-    """
-
-    def __init__(self, directory: str) -> None:
-        command = shutil.which("chromium") or shutil.which("google-chrome")
-        if command is None:
-            raise SystemExit("no Chromium is on this machine")
-        to_browser, self._out = os.pipe()
-        self._in, from_browser = os.pipe()
-        options = ["--headless=new", "--no-sandbox", "--remote-debugging-pipe",
-                   f"--user-data-dir={directory}"]  # fmt: skip
-        # Chromium reads commands from file 3 and answers on file 4.
-        script = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
-        self._process = subprocess.Popen(
-            ["/bin/sh", "-c", script, "sh", command, *options, "about:blank"],
-            pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(to_browser)
-        os.close(from_browser)
-        self._numbers, self._buffer, self._session = itertools.count(1), b"", ""
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = attached["sessionId"]
-        self.call("Page.enable")
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command, and return its result."""
-        number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters}
-        session = {"sessionId": self._session} if self._session else {}
-        os.write(self._out, json.dumps(message | session).encode() + b"\0")
-        while True:
-            answer = self._read()
-            if answer.get("id") == number:
-                result: dict[str, Any] = answer["result"]
-                return result
-
-    def wait_for(self, event: str) -> None:
-        """Wait for an event."""
-        while self._read().get("method") != event:
-            pass
-
-    def _read(self) -> dict[str, Any]:
-        while b"\0" not in self._buffer:
-            self._buffer += os.read(self._in, 1 << 20)
-        message, _, self._buffer = self._buffer.partition(b"\0")
-        found: dict[str, Any] = json.loads(message)
-        return found
-
-    def take(self, picture: Picture, url: str) -> bytes:
-        """Open a page, and return a picture of it."""
-        scheme = "dark" if picture.is_dark else "light"
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=picture.width, height=picture.height,
-            deviceScaleFactor=1, mobile=picture.width < 600,
-        )  # fmt: skip
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.call("Emulation.setEmulatedMedia", features=features)
-        self.call("Page.navigate", url=url)
-        self.wait_for("Page.loadEventFired")
-        shot = self.call("Page.captureScreenshot", format="png")
-        return base64.b64decode(shot["data"])
-
-    def close(self) -> None:
-        """End the browser."""
-        self._process.terminate()
-        self._process.wait()
 
 
 @contextmanager
@@ -156,17 +80,18 @@ def log_in(url: str, password: str) -> tuple[str, str]:
 
 def main() -> None:
     """Take every picture."""
-    with demo() as (url, password), tempfile.TemporaryDirectory() as directory:
+    command = find_browser()
+    if command is None:
+        raise SystemExit("no Chromium is on this machine")
+    with demo() as (url, password), browser(command) as page:
         session, letter = log_in(url, password)
-        browser = Browser(directory)
-        try:
-            browser.call("Network.setCookie", name="sessionid", value=session, url=url)
-            for picture in PICTURES:
-                image = browser.take(picture, url + picture.page.format(id=letter))
-                (IMAGES / picture.name).write_bytes(image)
-                print(f"written: docs/images/{picture.name}")
-        finally:
-            browser.close()
+        page.log_in(url, session)
+        for picture in PICTURES:
+            page.show_as(width=picture.width, height=picture.height, is_dark=picture.is_dark)
+            page.open(url + picture.page.format(id=letter))
+            shot = page.call("Page.captureScreenshot", format="png")
+            (IMAGES / picture.name).write_bytes(base64.b64decode(shot["data"]))
+            print(f"written: docs/images/{picture.name}")
 
 
 if __name__ == "__main__":

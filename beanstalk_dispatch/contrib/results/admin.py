@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Final
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.defaultfilters import pluralize
 from django.utils.html import format_html
 
 from beanstalk_dispatch import client
 from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.contrib.permissions import has_permission
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 
 from .models import StoredResult
@@ -20,6 +22,8 @@ from .record import Status
 
 _HIDDEN: Final = frozenset({"args", "kwargs", "return_value"})
 """What may hold personal data, and has a permission of its own."""
+
+_TRACEBACK: Final = '<pre style="white-space: pre-wrap; overflow-wrap: anywhere">{}</pre>'
 
 
 @admin.register(StoredResult)
@@ -46,15 +50,11 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Whether the user may cancel tasks."""
-        return self._has_permission(request, "cancel_storedresult")
+        return has_permission(request, self.opts, "cancel_storedresult")
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Whether the user may run tasks again."""
-        return self._has_permission(request, "run_storedresult")
-
-    def _has_permission(self, request: HttpRequest, name: str) -> bool:
-        user: Any = request.user  # of the project's own model, which has permissions in an admin
-        return bool(user.has_perm(f"{self.opts.app_label}.{name}"))
+        return has_permission(request, self.opts, "run_storedresult")
 
     # --- what is shown -----------------------------------------------------------------------
 
@@ -65,7 +65,7 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
             "last_attempted_at", "finished_at", "duration", "worker_ids", "failures", "args",
             "kwargs", "return_value", "expires_at",
         ]  # fmt: skip
-        if self._has_permission(request, "view_storedresult_arguments"):
+        if has_permission(request, self.opts, "view_storedresult_arguments"):
             return fields
         return [each for each in fields if each not in _HIDDEN]
 
@@ -97,7 +97,13 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
     def failures(self, result: StoredResult) -> str:
         """What each attempt has failed with, the newest at the end."""
         found = "\n".join(each["traceback"] for each in json.loads(result.errors))
-        return format_html('<pre style="white-space: pre-wrap">{}</pre>', found) if found else "-"
+        return (
+            format_html(
+                '<pre style="white-space: pre-wrap; overflow-wrap: anywhere">{}</pre>', found
+            )
+            if found
+            else "-"
+        )
 
     # --- actions -----------------------------------------------------------------------------
 
@@ -111,7 +117,7 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
             client.cancel(result.id)
             return "Cancelled."
 
-        self._act_on_each(request, results, cancel, done="cancelled", left="finished before")
+        self._act_on_each(request, results, cancel, done="cancelled", left="had finished before")
 
     @admin.action(description="Run the selected tasks again", permissions=["run"])
     def run_again(self, request: HttpRequest, results: QuerySet[StoredResult]) -> None:
@@ -125,7 +131,7 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
             return f"Run again as {client.schedule(_known_as(result.queue), call)}."
 
         variable = SETTINGS["result_arguments"].variable
-        left = f"not run again, because {variable} was not set when they were scheduled"
+        left = f"not run again: {variable} was not set when it was scheduled"
         self._act_on_each(request, results, schedule, done="run again", left=left)
 
     def _act_on_each(
@@ -138,21 +144,24 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
         left: str,
     ) -> None:
         """Do something with each task, with an entry in the admin's log that says what."""
-        acted = 0
+        acted = looked_at = 0
         for result in results:
             try:
                 words = action(result)
             except (BeanstalkDispatchError, ConfigurationError) as exc:
                 messages.error(request, f"{result}: {exc}")
                 break
+            looked_at += 1
             if words:
                 acted += 1
                 self.log_change(request, result, words)
-        else:
-            if others := len(results) - acted:
-                messages.warning(request, f"{others} tasks: {left}")
-        if acted:
-            messages.success(request, f"{acted} tasks: {done}")
+        for level, number, what in (
+            (messages.SUCCESS, acted, done),
+            (messages.WARNING, looked_at - acted, left),
+            (messages.WARNING, len(results) - looked_at, "not tried because of the error"),
+        ):
+            if number:
+                messages.add_message(request, level, f"{number} task{pluralize(number)} {what}")
 
 
 def _known_as(queue_name: str) -> str:

@@ -15,6 +15,7 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
+from beanstalk_dispatch.contrib.permissions import has_permission
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
 from beanstalk_dispatch.workbench.letters import Letter, grouped
@@ -29,7 +30,7 @@ from beanstalk_dispatch.workbench.queues import (
 from beanstalk_dispatch.workbench.showing import sample_size
 from beanstalk_dispatch.workbench.terminal import duration
 
-from .forms import ActionForm, SampleForm
+from .forms import UNFOLD, ActionForm, SampleForm
 from .models import DeadLetter
 from .progress import log_action, progress_response
 
@@ -40,6 +41,12 @@ else:
 
 _TEMPLATES: Final = "admin/beanstalk_workbench/deadletter"
 _VERBS: Final = {"redrive": "redriven", "discard": "discarded"}
+_QUEUE_COLUMNS: Final = (
+    "Queue", "Visible", "In flight", "Delayed", "Visibility timeout", "Retention",
+    "Dead-letter queue", "Paused",
+)  # fmt: skip
+_GROUP_COLUMNS: Final = ("Letters", "Function", "Exception", "From queue", "Newest", "Oldest")
+_LETTER_COLUMNS: Final = ("Task id", "Function", "Exception", "Attempts", "Age")
 
 
 @admin.register(DeadLetter)
@@ -58,19 +65,15 @@ class DeadLetterAdmin(ModelAdmin):
 
     def has_redrive_permission(self, request: HttpRequest) -> bool:
         """Whether the user may put letters back on their queues."""
-        return self._has_permission(request, "redrive_deadletter")
+        return has_permission(request, self.opts, "redrive_deadletter")
 
     def has_pause_permission(self, request: HttpRequest) -> bool:
         """Whether the user may pause and resume queues."""
-        return self._has_permission(request, "pause_queue")
+        return has_permission(request, self.opts, "pause_queue")
 
     def has_arguments_permission(self, request: HttpRequest) -> bool:
         """Whether the user may see the arguments of tasks, which may hold personal data."""
-        return self._has_permission(request, "view_deadletter_arguments")
-
-    def _has_permission(self, request: HttpRequest, name: str) -> bool:
-        user: Any = request.user  # of the project's own model, which has permissions in an admin
-        return bool(user.has_perm(f"{self.opts.app_label}.{name}"))
+        return has_permission(request, self.opts, "view_deadletter_arguments")
 
     def _has_permission_for(self, request: HttpRequest, action: str) -> bool:
         if action == "redrive":
@@ -116,7 +119,7 @@ class DeadLetterAdmin(ModelAdmin):
 
     def queues_view(self, request: HttpRequest) -> HttpResponse:
         """Every queue with its figures, and links to the dead-letter queues."""
-        context: dict[str, Any] = {}
+        context: dict[str, Any] = {"columns": _QUEUE_COLUMNS}
         try:
             context["queues"] = [self._queue_row(each) for each in queue_statuses()]
         except BeanstalkDispatchError as exc:
@@ -136,8 +139,7 @@ class DeadLetterAdmin(ModelAdmin):
     def letters_view(self, request: HttpRequest, queue: str) -> HttpResponse:
         """A sample of the letters of one dead-letter queue, in groups and one by one."""
         form = SampleForm(request.GET)
-        is_filtered = bool(request.GET)
-        context: dict[str, Any] = {"form": form, "queue": queue, "is_filtered": is_filtered}
+        context: dict[str, Any] = {"form": form, "is_filtered": bool(request.GET)}
         if form.is_valid():
             try:
                 dead_letters = DeadLetters.open(queue)
@@ -148,17 +150,19 @@ class DeadLetterAdmin(ModelAdmin):
                 context |= {
                     "sample": sample,
                     "sample_size": sample_size(sample),
+                    "group_columns": _GROUP_COLUMNS,
+                    "letter_columns": _LETTER_COLUMNS,
                     "groups": grouped(sample.letters),
                     "letters": [
                         (each, self._page_url("letter", queue, each.message_id))
                         for each in sample.letters
                     ],
                 }
-        return self._render_page(request, "letters", queue, context)
+        return self._render_page(request, "letters", queue, context, queue)
 
     def letter_view(self, request: HttpRequest, queue: str, letter: str) -> HttpResponse:
         """One letter in full; its arguments only for users who may see them."""
-        context: dict[str, Any] = {"queue": queue, "id": letter}
+        context: dict[str, Any] = {"id": letter}
         try:
             found = DeadLetters.open(queue).find(letter)
             context |= {
@@ -167,7 +171,7 @@ class DeadLetterAdmin(ModelAdmin):
             }
         except BeanstalkDispatchError as exc:
             context["problem"] = problem_of(exc)
-        return self._render_page(request, "letter", letter, context)
+        return self._render_page(request, "letter", f"Letter {letter}", context, queue)
 
     def _letter_facts(self, request: HttpRequest, letter: Letter) -> dict[str, object]:
         facts: dict[str, object] = {
@@ -228,7 +232,8 @@ class DeadLetterAdmin(ModelAdmin):
         try:
             dead_letters = DeadLetters.open(queue)
         except BeanstalkDispatchError as exc:
-            return self._render_page(request, "letters", queue, {"problem": problem_of(exc)})
+            context = {"problem": problem_of(exc)}
+            return self._render_page(request, "letters", queue, context, queue)
         return self._run_action(request, dead_letters, form)
 
     def _refuse_action(self, request: HttpRequest, queue: str, form: ActionForm) -> HttpResponse:
@@ -242,14 +247,12 @@ class DeadLetterAdmin(ModelAdmin):
     ) -> HttpResponse:
         given = form.cleaned_data
         context = {
-            "queue": queue,
             "given": given,
             "description": _describe_selection(form),
             "is_wrong_name": bool(given["confirmed"]),
+            "back": self._letters_url(queue, form),
         }
-        return self._render_page(
-            request, "confirm", f"{given['action'].capitalize()} letters", context
-        )
+        return self._render_page(request, "confirm", _title(form), context, queue)
 
     def _run_action(
         self, request: HttpRequest, dead_letters: DeadLetters, form: ActionForm
@@ -267,32 +270,46 @@ class DeadLetterAdmin(ModelAdmin):
             verb=verb,
             message=f"{verb.capitalize()}: {_describe_selection(form)}.",
         )
-        context = self._page_context(request, f"{given['action'].capitalize()} letters") | {
-            "queue": name,
+        context = self._page_context(request, _title(form), name) | {
             "verb": verb,
-            "back": f"{self._page_url('change', name)}?{form.query()}",
+            "back": self._letters_url(name, form),
         }
         return progress_response(request, steps, entry, context)
+
+    def _letters_url(self, queue: str, form: ActionForm) -> str:
+        return f"{self._page_url('change', queue)}?{form.query()}"
 
     # --- what every page has -----------------------------------------------------------------
 
     def _render_page(
-        self, request: HttpRequest, template: str, title: str, context: dict[str, Any]
-    ) -> TemplateResponse:
-        whole = self._page_context(request, title) | context
+        self, request: HttpRequest, template: str, title: str, context: dict[str, Any],
+        queue: str = "",
+    ) -> TemplateResponse:  # fmt: skip
+        whole = self._page_context(request, title, queue) | context
         return TemplateResponse(request, f"{_TEMPLATES}/{template}.html", whole)
 
-    def _page_context(self, request: HttpRequest, title: str) -> dict[str, Any]:
+    def _page_context(self, request: HttpRequest, title: str, queue: str) -> dict[str, Any]:
+        may_redrive = self.has_redrive_permission(request)
+        may_delete = self.has_delete_permission(request)
         return {
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": title,
-            "may_redrive": self.has_redrive_permission(request),
-            "may_delete": self.has_delete_permission(request),
+            "queue": queue,
+            "object": DeadLetter(pk=queue) if queue else None,  # for the breadcrumbs of Unfold
+            "unfold": UNFOLD,
+            "may_redrive": may_redrive,
+            "may_delete": may_delete,
+            "may_act": may_redrive or may_delete,
             "may_pause": self.has_pause_permission(request),
             # Django 6.1 has made a list of the breadcrumbs.
             "breadcrumbs_are_a_list": django.VERSION >= (6, 1),
         }
+
+
+def _title(form: ActionForm) -> str:
+    """The heading of the pages of an action."""
+    return f"{form.cleaned_data['action'].capitalize()} letters"
 
 
 def _describe_selection(form: ActionForm) -> str:

@@ -13,8 +13,23 @@ from beanstalk_dispatch.workbench.letters import Filters, parse_since
 MAX_SAMPLE_SIZE: Final = 1000
 """Letters that one page looks at, at most: each ten of them are a request to SQS."""
 
-_FIELD_CLASSES: Final = "border border-base-200 rounded-default px-3 py-2"
-"""The look of a field with Unfold. They mean nothing to Django's own admin."""
+UNFOLD: Final = {
+    "actions": "mt-4",
+    "cell": "border-t border-base-200 dark:border-base-800 px-3 py-2 align-top",
+    "column": "px-3 py-2 text-left",
+    "error": "mb-3 px-3 py-2 rounded-default bg-red-100 text-red-700 dark:bg-red-500/20 "
+    "dark:text-red-400",
+    "field": "border border-base-200 dark:border-base-700 rounded-default px-3 py-2",
+    "fields": "flex flex-wrap gap-4",
+    "heading": "font-semibold mb-2 mt-4",
+    "link": "text-primary-600 dark:text-primary-500",
+    "results": "overflow-x-auto",
+    "success": "mb-3 px-3 py-2 rounded-default bg-green-100 text-green-700 dark:bg-green-500/20 "
+    "dark:text-green-400",
+    "table": "w-full text-left",
+    "text": "mb-3",
+}
+"""The look of things with Unfold, in its classes. They mean nothing to Django's own admin."""
 _FILTERS: Final = ("function", "exception", "queue", "since")
 
 
@@ -31,7 +46,7 @@ class FilterForm(forms.Form):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         for field in self.fields.values():
-            field.widget.attrs["class"] = _FIELD_CLASSES
+            field.widget.attrs["class"] = UNFOLD["field"]
 
     def clean_since(self) -> str:
         """Refuse what is neither an age nor a date."""

@@ -23,5 +23,5 @@ class DeadLetter(models.Model):
         ]
 
     def __str__(self) -> str:
-        """The kind of thing, because there is none of it."""
-        return "dead letter"
+        """The queue that a page is about, or the kind of thing."""
+        return str(self.pk or "dead letter")

@@ -1,0 +1,126 @@
+"""Every address of the admin's pages, found by itself, with every method: who may change what."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.core.cache import caches
+from django.test import Client
+from django.urls import get_resolver, reverse
+from django.utils import timezone
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.contrib.results.models import StoredResult
+from beanstalk_dispatch.marks import is_cancelled, paused_since
+from tests.conftest import Environment
+from tests.dead_letters import Dead
+
+pytestmark = pytest.mark.django_db
+VIEWS = ("view_deadletter", "view_deadletter_arguments", "view_storedresult",
+         "view_storedresult_arguments")  # fmt: skip
+METHODS = ("get", "post", "put", "patch", "delete")
+FORMS = (
+    {"action": "redrive", "scope": "all", "confirmed": "on"},
+    {"action": "discard", "scope": "all", "confirmed": "on"},
+    {"action": "cancel_tasks", "_selected_action": "task"},
+    {"action": "run_again", "_selected_action": "task"},
+    {"action": "delete_selected", "_selected_action": "task", "post": "yes"},
+    {"pause": "on"},
+    {"resume": "on"},
+    {"post": "yes", "function": "other"},
+)
+"""What one page or another would act on. A new action belongs here."""
+
+
+@pytest.fixture
+def everything(dead: Dead, sqs_env: Environment) -> Iterator[Dead]:
+    """Two letters, a task that could be cancelled or run again, and a queue that is not paused."""
+    sqs_env(DISPATCH_LEASE_CACHE="default")
+    caches["default"].clear()
+    fill(dead)
+    yield dead
+    caches["default"].clear()
+
+
+def fill(dead: Dead) -> None:
+    dead.sent_many(2)
+    StoredResult.objects.update_or_create(id="task", defaults={
+        "function": "record", "queue": dead.source_name, "status": "READY", "args": "[1]",
+        "kwargs": "{}", "enqueued_at": timezone.now(), "expires_at": timezone.now(),
+    })  # fmt: skip
+
+
+def addresses(dead: Dead) -> list[str]:
+    """The pages of this package on both sites. A new parameter of an address belongs here."""
+    values = {"queue": dead.name, "letter": "fail-0", "object_id": "task"}
+    found = []
+    for namespace in ("admin", "second"):
+        _, resolver = get_resolver().namespace_dict[namespace]
+        for name in {each for each in resolver.reverse_dict if str(each).startswith("beanstalk_")}:
+            (((_, parameters),), *_), *_ = resolver.reverse_dict.getlist(name)
+            needed = {each: values[each] for each in parameters}
+            found.append(reverse(f"{namespace}:{name}", kwargs=needed))
+    return sorted(found)
+
+
+def state_of(dead: Dead) -> tuple[Any, ...]:
+    return (
+        dead.ids(), dead.ids(dead.source), list(StoredResult.objects.values_list()),
+        is_cancelled("task", get_config()), dict(paused_since([dead.name], get_config())),
+        LogEntry.objects.count(),
+    )  # fmt: skip
+
+
+def logged_in(*permissions: str, is_staff: bool = True) -> Client:
+    user = User.objects.create_user("user", is_staff=is_staff)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_every_page_of_the_package_is_found(everything: Dead) -> None:
+    found = {re.sub(r"/(admin|second)/beanstalk_", "", each) for each in addresses(everything)}
+    letters = f"workbench/deadletter/{everything.name}/"
+    assert {letters, f"{letters}act/", f"{letters}pause/", "results/storedresult/"} <= found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_user_who_may_view_can_change_nothing_by_any_address(
+    everything: Dead, method: str
+) -> None:
+    client, before = logged_in(*VIEWS), state_of(everything)
+    for address in addresses(everything):
+        for form in FORMS if method == "post" else FORMS[:1]:
+            given: Any = form | {"name": everything.name}
+            is_form = method in {"get", "post"}
+            getattr(client, method)(address, given if is_form else json.dumps(given))
+    assert state_of(everything) == before
+
+
+def test_a_superuser_changes_something_by_each_form(everything: Dead) -> None:
+    """So the test above has sent what would change something."""
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    for form in FORMS:
+        fill(everything)
+        before = state_of(everything)
+        for address in addresses(everything):
+            if "/admin/" in address:
+                b"".join(client.post(address, form | {"name": everything.name}))
+        assert state_of(everything)[:-1] != before[:-1], form
+
+
+@pytest.mark.parametrize(("is_staff", "status"), [(True, 403), (False, 302)])
+def test_a_user_without_permissions_sees_no_page(
+    everything: Dead, is_staff: bool, status: int
+) -> None:
+    """One who is no staff is sent to the login page."""
+    client = logged_in(is_staff=is_staff)
+    assert {client.get(each).status_code for each in addresses(everything)} == {status}
