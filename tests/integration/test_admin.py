@@ -5,11 +5,24 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.services import ROOT
+import pytest
+
+from tests.browser import find_browser
+from tests.services import ROOT, installed
+
+
+def run_tests(*arguments: str) -> None:
+    options = ["-q", "-p", "no:cacheprovider", "--ds=tests.admin.settings"]
+    command = [sys.executable, "-m", "pytest", *options, *arguments]
+    run = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    assert run.returncode == 0, run.stdout
 
 
 def test_the_pages_of_the_admin() -> None:
-    options = ["-q", "-p", "no:cacheprovider", "--ds=tests.admin.settings"]
-    command = [sys.executable, "-m", "pytest", *options, "tests/admin"]
-    run = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
-    assert run.returncode == 0, run.stdout
+    run_tests("tests/admin", "--ignore=tests/admin/test_browser.py")
+
+
+@pytest.mark.slow
+def test_the_pages_of_the_admin_in_a_browser() -> None:
+    assert find_browser() or installed("chromium")
+    run_tests("tests/admin/test_browser.py")
