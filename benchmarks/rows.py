@@ -17,6 +17,7 @@ from .processes import gunicorn, post, running, worker_cpu
 
 SIGNING_KEY: Final = "k" * 43  # as long as a key of secrets.token_urlsafe(32)
 SIGNED: Final = {"BEANSTALK_DISPATCH_SIGNING_KEYS": SIGNING_KEY}
+LISTED: Final = {"BEANSTALK_DISPATCH_TASKS": "benchmarks.sides.ours_tasks_listed"}
 LATENCY_SECONDS: Final = 0.005
 FIFTY: Final = 50
 
@@ -138,6 +139,7 @@ OWN_WAYS: Final = {
     "schedule_many(50)": "many", "gather": "gather",
 }  # fmt: skip
 STORED_WAYS: Final = {
+    "one row of Django's ORM, and no call": "one_row",
     "the outbox, schedule × 50": "outbox_each", "the outbox, schedule_many": "outbox_many",
 }  # fmt: skip
 FURTHER_WAYS: Final = {
@@ -171,34 +173,44 @@ def _fifty(children: Sequence[Child]) -> list[Turn]:
 
 
 def first(run: Run, peers: Sequence[Peer]) -> None:
-    """The first message of a process, and of a process that was forked, over a later one."""
+    """The first message of a process, and of a process that was forked, over a later one.
+
+    The queue has an alias. Warming up looks it up if it is given by its name.
+    """
+    name = OURS.queue_name
+    url = f"{run.control.endpoint}/000000000000/{name}"
+    by_url, by_name = (ours("ours", BEANSTALK_DISPATCH_QUEUES=f"{name}={q}") for q in (url, name))
     sides = {
         "boto3 by hand, client made": (RAW, False),
-        "schedule_function": (OURS, False),
-        "schedule_function, warmed up": (OURS, True),
+        "schedule_function": (by_url, False),
+        "schedule_function, warmed up": (by_url, True),
+        "schedule_function, warmed up, queue by its name": (by_name, True),
     }
-    targets = {"schedule_function, warmed up": Target(3.0)}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    forked: dict[str, list[tuple[float, float]]] = {"forked": [], "forked, warmed up": []}
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {
+        "first send of a process": {}, "first send after a fork": {},
+    }  # fmt: skip
+
+    def note(row: str, kind: str, times: Sequence[float]) -> None:
+        pair = (times[0], statistics.median(times[1:]))
+        found[row].setdefault(kind, []).append(pair)
+
     for _ in range(run.rounds(5, 20)):
-        for name, (side, is_warm) in sides.items():
+        for kind, (side, is_warm) in sides.items():
             with run.children([side], "first send", "send") as (child,):
                 if is_warm:
                     child.do("warm")
-                took = child.do("one", count=1)["wall"]
-                later = [child.do("one", count=1)["wall"] for _ in range(10)]
-                found[name].append((took, statistics.median(later)))
-                if is_warm:
-                    for kind, figures in forked.items():
-                        warms = kind.endswith("up")
-                        times = child.do("after_fork", is_warmed=warms)["result"]
-                        figures.append((times[0], statistics.median(times[1:])))
-    targets["forked, warmed up"] = Target(3.0)
-    for row, kinds in (("first send of a process", found), ("first send after a fork", forked)):
-        for name, pairs in kinds.items():
+                times = [child.do("one", count=1)["wall"] for _ in range(11)]
+                note("first send of a process", kind, times)
+                if side is not RAW:
+                    times = child.do("after_fork", is_warmed=is_warm)["result"]
+                    forked = kind.replace("schedule_function", "forked")
+                    note("first send after a fork", forked, times)
+    for row, kinds in found.items():
+        for kind, pairs in kinds.items():
             run.add(Line(
-                row=row, side=name, unit="send", wall=statistics.median(a for a, _ in pairs),
-                wall_ratio=Quartiles.of([a / b for a, b in pairs]), target=targets.get(name),
+                row=row, side=kind, unit="send", wall=statistics.median(a for a, _ in pairs),
+                wall_ratio=Quartiles.of([a / b for a, b in pairs]),
+                target=Target(3.0) if "warmed up" in kind else None,
                 note="over a later send of the same process",
             ))  # fmt: skip
 
@@ -275,9 +287,7 @@ def _over_http(run: Run) -> None:
 
 def django_tasks(run: Run, peers: Sequence[Peer]) -> None:
     """Django's ``enqueue`` beside ``schedule_function``."""
-    side = Side(name="ours", module="ours_tasks", env={
-        "BEANSTALK_DISPATCH_TASKS": "benchmarks.sides.ours_tasks_listed",
-    })  # fmt: skip
+    side = Side(name="ours", module="ours_tasks", env=LISTED)
     with run.children([side], "Django tasks", "task") as (child,):
         for row, baseline, operation, count, rounds, target in (
             ("enqueue", "schedule", "enqueue", 20, (30, 300), 1.05),

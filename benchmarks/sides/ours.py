@@ -72,9 +72,15 @@ def waiting() -> dict[str, Callable[..., Any]]:
 def outbox() -> dict[str, Callable[..., Any]]:
     from django.core.management import call_command
     from django.db import transaction
+    from django.db.migrations.recorder import MigrationRecorder
 
     from beanstalk_dispatch.client import Call, schedule
     from beanstalk_dispatch.client import schedule_many as many
+
+    def one_row(count: int) -> None:
+        """What the database takes by itself."""
+        with transaction.atomic():
+            MigrationRecorder.Migration.objects.create(app="benchmark", name="row")
 
     def outbox_each(count: int) -> None:
         with transaction.atomic():
@@ -94,7 +100,8 @@ def outbox() -> dict[str, Callable[..., Any]]:
         SENDER.flush(30)
 
     return {
-        "outbox_each": outbox_each, "outbox_many": outbox_many, "migrate": migrate, "flush": flush,
+        "one_row": one_row, "outbox_each": outbox_each, "outbox_many": outbox_many,
+        "migrate": migrate, "flush": flush,
     }  # fmt: skip
 
 
