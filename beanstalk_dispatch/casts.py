@@ -39,6 +39,7 @@ _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MINUTES = re.compile(r"[0-9]{1,5}")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_COLON_PAIR = re.compile(r"(?!arn:|https?:)([\w-]+):([^=:]+)")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SECRET_ARN = re.compile(r"\barn:aws[a-z-]*:(secretsmanager|ssm):")
 _BOOLEANS = {
@@ -298,11 +299,20 @@ def _split_pairs(value: str) -> dict[str, str]:
     for item in filter(None, _SEPARATORS.split(value)):
         name, _, target = item.partition("=")
         if not (name and target):
-            raise InvalidValue(_NOT_A_PAIR, item)
+            raise InvalidValue(f"{_NOT_A_PAIR}{_likely_pair(item)}", item)
         if name in found:
             raise InvalidValue("is given twice", name)
         found[name] = target
     return found
+
+
+def _likely_pair(item: str) -> str:
+    """What to write in place of ``name:value``, or of the path of a task without its name."""
+    if match := _COLON_PAIR.fullmatch(item):
+        return f"; write {match[1]}={match[2]}"
+    if _DOTTED_PATH.fullmatch(item):
+        return f"; write {item.rpartition('.')[2]}={item}"
+    return ""
 
 
 def _load_json(value: str) -> object:

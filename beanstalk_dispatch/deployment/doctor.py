@@ -119,7 +119,8 @@ def _periodic_tasks(config: Config, given: Path | None) -> Iterator[Finding]:
     except ConfigurationError as exc:
         problems.append(exc)
     for problem in problems:
-        yield failure("cron.yaml", str(problem), "the daemon refuses the file; correct the entry")
+        text = str(problem).removeprefix(f"{file}: ")
+        yield failure("cron.yaml", text, "the daemon refuses the file; correct the entry")
     found = [finding for task in tasks for finding in _periodic_task(task, config)]
     yield from found
     if not (problems or found):

@@ -215,7 +215,9 @@ def test_what_is_wrong_in_a_cron_yaml_is_said(
 
 def test_a_file_that_is_not_yaml_is_said(folder: Path) -> None:
     (folder / "cron.yaml").write_text("\tversion: 1")
-    assert examine()["cron.yaml"].status is Status.FAILURE
+    finding = examine()["cron.yaml"]
+    assert finding.status is Status.FAILURE
+    assert finding.message.startswith("while scanning")  # the topic has said the file
 
 
 def test_a_fifo_queue_has_no_periodic_tasks(folder: Path, env: Environment) -> None:
