@@ -200,38 +200,35 @@ def boolean(value: object) -> bool:
 
 def duration(value: object) -> timedelta:
     """``90`` and ``90s`` are seconds; ``5m``, ``1h`` and ``1d`` are minutes, hours and days."""
-    length = _parse_duration(value, longest="12h")
-    if not timedelta(0) < length <= MAX_DURATION:
-        raise InvalidValue("is out of range; more than 0s and at most 12h", value)
-    return length
+    return _parse_duration(value, timedelta(0), MAX_DURATION, above="0s", longest="12h")
 
 
 def age(value: object) -> timedelta:
     """How old a message may be. A message may be delayed by 15 minutes and kept for 14 days."""
-    length = _parse_duration(value, longest="14d")
-    if not MIN_AGE < length <= MAX_AGE:
-        raise InvalidValue("is out of range; more than 15m and at most 14d", value)
-    return length
+    return _parse_duration(value, MIN_AGE, MAX_AGE, above="15m", longest="14d")
 
 
 def time_to_live(value: object) -> timedelta:
     """How long a result is kept."""
-    length = _parse_duration(value, longest="400d")
-    if not timedelta(0) < length <= MAX_TIME_TO_LIVE:
-        raise InvalidValue("is out of range; more than 0s and at most 400d", value)
+    return _parse_duration(value, timedelta(0), MAX_TIME_TO_LIVE, above="0s", longest="400d")
+
+
+def _parse_duration(
+    value: object, low: timedelta, high: timedelta, *, above: str, longest: str
+) -> timedelta:
+    """A length above ``low`` and up to ``high``; ``above`` and ``longest`` say so in an error."""
+    length = value
+    if not isinstance(length, timedelta):
+        match = _DURATION.fullmatch(str(value))
+        if match is None:
+            raise InvalidValue("is not a duration; write 90, 90s, 5m or 1h", value)
+        try:
+            length = timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+        except OverflowError:
+            raise InvalidValue(f"is too long; at most {longest}", value) from None
+    if not low < length <= high:
+        raise InvalidValue(f"is out of range; more than {above} and at most {longest}", value)
     return length
-
-
-def _parse_duration(value: object, *, longest: str) -> timedelta:
-    if isinstance(value, timedelta):
-        return value
-    match = _DURATION.fullmatch(str(value))
-    if match is None:
-        raise InvalidValue("is not a duration; write 90, 90s, 5m or 1h", value)
-    try:
-        return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
-    except OverflowError:
-        raise InvalidValue(f"is too long; at most {longest}", value) from None
 
 
 def minutes(value: object) -> int:

@@ -48,35 +48,11 @@ def commands(plan: Plan, config: Config, *, key: str | None) -> Iterator[str]:
         f"eb init {quote(plan.name)} --platform python-{version} --region {plan.read_queue.region}"
     )
     yield "# 1. A role and an instance profile for each environment"
-    for role, policy in ((plan.web, WEB_POLICY), (plan.worker, WORKER_POLICY)):
-        yield from _role_commands(role, policy)
-    partition = plan.read_queue.partition
-    yield (
-        f"aws iam attach-role-policy --role-name {quote(plan.web)} \\\n"
-        f"  --policy-arn arn:{partition}:iam::aws:policy/AWSElasticBeanstalkWebTier"
-    )
+    yield from _role_step(plan)
     yield "# 2. Each queue, with a dead-letter queue and an alarm when something is in that"
-    for queue in plan.queues:
-        yield from _queue_commands(queue, plan)
-    own = plan.dead_letter_queue
-    if own and own.arn not in [queue.dead_letters.arn for queue in plan.queues]:
-        yield from (_create_dead_letter_queue(own), _alarm_command(own))
+    yield from _queue_step(plan)
     yield "# 3. The environments"
-    yield f"eb create {quote(plan.web)} --instance_profile {quote(plan.web)}"
-    yield f"eb create {quote(plan.worker)} --tier worker --instance_profile {quote(plan.worker)}"
-    if plan.is_shared:
-        region = f"--region {quote(plan.read_queue.region)}"
-        yield (
-            f"aws elasticbeanstalk update-environment {region} \\\n"
-            f"  --environment-name {quote(plan.worker)} --option-settings file://{WORKER_OPTIONS}"
-        )
-        yield "#    An environment that changes refuses the next change: wait a few minutes"
-        yield (
-            f"aws elasticbeanstalk wait environment-updated {region} \\\n"
-            f"  --environment-names {quote(plan.worker)}"
-        )
-    if plan.is_shared and plan.max_instances is not None:
-        yield from _scaling_commands(plan)
+    yield from _environment_step(plan)
     yield "# 4. The properties, on the web environment first"
     for environment, is_worker in ((plan.web, False), (plan.worker, True)):
         properties = list(_exported_properties(plan, config, key, worker=is_worker))
@@ -84,6 +60,16 @@ def commands(plan: Plan, config: Config, *, key: str | None) -> Iterator[str]:
     yield "# 5. The deployment"
     yield from (f"eb deploy {quote(each)}" for each in (plan.worker, plan.web))
     yield f"eb logs {quote(plan.worker)}"
+
+
+def _role_step(plan: Plan) -> Iterator[str]:
+    for role, policy in ((plan.web, WEB_POLICY), (plan.worker, WORKER_POLICY)):
+        yield from _role_commands(role, policy)
+    partition = plan.read_queue.partition
+    yield (
+        f"aws iam attach-role-policy --role-name {quote(plan.web)} \\\n"
+        f"  --policy-arn arn:{partition}:iam::aws:policy/AWSElasticBeanstalkWebTier"
+    )
 
 
 def _role_commands(role: str, policy: str) -> Iterator[str]:
@@ -102,25 +88,31 @@ def _role_commands(role: str, policy: str) -> Iterator[str]:
     )
 
 
-def _queue_commands(queue: PlannedQueue, plan: Plan) -> Iterator[str]:
-    """Its dead-letter queue first, because the queue's redrive policy names it."""
-    fifo = {"FifoQueue": "true"} if queue.is_fifo else {}
-    size = {"MaximumMessageSize": str(MAX_MESSAGE_BYTES)}
-    dead = queue.dead_letters
-    yield _create_dead_letter_queue(dead)
-    redrive = {"deadLetterTargetArn": dead.arn, "maxReceiveCount": str(MAX_RECEIVES)}
-    visibility = int(plan.ladder.visibility or 0)
-    yield _create_queue(
-        queue,
-        fifo | size | {"VisibilityTimeout": str(visibility), "RedrivePolicy": json.dumps(redrive)},
-    )
-    yield _alarm_command(dead)
+def _queue_step(plan: Plan) -> Iterator[str]:
+    """Each dead-letter queue before its queue, whose redrive policy names it."""
+    for queue in plan.queues:
+        dead = queue.dead_letters
+        redrive = {"deadLetterTargetArn": dead.arn, "maxReceiveCount": str(MAX_RECEIVES)}
+        visibility = str(int(plan.ladder.visibility or 0))
+        yield _create_dead_letter_queue(dead)
+        yield _create_queue(queue, VisibilityTimeout=visibility, RedrivePolicy=json.dumps(redrive))
+        yield _alarm_command(dead)
+    own = plan.dead_letter_queue
+    if own and own.arn not in [queue.dead_letters.arn for queue in plan.queues]:
+        yield from (_create_dead_letter_queue(own), _alarm_command(own))
 
 
 def _create_dead_letter_queue(dead: PlannedQueue) -> str:
-    size = {"MaximumMessageSize": str(MAX_MESSAGE_BYTES)}
-    fifo = {"FifoQueue": "true"} if dead.is_fifo else {}
-    return _create_queue(dead, fifo | size | {"MessageRetentionPeriod": str(_WEEKS)})
+    return _create_queue(dead, MessageRetentionPeriod=str(_WEEKS))
+
+
+def _create_queue(queue: PlannedQueue, **attributes: str) -> str:
+    fifo = {"FifoQueue": "true"} if queue.is_fifo else {}
+    every = fifo | {"MaximumMessageSize": str(MAX_MESSAGE_BYTES)} | attributes
+    return (
+        f"aws sqs create-queue --region {quote(queue.region)} --queue-name {quote(queue.name)} \\\n"
+        f"  --attributes {quote(json.dumps(every))}"
+    )
 
 
 def _alarm_command(dead: PlannedQueue) -> str:
@@ -132,6 +124,25 @@ def _alarm_command(dead: PlannedQueue) -> str:
         "  --statistic Maximum --period 300 --evaluation-periods 1 --threshold 0 "
         "--comparison-operator GreaterThanThreshold"
     )
+
+
+def _environment_step(plan: Plan) -> Iterator[str]:
+    yield f"eb create {quote(plan.web)} --instance_profile {quote(plan.web)}"
+    yield f"eb create {quote(plan.worker)} --tier worker --instance_profile {quote(plan.worker)}"
+    if not plan.is_shared:
+        return
+    region = f"--region {quote(plan.read_queue.region)}"
+    yield (
+        f"aws elasticbeanstalk update-environment {region} \\\n"
+        f"  --environment-name {quote(plan.worker)} --option-settings file://{WORKER_OPTIONS}"
+    )
+    yield "#    An environment that changes refuses the next change: wait a few minutes"
+    yield (
+        f"aws elasticbeanstalk wait environment-updated {region} \\\n"
+        f"  --environment-names {quote(plan.worker)}"
+    )
+    if plan.max_instances is not None:
+        yield from _scaling_commands(plan)
 
 
 def _scaling_commands(plan: Plan) -> Iterator[str]:
@@ -152,13 +163,6 @@ def _scaling_commands(plan: Plan) -> Iterator[str]:
         "  --policy-name beanstalk-dispatch --policy-type TargetTrackingScaling \\\n"
         "  --target-tracking-configuration "
         f'"$(sed "s/{GROUP_PLACEHOLDER}/$group/" {POLICY})"'
-    )
-
-
-def _create_queue(queue: PlannedQueue, attributes: dict[str, str]) -> str:
-    return (
-        f"aws sqs create-queue --region {quote(queue.region)} --queue-name {quote(queue.name)} \\\n"
-        f"  --attributes {quote(json.dumps(attributes))}"
     )
 
 

@@ -103,60 +103,65 @@ def problems(*, timeout: int, attributes: Mapping[str, str]) -> Iterator[str]:
 # --- the templates ---------------------------------------------------------------------------
 
 
+_SAM: Final = """\
+AWSTemplateFormatVersion: "2010-09-09"
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  DeadLetters:
+    Type: AWS::SQS::Queue
+    Properties:
+      QueueName: {dead_letters}
+{fifo}      MessageRetentionPeriod: 1209600
+  Tasks:
+    Type: AWS::SQS::Queue
+    Properties:
+      QueueName: {queue}
+{fifo}      VisibilityTimeout: {visibility}
+      RedrivePolicy:
+        deadLetterTargetArn: !GetAtt DeadLetters.Arn
+        maxReceiveCount: {receives}
+  Worker:
+    Type: AWS::Serverless::Function
+    Properties:
+      FunctionName: {name}
+      CodeUri: .
+      Handler: {handler}
+      Runtime: {runtime}
+      MemorySize: {memory}
+      Timeout: {timeout}
+      Environment:
+        Variables:
+{variables}
+      Policies:
+        - SQSSendMessagePolicy: {{QueueName: !GetAtt Tasks.QueueName}}
+        - SQSSendMessagePolicy: {{QueueName: !GetAtt DeadLetters.QueueName}}
+      Events:
+        Tasks:
+          Type: SQS
+          Properties:
+            Queue: !GetAtt Tasks.Arn
+            BatchSize: {batch_size}
+            FunctionResponseTypes: [ReportBatchItemFailures]
+"""
+
+
 def as_sam(plan: LambdaPlan) -> str:
     """A template of AWS SAM: the queue, its dead-letter queue, the function and the mapping.
 
     https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-resource-function.html
     """
-    queue = plan.queue
-    fifo = ["      FifoQueue: true"] if queue.is_fifo else []
     variables = [
         f"          {name}: {double_quoted(value)}" for name, value in plan.variables.items()
     ]
-    return "\n".join([
-        *_secret_comments(plan),
-        'AWSTemplateFormatVersion: "2010-09-09"',
-        "Transform: AWS::Serverless-2016-10-31",
-        "Resources:",
-        "  DeadLetters:",
-        "    Type: AWS::SQS::Queue",
-        "    Properties:",
-        f"      QueueName: {queue.dead_letters.name}",
-        *fifo,
-        "      MessageRetentionPeriod: 1209600",
-        "  Tasks:",
-        "    Type: AWS::SQS::Queue",
-        "    Properties:",
-        f"      QueueName: {queue.name}",
-        *fifo,
-        f"      VisibilityTimeout: {plan.visibility}",
-        "      RedrivePolicy:",
-        "        deadLetterTargetArn: !GetAtt DeadLetters.Arn",
-        f"        maxReceiveCount: {RECEIVES}",
-        "  Worker:",
-        "    Type: AWS::Serverless::Function",
-        "    Properties:",
-        f"      FunctionName: {plan.name}",
-        "      CodeUri: .",
-        f"      Handler: {HANDLER}",
-        f"      Runtime: {plan.runtime}",
-        f"      MemorySize: {plan.memory}",
-        f"      Timeout: {plan.timeout}",
-        "      Environment:",
-        "        Variables:",
-        *variables,
-        "      Policies:",
-        "        - SQSSendMessagePolicy: {QueueName: !GetAtt Tasks.QueueName}",
-        "        - SQSSendMessagePolicy: {QueueName: !GetAtt DeadLetters.QueueName}",
-        "      Events:",
-        "        Tasks:",
-        "          Type: SQS",
-        "          Properties:",
-        "            Queue: !GetAtt Tasks.Arn",
-        f"            BatchSize: {plan.batch_size}",
-        "            FunctionResponseTypes: [ReportBatchItemFailures]",
-        "",
-    ])  # fmt: skip
+    return _fill_in(
+        _SAM,
+        plan,
+        name=plan.name,
+        queue=plan.queue.name,
+        dead_letters=plan.queue.dead_letters.name,
+        fifo="      FifoQueue: true\n" if plan.queue.is_fifo else "",
+        variables="\n".join(variables),
+    )
 
 
 _TERRAFORM: Final = """\
@@ -243,26 +248,31 @@ def as_terraform(plan: LambdaPlan) -> str:
     lines = [
         f"      {name:<{width}} = {hcl_string(value)}" for name, value in plan.variables.items()
     ]
-    resources = _TERRAFORM.format(
+    return _fill_in(
+        _TERRAFORM,
+        plan,
         name=hcl_string(plan.name),
         queue=hcl_string(plan.queue.name),
         dead_letters=hcl_string(plan.queue.dead_letters.name),
         fifo=str(plan.queue.is_fifo).lower(),
+        partition=plan.queue.partition,
+        variables="\n".join(lines),
+    )
+
+
+def _fill_in(template: str, plan: LambdaPlan, **strings: str) -> str:
+    """A template with ``strings`` in it, which each format writes its own way, and the figures."""
+    comments = [f"# {name} is a secret and left out\n" for name in plan.secrets]
+    return "".join(comments) + template.format(
+        **strings,
         visibility=plan.visibility,
         receives=RECEIVES,
         handler=HANDLER,
         runtime=plan.runtime,
         memory=plan.memory,
         timeout=plan.timeout,
-        variables="\n".join(lines),
         batch_size=plan.batch_size,
-        partition=plan.queue.partition,
     )
-    return "\n".join([*_secret_comments(plan), resources])
-
-
-def _secret_comments(plan: LambdaPlan) -> list[str]:
-    return [f"# {name} is a secret and left out" for name in plan.secrets]
 
 
 TEMPLATES: Final[Mapping[str, Callable[[LambdaPlan], str]]] = {

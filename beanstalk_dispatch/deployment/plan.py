@@ -145,41 +145,50 @@ def make_plan(
         raise ConfigurationError("--processes and --threads are integers from 1 on")
     if max_instances is not None and max_instances < 1:
         raise ConfigurationError("--max-instances is an integer from 1 on")
-    dead_letters, addresses = config.dead_letter_queue, dict(config.queues)
-    if not addresses:
-        addresses[queue or "work"] = QueueAddress(name=f"{name}-work")
-        if dead_letters:  # by its own name, since there are no aliases
-            address = QueueAddress.parse(dead_letters)
-            dead_letters = address.name
-            addresses[dead_letters] = address
+    addresses, dead_letters = _addresses(config, work=queue or "work", work_name=f"{name}-work")
     region = region or config.sqs_region or default_region()
     planned = {key: _plan_queue(key, each, region, account) for key, each in addresses.items()}
     dead = planned.pop(dead_letters or "", None)
-    queues = list(planned.values())
-    if not queues:
+    if not planned:
         raise ConfigurationError(f"{QUEUES.variable} has no queue besides the dead-letter queue")
-    read = queue or queues[0].alias
+    read = queue or next(iter(planned))
     if read not in planned:
         raise ConfigurationError(f"there is no queue {read!r}; known: {listed(planned)}")
-    tasks = listed_tasks(config)
     return Plan(
         name=name,
         web=web or f"{name}-web",
         worker=worker or f"{name}-worker",
-        queues=queues,
+        queues=list(planned.values()),
         read_queue=planned[read],
         http_path=dispatcher_path() or PATH,
         wsgi=wsgi,
         processes=processes,
         threads=threads,
         ladder=Ladder.for_time_limit(longest_time_limit(config)),
-        schedules={task.name: task.schedule for task in tasks if task.schedule},
+        schedules={task.name: task.schedule for task in listed_tasks(config) if task.schedule},
         is_shared=is_shared,
         dead_letter_queue=dead,
         max_instances=max_instances,
         per_thread=config.backlog_per_thread,
         shows_backlog=config.backlog_token is not None,
     )
+
+
+def _addresses(
+    config: Config, *, work: str, work_name: str
+) -> tuple[Mapping[str, QueueAddress], str | None]:
+    """The queues by their aliases, and the alias of the dead-letter queue.
+
+    Without aliases there is one queue for tasks, and the dead-letter queue goes by its own name.
+    """
+    dead_letters = config.dead_letter_queue
+    if config.queues:
+        return config.queues, dead_letters
+    addresses = {work: QueueAddress(name=work_name)}
+    if dead_letters is None:
+        return addresses, None
+    address = QueueAddress.parse(dead_letters)
+    return addresses | {address.name: address}, address.name
 
 
 def _plan_queue(

@@ -330,28 +330,14 @@ class _TaskRun:
             self._delivery.exception = attempt.exception
 
     def _log_failure(self, exc: BaseException) -> None:
+        details = self._log_label(), quoted_error(exc)
         if self.attempt.outcome is Outcome.RETRY:
             traceback = None if isinstance(exc, Retry) else to_log(exc)
-            logger.warning(
-                "SafeTask will be retried %s error=%s",
-                self._log_label(),
-                quoted_error(exc),
-                exc_info=traceback,
-            )
+            logger.warning("SafeTask will be retried %s error=%s", *details, exc_info=traceback)
         elif self.attempt.outcome is Outcome.TIMED_OUT:
-            logger.error(
-                "SafeTask timed out %s error=%s",
-                self._log_label(),
-                quoted_error(exc),
-                exc_info=to_log(exc),
-            )
+            logger.error("SafeTask timed out %s error=%s", *details, exc_info=to_log(exc))
         else:
-            logger.error(
-                "SafeTask failed %s error=%s",
-                self._log_label(),
-                quoted_error(exc),
-                exc_info=to_log(exc),
-            )
+            logger.error("SafeTask failed %s error=%s", *details, exc_info=to_log(exc))
 
     def _call_hooks(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for task in self._hooked:

@@ -201,22 +201,23 @@ class Queue:
         # After a long poll that moment is unknown, but the answer's way is short.
         took = clock.monotonic() - started
         received_at = max(started, clock.monotonic() - min(took, _MAX_ANSWER_SECONDS))
-        return [
-            Received(
-                queue=self,
-                message_id=raw["MessageId"],
-                receipt=raw["ReceiptHandle"],
-                body=raw["Body"],
-                expires=received_at + visibility,
-                attributes=raw.get("Attributes", {}),
-                message_attributes={
-                    name: value.get("StringValue", "")
-                    for name, value in raw.get("MessageAttributes", {}).items()
-                },
-                sent_attributes=raw.get("MessageAttributes", {}),
-            )
-            for raw in response.get("Messages", ())
-        ]
+        expires = received_at + visibility
+        return [self._to_received(raw, expires) for raw in response.get("Messages", ())]
+
+    def _to_received(self, raw: Mapping[str, Any], expires: float) -> Received:
+        sent_attributes = raw.get("MessageAttributes", {})
+        return Received(
+            queue=self,
+            message_id=raw["MessageId"],
+            receipt=raw["ReceiptHandle"],
+            body=raw["Body"],
+            expires=expires,
+            attributes=raw.get("Attributes", {}),
+            message_attributes={
+                name: value.get("StringValue", "") for name, value in sent_attributes.items()
+            },
+            sent_attributes=sent_attributes,
+        )
 
     def delete_batch(self, messages: Sequence[Received]) -> list[Refused]:
         """Delete up to MAX_BATCH_ENTRIES messages; return those that SQS did not delete.

@@ -36,6 +36,7 @@ def _no_container(real_places: object, monkeypatch: pytest.MonkeyPatch) -> Itera
         ("127.0.0.1", None, None),
         ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
         ("127.0.0.53", "::1", "127.0.0.1, 127.0.0.1"),
+        ("127.0.0.1", " ", "127.0.0.1, ,"),
         ("::1", None, None),
         ("::ffff:127.0.0.1", None, None),
         ("", "127.0.0.1", None),
@@ -112,6 +113,14 @@ def test_a_default_route_without_a_gateway_is_passed_over(container: Path) -> No
     on_link = "tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0"
     container.write_text("\n".join([header, on_link, *rows]))
     assert peers.container_gateway() == "172.17.0.1"
+
+
+def test_the_gateway_of_another_route_is_not_trusted(container: Path) -> None:
+    header, *rows = ROUTES.format(gateway="010011AC").splitlines()
+    to_a_network = "eth1\t0000000A\t0200000A\t0003\t0\t0\t0\t000000FF\t0\t0\t0"
+    container.write_text("\n".join([header, to_a_network, *rows]))
+    assert peers.container_gateway() == "172.17.0.1"
+    assert refusal("10.0.0.2") is not None
 
 
 def test_the_first_route_counts_as_well(container: Path) -> None:
