@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf import Config, default_region, get_config
 from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES, SIGNING_KEYS, TABLE
 from beanstalk_dispatch.deployment import eb_check, overview
 from beanstalk_dispatch.deployment.eb_commands import commands, fresh_key
@@ -23,8 +23,8 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 _ASKED = {
     "web": "Name of the web environment",
     "worker": "Name of the worker environment",
-    "region": "AWS region",
-    "account": "AWS account number",
+    "region": "AWS region of the queues",
+    "account": "AWS account number, which 'aws sts get-caller-identity' shows",
 }
 _REQUIREMENTS = ("requirements.txt", "Pipfile", "Dockerfile", "docker-compose.yml")
 """The files of which Elastic Beanstalk reads what to install.
@@ -84,25 +84,23 @@ class Command(BaseCommand):
         self._print_commands(plan, config)
 
     def _make_plan(self, config: Config, options: dict[str, Any]) -> Plan:
-        name = str(getattr(settings, "ROOT_URLCONF", "") or "project").partition(".")[0]
+        package = str(getattr(settings, "ROOT_URLCONF", "") or "project").partition(".")[0]
+        name = package.replace("_", "-")
         given = {key: options[key] for key in ("web", "worker", "region", "account", "queue")}
         if sys.stdin.isatty() and not (options["no_input"] or options["check"]):
-            given = {key: value or self._ask_for(key) for key, value in given.items()}
+            defaults = _asked_for(config, name)
+            for key in [key for key in defaults if not given[key]]:
+                given[key] = _ask_for(key, defaults[key])
         return make_plan(
             config,
-            name=name.replace("_", "-"),
-            wsgi=_wsgi_module(name),
+            name=name,
+            wsgi=_wsgi_module(package),
             processes=options["processes"],
             threads=options["threads"],
             is_shared=not options["worker_bundle"],
             max_instances=options["max_instances"],
             **given,
         )
-
-    def _ask_for(self, key: str) -> str | None:
-        """The answer; None takes the default, or what the configuration says."""
-        question = _ASKED.get(key)
-        return input(f"{question} (empty for the default): ").strip() or None if question else None
 
     def _report_problems(self, problems: list[eb_check.Problem]) -> None:
         for problem in problems:
@@ -185,6 +183,19 @@ def _missing_values(plan: Plan, config: Config, root: Path) -> Iterator[str]:
             "there is no requirements.txt, from which Elastic Beanstalk installs your packages; "
             "'pip freeze > requirements.txt' writes one"
         )
+
+
+def _asked_for(config: Config, name: str) -> dict[str, str | None]:
+    """What to ask for, with its default. A queue's URL or ARN says its region and account."""
+    defaults: dict[str, str | None] = {"web": f"{name}-web", "worker": f"{name}-worker"}
+    if not config.queues or any(each.url is None for each in config.queues.values()):
+        defaults |= {"region": config.sqs_region or default_region(), "account": None}
+    return defaults
+
+
+def _ask_for(key: str, default: str | None) -> str | None:
+    shown = f" [{default}]" if default else ""
+    return input(f"{_ASKED[key]}{shown}: ").strip() or None
 
 
 def _wsgi_module(name: str) -> str:

@@ -184,9 +184,37 @@ def test_on_a_terminal_the_command_asks(
     assert "eb create the-web" in output
     assert "eb create tests-worker" in output
     assert "sqs.us-east-1.amazonaws.com/123456789012/tests-work" in output
-    assert len(asked) == 4
+    questions = [
+        "Name of the web environment [tests-web]: ",
+        "Name of the worker environment [tests-worker]: ",
+        "AWS region of the queues: ",
+        "AWS account number, which 'aws sts get-caller-identity' shows: ",
+    ]
+    assert asked == questions
     call_command("beanstalk_eb", *WHERE, "--no-input", "--overwrite")
-    assert len(asked) == 4
+    assert asked == questions
+
+
+def test_what_the_queues_say_is_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch, env: Environment
+) -> None:
+    env(DISPATCH_QUEUES="mail=https://sqs.eu-west-1.amazonaws.com/123456789012/shop-mail")
+    asked: list[str] = []
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return ""
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", ask)
+    call_command("beanstalk_eb")
+    assert [each.partition(" [")[0] for each in asked] == [
+        "Name of the web environment", "Name of the worker environment",
+    ]  # fmt: skip
+    asked.clear()
+    env(DISPATCH_QUEUES="mail=shop-mail", DISPATCH_SQS_REGION="eu-west-1")
+    call_command("beanstalk_eb", "--account=123456789012", "--web=a")
+    assert asked[1:] == ["AWS region of the queues [eu-west-1]: "]
 
 
 def test_gunicorn_loads_the_projects_own_application(capsys: pytest.CaptureFixture[str]) -> None:
