@@ -25,6 +25,20 @@ from django.utils import translation
 from . import conf
 from . import dispatch_table as table
 from .conf import SETTINGS, Config
+from .conf.variables import (
+    BACKLOG_TOKEN,
+    LEASE_CACHE,
+    OUTBOX,
+    OUTBOX_DATABASES,
+    PERIODIC_TASKS,
+    QUEUES,
+    RESULTS,
+    SAFE_TASK,
+    SIGNING_KEYS,
+    TABLE,
+    TASK_TIMEOUT,
+    TASKS,
+)
 from .exceptions import ConfigurationError, UnknownFunction, listed
 from .execution.monkey_patching import patched_by
 from .execution.task_problems import problems_of
@@ -154,7 +168,7 @@ def _table_entries(config: Config) -> Iterator[CheckMessage]:
         except UnknownFunction as exc:
             why = f": {exc.__cause__}" if exc.__cause__ else ""
             yield checks.Error(
-                f"{SETTINGS['table'].variable}: {name!r} cannot run. {exc}{why}",
+                f"{TABLE.variable}: {name!r} cannot run. {exc}{why}",
                 hint="Write name=package.module.function, or a SafeTask subclass.",
                 id=f"{ID}.E002",
             )
@@ -164,7 +178,7 @@ def _safe_task(config: Config) -> Iterator[CheckMessage]:
     try:
         table.safe_task_class(config)
     except ConfigurationError as exc:
-        example = SETTINGS["safe_task"].default_text
+        example = SAFE_TASK.default_text
         hint = f"Write the dotted path of a SafeTask subclass, like {example}."
         yield checks.Error(str(exc), hint=hint, id=f"{ID}.E003")
 
@@ -174,7 +188,7 @@ def _small_lease_cache(config: Config) -> Iterator[CheckMessage]:
     alias, (backend, cache) = config.lease_cache, _backend_and_entry(config.lease_cache)
     if backend.endswith(".DatabaseCache") and _max_entries(cache) < MIN_LEASE_ENTRIES:
         yield checks.Error(
-            f"{SETTINGS['lease_cache'].variable}: the cache {alias!r} keeps "
+            f"{LEASE_CACHE.variable}: the cache {alias!r} keeps "
             f"{_max_entries(cache):,} entries and deletes the others. A task whose entry is "
             "deleted can run again.",
             hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'MAX_ENTRIES': 10_000_000}}}}}}",
@@ -187,8 +201,7 @@ def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
     for name in config.periodic_tasks:
         if not table.is_listed(name, config):
             yield checks.Error(
-                f"{SETTINGS['periodic_tasks'].variable} lists {name!r}, which "
-                f"{SETTINGS['table'].variable} does not.",
+                f"{PERIODIC_TASKS.variable} lists {name!r}, which {TABLE.variable} does not.",
                 hint="Add it to the table, or remove it here.",
                 id=f"{ID}.E005",
             )
@@ -199,7 +212,7 @@ def _unshared_lease_cache(config: Config) -> Iterator[CheckMessage]:
     alias, (backend, _) = config.lease_cache, _backend_and_entry(config.lease_cache)
     if alias is not None and (problem := _why_not_shared(backend)):
         yield checks.Error(
-            f"{SETTINGS['lease_cache'].variable}: {alias!r} {problem}.",
+            f"{LEASE_CACHE.variable}: {alias!r} {problem}.",
             hint="Name a cache in Redis, Memcached or the database.",
             id=f"{ID}.E006",
         )
@@ -218,8 +231,7 @@ def _listed_classes(config: Config) -> Iterator[CheckMessage]:
 def _check_outbox(config: Config) -> Iterator[CheckMessage]:
     if config.outbox != "off" and outbox.registered() is None:
         yield checks.Error(
-            f"{SETTINGS['outbox'].variable} is {config.outbox}, but {outbox.APP!r} is not in "
-            "INSTALLED_APPS.",
+            f"{OUTBOX.variable} is {config.outbox}, but {outbox.APP!r} is not in INSTALLED_APPS.",
             hint="Add it to INSTALLED_APPS, and run 'manage.py migrate'.",
             id=f"{ID}.E008",
         )
@@ -229,7 +241,7 @@ def _outbox_databases(config: Config) -> Iterator[CheckMessage]:
     unknown = [name for name in config.outbox_databases if name not in settings.DATABASES]
     if config.outbox != "off" and unknown:
         yield checks.Error(
-            f"{SETTINGS['outbox_databases'].variable} lists {listed(unknown)}, which DATABASES "
+            f"{OUTBOX_DATABASES.variable} lists {listed(unknown)}, which DATABASES "
             f"does not; known: {listed(settings.DATABASES)}.",
             hint="Name aliases of DATABASES.",
             id=f"{ID}.E009",
@@ -247,14 +259,14 @@ def _listed_tasks(config: Config) -> Iterator[CheckMessage]:
     for source in table.task_sources():
         for problem in source.problems(config):
             yield checks.Error(
-                f"{SETTINGS['tasks'].variable}: {problem}.",
+                f"{TASKS.variable}: {problem}.",
                 hint="List modules, such as shop.tasks, or the dotted paths of tasks.",
                 id=f"{ID}.E011",
             )
 
 
 def _check_results(config: Config) -> Iterator[CheckMessage]:
-    alias, variable = config.results, SETTINGS["results"].variable
+    alias, variable = config.results, RESULTS.variable
     if alias == "db":
         if not apps.is_installed(RESULTS_APP):
             yield checks.Error(
@@ -324,7 +336,7 @@ def _allowed_hosts(path: str, view: View) -> Iterator[CheckMessage]:
 @_on_workers
 def _empty_table(config: Config) -> Iterator[CheckMessage]:
     if not (config.table or config.tasks):
-        variable = SETTINGS["table"].variable
+        variable = TABLE.variable
         yield checks.Error(
             f"This is a worker, but {variable} is empty: every message fails.",
             hint=f"eb setenv '{variable}=name=package.module.function'",
@@ -392,7 +404,7 @@ def _secrets_in_settings(config: Config) -> Iterator[CheckMessage]:
 @_on_workers
 def _missing_signing_keys(config: Config) -> Iterator[CheckMessage]:
     if not config.signing_keys:
-        variable = SETTINGS["signing_keys"].variable
+        variable = SIGNING_KEYS.variable
         yield checks.Warning(
             f"{variable} is not set: anyone who may send to the queue may run every listed "
             "function.",
@@ -468,7 +480,7 @@ def _time_limit_of_none(config: Config) -> Iterator[CheckMessage]:
         if table.defines(task_class, "timeout_timedelta") and task_class.timeout_timedelta is None:
             yield checks.Warning(
                 f"{name!r} sets timeout_timedelta to None, which does not mean 'no limit': the "
-                f"task has the limit of {SETTINGS['task_timeout'].variable}.",
+                f"task has the limit of {TASK_TIMEOUT.variable}.",
                 hint="Write a timedelta of at most 12 hours, or remove the line.",
                 id=f"{ID}.W016",
             )
@@ -487,9 +499,9 @@ def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
 def _check_backlog(config: Config) -> Iterator[CheckMessage]:
     if config.backlog_token is None or not _serves.get():
         return
-    variable = SETTINGS["backlog_token"].variable
+    variable = BACKLOG_TOKEN.variable
     if not queue_names(config):
-        queues = SETTINGS["queues"].variable
+        queues = QUEUES.variable
         problem = f"{queues} names no queue that a worker reads, so the answer is 503"
         hint = f"Set {queues} on this process, too."
     elif _has_urls() and _path_and_view("beanstalk_backlog") is None:

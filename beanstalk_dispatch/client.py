@@ -18,7 +18,8 @@ from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from . import marks
-from .conf import SETTINGS, Config, get_config
+from .conf import Config, get_config
+from .conf.variables import MESSAGE_FORMAT, TABLE, TASKS
 from .dispatch_table import is_listed
 from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunction, listed
 from .execution.task_options import options_to_send
@@ -345,7 +346,7 @@ def _refuse_in_base64(message: Message, config: Config) -> None:
     if config.message_format == "base64":
         raise InvalidCall(
             f"{message.function}: a delay beyond {MAX_DELAY_SECONDS} s needs "
-            f"{SETTINGS['message_format'].variable}=json; 0.1 workers would run it too early"
+            f"{MESSAGE_FORMAT.variable}=json; 0.1 workers would run it too early"
         )
 
 
@@ -468,14 +469,14 @@ def _table_name(function: Function, config: Config) -> str:
         return _table_name(_names_by_path(config).get(path, path), config)
     if not callable(function) and not isinstance(function, SafeTask):
         raise UnknownFunction(
-            f"expected a function, or its name in {SETTINGS['table'].variable}, not "
+            f"expected a function, or its name in {TABLE.variable}, not "
             f"{function!r:.100}; write schedule_function(queue, 'name', 1)"
         )
     path = _dotted_path(function)
     name = _names_by_path(config).get(path)
     if name is None:
         raise UnknownFunction(
-            f"no name in {SETTINGS['table'].variable} stands for {path}; known: "
+            f"no name in {TABLE.variable} stands for {path}; known: "
             f"{listed([f'{name}={path}' for name, path in config.table.items()])}"
             f"{_advice_on(function, path, config)}"
         )
@@ -491,7 +492,7 @@ def _advice_on(function: object, path: str, config: Config) -> str:
 
 
 def _unlisted_error(name: str, config: Config) -> UnknownFunction:
-    table, tasks = SETTINGS["table"].variable, SETTINGS["tasks"].variable
+    table, tasks = TABLE.variable, TASKS.variable
     if name in config.queues:
         return UnknownFunction(
             f"{name!r} is a queue, and not in {table}; write schedule_function(queue, function, …)"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from django.utils.module_loading import import_string
 
-from .conf import CORE, SETTINGS, Config, get_config, values_of
+from .conf import CORE, Config, get_config, values_of
 from .conf.variables import SAFE_TASK
 from .exceptions import ConfigurationError, UnknownFunction
 from .log_lines import quoted_error
@@ -183,7 +183,7 @@ def safe_task_class(config: Config) -> type[SafeTask]:
 
 
 def _import_safe_task_class(path: str) -> type[SafeTask]:
-    variable = SETTINGS["safe_task"].variable
+    variable = SAFE_TASK.variable
     try:
         wrapper = import_string(path)
     except ImportError as exc:
@@ -208,7 +208,7 @@ def _observers_of_the_class(config: Config) -> Sequence[Observer]:
     except Exception as exc:
         logger.error(
             "%s could not be loaded; tasks are not observed error=%s",
-            SETTINGS["safe_task"].variable, quoted_error(exc),
+            SAFE_TASK.variable, quoted_error(exc),
         )  # fmt: skip
         return ()
 
@@ -285,7 +285,7 @@ def start_configured_class() -> None:
             _import_safe_task_class(values[SAFE_TASK]).ready()
     except Exception as exc:
         logger.error(
-            "%s could not start error=%s", SETTINGS["safe_task"].variable, quoted_error(exc),
+            "%s could not start error=%s", SAFE_TASK.variable, quoted_error(exc),
         )  # fmt: skip
 
 

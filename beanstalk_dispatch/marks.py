@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from django.core.cache import caches
 
 from . import clock
-from .conf import SETTINGS, Config, get_config
+from .conf import Config, get_config
+from .conf.variables import LEASE_CACHE
 from .exceptions import ConfigurationError, InvalidCall, LeaseUnavailable
 from .log_lines import quoted, quoted_error
 from .message import NAME_FORM, is_name
@@ -37,7 +38,7 @@ def cache_of(alias: str) -> Any:
     try:
         return caches[alias]
     except Exception as exc:  # no such cache, or its library is not installed
-        variable = SETTINGS["lease_cache"].variable
+        variable = LEASE_CACHE.variable
         raise ConfigurationError(f"{variable}: cache {alias!r}: {exc}") from exc
 
 
@@ -133,7 +134,7 @@ def paused_since(queue_names: Iterable[str], config: Config) -> Mapping[str, flo
 def _cache_alias(purpose: str) -> str:
     alias = get_config().lease_cache
     if alias is None:
-        variable = SETTINGS["lease_cache"].variable
+        variable = LEASE_CACHE.variable
         raise ConfigurationError(
             f"{variable} is not set: {purpose} by an entry in that cache, which all workers share"
         )

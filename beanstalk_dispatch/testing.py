@@ -10,7 +10,8 @@ from typing import Any
 from django.db import connections
 from django.test import override_settings
 
-from .conf import SETTINGS, get_config
+from .conf import get_config
+from .conf.variables import EXECUTE_SYNCHRONOUSLY
 from .message import Message
 from .scheduling import commits, sending
 
@@ -83,7 +84,7 @@ class ScheduledTasks(list[ScheduledTask]):
         A task is removed from this list when it runs. Delays are skipped, and retries run at
         once. Raises the error of a task that fails, and UnknownFunction.
         """
-        with override_settings(**{SETTINGS["execute_synchronously"].variable: True}):
+        with override_settings(**{EXECUTE_SYNCHRONOUSLY.variable: True}):
             while self:
                 task = self.pop(0)
                 result = sending.execute(task.queue, task.body, get_config())

@@ -18,7 +18,8 @@ from django.http.request import RawPostDataException, UnreadablePostError
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.csrf import csrf_exempt
 
-from .conf import SETTINGS, Config, get_config
+from .conf import Config, get_config
+from .conf.variables import QUEUES, WORKER
 from .delivery import Delivery
 from .endpoint import draining, holding
 from .endpoint import trusted_peers as peers
@@ -110,7 +111,7 @@ def _log_not_a_worker(request: HttpRequest) -> None:
             "refused status=404 reason=not-a-worker%s: the daemon posts here, but %s is not True; "
             "messages go to the dead-letter queue",
             repeated,
-            SETTINGS["worker"].variable,
+            WORKER.variable,
         )
 
 
@@ -147,9 +148,7 @@ def _answer_backlog(request: HttpRequest) -> HttpResponse:
     if request.method not in {"GET", "HEAD"}:
         return _wrong_method("GET", "HEAD")
     if not queue_names(config):
-        return _error_response(
-            503, f"{SETTINGS['queues'].variable} names no queue that a worker reads"
-        )
+        return _error_response(503, f"{QUEUES.variable} names no queue that a worker reads")
     found = BACKLOG.read(config)
     if found is None:
         return _error_response(503, "SQS has not answered yet")

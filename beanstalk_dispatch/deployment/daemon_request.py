@@ -22,7 +22,7 @@ from django.shortcuts import resolve_url
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.module_loading import import_string
 
-from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.conf.variables import TRUSTED_PEERS, WORKER
 from beanstalk_dispatch.endpoint.sqsd import DOCTOR_KEY
 
 from .findings import Finding, failure, ok, warning
@@ -173,14 +173,14 @@ def explain(answer: Answer, path: str) -> Finding:
 
 def _of_the_dispatcher(status: int, message: str) -> Finding:
     if status == 404:
-        variable = SETTINGS["worker"].variable
+        variable = WORKER.variable
         return warning(
             TOPIC,
             f"the dispatcher answers 404, because {variable} is not True here",
             f"on a worker: eb setenv {variable}=True; on a web machine this is right",
         )
     if status == 403:
-        variable = SETTINGS["trusted_peers"].variable
+        variable = TRUSTED_PEERS.variable
         return failure(
             TOPIC,
             f"the dispatcher answers 403, because {variable} does not contain 127.0.0.1",

@@ -19,7 +19,8 @@ from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
 
 from beanstalk_dispatch import conf, cron
-from beanstalk_dispatch.conf import SETTINGS, Config
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, TABLE
 from beanstalk_dispatch.dispatch_table import is_listed
 from beanstalk_dispatch.exceptions import ConfigurationError, listed
 
@@ -108,7 +109,7 @@ def _periodic_tasks(config: Config, given: Path | None) -> Iterator[Finding]:
         elif config.periodic_tasks:
             yield warning(
                 "cron.yaml",
-                f"{SETTINGS['periodic_tasks'].variable} is set, but there is no {file}",
+                f"{PERIODIC_TASKS.variable} is set, but there is no {file}",
                 "write one beside manage.py, or name it with --cron",
             )
         return
@@ -136,14 +137,14 @@ def _periodic_tasks(config: Config, given: Path | None) -> Iterator[Finding]:
 
 def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[Finding]:
     if not is_listed(task.name, config):
-        variable = SETTINGS["table"].variable
+        variable = TABLE.variable
         yield failure(
             "cron.yaml",
             f"{task.name!r} is not in {variable}",
             f"add {task.name}=package.module.function to {variable}, or correct the name",
         )
     elif config.worker and task.name not in config.periodic_tasks:
-        variable = SETTINGS["periodic_tasks"].variable
+        variable = PERIODIC_TASKS.variable
         names = " ".join([*config.periodic_tasks, task.name])
         yield failure(
             "cron.yaml",

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from beanstalk_dispatch.casts import Network
-from beanstalk_dispatch.conf import SETTINGS, Config
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import TRUSTED_PEERS
 
 _LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 _CONTAINER_MARKS: Final = ("/.dockerenv", "/run/.containerenv")
@@ -42,7 +43,7 @@ def _refusal_reason(peer: str, real: str, forwarded: str, config: Config) -> str
     for text in addresses:
         if not _is_trusted(text, config):
             shown = "".join(text.split())[:64]  # a forged header may contain anything
-            return f"{shown!r} is not in {SETTINGS['trusted_peers'].variable}"
+            return f"{shown!r} is not in {TRUSTED_PEERS.variable}"
     return None
 
 

@@ -13,7 +13,8 @@ from typing import Final
 from django.core.cache import caches
 
 from beanstalk_dispatch import clock, dispatch_table, marks
-from beanstalk_dispatch.conf import SETTINGS, Config, get_config
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.variables import MAX_AGE, PERIODIC_TASKS
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import (
     AlreadyDone,
@@ -176,7 +177,7 @@ class Execution:
             )
         name = str(delivery.task_name)
         if name not in config.periodic_tasks:
-            variable = SETTINGS["periodic_tasks"].variable
+            variable = PERIODIC_TASKS.variable
             raise NotAllowed(f"periodic task {name!r} is not in {variable}")
         if delivery.message_id is None:
             return Message(function=name)
@@ -187,7 +188,7 @@ class Execution:
         limit = self.config.max_age
         if limit is None or self._is_periodic:
             return
-        variable = SETTINGS["max_age"].variable
+        variable = MAX_AGE.variable
         if message.sent_at is None:
             raise BadSignature(f"the message does not say when it was sent, and {variable} is set")
         age = time.time() - max(message.sent_at, message.not_before or 0)

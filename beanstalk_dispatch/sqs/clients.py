@@ -7,7 +7,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from beanstalk_dispatch import clock
-from beanstalk_dispatch.conf import SETTINGS, Config, default_region
+from beanstalk_dispatch.conf import Config, default_region
+from beanstalk_dispatch.conf.variables import SEND_TIMEOUT
 from beanstalk_dispatch.queue_address import QueueAddress
 
 from .circuit import Circuit
@@ -193,6 +194,4 @@ def _refuse_late_attempt(total: float, latest: float, *, request: Any, **_: obje
     """
     now = clock.monotonic()
     if now - request.context.setdefault(_STARTED, now) > latest:
-        raise SendTimeout(
-            f"no answer came in time; {SETTINGS['send_timeout'].variable} is {total:g} s"
-        )
+        raise SendTimeout(f"no answer came in time; {SEND_TIMEOUT.variable} is {total:g} s")

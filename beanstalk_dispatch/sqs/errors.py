@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf.variables import (
+    CREATE_QUEUES,
+    QUEUES,
+    SQS_ENDPOINT_URL,
+    SQS_KEY,
+    SQS_SECRET,
+)
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
 from beanstalk_dispatch.queue_address import QueueAddress
 
@@ -90,20 +97,20 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
     if code in _ACCESS_DENIED_CODES and operation == "GetQueueUrl":
         advice = (
             "; Elastic Beanstalk's roles do not allow it. Set the queue's URL or ARN in "
-            f"{SETTINGS['queues'].variable}"
+            f"{QUEUES.variable}"
         )
     elif code == "NoCredentialsError":
         advice = (
             "; give the environment an instance profile that allows sqs:SendMessage, or set "
-            f"{SETTINGS['sqs_key'].variable} and {SETTINGS['sqs_secret'].variable}"
+            f"{SQS_KEY.variable} and {SQS_SECRET.variable}"
         )
     elif code in _MISSING_QUEUE_CODES:
         advice = (
-            f"; create the queue, or correct its URL in {SETTINGS['queues'].variable}; "
-            f"{SETTINGS['create_queues'].variable} creates only what is given by name"
+            f"; create the queue, or correct its URL in {QUEUES.variable}; "
+            f"{CREATE_QUEUES.variable} creates only what is given by name"
         )
     elif code == "EndpointConnectionError" and get_config().sqs_endpoint_url:
-        advice = f"; start that server, or correct {SETTINGS['sqs_endpoint_url'].variable}"
+        advice = f"; start that server, or correct {SQS_ENDPOINT_URL.variable}"
     reason = first_line(exc).rstrip(".") if advice else first_line(exc)
     error = SendError(f"{operation} on {address.name}: {code}: {reason}{advice}")
     _remove_secrets(exc)

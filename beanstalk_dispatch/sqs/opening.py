@@ -9,7 +9,8 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from beanstalk_dispatch.conf import SETTINGS, Config, default_region, get_config
+from beanstalk_dispatch.conf import Config, default_region, get_config
+from beanstalk_dispatch.conf.variables import CREATE_QUEUES, QUEUES, SQS_REGION
 from beanstalk_dispatch.exceptions import UnknownQueue, listed
 from beanstalk_dispatch.queue_address import FIFO_SUFFIX, QueueAddress
 
@@ -118,7 +119,7 @@ def resolve_address(name: str, config: Config) -> QueueAddress:
             return config.queues[name]
         except KeyError:
             raise UnknownQueue(
-                f"{name!r} is not in {SETTINGS['queues'].variable}; known: {listed(config.queues)}"
+                f"{name!r} is not in {QUEUES.variable}; known: {listed(config.queues)}"
             ) from None
     try:
         return QueueAddress.parse(name)
@@ -138,10 +139,10 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
             raise send_error("GetQueueUrl", address, exc) from exc
         if not clients.config.create_queues:
             is_guess = not (address.region or clients.config.sqs_region or default_region())
-            region = f", or {SETTINGS['sqs_region'].variable}" if is_guess else ""
+            region = f", or {SQS_REGION.variable}" if is_guess else ""
             raise UnknownQueue(
                 f"SQS has no queue {address.name!r} in {client.meta.region_name} for these "
-                f"credentials; create the queue, or set {SETTINGS['create_queues'].variable}=True"
+                f"credentials; create the queue, or set {CREATE_QUEUES.variable}=True"
                 f"{region}"
             ) from None
     try:

@@ -10,7 +10,8 @@ import django
 from django.apps import apps
 
 from beanstalk_dispatch import check_log, checks, dispatch_table
-from beanstalk_dispatch.conf import SETTINGS, Config, get_config
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 
@@ -68,7 +69,7 @@ def handle(event: Mapping[str, Any], context: Context) -> Response:
 def _worker_config() -> Config:
     config = get_config()
     if not config.worker:
-        variable = SETTINGS["worker"].variable
+        variable = WORKER.variable
         raise ConfigurationError(
             f"this function is not a worker; set {variable}=True in its environment"
         )

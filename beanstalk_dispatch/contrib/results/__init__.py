@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from asgiref.sync import sync_to_async
 
-from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf.variables import RESULTS
 from beanstalk_dispatch.dispatch_table import register_observers
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
 from beanstalk_dispatch.message import is_name
@@ -31,7 +32,7 @@ def get_result(task_id: str) -> TaskRecord:
     """
     store = store_of(get_config())
     if store is None:
-        raise ConfigurationError(f"{SETTINGS['results'].variable} is not set: no result is kept")
+        raise ConfigurationError(f"{RESULTS.variable} is not set: no result is kept")
     # A database may refuse an id that no task has, such as one with a zero character.
     record = store.load(task_id) if is_name(task_id) else None
     if record is None:

@@ -13,7 +13,8 @@ from django.template.defaultfilters import pluralize
 from django.utils.html import format_html
 
 from beanstalk_dispatch import client
-from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf.variables import RESULT_ARGUMENTS
 from beanstalk_dispatch.contrib.permissions import has_permission
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 
@@ -130,7 +131,7 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
             call = client.Call(result.function, args, kwargs, headers=json.loads(result.headers))
             return f"Run again as {client.schedule(_known_as(result.queue), call)}."
 
-        variable = SETTINGS["result_arguments"].variable
+        variable = RESULT_ARGUMENTS.variable
         left = f"not run again: {variable} was not set when it was scheduled"
         self._act_on_each(request, results, schedule, done="run again", left=left)
 

@@ -13,7 +13,8 @@ from django.core.cache import caches
 from django.db import InterfaceError, OperationalError, router, transaction
 from django.db.models import QuerySet
 
-from beanstalk_dispatch.conf import SETTINGS, Config
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import RESULTS
 from beanstalk_dispatch.exceptions import ConfigurationError
 
 from .record import TaskRecord, from_django, now, to_django
@@ -80,7 +81,7 @@ class CacheStore:
         try:
             return caches[self._alias]
         except Exception as exc:  # no such cache, or its library is not installed
-            variable = SETTINGS["results"].variable
+            variable = RESULTS.variable
             raise ConfigurationError(f"{variable}: cache {self._alias!r}: {exc}") from exc
 
 
@@ -95,7 +96,7 @@ class DatabaseStore:
     def __init__(self, time_to_live: timedelta) -> None:
         self._time_to_live = time_to_live
         if not apps.is_installed(APP):
-            variable = SETTINGS["results"].variable
+            variable = RESULTS.variable
             raise ConfigurationError(f"{variable}=db needs {APP!r} in INSTALLED_APPS")
 
     def add(self, records: Sequence[TaskRecord]) -> None:

@@ -14,7 +14,8 @@ from importlib import import_module
 from types import ModuleType
 
 from beanstalk_dispatch import dispatch_table
-from beanstalk_dispatch.conf import SETTINGS, Config
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import TASKS
 from beanstalk_dispatch.exceptions import UnknownFunction
 from beanstalk_dispatch.log_lines import quoted_error
 
@@ -58,7 +59,7 @@ def log_problems(config: Config) -> None:
     for problem in allowed_tasks(config).problems:
         logger.error(
             "listed tasks not found variable=%s error=%s",
-            SETTINGS["tasks"].variable, quoted_error(problem),
+            TASKS.variable, quoted_error(problem),
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 from beanstalk_dispatch.workbench.queues import (
     QueueStatus,
@@ -89,7 +89,7 @@ class Command(BaseCommand):
         except BeanstalkDispatchError as exc:
             raise CommandError(str(exc)) from exc
         if not statuses:
-            raise CommandError(f"name a queue, or set {SETTINGS['queues'].variable}")
+            raise CommandError(f"name a queue, or set {QUEUES.variable}")
         if options["json"]:
             self.stdout.write(json.dumps([as_json(each) for each in statuses]))
             return statuses
@@ -146,7 +146,7 @@ def _table_row(status: QueueStatus) -> list[str]:
 
 
 def _source_names(status: QueueStatus) -> str:
-    return ", ".join(status.sources) or SETTINGS["dead_letter_queue"].variable
+    return ", ".join(status.sources) or DEAD_LETTER_QUEUE.variable
 
 
 def as_json(status: QueueStatus) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from django.core.management.base import BaseCommand, CommandError
 from beanstalk_dispatch import conf, cron, start_log
 from beanstalk_dispatch.check_log import do_not_log_on_first_request
 from beanstalk_dispatch.checks import without_endpoint
+from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
 from beanstalk_dispatch.execution.running_tasks import RUNNING
@@ -114,7 +115,7 @@ class Command(BaseCommand):
         if not start_log.log_waiting() and is_new:
             start_log.log_start_line()  # nobody saw it before
         if not options["post_to"] and not config.worker:
-            variable = conf.SETTINGS["worker"].variable
+            variable = WORKER.variable
             raise CommandError(f"this machine is not a worker; set {variable}=True to run tasks")
         _check_queues(options["queues"])
         if options["outbox"] and outbox.registered() is None:
