@@ -137,6 +137,11 @@ def test_legacy_messages_are_what_0_1_reads() -> None:
     assert (decoded.function, decoded.args, decoded.id) == ("f", [1], "from-sqs")
 
 
+def test_the_json_of_0_1_may_have_whitespace_around_it() -> None:
+    body = base64.b64encode(b' \n{"function": "f", "args": [], "kwargs": {}}\n')
+    assert Message.decode(body, queue="q").function == "f"
+
+
 def test_repr_shows_no_arguments() -> None:
     message = Message(function="f", args=["hush"], kwargs={"a": "hush"}, headers={"h": "hush"})
     assert "hush" not in repr(message)
@@ -263,6 +268,7 @@ def test_any_key_verifies() -> None:
         (Message(function="f").encode(queue="q"), "not signed"),
         ("{" + "[" * 100_000, "not signed"),
         ("short", "not signed"),
+        ("a" * 43, "not signed"),
     ],
 )
 def test_what_is_not_ours_is_refused_before_it_is_parsed(body: str, reason: str) -> None:
@@ -308,6 +314,7 @@ def test_what_looks_signed_is_signed_or_ends_like_it() -> None:
     assert not is_signed(plain)
     assert not is_signed(plain + "a" * 43)  # without a colon
     assert not is_signed(plain + ":" + "a" * 42)
+    assert not is_signed("a" * 43)
     assert not is_signed("a" * 100)
 
 

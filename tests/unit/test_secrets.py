@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pprint import pformat
@@ -15,15 +16,18 @@ import sentry_sdk
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.core.signing import Signer
-from django.test import override_settings
+from django.test import RequestFactory, override_settings
 from django.views.debug import ExceptionReporter
 from sentry_sdk.transport import Transport
 from sentry_sdk.utils import event_from_exception
 
-from beanstalk_dispatch import conf
+from beanstalk_dispatch import conf, views
 from beanstalk_dispatch.casts import Secret
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
+from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownFunction
+from beanstalk_dispatch.execution.executor import run
+from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests import jobs
@@ -268,6 +272,61 @@ def test_no_command_and_no_line_of_the_log_shows_a_secret(
             print(exc)
     shown = "".join(capsys.readouterr()) + caplog.text
     assert len(shown) > 1000
+    assert not is_shown(shown)
+
+
+def show_the_configuration() -> None:
+    config = conf.get_config()
+    raise ValueError(f"{config!r} {config.signing_keys} {config.sqs_secret!r}")
+
+
+def exit_with_the_keys() -> None:
+    raise SystemExit(conf.get_config().signing_keys)
+
+
+TASKS = [
+    show_the_configuration,
+    exit_with_the_keys,
+    *(mistake for mistake, variables in MISTAKES if not variables),
+]
+WRONG_BODIES = [
+    "not a message",
+    Message(function="record").encode(queue="q"),
+    Message(function="record").encode(queue="q", keys=[token_hex(16)]),
+    Message(function="nothing").encode(queue="q", keys=[KEY]),
+    wrap("{}", {"attempts": 1, "id": "i"}, queue="q", keys=[OLD_KEY]),
+]
+
+
+def test_a_mistake_of_a_task_or_a_sender_leaves_no_secret_behind(
+    secrets: Environment,
+    queue_name: str,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    rf: RequestFactory,
+) -> None:
+    """Neither in a dead letter nor in the log, the backlog or the table of queues."""
+    table = " ".join(f"{task.__name__}={task.__module__}.{task.__name__}" for task in TASKS)
+    secrets(WORKER=True, DISPATCH_TABLE=table, DISPATCH_DEAD_LETTER_QUEUE="dead",
+            DISPATCH_QUEUES=f"jobs={queue_name} dead={queue_name}-dead")  # fmt: skip
+    caplog.set_level("DEBUG", "beanstalk_dispatch")
+    bodies = [
+        Message(function=task.__name__, options={"max_retries": 0}).encode(queue="q", keys=[KEY])
+        for task in TASKS
+    ]
+    with ThreadPoolExecutor(1) as tasks:  # in the main thread, SystemExit is the server's
+        for body in (*bodies, *WRONG_BODIES):
+            tasks.submit(run, body, Delivery(queue="q", message_id="from-sqs")).result()
+    letters: list[str] = []
+    while received := open_queue("dead").receive(count=10, wait=0, visibility=300):
+        letters += [each.body for each in received]
+    assert len(letters) == len(TASKS) + len(WRONG_BODIES)
+    found = [views.backlog(rf.get("/", HTTP_AUTHORIZATION=f"Bearer {shown}")).content.decode()
+             for shown in (TOKEN, KEY, "")]  # fmt: skip
+    assert '"queues"' in found[0]
+    call_command("beanstalk_queues")
+    shown = "\n".join([*letters, *found, caplog.text, *capsys.readouterr()])
+    assert "********" in shown
     assert not is_shown(shown)
 
 
