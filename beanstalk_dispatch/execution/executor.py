@@ -153,10 +153,11 @@ class Execution:
                 acknowledged=outcome is Outcome.DUPLICATE,
                 retry_after=exc.retry_after,
             )
-        except (ConfigurationError, TimeLimitExceeded):
+        except ConfigurationError:
             raise
         except BaseException as exc:  # such as a SystemExit of a module that is imported
-            if is_for_the_process(exc):
+            is_of_caller = isinstance(exc, TimeLimitExceeded) and self.config.execute_synchronously
+            if is_of_caller or is_for_the_process(exc):
                 raise
             return self._failed_outside(exc)
 

@@ -1,7 +1,8 @@
-"""Locks of log handlers that a task leaves locked.
+"""Locks of log handlers, and the one of starting threads, that a task leaves locked.
 
 An interrupt can strike right after a thread got such a lock. Every other thread of the process
-would then wait for ever at its next log line, and its task would never be acknowledged.
+would then wait for ever at its next log line or at the start of a thread, and its task would never
+be acknowledged.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ _is_owned: Final = _LOCK_TYPE._is_owned  # noqa: SLF001 - as threading.Condition
 
 
 def release_left_locked() -> str:
-    """Release the locks of log handlers, and of logging itself, that this thread holds.
+    """Release the locks of log handlers, logging and threading that this thread holds.
 
     Returns the names of the handlers, or the empty string. A thread of a consumer holds none
     between two tasks.
     """
     left = ["logging"] if _release_lock(logging._lock) else []  # type: ignore[attr-defined] # noqa: SLF001
+    if _release_lock(threading._active_limbo_lock):  # type: ignore[attr-defined] # noqa: SLF001
+        left.append("threading")
     # The public names lead only to handlers of loggers, not to those within another handler.
     for reference in logging._handlerList:  # type: ignore[attr-defined] # noqa: SLF001
         handler = reference()

@@ -22,6 +22,7 @@ from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DELAYED_COPIES, Consumer
 from beanstalk_dispatch.execution.observers import Observer
 from beanstalk_dispatch.execution.recent_deliveries import RECENT
+from beanstalk_dispatch.execution.time_limit import TimeLimitExceeded, _watchdog, time_limit
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
 from beanstalk_dispatch.safe_task import SafeTask
@@ -473,6 +474,36 @@ def test_redelivery_backs_off_with_each_receive(table: Environment, queue: str) 
         for _ in range(40)
     ]
     assert 20 < max(delay for delay in delays if delay is not None) <= 40
+
+
+def leaves_a_limit_open() -> None:
+    time_limit(0.01).__enter__()
+    for _ in range(1000):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_an_interrupt_of_nobodys_fails_its_task_and_not_the_consumer(
+    env: Environment, *, is_eager: bool
+) -> None:
+    """Only where the caller waits for the task, it may be the interrupt of the caller's limit."""
+    env(WORKER=True, DISPATCH_TABLE=f"leaves={__name__}.leaves_a_limit_open",
+        DISPATCH_EXECUTE_SYNCHRONOUSLY=is_eager)  # fmt: skip
+    body = Message(function="leaves").encode(queue="q")
+
+    def run() -> Result:
+        try:
+            return executor.run(body, delivery())
+        finally:
+            for limit in [*_watchdog._limits]:  # which would strike again and again
+                _watchdog.forget(limit)
+
+    with ThreadPoolExecutor(1) as pool:
+        came = pool.submit(run)
+    if is_eager:
+        assert isinstance(came.exception(), TimeLimitExceeded)
+    else:
+        assert came.result().outcome is Outcome.FAILED
 
 
 def test_the_consumer_learns_the_time_limit(table: Environment) -> None:

@@ -41,6 +41,9 @@ class Leave:
         self.once()
         self.once()
 
+    def of_threading(self) -> None:
+        threading._active_limbo_lock.acquire()  # type: ignore[attr-defined]
+
     def at_the_interrupt(self) -> None:
         """Wait for the lock while the time limit passes. The interrupt strikes as it is got."""
         lock: Any = self.handler.lock
@@ -99,6 +102,15 @@ def test_a_lock_that_a_task_leaves_locked_is_released(
     assert run(how) is Outcome.DONE
     assert is_free(handler)
     assert LEFT in caplog.text
+
+
+def test_a_task_cannot_keep_other_tasks_from_starting_threads(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE=f"leave={__name__}.Task")
+    assert run("of_threading") is Outcome.DONE
+    assert threading._active_limbo_lock._is_owned() is False  # type: ignore[attr-defined]
+    assert "log lock left locked id=1 function=leave handlers=threading" in caplog.text
 
 
 @pytest.mark.slow
