@@ -63,6 +63,10 @@ def _whole_string(value: object) -> str:
         return str(value)
     except Exception:  # from a __str__() of the project's own
         return type(value).__name__
+    except BaseException:  # from there too, such as the panic of an extension
+        if threading.current_thread() is threading.main_thread():
+            raise  # it may be Ctrl-C
+        return type(value).__name__
 
 
 def shortened(string: str, limit: int) -> str:
@@ -76,7 +80,10 @@ def shortened(string: str, limit: int) -> str:
 
 def traceback_of(exception: BaseException | None) -> str:
     """The traceback as a string. It is shortened in the middle: its end names the error."""
-    return shortened("".join(traceback.format_exception(exception)), MAX_TRACEBACK)
+    try:
+        return shortened("".join(traceback.format_exception(exception)), MAX_TRACEBACK)
+    except Exception:  # from a __class__ of the project's own
+        return type(exception).__name__
 
 
 class LongTraceback(Exception):
@@ -84,9 +91,13 @@ class LongTraceback(Exception):
 
 
 def to_log(exception: BaseException) -> BaseException:
-    """The exception for ``exc_info``, or what stands for it if a message in it is very long."""
-    if all(len(_whole_string(each)) <= MAX_TRACEBACK for each in _exception_chain(exception)):
-        return exception
+    """The exception for ``exc_info``, or what stands for it if a message in it is very long.
+
+    Something also stands for one that cannot be looked at.
+    """
+    with suppress(Exception):
+        if all(len(_whole_string(each)) <= MAX_TRACEBACK for each in _exception_chain(exception)):
+            return exception
     return LongTraceback(traceback_of(exception))
 
 

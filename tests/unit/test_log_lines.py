@@ -45,6 +45,15 @@ class Unprintable:
         raise ValueError("no string")
 
 
+def test_ctrl_c_is_not_taken_for_an_error_of_what_is_logged() -> None:
+    class Interrupted:
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quoted(Interrupted())
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

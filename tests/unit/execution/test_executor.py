@@ -476,9 +476,36 @@ def test_redelivery_backs_off_with_each_receive(table: Environment, queue: str) 
     assert 20 < max(delay for delay in delays if delay is not None) <= 40
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+class Lies(Exception):
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise RuntimeError
+
+
+def raises(kind: str) -> None:
+    raise {"Unspeakable": Unspeakable, "Lies": Lies}[kind]
+
+
+@pytest.mark.parametrize("kind", ["Unspeakable", "Lies"])
+def test_an_exception_that_cannot_be_looked_at_is_a_failure_like_any_other(
+    env: Environment, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE=f"raises={__name__}.raises")
+    body = Message(function="raises", args=[kind], id="1").encode(queue="q")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(executor.run, body, delivery()).result().outcome is Outcome.FAILED
+    assert "task id=1 function=raises outcome=failed receive_count=3" in caplog.text
+    assert all(record.getMessage() for record in caplog.records)
+
+
 def leaves_a_limit_open() -> None:
     time_limit(0.01).__enter__()
-    for _ in range(1000):
+    while True:
         time.sleep(0.01)
 
 
