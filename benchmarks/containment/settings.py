@@ -1,10 +1,12 @@
-"""The settings of a consumer whose tasks misbehave: PostgreSQL, by the driver that is asked for."""
+"""The settings of a consumer whose tasks misbehave, with the database that is asked for."""
 
 from __future__ import annotations
 
 import os
 import resource
 import sys
+
+import pymysql
 
 if os.environ["DRIVER"] == "psycopg2":
     sys.modules["psycopg"] = None  # type: ignore[assignment] # Django takes psycopg2 then
@@ -14,7 +16,15 @@ from tests.settings import *  # noqa: F403
 
 INSTALLED_APPS = ["beanstalk_dispatch"]
 TIME_ZONE = "UTC"
-_database = database_settings(os.environ["POSTGRES"]) | {"CONN_MAX_AGE": 600}
+_database = database_settings(os.environ["POSTGRES"])
+if os.environ["DRIVER"] == "pymysql":
+    pymysql.install_as_MySQLdb()
+    pymysql.version_info = (2, 2, 7, "final", 0)  # Django asks for that of mysqlclient
+    _database = {
+        "ENGINE": "django.db.backends.mysql", "NAME": "tasks", "USER": "root",
+        "HOST": "127.0.0.1", "PORT": os.environ["MARIADB_PORT"],
+    }  # fmt: skip
+_database["CONN_MAX_AGE"] = 600
 if size := os.environ.get("POOL_SIZE"):
     pool = {"min_size": int(size), "max_size": int(size), "timeout": 30}
     _database |= {"CONN_MAX_AGE": 0, "OPTIONS": {"pool": pool}}
