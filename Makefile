@@ -35,6 +35,7 @@ help:
 	@sed -n 's/^## \([a-z-]*\): /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(READY): pyproject.toml
+	@echo "Installing the dependencies into $(VENV). This takes a few minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[local,metrics,sentry]' --group dev $(if $(filter 5.%,$(DJANGO)),,--group task-apps) $(if $(DJANGO),'django==$(DJANGO).*')
