@@ -14,7 +14,7 @@ from beanstalk_dispatch.sqs.queue import Queue, Received
 from .letters import Filters, Letter, read_letter
 from .looking import HIDE_SECONDS, Look
 from .moving import move_all
-from .queues import find_queue, problem_of, queue_statuses, source_names
+from .queues import find_queue, own_name, problem_of, queue_statuses, source_names
 from .redriving import Redrive, open_target
 from .runs import Report, Run, RunOptions, Steps
 
@@ -172,7 +172,5 @@ class DeadLetters:
 
     def _is_written_to(self) -> bool:
         """Whether this package sends letters here, as far as this process knows."""
-        config = get_config()
-        alias = config.dead_letter_queue
-        address = config.queues.get(alias) if alias else None
-        return self.queue.name in {alias, address.name if address else None}
+        name = get_config().dead_letter_queue
+        return name is not None and self.queue.name in {name, own_name(name)}

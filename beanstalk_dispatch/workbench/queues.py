@@ -60,6 +60,12 @@ def queue_statuses(names: Sequence[str] = ()) -> list[QueueStatus]:
     return _with_pauses(list(_with_sources(found, config)), config)
 
 
+def own_name(name: str) -> str:
+    """The own name of an alias's queue; what is not an alias as it is."""
+    address = get_config().queues.get(name)
+    return address.name if address else name
+
+
 def pause(name: str) -> str:
     """Pause a queue; its own name. Raises ConfigurationError, or what ``find_queue`` raises.
 

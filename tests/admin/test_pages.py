@@ -137,6 +137,9 @@ def test_letters_are_filtered(dead: Dead) -> None:
     logged_in = client("view_deadletter")
     page = logged_in.get(f"{PAGES}{dead.name}/", {"function": "fail", "since": "1h"})
     assert "2 match in a sample of 3" in words(page)
+    for name, answer in (("jobs", "sample of 3"), ("other", "0 match in a sample of 3")):
+        page = logged_in.get(f"{PAGES}{dead.name}/", {"queue": name})
+        assert f"{dead.name}: {answer}" in words(page)
     page = logged_in.get(f"{PAGES}{dead.name}/", {"sample": "1"})
     assert "sample of 1 of about 3" in words(page)
     page = logged_in.get(f"{PAGES}{dead.name}/", {"since": "yesterday"})

@@ -9,6 +9,7 @@ from django import forms
 
 from beanstalk_dispatch.workbench.dead_letters import SAMPLE_SIZE
 from beanstalk_dispatch.workbench.letters import Filters, parse_since
+from beanstalk_dispatch.workbench.queues import own_name
 
 MAX_SAMPLE_SIZE: Final = 1000
 """Letters that one page looks at, at most: each ten of them are a request to SQS."""
@@ -64,7 +65,7 @@ class FilterForm(forms.Form):
         return Filters(
             function=found["function"],
             exception=found["exception"],
-            queue=found["queue"],
+            queue=own_name(found["queue"]),
             since=parse_since(found["since"]) if found["since"] else None,
             ids=frozenset(ids or ()),
         )

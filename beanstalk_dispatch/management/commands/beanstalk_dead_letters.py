@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.conf import SETTINGS
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, listed
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 from beanstalk_dispatch.workbench.dead_letters import SAMPLE_SIZE, DeadLetters
 from beanstalk_dispatch.workbench.letters import MOVED_BY_SQS, Filters, parse_since
 from beanstalk_dispatch.workbench.looking import HIDE_SECONDS
-from beanstalk_dispatch.workbench.queues import problem_of, queue_statuses
+from beanstalk_dispatch.workbench.queues import own_name, problem_of, queue_statuses
 from beanstalk_dispatch.workbench.runs import Report, RunOptions, Steps
 from beanstalk_dispatch.workbench.showing import (
     letter_as_json,
@@ -260,13 +260,10 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _filters_from(options: dict[str, Any]) -> Filters:
-    config = get_config()
-    source = options["source"]
-    address = config.queues.get(source)
     return Filters(
         function=options["function"],
         exception=options["exception"],
-        queue=address.name if address else source,
+        queue=own_name(options["source"]),
         since=options["since"],
         ids=frozenset(options["id"]),
     )
