@@ -1,81 +1,45 @@
-"""schedule_function and its family: check a call, encode it, and send it to SQS."""
+"""schedule_function and its family: send a call now, after a commit, or together with others."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
-import math
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from . import marks
 from .conf import Config, get_config
-from .conf.variables import MESSAGE_FORMAT, TABLE, TASKS
-from .dispatch_table import is_listed
-from .exceptions import BatchError, InvalidCall, SchedulingError, UnknownFunction, listed
-from .execution.task_options import options_to_send
+from .exceptions import BatchError, SchedulingError
 from .log_lines import quoted, quoted_error
-from .message import MAX_DELAY_DAYS, NAME_FORM, Message, is_name, now
-from .safe_task import SafeTask
-from .scheduling import call_check, commits, outbox, sending
+from .scheduling import commits, outbox, sending
 from .scheduling.batching import Batch, Collecting, open_batches
+from .scheduling.call import Call, Function
+from .scheduling.preparing import prepare_calls
 from .scheduling.sending import Prepared, Unsent
 from .scheduling.threads import sending_executor
 from .signals import task_scheduled
-from .sqs.fifo import queue_rules
-from .sqs.opening import open_queue, resolve_address
-from .sqs.parameters import send_parameters
-from .sqs.quotas import MAX_DELAY_SECONDS
 from .sqs.warming import no_fork, warm_queues
 
-
-class NamedByPath(Protocol):
-    """A Task of django.tasks. Its name is its dotted path, unless the table lists that path."""
-
-    @property
-    def module_path(self) -> str:
-        """As in ``shop.tasks.send_welcome``."""
-
-
-Function: TypeAlias = "str | Callable[..., Any] | SafeTask | NamedByPath"
-"""What ``schedule_function`` takes: see ``Call.function``."""
+__all__ = [
+    "Call",
+    "acancel",
+    "aschedule",
+    "aschedule_function",
+    "aschedule_many",
+    "batching",
+    "cancel",
+    "schedule",
+    "schedule_function",
+    "schedule_many",
+    "warm",
+]
 
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
-
-
-@dataclass(slots=True)
-class Call:
-    """One call of a listed task, with how SQS should deliver it. No argument is in its repr."""
-
-    function: Function
-    """A name in the dispatch table; a function, SafeTask subclass or SafeTask instance whose dotted
-    path the table lists; or a Django ``@task`` that may run."""
-    args: Sequence[Any] = field(default=(), repr=False)
-    """JSON values."""
-    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """JSON values by name."""
-    delay: float | timedelta = field(default=0, kw_only=True)
-    """Seconds, or a timedelta."""
-    group_id: str | None = field(default=None, kw_only=True)
-    """The message group of a FIFO queue, or the tenant of a fair queue.
-
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
-    """
-    deduplication_id: str | None = field(default=None, kw_only=True)
-    """For FIFO queues only. The task id by default."""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
-    """Strings that travel with the message. An observer reads them in ``message.headers``."""
-    sent_at: float | None = field(default=None, kw_only=True)
-    """When the task was scheduled, in Unix seconds. The present time by default."""
 
 
 def schedule_function(queue: str, function: Function, /, *args: Any, **kwargs: Any) -> str:
@@ -110,7 +74,7 @@ def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> 
 
 def _check_and_send(queue: str, call: Call, *, on_commit: bool | str | None) -> str:
     config = get_config()
-    [prepared] = _prepare_calls(queue, [call], config)
+    [prepared] = prepare_calls(queue, [call], config)
     if _is_sent_later(queue, [prepared], on_commit, config):
         return prepared.message.id
     task_id = sending.send(queue, prepared, config)
@@ -136,7 +100,7 @@ def schedule_many(
 
 def _schedule_many(queue: str, calls: Sequence[Call], *, on_commit: bool | str | None) -> list[str]:
     config = get_config()
-    prepared = _prepare_calls(queue, calls, config)
+    prepared = prepare_calls(queue, calls, config)
     if prepared and _is_sent_later(queue, prepared, on_commit, config):
         return [each.message.id for each in prepared]
     return _send_many(queue, prepared, config)
@@ -312,86 +276,6 @@ def _in_thread(
     return sync_to_async(function, thread_sensitive=False, executor=sending_executor())
 
 
-def _prepare_calls(queue: str, calls: Iterable[Call], config: Config) -> list[Prepared]:
-    """Check calls, and encode them for the queue. Raises what is wrong with the first of them."""
-    checked = [(call, *_checked_message(call, config)) for call in calls]
-    if not checked:
-        return []
-    # A call that is stored needs no SQS, which may not answer now.
-    needs_no_sqs = sending.is_local(config) or config.outbox == "always"
-    # The address of an alias needs no request, so the arguments are checked before the first one.
-    is_known = needs_no_sqs or config.queues
-    address = resolve_address(queue, config) if is_known else open_queue(queue).address
-    needs_group_id = queue_rules(address.name).needs_group_id
-    prepared = []
-    for call, message, delay in checked:
-        parameters: dict[str, Any] = {}
-        if delay or call.group_id or call.deduplication_id or needs_group_id:
-            parameters = send_parameters(
-                address,
-                delay=delay,
-                group_id=call.group_id,
-                deduplication_id=call.deduplication_id,
-                message_id=message.id,
-            )
-        body = sending.encode(message, address, config)
-        prepared.append(Prepared(message, body, parameters))
-    if config.queues and not needs_no_sqs:
-        open_queue(queue)  # raises if there is no such queue, also where the call is sent later
-    return prepared
-
-
-def _refuse_in_base64(message: Message, config: Config) -> None:
-    """Raise InvalidCall for a delay that only messages in JSON can have."""
-    if config.message_format == "base64":
-        raise InvalidCall(
-            f"{message.function}: a delay beyond {MAX_DELAY_SECONDS} s needs "
-            f"{MESSAGE_FORMAT.variable}=json; 0.1 workers would run it too early"
-        )
-
-
-def _checked_message(call: Call, config: Config) -> tuple[Message, int]:
-    """The message of a call, and its delay for SQS. Raises UnknownFunction or InvalidCall."""
-    if not isinstance(call, Call):
-        raise InvalidCall(
-            f"expected a Call, got {type(call).__name__}; write schedule(queue, Call('name', [1])) "
-            "or schedule_function(queue, 'name', 1)"
-        )
-    if not isinstance(call.kwargs, (dict, Mapping)):
-        raise InvalidCall(_ARGUMENTS_FORM)
-    message = Message(
-        function=_table_name(call.function, config),
-        args=call.args if isinstance(call.args, (list, tuple)) else _as_list(call.args),
-        kwargs=call.kwargs,
-        sent_at=now() if call.sent_at is None else call.sent_at,
-        options=options_to_send(call.function) if isinstance(call.function, SafeTask) else {},
-        headers=_checked_headers(call.headers) if call.headers else {},
-    )
-    if config.check_calls and config.table:
-        call_check.check_call(message.function, message.args, message.kwargs, config)
-    delay = _delay_seconds(call.delay) if call.delay else 0
-    if delay > MAX_DELAY_SECONDS:
-        message.not_before = round(time.time() + delay, 3)
-        delay = MAX_DELAY_SECONDS
-        _refuse_in_base64(message, config)
-    return message, delay
-
-
-def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    if all(isinstance(item, str) for pair in headers.items() for item in pair):
-        return dict(headers)
-    raise InvalidCall("headers is a mapping of strings to strings")
-
-
-_ARGUMENTS_FORM = "args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})"
-
-
-def _as_list(args: object) -> list[Any]:
-    if isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping):
-        return list(args)
-    raise InvalidCall(_ARGUMENTS_FORM)
-
-
 def _is_sent_later(
     queue: str, prepared: Sequence[Prepared], on_commit: bool | str | None, config: Config
 ) -> bool:
@@ -438,84 +322,3 @@ def _awaited_commit(on_commit: bool | str | None, config: Config) -> str | None:
     connection = transaction.get_connection(alias)
     # Without autocommit on_commit() raises what is wrong with that.
     return alias if connection.in_atomic_block or not connection.get_autocommit() else None
-
-
-def _delay_seconds(delay: float | timedelta) -> int:
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidCall(
-            f"delay {delay!r} is not a number of seconds or a timedelta; for a moment, pass "
-            "moment - timezone.now()"
-        )
-    if not 0 <= seconds <= MAX_DELAY_DAYS * 86400:
-        raise InvalidCall(
-            f"delay {delay!r} is out of range; 0 seconds or more, at most {MAX_DELAY_DAYS} days"
-        )
-    return math.ceil(seconds)
-
-
-# --- naming the function ---------------------------------------------------------------------
-
-
-def _table_name(function: Function, config: Config) -> str:
-    """The table name of ``function``. Raises UnknownFunction."""
-    if isinstance(function, str):
-        if (config.table or config.tasks) and not is_listed(function, config):
-            raise _unlisted_error(function, config)
-        if not is_name(function):
-            raise InvalidCall(f"function {function[:100]!r} is not {NAME_FORM}")
-        return function
-    if isinstance(path := getattr(function, "module_path", None), str):  # a Task of django.tasks
-        return _table_name(_names_by_path(config).get(path, path), config)
-    if not callable(function) and not isinstance(function, SafeTask):
-        raise UnknownFunction(
-            f"expected a function, or its name in {TABLE.variable}, not "
-            f"{function!r:.100}; write schedule_function(queue, 'name', 1)"
-        )
-    path = _dotted_path(function)
-    name = _names_by_path(config).get(path)
-    if name is None:
-        raise UnknownFunction(
-            f"no name in {TABLE.variable} stands for {path}; known: "
-            f"{listed([f'{name}={path}' for name, path in config.table.items()])}"
-            f"{_advice_on(function, path, config)}"
-        )
-    return name
-
-
-def _advice_on(function: object, path: str, config: Config) -> str:
-    """What to do about a function that the table does not list."""
-    is_found_by_path = isinstance(function, SafeTask | type) or inspect.isfunction(function)
-    if not is_found_by_path or "<" in path:
-        return "; a worker finds a function by its dotted path, so write one in a module"
-    return "" if config.table else "; set the table here, too, or pass the function's name"
-
-
-def _unlisted_error(name: str, config: Config) -> UnknownFunction:
-    table, tasks = TABLE.variable, TASKS.variable
-    if name in config.queues:
-        return UnknownFunction(
-            f"{name!r} is a queue, and not in {table}; write schedule_function(queue, function, …)"
-        )
-    if not config.tasks:
-        return UnknownFunction(f"{name!r} is not in {table}; known: {listed(config.table)}")
-    return UnknownFunction(
-        f"{name!r} is neither in {table} nor, by itself or by its module, in {tasks}; known: "
-        f"{listed([*config.table, *config.tasks])}"
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def _names_by_path(config: Config) -> dict[str, str]:
-    return {path: name for name, path in config.table.items()}
-
-
-def _dotted_path(function: Callable[..., Any] | SafeTask | NamedByPath) -> str:
-    target: Any = (
-        vars(function).get("run", type(function)) if isinstance(function, SafeTask) else function
-    )
-    if isinstance(path := getattr(target, "module_path", None), str):  # a Task of django.tasks
-        return path
-    target = inspect.unwrap(target)
-    name = getattr(target, "__qualname__", None)
-    return f"{target.__module__}.{name}" if name else f"a {type(target).__name__}"

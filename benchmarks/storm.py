@@ -159,12 +159,13 @@ class Storm:
         from beanstalk_dispatch import client, message
         from beanstalk_dispatch.client import Call
         from beanstalk_dispatch.exceptions import BatchError
+        from beanstalk_dispatch.scheduling import preparing
 
         right = message.now
         for start in range(0, tasks, BATCH):
             calls = [Call("work", [str(self.marks), n]) for n in range(start, start + BATCH)]
             offset = random.choice((-86400, -600, 0, 600, 86400))
-            client.now = lambda offset=offset: right() + offset  # type: ignore[attr-defined,misc]
+            preparing.now = lambda offset=offset: right() + offset  # type: ignore[attr-defined,misc]
             while calls:
                 try:
                     self.scheduled += client.schedule_many("storm", calls)
@@ -172,7 +173,7 @@ class Storm:
                 except BatchError as exc:
                     self.scheduled += exc.sent.values()
                     calls = [calls[position] for position in exc.unsent]
-        client.now = right  # type: ignore[attr-defined]
+        preparing.now = right  # type: ignore[attr-defined]
 
     # --- the consumers -----------------------------------------------------------------------
 

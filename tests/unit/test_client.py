@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from beanstalk_dispatch import client
 from beanstalk_dispatch.client import (
     Call,
     aschedule,
@@ -37,6 +36,7 @@ from beanstalk_dispatch.exceptions import (
 from beanstalk_dispatch.execution.task_options import apply_received_options
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import RETRY_LIMIT, SafeTask
+from beanstalk_dispatch.scheduling.preparing import prepare_calls
 from beanstalk_dispatch.signals import task_scheduled
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue
@@ -446,7 +446,7 @@ def test_where_the_address_says_it_a_signed_message_says_its_queues_place(
 ) -> None:
     arn = "arn:aws:sqs:eu-west-1:123456789012:q"
     eager(DISPATCH_SIGNING_KEYS="a-key-of-the-tests", DISPATCH_QUEUES=f"jobs={arn}")
-    [prepared] = client._prepare_calls("jobs", [Call("record")], get_config())
+    [prepared] = prepare_calls("jobs", [Call("record")], get_config())
     assert '"location":"eu-west-1/123456789012"' in prepared.body
     schedule_function("jobs", "flaky")  # its retries are signed, too
     assert calls == [("flaky", 1), ("flaky", 2), ("flaky", 3)]

@@ -1,0 +1,48 @@
+"""Call: one call of a task, as a project schedules it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Protocol, TypeAlias
+
+from beanstalk_dispatch.safe_task import SafeTask
+
+
+class NamedByPath(Protocol):
+    """A Task of django.tasks. Its name is its dotted path, unless the table lists that path."""
+
+    @property
+    def module_path(self) -> str:
+        """As in ``shop.tasks.send_welcome``."""
+
+
+Function: TypeAlias = "str | Callable[..., Any] | SafeTask | NamedByPath"
+"""What ``schedule_function`` takes: see ``Call.function``."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a listed task, with how SQS should deliver it. No argument is in its repr."""
+
+    function: Function
+    """A name in the dispatch table; a function, SafeTask subclass or SafeTask instance whose dotted
+    path the table lists; or a Django ``@task`` that may run."""
+    args: Sequence[Any] = field(default=(), repr=False)
+    """JSON values."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """JSON values by name."""
+    delay: float | timedelta = field(default=0, kw_only=True)
+    """Seconds, or a timedelta."""
+    group_id: str | None = field(default=None, kw_only=True)
+    """The message group of a FIFO queue, or the tenant of a fair queue.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+    """
+    deduplication_id: str | None = field(default=None, kw_only=True)
+    """For FIFO queues only. The task id by default."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
+    """Strings that travel with the message. An observer reads them in ``message.headers``."""
+    sent_at: float | None = field(default=None, kw_only=True)
+    """When the task was scheduled, in Unix seconds. The present time by default."""

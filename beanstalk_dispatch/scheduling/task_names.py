@@ -1,0 +1,81 @@
+"""The name in the dispatch table of what a project schedules: a function, a class or a task."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import TABLE, TASKS
+from beanstalk_dispatch.dispatch_table import is_listed
+from beanstalk_dispatch.exceptions import InvalidCall, UnknownFunction, listed
+from beanstalk_dispatch.message import NAME_FORM, is_name
+from beanstalk_dispatch.safe_task import SafeTask
+
+from .call import Function, NamedByPath
+
+
+def table_name(function: Function, config: Config) -> str:
+    """The table name of ``function``. Raises UnknownFunction."""
+    if isinstance(function, str):
+        if (config.table or config.tasks) and not is_listed(function, config):
+            raise _unlisted_error(function, config)
+        if not is_name(function):
+            raise InvalidCall(f"function {function[:100]!r} is not {NAME_FORM}")
+        return function
+    if isinstance(path := getattr(function, "module_path", None), str):  # a Task of django.tasks
+        return table_name(_names_by_path(config).get(path, path), config)
+    if not callable(function) and not isinstance(function, SafeTask):
+        raise UnknownFunction(
+            f"expected a function, or its name in {TABLE.variable}, not "
+            f"{function!r:.100}; write schedule_function(queue, 'name', 1)"
+        )
+    path = _dotted_path(function)
+    name = _names_by_path(config).get(path)
+    if name is None:
+        raise UnknownFunction(
+            f"no name in {TABLE.variable} stands for {path}; known: "
+            f"{listed([f'{name}={path}' for name, path in config.table.items()])}"
+            f"{_advice_on(function, path, config)}"
+        )
+    return name
+
+
+def _advice_on(function: object, path: str, config: Config) -> str:
+    """What to do about a function that the table does not list."""
+    is_found_by_path = isinstance(function, SafeTask | type) or inspect.isfunction(function)
+    if not is_found_by_path or "<" in path:
+        return "; a worker finds a function by its dotted path, so write one in a module"
+    return "" if config.table else "; set the table here, too, or pass the function's name"
+
+
+def _unlisted_error(name: str, config: Config) -> UnknownFunction:
+    table, tasks = TABLE.variable, TASKS.variable
+    if name in config.queues:
+        return UnknownFunction(
+            f"{name!r} is a queue, and not in {table}; write schedule_function(queue, function, …)"
+        )
+    if not config.tasks:
+        return UnknownFunction(f"{name!r} is not in {table}; known: {listed(config.table)}")
+    return UnknownFunction(
+        f"{name!r} is neither in {table} nor, by itself or by its module, in {tasks}; known: "
+        f"{listed([*config.table, *config.tasks])}"
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _names_by_path(config: Config) -> dict[str, str]:
+    return {path: name for name, path in config.table.items()}
+
+
+def _dotted_path(function: Callable[..., Any] | SafeTask | NamedByPath) -> str:
+    target: Any = (
+        vars(function).get("run", type(function)) if isinstance(function, SafeTask) else function
+    )
+    if isinstance(path := getattr(target, "module_path", None), str):  # a Task of django.tasks
+        return path
+    target = inspect.unwrap(target)
+    name = getattr(target, "__qualname__", None)
+    return f"{target.__module__}.{name}" if name else f"a {type(target).__name__}"
