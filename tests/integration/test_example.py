@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -73,7 +74,7 @@ def test_the_admin_shows_the_letters_of_tasks_that_fail() -> None:
             letters = response.read().decode()
     assert f"sample of {demo_admin.LETTERS} of about {demo_admin.LETTERS}" in letters
     for exception in ("RuntimeError", "TaskTimeout", "BadSignature", "moved by SQS"):
-        assert f"<td>{exception}</td>" in letters
+        assert re.search(rf"<td[^>]*>{exception}</td>", letters)
 
 
 def test_the_demo_fails_if_a_story_ends_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
