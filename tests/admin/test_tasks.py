@@ -129,7 +129,7 @@ def test_an_error_ends_the_action_and_the_rest_is_counted(
     monkeypatch.setattr(client_module, "cancel", fail)
     page = act(client("view_storedresult", "cancel_storedresult"), "cancel_tasks", "waits")
     assert "Record waits: no answer" in page
-    assert "1 task not tried because of the error" in page
+    assert "1 task left alone because of the error" in page
 
 
 def test_an_action_is_a_post_with_a_token(results: Environment) -> None:

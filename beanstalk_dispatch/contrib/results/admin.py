@@ -31,7 +31,7 @@ _TRACEBACK: Final = '<pre style="white-space: pre-wrap; overflow-wrap: anywhere"
 class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none at run time
     """Lists the newest first. The indexes of the model are for its order and its filters."""
 
-    list_display = ("function", "outcome", "queue", "attempts", "enqueued_at", "duration", "id")
+    list_display = ("function", "outcome", "enqueued_at", "duration", "attempts", "queue")
     list_filter = ("status", "enqueued_at")
     search_fields = ("=id", "=function")
     search_help_text = "A task id, or the whole name of a task"
@@ -159,7 +159,7 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
         for level, number, what in (
             (messages.SUCCESS, acted, done),
             (messages.WARNING, looked_at - acted, left),
-            (messages.WARNING, len(results) - looked_at, "not tried because of the error"),
+            (messages.WARNING, len(results) - looked_at, "left alone because of the error"),
         ):
             if number:
                 messages.add_message(request, level, f"{number} task{pluralize(number)} {what}")
