@@ -233,7 +233,7 @@ def _parse_duration(
 
 def minutes(value: object) -> int:
     """A whole number of minutes."""
-    if isinstance(value, bool) or not _MINUTES.fullmatch(str(value)) or not int(str(value)):
+    if not _MINUTES.fullmatch(str(value)) or not int(str(value)):
         raise InvalidValue(f"is not a number of minutes; write 1 to {MAX_MINUTES}", value)
     return int(str(value))
 
