@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 
 from beanstalk_dispatch.client import (
@@ -71,6 +73,27 @@ def test_many_calls_are_one_insert(sqs: Sqs, no_sender: None) -> None:
     Relay().send_available()
     assert sorted(sqs.labels) == list(range(50))
     assert len(sqs.requests) == 5
+
+
+def test_a_call_is_stored_as_each_of_several_is(sqs: Sqs, no_sender: None) -> None:
+    call = Call("record", ["é %s"], {"a": 1}, group_id="g", delay=60)
+    schedule("jobs", call)
+    schedule_many("jobs", [call, call])
+    of_each_row = {"id", "task_id", "body", "created_at", "available_at", "due_at"}
+    rows: Any = list(OutboxMessage.objects.order_by("id").values())
+    alone, together, _ = (
+        {name: value for name, value in row.items() if name not in of_each_row} for row in rows
+    )
+    assert alone == together
+    assert rows[1]["due_at"] - rows[0]["due_at"] < timedelta(seconds=30)
+    assert stored() == ["é %s"] * 3
+
+
+def test_a_call_that_is_not_stored_rolls_the_transaction_back(sqs: Sqs, no_table: None) -> None:
+    with pytest.raises(TransactionManagementError), transaction.atomic():
+        with pytest.raises(SendError):
+            schedule_function("jobs", "record", 1)
+        OutboxMessage.objects.exists()
 
 
 def test_no_request_is_made_at_the_call(sqs: Sqs, no_sender: None) -> None:
