@@ -26,6 +26,7 @@ _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 _START_SECONDS: Final = 20.0
 _DRAIN_SECONDS: Final = 60.0
 
+AWAY_SECONDS: Final = 0.010
 KINDS: Final = (("no-op", "noop", 1_000, 10_000), ("5 ms of CPU", "cpu5", 200, 1_000),
                 ("50 ms of sleep", "sleep50", 200, 1_000))  # fmt: skip
 """A row, its task, and the number of tasks of a turn: quick and in full."""
@@ -224,6 +225,13 @@ def kinds(run: Run, peers: Sequence[Peer]) -> None:
                 rounds=run.rounds(2, 5),
                 targets={ours.name: Target(1.3, "cpu")} if task == "noop" else {},
             )  # fmt: skip
+        run.control.ask("Latency", seconds=AWAY_SECONDS)
+        for name, task, quick, full in KINDS:
+            _drain_in_turns(
+                run, f"drain, {name}, SQS 10 ms away", running, task=task,
+                count=run.rounds(quick // 4, full // 4), rounds=run.rounds(2, 5), targets={},
+            )  # fmt: skip
+        run.control.ask("Latency", seconds=0)
 
 
 def _idle(run: Run, running: Sequence[Consuming]) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from . import drain
-from .compare import CERTIFICATE, Child, Line, Quartiles, Run, Side, Target, Turn
+from .compare import CERTIFICATE, Child, Line, Quartiles, Run, Side, Target, Turn, ratios
 from .peers import Peer
 from .processes import gunicorn, post, running, worker_cpu
 
@@ -134,6 +134,8 @@ def waiting(run: Run, peers: Sequence[Peer]) -> None:
     run.control.ask("Latency", seconds=0)
 
 
+_TIMES: Final = ("wall", "cpu")
+
 OWN_WAYS: Final = {
     "schedule_function × 50": "one", "on_commit": "on_commit", "batching": "batching",
     "schedule_many(50)": "many", "gather": "gather",
@@ -186,33 +188,34 @@ def first(run: Run, peers: Sequence[Peer]) -> None:
         "schedule_function, warmed up": (by_url, True),
         "schedule_function, warmed up, queue by its name": (by_name, True),
     }
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {
-        "first send of a process": {}, "first send after a fork": {},
-    }  # fmt: skip
+    firsts: dict[tuple[str, str], list[Mapping[str, float]]] = {}
+    laters: dict[tuple[str, str], list[Mapping[str, float]]] = {}
 
-    def note(row: str, kind: str, times: Sequence[float]) -> None:
-        pair = (times[0], statistics.median(times[1:]))
-        found[row].setdefault(kind, []).append(pair)
+    def note(row: str, kind: str, times: Sequence[Mapping[str, float]]) -> None:
+        firsts.setdefault((row, kind), []).append(times[0])
+        later = {what: statistics.median(each[what] for each in times[1:]) for what in _TIMES}
+        laters.setdefault((row, kind), []).append(later)
 
     for _ in range(run.rounds(5, 20)):
         for kind, (side, is_warm) in sides.items():
             with run.children([side], "first send", "send") as (child,):
                 if is_warm:
                     child.do("warm")
-                times = [child.do("one", count=1)["wall"] for _ in range(11)]
-                note("first send of a process", kind, times)
+                note("first send of a process", kind, [child.do("one", count=1) for _ in range(11)])
                 if side is not RAW:
-                    times = child.do("after_fork", is_warmed=is_warm)["result"]
                     forked = kind.replace("schedule_function", "forked")
+                    times = child.do("after_fork", is_warmed=is_warm)["result"]
                     note("first send after a fork", forked, times)
-    for row, kinds in found.items():
-        for kind, pairs in kinds.items():
-            run.add(Line(
-                row=row, side=kind, unit="send", wall=statistics.median(a for a, _ in pairs),
-                wall_ratio=Quartiles.of([a / b for a, b in pairs]),
-                target=Target(3.0) if "warmed up" in kind else None,
-                note="over a later send of the same process",
-            ))  # fmt: skip
+    for row, kind in sorted(firsts, key=lambda each: "fork" in each[0]):
+        found, later = firsts[row, kind], laters[row, kind]
+        run.add(Line(
+            row=row, side=kind, unit="send",
+            wall=statistics.median(each["wall"] for each in found),
+            cpu=statistics.median(each["cpu"] for each in found),
+            wall_ratio=ratios(found, later, "wall"), cpu_ratio=ratios(found, later, "cpu"),
+            target=Target(3.0, "cpu") if "warmed up" in kind else None,
+            note="over a later send of the same process",
+        ))  # fmt: skip
 
 
 def endpoint(run: Run, peers: Sequence[Peer]) -> None:
