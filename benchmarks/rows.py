@@ -318,6 +318,7 @@ def table(run: Run, peers: Sequence[Peer]) -> None:
     with run.children(sides, "table", "message") as children:
         for each in children:  # what a process does once for each name does not belong to the row
             each.do("run_names", count=10_000)
+            each.do("check_names", count=10_000)
             each.do("schedule_names", count=100)
         for row, operation in (("scheduled", "schedule_names"), ("run", "run_names")):
             turns = [Turn(name=each.side.name, child=each, operation=operation, count=20)

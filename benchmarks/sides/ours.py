@@ -139,6 +139,7 @@ def tables() -> dict[str, Callable[..., Any]]:
     from beanstalk_dispatch.delivery import Delivery
     from beanstalk_dispatch.execution import executor
     from beanstalk_dispatch.message import Message
+    from beanstalk_dispatch.testing import capture_tasks
 
     names = [name for name in get_config().table if name.startswith("many")]
     position = 0
@@ -152,6 +153,11 @@ def tables() -> dict[str, Callable[..., Any]]:
         for number, name in enumerate(next_names(count)):
             schedule_function(QUEUE, name, number, "two", x=3)
 
+    def check_names(count: int) -> None:
+        """Schedule without a request."""
+        with capture_tasks():
+            schedule_names(count)
+
     def run_names(count: int) -> None:
         for name in next_names(count):
             message = Message(function=name, args=(1, "two"), kwargs={"x": 3})
@@ -162,4 +168,7 @@ def tables() -> dict[str, Callable[..., Any]]:
             message = Message(function=task, args=(1, "two"), kwargs={"x": 3})
             executor.run(message.encode(queue=QUEUE), Delivery(queue=QUEUE))
 
-    return {"schedule_names": schedule_names, "run_names": run_names, "run_task": run_task}
+    return {
+        "schedule_names": schedule_names, "check_names": check_names, "run_names": run_names,
+        "run_task": run_task,
+    }  # fmt: skip
