@@ -248,6 +248,7 @@ class DeadLetterAdmin(ModelAdmin):
         given = form.cleaned_data
         context = {
             "given": given,
+            "repeated_fields": form.repeated_fields(),
             "description": _describe_selection(form),
             "is_wrong_name": bool(given["confirmed"]),
             "back": self._letters_url(queue, form),

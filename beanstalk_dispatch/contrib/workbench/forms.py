@@ -70,15 +70,18 @@ class FilterForm(forms.Form):
             ids=frozenset(ids or ()),
         )
 
+    @property
+    def given(self) -> dict[str, str]:
+        """The filters of a valid form that are not empty."""
+        return {name: self.cleaned_data[name] for name in _FILTERS if self.cleaned_data[name]}
+
     def description(self) -> str:
         """The filters of a valid form as ``name=value``, or nothing."""
-        given = {name: self.cleaned_data[name] for name in _FILTERS if self.cleaned_data[name]}
-        return " ".join(f"{name}={value!r}" for name, value in given.items())
+        return " ".join(f"{name}={value!r}" for name, value in self.given.items())
 
     def query(self) -> str:
         """The filters of a valid form as the query of a URL."""
-        given = {name: self.cleaned_data[name] for name in _FILTERS if self.cleaned_data[name]}
-        return urlencode(given)
+        return urlencode(self.given)
 
 
 class SampleForm(FilterForm):
@@ -120,3 +123,13 @@ class ActionForm(FilterForm):
         else:  # a selected letter is meant, although the time of ``since`` has passed on
             found |= dict.fromkeys(_FILTERS, "")
         return found
+
+    def repeated_fields(self) -> list[tuple[str, str]]:
+        """The names and values that the page of the confirmation sends again."""
+        found = self.cleaned_data
+        return [
+            ("action", found["action"]),
+            ("scope", found["scope"]),
+            *self.given.items(),
+            *(("ids", each) for each in found["ids"]),
+        ]
