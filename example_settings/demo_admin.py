@@ -73,7 +73,7 @@ def schedule_failing_tasks() -> None:
 
 def run_worker() -> None:
     """Run the tasks, until all letters are on the dead-letter queue or the time is over."""
-    from beanstalk_dispatch.workbench.queues import dead_letter_queues
+    from beanstalk_dispatch.workbench.queues import queue_statuses
 
     command = [sys.executable, "-m", "django", "beanstalk_worker", "work", "--wait=1"]
     worker = subprocess.Popen(
@@ -81,7 +81,9 @@ def run_worker() -> None:
     )
     try:
         wait_until(lambda: sum(
-            each.attributes.total for each in dead_letter_queues() if each.attributes
+            each.attributes.total
+            for each in queue_statuses()
+            if each.is_dead_letter_queue and each.attributes
         ) >= LETTERS)  # fmt: skip
     finally:
         worker.terminate()

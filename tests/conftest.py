@@ -236,7 +236,6 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "_FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(runs, "_SLICE_SECONDS", 0.01)
     monkeypatch.setattr(moving, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(moving, "_SLICE_SECONDS", 0.01)
     monkeypatch.setattr(
         "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import Final
 
@@ -17,13 +16,12 @@ from beanstalk_dispatch.sqs.administration import (
 from beanstalk_dispatch.sqs.queue import Queue
 
 from .queues import problem_of
-from .runs import Report, Steps
+from .runs import Report, Steps, wait
 
 POLL_SECONDS: Final = 1.0
 """Between two questions about the progress."""
 MAX_FAILED_POLLS: Final = 30
 """After this number of questions in a row without an answer, the move is given up."""
-_SLICE_SECONDS: Final = 0.2
 
 
 def move_all(queue: Queue, arn: str, report: Report, *, rate: float | None) -> Steps:
@@ -37,7 +35,7 @@ def move_all(queue: Queue, arn: str, report: Report, *, rate: float | None) -> S
     is_over, failed_polls = False, 0
     try:
         while not (is_over or failed_polls > MAX_FAILED_POLLS):
-            yield from _pause_between_polls(report)
+            yield from wait(POLL_SECONDS, report)
             try:
                 progress = move_progress(queue, arn)
             except SendError as exc:
@@ -60,10 +58,3 @@ def _read_progress(progress: MoveProgress, report: Report) -> None:
         raise SendError(f"SQS could not move every letter: {progress.failure or 'it says no more'}")
     if progress.status == "CANCELLED":
         report.error = "the move was cancelled"
-
-
-def _pause_between_polls(report: Report) -> Steps:
-    until = time.monotonic() + POLL_SECONDS
-    while time.monotonic() < until:
-        yield report
-        time.sleep(_SLICE_SECONDS)

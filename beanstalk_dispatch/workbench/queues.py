@@ -102,11 +102,6 @@ def _with_pauses(found: list[QueueStatus], config: Config) -> list[QueueStatus]:
     return [replace(each, paused_since=since.get(each.name)) for each in found]
 
 
-def dead_letter_queues() -> list[QueueStatus]:
-    """The dead-letter queues among them."""
-    return [each for each in queue_statuses() if each.is_dead_letter_queue]
-
-
 def find_queue(name: str, known: Sequence[QueueStatus] | None = None) -> Queue:
     """The queue of an alias, or the dead-letter queue of an alias by its own name.
 

@@ -27,7 +27,7 @@ _PATIENCE_SECONDS: Final = 30.0
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _SLICE_SECONDS: Final = 0.2
-"""A run that waits reports this often, so that its caller can end it."""
+"""A run that waits reports this often."""
 _MARGIN_SECONDS: Final = 5.0
 """A letter that is visible again sooner than this is not begun."""
 
@@ -210,20 +210,22 @@ class Run:
             else:
                 self._report.waiting_for = ""
                 return result
-            yield from self._wait_seconds(pause)
+            yield from wait(pause, self._report)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _wait_for_turn(self) -> Steps:
         rate = self._options.rate
         if rate is not None and not self._options.dry_run:
-            yield from self._wait_seconds(self._next_at - time.monotonic())
+            yield from wait(self._next_at - time.monotonic(), self._report)
             self._next_at = time.monotonic() + 1 / rate
 
-    def _wait_seconds(self, seconds: float) -> Steps:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, _SLICE_SECONDS))
-            yield self._report
+
+def wait(seconds: float, report: Report) -> Steps:
+    """Wait, and yield the report again and again meanwhile, so that the caller can end the run."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, _SLICE_SECONDS))
+        yield report
 
 
 def _is_about_one_letter(exc: SendError) -> bool:

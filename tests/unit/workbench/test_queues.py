@@ -5,7 +5,6 @@ import pytest
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.workbench.queues import (
-    dead_letter_queues,
     find_queue,
     queue_statuses,
     source_names,
@@ -29,7 +28,6 @@ def test_a_queue_is_shown_with_its_dead_letter_queue(dead: Dead) -> None:
     assert (letters.attributes.visible, letters.attributes.in_flight) == (2, 1)
     assert letters.attributes.total == 3
     assert (letters.attributes.dead_letter_queue, letters.attributes.max_receives) == (None, None)
-    assert dead_letter_queues() == [letters]
 
 
 def test_a_dead_letter_queue_with_an_alias_is_shown_once(dead: Dead, sqs_env: Environment) -> None:
