@@ -315,6 +315,7 @@ class Execution:
             if marks.is_cancelled(message.id, config):
                 raise TaskCancelled(WHY_CANCELLED)
             return None
+        RUNNING.report_cut_tasks(config)  # which gives up the leases of those tasks
         lease = Lease(config.lease_cache, message, queue=queue, time_limit=time_limit)
         lease.take(asks_for_pause=not self.consumer.can_hide)
         return lease

@@ -3,9 +3,9 @@
 There are two keys for each task: for its id, its function and its queue, so that a message with
 the id of another task cannot end that one. The *turn* is taken with the cache's atomic ``add``
 before the task runs. It expires by itself, so that a killed process does not block its task for
-longer. The *mark* is set when an attempt has ended and will not be repeated. Every later delivery
-of that attempt is a duplicate. The mark is set before the turn is given up, so the next owner of
-the turn sees it.
+longer, and the next process on that machine gives it up. The *mark* is set when an attempt has
+ended and will not be repeated. Every later delivery of that attempt is a duplicate. The mark is set
+before the turn is given up, so the next owner of the turn sees it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from beanstalk_dispatch import clock
@@ -36,6 +37,7 @@ from beanstalk_dispatch.marks import (
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
+from .crash_ledger import CutTask
 from .time_limit import GRACE
 
 logger = logging.getLogger("beanstalk_dispatch.task.lease")
@@ -60,13 +62,13 @@ class Lease:
     """
 
     def __init__(self, alias: str, message: Message, *, queue: str, time_limit: float) -> None:
-        key = "\n".join((queue, message.function, message.id))
+        key = _key(queue, message.function, message.id)
         self._turn, self._mark = key_of("turn", key), key_of("mark", key)
         self._alias = alias
         self._cache = cache_of(alias)
         self._message = message
         self._seconds = math.ceil(min(time_limit, MAX_VISIBILITY_SECONDS) + GRACE + MARGIN)
-        self._token = uuid.uuid4().hex
+        self._token = f"{time.time()} {uuid.uuid4().hex}"
         self._paused = paused_key(queue)
         self.paused_since: float | None = None
         """When the queue was paused, in Unix seconds; None if it is not, or if nobody has asked."""
@@ -149,3 +151,28 @@ class Lease:
             max(self._expires - clock.monotonic(), 0),
             quoted_error(failure, with_type=True),
         )
+
+
+def give_up_turns(alias: str, tasks: Iterable[CutTask]) -> None:
+    """Give up the turns of tasks whose process has ended, so that they run again at once.
+
+    Otherwise each of their deliveries would be refused, and count as a receive, until the turn
+    expires. A turn that was taken after the task had begun is another process's.
+    """
+    with suppress(Exception):  # they expire
+        cache, now = cache_of(alias), time.time()
+        begun = {
+            key_of("turn", _key(each.queue, each.function, each.id)): now - each.seconds
+            for each in tasks
+        }
+        cache.delete_many(
+            [
+                turn
+                for turn, (token, _) in cache.get_many(begun).items()
+                if float(token.partition(" ")[0]) <= begun[turn]
+            ]
+        )
+
+
+def _key(queue: str, function: str, task_id: str) -> str:
+    return "\n".join((queue, function, task_id))

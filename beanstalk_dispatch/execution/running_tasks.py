@@ -30,6 +30,7 @@ from .crash_ledger import (
     default_path,
     open_ledger,
 )
+from .lease import give_up_turns
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
@@ -214,6 +215,8 @@ class RunningTasks:
             self._config = config
         for each in cut:
             _log_cut(each)
+        if cut and config.lease_cache is not None:
+            give_up_turns(config.lease_cache, cut)
 
     def log_full_ledger(self) -> None:
         """Log once that the file has no slot left for a task."""

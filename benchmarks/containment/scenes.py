@@ -229,7 +229,7 @@ _HOSTILE: Final = {
     "log-handlers": ("raising-handler", "raising-filter", "raising-record-factory"),
 }  # fmt: skip
 _CONTAINED: Final = (
-    "autocommit-off", "cancel-backends", "circular-error", "debug-gc", "hold-thread-lock",
+    "autocommit-off", "cancel-backends", "circular-error", "hold-thread-lock",
     "huge-message", "interrupt-main", "join-all-threads", "lying-error", "raising-gc-callback",
     "reap-all", "replace-close", "slow-del", "spoil-connection", "unspeakable-error", "zombies",
 )  # fmt: skip

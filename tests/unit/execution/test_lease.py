@@ -11,7 +11,8 @@ from django.core.cache import caches
 
 from beanstalk_dispatch.exceptions import AlreadyDone, AlreadyRunning, LeaseUnavailable
 from beanstalk_dispatch.execution import lease as lease_module
-from beanstalk_dispatch.execution.lease import Lease
+from beanstalk_dispatch.execution.crash_ledger import CutTask
+from beanstalk_dispatch.execution.lease import Lease, give_up_turns
 from beanstalk_dispatch.message import Message
 
 FOUR_DAYS = 4 * 86400
@@ -166,3 +167,36 @@ def test_what_succeeds_at_the_second_try_is_not_logged(
     held.handed_on()
     assert caplog.messages == []
     taken(attempt=2)
+
+
+def cut_task(seconds: float) -> CutTask:
+    """The task of ``new``, which began so many seconds ago in a process that has ended."""
+    return CutTask(
+        id="the-id", function="f", message_id="", queue="q", receive_count=1, seconds=seconds,
+        process_id=1, times_cut=1,
+    )  # fmt: skip
+
+
+def test_the_turn_of_a_process_that_has_ended_is_given_up(cache: Cache) -> None:
+    taken()
+    give_up_turns("default", [cut_task(seconds=0)])
+    taken()
+
+
+def test_the_turn_of_another_process_is_left_alone(cache: Cache) -> None:
+    """Its process took it when that of the process that has ended had expired."""
+    taken()
+    give_up_turns("default", [cut_task(seconds=60)])
+    with pytest.raises(AlreadyRunning):
+        new().take()
+
+
+def test_turns_that_cannot_be_given_up_expire(cache: Cache) -> None:
+    made = taken()
+    cache.fails.add("get_many")
+    give_up_turns("default", [cut_task(seconds=0)])
+    cache.fails.clear()
+    cache.set(made._turn, ("of an older release", time.time() + 95), 95)
+    give_up_turns("default", [cut_task(seconds=0)])
+    with pytest.raises(AlreadyRunning):
+        new().take()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
@@ -84,6 +85,16 @@ def test_what_was_cut_off_is_logged_by_the_next_process(caplog: pytest.LogCaptur
         record.message,
     )
     assert ledger().times_cut("task-1") == 1
+
+
+def test_what_was_cut_off_need_not_wait_for_its_lease(env: Environment, tmp_path: Path) -> None:
+    env(DISPATCH_LEASE_CACHE="leases")
+    backend = "django.core.cache.backends.filebased.FileBasedCache"
+    shared = {"leases": {"BACKEND": backend, "LOCATION": tmp_path / "leases"}}
+    with override_settings(CACHES=shared):
+        cut_in_child("nap", 30)
+        assert run("nap", 0).outcome is Outcome.DONE
+        assert run("nap", 0).outcome is Outcome.DUPLICATE
 
 
 def test_it_is_logged_once_and_not_by_each_delivery(caplog: pytest.LogCaptureFixture) -> None:
