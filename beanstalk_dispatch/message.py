@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 from django.core.signing import BadSignature as DjangoBadSignature
 from django.core.signing import Signer
 
+from .conf.variables import SIGNING_KEYS
 from .exceptions import BadSignature, InvalidArgument, MalformedMessage
 
 VERSION: Final = 1
@@ -228,9 +229,11 @@ def _verified_content(content: str, *, queue: str, keys: Sequence[str]) -> str:
     try:
         return _make_signer(queue, keys).unsign(content)
     except (DjangoBadSignature, UnicodeEncodeError):  # half a surrogate pair has no bytes
-        is_signed = _ends_with_signature(content)
-        reason = f"no signing key matches for queue {queue!r}" if is_signed else "not signed"
-        raise BadSignature(reason) from None
+        if _ends_with_signature(content):
+            raise BadSignature(f"no signing key matches for queue {queue!r}") from None
+        raise BadSignature(
+            f"not signed; set {SIGNING_KEYS.variable} where it is sent, too"
+        ) from None
 
 
 def _check_location(content: Mapping[str, Any], location: str) -> None:

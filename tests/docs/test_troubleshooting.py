@@ -44,7 +44,7 @@ ROWS: Final = {
         "tests/unit/endpoint/test_trusted_peers.py::test_trusted_networks_can_be_set",
     # A task does not do what it should
     "`outcome=unknown-function`": f"{GUNICORN}::test_outcome_status_and_log_line",
-    "`outcome=bad-signature reason='not signed'`":
+    "`outcome=bad-signature reason='not signed; …'`":
         "tests/unit/execution/test_executor.py::test_a_bad_signature_is_told_to_the_log",
     "`outcome=bad-signature reason='no signing key matches …'`": REHEARSAL,
     "`outcome=malformed`": f"{GUNICORN}::test_malformed_bodies_are_a_400_with_one_line",

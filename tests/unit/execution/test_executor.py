@@ -219,7 +219,9 @@ def test_a_bad_signature_is_told_to_the_log(
     result = run("record")
     assert result.outcome is Outcome.BAD_SIGNATURE
     assert "id=from-sqs function=None outcome=bad-signature" in caplog.text
-    assert "reason='not signed'" in caplog.text
+    assert "reason='not signed; set BEANSTALK_DISPATCH_SIGNING_KEYS where it is sent, too'" in (
+        caplog.text
+    )
     assert calls == []
 
 
