@@ -42,6 +42,7 @@ class Browser:
         self._process = subprocess.Popen(
             ["bash", "-c", script, "bash", command, *options, "about:blank"],
             pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL,
+            env=os.environ | {"TMPDIR": directory},  # it leaves directories there
         )  # fmt: skip
         os.close(to_browser)
         os.close(from_browser)
