@@ -92,7 +92,7 @@ path_or_off = casts.absolute_path_or("off")
         (casts.integer(1, 20), 1, 1),
         (casts.signing_keys, f"{KEY} {KEY}2", (casts.Secret(KEY), casts.Secret(f"{KEY}2"))),
         (casts.signing_keys, f'["a {KEY}, b"]', (casts.Secret(f"a {KEY}, b"),)),
-        (casts.signing_keys_of_file, f"a {KEY},\n\n {KEY}2 ",
+        (casts.signing_keys_of_file, f"a {KEY},\n\n \n {KEY}2 ",
          (casts.Secret(f"a {KEY},"), casts.Secret(f"{KEY}2"))),
         (casts.signing_keys_of_file, f'["{KEY}"]', (casts.Secret(KEY),)),
         (casts.pairs, "a=1 b=2", {"a": "1", "b": "2"}),

@@ -302,6 +302,14 @@ def test_a_dead_letter_is_read_without_its_signature() -> None:
     assert read_dead_letter(signed()) is None
 
 
+@pytest.mark.parametrize("around", ["", " ", "\n"])
+@pytest.mark.parametrize("keys", [[], KEYS])
+def test_a_dead_letter_is_not_put_into_another(keys: list[str], around: str) -> None:
+    letter = wrap("{", {"attempts": 1, "id": "i"}, queue="q", keys=keys)
+    again = wrap(around + letter + around, {"attempts": 2, "id": "i"}, queue="q", keys=keys)
+    assert read_dead_letter(around + again + around) == ({"attempts": 2, "id": "i"}, "{")
+
+
 @pytest.mark.parametrize("more", [" x", "{}", "]", ' "a"'])
 def test_nothing_may_follow_the_json(more: str) -> None:
     with pytest.raises(MalformedMessage, match="not JSON: Extra data"):
