@@ -353,6 +353,11 @@ SCENES: Final[dict[str, Scene]] = {
         "task and the entry in the cache that says that it is done; what a culprit changes for "
         "its whole process is restored when it ends, and not before",
     ),
+    "lease": Scene(
+        culprits=[], blameless=60, seconds=(6.0,), max_receives=10,
+        variables={"BEANSTALK_DISPATCH_LEASE_CACHE": "default"},
+        during=partial(Kills, seconds=12),
+    ),
     "half-open-connections": Scene(
         culprits=[], consumers=_POLLER, variables={"FILE_LIMIT": "1024"}, seconds=(0.5,),
         during=HalfOpenConnections,
