@@ -32,6 +32,7 @@ def test_a_value_of_the_environment_is_cast(env: Environment) -> None:
         ("table", {"a": 1}),
         ("signing_keys", {"a": "b"}),
         ("signing_keys", 5),
+        ("signing_keys", ["one-key-of-16-characters", 5]),
         ("sqs_key", b"key"),
         ("task_timeout", timedelta(0)),
         ("drain_file", "here"),
