@@ -120,6 +120,7 @@ path_or_off = casts.absolute_path_or("off")
          (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1"))),
         (json_or_base64, "base64", "base64"),
         (casts.dotted_paths, "shop.tasks, mail", ("shop.tasks", "mail")),
+        (casts.time_to_live, "1h", timedelta(hours=1)),
         (casts.time_to_live, "30d", timedelta(days=30)),
     ],
 )  # fmt: skip
@@ -196,6 +197,7 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (casts.pairs, '{"a": "1", "a": "2"}', "'a' is given twice"),
         (casts.pairs, '{"a": 1}', "{'a': 1} is not accepted; expected a mapping of strings"),
         (casts.pairs, {"a": ""}, "{'a': ''} is not accepted; expected a mapping of strings"),
+        (casts.pairs, {"": "a"}, "{'': 'a'} is not accepted; expected a mapping of strings"),
         (casts.pairs, {5: "a"}, "{5: 'a'} is not accepted; expected a mapping of strings"),
         (casts.pairs, {"a": NOT_UTF8}, r"{'a': '\udcff'} is not valid Unicode"),
         (casts.pairs, '{"\\ud800": "1"}', r"{'\ud800': '1'} is not valid Unicode"),
