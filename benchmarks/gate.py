@@ -31,7 +31,7 @@ class Bound(NamedTuple):
 
 
 INSTRUCTIONS: Final = {
-    # The target is 1.02, which 1.0185 meets. From one process to another the count differs by 0.002.
+    # The target is 1.02, which 1.0185 meets. Two counts of the same code differ by up to 0.002.
     "schedule_function over boto3": Bound(1.022, "one send costs what boto3 costs"),
     "schedule_function, signed, over boto3": Bound(1.05, "so does a signed one"),
     "schedule_many over boto3's batches": Bound(1.06, "a message of a batch costs its JSON"),
