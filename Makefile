@@ -13,6 +13,8 @@ export PYTHONDONTWRITEBYTECODE :=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FAILED_ALONE := --last-failed --last-failed-no-failures none -p no:randomly
+# Without Chromium its tests are skipped, and their lines are not missed.
+UNCOUNTED := $(if $(shell command -v chromium || command -v google-chrome),,--omit tests/browser.py,tests/admin/test_browser.py)
 IN_PARALLEL := -n $(WORKERS) --max-worker-restart 0
 
 # In an environment of its own: it holds botocore below what the newest boto3 needs.
@@ -58,7 +60,7 @@ test: $(READY)
 	  $(BIN)/coverage erase; \
 	  $(BIN)/coverage run -m pytest $(IN_PARALLEL); \
 	  $(BIN)/coverage combine --quiet; \
-	  $(BIN)/coverage report; \
+	  $(BIN)/coverage report $(UNCOUNTED); \
 	else \
 	  echo "!!! Python 3.11: without coverage, see the Makefile"; \
 	  set -ex; \
@@ -71,7 +73,7 @@ test-again: $(READY)
 	  set -ex; \
 	  $(BIN)/coverage run -m pytest $(FAILED_ALONE); \
 	  $(BIN)/coverage combine --quiet; \
-	  $(BIN)/coverage report; \
+	  $(BIN)/coverage report $(UNCOUNTED); \
 	else \
 	  set -ex; \
 	  $(BIN)/python -m pytest $(FAILED_ALONE); \

@@ -45,7 +45,7 @@ from . import dead_letters, log_locks
 from .attempt import Attempt, has_own_process, is_for_the_process, run_attempt
 from .consumer import DELAYED_COPIES, Consumer
 from .crash_ledger import MAX_CUTS
-from .lease import WHY_CANCELLED, Lease
+from .lease import WHY_CANCELLED, Lease, give_up_turns
 from .observers import Observer, observed
 from .process_state import FILES, ProcessState, process_state
 from .recent_deliveries import RECENT, key_of
@@ -315,7 +315,8 @@ class Execution:
             if marks.is_cancelled(message.id, config):
                 raise TaskCancelled(WHY_CANCELLED)
             return None
-        RUNNING.report_cut_tasks(config)  # which gives up the leases of those tasks
+        if cut := RUNNING.take_cut_tasks(config):
+            give_up_turns(config.lease_cache, cut)
         lease = Lease(config.lease_cache, message, queue=queue, time_limit=time_limit)
         lease.take(asks_for_pause=not self.consumer.can_hide)
         return lease

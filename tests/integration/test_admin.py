@@ -25,4 +25,4 @@ def test_the_pages_of_the_admin() -> None:
 @pytest.mark.slow
 def test_the_pages_of_the_admin_in_a_browser() -> None:
     assert find_browser() or installed("chromium")
-    run_tests("tests/admin/test_browser.py")
+    run_tests("tests/admin/test_browser.py")  # pragma: no cover - not on every machine

@@ -39,7 +39,7 @@ def valkey() -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def memcached() -> Iterator[int]:
     with services.memcached() as port:
-        yield port
+        yield port  # pragma: no cover - not on every machine
 
 
 def valkey_settings(server: Service) -> dict[str, Any]:
@@ -61,11 +61,9 @@ def cache(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.param == "valkey":
         settings = valkey_settings(request.getfixturevalue("valkey"))
     elif request.param == "memcached":
+        backend = "django.core.cache.backends.memcached.PyMemcacheCache"
         port = request.getfixturevalue("memcached")
-        settings = {
-            "BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache",
-            "LOCATION": f"127.0.0.1:{port}",
-        }
+        settings = {"BACKEND": backend, "LOCATION": f"127.0.0.1:{port}"}  # pragma: no cover
     else:
         request.getfixturevalue("db")
         settings = {
