@@ -76,7 +76,7 @@ class InFlight:
         """The ids of acknowledged messages that could not be deleted and may be delivered again."""
         self._to_delete: deque[Received] = deque()
         self._to_requeue: deque[tuple[Received, float]] = deque()
-        self.on_full_batch: Callable[[], object] = int
+        self.on_full_batch: Callable[[], object] | None = None
         """Called when a full batch waits to be deleted."""
 
     @property
@@ -138,7 +138,7 @@ class InFlight:
         with self._lock:
             self._to_delete.append(message)
             is_full = len(self._to_delete) % MAX_BATCH_ENTRIES == 0
-        if is_full:
+        if is_full and self.on_full_batch:
             self.on_full_batch()
 
     def nack(self, message: Received, delay: float | None = None) -> None:
