@@ -86,16 +86,25 @@ class RequestThreads:
         delay = self._options.times.restart_delay
         thread = ServiceThread(self._send_until_closed, name="requests", restart_delay=delay)
         with self._work:
-            self.threads = [*alive(self.threads), thread]
             thread.start()
+            self.threads = [*alive(self.threads), thread]
 
-    def start_another_if_busy(self) -> None:
-        """Start a thread if none was idle at this look and the last: their requests take long."""
+    def start_others_if_busy(self) -> None:
+        """Double the threads if none was idle at this look and the last: requests take long.
+
+        With one more at a time, the last queue would wait for long while many others hang.
+        """
         is_busy = not self._idle
         if is_busy and self._was_busy:
-            self.start()
+            self._start_others(max(len(alive(self.threads)), 1))
             is_busy = False
         self._was_busy = is_busy
+
+    def _start_others(self, count: int) -> None:
+        """Start as many threads, or as many as the system allows."""
+        with suppress(RuntimeError):
+            for _ in range(count):
+                self.start()
 
     def close(self) -> None:
         """Have everything sent once more, whatever has failed before, and the threads end."""
@@ -110,7 +119,7 @@ class RequestThreads:
             self._work.notify()
             is_busy = not self._idle
         if is_busy and len(alive(self.threads)) < _DELETES:
-            self.start()
+            self._start_others(1)
 
     def _send_until_closed(self) -> None:
         while not self._is_closing:

@@ -82,7 +82,7 @@ class Worker:
         while not self._is_stopping:
             clock.sleep(self.options.times.stop_check_interval)
             self.prefetch.requeue_expired()
-            self.requests.start_another_if_busy()
+            self.requests.start_others_if_busy()
             self._check_stop_conditions()
         self._shut_down()
         self._has_stopped = True
@@ -202,7 +202,7 @@ class Worker:
             self.tasks.give_up_overdue()
             if now >= next_look:
                 next_look = now + self.options.times.stop_check_interval
-                self.requests.start_another_if_busy()
+                self.requests.start_others_if_busy()
             clock.sleep(self.options.times.stop_check_interval / 10)
 
     def _requeue_unfinished(self) -> None:

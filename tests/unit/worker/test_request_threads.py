@@ -141,19 +141,75 @@ def test_there_is_one_thread_for_all_queues_unless_one_hangs(
     until(lambda: set(extended) == {f"q{number}" for number in range(20)})
     until(lambda: threads._idle == 1)
     for _ in range(3):
-        threads.start_another_if_busy()
+        threads.start_others_if_busy()
         until(lambda: threads._idle == 1)
     assert len(alive(threads.threads)) == 1
     queues[0].add(messages(1))
     until(lambda: "hangs" in extended)
     extended.clear()
     for _ in range(2):
-        threads.start_another_if_busy()
+        threads.start_others_if_busy()
     until(lambda: len(extended) >= 20)
     assert set(extended) == {f"q{number}" for number in range(20)}
     assert len(alive(threads.threads)) == 2
     gate.set()
     until(lambda: len(alive(threads.threads)) == 1)  # one is enough again
+
+
+def test_of_many_queues_that_hang_none_delays_another_for_long(
+    monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
+) -> None:
+    """Each queue that hangs takes one thread. Started one by one they would need 60 looks."""
+    gate = threading.Event()
+    extended: list[str] = []
+
+    def extend_visibility(self: InFlight) -> None:
+        extended.append(self.queue)
+        if self.queue == "hangs":
+            gate.wait(20)
+
+    monkeypatch.setattr(InFlight, "extend_visibility", extend_visibility)
+    queues = [*(in_flight("hangs") for _ in range(30)), in_flight("healthy")]
+    for each in queues:
+        each.add(messages(1))
+    threads = make_threads(*queues)
+    threads.start()
+    looks = 0
+    while "healthy" not in extended:
+        until(lambda: "healthy" in extended or len(extended) == len(threads.threads))
+        threads.start_others_if_busy()
+        looks += 1
+    gate.set()
+    assert looks <= 11
+
+
+def test_a_thread_that_cannot_be_started_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
+) -> None:
+    """The stack of the thread would be larger than the memory that there is."""
+    gate, hangs = threading.Event(), threading.Event()
+
+    def extend_visibility(self: InFlight) -> None:
+        hangs.set()
+        gate.wait(20)
+
+    monkeypatch.setattr(InFlight, "extend_visibility", extend_visibility)
+    monkeypatch.setattr(InFlight, "delete_batch", lambda self, at_least: False)
+    jobs, received = in_flight(), messages(10)
+    jobs.add(received)
+    threads = make_threads(jobs)
+    threads.start()
+    assert hangs.wait(20)
+    usual = threading.stack_size(1 << 60)
+    try:
+        for each in received:
+            jobs.ack(each)
+        for _ in range(2):
+            threads.start_others_if_busy()
+        assert len(threads.threads) == 1
+    finally:
+        threading.stack_size(usual)
+        gate.set()
 
 
 def test_a_full_batch_is_deleted_at_once(
