@@ -135,11 +135,14 @@ class RequestThreads:
             while True:
                 self._send_last(self._last.popleft())
 
-    @staticmethod
-    def _send_last(duty: _Duty) -> None:
-        with duty.turns:
-            duty.backoff.retry_now()
-            duty.send(1)
+    def _send_last(self, duty: _Duty) -> None:
+        try:
+            with duty.turns:
+                duty.backoff.retry_now()
+                duty.send(1)
+        except BaseException:  # which nothing is meant to raise; this thread starts again
+            self._last.append(duty)
+            raise
 
     def _send(self, duty: _Duty) -> None:
         now = clock.monotonic()

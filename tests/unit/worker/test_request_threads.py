@@ -212,6 +212,23 @@ def test_a_thread_that_cannot_be_started_ends_nothing(
         gate.set()
 
 
+def test_an_unexpected_error_at_the_end_leaves_nothing_unsent(
+    monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
+) -> None:
+    deleted: list[int] = []
+    errors = iter([RuntimeError("surprise")])
+
+    def delete_batch(self: InFlight, *, at_least: int = 1) -> bool:
+        for surprise in errors:
+            raise surprise
+        deleted.append(at_least)
+        return False
+
+    monkeypatch.setattr(InFlight, "delete_batch", delete_batch)
+    close(make_threads(in_flight()))
+    assert deleted == [1]
+
+
 def test_a_full_batch_is_deleted_at_once(
     monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
 ) -> None:
