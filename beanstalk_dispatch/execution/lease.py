@@ -157,19 +157,18 @@ def give_up_turns(alias: str, tasks: Iterable[CutTask]) -> None:
     """Give up the turns of tasks whose process has ended, so that they run again at once.
 
     Otherwise each of their deliveries would be refused, and count as a receive, until the turn
-    expires. A turn that was taken after the task had begun is another process's.
+    expires. A turn that was taken after the task was started is another process's.
     """
     with suppress(Exception):  # they expire
-        cache, now = cache_of(alias), time.time()
-        begun = {
-            key_of("turn", _key(each.queue, each.function, each.id)): now - each.seconds
-            for each in tasks
+        cache = cache_of(alias)
+        started = {
+            key_of("turn", _key(each.queue, each.function, each.id)): each.started for each in tasks
         }
         cache.delete_many(
             [
                 turn
-                for turn, (token, _) in cache.get_many(begun).items()
-                if float(token.partition(" ")[0]) <= begun[turn]
+                for turn, (token, _) in cache.get_many(started).items()
+                if float(token.partition(" ")[0]) <= started[turn]
             ]
         )
 
