@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +23,8 @@ from .threads import ServiceThread, alive
 
 _DELETES: Final = 4
 """Deletes of one queue at a time."""
+_REQUESTS: Final = _DELETES + 1
+"""Requests of one queue at a time: there may also be one that changes visibility."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -42,10 +44,11 @@ class _Duty:
 class RequestThreads:
     """Send what the messages in flight of all queues need."""
 
-    def __init__(self, queues: Iterable[InFlight], options: WorkerOptions) -> None:
+    def __init__(self, queues: Sequence[InFlight], options: WorkerOptions) -> None:
         self.threads: list[threading.Thread] = []
         """Those that run, and those that have ended since the last look."""
         self._options = options
+        self._most_threads = _REQUESTS * len(queues)
         self._duties = [duty for in_flight in queues for duty in self._duties_of(in_flight)]
         self._work = threading.Condition()
         self._idle = 0
@@ -96,7 +99,8 @@ class RequestThreads:
         """
         is_busy = not self._idle
         if is_busy and self._was_busy:
-            self._start_others(max(len(alive(self.threads)), 1))
+            running = len(alive(self.threads))
+            self._start_others(min(running, self._most_threads - running))
             is_busy = False
         self._was_busy = is_busy
 
@@ -149,7 +153,10 @@ class RequestThreads:
         is_due = now >= duty.next_at
         if is_due:
             duty.next_at = now + self._options.times.batch_interval
-        duty.send(1 if is_due else MAX_BATCH_ENTRIES)
+        try:
+            duty.send(1 if is_due else MAX_BATCH_ENTRIES)
+        except BaseException as exc:  # which nothing is meant to raise
+            duty.backoff.failed(exc)  # but the other queues need this thread
 
     def _wait_for_work(self) -> bool:
         """Wait for a full batch, but not long. False: this thread is one too many."""

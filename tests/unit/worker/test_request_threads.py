@@ -183,6 +183,32 @@ def test_of_many_queues_that_hang_none_delays_another_for_long(
     assert looks <= 11
 
 
+def test_there_are_no_more_threads_than_requests_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
+) -> None:
+    """Four deletes of each queue, and one change of visibility."""
+    gate = threading.Event()
+    hanging: list[str] = []
+
+    def hang(self: InFlight, at_least: int = 1) -> bool:
+        hanging.append(self.queue)
+        gate.wait(20)
+        return False
+
+    monkeypatch.setattr(InFlight, "delete_batch", hang)
+    monkeypatch.setattr(InFlight, "extend_visibility", hang)
+    queues = [in_flight("one"), in_flight("other")]
+    for each in queues:
+        each.add(messages(1))
+    threads = make_threads(*queues)
+    threads.start()
+    for _ in range(12):
+        until(lambda: len(hanging) == len(threads.threads))
+        threads.start_others_if_busy()
+    gate.set()
+    assert len(threads.threads) == 10
+
+
 def test_a_thread_that_cannot_be_started_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
 ) -> None:
@@ -210,6 +236,35 @@ def test_a_thread_that_cannot_be_started_ends_nothing(
     finally:
         threading.stack_size(usual)
         gate.set()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("surprise"), SystemExit()])
+def test_unexpected_errors_of_one_queue_delay_no_other_and_start_no_threads(
+    monkeypatch: pytest.MonkeyPatch,
+    make_threads: Callable[..., RequestThreads],
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+) -> None:
+    extended: list[str] = []
+
+    def extend_visibility(self: InFlight) -> None:
+        extended.append(self.queue)
+        if self.queue == "broken":
+            raise error
+
+    monkeypatch.setattr(InFlight, "extend_visibility", extend_visibility)
+    queues = [in_flight("broken"), in_flight("healthy")]
+    for each in queues:
+        each.add(messages(1))
+    threads = make_threads(*queues)
+    threads.start()
+    for _ in range(2):
+        until(lambda: "broken" in extended)
+        threads.start_others_if_busy()
+        extended.clear()
+    until(lambda: extended.count("healthy") >= 3, 2)
+    assert len(threads.threads) <= 2
+    assert caplog.text.count("requeue failed queue=broken failures=1") == 1
 
 
 def test_an_unexpected_error_at_the_end_leaves_nothing_unsent(
