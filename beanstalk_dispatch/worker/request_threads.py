@@ -135,9 +135,12 @@ class RequestThreads:
                         duty.turns.release()
             if not self._wait_for_work():
                 return
-        with suppress(IndexError):  # another thread has taken the last one
-            while True:
-                self._send_last(self._last.popleft())
+        while last := self._take_last():
+            self._send_last(last)
+
+    def _take_last(self) -> _Duty | None:
+        with self._work:
+            return self._last.popleft() if self._last else None
 
     def _send_last(self, duty: _Duty) -> None:
         try:

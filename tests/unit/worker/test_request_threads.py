@@ -267,11 +267,14 @@ def test_unexpected_errors_of_one_queue_delay_no_other_and_start_no_threads(
     assert caplog.text.count("requeue failed queue=broken failures=1") == 1
 
 
+@pytest.mark.parametrize("error", [RuntimeError("surprise"), IndexError("surprise")])
 def test_an_unexpected_error_at_the_end_leaves_nothing_unsent(
-    monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
+    monkeypatch: pytest.MonkeyPatch,
+    make_threads: Callable[..., RequestThreads],
+    error: Exception,
 ) -> None:
     deleted: list[int] = []
-    errors = iter([RuntimeError("surprise")])
+    errors = iter([error])
 
     def delete_batch(self: InFlight, *, at_least: int = 1) -> bool:
         for surprise in errors:
