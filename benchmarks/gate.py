@@ -38,7 +38,7 @@ INSTRUCTIONS: Final = {
     "schedule_many over boto3's batches": Bound(1.06, "a message of a batch costs its JSON"),
     "enqueue over schedule_function": Bound(1.055, "Django's own part of it is 1.04"),
     "enqueue_many over schedule_many": Bound(1.22, "Django's own part of it is 1.18"),
-    "dispatcher, signed, over an empty view": Bound(1.52, "requests per second of a worker"),
+    "dispatcher, signed, over an empty view": Bound(1.55, "requests per second of a worker"),
 }
 REQUESTS: Final = {
     "one send": Bound(1, "a queue given by its URL is not looked up"),
