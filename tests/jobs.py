@@ -42,6 +42,14 @@ def linger(path: str, seconds: float) -> None:
     append(path, 1)
 
 
+def hang_once(path: str) -> None:
+    """Takes a minute when it runs for the first time, which a file shows."""
+    has_run = Path(path).exists()
+    append(path, 0)
+    if not has_run:
+        time.sleep(60)
+
+
 def nap(seconds: float) -> None:
     calls.append(("nap", seconds))
     time.sleep(seconds)

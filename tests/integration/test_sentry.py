@@ -309,10 +309,10 @@ def test_a_retry_asked_for_is_no_failure(site: Site, queue_name: str) -> None:
 
 
 def test_a_hop_keeps_the_trace(site: Site, queue_name: str) -> None:
-    """A delay beyond SQS's 15 minutes is sent again; here with five seconds left."""
+    """A delay beyond SQS's 15 minutes is sent again; here with eight seconds left."""
     trace_id, task_id = uuid.uuid4().hex, f"hop-{site.is_streaming}"
     message = Message(
-        function="boom", args=[SECRET], id=task_id, not_before=time.time() + 5,
+        function="boom", args=[SECRET], id=task_id, not_before=time.time() + 8,
         headers={"sentry-trace": f"{trace_id}-{trace_id[:16]}-1"},
     )  # fmt: skip
     open_queue("jobs").send(message.encode(queue=queue_name, keys=["a-key-of-the-tests"]), {})

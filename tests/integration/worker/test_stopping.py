@@ -149,8 +149,18 @@ def test_a_task_that_outlives_every_limit_ends_the_worker(
     times = replace(TIMES, task_margin=0.2)
     worker = make_worker(Recording(waiting_for(gate)), times=times)
     seen: set[str | None] = set()
-    assert worker.run(lambda: seen.add(why_unhealthy(worker))) == EXIT_STUCK
-    assert "1 stuck" in seen
+
+    class LooksAtTheStop(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.add(why_unhealthy(worker))
+
+    log, handler = logging.getLogger("beanstalk_dispatch"), LooksAtTheStop(logging.CRITICAL)
+    log.addHandler(handler)
+    try:
+        assert worker.run() == EXIT_STUCK
+    finally:
+        log.removeHandler(handler)
+    assert seen == {"1 stuck"}
     assert left() == ["endless"]
     assert "stop reason=stuck tasks=1" in caplog.text
     gate.set()
