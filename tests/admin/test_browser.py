@@ -90,9 +90,8 @@ def test_tasks_are_found_cancelled_and_run_again(
         False, True, False,
     ]  # fmt: skip
     page.open(live_server.url + TASKS)
-    page.click(".action-select[value=failed]", opens_page=False)
-    choose(page, "select[name=action]", "run_again")
-    page.click("button[name=index]")
+    page.click("#result_list a[href*='/failed/']")
+    page.click("button[value=run_again]")
     assert "1 task run again" in page.words
 
 

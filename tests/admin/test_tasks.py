@@ -88,6 +88,18 @@ def test_a_task_shows_its_traceback_and_its_arguments_to_those_who_may_see_them(
     assert "a secret" in logged_in.get(f"{PAGES}failed/change/").content.decode()
 
 
+def test_the_page_of_a_task_has_the_buttons_of_those_who_may_use_them(
+    results: Environment,
+) -> None:
+    logged_in = client("view_storedresult")
+    page = logged_in.get(f"{PAGES}waits/change/").content.decode()
+    assert "this task" not in page
+    User.objects.get().user_permissions.add(Permission.objects.get(codename="cancel_storedresult"))
+    page = logged_in.get(f"{PAGES}waits/change/").content.decode()
+    assert "Cancel this task</button>" in page
+    assert "Run this task again" not in page
+
+
 @pytest.mark.parametrize("pages", [PAGES, PAGES.replace("admin", "second")])
 def test_tasks_are_cancelled(results: Environment, pages: str) -> None:
     logged_in = client("view_storedresult", "cancel_storedresult")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import pluralize
 from django.utils.html import format_html
 
@@ -24,6 +24,9 @@ from .record import Status
 _HIDDEN: Final = frozenset({"args", "kwargs", "return_value"})
 """What may hold personal data, and has a permission of its own."""
 
+_BUTTONS: Final = {"cancel_tasks": "Cancel this task", "run_again": "Run this task again"}
+"""The actions of the list that the page of a task has a button for."""
+
 _TRACEBACK: Final = '<pre style="white-space: pre-wrap; overflow-wrap: anywhere">{}</pre>'
 
 
@@ -37,7 +40,7 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
     search_help_text = "A task id, or the whole name of a task"
     ordering: ClassVar = ("-enqueued_at",)
     show_full_result_count = False
-    actions = ("cancel_tasks", "run_again")
+    actions = tuple(_BUTTONS)
 
     # --- permissions -------------------------------------------------------------------------
 
@@ -74,6 +77,19 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
         """All of them."""
         return self.get_fields(request, obj)
 
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """The page of a task, with a button for each action that the user may take."""
+        allowed = self.get_actions(request)
+        buttons = {action: label for action, label in _BUTTONS.items() if action in allowed}
+        context = {"task_buttons": buttons, **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, context)
+
     @admin.display(ordering="status")
     def outcome(self, result: StoredResult) -> str:
         """The status; of a task that has failed also the last exception."""
@@ -98,13 +114,7 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
     def failures(self, result: StoredResult) -> str:
         """What each attempt has failed with, the newest at the end."""
         found = "\n".join(each["traceback"] for each in json.loads(result.errors))
-        return (
-            format_html(
-                '<pre style="white-space: pre-wrap; overflow-wrap: anywhere">{}</pre>', found
-            )
-            if found
-            else "-"
-        )
+        return format_html(_TRACEBACK, found) if found else "-"
 
     # --- actions -----------------------------------------------------------------------------
 
