@@ -288,6 +288,7 @@ arguments = objects | hostile | st.lists(hostile, max_size=1)
     st.lists(arguments, max_size=3) | arguments,
     st.dictionaries(st.text(), arguments, max_size=3) | arguments,
 )
+@example([Hostile(1)], {})
 def test_any_argument_is_carried_or_refused(args: Any, kwargs: Any) -> None:
     fuzzing.tried += 1
     with fuzzing.worker(keys=True):
