@@ -184,7 +184,8 @@ def shares_clients(make_client: Callable[..., Any], url: str) -> Callable[..., A
         if endpoint_url != url or not config.sqs_key:
             return make_client(clients, region, endpoint_url, timeouts)
         credentials = (config.sqs_key, config.sqs_secret, config.sqs_token)
-        key = (os.getpid(), credentials, region, timeouts)
+        aws = tuple(sorted(each for each in os.environ.items() if each[0].startswith("AWS_")))
+        key = (os.getpid(), credentials, region, timeouts, aws)
         if key not in made:
             made[key] = make_client(clients, region, endpoint_url, timeouts)
         return made[key]
