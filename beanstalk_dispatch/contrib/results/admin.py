@@ -16,6 +16,7 @@ from beanstalk_dispatch import client
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.conf.variables import RESULT_ARGUMENTS
 from beanstalk_dispatch.contrib.permissions import has_permission
+from beanstalk_dispatch.contrib.unfold import UNFOLD
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 
 from .models import StoredResult
@@ -87,7 +88,7 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
         """The page of a task, with a button for each action that the user may take."""
         allowed = self.get_actions(request)
         buttons = {action: label for action, label in _BUTTONS.items() if action in allowed}
-        context = {"task_buttons": buttons, **(extra_context or {})}
+        context = {"task_buttons": buttons, "unfold": UNFOLD, **(extra_context or {})}
         return super().change_view(request, object_id, form_url, context)
 
     @admin.display(ordering="status")

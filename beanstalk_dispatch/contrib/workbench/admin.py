@@ -16,6 +16,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from beanstalk_dispatch.contrib.permissions import has_permission
+from beanstalk_dispatch.contrib.unfold import UNFOLD
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
 from beanstalk_dispatch.workbench.letters import Letter, grouped
@@ -30,7 +31,7 @@ from beanstalk_dispatch.workbench.queues import (
 from beanstalk_dispatch.workbench.showing import sample_size
 from beanstalk_dispatch.workbench.terminal import duration
 
-from .forms import UNFOLD, ActionForm, SampleForm
+from .forms import ActionForm, SampleForm
 from .models import DeadLetter
 from .progress import log_action, progress_response
 
