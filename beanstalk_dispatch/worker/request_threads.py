@@ -1,7 +1,7 @@
 """The threads that delete, requeue and extend what was received.
 
-There is one for all queues of a worker, and another while that one waits for SQS: under load, or
-because a request hangs. So no queue waits for another.
+There is one for all queues of a worker, and there are others while that one waits for SQS: under
+load, or because requests hang. So no queue waits for another for long.
 """
 
 from __future__ import annotations

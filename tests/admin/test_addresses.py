@@ -121,6 +121,6 @@ def test_a_superuser_changes_something_by_each_form(everything: Dead) -> None:
 def test_a_user_without_permissions_sees_no_page(
     everything: Dead, is_staff: bool, status: int
 ) -> None:
-    """One who is no staff is sent to the login page."""
+    """A user who is not staff is sent to the login page."""
     client = logged_in(is_staff=is_staff)
     assert {client.get(each).status_code for each in addresses(everything)} == {status}

@@ -170,7 +170,7 @@ def test_what_succeeds_at_the_second_try_is_not_logged(
 
 
 def cut_task(seconds: float) -> CutTask:
-    """The task of ``new``, which began so many seconds ago in a process that has ended."""
+    """The task of ``new``, which began that many seconds ago in a process that has ended."""
     return CutTask(
         id="the-id", function="f", message_id="", queue="q", receive_count=1,
         started=time.time() - seconds, seconds=seconds, process_id=1, times_cut=1,

@@ -121,9 +121,8 @@ def test_no_heartbeats_are_sent_without_that_option_or_while_closing(
     assert set(calls) == {"requeue"}
 
 
-def test_there_is_one_thread_for_all_queues_unless_one_hangs(
-    monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
-) -> None:
+def hang_where_named_so(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, list[str]]:
+    """Let heartbeats of queues named ``hangs`` wait for the event; list whose were begun."""
     gate = threading.Event()
     extended: list[str] = []
 
@@ -133,6 +132,13 @@ def test_there_is_one_thread_for_all_queues_unless_one_hangs(
             gate.wait(20)
 
     monkeypatch.setattr(InFlight, "extend_visibility", extend_visibility)
+    return gate, extended
+
+
+def test_there_is_one_thread_for_all_queues_unless_one_hangs(
+    monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
+) -> None:
+    gate, extended = hang_where_named_so(monkeypatch)
     queues = [in_flight("hangs"), *(in_flight(f"q{number}") for number in range(20))]
     for each in queues[1:]:
         each.add(messages(1))
@@ -160,15 +166,7 @@ def test_of_many_queues_that_hang_none_delays_another_for_long(
     monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
 ) -> None:
     """Each queue that hangs takes one thread. Started one by one they would need 60 looks."""
-    gate = threading.Event()
-    extended: list[str] = []
-
-    def extend_visibility(self: InFlight) -> None:
-        extended.append(self.queue)
-        if self.queue == "hangs":
-            gate.wait(20)
-
-    monkeypatch.setattr(InFlight, "extend_visibility", extend_visibility)
+    gate, extended = hang_where_named_so(monkeypatch)
     queues = [*(in_flight("hangs") for _ in range(30)), in_flight("healthy")]
     for each in queues:
         each.add(messages(1))
