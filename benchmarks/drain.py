@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +25,8 @@ from .peers import Peer
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 _START_SECONDS: Final = 20.0
 _DRAIN_SECONDS: Final = 60.0
+
+_STOP_SECONDS: Final = 30.0
 
 AWAY_SECONDS: Final = 0.010
 KINDS: Final = (("no-op", "noop", 1_000, 10_000), ("5 ms of CPU", "cpu5", 200, 1_000),
@@ -85,6 +87,21 @@ class Consuming:
                 stdout=errors, stderr=errors, start_new_session=True,
             )  # fmt: skip
 
+    def stop(self, *, after: int) -> float:
+        """Send SIGTERM once ``after`` tasks are deleted. Returns the seconds until it has ended."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while self.state()["deleted"] < after:
+            if time.monotonic() > deadline:
+                raise Failed(f"fewer than {after} tasks in {_DRAIN_SECONDS:g} s")
+            time.sleep(0.005)
+        asked = time.monotonic()
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"has not stopped in {_STOP_SECONDS:g} s") from None
+        return time.monotonic() - asked
+
     def close(self) -> None:
         """End the consumer and the processes that it has started."""
         with suppress(ProcessLookupError):
@@ -93,7 +110,7 @@ class Consuming:
 
     def requests(self) -> int:
         """The requests to its queues so far."""
-        count: int = self._state()["requests"]
+        count: int = self.state()["requests"]
         return count
 
     def cpu(self) -> float:
@@ -108,7 +125,7 @@ class Consuming:
                 ticks += sum(map(int, fields[11:15]))
         return ticks * _TICK
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         return self._run.control.ask("State", names=list(self.consumer.queue_names))
 
     def wait_until_idle(self) -> None:
@@ -118,26 +135,36 @@ class Consuming:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise Failed(f"its worker has ended: {self._last_error()}")
-            if self._state()["waiting"]:
+            if self.state()["waiting"]:
                 return
             time.sleep(0.05)
 
     def _last_error(self) -> str:
         return (self._errors.read_text().strip().splitlines() or ["without an error"])[-1]
 
-    def drain(self, task: str, count: int) -> dict[str, float]:
-        """Fill its queues with ``count`` tasks, and measure how it drains them."""
-        names = list(self.consumer.queue_names)
-        ask = self._run.control.ask
-        ask("Hold", names=names)
+    def fill(self, task: str, count: int) -> int:
+        """Hold its queues, and send the same number of tasks to each. Returns that number."""
+        names = self.consumer.queue_names
+        self._run.control.ask("Hold", names=list(names))
         share = count // len(names)
         for name in names:
             queue = {"queue": name} if len(names) > 1 else {}
             self._child.do("many", count=share, task=task, **queue)
+        return share
+
+    def release(self) -> float:
+        """Let its queues hand their messages out. Returns when that was."""
+        at: float = self._run.control.ask("Release", names=list(self.consumer.queue_names))["at"]
+        return at
+
+    def drain(self, task: str, count: int) -> dict[str, float]:
+        """Fill its queues with ``count`` tasks, and measure how it drains them."""
+        names = self.consumer.queue_names
+        share = self.fill(task, count)
         asked = self.requests()
-        cpu, released = self.cpu(), ask("Release", names=names)["at"]
+        cpu, released = self.cpu(), self.release()
         deadline = time.monotonic() + _DRAIN_SECONDS
-        while (state := self._state())["deleted"] < share * len(names):
+        while (state := self.state())["deleted"] < share * len(names):
             if time.monotonic() > deadline:
                 raise Failed(
                     f"{state['deleted']} of {count} tasks in {_DRAIN_SECONDS:g} s: "
@@ -232,6 +259,61 @@ def kinds(run: Run, peers: Sequence[Peer]) -> None:
                 count=run.rounds(quick // 4, full // 4), rounds=run.rounds(2, 5), targets={},
             )  # fmt: skip
         run.control.ask("Latency", seconds=0)
+
+
+def stop(run: Run, peers: Sequence[Peer]) -> None:
+    """A SIGTERM in the middle of a drain: how long the worker takes, and what it leaves behind."""
+    consumers = [_by_hand(10), _ours("beanstalk_worker", ["ours-stopped"])]
+    consumers += [_peer(peer) for peer in peers if peer.worker]
+    for consumer in consumers:
+        seconds: list[float] = []
+        hidden = again = 0
+        note = ""
+        for _ in range(run.rounds(2, 5)):
+            try:
+                found = _stop_once(run, consumer)
+            except Failed as exc:
+                note = str(exc)
+                break
+            if found is None:
+                break
+            seconds.append(found.seconds)
+            hidden += found.hidden
+            again += found.done_again
+        if seconds and not note:
+            note = f"per stop: {hidden / len(seconds):g} messages stay hidden, "
+            note += f"{again / len(seconds):g} finished tasks run again"
+        run.add(Line(
+            row="stop under load", side=consumer.name, unit="stop", note=note,
+            wall=statistics.median(seconds) if seconds else None,
+        ))  # fmt: skip
+
+
+class Stopped(NamedTuple):
+    """What one stop took, and what it left behind."""
+
+    seconds: float
+    hidden: int
+    """Messages that were received, and are not visible before their visibility timeout."""
+    done_again: int
+    """Tasks that have run, and whose messages were not deleted."""
+
+
+def _stop_once(run: Run, consumer: Consumer) -> Stopped | None:
+    """Stop a consumer of its own. None if it or its producer could not start."""
+    runs = run.directory / f"{consumer.queue_names[0]}-runs"
+    runs.write_bytes(b"")
+    counted = replace(consumer, env={**consumer.env, "BENCHMARK_RUNS": str(runs)})
+    with _running(run, [counted], "stop under load") as running:
+        for each in running:
+            each.fill("counted50", 600)
+            already = each.state()["in_flight"]
+            each.release()
+            seconds = each.stop(after=200)
+            state = each.state()
+            return Stopped(seconds, state["in_flight"] - already,
+                           len(runs.read_bytes()) - state["deleted"])  # fmt: skip
+    return None
 
 
 def _idle(run: Run, running: Sequence[Consuming]) -> None:

@@ -358,5 +358,5 @@ def start_up(run: Run, peers: Sequence[Peer]) -> None:
 ROWS: Final[Mapping[str, Callable[[Run, Sequence[Peer]], None]]] = {
     "send": one_send, "https": over_https, "bulk": bulk, "waiting": waiting, "first": first,
     "endpoint": endpoint, "django-tasks": django_tasks, "table": table, "start": start_up,
-    "drain": drain.kinds, "queues": drain.queues,
+    "drain": drain.kinds, "queues": drain.queues, "stop": drain.stop,
 }  # fmt: skip

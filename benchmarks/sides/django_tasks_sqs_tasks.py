@@ -22,3 +22,9 @@ def cpu5(number: int, word: str, *, x: int) -> None:
 def sleep50(number: int, word: str, *, x: int) -> None:
     """Wait for 50 ms."""
     tasks.sleep50(number, word, x=x)
+
+
+@task(queue_name=tasks.QUEUE)
+def counted50(number: int, word: str, *, x: int) -> None:
+    """Wait for 50 ms, and add a byte to a file."""
+    tasks.counted50(number, word, x=x)

@@ -9,6 +9,7 @@ ENDPOINT = os.environ.get("BENCHMARK_ENDPOINT", "")
 QUEUE = os.environ.get("BENCHMARK_QUEUE", "q")
 REGION, KEY, SECRET = "eu-west-1", "benchmark", "benchmark"
 URL = f"{ENDPOINT}/000000000000/{QUEUE}"
+RUNS = os.environ.get("BENCHMARK_RUNS", "")
 
 
 def noop(number: int, word: str, *, x: int) -> None:
@@ -27,4 +28,11 @@ def sleep50(number: int, word: str, *, x: int) -> None:
     time.sleep(0.05)
 
 
-TASKS = {"noop": noop, "cpu5": cpu5, "sleep50": sleep50}
+def counted50(number: int, word: str, *, x: int) -> None:
+    """Wait for 50 ms, then add a byte to a file, so that the runs can be counted."""
+    time.sleep(0.05)
+    with open(RUNS, "ab") as file:
+        file.write(b".")
+
+
+TASKS = {"noop": noop, "cpu5": cpu5, "sleep50": sleep50, "counted50": counted50}
