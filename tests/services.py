@@ -171,7 +171,7 @@ class Gunicorn:
 class Uvicorn(Gunicorn):
     """The same for ASGI."""
 
-    command = (
+    command: tuple[str, ...] = (
         "uvicorn", "--host=127.0.0.1", "--port={port}", "--no-access-log", "tests.asgi:application",
     )  # fmt: skip
     ready = "Uvicorn running"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from tests.integration.test_sentry import environment_of, signed
 from tests.kent import Kent
 from tests.sentry_site import SECRET
-from tests.services import Uvicorn, until
+from tests.services import ROOT, Uvicorn, until
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +66,25 @@ def test_under_asgi_each_task_has_its_own_events(
     assert set(transactions) == {"mixed", "coroutine", "block"}
     assert len(transactions) == 61
     assert SECRET not in json.dumps(kent.items())
+
+
+def test_uvicorn_sends_what_it_has_when_it_is_stopped(tmp_path: Path) -> None:
+    """With the asgi.py of the page. Without it the event is lost: uvicorn runs no atexit."""
+    page = (ROOT / "docs" / "sentry.md").read_text()
+    (tmp_path / "shop_asgi.py").write_text(
+        re.findall(r"```python\n(# shop/asgi.*?)```", page, re.DOTALL)[0]
+    )
+
+    class OwnUvicorn(Uvicorn):
+        command: tuple[str, ...] = (
+            *Uvicorn.command[:-1], f"--app-dir={tmp_path}", "shop_asgi:application"
+        )  # fmt: skip
+
+    kent = Kent(delay=1)
+    server = OwnUvicorn(tmp_path, **environment_of(kent.dsn), BEANSTALK_WORKER="True")
+    until(server.is_up)
+    assert server.post(signed("boom", SECRET, id="at-the-end"))[0] == 500
+    server.stop()
+    assert len(kent.events("at-the-end")) == 1
+    assert "lifespan" not in json.dumps(kent.of("event"))  # which Django does not know
+    kent.stop()
