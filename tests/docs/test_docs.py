@@ -47,7 +47,7 @@ from beanstalk_dispatch.conf import SETTINGS, get_config
 from beanstalk_dispatch.conf.variables import BACKLOG_PER_THREAD
 from beanstalk_dispatch.contrib.outbox import checks as outbox_checks
 from beanstalk_dispatch.contrib.results import checks as results_checks
-from beanstalk_dispatch.contrib.sentry import errors
+from beanstalk_dispatch.contrib.sentry import spans
 from beanstalk_dispatch.contrib.sentry.variables import SENTRY
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.deployment.eb_commands import commands as eb_commands
@@ -153,7 +153,7 @@ def test_the_sentry_table_is_the_variables() -> None:
 
 def test_the_sentry_tags_are_those_of_an_event() -> None:
     delivery = Delivery(queue="q", message=Message(function="f"))
-    tags, _ = errors._tags_and_context(delivery)
+    tags = spans.facts_of(delivery)
     rows = table_rows(ROOT / "docs" / "sentry.md", "Tag")
     assert [row[0].strip("`") for row in rows] == [*tags, "outcome", "final", "dead_lettered"]
 

@@ -11,13 +11,12 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
 from django.utils.text import slugify
-from sentry_sdk.crons import MonitorStatus, capture_checkin
 
 from beanstalk_dispatch import conf, cron
 from beanstalk_dispatch.delivery import Delivery
@@ -28,6 +27,7 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 
+from .sdk import sentry_sdk
 from .variables import CHECKIN_MARGIN, CRON_YAML, MAX_RUNTIME, get_values
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
@@ -36,43 +36,34 @@ _MAX_SLUG: Final = 50
 _HEADER: Final = "sentry-monitor"
 
 
-def checking_in(
-    task: SafeTask, delivery: Delivery, message: Message
-) -> AbstractContextManager[object]:
-    """Send check-ins if this is a periodic task."""
-    if not (getattr(task, "sentry_monitor", True) and is_periodic(delivery, message)):
-        return nullcontext()
-    runtime = getattr(task, "sentry_max_runtime", None) or get_values()[MAX_RUNTIME]
-    margin = getattr(task, "sentry_checkin_margin", None) or get_values()[CHECKIN_MARGIN]
-    limit = math.ceil(time_limit_of(task) / 60)
-    return check_in(delivery, message, max_runtime=runtime or limit, margin=margin)
-
-
 @contextmanager
-def check_in(
-    delivery: Delivery, message: Message, *, max_runtime: int, margin: int | None
-) -> Iterator[None]:
-    """Send two check-ins of one run: in progress, then ok or error.
+def checking_in(task: SafeTask, delivery: Delivery, message: Message) -> Iterator[None]:
+    """Send two check-ins of one run of a periodic task: in progress, then ok or error.
 
-    A run that will be repeated is not an error. Its repetition is a message like any other and
-    checks in again. ``max_runtime`` and ``margin`` are in minutes.
+    A run that will be repeated is not an error. Its repetition is a message like any other, and
+    checks in again because of a header.
     """
-    name = message.function
+    is_periodic = bool(delivery.task_name) or _HEADER in message.headers
+    if not (is_periodic and getattr(task, "sentry_monitor", True)):
+        yield
+        return
     message.headers = {**message.headers, _HEADER: "1"}
     monitor: dict[str, Any] = {
-        "monitor_slug": slug_of(name, conf.get_config().periodic_tasks),
-        "monitor_config": _monitor_config(name, max_runtime=max_runtime, margin=margin),
+        "monitor_slug": slug_of(message.function, conf.get_config().periodic_tasks),
+        "monitor_config": _monitor_config(task, message.function),
     }
     started = time.monotonic()
-    check_in_id = capture_checkin(status=MonitorStatus.IN_PROGRESS, **monitor)
-    status = MonitorStatus.ERROR
+    check_in_id = sentry_sdk.crons.capture_checkin(status="in_progress", **monitor)
+    status = "error"
     try:
         yield
         if delivery.outcome in {Outcome.DONE, Outcome.RETRY, Outcome.CANCELLED}:
-            status = MonitorStatus.OK
+            status = "ok"
     finally:
         duration = time.monotonic() - started
-        capture_checkin(status=status, check_in_id=check_in_id, duration=duration, **monitor)
+        sentry_sdk.crons.capture_checkin(
+            status=status, check_in_id=check_in_id, duration=duration, **monitor
+        )
 
 
 def slug_of(name: str, periodic_tasks: Sequence[str]) -> str:
@@ -87,20 +78,17 @@ def slug_of(name: str, periodic_tasks: Sequence[str]) -> str:
     return f"{slug[: _MAX_SLUG - 9]}-{digest}".lstrip("-")
 
 
-def is_periodic(delivery: Delivery, message: Message) -> bool:
-    """Whether this is a periodic task, or a repetition of one."""
-    return bool(delivery.task_name) or _HEADER in message.headers
-
-
-def _monitor_config(name: str, *, max_runtime: int, margin: int | None) -> dict[str, Any] | None:
+def _monitor_config(task: SafeTask, name: str) -> dict[str, Any] | None:
     """What Sentry makes the monitor from; None leaves it as it is there."""
-    schedule = _read_schedules().get(name)
-    if schedule is None:
+    if (schedule := _read_schedules().get(name)) is None:
         return None
+    values = get_values()
+    runtime = getattr(task, "sentry_max_runtime", None) or values[MAX_RUNTIME]
+    margin = getattr(task, "sentry_checkin_margin", None) or values[CHECKIN_MARGIN]
     config = {
         "schedule": {"type": "crontab", "value": schedule},
         "timezone": "UTC",
-        "max_runtime": max_runtime,
+        "max_runtime": runtime or math.ceil(time_limit_of(task) / 60),
     }
     return config | ({"checkin_margin": margin} if margin else {})
 

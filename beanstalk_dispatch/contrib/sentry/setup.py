@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -15,17 +15,14 @@ from beanstalk_dispatch import conf, signals
 from beanstalk_dispatch.conf import Values
 from beanstalk_dispatch.conf.variables import WORKER
 
-from . import privacy, variables
+from . import errors, privacy, variables
+from .sdk import sentry_sdk
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
 
-# What they log is reported by us, with more. A record of the same exception would come first,
-# and Sentry's DedupeIntegration would then drop ours.
-_REPORTED_BETTER: Final = ("beanstalk_dispatch.task",)
-
 Sampler = Callable[[Any], float]
-Client = Any
-_adopted: Final[WeakSet[Client]] = WeakSet()
+_adopted: Final[WeakSet[Any]] = WeakSet()
+"""The clients that have been adopted."""
 
 
 def init() -> None:
@@ -39,8 +36,10 @@ def init() -> None:
     signals.task_stuck.connect(_on_task_stuck)
     signals.worker_stopped.connect(_on_worker_stopped)
     values = variables.get_values()
-    if values[variables.DSN]:
-        _init_unless_active(values)
+    if values[variables.DSN] and is_supported() and not sentry_sdk.get_client().is_active():
+        from .transport import ErrorsFirstTransport
+
+        sentry_sdk.init(transport=ErrorsFirstTransport, **_options_of(values))
     is_sending()
     variables.raise_problems()
 
@@ -60,21 +59,18 @@ def is_sending() -> bool:
     """
     if "sentry_sdk" not in sys.modules:
         return False
-    import sentry_sdk
-
     client = sentry_sdk.get_client()
     if not client.is_active() or client.transport is None or not is_supported():
         return False
     if client not in _adopted:
-        _adopt_client(client)
+        _adopted.add(client)
+        _adopt(client.options)
     return True
 
 
 @functools.cache
 def is_supported() -> bool:
     """Whether the SDK has what this room calls. If not, one line says so."""
-    import sentry_sdk
-
     # SDK 3 has not. By default it also sends the arguments of tasks.
     if hasattr(sentry_sdk, "start_transaction"):
         return True
@@ -86,54 +82,40 @@ def is_supported() -> bool:
     return False
 
 
-def _init_unless_active(values: Values) -> None:
-    import sentry_sdk
-    from sentry_sdk.consts import DEFAULT_OPTIONS
-
-    if not is_supported():
-        return
-    # Now, rather than in the first task.
-    from . import crons, errors, spans, transport  # noqa: F401
-
-    if sentry_sdk.get_client().is_active():
-        return
-    given: Any = {}
+def _options_of(values: Values) -> dict[str, Any]:
+    """What the variables say, as far as the SDK knows such options."""
+    options = {}
     for name, setting in variables.SDK_OPTIONS.items():
-        if (value := values[setting]) is None:
-            continue
-        if name in DEFAULT_OPTIONS:
-            given[name] = value
-        else:
+        if values[setting] is not None and name in sentry_sdk.consts.DEFAULT_OPTIONS:
+            options[name] = values[setting]
+        elif values[setting] is not None:
             logger.error(
                 "variable has no effect variable=%s error=sentry-sdk %s does not know %s",
                 setting.variable, sentry_sdk.VERSION, name,
             )  # fmt: skip
-    sentry_sdk.init(transport=transport.ErrorsFirstTransport, **given)
+    return options
 
 
-def _adopt_client(client: Client) -> None:
+def _adopt(options: dict[str, Any]) -> None:
     """Add to a client's options what tasks need, before what the project has given there."""
     from sentry_sdk.integrations.logging import ignore_logger
 
-    _adopted.add(client)
-    for name in _REPORTED_BETTER:
-        ignore_logger(name)
-    options = client.options
-    for name, clean in privacy.CLEANERS.items():
-        options[name] = _chain_processors(clean, options.get(name))
-    sampler, rate = options.get("traces_sampler"), options.get("traces_sample_rate")
-    if sampler is not None or rate is not None:  # with a sampler, the SDK would start to trace
-        options["traces_sampler"] = traces_sampler(rate if sampler is None else sampler)
+    # What it logs is reported by us, with more. A record of the same exception would come first,
+    # and Sentry's DedupeIntegration would then drop ours.
+    ignore_logger("beanstalk_dispatch.task")
+    for name in ("before_send", "before_send_transaction"):
+        options[name] = _clean_before(options.get(name))
+    sampler = options.get("traces_sampler") or options.get("traces_sample_rate")
+    if sampler is not None:  # otherwise the SDK does not trace; with a sampler it would start to
+        options["traces_sampler"] = traces_sampler(sampler)
     if conf.values_of(conf.CORE)[WORKER]:
         # A failed task would count as a crash of a user's session, but a worker has no users.
         options["auto_session_tracking"] = False
 
 
-def _chain_processors(
-    clean: privacy.Processor, otherwise: privacy.Processor | None
-) -> privacy.Processor:
+def _clean_before(otherwise: privacy.Processor | None) -> privacy.Processor:
     def before_send(event: privacy.Event, hint: Any) -> privacy.Event | None:
-        kept = clean(event, hint)
+        kept = privacy.clean(event, hint)
         return kept if kept is None or otherwise is None else otherwise(kept, hint)
 
     return before_send
@@ -147,7 +129,10 @@ def traces_sampler(otherwise: float | Sampler) -> Sampler:
     """
 
     def sample(context: Any) -> float:
-        if _is_daemons_post(context):
+        environ = context.get("wsgi_environ") or {}
+        headers = (context.get("asgi_scope") or {}).get("headers") or ()
+        has_mark = any(name.lower() == privacy.MARK.encode() for name, _ in headers)
+        if has_mark or "HTTP_X_AWS_SQSD_MSGID" in environ:
             return 0.0
         if callable(otherwise):
             return otherwise(context)
@@ -157,27 +142,16 @@ def traces_sampler(otherwise: float | Sampler) -> Sampler:
     return sample
 
 
-def _is_daemons_post(context: Mapping[str, Any]) -> bool:
-    if "HTTP_X_AWS_SQSD_MSGID" in (context.get("wsgi_environ") or {}):
-        return True
-    headers = (context.get("asgi_scope") or {}).get("headers") or ()
-    return any(name.lower() == b"x-aws-sqsd-msgid" for name, _ in headers)
-
-
 def _on_request_started(**_: Any) -> None:
     is_sending()
 
 
 def _on_task_stuck(*, delivery: Any, thread_id: int, **_: Any) -> None:
     if is_sending():
-        from . import errors
-
         errors.report_stuck(delivery, thread_id)
 
 
 def _on_worker_stopped(**_: Any) -> None:
     """Send what waits; the process may end without the SDK's own atexit."""
     if is_sending():
-        import sentry_sdk
-
-        sentry_sdk.flush(timeout=sentry_sdk.get_client().options["shutdown_timeout"])
+        sentry_sdk.flush()

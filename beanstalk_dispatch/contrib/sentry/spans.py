@@ -1,5 +1,6 @@
-"""Spans in either of the SDK's two APIs, and the two that Sentry's Queues page is made of.
+"""The trace from what schedules a task to the task, in either of the SDK's two span APIs.
 
+Sentry's Queues page is made of the spans queue.publish and queue.process.
 https://docs.sentry.io/platforms/python/tracing/instrumentation/custom-instrumentation/queues-module/
 """
 
@@ -8,9 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Self
-
-import sentry_sdk
+from typing import Any, Final, TypeAlias
 
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import BatchError
@@ -20,10 +19,13 @@ from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
-from .privacy import TASK_OP
+from .privacy import NAME, TASK_OP
+from .sdk import sentry_sdk
 
-ORIGIN: Final = "auto.queue.beanstalk_dispatch"
-SYSTEM: Final = "aws_sqs"
+_ORIGIN: Final = f"auto.queue.{NAME}"
+
+Span: TypeAlias = Any
+"""Of the older API or of the streaming one, which came later than the SDKs we run with."""
 
 
 def _is_streaming() -> bool:
@@ -33,94 +35,53 @@ def _is_streaming() -> bool:
     return (options.get("trace_lifecycle") or experiments.get("trace_lifecycle")) == "stream"
 
 
-def is_posted(delivery: Delivery) -> bool:
-    """Whether the message came by HTTP. Its body is then bytes, and elsewhere a string."""
-    return isinstance(delivery.body, bytes)
+def _start_segment(name: str, headers: Mapping[str, str], context: Mapping[str, Any]) -> Span:
+    """A task's first span. It continues the trace of ``headers``; a sampler gets ``context``."""
+    if _is_streaming():
+        sentry_sdk.traces.continue_trace(dict(headers))
+        sentry_sdk.Scope.set_custom_sampling_context(dict(context))
+        attributes = _origin_of(TASK_OP) | {"sentry.segment.name.source": "task"}
+        return sentry_sdk.traces.start_span(name, attributes=attributes, parent_span=None)
+    transaction = sentry_sdk.continue_trace(
+        dict(headers), op=TASK_OP, name=name, source="task", origin=_ORIGIN
+    )
+    return sentry_sdk.start_transaction(transaction, custom_sampling_context=dict(context))
 
 
-class Span:
-    """A span, as a context manager if it is active: then later spans become its children."""
-
-    def __init__(self, span: Any, *, is_streamed: bool) -> None:
-        self._span = span
-        self._is_streamed = is_streamed
-
-    @classmethod
-    def segment(
-        cls, op: str, name: str, headers: Mapping[str, str], sampling_context: Mapping[str, Any]
-    ) -> Self:
-        """The first span of this process, which continues the trace that ``headers`` carry.
-
-        A ``traces_sampler`` gets ``sampling_context``.
-        """
-        if _is_streaming():
-            sentry_sdk.traces.continue_trace(dict(headers))
-            sentry_sdk.Scope.set_custom_sampling_context(dict(sampling_context))
-            attributes = _span_attributes(op) | {"sentry.segment.name.source": "task"}
-            span = sentry_sdk.traces.start_span(name, attributes=attributes, parent_span=None)
-            return cls(span, is_streamed=True)
-        transaction = sentry_sdk.continue_trace(
-            dict(headers), op=op, name=name, source="task", origin=ORIGIN
-        )
-        started = sentry_sdk.start_transaction(
-            transaction, custom_sampling_context=dict(sampling_context)
-        )
-        return cls(started, is_streamed=False)
-
-    @classmethod
-    def child(cls, op: str, name: str, *, active: bool = True) -> Self:
-        """A child of the current span."""
-        if _is_streaming():
-            span: Any = sentry_sdk.traces.start_span(
-                name, attributes=_span_attributes(op), active=active
-            )
-            return cls(span, is_streamed=True)
-        return cls(sentry_sdk.start_span(op=op, name=name, origin=ORIGIN), is_streamed=False)
-
-    def __enter__(self) -> Self:
-        self._span.__enter__()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._span.__exit__(*exc_info)
-
-    def end(self) -> None:
-        """End a span that was not entered."""
-        if self._is_streamed:
-            self._span.end()
-        else:
-            self._span.finish()
-
-    def set(self, data: Mapping[str, Any]) -> None:
-        put = self._span.set_attribute if self._is_streamed else self._span.set_data
-        for name, value in data.items():
-            if value is not None:
-                put(name, value)
-
-    def set_status(self, *, failed: bool) -> None:
-        if self._is_streamed:
-            self._span.status = "error" if failed else "ok"
-        else:
-            self._span.set_status("internal_error" if failed else "ok")
-
-    def headers(self) -> dict[str, str]:
-        """What a message carries so that its consumer continues this trace."""
-        return trace_headers(span=self._span)
+def _start_child(op: str, name: str, *, active: bool = True) -> Span:
+    """A child of the current span. Only in an active one later spans become its children."""
+    if _is_streaming():
+        return sentry_sdk.traces.start_span(name, attributes=_origin_of(op), active=active)
+    return sentry_sdk.start_span(op=op, name=name, origin=_ORIGIN)
 
 
-def _span_attributes(op: str) -> dict[str, Any]:
-    return {"sentry.op": op, "sentry.origin": ORIGIN}
+def _origin_of(op: str) -> dict[str, Any]:
+    return {"sentry.op": op, "sentry.origin": _ORIGIN}
 
 
-def trace_headers(**span: Any) -> dict[str, str]:
-    return dict(sentry_sdk.get_current_scope().iter_trace_propagation_headers(**span))
+def _set_data(span: Span, data: Mapping[str, Any]) -> None:
+    put = span.set_attribute if hasattr(span, "set_attribute") else span.set_data
+    for name, value in data.items():
+        if value is not None:
+            put(name, value)
+
+
+def _set_status(span: Span, *, failed: bool) -> None:
+    if hasattr(span, "set_attribute"):
+        span.status = "error" if failed else "ok"
+    else:
+        span.set_status("internal_error" if failed else "ok")
+
+
+def trace_headers(span: Span = None) -> dict[str, str]:
+    """What a message carries so that its consumer continues the current trace."""
+    return dict(sentry_sdk.get_current_scope().iter_trace_propagation_headers(span=span))
 
 
 def _has_current() -> bool:
     """Outside of any span, one of ours would be the root of a trace nobody asked for."""
-    if _is_streaming():
-        return sentry_sdk.traces.get_current_span() is not None
-    return sentry_sdk.get_current_span() is not None
+    module = sentry_sdk.traces if _is_streaming() else sentry_sdk
+    return module.get_current_span() is not None
 
 
 # --- the producer ----------------------------------------------------------------------------
@@ -131,7 +92,7 @@ def publishing(publications: Sequence[Publication], queue: str) -> Iterator[None
     """Give each message the trace's headers, and surround it with a queue.publish span."""
     messages = [each.message for each in publications]
     spans = [_start_publish_span(message, queue) for message in messages] if _has_current() else []
-    headers = [span.headers() for span in spans] or [trace_headers()] * len(messages)
+    headers = [trace_headers(span) for span in spans] or [trace_headers()] * len(messages)
     for message, each in zip(messages, headers, strict=True):
         message.headers = {**message.headers, **each}
     unsent: Mapping[int, str] | None = {}
@@ -142,24 +103,43 @@ def publishing(publications: Sequence[Publication], queue: str) -> Iterator[None
         raise
     finally:
         for position, span in enumerate(spans):
-            span.set({"messaging.message.body.size": len(publications[position].body)})
-            span.set_status(failed=unsent is None or position in unsent)
-            span.end()
+            _set_data(span, {"messaging.message.body.size": len(publications[position].body)})
+            _set_status(span, failed=unsent is None or position in unsent)
+            _end(span)
 
 
 def _start_publish_span(message: Message, queue: str) -> Span:
-    span = Span.child("queue.publish", message.function, active=False)
-    span.set(
-        {
-            "messaging.system": SYSTEM,
-            "messaging.destination.name": queue,
-            "messaging.message.id": message.id,
-        }
-    )
+    span = _start_child("queue.publish", message.function, active=False)
+    _set_data(span, _message_data(message, queue))
     return span
 
 
+def _message_data(message: Message, queue: str) -> dict[str, Any]:
+    return {
+        "messaging.system": "aws_sqs",
+        "messaging.destination.name": queue,
+        "messaging.message.id": message.id,
+    }
+
+
+def _end(span: Span) -> None:
+    """End a span that was not entered."""
+    (span.end if hasattr(span, "end") else span.finish)()
+
+
 # --- the consumer ----------------------------------------------------------------------------
+
+
+def facts_of(delivery: Delivery) -> dict[str, Any]:
+    """What a task is known by: the tags of its events, and what a ``traces_sampler`` gets."""
+    message = delivery.message
+    return {
+        "function": message.function if message else delivery.task_name,
+        "queue": delivery.queue,
+        "task_id": message.id if message else delivery.message_id,
+        "attempt": message.attempt if message else None,
+        "receive_count": delivery.receive_count,
+    }
 
 
 @contextmanager
@@ -167,32 +147,22 @@ def processing(task: SafeTask, delivery: Delivery, message: Message) -> Iterator
     """Continue the message's trace, or begin one if the task's class says so."""
     name = message.function
     headers = message.headers if getattr(task, "sentry_propagate_traces", True) else {}
-    job = {
-        "function": name,
-        "queue": delivery.queue,
-        "task_id": message.id,
-        "attempt": message.attempt,
-        "receive_count": delivery.receive_count,
-    }
-    segment = Span.segment(TASK_OP, name, headers, {"beanstalk_dispatch": job})
-    with segment, Span.child("queue.process", name) as process:
-        sentry_sdk.get_current_scope().set_transaction_name(name, source="task")
-        process.set(
-            {
-                "messaging.system": SYSTEM,
-                "messaging.destination.name": delivery.queue,
-                "messaging.message.id": message.id,
+    segment = _start_segment(name, headers, {NAME: facts_of(delivery)})
+    with segment, _start_child("queue.process", name) as process:
+        _set_data(
+            process,
+            _message_data(message, delivery.queue)
+            | {
                 "messaging.message.body.size": len(delivery.body),
                 "messaging.message.retry.count": _count_retries(delivery, message),
                 "messaging.message.receive.latency": _latency_ms(delivery, message),
-            }
+            },
         )
         yield
-        failed = failure_of(delivery) is not None
         if delivery.outcome is Outcome.RETRY and not _is_retried_by_hiding(delivery):
-            _start_publish_span(message, delivery.queue).end()
+            _end(_start_publish_span(message, delivery.queue))
         for span in (segment, process):
-            span.set_status(failed=failed)
+            _set_status(span, failed=failure_of(delivery) is not None)
 
 
 def failure_of(delivery: Delivery) -> BaseException | None:
@@ -208,8 +178,11 @@ def _count_retries(delivery: Delivery, message: Message) -> int:
 
 
 def _is_retried_by_hiding(delivery: Delivery) -> bool:
-    """In a poller of a FIFO queue, a retry is another receive of the same message."""
-    return queue_rules(delivery.queue).retries_by_visibility and not is_posted(delivery)
+    """In a poller of a FIFO queue, a retry is another receive of the same message.
+
+    The body of a message that came by HTTP is bytes, and elsewhere it is a string.
+    """
+    return queue_rules(delivery.queue).retries_by_visibility and isinstance(delivery.body, str)
 
 
 def _latency_ms(delivery: Delivery, message: Message) -> float | None:

@@ -1,21 +1,72 @@
-"""SentrySafeTask: the SafeTask that is watched by Sentry."""
+"""SentrySafeTask, and the observers with which it is watched by Sentry."""
 
 from __future__ import annotations
 
+import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, TypeAlias
 
-from beanstalk_dispatch.execution.observers import Observer
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.execution.observers import Observer, Publication
+from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import SafeTask
 
-from .observers import (
-    CheckInObserver,
-    ReportObserver,
-    ScopeObserver,
-    TraceObserver,
-    report_unless_observed,
-)
-from .setup import init
+from . import crons, errors, setup, spans
+from .setup import is_sending
+
+logger = logging.getLogger("beanstalk_dispatch.sentry")
+
+Watch: TypeAlias = AbstractContextManager[object]
+
+
+class _SentryObserver(Observer, ABC):
+    """Watches an attempt, if there is a client to send with."""
+
+    def attempting(self, task: SafeTask, delivery: Delivery) -> Watch:
+        setup.init_on_first_use()
+        if delivery.message is None or not is_sending():
+            return nullcontext()
+        return self.watch(task, delivery, delivery.message)
+
+    @abstractmethod
+    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
+        """What surrounds the attempt."""
+
+
+class ScopeObserver(_SentryObserver):
+    """Gives each run a scope of its own, and reports a refused delivery."""
+
+    def delivering(self, delivery: Delivery) -> Watch:
+        return errors.delivering(delivery) if is_sending() else nullcontext()
+
+    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
+        return errors.scope_of(delivery)
+
+
+class TraceObserver(_SentryObserver):
+    """Continues one trace from the process that schedules to the task."""
+
+    def publishing(self, publications: Sequence[Publication], queue: str) -> Watch:
+        return spans.publishing(publications, queue) if is_sending() else nullcontext()
+
+    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
+        return spans.processing(task, delivery, message)
+
+
+class CheckInObserver(_SentryObserver):
+    """Sends check-ins of periodic tasks."""
+
+    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
+        return crons.checking_in(task, delivery, message)
+
+
+class ReportObserver(_SentryObserver):
+    """Reports a failure when the hooks have ended, outside of any time limit."""
+
+    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
+        return errors.reporting(task, delivery)
 
 
 class SentrySafeTask(SafeTask):
@@ -27,7 +78,7 @@ class SentrySafeTask(SafeTask):
     )  # fmt: skip
     sentry_report_retries: bool | None = None
     """Report a failure that will be retried, too. None: SENTRY_REPORT_RETRIES, else no."""
-    sentry_ignore: tuple[type[BaseException], ...] = ()
+    sentry_ignore: type[BaseException] | Sequence[type[BaseException]] = ()
     """The exceptions that are not reported."""
     sentry_monitor: bool = True
     """Send check-ins if the task is periodic."""
@@ -46,7 +97,7 @@ class SentrySafeTask(SafeTask):
 
     @classmethod
     def ready(cls) -> None:
-        init()
+        setup.init()
 
     def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
         """Report the failure. An override that does not call this one changes nothing.
@@ -54,6 +105,11 @@ class SentrySafeTask(SafeTask):
         In a consumer the event is sent after the hooks: it then says what became of the message,
         and no time limit can interrupt it.
         """
-        if self.delivery is not None:
-            report_unless_observed(self, exception, self.delivery)
+        try:
+            if is_sending():
+                message = Message(function=type(self).__name__, args=list(args), kwargs=kwargs)
+                delivery = self.delivery or Delivery(message=message)
+                errors.report_unless_observed(self, exception, delivery)
+        except Exception as exc:
+            logger.error("could not report the failure to Sentry error=%s", exc, exc_info=exc)
         super().on_error(exception, *args, **kwargs)

@@ -6,6 +6,7 @@ They are a group of their own: a wrong value counts as not set, and breaks nothi
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,17 +14,17 @@ from beanstalk_dispatch import casts, conf
 from beanstalk_dispatch.conf import Setting, SettingsGroup, Values, flag
 from beanstalk_dispatch.exceptions import ConfigurationError
 
+from .sdk import sentry_sdk
+
 _PREFIX: Final = "SENTRY_"
 _cast_count: Final = casts.integer(1, 99_999)
 
 
 def cast_dsn(value: object) -> str:
     """A DSN that the SDK can send to."""
-    from sentry_sdk.utils import Dsn
-
     dsn = casts.string(value)
     try:
-        Dsn(dsn)
+        sentry_sdk.utils.Dsn(dsn)
     except ValueError:
         reason = "is not a DSN; copy it from Client Keys (DSN) in your Sentry project's settings"
         raise casts.InvalidValue(reason, dsn) from None
@@ -37,152 +38,75 @@ def cast_receives(value: object) -> tuple[int, ...]:
     return tuple(map(_cast_count, items))
 
 
-def _sdk_rate(variable: str, meaning: str, *, default_text: str) -> Setting[float | None]:
-    return Setting(
-        variable=variable,
-        form="0 to 1",
-        cast=casts.rate,
-        default=None,
-        default_text=default_text,
-        meaning=meaning,
-        example="1",
-    )
+_BOOL: Final[Mapping[str, Any]] = {"form": "bool", "cast": casts.boolean, "example": "True"}
+_RATE: Final[Mapping[str, Any]] = {"form": "0 to 1", "cast": casts.rate, "example": "1"}
 
 
-def _sdk_flag(variable: str, meaning: str, *, default_text: str) -> Setting[bool | None]:
-    return Setting(
-        variable=variable,
-        form="bool",
-        cast=casts.boolean,
-        default=None,
-        default_text=default_text,
-        meaning=meaning,
-        example="True",
-    )
+def _optional(variable: str, default_text: str, meaning: str, **members: Any) -> Setting[Any]:
+    """A variable that is None where it is not set, unless ``members`` has a default."""
+    members = {"default": None} | members
+    return Setting(variable=variable, default_text=default_text, meaning=meaning, **members)
 
 
-DSN: Final[Setting[str | None]] = Setting(
-    variable="SENTRY_DSN",
-    form="URL",
-    cast=cast_dsn,
-    default=None,
-    default_text="none",
-    meaning="The client key (DSN) of the Sentry project to send to. Without it nothing is sent.",
-    example="https://0123456789abcdef@o1.ingest.sentry.io/1",
+DSN: Final[Setting[str | None]] = _optional(
+    "SENTRY_DSN", "none",
+    "The client key (DSN) of the Sentry project to send to. Without it nothing is sent.",
+    form="URL", cast=cast_dsn, example="https://0123456789abcdef@o1.ingest.sentry.io/1",
     secret=True,
-)
-_ENVIRONMENT: Final[Setting[str | None]] = Setting(
-    variable="SENTRY_ENVIRONMENT",
-    form="string",
-    cast=casts.string,
-    default=None,
-    default_text="production",
-    meaning="The name of this environment in Sentry.",
-    example="laptop",
-)
-_RELEASE: Final[Setting[str | None]] = Setting(
-    variable="SENTRY_RELEASE",
-    form="string",
-    cast=casts.string,
-    default=None,
-    default_text="the git commit, if there is one",
-    meaning="The version of your project that runs.",
-    example="1.0",
-)
-_SHUTDOWN_TIMEOUT: Final[Setting[float | None]] = Setting(
-    variable="SENTRY_SHUTDOWN_TIMEOUT",
-    form="duration",
-    cast=lambda value: casts.duration(value).total_seconds(),
-    default=None,
-    default_text="2s",
-    meaning="How long the end of a process waits until its events are sent.",
-    example="2s",
-)
-_TRANSPORT_QUEUE_SIZE: Final[Setting[int]] = Setting(
-    variable="SENTRY_TRANSPORT_QUEUE_SIZE",
-    form="number",
-    cast=_cast_count,
-    default=1000,
-    default_text="1000",
-    meaning="How many errors may wait to be sent. Half as many traces may wait beside them.",
-    example="1000",
-)
-
-_SDK_SETTINGS: Final[tuple[Setting[Any], ...]] = (
+)  # fmt: skip
+_SDK_SETTINGS: Final = (
     DSN,
-    _ENVIRONMENT,
-    _RELEASE,
-    _sdk_rate(
-        "SENTRY_TRACES_SAMPLE_RATE",
-        "The share of requests and tasks that are traced.",
-        default_text="no traces",
-    ),
-    _sdk_rate(
-        "SENTRY_PROFILES_SAMPLE_RATE",
-        "The share of the traced requests and tasks that are profiled.",
-        default_text="no profiles",
-    ),
-    _sdk_rate("SENTRY_SAMPLE_RATE", "The share of errors that are sent.", default_text="1"),
-    _sdk_flag(
-        "SENTRY_SEND_DEFAULT_PII",
-        "Send personal data, and with it the arguments of tasks.",
-        default_text="False",
-    ),
-    _sdk_flag(
-        "SENTRY_INCLUDE_LOCAL_VARIABLES",
-        "Send the local variables of stack frames.",
-        default_text="True",
-    ),
-    _sdk_flag(
-        "SENTRY_ENABLE_LOGS",
-        "Send log records to Sentry's Logs, those of tasks in the trace of their task.",
-        default_text="False",
-    ),
-    _SHUTDOWN_TIMEOUT,
-    _TRANSPORT_QUEUE_SIZE,
-)
+    _optional("SENTRY_ENVIRONMENT", "production", "The name of this environment in Sentry.",
+              form="string", cast=casts.string, example="laptop"),
+    _optional("SENTRY_RELEASE", "the git commit, if there is one",
+              "The version of your project that runs.",
+              form="string", cast=casts.string, example="1.0"),
+    _optional("SENTRY_TRACES_SAMPLE_RATE", "no traces",
+              "The share of requests and tasks that are traced.", **_RATE),
+    _optional("SENTRY_PROFILES_SAMPLE_RATE", "no profiles",
+              "The share of the traced requests and tasks that are profiled.", **_RATE),
+    _optional("SENTRY_SAMPLE_RATE", "1", "The share of errors that are sent.", **_RATE),
+    _optional("SENTRY_SEND_DEFAULT_PII", "False",
+              "Send personal data, and with it the arguments of tasks.", **_BOOL),
+    _optional("SENTRY_INCLUDE_LOCAL_VARIABLES", "True",
+              "Send the local variables of stack frames.", **_BOOL),
+    _optional("SENTRY_ENABLE_LOGS", "False",
+              "Send log records to Sentry's Logs, those of tasks in the trace of their task.",
+              **_BOOL),
+    _optional("SENTRY_SHUTDOWN_TIMEOUT", "2s",
+              "How long the end of a process waits until its events are sent.",
+              form="duration", cast=lambda value: casts.duration(value).total_seconds(),
+              example="2s"),
+    _optional("SENTRY_TRANSPORT_QUEUE_SIZE", "1000",
+              "How many errors may wait to be sent. Half as many traces may wait beside them.",
+              form="number", cast=_cast_count, example="1000", default=1000),
+)  # fmt: skip
 SDK_OPTIONS: Final = {
     setting.variable.removeprefix(_PREFIX).lower(): setting for setting in _SDK_SETTINGS
 }
 """The SDK's options that variables set. Each variable has the name of its option."""
 
 REPORT_RETRIES: Final = flag("SENTRY_REPORT_RETRIES", "Also report a failure that will be retried.")
-REPORT_RECEIVES: Final[Setting[tuple[int, ...]]] = Setting(
-    variable="SENTRY_REPORT_RECEIVES",
-    form="list of numbers",
-    cast=cast_receives,
-    default=(),
-    default_text="all",
-    meaning="The receives of a message whose failure is an event. A final failure always is.",
-    example="1 10",
-)
-CHECKIN_MARGIN: Final[Setting[int | None]] = Setting(
-    variable="SENTRY_CHECKIN_MARGIN",
-    form="minutes",
-    cast=casts.minutes,
-    default=None,
-    default_text="Sentry's own",
-    meaning="How late a periodic task may start before Sentry calls it missed.",
-    example="5",
-)
-MAX_RUNTIME: Final[Setting[int | None]] = Setting(
-    variable="SENTRY_MAX_RUNTIME",
-    form="minutes",
-    cast=casts.minutes,
-    default=None,
-    default_text="the task's time limit",
-    meaning="How long a periodic task may run before Sentry calls it failed.",
-    example="10",
-)
-CRON_YAML: Final[Setting[Path | None]] = Setting(
-    variable="SENTRY_CRON_YAML",
-    form="path",
-    cast=casts.path,
-    default=None,
-    default_text="in the working directory, or in BASE_DIR",
-    meaning="The cron.yaml that has the schedules of the periodic tasks.",
-    example="/var/app/current/cron.yaml",
-)
+REPORT_RECEIVES: Final[Setting[tuple[int, ...]]] = _optional(
+    "SENTRY_REPORT_RECEIVES", "all",
+    "The receives of a message whose failure is an event. A final failure always is.",
+    form="list of numbers", cast=cast_receives, example="1 10", default=(),
+)  # fmt: skip
+CHECKIN_MARGIN: Final[Setting[int | None]] = _optional(
+    "SENTRY_CHECKIN_MARGIN", "Sentry's own",
+    "How late a periodic task may start before Sentry calls it missed.",
+    form="minutes", cast=casts.minutes, example="5",
+)  # fmt: skip
+MAX_RUNTIME: Final[Setting[int | None]] = _optional(
+    "SENTRY_MAX_RUNTIME", "the task's time limit",
+    "How long a periodic task may run before Sentry calls it failed.",
+    form="minutes", cast=casts.minutes, example="10",
+)  # fmt: skip
+CRON_YAML: Final[Setting[Path | None]] = _optional(
+    "SENTRY_CRON_YAML", "in the working directory, or in BASE_DIR",
+    "The cron.yaml that has the schedules of the periodic tasks.",
+    form="path", cast=casts.path, example="/var/app/current/cron.yaml",
+)  # fmt: skip
 
 SENTRY: Final = SettingsGroup(
     prefix=_PREFIX,

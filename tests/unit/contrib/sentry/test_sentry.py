@@ -30,7 +30,6 @@ from beanstalk_dispatch.client import Call, schedule, schedule_function, schedul
 from beanstalk_dispatch.contrib.sentry import (
     crons,
     errors,
-    observers,
     privacy,
     setup,
     spans,
@@ -50,7 +49,7 @@ from tests import jobs
 from tests.conftest import Environment
 from tests.integration.test_sentry import SAFE_TASK, environment_of
 from tests.sentry_sdk_support import skip_unless_supported
-from tests.sentry_site import SECRET, TABLE
+from tests.sentry_site import SECRET, TABLE, boom
 from tests.services import ROOT, until
 
 skip_unless_supported()
@@ -286,12 +285,12 @@ CALLS = [
     (sentry_sdk.tracing.Span, "finish"),
     (sentry_sdk.tracing.Span, "__enter__"),
     (sentry_sdk.tracing.Span, "__exit__"),
-    (crons, "capture_checkin"),
-    (errors, "event_from_exception"),
-    (errors, "_tags_and_context"),
+    (sentry_sdk.crons, "capture_checkin"),
+    (sentry_sdk.utils, "event_from_exception"),
+    (spans, "facts_of"),
     (privacy, "may_send_arguments"),
     (setup, "init"),
-    (observers, "is_sending"),
+    (task_module, "is_sending"),
 ]
 
 
@@ -337,7 +336,7 @@ def test_the_rest_of_on_error_runs_when_reporting_fails(
             super().on_error(exception, *args, **kwargs)
             reached.append(exception)
 
-    monkeypatch.setattr(observers, "is_sending", lambda: 1 / 0)
+    monkeypatch.setattr(task_module, "is_sending", lambda: 1 / 0)
     task = Own()
     task.delivery = Delivery(queue="q")
     task.process()
@@ -435,13 +434,11 @@ def test_the_line_about_the_outcome_is_in_the_trace_of_its_task() -> None:
 def test_a_variable_that_an_old_sdk_does_not_know_changes_nothing_else(
     env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr(sentry_sdk, "init", lambda **options: given.append(options))
     monkeypatch.setattr("sentry_sdk.consts.DEFAULT_OPTIONS", {"dsn": None})
     env(SENTRY_DSN=DSN, SENTRY_ENABLE_LOGS="True")
-    setup._init_unless_active(get_values())
-    assert given[0]["dsn"] == DSN
-    assert "enable_logs" not in given[0]
+    given = setup._options_of(get_values())
+    assert given["dsn"] == DSN
+    assert "enable_logs" not in given
     assert "variable has no effect variable=SENTRY_ENABLE_LOGS" in caplog.text
 
 
@@ -665,6 +662,64 @@ def test_an_argument_stays_whatever_it_is(function: str, argument: Any, sentry: 
     assert SECRET not in json.dumps(sentry.sent)
 
 
+def test_an_argument_stays_in_a_log_record_with_a_stack(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK adds the frames of ``attach_stacktrace`` after all event processors."""
+    env(
+        DISPATCH_TABLE="note=tests.unit.contrib.sentry.test_sentry.note",
+        DISPATCH_SAFE_TASK=SAFE_TASK,
+    )
+    generator = installed(monkeypatch, attach_stacktrace=True)
+    sentry = next(generator)
+    run("note", SECRET)
+    (event,) = sentry.of("event")
+    shown = {frame["function"]: frame.get("vars", {}) for frame in privacy._iterate_frames(event)}
+    assert shown["note"]["given"] == privacy.FILTERED
+    assert SECRET not in json.dumps(event)
+    assert list(generator) == []
+
+
+def note(given: str) -> None:
+    sentry_sdk.capture_message("from the task")
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise ValueError("it has no repr")
+
+
+def test_an_argument_stays_without_a_scope(
+    sentry: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(spans, "facts_of", lambda delivery: 1 / 0)
+    run("boom", SECRET)
+    (event,) = sentry.of("event")
+    assert "observer failed observer=ScopeObserver stage=attempting" in caplog.text
+    assert event["transaction"] == "boom"
+    assert SECRET not in json.dumps(event)
+
+
+def test_the_arguments_of_both_stay_if_a_task_runs_inside_of_another(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = " ".join(f"{name}={__name__}.{name}" for name in ("note", "outer"))
+    env(DISPATCH_TABLE=names, DISPATCH_SAFE_TASK=SAFE_TASK, DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    generator = installed(monkeypatch, attach_stacktrace=True)
+    sentry = next(generator)
+    run("outer", SECRET)
+    (event,) = sentry.of("event")
+    functions = {frame["function"] for frame in privacy._iterate_frames(event)}
+    assert {"outer", "note"} <= functions
+    assert event["transaction"] == "note"
+    assert SECRET not in json.dumps(event)
+    assert list(generator) == []
+
+
+def outer(given: str) -> None:
+    schedule_function("q", "note", "something else")
+
+
 def test_other_locals_are_shown(sentry: Memory) -> None:
     run("boom", SECRET, "a", 7, None, True)
     frames = sentry.of("event")[0]["exception"]["values"][-1]["stacktrace"]["frames"]
@@ -720,7 +775,7 @@ def test_locals_of_the_aws_client_are_dropped_also_where_arguments_are_sent(
     modules = ["shop.views", "beanstalk_dispatch.client", "botocore.endpoint", "urllib3.connection"]
     frames: list[dict[str, Any]] = [{"module": each, "vars": {"a": "1"}} for each in modules]
     event = {"exception": {"values": [{"stacktrace": {"frames": frames}}]}}
-    privacy.scrub_carriers(event, {})
+    privacy.clean(event, {})
     assert ["vars" in frame for frame in frames] == [True, may_send, False, False]
 
 
@@ -922,13 +977,13 @@ def test_a_failure_is_one_event_if_on_error_is_interrupted(
 ) -> None:
     """An event is captured outside of any time limit, and so it is neither lost nor sent twice."""
     limits: list[bool] = []
-    capture = errors._capture_exception
+    capture = errors._capture
 
     def capture_and_note(*args: Any, **kwargs: Any) -> None:
         limits.append(bool(time_limit._watchdog._limits))
         capture(*args, **kwargs)
 
-    monkeypatch.setattr(errors, "_capture_exception", capture_and_note)
+    monkeypatch.setattr(errors, "_capture", capture_and_note)
     assert run("boom", SECRET).outcome is Outcome.FAILED
     assert run("mine", SECRET).outcome is Outcome.FAILED
     assert limits == [False, False]
@@ -1013,6 +1068,35 @@ def test_a_class_says_what_is_not_reported_monitored_or_traced(
     assert sentry.of("check_in") == []
 
 
+@pytest.mark.parametrize("ignored", [ValueError, [ValueError], (KeyError, ValueError)])
+def test_what_is_not_reported_may_be_one_class_or_several(
+    ignored: Any, sentry: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(task_module.SentrySafeTask, "sentry_ignore", ignored)
+    run("boom")
+    assert sentry.of("event") == []
+    assert "observer failed" not in caplog.text
+
+
+def test_a_task_leaves_its_trace_to_nothing_that_comes_after_it(
+    sentry: Memory, env: Environment
+) -> None:
+    """Also if only its own class watches it, so that its delivery has no scope."""
+    env(DISPATCH_SAFE_TASK=None, DISPATCH_TABLE=f"watched={__name__}.Watched",
+        DISPATCH_EXECUTE_SYNCHRONOUSLY=None)  # fmt: skip
+    run("watched")
+    sentry_sdk.capture_message("after the task")
+    (transaction,) = sentry.of("transaction")
+    (event,) = sentry.of("event")
+    traces = [each["contexts"]["trace"]["trace_id"] for each in (transaction, event)]
+    assert traces[0] != traces[1]
+
+
+class Watched(task_module.SentrySafeTask):
+    def run(self) -> None:
+        """Nothing goes wrong."""
+
+
 def test_a_sampler_of_the_projects_own_sees_the_task(
     env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1093,6 +1177,14 @@ def test_receives_that_are_attempts_already_are_not_counted_twice(
     assert spans._count_retries(delivery, Message(function="f", attempt=2)) == retries
 
 
-def test_outside_of_a_delivery_on_error_has_nothing_to_report(sentry: Memory) -> None:
-    task_module.SentrySafeTask(jobs.fail, verbose=False).process()
-    assert sentry.of("event") == []
+def test_outside_of_a_delivery_on_error_reports_too(sentry: Memory) -> None:
+    """Such as a SafeTask that the project runs by itself, in a command."""
+    sentry_sdk.set_tag("customer", "acme")
+    sentry_sdk.add_breadcrumb(message="of something else")
+    task_module.SentrySafeTask(boom, verbose=False).process((SECRET,), Unprintable())
+    (event,) = sentry.of("event")
+    assert event["exception"]["values"][-1]["type"] == "ValueError"
+    assert event["transaction"] == event["tags"]["function"] == "SentrySafeTask"
+    assert event["tags"]["customer"] == "acme"
+    assert "breadcrumbs" not in event or event["breadcrumbs"]["values"] == []
+    assert SECRET not in json.dumps(event)
