@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sentry_sdk
 
-from beanstalk_dispatch.contrib.sentry.setup import is_supported
+from beanstalk_dispatch.contrib.sentry.client import is_supported
 
 
 def skip_unless_supported() -> None:

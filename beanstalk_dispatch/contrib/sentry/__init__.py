@@ -13,8 +13,9 @@ from importlib.util import find_spec
 if find_spec("sentry_sdk") is None:
     raise ImportError("it needs sentry-sdk: pip install 'django-beanstalk-dispatch[sentry]'")
 
+from .client import traces_sampler
 from .privacy import drop_message
-from .setup import init, traces_sampler
+from .setup import init
 from .task import SentrySafeTask
 
 __all__ = ["SentrySafeTask", "drop_message", "init", "traces_sampler"]

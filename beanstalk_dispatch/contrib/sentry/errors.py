@@ -17,6 +17,7 @@ from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import privacy, spans
+from .client import is_sending
 from .privacy import NAME
 from .sdk import sentry_sdk
 from .variables import REPORT_RECEIVES, REPORT_RETRIES, get_values
@@ -42,6 +43,7 @@ def scope_of(delivery: Delivery) -> Iterator[None]:
     """Tags, user and breadcrumbs that are set inside are gone afterwards."""
 
     def add_hint(event: privacy.Event, hint: Any) -> privacy.Event:
+        is_sending()  # adopts a client that the task has set up
         # For privacy.clean, which then knows whose event it is. With EXECUTE_SYNCHRONOUSLY, a task
         # may run inside of another.
         hint[NAME] = (*hint.get(NAME, ()), delivery)

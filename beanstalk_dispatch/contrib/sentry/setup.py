@@ -1,28 +1,21 @@
-"""init(): the SDK, set up from the environment or adopted from the project."""
+"""init(): the SDK, set up from the environment, and the signals that it is for."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import sys
-from collections.abc import Callable
-from typing import Any, Final
-from weakref import WeakSet
+from typing import Any
 
 from django.core.signals import request_started
 
-from beanstalk_dispatch import conf, signals
+from beanstalk_dispatch import signals
 from beanstalk_dispatch.conf import Values
-from beanstalk_dispatch.conf.variables import WORKER
 
-from . import errors, privacy, variables
+from . import errors, variables
+from .client import is_sending, is_supported
 from .sdk import sentry_sdk
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
-
-Sampler = Callable[[Any], float]
-_adopted: Final[WeakSet[Any]] = WeakSet()
-"""The clients that have been adopted."""
 
 
 def init() -> None:
@@ -52,36 +45,6 @@ def init_on_first_use() -> None:
         logger.error("Sentry is only partly configured error=%s", exc)
 
 
-def is_sending() -> bool:
-    """Whether there is a client that has somewhere to send to. A new client is adopted.
-
-    The project may set the SDK up at any time, and may do so again.
-    """
-    if "sentry_sdk" not in sys.modules:
-        return False
-    client = sentry_sdk.get_client()
-    if not client.is_active() or client.transport is None or not is_supported():
-        return False
-    if client not in _adopted:
-        _adopted.add(client)
-        _adopt(client.options)
-    return True
-
-
-@functools.cache
-def is_supported() -> bool:
-    """Whether the SDK has what this room calls. If not, one line says so."""
-    # SDK 3 has not. By default it also sends the arguments of tasks.
-    if hasattr(sentry_sdk, "start_transaction"):
-        return True
-    logger.error(
-        "Sentry gets nothing from tasks error=sentry-sdk %s is not supported; "
-        "pip install 'django-beanstalk-dispatch[sentry]'",
-        sentry_sdk.VERSION,
-    )
-    return False
-
-
 def _options_of(values: Values) -> dict[str, Any]:
     """What the variables say, as far as the SDK knows such options."""
     options = {}
@@ -94,52 +57,6 @@ def _options_of(values: Values) -> dict[str, Any]:
                 setting.variable, sentry_sdk.VERSION, name,
             )  # fmt: skip
     return options
-
-
-def _adopt(options: dict[str, Any]) -> None:
-    """Add to a client's options what tasks need, before what the project has given there."""
-    from sentry_sdk.integrations.logging import ignore_logger
-
-    # What it logs is reported by us, with more. A record of the same exception would come first,
-    # and Sentry's DedupeIntegration would then drop ours.
-    ignore_logger("beanstalk_dispatch.task")
-    for name in ("before_send", "before_send_transaction"):
-        options[name] = _clean_before(options.get(name))
-    sampler = options.get("traces_sampler") or options.get("traces_sample_rate")
-    if sampler is not None:  # otherwise the SDK does not trace; with a sampler it would start to
-        options["traces_sampler"] = traces_sampler(sampler)
-    if conf.values_of(conf.CORE)[WORKER]:
-        # A failed task would count as a crash of a user's session, but a worker has no users.
-        options["auto_session_tracking"] = False
-
-
-def _clean_before(otherwise: privacy.Processor | None) -> privacy.Processor:
-    def before_send(event: privacy.Event, hint: Any) -> privacy.Event | None:
-        kept = privacy.clean(event, hint)
-        return kept if kept is None or otherwise is None else otherwise(kept, hint)
-
-    return before_send
-
-
-def traces_sampler(otherwise: float | Sampler) -> Sampler:
-    """A ``traces_sampler`` that leaves out the daemon's POST, whose task has a trace of its own.
-
-    Every client's sampler is wrapped in it. ``otherwise``: the rate of everything that continues
-    no trace, or a sampler.
-    """
-
-    def sample(context: Any) -> float:
-        environ = context.get("wsgi_environ") or {}
-        headers = (context.get("asgi_scope") or {}).get("headers") or ()
-        has_mark = any(name.lower() == privacy.MARK.encode() for name, _ in headers)
-        if has_mark or "HTTP_X_AWS_SQSD_MSGID" in environ:
-            return 0.0
-        if callable(otherwise):
-            return otherwise(context)
-        parent = context.get("parent_sampled")
-        return otherwise if parent is None else float(parent)
-
-    return sample
 
 
 def _on_request_started(**_: Any) -> None:

@@ -14,7 +14,7 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import crons, errors, setup, spans
-from .setup import is_sending
+from .client import is_sending
 
 logger = logging.getLogger("beanstalk_dispatch.sentry")
 

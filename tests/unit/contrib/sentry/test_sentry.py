@@ -28,6 +28,7 @@ from sentry_sdk.transport import HttpTransport, Transport
 from beanstalk_dispatch import log_lines, signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
 from beanstalk_dispatch.contrib.sentry import (
+    client,
     crons,
     errors,
     privacy,
@@ -464,9 +465,9 @@ def test_a_class_says_for_itself_whether_retries_are_reported(
 def test_without_a_client_nothing_is_observed(env: Environment) -> None:
     env(DISPATCH_TABLE=TABLE, DISPATCH_SAFE_TASK=SAFE_TASK, DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
     setup.init_on_first_use.cache_clear()
-    assert not setup.is_sending()
+    assert not client.is_sending()
     schedule_function("q", "boom", SECRET)
-    assert not setup.is_sending()
+    assert not client.is_sending()
 
 
 def test_receives_of_a_posted_message_count_as_retries(sentry: Memory) -> None:
@@ -535,11 +536,11 @@ def test_a_body_that_trace_headers_make_too_large_is_sent_without(
     ],
 )
 def test_the_sampler(context: dict[str, Any], rate: float) -> None:
-    assert setup.traces_sampler(0.25)(context) == rate
+    assert client.traces_sampler(0.25)(context) == rate
 
 
 def test_the_sampler_asks_another() -> None:
-    sampler = setup.traces_sampler(lambda context: 0.75)
+    sampler = client.traces_sampler(lambda context: 0.75)
     assert sampler({"parent_sampled": True}) == 0.75
     assert sampler({"wsgi_environ": {"HTTP_X_AWS_SQSD_MSGID": "1"}}) == 0.0
 
@@ -682,6 +683,27 @@ def test_an_argument_stays_in_a_log_record_with_a_stack(
 
 def note(given: str) -> None:
     sentry_sdk.capture_message("from the task")
+
+
+@pytest.mark.parametrize("function", ["boom", "note"])
+def test_an_argument_stays_if_the_task_sets_up_the_sdk(
+    function: str, sentry: Memory, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Memory()
+
+    def set_up(given: str) -> None:
+        sentry_sdk.init(
+            DSN, transport=late, default_integrations=False, auto_enabling_integrations=False,
+            attach_stacktrace=True, traces_sample_rate=1.0,
+        )  # fmt: skip
+        globals()[function](given)
+
+    monkeypatch.setattr(jobs, "set_up", set_up, raising=False)
+    env(DISPATCH_TABLE="set_up=tests.jobs.set_up")
+    run("set_up", SECRET)
+    (event,) = late.of("event")
+    assert event["transaction"] == "set_up"
+    assert SECRET not in json.dumps(late.sent)
 
 
 class Unprintable:

@@ -8,7 +8,7 @@ import pytest
 import sentry_sdk
 from sentry_sdk.transport import HttpTransport
 
-from beanstalk_dispatch.contrib.sentry import setup
+from beanstalk_dispatch.contrib.sentry import client, setup
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.message import Message
@@ -20,7 +20,7 @@ from tests.conftest import Environment
 @pytest.fixture
 def unsupported(env: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delattr(sentry_sdk, "start_transaction", raising=False)
-    setup.is_supported.cache_clear()
+    client.is_supported.cache_clear()
     setup.init_on_first_use.cache_clear()
     env(
         SENTRY_DSN="http://public@127.0.0.1:9/1",
@@ -28,7 +28,7 @@ def unsupported(env: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail",
     )
     yield
-    setup.is_supported.cache_clear()
+    client.is_supported.cache_clear()
     sentry_sdk.get_global_scope().set_client(None)
 
 
