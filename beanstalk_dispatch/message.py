@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
 import math
 import re
@@ -12,10 +13,13 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hmac import HMAC
 from typing import Any, Final, NoReturn
 
 from django.core.signing import BadSignature as DjangoBadSignature
-from django.core.signing import Signer
+from django.core.signing import Signer, b64_encode
+from django.utils.crypto import salted_hmac
+from django.utils.encoding import force_bytes
 
 from .conf.variables import SIGNING_KEYS
 from .exceptions import BadSignature, InvalidArgument, MalformedMessage
@@ -115,7 +119,7 @@ class Message:
         body = _to_json(content)
         if legacy:
             return base64.b64encode(body.encode("ascii")).decode("ascii")
-        return _make_signer(queue, keys).sign(body) if keys else body
+        return _signer(queue, tuple(keys)).sign(body) if keys else body
 
     @classmethod
     def decode(
@@ -162,9 +166,9 @@ def wrap(
     """
     inner = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     with suppress(MalformedMessage, ValueError):
-        inner, *_ = _dead_letter_parts(_parse_object(_strip_signature(inner.strip())))
+        inner, *_ = _dead_letter_parts(_parse_object(strip_signature(inner.strip())))
     letter = _json_encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": inner})
-    return _make_signer(queue, keys).sign(letter) if keys else letter
+    return _signer(queue, tuple(keys)).sign(letter) if keys else letter
 
 
 def read_dead_letter(body: str) -> tuple[Mapping[str, Any], str] | None:
@@ -173,7 +177,7 @@ def read_dead_letter(body: str) -> tuple[Mapping[str, Any], str] | None:
     No signature is verified, so this is for a person to read.
     """
     try:
-        content = _parse_object(_strip_signature(body.strip()))
+        content = _parse_object(strip_signature(body.strip()))
         inner, *_ = _dead_letter_parts(content)
     except MalformedMessage:
         return None
@@ -212,22 +216,40 @@ def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
 # --- signing ---------------------------------------------------------------------------------
 
 
-def _make_signer(queue: str, keys: Sequence[str]) -> Signer:
-    return Signer(key=keys[0], salt=_SALT + queue, fallback_keys=list(keys[1:]))
+class _Signer(Signer):
+    """Django's Signer, which derives the HMAC's key from each signing key once, not at each use."""
+
+    def __init__(self, queue: str, keys: Sequence[str]) -> None:
+        salt = _SALT + queue
+        super().__init__(key=keys[0], salt=salt, fallback_keys=list(keys[1:]))
+        self._keyed: dict[str | bytes, HMAC] = {
+            key: salted_hmac(f"{salt}signer", "", key, algorithm=self.algorithm) for key in keys
+        }
+        """The HMAC of nothing, as Signer.signature makes it, with each key."""
+
+    def signature(self, value: str | bytes, key: str | bytes | None = None) -> str:
+        hmac = self._keyed[key or self.key].copy()
+        hmac.update(force_bytes(value))
+        return b64_encode(hmac.digest()).decode()
+
+
+@functools.lru_cache(maxsize=100)
+def _signer(queue: str, keys: tuple[str, ...]) -> Signer:
+    return _Signer(queue, keys)
 
 
 def _verified_json(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
     """The JSON in a body without its signature, which is verified if there are ``keys``."""
     content = _decode_utf8(body)
     content = (
-        _verified_content(content, queue=queue, keys=keys) if keys else _strip_signature(content)
+        _verified_content(content, queue=queue, keys=keys) if keys else strip_signature(content)
     )
     return content if content.startswith("{") else _decode_base64(content)
 
 
 def _verified_content(content: str, *, queue: str, keys: Sequence[str]) -> str:
     try:
-        return _make_signer(queue, keys).unsign(content)
+        return _signer(queue, tuple(keys)).unsign(content)
     except (DjangoBadSignature, UnicodeEncodeError):  # half a surrogate pair has no bytes
         if _ends_with_signature(content):
             raise BadSignature(f"no signing key matches for queue {queue!r}") from None
@@ -243,8 +265,8 @@ def _check_location(content: Mapping[str, Any], location: str) -> None:
         raise BadSignature(f"signed for a queue in {signed_for!r:.80}, received in {location!r}")
 
 
-def _strip_signature(content: str) -> str:
-    """Remove the signature, if there is one; without keys it cannot be verified."""
+def strip_signature(content: str) -> str:
+    """A body in JSON without its signature, if it has one, which is not verified."""
     if not content.endswith("}") and _ends_with_signature(content):
         return content.rpartition(":")[0]
     return content
@@ -257,7 +279,7 @@ def _ends_with_signature(content: str) -> bool:
 
 def is_signed(body: str) -> bool:
     """Whether a body looks signed, by anyone and for any queue."""
-    return body != _strip_signature(body)
+    return body != strip_signature(body)
 
 
 # --- reading ---------------------------------------------------------------------------------

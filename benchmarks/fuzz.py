@@ -59,7 +59,7 @@ def fuzz_atheris(kind: str, arguments: list[str]) -> None:
 
     def signed(data: bytes) -> bytes:
         text = data.decode("utf-8", "ignore")
-        return bytes(message._make_signer("q", keys).sign(text).encode())
+        return bytes(message._signer("q", tuple(keys)).sign(text).encode())
 
     def letter(data: bytes) -> bytes:
         reason = {"attempts": 1, "id": "i"}

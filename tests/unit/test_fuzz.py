@@ -234,7 +234,7 @@ def test_any_signed_body(worker: Worker, data: st.DataObject) -> None:
 
 
 def sign(text: str, *, queue: str, keys: Sequence[str]) -> str:
-    return message._make_signer(queue, keys).sign(text)
+    return message._signer(queue, tuple(keys)).sign(text)
 
 
 def test_a_signed_message_runs() -> None:

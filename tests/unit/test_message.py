@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import base64
 import json
+import string
 import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.core.signing import Signer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -436,3 +438,20 @@ def test_without_keys_a_message_has_no_place_and_is_from_any() -> None:
 def test_without_keys_a_signature_is_not_looked_at() -> None:
     """So that web machines can begin to sign before workers begin to verify."""
     assert Message.decode(signed(), queue="q").function == "f"
+
+
+@given(
+    text=st.text(max_size=50),
+    queue=st.text(string.ascii_letters + string.digits + "-_.", min_size=1),
+    keys=st.lists(st.text(min_size=1, max_size=70), min_size=1, max_size=3, unique=True),
+)
+def test_a_signature_is_that_of_djangos_signer(text: str, queue: str, keys: list[str]) -> None:
+    message = Message(function="f", args=[text])
+    signer = Signer(
+        key=keys[0], salt=f"beanstalk_dispatch.message.{queue}", fallback_keys=[*keys[1:]]
+    )
+    for _ in range(2):  # what is kept of the first is used for the second
+        signed_by_us = message.encode(queue=queue, keys=keys)
+        signed_by_django = Signer(key=keys[-1], salt=signer.salt).sign(message.encode(queue=queue))
+        assert signed_by_us == signer.sign(message.encode(queue=queue))
+        assert Message.decode(signed_by_django, queue=queue, keys=keys) == message

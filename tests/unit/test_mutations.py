@@ -30,7 +30,7 @@ def body(**members: Any) -> bytes:
 
 def skip_the_signature(patch: Patch) -> None:
     patch.setattr(
-        message, "_verified_content", lambda content, **more: message._strip_signature(content)
+        message, "_verified_content", lambda content, **more: message.strip_signature(content)
     )
 
 
