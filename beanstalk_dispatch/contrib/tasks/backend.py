@@ -17,7 +17,8 @@ from django.core.checks import CheckMessage
 from beanstalk_dispatch import client
 from beanstalk_dispatch.casts import InvalidValue, boolean
 from beanstalk_dispatch.client import Call
-from beanstalk_dispatch.conf import SETTINGS, Config, get_config
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.variables import QUEUES, RESULTS
 from beanstalk_dispatch.contrib import results
 from beanstalk_dispatch.contrib.results.record import from_seconds, to_django
 from beanstalk_dispatch.exceptions import (
@@ -37,9 +38,8 @@ from .library import (
     AnyTask,
     BaseTaskBackend,
     Task,
-    TaskResult,
     TaskResultDoesNotExist,
-    TaskResultStatus,
+    ready_result,
     task_enqueued,
 )
 from .policy import SQSTask
@@ -172,7 +172,7 @@ class SQSBackend(BaseTaskBackend):
         if known and unknown:
             yield checks.Error(
                 f"TASKS[{self.alias!r}] has the queues {listed(sorted(unknown))}, which "
-                f"{SETTINGS['queues'].variable} does not list.",
+                f"{QUEUES.variable} does not list.",
                 hint="Remove QUEUES: the queues are then the aliases of that variable.",
                 id="beanstalk_dispatch.tasks.E001",
             )
@@ -212,19 +212,8 @@ class SQSBackend(BaseTaskBackend):
                 self.validate_task(task)
                 valid[id(task)] = _queue_alias(task.queue_name, config), _policy_headers(task)
             queue, headers = valid[id(task)]
-            result: AnyResult = TaskResult(
-                task=task,
-                id="",
-                status=TaskResultStatus.READY,
-                enqueued_at=enqueued_at,
-                started_at=None,
-                last_attempted_at=None,
-                finished_at=None,
-                args=args,  # type: ignore[arg-type]  # TaskResult makes a list of it
-                kwargs=kwargs,  # type: ignore[arg-type]
-                backend=self.alias,
-                errors=[],
-                worker_ids=[],
+            result = ready_result(
+                task, id="", enqueued_at=enqueued_at, args=args, kwargs=kwargs, backend=self.alias
             )
             call = Call(
                 task,
@@ -247,7 +236,7 @@ class SQSBackend(BaseTaskBackend):
         try:
             return super().get_result(result_id)
         except NotImplementedError as exc:
-            raise NotImplementedError(f"{exc} Set {SETTINGS['results'].variable}.") from None
+            raise NotImplementedError(f"{exc} Set {RESULTS.variable}.") from None
 
     @contextmanager
     def _running_here(self, result: AnyResult) -> Iterator[None]:

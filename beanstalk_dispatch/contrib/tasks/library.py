@@ -5,6 +5,9 @@ The one module that knows how the two differ.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import django
@@ -58,6 +61,51 @@ else:
     normalize_json = _base.normalize_json
     AnyTask, AnyResult = Task, TaskResult  # Django's own have no type parameters
 
+_SCALARS: Final = frozenset({str, int, float, bool, NoneType})
+
+
+def to_json(value: Any) -> Any:
+    """What ``normalize_json`` returns, in a tenth of its time for JSON's own types."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    if kind is list or kind is tuple:
+        return [to_json(each) for each in value]
+    if kind is dict:
+        return {to_json(key): to_json(each) for key, each in value.items()}
+    return normalize_json(value)
+
+
+def ready_result(
+    task: AnyTask,
+    *,
+    id: str,  # noqa: A002 - as the field of TaskResult
+    enqueued_at: datetime | None,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    backend: str,
+) -> AnyResult:
+    """The TaskResult of a task that has not started. Raises TypeError for what is not JSON."""
+    result: AnyResult = TaskResult(
+        task=task,
+        id=id,
+        status=TaskResultStatus.READY,
+        enqueued_at=enqueued_at,
+        started_at=None,
+        last_attempted_at=None,
+        finished_at=None,
+        args=[],
+        kwargs={},
+        backend=backend,
+        errors=[],
+        worker_ids=[],
+    )
+    # TaskResult would do this itself, with normalize_json. It is frozen.
+    object.__setattr__(result, "args", to_json(args))
+    object.__setattr__(result, "kwargs", to_json(kwargs))
+    return result
+
+
 __all__ = [
     "DEFAULT_TASK_BACKEND_ALIAS",
     "DEFAULT_TASK_QUEUE_NAME",
@@ -75,8 +123,10 @@ __all__ = [
     "TaskResultMismatch",
     "TaskResultStatus",
     "normalize_json",
+    "ready_result",
     "task_backends",
     "task_enqueued",
     "task_finished",
     "task_started",
+    "to_json",
 ]

@@ -27,12 +27,12 @@ from .library import (
     Task,
     TaskContext,
     TaskError,
-    TaskResult,
     TaskResultStatus,
-    normalize_json,
+    ready_result,
     task_backends,
     task_finished,
     task_started,
+    to_json,
 )
 from .policy import apply_policy
 
@@ -114,7 +114,7 @@ class TaskRun:
         if self._task.takes_context:
             args = (TaskContext(task_result=self.result()), *args)
         value = self._task.func(*args, **kwargs)
-        return _await_and_normalize(value) if inspect.isawaitable(value) else normalize_json(value)
+        return _await_and_normalize(value) if inspect.isawaitable(value) else to_json(value)
 
     def result(self) -> AnyResult:
         """The TaskResult of this attempt. It is made here if the observer has none."""
@@ -126,7 +126,7 @@ class TaskRun:
 
 
 async def _await_and_normalize(value: Awaitable[Any]) -> Any:
-    return normalize_json(await value)
+    return to_json(await value)
 
 
 class TaskAttempt:
@@ -251,19 +251,13 @@ def to_task_result(
     """A record, as Django shows it."""
     queue_name = record.headers.get(QUEUE_HEADER, task.queue_name)
     backend = record.headers.get(BACKEND_HEADER, task.backend)
-    result = TaskResult(
-        task=_task_as_enqueued(task, queue_name, backend),
+    result = ready_result(
+        _task_as_enqueued(task, queue_name, backend),
         id=record.id,
-        status=TaskResultStatus.READY,
         enqueued_at=None,
-        started_at=None,
-        last_attempted_at=None,
-        finished_at=None,
-        args=list(args),
-        kwargs=dict(kwargs),
+        args=args,
+        kwargs=kwargs,
         backend=backend if backend in task_backends else task.backend,
-        errors=[],
-        worker_ids=[],
     )
     update(result, record)
     return result
