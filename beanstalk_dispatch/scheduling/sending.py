@@ -175,7 +175,7 @@ def _encode_with_headers(
     try:
         prepared.body = encode(prepared.message, address, config)
     except MessageTooLarge as exc:  # the message goes without them, as it was checked
-        prepared.message.headers = own_headers  # the outbox encodes it again
+        prepared.message.headers = own_headers  # those that are in the body
         logger.warning(
             "message sent without headers id=%s function=%s error=%s",
             prepared.message.id, quoted(prepared.message.function), quoted_error(exc),

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import MalformedMessage
-from beanstalk_dispatch.message import Message, now
+from beanstalk_dispatch.message import Message, now, strip_signature
 from beanstalk_dispatch.scheduling import sending
 from beanstalk_dispatch.scheduling.sending import Prepared
 from beanstalk_dispatch.sqs.fifo import queue_rules
@@ -28,12 +28,13 @@ def to_row(queue: str, prepared: Prepared, config: Config) -> OutboxMessage:
     name = resolve_address(queue, config).name
     delay = parameters.pop("DelaySeconds", 0)
     keeps_order = queue_rules(name).keeps_order
+    is_json = config.message_format == "json"  # the other format has no id
     return OutboxMessage(
         task_id=message.id,
         function=message.function,
         queue=queue,
         fifo_group=parameters["MessageGroupId"] if keeps_order else "",
-        body=message.encode(queue=name),
+        body=strip_signature(prepared.body) if is_json else message.encode(queue=name),
         parameters=json.dumps(parameters),
         due_at=_due_at(message, delay),
     )

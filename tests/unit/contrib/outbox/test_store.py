@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from datetime import timedelta
 from typing import Any
@@ -17,11 +18,14 @@ from beanstalk_dispatch.client import (
     schedule_function,
     schedule_many,
 )
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
+from beanstalk_dispatch.contrib.outbox.rows import to_prepared
 from beanstalk_dispatch.contrib.outbox.sender import SENDER
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, SendError
 from beanstalk_dispatch.execution.observers import Observer
+from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue
@@ -113,6 +117,36 @@ def test_a_row_holds_no_signature_and_what_is_sent_is_signed(
     assert "1" not in str(row).partition(" ")[0]
     Relay().send_available()
     assert not sqs.entries[0]["MessageBody"].endswith("}")
+
+
+def test_a_row_has_the_id_that_a_body_in_base64_has_not(
+    sqs: Sqs, sqs_env: Environment, no_sender: None
+) -> None:
+    sqs_env(DISPATCH_MESSAGE_FORMAT="base64")
+    task_id = schedule_function("jobs", "record", 1)
+    (row,) = OutboxMessage.objects.all()
+    assert (row.task_id, json.loads(row.body)["id"]) == (task_id, task_id)
+    assert json.loads(base64.b64decode(to_prepared(row, get_config()).body)) == {
+        "function": "record", "args": [1], "kwargs": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", ["", "a-key-of-16-chars"])
+def test_a_message_is_encoded_once_to_be_stored(
+    sqs: Sqs, sqs_env: Environment, no_sender: None, monkeypatch: pytest.MonkeyPatch, keys: str
+) -> None:
+    sqs_env(DISPATCH_SIGNING_KEYS=keys)
+    encoded: list[str] = []
+    encode = Message.encode
+
+    def counted(message: Message, **parameters: Any) -> str:
+        encoded.append(message.id)
+        return encode(message, **parameters)
+
+    monkeypatch.setattr(Message, "encode", counted)
+    ids = schedule_many("jobs", [Call("record", [n]) for n in range(3)])
+    assert encoded == ids
+    assert stored() == [0, 1, 2]
 
 
 def test_another_database_has_an_outbox_of_its_own(sqs: Sqs, sqs_env: Environment) -> None:
