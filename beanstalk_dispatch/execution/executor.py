@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
@@ -31,7 +31,6 @@ from beanstalk_dispatch.exceptions import (
     TaskCancelled,
     TaskCut,
     UnknownFunction,
-    listed,
 )
 from beanstalk_dispatch.log_lines import REFUSALS, quoted, quoted_error, to_log
 from beanstalk_dispatch.message import MAX_DELAY_DAYS, Message
@@ -41,13 +40,15 @@ from beanstalk_dispatch.signals import delivery_finished
 from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS, MAX_VISIBILITY_SECONDS
 
-from . import dead_letters, log_locks
+from . import dead_letters
 from .attempt import Attempt, has_own_process, is_for_the_process, run_attempt
 from .consumer import DELAYED_COPIES, Consumer
 from .crash_ledger import MAX_CUTS
 from .lease import WHY_CANCELLED, Lease, give_up_turns
-from .observers import Observer, observed
-from .process_state import FILES, ProcessState, process_state
+from .left_behind import put_right
+from .observers import observed
+from .outcome_log import log_outcome
+from .process_state import FILES, process_state
 from .recent_deliveries import RECENT, key_of
 from .retries import retry_delay
 from .running_tasks import RUNNING, RunningTask
@@ -102,15 +103,34 @@ def _make_caches() -> None:
 
 
 class Execution:
-    """One delivery on its way from a body to a Result."""
+    """One delivery on its way from a body to a Result. Its steps keep here what later ones need."""
 
-    __slots__ = ("config", "consumer", "delivery", "observers", "retries_by_hiding")
+    __slots__ = (
+        "config",
+        "configured",
+        "consumer",
+        "delivery",
+        "entry",
+        "message",
+        "retries_by_hiding",
+        "task",
+        "time_limit",
+    )
+
+    message: Message
+    """What the body says. Like all that follows, it is set by the step that finds it out."""
+    entry: dispatch_table.Entry
+    """The message's function in the dispatch table."""
+    task: SafeTask
+    configured: SafeTask | None
+    """An instance of the configured class, if the task's class does not inherit from it."""
+    time_limit: float
+    """The task's, in seconds."""
 
     def __init__(self, delivery: Delivery, config: Config, consumer: Consumer) -> None:
         self.delivery = delivery
         self.config = config
         self.consumer = consumer
-        self.observers: Sequence[Observer] = ()
         self.retries_by_hiding = (
             consumer.can_hide and queue_rules(delivery.queue).retries_by_visibility
         )
@@ -127,7 +147,8 @@ class Execution:
         result = self._run_to_result()
         delivery.outcome, delivery.exception = result.outcome, result.exception
         self._set_fate(result)
-        self._log_outcome(result, milliseconds=(clock.monotonic() - started) * 1000)
+        milliseconds = (clock.monotonic() - started) * 1000
+        log_outcome(delivery, result, self.config, milliseconds=milliseconds)
         if delivery_finished.receivers:
             delivery_finished.send_robust(
                 sender=run, delivery=delivery, outcome=result.outcome, exception=result.exception
@@ -136,9 +157,9 @@ class Execution:
 
     def _run_to_result(self) -> Result:
         try:
-            self.delivery.message = message = self._decode_message()
-            self._check_age(message)
-            return self._run_unless_known(message)
+            self.delivery.message = self.message = self._decode_message()
+            self._check_age()
+            return self._run_unless_known()
         except (MessageError, UnknownFunction) as exc:
             refusal = Result(
                 outcome=_REFUSALS[type(exc)], reason=str(exc), exception=exc, final=True
@@ -184,33 +205,33 @@ class Execution:
             return Message(function=name)
         return Message(function=name, id=delivery.message_id)
 
-    def _check_age(self, message: Message) -> None:
+    def _check_age(self) -> None:
         """Raise BadSignature for a message whose signature is too old to be accepted."""
         limit = self.config.max_age
         if limit is None or self._is_periodic:
             return
-        variable = MAX_AGE.variable
+        message, variable = self.message, MAX_AGE.variable
         if message.sent_at is None:
             raise BadSignature(f"the message does not say when it was sent, and {variable} is set")
         age = time.time() - max(message.sent_at, message.not_before or 0)
         if age > limit.total_seconds():
             raise BadSignature(f"too old: sent {age:.0f} s ago; {variable} is {limit}")
 
-    def _run_unless_known(self, message: Message) -> Result:
-        """Run a message, unless this process runs it already or has finished it."""
+    def _run_unless_known(self) -> Result:
+        """Run the message, unless this process runs it already or has finished it."""
         if (key := key_of(self.delivery)) is None:
-            return self._run_message(message)
+            return self._run_message()
         if not RECENT.begin(key):
-            return self._delivered_again(message, key)
+            return self._delivered_again(key)
         is_finished = False
         try:
-            result = self._run_message(message)
+            result = self._run_message()
             is_finished = result.acknowledged
         finally:
             RECENT.end(key, is_finished=is_finished)
         return result
 
-    def _delivered_again(self, message: Message, key: int) -> Result:
+    def _delivered_again(self, key: int) -> Result:
         running = RECENT.seconds_running(key)
         is_behind_proxy = not self.consumer.can_hide and self.delivery.deadline is None
         if is_behind_proxy:
@@ -218,8 +239,8 @@ class Execution:
                 "task delivered again id=%s function=%s is_running=%s seconds=%.0f: nobody waited "
                 "for its answer; keep nginx's proxy_read_timeout, 60 s by default, above the "
                 "task's time limit",
-                quoted(message.id),
-                quoted(message.function),
+                quoted(self.message.id),
+                quoted(self.message.function),
                 running is not None,
                 RECENT.seconds_taken(key) if running is None else running,
             )
@@ -232,22 +253,18 @@ class Execution:
             retry_after=_RETRY_RUNNING_SECONDS,
         )
 
-    def _run_message(self, message: Message) -> Result:
-        entry = dispatch_table.entry(message.function, self.config)
+    def _run_message(self) -> Result:
+        message = self.message
+        self.entry = dispatch_table.entry(message.function, self.config)
         if message.not_before is not None and (wait := message.not_before - time.time()) > 0:
-            if wait > _MAX_WAIT_SECONDS:
-                raise MalformedMessage(f"not_before is more than {MAX_DELAY_DAYS} days ahead")
-            if marks.is_cancelled(message.id, self.config):
-                return self._end_cancelled(entry.observers)
-            return self._send_again(message, wait, Outcome.DEFERRED)
+            return self._wait_until_due(wait)
         if self.retries_by_hiding:
             message.attempt += self.delivery.earlier_runs
         try:
-            task, configured = self._make_task(entry, message)
-            time_limit = time_limit_of(task)
-            if self._is_overdue(time_limit):
+            self._make_task()
+            if self._is_overdue():
                 return Result(outcome=Outcome.OVERDUE, reason="the request waited for too long")
-            self.consumer.task_starts(time_limit)
+            self.consumer.task_starts(self.time_limit)
         except NoTimeLeft as exc:
             return Result(outcome=Outcome.OVERDUE, reason=str(exc))
         except (MalformedMessage, ConfigurationError, TimeLimitExceeded):
@@ -256,50 +273,40 @@ class Execution:
             if is_for_the_process(exc):
                 raise
             return self._failed_outside(exc)
-        return self._run_task(task, configured, message, time_limit, entry.observers)
+        return self._run_task()
 
-    def _is_overdue(self, time_limit: float) -> bool:
+    def _wait_until_due(self, seconds: float) -> Result:
+        """Send a message again whose delay is longer than SQS allows, unless it was cancelled."""
+        if seconds > _MAX_WAIT_SECONDS:
+            raise MalformedMessage(f"not_before is more than {MAX_DELAY_DAYS} days ahead")
+        if marks.is_cancelled(self.message.id, self.config):
+            return self._end_cancelled()
+        return self._send_again(self.message, seconds, Outcome.DEFERRED)
+
+    def _is_overdue(self) -> bool:
         """Whether only the time that the request has waited makes its task end too late."""
         waited, patience = self.delivery.waited, self.delivery.proxy_timeout
-        return waited is not None and time_limit <= patience < waited + time_limit
+        return waited is not None and self.time_limit <= patience < waited + self.time_limit
 
-    def _make_task(
-        self, entry: dispatch_table.Entry, message: Message
-    ) -> tuple[SafeTask, SafeTask | None]:
-        task, configured = entry.make_task()
-        if message.options:
-            apply_received_options(task, message.options)
-        task.delivery = self.delivery
-        if configured is not None:
-            configured.delivery = self.delivery
-        return task, configured
+    def _make_task(self) -> None:
+        self.task, self.configured = self.entry.make_task()
+        if self.message.options:
+            apply_received_options(self.task, self.message.options)
+        self.task.delivery = self.delivery
+        if self.configured is not None:
+            self.configured.delivery = self.delivery
+        self.time_limit = time_limit_of(self.task)
 
-    def _run_task(
-        self,
-        task: SafeTask,
-        configured: SafeTask | None,
-        message: Message,
-        time_limit: float,
-        observers: Sequence[Observer],
-    ) -> Result:
+    def _run_task(self) -> Result:
         try:
-            lease = self._take_lease(message, time_limit)
+            lease = self._take_lease()
         except TaskCancelled:
-            return self._end_cancelled(observers)
+            return self._end_cancelled()
         if lease and lease.paused_since is not None and self._may_wait_for_resume():
             lease.give_up()
-            return self._wait_for_resume(message, lease.paused_since)
-        # Where process() is the project's own, more than run() has to succeed.
-        hooked = filter(None, (task, configured))
-        on_done = lease.done if lease and not any(map(has_own_process, hooked)) else None
+            return self._wait_for_resume(lease.paused_since)
         try:
-            running = RUNNING.task(message, self.delivery, self.config)
-            cut = self._send_cut_task(running)
-            result = self._run_observed(
-                observers,
-                task,
-                lambda: cut or self._run_attempt(running, task, configured, message, on_done),
-            )
+            result = self._run_observed(lease)
         except BaseException:
             if lease:
                 lease.give_up()
@@ -308,23 +315,26 @@ class Execution:
             _update_lease(lease, result)
         return result
 
-    def _take_lease(self, message: Message, time_limit: float) -> Lease | None:
+    def _take_lease(self) -> Lease | None:
         """Take the lease, if there is one. Raises TaskCancelled, or a LeaseError."""
-        config, queue = self.config, self.delivery.queue
+        config, message = self.config, self.message
         if config.lease_cache is None or config.execute_synchronously:
             if marks.is_cancelled(message.id, config):
                 raise TaskCancelled(WHY_CANCELLED)
             return None
         if cut := RUNNING.take_cut_tasks(config):
             give_up_turns(config.lease_cache, cut)
-        lease = Lease(config.lease_cache, message, queue=queue, time_limit=time_limit)
+        lease = Lease(
+            config.lease_cache, message, queue=self.delivery.queue, time_limit=self.time_limit
+        )
         lease.take(asks_for_pause=not self.consumer.can_hide)
         return lease
 
-    def _end_cancelled(self, observers: Sequence[Observer]) -> Result:
+    def _end_cancelled(self) -> Result:
         """End a task that does not run. Observers see that before the message is deleted."""
         exc = TaskCancelled(WHY_CANCELLED)
         self.delivery.outcome, self.delivery.exception = Outcome.CANCELLED, exc
+        observers = self.entry.observers
         with observed(observers, "cancelling", lambda each: each.cancelling(self.delivery)):
             return _cancelled_result(exc)
 
@@ -340,7 +350,7 @@ class Execution:
             )  # fmt: skip
         return False
 
-    def _wait_for_resume(self, message: Message, paused_since: float) -> Result:
+    def _wait_for_resume(self, paused_since: float) -> Result:
         """Send the message again, so that it waits without being received.
 
         It waits for half as long as the queue has been paused. So it is sent about 20 times in
@@ -348,64 +358,46 @@ class Execution:
         """
         delay = (time.time() - paused_since) / 2
         delay = min(max(delay, MIN_PAUSED_SECONDS), MAX_DELAY_SECONDS)
-        result = self._send_again(message, delay, Outcome.DEFERRED)
+        result = self._send_again(self.message, delay, Outcome.DEFERRED)
         reason = f"the queue is paused; the message waits for {delay:.0f} s"
         return replace(result, reason=reason) if result.acknowledged else result
 
-    def _run_observed(
-        self, observers: Sequence[Observer], task: SafeTask, run: Callable[[], Result]
-    ) -> Result:
-        self.observers = observers
+    def _run_observed(self, lease: Lease | None) -> Result:
+        running = RUNNING.task(self.message, self.delivery, self.config)
+        cut = self._send_cut_task(running)
+        observers, task = self.entry.observers, self.task
         with observed(observers, "attempting", lambda each: each.attempting(task, self.delivery)):
-            result = run()
+            result = cut or self._run_attempt(running, self._to_call_when_done(lease))
             self._set_fate(result)
         return result
 
-    def _run_attempt(
-        self,
-        running: RunningTask,
-        task: SafeTask,
-        configured: SafeTask | None,
-        message: Message,
-        on_done: Callable[[], None] | None,
-    ) -> Result:
-        state = process_state()
+    def _to_call_when_done(self, lease: Lease | None) -> Callable[[], None] | None:
+        """What marks the task as done when its ``run`` has returned, before its hooks run.
+
+        None where process() is the project's own: more than ``run`` has to succeed then.
+        """
+        hooked = filter(None, (self.task, self.configured))
+        return lease.done if lease and not any(map(has_own_process, hooked)) else None
+
+    def _run_attempt(self, running: RunningTask, on_done: Callable[[], None] | None) -> Result:
+        before = process_state()
         with running:
             attempt = run_attempt(
-                task,
-                message.args,
-                message.kwargs,
+                self.task,
+                self.message.args,
+                self.message.kwargs,
                 delivery=self.delivery,
-                configured=configured,
+                configured=self.configured,
                 on_done=on_done,
             )
             if not self.config.execute_synchronously:  # the caller may be a log handler
-                self._release_log_locks(message)
-                self._restore_process_state(state, message)
+                put_right(self.message, before)
             if attempt.outcome is not Outcome.DONE:
                 FILES.are_suspect = True
-            result = self._result_of(attempt, task, message)
+            result = self._result_of(attempt)
         if result.acknowledged:
             running.forget_cuts()
         return result
-
-    def _release_log_locks(self, message: Message) -> None:
-        if handlers := log_locks.release_left_locked():
-            logger.error(
-                "log lock left locked id=%s function=%s handlers=%s",
-                quoted(message.id), quoted(message.function), quoted(handlers),
-            )  # fmt: skip
-
-    def _restore_process_state(self, state: ProcessState, message: Message) -> None:
-        if restored := state.restore():
-            beside = {
-                each.message.function for each in RUNNING.now() if each.message is not message
-            }
-            logger.error(
-                "process state restored id=%s function=%s changed=%s beside=%s",
-                quoted(message.id), quoted(message.function), quoted(listed(restored)),
-                quoted(listed(sorted(beside))),
-            )  # fmt: skip
 
     def _send_cut_task(self, running: RunningTask) -> Result | None:
         """Send a task that has ended its process too often to the dead-letter queue.
@@ -425,17 +417,17 @@ class Execution:
         running.forget_cuts()  # moved back to its queue, it is to run
         return result
 
-    def _result_of(self, attempt: Attempt, task: SafeTask, message: Message) -> Result:
+    def _result_of(self, attempt: Attempt) -> Result:
         if attempt.outcome is Outcome.DONE:
             return _DONE
         if attempt.outcome is Outcome.RETRY:
-            return self._send_retry(attempt, message)
+            return self._send_retry(attempt)
         if attempt.outcome is Outcome.CANCELLED:
             return _cancelled_result(attempt.exception)
         delay, exception = attempt.retry_after, attempt.exception
         if delay is not None and not self.retries_by_hiding:  # redelivery backs off, too
-            number = message.counted_attempt + self.delivery.earlier_runs
-            delay = retry_delay(task, exception, number)
+            number = self.message.counted_attempt + self.delivery.earlier_runs
+            delay = retry_delay(self.task, exception, number)
         is_timeout = attempt.outcome is Outcome.TIMED_OUT
         result = Result(
             outcome=attempt.outcome,
@@ -447,19 +439,20 @@ class Execution:
         )
         return self._send_to_dead_letter_queue(result) if result.final else result
 
-    def _send_retry(self, attempt: Attempt, message: Message) -> Result:
+    def _send_retry(self, attempt: Attempt) -> Result:
         delay = attempt.retry_after or 0.0
         if self.retries_by_hiding and delay <= _MAX_HIDDEN_SECONDS:
             return Result(outcome=Outcome.RETRY, exception=attempt.exception, retry_after=delay)
         received = self._decode_message()  # the task may have changed its arguments
         copy = replace(
-            message,
+            self.message,
             args=received.args,
             kwargs=received.kwargs,
-            attempt=message.attempt + 1,
+            attempt=self.message.attempt + 1,
             not_before=None,
         )
-        with observed(self.observers, "retrying", lambda each: each.retrying(self.delivery)):
+        observers = self.entry.observers
+        with observed(observers, "retrying", lambda each: each.retrying(self.delivery)):
             result = self._send_again(copy, delay, Outcome.RETRY)
         return replace(result, exception=attempt.exception)
 
@@ -513,32 +506,6 @@ class Execution:
         )  # fmt: skip
         return replace(result, acknowledged=is_taken, dead_lettered=is_taken)
 
-    def _log_outcome(self, result: Result, *, milliseconds: float) -> None:
-        level = OUTCOMES[result.outcome].level
-        if not logger.isEnabledFor(level):
-            return
-        delivery, message = self.delivery, self.delivery.message
-        repeated: str | None = ""
-        if result.outcome is Outcome.BAD_SIGNATURE:
-            repeated = REFUSALS.repeated("bad-signature")
-        if repeated is None:
-            return
-        extra = "" if delivery.waited is None else f" waited_ms={delivery.waited * 1000:.0f}"
-        if result.reason:
-            extra += f" reason={_reason_with_cause(result)!r}"
-        if result.dead_lettered:
-            extra += f" dead_letter_queue={self.config.dead_letter_queue}"
-        logger.log(
-            level,
-            "task id=%s function=%s outcome=%s receive_count=%d ms=%.0f%s",
-            quoted(message.id if message else delivery.message_id),
-            quoted(message.function if message else delivery.task_name),
-            result.outcome,
-            delivery.receive_count,
-            milliseconds,
-            repeated + extra,
-        )
-
 
 def _cancelled_result(exc: BaseException | None) -> Result:
     reason = str(exc) or "the task has ended itself"
@@ -553,11 +520,3 @@ def _update_lease(lease: Lease, result: Result) -> None:
         lease.handed_on()
     else:
         lease.give_up()
-
-
-def _reason_with_cause(result: Result) -> str:
-    """The log says more than the response: why an import failed."""
-    cause = result.exception.__cause__ if result.exception else None
-    if result.outcome is Outcome.UNKNOWN_FUNCTION and cause:
-        return f"{result.reason} ({type(cause).__name__}: {cause})"
-    return result.reason

@@ -1,0 +1,31 @@
+"""What a task has left behind in its process and would harm other tasks: put right, and logged."""
+
+from __future__ import annotations
+
+import logging
+
+from beanstalk_dispatch.exceptions import listed
+from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.message import Message
+
+from .log_locks import release_left_locked
+from .process_state import ProcessState
+from .running_tasks import RUNNING
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+
+def put_right(message: Message, before: ProcessState) -> None:
+    """Release the locks that the task holds, and restore the state that it has changed."""
+    if handlers := release_left_locked():
+        logger.error(
+            "log lock left locked id=%s function=%s handlers=%s",
+            quoted(message.id), quoted(message.function), quoted(handlers),
+        )  # fmt: skip
+    if restored := before.restore():
+        beside = {each.message.function for each in RUNNING.now() if each.message is not message}
+        logger.error(
+            "process state restored id=%s function=%s changed=%s beside=%s",
+            quoted(message.id), quoted(message.function), quoted(listed(restored)),
+            quoted(listed(sorted(beside))),
+        )  # fmt: skip
