@@ -141,25 +141,14 @@ def make_plan(
 
     ``name`` is the project's; the environments' names are made from it.
     """
-    if min(processes, threads) < 1:
-        raise ConfigurationError("--processes and --threads are integers from 1 on")
-    if max_instances is not None and max_instances < 1:
-        raise ConfigurationError("--max-instances is an integer from 1 on")
-    addresses, dead_letters = _addresses(config, work=queue or "work", work_name=f"{name}-work")
     region = region or config.sqs_region or default_region()
-    planned = {key: _plan_queue(key, each, region, account) for key, each in addresses.items()}
-    dead = planned.pop(dead_letters or "", None)
-    if not planned:
-        raise ConfigurationError(f"{QUEUES.variable} has no queue besides the dead-letter queue")
-    read = queue or next(iter(planned))
-    if read not in planned:
-        raise ConfigurationError(f"there is no queue {read!r}; known: {listed(planned)}")
+    queues, read, dead = _plan_queues(config, name=name, region=region, account=account, read=queue)
     return Plan(
         name=name,
         web=web or f"{name}-web",
         worker=worker or f"{name}-worker",
-        queues=list(planned.values()),
-        read_queue=planned[read],
+        queues=queues,
+        read_queue=read,
         http_path=dispatcher_path() or PATH,
         wsgi=wsgi,
         processes=processes,
@@ -172,6 +161,24 @@ def make_plan(
         per_thread=config.backlog_per_thread,
         shows_backlog=config.backlog_token is not None,
     )
+
+
+def _plan_queues(
+    config: Config, *, name: str, region: str | None, account: str | None, read: str | None
+) -> tuple[list[PlannedQueue], PlannedQueue, PlannedQueue | None]:
+    """The queues that have tasks, the one of them that is read, and the dead-letter queue.
+
+    ``read`` is the alias of the second; without it the first of them is read.
+    """
+    addresses, dead_letters = _addresses(config, work=read or "work", work_name=f"{name}-work")
+    planned = {key: _plan_queue(key, each, region, account) for key, each in addresses.items()}
+    dead = planned.pop(dead_letters or "", None)
+    if not planned:
+        raise ConfigurationError(f"{QUEUES.variable} has no queue besides the dead-letter queue")
+    read = read or next(iter(planned))
+    if read not in planned:
+        raise ConfigurationError(f"there is no queue {read!r}; known: {listed(planned)}")
+    return list(planned.values()), planned[read], dead
 
 
 def _addresses(

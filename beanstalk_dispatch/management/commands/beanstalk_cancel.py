@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
+from beanstalk_dispatch.management.printing import PrintingCommand
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Marks each task as cancelled."""
 
     help = "Cancel tasks: each is deleted instead of run, as soon as a worker receives it."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments of docs/failures.md."""
+        """Add the arguments of docs/cancel-and-pause.md."""
         parser.add_argument("ids", nargs="+", metavar="ID", help="what schedule_function returned")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf.variables import WORKER
@@ -22,6 +22,7 @@ from beanstalk_dispatch.deployment.properties import (
     total_size,
 )
 from beanstalk_dispatch.deployment.property_formats import FORMATS, Export
+from beanstalk_dispatch.management.printing import PrintingCommand
 
 _SHOWN: Final = ("table", "json")
 
@@ -34,7 +35,7 @@ def secret(argument: str) -> tuple[str, str]:
     return name, arn
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Shows the configuration of this process. It needs no network."""
 
     help = "Show the resolved configuration, or write it in the form of another tool."

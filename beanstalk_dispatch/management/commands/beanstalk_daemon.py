@@ -6,10 +6,11 @@ import argparse
 from typing import Any
 
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
+from beanstalk_dispatch.management.arguments import integer
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 from . import beanstalk_worker
-from .beanstalk_worker import add_common_arguments, add_daemon_arguments, integer
+from .beanstalk_worker import add_common_arguments, add_daemon_arguments
 
 
 class Command(beanstalk_worker.Command):

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
-from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, listed
+from beanstalk_dispatch.management.arguments import integer
+from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 from beanstalk_dispatch.workbench.dead_letters import SAMPLE_SIZE, DeadLetters
 from beanstalk_dispatch.workbench.letters import MOVED_BY_SQS, Filters, parse_since
@@ -35,17 +37,6 @@ EXIT_INTERRUPTED: Final = 130
 _MIN_HIDE_SECONDS: Final = 30
 
 
-def number(low: int, high: int) -> Any:
-    """An argparse type: an integer within a range."""
-
-    def parse(argument: str) -> int:
-        if not argument.isdecimal() or not low <= int(argument) <= high:
-            raise argparse.ArgumentTypeError(f"expected {low} to {high}, not {argument!r}")
-        return int(argument)
-
-    return parse
-
-
 def rate(argument: str) -> float:
     """An argparse type: letters per second."""
     try:
@@ -65,7 +56,7 @@ def since(argument: str) -> float:
         raise argparse.ArgumentTypeError(str(exc)) from None
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Parses the arguments, and hands them to DeadLetters."""
 
     help = "List, show, redrive, discard or purge the letters of a dead-letter queue."
@@ -86,14 +77,14 @@ class Command(BaseCommand):
             )  # fmt: skip
             each.add_argument("--json", action="store_true", help="print JSON")
         listing.add_argument(
-            "--sample", type=number(1, 100_000), default=SAMPLE_SIZE,
+            "--sample", type=integer(1, 100_000), default=SAMPLE_SIZE,
             help="letters to look at (default %(default)s)",
         )  # fmt: skip
         for each in (listing, redriving, discarding):
             _add_filters(each)
         for each in (listing, showing, redriving, discarding):
             each.add_argument(
-                "--hide", type=number(_MIN_HIDE_SECONDS, MAX_VISIBILITY_SECONDS),
+                "--hide", type=integer(_MIN_HIDE_SECONDS, MAX_VISIBILITY_SECONDS),
                 default=HIDE_SECONDS,
                 help="seconds for which a letter that is looked at is hidden, if the command is "
                 "killed (default %(default)s)",
@@ -255,7 +246,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=rate, help="letters per second at most")
-    parser.add_argument("--limit", type=number(1, 10**9), help="end after this number of letters")
+    parser.add_argument("--limit", type=integer(1, 10**9), help="end after this number of letters")
     parser.add_argument("--dry-run", action="store_true", help="only count what would be done")
 
 
@@ -284,8 +275,8 @@ def _known_queues() -> list[str]:
     if not names:
         problems = "".join(f"; {each.name}: {each.problem}" for each in statuses if each.problem)
         raise CommandError(
-            f"no dead-letter queue is known: no queue in {SETTINGS['queues'].variable} shows a "
-            f"redrive policy, and {SETTINGS['dead_letter_queue'].variable} is not set; name a "
+            f"no dead-letter queue is known: no queue in {QUEUES.variable} shows a "
+            f"redrive policy, and {DEAD_LETTER_QUEUE.variable} is not set; name a "
             f"queue{problems}"
         )
     return names

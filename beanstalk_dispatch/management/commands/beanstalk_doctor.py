@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from beanstalk_dispatch.deployment import aws_doctor, doctor, machine_doctor
 from beanstalk_dispatch.deployment.findings import Finding, Status, as_dict, lines, safely
+from beanstalk_dispatch.management.printing import PrintingCommand
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Writes a line for each finding. The exit code is 1 if one of them is a failure."""
 
     help = "Find out why messages would not run, and say what to type."

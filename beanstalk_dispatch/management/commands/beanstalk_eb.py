@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf import Config, default_region, get_config
 from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES, SIGNING_KEYS, TABLE
@@ -19,6 +19,8 @@ from beanstalk_dispatch.deployment.eb_commands import commands, fresh_key
 from beanstalk_dispatch.deployment.eb_files import PROCFILE, BundleFile, bundle_files, with_web_line
 from beanstalk_dispatch.deployment.plan import Plan, make_plan
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.management.arguments import integer
+from beanstalk_dispatch.management.printing import PrintingCommand
 
 _ASKED = {
     "web": "Name of the web environment",
@@ -33,7 +35,7 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/python-configuration-requ
 """
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Makes a plan from the configuration and the options, and writes or checks its files."""
 
     help = "Write the deployment files for Elastic Beanstalk, and print the commands."
@@ -49,9 +51,11 @@ class Command(BaseCommand):
         add("--account", metavar="NUMBER", help="the AWS account of queues that are given by name")
         add("--queue", metavar="ALIAS",
             help="the queue that the worker environment reads (default: the first one)")
-        add("--processes", type=int, default=1, help="gunicorn's processes (default %(default)s)")
-        add("--threads", type=int, default=15, help="threads of each (default %(default)s)")
-        add("--max-instances", type=int, metavar="NUMBER",
+        add("--processes", type=integer(1, 100), default=1,
+            help="gunicorn's processes (default %(default)s)")
+        add("--threads", type=integer(1, 1000), default=15,
+            help="threads of each (default %(default)s)")
+        add("--max-instances", type=integer(1, 10_000), metavar="NUMBER",
             help="scale the worker environment by its queue, up to this number of instances")
         add("--worker-bundle", action="store_true",
             help="this bundle is for workers only, so .ebextensions may have the daemon's options")
@@ -79,6 +83,8 @@ class Command(BaseCommand):
                 self._report_problems(problems)
                 return
             self._write_files(plan, problems, options)
+        except BrokenPipeError:  # of what is printed
+            raise
         except OSError as exc:
             raise CommandError(f"--directory: {exc}") from exc
         self._print_commands(plan, config)

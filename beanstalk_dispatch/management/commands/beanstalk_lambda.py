@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.conf import ENVIRONMENT_VARIABLE, settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.deployment import overview
@@ -22,18 +22,13 @@ from beanstalk_dispatch.deployment.listed_tasks import longest_time_limit
 from beanstalk_dispatch.deployment.plan import make_plan
 from beanstalk_dispatch.deployment.properties import Property, properties_in_effect
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownQueue
+from beanstalk_dispatch.management.arguments import integer
+from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
 from beanstalk_dispatch.sqs.opening import resolve_address
 
 
-def timeout(argument: str) -> int:
-    """An argparse type: a function's timeout in seconds."""
-    if argument.isdecimal() and 1 <= int(argument) <= MAX_TIMEOUT_SECONDS:
-        return int(argument)
-    raise argparse.ArgumentTypeError(f"expected 1 to {MAX_TIMEOUT_SECONDS}, not {argument!r}")
-
-
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Makes a plan from the configuration and the options, and prints it as a template."""
 
     help = "Print a template for a Lambda function that runs the tasks, or check its queue."
@@ -46,7 +41,7 @@ class Command(BaseCommand):
         add("--format", choices=TEMPLATES, default="sam",
             help="the form of the template (default %(default)s)")
         add("--queue", metavar="ALIAS", help="the queue to read (default: the first one)")
-        add("--timeout", type=timeout, metavar="SECONDS",
+        add("--timeout", type=integer(1, MAX_TIMEOUT_SECONDS), metavar="SECONDS",
             help="the function's timeout (default: by the longest time limit of a task)")
         add("--region", help="the region of a queue that is given by name")
         add("--account", metavar="NUMBER", help="the AWS account of a queue that is given by name")

@@ -8,10 +8,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
+from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.workbench.queues import (
     QueueStatus,
     pause,
@@ -38,7 +39,7 @@ def interval(argument: str) -> float:
     return seconds
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Shows the queues once, or again and again."""
 
     help = "Show the messages in each queue and in its dead-letter queue."

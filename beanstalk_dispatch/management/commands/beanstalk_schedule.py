@@ -6,10 +6,11 @@ import argparse
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from beanstalk_dispatch.client import Call, schedule
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
+from beanstalk_dispatch.management.printing import PrintingCommand
 
 
 def value(text: str) -> Any:
@@ -20,7 +21,7 @@ def value(text: str) -> Any:
         return text
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Parse the arguments of one call and schedule it."""
 
     help = "Schedule one task and print its id. It is sent at once, never through the outbox."
@@ -39,17 +40,18 @@ class Command(BaseCommand):
         parser.add_argument("--group-id", help="message group, on a FIFO queue or a fair queue")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        named = [text.partition("=") for text in args if text.partition("=")[0].isidentifier()]
-        kwargs = {name: value(text) for name, equals, text in named if equals}
-        positional = [
-            value(text)
-            for text in args
-            if not (text.partition("=")[1] and text.partition("=")[0].isidentifier())
-        ]
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        for text in args:
+            name, equals, rest = text.partition("=")
+            if equals and name.isidentifier():
+                named[name] = value(rest)
+            else:
+                positional.append(value(text))
         call = Call(
             options["function"],
             positional,
-            kwargs,
+            named,
             delay=options["delay"],
             group_id=options["group_id"],
         )

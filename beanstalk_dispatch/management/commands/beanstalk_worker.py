@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
 from beanstalk_dispatch.execution.running_tasks import RUNNING
+from beanstalk_dispatch.management.arguments import integer
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
@@ -48,19 +49,6 @@ logger = logging.getLogger("beanstalk_dispatch.worker")
 
 _DEFAULTS: Final = WorkerOptions()
 _DAEMON: Final = SqsdOptions()
-
-
-def integer(low: int, high: int) -> Callable[[str], int]:
-    """An argparse type: an integer within a range."""
-
-    def parse(argument: str) -> int:
-        if not argument.lstrip("-").isdecimal() or not low <= int(argument) <= high:
-            raise argparse.ArgumentTypeError(
-                f"expected an integer from {low} to {high}, not {argument!r}"
-            )
-        return int(argument)
-
-    return parse
 
 
 def address(argument: str) -> tuple[str, int]:

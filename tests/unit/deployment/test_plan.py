@@ -48,8 +48,6 @@ def test_region_and_account_are_those_of_the_queues(env: Environment) -> None:
         ({"queue": "other", **WHERE}, "there is no queue 'other'; known: work"),
         ({"region": "eu", "account": ACCOUNT}, "'arn:aws:sqs:eu:123456789012:jobs' is not the ARN"),
         ({"region": "eu-west-1", "account": "12"}, "an account of 12 digits"),
-        ({"processes": 0, **WHERE}, "--processes and --threads are integers from 1 on"),
-        ({"threads": -1, **WHERE}, "--processes and --threads are integers from 1 on"),
     ],
 )
 def test_what_is_missing_is_said(env: Environment, given: dict[str, Any], error: str) -> None:

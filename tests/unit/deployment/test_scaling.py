@@ -21,7 +21,6 @@ from beanstalk_dispatch.deployment.scaling import (
     target_tracking,
 )
 from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
-from beanstalk_dispatch.exceptions import ConfigurationError
 from tests.bundles import problems_in, write_bundle
 from tests.conftest import Environment
 
@@ -43,11 +42,6 @@ def test_a_plan_that_does_not_scale_has_no_files_for_it() -> None:
     plan = make(max_instances=None)
     assert (scaling_files(plan), scaling_options(plan)) == ({}, {})
     assert "autoscaling" not in bundle_files(plan)[WORKER_OPTIONS].content
-
-
-def test_no_instance_is_no_environment() -> None:
-    with pytest.raises(ConfigurationError, match="--max-instances is an integer from 1 on"):
-        make(max_instances=0)
 
 
 def test_the_policy_is_one_that_ec2_auto_scaling_knows() -> None:

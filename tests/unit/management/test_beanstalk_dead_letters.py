@@ -206,9 +206,9 @@ def test_a_dry_run_of_a_discard_needs_no_name(dead: Dead) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["list", "--sample", "0"], "expected 1 to 100000, not '0'"),
-        (["list", "--sample", "x"], "expected 1 to 100000, not 'x'"),
-        (["list", "--hide", "5"], "expected 30 to 43200"),
+        (["list", "--sample", "0"], "expected an integer from 1 to 100000, not '0'"),
+        (["list", "--sample", "x"], "expected an integer from 1 to 100000, not 'x'"),
+        (["list", "--hide", "5"], "expected an integer from 30 to 43200"),
         (["redrive", "--rate", "0"], "expected letters per second"),
         (["redrive", "--rate", "x"], "expected letters per second"),
         (["list", "--since", "x"], "neither an age"),

@@ -55,6 +55,12 @@ def test_the_worker_environment_scales_by_its_queue_if_asked_to(
         run(capsys, "--check", "--max-instances=5")
 
 
+@pytest.mark.parametrize("option", ["--processes", "--threads", "--max-instances"])
+def test_a_count_is_at_least_one(option: str) -> None:
+    with pytest.raises(CommandError, match=f"{option}: expected an integer from 1 to .*, not '0'"):
+        call_command("beanstalk_eb", *WHERE, option, "0")
+
+
 def test_a_hook_becomes_executable_again(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     run(capsys)
     (folder / HOOKS[0]).chmod(0o644)

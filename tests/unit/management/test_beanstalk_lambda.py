@@ -59,7 +59,7 @@ def test_an_address_of_this_machine_is_a_warning(
 def test_what_is_wrong_is_one_line() -> None:
     with pytest.raises(CommandError, match="there is no queue 'work'; known: mail"):
         run("--queue", "work")
-    with pytest.raises(CommandError, match="expected 1 to 900, not '901'"):
+    with pytest.raises(CommandError, match="expected an integer from 1 to 900, not '901'"):
         run("--timeout", "901")
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from types import FrameType
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from beanstalk_dispatch import start_log
@@ -19,12 +19,13 @@ from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.status import Waiting, waiting_in
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.management.printing import PrintingCommand
 
 EXIT_UNSENT: Final = 75
 """EX_TEMPFAIL: with ``--once``, something could not be sent."""
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Runs a relay, or answers a question about the outbox."""
 
     help = "Send the messages that wait in the outbox, until SIGTERM or Ctrl-C."

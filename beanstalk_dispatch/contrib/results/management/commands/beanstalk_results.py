@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, connections
 
 from beanstalk_dispatch.contrib.results.pruning import prune
+from beanstalk_dispatch.management.printing import PrintingCommand
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """Deletes expired rows. A scheduler should run it every day."""
 
     help = "Deletes the results in the database that have expired."

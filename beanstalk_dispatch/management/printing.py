@@ -1,0 +1,31 @@
+"""The base of the commands that print: their reader may stop reading, as ``head`` does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+from django.core.management.base import BaseCommand
+
+EXIT_NO_READER: Final = 141
+"""What a shell shows for a program that SIGPIPE has ended: 128 + 13."""
+
+
+class PrintingCommand(BaseCommand):
+    """A command that ends without a message once nobody reads what it prints.
+
+    https://docs.python.org/3/library/signal.html#note-on-sigpipe
+    """
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run the command. What its buffer still has is written here, and not at Python's exit."""
+        try:
+            try:
+                super().run_from_argv(argv)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            # Python's exit writes to stdout again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_NO_READER)

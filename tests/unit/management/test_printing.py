@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, ClassVar, TextIO
+
+import pytest
+from django.core.management import CommandError
+
+from beanstalk_dispatch.management.commands import beanstalk_eb
+from beanstalk_dispatch.management.printing import EXIT_NO_READER, PrintingCommand
+
+
+@contextmanager
+def unread() -> Iterator[TextIO]:
+    """A stdout that nobody reads any longer, as after ``| head -1``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout, redirect_stdout(stdout):
+        yield stdout
+
+
+class Unchecked(PrintingCommand):
+    requires_system_checks: ClassVar[list[str]] = []  # type: ignore[misc]
+
+
+def ended(command: type[PrintingCommand], *arguments: str) -> int | str | None:
+    with pytest.raises(SystemExit) as info:
+        command().run_from_argv(["manage.py", "command", *arguments])
+    return info.value.code
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_nobody_reads_what_is_printed(size: int, capfd: pytest.CaptureFixture[str]) -> None:
+    class Command(Unchecked):
+        def handle(self, *args: Any, **options: Any) -> None:
+            self.stdout.write("x" * size)
+
+    with unread() as stdout:
+        assert ended(Command) == EXIT_NO_READER
+        stdout.flush()  # as Python's exit does
+    assert capfd.readouterr().err == ""
+
+
+def test_a_failure_whose_lines_nobody_reads() -> None:
+    class Command(Unchecked):
+        def handle(self, *args: Any, **options: Any) -> None:
+            self.stdout.write("what is wrong")
+            raise CommandError("see above")
+
+    with unread():
+        assert ended(Command) == EXIT_NO_READER
+
+
+def test_a_command_that_is_read_ends_as_others_do(capsys: pytest.CaptureFixture[str]) -> None:
+    class Command(Unchecked):
+        def handle(self, *args: Any, **options: Any) -> None:
+            self.stdout.write("a line")
+
+    Command().run_from_argv(["manage.py", "command"])
+    assert capsys.readouterr().out == "a line\n"
+
+
+def test_a_closed_pipe_is_no_fault_of_the_directory(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    where = ("--region=eu-west-1", "--account=123456789012", f"--directory={tmp_path}")
+    with unread() as stdout:
+        stdout.reconfigure(write_through=True)  # type: ignore[attr-defined]
+        assert ended(beanstalk_eb.Command, "--no-input", *where) == EXIT_NO_READER
+    assert "--directory" not in capfd.readouterr().err
