@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from beanstalk_dispatch import marks
-from beanstalk_dispatch.conf import SETTINGS, Config, get_config
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import (
     BeanstalkDispatchError,
     LeaseUnavailable,
@@ -119,7 +120,7 @@ def find_queue(name: str, known: Sequence[QueueStatus] | None = None) -> Queue:
     if name in others and (queue := others[name].queue):
         return queue
     raise UnknownQueue(
-        f"{name!r} is neither in {SETTINGS['queues'].variable} nor a dead-letter queue of one in "
+        f"{name!r} is neither in {QUEUES.variable} nor a dead-letter queue of one in "
         f"it; known: {listed([*config.queues, *others])}"
     )
 
@@ -143,7 +144,7 @@ def source_names(queue: Queue, known: Sequence[QueueStatus] | None = None) -> tu
         return tuple(sorted(names))
     raise UnknownQueue(
         f"{queue.name} is not known to be a dead-letter queue: no redrive policy names it{reason}, "
-        f"and it is not in {SETTINGS['dead_letter_queue'].variable}"
+        f"and it is not in {DEAD_LETTER_QUEUE.variable}"
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from beanstalk_dispatch.conf import SETTINGS, Config
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import QUEUES, SIGNING_KEYS
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, UnknownQueue, listed
 from beanstalk_dispatch.message import Message, is_signed, now
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
@@ -65,7 +66,7 @@ class Redrive:
             return open_queue(aliases[letter.queue])
         raise NotRedriven(
             f"its queue {letter.queue} has no redrive policy that names {self.queue.name}, and is "
-            f"not in {SETTINGS['queues'].variable}; name a queue with --to"
+            f"not in {QUEUES.variable}; name a queue with --to"
         )
 
     def _prepare_request(self, letter: Letter) -> tuple[Queue, str, dict[str, object]]:
@@ -84,7 +85,7 @@ class Redrive:
         keys, legacy = self.config.signing_keys, self.config.message_format == "base64"
         if not keys and is_signed(letter.received.body):
             raise NotRedriven(
-                f"it is signed, so it can be changed only with {SETTINGS['signing_keys'].variable}"
+                f"it is signed, so it can be changed only with {SIGNING_KEYS.variable}"
             )
         message = Message.decode(
             letter.received.body,
