@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.core.cache import caches
 
 from . import clock
-from .conf import Config, get_config
+from .conf import Config, Setting, get_config
 from .conf.variables import LEASE_CACHE
 from .exceptions import ConfigurationError, InvalidCall, LeaseUnavailable
 from .log_lines import quoted, quoted_error
@@ -33,13 +33,15 @@ LOOK_SECONDS: Final = 1.0
 """A running task that asks whether it is cancelled asks the cache once in this time at most."""
 
 
-def cache_of(alias: str) -> Any:
-    """This thread's connection to the lease's cache. Raises ConfigurationError if there is none."""
+def cache_of(alias: str, setting: Setting[Any] = LEASE_CACHE) -> Any:
+    """This thread's connection to the cache that ``setting`` names, by default the lease's.
+
+    Raises ConfigurationError if there is none.
+    """
     try:
         return caches[alias]
     except Exception as exc:  # no such cache, or its library is not installed
-        variable = LEASE_CACHE.variable
-        raise ConfigurationError(f"{variable}: cache {alias!r}: {exc}") from exc
+        raise ConfigurationError(f"{setting.variable}: cache {alias!r}: {exc}") from exc
 
 
 def key_of(kind: str, name: str) -> str:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from django.apps import apps
-from django.core.cache import caches
 from django.db import InterfaceError, OperationalError, router, transaction
 from django.db.models import QuerySet
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import RESULTS
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.marks import cache_of, key_of
 
 from .record import TaskRecord, from_django, now, to_django
 
@@ -78,16 +77,11 @@ class CacheStore:
 
     def _open_cache(self) -> Any:
         """This thread's connection to the cache. Raises ConfigurationError."""
-        try:
-            return caches[self._alias]
-        except Exception as exc:  # no such cache, or its library is not installed
-            variable = RESULTS.variable
-            raise ConfigurationError(f"{variable}: cache {self._alias!r}: {exc}") from exc
+        return cache_of(self._alias, RESULTS)
 
 
 def _cache_key(task_id: str) -> str:
-    digest = hashlib.sha256(task_id.encode("utf-8", "backslashreplace")).hexdigest()
-    return f"beanstalk_dispatch.result.{digest}"
+    return key_of("result", task_id)
 
 
 class DatabaseStore:
