@@ -116,6 +116,12 @@ class QueueAddress:
         )
 
 
+def dead_letter_name(queue_name: str) -> str:
+    """The name of the dead-letter queue that this package makes for a queue: one of its type."""
+    suffix = FIFO_SUFFIX if queue_name.endswith(FIFO_SUFFIX) else ""
+    return f"{queue_name.removesuffix(suffix)}-dead-letter{suffix}"
+
+
 def location_of(url: str) -> str | None:
     """The region and account in a URL that SQS has given; None if it is not like those of AWS."""
     try:

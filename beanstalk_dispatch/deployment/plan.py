@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from beanstalk_dispatch.conf import Config, default_region
 from beanstalk_dispatch.conf.variables import QUEUES
 from beanstalk_dispatch.exceptions import ConfigurationError, listed
-from beanstalk_dispatch.queue_address import ARN, FIFO_SUFFIX, QueueAddress
+from beanstalk_dispatch.queue_address import ARN, FIFO_SUFFIX, QueueAddress, dead_letter_name
 
 from .daemon_request import PATH, dispatcher_path
 from .ladder import Ladder
@@ -54,9 +54,7 @@ class PlannedQueue:
     @property
     def dead_letters(self) -> PlannedQueue:
         """The queue to which SQS moves what was received too often."""
-        suffix = FIFO_SUFFIX if self.is_fifo else ""
-        name = f"{self.name.removesuffix(suffix)}-dead-letter{suffix}"
-        return PlannedQueue(alias=self.alias, name=name, region=self.region, account=self.account)
+        return replace(self, name=dead_letter_name(self.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

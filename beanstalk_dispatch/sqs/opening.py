@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from beanstalk_dispatch.conf import Config, default_region, get_config
 from beanstalk_dispatch.conf.variables import CREATE_QUEUES, QUEUES, SQS_REGION
 from beanstalk_dispatch.exceptions import UnknownQueue, listed
-from beanstalk_dispatch.queue_address import FIFO_SUFFIX, QueueAddress
+from beanstalk_dispatch.queue_address import QueueAddress, dead_letter_name
 
 from .clients import Clients, send_timeouts
 from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
@@ -153,15 +153,14 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
 
 def _create_queue(address: QueueAddress, client: SQSClient) -> str:
     """Create the queue, and a dead-letter queue that takes what was received ten times."""
-    suffix = FIFO_SUFFIX if address.is_fifo else ""
     fifo: dict[Any, str] = {"FifoQueue": "true"} if address.is_fifo else {}
-    dead_letter_name = f"{address.name.removesuffix(suffix)}-dead-letter{suffix}"
-    dead_letter_url = client.create_queue(QueueName=dead_letter_name, Attributes=fifo)["QueueUrl"]
+    dead_letters = dead_letter_name(address.name)
+    dead_letter_url = client.create_queue(QueueName=dead_letters, Attributes=fifo)["QueueUrl"]
     arn = client.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])[
         "Attributes"
     ]["QueueArn"]
     redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": str(_MAX_RECEIVES)}
-    logger.info("created queue=%s dead_letter_queue=%s", address.name, dead_letter_name)
+    logger.info("created queue=%s dead_letter_queue=%s", address.name, dead_letters)
     return client.create_queue(
         QueueName=address.name,
         Attributes={
