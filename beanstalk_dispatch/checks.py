@@ -54,10 +54,16 @@ _COMMON = "django.middleware.common.CommonMiddleware"
 _SECURITY = "django.middleware.security.SecurityMiddleware"
 _UNSHARED_CACHES = ("LocMemCache", "DummyCache", "FileBasedCache")
 RESULTS_APP = "beanstalk_dispatch.contrib.results"
+UNSIGNED: Final = "anyone who may send to the queue may run every listed function"
+SIGN_MESSAGES: Final = (
+    f"Set {SIGNING_KEYS.variable} to one long random string, on the web environment first and then "
+    'on the worker environment: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+)
 _LOGIN = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 
 View = Callable[..., Any]
 Check = Callable[[Config], Iterator[CheckMessage]]
+_CHECKS: Final[list[Check]] = []
 
 
 def register() -> None:
@@ -78,9 +84,16 @@ def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list
 # --- what a check needs ----------------------------------------------------------------------
 
 
-def _on_workers(find: Check) -> Check:
-    """Run a check on workers only."""
+def _check(find: Check) -> Check:
+    """Have ``check`` call this one, after those above it."""
+    _CHECKS.append(find)
+    return find
 
+
+def _check_on_workers(find: Check) -> Check:
+    """A check that is called on workers only."""
+
+    @_check
     @functools.wraps(find)
     def find_on_workers(config: Config) -> Iterator[CheckMessage]:
         if config.worker:
@@ -99,10 +112,10 @@ def without_endpoint() -> Iterator[None]:
         _serves.reset(token)
 
 
-def _of_the_url(find: Callable[[str, View], Iterator[CheckMessage]]) -> Check:
-    """Run a check of the dispatcher's path and view, on workers that have a URL for it."""
+def _check_of_the_url(find: Callable[[str, View], Iterator[CheckMessage]]) -> Check:
+    """A check of the dispatcher's path and view, on workers that have a URL for it."""
 
-    @_on_workers
+    @_check_on_workers
     @functools.wraps(find)
     def find_if_routed(config: Config) -> Iterator[CheckMessage]:
         if _serves.get() and (dispatcher := _find_dispatcher()) is not None:
@@ -113,7 +126,7 @@ def _of_the_url(find: Callable[[str, View], Iterator[CheckMessage]]) -> Check:
 
 def _find_dispatcher() -> tuple[str, View] | None:
     """The dispatcher's path and view; None if no URL leads to it."""
-    return _path_and_view("beanstalk_dispatcher") if _has_urls() else None
+    return _path_and_view("beanstalk_dispatcher") if has_urls() else None
 
 
 def _path_and_view(url_name: str) -> tuple[str, View] | None:
@@ -124,7 +137,7 @@ def _path_and_view(url_name: str) -> tuple[str, View] | None:
         return None
 
 
-def _has_urls() -> bool:
+def has_urls() -> bool:
     """Whether the settings name a root urls.py, which only a web server needs."""
     return bool(getattr(settings, "ROOT_URLCONF", None))
 
@@ -161,6 +174,7 @@ def _max_entries(cache: Mapping[str, Any]) -> int:
 # --- errors ----------------------------------------------------------------------------------
 
 
+@_check
 def _table_entries(config: Config) -> Iterator[CheckMessage]:
     for name in config.table:
         try:
@@ -174,6 +188,7 @@ def _table_entries(config: Config) -> Iterator[CheckMessage]:
             )
 
 
+@_check
 def _safe_task(config: Config) -> Iterator[CheckMessage]:
     try:
         table.safe_task_class(config)
@@ -183,7 +198,7 @@ def _safe_task(config: Config) -> Iterator[CheckMessage]:
         yield checks.Error(str(exc), hint=hint, id=f"{ID}.E003")
 
 
-@_on_workers
+@_check_on_workers
 def _small_lease_cache(config: Config) -> Iterator[CheckMessage]:
     alias, (backend, cache) = config.lease_cache, _backend_and_entry(config.lease_cache)
     if backend.endswith(".DatabaseCache") and _max_entries(cache) < MIN_LEASE_ENTRIES:
@@ -196,7 +211,7 @@ def _small_lease_cache(config: Config) -> Iterator[CheckMessage]:
         )
 
 
-@_on_workers
+@_check_on_workers
 def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
     for name in config.periodic_tasks:
         if not table.is_listed(name, config):
@@ -207,7 +222,7 @@ def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
             )
 
 
-@_on_workers
+@_check_on_workers
 def _unshared_lease_cache(config: Config) -> Iterator[CheckMessage]:
     alias, (backend, _) = config.lease_cache, _backend_and_entry(config.lease_cache)
     if alias is not None and (problem := _why_not_shared(backend)):
@@ -218,6 +233,7 @@ def _unshared_lease_cache(config: Config) -> Iterator[CheckMessage]:
         )
 
 
+@_check
 def _listed_classes(config: Config) -> Iterator[CheckMessage]:
     for name, task_class in _task_classes(config):
         for problem in problems_of(task_class):
@@ -228,6 +244,7 @@ def _listed_classes(config: Config) -> Iterator[CheckMessage]:
             )
 
 
+@_check
 def _check_outbox(config: Config) -> Iterator[CheckMessage]:
     if config.outbox != "off" and outbox.registered() is None:
         yield checks.Error(
@@ -237,6 +254,7 @@ def _check_outbox(config: Config) -> Iterator[CheckMessage]:
         )
 
 
+@_check
 def _outbox_databases(config: Config) -> Iterator[CheckMessage]:
     unknown = [name for name in config.outbox_databases if name not in settings.DATABASES]
     if config.outbox != "off" and unknown:
@@ -248,6 +266,7 @@ def _outbox_databases(config: Config) -> Iterator[CheckMessage]:
         )
 
 
+@_check
 def _check_rooms(config: Config) -> Iterator[CheckMessage]:
     for problem in conf.import_rooms():
         yield checks.Error(
@@ -255,6 +274,7 @@ def _check_rooms(config: Config) -> Iterator[CheckMessage]:
         )
 
 
+@_check
 def _listed_tasks(config: Config) -> Iterator[CheckMessage]:
     for source in table.task_sources():
         for problem in source.problems(config):
@@ -265,6 +285,7 @@ def _listed_tasks(config: Config) -> Iterator[CheckMessage]:
             )
 
 
+@_check
 def _check_results(config: Config) -> Iterator[CheckMessage]:
     alias, variable = config.results, RESULTS.variable
     if alias == "db":
@@ -284,7 +305,7 @@ def _check_results(config: Config) -> Iterator[CheckMessage]:
             )
 
 
-@_of_the_url
+@_check_of_the_url
 def _ssl_redirect(path: str, view: View) -> Iterator[CheckMessage]:
     prefix = path.lstrip("/")
     exempt = any(re.search(pattern, prefix) for pattern in settings.SECURE_REDIRECT_EXEMPT)
@@ -297,7 +318,7 @@ def _ssl_redirect(path: str, view: View) -> Iterator[CheckMessage]:
         )
 
 
-@_of_the_url
+@_check_of_the_url
 def _www_redirect(path: str, view: View) -> Iterator[CheckMessage]:
     if settings.PREPEND_WWW and _COMMON in settings.MIDDLEWARE:
         yield checks.Error(
@@ -308,7 +329,7 @@ def _www_redirect(path: str, view: View) -> Iterator[CheckMessage]:
         )
 
 
-@_of_the_url
+@_check_of_the_url
 def _csrf_protection(path: str, view: View) -> Iterator[CheckMessage]:
     if not getattr(view, "csrf_exempt", False):
         yield checks.Error(
@@ -319,7 +340,7 @@ def _csrf_protection(path: str, view: View) -> Iterator[CheckMessage]:
         )
 
 
-@_of_the_url
+@_check_of_the_url
 def _allowed_hosts(path: str, view: View) -> Iterator[CheckMessage]:
     allowed = settings.ALLOWED_HOSTS
     if (settings.DEBUG and not allowed) or _COMMON not in settings.MIDDLEWARE:
@@ -333,7 +354,7 @@ def _allowed_hosts(path: str, view: View) -> Iterator[CheckMessage]:
         )
 
 
-@_on_workers
+@_check_on_workers
 def _empty_table(config: Config) -> Iterator[CheckMessage]:
     if not (config.table or config.tasks):
         variable = TABLE.variable
@@ -344,6 +365,7 @@ def _empty_table(config: Config) -> Iterator[CheckMessage]:
         )
 
 
+@_check
 def _both_distributions(config: Config) -> Iterator[CheckMessage]:
     with suppress(PackageNotFoundError):
         yield checks.Error(
@@ -358,7 +380,7 @@ def _both_distributions(config: Config) -> Iterator[CheckMessage]:
 # --- warnings --------------------------------------------------------------------------------
 
 
-@_of_the_url
+@_check_of_the_url
 def _login_middleware(path: str, view: View) -> Iterator[CheckMessage]:
     for name in settings.MIDDLEWARE:
         exempt = name == _LOGIN and not getattr(view, "login_required", True)
@@ -371,7 +393,7 @@ def _login_middleware(path: str, view: View) -> Iterator[CheckMessage]:
             )
 
 
-@_of_the_url
+@_check_of_the_url
 def _translated_url(path: str, view: View) -> Iterator[CheckMessage]:
     paths = set()
     for language, _ in settings.LANGUAGES[:2] if settings.USE_I18N else ():
@@ -385,6 +407,7 @@ def _translated_url(path: str, view: View) -> Iterator[CheckMessage]:
         )
 
 
+@_check
 def _secrets_in_settings(config: Config) -> Iterator[CheckMessage]:
     for field in ("sqs_key", "sqs_secret", "sqs_token", "signing_keys", "backlog_token"):
         if config.sources[field] != "settings":
@@ -401,19 +424,17 @@ def _secrets_in_settings(config: Config) -> Iterator[CheckMessage]:
             )
 
 
-@_on_workers
+@_check_on_workers
 def _missing_signing_keys(config: Config) -> Iterator[CheckMessage]:
     if not config.signing_keys:
-        variable = SIGNING_KEYS.variable
         yield checks.Warning(
-            f"{variable} is not set: anyone who may send to the queue may run every listed "
-            "function.",
-            hint=f"Set {variable} to one long random string, on the web environment first and then "
-            "on the worker environment.",
+            f"{SIGNING_KEYS.variable} is not set: {UNSIGNED}.",
+            hint=SIGN_MESSAGES,
             id=f"{ID}.W007",
         )
 
 
+@_check
 def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
     for name, closest in conf.unknown_variables().items():
         known = listed([setting.variable for setting in SETTINGS.values()], limit=len(SETTINGS))
@@ -426,7 +447,7 @@ def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
         )
 
 
-@_of_the_url
+@_check_of_the_url
 def _upload_limit(path: str, view: View) -> Iterator[CheckMessage]:
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     if limit is not None and limit < MAX_MESSAGE_BYTES:
@@ -438,7 +459,7 @@ def _upload_limit(path: str, view: View) -> Iterator[CheckMessage]:
         )
 
 
-@_on_workers
+@_check_on_workers
 def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
     for field in ("lease_cache", "results"):
         alias = getattr(config, field)
@@ -453,9 +474,9 @@ def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
         )
 
 
-@_on_workers
+@_check_on_workers
 def _missing_url(config: Config) -> Iterator[CheckMessage]:
-    if _serves.get() and _has_urls() and _find_dispatcher() is None:
+    if _serves.get() and has_urls() and _find_dispatcher() is None:
         yield checks.Warning(
             "No URL leads to the dispatcher: Django answers 404 to the daemon's POST.",
             hint="Add path('beanstalk_dispatch/', include('beanstalk_dispatch.urls')) to your "
@@ -464,6 +485,7 @@ def _missing_url(config: Config) -> Iterator[CheckMessage]:
         )
 
 
+@_check
 def _contrib_variables(config: Config) -> Iterator[CheckMessage]:
     for group in conf.registered_groups():
         if group is not conf.CORE:  # whose problems are E001
@@ -475,6 +497,7 @@ def _contrib_variables(config: Config) -> Iterator[CheckMessage]:
                 )
 
 
+@_check
 def _time_limit_of_none(config: Config) -> Iterator[CheckMessage]:
     for name, task_class in _task_classes(config):
         if table.defines(task_class, "timeout_timedelta") and task_class.timeout_timedelta is None:
@@ -486,7 +509,7 @@ def _time_limit_of_none(config: Config) -> Iterator[CheckMessage]:
             )
 
 
-@_on_workers
+@_check_on_workers
 def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
     if library := patched_by():
         yield checks.Warning(
@@ -496,6 +519,7 @@ def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
         )
 
 
+@_check
 def _check_backlog(config: Config) -> Iterator[CheckMessage]:
     if config.backlog_token is None or not _serves.get():
         return
@@ -504,43 +528,9 @@ def _check_backlog(config: Config) -> Iterator[CheckMessage]:
         queues = QUEUES.variable
         problem = f"{queues} names no queue that a worker reads, so the answer is 503"
         hint = f"Set {queues} on this process, too."
-    elif _has_urls() and _path_and_view("beanstalk_backlog") is None:
+    elif has_urls() and _path_and_view("beanstalk_backlog") is None:
         problem = "no URL leads to the backlog"
         hint = "Include beanstalk_dispatch.urls in your root urls.py as it is."
     else:
         return
     yield checks.Warning(f"{variable} is set, but {problem}.", hint=hint, id=f"{ID}.W020")
-
-
-_CHECKS: Final[Sequence[Check]] = (
-    _table_entries,
-    _safe_task,
-    _small_lease_cache,
-    _unlisted_periodic_tasks,
-    _unshared_lease_cache,
-    _listed_classes,
-    _check_outbox,
-    _outbox_databases,
-    _check_rooms,
-    _listed_tasks,
-    _check_results,
-    _ssl_redirect,
-    _www_redirect,
-    _csrf_protection,
-    _allowed_hosts,
-    _empty_table,
-    _both_distributions,
-    _login_middleware,
-    _translated_url,
-    _secrets_in_settings,
-    _missing_signing_keys,
-    _unknown_variables,
-    _upload_limit,
-    _cache_without_timeout,
-    _missing_url,
-    _contrib_variables,
-    _time_limit_of_none,
-    _no_time_limits,
-    _check_backlog,
-)
-"""In the order of their ids."""

@@ -14,8 +14,9 @@ from typing import Any, Final
 from django.core.signals import request_started
 from django.dispatch import Signal
 
+from .checks import SIGN_MESSAGES, UNSIGNED
 from .conf import get_config, import_rooms, unknown_variables
-from .conf.variables import SIGNING_KEYS, WORKER
+from .conf.variables import WORKER
 from .exceptions import ConfigurationError, listed
 from .execution import monkey_patching
 from .signals import task_scheduled, task_started
@@ -81,20 +82,16 @@ def log_start_line() -> None:
     variable, source = WORKER.variable, config.sources["worker"]
     reason = f"{variable} is not set" if source == "default" else f"{variable} from {source}"
     logger.info(
-        "start worker=%s reason=%r functions=%s queues=%s%s",
+        "start worker=%s reason=%r functions=%s queues=%s signed=%s",
         config.worker,
         reason,
         listed([*config.table, *config.tasks]),
         listed(config.queues),
-        " signed=yes" if config.signing_keys else "",
+        "yes" if config.signing_keys else "no",
     )
-    if not (config.signing_keys or config.execute_synchronously):
-        logger.warning(
-            "start signed=no: anyone who may send to the queue may run every listed function; set "
-            "%s to one long random string, on the web environment first and then on the worker "
-            'environment: python -c "import secrets; print(secrets.token_urlsafe(32))"',
-            SIGNING_KEYS.variable,
-        )
+    # On a worker, W007 says the same.
+    if not (config.signing_keys or config.execute_synchronously or config.worker):
+        logger.warning("start signed=no: %s. %s", UNSIGNED, SIGN_MESSAGES)
 
 
 def log_rooms() -> None:

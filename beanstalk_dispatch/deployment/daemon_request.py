@@ -22,6 +22,7 @@ from django.shortcuts import resolve_url
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.module_loading import import_string
 
+from beanstalk_dispatch.checks import has_urls
 from beanstalk_dispatch.conf.variables import TRUSTED_PEERS, WORKER
 from beanstalk_dispatch.endpoint.sqsd import DOCTOR_KEY
 
@@ -53,11 +54,6 @@ class Answer:
         except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
-
-
-def has_urls() -> bool:
-    """Whether the settings name a root urls.py, which only a web server needs."""
-    return bool(getattr(settings, "ROOT_URLCONF", None))
 
 
 def dispatcher_path() -> str | None:

@@ -19,13 +19,14 @@ from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
 
 from beanstalk_dispatch import conf, cron
+from beanstalk_dispatch.checks import has_urls
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, TABLE
 from beanstalk_dispatch.dispatch_table import is_listed
 from beanstalk_dispatch.exceptions import ConfigurationError, listed
 
 from . import daemon_request
-from .daemon_request import has_urls, leads_to_the_dispatcher
+from .daemon_request import leads_to_the_dispatcher
 from .findings import Finding, Status, failure, ok, safely, warning
 from .listed_tasks import listed_tasks
 from .sqsd_options import http_path

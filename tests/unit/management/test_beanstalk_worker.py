@@ -136,9 +136,8 @@ def test_the_start_that_waited_is_logged_once(
     env(WORKER=True)
     start_log.log_start()
     call_command("beanstalk_worker", "jobs")
-    assert [line for line in caplog.messages if line.startswith("start worker")] == [
-        "start worker=True reason='BEANSTALK_WORKER from environment' functions=none queues=none"
-    ]
+    (line,) = [line for line in caplog.messages if line.startswith("start worker")]
+    assert line.startswith("start worker=True reason='BEANSTALK_WORKER from environment' functions")
 
 
 def test_a_wrong_configuration_or_cron_yaml_is_a_command_error(
