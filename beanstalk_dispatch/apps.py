@@ -13,16 +13,16 @@ class BeanstalkDispatchConfig(AppConfig):
 
     def ready(self) -> None:
         # Django's models, which some of these import, are not ready before this method is called.
-        from . import check_log, checks, client, conf, log_lines, start_log, views  # noqa: PLC0415
-        from . import dispatch_table as table  # noqa: PLC0415
+        from . import check_log, checks, client, conf, dispatch_table, log_lines, start_log, views  # noqa: PLC0415
         from .conf.variables import CORE, WARM  # noqa: PLC0415
         from .endpoint import draining  # noqa: PLC0415
 
         log_lines.protect_loggers()
         checks.register()
-        table.start_configured_class()  # first, because it may report what is logged from here on
+        # The class is first, because it may report what is logged from here on.
+        dispatch_table.start_configured_class()
         start_log.log_rooms()
-        table.start_task_sources()
+        dispatch_table.start_task_sources()
         start_log.log_start()  # after the contrib room that the class may have imported
         check_log.log_on_first_request()
         views.keep_out_of_atomic_requests()

@@ -22,8 +22,7 @@ from django.http.request import validate_host
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils import translation
 
-from . import conf
-from . import dispatch_table as table
+from . import conf, dispatch_table
 from .conf import SETTINGS, Config
 from .conf.variables import (
     BACKLOG_TOKEN,
@@ -161,7 +160,7 @@ def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
     """The names of the table that stand for a class."""
     for name in config.table:
         with suppress(UnknownFunction):  # E002 reports it
-            listed_object = table.resolve_early(name, config)
+            listed_object = dispatch_table.resolve_early(name, config)
             if isinstance(listed_object, type):
                 yield name, listed_object
 
@@ -178,7 +177,7 @@ def _max_entries(cache: Mapping[str, Any]) -> int:
 def _table_entries(config: Config) -> Iterator[CheckMessage]:
     for name in config.table:
         try:
-            table.resolve_early(name, config)
+            dispatch_table.resolve_early(name, config)
         except UnknownFunction as exc:
             why = f": {exc.__cause__}" if exc.__cause__ else ""
             yield checks.Error(
@@ -191,7 +190,7 @@ def _table_entries(config: Config) -> Iterator[CheckMessage]:
 @_check
 def _safe_task(config: Config) -> Iterator[CheckMessage]:
     try:
-        table.safe_task_class(config)
+        dispatch_table.safe_task_class(config)
     except ConfigurationError as exc:
         example = SAFE_TASK.default_text
         hint = f"Write the dotted path of a SafeTask subclass, like {example}."
@@ -214,7 +213,7 @@ def _small_lease_cache(config: Config) -> Iterator[CheckMessage]:
 @_check_on_workers
 def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
     for name in config.periodic_tasks:
-        if not table.is_listed(name, config):
+        if not dispatch_table.is_listed(name, config):
             yield checks.Error(
                 f"{PERIODIC_TASKS.variable} lists {name!r}, which {TABLE.variable} does not.",
                 hint="Add it to the table, or remove it here.",
@@ -276,7 +275,7 @@ def _check_rooms(config: Config) -> Iterator[CheckMessage]:
 
 @_check
 def _listed_tasks(config: Config) -> Iterator[CheckMessage]:
-    for source in table.task_sources():
+    for source in dispatch_table.task_sources():
         for problem in source.problems(config):
             yield checks.Error(
                 f"{TASKS.variable}: {problem}.",
@@ -500,7 +499,10 @@ def _contrib_variables(config: Config) -> Iterator[CheckMessage]:
 @_check
 def _time_limit_of_none(config: Config) -> Iterator[CheckMessage]:
     for name, task_class in _task_classes(config):
-        if table.defines(task_class, "timeout_timedelta") and task_class.timeout_timedelta is None:
+        if (
+            dispatch_table.defines(task_class, "timeout_timedelta")
+            and task_class.timeout_timedelta is None
+        ):
             yield checks.Warning(
                 f"{name!r} sets timeout_timedelta to None, which does not mean 'no limit': the "
                 f"task has the limit of {TASK_TIMEOUT.variable}.",

@@ -21,11 +21,10 @@ from django.views.decorators.csrf import csrf_exempt
 from .conf import Config, get_config
 from .conf.variables import QUEUES, WORKER
 from .delivery import Delivery
-from .endpoint import draining, holding
-from .endpoint import trusted_peers as peers
+from .endpoint import draining, holding, trusted_peers
 from .endpoint.sqsd import DOCTOR_KEY, delivery_from_meta
 from .exceptions import ConfigurationError, listed
-from .execution import executor as execution
+from .execution import executor
 from .log_lines import REFUSALS, quoted, quoted_error
 from .outcomes import Outcome, Result
 from .sqs.backlog import BACKLOG, Backlog, problem_of, queue_names
@@ -60,7 +59,7 @@ def _for_machines(view: View) -> View:
 def dispatcher(request: HttpRequest) -> HttpResponse:
     """Run the message in the body and answer so that SQS keeps or deletes it."""
     config = get_config()
-    untrusted = peers.refusal(request.META, config)
+    untrusted = trusted_peers.refusal(request.META, config)
     if not config.worker:
         if not untrusted:  # anyone else's request says nothing of the daemon
             _log_not_a_worker(request)
@@ -128,7 +127,7 @@ def _run_unless_draining(body: bytes, delivery: Delivery, config: Config) -> Res
     if reason := draining.reason(config):
         logger.warning("refused id=%s status=503 reason=%r", quoted(delivery.message_id), reason)
         return Result(outcome=Outcome.DRAINING, reason="draining")
-    return execution.run(body, delivery)
+    return executor.run(body, delivery)
 
 
 def _make_response(result: Result) -> HttpResponse:
@@ -168,7 +167,7 @@ def _backlog_refusal(request: HttpRequest, config: Config) -> HttpResponse | Non
     that does not say whose request it passes on would make every visitor a trusted peer.
     """
     if config.backlog_token is None:
-        if config.worker and peers.refusal(request.META, config) is None:
+        if config.worker and trusted_peers.refusal(request.META, config) is None:
             return None
         return _error_response(404, "not found")
     scheme, _, shown = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from beanstalk_dispatch import dispatch_table as table
+from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import SAFE_TASK, TASK_TIMEOUT
 from beanstalk_dispatch.dispatch_table import Entry
@@ -40,7 +40,7 @@ class ListedTask:
 def listed_tasks(config: Config) -> list[ListedTask]:
     """Every task of the table, then those of other libraries. Imports their modules."""
     paths = dict(config.table)
-    for source in table.task_sources():
+    for source in dispatch_table.task_sources():
         paths |= {name: name for name in source.names(config) if name not in paths}
     return [_listed_task(name, path, config) for name, path in paths.items()]
 
@@ -56,7 +56,7 @@ def longest_time_limit(config: Config) -> float:
 
 def _listed_task(name: str, path: str, config: Config) -> ListedTask:
     try:
-        entry = table.entry(name, config)
+        entry = dispatch_table.entry(name, config)
         task, _ = entry.make_task()
         time_limit, time_limit_from = _time_limit(entry, task, config)
         max_retries, max_retries_from = _option_and_source(entry, task, "max_retries")
@@ -105,7 +105,7 @@ def _option_and_source(entry: Entry, task: SafeTask, name: str) -> tuple[Any, st
         return value, SAFE_TASK.variable
     if name in vars(task):
         return value, _ITSELF
-    if table.defines(entry.task_class, name):
+    if dispatch_table.defines(entry.task_class, name):
         is_listed = entry.function is None
         return value, entry.task_class.__qualname__ if is_listed else SAFE_TASK.variable
     return value, "default"

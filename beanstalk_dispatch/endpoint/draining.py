@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.execution import time_limit as timeouts
+from beanstalk_dispatch.execution import monkey_patching, time_limit
 from beanstalk_dispatch.execution.process_state import can_open_files
 from beanstalk_dispatch.execution.running_tasks import RUNNING, RunningTask
 from beanstalk_dispatch.log_lines import quoted
@@ -30,15 +30,17 @@ STUCK_SHARE: Final = 0.5
 """The share of gunicorn's threads that may be stuck before its worker process is replaced."""
 
 
-class _ProcessState:
-    """The state of this process, which may be a gunicorn worker."""
+class _ServerProcess:
+    """This process of a web server."""
 
     def __init__(self) -> None:
         self.threads: int | None = None
+        """How many threads gunicorn gives it; None if it is not one of gunicorn's."""
         self.stopping = ""
+        """Why it takes no new task; empty while it does."""
 
 
-_process = _ProcessState()
+_process = _ServerProcess()
 
 
 def reason(config: Config) -> str:
@@ -47,7 +49,7 @@ def reason(config: Config) -> str:
         return _process.stopping
     if config.drain_file and os.path.exists(config.drain_file):
         return f"{config.drain_file} exists"
-    if _process.threads and (stuck := len(timeouts.stuck())) > _process.threads * STUCK_SHARE:
+    if _process.threads and (stuck := len(time_limit.stuck())) > _process.threads * STUCK_SHARE:
         logger.critical(
             "recycle pid=%d reason=stuck stuck=%d threads=%d",
             os.getpid(), stuck, _process.threads,
@@ -64,6 +66,7 @@ def reason(config: Config) -> str:
 
 
 def is_stopping() -> bool:
+    """Whether this process is going to end."""
     return bool(_process.stopping)
 
 
@@ -118,8 +121,12 @@ def _log_short_timeout(worker: Any, config: Config) -> None:
 
 
 def post_worker_init(worker: object) -> None:
-    """gunicorn's hook of that name. https://docs.gunicorn.org/en/stable/settings.html"""
-    watch()
+    """gunicorn's hook of that name, for what AppConfig.ready() was too early for.
+
+    https://docs.gunicorn.org/en/stable/settings.html#post-worker-init
+    """
+    if watch():
+        monkey_patching.log_if_patched()
 
 
 def _log_in_a_thread(tasks: Sequence[RunningTask]) -> None:

@@ -138,7 +138,7 @@ class FakeWorker:
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWorker]:
-    monkeypatch.setattr(draining, "_process", draining._ProcessState())
+    monkeypatch.setattr(draining, "_process", draining._ServerProcess())
     before = signal.getsignal(signal.SIGTERM)
     fake = FakeWorker()
     signal.signal(signal.SIGTERM, fake.handle_exit)

@@ -49,12 +49,16 @@ def test_a_time_limit_interrupts_a_task(
         started.stop()
 
 
-def test_gevent_has_no_time_limits_and_says_so(tmp_path: Path) -> None:
-    gevent = Gunicorn(tmp_path, **VARIABLES, GUNICORN_CMD_ARGS="--worker-class=gevent")
+@pytest.mark.parametrize("options", ["", " --preload"])
+def test_gevent_has_no_time_limits_and_says_so(tmp_path: Path, options: str) -> None:
+    configuration = tmp_path / "gunicorn.conf.py"
+    configuration.write_text("from beanstalk_dispatch.draining import post_worker_init\n")
+    arguments = f"--worker-class=gevent --config={configuration}{options}"
+    gevent = Gunicorn(tmp_path, **VARIABLES, GUNICORN_CMD_ARGS=arguments)
     try:
         until(gevent.is_up)
         assert gevent.post(body("loop", 1))[0] == 200
-        assert NO_TIME_LIMIT in gevent.log()
+        assert gevent.log().count(NO_TIME_LIMIT) == 1
         assert "check failed id=beanstalk_dispatch.W018" in gevent.log()
     finally:
         gevent.stop()

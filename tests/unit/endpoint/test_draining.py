@@ -14,7 +14,7 @@ def test_a_gunicorn_worker_that_can_open_no_files_is_replaced(
 ) -> None:
     signals: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda *values: signals.append(values))
-    monkeypatch.setattr(draining, "_process", draining._ProcessState())
+    monkeypatch.setattr(draining, "_process", draining._ServerProcess())
     monkeypatch.setattr(draining, "can_open_files", lambda: False)
     assert draining.reason(get_config()) == ""  # another server, which may not replace it
     draining._process.threads = 15
