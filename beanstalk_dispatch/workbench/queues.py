@@ -44,6 +44,13 @@ class QueueStatus:
     problem: str = ""
     """What cannot be shown, and which permission is missing."""
 
+    @property
+    def is_pausable(self) -> bool:
+        """Whether to offer a pause, or its end. Nothing receives from a dead-letter queue."""
+        if self.is_dead_letter_queue and self.paused_since is None:
+            return False
+        return self.queue is not None
+
 
 def queue_statuses(names: Sequence[str] = ()) -> list[QueueStatus]:
     """The queues ``names``, or all aliases, each with its dead-letter queue.

@@ -16,7 +16,7 @@ from django.test import AsyncClient, Client
 from beanstalk_dispatch.contrib.workbench import admin, progress
 from beanstalk_dispatch.contrib.workbench.models import DeadLetter
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.marks import pause
+from beanstalk_dispatch.marks import pause, resume
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
 from tests.conftest import Environment
 from tests.dead_letters import KEY, Dead, failing
@@ -72,7 +72,11 @@ def test_a_queue_is_paused_and_resumed(dead: Dead, sqs_env: Environment) -> None
     entries = LogEntry.objects.order_by("pk").values_list("object_repr", "change_message")
     assert list(entries) == [(dead.source_name, "Paused."), (dead.source_name, "Resumed.")]
     assert f"{PAGES}jobs/pause/" in response.content.decode()
-    assert f"{PAGES}{dead.name}/pause/" in response.content.decode()
+    # Nothing receives from a dead-letter queue, so there is nothing to pause.
+    assert f"{PAGES}{dead.name}/pause/" not in response.content.decode()
+    pause(dead.name)
+    assert f"{PAGES}{dead.name}/pause/" in logged_in.get(PAGES).content.decode()
+    resume(dead.name)
     sqs_env(DISPATCH_QUEUES="order=order.fifo")
     response = logged_in.post(f"{PAGES}order/pause/", {"pause": "on"}, follow=True)
     assert "only beanstalk_worker pauses it" in response.content.decode()
