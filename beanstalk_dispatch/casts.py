@@ -42,6 +42,7 @@ _DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _COLON_PAIR = re.compile(r"(?!arn:|https?:)([\w-]+):([^=:]+)")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SECRET_ARN = re.compile(r"\barn:aws[a-z-]*:(secretsmanager|ssm):")
+_SWALLOWED_PROPERTY = re.compile(r"(BEANSTALK_[A-Z_]+)=")
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -166,9 +167,6 @@ def refuse_reference(value: object) -> None:
         raise InvalidValue(_UNRESOLVED)
 
 
-_SWALLOWED: Final = re.compile(r"(BEANSTALK_[A-Z_]+)=")
-
-
 def refuse_shell_syntax(value: str) -> None:
     """Raise InvalidValue for the quotes or the backslash of a shell that are not meant.
 
@@ -176,7 +174,7 @@ def refuse_shell_syntax(value: str) -> None:
     On the Python platform systemd removes them, and may read the next property as a part of this
     one.
     """
-    if match := _SWALLOWED.search(value):
+    if match := _SWALLOWED_PROPERTY.search(value):
         raise InvalidValue(
             f"contains the next property, {match[1]}; remove the backslash at the end of "
             "the value, or the quote that is not closed",

@@ -11,6 +11,7 @@ from beanstalk_dispatch.conf.variables import QUEUES, SQS_KEY, SQS_REGION
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs.backlog import queue_names
+from beanstalk_dispatch.sqs.clients import DEFAULT_REGION
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
@@ -70,7 +71,7 @@ def _failed_request(topic: str, operation: str, exc: InspectionError) -> Finding
         )
     if exc.may_be_the_clock:
         hint = "set the clock of this machine, or correct the secret key"
-    elif "NoCredentials" in message or "locate credentials" in message:
+    elif exc.is_without_credentials:
         hint = f"on AWS use the instance profile; elsewhere set {SQS_KEY.variable} and its secret"
     else:
         hint = "see that this machine reaches AWS, and that the credentials are valid"
@@ -128,7 +129,7 @@ def _unreachable_queue(
 ) -> Finding:
     if not exc.is_missing_queue:
         return _failed_request(topic, operation, exc)
-    region = inspector.region(address) or "us-east-1"
+    region = inspector.region(address) or DEFAULT_REGION
     return failure(
         topic,
         f"there is no queue {address.name!r} in {region} for these credentials",

@@ -80,12 +80,16 @@ def _platform_statements(partition: str) -> list[Policy]:
     health = [f"{arn}:elasticbeanstalk:*:*:{each}/*" for each in ("application", "environment")]
     table = f"{arn}:dynamodb:*:*:table/*-stack-AWSEBWorkerCronLeaderRegistry*"
     return [
-        _allow_statement("PeriodicTasks", table, "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem",
-               "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query",
-               "dynamodb:Scan", "dynamodb:UpdateItem"),
+        _allow_statement(
+            "PeriodicTasks", table, "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem",
+            "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query",
+            "dynamodb:Scan", "dynamodb:UpdateItem",
+        ),
         _allow_statement("Metrics", "*", "cloudwatch:PutMetricData"),
-        _allow_statement("Logs", f"{arn}:logs:*:*:log-group:/aws/elasticbeanstalk*",
-               "logs:CreateLogStream", "logs:PutLogEvents"),
+        _allow_statement(
+            "Logs", f"{arn}:logs:*:*:log-group:/aws/elasticbeanstalk*",
+            "logs:CreateLogStream", "logs:PutLogEvents",
+        ),
         _allow_statement("Bundles", buckets, "s3:Get*", "s3:List*", "s3:PutObject"),
         _allow_statement("Health", health, "elasticbeanstalk:PutInstanceStatistics"),
     ]  # fmt: skip

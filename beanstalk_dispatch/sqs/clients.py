@@ -17,7 +17,7 @@ from .errors import boto_errors, client_error
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-_DEFAULT_REGION: Final = "us-east-1"
+DEFAULT_REGION: Final = "us-east-1"
 """Where no region is configured at all, as in beanstalk-dispatch 0.1."""
 
 
@@ -112,7 +112,7 @@ class Clients:
 
     def _region_for(self, address: QueueAddress) -> str:
         configured = address.region or self.config.sqs_region or default_region()
-        region: str = configured or self._boto_session().region_name or _DEFAULT_REGION
+        region: str = configured or self._boto_session().region_name or DEFAULT_REGION
         return region
 
     def _boto_session(self) -> Any:

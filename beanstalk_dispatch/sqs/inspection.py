@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from beanstalk_dispatch.conf import Config, default_region
 from beanstalk_dispatch.queue_address import QueueAddress
 
+from .clients import DEFAULT_REGION
 from .errors import boto_errors, error_code, first_line, is_access_denied, is_missing_queue
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class InspectionError(Exception):
         """The queue does not exist, or these credentials may not know of it."""
         self.may_be_the_clock = error_code(exc) in _CLOCK_CODES
         """AWS answers so if the clock of this machine is more than some minutes off, too."""
+        self.is_without_credentials = error_code(exc) == "NoCredentialsError"
+        """boto3 has found none, and has asked nothing."""
 
 
 class Inspector:
@@ -108,7 +111,7 @@ class Inspector:
         try:
             return self._boto_session().client(
                 service,
-                region_name=self.region(address) or "us-east-1",
+                region_name=self.region(address) or DEFAULT_REGION,
                 endpoint_url=endpoint if service == "sqs" else None,
                 aws_access_key_id=self._config.sqs_key,
                 aws_secret_access_key=self._config.sqs_secret,

@@ -119,12 +119,9 @@ class Recording:
 
     def start(self) -> None:
         """The attempt begins, unless the message is only moved to the dead-letter queue."""
-        earlier = self._earlier_record()
-        if earlier is not None:
-            if earlier.is_announced and self._delivery.receive_count > 1:
-                self.record, self.is_spent = earlier, True
-                return
-            self._continue_record(earlier)
+        self._continue_earlier_record(unless_announced=self._delivery.receive_count > 1)
+        if self.is_spent:
+            return
         record = self.record
         runs = self._delivery.outcome is not Outcome.CUT
         missing = self._message.attempt - runs - len(record.worker_ids)
@@ -156,12 +153,7 @@ class Recording:
 
     def cancel(self) -> None:
         """The task was cancelled and does not run. Django's API has no other word than FAILED."""
-        earlier = self._earlier_record()
-        if earlier is not None:
-            if earlier.is_announced:
-                self.record, self.is_spent = earlier, True
-                return
-            self._continue_record(earlier)
+        self._continue_earlier_record(unless_announced=True)
         self.end()
 
     def retry(self) -> None:
@@ -192,7 +184,14 @@ class Recording:
         load = functools.partial(store.load, message.id)
         return GUARD.call(load, what="read", task_id=message.id)
 
-    def _continue_record(self, earlier: TaskRecord) -> None:
+    def _continue_earlier_record(self, *, unless_announced: bool) -> None:
+        """Take over what is known. With ``unless_announced`` a failure that was announced stays."""
+        earlier = self._earlier_record()
+        if earlier is None:
+            return
+        if earlier.is_announced and unless_announced:
+            self.record, self.is_spent = earlier, True
+            return
         record = self.record
         record.worker_ids = list(earlier.worker_ids)
         record.errors = list(earlier.errors)
