@@ -9,7 +9,7 @@ from typing import Any, Final
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.sqs.administration import get_attributes
-from beanstalk_dispatch.sqs.batches import Entry
+from beanstalk_dispatch.sqs.batch_sender import Entry
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.queue import Queue
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from beanstalk_dispatch.queue_address import QueueAddress
-from beanstalk_dispatch.sqs.batches import Entry
+from beanstalk_dispatch.sqs.batch_sender import Entry
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.worker.in_flight import Ack, Nack

@@ -18,7 +18,7 @@ from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Result
 from beanstalk_dispatch.queue_address import QueueAddress
-from beanstalk_dispatch.sqs.batches import NOT_TRIED, Entry
+from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED, Entry
 from beanstalk_dispatch.sqs.errors import is_refusal
 from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address

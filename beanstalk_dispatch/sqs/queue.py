@@ -12,7 +12,7 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.queue_address import QueueAddress, location_of
 
-from .batches import NOT_LISTED, BatchSender, Entry, Sent, failure_reason
+from .batch_sender import NOT_LISTED, BatchSender, Entry, Sent, failure_reason
 from .circuit import Circuit
 from .clients import SHORT_TIMEOUTS, Clients, Timeouts, long_poll_timeouts, send_timeouts
 from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error

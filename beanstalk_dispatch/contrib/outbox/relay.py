@@ -21,7 +21,7 @@ from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import UnknownQueue
 from beanstalk_dispatch.log_lines import REFUSALS, quoted, quoted_error
 from beanstalk_dispatch.scheduling.sending import Prepared, send_published, try_to_send
-from beanstalk_dispatch.sqs.batches import NOT_TRIED
+from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
 from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.worker.backoff import Backoff
 from beanstalk_dispatch.worker.options import WorkerTimes

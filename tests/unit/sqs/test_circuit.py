@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.sqs.batches import Entry
+from beanstalk_dispatch.sqs.batch_sender import Entry
 from beanstalk_dispatch.sqs.circuit import Circuit, CircuitOpen
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment

@@ -8,7 +8,7 @@ import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
-from beanstalk_dispatch.sqs.batches import Entry
+from beanstalk_dispatch.sqs.batch_sender import Entry
 from beanstalk_dispatch.sqs.opening import _open_queues, open_queue, open_queue_by_own_name
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from tests.conftest import Environment
@@ -177,50 +177,49 @@ def test_a_queue_that_cannot_be_created_is_a_send_error(sqs_env: Environment, pr
         open_queue("jobs")
 
 
+def fail_to_receive(queue: Queue, proxy: Proxy, code: str) -> None:
+    """SQS answers a receive with an error; every other request succeeds."""
+    status = 403 if code == "ExpiredToken" else 400
+    proxy.spoil = lambda operation, request: (
+        error(status, code) if operation == "ReceiveMessage" else None
+    )
+    with pytest.raises(SendError, match=code):
+        receive(queue)
+
+
 @pytest.mark.parametrize("code", ["ExpiredToken", "QueueDoesNotExist"])
 def test_after_expired_credentials_or_a_missing_queue_it_is_opened_again(
     sqs_env: Environment, proxy: Proxy, code: str
 ) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     queue = open_queue("jobs")
-    proxy.spoil = lambda operation, request: (
-        error(400, code) if operation == "ReceiveMessage" else None
-    )
-    with pytest.raises(SendError, match=code):
-        receive(queue)
+    fail_to_receive(queue, proxy, code)
     assert open_queue("jobs") is not queue
 
 
-def test_expired_credentials_are_read_again_for_all_queues(
-    sqs_env: Environment, proxy: Proxy, queue_name: str
-) -> None:
+@pytest.fixture
+def two_queues(sqs_env: Environment, proxy: Proxy, queue_name: str) -> tuple[Queue, Queue]:
     sqs_env(
         DISPATCH_SQS_ENDPOINT_URL=proxy.url,
         DISPATCH_QUEUES=f"jobs={queue_name} other={queue_name}-other",
     )
-    jobs, other = open_queue("jobs"), open_queue("other")
-    proxy.spoil = lambda operation, request: (
-        error(403, "ExpiredToken") if operation == "ReceiveMessage" else None
-    )
-    with pytest.raises(SendError, match="ExpiredToken"):
-        receive(jobs)
+    return open_queue("jobs"), open_queue("other")
+
+
+def test_expired_credentials_are_read_again_for_all_queues(
+    two_queues: tuple[Queue, Queue], proxy: Proxy
+) -> None:
+    jobs, other = two_queues
+    fail_to_receive(jobs, proxy, "ExpiredToken")
     assert open_queue("other").client is not other.client
     assert open_queue("other").client is open_queue("jobs").client
 
 
 def test_a_missing_queue_leaves_the_others_open(
-    sqs_env: Environment, proxy: Proxy, queue_name: str
+    two_queues: tuple[Queue, Queue], proxy: Proxy
 ) -> None:
-    sqs_env(
-        DISPATCH_SQS_ENDPOINT_URL=proxy.url,
-        DISPATCH_QUEUES=f"jobs={queue_name} other={queue_name}-other",
-    )
-    jobs, other = open_queue("jobs"), open_queue("other")
-    proxy.spoil = lambda operation, request: (
-        error(400, "QueueDoesNotExist") if operation == "ReceiveMessage" else None
-    )
-    with pytest.raises(SendError, match="QueueDoesNotExist"):
-        receive(jobs)
+    jobs, other = two_queues
+    fail_to_receive(jobs, proxy, "QueueDoesNotExist")
     assert open_queue("other") is other
     assert open_queue("jobs").client is jobs.client
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.sqs.batches import BATCH_ATTEMPTS, Entry, batches
+from beanstalk_dispatch.sqs.batch_sender import BATCH_ATTEMPTS, Entry, batches
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received, Refused
 from tests.conftest import Environment

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from beanstalk_dispatch.sqs.batches import (
+from beanstalk_dispatch.sqs.batch_sender import (
     MAX_PARALLEL_BATCHES,
     MAX_SERIAL_BATCHES,
     BatchSender,
