@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.core.cache import caches
 from django.test import Client
 from django.urls import get_resolver, reverse
@@ -18,6 +18,7 @@ from django.utils import timezone
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results.models import StoredResult
 from beanstalk_dispatch.marks import is_cancelled, paused_since
+from tests.admin import users
 from tests.conftest import Environment
 from tests.dead_letters import Dead
 
@@ -77,14 +78,6 @@ def state_of(dead: Dead) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def logged_in(*permissions: str, is_staff: bool = True) -> Client:
-    user = User.objects.create_user("user", is_staff=is_staff)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def test_every_page_of_the_package_is_found(everything: Dead) -> None:
     found = {re.sub(r"/(admin|second)/beanstalk_", "", each) for each in addresses(everything)}
     letters = f"workbench/deadletter/{everything.name}/"
@@ -95,7 +88,7 @@ def test_every_page_of_the_package_is_found(everything: Dead) -> None:
 def test_a_user_who_may_view_can_change_nothing_by_any_address(
     everything: Dead, method: str
 ) -> None:
-    client, before = logged_in(*VIEWS), state_of(everything)
+    client, before = users.client(*VIEWS), state_of(everything)
     for address in addresses(everything):
         for form in FORMS if method == "post" else FORMS[:1]:
             given: Any = form | {"name": everything.name}
@@ -122,5 +115,5 @@ def test_a_user_without_permissions_sees_no_page(
     everything: Dead, is_staff: bool, status: int
 ) -> None:
     """A user who is not staff is sent to the login page."""
-    client = logged_in(is_staff=is_staff)
+    client = users.client(is_staff=is_staff)
     assert {client.get(each).status_code for each in addresses(everything)} == {status}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.core.cache import caches
 from django.test import AsyncClient, Client
 
@@ -18,6 +18,7 @@ from beanstalk_dispatch.contrib.workbench.models import DeadLetter
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.marks import pause, resume
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
+from tests.admin.users import client
 from tests.conftest import Environment
 from tests.dead_letters import KEY, Dead, failing
 from tests.proxy import Proxy
@@ -25,18 +26,6 @@ from tests.proxy import Proxy
 pytestmark = pytest.mark.django_db
 PAGES = "/admin/beanstalk_workbench/deadletter/"
 ALL = ("view_deadletter", "redrive_deadletter", "delete_deadletter", "view_deadletter_arguments")
-
-
-def client(*permissions: str) -> Client:
-    user = User.objects.create_user("user", is_staff=True)
-    found = Permission.objects.filter(
-        codename__in=permissions, content_type__app_label="beanstalk_workbench"
-    )
-    assert len(found) == len(permissions)
-    user.user_permissions.set(found)
-    logged_in = Client()
-    logged_in.force_login(user)
-    return logged_in
 
 
 def words(response: Any) -> str:

@@ -21,6 +21,7 @@ from beanstalk_dispatch.exceptions import LeaseUnavailable
 from beanstalk_dispatch.marks import is_cancelled
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs.opening import open_queue
+from tests.admin.users import client
 from tests.conftest import Environment
 
 pytestmark = pytest.mark.django_db
@@ -42,18 +43,6 @@ def results(sqs_env: Environment, queue_name: str) -> Iterator[Environment]:
     caches["default"].clear()
     yield sqs_env
     caches["default"].clear()
-
-
-def client(*permissions: str) -> Client:
-    user = User.objects.create_user("user", is_staff=True)
-    found = Permission.objects.filter(
-        codename__in=permissions, content_type__app_label="beanstalk_results"
-    )
-    assert len(found) == len(permissions)
-    user.user_permissions.set(found)
-    logged_in = Client()
-    logged_in.force_login(user)
-    return logged_in
 
 
 def act(logged_in: Client, action: str, *ids: str, pages: str = PAGES) -> str:

@@ -133,16 +133,20 @@ def user_agents(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     return given
 
 
+def make_a_client_of_each_kind() -> None:
+    config = get_config()
+    clients = Clients(config)
+    for timeouts in TIMEOUTS:
+        clients.get(config.queues["eu1"], timeouts)
+
+
 @pytest.mark.parametrize("version", ["1.43.117", "1.44.5"])
 @pytest.mark.usefixtures("sessions")
 def test_the_user_agent_of_an_older_botocore_is_built_once(
     user_agents: list[str | None], version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("botocore.__version__", version)
-    config = get_config()
-    clients = Clients(config)
-    for timeouts in TIMEOUTS:
-        clients.get(config.queues["eu1"], timeouts)
+    make_a_client_of_each_kind()
     first, *others = user_agents
     assert first is None
     assert len(others) == 3
@@ -158,10 +162,7 @@ def test_a_newer_botocore_keeps_the_user_agent_itself(
     user_agents: list[str | None], version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("botocore.__version__", version)
-    config = get_config()
-    clients = Clients(config)
-    for timeouts in TIMEOUTS:
-        clients.get(config.queues["eu1"], timeouts)
+    make_a_client_of_each_kind()
     assert user_agents == [None] * 3
 
 
