@@ -64,9 +64,9 @@ class Proxy:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 operation = self.headers["X-Amz-Target"].partition(".")[2]
                 proxy.counts[operation] += 1
-                answer = proxy.spoil(operation, json.loads(body))
                 keeps_open, self.close_connection = not self.close_connection, True
                 with suppress(OSError):  # the server does not answer, or the client has gone
+                    answer = proxy.spoil(operation, json.loads(body))
                     if answer is None:
                         status, content = proxy.answer(operation, body, dict(self.headers))
                     else:

@@ -56,6 +56,10 @@ class Received:
     """How many of its earlier receives are known not to have started its task."""
     can_extend: bool = True
     """False once SQS has refused to extend the visibility."""
+    is_extending: bool = False
+    """Whether a heartbeat is under way."""
+    requeue_delay: float = 0.0
+    """Seconds until it is to be delivered again, once it is requeued."""
     deadline: float = math.inf
     """When to stop extending the visibility, in monotonic seconds."""
 

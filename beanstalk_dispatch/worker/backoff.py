@@ -38,9 +38,9 @@ class Backoff:
         """Whether the next request may be made."""
         return self.retry_at <= clock.monotonic()
 
-    def retry_now(self) -> None:
-        """Allow one more request at once."""
-        self.retry_at = 0.0
+    def hurry(self) -> None:
+        """Allow a request at once, and from now on each further one after the shortest pause."""
+        self.retry_at, self._longest = 0.0, self._times.first_retry
 
     def failed(self, error: object, *, started: float = math.inf) -> None:
         """Note that a request has failed, and log it unless that was done a short time ago.

@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from itertools import islice
+from typing import Final
 
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.sqs.queue import Received, Refused
+from beanstalk_dispatch.sqs.queue import Queue, Received, Refused
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES, MAX_VISIBILITY_SECONDS
 
 from .backoff import Backoff
@@ -31,8 +32,6 @@ _MAX_UNDELETED: Final = 10_000
 """Acknowledged messages that are remembered because they could not be deleted."""
 _PHASES: Final = 3
 """The run() of a task and two hooks, each under the task's time limit."""
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,9 @@ class InFlight:
     """Messages received from one queue and not yet deleted.
 
     ``ack``, ``nack`` and ``requeue`` only note what is to be done; ``delete_batch``,
-    ``requeue_batch`` and ``extend_visibility`` send it to SQS, ten messages to a request. A
-    message that SQS does not take in one request stays pending for another. Any thread may call.
+    ``requeue_batch`` and ``extend_batch`` send it to SQS, ten messages to a request, and return
+    whether to call again at once. A message that SQS does not take in one request stays pending
+    for another. Any thread may call.
     """
 
     def __init__(self, queue: str, *, visibility_timeout: int, times: WorkerTimes) -> None:
@@ -74,15 +74,15 @@ class InFlight:
         self._lock = threading.Lock()
         self._undeleted: dict[str, None] = {}
         """The ids of acknowledged messages that could not be deleted and may be delivered again."""
-        self._to_delete: deque[Received] = deque()
-        self._to_requeue: deque[tuple[Received, float]] = deque()
+        self.to_delete: deque[Received] = deque()
+        self.to_requeue: deque[Received] = deque()
         self.on_full_batch: Callable[[], object] | None = None
         """Called when a full batch waits to be deleted."""
 
     @property
     def pending(self) -> int:
         """How many messages wait to be deleted or requeued."""
-        return len(self._to_delete) + len(self._to_requeue)
+        return len(self.to_delete) + len(self.to_requeue)
 
     @property
     def is_behind(self) -> bool:
@@ -136,8 +136,8 @@ class InFlight:
         message.deadline = clock.monotonic() + self._times.pending_request_limit
         self.budget.done(message)
         with self._lock:
-            self._to_delete.append(message)
-            is_full = len(self._to_delete) % MAX_BATCH_ENTRIES == 0
+            self.to_delete.append(message)
+            is_full = len(self.to_delete) % MAX_BATCH_ENTRIES == 0
         if is_full and self.on_full_batch:
             self.on_full_batch()
 
@@ -159,34 +159,32 @@ class InFlight:
         deadline = clock.monotonic() + self._times.pending_request_limit
         with self._lock:
             for message in messages:
-                message.deadline = deadline
-                self._to_requeue.append((message, delay))
+                message.deadline, message.requeue_delay = deadline, delay
+                self.to_requeue.append(message)
 
     def _stop_tracking(self, messages: Iterable[Received]) -> None:
         """Forget the messages. Unless deleted, they are delivered again when they are visible."""
         with self._lock:
-            for message in messages:
-                if self.messages.get(message.message_id) is message:
-                    del self.messages[message.message_id]
+            self._remove(messages)
+
+    def _remove(self, messages: Iterable[Received]) -> None:
+        for message in messages:
+            if self.messages.get(message.message_id) is message:
+                del self.messages[message.message_id]
 
     # --- requests to SQS -------------------------------------------------------------------
 
     def delete_batch(self, *, at_least: int = 1) -> bool:
-        """Delete up to a batch of acknowledged messages; return whether to call again at once."""
+        """Delete up to a batch of acknowledged messages, if there are ``at_least`` as many."""
         if not self.delete_backoff.is_over:
             return False
-        with self._take_batch(self._to_delete, at_least) as batch:
+        with self._take_batch(self.to_delete, at_least) as batch:
             self._drop_expired(batch)
             if not batch:
                 return False
-            started = clock.monotonic()
-            try:
-                refused = open_queue(self.queue).delete_batch(batch)
-            except Exception as exc:
-                self.delete_backoff.failed(exc, started=started)
-                return False
-            retryable = _retryable_messages(refused, self.delete_backoff, started)
-            lost = [each.message for each in refused if each.message not in retryable]
+            retryable, lost = self._send(
+                batch, self.delete_backoff, lambda queue: queue.delete_batch(batch)
+            )
             self._remember_undeleted(lost)
             self._stop_tracking(message for message in batch if message not in retryable)
             batch[:] = retryable
@@ -216,76 +214,95 @@ class InFlight:
                     del self._undeleted[next(iter(self._undeleted))]
 
     def requeue_batch(self) -> bool:
-        """Make up to a batch of messages visible after their delays; as ``delete_batch``.
-
-        Call it in the thread that calls ``extend_visibility``: SQS keeps the visibility timeout
-        that arrives last.
-        """
+        """Make up to a batch of messages visible after their delays."""
         if not self.requeue_backoff.is_over:
             return False
-        with self._take_batch(self._to_requeue) as batch:
-            # SQS may deliver a message again before its answer is here: as a new message.
-            self._stop_tracking(message for message, _ in batch)
-            batch[:] = [(message, delay) for message, delay in batch if message.is_hidden]
+        with self._take_batch(self.to_requeue) as batch:
+            with self._lock:
+                if any(message.is_extending for message in batch):
+                    return False  # SQS keeps the visibility timeout that arrives last
+                # SQS may deliver a message again before its answer is here: as a new message.
+                self._remove(batch)
+            batch[:] = [message for message in batch if message.is_hidden]
             if not batch:
                 return False
-            messages = [message for message, _ in batch]
-            started = clock.monotonic()
-            seconds = [min(max(math.ceil(delay), 0), MAX_VISIBILITY_SECONDS) for _, delay in batch]
-            try:
-                refused = open_queue(self.queue).change_visibility_batch(messages, seconds)
-            except Exception as exc:
-                self.requeue_backoff.failed(exc, started=started)
-                batch[:] = self._put_back(batch)
-                return False
-            retryable = _retryable_messages(refused, self.requeue_backoff, started)
-            batch[:] = self._put_back(item for item in batch if item[0] in retryable)
-        if lost := len(refused) - len(retryable):
-            logger.error("requeue failed queue=%s refused=%d", self.queue, lost)
+            seconds = [
+                min(max(math.ceil(message.requeue_delay), 0), MAX_VISIBILITY_SECONDS)
+                for message in batch
+            ]
+            retryable, lost = self._send(
+                batch, self.requeue_backoff,
+                lambda queue: queue.change_visibility_batch(batch, seconds),
+            )  # fmt: skip
+            batch[:] = self._put_back(retryable)
+        if lost:
+            logger.error("requeue failed queue=%s refused=%d", self.queue, len(lost))
         return True
 
-    def _put_back(self, batch: Iterable[tuple[Received, float]]) -> list[tuple[Received, float]]:
+    def _put_back(self, batch: Iterable[Received]) -> list[Received]:
         """Count the messages as in flight again, but for those that were received meanwhile."""
         with self._lock:
             return [
-                (message, delay)
-                for message, delay in batch
+                message
+                for message in batch
                 if self.messages.setdefault(message.message_id, message) is message
             ]
 
-    def extend_visibility(self) -> None:
-        """Send a heartbeat for each message with less than two thirds of its timeout left."""
-        now = clock.monotonic()
-        soon = now + self._visibility_timeout * 2 / 3
+    def extend_batch(self) -> bool:
+        """Send a heartbeat for up to a batch of messages: those with little time left."""
+        if not self.heartbeat_backoff.is_over:
+            return False
         with self._lock:
-            remaining = [
-                message
-                for message in self.messages.values()
-                if message.can_extend and now < message.expires < soon and now < message.deadline
-            ]
-        while remaining and self.heartbeat_backoff.is_over:
-            batch, remaining = remaining[:MAX_BATCH_ENTRIES], remaining[MAX_BATCH_ENTRIES:]
-            self._extend_batch(batch)
-
-    def _extend_batch(self, batch: list[Received]) -> None:
-        started = clock.monotonic()
+            batch = list(islice(self._to_extend(), MAX_BATCH_ENTRIES))
+            for message in batch:
+                message.is_extending = True
+        if not batch:
+            return False
+        seconds = [self._visibility_timeout] * len(batch)
         try:
-            refused = open_queue(self.queue).change_visibility_batch(
-                batch, [self._visibility_timeout] * len(batch)
-            )
-        except Exception as exc:
-            self.heartbeat_backoff.failed(exc, started=started)
-            return
-        retryable = _retryable_messages(refused, self.heartbeat_backoff, started)
-        lost = [each.message for each in refused if each.message not in retryable]
+            _, lost = self._send(
+                batch, self.heartbeat_backoff,
+                lambda queue: queue.change_visibility_batch(batch, seconds),
+            )  # fmt: skip
+        finally:
+            for message in batch:
+                message.is_extending = False
         for message in lost:
             message.can_extend = False
         # A message that was deleted while the request was under way is not lost.
         if count := sum(self.messages.get(message.message_id) is message for message in lost):
             logger.error("heartbeat failed queue=%s refused=%d", self.queue, count)
+        return True
+
+    def _to_extend(self) -> Iterator[Received]:
+        """The messages with less than two thirds of their timeout left."""
+        now = clock.monotonic()
+        soon = now + self._visibility_timeout * 2 / 3
+        for message in self.messages.values():
+            may_extend = message.can_extend and not message.is_extending
+            if may_extend and now < message.expires < soon and now < message.deadline:
+                yield message
+
+    def _send(
+        self, batch: list[Received], backoff: Backoff, request: Callable[[Queue], list[Refused]]
+    ) -> tuple[list[Received], list[Received]]:
+        """The messages that SQS may take in another request, and those that it never will."""
+        started = clock.monotonic()
+        try:
+            refused = request(open_queue(self.queue))
+        except Exception as exc:
+            backoff.failed(exc, started=started)
+            return list(batch), []
+        transient = [each for each in refused if not each.is_final]
+        if transient:
+            backoff.failed(transient[0].reason, started=started)
+        else:
+            backoff.succeeded()
+        final = [each.message for each in refused if each.is_final]
+        return [each.message for each in transient], final
 
     @contextmanager
-    def _take_batch(self, pending: deque[_Item], at_least: int = 1) -> Iterator[list[_Item]]:
+    def _take_batch(self, pending: deque[Received], at_least: int = 1) -> Iterator[list[Received]]:
         """Take a batch from the front of ``pending``; what the block leaves in it goes back."""
         with self._lock:
             size = min(len(pending), MAX_BATCH_ENTRIES)
@@ -295,15 +312,3 @@ class InFlight:
         finally:
             with self._lock:
                 pending.extendleft(reversed(batch))
-
-
-def _retryable_messages(
-    refused: Sequence[Refused], backoff: Backoff, started: float
-) -> list[Received]:
-    """The messages that SQS may take in another request. Notes success or failure."""
-    transient = [each for each in refused if not each.is_final]
-    if transient:
-        backoff.failed(transient[0].reason, started=started)
-    else:
-        backoff.succeeded()
-    return [each.message for each in transient]

@@ -6,9 +6,9 @@ load, or because requests hang. So no queue waits for another for long.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -23,22 +23,24 @@ from .threads import ServiceThread, alive
 
 _DELETES: Final = 4
 """Deletes of one queue at a time."""
-_REQUESTS: Final = _DELETES + 1
-"""Requests of one queue at a time: there may also be one that changes visibility."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Duty:
     """One kind of request about the messages of one queue."""
 
-    in_flight: InFlight
-    send: Callable[[int], None]
-    """Sends what there is, in batches of at least that many messages."""
+    pending: Sized
+    """The messages that may need it."""
+    send: Callable[[int], bool]
+    """Sends a batch of at least that many messages, and returns whether to call again at once."""
     backoff: Backoff
     turns: threading.Semaphore
     """As many threads may send at a time."""
+    full_batch: float = math.inf
+    """So many messages are sent at once."""
+    is_heartbeat: bool = False
     next_at: float = 0.0
-    """When batches that are not full are sent again."""
+    """When a batch that is not full is sent."""
 
 
 class RequestThreads:
@@ -47,47 +49,29 @@ class RequestThreads:
     def __init__(self, queues: Sequence[InFlight], options: WorkerOptions) -> None:
         self.threads: list[threading.Thread] = []
         """Those that run, and those that have ended since the last look."""
-        self._options = options
-        self._most_threads = _REQUESTS * len(queues)
-        self._duties = [duty for in_flight in queues for duty in self._duties_of(in_flight)]
+        self._times = options.times
+        self._duties = [
+            duty
+            for in_flight in queues
+            for duty in _duties_of(in_flight)
+            if options.heartbeat or not duty.is_heartbeat
+        ]
+        self._most_threads = len(self._duties) + len(queues) * (_DELETES - 1)
         self._work = threading.Condition()
         self._idle = 0
         self._was_busy = False
         """Whether no thread was idle at the last look."""
         self._is_closing = False
-        self._last: deque[_Duty] = deque()
-        """The duties that remain to be done once more before the end."""
-
-    def _duties_of(self, in_flight: InFlight) -> Iterable[_Duty]:
-        def delete(at_least: int) -> None:
-            while in_flight.delete_batch(at_least=at_least):
-                pass
-
-        def change_visibility(at_least: int) -> None:
-            if at_least == 1:
-                while in_flight.requeue_batch():
-                    self._send_heartbeats(in_flight)  # which may not wait for many requeues
-                self._send_heartbeats(in_flight)
-
-        in_flight.on_full_batch = self._wake
-        yield _Duty(
-            in_flight=in_flight, send=delete, backoff=in_flight.delete_backoff,
-            turns=threading.Semaphore(_DELETES),
-        )  # fmt: skip
-        # One at a time: SQS keeps the visibility timeout that arrives last.
-        yield _Duty(
-            in_flight=in_flight, send=change_visibility, backoff=in_flight.requeue_backoff,
-            turns=threading.Semaphore(1),
-        )  # fmt: skip
-
-    def _send_heartbeats(self, in_flight: InFlight) -> None:
-        if self._options.heartbeat and not self._is_closing:
-            in_flight.extend_visibility()
+        self._ends_at = math.inf
+        """When the threads end although not everything is sent, in monotonic seconds."""
+        for in_flight in queues:
+            in_flight.on_full_batch = self._wake
 
     def start(self) -> None:
         """Start a thread."""
-        delay = self._options.times.restart_delay
-        thread = ServiceThread(self._send_until_closed, name="requests", restart_delay=delay)
+        thread = ServiceThread(
+            self._send_until_closed, name="requests", restart_delay=self._times.restart_delay
+        )
         with self._work:
             thread.start()
             self.threads = [*alive(self.threads), thread]
@@ -110,11 +94,13 @@ class RequestThreads:
             for _ in range(count):
                 self.start()
 
-    def close(self) -> None:
-        """Have everything sent once more, whatever has failed before, and the threads end."""
+    def close(self, *, until: float) -> None:
+        """Have the threads end when all is sent, and at ``until``. What fails is tried again."""
         with self._work:
-            self._last.extend(self._duties)
-            self._is_closing = True
+            self._duties = [duty for duty in self._duties if not duty.is_heartbeat]
+            for duty in self._duties:
+                duty.backoff.hurry()
+            self._is_closing, self._ends_at = True, until
             self._work.notify_all()
 
     def _wake(self) -> None:
@@ -126,47 +112,63 @@ class RequestThreads:
             self._start_others(1)
 
     def _send_until_closed(self) -> None:
-        while not self._is_closing:
+        is_needed = True
+        while is_needed:
+            is_closing = self._is_closing  # before the round, so that a round follows a close
+            now = clock.monotonic()
             for duty in self._duties:
-                if duty.in_flight.messages and duty.turns.acquire(blocking=False):
-                    try:
-                        self._send(duty)
-                    finally:
-                        duty.turns.release()
-            if not self._wait_for_work():
-                return
-        while last := self._take_last():
-            self._send_last(last)
+                is_due = is_closing or now >= duty.next_at
+                self._send(duty, at_least=1 if is_due else duty.full_batch)
+            is_needed = self._wait_for_work(is_closing=is_closing)
 
-    def _take_last(self) -> _Duty | None:
-        with self._work:
-            return self._last.popleft() if self._last else None
-
-    def _send_last(self, duty: _Duty) -> None:
+    def _send(self, duty: _Duty, *, at_least: float) -> None:
+        """Send what there is in batches of at least that size, unless enough threads do so."""
+        if len(duty.pending) < at_least or not duty.turns.acquire(blocking=False):
+            return
+        duty.next_at = clock.monotonic() + self._times.batch_interval
         try:
-            with duty.turns:
-                duty.backoff.retry_now()
-                duty.send(1)
-        except BaseException:  # which nothing is meant to raise; this thread starts again
-            self._last.append(duty)
-            raise
-
-    def _send(self, duty: _Duty) -> None:
-        now = clock.monotonic()
-        is_due = now >= duty.next_at
-        if is_due:
-            duty.next_at = now + self._options.times.batch_interval
-        try:
-            duty.send(1 if is_due else MAX_BATCH_ENTRIES)
+            while duty.send(int(at_least)):
+                pass
         except BaseException as exc:  # which nothing is meant to raise
             duty.backoff.failed(exc)  # but the other queues need this thread
+        finally:
+            duty.turns.release()
 
-    def _wait_for_work(self) -> bool:
-        """Wait for a full batch, but not long. False: this thread is one too many."""
+    def _wait_for_work(self, *, is_closing: bool) -> bool:
+        """Wait for a full batch, but not long. False: all is sent, or a thread is one too many."""
+        seconds = self._times.batch_interval
+        if is_closing:
+            if clock.monotonic() >= self._ends_at or not any(duty.pending for duty in self._duties):
+                return False
+            seconds = self._times.stop_check_interval / 10
         with self._work:
+            if self._is_closing and not is_closing:
+                return True
             self._idle += 1
             try:
-                is_needed = self._is_closing or self._work.wait(self._options.times.batch_interval)
-                return is_needed or self._idle == 1
+                return self._work.wait(seconds) or self._idle == 1
             finally:
                 self._idle -= 1
+
+
+def _duties_of(in_flight: InFlight) -> Iterable[_Duty]:
+    yield _Duty(
+        pending=in_flight.to_delete,
+        send=lambda at_least: in_flight.delete_batch(at_least=at_least),
+        backoff=in_flight.delete_backoff,
+        turns=threading.Semaphore(_DELETES),
+        full_batch=MAX_BATCH_ENTRIES,
+    )
+    yield _Duty(
+        pending=in_flight.to_requeue,
+        send=lambda at_least: in_flight.requeue_batch(),
+        backoff=in_flight.requeue_backoff,
+        turns=threading.Semaphore(1),
+    )
+    yield _Duty(
+        pending=in_flight.messages,
+        send=lambda at_least: in_flight.extend_batch(),
+        backoff=in_flight.heartbeat_backoff,
+        turns=threading.Semaphore(1),
+        is_heartbeat=True,
+    )

@@ -213,8 +213,8 @@ class Worker:
                 task.queue.in_flight.requeue([task.message])
 
     def _send_last_requests(self) -> None:
-        self.requests.close()
         until = clock.monotonic() + self.options.times.flush_timeout
+        self.requests.close(until=until)
         self._wait_while(lambda: bool(alive(self.requests.threads)), until=until)
 
     def _log_without_blocking(self, log: Callable[..., None], *args: object) -> None:

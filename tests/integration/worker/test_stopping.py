@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -16,12 +17,12 @@ from beanstalk_dispatch.client import Call, schedule_many
 from beanstalk_dispatch.execution import time_limit
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.worker.health import why_unhealthy
-from beanstalk_dispatch.worker.in_flight import Ack
+from beanstalk_dispatch.worker.in_flight import Ack, Nack
 from beanstalk_dispatch.worker.runners import run_here
 from beanstalk_dispatch.worker.worker import EXIT_NO_QUEUE, EXIT_STUCK, Worker
 from tests import jobs
 from tests.conftest import Environment
-from tests.proxy import Proxy
+from tests.proxy import Answer, Proxy, error
 from tests.workers import (
     ACK,
     TIMES,
@@ -240,6 +241,41 @@ def test_a_stop_does_not_wait_for_a_delete_that_hangs(
     assert time.monotonic() - stopped_at < 4
     assert "stop unacknowledged queue=jobs count=1" in caplog.text
     gate.set()
+
+
+def refused_by_sqs() -> Answer:
+    return error(400, "AccessDenied")
+
+
+def dropped() -> NoReturn:
+    raise ConnectionResetError
+
+
+@pytest.mark.parametrize("answer", [refused_by_sqs, dropped])
+@pytest.mark.parametrize(
+    ("operation", "result"),
+    [("DeleteMessageBatch", ACK), ("ChangeMessageVisibilityBatch", Nack(100))],
+)
+def test_what_sqs_does_not_take_at_the_end_of_a_stop_is_sent_again(
+    sqs_env: Environment, proxy: Proxy, answer: Callable[[], Answer], operation: str,
+    result: Ack | Nack,
+) -> None:  # fmt: skip
+    """A message of which the delete is lost would run again, and a retry would come too early."""
+    send("one")
+    times = replace(TIMES, flush_timeout=10)
+    with running(Recording(lambda received: result), wait=1, times=times) as worker:
+        spoiled = itertools.count()
+
+        def spoil(asked: str, request: dict[str, Any]) -> Answer | None:
+            is_wanted = asked == operation and next(spoiled) < 6
+            return answer() if is_wanted else None
+
+        proxy.spoil = spoil
+        until(lambda: worker.counters.done or worker.counters.failed)
+        worker.stop()
+    assert next(spoiled) >= 6
+    assert not worker.queues[0].in_flight.messages
+    assert left() == []
 
 
 # --- other reasons to stop, and what is shown ---

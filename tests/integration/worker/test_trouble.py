@@ -196,3 +196,35 @@ def test_a_heartbeat_under_way_does_not_shorten_the_delay_of_a_retry(
         time.sleep(0.2)
         assert not worker.queues[0].in_flight.messages
     assert requested == [2, 100]
+
+
+def test_a_requeue_that_hangs_does_not_delay_the_heartbeats_of_its_queue(
+    sqs_env: Environment, proxy: Proxy
+) -> None:
+    """Otherwise another worker would get the message of a task that runs."""
+    send("fails", "slow")
+    gate, is_hanging = threading.Event(), threading.Event()
+    heartbeats: list[float] = []
+
+    def hang(operation: str, request: dict[str, Any]) -> None:
+        if operation == "ChangeMessageVisibilityBatch":
+            if request["Entries"][0]["VisibilityTimeout"] == 100:
+                is_hanging.set()
+                gate.wait(20)
+            else:
+                heartbeats.append(time.monotonic())
+
+    proxy.spoil = hang
+
+    def answer(received: Received) -> Ack | Nack:
+        if received.body == "fails":
+            return Nack(100)
+        gate.wait(20)
+        return ACK
+
+    with running(Recording(answer), visibility_timeout=2) as worker:
+        until(is_hanging.is_set)
+        heartbeats.clear()
+        until(lambda: len(heartbeats) >= 3, 6)
+        gate.set()
+        until(lambda: worker.counters.done)

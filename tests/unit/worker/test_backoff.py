@@ -44,12 +44,15 @@ def test_the_pause_is_half_a_minute_at_most_unless_another_limit_is_given() -> N
     assert 15 <= backoff.retry_at - backoff.failing_since <= 30.1
 
 
-def test_one_request_can_be_allowed_at_once() -> None:
+def test_it_can_hurry_at_the_end() -> None:
     backoff = Backoff("receive", "jobs", times=TIMES)
-    backoff.failed(SendError("unreachable"))
-    backoff.retry_now()
+    for _ in range(20):
+        backoff.failed(SendError("unreachable"))
+    backoff.hurry()
     assert backoff.is_over
-    assert backoff.failures == 1
+    assert backoff.failures == 20
+    backoff.failed(SendError("unreachable"))
+    assert 0 < backoff.retry_at - time.monotonic() <= TIMES.first_retry
 
 
 def test_failures_are_logged_at_once_and_then_at_intervals(

@@ -76,7 +76,7 @@ def test_a_message_that_sqs_could_not_delete_is_deleted_by_a_later_request(
     assert jobs.delete_batch() is False  # it backs off
     assert "delete failed queue=jobs failures=1" in caplog.text
     proxy.spoil = passing
-    jobs.delete_backoff.retry_now()
+    jobs.delete_backoff.hurry()
     jobs.delete_batch()
     assert (jobs.pending, jobs.messages) == (0, {})
     assert open_queue("jobs").depth() == 0
@@ -173,7 +173,7 @@ def test_a_message_that_sqs_could_not_requeue_is_requeued_by_a_later_request(
     assert list(jobs.messages) == [received[0].message_id]
     assert "requeue failed queue=jobs failures=1" in caplog.text
     proxy.spoil = passing
-    jobs.requeue_backoff.retry_now()
+    jobs.requeue_backoff.hurry()
     jobs.requeue_batch()
     assert (jobs.pending, jobs.messages) == (0, {})
     assert open_queue("jobs").depth() == 1  # the other never reached the server
@@ -229,12 +229,31 @@ def test_a_message_that_is_received_while_it_is_requeued_is_a_new_message(
 
 
 def test_no_heartbeat_follows_a_requeue(jobs: InFlight, received: list[Received]) -> None:
-    """One thread sends both, so the delay of the retry arrives last."""
     jobs.nack(received[0], 100)
     jobs.requeue_batch()
-    jobs.extend_visibility()
+    jobs.extend_batch()
     assert received[0].message_id not in jobs.messages
     assert 98 < received[0].expires - time.monotonic() <= 100
+
+
+def test_a_requeue_waits_for_the_heartbeat_of_its_message(
+    jobs: InFlight, received: list[Received], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS keeps the visibility timeout that arrives last, which must be the delay of the retry."""
+    proxy.counts.clear()
+
+    def requeue(operation: str, request: dict[str, Any]) -> None:
+        jobs.requeue(received, 100)
+        assert jobs.requeue_batch() is False
+        assert jobs.extend_batch() is False
+
+    proxy.spoil = requeue
+    extend_after(jobs, monkeypatch)
+    assert proxy.counts["ChangeMessageVisibilityBatch"] == 1
+    assert (jobs.pending, len(jobs.messages)) == (2, 2)
+    proxy.spoil = passing
+    assert jobs.requeue_batch() is True
+    assert (jobs.pending, jobs.messages) == (0, {})
 
 
 def test_a_message_knows_how_often_it_was_received_in_vain() -> None:
@@ -253,7 +272,7 @@ def test_a_message_that_has_not_run_is_requeued() -> None:
     jobs, received = no_server()
     jobs.requeue_unrun(received, 5)
     assert jobs.pending == 2
-    assert list(jobs._to_requeue) == [(each, 5) for each in received]
+    assert [(each, each.requeue_delay) for each in jobs.to_requeue] == [(m, 5) for m in received]
 
 
 @pytest.mark.parametrize(("delay", "hidden"), [(None, 30), (7, 7), (0, 0)])
@@ -302,17 +321,16 @@ def test_up_to_a_hundred_pending_messages_are_not_too_many() -> None:
     assert (jobs.pending, jobs.is_behind) == (101, True)
 
 
-def test_an_answer_without_a_passing_refusal_ends_the_waiting() -> None:
-    jobs, received = no_server()
-    started = time.monotonic()
+def test_an_answer_without_a_passing_refusal_ends_the_waiting(
+    jobs: InFlight, received: list[Received]
+) -> None:
     passing_one = Refused(received[0], "InternalError", is_final=False)
     final_one = Refused(received[1], "ReceiptHandleIsInvalid", is_final=True)
+    refused = [passing_one, final_one]
     backoff = jobs.delete_backoff
-    assert in_flight._retryable_messages([passing_one, final_one], backoff, started) == [
-        received[0]
-    ]
+    assert jobs._send(received, backoff, lambda queue: refused) == ([received[0]], [received[1]])
     assert backoff.failures == 1
-    assert in_flight._retryable_messages([final_one], backoff, started) == []
+    assert jobs._send(received, backoff, lambda queue: [final_one]) == ([], [received[1]])
     assert backoff.failures == 0
 
 
@@ -331,7 +349,7 @@ def extend_after(jobs: InFlight, monkeypatch: pytest.MonkeyPatch, seconds: float
     with monkeypatch.context() as patch:
         later = time.monotonic() + seconds
         patch.setattr("beanstalk_dispatch.clock.monotonic", lambda: later)
-        jobs.extend_visibility()
+        jobs.extend_batch()
 
 
 def test_a_heartbeat_that_sqs_could_not_take_is_sent_again(
@@ -342,7 +360,7 @@ def test_a_heartbeat_that_sqs_could_not_take_is_sent_again(
     extend_after(jobs, monkeypatch)
     assert received[0].can_extend
     proxy.spoil = passing
-    jobs.heartbeat_backoff.retry_now()
+    jobs.heartbeat_backoff.hurry()
     extend_after(jobs, monkeypatch)
     assert received[0].expires > before
 
@@ -418,11 +436,12 @@ def test_an_unexpected_error_loses_nothing(
     jobs.requeue([received[1]])
     with monkeypatch.context() as patch:
         patch.setattr(in_flight, "open_queue", surprise)
-        assert jobs.delete_batch() is False
-        assert jobs.requeue_batch() is False
+        assert jobs.delete_batch() is True
+        assert jobs.requeue_batch() is True
         later = time.monotonic() + 20
         patch.setattr("beanstalk_dispatch.clock.monotonic", lambda: later)
-        jobs.extend_visibility()
+        assert jobs.extend_batch() is True
     assert jobs.pending == len(jobs.messages) == 2
+    assert not any(each.is_extending for each in received)
     backoffs = [jobs.delete_backoff, jobs.requeue_backoff, jobs.heartbeat_backoff]
     assert [backoff.failures for backoff in backoffs] == [1, 1, 1]

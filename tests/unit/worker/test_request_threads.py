@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.request_threads import RequestThreads
 from beanstalk_dispatch.worker.threads import alive, join_within
 from tests.conftest import Environment
+from tests.proxy import Proxy, error
 from tests.workers import QUICK, TIMES, messages, send, until
 
 
@@ -34,7 +36,7 @@ def make_threads() -> Iterator[Callable[..., RequestThreads]]:
 
     yield make
     for each in made:
-        each.close()
+        each.close(until=time.monotonic() + 20)
         join_within(20, each.threads)
         assert not alive(each.threads)
 
@@ -53,7 +55,7 @@ def back_off(jobs: InFlight) -> None:
 
 
 def close(threads: RequestThreads) -> None:
-    threads.close()
+    threads.close(until=time.monotonic() + 20)
     threads.start()
     join_within(20, threads.threads)
 
@@ -82,43 +84,52 @@ def test_the_last_requeues_are_sent_even_while_it_backs_off(
     assert open_queue("jobs").depth() == 1
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is called of InFlight. Two of three calls to requeue say that there is more."""
-    made: list[str] = []
-    results = iter([True, True])
-
-    def requeue_batch(self: InFlight) -> bool:
-        made.append("requeue")
-        return next(results, False)
-
-    monkeypatch.setattr(InFlight, "requeue_batch", requeue_batch)
-    monkeypatch.setattr(InFlight, "extend_visibility", lambda self: made.append("extend"))
-    return made
-
-
-def test_heartbeats_are_sent_between_batches_of_requeues(
-    calls: list[str], make_threads: Callable[..., RequestThreads]
+def test_what_was_not_sent_in_time_at_the_end_is_left(
+    proxy: Proxy,
+    sqs_env: Environment,
+    received: list[Received],
+    make_threads: Callable[..., RequestThreads],
 ) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    proxy.spoil = lambda operation, request: error(400, "AccessDenied")
     jobs = in_flight()
-    jobs.add(messages(1))
-    make_threads(jobs).start()
-    until(lambda: len(calls) >= 6)
-    assert calls[:6] == ["requeue", "extend"] * 3
+    jobs.add(received)
+    jobs.ack(received[0])
+    threads = make_threads(jobs)
+    started = time.monotonic()
+    threads.close(until=started + 1)
+    threads.start()
+    join_within(20, threads.threads)
+    assert 1 <= time.monotonic() - started < 10
+    assert jobs.delete_backoff.failures >= 2
+    assert list(jobs.to_delete) == received
 
 
 @pytest.mark.parametrize(("heartbeat", "is_closed"), [(False, False), (True, True)])
 def test_no_heartbeats_are_sent_without_that_option_or_while_closing(
-    calls: list[str], make_threads: Callable[..., RequestThreads], heartbeat: bool, is_closed: bool
+    monkeypatch: pytest.MonkeyPatch,
+    make_threads: Callable[..., RequestThreads],
+    heartbeat: bool,
+    is_closed: bool,
 ) -> None:
+    made: list[str] = []
+
+    def requeue_batch(self: InFlight) -> bool:
+        made.append("requeue")
+        return False
+
+    monkeypatch.setattr(InFlight, "requeue_batch", requeue_batch)
+    monkeypatch.setattr(InFlight, "extend_batch", lambda self: made.append("extend"))
     jobs = in_flight()
     jobs.add(messages(1))
+    jobs.requeue(messages(1))
     threads = make_threads(jobs, heartbeat=heartbeat)
     if is_closed:
-        threads.close()
+        threads.close(until=time.monotonic() + 20)
     threads.start()
-    until(lambda: len(calls) >= 3)
-    assert set(calls) == {"requeue"}
+    until(lambda: len(made) >= 3)
+    assert set(made) == {"requeue"}
+    jobs.to_requeue.clear()
 
 
 def hang_where_named_so(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, list[str]]:
@@ -126,12 +137,13 @@ def hang_where_named_so(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Even
     gate = threading.Event()
     extended: list[str] = []
 
-    def extend_visibility(self: InFlight) -> None:
+    def extend_batch(self: InFlight) -> bool:
         extended.append(self.queue)
         if self.queue == "hangs":
             gate.wait(20)
+        return False
 
-    monkeypatch.setattr(InFlight, "extend_visibility", extend_visibility)
+    monkeypatch.setattr(InFlight, "extend_batch", extend_batch)
     return gate, extended
 
 
@@ -184,7 +196,7 @@ def test_of_many_queues_that_hang_none_delays_another_for_long(
 def test_there_are_no_more_threads_than_requests_at_a_time(
     monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
 ) -> None:
-    """Four deletes of each queue, and one change of visibility."""
+    """Four deletes of each queue, one requeue and one heartbeat."""
     gate = threading.Event()
     hanging: list[str] = []
 
@@ -193,18 +205,23 @@ def test_there_are_no_more_threads_than_requests_at_a_time(
         gate.wait(20)
         return False
 
-    monkeypatch.setattr(InFlight, "delete_batch", hang)
-    monkeypatch.setattr(InFlight, "extend_visibility", hang)
+    for operation in ("delete_batch", "requeue_batch", "extend_batch"):
+        monkeypatch.setattr(InFlight, operation, hang)
     queues = [in_flight("one"), in_flight("other")]
     for each in queues:
         each.add(messages(1))
+        each.requeue(messages(1))
+        each.to_delete.extend(messages(10))
     threads = make_threads(*queues)
     threads.start()
     for _ in range(12):
         until(lambda: len(hanging) == len(threads.threads))
         threads.start_others_if_busy()
+    for each in queues:
+        each.to_requeue.clear()
+        each.to_delete.clear()
     gate.set()
-    assert len(threads.threads) == 10
+    assert len(threads.threads) == 12
 
 
 def test_a_thread_that_cannot_be_started_ends_nothing(
@@ -213,11 +230,11 @@ def test_a_thread_that_cannot_be_started_ends_nothing(
     """The stack of the thread would be larger than the memory that there is."""
     gate, hangs = threading.Event(), threading.Event()
 
-    def extend_visibility(self: InFlight) -> None:
+    def extend_batch(self: InFlight) -> bool:
         hangs.set()
-        gate.wait(20)
+        return not gate.wait(20)
 
-    monkeypatch.setattr(InFlight, "extend_visibility", extend_visibility)
+    monkeypatch.setattr(InFlight, "extend_batch", extend_batch)
     monkeypatch.setattr(InFlight, "delete_batch", lambda self, at_least: False)
     jobs, received = in_flight(), messages(10)
     jobs.add(received)
@@ -233,6 +250,7 @@ def test_a_thread_that_cannot_be_started_ends_nothing(
         assert len(threads.threads) == 1
     finally:
         threading.stack_size(usual)
+        jobs.to_delete.clear()
         gate.set()
 
 
@@ -245,12 +263,13 @@ def test_unexpected_errors_of_one_queue_delay_no_other_and_start_no_threads(
 ) -> None:
     extended: list[str] = []
 
-    def extend_visibility(self: InFlight) -> None:
+    def extend_batch(self: InFlight) -> bool:
         extended.append(self.queue)
         if self.queue == "broken":
             raise error
+        return False
 
-    monkeypatch.setattr(InFlight, "extend_visibility", extend_visibility)
+    monkeypatch.setattr(InFlight, "extend_batch", extend_batch)
     queues = [in_flight("broken"), in_flight("healthy")]
     for each in queues:
         each.add(messages(1))
@@ -262,7 +281,7 @@ def test_unexpected_errors_of_one_queue_delay_no_other_and_start_no_threads(
         extended.clear()
     until(lambda: extended.count("healthy") >= 3, 2)
     assert len(threads.threads) <= 2
-    assert caplog.text.count("requeue failed queue=broken failures=1") == 1
+    assert caplog.text.count("heartbeat failed queue=broken failures=1") == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError("surprise"), IndexError("surprise")])
@@ -278,10 +297,13 @@ def test_an_unexpected_error_at_the_end_leaves_nothing_unsent(
         for surprise in errors:
             raise surprise
         deleted.append(at_least)
+        self.to_delete.clear()
         return False
 
     monkeypatch.setattr(InFlight, "delete_batch", delete_batch)
-    close(make_threads(in_flight()))
+    jobs = in_flight()
+    jobs.ack(messages(1)[0])
+    close(make_threads(jobs))
     assert deleted == [1]
 
 
@@ -291,9 +313,8 @@ def test_a_full_batch_is_deleted_at_once(
     sizes: list[int] = []
 
     def delete_batch(self: InFlight, *, at_least: int = 1) -> bool:
-        if len(self._to_delete) >= at_least:
-            sizes.append(len(self._to_delete))
-            self._to_delete.clear()
+        sizes.append(len(self.to_delete))
+        self.to_delete.clear()
         return False
 
     monkeypatch.setattr(InFlight, "delete_batch", delete_batch)

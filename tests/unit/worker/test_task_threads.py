@@ -29,11 +29,12 @@ def group_of(worker: Worker, received: list[Received]) -> MessageGroup:
 
 def requeued(worker: Worker) -> list[tuple[str, float]]:
     """Body and delay of each message that is to be requeued."""
-    return [(each.body, delay) for each, delay in worker.queues[0].in_flight._to_requeue]
+    pending = worker.queues[0].in_flight.to_requeue
+    return [(each.body, each.requeue_delay) for each in pending]
 
 
 def acknowledged(worker: Worker) -> list[str]:
-    return [each.body for each in worker.queues[0].in_flight._to_delete]
+    return [each.body for each in worker.queues[0].in_flight.to_delete]
 
 
 def failing_at(body: str, delay: float | None) -> Callable[[Received], Ack | Nack]:
