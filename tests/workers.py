@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -112,6 +113,20 @@ def wait_for_threads() -> None:
     ]
     _made.clear()
     until(lambda: not alive(threads), 30)
+
+
+@contextmanager
+def restored_signal_handlers() -> Iterator[None]:
+    """Restore the handlers of the signals that a process with a worker handles."""
+    numbers = (
+        signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF,
+    )  # fmt: skip
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ another task.
 
 from __future__ import annotations
 
+import builtins
 import errno
 import fcntl
 import gc
@@ -18,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib.machinery import PathFinder
 from typing import Any, Final
 
 from beanstalk_dispatch.log_lines import LOGGERS
@@ -40,6 +42,9 @@ class ProcessState:
         self._disabled_level = logging.root.manager.disable
         self._filters = list(warnings.filters)
         self._is_logger_disabled = _LOGGERS[0].disabled
+        self._import = builtins.__import__
+        self._modules = dict(sys.modules)
+        self._import_path = [list(each) for each in _import_path()]
 
     def restore(self) -> list[str]:
         """Restore what a task has changed, and return the names of that."""
@@ -62,6 +67,20 @@ class ProcessState:
             restored.append("disabled-loggers")
         if len(warnings.filters) != len(self._filters):
             restored += self._remove_errors()
+        return restored + self._restore_imports()
+
+    def _restore_imports(self) -> list[str]:
+        """Each request of botocore imports something, so the worker's own threads need it, too."""
+        restored: list[str] = []
+        if builtins.__import__ is not self._import:
+            restored += _set_back("import", _set_import, self._import)
+        if sys.modules.get(__name__) is not self._modules[__name__]:  # all have been removed
+            sys.modules.update(self._modules)
+            restored.append("modules")
+        if PathFinder not in sys.meta_path or not (sys.path and sys.path_hooks):
+            for current, before in zip(_import_path(), self._import_path, strict=True):
+                current[:] = [*before, *(each for each in current if each not in before)]
+            restored.append("import-path")
         return restored
 
     def _remove_errors(self) -> list[str]:
@@ -79,6 +98,14 @@ class ProcessState:
 def process_state() -> ProcessState:
     """The state before the first task, which is noted by the first call."""
     return ProcessState()
+
+
+def _import_path() -> tuple[list[Any], ...]:
+    return sys.meta_path, sys.path_hooks, sys.path
+
+
+def _set_import(function: Any) -> None:
+    builtins.__import__ = function
 
 
 def _set_back(name: str, restore: Callable[[Any], object], value: object) -> list[str]:

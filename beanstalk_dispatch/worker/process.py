@@ -8,11 +8,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
+from beanstalk_dispatch.exceptions import listed
+from beanstalk_dispatch.execution.running_tasks import RUNNING
+from beanstalk_dispatch.log_lines import quoted
 from beanstalk_dispatch.scheduling.outbox import Relay
 from beanstalk_dispatch.signals import worker_stopped
 
@@ -21,6 +25,15 @@ from .health import touch_while_healthy
 from .status_line import StatusLine, log_progress
 from .threads import ServiceThread, join_within
 from .worker import EXIT_FAILED, Tick, Worker
+
+logger = logging.getLogger("beanstalk_dispatch.worker")
+
+_TIMERS: Final = {
+    signal.SIGALRM: signal.ITIMER_REAL,
+    signal.SIGVTALRM: signal.ITIMER_VIRTUAL,
+    signal.SIGPROF: signal.ITIMER_PROF,
+}
+"""The signals of a process's timers, each of which ends the process by default."""
 
 
 class WorkerProcess:
@@ -76,7 +89,7 @@ class WorkerProcess:
 
     def _run_and_display(self) -> int:
         """Run the worker with a status line on a terminal, or else with progress in the log."""
-        ticks = [*self._ticks, *(self._supervisor_ticks or ())]
+        ticks = [*self._ticks, *(self._supervisor_ticks or ()), _survive_timers()]
         if self._health_file:
             ticks.append(touch_while_healthy(self._worker, self._health_file))
         with ExitStack() as stack:
@@ -122,12 +135,38 @@ def _stop_on_signals(worker: Worker, *, is_supervised: bool) -> None:
         if len(received) > 1 and not is_supervised:
             os._exit(128 + signum)
 
+    _handle(on_signal, (signal.SIGTERM, signal.SIGINT))
+
+
+def _survive_timers() -> Tick:
+    """Have no timer that a task has set end the process. The tick logs which tasks run then.
+
+    Tasks run in threads, which cannot handle signals, so no task has a use for such a timer.
+    """
+    struck: set[int] = set()
+
+    def on_timer(signum: int, frame: FrameType | None) -> None:
+        signal.setitimer(_TIMERS[signal.Signals(signum)], 0)
+        struck.add(signum)
+
+    def log_struck() -> None:
+        while struck:
+            functions = sorted({each.message.function for each in RUNNING.now()})
+            name = signal.Signals(struck.pop()).name
+            logger.error("timer ended signal=%s running=%s", name, quoted(listed(functions)))
+
+    _handle(on_timer, [each for each in _TIMERS if signal.getsignal(each) is signal.SIG_DFL])
+    return log_struck
+
+
+def _handle(handler: Callable[[int, FrameType | None], None], numbers: Sequence[int]) -> None:
+    """Handle signals, but not in a process that a task forks: they are to end that process."""
+
     def restore_default() -> None:
-        """In a process that a task forks, a signal must end that process, not stop a worker."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) is on_signal:
+        for number in numbers:
+            if signal.getsignal(number) is handler:
                 signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    for number in numbers:
+        signal.signal(number, handler)
     os.register_at_fork(after_in_child=restore_default)

@@ -37,7 +37,7 @@ class _Duty:
     turns: threading.Semaphore
     """As many threads may send at a time."""
     full_batch: float = math.inf
-    """So many messages are sent at once."""
+    """As many messages are sent without waiting for others."""
     is_heartbeat: bool = False
     next_at: float = 0.0
     """When a batch that is not full is sent."""

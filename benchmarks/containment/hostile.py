@@ -310,6 +310,10 @@ def clear_modules() -> None:
         del sys.modules[name]
 
 
+def clear_all_modules() -> None:
+    sys.modules.clear()
+
+
 def orphan() -> None:
     _kept.append(subprocess.Popen(["sleep", "30"]))
 

@@ -265,6 +265,17 @@ SCENES: Final[dict[str, Scene]] = {
         culprits=[("hostile", [name]) for name in _HOSTILE["process-state"] * 5],
         must_log=["process state restored id=culprit-"],
     ),
+    "imports": Scene(
+        culprits=[
+            ("hostile", [name]) for name in ("patch-import", "clear-path", "clear-all-modules") * 3
+        ],
+        may_fail=THREADS, reason="a task that imports something before the culprit ends fails",
+        must_log=["process state restored id=culprit-"],
+    ),
+    "timers": Scene(
+        culprits=[("hostile", [name]) for name in ("alarm", "itimer") * 3], consumers=_POLLER,
+        seconds=(*(0.05,) * 9, 3.0), must_log=["timer ended signal="],
+    ),
     "log-handlers": Scene(
         culprits=[("hostile", [name]) for name in _HOSTILE["log-handlers"] * 5],
         must_log=["log line not written"],

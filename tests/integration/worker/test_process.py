@@ -21,7 +21,7 @@ from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.worker import EXIT_STUCK
 from tests.conftest import Environment
 from tests.services import free_port
-from tests.workers import until
+from tests.workers import restored_signal_handlers, until
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 _MAIN: Final = """
@@ -161,12 +161,10 @@ def test_health_is_shown_on_a_port_and_in_a_file(
     worker_env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     file, port = tmp_path / "health", free_port()
-    call_command("beanstalk_worker", "jobs", "--wait=1", "--burst", f"--health-file={file}",
-                 f"--health-port=127.0.0.1:{port}")  # fmt: skip
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with restored_signal_handlers():
+        call_command("beanstalk_worker", "jobs", "--wait=1", "--burst", f"--health-file={file}",
+                     f"--health-port=127.0.0.1:{port}")  # fmt: skip
     assert file.exists()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
         assert response.read() == b"ok\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import fcntl
 import gc
@@ -12,6 +13,8 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,10 @@ def warnings_as_errors() -> None:
     warnings.simplefilter("error", FutureWarning)
 
 
+def replace_import() -> None:
+    builtins.__import__ = partial(builtins.__import__)  # other threads of the tests need one
+
+
 STATE: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "recursion-limit": (lambda: sys.setrecursionlimit(500), sys.getrecursionlimit),
     "switch-interval": (lambda: sys.setswitchinterval(100), sys.getswitchinterval),
@@ -44,6 +51,7 @@ STATE: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "logging-level": (lambda: logging.disable(50), lambda: logging.root.manager.disable),
     "disabled-loggers": (disable_loggers, lambda: LOGGER.disabled),
     "warning-filters": (warnings_as_errors, lambda: list(warnings.filters)),
+    "import": (replace_import, lambda: builtins.__import__),
 }
 
 
@@ -72,6 +80,34 @@ def test_what_the_project_had_before_its_first_task_stays(name: str) -> None:
     of_the_project = look()
     assert ProcessState().restore() == []
     assert look() == of_the_project
+
+
+@pytest.mark.parametrize("emptied", [sys.meta_path, sys.path_hooks, sys.path])
+def test_what_imports_need_is_restored_and_what_was_added_stays(emptied: list[Any]) -> None:
+    before, state = list(emptied), ProcessState()
+    added = object()
+    emptied[:] = [added]
+    if emptied is not sys.meta_path:  # which needs one finder
+        emptied.clear()
+    try:
+        assert state.restore() == ["import-path"]
+        assert emptied[: len(before)] == before
+        assert emptied[len(before) :] == ([added] if emptied is sys.meta_path else [])
+        assert state.restore() == []
+    finally:
+        emptied[:] = before
+
+
+def test_modules_are_restored_if_a_task_has_removed_all() -> None:
+    state, before = ProcessState(), dict(sys.modules)
+    try:
+        sys.modules.clear()
+        assert state.restore() == ["modules"]
+        assert sys.modules == before
+        del sys.modules["resource"]  # a task may remove a single one
+        assert state.restore() == []
+    finally:
+        sys.modules.update(before)
 
 
 def test_what_harms_no_other_task_stays() -> None:

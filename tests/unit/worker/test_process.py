@@ -14,23 +14,25 @@ from typing import Any
 
 import pytest
 
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.cron import PeriodicTask
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.execution.running_tasks import RUNNING
+from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.signals import worker_stopped
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from beanstalk_dispatch.worker.options import WorkerTimes
 from beanstalk_dispatch.worker.process import WorkerProcess
 from beanstalk_dispatch.worker.worker import EXIT_STUCK, Tick, Worker
-from tests.workers import Recording, make_worker, until
+from tests.workers import Recording, make_worker, restored_signal_handlers, until
 
 TIMES = WorkerTimes(exit_timeout=0.01, cron_check_interval=0.01)
 
 
 @pytest.fixture(autouse=True)
 def _signal_handlers() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with restored_signal_handlers():
+        yield
 
 
 @pytest.fixture
@@ -110,6 +112,44 @@ def test_a_signal_ends_a_process_that_a_task_forks(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     in_child[0]()  # which leaves the project's own handler alone
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("timer", "name"),
+    [
+        (signal.ITIMER_REAL, "SIGALRM"),
+        (signal.ITIMER_VIRTUAL, "SIGVTALRM"),
+        (signal.ITIMER_PROF, "SIGPROF"),
+    ],
+)
+def test_a_timer_of_a_task_ends_and_not_the_process(
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    timer: int,
+    name: str,
+) -> None:
+    def run(self: Worker, *ticks: Tick) -> int:
+        with RUNNING.task(Message(function="culprit"), Delivery(queue="q"), get_config()):
+            signal.setitimer(timer, 0.01, 0.01)
+            # Two of the timers count the CPU time of the process.
+            until(lambda: sum(range(100_000)) and signal.getitimer(timer) == (0, 0))
+            for tick in ticks:
+                tick()
+        return 0
+
+    monkeypatch.setattr(Worker, "run", run)
+    WorkerProcess(worker).run(sender=Worker)
+    assert caplog.text.count(f"timer ended signal={name} running=culprit") == 1
+
+
+def test_a_timer_that_the_project_handles_is_its_own(worker: Worker) -> None:
+    def handler(*args: object) -> None:
+        """Do what the project needs."""
+
+    signal.signal(signal.SIGALRM, handler)
+    WorkerProcess(worker).run(sender=Worker)
+    assert signal.getsignal(signal.SIGALRM) is handler
 
 
 def test_a_process_with_a_supervisor_may_get_a_signal_twice(
@@ -197,7 +237,7 @@ def test_a_terminal_has_a_status_line_and_a_log_has_progress(
 
     monkeypatch.setattr(Worker, "run", run)
     WorkerProcess(worker).run(sender=Worker)
-    assert called == ticks
+    assert called == ["_survive_timers", *ticks]
 
 
 def test_a_process_with_a_supervisor_has_progress_in_the_log_and_the_supervisors_ticks(
@@ -215,7 +255,9 @@ def test_a_process_with_a_supervisor_has_progress_in_the_log_and_the_supervisors
     monkeypatch.setattr(Worker, "run", run)
     WorkerProcess(worker, supervisor_ticks=[tick]).run(sender=Worker)
     assert called[0] is tick
-    assert [each.__qualname__.partition(".<")[0] for each in called[1:]] == ["log_progress"]
+    assert [each.__qualname__.partition(".<")[0] for each in called[1:]] == [
+        "_survive_timers", "log_progress",
+    ]  # fmt: skip
 
 
 def test_periodic_tasks_are_sent_while_it_runs(
