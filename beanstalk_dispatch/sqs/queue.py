@@ -16,7 +16,7 @@ from .batch_sender import NOT_LISTED, BatchSender, Entry, Sent, failure_reason
 from .circuit import Circuit
 from .clients import SHORT_TIMEOUTS, Clients, Timeouts, long_poll_timeouts, send_timeouts
 from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
-from .fifo import QueueRules, queue_rules
+from .fifo import queue_rules
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -89,6 +89,10 @@ class Queue:
 
     def __init__(self, address: QueueAddress, url: str, clients: Clients) -> None:
         self.address = address
+        self.name = address.name
+        """The queue's own name, not its alias."""
+        self.rules = queue_rules(address.name)
+        """What this type of queue, FIFO or standard, allows."""
         self.url = url
         self.location = location_of(url)
         """The region and account of the queue, if its URL contains them."""
@@ -97,16 +101,6 @@ class Queue:
         self._is_missing = False
         self._send_timeouts = send_timeouts(clients.config)
         self._found_circuit: Circuit | None = None
-
-    @property
-    def name(self) -> str:
-        """The queue's own name, not its alias."""
-        return self.address.name
-
-    @property
-    def rules(self) -> QueueRules:
-        """What this type of queue, FIFO or standard, allows."""
-        return queue_rules(self.name)
 
     def is_usable(self, config: Config) -> bool:
         """False once the configuration has changed, or the credentials or the URL went bad."""

@@ -12,12 +12,12 @@ import logging
 import time
 from typing import Final, TextIO
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.sqs.backlog import QueueBacklog, ask
 from beanstalk_dispatch.sqs.opening import resolve_address
 
+from .threads import every
 from .worker import Tick, Worker
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
@@ -37,15 +37,9 @@ def write_backlog(worker: Worker, stream: TextIO, *, threads: int) -> Tick:
 
     ``threads`` is how many tasks all processes of the worker run at a time.
     """
-    written_at: float | None = None
     names = [queue.name for queue in worker.queues]
 
-    def tick() -> None:
-        nonlocal written_at
-        interval = worker.options.times.metrics_interval
-        if written_at is not None and clock.monotonic() - written_at < interval:
-            return
-        written_at = clock.monotonic()
+    def write() -> None:
         config = get_config()
         found = ask(names, threads=threads, per_thread=config.backlog_per_thread)
         for name, exc in found.problems.items():
@@ -56,7 +50,7 @@ def write_backlog(worker: Worker, stream: TextIO, *, threads: int) -> Tick:
             stream.write(embedded_metrics(label, backlog, now=time.time()) + "\n")
         stream.flush()
 
-    return tick
+    return every(worker.options.times.metrics_interval, write)
 
 
 def embedded_metrics(queue: str, backlog: QueueBacklog, *, now: float) -> str:

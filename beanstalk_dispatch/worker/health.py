@@ -15,6 +15,7 @@ from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import ConfigurationError
 
 from .metrics import Metric, metrics, prometheus_text
+from .threads import every
 from .worker import Tick, Worker
 
 
@@ -43,18 +44,16 @@ def _own_name(queue: str) -> str:
     return queue.rpartition("/")[2].rpartition(":")[2]
 
 
-def touch_while_healthy(worker: Worker, file: Path) -> Tick:
-    """A tick that gives ``file`` the current time once a second while the worker is healthy."""
-    touched_at = 0.0
+def touch_while_healthy(
+    find_reason: Callable[[], str | None], file: Path, *, interval: float = 1.0
+) -> Tick:
+    """A tick that gives ``file`` the current time once a second while ``find_reason`` has none."""
 
-    def tick() -> None:
-        nonlocal touched_at
-        is_due = clock.monotonic() - touched_at >= worker.options.times.display_interval
-        if is_due and why_unhealthy(worker) is None:
-            touched_at = clock.monotonic()
+    def touch() -> None:
+        if find_reason() is None:
             file.touch()
 
-    return tick
+    return every(interval, touch)
 
 
 _MAX_CONNECTIONS: Final = 20

@@ -93,7 +93,8 @@ class InFlight:
     def blocks_fifo_groups(self) -> bool:
         """Whether SQS delivers nothing of some message groups until messages here have ended."""
         with self._lock:
-            return any(message.queue.rules.keeps_order for message in self.messages.values())
+            first = next(iter(self.messages.values()), None)
+        return first is not None and first.queue.rules.keeps_order
 
     def add(self, received: Iterable[Received]) -> list[Received]:
         """Add messages and return those to run.

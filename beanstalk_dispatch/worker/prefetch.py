@@ -165,7 +165,7 @@ class Prefetch:
             while not self.is_closed:
                 if not queue.receive_backoff.is_over or queue.in_flight.is_behind:
                     room.wait(self._options.times.backoff_check_interval)
-                elif self._should_receive(queue):
+                elif self._should_receive(queue, self._has_idle_thread(), self._room_left()):
                     permit = self._give_permit(queue)
                     self._wake_receiver()
                     return permit
@@ -174,20 +174,18 @@ class Prefetch:
                     room.wait()
         return None
 
-    def _should_receive(self, queue: QueueState) -> bool:
+    def _should_receive(self, queue: QueueState, has_idle_thread: bool, room: int) -> bool:
         """Whether a thread will have nothing to do, or the receive can bring a full batch."""
-        waiting = self.counters.waiting
-        if self._tasks_left <= waiting or queue.is_paused:
+        if self._tasks_left <= self.counters.waiting or queue.is_paused:
             return False
         is_failing = queue.receive_backoff.failures > 0
         if is_failing and queue.is_probed:
             return False
         is_first = is_failing or queue.open_receives == 0
-        if is_first and self._idle_threads() > waiting + self._requested:
+        if is_first and has_idle_thread:
             return True
         may_join = queue.is_busy and queue.open_receives < MAX_OPEN_RECEIVES
-        full = queue.in_flight.budget.max_messages()
-        return (is_first or may_join) and self._room_left() >= full
+        return (is_first or may_join) and room >= queue.in_flight.budget.max_messages()
 
     def _give_permit(self, queue: QueueState) -> ReceivePermit:
         options = self._options
@@ -214,6 +212,10 @@ class Prefetch:
 
     def _idle_threads(self) -> int:
         return self._options.threads - self.counters.running
+
+    def _has_idle_thread(self) -> bool:
+        """Whether a thread is idle for which no message waits or is asked for."""
+        return self._idle_threads() > self.counters.waiting + self._requested
 
     def _room_left(self) -> int:
         """How many messages may be asked for besides those that wait or are asked for."""
@@ -301,10 +303,12 @@ class Prefetch:
 
     def _wake_receiver(self) -> None:
         """Wake the receiver of one queue that should be asked. It wakes another if need be."""
-        if self._idle_threads() <= self.counters.waiting and self._room_left() < 1:
+        if not self._waiting_queues:
             return
-        for queue in self._waiting_queues:
-            if self._should_receive(queue):
+        has_idle_thread, room = self._has_idle_thread(), self._room_left()
+        for queue in self._waiting_queues if has_idle_thread or room > 0 else ():
+            fits = room >= MAX_BATCH_ENTRIES or queue.in_flight.budget.interrupted_groups
+            if (has_idle_thread or fits) and self._should_receive(queue, has_idle_thread, room):
                 del self._waiting_queues[queue]
                 self._rooms[queue].notify()
                 return

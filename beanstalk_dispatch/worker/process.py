@@ -21,7 +21,7 @@ from beanstalk_dispatch.scheduling.outbox import Relay
 from beanstalk_dispatch.signals import worker_stopped
 
 from .cron_scheduler import Scheduler
-from .health import touch_while_healthy
+from .health import touch_while_healthy, why_unhealthy
 from .status_line import StatusLine, log_progress
 from .threads import ServiceThread, join_within
 from .worker import EXIT_FAILED, Tick, Worker
@@ -91,7 +91,9 @@ class WorkerProcess:
         """Run the worker with a status line on a terminal, or else with progress in the log."""
         ticks = [*self._ticks, *(self._supervisor_ticks or ()), _survive_timers()]
         if self._health_file:
-            ticks.append(touch_while_healthy(self._worker, self._health_file))
+            find_reason = functools.partial(why_unhealthy, self._worker)
+            interval = self._worker.options.times.display_interval
+            ticks.append(touch_while_healthy(find_reason, self._health_file, interval=interval))
         with ExitStack() as stack:
             if sys.stderr.isatty() and self._supervisor_ticks is None:
                 status_line = StatusLine(self._worker, sys.stderr)

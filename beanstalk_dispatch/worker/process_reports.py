@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from beanstalk_dispatch import clock
 
 from .health import why_unhealthy
 from .metrics import Metric, metrics
+from .threads import every
 from .worker import Tick, Worker
 
 MAX_AGE_SECONDS: Final = 10.0
@@ -85,22 +85,6 @@ class ProcessReports:
                 totals[metric.name] = replace(total, value=total.value + metric.value)
         return list(totals.values())
 
-    def touch_while_healthy(self, file: Path) -> Tick:
-        """A tick that gives ``file`` the current time once a second while all are healthy."""
-        checked_at = 0.0
-
-        def tick() -> None:
-            nonlocal checked_at
-            if clock.monotonic() - checked_at < 1:
-                return
-            checked_at = clock.monotonic()
-            if self.why_unhealthy() is None:
-                # If it cannot be touched, its age says so.
-                with suppress(OSError):
-                    file.touch()
-
-        return tick
-
     def _current_figures(self) -> Iterator[Metric]:
         """All counters, and the gauges of the processes that run."""
         for file, ended in zip(self._files, self._ended, strict=True):
@@ -127,20 +111,17 @@ def report_once_a_second(worker: Worker, file: Path) -> Tick:
         for metric in (before.figures if before else ())
         if metric.kind == "counter"
     }
-    written_at = 0.0
 
-    def tick() -> None:
-        nonlocal written_at
-        if clock.monotonic() - written_at < worker.options.times.display_interval:
-            return
-        written_at = clock.monotonic()
+    def report() -> None:
         figures = [
             replace(metric, value=metric.value + counted.get(metric.name, 0))
             for metric in metrics(worker)
         ]
-        report = Report(written_at=written_at, unhealthy=why_unhealthy(worker), figures=figures)
+        written = Report(
+            written_at=clock.monotonic(), unhealthy=why_unhealthy(worker), figures=figures
+        )
         unfinished = file.with_suffix(".new")
-        unfinished.write_text(json.dumps(asdict(report)))
+        unfinished.write_text(json.dumps(asdict(written)))
         unfinished.replace(file)  # at once, so that no reader sees half of it
 
-    return tick
+    return every(worker.options.times.display_interval, report)

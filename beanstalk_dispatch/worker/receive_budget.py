@@ -41,7 +41,8 @@ class ReceiveBudget:
         self._lock = threading.Lock()
         self._unrun: dict[str, int] = {}
         """Message id → receives that have not started its task."""
-        self._groups: dict[str, _InterruptedGroup] = {}
+        self.interrupted_groups: dict[str, _InterruptedGroup] = {}
+        """By message group id."""
 
     def unrun_receives(self, message_id: str) -> int:
         """How many receives of a message are known not to have started its task."""
@@ -53,13 +54,17 @@ class ReceiveBudget:
         One while a message group is interrupted: a receive of ten brings what waits behind the
         failed message too, although none of it may run.
         """
-        if not self._groups:
+        if not self.interrupted_groups:
             return MAX_BATCH_ENTRIES
         with self._lock:
             now = clock.monotonic()
-            for group_id in [each for each in self._groups if self._groups[each].forget_at < now]:
-                del self._groups[group_id]
-            return 1 if self._groups else MAX_BATCH_ENTRIES
+            for group_id in [
+                each
+                for each in self.interrupted_groups
+                if self.interrupted_groups[each].forget_at < now
+            ]:
+                del self.interrupted_groups[group_id]
+            return 1 if self.interrupted_groups else MAX_BATCH_ENTRIES
 
     def not_run(self, messages: Iterable[Received], delay: float = 0.0) -> None:
         """Note that a receive of each message has not started its task.
@@ -80,25 +85,25 @@ class ReceiveBudget:
 
     def done(self, message: Received) -> None:
         """Note that a message is done."""
-        if not (self._unrun or self._groups):
+        if not (self._unrun or self.interrupted_groups):
             return
         with self._lock:
             self._unrun.pop(message.message_id, None)
             group_id = message.attributes.get("MessageGroupId", "")
-            if group := self._groups.get(group_id):
+            if group := self.interrupted_groups.get(group_id):
                 group.message_ids.discard(message.message_id)
                 group.forget_at = clock.monotonic() + self._times.group_memory
                 if not group.message_ids:
-                    del self._groups[group_id]
+                    del self.interrupted_groups[group_id]
 
     def _interrupt_group(self, message: Received, delay: float) -> None:
         if not message.queue.rules.keeps_order:
             return
         group_id = message.attributes.get("MessageGroupId", "")
-        group = self._groups.setdefault(group_id, _InterruptedGroup())
+        group = self.interrupted_groups.setdefault(group_id, _InterruptedGroup())
         group.message_ids.add(message.message_id)
         group.forget_at = clock.monotonic() + delay + self._times.group_memory
-        _limit_size(self._groups)
+        _limit_size(self.interrupted_groups)
 
 
 def _limit_size(remembered: dict[str, int] | dict[str, _InterruptedGroup]) -> None:

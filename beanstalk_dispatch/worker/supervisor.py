@@ -13,8 +13,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -22,6 +23,7 @@ from typing import Final, NoReturn
 from django.core.cache import caches
 from django.db import connections
 
+from .health import touch_while_healthy
 from .process_reports import ProcessReports, report_once_a_second
 from .worker import EXIT_NO_QUEUE, EXIT_STUCK, Tick, Worker
 
@@ -92,7 +94,7 @@ class Supervisor:
         self._end_codes = end_codes
         self._reports = reports
         self._workers = [
-            _ChildProcess(run=_call_with(run_worker, index)) for index in range(processes)
+            _ChildProcess(run=partial(run_worker, index)) for index in range(processes)
         ]
         self._server: http.server.HTTPServer | None = None
         self._helpers: list[_ChildProcess] = []
@@ -105,9 +107,10 @@ class Supervisor:
         """Answer at ``server``, which listens, and touch ``file`` while all are healthy."""
         if server:
             self._server = server
-            self._helpers.append(_ChildProcess(run=_call_with_server(server)))
+            answer = partial(answer_probes, server, supervisor=os.getpid())
+            self._helpers.append(_ChildProcess(run=answer))
         if file:
-            self._ticks.append(self._reports.touch_while_healthy(file))
+            self._ticks.append(touch_while_healthy(self._reports.why_unhealthy, file))
 
     def run(self) -> int:
         """Run the processes, and return the worst of their exit codes.
@@ -123,7 +126,8 @@ class Supervisor:
                 self._start_due()
                 self._kill_silent()
                 for tick in self._ticks:
-                    tick()
+                    with suppress(OSError):  # the age of the health file says so
+                        tick()
                 time.sleep(self._times.check_interval)
                 self._note_ends()
         finally:
@@ -252,15 +256,6 @@ def worker_ticks(worker: Worker, *, report: Path, supervisor: int) -> list[Tick]
             logger.error("stop reason=supervisor-ended pid=%d", supervisor)
 
     return [report_once_a_second(worker, report), stop_without_supervisor]
-
-
-def _call_with(run_worker: Callable[[int], None], index: int) -> Callable[[], None]:
-    return lambda: run_worker(index)
-
-
-def _call_with_server(server: http.server.HTTPServer) -> Callable[[], None]:
-    supervisor = os.getpid()
-    return lambda: answer_probes(server, supervisor=supervisor)
 
 
 def answer_probes(server: http.server.HTTPServer, *, supervisor: int) -> None:

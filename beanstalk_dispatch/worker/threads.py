@@ -1,8 +1,9 @@
-"""Threads of a worker that an unexpected error does not end."""
+"""Threads of a worker that an unexpected error does not end, and what they do every few seconds."""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable
 
@@ -36,6 +37,19 @@ class ServiceThread(threading.Thread):
                     self.name, type(exc).__name__,
                 )  # fmt: skip
                 clock.sleep(self._restart_delay)
+
+
+def every(seconds: float, action: Callable[[], object]) -> Callable[[], None]:
+    """What calls ``action`` if it is called itself, but only once in ``seconds``."""
+    called_at = -math.inf
+
+    def tick() -> None:
+        nonlocal called_at
+        if clock.monotonic() - called_at >= seconds:
+            called_at = clock.monotonic()
+            action()
+
+    return tick
 
 
 def alive(threads: Iterable[threading.Thread]) -> list[threading.Thread]:

@@ -217,7 +217,7 @@ def test_without_the_library_the_answer_is_the_pip_line(
 
 def test_the_file_is_touched_once_per_interval_while_healthy(tmp_path: Path) -> None:
     worker, file = make_worker(Recording()), tmp_path / "health"
-    tick = touch_while_healthy(worker, file)
+    tick = touch_while_healthy(lambda: why_unhealthy(worker), file)
     tick()
     os.utime(file, (0, 0))
     tick()  # within the same second
@@ -225,9 +225,8 @@ def test_the_file_is_touched_once_per_interval_while_healthy(tmp_path: Path) -> 
 
 
 def test_the_file_is_not_touched_while_unhealthy(tmp_path: Path) -> None:
-    times = WorkerTimes(display_interval=0)
-    worker, file = make_worker(Recording(), times=times), tmp_path / "health"
-    tick = touch_while_healthy(worker, file)
+    worker, file = make_worker(Recording()), tmp_path / "health"
+    tick = touch_while_healthy(lambda: why_unhealthy(worker), file, interval=0)
     tick()
     os.utime(file, (0, 0))
     tick()

@@ -305,12 +305,11 @@ def test_an_acknowledged_message_ends_the_interruption_of_its_group() -> None:
 
 
 def test_a_message_of_a_group_blocks_what_is_behind_it() -> None:
-    jobs = InFlight("jobs", visibility_timeout=30, times=WorkerTimes())
-    assert not jobs.blocks_fifo_groups()
-    jobs.add(messages(1))
-    assert not jobs.blocks_fifo_groups()
-    jobs.add(messages(1, group="g"))
-    assert jobs.blocks_fifo_groups()
+    for group, blocks in ((None, False), ("g", True)):
+        jobs = InFlight("jobs", visibility_timeout=30, times=WorkerTimes())
+        assert not jobs.blocks_fifo_groups()
+        jobs.add(messages(1, group=group))
+        assert jobs.blocks_fifo_groups() is blocks
 
 
 def test_up_to_a_hundred_pending_messages_are_not_too_many() -> None:

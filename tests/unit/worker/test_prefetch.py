@@ -15,6 +15,10 @@ from beanstalk_dispatch.worker.prefetch import Prefetch, QueueState, ReceivePerm
 from tests.workers import messages, until
 
 
+def should_receive(prefetch: Prefetch, queue: QueueState) -> bool:
+    return prefetch._should_receive(queue, prefetch._has_idle_thread(), prefetch._room_left())
+
+
 class OneQueue(Prefetch):
     """The prefetch of one queue in a given state."""
 
@@ -39,7 +43,7 @@ class OneQueue(Prefetch):
 
     def requested(self) -> int | None:
         """How many messages the next receive asks for; None if there is to be none."""
-        return self.permit().count if self._should_receive(self.queue) else None
+        return self.permit().count if should_receive(self, self.queue) else None
 
     def permit(self) -> ReceivePermit:
         return self._give_permit(self.queue)
@@ -221,13 +225,13 @@ def test_after_a_failure_one_receive_at_a_time_finds_out_whether_it_is_over() ->
     hanging = prefetch.permit()
     prefetch.queue.is_busy = True
     prefetch.queue.receive_backoff.failed("unreachable", started=hanging.since)
-    assert prefetch._should_receive(prefetch.queue)
+    assert should_receive(prefetch, prefetch.queue)
     probe = prefetch.permit()
-    assert not prefetch._should_receive(prefetch.queue)
+    assert not should_receive(prefetch, prefetch.queue)
     prefetch.add(hanging, None)
-    assert not prefetch._should_receive(prefetch.queue)
+    assert not should_receive(prefetch, prefetch.queue)
     prefetch.add(probe, None)
-    assert prefetch._should_receive(prefetch.queue)
+    assert should_receive(prefetch, prefetch.queue)
 
 
 def test_a_long_poll_of_an_idle_queue_leaves_others_their_room() -> None:
@@ -242,9 +246,9 @@ def test_a_receive_of_a_busy_queue_counts_in_what_others_may_ask_for() -> None:
     other = QueueState.create("other", WorkerOptions())
     busy = prefetch.permit()
     assert (busy.count, busy.wait) == (10, 1)  # it is expected to return at once
-    assert not prefetch._should_receive(other)
+    assert not should_receive(prefetch, other)
     prefetch.add(busy, None)
-    assert prefetch._should_receive(other)
+    assert should_receive(prefetch, other)
 
 
 def test_a_receive_that_is_not_answered_soon_holds_up_no_other_queue(
@@ -254,10 +258,10 @@ def test_a_receive_that_is_not_answered_soon_holds_up_no_other_queue(
     other = QueueState.create("other", WorkerOptions())
     late = prefetch.permit()
     prefetch.requeue_expired()
-    assert not prefetch._should_receive(other)
+    assert not should_receive(prefetch, other)
     monkeypatch.setattr("beanstalk_dispatch.worker.prefetch._ANSWER_SECONDS", 0.0)
     prefetch.requeue_expired()
-    assert prefetch._should_receive(other)
+    assert should_receive(prefetch, other)
     prefetch.add(late, messages(10))
     assert prefetch._requested == 0
     assert prefetch.counters.waiting == 10

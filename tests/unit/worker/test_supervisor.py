@@ -328,6 +328,16 @@ def test_it_answers_probes_and_touches_a_file(reports: ProcessReports, tmp_path:
     assert server.socket.fileno() == -1
 
 
+def test_a_health_file_that_cannot_be_touched_ends_nothing(
+    reports: ProcessReports, tmp_path: Path
+) -> None:
+    supervisor = make(lambda index: os._exit(0), reports)
+    for index in range(2):
+        reports.set_ended(index)
+    supervisor.show_health(server=None, file=tmp_path / "missing" / "health")
+    assert supervisor.run() == 0
+
+
 def test_without_health_options_it_shows_nothing(reports: ProcessReports) -> None:
     supervisor = make(lambda index: os._exit(0), reports)
     supervisor.show_health(server=None, file=None)
