@@ -18,7 +18,7 @@
     │   └── NotAllowed          a periodic task that the configuration does not list
     ├── UnknownResult           no result is kept under this id (also a LookupError)
     ├── NoTimeLeft              the consumer ends before the task could
-    ├── TaskCut                 its process has ended three times while it ran
+    ├── TaskCut                 its process has ended, or run out of files, three times while it ran
     ├── TaskCancelled           it was cancelled; a task may raise it, too
     └── LeaseError              a received message that does not run now
         ├── AlreadyDone         it has succeeded, or this attempt of it has ended

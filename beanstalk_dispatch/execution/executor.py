@@ -48,7 +48,7 @@ from .lease import WHY_CANCELLED, Lease, give_up_turns
 from .left_behind import put_right
 from .observers import observed
 from .outcome_log import log_outcome
-from .process_state import FILES, process_state
+from .process_state import FILES, can_open_files, process_state
 from .recent_deliveries import RECENT, key_of
 from .retries import retry_delay
 from .running_tasks import RUNNING, RunningTask
@@ -394,6 +394,8 @@ class Execution:
                 put_right(self.message, before)
             if attempt.outcome is not Outcome.DONE:
                 FILES.are_suspect = True
+                if not can_open_files():
+                    running.count_as_cut()
             result = self._result_of(attempt)
         if result.acknowledged:
             running.forget_cuts()
@@ -407,7 +409,9 @@ class Execution:
         """
         if running.times_cut < MAX_CUTS:
             return None
-        reason = f"the process has ended {running.times_cut} times while the task ran"
+        reason = (
+            f"the process has ended or run out of files {running.times_cut} times while the task ran"
+        )
         result = self._send_to_dead_letter_queue(
             Result(outcome=Outcome.CUT, reason=reason, exception=TaskCut(reason), final=True)
         )

@@ -1,8 +1,9 @@
 """The tasks that this process runs now, and what is remembered of those that were cut off.
 
-A task is *cut off* when its process ends while it runs. What is known of that is in the crash
-ledger. This module opens it, reports what it says, and acts on it: a task that was cut off twice
-runs alone, and if it is cut off again it goes to the dead-letter queue, if there is one.
+A task is *cut off* when its process ends while it runs. A task that fails because its process can
+open no more files counts as cut off, too. What is known of that is in the crash ledger. This module
+opens it, reports what it says, and acts on it: a task that was cut off twice runs alone, and if it
+is cut off again it goes to the dead-letter queue, if there is one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .crash_ledger import (
     default_path,
     open_ledger,
 )
+from .process_state import FILES
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
@@ -81,6 +83,8 @@ class RunningTask:
     def __enter__(self) -> Self:
         is_alone = self._tasks.begin(self)
         if self._ledger is not None:
+            # What is to blame is not this task if the process is out of files before it begins.
+            is_alone = is_alone and not FILES.are_suspect
             self._slot = self._ledger.begin(self.message, self.delivery, is_alone=is_alone)
             if self._slot is None:
                 self._tasks.log_full_ledger()
@@ -97,6 +101,12 @@ class RunningTask:
         is_cut = exc is not None and is_for_the_process(exc)
         if self._ledger is not None and self._slot is not None and not is_cut:
             self._ledger.end(self._slot)
+
+    def count_as_cut(self) -> None:
+        """Count the task as cut off: its process is to be replaced because of it or its neighbours."""
+        if self._ledger is not None and self._slot is not None:
+            with suppress(Exception):  # no file of ours may cost a task
+                self._ledger.count_as_cut(self._slot)
 
     def forget_cuts(self) -> None:
         """Forget that the task was cut off: it is done, or somebody is to look at it."""

@@ -292,11 +292,12 @@ SCENES: Final[dict[str, Scene]] = {
         must_not=["limit-in-commit done"],
     ),
     "files": Scene(
-        culprits=[("hostile", ["exhaust-files"])], variables={"FILE_LIMIT": "1024"},
-        visibility=5, max_receives=30, may_fail=BLAMELESS,
+        culprits=[("hostile", ["exhaust-files"])],
+        variables={"FILE_LIMIT": "1024", **_OWN_DEAD_LETTERS},
+        visibility=5, max_receives=10, may_fail=3 * THREADS,
         reason="the tasks that run when no file is left fail, and are delivered again; no other "
-        "task begins, and the process is replaced",
-        must_log=["reason=no-files"],
+        "task begins, and the process is replaced; then the culprit runs alone",
+        must_log=["reason=no-files", "function=hostile outcome=cut"],
     ),
     "memory": Scene(
         culprits=culprits(5, "memory"), variables={"MEMORY_LIMIT": str(2048 * _MIB)},

@@ -166,6 +166,18 @@ def test_every_process_sees_the_count_and_that_it_was_forgotten(path: Path) -> N
     ledger.close()
 
 
+@pytest.mark.parametrize(("is_alone", "expected"), [(False, 2), (True, 3)])
+def test_a_task_that_runs_can_be_counted(path: Path, is_alone: bool, expected: int) -> None:
+    ledger, _ = open_ledger(str(path))
+    for _ in range(3):
+        slot = begin(ledger, is_alone=is_alone)
+        ledger.count_as_cut(slot)
+        ledger.end(slot)
+    assert ledger.times_cut("task-1") == expected
+    ledger.close()
+    assert cut_tasks(path) == []
+
+
 def test_when_the_table_is_full_the_oldest_is_forgotten(path: Path) -> None:
     ledger, _ = open_ledger(str(path))
     for number in range(MAX_CUT_TASKS + 1):

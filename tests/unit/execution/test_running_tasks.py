@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from django.core.cache import caches
@@ -16,6 +18,7 @@ from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.execution import dead_letters, executor, running_tasks
 from beanstalk_dispatch.execution.crash_ledger import BLOCKS, SLOTS_IN_BLOCK, CrashLedger
 from beanstalk_dispatch.execution.lease import Lease
+from beanstalk_dispatch.execution.process_state import FILES
 from beanstalk_dispatch.execution.running_tasks import RUNNING, RunningTask
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
@@ -241,10 +244,10 @@ def test_after_three_times_it_goes_to_the_dead_letter_queue(
     assert calls == []
     (letter,) = letters
     assert letter["outcome"] == "cut"
-    assert str(letter["exception"]) == "the process has ended 3 times while the task ran"
+    assert str(letter["exception"]) == "the process has ended or run out of files 3 times while the task ran"
     assert caplog.messages[-1].startswith("task id=task-1 function=record outcome=cut ")
     assert caplog.messages[-1].endswith(
-        " reason='the process has ended 3 times while the task ran' dead_letter_queue=dead"
+        " reason='the process has ended or run out of files 3 times while the task ran' dead_letter_queue=dead"
     )
     assert run("record").outcome is Outcome.DONE  # put back on its queue
 
@@ -274,6 +277,45 @@ def test_the_count_is_forgotten_with_the_message(function: str, count: int) -> N
     was_cut(2)
     run(function)
     assert ledger().times_cut("task-1") == count
+
+
+def open_no_files(patch: pytest.MonkeyPatch) -> None:
+    def refuse(*values: int) -> NoReturn:
+        raise OSError(errno.EMFILE, "")
+
+    patch.setattr(fcntl, "fcntl", refuse)
+
+
+def test_what_fails_without_files_counts_as_cut_off(
+    letters: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is replaced each time. In the end it runs alone in a new one."""
+    for expected in (1, 2, 3):
+        FILES.are_suspect = False
+        with monkeypatch.context() as patch:
+            open_no_files(patch)
+            assert run("fail").outcome is Outcome.FAILED
+        assert ledger().times_cut("task-1") == expected
+    FILES.are_suspect = False
+    assert run("fail").outcome is Outcome.CUT
+    assert len(letters) == 1
+
+
+def test_what_begins_without_files_is_not_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server does not replace the process."""
+    open_no_files(monkeypatch)
+    FILES.are_suspect = True
+    for _ in range(4):
+        run("fail")
+    assert ledger().times_cut("task-1") == 2
+
+
+def test_without_files_and_without_a_ledger_a_task_fails_as_ever(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(DISPATCH_CRASH_LEDGER="off")
+    open_no_files(monkeypatch)
+    assert run("fail").outcome is Outcome.FAILED
 
 
 def test_a_count_that_cannot_be_forgotten_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
