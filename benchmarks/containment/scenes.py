@@ -297,7 +297,7 @@ SCENES: Final[dict[str, Scene]] = {
         visibility=5, max_receives=10, may_fail=3 * THREADS,
         reason="the tasks that run when no file is left fail, and are delivered again; no other "
         "task begins, and the process is replaced; then the culprit runs alone",
-        must_log=["reason=no-files", "function=hostile outcome=cut"],
+        must_log=["reason=no-files", "task was cut off before id="],
     ),
     "memory": Scene(
         culprits=culprits(5, "memory"), variables={"MEMORY_LIMIT": str(2048 * _MIB)},
