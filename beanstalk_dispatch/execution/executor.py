@@ -409,9 +409,7 @@ class Execution:
         """
         if running.times_cut < MAX_CUTS:
             return None
-        reason = (
-            f"the process has ended or run out of files {running.times_cut} times while the task ran"
-        )
+        reason = f"its process ended or ran out of files {running.times_cut} times"
         result = self._send_to_dead_letter_queue(
             Result(outcome=Outcome.CUT, reason=reason, exception=TaskCut(reason), final=True)
         )

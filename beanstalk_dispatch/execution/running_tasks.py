@@ -103,7 +103,7 @@ class RunningTask:
             self._ledger.end(self._slot)
 
     def count_as_cut(self) -> None:
-        """Count the task as cut off: its process is to be replaced because of it or its neighbours."""
+        """Count the task as cut off: it has failed in a process that is out of files."""
         if self._ledger is not None and self._slot is not None:
             with suppress(Exception):  # no file of ours may cost a task
                 self._ledger.count_as_cut(self._slot)

@@ -70,4 +70,4 @@ def test_what_ends_its_process_three_times_is_dead_lettered_and_its_neighbour_is
     (letter,) = open_queue("dead").receive(count=10, wait=1, visibility=30)
     reason = json.loads(letter.body)["dead_letter"]
     assert (reason["outcome"], reason["id"]) == ("cut", "culprit")
-    assert reason["exception"] == "TaskCut: the process has ended or run out of files 3 times while the task ran"
+    assert reason["exception"] == "TaskCut: its process ended or ran out of files 3 times"

@@ -244,10 +244,10 @@ def test_after_three_times_it_goes_to_the_dead_letter_queue(
     assert calls == []
     (letter,) = letters
     assert letter["outcome"] == "cut"
-    assert str(letter["exception"]) == "the process has ended or run out of files 3 times while the task ran"
+    assert str(letter["exception"]) == "its process ended or ran out of files 3 times"
     assert caplog.messages[-1].startswith("task id=task-1 function=record outcome=cut ")
     assert caplog.messages[-1].endswith(
-        " reason='the process has ended or run out of files 3 times while the task ran' dead_letter_queue=dead"
+        " reason='its process ended or ran out of files 3 times' dead_letter_queue=dead"
     )
     assert run("record").outcome is Outcome.DONE  # put back on its queue
 
