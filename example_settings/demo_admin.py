@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
