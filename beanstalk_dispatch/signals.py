@@ -38,3 +38,8 @@ worker_stopped = Signal()
 
 Sender: the command's class. Argument: ``exit_code``.
 """
+invocation_finished = Signal()
+"""A Lambda function has run the messages of an event. AWS may suspend its process right after.
+
+Sender: the handler. Argument: ``seconds``, how long all receivers together may take.
+"""

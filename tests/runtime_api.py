@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,9 @@ _ARN: Final = "arn:aws:lambda:eu-west-1:123456789012:function:worker"
 
 class Function:
     """A function with one execution environment: a process that runs one event at a time."""
+
+    is_suspended: bool = False
+    """Stop the process when it has answered, as Lambda may do."""
 
     def __init__(self, log: Path, **variables: str) -> None:
         self._log = log
@@ -118,6 +122,8 @@ class Function:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if function.is_suspended:
+                    function.process.send_signal(signal.SIGSTOP)
                 function._answers.put((self.path.rpartition("/")[2], body))
                 self.send_response(202)
                 self.send_header("Content-Length", "0")

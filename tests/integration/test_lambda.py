@@ -11,6 +11,7 @@ import pytest
 
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment
+from tests.kent import Kent
 from tests.lambda_events import event, record, task
 from tests.runtime_api import Function
 from tests.services import until, valkey
@@ -64,6 +65,23 @@ def test_batches_run_and_a_timeout_and_an_exit_cost_one_record_each(tmp_path: Pa
     assert log.count("start worker=True") == 1
     assert "outcome=timed-out" in log
     assert "batch queue=jobs records=6 reported=4 unstarted=0" in log
+
+
+def test_errors_reach_sentry_before_the_process_is_suspended(tmp_path: Path) -> None:
+    """Each takes a fifth of a second. The process does not go on after its answer."""
+    kent = Kent(delay=0.2)
+    try:
+        variables = {
+            "SENTRY_DSN": kent.dsn,
+            "BEANSTALK_DISPATCH_SAFE_TASK": "beanstalk_dispatch.contrib.sentry.SentrySafeTask",
+        }
+        with function(tmp_path, **variables) as started:
+            started.is_suspended = True
+            records = [task("fail") for _ in range(3)]
+            assert reported(started.invoke(event(*records)), records) == [0, 1, 2]
+            assert len(kent.of("event")) == 3
+    finally:
+        kent.stop()
 
 
 def test_a_function_that_is_not_a_worker_does_not_start(tmp_path: Path) -> None:

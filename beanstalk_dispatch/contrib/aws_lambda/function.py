@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import django
 from django.apps import apps
@@ -14,6 +14,7 @@ from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.execution.running_tasks import RUNNING
+from beanstalk_dispatch.signals import invocation_finished
 
 from .batch import Batch
 from .event import records_of
@@ -28,6 +29,9 @@ class Context(Protocol):
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds until Lambda ends this invocation."""
 
+
+_ANSWER_SECONDS: Final = 0.5
+"""What is kept of an invocation's time to send its answer."""
 
 Response = dict[str, list[dict[str, str]]]
 Handler = Callable[[Mapping[str, Any], Context], Response]
@@ -62,8 +66,15 @@ def handle(event: Mapping[str, Any], context: Context) -> Response:
     """
     records = records_of(event)
     _worker_config()
-    batch = Batch(records, seconds=context.get_remaining_time_in_millis() / 1000)
-    return {"batchItemFailures": [{"itemIdentifier": each} for each in batch.run()]}
+    batch = Batch(records, seconds=_seconds_left(context))
+    failures = [{"itemIdentifier": each} for each in batch.run()]
+    seconds = max(_seconds_left(context) - _ANSWER_SECONDS, 0.0)
+    invocation_finished.send_robust(sender=handle, seconds=seconds)
+    return {"batchItemFailures": failures}
+
+
+def _seconds_left(context: Context) -> float:
+    return context.get_remaining_time_in_millis() / 1000
 
 
 def _worker_config() -> Config:

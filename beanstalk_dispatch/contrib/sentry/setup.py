@@ -28,6 +28,7 @@ def init() -> None:
     request_started.connect(_on_request_started)
     signals.task_stuck.connect(_on_task_stuck)
     signals.worker_stopped.connect(_on_worker_stopped)
+    signals.invocation_finished.connect(_on_invocation_finished)
     values = variables.get_values()
     if values[variables.DSN] and is_supported() and not sentry_sdk.get_client().is_active():
         from .transport import ErrorsFirstTransport
@@ -72,3 +73,10 @@ def _on_worker_stopped(**_: Any) -> None:
     """Send what waits; the process may end without the SDK's own atexit."""
     if is_sending():
         sentry_sdk.flush()
+
+
+def _on_invocation_finished(*, seconds: float, **_: Any) -> None:
+    """Send what waits: Lambda suspends the process, and may never continue it."""
+    if is_sending():
+        allowed = sentry_sdk.get_client().options["shutdown_timeout"]
+        sentry_sdk.flush(timeout=min(allowed, seconds))

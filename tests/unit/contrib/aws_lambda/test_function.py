@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from beanstalk_dispatch.contrib import aws_lambda
 from beanstalk_dispatch.contrib.aws_lambda import function as module
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.signals import invocation_finished
 from tests import jobs
 from tests.conftest import Environment
 from tests.lambda_events import Context, event, task
@@ -29,6 +31,22 @@ def test_the_handler_answers_with_what_is_to_be_delivered_again() -> None:
     }
     assert jobs.calls == [((1,), {})]
     assert aws_lambda.handler is module.handle
+
+
+@pytest.mark.usefixtures("function")
+@pytest.mark.parametrize(("left", "expected"), [(60, 59.5), (0.2, 0)])
+def test_receivers_at_the_end_of_an_invocation_learn_how_long_they_may_take(
+    left: float, expected: float
+) -> None:
+    seconds = []
+
+    def receive(**arguments: Any) -> None:
+        seconds.append(arguments["seconds"])
+
+    invocation_finished.connect(receive)
+    aws_lambda.handler(event(), Context(left))
+    invocation_finished.disconnect(receive)
+    assert seconds == [pytest.approx(expected, abs=0.1)]
 
 
 @pytest.mark.usefixtures("function")

@@ -103,6 +103,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memor
     sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
     signals.worker_stopped.disconnect(setup._on_worker_stopped)
+    signals.invocation_finished.disconnect(setup._on_invocation_finished)
     signals.task_stuck.disconnect(setup._on_task_stuck)
     request_started.disconnect(setup._on_request_started)
 
@@ -989,6 +990,7 @@ def test_the_log_line_of_a_stuck_task_is_not_a_second_event(sentry: Memory) -> N
 def test_without_a_client_nobody_is_told_of_a_stuck_task(blocked: int) -> None:
     setup._on_task_stuck(delivery=None, thread_id=blocked)
     setup._on_worker_stopped()
+    setup._on_invocation_finished(seconds=1)
 
 
 # --- nothing twice ---------------------------------------------------------------------------
