@@ -73,7 +73,7 @@ class StatusLine:
         """Take the place of the terminal's stream in logging."""
         for handler in _stream_handlers():
             stream = handler.stream
-            if stream is self._stream or stream.isatty():
+            if stream is self._stream or _is_terminal(stream):
                 self._handlers.append((handler, stream))
                 handler.setStream(self)
 
@@ -122,6 +122,14 @@ class StatusLine:
         with self._lock:
             self._stream.write("".join(parts))
             self._stream.flush()
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """Whether a handler writes to a terminal. Its stream may be closed, or only have ``write``."""
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):
+        return False
 
 
 def _stream_handlers() -> Iterable[logging.StreamHandler[Any]]:

@@ -14,6 +14,7 @@ from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.process import WorkerProcess
 from beanstalk_dispatch.worker.runners import PostRunner
 from tests.conftest import Environment
+from tests.workers import restored_signal_handlers
 
 URL = "http://127.0.0.1:9/x"
 
@@ -119,7 +120,8 @@ def test_a_burst_with_one_failure_says_so_in_its_last_line_and_its_exit_code(
     worker_env(DISPATCH_DEAD_LETTER_QUEUE="dead", DISPATCH_QUEUES="jobs=burst-jobs dead=burst-dead")
     open_queue("jobs").send("not json", {})  # a dead letter at once
     schedule("jobs", Call("record"))
-    with pytest.raises(CommandError, match="^1 delivery did not succeed; the log says why"):
+    problem = "^1 delivery did not succeed; the log says why"
+    with restored_signal_handlers(), pytest.raises(CommandError, match=problem):
         call_command("beanstalk_worker", "jobs", "--burst", "--wait=1")
     assert "stopped done=1 failed=1 running=0 exit_code=1" in caplog.messages
 

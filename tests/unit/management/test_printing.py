@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -68,6 +69,9 @@ def test_a_closed_pipe_is_no_fault_of_the_directory(
 ) -> None:
     where = ("--region=eu-west-1", "--account=123456789012", f"--directory={tmp_path}")
     with unread() as stdout:
-        stdout.reconfigure(write_through=True)  # type: ignore[attr-defined]
-        assert ended(beanstalk_eb.Command, "--no-input", *where) == EXIT_NO_READER
+        unbuffered = io.TextIOWrapper(io.FileIO(stdout.fileno(), "w", closefd=False))
+        unbuffered.reconfigure(write_through=True)
+        with redirect_stdout(unbuffered):
+            code = ended(beanstalk_eb.Command, "--no-input", *where)
+    assert code == EXIT_NO_READER
     assert "--directory" not in capfd.readouterr().err

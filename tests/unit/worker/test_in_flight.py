@@ -358,6 +358,7 @@ def test_a_heartbeat_that_sqs_could_not_take_is_sent_again(
     proxy.spoil = refusing("InternalError", sender_fault=False)
     extend_after(jobs, monkeypatch)
     assert received[0].can_extend
+    assert jobs.extend_batch() is False  # it backs off
     proxy.spoil = passing
     jobs.heartbeat_backoff.hurry()
     extend_after(jobs, monkeypatch)

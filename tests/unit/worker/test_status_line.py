@@ -121,6 +121,26 @@ def test_lines_logged_to_another_stream_of_the_terminal_scroll_past_too(
     assert handler.stream is stdout
 
 
+class WriteOnly:
+    def write(self, lines: str) -> None:
+        """Do what is least needed of a handler's stream."""
+
+
+def test_streams_that_are_closed_or_write_only_stay_as_they_are(worker: Worker) -> None:
+    closed = io.StringIO()
+    closed.close()
+    streams: list[Any] = [closed, WriteOnly()]
+    handlers = [logging.StreamHandler(stream) for stream in streams]
+    log = logging.getLogger("tests.status_line")
+    log.handlers += handlers
+    line = StatusLine(worker, io.StringIO())
+    line.attach()
+    kept = [handler.stream for handler in handlers]
+    line.close()
+    log.handlers.clear()
+    assert kept == streams
+
+
 def test_progress_is_logged_when_the_figures_have_changed(
     worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:

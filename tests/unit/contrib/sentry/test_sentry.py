@@ -993,6 +993,16 @@ def test_without_a_client_nobody_is_told_of_a_stuck_task(blocked: int) -> None:
     setup._on_invocation_finished(seconds=1)
 
 
+@pytest.mark.parametrize(("left", "expected"), [(60.0, 2), (0.5, 0.5)])
+def test_an_invocation_of_lambda_waits_for_its_events_for_as_long_as_it_may(
+    sentry: Memory, monkeypatch: pytest.MonkeyPatch, left: float, expected: float
+) -> None:
+    timeouts: list[float] = []
+    monkeypatch.setattr(sentry, "flush", lambda timeout, callback=None: timeouts.append(timeout))
+    setup._on_invocation_finished(seconds=left)
+    assert timeouts == [expected]
+
+
 # --- nothing twice ---------------------------------------------------------------------------
 
 
