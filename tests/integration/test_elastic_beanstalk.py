@@ -20,6 +20,7 @@ from beanstalk_dispatch.deployment.machine_doctor import Machine
 from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
 from tests.conftest import Environment
 from tests.services import Gunicorn, nginx, until
+from tests.workers import restored_signal_handlers
 
 
 def run_hook(bundle: Path, staging: Path) -> Path:
@@ -46,7 +47,7 @@ def test_a_task_runs_with_the_files_that_are_written(
     with closing(_Server(tmp_path, arguments)) as server:
         text = location.read_text().replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
         location.write_text(text)
-        with nginx(server.port, include=str(location)) as port:
+        with nginx(server.port, include=str(location)) as port, restored_signal_handlers():
             task_id = schedule_function("jobs", "record", 7)
             call_command(
                 "beanstalk_daemon", "jobs", f"http://127.0.0.1:{port}{options['HttpPath']}",

@@ -193,10 +193,10 @@ def test_files_that_are_kept_are_noticed_although_others_were_closed(env: Enviro
         del kept[:10]
         assert can_open_files()  # nothing has failed yet
         env(WORKER=True, DISPATCH_TABLE="fail=tests.jobs.fail")
-        executor.run(Message(function="fail").encode(queue="q"), Delivery(queue="q"))
         with pytest.raises(OSError, match="Too many open files"):
             while True:  # those that a thread of another test has closed meanwhile
                 kept.append(fcntl.fcntl(0, fcntl.F_DUPFD, first + 24))
+        executor.run(Message(function="fail").encode(queue="q"), Delivery(queue="q"))
         assert not can_open_files()
         os.close(kept.pop())
         assert can_open_files()
