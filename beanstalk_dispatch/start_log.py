@@ -89,8 +89,7 @@ def log_start_line() -> None:
         listed(config.queues),
         "yes" if config.signing_keys else "no",
     )
-    # On a worker, W007 says the same.
-    if not (config.signing_keys or config.execute_synchronously or config.worker):
+    if not (config.signing_keys or config.execute_synchronously):
         logger.warning("start signed=no: %s. %s", UNSIGNED, SIGN_MESSAGES)
 
 

@@ -122,7 +122,7 @@ def test_the_start_line_says_what_the_process_is(
     [
         ({"DISPATCH_SIGNING_KEYS": "a-key-of-the-tests"}, ["INFO"], " signed=yes"),
         ({}, ["INFO", "WARNING"], " signed=no"),
-        ({"WORKER": "True"}, ["INFO"], " signed=no"),  # the check W007 reports it
+        ({"WORKER": "True"}, ["INFO", "WARNING"], " signed=no"),
         ({"DISPATCH_EXECUTE_SYNCHRONOUSLY": "True"}, ["INFO"], " signed=no"),
         ({"DISPATCH_SIGNING_KEYS": "short"}, ["ERROR"], "(the value is secret and not shown)"),
     ],
