@@ -960,6 +960,12 @@ def run_until(snippet: Snippet, module: ModuleType) -> None:
         VARIABLES[name].cast(vars(module)[name])
 
 
+@pytest.fixture(autouse=True)
+def _is_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ``asgi.py`` would set up logging again, with a stream that pytest closes."""
+    monkeypatch.setattr("django.setup", dict)  # which takes its arguments, and does nothing
+
+
 def assert_no_errors(caplog: pytest.LogCaptureFixture) -> None:
     assert [r.getMessage() for r in caplog.records if r.levelname in {"ERROR", "CRITICAL"}] == []
 
