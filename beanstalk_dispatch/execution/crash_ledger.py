@@ -43,7 +43,6 @@ _OWNER: Final = struct.Struct("<I")  # process id, for the log
 # state is written last, so that a slot that is only half written does not count.
 _SLOT: Final = struct.Struct("<dI128s128s64s80sB")
 _STATE: Final = _SLOT.size - 1
-_TASK_ID: Final = 2  # its place among the values of a slot
 _FREE, _RUNS, _RUNS_ALONE = range(3)
 _ID_LENGTH: Final = 128
 
@@ -219,15 +218,14 @@ class CrashLedger:
             self._read_times_cut()
         return self._times_cut.get(_ledger_key(task_id), 0) if self._times_cut else 0
 
-    def count_as_cut(self, slot: int) -> None:
-        """Count the task of a slot as cut off, although its process has not ended.
+    def count_as_cut(self, task_id: str, slot: int) -> None:
+        """Count the task that has this slot as cut off, although its process has not ended.
 
         Raises LedgerError if another process has locked the table for too long.
         """
-        *_, state = values = _SLOT.unpack_from(self._view, slot)
-        key = values[_TASK_ID].rstrip(b"\0")
+        was_alone = self._view[slot + _STATE] == _RUNS_ALONE
         with self._lock, _table_locked(self._descriptor):
-            self._add_cut(key, time.time(), was_alone=state == _RUNS_ALONE)
+            self._add_cut(_ledger_key(task_id), time.time(), was_alone=was_alone)
 
     def forget_cuts(self, task_id: str) -> None:
         """Let a task start with a count of zero again."""

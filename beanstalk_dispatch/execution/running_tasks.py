@@ -106,7 +106,7 @@ class RunningTask:
         """Count the task as cut off: it has failed in a process that is out of files."""
         if self._ledger is not None and self._slot is not None:
             with suppress(Exception):  # no file of ours may cost a task
-                self._ledger.count_as_cut(self._slot)
+                self._ledger.count_as_cut(self.message.id, self._slot)
 
     def forget_cuts(self) -> None:
         """Forget that the task was cut off: it is done, or somebody is to look at it."""

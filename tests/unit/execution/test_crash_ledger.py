@@ -171,7 +171,7 @@ def test_a_task_that_runs_can_be_counted(path: Path, is_alone: bool, expected: i
     ledger, _ = open_ledger(str(path))
     for _ in range(3):
         slot = begin(ledger, is_alone=is_alone)
-        ledger.count_as_cut(slot)
+        ledger.count_as_cut("task-1", slot)
         ledger.end(slot)
     assert ledger.times_cut("task-1") == expected
     ledger.close()
