@@ -229,7 +229,9 @@ class _WatchdogThread:
     """One daemon thread that sleeps until the earliest deadline it knows of.
 
     A limit that ends early does not wake it: it wakes at that deadline, finds nothing due, and
-    sleeps until the next. So tasks that end in time cost one set entry and no thread switch.
+    sleeps until the next. Nor does a limit that begins while it sleeps for no longer than PULSE,
+    as it does for some time after the last limit. So tasks that end in time cost one set entry and
+    no thread switch.
     """
 
     def __init__(self) -> None:
@@ -247,6 +249,7 @@ class _WatchdogThread:
         self._held: set[time_limit] = set()  # ended while the watchdog could not run
         self._thread: threading.Thread | None = None
         self._wakes_at = math.inf
+        self._is_woken = True  # for a limit, since it last slept for as long as it was to
         self._stack_dump = StackDump()
 
     def watch(self, limit: time_limit) -> None:
@@ -302,6 +305,12 @@ class _WatchdogThread:
         with self._lock:
             return list(self._stuck)
 
+    def rest(self) -> None:
+        with self._lock:
+            if not self._limits:
+                self._stack_dump.cancel()
+                self._wakes_at = math.inf
+
     def _watch_deadlines(self) -> None:
         while True:
             with self._lock:
@@ -315,15 +324,15 @@ class _WatchdogThread:
                     threading.Thread(target=report, daemon=True).start()
 
     def _sleep_until_deadline(self) -> None:
-        """Sleep until the next deadline or, while there are limits, for PULSE."""
+        """Sleep until the next deadline, and for PULSE at most, unless no limit is expected."""
         now = clock.monotonic()
-        if self._limits:
+        if self._limits or self._is_woken:
             self._wakes_at = min(self._wakes_at, now + PULSE)
             self._stack_dump.postpone(self._wakes_at - now + HELD)
         else:
             self._stack_dump.cancel()
         pause = max(self._wakes_at - now, 0)
-        self._changed.wait(min(pause, threading.TIMEOUT_MAX))
+        self._is_woken = self._changed.wait(min(pause, threading.TIMEOUT_MAX))
 
     def _report_if_late(self) -> list[Report]:
         """If this thread should have run long ago, no thread could run."""
@@ -331,7 +340,8 @@ class _WatchdogThread:
         if late < HELD:
             return []
         held, self._held = self._held | self._limits, set()
-        return [partial(_report_held, late, held)]
+        # Without limits it is the machine that was suspended, not a task that kept the lock.
+        return [partial(_report_held, late, held)] if held else []
 
     def _fire_due(self) -> list[Report]:
         now, self._wakes_at = clock.monotonic(), math.inf
@@ -377,6 +387,15 @@ def _report_held(seconds: float, limits: Iterable[time_limit]) -> None:
 
 _watchdog = _WatchdogThread()
 os.register_at_fork(after_in_child=_watchdog.reset)
+
+
+def rest() -> None:
+    """Expect no limit for some time, in which the process may be suspended.
+
+    Without this, the watchdog would be late when the process continues, and the stacks of all
+    threads would be written.
+    """
+    _watchdog.rest()
 
 
 def stuck() -> list[time_limit]:

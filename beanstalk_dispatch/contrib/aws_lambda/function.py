@@ -13,6 +13,7 @@ from beanstalk_dispatch import check_log, checks, dispatch_table
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.execution import time_limit
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.signals import invocation_finished
 
@@ -70,6 +71,7 @@ def handle(event: Mapping[str, Any], context: Context) -> Response:
     failures = [{"itemIdentifier": each} for each in batch.run()]
     seconds = max(_seconds_left(context) - _ANSWER_SECONDS, 0.0)
     invocation_finished.send_robust(sender=handle, seconds=seconds)
+    time_limit.rest()  # Lambda suspends the process now
     return {"batchItemFailures": failures}
 
 

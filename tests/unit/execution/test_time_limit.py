@@ -352,6 +352,7 @@ def test_what_ends_before_a_late_watchdog_can_run_is_in_its_report(
     report()
     assert "no thread could run seconds=20 running='culprit id=1'" in caplog.text
     assert watchdog._held == set()
+    assert watchdog._report_if_late() == []
 
 
 def test_the_watchdog_is_not_woken_by_tasks_that_end_in_time(
@@ -363,6 +364,63 @@ def test_the_watchdog_is_not_woken_by_tasks_that_end_in_time(
     for _ in range(100):
         limited(time_limit(600), lambda: None)
     assert postponed == []
+
+
+def test_the_watchdog_is_woken_once_by_many_short_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    watchdog = timeouts._WatchdogThread()
+    monkeypatch.setattr(timeouts, "_watchdog", watchdog)
+    woken: list[float] = []
+    postpone = watchdog._stack_dump.postpone
+
+    def count(seconds: float) -> None:
+        if threading.current_thread() is not watchdog._thread:
+            woken.append(seconds)
+        postpone(seconds)
+
+    monkeypatch.setattr(watchdog._stack_dump, "postpone", count)
+    for _ in range(5):
+        limited(time_limit(600), lambda: None)
+        time.sleep(0.01)  # it finds no limit
+    assert len(woken) == 1
+    watchdog.rest()
+    limited(time_limit(600), lambda: None)
+    assert len(woken) == 2
+
+
+def test_rest_leaves_a_running_task_watched() -> None:
+    with time_limit(600):
+        timeouts.rest()
+        assert timeouts._watchdog._wakes_at < math.inf
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("expected", [True, False], ids=["no-rest", "rest"])
+def test_the_stacks_are_not_written_by_a_process_that_was_suspended_at_rest(
+    expected: bool, tmp_path: Path
+) -> None:
+    code = f"""
+import time
+from beanstalk_dispatch.execution import time_limit as timeouts
+timeouts.PULSE = timeouts.HELD = 0.5
+with timeouts.time_limit(600):
+    time.sleep(0.1)
+{"" if expected else "timeouts.rest()"}
+print("at rest", flush=True)
+input()
+"""
+    stderr = tmp_path / "stderr"
+    with stderr.open("w") as file, subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
+        text=True, env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at rest\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGCONT)
+        process.communicate("\n", timeout=20)
+    assert ("most recent call first" in stderr.read_text()) is expected
+    assert "no thread could run" not in stderr.read_text()
 
 
 @pytest.mark.slow

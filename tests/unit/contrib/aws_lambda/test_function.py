@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from beanstalk_dispatch.contrib import aws_lambda
 from beanstalk_dispatch.contrib.aws_lambda import function as module
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.execution import time_limit
 from beanstalk_dispatch.signals import invocation_finished
 from tests import jobs
 from tests.conftest import Environment
@@ -47,6 +49,12 @@ def test_receivers_at_the_end_of_an_invocation_learn_how_long_they_may_take(
     aws_lambda.handler(event(), Context(left))
     invocation_finished.disconnect(receive)
     assert seconds == [pytest.approx(expected, abs=0.1)]
+
+
+@pytest.mark.usefixtures("function")
+def test_no_time_limit_is_watched_while_the_function_is_suspended() -> None:
+    aws_lambda.handler(event(task("record", 1)), Context())
+    assert time_limit._watchdog._wakes_at == math.inf
 
 
 @pytest.mark.usefixtures("function")
