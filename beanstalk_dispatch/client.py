@@ -17,7 +17,7 @@ from .conf import Config, get_config
 from .exceptions import BatchError, SchedulingError
 from .log_lines import quoted, quoted_error
 from .scheduling import commits, outbox, sending
-from .scheduling.batching import Batch, Collecting, open_batches
+from .scheduling.batching import CollectedCalls, Collecting, open_collections
 from .scheduling.call import Call, Function
 from .scheduling.preparing import prepare_calls
 from .scheduling.sending import Prepared, Unsent
@@ -156,8 +156,8 @@ class batching:  # noqa: N801 - as the context managers of contextlib
     """
 
     def __init__(self, *queues: str) -> None:
-        self._batch = Batch(queues)
-        self._collecting = Collecting(self._batch)
+        self._calls = CollectedCalls(queues)
+        self._collecting = Collecting(self._calls)
 
     def __enter__(self) -> None:
         self._collecting.start()
@@ -187,7 +187,7 @@ class batching:  # noqa: N801 - as the context managers of contextlib
 
     def _send_collected(self, *, has_failed: bool) -> None:
         config = get_config()
-        calls = self._batch.close(config)
+        calls = self._calls.close(config)
         failed: dict[str, list[Unsent]] = {}
         for queue, prepared, failure in calls:
             if failure is None:
@@ -287,8 +287,8 @@ def _is_sent_later(
     if alias := _awaited_commit(on_commit, config):
         commits.send_after_commit(queue, prepared, config, using=alias, send_many=_send_many)
         return True
-    for batch in open_batches():
-        if not sending.is_local(config) and batch.add(queue, prepared, config):
+    for collected in open_collections():
+        if not sending.is_local(config) and collected.add(queue, prepared, config):
             return True
     return False
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.sqs.administration import get_attributes
-from beanstalk_dispatch.sqs.batch_sender import Entry
+from beanstalk_dispatch.sqs.batch_sender import BatchEntry
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.queue import Queue
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
@@ -51,7 +51,7 @@ class Dead:
 
     def sent_many(self, count: int, function: str = "fail") -> None:
         letters = [self.letter(function, number) for number in range(count)]
-        self.queue.send_batch([Entry(body=each, send_parameters={}) for each in letters])
+        self.queue.send_batch([BatchEntry(body=each, send_parameters={}) for each in letters])
 
     def letter(self, function: str = "fail", number: int = 0, **reason: Any) -> str:
         task_id = f"{function}-{number}"

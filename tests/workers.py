@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from beanstalk_dispatch.queue_address import QueueAddress
-from beanstalk_dispatch.sqs.batch_sender import Entry
+from beanstalk_dispatch.sqs.batch_sender import BatchEntry
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.worker.in_flight import Ack, Nack
@@ -151,7 +151,7 @@ def drain(runner: Runner, *queues: str, **options: Any) -> int:
 
 def send(*bodies: str, alias: str = "jobs") -> None:
     """Send messages with these bodies. Makes the queue if need be."""
-    open_queue(alias).send_batch([Entry(body=body, send_parameters={}) for body in bodies])
+    open_queue(alias).send_batch([BatchEntry(body=body, send_parameters={}) for body in bodies])
 
 
 def left(alias: str = "jobs") -> list[str]:

@@ -27,7 +27,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError, listed
 
 from . import daemon_request
 from .daemon_request import leads_to_the_dispatcher
-from .findings import Finding, Status, failure, ok, safely, warning
+from .findings import Finding, FindingStatus, failure, ok, safely, warning
 from .listed_tasks import listed_tasks
 from .sqsd_options import http_path
 
@@ -75,7 +75,7 @@ def _system_checks(*, posts: bool) -> Iterator[Finding]:
     for message in found:
         is_failure = message.level >= checks.ERROR
         yield Finding(
-            status=Status.FAILURE if is_failure else Status.WARNING,
+            status=FindingStatus.FAILURE if is_failure else FindingStatus.WARNING,
             topic=(message.id or "check").removeprefix("beanstalk_dispatch."),
             message=str(message.msg),
             hint=str(message.hint or ""),

@@ -13,7 +13,7 @@ DOCS: Final = (
 """The wheel does not contain the documentation."""
 
 
-class Status(StrEnum):
+class FindingStatus(StrEnum):
     """How bad a finding is."""
 
     OK = "ok"
@@ -27,7 +27,7 @@ class Status(StrEnum):
 class Finding:
     """One line of the doctor."""
 
-    status: Status
+    status: FindingStatus
     topic: str
     """What was looked at, in one word, or the id of a system check."""
     message: str
@@ -38,17 +38,17 @@ class Finding:
 
 def ok(topic: str, message: str) -> Finding:
     """There is nothing to do."""
-    return Finding(status=Status.OK, topic=topic, message=message)
+    return Finding(status=FindingStatus.OK, topic=topic, message=message)
 
 
 def warning(topic: str, message: str, hint: str = "") -> Finding:
     """Someone should look at it."""
-    return Finding(status=Status.WARNING, topic=topic, message=message, hint=hint)
+    return Finding(status=FindingStatus.WARNING, topic=topic, message=message, hint=hint)
 
 
 def failure(topic: str, message: str, hint: str) -> Finding:
     """Something must be corrected."""
-    return Finding(status=Status.FAILURE, topic=topic, message=message, hint=hint)
+    return Finding(status=FindingStatus.FAILURE, topic=topic, message=message, hint=hint)
 
 
 def safely(topic: str, findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -76,5 +76,5 @@ def as_dict(findings: Iterable[Finding]) -> dict[str, Any]:
     found = list(findings)
     return {
         "findings": [asdict(each) for each in found],
-        **{status.value: sum(e.status is status for e in found) for status in Status},
+        **{status.value: sum(e.status is status for e in found) for status in FindingStatus},
     }

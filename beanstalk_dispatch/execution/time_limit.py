@@ -48,8 +48,6 @@ HELD: Final = 5.0
 With PULSE that makes 15 seconds at most, half of what gunicorn waits before it ends the process.
 """
 
-Report = Callable[[], None]
-
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
@@ -334,7 +332,7 @@ class _WatchdogThread:
         pause = max(self._wakes_at - now, 0)
         self._is_woken = self._changed.wait(min(pause, threading.TIMEOUT_MAX))
 
-    def _report_if_late(self) -> list[Report]:
+    def _report_if_late(self) -> list[Callable[[], None]]:
         """If this thread should have run long ago, no thread could run."""
         late = clock.monotonic() - self._wakes_at
         if late < HELD:
@@ -343,9 +341,9 @@ class _WatchdogThread:
         # Without limits it is the machine that was suspended, not a task that kept the lock.
         return [partial(_report_held, late, held)] if held else []
 
-    def _fire_due(self) -> list[Report]:
+    def _fire_due(self) -> list[Callable[[], None]]:
         now, self._wakes_at = clock.monotonic(), math.inf
-        newly_stuck: list[Report] = []
+        newly_stuck: list[Callable[[], None]] = []
         for limit in self._limits:
             if limit.deadline <= now:
                 is_late = limit.is_late(now)

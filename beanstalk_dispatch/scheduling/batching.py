@@ -18,11 +18,13 @@ from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 from .sending import Prepared, Unsent, send_many, try_to_send
 from .threads import sending_executor
 
-_open_batches: Final[ContextVar[tuple[Batch, ...]]] = ContextVar("open_batches", default=())
-"""Those of the blocks around the running code, the innermost last."""
+_open_collections: Final[ContextVar[tuple[CollectedCalls, ...]]] = ContextVar(
+    "open_collections", default=()
+)
+"""The calls of the blocks around the running code, those of the innermost block last."""
 
 
-class Batch:
+class CollectedCalls:
     """The calls of one block. Several threads and coroutines may add to it."""
 
     def __init__(self, queues: Collection[str]) -> None:
@@ -97,26 +99,26 @@ def _is_kept(config: Config) -> bool:
     return config.outbox != "off"
 
 
-def open_batches() -> Sequence[Batch]:
-    """The batches of the blocks around the running code, the innermost first."""
-    return _open_batches.get()[::-1]
+def open_collections() -> Sequence[CollectedCalls]:
+    """The calls of the blocks around the running code, those of the innermost block first."""
+    return _open_collections.get()[::-1]
 
 
 class Collecting:
-    """Makes a batch the innermost one, from ``start`` to ``stop`` in the same context."""
+    """Has calls collected, from ``start`` to ``stop`` in the same context."""
 
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
+    def __init__(self, calls: CollectedCalls) -> None:
+        self._calls = calls
         self._was_started = False
 
     def start(self) -> None:
-        """From now on, calls are added to the batch. Raises RuntimeError the second time."""
+        """From now on, calls are collected. Raises RuntimeError the second time."""
         if self._was_started:
             raise RuntimeError("each block needs a batching() of its own")
         self._was_started = True
-        self._token = _open_batches.set((*_open_batches.get(), self._batch))
+        self._token = _open_collections.set((*_open_collections.get(), self._calls))
 
     def stop(self) -> None:
-        """No call is added any more."""
+        """No call is collected any more."""
         with suppress(ValueError):  # a generator is closed in another thread or task
-            _open_batches.reset(self._token)
+            _open_collections.reset(self._token)

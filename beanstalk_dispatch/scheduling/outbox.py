@@ -23,7 +23,7 @@ MISSING_APP: Final = (
 )
 
 
-class Relay(Protocol):
+class OutboxRelay(Protocol):
     """Sends what waits in the outbox."""
 
     sent: int
@@ -51,7 +51,7 @@ class Outbox(Protocol):
     def keep(self, queue: str, unsent: Sequence[Unsent], *, using: str) -> list[Unsent]:
         """Store calls that could not be sent. Returns those that could not be stored either."""
 
-    def relay(self) -> Relay:
+    def relay(self) -> OutboxRelay:
         """A relay of all databases of the outbox."""
 
 

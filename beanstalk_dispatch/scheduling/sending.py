@@ -18,7 +18,7 @@ from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Result
 from beanstalk_dispatch.queue_address import QueueAddress
-from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED, Entry
+from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED, BatchEntry
 from beanstalk_dispatch.sqs.errors import is_refusal
 from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
@@ -73,7 +73,9 @@ def send_published(queue: str, prepared: Sequence[Prepared], config: Config) -> 
         for each in prepared:
             _send_locally(queue, each, config)
         return list(task_ids.values())
-    entries = [Entry(body=each.body, send_parameters=each.send_parameters) for each in prepared]
+    entries = [
+        BatchEntry(body=each.body, send_parameters=each.send_parameters) for each in prepared
+    ]
     result = open_queue(queue).send_batch(entries)
     sent_ids = result.ids if config.message_format == "base64" else task_ids
     task_ids = {p: sent_ids[p] for p in task_ids if p not in result.unsent}

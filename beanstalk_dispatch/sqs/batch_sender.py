@@ -31,7 +31,7 @@ NOT_TRIED: Final = "not tried, because an earlier message was not sent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class BatchEntry:
     """One message of a batch to send; its size and parameters are already checked."""
 
     body: str = field(repr=False)
@@ -55,7 +55,7 @@ class BatchSender:
     """Sends the entries of one ``Queue.send_batch``."""
 
     def __init__(
-        self, entries: Sequence[Entry], *,
+        self, entries: Sequence[BatchEntry], *,
         request: Callable[[list[Any]], Mapping[str, Any]],
         reason_of: Callable[[Exception], str],
         keeps_order: bool,
@@ -169,11 +169,11 @@ def failure_reason(failure: Mapping[str, Any]) -> str:
     return f"{failure['Code']}: {message}" if message else str(failure["Code"])
 
 
-def _batch_entry(position: int, entry: Entry) -> Any:
+def _batch_entry(position: int, entry: BatchEntry) -> Any:
     return {"Id": str(position), "MessageBody": entry.body, **entry.send_parameters}
 
 
-def batches(entries: Sequence[Entry]) -> Iterator[list[int]]:
+def batches(entries: Sequence[BatchEntry]) -> Iterator[list[int]]:
     """The positions of ``entries``, in runs that each fit into one request."""
     positions: list[int] = []
     size = 0

@@ -12,7 +12,7 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.queue_address import QueueAddress, location_of
 
-from .batch_sender import NOT_LISTED, BatchSender, Entry, Sent, failure_reason
+from .batch_sender import NOT_LISTED, BatchEntry, BatchSender, Sent, failure_reason
 from .circuit import Circuit
 from .clients import SHORT_TIMEOUTS, Clients, Timeouts, long_poll_timeouts, send_timeouts
 from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
@@ -146,7 +146,7 @@ class Queue:
         except boto_errors() as exc:
             raise self._to_send_error("SendMessage", exc) from exc
 
-    def send_batch(self, entries: Sequence[Entry]) -> Sent:
+    def send_batch(self, entries: Sequence[BatchEntry]) -> Sent:
         """Send ``entries`` in as few requests as SQS's limits allow.
 
         On a standard queue several requests are made at a time if there are more than three. On a

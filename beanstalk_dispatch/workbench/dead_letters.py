@@ -16,7 +16,7 @@ from .looking import HIDE_SECONDS, Look
 from .moving import move_all
 from .queues import find_queue, own_name, problem_of, queue_statuses, source_names
 from .redriving import Redrive, open_target
-from .runs import Report, Run, RunOptions, Steps
+from .runs import Run, RunOptions, RunReport, Steps
 
 SAMPLE_SIZE: Final = 100
 """Letters that a look shows if nothing else is asked for."""
@@ -113,7 +113,7 @@ class DeadLetters:
         the first step.
         """
         filters = filters or Filters()
-        config, report = get_config(), Report(about=self.about())
+        config, report = get_config(), RunReport(about=self.about())
         redrive = Redrive(
             queue=self.queue,
             sources=self.sources,
@@ -134,7 +134,7 @@ class DeadLetters:
 
     def discard(self, filters: Filters | None = None, options: RunOptions = _DEFAULTS) -> Steps:
         """Delete letters; yields the report after each step. It cannot be undone."""
-        report = Report(about=self.about())
+        report = RunReport(about=self.about())
         yield from self._run_steps(filters or Filters(), options, lambda letter: None, report)
 
     def purge(self) -> None:
@@ -146,7 +146,7 @@ class DeadLetters:
 
     def _run_steps(
         self, filters: Filters, options: RunOptions, prepare: Callable[[Letter], None],
-        report: Report,
+        report: RunReport,
     ) -> Steps:  # fmt: skip
         run = Run(
             self.queue, filters, options, read=self._read_received, prepare=prepare, report=report

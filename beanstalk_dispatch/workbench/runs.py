@@ -47,7 +47,7 @@ class RunOptions:
 
 
 @dataclass(slots=True, kw_only=True)
-class Report:
+class RunReport:
     """How far a run has come. One object is updated during the whole run."""
 
     about: int | None = None
@@ -85,7 +85,7 @@ class Report:
             self.reasons[letter.id] = reason
 
 
-Steps = Generator[Report, None, None]
+Steps = Generator[RunReport, None, None]
 """The report after each step of a run."""
 
 
@@ -100,7 +100,7 @@ class Run:
         self, queue: Queue, filters: Filters, options: RunOptions, *,
         read: Callable[[Received], Letter],
         prepare: Callable[[Letter], None],
-        report: Report,
+        report: RunReport,
     ) -> None:  # fmt: skip
         self._queue = queue
         self._filters = filters
@@ -196,7 +196,7 @@ class Run:
 
     def _retry_on_server_errors(
         self, request: Callable[[], T], *, until: float = math.inf
-    ) -> Generator[Report, None, T]:
+    ) -> Generator[RunReport, None, T]:
         """Repeat a request for a time while SQS itself fails. Raises what it raises in the end."""
         pause = _FIRST_PAUSE_SECONDS
         deadline = min(time.monotonic() + _PATIENCE_SECONDS, until - _MARGIN_SECONDS)
@@ -220,7 +220,7 @@ class Run:
             self._next_at = time.monotonic() + 1 / rate
 
 
-def wait(seconds: float, report: Report) -> Steps:
+def wait(seconds: float, report: RunReport) -> Steps:
     """Wait, and yield the report again and again meanwhile, so that the caller can end the run."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:

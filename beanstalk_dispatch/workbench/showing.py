@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from .dead_letters import DeadLetters, Sample
 from .letters import Letter, grouped
-from .runs import Report
+from .runs import RunReport
 from .terminal import age, printable, table
 
 MAX_SHOWN: Final = 20
@@ -80,7 +80,7 @@ def letter_lines(letter: Letter) -> Iterator[str]:
         yield printable(letter.body)
 
 
-def report_lines(report: Report, *, verb: str, dry_run: bool) -> Iterator[str]:
+def report_lines(report: RunReport, *, verb: str, dry_run: bool) -> Iterator[str]:
     """What a run has done, and what it has left undone."""
     if report.note:
         yield f"SQS does not move the letters itself: {printable(report.note)}"
@@ -147,6 +147,6 @@ def sample_as_json(dead_letters: DeadLetters, sample: Sample) -> dict[str, Any]:
     }
 
 
-def report_as_json(report: Report) -> dict[str, Any]:
+def report_as_json(report: RunReport) -> dict[str, Any]:
     """A report as a JSON object."""
     return asdict(report) | {"is_complete": report.is_complete}

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Final, TextIO
 
-from .runs import Report
+from .runs import RunReport
 
 _CLEAR_LINE: Final = "\r\x1b[K"
 _BAR_WIDTH: Final = 24
@@ -60,7 +60,7 @@ class ProgressLine:
         self._is_shown = stream.isatty()
         self._drawn_at = 0.0
 
-    def draw(self, report: Report) -> None:
+    def draw(self, report: RunReport) -> None:
         """Draw the line, at most ten times a second."""
         now = time.monotonic()
         if self._is_shown and now - self._drawn_at >= _REDRAW_SECONDS:
@@ -73,7 +73,7 @@ class ProgressLine:
         if self._drawn_at:
             self._write_to_stream(_CLEAR_LINE)
 
-    def _progress_line(self, report: Report) -> str:
+    def _progress_line(self, report: RunReport) -> str:
         count = report.done if report.by_sqs else report.looked_at
         about = max(report.about or count, count, 1)
         filled = _BAR_WIDTH * count // about

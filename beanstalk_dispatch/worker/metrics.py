@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.scheduling.outbox import Relay
+from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 
 from .worker import Worker
 
@@ -48,7 +48,7 @@ def metrics(worker: Worker) -> list[Metric]:
     ]  # fmt: skip
 
 
-def _of_outbox(relay: Relay) -> Iterable[Metric]:
+def _of_outbox(relay: OutboxRelay) -> Iterable[Metric]:
     yield Metric("outbox_sent", "counter", "Messages sent from the outbox", relay.sent)
     yield Metric("outbox_waiting", "gauge", "Messages that wait in the outbox", relay.waiting)
     yield Metric(

@@ -17,7 +17,7 @@ from typing import Final
 from beanstalk_dispatch.exceptions import listed
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.log_lines import quoted
-from beanstalk_dispatch.scheduling.outbox import Relay
+from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.signals import worker_stopped
 
 from .cron_scheduler import Scheduler
@@ -112,7 +112,7 @@ class WorkerProcess:
         timer.start()
 
 
-def _start_relay(worker: Worker, relay: Relay) -> ServiceThread:
+def _start_relay(worker: Worker, relay: OutboxRelay) -> ServiceThread:
     loop = functools.partial(relay.run, worker.is_stopping)
     delay = worker.options.times.restart_delay
     thread = ServiceThread(loop, name="outbox", restart_delay=delay)

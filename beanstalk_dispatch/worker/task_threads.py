@@ -23,7 +23,7 @@ logger = logging.getLogger("beanstalk_dispatch.worker")
 
 
 @dataclass(frozen=True, slots=True)
-class RunningTask:
+class RunningMessage:
     """A message whose task runs, and its queue."""
 
     queue: QueueState
@@ -34,7 +34,7 @@ class TaskThreads:
     """Take prefetched messages, run them, and note for SQS what became of them."""
 
     def __init__(self, runner: Runner, prefetch: Prefetch, options: WorkerOptions) -> None:
-        self.running: dict[int, RunningTask] = {}
+        self.running: dict[int, RunningMessage] = {}
         """The running tasks by the id of their thread."""
         self.has_no_files = False
         """Whether a task was not started because the process can open no more files."""
@@ -111,7 +111,7 @@ class TaskThreads:
         answer: Ack | Nack = Nack()
         if self._heartbeat:
             queue.in_flight.set_deadline(message)
-        self.running[thread_id] = RunningTask(queue, message)
+        self.running[thread_id] = RunningMessage(queue, message)
         try:
             answer = self._runner(message, partial(queue.in_flight.set_deadline, message))
         except BaseException as exc:

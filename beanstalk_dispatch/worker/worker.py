@@ -16,7 +16,7 @@ from typing import Final
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.log_lines import quoted
-from beanstalk_dispatch.scheduling.outbox import Relay
+from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.sqs.opening import open_queue
 
 from .consumer import QueueConsumer
@@ -57,7 +57,7 @@ class Worker:
             self._pauses = Pauses(
                 self.queues, self.prefetch, on_first_look=self._start_receiving, times=options.times
             )
-        self.relay: Relay | None = None
+        self.relay: OutboxRelay | None = None
         """What sends from the outbox in this process, if it does."""
         self.exit_code_of_failures = 0
         """What a burst ends with if a delivery did not succeed."""

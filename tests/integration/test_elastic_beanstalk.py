@@ -15,7 +15,7 @@ from django.core.management import call_command
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.deployment import machine_doctor
 from beanstalk_dispatch.deployment.eb_files import HOOKS, NGINX_STAGING, PROCFILE
-from beanstalk_dispatch.deployment.findings import Status
+from beanstalk_dispatch.deployment.findings import FindingStatus
 from beanstalk_dispatch.deployment.machine_doctor import Machine
 from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
 from tests.conftest import Environment
@@ -64,7 +64,7 @@ def test_a_task_runs_with_the_files_that_are_written(
             found = list(machine_doctor.examine(machine))
     line = next(each for each in server.log().splitlines() if task_id in each)
     assert " waited_ms=" in line  # nginx has sent X-Request-Start
-    assert {each.status for each in found} == {Status.OK}
+    assert {each.status for each in found} == {FindingStatus.OK}
 
 
 class _Server(Gunicorn):

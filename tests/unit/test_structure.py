@@ -81,6 +81,19 @@ def test_there_is_no_grab_bag_and_no_tasks_module() -> None:
     assert not names & {"utils", "helpers", "common", "base", "tasks"}
 
 
+NAMED_BY_DJANGO = {"Command", "Meta", "Migration"}
+"""Django looks for classes of these names, one in each command, model and migration."""
+
+
+def test_no_two_classes_share_a_name() -> None:
+    modules: dict[str, list[str]] = {}
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef) and node.name not in NAMED_BY_DJANGO:
+                modules.setdefault(node.name, []).append(module)
+    assert {name: where for name, where in modules.items() if len(where) > 1} == {}
+
+
 @pytest.mark.slow
 def test_importing_everything_reads_no_setting_and_starts_nothing() -> None:
     code = "\n".join(

@@ -21,7 +21,7 @@ from beanstalk_dispatch.workbench.dead_letters import SAMPLE_SIZE, DeadLetters
 from beanstalk_dispatch.workbench.letters import MOVED_BY_SQS, Filters, parse_since
 from beanstalk_dispatch.workbench.looking import HIDE_SECONDS
 from beanstalk_dispatch.workbench.queues import own_name, problem_of, queue_statuses
-from beanstalk_dispatch.workbench.runs import Report, RunOptions, Steps
+from beanstalk_dispatch.workbench.runs import RunOptions, RunReport, Steps
 from beanstalk_dispatch.workbench.showing import (
     letter_as_json,
     letter_lines,
@@ -174,7 +174,7 @@ class Command(PrintingCommand):
 
     def _run_steps(self, steps: Steps, verb: str, options: dict[str, Any]) -> None:
         """Take the steps of a run until it is over or the user ends it, and show the result."""
-        report = Report()
+        report = RunReport()
         line = ProgressLine(sys.stderr, verb)
         with self._stop_on_interrupt() as stop, closing(line), closing(steps):
             for report in steps:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from beanstalk_dispatch.deployment import aws_doctor, doctor, machine_doctor
-from beanstalk_dispatch.deployment.findings import Finding, Status, as_dict, lines, safely
+from beanstalk_dispatch.deployment.findings import Finding, FindingStatus, as_dict, lines, safely
 from beanstalk_dispatch.management.printing import PrintingCommand
 
 
@@ -47,7 +47,9 @@ class Command(PrintingCommand):
                     self.stdout.write(line)
         if options["json"]:
             self.stdout.write(json.dumps(as_dict(found), indent=2))
-        bad = {Status.FAILURE} | ({Status.WARNING} if options["fail_level"] == "warning" else set())
+        bad = {FindingStatus.FAILURE}
+        if options["fail_level"] == "warning":
+            bad.add(FindingStatus.WARNING)
         if any(finding.status in bad for finding in found):
             sys.exit(1)
 

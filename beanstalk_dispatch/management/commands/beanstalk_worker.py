@@ -285,7 +285,7 @@ def _make_scheduler(options: dict[str, Any]) -> Scheduler | None:
     return Scheduler(cron.load(options["cron"]), options["queues"][0])
 
 
-def _make_relay(options: dict[str, Any]) -> outbox.Relay | None:
+def _make_relay(options: dict[str, Any]) -> outbox.OutboxRelay | None:
     found = outbox.registered() if options["outbox"] else None
     return found.relay() if found else None
 

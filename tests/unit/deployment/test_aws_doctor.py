@@ -9,7 +9,7 @@ import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.deployment import aws_doctor
-from beanstalk_dispatch.deployment.findings import Finding, Status
+from beanstalk_dispatch.deployment.findings import Finding, FindingStatus
 from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs import inspection
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
@@ -52,7 +52,7 @@ def examine() -> list[Finding]:
 
 
 def bad(findings: list[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.status is not Status.OK]
+    return [finding for finding in findings if finding.status is not FindingStatus.OK]
 
 
 def test_a_queue_that_is_set_up_well_has_nothing_but_ok(
@@ -116,7 +116,7 @@ def test_a_queue_that_is_missing_is_said_with_its_region(
     aws: Environment, queue_name: str, moto: str
 ) -> None:
     (finding,) = bad(examine())
-    assert finding.status is Status.FAILURE
+    assert finding.status is FindingStatus.FAILURE
     assert finding.message == (
         f"there is no queue {queue_name!r} in eu-west-1 for these credentials"
     )
@@ -133,7 +133,7 @@ def test_a_queue_of_another_region_is_missing_here(
     assert f"no queue {queue_name!r} in us-west-2" in finding.message
     aws(DISPATCH_SQS_REGION=None)
     first, *_ = examine()
-    assert first.status is Status.WARNING
+    assert first.status is FindingStatus.WARNING
     assert first.message == "no region is configured, and a queue is given by its name"
 
 
@@ -143,7 +143,7 @@ def test_a_dead_letter_queue_that_is_missing_is_said(
     create(sqs, queue_name)
     sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{queue_name}-dead")["QueueUrl"])
     (finding,) = bad(examine())
-    assert finding.status is Status.FAILURE
+    assert finding.status is FindingStatus.FAILURE
     assert f"{queue_name}-dead does not exist: messages that fail are lost" in finding.message
 
 
@@ -163,14 +163,18 @@ def test_a_dead_letter_queue_of_a_queue_by_url_is_asked_by_its_url(
 @pytest.mark.parametrize(
     ("operation", "status", "message"),
     [
-        ("GetQueueUrl", Status.WARNING, "these credentials may not GetQueueUrl"),
-        ("GetQueueAttributes", Status.WARNING, "these credentials may not GetQueueAttributes"),
-        ("SendMessageBatch", Status.FAILURE, "these credentials may not send: AccessDenied"),
+        ("GetQueueUrl", FindingStatus.WARNING, "these credentials may not GetQueueUrl"),
+        (
+            "GetQueueAttributes",
+            FindingStatus.WARNING,
+            "these credentials may not GetQueueAttributes",
+        ),
+        ("SendMessageBatch", FindingStatus.FAILURE, "these credentials may not send: AccessDenied"),
     ],
 )
 def test_a_missing_permission_is_said_as_such(
-    aws: Environment, sqs: Any, queue_name: str, proxy: Proxy, operation: str, status: Status,
-    message: str,
+    aws: Environment, sqs: Any, queue_name: str, proxy: Proxy, operation: str,
+    status: FindingStatus, message: str,
 ) -> None:  # fmt: skip
     create(sqs, queue_name)
     aws(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
@@ -194,7 +198,7 @@ def test_the_backlog_needs_a_permission_that_the_roles_lack(
         error(403, "AccessDenied") if called == "GetQueueAttributes" else None
     )
     (finding,) = bad(examine())
-    assert finding.status is Status.FAILURE
+    assert finding.status is FindingStatus.FAILURE
     assert "these credentials may not ask for the backlog: AccessDenied" in finding.message
     assert "sqs:GetQueueAttributes" in finding.hint
 
@@ -210,7 +214,7 @@ def test_a_dead_letter_queue_that_may_not_be_read_is_a_warning(
         else None
     )
     (finding,) = bad(examine())
-    assert finding.status is Status.WARNING
+    assert finding.status is FindingStatus.WARNING
     assert "could not be read: AccessDenied" in finding.message
 
 
@@ -241,11 +245,12 @@ def test_a_queue_that_is_deleted_while_it_is_examined_is_said_once(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "status"), [(2, Status.OK), (-60, Status.WARNING), (900, Status.FAILURE)]
+    ("seconds", "status"),
+    [(2, FindingStatus.OK), (-60, FindingStatus.WARNING), (900, FindingStatus.FAILURE)],
 )
 def test_a_clock_that_is_off_is_said(
     aws: Environment, sqs: Any, queue_name: str, monkeypatch: pytest.MonkeyPatch, seconds: float,
-    status: Status,
+    status: FindingStatus,
 ) -> None:  # fmt: skip
     create(sqs, queue_name)
     clock = type("Clock", (), {"time": staticmethod(lambda: time.time() + seconds)})

@@ -21,7 +21,7 @@ from beanstalk_dispatch.deployment.daemon_request import (
     leads_to_the_dispatcher,
     post,
 )
-from beanstalk_dispatch.deployment.findings import Finding, Status
+from beanstalk_dispatch.deployment.findings import Finding, FindingStatus
 from tests import jobs
 from tests.conftest import TABLE, Environment
 
@@ -93,7 +93,7 @@ def found(
 
 def test_a_project_that_is_set_up_well_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = found(monkeypatch)
-    assert finding.status is Status.OK
+    assert finding.status is FindingStatus.OK
     assert finding.message == "POST /beanstalk_dispatch/dispatcher reaches the dispatcher"
     assert jobs.calls == []
 
@@ -121,7 +121,7 @@ def test_each_mistake_is_told_from_the_others(
 ) -> None:
     given = {"MIDDLEWARE": [SECURITY, f"{HERE}.reads_headers", COMMON], **given}
     finding = found(monkeypatch, **given)
-    assert finding.status is Status.FAILURE
+    assert finding.status is FindingStatus.FAILURE
     assert message in finding.message
     assert hint in finding.hint
 
@@ -131,7 +131,7 @@ def test_a_machine_that_is_not_a_worker_is_a_warning(
 ) -> None:
     env(WORKER=False)
     finding = found(monkeypatch)
-    assert finding.status is Status.WARNING
+    assert finding.status is FindingStatus.WARNING
     assert "404, because BEANSTALK_WORKER is not True" in finding.message
 
 
@@ -178,7 +178,7 @@ def test_a_url_that_changes_with_the_language_is_said(monkeypatch: pytest.Monkey
 
 def test_debug_allows_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
     with override_settings(DEBUG=True, ALLOWED_HOSTS=[]):
-        assert found(monkeypatch, MIDDLEWARE=[f"{HERE}.reads_headers"]).status is Status.OK
+        assert found(monkeypatch, MIDDLEWARE=[f"{HERE}.reads_headers"]).status is FindingStatus.OK
 
 
 def test_a_400_of_something_else_is_not_blamed_on_the_host(

@@ -16,7 +16,7 @@ from django.test import override_settings
 from beanstalk_dispatch.conf import CORE, SettingsGroup
 from beanstalk_dispatch.contrib.sentry.variables import SENTRY
 from beanstalk_dispatch.deployment import doctor
-from beanstalk_dispatch.deployment.findings import Finding, Status
+from beanstalk_dispatch.deployment.findings import Finding, FindingStatus
 from tests.conftest import TABLE, Environment
 from tests.services import valkey
 
@@ -87,7 +87,7 @@ def examine(**options: Any) -> dict[str, Finding]:
 def test_a_project_that_is_set_up_well_has_nothing_but_ok() -> None:
     found = examine()
     assert list(found) == ["configuration", "system checks", "SENTRY_*", "tasks", "daemon's POST"]
-    assert {finding.status for finding in found.values()} == {Status.OK}
+    assert {finding.status for finding in found.values()} == {FindingStatus.OK}
     assert "worker=True" in found["configuration"].message
     assert found["tasks"].message == "9 can run; the longest time limit is 120 s"
 
@@ -95,7 +95,7 @@ def test_a_project_that_is_set_up_well_has_nothing_but_ok() -> None:
 def test_a_wrong_configuration_is_all_that_is_said(env: Environment) -> None:
     env(WORKER="Ture")
     (finding,) = doctor.examine()
-    assert finding.status is Status.FAILURE
+    assert finding.status is FindingStatus.FAILURE
     assert "'Ture' is not a boolean" in finding.message
     assert "beanstalk_config" in finding.hint
 
@@ -103,8 +103,8 @@ def test_a_wrong_configuration_is_all_that_is_said(env: Environment) -> None:
 def test_the_checks_are_findings_with_their_ids(env: Environment) -> None:
     env(DISPATCH_TABLE="a=tests.nowhere.f", DISPATCH_SIGNING_KEYS=None)
     found = examine()
-    assert found["E002"].status is Status.FAILURE
-    assert found["W007"].status is Status.WARNING
+    assert found["E002"].status is FindingStatus.FAILURE
+    assert found["W007"].status is FindingStatus.WARNING
     assert found["W007"].hint
     assert "tasks" not in found
     with override_settings(SILENCED_SYSTEM_CHECKS=["beanstalk_dispatch.W007"]):
@@ -115,7 +115,7 @@ def test_the_post_takes_the_place_of_checks_that_guess() -> None:
     exempt = [r"^beanstalk_dispatch/dispatcher$"]
     with override_settings(SECURE_SSL_REDIRECT=True, SECURE_REDIRECT_EXEMPT=exempt):
         found = examine()
-    assert found["daemon's POST"].status is Status.OK
+    assert found["daemon's POST"].status is FindingStatus.OK
     assert "E014" not in found
     with override_settings(ROOT_URLCONF=None):
         found = examine()
@@ -140,7 +140,7 @@ def test_urls_that_cannot_be_imported_are_findings_and_no_crash() -> None:
     words = "could not be examined: ModuleNotFoundError: No module named 'tests.nowhere'"
     assert found["system checks"].message == words
     assert found["daemon's POST"].message == words
-    assert found["tasks"].status is Status.OK
+    assert found["tasks"].status is FindingStatus.OK
 
 
 def test_the_variables_of_a_contrib_room_are_listed(
@@ -161,14 +161,14 @@ def test_the_path_of_the_bundle_is_posted_to(folder: Path) -> None:
         "  aws:elasticbeanstalk:sqsd:\n    HttpPath: /\n"
     )
     assert "HttpPath is '/'" in examine()["daemon's POST"].message
-    assert examine(path="/beanstalk_dispatch/")["daemon's POST"].status is Status.OK
+    assert examine(path="/beanstalk_dispatch/")["daemon's POST"].status is FindingStatus.OK
 
 
 def test_a_path_that_nothing_sets_is_a_warning(folder: Path) -> None:
     (folder / ".ebextensions" / "worker.config").unlink()
     found = examine()
-    assert found["daemon's POST"].status is Status.OK
-    assert found["HttpPath"].status is Status.WARNING
+    assert found["daemon's POST"].status is FindingStatus.OK
+    assert found["HttpPath"].status is FindingStatus.WARNING
     assert "--http-path /beanstalk_dispatch/dispatcher" in found["HttpPath"].hint
 
 
@@ -177,7 +177,7 @@ def test_a_path_that_nothing_sets_is_a_warning(folder: Path) -> None:
 
 def test_a_file_that_is_named_and_missing_is_a_failure() -> None:
     finding = examine(cron_file=Path("missing.yaml"))["cron.yaml"]
-    assert (finding.status, finding.message) == (Status.FAILURE, "there is no missing.yaml")
+    assert (finding.status, finding.message) == (FindingStatus.FAILURE, "there is no missing.yaml")
 
 
 def test_periodic_tasks_that_can_run_are_ok(folder: Path, env: Environment) -> None:
@@ -186,7 +186,7 @@ def test_periodic_tasks_that_can_run_are_ok(folder: Path, env: Environment) -> N
     (folder / "cron.yaml").write_text(CRON.format_map(RIGHT))
     assert examine()["cron.yaml"].message == "1 periodic tasks can run"
     with override_settings(ROOT_URLCONF=None):
-        assert examine()["cron.yaml"].status is Status.OK
+        assert examine()["cron.yaml"].status is FindingStatus.OK
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_what_is_wrong_in_a_cron_yaml_is_said(
     env(DISPATCH_PERIODIC_TASKS="record")
     (folder / "other.yaml").write_text(CRON.format_map(RIGHT | wrong))
     finding = examine(cron_file=Path("other.yaml"))["cron.yaml"]
-    assert finding.status is Status.FAILURE
+    assert finding.status is FindingStatus.FAILURE
     assert message in finding.message
     assert hint in finding.hint
 
@@ -216,7 +216,7 @@ def test_what_is_wrong_in_a_cron_yaml_is_said(
 def test_a_file_that_is_not_yaml_is_said(folder: Path) -> None:
     (folder / "cron.yaml").write_text("\tversion: 1")
     finding = examine()["cron.yaml"]
-    assert finding.status is Status.FAILURE
+    assert finding.status is FindingStatus.FAILURE
     assert finding.message.startswith("while scanning")  # the topic has said the file
 
 
@@ -249,7 +249,7 @@ def test_a_cache_that_cannot_hold_a_lease_is_said(
 ) -> None:
     env(DISPATCH_LEASE_CACHE="leases")
     finding = lease(backend)
-    assert finding.status is Status.FAILURE
+    assert finding.status is FindingStatus.FAILURE
     assert message in finding.message
 
 
@@ -266,7 +266,7 @@ def test_a_cache_that_is_missing_is_left_to_its_check(env: Environment) -> None:
     env(DISPATCH_LEASE_CACHE="nowhere")
     found = examine()
     assert "lease" not in found
-    assert found["E006"].status is Status.FAILURE
+    assert found["E006"].status is FindingStatus.FAILURE
 
 
 def test_a_machine_that_drains_is_said(folder: Path, env: Environment) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from beanstalk_dispatch.deployment import machine_doctor
-from beanstalk_dispatch.deployment.findings import Finding, Status
+from beanstalk_dispatch.deployment.findings import Finding, FindingStatus
 from beanstalk_dispatch.deployment.machine_doctor import Machine, seconds_of_nginx
 from tests.conftest import TABLE, Environment
 from tests.services import PATH, free_port
@@ -71,7 +71,7 @@ def examine(machine: Machine) -> list[Finding]:
 
 
 def bad(machine: Machine) -> list[Finding]:
-    return [finding for finding in examine(machine) if finding.status is not Status.OK]
+    return [finding for finding in examine(machine) if finding.status is not FindingStatus.OK]
 
 
 def test_a_machine_that_is_set_up_well_has_nothing_but_ok(machine: Machine) -> None:

@@ -15,13 +15,13 @@ from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.workbench import runs
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
 from beanstalk_dispatch.workbench.letters import Filters
-from beanstalk_dispatch.workbench.runs import Report, RunOptions, Steps
+from beanstalk_dispatch.workbench.runs import RunOptions, RunReport, Steps
 from tests.conftest import Environment
 from tests.dead_letters import KEY, Dead, failing, receive_all
 from tests.proxy import Proxy, error
 
 
-def finish(steps: Steps) -> Report:
+def finish(steps: Steps) -> RunReport:
     *_, report = steps
     return report
 
