@@ -14,6 +14,7 @@ from django.urls import include, path
 from django.views.decorators.csrf import csrf_protect
 
 from beanstalk_dispatch import checks, views
+from beanstalk_dispatch.checks import installation
 from beanstalk_dispatch.conf import SETTINGS
 from beanstalk_dispatch.scheduling import outbox
 from tests import urls
@@ -332,7 +333,7 @@ def test_version_0_1_must_not_be_installed_too(
     env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ids() == []
-    monkeypatch.setattr(checks, "version", {"beanstalk-dispatch": "0.1.5"}.__getitem__)
+    monkeypatch.setattr(installation, "version", {"beanstalk-dispatch": "0.1.5"}.__getitem__)
     (message,) = found()
     assert message.id == "beanstalk_dispatch.E019"
     assert message.msg.startswith("beanstalk-dispatch 0.1.5 is installed beside")
@@ -342,7 +343,7 @@ def test_a_worker_whose_threads_are_greenlets_has_no_time_limits(
     env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env(**DEFAULTS)
-    monkeypatch.setattr(checks, "patched_by", lambda: "gevent")
+    monkeypatch.setattr(installation, "patched_by", lambda: "gevent")
     (message,) = found()
     assert message.id == "beanstalk_dispatch.W018"
     assert message.msg.startswith("gevent has replaced threads")

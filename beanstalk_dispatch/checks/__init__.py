@@ -1,0 +1,16 @@
+"""System checks for what breaks a worker in practice. None uses the network.
+
+Each module has the checks of one subject. docs/checks.md has a row for each id.
+https://docs.djangoproject.com/en/stable/topics/checks/
+"""
+
+from __future__ import annotations
+
+# Importing a module adds its checks. They are called in this order: contrib_rooms imports the rooms
+# whose tasks and variables the modules after it look at.
+from . import caches, contrib_rooms, installation, listed_tasks, variables  # noqa: F401
+from .endpoint import has_urls, without_endpoint
+from .registry import check, register
+from .security import SIGN_MESSAGES, UNSIGNED
+
+__all__ = ["SIGN_MESSAGES", "UNSIGNED", "check", "has_urls", "register", "without_endpoint"]

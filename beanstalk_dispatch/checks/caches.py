@@ -1,0 +1,95 @@
+"""Whether the caches of the lease and of the results are of a kind that workers can share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from beanstalk_dispatch.conf import SETTINGS, Config
+from beanstalk_dispatch.conf.variables import LEASE_CACHE, RESULTS
+from beanstalk_dispatch.exceptions import listed
+
+from .registry import ID, on_every_machine, on_workers
+
+MIN_LEASE_ENTRIES: Final = 100_000
+_UNSHARED_CACHES: Final = ("LocMemCache", "DummyCache", "FileBasedCache")
+
+
+@on_workers
+def _small_lease_cache(config: Config) -> Iterator[CheckMessage]:
+    alias, cache = config.lease_cache, _cache(config.lease_cache)
+    if _is_of_backend(cache, "DatabaseCache") and _max_entries(cache) < MIN_LEASE_ENTRIES:
+        yield checks.Error(
+            f"{LEASE_CACHE.variable}: the cache {alias!r} keeps "
+            f"{_max_entries(cache):,} entries and deletes the others. A task whose entry is "
+            "deleted can run again.",
+            hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'MAX_ENTRIES': 10_000_000}}}}}}",
+            id=f"{ID}.E004",
+        )
+
+
+@on_workers
+def _unshared_lease_cache(config: Config) -> Iterator[CheckMessage]:
+    alias = config.lease_cache
+    if alias is not None and (problem := _why_not_shared(alias)):
+        yield checks.Error(
+            f"{LEASE_CACHE.variable}: {alias!r} {problem}.",
+            hint="Name a cache in Redis, Memcached or the database.",
+            id=f"{ID}.E006",
+        )
+
+
+@on_every_machine
+def _unshared_results_cache(config: Config) -> Iterator[CheckMessage]:
+    alias = config.results
+    if alias is None or alias == "db" or config.execute_synchronously:
+        return
+    if problem := _why_not_shared(alias):
+        yield checks.Error(
+            f"{RESULTS.variable}: {alias!r} {problem}.",
+            hint="Name a cache in Redis, Memcached or the database, or db.",
+            id=f"{ID}.E013",
+        )
+
+
+@on_workers
+def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
+    for field in ("lease_cache", "results"):
+        alias = getattr(config, field)
+        cache = _cache(alias)
+        if _is_of_backend(cache, "RedisCache") and "socket_timeout" not in cache.get("OPTIONS", {}):
+            yield checks.Warning(
+                f"{SETTINGS[field].variable}: the cache {alias!r} has no socket_timeout. A "
+                "Redis that hangs would hang every thread of the worker.",
+                hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'socket_timeout': 5}}}}}}",
+                id=f"{ID}.W012",
+            )
+
+
+def _cache(alias: str | None) -> Mapping[str, Any]:
+    """The entry of a cache in CACHES; empty if there is none."""
+    entry: Mapping[str, Any] = settings.CACHES.get(alias or "", {})
+    return entry
+
+
+def _is_of_backend(cache: Mapping[str, Any], name: str) -> bool:
+    return str(cache.get("BACKEND", "")).endswith(f".{name}")
+
+
+def _why_not_shared(alias: str) -> str | None:
+    """Why processes cannot share this cache."""
+    backend = _cache(alias).get("BACKEND", "")
+    if not backend:
+        return f"is not in CACHES; known: {listed(settings.CACHES)}"
+    if backend.endswith(_UNSHARED_CACHES):
+        return f"is a {backend.rpartition('.')[2]}, which the worker processes do not share"
+    return None
+
+
+def _max_entries(cache: Mapping[str, Any]) -> int:
+    """As django.core.cache.backends.base.BaseCache reads it."""
+    return int(cache.get("max_entries", cache.get("OPTIONS", {}).get("MAX_ENTRIES", 300)))

@@ -1,0 +1,37 @@
+"""Whether another library that is installed breaks the package, or its time limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.execution.monkey_patching import patched_by
+
+from .registry import ID, on_every_machine, on_workers
+
+
+@on_every_machine
+def _both_distributions(config: Config) -> Iterator[CheckMessage]:
+    with suppress(PackageNotFoundError):
+        yield checks.Error(
+            f"beanstalk-dispatch {version('beanstalk-dispatch')} is installed beside "
+            "django-beanstalk-dispatch. The files of both are in one package, beanstalk_dispatch.",
+            hint="pip uninstall beanstalk-dispatch; "
+            "pip install --force-reinstall django-beanstalk-dispatch",
+            id=f"{ID}.E019",
+        )
+
+
+@on_workers
+def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
+    if library := patched_by():
+        yield checks.Warning(
+            f"{library} has replaced threads: no time limit interrupts a task in this process.",
+            hint="Run gunicorn with --worker-class gthread, or use beanstalk_worker.",
+            id=f"{ID}.W018",
+        )

@@ -1,0 +1,110 @@
+"""Whether the tasks that the variables list can run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from beanstalk_dispatch import dispatch_table
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, SAFE_TASK, TABLE, TASK_TIMEOUT, TASKS
+from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
+from beanstalk_dispatch.execution.task_problems import problems_of
+from beanstalk_dispatch.safe_task import SafeTask
+
+from .registry import ID, on_every_machine, on_workers
+
+
+@on_every_machine
+def _table_entries(config: Config) -> Iterator[CheckMessage]:
+    for name in config.table:
+        try:
+            dispatch_table.resolve_early(name, config)
+        except UnknownFunction as exc:
+            why = f": {exc.__cause__}" if exc.__cause__ else ""
+            yield checks.Error(
+                f"{TABLE.variable}: {name!r} cannot run. {exc}{why}",
+                hint="Write name=package.module.function, or a SafeTask subclass.",
+                id=f"{ID}.E002",
+            )
+
+
+@on_every_machine
+def _safe_task(config: Config) -> Iterator[CheckMessage]:
+    try:
+        dispatch_table.safe_task_class(config)
+    except ConfigurationError as exc:
+        example = SAFE_TASK.default_text
+        hint = f"Write the dotted path of a SafeTask subclass, like {example}."
+        yield checks.Error(str(exc), hint=hint, id=f"{ID}.E003")
+
+
+@on_workers
+def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
+    for name in config.periodic_tasks:
+        if not dispatch_table.is_listed(name, config):
+            yield checks.Error(
+                f"{PERIODIC_TASKS.variable} lists {name!r}, which {TABLE.variable} does not.",
+                hint="Add it to the table, or remove it here.",
+                id=f"{ID}.E005",
+            )
+
+
+@on_every_machine
+def _listed_classes(config: Config) -> Iterator[CheckMessage]:
+    for name, task_class in _task_classes(config):
+        for problem in problems_of(task_class):
+            yield checks.Error(
+                f"{name!r} would fail whenever it runs: {problem}.",
+                hint=f"Correct the class {config.table[name]}.",
+                id=f"{ID}.E007",
+            )
+
+
+@on_every_machine
+def _listed_tasks(config: Config) -> Iterator[CheckMessage]:
+    for source in dispatch_table.task_sources():
+        for problem in source.problems(config):
+            yield checks.Error(
+                f"{TASKS.variable}: {problem}.",
+                hint="List modules, such as shop.tasks, or the dotted paths of tasks.",
+                id=f"{ID}.E011",
+            )
+
+
+@on_workers
+def _empty_table(config: Config) -> Iterator[CheckMessage]:
+    if not (config.table or config.tasks):
+        variable = TABLE.variable
+        yield checks.Error(
+            f"This is a worker, but {variable} is empty: every message fails.",
+            hint=f"eb setenv '{variable}=name=package.module.function'",
+            id=f"{ID}.E018",
+        )
+
+
+@on_every_machine
+def _time_limit_of_none(config: Config) -> Iterator[CheckMessage]:
+    for name, task_class in _task_classes(config):
+        if (
+            dispatch_table.defines(task_class, "timeout_timedelta")
+            and task_class.timeout_timedelta is None
+        ):
+            yield checks.Warning(
+                f"{name!r} sets timeout_timedelta to None, which does not mean 'no limit': the "
+                f"task has the limit of {TASK_TIMEOUT.variable}.",
+                hint="Write a timedelta of at most 12 hours, or remove the line.",
+                id=f"{ID}.W016",
+            )
+
+
+def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
+    """The names of the table that stand for a class."""
+    for name in config.table:
+        with suppress(UnknownFunction):  # E002 reports it
+            listed_object = dispatch_table.resolve_early(name, config)
+            if isinstance(listed_object, type):
+                yield name, listed_object

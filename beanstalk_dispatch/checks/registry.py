@@ -1,0 +1,54 @@
+"""Which checks there are, and on which machines each of them is called."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from django.apps import AppConfig
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from beanstalk_dispatch import conf
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.exceptions import ConfigurationError
+
+ID: Final = "beanstalk_dispatch"
+
+Check = Callable[[Config], Iterator[CheckMessage]]
+_CHECKS: Final[list[Check]] = []
+
+
+def register() -> None:
+    """Add the checks to those of ``manage.py check``."""
+    checks.register(check, "beanstalk_dispatch")
+
+
+def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Everything that can be found without a network, in the order of the ids."""
+    try:
+        config = conf.get_config()
+    except ConfigurationError as exc:
+        hint = "Run 'eb printenv' (or look at your .env) and correct the variables named above."
+        return [checks.Error(str(exc), hint=hint, id=f"{ID}.E001")]
+    found = [message for find in _CHECKS for message in find(config)]
+    return sorted(found, key=lambda message: str(message.id))
+
+
+def on_every_machine(find: Check) -> Check:
+    """Have ``check`` call this one."""
+    _CHECKS.append(find)
+    return find
+
+
+def on_workers(find: Check) -> Check:
+    """Have ``check`` call this one on workers only."""
+
+    @on_every_machine
+    @functools.wraps(find)
+    def find_on_workers(config: Config) -> Iterator[CheckMessage]:
+        if config.worker:
+            yield from find(config)
+
+    return find_on_workers

@@ -1,0 +1,48 @@
+"""Whether a secret stands in the settings, and whether anyone may send a message that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from beanstalk_dispatch import conf
+from beanstalk_dispatch.conf import SETTINGS, Config
+from beanstalk_dispatch.conf.variables import SIGNING_KEYS
+
+from .registry import ID, on_every_machine, on_workers
+
+UNSIGNED: Final = "anyone who may send to the queue may run every listed function"
+SIGN_MESSAGES: Final = (
+    f"Set {SIGNING_KEYS.variable} to one long random string, on the web environment first and then "
+    'on the worker environment: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+)
+
+
+@on_every_machine
+def _secrets_in_settings(config: Config) -> Iterator[CheckMessage]:
+    for field in ("sqs_key", "sqs_secret", "sqs_token", "signing_keys", "backlog_token"):
+        if config.sources[field] != "settings":
+            continue
+        value = getattr(config, field)
+        keys = {value} if isinstance(value, str) else set(value)
+        if not all(map(conf.is_in_environment, keys)):
+            variable = SETTINGS[field].variable
+            yield checks.Warning(
+                f"{variable} is in your Django settings as plain text.",
+                hint=f"Remove it and set the environment property {variable}, or for SQS use the "
+                "instance profile.",
+                id=f"{ID}.W006",
+            )
+
+
+@on_workers
+def _missing_signing_keys(config: Config) -> Iterator[CheckMessage]:
+    if not config.signing_keys:
+        yield checks.Warning(
+            f"{SIGNING_KEYS.variable} is not set: {UNSIGNED}.",
+            hint=SIGN_MESSAGES,
+            id=f"{ID}.W007",
+        )

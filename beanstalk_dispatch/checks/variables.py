@@ -1,0 +1,39 @@
+"""Whether the environment has variables that nothing reads, or that a contrib room cannot read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.core import checks
+from django.core.checks import CheckMessage
+
+from beanstalk_dispatch import conf
+from beanstalk_dispatch.conf import SETTINGS, Config
+from beanstalk_dispatch.exceptions import listed
+
+from .registry import ID, on_every_machine
+
+
+@on_every_machine
+def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
+    for name, closest in conf.unknown_variables().items():
+        known = listed([setting.variable for setting in SETTINGS.values()], limit=len(SETTINGS))
+        yield checks.Warning(
+            f"{name} is set, but beanstalk_dispatch has no variable of that name.",
+            hint=f"Did you mean {closest}?"
+            if closest
+            else f"Remove it. The variables are: {known}",
+            id=f"{ID}.W008",
+        )
+
+
+@on_every_machine
+def _contrib_variables(config: Config) -> Iterator[CheckMessage]:
+    for group in conf.registered_groups():
+        if group is not conf.CORE:  # whose problems are E001
+            for problem in conf.values_of(group).problems:
+                yield checks.Warning(
+                    f"{problem}.",
+                    hint="Correct the variable. Until then it counts as not set.",
+                    id=f"{ID}.W015",
+                )
