@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from typing import Any
 
 from django.core.signals import request_started
@@ -27,8 +28,8 @@ def init() -> None:
     """
     request_started.connect(_on_request_started)
     signals.task_stuck.connect(_on_task_stuck)
-    signals.worker_stopped.connect(_on_worker_stopped)
-    signals.invocation_finished.connect(_on_invocation_finished)
+    signals.worker_stopped.connect(_send_what_waits)
+    signals.invocation_finished.connect(_send_what_waits)
     values = variables.get_values()
     if values[variables.DSN] and is_supported() and not sentry_sdk.get_client().is_active():
         from .transport import ErrorsFirstTransport
@@ -69,14 +70,11 @@ def _on_task_stuck(*, delivery: Any, thread_id: int, **_: Any) -> None:
         errors.report_stuck(delivery, thread_id)
 
 
-def _on_worker_stopped(**_: Any) -> None:
-    """Send what waits; the process may end without the SDK's own atexit."""
-    if is_sending():
-        sentry_sdk.flush()
+def _send_what_waits(*, seconds: float = math.inf, **_: Any) -> None:
+    """Send the events that wait, before the process ends or Lambda suspends it.
 
-
-def _on_invocation_finished(*, seconds: float, **_: Any) -> None:
-    """Send what waits: Lambda suspends the process, and may never continue it."""
+    A worker may end without the SDK's own atexit. What Lambda has suspended may never continue.
+    """
     if is_sending():
         allowed = sentry_sdk.get_client().options["shutdown_timeout"]
         sentry_sdk.flush(timeout=min(allowed, seconds))

@@ -19,6 +19,7 @@ import pytest
 import sentry_sdk
 from django.core.signals import request_started
 from django.db import transaction
+from django.dispatch import Signal
 from django.test import override_settings
 from sentry_sdk.consts import DEFAULT_OPTIONS
 from sentry_sdk.envelope import Envelope, Item
@@ -102,8 +103,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memor
         yield transport
     sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
-    signals.worker_stopped.disconnect(setup._on_worker_stopped)
-    signals.invocation_finished.disconnect(setup._on_invocation_finished)
+    signals.worker_stopped.disconnect(setup._send_what_waits)
+    signals.invocation_finished.disconnect(setup._send_what_waits)
     signals.task_stuck.disconnect(setup._on_task_stuck)
     request_started.disconnect(setup._on_request_started)
 
@@ -989,17 +990,24 @@ def test_the_log_line_of_a_stuck_task_is_not_a_second_event(sentry: Memory) -> N
 
 def test_without_a_client_nobody_is_told_of_a_stuck_task(blocked: int) -> None:
     setup._on_task_stuck(delivery=None, thread_id=blocked)
-    setup._on_worker_stopped()
-    setup._on_invocation_finished(seconds=1)
+    setup._send_what_waits()
 
 
-@pytest.mark.parametrize(("left", "expected"), [(60.0, 2), (0.5, 0.5)])
-def test_an_invocation_of_lambda_waits_for_its_events_for_as_long_as_it_may(
-    sentry: Memory, monkeypatch: pytest.MonkeyPatch, left: float, expected: float
-) -> None:
+@pytest.mark.parametrize(
+    ("signal", "left", "expected"),
+    [
+        (signals.invocation_finished, {"seconds": 60.0}, 2),
+        (signals.invocation_finished, {"seconds": 0.5}, 0.5),
+        (signals.worker_stopped, {}, 2),
+    ],
+)
+def test_the_end_of_a_process_waits_for_its_events_for_as_long_as_it_may(
+    sentry: Memory, monkeypatch: pytest.MonkeyPatch, signal: Signal, left: dict[str, float],
+    expected: float,
+) -> None:  # fmt: skip
     timeouts: list[float] = []
     monkeypatch.setattr(sentry, "flush", lambda timeout, callback=None: timeouts.append(timeout))
-    setup._on_invocation_finished(seconds=left)
+    signal.send(sender=None, **left)
     assert timeouts == [expected]
 
 
