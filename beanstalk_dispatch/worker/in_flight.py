@@ -16,11 +16,11 @@ from itertools import islice
 from typing import Final
 
 from beanstalk_dispatch import clock
+from beanstalk_dispatch.sqs.backoff import Backoff
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received, Refused
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES, MAX_VISIBILITY_SECONDS
 
-from .backoff import Backoff
 from .options import WorkerTimes
 from .receive_budget import ReceiveBudget
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from beanstalk_dispatch.sqs.backoff import BackoffTimes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerTimes:
+class WorkerTimes(BackoffTimes):
     """How long the threads of a worker wait, in seconds. Tests pass shorter times."""
 
     stop_check_interval: float = 0.1
@@ -22,12 +24,6 @@ class WorkerTimes:
     group_memory: float = 60.0
     """How long a failed FIFO group is remembered, from when it may be delivered again."""
 
-    first_retry: float = 1.0
-    """The longest pause after the first of several failed requests."""
-    longest_retry: float = 30.0
-    """The longest pause between two requests that fail."""
-    failure_log_interval: float = 60.0
-    """Between two log lines about requests that continue to fail."""
     restart_delay: float = 1.0
     """Before a thread restarts after an unexpected error."""
 

@@ -10,11 +10,11 @@ from beanstalk_dispatch import marks
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import LeaseUnavailable
 from beanstalk_dispatch.log_lines import quoted_error
+from beanstalk_dispatch.service_thread import ServiceThread
 from beanstalk_dispatch.sqs.opening import resolve_address
 
 from .options import WorkerTimes
 from .prefetch import Prefetch, QueueState
-from .threads import ServiceThread
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 

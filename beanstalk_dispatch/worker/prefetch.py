@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from beanstalk_dispatch import clock
+from beanstalk_dispatch.sqs.backoff import Backoff
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .backoff import Backoff
 from .in_flight import InFlight
 from .options import WorkerOptions
 

@@ -18,12 +18,13 @@ from beanstalk_dispatch.exceptions import listed
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.log_lines import quoted
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
+from beanstalk_dispatch.service_thread import ServiceThread
 from beanstalk_dispatch.signals import worker_stopped
 
 from .cron_scheduler import Scheduler
 from .health import touch_while_healthy, why_unhealthy
 from .status_line import StatusLine, log_progress
-from .threads import ServiceThread, join_within
+from .threads import join_within
 from .worker import EXIT_FAILED, Tick, Worker
 
 logger = logging.getLogger("beanstalk_dispatch.worker")

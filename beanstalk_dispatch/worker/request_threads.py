@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from beanstalk_dispatch import clock
+from beanstalk_dispatch.service_thread import ServiceThread
+from beanstalk_dispatch.sqs.backoff import Backoff
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .backoff import Backoff
 from .in_flight import InFlight
 from .options import WorkerOptions
-from .threads import ServiceThread, alive
+from .threads import alive
 
 _DELETES: Final = 4
 """Deletes of one queue at a time."""

@@ -11,13 +11,13 @@ from beanstalk_dispatch import clock
 from beanstalk_dispatch.execution import time_limit
 from beanstalk_dispatch.execution.process_state import can_open_files
 from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.service_thread import ServiceThread
 from beanstalk_dispatch.sqs.queue import Received
 
 from .in_flight import Ack, Nack
 from .options import WorkerOptions
 from .prefetch import MessageGroup, Prefetch, QueueState
 from .runners import Runner
-from .threads import ServiceThread
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 

@@ -21,10 +21,9 @@ from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import UnknownQueue
 from beanstalk_dispatch.log_lines import REFUSALS, quoted, quoted_error
 from beanstalk_dispatch.scheduling.sending import Prepared, send_published, try_to_send
+from beanstalk_dispatch.sqs.backoff import Backoff, BackoffTimes
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
 from beanstalk_dispatch.sqs.opening import resolve_address
-from beanstalk_dispatch.worker.backoff import Backoff
-from beanstalk_dispatch.worker.options import WorkerTimes
 
 from .claims import claimed
 from .errors import first_line
@@ -63,14 +62,14 @@ def send_waiting() -> None:
 class Relay:
     """Sends what waits in the databases of BEANSTALK_DISPATCH_OUTBOX_DATABASES."""
 
-    def __init__(self, times: WorkerTimes | None = None) -> None:
+    def __init__(self, times: BackoffTimes | None = None) -> None:
         self.sent = 0
         """How many messages it has sent."""
         self.waiting = 0
         """How many waited when it last looked."""
         self.oldest_seconds = 0.0
         """For how long the oldest of them had waited."""
-        self._times = times or WorkerTimes(longest_retry=LONGEST_PAUSE_SECONDS)
+        self._times = times or BackoffTimes(longest_retry=LONGEST_PAUSE_SECONDS)
         self._backoffs: dict[str, Backoff] = {}
         self._paused: set[str] = set()
         """The queues that the last look into a database has passed over."""

@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-from beanstalk_dispatch.worker.threads import ServiceThread
+from beanstalk_dispatch.service_thread import ServiceThread
 
 from .relay import Relay, close_old_connections
 

@@ -17,8 +17,8 @@ from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay, send_waiting
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.signals import task_scheduled
+from beanstalk_dispatch.sqs.backoff import BackoffTimes
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.worker.options import WorkerTimes
 from tests.conftest import Environment
 from tests.recording_sqs import Sqs, body_of
 from tests.workers import until
@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "other"]),
     pytest.mark.usefixtures("no_sender"),
 ]
-TIMES = WorkerTimes(first_retry=0.05, longest_retry=0.1)
+TIMES = BackoffTimes(first_retry=0.05, longest_retry=0.1)
 
 
 def retry_now() -> None:

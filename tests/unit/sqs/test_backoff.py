@@ -8,10 +8,9 @@ from dataclasses import replace
 import pytest
 
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.worker.backoff import Backoff
-from beanstalk_dispatch.worker.options import WorkerTimes
+from beanstalk_dispatch.sqs.backoff import Backoff, BackoffTimes
 
-TIMES = WorkerTimes()
+TIMES = BackoffTimes()
 
 
 def test_the_pause_grows_to_its_limit() -> None:

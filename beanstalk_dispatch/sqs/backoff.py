@@ -1,25 +1,36 @@
-"""Exponential backoff per queue and operation, logged at most once a minute."""
+"""Waits longer after each failed request to SQS, and logs it at most once a minute."""
 
 from __future__ import annotations
 
 import logging
 import math
 import random
+from dataclasses import dataclass
 
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.log_lines import quoted_error
 
-from .options import WorkerTimes
-
 logger = logging.getLogger("beanstalk_dispatch.worker")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackoffTimes:
+    """How long to wait after failed requests, in seconds. Tests pass shorter times."""
+
+    first_retry: float = 1.0
+    """The longest pause after the first of several failed requests."""
+    longest_retry: float = 30.0
+    """The longest pause between two requests that fail."""
+    failure_log_interval: float = 60.0
+    """Between two log lines about requests that continue to fail."""
 
 
 class Backoff:
     """Says when an operation on a queue may be tried again after failures."""
 
     def __init__(
-        self, operation: str, queue: str, *, times: WorkerTimes, longest: float | None = None
+        self, operation: str, queue: str, *, times: BackoffTimes, longest: float | None = None
     ) -> None:
         self.failures = 0
         """How many rounds of requests have failed since a request succeeded."""
