@@ -26,7 +26,8 @@ from beanstalk_dispatch.execution.process_state import FILES, process_state
 from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.log_lines import REFUSALS
-from beanstalk_dispatch.sqs.clients import Clients, Timeouts
+from beanstalk_dispatch.sqs.clients import Clients
+from beanstalk_dispatch.sqs.timeouts import Timeouts
 from beanstalk_dispatch.workbench import looking, moving, runs
 from tests import jobs
 from tests.dead_letters import Dead

@@ -11,9 +11,9 @@ from beanstalk_dispatch.conf.variables import QUEUES, SQS_KEY, SQS_REGION
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs.backlog import queue_names
-from beanstalk_dispatch.sqs.clients import DEFAULT_REGION
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
+from beanstalk_dispatch.sqs.session import DEFAULT_REGION
 
 from .findings import DOCS, Finding, failure, ok, warning
 from .listed_tasks import longest_time_limit

@@ -39,6 +39,14 @@ def boto_errors() -> tuple[type[Exception], ...]:
     return BotoCoreError, ClientError, RuntimeError  # the last: see _STALE_CREDENTIALS_CODES
 
 
+def client_errors() -> tuple[type[Exception], ...]:
+    """The errors that making a client raises.
+
+    botocore validates AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL and similar variables.
+    """
+    return (*boto_errors(), ValueError)
+
+
 def is_missing_queue(exc: Exception) -> bool:
     """Whether botocore's error says that the queue does not exist."""
     return error_code(exc) in _MISSING_QUEUE_CODES

@@ -11,11 +11,19 @@ from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from beanstalk_dispatch.conf import Config, default_region
+from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.queue_address import QueueAddress
 
-from .clients import DEFAULT_REGION
-from .errors import boto_errors, error_code, first_line, is_access_denied, is_missing_queue
+from .errors import (
+    boto_errors,
+    client_errors,
+    error_code,
+    first_line,
+    is_access_denied,
+    is_missing_queue,
+)
+from .session import ConfiguredSession
+from .timeouts import DIAGNOSIS_TIMEOUTS
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -50,8 +58,7 @@ class Inspector:
     """Asks AWS with the configured credentials, region and endpoint."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
-        self._session: Any = None
+        self._session = ConfiguredSession(config)
         self.clock_skew: float | None = None
         """By how many seconds this machine's clock is ahead of AWS's, by the last answer."""
 
@@ -60,15 +67,12 @@ class Inspector:
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
         """
-        answer = self._send_request(lambda: self._make_client("sts", None).get_caller_identity())
+        answer = self._send_request(lambda: self._make_client("sts").get_caller_identity())
         return {"Account": answer["Account"], "Arn": answer["Arn"]}
 
     def region(self, address: QueueAddress | None = None) -> str | None:
         """The region in which a queue is looked for. None: boto3 knows none."""
-        own = address.region if address else None
-        configured = own or self._config.sqs_region or default_region()
-        region: str | None = configured or self._boto_session().region_name
-        return region
+        return self._session.region(address)
 
     def queue_url(self, address: QueueAddress) -> str:
         """The URL of a queue. A URL or ARN in the configuration is not looked up."""
@@ -103,35 +107,16 @@ class Inspector:
         client: SQSClient = self._make_client("sqs", address)
         return client
 
-    def _make_client(self, service: str, address: QueueAddress | None) -> Any:
-        from botocore.config import Config as ClientConfig  # noqa: PLC0415 - as boto3
-
-        errors: tuple[type[Exception], ...] = (*boto_errors(), ValueError)
-        endpoint = self._config.sqs_endpoint_url or (address and address.endpoint_url)
+    def _make_client(self, service: str, address: QueueAddress | None = None) -> Any:
         try:
-            return self._boto_session().client(
+            return self._session.make_client(
                 service,
-                region_name=self.region(address) or DEFAULT_REGION,
-                endpoint_url=endpoint if service == "sqs" else None,
-                aws_access_key_id=self._config.sqs_key,
-                aws_secret_access_key=self._config.sqs_secret,
-                aws_session_token=self._config.sqs_token,
-                config=ClientConfig(
-                    connect_timeout=3,
-                    read_timeout=5,
-                    retries={"mode": "standard", "total_max_attempts": 2},
-                    parameter_validation=False,
-                ),
+                region=self.region(address),
+                endpoint_url=self._session.endpoint_url(address) if address else None,
+                timeouts=DIAGNOSIS_TIMEOUTS,
             )
-        except errors as exc:
+        except client_errors() as exc:
             raise InspectionError(exc) from None
-
-    def _boto_session(self) -> Any:
-        if self._session is None:
-            import boto3  # noqa: PLC0415 - takes a fifth of a second
-
-            self._session = boto3.session.Session()
-        return self._session
 
     def _send_request(self, request: Callable[[], Any]) -> Any:
         try:

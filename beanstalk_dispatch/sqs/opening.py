@@ -14,9 +14,10 @@ from beanstalk_dispatch.conf.variables import CREATE_QUEUES, QUEUES, SQS_REGION
 from beanstalk_dispatch.exceptions import UnknownQueue, listed
 from beanstalk_dispatch.queue_address import QueueAddress, dead_letter_name
 
-from .clients import Clients, send_timeouts
+from .clients import Clients
 from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
 from .queue import Queue
+from .timeouts import send_timeouts
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

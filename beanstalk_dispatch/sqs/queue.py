@@ -14,9 +14,10 @@ from beanstalk_dispatch.queue_address import QueueAddress, location_of
 
 from .batch_sender import NOT_LISTED, BatchEntry, BatchSender, Sent, failure_reason
 from .circuit import Circuit
-from .clients import SHORT_TIMEOUTS, Clients, Timeouts, long_poll_timeouts, send_timeouts
+from .clients import Clients
 from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
 from .fifo import queue_rules
+from .timeouts import SHORT_TIMEOUTS, Timeouts, long_poll_timeouts, send_timeouts
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

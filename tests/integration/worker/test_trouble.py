@@ -15,9 +15,10 @@ import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.queue_address import QueueAddress
-from beanstalk_dispatch.sqs.clients import Clients, send_timeouts
+from beanstalk_dispatch.sqs.clients import Clients
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received
+from beanstalk_dispatch.sqs.timeouts import send_timeouts
 from beanstalk_dispatch.worker.in_flight import Ack, Nack
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error

@@ -7,14 +7,14 @@ import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.sqs.clients import (
+from beanstalk_dispatch.sqs.clients import Clients
+from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.timeouts import (
     SHORT_TIMEOUTS,
-    Clients,
     Timeouts,
     long_poll_timeouts,
     send_timeouts,
 )
-from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment
 
 ACCOUNT = "123456789012"

@@ -12,7 +12,7 @@ from django.apps import apps
 
 from beanstalk_dispatch import client
 from beanstalk_dispatch.client import schedule_function, warm
-from beanstalk_dispatch.sqs import clients, opening, warming
+from beanstalk_dispatch.sqs import opening, session, warming
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
 from tests.services import NO_COVERAGE
@@ -83,7 +83,7 @@ def test_django_starts_it_in_a_thread(
 
 
 def test_a_session_uses_the_data_that_an_earlier_one_has_read() -> None:
-    first, second = (clients._new_session() for _ in range(2))
+    first, second = (session._new_session() for _ in range(2))
     loaders = [each._session.get_component("data_loader") for each in (first, second)]
     assert loaders[0] is loaders[1]
     assert len(set(loaders[0].search_paths)) == len(loaders[0].search_paths)

@@ -1,0 +1,92 @@
+"""boto3's session, with the configured credentials, region and endpoint.
+
+boto3 is imported here only, when the first client is made or a region is looked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from beanstalk_dispatch.conf import Config, default_region
+from beanstalk_dispatch.queue_address import QueueAddress
+
+from .timeouts import Timeouts
+
+DEFAULT_REGION: Final = "us-east-1"
+"""Where no region is configured at all, as in beanstalk-dispatch 0.1."""
+
+
+class ConfiguredSession:
+    """Makes the boto3 clients of one configuration.
+
+    One session of boto3 makes all of them, because each loads a description of SQS of its own.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._session: Any = None
+
+    def region(self, address: QueueAddress | None = None) -> str | None:
+        """The region in which a queue is looked for. None: boto3 knows none either."""
+        own = address.region if address else None
+        configured = own or self._config.sqs_region or default_region()
+        region: str | None = configured or self._boto_session().region_name
+        return region
+
+    def endpoint_url(self, address: QueueAddress) -> str | None:
+        """The endpoint of a queue, if it is not that of its region."""
+        return self._config.sqs_endpoint_url or address.endpoint_url
+
+    def make_client(
+        self, service: str, *,
+        region: str | None,
+        endpoint_url: str | None = None,
+        timeouts: Timeouts,
+        user_agent: str | None = None,
+    ) -> Any:  # fmt: skip
+        """A new client. Raises one of ``errors.client_errors``.
+
+        ``user_agent``: what botocore would otherwise build for each request.
+        """
+        from botocore.config import Config as ClientConfig  # noqa: PLC0415 - as boto3
+
+        return self._boto_session().client(
+            service,
+            region_name=region or DEFAULT_REGION,
+            endpoint_url=endpoint_url,
+            aws_access_key_id=self._config.sqs_key,
+            aws_secret_access_key=self._config.sqs_secret,
+            aws_session_token=self._config.sqs_token,
+            config=ClientConfig(
+                connect_timeout=timeouts.connect,
+                read_timeout=timeouts.read,
+                retries={"mode": "standard", "total_max_attempts": timeouts.attempts},
+                max_pool_connections=50,
+                parameter_validation=False,  # this package checks what can be wrong in a request
+                user_agent=user_agent,
+            ),
+        )
+
+    def _boto_session(self) -> Any:
+        if self._session is None:
+            self._session = _new_session()
+        return self._session
+
+
+_loaders: Final[list[Any]] = []
+"""botocore's loader, once there is one. It reads 50 ms of JSON and keeps it, also for a fork."""
+
+
+def _new_session() -> Any:
+    """A session of boto3 that has read AWS's descriptions of SQS only if no other one has."""
+    import boto3  # noqa: PLC0415 - takes a fifth of a second
+    import botocore.session  # noqa: PLC0415 - as boto3
+
+    core = botocore.session.get_session()
+    if _loaders:
+        core.register_component("data_loader", _loaders[0])
+    session = boto3.session.Session(botocore_session=core)
+    loader = core.get_component("data_loader")
+    loader.search_paths[:] = dict.fromkeys(loader.search_paths)  # each session of boto3 adds one
+    _loaders[:] = [loader]
+    return session
