@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +22,7 @@ from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
 
 from . import connections
 from .coroutines import run_to_end
+from .process_exceptions import is_for_the_process
 from .retries import RetryDecision, decide
 from .task_options import time_limit_of
 from .time_limit import TimeLimitExceeded, time_limit
@@ -108,16 +108,6 @@ def process(task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
 # The run of each task that a consumer runs now, by the task's id(): a project's class need not
 # be hashable, and its process() may continue in another thread.
 _runs: Final[dict[int, _TaskRun]] = {}
-
-
-def is_for_the_process(exc: BaseException) -> bool:
-    """Whether an exception ends the process rather than the task.
-
-    Ctrl-C, and the SystemExit of a server that is stopped, arrive in the main thread. Everything
-    else that a task raises is a failure of the task.
-    """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    return in_main_thread and isinstance(exc, KeyboardInterrupt | SystemExit)
 
 
 class _ForkCount:

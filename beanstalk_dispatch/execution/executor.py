@@ -41,13 +41,14 @@ from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS, MAX_VISIBILITY_SECONDS
 
 from . import dead_letters
-from .attempt import Attempt, has_own_process, is_for_the_process, run_attempt
+from .attempt import Attempt, has_own_process, run_attempt
 from .consumer import DELAYED_COPIES, Consumer
 from .crash_ledger import MAX_CUTS
 from .lease import WHY_CANCELLED, Lease, give_up_turns
 from .left_behind import put_right
 from .observers import observed
 from .outcome_log import log_outcome
+from .process_exceptions import is_for_the_process
 from .process_state import FILES, can_open_files, process_state
 from .recent_deliveries import RECENT, key_of
 from .retries import retry_delay

@@ -21,7 +21,6 @@ from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
 
-from .attempt import is_for_the_process
 from .crash_ledger import (
     BLOCKS,
     MAX_CUTS,
@@ -31,6 +30,7 @@ from .crash_ledger import (
     default_path,
     open_ledger,
 )
+from .process_exceptions import is_for_the_process
 from .process_state import FILES
 
 logger = logging.getLogger("beanstalk_dispatch.task")

@@ -30,6 +30,7 @@ from typing import Final, Self
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import TaskTimeout, listed
 
+from .process_exceptions import is_for_the_process
 from .stack_dump import StackDump
 from .uninterruptible import is_interruptible
 
@@ -153,7 +154,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         if isinstance(exc, TimeLimitExceeded):
             if self.fires:
                 raise self.timeout() from exc
-        elif self.struck and not _is_for_the_process(exc):
+        elif self.struck and not is_for_the_process(exc):
             raise self.timeout() from exc
 
     def timeout(self) -> TaskTimeout:
@@ -209,12 +210,6 @@ class time_limit:  # noqa: N801 - a context manager, named like one
             raise TimeLimitExceeded
         if callable(self._previous_handler):  # an enclosing limit's, or the project's own
             self._previous_handler(signum, frame)
-
-
-def _is_for_the_process(exc: BaseException | None) -> bool:
-    """Whether Ctrl-C or an exit of the main thread must not be replaced by a timeout."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    return in_main_thread and isinstance(exc, KeyboardInterrupt | SystemExit)
 
 
 def _let_interrupts_strike() -> None:

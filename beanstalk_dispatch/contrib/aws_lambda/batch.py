@@ -13,6 +13,7 @@ from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import NoTimeLeft
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
+from beanstalk_dispatch.execution.process_exceptions import all_are_failures
 from beanstalk_dispatch.log_lines import quoted, quoted_error, to_log
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.sqs.fifo import queue_rules
@@ -111,10 +112,10 @@ class Batch:
         body = "" if delivery.task_name else record["body"]
         request_started.send_robust(sender=Batch)
         try:
-            result = executor.run(body, delivery, self._consumer)
-        except BaseException as exc:
-            # Also a SystemExit of the task, as this is the main thread: it must not end the
-            # function, and with it the rest of the batch.
+            # A SystemExit of a task in this main thread must not end the rest of the batch.
+            with all_are_failures():
+                result = executor.run(body, delivery, self._consumer)
+        except BaseException as exc:  # nor may a fault of this package
             logger.error(
                 "record failed id=%s error=%s", quoted(delivery.message_id),
                 quoted_error(exc, with_type=True), exc_info=to_log(exc),

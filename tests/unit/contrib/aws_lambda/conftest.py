@@ -17,7 +17,8 @@ def function(env: Environment) -> Environment:
     env(
         WORKER=True,
         DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail loop=tests.jobs.loop "
-        "exits=tests.jobs.exits recorder=tests.jobs.Recorder nap=tests.jobs.nap "
+        "exits-hooked=tests.unit.contrib.aws_lambda.test_batch.ExitsHooked "
+        "recorder=tests.jobs.Recorder nap=tests.jobs.nap "
         "slow-hook=tests.unit.contrib.aws_lambda.test_batch.SlowHook",
         DISPATCH_TASK_TIMEOUT="2m",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
 import time
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.contrib.aws_lambda.batch import RESERVE_SECONDS, Batch, LambdaConsumer
 from beanstalk_dispatch.exceptions import NoTimeLeft, TaskTimeout
+from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.safe_task import SafeTask
 from tests import jobs
 from tests.conftest import Environment
@@ -30,6 +32,16 @@ class SlowHook(SafeTask):
     def on_error(self, e: BaseException, /, *args: Any, **kwargs: Any) -> None:
         jobs.calls.append(("on_error", type(e)))
         jobs.spin(30)
+
+
+class ExitsHooked(SafeTask):
+    verbose = False
+
+    def run(self, kind: str) -> None:
+        raise getattr(builtins, kind)
+
+    def on_error(self, e: BaseException, /, *args: Any, **kwargs: Any) -> None:
+        jobs.calls.append(("on_error", type(e).__name__))
 
 
 def run(*records: dict[str, Any], seconds: float = 60) -> list[int]:
@@ -62,12 +74,25 @@ def test_a_failure_that_is_acknowledged_is_not_reported(function: Environment) -
     assert run(task("fail")) == []
 
 
-def test_a_system_exit_of_a_task_costs_one_record(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", ["SystemExit", "KeyboardInterrupt"])
+def test_an_exit_of_a_task_is_its_failure(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     """Tasks run in the main thread, where it would end the function."""
-    assert run(task("exits"), task("record", 1)) == [0]
-    assert jobs.calls == [((1,), {})]
+    assert run(task("exits-hooked", kind), task("record", 1)) == [0]
+    assert jobs.calls == [("on_error", kind), ((1,), {})]
+    assert "function=exits-hooked outcome=failed" in caplog.text
+    assert RUNNING.now() == []
+
+
+def test_a_fault_of_this_package_costs_one_record(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr("beanstalk_dispatch.execution.executor.run", fail)
+    assert run(task("record", 1), task("record", 2)) == [0, 1]
     assert "record failed id=sqs-" in caplog.text
-    assert "error=SystemExit" in caplog.text
+    assert "error=SystemExit: 3" in caplog.text
 
 
 def test_a_message_that_this_process_has_finished_does_not_run_again(

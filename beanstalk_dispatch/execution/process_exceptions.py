@@ -1,0 +1,32 @@
+"""Which exceptions end the process, and which are failures of the task that raises them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+_all_are_failures: Final = ContextVar("beanstalk_dispatch.all_are_failures", default=False)
+
+
+def is_for_the_process(exc: BaseException | None) -> bool:
+    """Whether an exception ends the process rather than the task.
+
+    Ctrl-C, and the SystemExit of a server that is stopped, arrive in the main thread. Everything
+    else that a task raises is a failure of the task.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    is_of_process = in_main_thread and isinstance(exc, KeyboardInterrupt | SystemExit)
+    return is_of_process and not _all_are_failures.get()
+
+
+@contextmanager
+def all_are_failures() -> Iterator[None]:
+    """In this block no exception of a task ends the process, not even in the main thread."""
+    token = _all_are_failures.set(True)
+    try:
+        yield
+    finally:
+        _all_are_failures.reset(token)
