@@ -100,7 +100,13 @@ def schedule_many(
 
 def _schedule_many(queue: str, calls: Sequence[Call], *, on_commit: bool | str | None) -> list[str]:
     config = get_config()
-    prepared = prepare_calls(queue, calls, config)
+    return send_prepared(queue, prepare_calls(queue, calls, config), config, on_commit=on_commit)
+
+
+def send_prepared(
+    queue: str, prepared: Sequence[Prepared], config: Config, *, on_commit: bool | str | None
+) -> list[str]:
+    """What ``schedule_many`` does with calls once they are checked."""
     if prepared and _is_sent_later(queue, prepared, on_commit, config):
         return [each.message.id for each in prepared]
     return _send_many(queue, prepared, config)
@@ -320,5 +326,10 @@ def _awaited_commit(on_commit: bool | str | None, config: Config) -> str | None:
         return None
     alias = on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS
     connection = transaction.get_connection(alias)
+    # get_autocommit() would connect, which may fail, only to say what the settings say.
+    is_connected = connection.connection is not None
+    is_autocommit = (
+        connection.autocommit if is_connected else connection.settings_dict["AUTOCOMMIT"]
+    )
     # Without autocommit on_commit() raises what is wrong with that.
-    return alias if connection.in_atomic_block or not connection.get_autocommit() else None
+    return alias if connection.in_atomic_block or not is_autocommit else None

@@ -354,7 +354,8 @@ def is_name(value: str) -> bool:
     return 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
 
 
-def _is_time(value: float) -> bool:
+def is_time(value: float) -> bool:
+    """Whether a number may be a moment in Unix seconds."""
     return not isinstance(value, bool) and 0 <= value < 2**40
 
 
@@ -369,10 +370,10 @@ def _is_headers(value: dict[str, Any]) -> bool:
 # Optional member → its types, a further condition, and the description of both for an error.
 _OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
     "id": (str, is_name, NAME_FORM),
-    "sent_at": ((int, float), _is_time, "Unix seconds"),
+    "sent_at": ((int, float), is_time, "Unix seconds"),
     "attempt": (int, _is_count, "a count from 1"),
     "first_attempt": (int, _is_count, "a count from 1"),
-    "not_before": ((int, float), _is_time, "Unix seconds"),
+    "not_before": ((int, float), is_time, "Unix seconds"),
     "options": (dict, None, "an object"),
     "headers": (dict, _is_headers, "an object of strings"),
 }

@@ -14,6 +14,8 @@ from .conf import get_config
 from .conf.variables import EXECUTE_SYNCHRONOUSLY
 from .message import Message
 from .scheduling import commits, sending
+from .scheduling.call import Function
+from .scheduling.task_names import table_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +47,10 @@ class ScheduledTask:
         """The keyword arguments."""
         return self.message.kwargs
 
-    def is_call(self, queue: str, function: str, /, *args: Any, **kwargs: Any) -> bool:
+    def is_call(self, queue: str, function: Function, /, *args: Any, **kwargs: Any) -> bool:
         """Return whether ``schedule_function`` with these arguments schedules this task."""
+        if not isinstance(function, str):
+            function = table_name(function, get_config())
         mine = (self.queue, self.function, list(self.args), dict(self.kwargs))
         return mine == (queue, function, list(args), kwargs)
 
@@ -59,7 +63,7 @@ class ScheduledTasks(list[ScheduledTask]):
     """The tasks that were scheduled, in order."""
 
     def assert_scheduled(
-        self, queue: str, function: str, /, *args: Any, **kwargs: Any
+        self, queue: str, function: Function, /, *args: Any, **kwargs: Any
     ) -> ScheduledTask:
         """Return the task that ``schedule_function`` scheduled with these arguments.
 

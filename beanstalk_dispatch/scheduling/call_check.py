@@ -76,7 +76,7 @@ def check_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], config
             return
         try:
             known[name] = _read_parameters(entry(name, config))
-        except Exception:  # the checks and the worker report what cannot be imported
+        except (Exception, SystemExit):  # checks and worker report what cannot be imported
             return
     parameters = known[name]
     call = (len(args), *kwargs)

@@ -12,7 +12,7 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import MESSAGE_FORMAT
 from beanstalk_dispatch.exceptions import InvalidCall
 from beanstalk_dispatch.execution.task_options import options_to_send
-from beanstalk_dispatch.message import MAX_DELAY_DAYS, Message, now
+from beanstalk_dispatch.message import MAX_DELAY_DAYS, Message, is_time, now
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
@@ -78,7 +78,7 @@ def _checked_message(call: Call, config: Config) -> tuple[Message, int]:
         function=table_name(call.function, config),
         args=call.args if isinstance(call.args, (list, tuple)) else _as_list(call.args),
         kwargs=call.kwargs,
-        sent_at=now() if call.sent_at is None else call.sent_at,
+        sent_at=now() if call.sent_at is None else _checked_sent_at(call.sent_at),
         options=options_to_send(call.function) if isinstance(call.function, SafeTask) else {},
         headers=_checked_headers(call.headers) if call.headers else {},
     )
@@ -92,8 +92,18 @@ def _checked_message(call: Call, config: Config) -> tuple[Message, int]:
     return message, delay
 
 
+def _checked_sent_at(sent_at: float) -> float:
+    if isinstance(sent_at, int | float) and is_time(sent_at):
+        return sent_at
+    raise InvalidCall(
+        f"sent_at {sent_at!r} is not a moment in Unix seconds, as moment.timestamp() returns it"
+    )
+
+
 def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    if all(isinstance(item, str) for pair in headers.items() for item in pair):
+    if isinstance(headers, Mapping) and all(
+        isinstance(item, str) for pair in headers.items() for item in pair
+    ):
         return dict(headers)
     raise InvalidCall("headers is a mapping of strings to strings")
 

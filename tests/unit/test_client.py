@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from beanstalk_dispatch.client import (
     Call,
@@ -408,6 +409,13 @@ class TestOnCommit:
             transaction.rollback()
             transaction.set_autocommit(True)
 
+    def test_a_database_that_does_not_answer_is_not_asked_for_its_transaction(
+        self, sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        connection.close()
+        monkeypatch.setattr(connection, "connect", lambda: pytest.fail("it has connected"))
+        assert schedule("jobs", Call("record"), on_commit=True)
+
     def test_bad_arguments_are_told_at_once(self, sqs_env: Environment) -> None:
         with transaction.atomic(), pytest.raises(InvalidArgument):
             schedule("jobs", Call("record", [object()]), on_commit=True)
@@ -534,6 +542,15 @@ def test_headers_travel_with_the_message(sqs_env: Environment) -> None:
     with capture_tasks() as tasks:
         schedule("jobs", Call("record", headers={"tenant": "one"}))
     assert tasks[0].message.headers == {"tenant": "one"}
-    wrong: Any = {"tenant": 1}
-    with pytest.raises(InvalidCall, match="headers is a mapping of strings to strings"):
-        schedule("jobs", Call("record", headers=wrong))
+    wrong: Any
+    for wrong in ({"tenant": 1}, ["tenant"]):
+        with pytest.raises(InvalidCall, match="headers is a mapping of strings to strings"):
+            schedule("jobs", Call("record", headers=wrong))
+
+
+@pytest.mark.parametrize("sent_at", ["yesterday", -1, math.nan, True, datetime(2026, 1, 2)])
+def test_a_moment_of_scheduling_that_no_worker_accepts_is_refused(
+    sqs_env: Environment, sent_at: Any
+) -> None:
+    with pytest.raises(InvalidCall, match=r"sent_at .* is not a moment in Unix seconds, as moment"):
+        schedule("jobs", Call("record", sent_at=sent_at))

@@ -68,6 +68,7 @@ def test_asserting() -> None:
         schedule_function("mail", "record", 1, a=2)
         schedule_function("mail", jobs.fail)
     assert tasks.assert_scheduled("mail", "record", 1, a=2) is tasks[0]
+    assert tasks.assert_scheduled("mail", jobs.record, 1, a=2) is tasks[0]
     with pytest.raises(AssertionError) as caught:
         tasks.assert_scheduled("mail", "record", 1)
     assert (

@@ -24,10 +24,12 @@ from beanstalk_dispatch.contrib.results.record import from_seconds, to_django
 from beanstalk_dispatch.exceptions import (
     BatchError,
     ConfigurationError,
+    SchedulingError,
     UnknownResult,
     listed,
 )
 from beanstalk_dispatch.message import now
+from beanstalk_dispatch.scheduling.preparing import prepare_calls
 from beanstalk_dispatch.scheduling.sending import is_local
 from beanstalk_dispatch.sqs.backlog import queue_names
 
@@ -134,7 +136,10 @@ class SQSBackend(BaseTaskBackend):
         results = [each.result for each in ready]
         if is_local(get_config()):
             return [self.enqueue(each.task, each.args, each.kwargs) for each in results]
-        self._send_batches(ready)
+        try:
+            self._send_batches(ready)
+        except SchedulingError as exc:
+            raise exc.with_traceback(None) from exc.__cause__  # as in client.schedule
         return results
 
     async def aenqueue_many(self, calls: Iterable[TaskCall]) -> list[AnyResult]:
@@ -252,17 +257,26 @@ class SQSBackend(BaseTaskBackend):
         by_queue: dict[str, list[int]] = defaultdict(list)
         for position, each in enumerate(ready):
             by_queue[each.queue].append(position)
+        config = get_config()
+        prepared = {
+            queue: prepare_calls(queue, [ready[position].call for position in positions], config)
+            for queue, positions in by_queue.items()
+        }
         sent: dict[int, str] = {}
         unsent: dict[int, str] = {}
         cause: BaseException | None = None
         for queue, positions in by_queue.items():
-            calls = [ready[position].call for position in positions]
             try:
-                ids = client.schedule_many(queue, calls, on_commit=self._on_commit)
+                ids = client.send_prepared(
+                    queue, prepared[queue], config, on_commit=self._on_commit
+                )
             except BatchError as exc:
                 cause = exc.__cause__
                 sent |= {positions[place]: task_id for place, task_id in exc.sent.items()}
                 unsent |= {positions[place]: reason for place, reason in exc.unsent.items()}
+            except SchedulingError as exc:  # nothing was sent to this queue
+                cause = exc
+                unsent |= dict.fromkeys(positions, str(exc))
             else:
                 sent |= dict(zip(positions, ids, strict=True))
         for position, task_id in sorted(sent.items()):

@@ -117,6 +117,18 @@ def test_a_call_that_may_be_right_is_scheduled(
     assert [task.function for task in tasks] == [name, name]
 
 
+def test_a_module_that_exits_when_it_is_imported_does_not_end_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exits(*_: object) -> None:
+        raise SystemExit(4)
+
+    monkeypatch.setattr(call_check, "entry", exits)
+    with capture_tasks() as tasks:
+        schedule_function("q", "send_welcome", 1)
+    assert len(tasks) == 1
+
+
 def test_a_task_that_takes_any_names_costs_no_more_memory_with_each_of_them() -> None:
     with capture_tasks() as tasks:
         for number in range(200):

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
+from beanstalk_dispatch import client
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.contrib.results import get_result
 from beanstalk_dispatch.contrib.results.pruning import prune
@@ -27,6 +28,7 @@ from beanstalk_dispatch.exceptions import (
     BatchError,
     ConfigurationError,
     InvalidArgument,
+    MessageTooLarge,
     SendError,
     UnknownFunction,
 )
@@ -103,12 +105,43 @@ def test_what_was_not_sent_of_many_is_said_by_its_position(
     def fail(*_: Any, **__: Any) -> None:
         raise BatchError(sent={1: "the-id"}, unsent={0: "no answer"}) from cause
 
-    monkeypatch.setattr("beanstalk_dispatch.client.schedule_many", fail)
+    monkeypatch.setattr("beanstalk_dispatch.client.send_prepared", fail)
     with pytest.raises(BatchError) as caught:
         backend().enqueue_many([(add, (1, 2), {}), (add, (3, 4), {})])
     assert (caught.value.sent, caught.value.unsent) == ({1: "the-id"}, {0: "no answer"})
     assert caught.value.__cause__ is cause
     assert sent == [("enqueued", "READY", 0)]
+
+
+def test_nothing_is_sent_if_a_call_for_another_queue_is_wrong(
+    tasks_env: Environment, queue_name: str, sent: Sent
+) -> None:
+    tasks_env(DISPATCH_QUEUES=f"jobs={queue_name} mail={queue_name}-mail")
+    with pytest.raises(MessageTooLarge):
+        backend().enqueue_many([(mail, ("a",), {}), (add, ("a" * 2_000_000, ""), {})])
+    assert sent == []
+    assert run_all("mail") == []
+
+
+def test_a_queue_that_fails_after_another_leaves_its_tasks_unsent(
+    tasks_env: Environment, queue_name: str, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks_env(DISPATCH_QUEUES=f"jobs={queue_name} mail={queue_name}-mail")
+    send_prepared = client.send_prepared
+
+    def send_to_mail_only(queue: str, *args: Any, **kwargs: Any) -> list[str]:
+        if queue == "jobs":
+            raise SendError("no answer")
+        return send_prepared(queue, *args, **kwargs)
+
+    monkeypatch.setattr(client, "send_prepared", send_to_mail_only)
+    with pytest.raises(BatchError) as caught:
+        backend().enqueue_many([(add, (1, 2), {}), (mail, ("a",), {})])
+    assert caught.value.unsent == {0: "no answer"}
+    assert list(caught.value.sent) == [1]
+    assert isinstance(caught.value.__cause__, SendError)
+    assert sent == [("enqueued", "READY", 0)]
+    assert run_all("mail") == [Outcome.DONE]
 
 
 @pytest.mark.parametrize("is_async", [False, True])
