@@ -12,9 +12,7 @@ from typing import Final
 from beanstalk_dispatch.casts import Secret
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import (
-    DEAD_LETTER_QUEUE,
     PERIODIC_TASKS,
-    QUEUES,
     SIGNING_KEYS,
 )
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
@@ -22,7 +20,7 @@ from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from .eb_files import TRUST_POLICY, WEB_POLICY, WORKER_POLICY
 from .ladder import MAX_RECEIVES
 from .plan import Plan, PlannedQueue
-from .properties import Property, properties_in_effect
+from .properties import Property, properties_in_effect, with_values
 from .property_formats import Export, as_eb
 from .scaling import GROUP_PLACEHOLDER, IN_SERVICE, POLICY
 from .sqsd_options import WORKER_OPTIONS
@@ -170,17 +168,11 @@ def _exported_properties(
     plan: Plan, config: Config, key: str | None, *, worker: bool
 ) -> Iterator[Property]:
     """Those in effect, with the queues by URL, the periodic tasks, and the new key."""
-    own = plan.dead_letter_queue
-    queues = [*plan.queues, *([own] if own else [])]
-    replaced = {QUEUES.variable: " ".join(f"{each.alias}={each.url}" for each in queues)}
-    if own:
-        replaced[DEAD_LETTER_QUEUE.variable] = own.alias
+    replaced = dict(plan.queue_variables)
     if plan.schedules and worker:
         names: Sequence[str] = [*dict.fromkeys([*config.periodic_tasks, *plan.schedules])]
         replaced[PERIODIC_TASKS.variable] = " ".join(names)
-    for each in properties_in_effect(worker=worker):
-        if not (each.is_secret or each.name.removesuffix("_FILE") in replaced):
-            yield each
-    yield from (Property(name=name, value=value) for name, value in replaced.items())
+    known = [each for each in properties_in_effect(worker=worker) if not each.is_secret]
+    yield from with_values(known, replaced)
     if key:
         yield Property(name=SIGNING_KEYS.variable, value=key, is_secret=True)

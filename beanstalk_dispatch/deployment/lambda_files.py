@@ -48,6 +48,8 @@ class LambdaPlan:
     memory: int = 512
     """In MB."""
     batch_size: int = 10
+    other_queues: Sequence[PlannedQueue] = ()
+    """Queues that exist and to which the tasks may send."""
 
     @property
     def visibility(self) -> int:
@@ -58,6 +60,11 @@ class LambdaPlan:
     def variables(self) -> Mapping[str, str]:
         """The function's environment, without secrets."""
         return {each.name: each.value for each in self.properties if not each.is_secret}
+
+    @property
+    def other_arns(self) -> Sequence[str]:
+        """The ARNs of the other queues."""
+        return [each.arn for each in self.other_queues]
 
     @property
     def secrets(self) -> Sequence[str]:
@@ -135,7 +142,7 @@ Resources:
       Policies:
         - SQSSendMessagePolicy: {{QueueName: !GetAtt Tasks.QueueName}}
         - SQSSendMessagePolicy: {{QueueName: !GetAtt DeadLetters.QueueName}}
-      Events:
+{others}      Events:
         Tasks:
           Type: SQS
           Properties:
@@ -161,9 +168,15 @@ def as_sam(plan: LambdaPlan) -> str:
         dead_letters=plan.queue.dead_letters.name,
         fifo="      FifoQueue: true\n" if plan.queue.is_fifo else "",
         variables="\n".join(variables),
+        others=_SAM_OTHERS.format(arns=json.dumps(plan.other_arns)) if plan.other_queues else "",
     )
 
 
+_SAM_OTHERS: Final = """\
+        - Version: "2012-10-17"
+          Statement:
+            - {{Effect: Allow, Action: "sqs:SendMessage", Resource: {arns}}}
+"""
 _TERRAFORM: Final = """\
 resource "aws_sqs_queue" "dead_letters" {{
   name                      = {dead_letters}
@@ -234,7 +247,7 @@ resource "aws_iam_role_policy" "tasks" {{
       {{
         Effect   = "Allow"
         Action   = "sqs:SendMessage"
-        Resource = aws_sqs_queue.dead_letters.arn
+        Resource = {senders}
       }},
     ]
   }})
@@ -244,6 +257,7 @@ resource "aws_iam_role_policy" "tasks" {{
 
 def as_terraform(plan: LambdaPlan) -> str:
     """Resources of Terraform's provider for AWS, which do the same."""
+    senders = ["aws_sqs_queue.dead_letters.arn", *map(hcl_string, plan.other_arns)]
     width = max(map(len, plan.variables))
     lines = [
         f"      {name:<{width}} = {hcl_string(value)}" for name, value in plan.variables.items()
@@ -257,6 +271,7 @@ def as_terraform(plan: LambdaPlan) -> str:
         fifo=str(plan.queue.is_fifo).lower(),
         partition=plan.queue.partition,
         variables="\n".join(lines),
+        senders=f"[{', '.join(senders)}]" if plan.other_queues else senders[0],
     )
 
 

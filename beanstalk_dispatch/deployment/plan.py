@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from beanstalk_dispatch.conf import Config, default_region
-from beanstalk_dispatch.conf.variables import QUEUES
+from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import ConfigurationError, listed
 from beanstalk_dispatch.queue_address import ARN, FIFO_SUFFIX, QueueAddress, dead_letter_name
 
@@ -103,6 +103,14 @@ class Plan:
         if self.dead_letter_queue:
             every.append(self.dead_letter_queue)
         return {each.arn: each for each in every}
+
+    @property
+    def queue_variables(self) -> Mapping[str, str]:
+        """The variables that name the queues, each by its URL, which nobody has to look up."""
+        own = self.dead_letter_queue
+        queues = [*self.queues, *([own] if own else [])]
+        variables = {QUEUES.variable: " ".join(f"{each.alias}={each.url}" for each in queues)}
+        return variables | ({DEAD_LETTER_QUEUE.variable: own.alias} if own else {})
 
     def warnings(self) -> Iterator[str]:
         """What the plan leaves undone."""

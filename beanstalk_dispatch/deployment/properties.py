@@ -65,6 +65,15 @@ def properties_in_effect(*, worker: bool) -> list[Property]:
     return found
 
 
+def with_values(properties: Iterable[Property], values: Mapping[str, str]) -> Iterator[Property]:
+    """The properties with these values of some variables, in place of theirs or of their files."""
+    others = dict(values)
+    for each in properties:
+        name = each.name.removesuffix("_FILE")
+        yield Property(name=name, value=others.pop(name)) if name in values else each
+    yield from (Property(name=name, value=value) for name, value in others.items())
+
+
 def _make_property(setting: Setting[Any], value: Any, *, is_file: bool) -> Property:
     if is_file:
         return Property(name=f"{setting.variable}_FILE", value=conf.file_of(setting))

@@ -20,7 +20,7 @@ from beanstalk_dispatch.deployment.lambda_files import (
 )
 from beanstalk_dispatch.deployment.listed_tasks import longest_time_limit
 from beanstalk_dispatch.deployment.plan import make_plan
-from beanstalk_dispatch.deployment.properties import Property, properties_in_effect
+from beanstalk_dispatch.deployment.properties import Property, properties_in_effect, with_values
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownQueue
 from beanstalk_dispatch.management.arguments import integer
 from beanstalk_dispatch.management.printing import PrintingCommand
@@ -87,12 +87,16 @@ def _make_plan(config: Config, seconds: int, options: Mapping[str, Any]) -> Lamb
     module = str(getattr(settings, "SETTINGS_MODULE", ""))
     name = (module.partition(".")[0] or "project").replace("_", "-")
     where = {key: options[key] for key in ("region", "account", "queue")}
+    plan = make_plan(config, name=name, wsgi="", **where)
+    own = {plan.read_queue.arn, plan.read_queue.dead_letters.arn}
+    every = [*plan.queues, *([plan.dead_letter_queue] if plan.dead_letter_queue else [])]
     return LambdaPlan(
         name=f"{name}-worker",
-        queue=make_plan(config, name=name, wsgi="", **where).read_queue,
+        queue=plan.read_queue,
+        other_queues=[each for each in every if each.arn not in own],
         timeout=seconds,
         properties=[
             Property(name=ENVIRONMENT_VARIABLE, value=module),
-            *properties_in_effect(worker=True),
+            *with_values(properties_in_effect(worker=True), plan.queue_variables),
         ],
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -59,6 +60,14 @@ def test_the_template_has_what_aws_advises() -> None:
         "Queue": "GetAtt Tasks.Arn", "BatchSize": 10,
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
     }  # fmt: skip
+
+
+def test_the_function_may_send_to_other_queues() -> None:
+    other = PlannedQueue(alias="work", name="work", region="eu-west-1", account="123456789012")
+    *_, policy = resources(as_sam(replace(plan(), other_queues=[other])))["Worker"]["Policies"]
+    assert policy["Statement"] == [
+        {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": [other.arn]}
+    ]
 
 
 def test_a_fifo_queue_and_its_dead_letter_queue_are_fifo() -> None:

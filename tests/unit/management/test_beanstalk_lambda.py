@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import pytest
@@ -43,6 +44,30 @@ def test_format_and_timeout_are_options() -> None:
     template = run("--format", "terraform", "--timeout", "100")
     assert "timeout       = 100\n" in template
     assert 'name                       = "shop-mail"' in template
+
+
+def test_the_function_gets_each_queue_by_its_url_and_may_send_to_it(shop: Environment) -> None:
+    """It may not look a name up."""
+    shop(DISPATCH_QUEUES="mail=shop-mail work=shop-work dead=shop-dead",
+         DISPATCH_DEAD_LETTER_QUEUE="dead", DISPATCH_SIGNING_KEYS=None)  # fmt: skip
+    where = ("--region", "eu-west-1", "--account", "123456789012")
+    base = "https://sqs.eu-west-1.amazonaws.com/123456789012/shop"
+    variables = f"mail={base}-mail work={base}-work dead={base}-dead"
+    others = [f"arn:aws:sqs:eu-west-1:123456789012:shop-{each}" for each in ("work", "dead")]
+    template = run(*where)
+    assert f'BEANSTALK_DISPATCH_QUEUES: "{variables}"\n' in template
+    policy = f'{{Effect: Allow, Action: "sqs:SendMessage", Resource: {json.dumps(others)}}}'
+    assert f'- Version: "2012-10-17"\n          Statement:\n            - {policy}\n' in template
+    listed = ", ".join(map(json.dumps, others))
+    expected = f"Resource = [aws_sqs_queue.dead_letters.arn, {listed}]\n"
+    assert expected in run(*where, "--format", "terraform")
+
+
+def test_a_dead_letter_queue_that_the_template_makes_needs_no_other_policy(
+    shop: Environment,
+) -> None:
+    shop(DISPATCH_QUEUES=f"mail={URL} dead={URL}-dead-letter", DISPATCH_DEAD_LETTER_QUEUE="dead")
+    assert "Statement" not in run()
 
 
 def test_an_address_of_this_machine_is_a_warning(
