@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.client import cancel
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.management.printing import PrintingCommand
 
 
@@ -26,6 +26,6 @@ class Command(PrintingCommand):
         for task_id in options["ids"]:
             try:
                 cancel(task_id)
-            except (BeanstalkDispatchError, ConfigurationError) as exc:
+            except BeanstalkDispatchError as exc:
                 raise CommandError(str(exc)) from exc
             self.stdout.write(f"cancelled {task_id}")

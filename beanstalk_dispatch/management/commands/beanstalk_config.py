@@ -39,7 +39,6 @@ class Command(PrintingCommand):
     """Shows the configuration of this process. It needs no network."""
 
     help = "Show the resolved configuration, or write it in the form of another tool."
-    requires_system_checks: list[str] = []  # noqa: RUF012 - it shows a wrong configuration, too
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of docs/elastic-beanstalk.md."""

@@ -18,7 +18,6 @@ class Command(PrintingCommand):
     """Writes a line for each finding. The exit code is 1 if one of them is a failure."""
 
     help = "Find out why messages would not run, and say what to type."
-    requires_system_checks: list[str] = []  # noqa: RUF012 - their messages are findings
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of docs/elastic-beanstalk.md."""

@@ -18,7 +18,6 @@ from beanstalk_dispatch.deployment import eb_check, overview
 from beanstalk_dispatch.deployment.eb_commands import commands, fresh_key
 from beanstalk_dispatch.deployment.eb_files import PROCFILE, BundleFile, bundle_files, with_web_line
 from beanstalk_dispatch.deployment.plan import Plan, make_plan
-from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.management.arguments import integer
 from beanstalk_dispatch.management.printing import PrintingCommand
 
@@ -39,7 +38,6 @@ class Command(PrintingCommand):
     """Makes a plan from the configuration and the options, and writes or checks its files."""
 
     help = "Write the deployment files for Elastic Beanstalk, and print the commands."
-    requires_system_checks: list[str] = []  # noqa: RUF012 - a web machine without a table may ask
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of docs/elastic-beanstalk.md."""
@@ -70,11 +68,8 @@ class Command(PrintingCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Write the files and print the commands, or check the files."""
-        try:
-            config = get_config()
-            plan = self._make_plan(config, options)
-        except ConfigurationError as exc:
-            raise CommandError(str(exc)) from exc
+        config = get_config()
+        plan = self._make_plan(config, options)
         for warning in _missing_values(plan, config, options["directory"]):
             self.stderr.write(f"warning: {warning}")
         try:

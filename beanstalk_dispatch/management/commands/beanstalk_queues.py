@@ -11,7 +11,7 @@ from typing import Any, Final
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.workbench.queues import (
     QueueStatus,
@@ -79,7 +79,7 @@ class Command(PrintingCommand):
         for name in options["queues"]:
             try:
                 queue_name = pause(name) if options["pause"] else resume(name)
-            except (BeanstalkDispatchError, ConfigurationError) as exc:
+            except BeanstalkDispatchError as exc:
                 raise CommandError(str(exc)) from exc
             if options["pause"] and (limit := pause_limit(queue_name)):
                 self.stderr.write(self.style.WARNING(limit))

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.client import Call, schedule
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.management.printing import PrintingCommand
 
 
@@ -57,5 +57,5 @@ class Command(PrintingCommand):
         )
         try:
             self.stdout.write(schedule(options["queue"], call, on_commit=False))
-        except (BeanstalkDispatchError, ConfigurationError) as exc:
+        except BeanstalkDispatchError as exc:
             raise CommandError(str(exc)) from exc

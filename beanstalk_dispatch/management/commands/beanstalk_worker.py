@@ -19,7 +19,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch import conf, cron, start_log
 from beanstalk_dispatch.check_log import do_not_log_on_first_request
-from beanstalk_dispatch.checks import without_endpoint
+from beanstalk_dispatch.checks import warning_of_one_task, without_endpoint
 from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
@@ -85,8 +85,11 @@ class Command(BaseCommand):
         add_daemon_arguments(group)
 
     def check(self, *args: Any, **kwargs: Any) -> None:
-        """Run Django's checks, but none of a URL that this process does not serve."""
-        with without_endpoint():
+        """Run Django's checks, but none of a URL that this process does not serve.
+
+        A task that cannot run fails by itself, as under a web server, and does not stop the others.
+        """
+        with without_endpoint(), warning_of_one_task():
             super().check(*args, **kwargs)
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -31,6 +31,16 @@ def test_a_wrong_configuration_is_a_command_error(env: Environment) -> None:
         call_command("beanstalk_schedule", "jobs", "record", skip_checks=True)
 
 
+def test_the_commands_run_although_a_check_fails(
+    sqs_env: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sqs_env(DISPATCH_TABLE="record=tests.jobs.record typo=tests.jobs.recrod")
+    call_command("beanstalk_schedule", "jobs", "record", skip_checks=False)
+    assert len(capsys.readouterr().out.strip()) == 36
+    call_command("beanstalk_queues", "jobs", skip_checks=False)
+    assert "jobs" in capsys.readouterr().out
+
+
 def test_a_call_needs_no_argument() -> None:
     with pytest.raises(CommandError, match=r"required: queue, function$"):
         call_command("beanstalk_schedule")

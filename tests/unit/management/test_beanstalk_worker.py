@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from beanstalk_dispatch import start_log
@@ -149,6 +150,25 @@ def test_a_wrong_configuration_or_cron_yaml_is_a_command_error(
     env(WORKER=True)
     with pytest.raises(CommandError, match="No such file"):
         call_command("beanstalk_worker", "jobs", f"--cron={tmp_path / 'nowhere'}")
+
+
+def test_a_task_that_cannot_run_does_not_keep_the_others_from_running(
+    env: Environment, made: list[WorkerProcess], capsys: pytest.CaptureFixture[str]
+) -> None:
+    env(
+        WORKER=True, DISPATCH_TABLE="record=tests.jobs.record typo=tests.jobs.recrod",
+        DISPATCH_PERIODIC_TASKS="unlisted", DISPATCH_SIGNING_KEYS="a-key-that-is-long-enough",
+    )  # fmt: skip
+    call_command("beanstalk_worker", "jobs", skip_checks=False)
+    assert len(made) == 1
+    printed = capsys.readouterr().err
+    assert "WARNINGS:\n?: (beanstalk_dispatch.E002) BEANSTALK_DISPATCH_TABLE: 'typo'" in printed
+    assert "(beanstalk_dispatch.E005)" in printed
+    with pytest.raises(SystemCheckError, match=r"ERRORS:\n\?: \(beanstalk_dispatch.E002\)"):
+        call_command("check")
+    env(DISPATCH_SAFE_TASK="tests.nowhere.Task")
+    with pytest.raises(SystemCheckError, match=r"ERRORS:\n\?: \(beanstalk_dispatch.E003\)"):
+        call_command("beanstalk_worker", "jobs", skip_checks=False)
 
 
 def test_the_tasks_of_a_cron_yaml_go_to_the_first_queue(

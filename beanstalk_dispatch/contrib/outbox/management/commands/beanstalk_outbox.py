@@ -18,7 +18,6 @@ from beanstalk_dispatch.contrib.outbox.errors import first_line
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.status import Waiting, waiting_in
-from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.management.printing import PrintingCommand
 
 EXIT_UNSENT: Final = 75
@@ -40,10 +39,7 @@ class Command(PrintingCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Do what the options say."""
-        try:
-            get_config()
-        except ConfigurationError as exc:
-            raise CommandError(str(exc)) from exc
+        get_config()  # raises what is wrong with it
         if options["json"] and not options["status"]:
             raise CommandError("--json needs --status")
         if options["discard"]:
