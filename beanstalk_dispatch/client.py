@@ -154,7 +154,8 @@ class batching:  # noqa: N801 - as the context managers of contextlib
     and returns its task id; its message is sent in a batch of ten, at the end of the block at the
     latest. If some were not sent, the end of the block raises BatchError, whose positions are those
     of the calls in the block. With an outbox they are kept there instead. If the block raises, what
-    it has scheduled is sent, and what was not sent is logged.
+    it has scheduled is sent, and what was not sent is logged. An alias that does not exist raises
+    UnknownQueue at the start of the block.
 
     A call that waits for a commit or is stored in the outbox is not collected. Neither is one of a
     thread or a forked process that the block has started. Each block needs a ``batching`` of its

@@ -86,6 +86,20 @@ def traceback_of(exception: BaseException | None) -> str:
         return type(exception).__name__
 
 
+def failed_line(exception: BaseException) -> str:
+    """The line of a module whose import has failed, as `` at FILE:LINE``.
+
+    Empty if no module has begun to run, as when there is none.
+    """
+    frames = traceback.extract_tb(exception.__traceback__)
+    names = [frame.name for frame in frames]
+    if "<module>" not in names:
+        return ""
+    of_modules = frames[names.index("<module>") :]
+    last = [each for each in of_modules if "<frozen" not in each.filename][-1]
+    return f" at {last.filename}:{last.lineno}"
+
+
 class LongTraceback(Exception):
     """Stands in a log for an exception whose message is too long for one. Shows both ends of it."""
 

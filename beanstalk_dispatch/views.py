@@ -18,6 +18,7 @@ from django.http.request import RawPostDataException, UnreadablePostError
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.csrf import csrf_exempt
 
+from . import clock
 from .conf import Config, get_config
 from .conf.variables import QUEUES, WORKER
 from .delivery import Delivery
@@ -118,8 +119,11 @@ def _run_or_hold(body: bytes, delivery: Delivery, config: Config) -> Result:
     result = _run_unless_draining(body, delivery, config)
     if result.outcome not in _HELD or draining.is_stopping():
         return result
+    began = clock.monotonic()
     if not holding.hold(delivery.receive_count, threads=draining.threads()):
         return result
+    if delivery.waited is not None:  # the proxy has waited for as long
+        delivery.waited += clock.monotonic() - began
     return _run_unless_draining(body, delivery, config)
 
 

@@ -13,6 +13,7 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, SAFE_TASK, TABLE, TASK_TIMEOUT, TASKS
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
 from beanstalk_dispatch.execution.task_problems import problems_of
+from beanstalk_dispatch.log_lines import failed_line
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .registry import ID, on_every_machine, on_workers
@@ -24,12 +25,20 @@ def _table_entries(config: Config) -> Iterator[CheckMessage]:
         try:
             dispatch_table.resolve_early(name, config)
         except UnknownFunction as exc:
-            why = f": {exc.__cause__}" if exc.__cause__ else ""
+            cause = exc.__cause__
+            why = f": {cause}{failed_line(cause)}" if cause else ""
             yield checks.Error(
                 f"{TABLE.variable}: {name!r} cannot run. {exc}{why}",
-                hint="Write name=package.module.function, or a SafeTask subclass.",
+                hint=_hint_for(config.table[name], why),
                 id=f"{ID}.E002",
             )
+
+
+def _hint_for(path: str, why: str) -> str:
+    module = path.rpartition(".")[0]
+    if why and module:
+        return f"Correct the path, or what \"manage.py shell -c 'import {module}'\" shows."
+    return "Write name=package.module.function, or a SafeTask subclass."
 
 
 @on_every_machine

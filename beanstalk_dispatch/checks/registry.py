@@ -35,7 +35,10 @@ def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list
     try:
         config = conf.get_config()
     except ConfigurationError as exc:
-        hint = "Run 'eb printenv' (or look at your .env) and correct the variables named above."
+        hint = (
+            "Correct the variables named above, where you have set them: 'eb printenv' shows those "
+            "of an environment; others are in .env or in the Django settings."
+        )
         return [checks.Error(str(exc), hint=hint, id=f"{ID}.E001")]
     found = [message for find in _CHECKS for message in find(config)]
     if _only_warns.get():

@@ -2,8 +2,9 @@
 
 aws-sqsd brings a message back after two seconds and gives it up after ten receives. While another
 process runs the message, or a file drains this machine, the answer to each receive takes longer
-than the one before. Ten receives then last for more than two minutes, and no answer takes as long
-as nginx's limit of a minute.
+than the one before. Ten receives then last for more than two minutes, and no answer is held for
+half of nginx's limit of a minute. A message that can run then has waited for that time: it is not
+started if its time limit no longer fits.
 """
 
 from __future__ import annotations

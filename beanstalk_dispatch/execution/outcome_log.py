@@ -6,7 +6,7 @@ import logging
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.log_lines import REFUSALS, quoted
+from beanstalk_dispatch.log_lines import REFUSALS, failed_line, quoted
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result
 
 logger = logging.getLogger("beanstalk_dispatch.task")
@@ -41,8 +41,8 @@ def log_outcome(delivery: Delivery, result: Result, config: Config, *, milliseco
 
 
 def _reason_with_cause(result: Result) -> str:
-    """The log says more than the response: why an import failed."""
+    """The log says more than the response: why and where an import failed."""
     cause = result.exception.__cause__ if result.exception else None
     if result.outcome is Outcome.UNKNOWN_FUNCTION and cause:
-        return f"{result.reason} ({type(cause).__name__}: {cause})"
+        return f"{result.reason} ({type(cause).__name__}: {cause}{failed_line(cause)})"
     return result.reason

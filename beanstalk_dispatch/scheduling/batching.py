@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Final
 
-from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
@@ -38,6 +38,11 @@ class CollectedCalls:
         self._waiting: dict[str, list[Prepared]] = {}
         """The calls of each queue that are not being sent yet."""
         self._sending: list[Future[list[Unsent]]] = []
+
+    def check_queues(self, config: Config) -> None:
+        """Raise UnknownQueue if one of the queues is not configured."""
+        for queue in self._queues:
+            resolve_address(queue, config)
 
     def add(self, queue: str, prepared: Sequence[Prepared], config: Config) -> bool:
         """Take calls. False if they are of another queue, or if the block has ended.
@@ -112,9 +117,13 @@ class Collecting:
         self._was_started = False
 
     def start(self) -> None:
-        """From now on, calls are collected. Raises RuntimeError the second time."""
+        """From now on, calls are collected.
+
+        Raises RuntimeError the second time, and UnknownQueue if there is no such alias.
+        """
         if self._was_started:
             raise RuntimeError("each block needs a batching() of its own")
+        self._calls.check_queues(get_config())
         self._was_started = True
         self._token = _open_collections.set((*_open_collections.get(), self._calls))
 

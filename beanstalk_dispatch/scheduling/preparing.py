@@ -29,6 +29,8 @@ _ARGUMENTS_FORM = "args is a list or tuple, kwargs a dict; Call(function, [1], {
 
 def prepare_calls(queue: str, calls: Iterable[Call], config: Config) -> list[Prepared]:
     """Check calls, and encode them for the queue. Raises what is wrong with the first of them."""
+    if isinstance(calls, Call):
+        raise InvalidCall("expected several calls; write schedule_many(queue, [Call('name', [1])])")
     checked = [(call, *_checked_message(call, config)) for call in calls]
     if not checked:
         return []

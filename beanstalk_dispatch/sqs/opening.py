@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from beanstalk_dispatch.conf import Config, default_region, get_config
 from beanstalk_dispatch.conf.variables import CREATE_QUEUES, QUEUES, SQS_REGION
 from beanstalk_dispatch.exceptions import UnknownQueue, listed
-from beanstalk_dispatch.queue_address import QueueAddress, dead_letter_name
+from beanstalk_dispatch.queue_address import FIFO_SUFFIX, QueueAddress, dead_letter_name
 
 from .clients import Clients
 from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
@@ -147,16 +147,33 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
                 f"{region}"
             ) from None
     try:
+        if address.name == _dead_letter_queue(clients.config):
+            logger.info("created queue=%s dead_letter_queue=%s", address.name, "none")
+            return _create_dead_letter_queue(address.name, client)
         return _create_queue(address, client)
     except boto_errors() as exc:
         raise send_error("CreateQueue", address, exc) from exc
 
 
+def _dead_letter_queue(config: Config) -> str | None:
+    """The name of the queue to which the package itself sends dead letters."""
+    name = config.dead_letter_queue
+    return resolve_address(name, config).name if name else None
+
+
+def _create_dead_letter_queue(name: str, client: SQSClient) -> str:
+    """Create a queue without a redrive policy, which would count each look at a letter."""
+    return client.create_queue(QueueName=name, Attributes=_fifo_attributes(name))["QueueUrl"]
+
+
+def _fifo_attributes(name: str) -> dict[Any, str]:
+    return {"FifoQueue": "true"} if name.endswith(FIFO_SUFFIX) else {}
+
+
 def _create_queue(address: QueueAddress, client: SQSClient) -> str:
     """Create the queue, and a dead-letter queue that takes what was received ten times."""
-    fifo: dict[Any, str] = {"FifoQueue": "true"} if address.is_fifo else {}
     dead_letters = dead_letter_name(address.name)
-    dead_letter_url = client.create_queue(QueueName=dead_letters, Attributes=fifo)["QueueUrl"]
+    dead_letter_url = _create_dead_letter_queue(dead_letters, client)
     arn = client.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])[
         "Attributes"
     ]["QueueArn"]
@@ -165,7 +182,7 @@ def _create_queue(address: QueueAddress, client: SQSClient) -> str:
     return client.create_queue(
         QueueName=address.name,
         Attributes={
-            **fifo,
+            **_fifo_attributes(address.name),
             "VisibilityTimeout": str(_VISIBILITY_TIMEOUT_SECONDS),
             "RedrivePolicy": json.dumps(redrive),
         },

@@ -169,9 +169,16 @@ def _refuse_source(queue: Queue, status: QueueStatus | None) -> None:
     except BeanstalkDispatchError:  # then something else must say that it is a dead-letter queue
         return
     if target:
+        advice = f"its dead-letter queue is {target}"
+        if status and status.is_dead_letter_queue:
+            advice = (
+                f"{DEAD_LETTER_QUEUE.variable} names it, so remove that policy: aws sqs "
+                f"set-queue-attributes --queue-url {queue.url} "
+                '--attributes \'{"RedrivePolicy": ""}\''
+            )
         raise UnknownQueue(
             f"{queue.name} is not looked at, because its redrive policy counts each look as a "
-            f"receive; its dead-letter queue is {target}"
+            f"receive; {advice}"
         )
 
 

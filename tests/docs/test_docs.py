@@ -921,7 +921,7 @@ def documented(variable: str) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
     for snippet in SNIPPETS:
         if snippet.language in {"sh", "ini"}:
-            values = re.findall(rf"\b{variable}=([^\"\n]+)", snippet.text)
+            values = re.findall(rf"\b{variable}='?([^\"'\n]+)", snippet.text)
             pairs |= {k: v for text in values for k, v in VARIABLES[variable].cast(text).items()}
     return pairs
 

@@ -242,6 +242,31 @@ def test_a_message_that_comes_again_is_held(
     assert pauses == [3, 6, 12]
 
 
+def test_a_message_is_not_started_late_because_it_was_held(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    file = tmp_path / "drain"
+    env(WORKER=True, DISPATCH_TABLE=TABLE, DISPATCH_DRAIN_FILE=file, DISPATCH_TASK_TIMEOUT="50s")
+    file.touch()
+    moment = 1000.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal moment
+        moment += seconds
+        file.unlink()
+
+    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: moment)
+    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", sleep)
+    headers = {
+        "X-Aws-Sqsd-Receive-Count": "5",
+        "X-Request-Start": f"t={time.time():.3f}", "X-Proxy-Read-Timeout": "60",
+    }  # fmt: skip
+    assert post(body("record"), **headers).status_code == 503
+    assert "outcome=overdue" in caplog.text
+    assert re.search(r"waited_ms=12\d{3} ", caplog.text)
+
+
 def test_a_process_that_stops_holds_nothing(
     worker: FakeWorker, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -538,6 +538,14 @@ def test_a_safetask_that_cannot_be_imported_keeps_no_message_back(
     assert Message.decode(received.body, queue="").function == "record"
 
 
+def test_one_call_is_not_several(sqs_env: Environment) -> None:
+    one: Any = Call("record")
+    with pytest.raises(
+        InvalidCall, match=r"write schedule_many\(queue, \[Call\('name', \[1\]\)\]\)"
+    ):
+        schedule_many("jobs", one)
+
+
 def test_headers_travel_with_the_message(sqs_env: Environment) -> None:
     with capture_tasks() as tasks:
         schedule("jobs", Call("record", headers={"tenant": "one"}))

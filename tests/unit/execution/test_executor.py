@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -136,8 +137,20 @@ def test_the_log_tells_why_an_import_failed(
     table: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = run("nowhere")
-    assert "No module named 'tests.nowhere'" in caplog.text
+    assert "(ModuleNotFoundError: No module named 'tests.nowhere')" in caplog.text
     assert "No module named" not in result.reason
+
+
+def test_the_log_tells_where_an_import_failed(
+    table: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    module = tmp_path / "broken_on_import.py"
+    module.write_text("def divide(number):\n    1 / number\n\n\ndivide(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    table(DISPATCH_TABLE="broken=broken_on_import.divide")
+    run("broken")
+    assert f"(ZeroDivisionError: division by zero at {module}:2)" in caplog.text
 
 
 def test_without_a_table_nothing_runs(env: Environment) -> None:

@@ -22,7 +22,7 @@ from beanstalk_dispatch.client import (
 )
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.sender import SENDER
-from beanstalk_dispatch.exceptions import BatchError, InvalidArgument
+from beanstalk_dispatch.exceptions import BatchError, InvalidArgument, UnknownQueue
 from beanstalk_dispatch.middleware import BatchingMiddleware
 from beanstalk_dispatch.scheduling import batching as batching_module
 from beanstalk_dispatch.signals import task_scheduled
@@ -143,6 +143,11 @@ def test_if_the_block_raises_what_is_not_sent_is_logged(
     assert line == (
         f"not sent at the end of its block id={task_id} function=record queue=jobs error=Refused"
     )
+
+
+def test_a_queue_that_is_not_configured_is_an_error_at_the_start_of_the_block(sqs: Sqs) -> None:
+    with pytest.raises(UnknownQueue, match="'mial' is not in"), batching("jobs", "mial"):
+        pytest.fail("the block has begun")
 
 
 def test_after_the_end_of_the_block_a_call_is_sent_at_once(sqs: Sqs) -> None:

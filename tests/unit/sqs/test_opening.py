@@ -44,6 +44,20 @@ def test_a_missing_fifo_queue_is_created_as_one(sqs_env: Environment, queue_name
     assert f"{queue_name}-dead-letter.fifo" in attributes["Attributes"]["RedrivePolicy"]
 
 
+@pytest.mark.parametrize("suffix", ["", ".fifo"])
+def test_the_dead_letter_queue_is_created_without_a_redrive_policy(
+    sqs_env: Environment, queue_name: str, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    name = f"{queue_name}-dead{suffix}"
+    sqs_env(DISPATCH_QUEUES=f"jobs={queue_name} dead={name}", DISPATCH_DEAD_LETTER_QUEUE="dead")
+    queue = open_queue("dead")
+    attributes: Any = queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["All"])
+    assert "RedrivePolicy" not in attributes["Attributes"]
+    assert attributes["Attributes"].get("FifoQueue", "") == ("true" if suffix else "")
+    assert f"created queue={name} dead_letter_queue=none" in caplog.text
+
+
 def test_a_missing_queue_is_an_error_that_says_where(sqs_env: Environment, queue_name: str) -> None:
     sqs_env(DISPATCH_CREATE_QUEUES=None)
     with pytest.raises(UnknownQueue) as caught:
@@ -139,6 +153,15 @@ def test_without_credentials_the_error_says_where_they_come_from(sqs_env: Enviro
         "Unable to locate credentials; give the environment an instance profile that allows "
         "sqs:SendMessage, or set BEANSTALK_DISPATCH_SQS_KEY and BEANSTALK_DISPATCH_SQS_SECRET"
     )
+
+
+def test_a_worker_without_credentials_is_told_its_own_permissions(sqs_env: Environment) -> None:
+    sqs_env(
+        DISPATCH_SQS_KEY=None, DISPATCH_SQS_SECRET=None,
+        DISPATCH_QUEUES="jobs=https://sqs.eu-west-1.amazonaws.com/123456789012/shop",
+    )  # fmt: skip
+    with pytest.raises(SendError, match="sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeM"):
+        receive(open_queue("jobs"))
 
 
 def test_a_local_server_that_does_not_run_is_named(sqs_env: Environment, short_waits: None) -> None:

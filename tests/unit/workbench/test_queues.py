@@ -101,6 +101,19 @@ def test_a_source_queue_is_refused_with_the_name_of_its_dead_letter_queue(dead: 
         source_names(dead.source)
 
 
+def test_a_dead_letter_queue_with_a_redrive_policy_is_refused_with_what_to_type(
+    dead: Dead, sqs_env: Environment
+) -> None:
+    assert dead.source.name
+    sqs_env(DISPATCH_DEAD_LETTER_QUEUE="jobs")
+    with pytest.raises(UnknownQueue, match=r"names it, so remove that policy: aws sqs set-queue-"):
+        source_names(dead.source)
+    dead.source.client.set_queue_attributes(
+        QueueUrl=dead.source.url, Attributes={"RedrivePolicy": ""}
+    )
+    assert source_names(dead.source) == ()
+
+
 def test_a_queue_that_nothing_names_is_refused(dead: Dead, sqs_env: Environment) -> None:
     sqs_env(DISPATCH_QUEUES=f"jobs={dead.source_name}")
     dead.source.client.set_queue_attributes(
