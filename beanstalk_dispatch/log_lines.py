@@ -91,13 +91,14 @@ def failed_line(exception: BaseException) -> str:
 
     Empty if no module has begun to run, as when there is none.
     """
-    frames = traceback.extract_tb(exception.__traceback__)
-    names = [frame.name for frame in frames]
-    if "<module>" not in names:
+    frames = [
+        each
+        for each in traceback.extract_tb(exception.__traceback__)
+        if not each.filename.startswith("<frozen")  # those of the import system
+    ]
+    if all(each.name != "<module>" for each in frames):
         return ""
-    of_modules = frames[names.index("<module>") :]
-    last = [each for each in of_modules if "<frozen" not in each.filename][-1]
-    return f" at {last.filename}:{last.lineno}"
+    return f" at {frames[-1].filename}:{frames[-1].lineno}"
 
 
 class LongTraceback(Exception):
