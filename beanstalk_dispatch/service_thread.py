@@ -18,7 +18,7 @@ class ServiceThread(threading.Thread):
     threads rely on this one.
     """
 
-    def __init__(self, loop: Callable[[], None], *, name: str, restart_delay: float) -> None:
+    def __init__(self, loop: Callable[[], None], *, name: str, restart_delay: float = 1.0) -> None:
         super().__init__(name=f"beanstalk_dispatch-{name}", daemon=True)
         self._loop = loop
         self._restart_delay = restart_delay

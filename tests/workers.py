@@ -27,10 +27,8 @@ TIMES: Final = WorkerTimes(
     batch_interval=0.03,
     backoff_check_interval=0.02,
     first_retry=0.1,
-    restart_delay=0.1,
     long_poll_margin=0.3,
     flush_timeout=2,
-    server_poll_interval=0.05,
 )
 """About a tenth of the real times."""
 QUICK: Final[dict[str, Any]] = {

@@ -28,11 +28,7 @@ class QueueConsumer:
         self._turn = threading.Lock()
         """Of the receivers: one at a time waits for a permit."""
         self.receivers = [
-            ServiceThread(
-                self._receive_until_closed,
-                name=f"receive-{queue.name}",
-                restart_delay=options.times.restart_delay,
-            )
+            ServiceThread(self._receive_until_closed, name=f"receive-{queue.name}")
             for _ in range(MAX_OPEN_RECEIVES)
         ]
         """The threads that receive."""

@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-e
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -22,37 +21,39 @@ from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.sqs.opening import open_queue
 
-from .options import WorkerTimes
+from .threads import every
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
 _BODY: Final = "elasticbeanstalk scheduled job"
+_CHECK_SECONDS: Final = 1.0
+"""Between two checks whether a periodic task is due."""
 
 
 class Scheduler:
     """Sends a message for each periodic task when it is due, as a leader's daemon does."""
 
-    def __init__(
-        self, tasks: Sequence[PeriodicTask], queue: str, times: WorkerTimes | None = None
-    ) -> None:
+    def __init__(self, tasks: Sequence[PeriodicTask], queue: str) -> None:
         """``queue`` is a name as ``schedule_function`` takes it."""
         from cronsim import CronSim  # noqa: PLC0415 - optional
 
         self._queue = queue
-        self._times = times or WorkerTimes()
         start = datetime.now(UTC)
         self._occurrences = [(task, CronSim(task.schedule, start)) for task in tasks]
         self._due = {task.name: next(moments) for task, moments in self._occurrences}
 
-    def run(self, is_stopping: Callable[[], bool]) -> None:
-        """Send what is due, every second until ``is_stopping``."""
-        pause = threading.Event()
-        while not is_stopping():
+    def tick(self, is_stopping: Callable[[], bool]) -> Callable[[], None]:
+        """A tick that sends what is due, once a second until ``is_stopping``."""
+
+        def send() -> None:
+            if is_stopping():
+                return
             try:
                 self.send_due(datetime.now(UTC))
             except Exception as exc:
                 logger.exception("periodic tasks not sent error=%s", type(exc).__name__)
-            pause.wait(self._times.cron_check_interval)
+
+        return every(_CHECK_SECONDS, send)
 
     def send_due(self, now: datetime) -> None:
         """Send the tasks that are due at ``now``, each once, however long it has been due."""

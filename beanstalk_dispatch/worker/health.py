@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,9 +13,12 @@ from typing import Any, Final
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import ConfigurationError
 
-from .metrics import Metric, metrics, prometheus_text
+from .metrics import Metric, prometheus_text
 from .threads import every
 from .worker import Tick, Worker
+
+_MAX_CONNECTIONS: Final = 20
+"""Connections at a time; another one closes the oldest, which is not a probe that works."""
 
 
 def why_unhealthy(worker: Worker) -> str | None:
@@ -44,99 +46,21 @@ def _own_name(queue: str) -> str:
     return queue.rpartition("/")[2].rpartition(":")[2]
 
 
-def touch_while_healthy(
-    find_reason: Callable[[], str | None], file: Path, *, interval: float = 1.0
-) -> Tick:
+def touch_while_healthy(find_reason: Callable[[], str | None], file: Path) -> Tick:
     """A tick that gives ``file`` the current time once a second while ``find_reason`` has none."""
 
     def touch() -> None:
         if find_reason() is None:
             file.touch()
 
-    return every(interval, touch)
+    return every(1.0, touch)
 
 
-_MAX_CONNECTIONS: Final = 20
-"""Connections at a time; another one closes the oldest, which is not a probe that works."""
+class ProbeServer(http.server.ThreadingHTTPServer):
+    """Answers 200 or 503 at every path, and with Prometheus metrics at ``/metrics``.
 
-
-class HealthServer:
-    """Answers 200 or 503 at every path, and with Prometheus metrics at ``/metrics``."""
-
-    def __init__(self, worker: Worker, *, host: str = "127.0.0.1", port: int) -> None:
-        """Start serving. ``::`` and an empty host stand for all addresses. Raises OSError."""
-        self._server = listen(
-            (host, port),
-            find_reason=lambda: why_unhealthy(worker),
-            find_figures=lambda: metrics(worker),
-            timeout=worker.options.times.health_timeout,
-        )
-        self.port: int = self._server.server_address[1]
-        """The port it listens on, also if 0 was asked for."""
-        threading.Thread(
-            target=self._server.serve_forever,
-            args=(worker.options.times.server_poll_interval,),
-            name="health",
-            daemon=True,
-        ).start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def listen(
-    address: tuple[str, int],
-    *,
-    find_reason: Callable[[], str | None],
-    find_figures: Callable[[], Sequence[Metric]],
-    timeout: float,
-) -> _ProbeServer:
-    """A server that listens and does not answer yet. Raises OSError.
-
-    ``find_reason`` returns why something is unhealthy, or None. ``timeout`` is how long a
-    connection may say nothing, in seconds.
-    """
-    seconds = timeout
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        timeout = seconds
-
-        def do_GET(self) -> None:
-            status, body = self._status_and_body()
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def send_response(self, code: int, message: str | None = None) -> None:
-            """Begin an answer, without a Server header."""
-            self.send_response_only(code, message)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            """Log nothing: a probe asks every few seconds."""
-
-        def _status_and_body(self) -> tuple[int, bytes]:
-            if self.path.partition("?")[0] == "/metrics":
-                try:
-                    return 200, prometheus_text(find_figures())
-                except ConfigurationError as exc:
-                    return 501, f"{exc}\n".encode()
-            reason = find_reason()
-            return (503, f"{reason}\n".encode()) if reason else (200, b"ok\n")
-
-    return _ProbeServer(*address, Handler)
-
-
-class _ProbeServer(http.server.ThreadingHTTPServer):
-    """Has few connections at a time, however many are opened.
-
-    Listens on IPv6 and IPv4, unless the host is an address of one of them.
+    Listens on IPv6 and IPv4, unless the host is an address of one of them. Has few connections at
+    a time, however many are opened.
     """
 
     daemon_threads = True
@@ -144,11 +68,23 @@ class _ProbeServer(http.server.ThreadingHTTPServer):
     # tries again a second later: when a probe of Kubernetes has given up.
     request_queue_size = 128
 
-    def __init__(self, host: str, port: int, handler: Any) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        find_reason: Callable[[], str | None],
+        find_figures: Callable[[], Sequence[Metric]],
+    ) -> None:
+        """Listen, and do not answer yet. ``::`` and an empty host stand for all addresses.
+
+        ``find_reason`` returns why something is unhealthy, or None. Raises OSError.
+        """
+        self.find_reason, self.find_figures = find_reason, find_figures
         self._connections: dict[Any, None] = {}
         if ":" in host or (not host and socket.has_dualstack_ipv6()):
             self.address_family = socket.AF_INET6
-        super().__init__((host, port), handler)
+        super().__init__((host, port), _ProbeHandler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._connections[request] = None
@@ -172,3 +108,36 @@ class _ProbeServer(http.server.ThreadingHTTPServer):
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()
+
+
+class _ProbeHandler(http.server.BaseHTTPRequestHandler):
+    server: ProbeServer
+    timeout = 5.0
+    """How long a connection may say nothing, in seconds."""
+
+    def do_GET(self) -> None:
+        status, body = self._status_and_body()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """Begin an answer, without a Server header."""
+        self.send_response_only(code, message)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Log nothing: a probe asks every few seconds."""
+
+    def _status_and_body(self) -> tuple[int, bytes]:
+        if self.path.partition("?")[0] == "/metrics":
+            try:
+                return 200, prometheus_text(self.server.find_figures())
+            except ConfigurationError as exc:
+                return 501, f"{exc}\n".encode()
+        reason = self.server.find_reason()
+        return (503, f"{reason}\n".encode()) if reason else (200, b"ok\n")

@@ -63,28 +63,28 @@ def prometheus_text(figures: Sequence[Metric]) -> bytes:
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
     try:
-        from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - optional
-    except ImportError as exc:
-        raise ConfigurationError(MISSING_LIBRARY) from exc
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_MetricsCollector(figures))
-    return generate_latest(registry)
-
-
-class _MetricsCollector:
-    """Hands the figures to prometheus_client, which calls ``collect``."""
-
-    def __init__(self, figures: Sequence[Metric]) -> None:
-        self._figures = figures
-
-    def collect(self) -> Iterable[Any]:
-        # Optional: see prometheus_text.
+        # Optional.
+        from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
         from prometheus_client.core import (  # noqa: PLC0415
             CounterMetricFamily,
             GaugeMetricFamily,
         )
+    except ImportError as exc:
+        raise ConfigurationError(MISSING_LIBRARY) from exc
+    families = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector([
+        families[each.kind](f"beanstalk_dispatch_{each.name}", each.meaning, value=each.value)
+        for each in figures
+    ]))  # fmt: skip
+    return generate_latest(registry)
 
-        families = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
-        for metric in self._figures:
-            family = families[metric.kind]
-            yield family(f"beanstalk_dispatch_{metric.name}", metric.meaning, value=metric.value)
+
+@dataclass(slots=True, eq=False)
+class _Collector:
+    """What prometheus_client asks for metrics."""
+
+    families: Sequence[Any]
+
+    def collect(self) -> Sequence[Any]:
+        return self.families

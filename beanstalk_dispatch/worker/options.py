@@ -24,9 +24,6 @@ class WorkerTimes(BackoffTimes):
     group_memory: float = 60.0
     """How long a failed FIFO group is remembered, from when it may be delivered again."""
 
-    restart_delay: float = 1.0
-    """Before a thread restarts after an unexpected error."""
-
     phase_leeway: float = 10.0
     """For a time limit to interrupt its block, or to report the thread as stuck."""
     task_margin: float = 120.0
@@ -53,14 +50,8 @@ class WorkerTimes(BackoffTimes):
     """Between two progress lines in the log."""
     metrics_interval: float = 60.0
     """Between two lines of embedded metrics."""
-    health_timeout: float = 5.0
-    """How long a connection to the health port may wait for the other side."""
-    server_poll_interval: float = 0.5
-    """Between two checks of the health server whether it is to close."""
     pause_check_interval: float = 5.0
     """Between two looks whether a queue is paused."""
-    cron_check_interval: float = 1.0
-    """Between two checks whether a periodic task is due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

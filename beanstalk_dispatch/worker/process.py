@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -21,8 +20,6 @@ from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.service_thread import ServiceThread
 from beanstalk_dispatch.signals import worker_stopped
 
-from .cron_scheduler import Scheduler
-from .health import touch_while_healthy, why_unhealthy
 from .status_line import StatusLine, log_progress
 from .threads import join_within
 from .worker import EXIT_FAILED, Tick, Worker
@@ -43,23 +40,18 @@ class WorkerProcess:
     def __init__(
         self,
         worker: Worker,
-        *,
-        health_file: Path | None = None,
-        scheduler: Scheduler | None = None,
         ticks: Sequence[Tick] = (),
-        supervisor_ticks: Sequence[Tick] | None = None,
+        *,
+        is_supervised: bool = False,
     ) -> None:
         """``ticks`` are called besides those of the display.
 
-        ``supervisor_ticks``: ticks of a process that has a supervisor, which ends it if need be.
-
-        Such a process has no status line, because several would share the terminal.
+        ``is_supervised``: whether it has a supervisor, which ends it if need be. Such a process has
+        no status line, because several would share the terminal.
         """
         self._worker = worker
-        self._supervisor_ticks = supervisor_ticks
         self._ticks = ticks
-        self._health_file = health_file
-        self._scheduler = scheduler
+        self._is_supervised = is_supervised
 
     def run(self, *, sender: type) -> None:
         """Run the worker. Returns only if no task still runs, and the exit code is 0 or 1.
@@ -68,13 +60,8 @@ class WorkerProcess:
 
         ``sender`` is that of the signal ``worker_stopped``.
         """
-        if self._scheduler:
-            threading.Thread(
-                target=self._scheduler.run, args=(self._worker.is_stopping,), name="cron",
-                daemon=True,
-            ).start()  # fmt: skip
         relays = [_start_relay(self._worker, self._worker.relay)] if self._worker.relay else []
-        _stop_on_signals(self._worker, is_supervised=self._supervisor_ticks is not None)
+        _stop_on_signals(self._worker, is_supervised=self._is_supervised)
         exit_code = self._run_and_display()
         # What a relay has sent and not deleted would be sent again.
         join_within(self._worker.options.times.flush_timeout, relays)
@@ -90,13 +77,9 @@ class WorkerProcess:
 
     def _run_and_display(self) -> int:
         """Run the worker with a status line on a terminal, or else with progress in the log."""
-        ticks = [*self._ticks, *(self._supervisor_ticks or ()), _survive_timers()]
-        if self._health_file:
-            find_reason = functools.partial(why_unhealthy, self._worker)
-            interval = self._worker.options.times.display_interval
-            ticks.append(touch_while_healthy(find_reason, self._health_file, interval=interval))
+        ticks = [*self._ticks, _survive_timers()]
         with ExitStack() as stack:
-            if sys.stderr.isatty() and self._supervisor_ticks is None:
+            if sys.stderr.isatty() and not self._is_supervised:
                 status_line = StatusLine(self._worker, sys.stderr)
                 status_line.attach()
                 stack.callback(status_line.close)
@@ -115,8 +98,7 @@ class WorkerProcess:
 
 def _start_relay(worker: Worker, relay: OutboxRelay) -> ServiceThread:
     loop = functools.partial(relay.run, worker.is_stopping)
-    delay = worker.options.times.restart_delay
-    thread = ServiceThread(loop, name="outbox", restart_delay=delay)
+    thread = ServiceThread(loop, name="outbox")
     thread.start()
     return thread
 

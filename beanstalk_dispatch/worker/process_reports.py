@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +27,11 @@ class Report:
     """One report of one process."""
 
     written_at: float
-    """By the monotonic clock, which all processes of a machine share."""
-    unhealthy: str | None
+    """By the monotonic clock, which all processes of a machine share; infinite once it has ended.
+    """
+    unhealthy: str | None = None
     """Why the process is unhealthy; None if it is healthy."""
-    figures: list[Metric]
+    figures: list[Metric] = field(default_factory=list)
     """Counters include those of the processes that this one has replaced."""
 
     @property
@@ -37,13 +39,23 @@ class Report:
         """Seconds since it was written."""
         return clock.monotonic() - self.written_at
 
+    @property
+    def counters(self) -> list[Metric]:
+        """The figures that a process continues when it replaces another."""
+        return [each for each in self.figures if each.kind == "counter"]
+
+    def write(self, file: Path) -> None:
+        """Write it at once, so that no reader sees half of it."""
+        unfinished = file.with_suffix(".new")
+        unfinished.write_text(json.dumps(asdict(self)))
+        unfinished.replace(file)
+
 
 class ProcessReports:
     """The reports of all processes, in a directory of their own."""
 
     def __init__(self, directory: Path, *, processes: int) -> None:
         self._files = [directory / f"{number}.json" for number in range(1, processes + 1)]
-        self._ended = [file.with_suffix(".ended") for file in self._files]
 
     def file(self, index: int) -> Path:
         """The file that the process with this index, from 0, writes."""
@@ -56,13 +68,13 @@ class ProcessReports:
 
     def set_ended(self, index: int) -> None:
         """Note that a process has ended and is not replaced. It is then no longer unhealthy."""
-        self._ended[index].touch()
+        last = read(self._files[index])
+        counters = last.counters if last else []
+        Report(written_at=math.inf, figures=counters).write(self._files[index])
 
     def why_unhealthy(self) -> str | None:
         """Why the first unhealthy process is unhealthy; None if all are healthy."""
-        for number, (file, ended) in enumerate(zip(self._files, self._ended, strict=True), 1):
-            if ended.exists():
-                continue
+        for number, file in enumerate(self._files, 1):
             report = read(file)
             if report is None:
                 return f"no report from process {number}"
@@ -87,10 +99,10 @@ class ProcessReports:
 
     def _current_figures(self) -> Iterator[Metric]:
         """All counters, and the gauges of the processes that run."""
-        for file, ended in zip(self._files, self._ended, strict=True):
+        for file in self._files:
             if report := read(file):
-                is_current = report.age <= MAX_AGE_SECONDS and not ended.exists()
-                yield from (each for each in report.figures if is_current or each.kind == "counter")
+                is_current = report.age <= MAX_AGE_SECONDS
+                yield from report.figures if is_current else report.counters
 
 
 def read(file: Path) -> Report | None:
@@ -106,22 +118,15 @@ def read(file: Path) -> Report | None:
 def report_once_a_second(worker: Worker, file: Path) -> Tick:
     """A tick that writes the worker's report to ``file`` once a second."""
     before = read(file)
-    counted = {
-        metric.name: metric.value
-        for metric in (before.figures if before else ())
-        if metric.kind == "counter"
-    }
+    counted = {each.name: each.value for each in (before.counters if before else ())}
 
     def report() -> None:
         figures = [
             replace(metric, value=metric.value + counted.get(metric.name, 0))
             for metric in metrics(worker)
         ]
-        written = Report(
+        Report(
             written_at=clock.monotonic(), unhealthy=why_unhealthy(worker), figures=figures
-        )
-        unfinished = file.with_suffix(".new")
-        unfinished.write_text(json.dumps(asdict(written)))
-        unfinished.replace(file)  # at once, so that no reader sees half of it
+        ).write(file)
 
     return every(worker.options.times.display_interval, report)

@@ -70,9 +70,7 @@ class RequestThreads:
 
     def start(self) -> None:
         """Start a thread."""
-        thread = ServiceThread(
-            self._send_until_closed, name="requests", restart_delay=self._times.restart_delay
-        )
+        thread = ServiceThread(self._send_until_closed, name="requests")
         with self._work:
             thread.start()
             self.threads = [*alive(self.threads), thread]

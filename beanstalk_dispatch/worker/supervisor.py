@@ -6,7 +6,6 @@ by a further child.
 
 from __future__ import annotations
 
-import http.server
 import logging
 import os
 import signal
@@ -23,8 +22,9 @@ from typing import Final, NoReturn
 from django.core.cache import caches
 from django.db import connections
 
-from .health import touch_while_healthy
+from .health import ProbeServer
 from .process_reports import ProcessReports, report_once_a_second
+from .threads import every
 from .worker import EXIT_NO_QUEUE, EXIT_STUCK, Tick, Worker
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
@@ -84,11 +84,14 @@ class Supervisor:
         *,
         processes: int,
         end_codes: frozenset[int] = frozenset(),
+        server: ProbeServer | None = None,
+        ticks: Sequence[Tick] = (),
         times: SupervisorTimes | None = None,
     ) -> None:
         """``run_worker`` gets the index of its process, from 0.
 
-        A process that ends with one of ``end_codes`` is not replaced.
+        A process that ends with one of ``end_codes`` is not replaced. A further process answers at
+        ``server``, which listens.
         """
         self._times = times or SupervisorTimes()
         self._end_codes = end_codes
@@ -96,21 +99,14 @@ class Supervisor:
         self._workers = [
             _ChildProcess(run=partial(run_worker, index)) for index in range(processes)
         ]
-        self._server: http.server.HTTPServer | None = None
+        self._server = server
         self._helpers: list[_ChildProcess] = []
-        self._ticks: list[Tick] = []
-        self._signals: list[int] = []
-        self._kill_at: float | None = None
-        self._looked_at = 0.0
-
-    def show_health(self, *, server: http.server.HTTPServer | None, file: Path | None) -> None:
-        """Answer at ``server``, which listens, and touch ``file`` while all are healthy."""
         if server:
-            self._server = server
             answer = partial(answer_probes, server, supervisor=os.getpid())
             self._helpers.append(_ChildProcess(run=answer))
-        if file:
-            self._ticks.append(touch_while_healthy(self._reports.why_unhealthy, file))
+        self._ticks = [*ticks, every(self._times.silence_check_interval, self._kill_silent)]
+        self._signals: list[int] = []
+        self._kill_at: float | None = None
 
     def run(self) -> int:
         """Run the processes, and return the worst of their exit codes.
@@ -124,7 +120,6 @@ class Supervisor:
             while any(child.exit_code is None for child in self._workers):
                 self._pass_signals_on()
                 self._start_due()
-                self._kill_silent()
                 for tick in self._ticks:
                     with suppress(OSError):  # the age of the health file says so
                         tick()
@@ -164,15 +159,11 @@ class Supervisor:
 
     def _kill_silent(self) -> None:
         """Kill the processes that have not reported for long. They are replaced like others."""
-        now = time.monotonic()
-        if self._signals or now - self._looked_at < self._times.silence_check_interval:
-            return  # a stop has a time limit of its own
-        self._looked_at = now
         for index, child in enumerate(self._workers):
-            if child.pid is None:
-                continue
+            if child.pid is None or self._signals:
+                continue  # a stop has a time limit of its own
             heard_at = max(child.started_at, self._reports.written_at(index))
-            if now - heard_at >= self._times.silence:
+            if time.monotonic() - heard_at >= self._times.silence:
                 logger.error("worker process killed pid=%d reason=%s", child.pid, "no-report")
                 os.kill(child.pid, signal.SIGKILL)
 
@@ -258,7 +249,7 @@ def worker_ticks(worker: Worker, *, report: Path, supervisor: int) -> list[Tick]
     return [report_once_a_second(worker, report), stop_without_supervisor]
 
 
-def answer_probes(server: http.server.HTTPServer, *, supervisor: int) -> None:
+def answer_probes(server: ProbeServer, *, supervisor: int) -> None:
     """Answer at ``server`` as long as the process with the id ``supervisor`` is the parent.
 
     The supervisor kills this process after all others, so it ignores a signal that all get.

@@ -42,11 +42,7 @@ class TaskThreads:
         self._prefetch = prefetch
         self._heartbeat = options.heartbeat
         self.threads = [
-            ServiceThread(
-                self._run_until_closed,
-                name=f"task-{number}",
-                restart_delay=options.times.restart_delay,
-            )
+            ServiceThread(self._run_until_closed, name=f"task-{number}")
             for number in range(options.threads)
         ]
 

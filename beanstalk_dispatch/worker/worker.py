@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from beanstalk_dispatch import clock
@@ -26,7 +27,7 @@ from .prefetch import Counters, Prefetch, QueueState
 from .request_threads import RequestThreads
 from .runners import Runner
 from .task_threads import TaskThreads
-from .threads import alive, join_within
+from .threads import alive, every, join_within
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
@@ -38,7 +39,7 @@ EXIT_NO_QUEUE: Final = 69
 """EX_UNAVAILABLE: with ``burst``, a queue that does not exist."""
 
 Tick = Callable[[], None]
-"""Called several times a second; shows something about the worker."""
+"""Called several times a second; ``threads.every`` makes one that does something less often."""
 
 
 class Worker:
@@ -52,11 +53,7 @@ class Worker:
         self.tasks = TaskThreads(runner, self.prefetch, options)
         self.requests = RequestThreads([queue.in_flight for queue in self.queues], options)
         self._consumers = [QueueConsumer(queue, self.prefetch, options) for queue in self.queues]
-        self._pauses: Pauses | None = None
-        if options.obeys_pauses:
-            self._pauses = Pauses(
-                self.queues, self.prefetch, on_first_look=self._start_receiving, times=options.times
-            )
+        self._pauses = Pauses(self.queues, self.prefetch) if options.obeys_pauses else None
         self.relay: OutboxRelay | None = None
         """What sends from the outbox in this process, if it does."""
         self.exit_code_of_failures = 0
@@ -74,6 +71,9 @@ class Worker:
 
         Each of ``ticks`` is called in a thread of its own, because it may wait for a terminal.
         """
+        if self._pauses is not None:
+            look = partial(self._obey_pauses, self._pauses)
+            ticks = (*ticks, every(self.options.times.pause_check_interval, look))
         tickers = [
             threading.Thread(target=self._call_until_stopped, args=(tick,), daemon=True)
             for tick in ticks
@@ -122,12 +122,14 @@ class Worker:
             ticker.start()
         if self._pauses is None:
             self._start_receiving()
-        else:
-            self._pauses.start()
 
     def _start_receiving(self) -> None:
         for consumer in self._consumers:
             consumer.start()
+
+    def _obey_pauses(self, pauses: Pauses) -> None:
+        pauses.look()
+        self._start_receiving()  # the first time: by now it is known what is paused
 
     def _call_until_stopped(self, tick: Tick) -> None:
         is_logged = False
@@ -175,8 +177,6 @@ class Worker:
     def _shut_down(self) -> None:
         stopped_at = clock.monotonic()
         self.prefetch.close()
-        if self._pauses is not None:
-            self._pauses.close()
         self._log_without_blocking(self._log_stop)
         self._wait_for_running_tasks(until=stopped_at + self.options.grace)
         self._wait_for_open_receives(

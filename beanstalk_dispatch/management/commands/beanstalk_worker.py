@@ -10,8 +10,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +33,8 @@ from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECON
 from beanstalk_dispatch.worker import log_output
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from beanstalk_dispatch.worker.embedded_metrics import write_backlog
-from beanstalk_dispatch.worker.health import HealthServer, listen
+from beanstalk_dispatch.worker.health import ProbeServer, touch_while_healthy, why_unhealthy
+from beanstalk_dispatch.worker.metrics import Metric, metrics
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.process import WorkerProcess
 from beanstalk_dispatch.worker.process_reports import ProcessReports
@@ -113,39 +116,27 @@ class Command(BaseCommand):
             raise CommandError(f"--outbox: {outbox.APP!r} is not in INSTALLED_APPS")
         if options["processes"] > 1:
             self._run_processes(options)
-            return
-        worker, scheduler = _make_worker(options), _make_scheduler(options)
-        worker.relay = _make_relay(options)
-        if not options["post_to"]:
-            RUNNING.report_cut_tasks(conf.get_config())
-        _show_health(worker, port=options["health_port"], file=options["health_file"])
-        worker.exit_code_of_failures = EXIT_FAILED
-        WorkerProcess(
-            worker,
-            health_file=options["health_file"],
-            scheduler=scheduler,
-            ticks=_metric_ticks(worker, options),
-        ).run(sender=type(self))
-        if options["burst"]:
-            _report_burst(worker)
+        else:
+            self._run_one(options)
 
     def _run_processes(self, options: dict[str, Any]) -> None:
         """Run a supervisor until all its processes have ended, and exit with its exit code."""
-        worker, _ = _make_worker(options), _make_scheduler(options)  # both refuse wrong options
+        _make_worker(options), _make_scheduler(options)  # both refuse wrong options
         supervisor_pid = os.getpid()
         directory = tempfile.mkdtemp(prefix="beanstalk-worker-")
         reports = ProcessReports(Path(directory), processes=options["processes"])
 
         def run_one(index: int) -> None:
-            self._run_one(options, index, report=reports.file(index), supervisor=supervisor_pid)
+            ticks = partial(worker_ticks, report=reports.file(index), supervisor=supervisor_pid)
+            self._run_one(options, index, supervisor_ticks=ticks)
 
-        times = SupervisorTimes(stop=max(options["grace"], options["wait"]) + STOP_MARGIN_SECONDS)
+        stop = max(options["grace"], options["wait"]) + STOP_MARGIN_SECONDS
         try:
+            server, ticks = _make_health(options, reports.why_unhealthy, reports.metrics)
             supervisor = Supervisor(
                 run_one, reports, processes=options["processes"], end_codes=_end_codes(options),
-                times=times,
+                server=server, ticks=ticks, times=SupervisorTimes(stop=stop),
             )  # fmt: skip
-            _show_health_of_all(supervisor, reports, worker, options)
             gc.freeze()  # what exists now stays shared: the collector writes to what it visits
             exit_code = supervisor.run()
         finally:
@@ -155,21 +146,34 @@ class Command(BaseCommand):
             sys.exit(exit_code)
 
     def _run_one(
-        self, options: dict[str, Any], index: int, *, report: Path, supervisor: int
+        self,
+        options: dict[str, Any],
+        index: int = 0,
+        *,
+        supervisor_ticks: Callable[[Worker], list[Tick]] | None = None,
     ) -> None:
-        """Run one of several workers, in a process of its own."""
+        """Run a worker: the only one, or one of several under a supervisor, with its ticks."""
         worker = _make_worker(options)
-        scheduler = None if index else _make_scheduler(options)
-        worker.relay = None if index else _make_relay(options)
+        ticks: list[Tick] = []
+        if index == 0:
+            worker.relay = _make_relay(options)
+            ticks += _ticks_of_first(worker, options)
         if not options["post_to"]:
             RUNNING.report_cut_tasks(conf.get_config())
-        ticks = worker_ticks(worker, report=report, supervisor=supervisor)
-        WorkerProcess(
-            worker,
-            scheduler=scheduler,
-            ticks=() if index else _metric_ticks(worker, options),
-            supervisor_ticks=ticks,
-        ).run(sender=type(self))
+        if supervisor_ticks:
+            ticks += supervisor_ticks(worker)
+        else:
+            server, health_ticks = _make_health(
+                options, partial(why_unhealthy, worker), partial(metrics, worker)
+            )
+            ticks += health_ticks
+            if server:
+                threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+            worker.exit_code_of_failures = EXIT_FAILED
+        is_supervised = supervisor_ticks is not None
+        WorkerProcess(worker, ticks, is_supervised=is_supervised).run(sender=type(self))
+        if options["burst"] and not is_supervised:
+            _report_burst(worker)
 
 
 def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
@@ -293,11 +297,13 @@ def _make_relay(options: dict[str, Any]) -> outbox.OutboxRelay | None:
     return found.relay() if found else None
 
 
-def _metric_ticks(worker: Worker, options: dict[str, Any]) -> Sequence[Tick]:
-    if not options["embedded_metrics"]:
-        return ()
-    threads = worker.options.threads * options["processes"]
-    return [write_backlog(worker, sys.stdout, threads=threads)]
+def _ticks_of_first(worker: Worker, options: dict[str, Any]) -> Iterator[Tick]:
+    """What the first of several processes does for all."""
+    if options["embedded_metrics"]:
+        threads = worker.options.threads * options["processes"]
+        yield write_backlog(worker, sys.stdout, threads=threads)
+    if scheduler := _make_scheduler(options):
+        yield scheduler.tick(worker.is_stopping)
 
 
 def _end_codes(options: dict[str, Any]) -> frozenset[int]:
@@ -305,35 +311,21 @@ def _end_codes(options: dict[str, Any]) -> frozenset[int]:
     return EXIT_CODES_OF_AN_END if stops_by_itself else frozenset()
 
 
-def _show_health(worker: Worker, *, port: tuple[str, int] | None, file: Path | None) -> None:
-    with _refusing_health_options(file):
-        if port:
-            HealthServer(worker, host=port[0], port=port[1])
-
-
-def _show_health_of_all(
-    supervisor: Supervisor, reports: ProcessReports, worker: Worker, options: dict[str, Any]
-) -> None:
-    server = None
-    with _refusing_health_options(options["health_file"]):
-        if options["health_port"]:
-            server = listen(
-                options["health_port"],
-                find_reason=reports.why_unhealthy,
-                find_figures=reports.metrics,
-                timeout=worker.options.times.health_timeout,
-            )
-    supervisor.show_health(server=server, file=options["health_file"])
-
-
-@contextmanager
-def _refusing_health_options(file: Path | None) -> Iterator[None]:
-    """Refuse a file that cannot be touched, and a port that the block cannot listen on."""
+def _make_health(
+    options: dict[str, Any],
+    find_reason: Callable[[], str | None],
+    find_figures: Callable[[], Sequence[Metric]],
+) -> tuple[ProbeServer | None, list[Tick]]:
+    """The server of ``--health-port``, which listens, and the tick of ``--health-file``."""
+    port, file = options["health_port"], options["health_file"]
     option = "--health-file"
     try:
         if file:
             file.touch()
         option = "--health-port"
-        yield
+        server = (
+            ProbeServer(*port, find_reason=find_reason, find_figures=find_figures) if port else None
+        )
     except OSError as exc:
         raise CommandError(f"{option}: {exc}") from exc
+    return server, [touch_while_healthy(find_reason, file)] if file else []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker import log_output
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
+from beanstalk_dispatch.worker.health import ProbeServer
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.process import WorkerProcess
 from beanstalk_dispatch.worker.runners import PostRunner, run_here
@@ -56,7 +59,7 @@ def test_tasks_run_here_with_the_defaults_of_a_worker(
     assert worker.options == WorkerOptions()
     assert [queue.name for queue in worker.queues] == ["jobs"]
     assert worker.tasks._runner is run_here
-    assert (made[0]._health_file, made[0]._scheduler) == (None, None)
+    assert (made[0]._ticks, made[0]._is_supervised) == ([], False)
 
 
 @pytest.mark.parametrize(("options", "is_opened"), [([], True), (["--post-to=http://x/"], False)])
@@ -172,15 +175,20 @@ def test_a_task_that_cannot_run_does_not_keep_the_others_from_running(
 
 
 def test_the_tasks_of_a_cron_yaml_go_to_the_first_queue(
-    env: Environment, made: list[WorkerProcess], tmp_path: Path
+    env: Environment,
+    made: list[WorkerProcess],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    schedulers: list[Scheduler] = []
+    monkeypatch.setattr(Scheduler, "send_due", lambda self, now: schedulers.append(self))
     env(WORKER=True, DISPATCH_QUEUES="jobs=shop-jobs other=shop-other")
     file = tmp_path / "cron.yaml"
     file.write_text('version: 1\ncron: [{name: a, url: /x, schedule: "* * * * *"}]')
     call_command("beanstalk_worker", "jobs", "other", f"--cron={file}")
-    scheduler = made[0]._scheduler
-    assert isinstance(scheduler, Scheduler)
-    assert (scheduler._queue, list(scheduler._due)) == ("jobs", ["a"])
+    (tick,) = made[0]._ticks
+    tick()
+    assert [(each._queue, list(each._due)) for each in schedulers] == [("jobs", ["a"])]
 
 
 # --- several processes ---
@@ -222,7 +230,7 @@ def test_each_of_several_processes_runs_a_worker(
     call_command("beanstalk_worker", "jobs", "--processes=3", "--threads=2", "--grace=40")
     (supervisor,) = supervisors.made
     assert [process._worker.options.threads for process in made] == [2, 2, 2]
-    assert all(len(process._supervisor_ticks or ()) == 2 for process in made)
+    assert [(len(each._ticks), each._is_supervised) for each in made] == [(2, True)] * 3
     assert (supervisor._times.stop, supervisor._end_codes) == (70, frozenset())
     assert RUNNING._ledger is not None
     assert not supervisors.directories[0].exists()
@@ -244,7 +252,7 @@ def test_periodic_tasks_are_sent_by_the_first_process(
     file.write_text('version: 1\ncron: [{name: a, url: /x, schedule: "* * * * *"}]')
     call_command("beanstalk_worker", "jobs", "--post-to=http://127.0.0.1:9/x", "--processes=2",
                  f"--cron={file}")  # fmt: skip
-    assert [process._scheduler is not None for process in made] == [True, False]
+    assert [len(process._ticks) for process in made] == [3, 2]
     assert RUNNING._ledger is None
 
 
@@ -269,10 +277,9 @@ def test_the_first_process_prints_the_backlog_for_the_threads_of_all(
     assert open_queue("jobs").name
     call_command("beanstalk_worker", "jobs", "--embedded-metrics", "--threads=3")
     call_command("beanstalk_worker", "jobs", "--embedded-metrics", "--threads=3", "--processes=2")
-    assert [len(process._ticks) for process in made] == [1, 1, 0]
+    assert [len(process._ticks) for process in made] == [1, 3, 2]
     for process in made[:2]:
-        (tick,) = process._ticks
-        tick()
+        process._ticks[0]()
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [each["Threads"] for each in printed] == [3, 6]
 
@@ -297,8 +304,28 @@ def test_the_supervisor_shows_the_health_of_all(
     assert file.exists()
     assert supervisor._server
     supervisor._server.server_close()
-    assert len(supervisor._ticks) == 1
-    assert [process._health_file for process in made] == [None, None]
+    assert len(supervisor._ticks) == 2
+    assert [len(process._ticks) for process in made] == [2, 2]
+
+
+def test_a_worker_touches_a_file_and_answers_at_a_port_while_it_is_healthy(
+    env: Environment, made: list[WorkerProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(WORKER=True)
+    served = threading.Event()
+
+    def serve(self: ProbeServer) -> None:
+        self.server_close()
+        served.set()
+
+    monkeypatch.setattr(ProbeServer, "serve_forever", serve)
+    file = tmp_path / "health"
+    call_command("beanstalk_worker", "jobs", "--health-port=0", f"--health-file={file}")
+    assert served.wait(10)
+    os.utime(file, (0, 0))
+    (tick,) = made[0]._ticks
+    tick()
+    assert file.stat().st_mtime > 0
 
 
 def test_the_exit_code_of_the_supervisor_is_that_of_the_command(

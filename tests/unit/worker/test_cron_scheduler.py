@@ -7,12 +7,11 @@ import pytest
 
 from beanstalk_dispatch.cron import PeriodicTask
 from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.worker import cron_scheduler
 from beanstalk_dispatch.worker.cron_scheduler import Scheduler
-from beanstalk_dispatch.worker.options import WorkerTimes
 from tests.conftest import Environment
 
 TASK = PeriodicTask(name="clean_up", url="/path", schedule="*/5 * * * *")
-TIMES = WorkerTimes(cron_check_interval=0.01)
 
 
 def test_a_due_task_is_sent_as_the_daemon_marks_it(sqs_env: Environment) -> None:
@@ -41,23 +40,37 @@ def test_a_task_that_cannot_be_sent_is_logged(
 
 
 def test_it_checks_for_due_tasks_until_the_worker_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    scheduler = Scheduler([TASK], "jobs", TIMES)
+    monkeypatch.setattr(cron_scheduler, "_CHECK_SECONDS", 0)
+    scheduler = Scheduler([TASK], "jobs")
     checks: list[datetime] = []
     monkeypatch.setattr(scheduler, "send_due", checks.append)
-    scheduler.run(lambda: len(checks) == 3)
+    tick = scheduler.tick(lambda: len(checks) == 3)
+    for _ in range(5):
+        tick()
     assert len(checks) == 3
+
+
+def test_it_checks_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler([TASK], "jobs")
+    checks: list[datetime] = []
+    monkeypatch.setattr(scheduler, "send_due", checks.append)
+    tick = scheduler.tick(lambda: False)
+    for _ in range(5):
+        tick()
+    assert len(checks) == 1
 
 
 def test_an_unexpected_error_does_not_end_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scheduler = Scheduler([TASK], "jobs", TIMES)
-    checks: list[datetime] = []
+    monkeypatch.setattr(cron_scheduler, "_CHECK_SECONDS", 0)
+    scheduler = Scheduler([TASK], "jobs")
 
     def surprise(now: datetime) -> None:
-        checks.append(now)
         raise RuntimeError("surprise")
 
     monkeypatch.setattr(scheduler, "send_due", surprise)
-    scheduler.run(lambda: len(checks) == 2)
+    tick = scheduler.tick(lambda: False)
+    for _ in range(2):
+        tick()
     assert caplog.text.count("periodic tasks not sent error=RuntimeError") == 2

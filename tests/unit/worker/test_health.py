@@ -4,23 +4,19 @@ import http.client
 import os
 import socket
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from beanstalk_dispatch.worker.health import (
-    HealthServer,
-    listen,
-    touch_while_healthy,
-    why_unhealthy,
-)
-from beanstalk_dispatch.worker.metrics import MISSING_LIBRARY
-from beanstalk_dispatch.worker.options import WorkerTimes
+from beanstalk_dispatch.worker import health
+from beanstalk_dispatch.worker.health import ProbeServer, touch_while_healthy, why_unhealthy
+from beanstalk_dispatch.worker.metrics import MISSING_LIBRARY, metrics
 from beanstalk_dispatch.worker.worker import Worker
 from tests.workers import Recording, make_worker
 
@@ -30,15 +26,29 @@ def worker() -> Worker:
     return make_worker(Recording(), wait=20)
 
 
+@contextmanager
+def serving(worker: Worker, host: str = "127.0.0.1") -> Iterator[ProbeServer]:
+    """A server that answers for the worker in a thread, until the end of the block."""
+    server = ProbeServer(
+        host, 0, find_reason=lambda: health.why_unhealthy(worker),
+        find_figures=lambda: metrics(worker),
+    )  # fmt: skip
+    threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 @pytest.fixture
-def server(worker: Worker) -> Iterator[HealthServer]:
-    started = HealthServer(worker, host="127.0.0.1", port=0)
-    yield started
-    started.close()
+def server(worker: Worker) -> Iterator[ProbeServer]:
+    with serving(worker) as started:
+        yield started
 
 
-def get(server: HealthServer, path: str) -> tuple[int, str]:
-    url = f"http://127.0.0.1:{server.port}{path}"
+def get(server: ProbeServer, path: str) -> tuple[int, str]:
+    url = f"http://127.0.0.1:{server.server_port}{path}"
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return response.status, response.read().decode()
@@ -95,18 +105,18 @@ def test_a_stuck_task_makes_it_unhealthy(worker: Worker, monkeypatch: pytest.Mon
 # --- the HTTP server ---
 
 
-def test_a_healthy_worker_answers_200(server: HealthServer) -> None:
+def test_a_healthy_worker_answers_200(server: ProbeServer) -> None:
     assert get(server, "/") == (200, "ok\n")
     assert get(server, "/health") == (200, "ok\n")
 
 
-def test_an_unhealthy_worker_answers_503(server: HealthServer, worker: Worker) -> None:
+def test_an_unhealthy_worker_answers_503(server: ProbeServer, worker: Worker) -> None:
     leave_unanswered(worker)
     assert get(server, "/") == (503, "no answer from jobs for 90 s\n")
 
 
-def test_a_probe_may_ask_for_the_head_alone(server: HealthServer) -> None:
-    request = urllib.request.Request(f"http://127.0.0.1:{server.port}/", method="HEAD")
+def test_a_probe_may_ask_for_the_head_alone(server: ProbeServer) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{server.server_port}/", method="HEAD")
     with urllib.request.urlopen(request, timeout=5) as response:
         assert (response.status, response.read()) == (200, b"")
 
@@ -114,16 +124,14 @@ def test_a_probe_may_ask_for_the_head_alone(server: HealthServer) -> None:
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 def test_it_can_listen_on_all_addresses_of_both_protocols(worker: Worker, host: str) -> None:
-    server = HealthServer(worker, host="::", port=0)
-    try:
-        with urllib.request.urlopen(f"http://{host}:{server.port}/", timeout=5) as response:
+    with serving(worker, "::") as server:
+        url = f"http://{host}:{server.server_port}/"
+        with urllib.request.urlopen(url, timeout=5) as response:
             assert response.read() == b"ok\n"
-    finally:
-        server.close()
 
 
-def test_an_answer_does_not_say_what_the_server_is(server: HealthServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+def test_an_answer_does_not_say_what_the_server_is(server: ProbeServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=5) as connection:
         connection.sendall(b"BREW / HTTP/1.0\r\n\r\n")
         answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.0 501")
@@ -145,12 +153,13 @@ def test_a_queue_is_shown_by_its_name_alone(queue: str) -> None:
 
 
 @pytest.mark.slow
-def test_connections_that_say_nothing_do_not_keep_a_probe_out(server: HealthServer) -> None:
+def test_connections_that_say_nothing_do_not_keep_a_probe_out(server: ProbeServer) -> None:
     """A process has 1,024 file descriptors in most containers; these take twenty of them."""
-    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(100)]
+    address = ("127.0.0.1", server.server_port)
+    silent = [socket.create_connection(address, timeout=5) for _ in range(100)]
     try:
         assert get(server, "/") == (200, "ok\n")
-        assert len(server._server._connections) <= 20
+        assert len(server._connections) <= 20
     finally:
         for each in silent:
             each.close()
@@ -158,7 +167,7 @@ def test_connections_that_say_nothing_do_not_keep_a_probe_out(server: HealthServ
 
 def test_a_burst_of_connections_is_accepted() -> None:
     """Before the server answers, they wait in the kernel, which drops what it has no room for."""
-    server = listen(("127.0.0.1", 0), find_reason=str, find_figures=list, timeout=1)
+    server = ProbeServer("127.0.0.1", 0, find_reason=str, find_figures=list)
     with closing(server.socket), ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(
@@ -167,21 +176,19 @@ def test_a_burst_of_connections_is_accepted() -> None:
 
 
 @pytest.mark.slow
-def test_a_connection_that_says_nothing_is_closed() -> None:
-    worker = make_worker(Recording(), times=WorkerTimes(health_timeout=0.1))
-    server = HealthServer(worker, port=0)
-    try:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
-            assert connection.recv(1) == b""
-    finally:
-        server.close()
+def test_a_connection_that_says_nothing_is_closed(
+    server: ProbeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health._ProbeHandler, "timeout", 0.1)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=5) as connection:
+        assert connection.recv(1) == b""
 
 
 @pytest.mark.parametrize(
     ("error", "is_reported"), [(ConnectionResetError(), False), (RuntimeError(), True)]
 )
 def test_only_errors_of_the_worker_are_reported(
-    server: HealthServer,
+    server: ProbeServer,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: Exception,
@@ -193,11 +200,11 @@ def test_only_errors_of_the_worker_are_reported(
     monkeypatch.setattr("beanstalk_dispatch.worker.health.why_unhealthy", fail)
     with pytest.raises(http.client.RemoteDisconnected):
         get(server, "/")
-    server.close()
+    server.server_close()
     assert ("RuntimeError" in capsys.readouterr().err) is is_reported
 
 
-def test_metrics_are_prometheus_text(server: HealthServer, worker: Worker) -> None:
+def test_metrics_are_prometheus_text(server: ProbeServer, worker: Worker) -> None:
     worker.counters.done = 7
     status, text = get(server, "/metrics?x=1")
     assert status == 200
@@ -206,7 +213,7 @@ def test_metrics_are_prometheus_text(server: HealthServer, worker: Worker) -> No
 
 
 def test_without_the_library_the_answer_is_the_pip_line(
-    server: HealthServer, monkeypatch: pytest.MonkeyPatch
+    server: ProbeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert get(server, "/metrics") == (501, MISSING_LIBRARY + "\n")
@@ -226,12 +233,11 @@ def test_the_file_is_touched_once_per_interval_while_healthy(tmp_path: Path) -> 
 
 def test_the_file_is_not_touched_while_unhealthy(tmp_path: Path) -> None:
     worker, file = make_worker(Recording()), tmp_path / "health"
-    tick = touch_while_healthy(lambda: why_unhealthy(worker), file, interval=0)
-    tick()
+    touch_while_healthy(lambda: why_unhealthy(worker), file)()
     os.utime(file, (0, 0))
-    tick()
+    touch_while_healthy(lambda: why_unhealthy(worker), file)()
     assert file.stat().st_mtime > 0
     os.utime(file, (0, 0))
     leave_unanswered(worker)
-    tick()
+    touch_while_healthy(lambda: why_unhealthy(worker), file)()
     assert file.stat().st_mtime == 0

@@ -76,7 +76,7 @@ def test_without_an_answer_all_stays_as_it_was(
         raise ConnectionError
 
     worker = make_worker(Recording(), **OBEYS)
-    pauses = Pauses(worker.queues, worker.prefetch, on_first_look=lambda: None, times=TIMES)
+    pauses = Pauses(worker.queues, worker.prefetch)
     marks.pause(paused_env)
     pauses.look()
     assert worker.queues[0].is_paused

@@ -8,25 +8,21 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.cron import PeriodicTask
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.signals import worker_stopped
-from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from beanstalk_dispatch.worker.options import WorkerTimes
 from beanstalk_dispatch.worker.process import WorkerProcess
 from beanstalk_dispatch.worker.worker import EXIT_STUCK, Tick, Worker
 from tests.workers import Recording, make_worker, restored_signal_handlers, until
 
-TIMES = WorkerTimes(exit_timeout=0.01, cron_check_interval=0.01)
+TIMES = WorkerTimes(exit_timeout=0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +151,7 @@ def test_a_timer_that_the_project_handles_is_its_own(worker: Worker) -> None:
 def test_a_process_with_a_supervisor_may_get_a_signal_twice(
     worker: Worker, exits: list[int]
 ) -> None:
-    WorkerProcess(worker, supervisor_ticks=[]).run(sender=Worker)
+    WorkerProcess(worker, is_supervised=True).run(sender=Worker)
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGTERM)
     assert worker.is_stopping()
@@ -164,12 +160,8 @@ def test_a_process_with_a_supervisor_may_get_a_signal_twice(
 
 def test_its_own_ticks_are_called(worker: Worker) -> None:
     calls: list[str] = []
-    WorkerProcess(
-        worker,
-        ticks=[lambda: calls.append("own")],
-        supervisor_ticks=[lambda: calls.append("supervisor")],
-    ).run(sender=Worker)
-    assert calls == ["own", "supervisor"]
+    WorkerProcess(worker, [lambda: calls.append("own")]).run(sender=Worker)
+    assert calls == ["own"]
 
 
 # --- the exit ---
@@ -214,12 +206,7 @@ def test_a_task_that_still_runs_does_not_keep_the_process(
     assert stopped == [0]
 
 
-# --- what it shows, and its periodic tasks ---
-
-
-def test_the_health_file_is_touched(worker: Worker, tmp_path: Path) -> None:
-    WorkerProcess(worker, health_file=tmp_path / "health").run(sender=Worker)
-    assert (tmp_path / "health").exists()
+# --- what it shows ---
 
 
 @pytest.mark.parametrize(
@@ -240,42 +227,19 @@ def test_a_terminal_has_a_status_line_and_a_log_has_progress(
     assert called == ["_survive_timers", *ticks]
 
 
-def test_a_process_with_a_supervisor_has_progress_in_the_log_and_the_supervisors_ticks(
+def test_a_process_with_a_supervisor_has_progress_in_the_log(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    called: list[Tick] = []
+    called: list[str] = []
 
-    def run(self: Worker, *ticks: Tick) -> int:
-        called.extend(ticks)
-        return 0
-
-    def tick() -> None: ...
-
-    monkeypatch.setattr(Worker, "run", run)
-    WorkerProcess(worker, supervisor_ticks=[tick]).run(sender=Worker)
-    assert called[0] is tick
-    assert [each.__qualname__.partition(".<")[0] for each in called[1:]] == [
-        "_survive_timers", "log_progress",
-    ]  # fmt: skip
-
-
-def test_periodic_tasks_are_sent_while_it_runs(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = PeriodicTask(name="clean_up", url="/path", schedule="*/5 * * * *")
-    scheduler = Scheduler([task], "jobs", TIMES)
-    sent: list[datetime] = []
-    monkeypatch.setattr(scheduler, "send_due", sent.append)
-
-    def run(self: Worker, *ticks: Tick) -> int:
-        until(lambda: len(sent) > 1)
-        self.stop()
+    def run(self: Worker, *ticks: Any) -> int:
+        called.extend(tick.__qualname__.partition(".<")[0] for tick in ticks)
         return 0
 
     monkeypatch.setattr(Worker, "run", run)
-    WorkerProcess(worker, scheduler=scheduler).run(sender=Worker)
-    assert len(sent) > 1
+    WorkerProcess(worker, is_supervised=True).run(sender=Worker)
+    assert called == ["_survive_timers", "log_progress"]
 
 
 # --- the outbox ---

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.worker import supervisor as module
-from beanstalk_dispatch.worker.health import listen
+from beanstalk_dispatch.worker.health import ProbeServer, touch_while_healthy
 from beanstalk_dispatch.worker.process_reports import ProcessReports, read
 from beanstalk_dispatch.worker.supervisor import (
     EXIT_CODES_OF_AN_END,
@@ -122,8 +122,9 @@ def test_a_process_that_has_not_reported_for_a_minute_is_killed(
     if written is not None:
         at = time.monotonic() - written
         reports.file(0).write_text(f'{{"written_at": {at}, "unhealthy": null, "figures": []}}')
-    supervisor._kill_silent()
-    supervisor._kill_silent()  # looks once a second
+    for _ in range(2):
+        for tick in supervisor._ticks:  # looks once a second
+            tick()
     assert killed == ([(4711, signal.SIGKILL)] if is_killed else [])
     assert caplog.messages == ["worker process killed pid=4711 reason=no-report"] * is_killed
 
@@ -310,11 +311,11 @@ def test_a_worker_reports_and_stops_without_its_supervisor(
 
 def test_it_answers_probes_and_touches_a_file(reports: ProcessReports, tmp_path: Path) -> None:
     file = tmp_path / "health"
-    server = listen(("127.0.0.1", 0), find_reason=lambda: None, find_figures=list, timeout=5)
+    server = ProbeServer("127.0.0.1", 0, find_reason=lambda: None, find_figures=list)
     reports.set_ended(0)
     reports.set_ended(1)
-    supervisor = make(waiting(tmp_path), reports)
-    supervisor.show_health(server=server, file=file)
+    tick = touch_while_healthy(reports.why_unhealthy, file)
+    supervisor = make(waiting(tmp_path), reports, server=server, ticks=[tick])
     bodies: list[bytes] = []
 
     def is_answered() -> bool:
@@ -331,23 +332,16 @@ def test_it_answers_probes_and_touches_a_file(reports: ProcessReports, tmp_path:
 def test_a_health_file_that_cannot_be_touched_ends_nothing(
     reports: ProcessReports, tmp_path: Path
 ) -> None:
-    supervisor = make(lambda index: os._exit(0), reports)
     for index in range(2):
         reports.set_ended(index)
-    supervisor.show_health(server=None, file=tmp_path / "missing" / "health")
+    tick = touch_while_healthy(reports.why_unhealthy, tmp_path / "missing" / "health")
+    supervisor = make(lambda index: os._exit(0), reports, ticks=[tick])
     assert supervisor.run() == 0
 
 
-def test_without_health_options_it_shows_nothing(reports: ProcessReports) -> None:
-    supervisor = make(lambda index: os._exit(0), reports)
-    supervisor.show_health(server=None, file=None)
-    assert (supervisor._helpers, supervisor._ticks) == ([], [])
-
-
 def test_only_the_process_that_answers_probes_keeps_the_port(reports: ProcessReports) -> None:
-    server = listen(("127.0.0.1", 0), find_reason=lambda: None, find_figures=list, timeout=5)
-    supervisor = make(lambda index: None, reports)
-    supervisor.show_health(server=server, file=None)
+    server = ProbeServer("127.0.0.1", 0, find_reason=lambda: None, find_figures=list)
+    supervisor = make(lambda index: None, reports, server=server)
     with pytest.raises(SystemExit):
         supervisor._run_in_child(supervisor._workers[0])
     assert server.socket.fileno() == -1
@@ -356,7 +350,7 @@ def test_only_the_process_that_answers_probes_keeps_the_port(reports: ProcessRep
 def test_probes_are_answered_until_the_supervisor_has_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    server = listen(("127.0.0.1", 0), find_reason=lambda: None, find_figures=list, timeout=5)
+    server = ProbeServer("127.0.0.1", 0, find_reason=lambda: None, find_figures=list)
     handled: list[float | None] = []
     monkeypatch.setattr(server, "handle_request", lambda: handled.append(server.timeout))
     parents = iter([5, 5, 1])
