@@ -34,7 +34,7 @@ def why_unhealthy(worker: Worker) -> str | None:
         return None
     allowed = worker.options.wait + worker.options.times.unanswered_limit
     for queue in worker.queues:
-        since = min(queue.unanswered_since, queue.in_flight.delete_backoff.failing_since)
+        since = min(queue.unanswered_since, queue.in_flight.deletes.backoff.failing_since)
         seconds = clock.monotonic() - since
         if seconds > allowed:
             return f"no answer from {_own_name(queue.name)} for {seconds:.0f} s"

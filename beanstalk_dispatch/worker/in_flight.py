@@ -9,9 +9,9 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
@@ -32,6 +32,8 @@ _MAX_UNDELETED: Final = 10_000
 """Acknowledged messages that are remembered because they could not be deleted."""
 _PHASES: Final = 3
 """The run() of a task and two hooks, each under the task's time limit."""
+DELETES_AT_A_TIME: Final = 4
+"""Of one queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,33 @@ class Nack:
     """Seconds until then; None for when its visibility timeout ends, without a request."""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Requests:
+    """The requests of one kind about the messages of one queue."""
+
+    pending: Sized
+    """The messages that may need one."""
+    send: Callable[[int], bool]
+    """Sends a batch of at least that many messages, and returns whether to call again at once."""
+    backoff: Backoff
+    turns: threading.Semaphore = field(default_factory=threading.Semaphore)
+    """As many threads may send at a time: one by default."""
+    full_batch: float = math.inf
+    """As many messages are sent without waiting for others."""
+    next_at: float = 0.0
+    """When a batch that is not full is sent."""
+
+    def send_batch(self, at_least: int = 1) -> bool:
+        """Send a batch, unless SQS is to be left alone; return whether to call again at once."""
+        return self.backoff.is_over and self.send(at_least)
+
+
 class InFlight:
     """Messages received from one queue and not yet deleted.
 
-    ``ack``, ``nack`` and ``requeue`` only note what is to be done; ``delete_batch``,
-    ``requeue_batch`` and ``extend_batch`` send it to SQS, ten messages to a request, and return
-    whether to call again at once. A message that SQS does not take in one request stays pending
-    for another. Any thread may call.
+    ``ack``, ``nack`` and ``requeue`` only note what is to be done; ``deletes``, ``requeues`` and
+    ``heartbeats`` send it to SQS, ten messages to a request. A message that SQS does not take in
+    one request stays pending for another. Any thread may call.
     """
 
     def __init__(self, queue: str, *, visibility_timeout: int, times: WorkerTimes) -> None:
@@ -64,30 +86,44 @@ class InFlight:
         """The name that the queue was given to the worker by."""
         self.messages: dict[str, Received] = {}
         """By message id."""
-        self.budget = ReceiveBudget(times)
+        self.budget = ReceiveBudget()
+        self._to_delete: deque[Received] = deque()
+        self._to_requeue: deque[Received] = deque()
+        self.deletes = Requests(
+            pending=self._to_delete,
+            send=self._delete_batch,
+            backoff=Backoff("delete", queue, times=times),
+            turns=threading.Semaphore(DELETES_AT_A_TIME),
+            full_batch=MAX_BATCH_ENTRIES,
+        )
+        self.requeues = Requests(
+            pending=self._to_requeue,
+            send=self._requeue_batch,
+            backoff=Backoff("requeue", queue, times=times),
+        )
         longest = min(visibility_timeout / 6, times.longest_retry)
-        self.delete_backoff = Backoff("delete", queue, times=times)
-        self.requeue_backoff = Backoff("requeue", queue, times=times)
-        self.heartbeat_backoff = Backoff("heartbeat", queue, times=times, longest=longest)
+        self.heartbeats = Requests(
+            pending=self.messages,
+            send=self._extend_batch,
+            backoff=Backoff("heartbeat", queue, times=times, longest=longest),
+        )
         self._visibility_timeout = visibility_timeout
         self._times = times
         self._lock = threading.Lock()
         self._undeleted: dict[str, None] = {}
         """The ids of acknowledged messages that could not be deleted and may be delivered again."""
-        self.to_delete: deque[Received] = deque()
-        self.to_requeue: deque[Received] = deque()
         self.on_full_batch: Callable[[], object] | None = None
         """Called when a full batch waits to be deleted."""
 
     @property
     def pending(self) -> int:
         """How many messages wait to be deleted or requeued."""
-        return len(self.to_delete) + len(self.to_requeue)
+        return len(self._to_delete) + len(self._to_requeue)
 
     @property
     def is_behind(self) -> bool:
         """Whether deletes or requeues must be sent before more is received."""
-        is_failing = not (self.delete_backoff.is_over and self.requeue_backoff.is_over)
+        is_failing = not (self.deletes.backoff.is_over and self.requeues.backoff.is_over)
         return is_failing or self.pending > _MAX_PENDING
 
     def blocks_fifo_groups(self) -> bool:
@@ -137,8 +173,8 @@ class InFlight:
         message.deadline = clock.monotonic() + self._times.pending_request_limit
         self.budget.done(message)
         with self._lock:
-            self.to_delete.append(message)
-            is_full = len(self.to_delete) % MAX_BATCH_ENTRIES == 0
+            self._to_delete.append(message)
+            is_full = len(self._to_delete) % MAX_BATCH_ENTRIES == 0
         if is_full and self.on_full_batch:
             self.on_full_batch()
 
@@ -161,7 +197,7 @@ class InFlight:
         with self._lock:
             for message in messages:
                 message.deadline, message.requeue_delay = deadline, delay
-                self.to_requeue.append(message)
+                self._to_requeue.append(message)
 
     def _stop_tracking(self, messages: Iterable[Received]) -> None:
         """Forget the messages. Unless deleted, they are delivered again when they are visible."""
@@ -175,16 +211,14 @@ class InFlight:
 
     # --- requests to SQS -------------------------------------------------------------------
 
-    def delete_batch(self, *, at_least: int = 1) -> bool:
-        """Delete up to a batch of acknowledged messages, if there are ``at_least`` as many."""
-        if not self.delete_backoff.is_over:
-            return False
-        with self._take_batch(self.to_delete, at_least) as batch:
+    def _delete_batch(self, at_least: int) -> bool:
+        """Delete up to a batch of acknowledged messages."""
+        with self._take_batch(self._to_delete, at_least) as batch:
             self._drop_expired(batch)
             if not batch:
                 return False
             retryable, lost = self._send(
-                batch, self.delete_backoff, lambda queue: queue.delete_batch(batch)
+                batch, self.deletes.backoff, lambda queue: queue.delete_batch(batch)
             )
             self._remember_undeleted(lost)
             self._stop_tracking(message for message in batch if message not in retryable)
@@ -214,11 +248,9 @@ class InFlight:
                 if len(self._undeleted) > _MAX_UNDELETED:
                     del self._undeleted[next(iter(self._undeleted))]
 
-    def requeue_batch(self) -> bool:
+    def _requeue_batch(self, at_least: int) -> bool:
         """Make up to a batch of messages visible after their delays."""
-        if not self.requeue_backoff.is_over:
-            return False
-        with self._take_batch(self.to_requeue) as batch:
+        with self._take_batch(self._to_requeue, at_least) as batch:
             with self._lock:
                 if any(message.is_extending for message in batch):
                     return False  # SQS keeps the visibility timeout that arrives last
@@ -232,7 +264,7 @@ class InFlight:
                 for message in batch
             ]
             retryable, lost = self._send(
-                batch, self.requeue_backoff,
+                batch, self.requeues.backoff,
                 lambda queue: queue.change_visibility_batch(batch, seconds),
             )  # fmt: skip
             batch[:] = self._put_back(retryable)
@@ -249,10 +281,8 @@ class InFlight:
                 if self.messages.setdefault(message.message_id, message) is message
             ]
 
-    def extend_batch(self) -> bool:
+    def _extend_batch(self, at_least: int) -> bool:
         """Send a heartbeat for up to a batch of messages: those with little time left."""
-        if not self.heartbeat_backoff.is_over:
-            return False
         with self._lock:
             batch = list(islice(self._to_extend(), MAX_BATCH_ENTRIES))
             for message in batch:
@@ -262,7 +292,7 @@ class InFlight:
         seconds = [self._visibility_timeout] * len(batch)
         try:
             _, lost = self._send(
-                batch, self.heartbeat_backoff,
+                batch, self.heartbeats.backoff,
                 lambda queue: queue.change_visibility_batch(batch, seconds),
             )  # fmt: skip
         finally:
@@ -303,7 +333,7 @@ class InFlight:
         return [each.message for each in transient], final
 
     @contextmanager
-    def _take_batch(self, pending: deque[Received], at_least: int = 1) -> Iterator[list[Received]]:
+    def _take_batch(self, pending: deque[Received], at_least: int) -> Iterator[list[Received]]:
         """Take a batch from the front of ``pending``; what the block leaves in it goes back."""
         with self._lock:
             size = min(len(pending), MAX_BATCH_ENTRIES)

@@ -21,8 +21,6 @@ class WorkerTimes(BackoffTimes):
     """A prefetched message that could not start within this time goes back to the queue."""
     no_prefetch_after: float = 60.0
     """For how long nothing is received ahead after a prefetched message went back to the queue."""
-    group_memory: float = 60.0
-    """How long a failed FIFO group is remembered, from when it may be delivered again."""
 
     phase_leeway: float = 10.0
     """For a time limit to interrupt its block, or to report the thread as stuck."""

@@ -307,8 +307,7 @@ class Prefetch:
             return
         has_idle_thread, room = self._has_idle_thread(), self._room_left()
         for queue in self._waiting_queues if has_idle_thread or room > 0 else ():
-            fits = room >= MAX_BATCH_ENTRIES or queue.in_flight.budget.interrupted_groups
-            if (has_idle_thread or fits) and self._should_receive(queue, has_idle_thread, room):
+            if self._should_receive(queue, has_idle_thread, room):
                 del self._waiting_queues[queue]
                 self._rooms[queue].notify()
                 return

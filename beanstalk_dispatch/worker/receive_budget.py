@@ -8,41 +8,33 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-d
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .options import WorkerTimes
-
 _MAX_REMEMBERED: Final = 10_000
-"""Messages whose receives started no task, and message groups that are interrupted."""
-
-
-@dataclass(slots=True)
-class _InterruptedGroup:
-    """A message group of which a message has failed or was requeued before it was tried."""
-
-    forget_at: float = 0.0
-    """In monotonic seconds."""
-    message_ids: set[str] = field(default_factory=set)
-    """The messages that were received for this group and are not done."""
+"""Messages whose receives started no task, and those that interrupt their FIFO group."""
+_GROUP_MEMORY_SECONDS: Final = 60.0
+"""How long an interrupted FIFO group is remembered, from when it may be delivered again."""
 
 
 class ReceiveBudget:
     """The receives of one queue that have not started a task. Any thread may call."""
 
-    def __init__(self, times: WorkerTimes) -> None:
-        self._times = times
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._unrun: dict[str, int] = {}
         """Message id → receives that have not started its task."""
-        self.interrupted_groups: dict[str, _InterruptedGroup] = {}
-        """By message group id."""
+        self._interrupted: dict[str, None] = {}
+        """The ids of messages of FIFO groups that have failed, or were requeued behind one that
+        has, and are not done."""
+        self._forget_at = -math.inf
+        """When they are forgotten, in monotonic seconds."""
 
     def unrun_receives(self, message_id: str) -> int:
         """How many receives of a message are known not to have started its task."""
@@ -54,17 +46,12 @@ class ReceiveBudget:
         One while a message group is interrupted: a receive of ten brings what waits behind the
         failed message too, although none of it may run.
         """
-        if not self.interrupted_groups:
+        if not self._interrupted:
             return MAX_BATCH_ENTRIES
         with self._lock:
-            now = clock.monotonic()
-            for group_id in [
-                each
-                for each in self.interrupted_groups
-                if self.interrupted_groups[each].forget_at < now
-            ]:
-                del self.interrupted_groups[group_id]
-            return 1 if self.interrupted_groups else MAX_BATCH_ENTRIES
+            if self._forget_at < clock.monotonic():
+                self._interrupted.clear()
+            return 1 if self._interrupted else MAX_BATCH_ENTRIES
 
     def not_run(self, messages: Iterable[Received], delay: float = 0.0) -> None:
         """Note that a receive of each message has not started its task.
@@ -85,28 +72,25 @@ class ReceiveBudget:
 
     def done(self, message: Received) -> None:
         """Note that a message is done."""
-        if not (self._unrun or self.interrupted_groups):
+        if not (self._unrun or self._interrupted):
             return
         with self._lock:
             self._unrun.pop(message.message_id, None)
-            group_id = message.attributes.get("MessageGroupId", "")
-            if group := self.interrupted_groups.get(group_id):
-                group.message_ids.discard(message.message_id)
-                group.forget_at = clock.monotonic() + self._times.group_memory
-                if not group.message_ids:
-                    del self.interrupted_groups[group_id]
+            if message.message_id in self._interrupted:
+                del self._interrupted[message.message_id]
+                self._remember_for(_GROUP_MEMORY_SECONDS)  # those behind it may come now
 
     def _interrupt_group(self, message: Received, delay: float) -> None:
-        if not message.queue.rules.keeps_order:
-            return
-        group_id = message.attributes.get("MessageGroupId", "")
-        group = self.interrupted_groups.setdefault(group_id, _InterruptedGroup())
-        group.message_ids.add(message.message_id)
-        group.forget_at = clock.monotonic() + delay + self._times.group_memory
-        _limit_size(self.interrupted_groups)
+        if message.queue.rules.keeps_order:
+            self._interrupted[message.message_id] = None
+            _limit_size(self._interrupted)
+            self._remember_for(delay + _GROUP_MEMORY_SECONDS)
+
+    def _remember_for(self, seconds: float) -> None:
+        self._forget_at = max(self._forget_at, clock.monotonic() + seconds)
 
 
-def _limit_size(remembered: dict[str, int] | dict[str, _InterruptedGroup]) -> None:
+def _limit_size(remembered: dict[str, int] | dict[str, None]) -> None:
     """Forget the oldest entry if there are too many."""
     if len(remembered) > _MAX_REMEMBERED:
         del remembered[next(iter(remembered))]

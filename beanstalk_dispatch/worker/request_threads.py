@@ -8,40 +8,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
 
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.service_thread import ServiceThread
-from beanstalk_dispatch.sqs.backoff import Backoff
-from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .in_flight import InFlight
+from .in_flight import DELETES_AT_A_TIME, InFlight, Requests
 from .options import WorkerOptions
 from .threads import alive
-
-_DELETES: Final = 4
-"""Deletes of one queue at a time."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Duty:
-    """One kind of request about the messages of one queue."""
-
-    pending: Sized
-    """The messages that may need it."""
-    send: Callable[[int], bool]
-    """Sends a batch of at least that many messages, and returns whether to call again at once."""
-    backoff: Backoff
-    turns: threading.Semaphore
-    """As many threads may send at a time."""
-    full_batch: float = math.inf
-    """As many messages are sent without waiting for others."""
-    is_heartbeat: bool = False
-    next_at: float = 0.0
-    """When a batch that is not full is sent."""
 
 
 class RequestThreads:
@@ -51,13 +26,11 @@ class RequestThreads:
         self.threads: list[threading.Thread] = []
         """Those that run, and those that have ended since the last look."""
         self._times = options.times
-        self._duties = [
-            duty
-            for in_flight in queues
-            for duty in _duties_of(in_flight)
-            if options.heartbeat or not duty.is_heartbeat
-        ]
-        self._most_threads = len(self._duties) + len(queues) * (_DELETES - 1)
+        heartbeats = [each.heartbeats for each in queues if options.heartbeat]
+        self._last_kinds = [kind for each in queues for kind in (each.deletes, each.requeues)]
+        """The kinds of requests that are sent until the end."""
+        self._kinds = self._last_kinds + heartbeats
+        self._most_threads = len(self._kinds) + len(queues) * (DELETES_AT_A_TIME - 1)
         self._work = threading.Condition()
         self._idle = 0
         self._was_busy = False
@@ -96,9 +69,9 @@ class RequestThreads:
     def close(self, *, until: float) -> None:
         """Have the threads end when all is sent, and at ``until``. What fails is tried again."""
         with self._work:
-            self._duties = [duty for duty in self._duties if not duty.is_heartbeat]
-            for duty in self._duties:
-                duty.backoff.hurry()
+            self._kinds = self._last_kinds
+            for kind in self._kinds:
+                kind.backoff.hurry()
             self._is_closing, self._ends_at = True, until
             self._work.notify_all()
 
@@ -107,7 +80,7 @@ class RequestThreads:
         with self._work:
             self._work.notify()
             is_busy = not self._idle
-        if is_busy and len(alive(self.threads)) < _DELETES:
+        if is_busy and len(alive(self.threads)) < DELETES_AT_A_TIME:
             self._start_others(1)
 
     def _send_until_closed(self) -> None:
@@ -115,29 +88,29 @@ class RequestThreads:
         while is_needed:
             is_closing = self._is_closing  # before the round, so that a round follows a close
             now = clock.monotonic()
-            for duty in self._duties:
-                is_due = is_closing or now >= duty.next_at
-                self._send(duty, at_least=1 if is_due else duty.full_batch)
+            for kind in self._kinds:
+                is_due = is_closing or now >= kind.next_at
+                self._send(kind, at_least=1 if is_due else kind.full_batch)
             is_needed = self._wait_for_work(is_closing=is_closing)
 
-    def _send(self, duty: _Duty, *, at_least: float) -> None:
+    def _send(self, kind: Requests, *, at_least: float) -> None:
         """Send what there is in batches of at least that size, unless enough threads do so."""
-        if len(duty.pending) < at_least or not duty.turns.acquire(blocking=False):
+        if len(kind.pending) < at_least or not kind.turns.acquire(blocking=False):
             return
-        duty.next_at = clock.monotonic() + self._times.batch_interval
+        kind.next_at = clock.monotonic() + self._times.batch_interval
         try:
-            while duty.send(int(at_least)):
+            while kind.send_batch(int(at_least)):
                 pass
         except BaseException as exc:  # which nothing is meant to raise
-            duty.backoff.failed(exc)  # but the other queues need this thread
+            kind.backoff.failed(exc)  # but the other queues need this thread
         finally:
-            duty.turns.release()
+            kind.turns.release()
 
     def _wait_for_work(self, *, is_closing: bool) -> bool:
         """Wait for a full batch, but not long. False: all is sent, or a thread is one too many."""
         seconds = self._times.batch_interval
         if is_closing:
-            if clock.monotonic() >= self._ends_at or not any(duty.pending for duty in self._duties):
+            if clock.monotonic() >= self._ends_at or not any(kind.pending for kind in self._kinds):
                 return False
             seconds = self._times.stop_check_interval / 10
         with self._work:
@@ -148,26 +121,3 @@ class RequestThreads:
                 return self._work.wait(seconds) or self._idle == 1
             finally:
                 self._idle -= 1
-
-
-def _duties_of(in_flight: InFlight) -> Iterable[_Duty]:
-    yield _Duty(
-        pending=in_flight.to_delete,
-        send=lambda at_least: in_flight.delete_batch(at_least=at_least),
-        backoff=in_flight.delete_backoff,
-        turns=threading.Semaphore(_DELETES),
-        full_batch=MAX_BATCH_ENTRIES,
-    )
-    yield _Duty(
-        pending=in_flight.to_requeue,
-        send=lambda at_least: in_flight.requeue_batch(),
-        backoff=in_flight.requeue_backoff,
-        turns=threading.Semaphore(1),
-    )
-    yield _Duty(
-        pending=in_flight.messages,
-        send=lambda at_least: in_flight.extend_batch(),
-        backoff=in_flight.heartbeat_backoff,
-        turns=threading.Semaphore(1),
-        is_heartbeat=True,
-    )

@@ -84,7 +84,7 @@ def test_while_deletes_fail_no_more_is_received(sqs_env: Environment, proxy: Pro
     send(*map(str, range(30)))
     proxy.spoil = failing("DeleteMessageBatch", *[error(400, "AccessDenied")] * 10**6)
     with running(Recording(), threads=1) as worker:
-        until(lambda: worker.queues[0].in_flight.delete_backoff.failures >= 4)
+        until(lambda: worker.queues[0].in_flight.deletes.backoff.failures >= 4)
         time.sleep(0.2)  # open receives have returned
         received = proxy.counts["ReceiveMessage"]
         time.sleep(0.3)

@@ -93,7 +93,7 @@ def test_a_healthy_queue_does_not_hide_another() -> None:
 
 
 def test_deletes_that_fail_make_it_unhealthy(worker: Worker) -> None:
-    worker.queues[0].in_flight.delete_backoff.failing_since = time.monotonic() - 90
+    worker.queues[0].in_flight.deletes.backoff.failing_since = time.monotonic() - 90
     assert why_unhealthy(worker) == "no answer from jobs for 90 s"
 
 

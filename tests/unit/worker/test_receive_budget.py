@@ -6,14 +6,13 @@ import pytest
 
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.worker import receive_budget
-from beanstalk_dispatch.worker.options import WorkerTimes
 from beanstalk_dispatch.worker.receive_budget import ReceiveBudget
 from tests.workers import messages
 
 
 @pytest.fixture
 def budget() -> ReceiveBudget:
-    return ReceiveBudget(WorkerTimes())
+    return ReceiveBudget()
 
 
 def pass_seconds(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -75,5 +74,32 @@ def test_an_interrupted_group_is_forgotten_a_minute_after_its_delay(
     budget.failed(messages(1, group="a")[0], 30)
     pass_seconds(monkeypatch, 89)
     assert budget.max_messages() == 1
+    pass_seconds(monkeypatch, 2)
+    assert budget.max_messages() == 10
+
+
+def test_two_interrupted_groups_are_both_remembered(
+    budget: ReceiveBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (late,), (soon,) = messages(1, group="a"), messages(1, group="b")
+    budget.failed(late, 3600)
+    budget.failed(soon, 0)
+    budget.done(soon)
+    pass_seconds(monkeypatch, 3600)
+    assert budget.max_messages() == 1, "the failed message of the other group comes now"
+    budget.done(late)
+    assert budget.max_messages() == 10
+
+
+def test_a_group_is_remembered_while_its_messages_are_done_one_after_the_other(
+    budget: ReceiveBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, *rest = messages(3, group="a")
+    budget.failed(head, 0)
+    budget.not_run(rest)
+    pass_seconds(monkeypatch, 59)
+    budget.done(head)
+    pass_seconds(monkeypatch, 59)
+    assert budget.max_messages() == 1, "118 seconds after the failure"
     pass_seconds(monkeypatch, 2)
     assert budget.max_messages() == 10

@@ -49,7 +49,7 @@ def received(sqs_env: Environment) -> list[Received]:
 
 def back_off(jobs: InFlight) -> None:
     """Have no request made for half a minute."""
-    for backoff in (jobs.delete_backoff, jobs.requeue_backoff):
+    for backoff in (jobs.deletes.backoff, jobs.requeues.backoff):
         for _ in range(20):
             backoff.failed(SendError("unreachable"))
 
@@ -101,8 +101,8 @@ def test_what_was_not_sent_in_time_at_the_end_is_left(
     threads.start()
     join_within(20, threads.threads)
     assert 1 <= time.monotonic() - started < 10
-    assert jobs.delete_backoff.failures >= 2
-    assert list(jobs.to_delete) == received
+    assert jobs.deletes.backoff.failures >= 2
+    assert list(jobs._to_delete) == received
 
 
 @pytest.mark.parametrize(("heartbeat", "is_closed"), [(False, False), (True, True)])
@@ -114,12 +114,12 @@ def test_no_heartbeats_are_sent_without_that_option_or_while_closing(
 ) -> None:
     made: list[str] = []
 
-    def requeue_batch(self: InFlight) -> bool:
+    def requeue_batch(self: InFlight, at_least: int) -> bool:
         made.append("requeue")
         return False
 
-    monkeypatch.setattr(InFlight, "requeue_batch", requeue_batch)
-    monkeypatch.setattr(InFlight, "extend_batch", lambda self: made.append("extend"))
+    monkeypatch.setattr(InFlight, "_requeue_batch", requeue_batch)
+    monkeypatch.setattr(InFlight, "_extend_batch", lambda self, at_least: made.append("extend"))
     jobs = in_flight()
     jobs.add(messages(1))
     jobs.requeue(messages(1))
@@ -129,7 +129,7 @@ def test_no_heartbeats_are_sent_without_that_option_or_while_closing(
     threads.start()
     until(lambda: len(made) >= 3)
     assert set(made) == {"requeue"}
-    jobs.to_requeue.clear()
+    jobs._to_requeue.clear()
 
 
 def hang_where_named_so(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, list[str]]:
@@ -137,13 +137,13 @@ def hang_where_named_so(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Even
     gate = threading.Event()
     extended: list[str] = []
 
-    def extend_batch(self: InFlight) -> bool:
+    def extend_batch(self: InFlight, at_least: int) -> bool:
         extended.append(self.queue)
         if self.queue == "hangs":
             gate.wait(20)
         return False
 
-    monkeypatch.setattr(InFlight, "extend_batch", extend_batch)
+    monkeypatch.setattr(InFlight, "_extend_batch", extend_batch)
     return gate, extended
 
 
@@ -200,26 +200,26 @@ def test_there_are_no_more_threads_than_requests_at_a_time(
     gate = threading.Event()
     hanging: list[str] = []
 
-    def hang(self: InFlight, at_least: int = 1) -> bool:
+    def hang(self: InFlight, at_least: int) -> bool:
         hanging.append(self.queue)
         gate.wait(20)
         return False
 
-    for operation in ("delete_batch", "requeue_batch", "extend_batch"):
+    for operation in ("_delete_batch", "_requeue_batch", "_extend_batch"):
         monkeypatch.setattr(InFlight, operation, hang)
     queues = [in_flight("one"), in_flight("other")]
     for each in queues:
         each.add(messages(1))
         each.requeue(messages(1))
-        each.to_delete.extend(messages(10))
+        each._to_delete.extend(messages(10))
     threads = make_threads(*queues)
     threads.start()
     for _ in range(12):
         until(lambda: len(hanging) == len(threads.threads))
         threads.start_others_if_busy()
     for each in queues:
-        each.to_requeue.clear()
-        each.to_delete.clear()
+        each._to_requeue.clear()
+        each._to_delete.clear()
     gate.set()
     assert len(threads.threads) == 12
 
@@ -230,12 +230,12 @@ def test_a_thread_that_cannot_be_started_ends_nothing(
     """The stack of the thread would be larger than the memory that there is."""
     gate, hangs = threading.Event(), threading.Event()
 
-    def extend_batch(self: InFlight) -> bool:
+    def extend_batch(self: InFlight, at_least: int) -> bool:
         hangs.set()
         return not gate.wait(20)
 
-    monkeypatch.setattr(InFlight, "extend_batch", extend_batch)
-    monkeypatch.setattr(InFlight, "delete_batch", lambda self, at_least: False)
+    monkeypatch.setattr(InFlight, "_extend_batch", extend_batch)
+    monkeypatch.setattr(InFlight, "_delete_batch", lambda self, at_least: False)
     jobs, received = in_flight(), messages(10)
     jobs.add(received)
     threads = make_threads(jobs)
@@ -250,7 +250,7 @@ def test_a_thread_that_cannot_be_started_ends_nothing(
         assert len(threads.threads) == 1
     finally:
         threading.stack_size(usual)
-        jobs.to_delete.clear()
+        jobs._to_delete.clear()
         gate.set()
 
 
@@ -263,13 +263,13 @@ def test_unexpected_errors_of_one_queue_delay_no_other_and_start_no_threads(
 ) -> None:
     extended: list[str] = []
 
-    def extend_batch(self: InFlight) -> bool:
+    def extend_batch(self: InFlight, at_least: int) -> bool:
         extended.append(self.queue)
         if self.queue == "broken":
             raise error
         return False
 
-    monkeypatch.setattr(InFlight, "extend_batch", extend_batch)
+    monkeypatch.setattr(InFlight, "_extend_batch", extend_batch)
     queues = [in_flight("broken"), in_flight("healthy")]
     for each in queues:
         each.add(messages(1))
@@ -293,14 +293,14 @@ def test_an_unexpected_error_at_the_end_leaves_nothing_unsent(
     deleted: list[int] = []
     errors = iter([error])
 
-    def delete_batch(self: InFlight, *, at_least: int = 1) -> bool:
+    def delete_batch(self: InFlight, at_least: int) -> bool:
         for surprise in errors:
             raise surprise
         deleted.append(at_least)
-        self.to_delete.clear()
+        self._to_delete.clear()
         return False
 
-    monkeypatch.setattr(InFlight, "delete_batch", delete_batch)
+    monkeypatch.setattr(InFlight, "_delete_batch", delete_batch)
     jobs = in_flight()
     jobs.ack(messages(1)[0])
     close(make_threads(jobs))
@@ -312,12 +312,12 @@ def test_a_full_batch_is_deleted_at_once(
 ) -> None:
     sizes: list[int] = []
 
-    def delete_batch(self: InFlight, *, at_least: int = 1) -> bool:
-        sizes.append(len(self.to_delete))
-        self.to_delete.clear()
+    def delete_batch(self: InFlight, at_least: int) -> bool:
+        sizes.append(len(self._to_delete))
+        self._to_delete.clear()
         return False
 
-    monkeypatch.setattr(InFlight, "delete_batch", delete_batch)
+    monkeypatch.setattr(InFlight, "_delete_batch", delete_batch)
     jobs, received = in_flight(), messages(10)
     jobs.add(received)
     threads = make_threads(jobs, times=replace(TIMES, batch_interval=20))
@@ -327,3 +327,30 @@ def test_a_full_batch_is_deleted_at_once(
         jobs.ack(each)
     until(lambda: sizes)
     assert sizes == [10]
+
+
+def test_full_batches_are_deleted_by_as_many_threads_as_it_takes_without_a_look_of_the_main_thread(
+    monkeypatch: pytest.MonkeyPatch, make_threads: Callable[..., RequestThreads]
+) -> None:
+    """With more than 100 messages to delete a queue receives nothing, which costs the most."""
+    gate = threading.Event()
+    sizes: list[int] = []
+
+    def delete_batch(self: InFlight, at_least: int) -> bool:
+        with self._take_batch(self._to_delete, at_least) as batch:
+            sizes.append(len(batch))
+            batch.clear()
+        gate.wait(20)
+        return False
+
+    monkeypatch.setattr(InFlight, "_delete_batch", delete_batch)
+    jobs = in_flight()
+    threads = make_threads(jobs, times=replace(TIMES, batch_interval=20))
+    threads.start()
+    until(lambda: threads._idle == 1)
+    for number in range(1, 5):
+        for each in messages(10):
+            jobs.ack(each)
+        until(lambda: len(sizes) == number)  # noqa: B023
+    gate.set()
+    assert sizes == [10] * 4

@@ -29,12 +29,12 @@ def group_of(worker: Worker, received: list[Received]) -> MessageGroup:
 
 def requeued(worker: Worker) -> list[tuple[str, float]]:
     """Body and delay of each message that is to be requeued."""
-    pending = worker.queues[0].in_flight.to_requeue
+    pending = worker.queues[0].in_flight._to_requeue
     return [(each.body, each.requeue_delay) for each in pending]
 
 
 def acknowledged(worker: Worker) -> list[str]:
-    return [each.body for each in worker.queues[0].in_flight.to_delete]
+    return [each.body for each in worker.queues[0].in_flight._to_delete]
 
 
 def failing_at(body: str, delay: float | None) -> Callable[[Received], Ack | Nack]:
@@ -89,10 +89,10 @@ def test_a_message_whose_visibility_has_ended_is_not_run(
     (late,) = messages(1)
     late.expires = time.monotonic() - 1
     worker.tasks._run_group(group_of(worker, [late]))
-    worker.queues[0].in_flight.requeue_batch()  # without a request, which would fail here
+    worker.queues[0].in_flight.requeues.send_batch()  # without a request, which would fail here
     assert runner.bodies == []
     assert worker.queues[0].in_flight.messages == {}
-    assert worker.queues[0].in_flight.requeue_backoff.failures == 0
+    assert worker.queues[0].in_flight.requeues.backoff.failures == 0
     assert "skipped id=None-0 error=the visibility timeout has ended" in caplog.text
 
 
