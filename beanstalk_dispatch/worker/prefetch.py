@@ -63,8 +63,8 @@ class QueueState:
     """Whether the last receive brought more than half of what it asked for."""
     found_empty_at: float = -math.inf
     """When the last receive began, if it brought nothing and SQS could have delivered anything."""
-    is_probed: bool = False
-    """Whether a receive is open that finds out if receives no longer fail."""
+    probe: ReceivePermit | None = None
+    """The open receive that finds out if receives no longer fail."""
     is_paused: bool = False
     """Whether nothing is received because the queue is paused."""
     is_missing: bool = False
@@ -93,14 +93,10 @@ class ReceivePermit:
     queue: QueueState
     count: int
     """How many messages to ask for, at most."""
-    weight: int
-    """How many messages it is expected to bring."""
     wait: int
     """Seconds of the long poll."""
     since: float
     """When it was given, in monotonic seconds."""
-    is_probe: bool
-    """Whether it is the one receive after a pause because of failures."""
     is_blocked: bool
     """Whether messages in flight keep SQS from delivering the rest of their FIFO groups."""
 
@@ -130,15 +126,11 @@ class Prefetch:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         """Notified when a task thread has something to do."""
-        self._rooms: dict[QueueState, threading.Condition] = {}
-        """By queue: notified when its receiver should ask for messages."""
         self._waiting: deque[MessageGroup] = deque()
-        self._waiting_queues: dict[QueueState, None] = {}
-        """The queues of which a receiver waits until it is notified; the longest wait first."""
-        self._requested = 0
-        """How many messages the open receives are expected to bring."""
+        self._waiting_receivers: dict[QueueState, threading.Condition] = {}
+        """What wakes the receiver of a queue that waits until it should ask; the longest first."""
         self._expected: dict[ReceivePermit, int] = {}
-        """The open receives that are expected to bring messages, the oldest first."""
+        """The open receives that are expected to bring as many messages, the oldest first."""
         self._tasks_left: float = options.max_tasks or math.inf
         """How many tasks may still start."""
         self._average_seconds = math.inf
@@ -161,17 +153,17 @@ class Prefetch:
     def acquire(self, queue: QueueState) -> ReceivePermit | None:
         """Wait until ``queue`` should be asked for messages. None once the worker stops."""
         with self._lock:
-            room = self._rooms.setdefault(queue, threading.Condition(self._lock))
+            condition = threading.Condition(self._lock)
             while not self.is_closed:
                 if not queue.receive_backoff.is_over or queue.in_flight.is_behind:
-                    room.wait(self._options.times.backoff_check_interval)
+                    condition.wait(self._options.times.backoff_check_interval)
                 elif self._should_receive(queue, self._has_idle_thread(), self._room_left()):
                     permit = self._give_permit(queue)
                     self._wake_receiver()
                     return permit
                 else:
-                    self._waiting_queues[queue] = None
-                    room.wait()
+                    self._waiting_receivers[queue] = condition
+                    condition.wait()
         return None
 
     def _should_receive(self, queue: QueueState, has_idle_thread: bool, room: int) -> bool:
@@ -179,7 +171,7 @@ class Prefetch:
         if self._tasks_left <= self.counters.waiting or queue.is_paused:
             return False
         is_failing = queue.receive_backoff.failures > 0
-        if is_failing and queue.is_probed:
+        if is_failing and queue.probe:
             return False
         is_first = is_failing or queue.open_receives == 0
         if is_first and has_idle_thread:
@@ -195,19 +187,16 @@ class Prefetch:
         permit = ReceivePermit(
             queue=queue,
             count=count,
-            # A long poll that will most likely bring little may not keep others from asking.
-            weight=count if queue.is_busy else 0,
             wait=min(options.wait, 1) if is_short else options.wait,
             since=now,
-            is_probe=queue.receive_backoff.failures > 0,
             is_blocked=queue.in_flight.blocks_fifo_groups(),
         )
         queue.open_receives += 1
-        queue.is_probed |= permit.is_probe
+        if queue.receive_backoff.failures:
+            queue.probe = permit
         queue.unanswered_since = min(queue.unanswered_since, permit.since)
-        if permit.weight:
-            self._expected[permit] = permit.weight
-            self._requested += permit.weight
+        if queue.is_busy:  # a long poll that will most likely bring little keeps none from asking
+            self._expected[permit] = count
         return permit
 
     def _idle_threads(self) -> int:
@@ -215,12 +204,16 @@ class Prefetch:
 
     def _has_idle_thread(self) -> bool:
         """Whether a thread is idle for which no message waits or is asked for."""
-        return self._idle_threads() > self.counters.waiting + self._requested
+        return self._idle_threads() > self._taken()
 
     def _room_left(self) -> int:
         """How many messages may be asked for besides those that wait or are asked for."""
         startable = min(self._idle_threads() + self._starts_soon(), self._tasks_left)
-        return int(startable) - self.counters.waiting - self._requested
+        return int(startable) - self._taken()
+
+    def _taken(self) -> int:
+        """How many messages wait, or are expected of open receives."""
+        return self.counters.waiting + sum(self._expected.values())
 
     def _starts_soon(self) -> int:
         """How many tasks can start within a second, if tasks take as long as the last ones."""
@@ -234,9 +227,9 @@ class Prefetch:
         """Use up a permit and take what was received; None if the receive failed."""
         with self._lock:
             permit.queue.open_receives -= 1
-            if permit.is_probe:
-                permit.queue.is_probed = False
-            self._requested -= self._expected.pop(permit, 0)
+            if permit.queue.probe is permit:
+                permit.queue.probe = None
+            self._expected.pop(permit, None)
             if received is None:
                 self._wake_receiver()
             else:
@@ -286,13 +279,10 @@ class Prefetch:
                 self.counters.done += 1
             else:
                 self.counters.failed += 1
-            self._average_seconds = self._moving_average(seconds)
+            if self._average_seconds == math.inf:
+                self._average_seconds = seconds
+            self._average_seconds += _WEIGHT_OF_LAST_TASK * (seconds - self._average_seconds)
             self._last_ended_at = clock.monotonic()
-
-    def _moving_average(self, seconds: float) -> float:
-        if self._average_seconds == math.inf:
-            return seconds
-        return self._average_seconds + _WEIGHT_OF_LAST_TASK * (seconds - self._average_seconds)
 
     def group_ended(self, not_run: int) -> None:
         """Note that a group has ended, of which ``not_run`` messages were not run."""
@@ -303,13 +293,12 @@ class Prefetch:
 
     def _wake_receiver(self) -> None:
         """Wake the receiver of one queue that should be asked. It wakes another if need be."""
-        if not self._waiting_queues:
+        if not self._waiting_receivers:
             return
         has_idle_thread, room = self._has_idle_thread(), self._room_left()
-        for queue in self._waiting_queues if has_idle_thread or room > 0 else ():
+        for queue in self._waiting_receivers if has_idle_thread or room > 0 else ():
             if self._should_receive(queue, has_idle_thread, room):
-                del self._waiting_queues[queue]
-                self._rooms[queue].notify()
+                self._waiting_receivers.pop(queue).notify()
                 return
 
     def set_paused(self, queue: QueueState, *, is_paused: bool) -> None:
@@ -349,7 +338,7 @@ class Prefetch:
             oldest = next(iter(self._expected))
             if oldest.since > latest:
                 break
-            self._requested -= self._expected.pop(oldest)
+            del self._expected[oldest]
 
     def close(self) -> None:
         """Requeue what has not started, and wake all threads so that they end."""
@@ -358,8 +347,8 @@ class Prefetch:
             while self._waiting:
                 self._requeue_group(self._waiting.popleft())
             self._work.notify_all()
-            for room in self._rooms.values():
-                room.notify_all()
+            for condition in self._waiting_receivers.values():
+                condition.notify()
 
     def _requeue_group(self, group: MessageGroup) -> None:
         self.counters.waiting -= len(group.messages)

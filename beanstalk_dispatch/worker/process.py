@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from types import FrameType
 from typing import Final
 
@@ -78,15 +77,10 @@ class WorkerProcess:
     def _run_and_display(self) -> int:
         """Run the worker with a status line on a terminal, or else with progress in the log."""
         ticks = [*self._ticks, _survive_timers()]
-        with ExitStack() as stack:
-            if sys.stderr.isatty() and not self._is_supervised:
-                status_line = StatusLine(self._worker, sys.stderr)
-                status_line.attach()
-                stack.callback(status_line.close)
-                ticks.append(status_line.tick)
-            else:
-                ticks.append(log_progress(self._worker))
-            return self._worker.run(*ticks)
+        if not sys.stderr.isatty() or self._is_supervised:
+            return self._worker.run(*ticks, log_progress(self._worker))
+        with StatusLine(self._worker, sys.stderr).attached() as status_line:
+            return self._worker.run(*ticks, status_line.tick)
 
     def _exit_later(self, exit_code: int) -> None:
         """Exit even if a stuck task holds a lock that a log handler or a receiver waits for."""

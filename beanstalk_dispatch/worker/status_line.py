@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TextIO
 
 from beanstalk_dispatch import clock
@@ -54,8 +55,8 @@ def log_progress(worker: Worker) -> Tick:
 class StatusLine:
     """The last line of a terminal, redrawn once a second. Log lines scroll past above it.
 
-    From ``attach`` to ``close`` it takes the place of the terminal's stream in the logging
-    handlers that write there.
+    While it is ``attached`` it takes the place of the terminal's stream in the logging handlers
+    that write there.
     """
 
     def __init__(self, worker: Worker, stream: TextIO) -> None:
@@ -67,21 +68,23 @@ class StatusLine:
         self._is_stale = False
         """Whether the depths may have changed since they were asked for."""
         self._lock = threading.Lock()
-        self._handlers: list[tuple[logging.StreamHandler[Any], TextIO]] = []
 
-    def attach(self) -> None:
-        """Take the place of the terminal's stream in logging."""
-        for handler in _stream_handlers():
-            stream = handler.stream
-            if stream is self._stream or _is_terminal(stream):
-                self._handlers.append((handler, stream))
-                handler.setStream(self)
-
-    def close(self) -> None:
-        """Give the logging handlers their streams again, and end the line."""
-        for handler, stream in self._handlers:
-            handler.setStream(stream)
-        self._write_and_flush("", "\n" if self._line else "")
+    @contextmanager
+    def attached(self) -> Iterator[StatusLine]:
+        """Take the place of the terminal's stream in logging until the end of the block."""
+        replaced = [
+            (handler, handler.stream)
+            for handler in _stream_handlers()
+            if handler.stream is self._stream or _is_terminal(handler.stream)
+        ]
+        for handler, _ in replaced:
+            handler.setStream(self)
+        try:
+            yield self
+        finally:
+            for handler, stream in replaced:
+                handler.setStream(stream)
+            self._write_and_flush("", "\n" if self._line else "")
 
     def write(self, lines: str) -> None:
         """Write whole lines above the status line. Logging handlers call it."""

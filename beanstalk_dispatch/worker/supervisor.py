@@ -100,10 +100,10 @@ class Supervisor:
             _ChildProcess(run=partial(run_worker, index)) for index in range(processes)
         ]
         self._server = server
-        self._helpers: list[_ChildProcess] = []
+        self._children = list(self._workers)
         if server:
             answer = partial(answer_probes, server, supervisor=os.getpid())
-            self._helpers.append(_ChildProcess(run=answer))
+            self._children.append(_ChildProcess(run=answer))
         self._ticks = [*ticks, every(self._times.silence_check_interval, self._kill_silent)]
         self._signals: list[int] = []
         self._kill_at: float | None = None
@@ -127,7 +127,7 @@ class Supervisor:
                 self._note_ends()
         finally:
             if os.getpid() == pid:  # pragma: no branch - a child ends elsewhere
-                self._kill_children([*self._workers, *self._helpers])
+                self._kill_children(self._children)
                 if self._server:
                     self._server.server_close()
         if len(self._signals) > 1:
@@ -171,7 +171,7 @@ class Supervisor:
 
     def _start_due(self) -> None:
         now = time.monotonic()
-        for child in (*self._workers, *self._helpers):
+        for child in self._children:
             is_wanted = child.pid is None and child.exit_code is None and not self._signals
             if is_wanted and now >= child.restart_at:
                 child.started_at = now
@@ -201,7 +201,7 @@ class Supervisor:
         sys.exit(0)
 
     def _note_ends(self) -> None:
-        for child in (*self._workers, *self._helpers):
+        for child in self._children:
             if child.pid is None:
                 continue
             pid, status = os.waitpid(child.pid, os.WNOHANG)

@@ -36,10 +36,12 @@ class OneQueue(Prefetch):
         worker_options = WorkerOptions(**options)
         super().__init__(worker_options)
         self.queue = QueueState.create("jobs", worker_options)
-        self.queue.open_receives, self.queue.is_busy = open_receives, is_busy
         self.counters.running, self.counters.waiting = running, waiting
-        self._requested = 10 * open_receives
         self._average_seconds, self._last_ended_at = average, time.monotonic() - ended
+        self.queue.is_busy = True
+        for _ in range(open_receives):
+            self._expected[self.permit()] = 10
+        self.queue.is_busy = is_busy
 
     def requested(self) -> int | None:
         """How many messages the next receive asks for; None if there is to be none."""
@@ -263,7 +265,7 @@ def test_a_receive_that_is_not_answered_soon_holds_up_no_other_queue(
     prefetch.requeue_expired()
     assert should_receive(prefetch, other)
     prefetch.add(late, messages(10))
-    assert prefetch._requested == 0
+    assert not prefetch._expected
     assert prefetch.counters.waiting == 10
 
 
@@ -279,7 +281,7 @@ def test_of_several_queues_that_wait_for_room_one_at_a_time_is_woken() -> None:
     ]
     for number, thread in enumerate(threads):
         thread.start()
-        until(lambda: len(prefetch._waiting_queues) > number)  # noqa: B023
+        until(lambda: len(prefetch._waiting_receivers) > number)  # noqa: B023
     prefetch.counters.running = 1
     prefetch.group_ended(0)
     threads[0].join(10)

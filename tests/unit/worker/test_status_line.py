@@ -87,12 +87,10 @@ def test_log_lines_scroll_past_above_the_status_line(worker: Worker) -> None:
     handlers = [logging.StreamHandler(stream), logging.StreamHandler(other)]
     for handler in handlers:
         log.addHandler(handler)
-    line = StatusLine(worker, stream)
-    line.attach()
-    log.error("before")
-    line.tick()
-    log.error("after")
-    line.close()
+    with StatusLine(worker, stream).attached() as line:
+        log.error("before")
+        line.tick()
+        log.error("after")
     log.error("at the end")
     assert [handler.stream for handler in handlers] == [stream, other]
     for handler in handlers:
@@ -112,10 +110,8 @@ def test_lines_logged_to_another_stream_of_the_terminal_scroll_past_too(
     handler = logging.StreamHandler(stdout)
     log = logging.getLogger("tests.status_line")
     log.addHandler(handler)
-    line = StatusLine(worker, stream)
-    line.attach()
-    log.error("a line")
-    line.close()
+    with StatusLine(worker, stream).attached():
+        log.error("a line")
     log.removeHandler(handler)
     assert (stream.getvalue(), stdout.getvalue()) == ("\r\x1b[Ka line\n", "")
     assert handler.stream is stdout
@@ -133,10 +129,8 @@ def test_streams_that_are_closed_or_write_only_stay_as_they_are(worker: Worker) 
     handlers = [logging.StreamHandler(stream) for stream in streams]
     log = logging.getLogger("tests.status_line")
     log.handlers += handlers
-    line = StatusLine(worker, io.StringIO())
-    line.attach()
-    kept = [handler.stream for handler in handlers]
-    line.close()
+    with StatusLine(worker, io.StringIO()).attached():
+        kept = [handler.stream for handler in handlers]
     log.handlers.clear()
     assert kept == streams
 
