@@ -71,8 +71,6 @@ class QueueState:
     """Whether the last receive failed because SQS has no such queue."""
     answered_at: float = field(default_factory=clock.monotonic)
     """When the last receive returned."""
-    brought_at: float = -math.inf
-    """When a receive last brought a message."""
     unanswered_since: float = math.inf
     """Since when a receive is open and none has returned; infinite if none is open."""
 
@@ -362,11 +360,8 @@ def _note_answer(permit: ReceivePermit, received: list[Received], now: float) ->
     queue.unanswered_since = now if queue.open_receives else math.inf
     queue.is_missing = False
     queue.is_busy = len(received) * 2 > permit.count
-    # An empty answer means nothing if a later one brought a message, or SQS held some back.
-    is_conclusive = permit.since > queue.brought_at and not permit.is_blocked
-    queue.found_empty_at = permit.since if not received and is_conclusive else -math.inf
-    if received:
-        queue.brought_at = now
+    is_empty = not received and not permit.is_blocked
+    queue.found_empty_at = permit.since if is_empty else -math.inf
 
 
 def _by_group(messages: list[Received]) -> Iterator[list[Received]]:

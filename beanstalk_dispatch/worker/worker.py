@@ -140,7 +140,8 @@ class Worker:
             except Exception as exc:
                 if not is_logged:
                     logger.exception(
-                        "cannot write the status line, the metrics or the health file error=%s",
+                        "cannot write the status line, the metrics or the health file, "
+                        "or look for pauses error=%s",
                         type(exc).__name__,
                     )
                 is_logged = True
