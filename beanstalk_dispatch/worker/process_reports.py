@@ -27,8 +27,7 @@ class Report:
     """One report of one process."""
 
     written_at: float
-    """By the monotonic clock, which all processes of a machine share; infinite once it has ended.
-    """
+    """By the clock that all processes of a machine share; infinite once the process has ended."""
     unhealthy: str | None = None
     """Why the process is unhealthy; None if it is healthy."""
     figures: list[Metric] = field(default_factory=list)

@@ -214,7 +214,8 @@ class Supervisor:
             child.exit_code = exit_code
             logger.info("worker process ended pid=%d exit_code=%d", pid, exit_code)
             if child in self._workers:  # pragma: no branch - a helper ends after the workers
-                self._reports.set_ended(self._workers.index(child))
+                with suppress(OSError):  # a full disk; its last report grows old then
+                    self._reports.set_ended(self._workers.index(child))
             return
         delay = 0.0 if exit_code == EXIT_STUCK else self._restart_delay(child)
         child.restart_at = time.monotonic() + delay

@@ -121,7 +121,8 @@ class Command(BaseCommand):
 
     def _run_processes(self, options: dict[str, Any]) -> None:
         """Run a supervisor until all its processes have ended, and exit with its exit code."""
-        _make_worker(options), _make_scheduler(options)  # both refuse wrong options
+        _make_worker(options)  # refuses wrong options before a process is forked
+        _make_scheduler(options)
         supervisor_pid = os.getpid()
         directory = tempfile.mkdtemp(prefix="beanstalk-worker-")
         reports = ProcessReports(Path(directory), processes=options["processes"])

@@ -191,6 +191,18 @@ def test_without_burst_a_process_that_ends_with_0_is_replaced(
     assert children.starts(0) == 2
 
 
+def test_a_report_that_cannot_be_written_ends_no_other_process(
+    reports: ProcessReports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_full(self: ProcessReports, index: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(ProcessReports, "set_ended", disk_full)
+    children = Children(tmp_path, 0)
+    assert make(children, reports, end_codes=EXIT_CODES_OF_AN_END).run() == 0
+    assert [children.starts(0), children.starts(1)] == [1, 1]
+
+
 def test_a_process_that_returns_exits_as_usual(reports: ProcessReports) -> None:
     ran: list[int] = []
     supervisor = make(ran.append, reports)
