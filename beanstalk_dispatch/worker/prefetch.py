@@ -108,11 +108,6 @@ class MessageGroup:
     received_at: float
     """In monotonic seconds."""
 
-    @property
-    def was_received_before(self) -> bool:
-        """Whether one of the messages has used a receive before this one."""
-        return any(message.receive_count > 1 for message in self.messages)
-
 
 class Prefetch:
     """Shared by all threads of a worker. Once ``is_closed``, nothing more starts."""
@@ -318,7 +313,8 @@ class Prefetch:
             if self._waiting and self._waiting[0].received_at < latest:
                 groups, self._waiting = self._waiting, deque()
                 for group in groups:
-                    if group.received_at < latest and not group.was_received_before:
+                    is_first_receive = all(each.receive_count == 1 for each in group.messages)
+                    if group.received_at < latest and is_first_receive:
                         self._requeue_group(group)
                         self._no_prefetch_until = now + times.no_prefetch_after
                     else:
