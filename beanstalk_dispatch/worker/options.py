@@ -38,6 +38,8 @@ class WorkerTimes(BackoffTimes):
     exit_timeout: float = 10.0
     """How long the exit of a process with a stuck task waits for logging and signal receivers."""
 
+    burst_patience: float = 60.0
+    """For how long a burst continues while every receive from a queue fails."""
     unanswered_limit: float = 60.0
     """A queue is unhealthy once it has not answered for this long beyond a long poll's time."""
     display_interval: float = 1.0

@@ -18,6 +18,7 @@ from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.log_lines import quoted
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
+from beanstalk_dispatch.service_thread import ServiceThread
 from beanstalk_dispatch.sqs.opening import open_queue
 
 from .consumer import QueueConsumer
@@ -36,7 +37,7 @@ EXIT_FAILED: Final = 1
 EXIT_STUCK: Final = 75
 """EX_TEMPFAIL: a task cannot be interrupted, or no file can be opened: start a new process."""
 EXIT_NO_QUEUE: Final = 69
-"""EX_UNAVAILABLE: with ``burst``, a queue that does not exist."""
+"""EX_UNAVAILABLE: with ``burst``, a queue that does not exist or does not answer."""
 
 Tick = Callable[[], None]
 """Called several times a second; ``threads.every`` makes one that does something less often."""
@@ -75,8 +76,7 @@ class Worker:
             look = partial(self._obey_pauses, self._pauses)
             ticks = (*ticks, every(self.options.times.pause_check_interval, look))
         tickers = [
-            threading.Thread(target=self._call_until_stopped, args=(tick,), daemon=True)
-            for tick in ticks
+            ServiceThread(partial(self._call_until_stopped, tick), name="tick") for tick in ticks
         ]
         self._start_threads(tickers)
         while not self._is_stopping:
@@ -167,11 +167,21 @@ class Worker:
             logger.error(
                 "stop reason=no-queue queues=%r exit_code=%d", " ".join(missing), EXIT_NO_QUEUE
             )
+        elif silent := [queue.name for queue in self.queues if self._is_silent(queue)]:
+            self.stop(EXIT_NO_QUEUE)
+            logger.error(
+                "stop reason=no-answer queues=%r exit_code=%d", " ".join(silent), EXIT_NO_QUEUE
+            )
         elif all(
             (self.prefetch.is_empty(queue) or queue.is_paused) and not queue.in_flight.messages
             for queue in self.queues
         ):
             self.stop(self.exit_code_of_failures if self.counters.failed else 0)
+
+    def _is_silent(self, queue: QueueState) -> bool:
+        """Whether every receive has failed for so long that a burst does not wait any longer."""
+        patience = self.options.times.burst_patience
+        return clock.monotonic() - queue.receive_backoff.failing_since > patience
 
     # --- the stop, in order ----------------------------------------------------------------
 

@@ -289,6 +289,35 @@ def test_a_burst_ends_when_a_queue_does_not_exist(
     assert "stop reason=no-queue queues='jobs' exit_code=69" in caplog.text
 
 
+def test_a_burst_ends_when_sqs_does_not_answer(
+    sqs_env: Environment, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send("{}")
+    proxy.spoil = lambda operation, request: error(403, "AccessDenied")
+    times = replace(TIMES, burst_patience=0.2)
+    assert drain(Recording(), times=times) == EXIT_NO_QUEUE
+    assert "stop reason=no-answer queues='jobs' exit_code=69" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_tick_that_a_task_interrupts_is_called_again(
+    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[int] = []
+    worker = make_worker(Recording())
+
+    def tick() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt  # as PyThreadState_SetAsyncExc raises it
+        worker.stop()
+
+    assert worker.run(tick) == 0
+    assert len(calls) > 1
+    assert "restarting it thread=beanstalk_dispatch-tick error=KeyboardInterrupt" in caplog.text
+
+
 def test_a_tick_that_fails_is_logged_once_and_called_again(
     sqs_env: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:
