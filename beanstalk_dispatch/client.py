@@ -188,7 +188,7 @@ class batching:  # noqa: N801 - as the context managers of contextlib
         traceback: TracebackType | None,
     ) -> None:
         self._collecting.stop()
-        uses_database = bool(task_scheduled.receivers) or get_config().outbox != "off"
+        uses_database = bool(task_scheduled.receivers) or get_config().uses_outbox
         send = sync_to_async(self._send_collected, thread_sensitive=uses_database)
         await send(has_failed=exc is not None)
 
@@ -201,7 +201,7 @@ class batching:  # noqa: N801 - as the context managers of contextlib
                 send_task_scheduled(prepared.message.id, prepared.message.function, queue)
             else:
                 failed.setdefault(queue, []).append(failure)
-        if failed and config.outbox != "off":
+        if failed and config.uses_outbox:
             failed = {
                 queue: outbox.keep(queue, failures, config, using=DEFAULT_DB_ALIAS)
                 for queue, failures in failed.items()

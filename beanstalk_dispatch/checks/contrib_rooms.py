@@ -23,7 +23,7 @@ RESULTS_APP: Final = "beanstalk_dispatch.contrib.results"
 
 @on_every_machine
 def _missing_outbox_app(config: Config) -> Iterator[CheckMessage]:
-    if config.outbox != "off" and outbox.registered() is None:
+    if config.uses_outbox and outbox.registered() is None:
         yield checks.Error(
             f"{OUTBOX.variable} is {config.outbox}, but {outbox.APP!r} is not in INSTALLED_APPS.",
             hint="Add it to INSTALLED_APPS, and run 'manage.py migrate'.",
@@ -34,7 +34,7 @@ def _missing_outbox_app(config: Config) -> Iterator[CheckMessage]:
 @on_every_machine
 def _unknown_outbox_databases(config: Config) -> Iterator[CheckMessage]:
     unknown = [name for name in config.outbox_databases if name not in settings.DATABASES]
-    if config.outbox != "off" and unknown:
+    if config.uses_outbox and unknown:
         yield checks.Error(
             f"{OUTBOX_DATABASES.variable} lists {listed(unknown)}, which DATABASES "
             f"does not; known: {listed(settings.DATABASES)}.",

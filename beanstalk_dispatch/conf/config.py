@@ -18,7 +18,7 @@ from beanstalk_dispatch.casts import Network
 from beanstalk_dispatch.exceptions import ConfigurationError, listed
 from beanstalk_dispatch.queue_address import QueueAddress
 
-from .environment import Values, read_values
+from .environment import Values, default_region, read_values
 from .registry import registered_groups, values_of
 from .variables import (
     BACKLOG_TOKEN,
@@ -83,6 +83,25 @@ class Config:
     backlog_per_thread: int
     sources: Mapping[str, str]
     """Field name → where its value came from, in the words of ``Values.sources``."""
+
+    @property
+    def region(self) -> str | None:
+        """The region of a queue that is given by its name. None: boto3 may know one."""
+        return self.sqs_region or default_region()
+
+    @property
+    def uses_outbox(self) -> bool:
+        """Whether messages are stored in a database: all of them, or those that cannot be sent."""
+        return self.outbox != "off"
+
+    @property
+    def sends_base64(self) -> bool:
+        """Whether messages are sent in the format of beanstalk-dispatch 0.1, which has no id."""
+        return self.message_format == "base64"
+
+    def alias_of(self, queue_name: str) -> str | None:
+        """The alias of the queue with this own name."""
+        return next((key for key, each in self.queues.items() if each.name == queue_name), None)
 
     def location_of(self, queue_name: str) -> str | None:
         """The region and account of a queue, if every address in ``queues`` that has its name says
@@ -151,7 +170,7 @@ def _find_contradictions(config: Config) -> Iterable[str]:
             f"{BACKLOG_TOKEN.variable} is also in {SIGNING_KEYS.variable}; a client that reads the "
             "backlog could then sign messages"
         )
-    if config.signing_keys and config.message_format == "base64":
+    if config.signing_keys and config.sends_base64:
         yield (
             f"{MESSAGE_FORMAT.variable}: base64 messages cannot be signed, but "
             f"{SIGNING_KEYS.variable} is set; write json, or unset the keys"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from beanstalk_dispatch.conf import Config, default_region
+from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import ConfigurationError, listed
 from beanstalk_dispatch.queue_address import ARN, FIFO_SUFFIX, QueueAddress, dead_letter_name
@@ -147,7 +147,7 @@ def make_plan(
 
     ``name`` is the project's; the environments' names are made from it.
     """
-    region = region or config.sqs_region or default_region()
+    region = region or config.region
     queues, read, dead = _plan_queues(config, name=name, region=region, account=account, read=queue)
     return Plan(
         name=name,

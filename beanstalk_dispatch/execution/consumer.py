@@ -51,7 +51,7 @@ class DelayedCopies:
         body = message.encode(
             queue=target.name,
             keys=config.signing_keys,
-            legacy=config.message_format == "base64",
+            legacy=config.sends_base64,
             location=target.location,
         )
         check_size(body, function=message.function)

@@ -77,7 +77,7 @@ class CollectedCalls:
         unsent = [
             each
             for queue, waiting in self._waiting.items()
-            for each in try_to_send(queue, waiting, config, send_many, is_kept=_is_kept(config))
+            for each in try_to_send(queue, waiting, config, send_many, is_kept=config.uses_outbox)
         ]
         for future in self._sending:
             unsent += future.result()
@@ -92,16 +92,12 @@ class CollectedCalls:
         calls = self._waiting[queue]
         try:
             future = sending_executor().submit(
-                run, try_to_send, queue, calls, config, send_many, is_kept=_is_kept(config)
+                run, try_to_send, queue, calls, config, send_many, is_kept=config.uses_outbox
             )
         except RuntimeError:  # the interpreter is ending: they are sent with the rest
             return
         del self._waiting[queue]
         self._sending.append(future)
-
-
-def _is_kept(config: Config) -> bool:
-    return config.outbox != "off"
 
 
 def open_collections() -> Sequence[CollectedCalls]:

@@ -100,9 +100,8 @@ def _send_or_keep(
     queue: str, prepared: Sequence[Prepared], config: Config, *, using: str, send_many: SendMany
 ) -> None:
     """Send calls. Keep in the outbox what cannot be sent, or log it if there is none."""
-    is_kept = config.outbox != "off"
-    unsent = try_to_send(queue, prepared, config, send_many, is_kept=is_kept)
-    if unsent and is_kept:
+    unsent = try_to_send(queue, prepared, config, send_many, is_kept=config.uses_outbox)
+    if unsent and config.uses_outbox:
         unsent = outbox.keep(queue, unsent, config, using=using)
     for each in unsent:
         message = each.prepared.message

@@ -60,7 +60,7 @@ def prepare_calls(queue: str, calls: Iterable[Call], config: Config) -> list[Pre
 
 def _refuse_in_base64(message: Message, config: Config) -> None:
     """Raise InvalidCall for a delay that only messages in JSON can have."""
-    if config.message_format == "base64":
+    if config.sends_base64:
         raise InvalidCall(
             f"{message.function}: a delay beyond {MAX_DELAY_SECONDS} s needs "
             f"{MESSAGE_FORMAT.variable}=json; 0.1 workers would run it too early"

@@ -52,7 +52,7 @@ def send(queue: str, prepared: Prepared, config: Config) -> str:
             _send_locally(queue, prepared, config)
         else:
             sqs_id = open_queue(queue).send(prepared.body, prepared.send_parameters)
-            if config.message_format == "base64":  # carries no id; the worker knows only SQS's
+            if config.sends_base64:  # carries no id; the worker knows only SQS's
                 return sqs_id
         return prepared.message.id
 
@@ -77,7 +77,7 @@ def send_published(queue: str, prepared: Sequence[Prepared], config: Config) -> 
         BatchEntry(body=each.body, send_parameters=each.send_parameters) for each in prepared
     ]
     result = open_queue(queue).send_batch(entries)
-    sent_ids = result.ids if config.message_format == "base64" else task_ids
+    sent_ids = result.ids if config.sends_base64 else task_ids
     task_ids = {p: sent_ids[p] for p in task_ids if p not in result.unsent}
     if result.unsent:
         raise BatchError(sent=task_ids, unsent=result.unsent) from result.cause
@@ -189,7 +189,7 @@ def encode(message: Message, address: QueueAddress, config: Config) -> str:
     body = message.encode(
         queue=address.name,
         keys=config.signing_keys,
-        legacy=config.message_format == "base64",
+        legacy=config.sends_base64,
         location=address.location if config.signing_keys else None,
     )
     check_size(body, function=message.function)

@@ -9,7 +9,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from beanstalk_dispatch.conf import Config, default_region, get_config
+from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import CREATE_QUEUES, QUEUES, SQS_REGION
 from beanstalk_dispatch.exceptions import UnknownQueue, listed
 from beanstalk_dispatch.queue_address import FIFO_SUFFIX, QueueAddress, dead_letter_name
@@ -96,8 +96,7 @@ def open_queue_by_own_name(queue_name: str) -> Queue:
         return queue
     candidates = [address for address in config.queues.values() if address.name == queue_name]
     # Two regions may each have a queue of that name.
-    region = config.sqs_region or default_region()
-    candidates.sort(key=lambda address: address.region != region)
+    candidates.sort(key=lambda address: address.region != config.region)
     address = candidates[0] if candidates else QueueAddress(name=queue_name)
     return _open_queues.open(key, address, config)
 
@@ -139,7 +138,7 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
         if not is_missing_queue(exc):
             raise send_error("GetQueueUrl", address, exc) from exc
         if not clients.config.create_queues:
-            is_guess = not (address.region or clients.config.sqs_region or default_region())
+            is_guess = not (address.region or clients.config.region)
             region = f", or {SQS_REGION.variable}" if is_guess else ""
             raise UnknownQueue(
                 f"SQS has no queue {address.name!r} in {client.meta.region_name} for these "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from beanstalk_dispatch.conf import Config, default_region
+from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.queue_address import QueueAddress
 
 from .timeouts import Timeouts
@@ -29,7 +29,7 @@ class ConfiguredSession:
     def region(self, address: QueueAddress | None = None) -> str | None:
         """The region in which a queue is looked for. None: boto3 knows none either."""
         own = address.region if address else None
-        configured = own or self._config.sqs_region or default_region()
+        configured = own or self._config.region
         region: str | None = configured or self._boto_session().region_name
         return region
 

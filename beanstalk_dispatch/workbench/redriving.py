@@ -55,15 +55,14 @@ class Redrive:
         """
         if self.to is not None:
             return self.to
-        aliases = {each.name: alias for alias, each in self.config.queues.items()}
         if not letter.queue:
             raise NotRedriven("SQS does not say which queue it came from; name one with --to")
         if letter.queue == self.queue.name:
             raise NotRedriven("it came from this queue itself; name another one with --to")
         if letter.queue in self.sources:
             return open_beside(self.queue, letter.queue)
-        if letter.queue in aliases:
-            return open_queue(aliases[letter.queue])
+        if alias := self.config.alias_of(letter.queue):
+            return open_queue(alias)
         raise NotRedriven(
             f"its queue {letter.queue} has no redrive policy that names {self.queue.name}, and is "
             f"not in {QUEUES.variable}; name a queue with --to"
@@ -82,7 +81,7 @@ class Redrive:
 
     def _rewrite_message(self, letter: Letter, target: Queue) -> str:
         """The message with its retries counted again, signed for the queue it is sent to."""
-        keys, legacy = self.config.signing_keys, self.config.message_format == "base64"
+        keys, legacy = self.config.signing_keys, self.config.sends_base64
         if not keys and is_signed(letter.received.body):
             raise NotRedriven(
                 f"it is signed, so it can be changed only with {SIGNING_KEYS.variable}"

@@ -35,7 +35,7 @@ def check(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[Chec
         return []
     found: list[CheckMessage] = []
     for database in databases or ():
-        if config.outbox != "off" and database in config.outbox_databases:
+        if config.uses_outbox and database in config.outbox_databases:
             found += _of_database(database)
     return found
 

@@ -28,13 +28,12 @@ def to_row(queue: str, prepared: Prepared, config: Config) -> OutboxMessage:
     name = resolve_address(queue, config).name
     delay = parameters.pop("DelaySeconds", 0)
     keeps_order = queue_rules(name).keeps_order
-    is_json = config.message_format == "json"  # the other format has no id
     return OutboxMessage(
         task_id=message.id,
         function=message.function,
         queue=queue,
         fifo_group=parameters["MessageGroupId"] if keeps_order else "",
-        body=strip_signature(prepared.body) if is_json else message.encode(queue=name),
+        body=message.encode(queue=name) if config.sends_base64 else strip_signature(prepared.body),
         parameters=json.dumps(parameters),
         due_at=_due_at(message, delay),
     )

@@ -140,7 +140,8 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
             if args is None or kwargs is None:
                 return ""
             call = client.Call(result.function, args, kwargs, headers=json.loads(result.headers))
-            return f"Run again as {client.schedule(_known_as(result.queue), call)}."
+            queue = get_config().alias_of(result.queue) or result.queue
+            return f"Run again as {client.schedule(queue, call)}."
 
         variable = RESULT_ARGUMENTS.variable
         left = f"not run again: {variable} was not set when it was scheduled"
@@ -174,9 +175,3 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
         ):
             if number:
                 messages.add_message(request, level, f"{number} task{pluralize(number)} {what}")
-
-
-def _known_as(queue_name: str) -> str:
-    """What ``schedule`` takes for the queue with this own name."""
-    queues = get_config().queues
-    return next((name for name, each in queues.items() if each.name == queue_name), queue_name)

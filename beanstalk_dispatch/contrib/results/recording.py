@@ -251,7 +251,7 @@ class ResultsObserver(Observer):
         config = get_config()
         store = store_of(config)
         # A worker knows a message in 0.1's format by SQS's id, which is not known yet.
-        if store is not None and config.message_format != "base64":
+        if store is not None and not config.sends_base64:
             records = [new_record(each.message, queue, config) for each in publications]
             add = functools.partial(store.add, records)
             GUARD.call(add, what="written", task_id=records[0].id)

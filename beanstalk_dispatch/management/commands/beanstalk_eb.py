@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from beanstalk_dispatch.conf import Config, default_region, get_config
+from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES, SIGNING_KEYS, TABLE
 from beanstalk_dispatch.deployment import eb_check, overview
 from beanstalk_dispatch.deployment.eb_commands import commands, fresh_key
@@ -190,7 +190,7 @@ def _asked_for(config: Config, name: str) -> dict[str, str | None]:
     """What to ask for, with its default. A queue's URL or ARN says its region and account."""
     defaults: dict[str, str | None] = {"web": f"{name}-web", "worker": f"{name}-worker"}
     if not config.queues or any(each.url is None for each in config.queues.values()):
-        defaults |= {"region": config.sqs_region or default_region(), "account": None}
+        defaults |= {"region": config.region, "account": None}
     return defaults
 
 
