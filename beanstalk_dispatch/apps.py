@@ -13,11 +13,11 @@ class BeanstalkDispatchConfig(AppConfig):
 
     def ready(self) -> None:
         # Django's models, which some of these import, are not ready before this method is called.
-        from . import check_log, checks, client, conf, dispatch_table, log_lines, start_log, views  # noqa: PLC0415
+        from . import check_log, checks, client, conf, dispatch_table, loggers, start_log, views  # noqa: PLC0415
         from .conf.variables import CORE, WARM  # noqa: PLC0415
         from .endpoint import draining  # noqa: PLC0415
 
-        log_lines.protect_loggers()
+        loggers.protect_loggers()
         checks.register()
         # The class is first, because it may report what is logged from here on.
         dispatch_table.start_configured_class()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
-
-from django.core.cache import caches
+from typing import TYPE_CHECKING, Final
 
 from . import clock
-from .conf import Config, Setting, get_config
+from .conf import Config, get_config
 from .conf.variables import LEASE_CACHE
 from .exceptions import ConfigurationError, InvalidCall, LeaseUnavailable
 from .log_lines import quoted, quoted_error
 from .message import NAME_FORM, is_name
+from .shared_cache import cache_key, cache_of, unavailable_error
 
 if TYPE_CHECKING:
     from .delivery import Delivery
@@ -33,31 +31,14 @@ LOOK_SECONDS: Final = 1.0
 """A running task that asks whether it is cancelled asks the cache once in this time at most."""
 
 
-def cache_of(alias: str, setting: Setting[Any] = LEASE_CACHE) -> Any:
-    """This thread's connection to the cache that ``setting`` names, by default the lease's.
-
-    Raises ConfigurationError if there is none.
-    """
-    try:
-        return caches[alias]
-    except Exception as exc:  # no such cache, or its library is not installed
-        raise ConfigurationError(f"{setting.variable}: cache {alias!r}: {exc}") from exc
-
-
-def key_of(kind: str, name: str) -> str:
-    """The key of an entry about ``name``, which may be any string."""
-    digest = hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()
-    return f"beanstalk_dispatch.{kind}.{digest}"
-
-
 def cancelled_key(task_id: str) -> str:
     """The key of the mark that a task is cancelled."""
-    return key_of("cancelled", task_id)
+    return cache_key("cancelled", task_id)
 
 
 def paused_key(queue_name: str) -> str:
     """The key of the mark that the queue with this own name is paused."""
-    return key_of("paused", queue_name)
+    return cache_key("paused", queue_name)
 
 
 # --- tasks -----------------------------------------------------------------------------------
@@ -153,8 +134,3 @@ def _keep_time(alias: str, key: str, seconds: float | None) -> None:
         raise unavailable_error(alias, exc) from exc
     if not is_kept:
         raise LeaseUnavailable(f"cache {alias!r} does not keep what is added to it")
-
-
-def unavailable_error(alias: str, exc: Exception) -> LeaseUnavailable:
-    """What to raise if a cache does not answer."""
-    return LeaseUnavailable(f"{type(exc).__name__} of cache {alias!r}")

@@ -26,8 +26,9 @@ from .endpoint import draining, holding, trusted_peers
 from .endpoint.sqsd import DOCTOR_KEY, delivery_from_meta
 from .exceptions import ConfigurationError, listed
 from .execution import executor
-from .log_lines import REFUSALS, quoted, quoted_error
+from .log_lines import quoted, quoted_error
 from .outcomes import Outcome, Result
+from .refusals import REFUSALS
 from .sqs.backlog import BACKLOG, Backlog, problem_of, queue_names
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")

@@ -20,12 +20,13 @@ from moto.server import ThreadedMotoServer
 from werkzeug.serving import WSGIRequestHandler
 from xdist.scheduler import LoadScopeScheduling
 
-from beanstalk_dispatch import conf, log_lines
+from beanstalk_dispatch import conf, loggers
 from beanstalk_dispatch.check_log import do_not_log_on_first_request
-from beanstalk_dispatch.execution.process_state import FILES, process_state
+from beanstalk_dispatch.execution.open_files import FILES
+from beanstalk_dispatch.execution.process_state import process_state
 from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from beanstalk_dispatch.execution.running_tasks import RUNNING
-from beanstalk_dispatch.log_lines import REFUSALS
+from beanstalk_dispatch.refusals import REFUSALS
 from beanstalk_dispatch.sqs.clients import Clients
 from beanstalk_dispatch.sqs.timeouts import Timeouts
 from beanstalk_dispatch.workbench import looking, moving, runs
@@ -83,7 +84,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, ledgers: Path) -> Iterat
     jobs.calls.clear()
     process_state.cache_clear()
     FILES.are_suspect = False
-    monkeypatch.setattr(log_lines, "report_unwritten", pytest.fail)
+    monkeypatch.setattr(loggers, "report_unwritten", pytest.fail)
     yield
     conf.clear_caches()
     RUNNING.forget_all()

@@ -20,7 +20,7 @@ from typing import Any, Final
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.execution import monkey_patching, time_limit
-from beanstalk_dispatch.execution.process_state import can_open_files
+from beanstalk_dispatch.execution.open_files import can_open_files
 from beanstalk_dispatch.execution.running_tasks import RUNNING, RunningTask
 from beanstalk_dispatch.log_lines import quoted
 

@@ -32,9 +32,10 @@ from beanstalk_dispatch.exceptions import (
     TaskCut,
     UnknownFunction,
 )
-from beanstalk_dispatch.log_lines import REFUSALS, quoted, quoted_error, to_log
+from beanstalk_dispatch.log_lines import quoted, quoted_error, to_log
 from beanstalk_dispatch.message import MAX_DELAY_DAYS, Message
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result
+from beanstalk_dispatch.refusals import REFUSALS
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.signals import delivery_finished
 from beanstalk_dispatch.sqs.fifo import queue_rules
@@ -47,9 +48,10 @@ from .crash_ledger import MAX_CUTS
 from .lease import WHY_CANCELLED, Lease, give_up_turns
 from .left_behind import put_right
 from .observers import observed
+from .open_files import FILES, can_open_files
 from .outcome_log import log_outcome
 from .process_exceptions import is_for_the_process
-from .process_state import FILES, can_open_files, process_state
+from .process_state import process_state
 from .recent_deliveries import RECENT, key_of
 from .retries import retry_delay
 from .running_tasks import RUNNING, RunningTask

@@ -27,14 +27,9 @@ from beanstalk_dispatch.exceptions import (
     TaskCancelled,
 )
 from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.marks import (
-    cache_of,
-    cancelled_key,
-    key_of,
-    paused_key,
-    unavailable_error,
-)
+from beanstalk_dispatch.marks import cancelled_key, paused_key
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.shared_cache import cache_key, cache_of, unavailable_error
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 from .crash_ledger import CutTask
@@ -63,7 +58,7 @@ class Lease:
 
     def __init__(self, alias: str, message: Message, *, queue: str, time_limit: float) -> None:
         key = _key(queue, message.function, message.id)
-        self._turn, self._mark = key_of("turn", key), key_of("mark", key)
+        self._turn, self._mark = cache_key("turn", key), cache_key("mark", key)
         self._alias = alias
         self._cache = cache_of(alias)
         self._message = message
@@ -162,7 +157,8 @@ def give_up_turns(alias: str, tasks: Iterable[CutTask]) -> None:
     with suppress(Exception):  # they expire
         cache = cache_of(alias)
         started = {
-            key_of("turn", _key(each.queue, each.function, each.id)): each.started for each in tasks
+            cache_key("turn", _key(each.queue, each.function, each.id)): each.started
+            for each in tasks
         }
         cache.delete_many(
             [

@@ -6,8 +6,9 @@ import logging
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.log_lines import REFUSALS, failed_line, quoted
+from beanstalk_dispatch.log_lines import failed_line, quoted
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result
+from beanstalk_dispatch.refusals import REFUSALS
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 

@@ -8,12 +8,8 @@ another task.
 from __future__ import annotations
 
 import builtins
-import errno
-import fcntl
 import gc
 import logging
-import os
-import resource
 import socket
 import sys
 import warnings
@@ -22,10 +18,8 @@ from functools import cache
 from importlib.machinery import PathFinder
 from typing import Any, Final
 
-from beanstalk_dispatch.log_lines import LOGGERS
+from beanstalk_dispatch.loggers import LOGGERS
 
-_NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
-_FILES_OF_A_TASK: Final = 16
 _DEFAULT_RECURSION_LIMIT: Final = 1000
 """Python's own. A higher limit may be one that was raised for a moment."""
 _LOGGERS: Final = [logging.getLogger(name) for name in LOGGERS]
@@ -111,35 +105,3 @@ def _set_import(function: Any) -> None:
 def _set_back(name: str, restore: Callable[[Any], object], value: object) -> list[str]:
     restore(value)
     return [name]
-
-
-class Files:
-    """Whether the process may still open files."""
-
-    are_suspect = False
-    """Whether a task has failed since the last look, which is not free."""
-
-
-FILES: Final = Files()
-
-
-def can_open_files() -> bool:
-    """Whether the process may open the files and connections that a task needs.
-
-    Looks only if a task has failed. The kernel gives the lowest free number, so the highest ones
-    are in use only if all were, and those that a task keeps open are still there when others have
-    been closed.
-    """
-    if not FILES.are_suspect:
-        return True
-    FILES.are_suspect = False
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return True
-    try:
-        os.close(fcntl.fcntl(0, fcntl.F_DUPFD, max(limit - _FILES_OF_A_TASK, 0)))
-    except OSError as exc:
-        if exc.errno in _NO_FILES:
-            FILES.are_suspect = True
-            return False
-    return True

@@ -30,8 +30,8 @@ from .crash_ledger import (
     default_path,
     open_ledger,
 )
+from .open_files import FILES
 from .process_exceptions import is_for_the_process
-from .process_state import FILES
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 

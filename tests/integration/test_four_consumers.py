@@ -22,8 +22,8 @@ from beanstalk_dispatch.contrib.results import get_result
 from beanstalk_dispatch.contrib.results.recording import GUARD
 from beanstalk_dispatch.endpoint.sqsd import headers_of
 from beanstalk_dispatch.exceptions import UnknownResult
-from beanstalk_dispatch.log_lines import REFUSALS
 from beanstalk_dispatch.message import Message, read_dead_letter
+from beanstalk_dispatch.refusals import REFUSALS
 from beanstalk_dispatch.scheduling.sending import execute
 from beanstalk_dispatch.signals import delivery_finished
 from beanstalk_dispatch.sqs.opening import open_queue

@@ -1,19 +1,14 @@
 from __future__ import annotations
 
 import ast
-import io
 import logging
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.test import Client
 
-from beanstalk_dispatch import log_lines
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import SendError
@@ -23,7 +18,6 @@ from beanstalk_dispatch.execution.lease import Lease
 from beanstalk_dispatch.execution.observers import Observer, observed
 from beanstalk_dispatch.log_lines import (
     LongTraceback,
-    Refusals,
     quoted,
     quoted_error,
     shortened,
@@ -34,7 +28,6 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from tests.conftest import Environment
 
-REPORT_UNWRITTEN = log_lines.report_unwritten
 EVIL = "x' outcome=done id=1\r\nERROR a line\x1b[0m\u2028"
 NAME = "x outcome=done"
 """What a message may have as its function or id: all of it is printable."""
@@ -241,77 +234,3 @@ def test_a_dead_letter_and_a_lease_have_one_id(
     lease = Lease("default", Message(function="f", id=NAME), queue="q", time_limit=1)
     lease._expires = 0.0
     lease._try_cache(fail)
-
-
-def test_a_minutes_refusals_are_counted_by_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr(log_lines, "time", SimpleNamespace(monotonic=lambda: now))
-    refusals = Refusals()
-    assert [refusals.repeated("a") for _ in range(3)] == ["", None, None]
-    assert refusals.repeated("b") == ""
-    now = 60.0
-    assert refusals.repeated("a") == " repeated=2"
-    assert refusals.repeated("b") == ""
-    refusals.forget_all()
-    assert refusals.repeated("a") == ""
-
-
-# --- lines that cannot be written ---
-
-
-class Raises(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        raise ValueError("cannot write")
-
-
-def raise_in_factory(*values: Any, **options: Any) -> logging.LogRecord:
-    raise ValueError("cannot make")
-
-
-@pytest.fixture
-def unwritten(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What stderr says of lines that could not be written."""
-    stderr = io.StringIO()
-    monkeypatch.setattr(log_lines, "report_unwritten", REPORT_UNWRITTEN)
-    monkeypatch.setattr(sys, "__stderr__", stderr)
-    return stderr
-
-
-def test_a_handler_that_raises_costs_no_task(
-    worker: Environment, unwritten: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("beanstalk_dispatch"), "handlers", [Raises()])
-    worker(DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail", WORKER=True)
-    for name, outcome in (("record", Outcome.DONE), ("fail", Outcome.FAILED)):
-        body = Message(function=name).encode(queue="q")
-        assert executor.run(body, Delivery(queue="q")).outcome is outcome
-    assert unwritten.getvalue().strip() == "log line not written error=ValueError: cannot write"
-
-
-def test_a_record_factory_that_raises_costs_only_what_it_adds(
-    unwritten: io.StringIO, caplog: pytest.LogCaptureFixture
-) -> None:
-    before = logging.getLogRecordFactory()
-    logging.setLogRecordFactory(raise_in_factory)
-    try:
-        logging.getLogger("beanstalk_dispatch.task").error("a %s", "line")
-    finally:
-        logging.setLogRecordFactory(before)
-    assert [record.getMessage() for record in caplog.records] == ["a line"]
-    assert caplog.records[0].filename == "test_log_lines.py"
-    assert "cannot make" in unwritten.getvalue()
-
-
-def test_a_closed_stderr_is_not_written_to(unwritten: io.StringIO) -> None:
-    unwritten.close()
-    REPORT_UNWRITTEN(ValueError())
-    REPORT_UNWRITTEN(ValueError())
-
-
-def test_every_logger_of_the_package_is_protected() -> None:
-    root = Path(log_lines.__file__).parent
-    sources = [path.read_text() for path in root.rglob("*.py")]
-    used = {each for source in sources for each in re.findall(r'getLogger\("([a-z_.]+)"\)', source)}
-    assert used == set(log_lines.LOGGERS)
-    log_lines.protect_loggers()  # again, which changes nothing
-    assert all("handle" in vars(logging.getLogger(name)) for name in used)

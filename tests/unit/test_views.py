@@ -100,7 +100,7 @@ def test_refusals_of_one_kind_are_one_line_a_minute(
     env(DISPATCH_TABLE=TABLE, **variables)
     now = 1000.0
     clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("beanstalk_dispatch.log_lines.time", clock)
+    monkeypatch.setattr("beanstalk_dispatch.refusals.time", clock)
     for _ in range(5):
         post(body(), **headers)
     (first,) = caplog.messages

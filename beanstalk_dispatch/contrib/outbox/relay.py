@@ -19,7 +19,8 @@ from django.utils import timezone
 from beanstalk_dispatch.client import send_task_scheduled
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import UnknownQueue
-from beanstalk_dispatch.log_lines import REFUSALS, quoted, quoted_error
+from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.refusals import REFUSALS
 from beanstalk_dispatch.scheduling.sending import Prepared, send_published, try_to_send
 from beanstalk_dispatch.sqs.backoff import Backoff, BackoffTimes
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED

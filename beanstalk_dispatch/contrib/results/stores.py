@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import RESULTS
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.marks import cache_of, key_of
+from beanstalk_dispatch.shared_cache import cache_key, cache_of
 
 from .record import TaskRecord, from_django, now, to_django
 
@@ -81,7 +81,7 @@ class CacheStore:
 
 
 def _cache_key(task_id: str) -> str:
-    return key_of("result", task_id)
+    return cache_key("result", task_id)
 
 
 class DatabaseStore:

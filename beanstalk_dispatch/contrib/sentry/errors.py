@@ -12,8 +12,8 @@ from typing import Any, Final
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import MessageError, TaskTimeout, UnknownFunction
 from beanstalk_dispatch.execution.thread_frames import frame_of
-from beanstalk_dispatch.log_lines import Refusals
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
+from beanstalk_dispatch.refusals import Refusals
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import privacy, spans

@@ -18,7 +18,7 @@ from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.execution import dead_letters, executor, running_tasks
 from beanstalk_dispatch.execution.crash_ledger import BLOCKS, SLOTS_IN_BLOCK, CrashLedger
 from beanstalk_dispatch.execution.lease import Lease
-from beanstalk_dispatch.execution.process_state import FILES
+from beanstalk_dispatch.execution.open_files import FILES
 from beanstalk_dispatch.execution.running_tasks import RUNNING, RunningTask
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result

@@ -1,0 +1,44 @@
+"""Whether the process may still open the files and connections that a task needs."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+from typing import Final
+
+_NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_FILES_OF_A_TASK: Final = 16
+
+
+class Files:
+    """Whether the process may still open files."""
+
+    are_suspect = False
+    """Whether a task has failed since the last look, which is not free."""
+
+
+FILES: Final = Files()
+
+
+def can_open_files() -> bool:
+    """Whether the process may open the files and connections that a task needs.
+
+    Looks only if a task has failed. The kernel gives the lowest free number, so the highest ones
+    are in use only if all were, and those that a task keeps open are still there when others have
+    been closed.
+    """
+    if not FILES.are_suspect:
+        return True
+    FILES.are_suspect = False
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return True
+    try:
+        os.close(fcntl.fcntl(0, fcntl.F_DUPFD, max(limit - _FILES_OF_A_TASK, 0)))
+    except OSError as exc:
+        if exc.errno in _NO_FILES:
+            FILES.are_suspect = True
+            return False
+    return True
