@@ -123,7 +123,7 @@ def _resolved_names(config: Config) -> dict[str, Any]:
 def resolve(name: str, config: Config) -> Any:
     """The function or SafeTask subclass that a table name stands for, imported once.
 
-    Raises UnknownFunction, whose text is what beanstalk-dispatch 0.1 answered.
+    Raises UnknownFunction, whose message is what beanstalk-dispatch 0.1 answered.
     """
     resolved = _resolved_names(config)
     if name not in resolved:

@@ -29,7 +29,7 @@ from .execution import executor
 from .log_lines import quoted, quoted_error
 from .outcomes import Outcome, Result
 from .refusals import REFUSALS
-from .sqs.backlog import BACKLOG, Backlog, problem_of, queue_names
+from .sqs.backlog import BACKLOG, Backlog, public_problem, queue_names
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
@@ -159,7 +159,7 @@ def _answer_backlog(request: HttpRequest) -> HttpResponse:
     _log_problems(found)
     if not found.queues:
         return _error_response(
-            503, f"no queue can be read: {problem_of(next(iter(found.problems.values())))}"
+            503, f"no queue can be read: {public_problem(next(iter(found.problems.values())))}"
         )
     return JsonResponse(found.as_json())
 

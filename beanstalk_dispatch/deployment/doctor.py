@@ -121,8 +121,8 @@ def _periodic_tasks(config: Config, given: Path | None) -> Iterator[Finding]:
     except ConfigurationError as exc:
         problems.append(exc)
     for problem in problems:
-        text = str(problem).removeprefix(f"{file}: ")
-        yield failure("cron.yaml", text, "the daemon refuses the file; correct the entry")
+        message = str(problem).removeprefix(f"{file}: ")
+        yield failure("cron.yaml", message, "the daemon refuses the file; correct the entry")
     found = [finding for task in tasks for finding in _periodic_task(task, config)]
     yield from found
     if not (problems or found):

@@ -42,11 +42,11 @@ class Problem:
 
     path: str
     """The file, relative to the root of the bundle."""
-    text: str
+    message: str
     """What is different, and what follows from it."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.text}"
+        return f"{self.path}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ def check(plan: Plan, root: Path) -> list[Problem]:
     missing = [path for path in needed if not (root / path).exists()]
     if EBEXTENSIONS in missing and options(root):
         missing.remove(EBEXTENSIONS)  # a file of another name has the options
-    found = [Problem(path=path, text="is missing") for path in missing]
+    found = [Problem(path=path, message="is missing") for path in missing]
     contents = {
         path: (root / path).read_text(errors="replace") for path in needed if (root / path).exists()
     }
@@ -110,7 +110,7 @@ def check(plan: Plan, root: Path) -> list[Problem]:
     found += _check_timeouts(plan, contents, root, gunicorn)
     found += _check_policies(plan, contents)
     found += _check_cron(plan, root)
-    found += [Problem(path=path, text=each) for path, each in scaling_problems(plan, root)]
+    found += [Problem(path=path, message=each) for path, each in scaling_problems(plan, root)]
     return found
 
 
@@ -120,12 +120,13 @@ def _check_hooks(plan: Plan, contents: Mapping[str, str], root: Path) -> Iterato
         if path not in contents:
             continue
         if not os.access(root / path, os.X_OK):
-            yield Problem(path=path, text=f"is not executable: chmod +x {path}")
+            yield Problem(path=path, message=f"is not executable: chmod +x {path}")
         if _without_times(contents[path]) != _without_times(needed[path].content):
-            yield Problem(path=path, text="is not the script that is needed")
+            yield Problem(path=path, message="is not the script that is needed")
         elif _READ_TIMEOUT.findall(contents[path]) != _HEADER_TIMEOUT.findall(contents[path]):
             yield Problem(
-                path=path, text="X-Proxy-Read-Timeout and proxy_read_timeout are not the same time"
+                path=path,
+                message="X-Proxy-Read-Timeout and proxy_read_timeout are not the same time",
             )
 
 
@@ -139,20 +140,20 @@ def _check_procfile(
     if PROCFILE in contents and gunicorn is None:
         yield Problem(
             path=PROCFILE,
-            text=f"no line 'web:' starts gunicorn; expected: web: {gunicorn_command(plan)}",
+            message=f"no line 'web:' starts gunicorn; expected: web: {gunicorn_command(plan)}",
         )
     elif gunicorn and gunicorn.worker_class in ("gevent", "eventlet"):
         yield Problem(
             path=PROCFILE,
-            text=f"with --worker-class {gunicorn.worker_class} no time limit interrupts a task; "
+            message=f"with --worker-class {gunicorn.worker_class} no time limit interrupts a task; "
             "use gthread",
         )
     elif gunicorn and gunicorn.is_sync and 0 < gunicorn.timeout <= plan.ladder.task:
         yield Problem(
             path=PROCFILE,
-            text=f"gunicorn's --timeout, {gunicorn.timeout} s, is not longer than the longest time "
-            f"limit of a task, {plan.ladder.task:g} s: it kills a worker without threads in the "
-            "middle of a task; add --threads",
+            message=f"gunicorn's --timeout, {gunicorn.timeout} s, is not longer than the longest "
+            f"time limit of a task, {plan.ladder.task:g} s: it kills a worker without threads in "
+            "the middle of a task; add --threads",
         )
 
 
@@ -161,8 +162,9 @@ def _check_daemon_options(plan: Plan, root: Path, gunicorn: Gunicorn | None) -> 
     if plan.is_shared and NAMESPACE in _read_ebextensions(root):
         yield Problem(
             path=".ebextensions",
-            text=f"contains {NAMESPACE}, but a deployment fails if it sets an option that the web "
-            "environment does not know; if this bundle is for workers only, add --worker-bundle",
+            message=f"contains {NAMESPACE}, but a deployment fails if it sets an option that the "
+            "web environment does not know; if this bundle is for workers only, add "
+            "--worker-bundle",
         )
     found, needed = options(root), daemon_options(plan)
     if not found:
@@ -170,7 +172,7 @@ def _check_daemon_options(plan: Plan, root: Path, gunicorn: Gunicorn | None) -> 
     for name in ("WorkerQueueURL", "HttpPath", "MimeType"):
         if found.get(name) != needed[name]:
             value = found.get(name, "not set")
-            yield Problem(path=path, text=f"{name} is {value}, not {needed[name]}")
+            yield Problem(path=path, message=f"{name} is {value}, not {needed[name]}")
     yield from _check_connections(path, found, gunicorn)
     yield from _check_retries(path, found)
 
@@ -182,8 +184,8 @@ def _check_connections(
     if gunicorn and connections > (can_run := gunicorn.workers * gunicorn.threads):
         yield Problem(
             path=path,
-            text=f"HttpConnections is {connections}, but gunicorn runs {can_run} requests at the "
-            "same time: the others wait while nginx's limit runs",
+            message=f"HttpConnections is {connections}, but gunicorn runs {can_run} requests at "
+            "the same time: the others wait while nginx's limit runs",
         )
 
 
@@ -193,7 +195,7 @@ def _check_retries(path: str, found: Mapping[str, str]) -> Iterator[Problem]:
     if pause * (receives - 1) < OUTAGE_SECONDS:
         yield Problem(
             path=path,
-            text=f"ErrorVisibilityTimeout {pause} s and MaxRetries {receives}: a database that "
+            message=f"ErrorVisibilityTimeout {pause} s and MaxRetries {receives}: a database that "
             f"does not answer for {OUTAGE_SECONDS // 60} minutes sends every message to the "
             "dead-letter queue",
         )
@@ -224,7 +226,7 @@ def _check_timeouts(
         visibility=_option_number(found, "VisibilityTimeout", default=300) if found else None,
     )
     for problem in ladder.problems():
-        yield Problem(path="timeouts", text=problem)
+        yield Problem(path="timeouts", message=problem)
 
 
 def _check_policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[Problem]:
@@ -235,9 +237,9 @@ def _check_policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[Problem
         missing = _granted_actions(needed[path].content) - _granted_actions(contents[path])
         more = _granted_actions(contents[path]) - _granted_actions(needed[path].content)
         for action, resource in sorted(missing):
-            yield Problem(path=path, text=f"does not allow {action} on {resource}")
+            yield Problem(path=path, message=f"does not allow {action} on {resource}")
         for action, resource in sorted(more):
-            yield Problem(path=path, text=f"allows {action} on {resource}, which is not needed")
+            yield Problem(path=path, message=f"allows {action} on {resource}, which is not needed")
 
 
 def _granted_actions(policy: str) -> set[tuple[str, str]]:
@@ -265,16 +267,16 @@ def _check_cron(plan: Plan, root: Path) -> Iterator[Problem]:
     found = _cron_entries(file.read_text(errors="replace"))
     needed = {name: (plan.http_path, schedule) for name, schedule in plan.schedules.items()}
     for name in sorted(needed.keys() - found.keys()):
-        text = f"{name} is missing; its schedule is {needed[name][1]!r}"
-        yield Problem(path=CRON, text=text)
+        message = f"{name} is missing; its schedule is {needed[name][1]!r}"
+        yield Problem(path=CRON, message=message)
     for name in sorted(needed.keys() & found.keys()):
         if found[name] != needed[name]:
             now, then = (
                 f"{schedule!r} with {url}" for url, schedule in (found[name], needed[name])
             )
-            yield Problem(path=CRON, text=f"{name} runs at {now}, not at {then}")
+            yield Problem(path=CRON, message=f"{name} runs at {now}, not at {then}")
     for name in sorted(found.keys() - needed.keys()) if needed else ():
-        yield Problem(path=CRON, text=f"{name} has no schedule at its task")
+        yield Problem(path=CRON, message=f"{name} has no schedule at its task")
 
 
 def _cron_entries(content: str) -> dict[str, tuple[str, str]]:

@@ -60,7 +60,7 @@ class DelayedCopies:
         target.send(body, send_parameters(target.address, delay=seconds, group_id=group_id))
 
     def task_starts(self, time_limit: float) -> None:
-        pass
+        """Nothing is done: such a consumer cannot extend the visibility of a message."""
 
 
 DELAYED_COPIES = DelayedCopies()

@@ -79,7 +79,7 @@ def _task_id(delivery: Delivery) -> str | None:
 
 def _exception_string(exception: BaseException | None) -> str:
     try:
-        text = f"{type(exception).__name__}: {exception}" if exception else ""
+        description = f"{type(exception).__name__}: {exception}" if exception else ""
     except Exception:  # from a __str__() of the project's own
-        text = type(exception).__name__
-    return shortened(text, MAX_EXCEPTION)
+        description = type(exception).__name__
+    return shortened(description, MAX_EXCEPTION)

@@ -66,8 +66,8 @@ def apply_received_options(task: SafeTask, received: Mapping[str, Any]) -> None:
             try:
                 setattr(task, name, option.cast(received[option.wire_name]))
             except (ValueError, RecursionError) as exc:
-                text = f"option {option.wire_name}: {exc}"
-                raise MalformedMessage(text[:_MAX_ERROR_LENGTH]) from None
+                reason = f"option {option.wire_name}: {exc}"
+                raise MalformedMessage(reason[:_MAX_ERROR_LENGTH]) from None
     # Without signing keys anyone who may send to the queue writes these options.
     if "max_retries" in received and task.max_retries is not None:
         task.max_retries = min(task.max_retries, MAX_RECEIVED_RETRIES)

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
+
+
+def to_number(argument: str) -> float:
+    """A number; of what is not one NaN, which is in no range."""
+    try:
+        return float(argument)
+    except ValueError:
+        return math.nan
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:

@@ -74,7 +74,7 @@ class Backlog:
 
     def as_json(self) -> dict[str, Any]:
         """What the endpoint answers. An error of SQS may show an account, so it is left out."""
-        unknown = {name: {"problem": problem_of(exc)} for name, exc in self.problems.items()}
+        unknown = {name: {"problem": public_problem(exc)} for name, exc in self.problems.items()}
         return {
             "queues": {name: asdict(each) for name, each in self.queues.items()} | unknown,
             "total": asdict(self.total) if self.total else None,
@@ -82,7 +82,7 @@ class Backlog:
         }
 
 
-def problem_of(exc: BeanstalkDispatchError) -> str:
+def public_problem(exc: BeanstalkDispatchError) -> str:
     """Why a backlog is not known, in words that show nothing of the account."""
     if permission := missing_permission(exc):
         return f"the permission {permission} is missing"

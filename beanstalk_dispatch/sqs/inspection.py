@@ -37,7 +37,7 @@ _EMPTY_BATCH_CODES: Final = frozenset({
 
 
 class InspectionError(Exception):
-    """A request of the diagnosis failed. Its text has AWS's code and the first line of its
+    """A request of the diagnosis failed. Its message has AWS's code and the first line of its
     message.
     """
 

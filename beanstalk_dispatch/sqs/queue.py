@@ -101,7 +101,7 @@ class Queue:
         self._clients_by_timeouts: dict[Timeouts, SQSClient] = {}
         self._is_missing = False
         self._send_timeouts = send_timeouts(clients.config)
-        self._found_circuit: Circuit | None = None
+        self._circuit: Circuit | None = None
 
     def is_usable(self, config: Config) -> bool:
         """False once the configuration has changed, or the credentials or the URL went bad."""
@@ -116,9 +116,9 @@ class Queue:
     @property
     def _sending_circuit(self) -> Circuit:
         """The circuit of the client that sends."""
-        if self._found_circuit is None:
-            self._found_circuit = self._clients.circuit(self.client)
-        return self._found_circuit
+        if self._circuit is None:
+            self._circuit = self._clients.circuit(self.client)
+        return self._circuit
 
     def _long_poll_client(self, wait: int) -> SQSClient:
         return self._client_with(long_poll_timeouts(wait))

@@ -1,4 +1,4 @@
-"""One dead-letter queue: look at its letters, redrive them, discard them. Behind every face."""
+"""One dead-letter queue, for the command and the admin: sample, redrive and discard its letters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, SendError
 from beanstalk_dispatch.sqs import administration
 from beanstalk_dispatch.sqs.queue import Queue, Received
+from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
 from .letters import Filters, Letter, read_letter
 from .looking import HIDE_SECONDS, Look
@@ -80,7 +81,7 @@ class DeadLetters:
         looked_at, about = 0, self.about()
         with Look(self.queue, hide=hide) as look:
             while looked_at < limit and not (look.is_over or is_stopping()):
-                received = look.receive(min(limit - looked_at, 10))
+                received = look.receive(min(limit - looked_at, MAX_BATCH_ENTRIES))
                 looked_at += len(received)
                 letters += [
                     each for each in map(self._read_received, received) if filters.match(each)
@@ -164,7 +165,7 @@ class DeadLetters:
         if not self.sources or self._is_written_to():
             return None
         try:
-            if any(each.is_from_package for each in self.sample(limit=10).letters):
+            if any(each.is_from_package for each in self.sample(limit=MAX_BATCH_ENTRIES).letters):
                 return None
             return administration.get_attributes(self.queue).arn or None
         except BeanstalkDispatchError:

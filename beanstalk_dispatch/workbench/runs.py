@@ -145,10 +145,10 @@ class Run:
 
     def _receive_count(self) -> int:
         """How many letters to receive: as many as can be handled before they are visible again."""
-        rate, options = self._options.rate, self._options
-        if rate is None:
+        options = self._options
+        if options.rate is None:
             return MAX_BATCH_ENTRIES
-        return max(1, min(MAX_BATCH_ENTRIES, int(rate * options.hide / 2)))
+        return max(1, min(MAX_BATCH_ENTRIES, int(options.rate * options.hide / 2)))
 
     def _handle_letter(self, received: Received) -> Steps:
         letter = self._read(received)

@@ -84,8 +84,8 @@ class ProgressLine:
         line += f", {report.failed:,} stay" if report.failed else ""
         return line + (f", waiting: {printable(report.waiting_for)}" if report.waiting_for else "")
 
-    def _write_to_stream(self, text: str) -> None:
-        self._stream.write(text)
+    def _write_to_stream(self, line: str) -> None:
+        self._stream.write(line)
         self._stream.flush()
 
 

@@ -10,7 +10,7 @@ _MISSING_TABLE: Final = ("no such table", "does not exist", "doesn't exist")
 """As SQLite, PostgreSQL and MySQL say it."""
 
 
-def first_line(exc: DatabaseError) -> str:
+def describe_error(exc: DatabaseError) -> str:
     """The type and the first line of an error. A further line may show the values of a row."""
     line = f"{type(exc).__name__}: {str(exc).strip().partition(chr(10))[0]}"
     is_missing = any(words in line for words in _MISSING_TABLE)

@@ -27,7 +27,7 @@ from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
 from beanstalk_dispatch.sqs.opening import resolve_address
 
 from .claims import claimed
-from .errors import first_line
+from .errors import describe_error
 from .models import OutboxMessage
 from .rows import to_prepared
 from .status import waiting_in
@@ -275,7 +275,7 @@ def _log_unreadable(database: str, exc: DatabaseError) -> None:
     if repeated is not None:
         logger.error(
             "the outbox cannot be read database=%s%s error=%s",
-            database, repeated, quoted_error(first_line(exc)),
+            database, repeated, quoted_error(describe_error(exc)),
         )  # fmt: skip
 
 

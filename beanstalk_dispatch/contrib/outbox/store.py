@@ -14,7 +14,7 @@ from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.scheduling import sending
 from beanstalk_dispatch.scheduling.sending import Prepared, Unsent
 
-from .errors import first_line
+from .errors import describe_error
 from .models import OutboxMessage
 from .relay import Relay
 from .rows import to_row
@@ -37,7 +37,7 @@ class DatabaseOutbox:
             except DatabaseError as exc:
                 raise SendError(
                     f"the outbox in the database {using!r} does not take the message: "
-                    f"{first_line(exc)}"
+                    f"{describe_error(exc)}"
                 ) from exc
         transaction.on_commit(SENDER.wake, using=using, robust=True)
 
@@ -49,7 +49,7 @@ class DatabaseOutbox:
         try:
             _insert(rows, using=using)
         except DatabaseError as exc:
-            reason = f"the outbox does not take it either: {first_line(exc)}"
+            reason = f"the outbox does not take it either: {describe_error(exc)}"
             return [Unsent(each.prepared, f"{each.reason}; {reason}") for each in unsent]
         _log_kept(rows)
         SENDER.wake()

@@ -15,16 +15,16 @@ from .record import from_django, now, to_django
 if TYPE_CHECKING:
     from .models import StoredResult
 
-BATCH: Final = 1000
+BATCH_ROWS: Final = 1000
 TASK_SECONDS: Final = 50.0
 """How long the periodic task deletes. The next run continues from there."""
 
 
 def prune(using: str | None = None) -> Iterator[int]:
-    """How many rows each batch has deleted, until none is left that has expired."""
+    """Delete the rows that have expired, in batches. Yields how many rows each has deleted."""
     rows = _query_rows(using)
     until = to_django(now())
-    while ids := list(rows.filter(expires_at__lte=until).values_list("id", flat=True)[:BATCH]):
+    while ids := list(rows.filter(expires_at__lte=until).values_list("id", flat=True)[:BATCH_ROWS]):
         yield rows.filter(id__in=ids, expires_at__lte=until).delete()[0]
 
 

@@ -22,6 +22,10 @@ MAX_WORKERS: Final = 100
 MAX_RETURN_VALUE: Final = 500_000
 """Characters of JSON. A larger value is not kept: Memcached takes 1 MiB for a whole record."""
 UNKNOWN_WORKER: Final = "unknown"
+BACKEND_HEADER: Final = "task_backend"
+QUEUE_HEADER: Final = "task_queue"
+HEADERS: Final = (BACKEND_HEADER, QUEUE_HEADER)
+"""The headers of a message that are kept. They say how a Django ``@task`` was enqueued."""
 
 
 class Status(StrEnum):

@@ -26,6 +26,7 @@ from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
 from .record import (
+    HEADERS,
     MAX_ERRORS,
     MAX_RETURN_VALUE,
     UNKNOWN_WORKER,
@@ -40,8 +41,6 @@ from .stores import store_of
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
-HEADERS: Final = ("task_backend", "task_queue")
-"""The headers of a message that are kept: those of a Django ``@task``."""
 MAX_UNKNOWN_WORKERS: Final = 1000
 """How many attempts may be added that no record has seen. The number comes from the message."""
 _SLOW_SECONDS: Final = 1.0
@@ -200,16 +199,16 @@ class Recording:
 
     def _return_value(self) -> object:
         """What the task has returned, if it can be kept."""
-        text = json_of(self._delivery.return_value)
-        if text is None:
+        encoded = json_of(self._delivery.return_value)
+        if encoded is None:
             return None
-        if self._store is not None and len(text) > MAX_RETURN_VALUE:
+        if self._store is not None and len(encoded) > MAX_RETURN_VALUE:
             logger.warning(
                 "return value not kept id=%s function=%s characters=%d",
-                quoted(self._message.id), quoted(self._message.function), len(text),
+                quoted(self._message.id), quoted(self._message.function), len(encoded),
             )  # fmt: skip
             return None
-        return json.loads(text)
+        return json.loads(encoded)
 
     def _save_record(self) -> None:
         if self._store is not None:

@@ -87,8 +87,8 @@ def traces_sampler(otherwise: float | Sampler) -> Sampler:
     def sample(context: Any) -> float:
         environ = context.get("wsgi_environ") or {}
         headers = (context.get("asgi_scope") or {}).get("headers") or ()
-        has_mark = any(name.lower() == privacy.MARK.encode() for name, _ in headers)
-        if has_mark or "HTTP_X_AWS_SQSD_MSGID" in environ:
+        is_from_daemon = any(name.lower() == privacy.DAEMON_HEADER.encode() for name, _ in headers)
+        if is_from_daemon or "HTTP_X_AWS_SQSD_MSGID" in environ:
             return 0.0
         if callable(otherwise):
             return otherwise(context)

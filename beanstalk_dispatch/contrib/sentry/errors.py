@@ -64,8 +64,8 @@ def scope_of(delivery: Delivery) -> Iterator[None]:
         }
         if message and privacy.may_send_arguments():
             context |= {"args": list(message.args), "kwargs": dict(message.kwargs)}
-        scope.set_tags({name: str(value) for name, value in _known(facts).items()})
-        scope.set_context(NAME, _known(context))
+        scope.set_tags({name: str(value) for name, value in _without_none(facts).items()})
+        scope.set_context(NAME, _without_none(context))
         scope.add_event_processor(add_hint)
         yield
         trace = spans.trace_headers()
@@ -74,7 +74,7 @@ def scope_of(delivery: Delivery) -> Iterator[None]:
         outer.generate_propagation_context(trace)
 
 
-def _known(facts: dict[str, Any]) -> dict[str, Any]:
+def _without_none(facts: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 

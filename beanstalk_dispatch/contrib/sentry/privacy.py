@@ -16,14 +16,14 @@ NAME: Final = "beanstalk_dispatch"
 """What this package is called in events, hints and sampling contexts."""
 TASK_OP: Final = f"queue.task.{NAME}"
 """The operation of a task's own transaction."""
-MARK: Final = "x-aws-sqsd-msgid"
+DAEMON_HEADER: Final = "x-aws-sqsd-msgid"
 """The header of every POST of the daemon."""
 FILTERED: Final = "[Filtered]"
 _OURS: Final = f"{NAME}."  # frames that hold whole messages
 _CLIENTS: Final = ("boto3.", "botocore.", "urllib3.", "http.")  # hold credentials, too
 _TIME_LIMIT_LOGGER: Final = "beanstalk_dispatch.task.time_limit"
-_LONG_ENOUGH: Final = 4  # a shorter text is looked for as a whole only
-_BEGINNING: Final = 50  # of a longer text; the SDK cuts long locals off
+_LONG_ENOUGH: Final = 4  # a shorter string is looked for as a whole only
+_BEGINNING: Final = 50  # of a longer string; the SDK cuts long locals off
 _MANY: Final = 100  # arguments; comparing more of them with each local would take its time
 
 Event = Any  # a dict; the SDK's own type of it came later than the SDKs we run with
@@ -44,7 +44,7 @@ def clean(event: Event, hint: Any) -> Event | None:
     """
     is_transaction = event.get("type") == "transaction"
     op = ((event.get("contexts") or {}).get("trace") or {}).get("op")
-    if is_transaction and op == "http.server" and _has_mark(event):
+    if is_transaction and op == "http.server" and _is_from_daemon(event):
         # The daemon's POST, whose task has a transaction of its own. The sampler leaves it out,
         # except for the first after the project has set the SDK up again.
         return None
@@ -73,7 +73,7 @@ def drop_message(event: Event, hint: Any) -> Event:
 
 def _is_to_dispatcher(event: Event) -> bool:
     """Whether the daemon has sent the request, or somebody else to the daemon's URL."""
-    if _has_mark(event):
+    if _is_from_daemon(event):
         return True
     path = urlsplit(event["request"].get("url") or "").path
     try:
@@ -84,9 +84,9 @@ def _is_to_dispatcher(event: Event) -> bool:
         return True
 
 
-def _has_mark(event: Event) -> bool:
+def _is_from_daemon(event: Event) -> bool:
     headers = (event.get("request") or {}).get("headers") or ()
-    return any(name.lower() == MARK for name in headers)
+    return any(name.lower() == DAEMON_HEADER for name in headers)
 
 
 def _scrub_frames(event: Event, messages: Sequence[Message]) -> None:
@@ -127,8 +127,8 @@ def _module_name(frame: Mapping[str, Any]) -> str:
 def _shows_arguments(value: object, arguments: Collection[str]) -> bool:
     """Whether a local, which the SDK has turned into strings, shows one of the arguments."""
     return any(
-        text.strip("'\"") == argument or (len(argument) >= _LONG_ENOUGH and argument in text)
-        for text in _iterate_leaves(value, str)
+        shown.strip("'\"") == argument or (len(argument) >= _LONG_ENOUGH and argument in shown)
+        for shown in _iterate_leaves(value, str)
         for argument in arguments
     )
 

@@ -41,6 +41,7 @@ def init() -> None:
 
 @functools.cache
 def init_on_first_use() -> None:
+    """``init`` for a task that runs; at most once. Logs what ``init`` raises."""
     try:
         init()
     except Exception as exc:

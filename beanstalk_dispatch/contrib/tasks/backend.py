@@ -20,7 +20,12 @@ from beanstalk_dispatch.client import Call
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import QUEUES, RESULTS
 from beanstalk_dispatch.contrib import results
-from beanstalk_dispatch.contrib.results.record import from_seconds, to_django
+from beanstalk_dispatch.contrib.results.record import (
+    BACKEND_HEADER,
+    QUEUE_HEADER,
+    from_seconds,
+    to_django,
+)
 from beanstalk_dispatch.exceptions import (
     BatchError,
     ConfigurationError,
@@ -46,8 +51,6 @@ from .library import (
 )
 from .policy import SQSTask
 from .running import (
-    BACKEND_HEADER,
-    QUEUE_HEADER,
     RunningHere,
     arguments_of,
     running_here,

@@ -7,11 +7,16 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.contrib.results.record import TaskRecord, to_django
+from beanstalk_dispatch.contrib.results.record import (
+    BACKEND_HEADER,
+    QUEUE_HEADER,
+    TaskRecord,
+    to_django,
+)
 from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObserver, retrying
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.dispatch_table import Entry
@@ -35,9 +40,6 @@ from .library import (
     to_json,
 )
 from .policy import apply_policy
-
-BACKEND_HEADER: Final = "task_backend"
-QUEUE_HEADER: Final = "task_queue"
 
 
 class FailedBefore(Exception):
@@ -148,13 +150,13 @@ class TaskAttempt:
     def start(self) -> None:
         """The attempt begins: keep that, and notify the receivers."""
         self.recording.start()
-        update(self.result, self.recording.record)
+        update_result(self.result, self.recording.record)
         if self.result.status == TaskResultStatus.RUNNING:
             task_started.send_robust(sender=self.backend_class, task_result=self.result)
 
     def copy_to(self, result: AnyResult) -> None:
         """Give another TaskResult of this task what has become of it."""
-        update(result, self.recording.record)
+        update_result(result, self.recording.record)
 
     def end(self, exception: BaseException | None) -> None:
         """The attempt has ended. Receivers are notified only if no other attempt follows."""
@@ -167,7 +169,7 @@ class TaskAttempt:
         self._announce_end(exception)
 
     def _announce_end(self, exception: BaseException | None) -> None:
-        update(self.result, self.recording.record)
+        update_result(self.result, self.recording.record)
         if self.is_spent or not self.result.is_finished:
             return
         if exception is None:
@@ -259,7 +261,7 @@ def to_task_result(
         kwargs=kwargs,
         backend=backend if backend in task_backends else task.backend,
     )
-    update(result, record)
+    update_result(result, record)
     return result
 
 
@@ -273,7 +275,7 @@ def _task_as_enqueued(task: AnyTask, queue_name: str, backend: str) -> AnyTask:
         return task
 
 
-def update(result: AnyResult, record: TaskRecord) -> None:
+def update_result(result: AnyResult, record: TaskRecord) -> None:
     """Give a TaskResult what its record says. Django does the same: it is frozen otherwise."""
     errors = [
         TaskError(exception_class_path=each.exception_class_path, traceback=each.traceback)

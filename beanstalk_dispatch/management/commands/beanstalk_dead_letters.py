@@ -14,7 +14,7 @@ from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, listed
-from beanstalk_dispatch.management.arguments import integer
+from beanstalk_dispatch.management.arguments import integer, to_number
 from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 from beanstalk_dispatch.workbench.dead_letters import SAMPLE_SIZE, DeadLetters
@@ -39,10 +39,7 @@ _MIN_HIDE_SECONDS: Final = 30
 
 def rate(argument: str) -> float:
     """An argparse type: letters per second."""
-    try:
-        found = float(argument)
-    except ValueError:
-        found = math.nan
+    found = to_number(argument)
     if not 0 < found < math.inf:
         raise argparse.ArgumentTypeError(f"expected letters per second, not {argument!r}")
     return found

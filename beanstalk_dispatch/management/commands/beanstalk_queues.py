@@ -12,6 +12,7 @@ from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+from beanstalk_dispatch.management.arguments import to_number
 from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.workbench.queues import (
     QueueStatus,
@@ -30,10 +31,7 @@ _HEADING: Final = (
 
 def interval(argument: str) -> float:
     """An argparse type: seconds between two looks, at least one."""
-    try:
-        seconds = float(argument)
-    except ValueError:
-        seconds = 0
+    seconds = to_number(argument)
     if not 1 <= seconds <= 3600:
         raise argparse.ArgumentTypeError(f"expected 1 to 3600 seconds, not {argument!r}")
     return seconds

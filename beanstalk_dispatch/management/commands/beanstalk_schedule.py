@@ -13,12 +13,12 @@ from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.management.printing import PrintingCommand
 
 
-def value(text: str) -> Any:
-    """Return ``text`` read as JSON, or ``text`` itself if it is not valid JSON."""
+def value(argument: str) -> Any:
+    """What an argument means: its JSON, or the string itself if it is not JSON."""
     try:
-        return json.loads(text)
+        return json.loads(argument)
     except ValueError:
-        return text
+        return argument
 
 
 class Command(PrintingCommand):
@@ -42,12 +42,12 @@ class Command(PrintingCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         positional: list[Any] = []
         named: dict[str, Any] = {}
-        for text in args:
-            name, equals, rest = text.partition("=")
+        for argument in args:
+            name, equals, rest = argument.partition("=")
             if equals and name.isidentifier():
                 named[name] = value(rest)
             else:
-                positional.append(value(text))
+                positional.append(value(argument))
         call = Call(
             options["function"],
             positional,

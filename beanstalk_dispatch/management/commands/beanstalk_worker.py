@@ -26,7 +26,7 @@ from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
 from beanstalk_dispatch.execution.running_tasks import RUNNING
-from beanstalk_dispatch.management.arguments import integer
+from beanstalk_dispatch.management.arguments import integer, to_number
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
@@ -62,10 +62,7 @@ def address(argument: str) -> tuple[str, int]:
 
 def seconds(argument: str) -> float:
     """An argparse type: a time in seconds."""
-    try:
-        number = float(argument)
-    except ValueError:
-        number = math.nan
+    number = to_number(argument)
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number of seconds, not {argument!r}")
     return number

@@ -50,9 +50,9 @@ def test_a_task_that_fails_during_the_look_is_for_the_next_one(
 
 def test_files_that_are_kept_are_noticed_although_others_were_closed(env: Environment) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    first = os.dup(0)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (first + 40, before[1]))
-    kept = [first]
+    limit = max(map(int, os.listdir("/dev/fd"))) + 40
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    kept: list[int] = []
     try:
         with pytest.raises(OSError, match="Too many open files"):
             while True:
@@ -64,7 +64,7 @@ def test_files_that_are_kept_are_noticed_although_others_were_closed(env: Enviro
         env(WORKER=True, DISPATCH_TABLE="fail=tests.jobs.fail")
         with pytest.raises(OSError, match="Too many open files"):
             while True:  # those that a thread of another test has closed meanwhile
-                kept.append(fcntl.fcntl(0, fcntl.F_DUPFD, first + 24))
+                kept.append(fcntl.fcntl(0, fcntl.F_DUPFD, limit - 16))
         executor.run(Message(function="fail").encode(queue="q"), Delivery(queue="q"))
         assert not can_open_files()
         os.close(kept.pop())

@@ -453,7 +453,7 @@ def test_a_failure_after_the_commit_is_logged_only(
 
 
 def test_expired_rows_are_pruned(database: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beanstalk_dispatch.contrib.results.pruning.BATCH", 2)
+    monkeypatch.setattr("beanstalk_dispatch.contrib.results.pruning.BATCH_ROWS", 2)
     now = timezone.now()
     for number in range(5):
         StoredResult.objects.create(id=f"old-{number}", expires_at=now - timedelta(seconds=1))
@@ -477,7 +477,7 @@ def test_the_periodic_task_prunes_for_a_limited_time(
     database: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prune = "beanstalk_dispatch.contrib.results.pruning"
-    monkeypatch.setattr(f"{prune}.BATCH", 2)
+    monkeypatch.setattr(f"{prune}.BATCH_ROWS", 2)
     database(DISPATCH_TABLE=f"prune={prune}.prune_results")
     with override_settings(USE_TZ=False):
         for number in range(5):

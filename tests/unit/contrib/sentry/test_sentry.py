@@ -26,7 +26,7 @@ from sentry_sdk.envelope import Envelope, Item
 from sentry_sdk.integrations import logging as logging_integration
 from sentry_sdk.transport import HttpTransport, Transport
 
-from beanstalk_dispatch import log_lines, signals
+from beanstalk_dispatch import refusals, signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
 from beanstalk_dispatch.contrib.sentry import (
     client,
@@ -379,7 +379,7 @@ def test_refusals_of_a_kind_are_one_event_a_minute(
         "malformed",
         "unknown-function",
     ]
-    monkeypatch.setattr(log_lines, "INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(refusals, "INTERVAL_SECONDS", 0)
     run("unknown")
     assert sentry.of("event")[-1]["tags"]["repeated"] == "2"
 

@@ -14,7 +14,7 @@ from django.db import DatabaseError
 
 from beanstalk_dispatch import start_log
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.contrib.outbox.errors import first_line
+from beanstalk_dispatch.contrib.outbox.errors import describe_error
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.status import Waiting, waiting_in
@@ -88,7 +88,7 @@ def _read_waiting() -> list[Waiting]:
     try:
         return [each for name in get_config().outbox_databases for each in waiting_in(name)]
     except DatabaseError as exc:
-        raise CommandError(f"the outbox cannot be read: {first_line(exc)}") from exc
+        raise CommandError(f"the outbox cannot be read: {describe_error(exc)}") from exc
 
 
 def _run_until_signal() -> None:
