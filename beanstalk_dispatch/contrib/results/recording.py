@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Final, TypeVar, cast
 
@@ -219,12 +219,13 @@ class Recording:
 _current: ContextVar[Recording | None] = ContextVar("beanstalk_dispatch.recording", default=None)
 
 
-def retrying() -> AbstractContextManager[object]:
-    """End the record of the attempt that runs now, before its retry is sent."""
+@contextmanager
+def retrying() -> Iterator[None]:
+    """End the record of the attempt that runs now before the block, which sends its retry."""
     recording = _current.get()
     if recording is not None:
         recording.retry()
-    return nullcontext()
+    yield
 
 
 def new_record(message: Message, queue: str, config: Config) -> TaskRecord:
