@@ -441,11 +441,6 @@ def check_moto_server(arguments: list[str]) -> None:
     assert "127.0.0.1:5000" in ENV_EXAMPLE.read_text()
 
 
-def check_copy(arguments: list[str]) -> None:
-    source, _ = arguments
-    assert (ROOT / source).is_file()
-
-
 def check_source(arguments: list[str]) -> None:
     assert arguments in (
         ["./.env"], ["/var/app/venv/*/bin/activate"], ["../shop-venv/bin/activate"],
@@ -517,7 +512,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     ".venv/bin/python": check_python,
     "aws": check_aws,
     "cd": check_directory,
-    "cp": check_copy,
     "django-admin": check_startproject,
     "eb": check_eb,
     "export": check_export,

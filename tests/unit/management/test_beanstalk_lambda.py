@@ -109,6 +109,12 @@ def test_a_queue_that_sqs_does_not_show_is_an_error(sqs_env: Environment) -> Non
         run("--check")
 
 
+def test_a_queue_that_is_not_configured_is_an_error(env: Environment) -> None:
+    env(DISPATCH_QUEUES="jobs=a-queue")
+    with pytest.raises(CommandError, match="'mial' is not in BEANSTALK_DISPATCH_QUEUES"):
+        run("--check", "--queue=mial")
+
+
 def test_without_a_queue_there_is_nothing_to_check(env: Environment) -> None:
     with pytest.raises(CommandError, match="no queue is configured; add --queue"):
         run("--check")
