@@ -37,11 +37,7 @@ class WorkerProcess:
     """Runs a worker until it stops, and ends the process if a task still runs then."""
 
     def __init__(
-        self,
-        worker: Worker,
-        ticks: Sequence[Tick] = (),
-        *,
-        is_supervised: bool = False,
+        self, worker: Worker, ticks: Sequence[Tick] = (), *, is_supervised: bool = False
     ) -> None:
         """``ticks`` are called besides those of the display.
 

@@ -208,13 +208,12 @@ class Worker:
         self._wait_while(lambda: bool(alive(receivers)), until=until)
 
     def _wait_while(self, condition: Callable[[], bool], *, until: float) -> None:
-        next_look = 0.0
-        while (now := clock.monotonic()) < until and condition():
+        interval = self.options.times.stop_check_interval
+        start_others_if_busy = every(interval, self.requests.start_others_if_busy)
+        while clock.monotonic() < until and condition():
             self.tasks.give_up_overdue()
-            if now >= next_look:
-                next_look = now + self.options.times.stop_check_interval
-                self.requests.start_others_if_busy()
-            clock.sleep(self.options.times.stop_check_interval / 10)
+            start_others_if_busy()
+            clock.sleep(interval / 10)
 
     def _requeue_unfinished(self) -> None:
         for thread_id, task in list(self.tasks.running.items()):
