@@ -282,9 +282,9 @@ def test_what_sqs_does_not_take_at_the_end_of_a_stop_is_sent_again(
 
 
 def test_a_burst_ends_when_a_queue_does_not_exist(
-    sqs_env: Environment, caplog: pytest.LogCaptureFixture
+    without_queue: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sqs_env(DISPATCH_CREATE_QUEUES=None)
+    without_queue(DISPATCH_CREATE_QUEUES=None)
     assert drain(Recording()) == EXIT_NO_QUEUE
     assert "stop reason=no-queue queues='jobs' exit_code=69" in caplog.text
 

@@ -67,9 +67,9 @@ def test_an_outage_of_half_a_second_stops_a_busy_queue_for_about_one(
 
 
 def test_a_queue_that_does_not_exist_yet_is_waited_for(
-    sqs_env: Environment, queue_name: str, caplog: pytest.LogCaptureFixture
+    without_queue: Environment, queue_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sqs_env(DISPATCH_CREATE_QUEUES=None)
+    without_queue(DISPATCH_CREATE_QUEUES=None)
     runner = Recording()
     with running(runner):
         until(lambda: "SQS has no queue" in caplog.text)

@@ -21,10 +21,10 @@ ACCOUNT = "123456789012"
 
 
 @pytest.fixture
-def aws(sqs_env: Environment, moto: str) -> Environment:
+def aws(without_queue: Environment, moto: str) -> Environment:
     """As on AWS: STS has an address of its own."""
-    sqs_env(AWS_ENDPOINT_URL_STS=moto, DISPATCH_CREATE_QUEUES=None)
-    return sqs_env
+    without_queue(AWS_ENDPOINT_URL_STS=moto, DISPATCH_CREATE_QUEUES=None)
+    return without_queue
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_the_queue_is_compared_with_the_function(sqs_env: Environment) -> None:
     assert run("--check") == "the queue 'jobs' fits a function of 480 s\n"
 
 
-def test_a_queue_that_sqs_does_not_show_is_an_error(sqs_env: Environment) -> None:
+def test_a_queue_that_sqs_does_not_show_is_an_error(without_queue: Environment) -> None:
     with pytest.raises(CommandError, match="SQS does not say what the queue 'jobs' is like"):
         run("--check")
 

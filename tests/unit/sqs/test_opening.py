@@ -26,7 +26,7 @@ def receive(queue: Queue, visibility: int = 30) -> list[Received]:
 
 
 def test_a_missing_queue_is_created_with_a_dead_letter_queue(
-    sqs_env: Environment, queue_name: str, caplog: pytest.LogCaptureFixture
+    without_queue: Environment, queue_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     queue = open_queue("jobs")
@@ -58,8 +58,27 @@ def test_the_dead_letter_queue_is_created_without_a_redrive_policy(
     assert f"created queue={name} dead_letter_queue=none" in caplog.text
 
 
-def test_a_missing_queue_is_an_error_that_says_where(sqs_env: Environment, queue_name: str) -> None:
-    sqs_env(DISPATCH_CREATE_QUEUES=None)
+def test_the_queue_of_the_other_tests_is_like_a_created_one(
+    sqs_env: Environment, queue_name: str
+) -> None:
+    sqs_env(DISPATCH_QUEUES=f"jobs={queue_name} new={queue_name}-new")
+
+    def attributes(alias: str) -> dict[str, str]:
+        queue = open_queue(alias)
+        answer: Any = queue.client.get_queue_attributes(QueueUrl=queue.url, AttributeNames=["All"])
+        return {
+            name: value.replace(queue.name, "")
+            for name, value in answer["Attributes"].items()
+            if not name.endswith("Timestamp")
+        }
+
+    assert attributes("jobs") == attributes("new")
+
+
+def test_a_missing_queue_is_an_error_that_says_where(
+    without_queue: Environment, queue_name: str
+) -> None:
+    without_queue(DISPATCH_CREATE_QUEUES=None)
     with pytest.raises(UnknownQueue) as caught:
         open_queue("jobs")
     assert str(caught.value) == (
@@ -99,7 +118,7 @@ def test_for_a_url_or_an_arn_sqs_is_not_asked(sqs_env: Environment, proxy: Proxy
     assert proxy.counts.total() == 0
 
 
-def test_threads_share_one_client(sqs_env: Environment) -> None:
+def test_threads_share_one_client(without_queue: Environment) -> None:
     queues: list[Queue] = []
     gate = threading.Barrier(8)
 
@@ -183,16 +202,18 @@ def test_a_queue_that_is_given_by_url_is_not_created(sqs_env: Environment) -> No
     )
 
 
-def test_without_a_region_the_error_says_which_variable_sets_it(sqs_env: Environment) -> None:
-    sqs_env(DISPATCH_SQS_REGION=None, DISPATCH_CREATE_QUEUES=None)
+def test_without_a_region_the_error_says_which_variable_sets_it(without_queue: Environment) -> None:
+    without_queue(DISPATCH_SQS_REGION=None, DISPATCH_CREATE_QUEUES=None)
     with pytest.raises(
         UnknownQueue, match="in us-east-1 .*=True, or BEANSTALK_DISPATCH_SQS_REGION"
     ):
         open_queue("jobs")
 
 
-def test_a_queue_that_cannot_be_created_is_a_send_error(sqs_env: Environment, proxy: Proxy) -> None:
-    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+def test_a_queue_that_cannot_be_created_is_a_send_error(
+    without_queue: Environment, proxy: Proxy
+) -> None:
+    without_queue(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     proxy.spoil = lambda operation, request: (
         error(403, "AccessDenied") if operation == "CreateQueue" else None
     )

@@ -20,10 +20,12 @@ from tests.workers import until
 
 
 @pytest.fixture
-def requests(sqs_env: Environment, proxy: Proxy, queue_name: str) -> list[str]:
+def requests(without_queue: Environment, proxy: Proxy, queue_name: str) -> list[str]:
     """The operations that were requested. ``jobs`` is given by name, ``more`` by URL."""
     url = f"http://127.0.0.1:9/0/{queue_name}"
-    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url, DISPATCH_QUEUES=f"jobs={queue_name} more={url}")
+    without_queue(
+        DISPATCH_SQS_ENDPOINT_URL=proxy.url, DISPATCH_QUEUES=f"jobs={queue_name} more={url}"
+    )
     opening._open_queues.reset()
     found: list[str] = []
 

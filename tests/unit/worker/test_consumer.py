@@ -46,8 +46,8 @@ def test_a_receive_that_fails_is_backed_off_from(
     assert not consumer.queue.is_missing
 
 
-def test_a_queue_that_does_not_exist_is_noted(sqs_env: Environment) -> None:
-    sqs_env(DISPATCH_CREATE_QUEUES=None)
+def test_a_queue_that_does_not_exist_is_noted(without_queue: Environment) -> None:
+    without_queue(DISPATCH_CREATE_QUEUES=None)
     consumer = make_consumer()
     permit = consumer._wait_for_permit()
     assert permit
