@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -48,10 +49,10 @@ class Fleet:
     start_seconds: float = 45.0
     """From the decision to add a process until it runs tasks."""
     visible: int = 0
-    running: list[float] = field(default_factory=list)
-    """When each running task ends."""
-    deleting: list[float] = field(default_factory=list)
-    """When each message of a finished task is deleted."""
+    running: deque[float] = field(default_factory=deque)
+    """When each running task ends, the next one first: all take the same time."""
+    deleting: deque[float] = field(default_factory=deque)
+    """When each message of a finished task is deleted, in the same order."""
     ready_at: list[float] = field(default_factory=lambda: [0.0])
     """When each process is ready to run tasks."""
 
@@ -76,13 +77,10 @@ class Fleet:
 
     def work(self, now: float, task_seconds: float) -> None:
         """Start what the idle threads can run, and end what is finished."""
-        ended = [end for end in self.running if end <= now]
-        self.running = [end for end in self.running if end > now]
-        self.deleting = [
-            each
-            for each in (*self.deleting, *(end + DELETE_SECONDS for end in ended))
-            if each > now
-        ]
+        while self.running and self.running[0] <= now:
+            self.deleting.append(self.running.popleft() + DELETE_SECONDS)
+        while self.deleting and self.deleting[0] <= now:
+            self.deleting.popleft()
         idle = max(0, self.ready(now) * self.threads - len(self.running))
         started = min(idle, self.visible)
         self.visible -= started

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from botocore.hooks import EventAliaser
 from botocore.loaders import create_loader
@@ -48,13 +49,16 @@ TABLE = (
 # integration/test_compatibility.py and test_admin.py run them
 collect_ignore = ["admin", "compatibility_0_1"]
 
+hypothesis.settings.register_profile("fast", max_examples=20)  # `make test` has 100
+
 Environment = Callable[..., None]
 _PREFIXES = ("AWS_", "BEANSTALK_", "SENTRY_")
 _numbers = itertools.count()
-_SHARES_SERVERS = re.compile(
+_SHARES = re.compile(
     r"(tests/integration/test_(?:gunicorn|sentry)\.py)::\w+(?:\[(static|stream))?"
+    r"|(tests/docs/test_docs\.py::test_)(?:log\b|every_log_line)"
 )
-"""By file, and in Sentry's by the lifecycle of its spans."""
+"""By file, and in Sentry's by the lifecycle of its spans; the last read all modules."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -115,14 +119,14 @@ def env(monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 
 class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
-    """Gives the tests to pytest-xdist's processes one by one, but for those that share servers.
+    """Gives the tests to pytest-xdist's processes one by one, but for those that share a fixture.
 
     They stay in one process, so that their servers are started once. (pytest-xdist 3.8 has a mark
     for this, which pytest 9.2 leaves without effect.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        shares = _SHARES_SERVERS.match(nodeid)
+        shares = _SHARES.match(nodeid)
         return str(shares.groups()) if shares else nodeid
 
     def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:

@@ -9,7 +9,7 @@ from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.contrib.tasks import task
 from beanstalk_dispatch.exceptions import TaskCancelled
 from beanstalk_dispatch.safe_task import Retry
-from tests.jobs import calls, spin
+from tests.jobs import calls, run_in_steps
 
 
 @task
@@ -58,7 +58,7 @@ def own_backoff() -> None:
 
 @task(timeout=0.2, max_attempts=1)
 def too_slow() -> None:
-    spin(30)
+    run_in_steps(30)
 
 
 @task

@@ -55,6 +55,13 @@ def nap(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def run_in_steps(seconds: float) -> None:
+    """Can be interrupted at any moment, as ``spin``, and leaves the CPU to other tests."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.001)
+
+
 def spin(seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:

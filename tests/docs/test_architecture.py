@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import tomllib
@@ -33,6 +34,7 @@ def rows(heading: str) -> Iterator[list[str]]:
             yield [cell.strip() for cell in line.strip("|").split("|")]
 
 
+@functools.cache
 def modules() -> set[str]:
     paths = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
     return {path for path in paths if not path.endswith("__init__.py")}

@@ -28,7 +28,6 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 import botocore.session
 import environ
 import gunicorn.config
@@ -66,7 +65,7 @@ from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.worker.embedded_metrics import embedded_metrics
 from benchmarks.autoscaling import scenarios, simulate
 from tests import fuzzing
-from tests.conftest import Environment
+from tests.conftest import Environment, create_queue
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -100,6 +99,7 @@ class Snippet:
         return found[1] if found else ""
 
 
+@functools.cache
 def snippets_of(document: Path) -> list[Snippet]:
     text = document.read_text()
     return [
@@ -937,20 +937,22 @@ def shop(env: Environment, monkeypatch: pytest.MonkeyPatch, transactional_db: No
     return module
 
 
-def run_until(snippet: Snippet, module: ModuleType) -> None:
-    """Run a document's Python from its start to ``snippet``, all in one module."""
-    for each in snippets_of(snippet.document):
-        if each.language == "python" and each.line <= snippet.line:
-            code = compile(
-                "\n" * (each.line - 1) + each.text,
-                str(each.document),
-                "exec",
-                flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
-                dont_inherit=True,
-            )
-            result = eval(code, vars(module))
-            if inspect.iscoroutine(result):
-                asyncio.run(result)
+def python_of(document: Path) -> list[Snippet]:
+    return [each for each in snippets_of(document) if each.language == "python"]
+
+
+def run(snippet: Snippet, module: ModuleType) -> None:
+    """Run a document's Python in a module that has run what is above it."""
+    code = compile(
+        "\n" * (snippet.line - 1) + snippet.text,
+        str(snippet.document),
+        "exec",
+        flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+        dont_inherit=True,
+    )
+    result = eval(code, vars(module))
+    if inspect.iscoroutine(result):
+        asyncio.run(result)
     for name in vars(module).keys() & VARIABLES.keys():
         VARIABLES[name].cast(vars(module)[name])
 
@@ -965,44 +967,51 @@ def assert_no_errors(caplog: pytest.LogCaptureFixture) -> None:
     assert [r.getMessage() for r in caplog.records if r.levelname in {"ERROR", "CRITICAL"}] == []
 
 
-@every("python")
+def every_page(language: str) -> pytest.MarkDecorator:
+    """Run a test with each document that has snippets of ``language``; it executes them all."""
+    _executed.add(language)
+    found = {each.document: None for each in SNIPPETS if each.language == language}
+    return pytest.mark.parametrize("page", found, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+@every_page("python")
 def test_python_at_once(
-    snippet: Snippet,
+    page: Path,
     shop: ModuleType,
     env: Environment,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, DISPATCH_LEASE_CACHE="default", **DJANGO_TASKS)
-    run_until(snippet, shop)
-    assert_no_errors(caplog)
-    shown = re.findall(r"print\(error\)  # (.+)", snippet.text)
-    assert set(shown) <= set(capsys.readouterr().out.splitlines())
+    for snippet in python_of(page):
+        run(snippet, shop)
+        assert_no_errors(caplog)
+        shown = re.findall(r"print\(error\)  # (.+)", snippet.text)
+        assert set(shown) <= set(capsys.readouterr().out.splitlines())
 
 
-@every("python")
+@every_page("python")
 def test_python_through_sqs(
-    snippet: Snippet,
-    shop: ModuleType,
-    env: Environment,
-    moto: str,
-    caplog: pytest.LogCaptureFixture,
+    page: Path, shop: ModuleType, env: Environment, moto: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is scheduled is received and run."""
-    access = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-    client = boto3.client("sqs", endpoint_url=moto, region_name="eu-west-1", **access)  # type: ignore[call-overload]
     for address in documented_queues().values():
-        client.create_queue(QueueName=address.name)
+        create_queue(address.name)
     env(DISPATCH_SQS_ENDPOINT_URL=moto, DISPATCH_SQS_KEY="key", DISPATCH_SQS_SECRET="secret")
     env(DISPATCH_LEASE_CACHE="default", **DJANGO_TASKS)
-    run_until(snippet, shop)
+    for snippet in python_of(page):
+        run(snippet, shop)
+        run_what_is_scheduled()
+        assert_no_errors(caplog)
+
+
+def run_what_is_scheduled() -> None:
     for alias in documented_queues():
         queue = open_queue(alias)
         while received := queue.receive(count=10, wait=0, visibility=60):
             for each in received:
                 assert execution.run(each.body, Delivery(queue=queue.name)).acknowledged
             assert queue.delete_batch(received) == []
-    assert_no_errors(caplog)
 
 
 Template = Callable[[str], str]
@@ -1103,9 +1112,9 @@ def test_the_observers_of_their_page_watch_a_task(
     shop: ModuleType, env: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vars(shop)["send_welcome"] = print
-    python = [s for s in snippets_of(ROOT / "docs" / "observers.md") if s.language == "python"]
     env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
-    run_until(python[-1], shop)
+    for snippet in python_of(ROOT / "docs" / "observers.md"):
+        run(snippet, shop)
     shop.WatchedTask.observers += (shop.TenantHeader(),)
     env(DISPATCH_SAFE_TASK=f"{TASKS}.WatchedTask")
     schedule_function("mail", "send_welcome", 7)

@@ -23,7 +23,7 @@ from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import RETRY_LIMIT, Retry, SafeTask
 from beanstalk_dispatch.signals import task_finished, task_started
 from tests import jobs
-from tests.jobs import Recorder, calls, spin
+from tests.jobs import Recorder, calls, run_in_steps
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +109,7 @@ class Timed(Recorder):
     timeout_timedelta = timedelta(seconds=0.1)
 
     def run(self, *args: Any, **kwargs: Any) -> None:
-        spin(30)
+        run_in_steps(30)
 
 
 def test_a_timeout_is_a_timeout_error_in_on_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -407,7 +407,7 @@ def test_a_coroutine_may_have_timeouts_of_its_own() -> None:
 
 
 def test_a_number_is_a_limit_in_seconds() -> None:
-    task = SafeTask(lambda: spin(30), verbose=False)
+    task = SafeTask(lambda: run_in_steps(30), verbose=False)
     task.timeout_timedelta = 0.1
     assert attempt(task).outcome is Outcome.TIMED_OUT
     assert timeouts.stuck() == []
@@ -484,7 +484,7 @@ def test_what_a_coroutine_does_synchronously_is_ended_in_a_thread(
 
     async def synchronous() -> None:
         try:
-            await sync_to_async(spin)(20)
+            await sync_to_async(run_in_steps)(20)
         finally:
             ended.append("yes")
 
@@ -511,7 +511,7 @@ def test_a_coroutine_that_is_cancelled_has_failed() -> None:
 
 @pytest.mark.slow
 def test_an_inner_task_does_not_take_the_outers_interrupt(place: Place) -> None:
-    inner = SafeTask(spin, timeout_timedelta=timedelta(seconds=15), verbose=False)
+    inner = SafeTask(run_in_steps, timeout_timedelta=timedelta(seconds=15), verbose=False)
 
     def run(seconds: float) -> None:
         inner.process(seconds)
@@ -546,7 +546,7 @@ def test_a_hook_that_takes_too_long_is_ended(
     hook: str, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = Recorder(timeout_timedelta=timedelta(seconds=0.2), verbose=False)
-    setattr(task, hook, lambda *args, **kwargs: spin(20))
+    setattr(task, hook, lambda *args, **kwargs: run_in_steps(20))
     failing = hook == "on_error"
     seconds, came = place(task, *(["fail"] if failing else []))
     assert seconds < 10

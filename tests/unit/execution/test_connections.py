@@ -14,7 +14,7 @@ from beanstalk_dispatch.execution.attempt import Attempt, run_attempt
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
-from tests.jobs import spin
+from tests.jobs import run_in_steps
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -108,7 +108,7 @@ def test_a_callers_transaction_is_left_alone() -> None:
     with transaction.atomic():
         before = connections["default"]
         assert attempt(SafeTask(lambda: None)).outcome is Outcome.DONE
-        limited = SafeTask(spin, timeout_timedelta=0.1, verbose=False)
+        limited = SafeTask(run_in_steps, timeout_timedelta=0.1, verbose=False)
         assert attempt(limited, 20).outcome is Outcome.TIMED_OUT
         assert connections["default"] is before
         assert before.in_atomic_block
@@ -125,9 +125,9 @@ def test_an_interrupted_tasks_connections_are_dropped(
 
     for alias in ("default", "other"):
         connections[alias].ensure_connection()
-    assert attempt(SafeTask(spin, timeout_timedelta=5), 0).outcome is Outcome.DONE
+    assert attempt(SafeTask(run_in_steps, timeout_timedelta=5), 0).outcome is Outcome.DONE
     monkeypatch.setattr(type(connections["default"]), "close", broken)
-    limited = SafeTask(spin, timeout_timedelta=0.1, verbose=False)
+    limited = SafeTask(run_in_steps, timeout_timedelta=0.1, verbose=False)
     assert attempt(limited, 20).outcome is Outcome.TIMED_OUT
     assert sorted(closed) == ["default", "other"]
     assert "close failed database=other error=the server has gone" in caplog.text

@@ -16,7 +16,7 @@ def function(env: Environment) -> Environment:
     """The environment of a function that runs the tests' tasks and sends nothing."""
     env(
         WORKER=True,
-        DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail loop=tests.jobs.loop "
+        DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail loop=tests.jobs.run_in_steps "
         "exits-hooked=tests.unit.contrib.aws_lambda.test_batch.ExitsHooked "
         "recorder=tests.jobs.Recorder nap=tests.jobs.nap "
         "slow-hook=tests.unit.contrib.aws_lambda.test_batch.SlowHook",

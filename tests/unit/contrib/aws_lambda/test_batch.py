@@ -27,11 +27,11 @@ class SlowHook(SafeTask):
     verbose = False
 
     def run(self) -> None:
-        jobs.spin(30)
+        jobs.run_in_steps(30)
 
     def on_error(self, e: BaseException, /, *args: Any, **kwargs: Any) -> None:
         jobs.calls.append(("on_error", type(e)))
-        jobs.spin(30)
+        jobs.run_in_steps(30)
 
 
 class ExitsHooked(SafeTask):
