@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import hypothesis
@@ -53,6 +54,7 @@ hypothesis.settings.register_profile("fast", max_examples=20)  # `make test` has
 
 Environment = Callable[..., None]
 _PREFIXES = ("AWS_", "BEANSTALK_", "SENTRY_")
+_OURS = {"AWS_EC2_METADATA_DISABLED", "BEANSTALK_DISPATCH_CRASH_LEDGER"}
 _numbers = itertools.count()
 _SHARES = re.compile(
     r"(tests/integration/test_(?:gunicorn|sentry)\.py)::\w+(?:\[(static|stream))?"
@@ -74,15 +76,15 @@ def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("ledgers")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BEANSTALK_DISPATCH_CRASH_LEDGER", str(directory / "servers"))
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield directory
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, ledgers: Path) -> Iterator[None]:
-    ours = {name for name in os.environ if name.startswith(_PREFIXES)}
-    for name in ours | {"AWS_PROFILE"}:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in [each for each in os.environ if each.startswith(_PREFIXES)]:
+        if name not in _OURS:
+            monkeypatch.delenv(name)
     # A test that kills a process must not be seen by the next one, or by this machine's worker.
     monkeypatch.setenv("BEANSTALK_DISPATCH_CRASH_LEDGER", str(ledgers / str(next(_numbers))))
     conf.clear_caches()
@@ -158,6 +160,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """Collect what is left once. pytest does it five times, through all that the tests imported."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Integration tests are slow. Slow tests come first, in random order.
@@ -170,10 +179,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "slow" not in item.keywords)
 
 
-@pytest.fixture(autouse=True)
-def _only_slow_tests_start_python(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """A fast test may ask ``sh`` or ``git`` something; a Python process takes a second of CPU."""
     start = subprocess.Popen.__init__
 
@@ -182,8 +189,13 @@ def _only_slow_tests_start_python(
             pytest.fail("mark a test that starts a Python process with @pytest.mark.slow")
         start(self, args, *more, **options)
 
-    if "slow" not in request.keywords:
-        monkeypatch.setattr(subprocess.Popen, "__init__", checked)
+    if "slow" in item.keywords:
+        return (yield)
+    subprocess.Popen.__init__ = checked  # type: ignore[method-assign]
+    try:
+        return (yield)
+    finally:
+        subprocess.Popen.__init__ = start  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -215,12 +227,23 @@ def moto() -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"
-    modules = list(list_of_moto_modules())  # with each request it would list its folder: 0.7 ms
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moto.backends.list_of_moto_modules", lambda: modules)
+        make_moto_quick(patch)
         patch.setattr(Clients, "_make_client", shares_clients(Clients._make_client, url))
         yield url
     server.stop()
+
+
+def make_moto_quick(patch: pytest.MonkeyPatch) -> None:
+    """Spare it half of what it does for a request: to find again what does not change."""
+    modules = list(list_of_moto_modules())
+    patch.setattr("moto.backends.list_of_moto_modules", lambda: modules)
+    for name in (
+        "moto.core.responses.camelcase_to_underscores",
+        "moto.core.responses.method_names_from_class",
+        "moto.sqs.models.camelcase_to_underscores",
+    ):
+        patch.setattr(name, functools.cache(resolve_name(name)))
 
 
 def shares_clients(make_client: Callable[..., Any], url: str) -> Callable[..., Any]:
