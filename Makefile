@@ -80,9 +80,11 @@ test-again: $(READY)
 	fi
 
 ## test-fast: run the tests that start no Python process and wait for no clock
-# Hypothesis has a fifth of its examples; `make test` and `make fuzz` have them all.
+# Hypothesis has a fifth of its examples; `make test` and `make fuzz` have them all. No integration
+# test is fast, and to import them takes each process a quarter of a second.
 test-fast: $(READY)
-	FUZZ_EXAMPLES=5 $(BIN)/python -m pytest -m "not slow" --hypothesis-profile fast --durations 5 -n 4
+	FUZZ_EXAMPLES=5 $(BIN)/python -m pytest -m "not slow" --ignore tests/integration \
+	  --hypothesis-profile fast --durations 5 -n 4
 
 ## test-matrix: run every test with every pair of Python and Django that this machine has
 test-matrix: $(READY)

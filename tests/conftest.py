@@ -57,10 +57,12 @@ _PREFIXES = ("AWS_", "BEANSTALK_", "SENTRY_")
 _OURS = {"AWS_EC2_METADATA_DISABLED", "BEANSTALK_DISPATCH_CRASH_LEDGER"}
 _numbers = itertools.count()
 _SHARES = re.compile(
-    r"(tests/integration/test_(?:gunicorn|sentry)\.py)::\w+(?:\[(static|stream))?"
+    r"(tests/integration/test_(?:containment|gunicorn|outbox|results|sentry)\.py)"
+    r"::\w+(?:\[(static|stream))?"
+    r"|(tests/integration/test_sentry_worker\.py::test_)(?!with_sentry_in_trouble)"
     r"|(tests/docs/test_docs\.py::test_)(?:log\b|every_log_line)"
 )
-"""By file, and in Sentry's by the lifecycle of its spans; the last read all modules."""
+"""By file, in Sentry's by the lifecycle of its spans too; the last read all modules."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 

