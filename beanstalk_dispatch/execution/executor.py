@@ -265,8 +265,6 @@ class Execution:
             message.attempt += self.delivery.earlier_runs
         try:
             self._make_task()
-            if self._is_overdue():
-                return Result(outcome=Outcome.OVERDUE, reason="the request waited for too long")
             self.consumer.task_starts(self.time_limit)
         except NoTimeLeft as exc:
             return Result(outcome=Outcome.OVERDUE, reason=str(exc))
@@ -308,6 +306,10 @@ class Execution:
         if lease and lease.paused_since is not None and self._may_wait_for_resume():
             lease.give_up()
             return self._wait_for_resume(lease.paused_since)
+        if self._is_overdue():  # asked last: a message that is done already is not to come again
+            if lease:
+                lease.give_up()
+            return Result(outcome=Outcome.OVERDUE, reason="the request waited for too long")
         try:
             result = self._run_observed(lease)
         except BaseException:

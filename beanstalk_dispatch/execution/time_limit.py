@@ -333,8 +333,7 @@ class _WatchdogThread:
         if late < HELD:
             return []
         held, self._held = self._held | self._limits, set()
-        # Without limits it is the machine that was suspended, not a task that kept the lock.
-        return [partial(_report_held, late, held)] if held else []
+        return [partial(_report_held, late, held) if held else partial(_report_suspended, late)]
 
     def _fire_due(self) -> list[Callable[[], None]]:
         now, self._wakes_at = clock.monotonic(), math.inf
@@ -375,6 +374,15 @@ def _report_held(seconds: float, limits: Iterable[time_limit]) -> None:
         "lock; the stacks of all threads are on stderr",
         seconds,
         listed([limit.label() for limit in limits]),
+    )
+
+
+def _report_suspended(seconds: float) -> None:
+    """Without limits it was not a task that kept the interpreter's lock."""
+    logger.warning(
+        "no thread could run seconds=%.0f: no task was running, so the process was most likely "
+        "suspended; the stacks of all threads are on stderr",
+        seconds,
     )
 
 

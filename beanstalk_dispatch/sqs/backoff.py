@@ -49,6 +49,11 @@ class Backoff:
         """Whether the next request may be made."""
         return self.retry_at <= clock.monotonic()
 
+    @property
+    def failing_seconds(self) -> float:
+        """The time from the first to the last of these failures; negative without one."""
+        return self._failed_at - self.failing_since
+
     def hurry(self) -> None:
         """Allow a request at once, and from now on each further one after the shortest pause."""
         self.retry_at, self._longest = 0.0, self._times.first_retry

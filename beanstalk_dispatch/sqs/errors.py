@@ -95,11 +95,6 @@ def failed_on_missing_queue(exc: BaseException) -> bool:
     )
 
 
-_OF_WORKERS: Final = ("ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch")
-_WORKERS: Final = "sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility"
-_SENDERS: Final = "sqs:SendMessage"
-
-
 def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendError:
     """The SendError for botocore's error ``exc``, with advice where there is any.
 
@@ -114,8 +109,8 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
         )
     elif code == "NoCredentialsError":
         advice = (
-            "; give the environment an instance profile that allows "
-            f"{_WORKERS if operation in _OF_WORKERS else _SENDERS}, or set "
+            "; give the environment an instance profile that allows sqs:SendMessage, on a worker "
+            "also sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility, or set "
             f"{SQS_KEY.variable} and {SQS_SECRET.variable}"
         )
     elif code in _MISSING_QUEUE_CODES:

@@ -8,9 +8,9 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-d
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 from beanstalk_dispatch import clock
@@ -18,9 +18,20 @@ from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
 _MAX_REMEMBERED: Final = 10_000
-"""Messages whose receives started no task, and those that interrupt their FIFO group."""
+"""Messages whose receives started no task, and FIFO groups that are interrupted."""
 _GROUP_MEMORY_SECONDS: Final = 60.0
 """How long an interrupted FIFO group is remembered, from when it may be delivered again."""
+
+
+@dataclass(slots=True)
+class _InterruptedGroup:
+    """A FIFO group of which a message has failed, or was requeued behind one that has."""
+
+    forget_at: float = 0.0
+    """In monotonic seconds. Each group has its own: one may wait for a message that another
+    consumer has taken, and others may fail again and again."""
+    message_ids: set[str] = field(default_factory=set)
+    """Those messages, until they are done."""
 
 
 class ReceiveBudget:
@@ -30,11 +41,8 @@ class ReceiveBudget:
         self._lock = threading.Lock()
         self._unrun: dict[str, int] = {}
         """Message id → receives that have not started its task."""
-        self._interrupted: dict[str, None] = {}
-        """The ids of messages of FIFO groups that have failed, or were requeued behind one that
-        has, and are not done."""
-        self._forget_at = -math.inf
-        """When they are forgotten, in monotonic seconds."""
+        self._interrupted: dict[str, _InterruptedGroup] = {}
+        """By message group id."""
 
     def unrun_receives(self, message_id: str) -> int:
         """How many receives of a message are known not to have started its task."""
@@ -49,8 +57,10 @@ class ReceiveBudget:
         if not self._interrupted:
             return MAX_BATCH_ENTRIES
         with self._lock:
-            if self._forget_at < clock.monotonic():
-                self._interrupted.clear()
+            now = clock.monotonic()
+            for group_id, group in [*self._interrupted.items()]:
+                if group.forget_at < now:
+                    del self._interrupted[group_id]
             return 1 if self._interrupted else MAX_BATCH_ENTRIES
 
     def not_run(self, messages: Iterable[Received], delay: float = 0.0) -> None:
@@ -76,21 +86,27 @@ class ReceiveBudget:
             return
         with self._lock:
             self._unrun.pop(message.message_id, None)
-            if message.message_id in self._interrupted:
-                del self._interrupted[message.message_id]
-                self._remember_for(_GROUP_MEMORY_SECONDS)  # those behind it may come now
+            group_id = _group_id(message)
+            if group := self._interrupted.get(group_id):
+                group.message_ids.discard(message.message_id)
+                if group.message_ids:  # those behind it may come now
+                    group.forget_at = clock.monotonic() + _GROUP_MEMORY_SECONDS
+                else:
+                    del self._interrupted[group_id]
 
     def _interrupt_group(self, message: Received, delay: float) -> None:
         if message.queue.rules.keeps_order:
-            self._interrupted[message.message_id] = None
+            group = self._interrupted.setdefault(_group_id(message), _InterruptedGroup())
+            group.message_ids.add(message.message_id)
+            group.forget_at = clock.monotonic() + delay + _GROUP_MEMORY_SECONDS
             _limit_size(self._interrupted)
-            self._remember_for(delay + _GROUP_MEMORY_SECONDS)
-
-    def _remember_for(self, seconds: float) -> None:
-        self._forget_at = max(self._forget_at, clock.monotonic() + seconds)
 
 
-def _limit_size(remembered: dict[str, int] | dict[str, None]) -> None:
+def _group_id(message: Received) -> str:
+    return message.attributes.get("MessageGroupId", "")
+
+
+def _limit_size(remembered: dict[str, int] | dict[str, _InterruptedGroup]) -> None:
     """Forget the oldest entry if there are too many."""
     if len(remembered) > _MAX_REMEMBERED:
         del remembered[next(iter(remembered))]

@@ -20,6 +20,7 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.endpoint import draining
 from beanstalk_dispatch.execution import time_limit as timeouts
+from beanstalk_dispatch.execution.lease import Lease
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.message import Message
 from tests.conftest import TABLE, Environment
@@ -265,6 +266,38 @@ def test_a_message_is_not_started_late_because_it_was_held(
     assert post(body("record"), **headers).status_code == 503
     assert "outcome=overdue" in caplog.text
     assert re.search(r"waited_ms=12\d{3} ", caplog.text)
+
+
+@pytest.mark.parametrize(("is_done", "status"), [(True, 200), (False, 503)])
+def test_a_held_message_that_another_process_has_done_is_deleted_however_late_it_is(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, is_done: bool, status: int
+) -> None:
+    env(
+        WORKER=True, DISPATCH_TABLE=TABLE, DISPATCH_TASK_TIMEOUT="50s",
+        DISPATCH_LEASE_CACHE="default",
+    )  # fmt: skip
+    message = Message(function="record", sent_at=time.time())
+    other = Lease("default", message, queue="q", time_limit=50)
+    other.take()
+    moment = time.monotonic()
+
+    def sleep(seconds: float) -> None:
+        nonlocal moment
+        moment += seconds
+        if is_done:
+            other.done()
+        else:
+            other.give_up()
+
+    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: moment)
+    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", sleep)
+    headers = {
+        "X-Aws-Sqsd-Receive-Count": "10", "X-Aws-Sqsd-Queue": "q",
+        "X-Request-Start": f"t={time.time():.3f}", "X-Proxy-Read-Timeout": "60",
+    }  # fmt: skip
+    assert post(message.encode(queue="q"), **headers).status_code == status
+    if not is_done:  # the one that was late has given its lease up
+        Lease("default", message, queue="q", time_limit=50).take()
 
 
 def test_a_process_that_stops_holds_nothing(

@@ -300,6 +300,35 @@ def test_a_burst_ends_when_sqs_does_not_answer(
     assert "stop reason=no-answer queues='jobs' exit_code=69" in caplog.text
 
 
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_burst_waits_for_the_other_queues_and_for_tasks(
+    sqs_env: Environment, proxy: Proxy, queue_name: str, is_paused: bool
+) -> None:
+    sqs_env(
+        DISPATCH_SQS_ENDPOINT_URL=proxy.url,
+        DISPATCH_QUEUES=f"jobs={queue_name} other={queue_name}-other",
+    )
+    send(*map(str, range(8)))
+    send("{}", alias="other")
+
+    def spoil(operation: str, request: dict[str, Any]) -> Answer | None:
+        is_refused = operation == "ReceiveMessage" and "-other" in request["QueueUrl"]
+        return error(403, "AccessDenied") if is_refused else None
+
+    def answer(received: Received) -> Ack:
+        worker.queues[1].is_paused = is_paused
+        time.sleep(0.2)
+        return ACK
+
+    proxy.spoil = spoil
+    runner = Recording(answer)
+    times = replace(TIMES, burst_patience=0.2)
+    worker = make_worker(runner, "jobs", "other", burst=True, threads=1, times=times)
+    assert worker.run() == (0 if is_paused else EXIT_NO_QUEUE)
+    assert len(runner.bodies) == 8
+    assert not worker.queues[0].in_flight.messages
+
+
 @pytest.mark.slow
 def test_a_tick_that_a_task_interrupts_is_called_again(
     sqs_env: Environment, caplog: pytest.LogCaptureFixture

@@ -91,6 +91,19 @@ def test_two_interrupted_groups_are_both_remembered(
     assert budget.max_messages() == 10
 
 
+def test_a_group_is_forgotten_although_another_one_fails_again_and_again(
+    budget: ReceiveBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when SQS has moved the message of the first group away."""
+    budget.failed(messages(1, group="a")[0], 0)
+    (again,) = messages(1, group="b")
+    for _ in range(3):
+        pass_seconds(monkeypatch, 30)
+        budget.failed(again, 0)
+        budget.done(again)
+    assert budget.max_messages() == 10
+
+
 def test_a_group_is_remembered_while_its_messages_are_done_one_after_the_other(
     budget: ReceiveBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
