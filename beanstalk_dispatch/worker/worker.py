@@ -171,22 +171,23 @@ class Worker:
         silent = [queue.name for queue in self.queues if self._is_silent(queue)]
         if not all(queue.name in silent or self._is_drained(queue) for queue in self.queues):
             return
-        if not silent:
-            self.stop(self.exit_code_of_failures if self.counters.failed else 0)
-        elif not self.tasks.running:
+        if silent:
             self.stop(EXIT_NO_QUEUE)
             logger.error(
                 "stop reason=no-answer queues=%r exit_code=%d", " ".join(silent), EXIT_NO_QUEUE
             )
+        else:
+            self.stop(self.exit_code_of_failures if self.counters.failed else 0)
 
     def _is_drained(self, queue: QueueState) -> bool:
         is_empty = self.prefetch.is_empty(queue) or queue.is_paused
         return is_empty and not queue.in_flight.messages
 
     def _is_silent(self, queue: QueueState) -> bool:
-        """Whether its receives have failed for so long that a burst does not wait any longer."""
+        """Whether its receives have failed for so long that a burst waits only for tasks."""
         patience = self.options.times.burst_patience
-        return not queue.is_paused and queue.receive_backoff.failing_seconds > patience
+        is_failing = queue.receive_backoff.failing_seconds > patience
+        return is_failing and not (queue.is_paused or self.tasks.running)
 
     # --- the stop, in order ----------------------------------------------------------------
 

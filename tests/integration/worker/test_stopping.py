@@ -300,6 +300,23 @@ def test_a_burst_ends_when_sqs_does_not_answer(
     assert "stop reason=no-answer queues='jobs' exit_code=69" in caplog.text
 
 
+def test_a_burst_waits_for_the_tasks_of_a_queue_that_does_not_answer(
+    sqs_env: Environment, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    send("{}")
+
+    def answer(received: Received) -> Ack:
+        proxy.spoil = lambda operation, request: error(403, "AccessDenied")
+        time.sleep(1.5)
+        proxy.spoil = lambda operation, request: None
+        return ACK
+
+    times = replace(TIMES, burst_patience=0.2)
+    assert drain(Recording(answer), times=times, grace=0.0) in {0, EXIT_NO_QUEUE}
+    assert "stop unfinished" not in caplog.text
+
+
 @pytest.mark.parametrize("is_paused", [False, True])
 def test_a_burst_waits_for_the_other_queues_and_for_tasks(
     sqs_env: Environment, proxy: Proxy, queue_name: str, is_paused: bool
