@@ -84,7 +84,7 @@ test-again: $(READY)
 # test is fast, and to import them takes each process a quarter of a second.
 test-fast: $(READY)
 	FUZZ_EXAMPLES=5 $(BIN)/python -m pytest -m "not slow" --ignore tests/integration \
-	  --hypothesis-profile fast --durations 5 -n 4
+	  --hypothesis-profile fast --durations 5 -n 3
 
 ## test-matrix: run every test with every pair of Python and Django that this machine has
 test-matrix: $(READY)
