@@ -10,7 +10,8 @@ from __future__ import annotations
 # whose tasks and variables the modules after it look at.
 from . import caches, contrib_rooms, installation, listed_tasks, variables  # noqa: F401
 from .endpoint import has_urls, without_endpoint
-from .registry import check, register, warning_of_one_task
+from .listed_tasks import warning_of_one_task
+from .registry import check, register
 from .security import SIGN_MESSAGES, UNSIGNED
 
 __all__ = [

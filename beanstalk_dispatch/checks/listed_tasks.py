@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Final
 
 from django.core import checks
 from django.core.checks import CheckMessage
@@ -18,6 +20,25 @@ from beanstalk_dispatch.safe_task import SafeTask
 
 from .registry import ID, on_every_machine, on_workers
 
+_only_warns: Final = ContextVar("beanstalk_dispatch.only_warns", default=False)
+"""Whether what keeps one task from running is a warning here."""
+
+
+@contextmanager
+def warning_of_one_task() -> Iterator[None]:
+    """Only warn of what keeps one task from running, because a worker runs the others."""
+    token = _only_warns.set(True)
+    try:
+        yield
+    finally:
+        _only_warns.reset(token)
+
+
+def _of_one_task(problem: str, *, hint: str, id: str) -> CheckMessage:  # noqa: A002 - as Django's
+    """What keeps one task from running, and no other."""
+    make = checks.Warning if _only_warns.get() else checks.Error
+    return make(problem, hint=hint, id=id)
+
 
 @on_every_machine
 def _table_entries(config: Config) -> Iterator[CheckMessage]:
@@ -27,7 +48,7 @@ def _table_entries(config: Config) -> Iterator[CheckMessage]:
         except UnknownFunction as exc:
             cause = exc.__cause__
             why = f": {cause}{failed_line(cause)}" if cause else ""
-            yield checks.Error(
+            yield _of_one_task(
                 f"{TABLE.variable}: {name!r} cannot run. {exc}{why}",
                 hint=_hint_for(config.table[name], why),
                 id=f"{ID}.E002",
@@ -55,7 +76,7 @@ def _safe_task(config: Config) -> Iterator[CheckMessage]:
 def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
     for name in config.periodic_tasks:
         if not dispatch_table.is_listed(name, config):
-            yield checks.Error(
+            yield _of_one_task(
                 f"{PERIODIC_TASKS.variable} lists {name!r}, which {TABLE.variable} does not.",
                 hint="Add it to the table, or remove it here.",
                 id=f"{ID}.E005",
@@ -66,7 +87,7 @@ def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
 def _listed_classes(config: Config) -> Iterator[CheckMessage]:
     for name, task_class in _task_classes(config):
         for problem in problems_of(task_class):
-            yield checks.Error(
+            yield _of_one_task(
                 f"{name!r} would fail whenever it runs: {problem}.",
                 hint=f"Correct the class {config.table[name]}.",
                 id=f"{ID}.E007",
@@ -77,7 +98,7 @@ def _listed_classes(config: Config) -> Iterator[CheckMessage]:
 def _listed_tasks(config: Config) -> Iterator[CheckMessage]:
     for source in dispatch_table.task_sources():
         for problem in source.problems(config):
-            yield checks.Error(
+            yield _of_one_task(
                 f"{TASKS.variable}: {problem}.",
                 hint="List modules, such as shop.tasks, or the dotted paths of tasks.",
                 id=f"{ID}.E011",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Final
 
 from django.apps import AppConfig
@@ -20,9 +18,6 @@ ID: Final = "beanstalk_dispatch"
 
 Check = Callable[[Config], Iterator[CheckMessage]]
 _CHECKS: Final[list[Check]] = []
-_OF_ONE_TASK: Final = ("E002", "E005", "E007", "E011")
-"""The ids of what keeps one task from running, and no other."""
-_only_warns: Final = ContextVar("beanstalk_dispatch.only_warns", default=False)
 
 
 def register() -> None:
@@ -41,21 +36,7 @@ def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list
         )
         return [checks.Error(str(exc), hint=hint, id=f"{ID}.E001")]
     found = [message for find in _CHECKS for message in find(config)]
-    if _only_warns.get():
-        for message in found:
-            if str(message.id).endswith(_OF_ONE_TASK):
-                message.level = checks.WARNING
     return sorted(found, key=lambda message: str(message.id))
-
-
-@contextmanager
-def warning_of_one_task() -> Iterator[None]:
-    """Only warn of what keeps one task from running, because a worker runs the others."""
-    token = _only_warns.set(True)
-    try:
-        yield
-    finally:
-        _only_warns.reset(token)
 
 
 def on_every_machine(find: Check) -> Check:
