@@ -48,8 +48,8 @@ class LambdaPlan:
     memory: int = 512
     """In MB."""
     batch_size: int = 10
-    other_queues: Sequence[PlannedQueue] = ()
-    """Queues that exist and to which the tasks may send."""
+    other_arns: Sequence[str] = ()
+    """The ARNs of queues that exist and to which the tasks may send."""
 
     @property
     def visibility(self) -> int:
@@ -60,11 +60,6 @@ class LambdaPlan:
     def variables(self) -> Mapping[str, str]:
         """The function's environment, without secrets."""
         return {each.name: each.value for each in self.properties if not each.is_secret}
-
-    @property
-    def other_arns(self) -> Sequence[str]:
-        """The ARNs of the other queues."""
-        return [each.arn for each in self.other_queues]
 
     @property
     def secrets(self) -> Sequence[str]:
@@ -168,7 +163,7 @@ def as_sam(plan: LambdaPlan) -> str:
         dead_letters=plan.queue.dead_letters.name,
         fifo="      FifoQueue: true\n" if plan.queue.is_fifo else "",
         variables="\n".join(variables),
-        others=_SAM_OTHERS.format(arns=json.dumps(plan.other_arns)) if plan.other_queues else "",
+        others=_SAM_OTHERS.format(arns=json.dumps(plan.other_arns)) if plan.other_arns else "",
     )
 
 
@@ -271,7 +266,7 @@ def as_terraform(plan: LambdaPlan) -> str:
         fifo=str(plan.queue.is_fifo).lower(),
         partition=plan.queue.partition,
         variables="\n".join(lines),
-        senders=f"[{', '.join(senders)}]" if plan.other_queues else senders[0],
+        senders=f"[{', '.join(senders)}]" if plan.other_arns else senders[0],
     )
 
 

@@ -105,12 +105,18 @@ class Plan:
         return {each.arn: each for each in every}
 
     @property
+    def configured_queues(self) -> Sequence[PlannedQueue]:
+        """Every queue of the configuration: those that have tasks, and the dead-letter queue."""
+        return [*self.queues, *filter(None, [self.dead_letter_queue])]
+
+    @property
     def queue_variables(self) -> Mapping[str, str]:
         """The variables that name the queues, each by its URL, which nobody has to look up."""
-        own = self.dead_letter_queue
-        queues = [*self.queues, *([own] if own else [])]
-        variables = {QUEUES.variable: " ".join(f"{each.alias}={each.url}" for each in queues)}
-        return variables | ({DEAD_LETTER_QUEUE.variable: own.alias} if own else {})
+        targets = " ".join(f"{each.alias}={each.url}" for each in self.configured_queues)
+        variables = {QUEUES.variable: targets}
+        if self.dead_letter_queue:
+            variables[DEAD_LETTER_QUEUE.variable] = self.dead_letter_queue.alias
+        return variables
 
     def warnings(self) -> Iterator[str]:
         """What the plan leaves undone."""

@@ -88,11 +88,10 @@ def _make_plan(config: Config, seconds: int, options: Mapping[str, Any]) -> Lamb
     where = {key: options[key] for key in ("region", "account", "queue")}
     plan = make_plan(config, name=name, wsgi="", **where)
     own = {plan.read_queue.arn, plan.read_queue.dead_letters.arn}
-    every = [*plan.queues, *([plan.dead_letter_queue] if plan.dead_letter_queue else [])]
     return LambdaPlan(
         name=f"{name}-worker",
         queue=plan.read_queue,
-        other_queues=[each for each in every if each.arn not in own],
+        other_arns=[each.arn for each in plan.configured_queues if each.arn not in own],
         timeout=seconds,
         properties=[
             Property(name=ENVIRONMENT_VARIABLE, value=module),

@@ -64,7 +64,7 @@ def test_the_template_has_what_aws_advises() -> None:
 
 def test_the_function_may_send_to_other_queues() -> None:
     other = PlannedQueue(alias="work", name="work", region="eu-west-1", account="123456789012")
-    *_, policy = resources(as_sam(replace(plan(), other_queues=[other])))["Worker"]["Policies"]
+    *_, policy = resources(as_sam(replace(plan(), other_arns=[other.arn])))["Worker"]["Policies"]
     assert policy["Statement"] == [
         {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": [other.arn]}
     ]
