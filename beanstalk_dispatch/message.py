@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hmac import HMAC
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeGuard
 
 from django.core.signing import BadSignature as DjangoBadSignature
 from django.core.signing import Signer, b64_encode
@@ -354,9 +354,9 @@ def is_name(value: str) -> bool:
     return 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
 
 
-def is_time(value: float) -> bool:
-    """Whether a number may be a moment in Unix seconds."""
-    return not isinstance(value, bool) and 0 <= value < 2**40
+def is_time(value: object) -> TypeGuard[float]:
+    """Whether a value may be a moment in Unix seconds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40
 
 
 def _is_count(value: int) -> bool:

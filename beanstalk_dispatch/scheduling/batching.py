@@ -115,7 +115,7 @@ class Collecting:
     def start(self) -> None:
         """From now on, calls are collected.
 
-        Raises RuntimeError the second time, and UnknownQueue if there is no such alias.
+        Raises RuntimeError the second time, and UnknownQueue for an alias that is not configured.
         """
         if self._was_started:
             raise RuntimeError("each block needs a batching() of its own")

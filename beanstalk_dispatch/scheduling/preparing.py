@@ -95,7 +95,7 @@ def _checked_message(call: Call, config: Config) -> tuple[Message, int]:
 
 
 def _checked_sent_at(sent_at: float) -> float:
-    if isinstance(sent_at, int | float) and is_time(sent_at):
+    if is_time(sent_at):
         return sent_at
     raise InvalidCall(
         f"sent_at {sent_at!r} is not a moment in Unix seconds, as moment.timestamp() returns it"
