@@ -17,12 +17,16 @@ from .registry import ID, on_every_machine
 @on_every_machine
 def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
     for name, closest in conf.unknown_variables().items():
-        known = listed([setting.variable for setting in SETTINGS.values()], limit=len(SETTINGS))
+        if closest:
+            hint = f"Did you mean {closest}?"
+        elif advice := conf.replacement_of(name):
+            hint = f"Remove it. {advice}"
+        else:
+            known = listed([setting.variable for setting in SETTINGS.values()], limit=len(SETTINGS))
+            hint = f"Remove it. The variables are: {known}"
         yield checks.Warning(
             f"{name} is set, but beanstalk_dispatch has no variable of that name.",
-            hint=f"Did you mean {closest}?"
-            if closest
-            else f"Remove it. The variables are: {known}",
+            hint=hint,
             id=f"{ID}.W008",
         )
 

@@ -8,6 +8,7 @@ from .config import Config, clear_caches, contradictions, get_config
 from .environment import Values, default_region, file_of, is_in_environment
 from .misspellings import unknown_variables
 from .registry import empty_variables, import_rooms, register, registered_groups, values_of
+from .removed import replacement_of
 from .setting import Setting, SettingsGroup, flag
 from .variables import CORE, SETTINGS
 
@@ -29,6 +30,7 @@ __all__ = [
     "is_in_environment",
     "register",
     "registered_groups",
+    "replacement_of",
     "unknown_variables",
     "values_of",
 ]

@@ -79,7 +79,6 @@ class Config:
     result_ttl: timedelta
     result_arguments: bool
     backlog_token: str | None
-    backlog_threads: int
     backlog_per_thread: int
     sources: Mapping[str, str]
     """Field name → where its value came from, in the words of ``Values.sources``."""

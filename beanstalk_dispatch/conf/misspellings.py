@@ -8,6 +8,7 @@ from typing import Final
 
 from .environment import names_in_use
 from .registry import registered_groups
+from .removed import replacement_of
 from .variables import PREFIX, without_prefix
 
 # Two letters in the wrong order differ by two characters: one is removed and added elsewhere.
@@ -18,7 +19,8 @@ _WHOLE_NAME_CUTOFF: Final = 0.9
 def unknown_variables() -> dict[str, str | None]:
     """Variables and Django settings that look like ours but are not: most often a misspelling.
 
-    Maps each name to the known one that is closest to it, or to None if none is close.
+    Maps each name to the known one that is closest to it, or to None if none is close or the name
+    was removed.
     """
     groups = registered_groups()
     variables = {setting.variable for group in groups for setting in group.settings}
@@ -28,7 +30,9 @@ def unknown_variables() -> dict[str, str | None]:
     for group in groups:
         candidates = sorted(name for name in known if name.startswith(group.prefix))
         for name in sorted(present - known):
-            if name.startswith(group.prefix):
+            if replacement_of(name):
+                unknown[name] = None
+            elif name.startswith(group.prefix):
                 closest = _closest_name(name, candidates)
                 is_slip = closest is not None and _count_differences(name, closest) <= _MAX_SLIP
                 if is_slip or not group.is_prefix_shared:

@@ -305,16 +305,6 @@ BACKLOG_TOKEN: Final[Setting[str | None]] = Setting(
     example="another-long-random-string",
     secret=True,
 )
-BACKLOG_THREADS: Final[Setting[int]] = Setting(
-    variable="BEANSTALK_DISPATCH_BACKLOG_THREADS",
-    form="integer",
-    cast=casts.integer(1, 10_000),
-    default=10,
-    default_text="10",
-    meaning="How many tasks one worker process runs at a time. The backlog's wanted processes are "
-    "counted with it.",
-    example="10",
-)
 BACKLOG_PER_THREAD: Final[Setting[int]] = Setting(
     variable="BEANSTALK_DISPATCH_BACKLOG_PER_THREAD",
     form="integer",
@@ -362,7 +352,6 @@ CORE: Final = SettingsGroup(
         RESULT_TTL,
         RESULT_ARGUMENTS,
         BACKLOG_TOKEN,
-        BACKLOG_THREADS,
         BACKLOG_PER_THREAD,
     ),
 )

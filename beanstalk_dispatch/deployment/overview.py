@@ -70,6 +70,8 @@ def warnings() -> Iterator[str]:
     """What is accepted here and is probably not meant for Elastic Beanstalk."""
     for name, closest in conf.unknown_variables().items():
         meant = f"; did you mean {closest}?" if closest else ""
+        if advice := conf.replacement_of(name):
+            meant = f". {advice}"
         yield f"{name} is set, but beanstalk_dispatch has no variable of that name{meant}"
     for name in conf.empty_variables():
         yield f"{name} is empty, which counts as not set; 'eb setenv {name}=' removes the property"

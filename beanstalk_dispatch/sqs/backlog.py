@@ -29,6 +29,8 @@ _WAIT_SECONDS: Final = 3.0
 _ASKING_SECONDS: Final = 10.0
 """No request is begun after this time."""
 _REQUESTS_AT_A_TIME: Final = 10
+WORKER_THREADS: Final = 10
+"""How many tasks a process of beanstalk_worker runs at a time by default."""
 
 
 def wanted_processes(messages: int, *, threads: int, per_thread: int) -> int:
@@ -161,9 +163,7 @@ class SharedBacklog:
         try:
             found = self._younger_than(fresh, config)  # another thread may have asked meanwhile
             if found is None:
-                found = ask(
-                    names, threads=config.backlog_threads, per_thread=config.backlog_per_thread
-                )
+                found = ask(names, threads=WORKER_THREADS, per_thread=config.backlog_per_thread)
                 self._last = config, found
             return found
         finally:

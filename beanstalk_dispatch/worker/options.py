@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from beanstalk_dispatch.sqs.backlog import WORKER_THREADS
 from beanstalk_dispatch.sqs.backoff import BackoffTimes
 
 
@@ -58,7 +59,7 @@ class WorkerTimes(BackoffTimes):
 class WorkerOptions:
     """How a worker behaves. Times are in seconds."""
 
-    threads: int = 10
+    threads: int = WORKER_THREADS
     """How many tasks run at a time."""
     wait: int = 5
     """How long SQS may take to answer a long poll of an empty queue; SQS allows 20."""

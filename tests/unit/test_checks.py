@@ -13,9 +13,10 @@ from django.test import override_settings
 from django.urls import include, path
 from django.views.decorators.csrf import csrf_protect
 
-from beanstalk_dispatch import checks, views
+from beanstalk_dispatch import checks, conf, views
 from beanstalk_dispatch.checks import installation
 from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.deployment import overview
 from beanstalk_dispatch.scheduling import outbox
 from tests import urls
 from tests.conftest import TABLE, Environment
@@ -128,6 +129,17 @@ def test_a_misspelt_variable_is_reported_with_the_one_that_was_meant(
     assert message.id == "beanstalk_dispatch.W008"
     assert message.msg == f"{name} is set, but beanstalk_dispatch has no variable of that name."
     assert message.hint == hint
+
+
+@pytest.mark.parametrize("name", conf.removed.VARIABLES)
+def test_a_removed_variable_is_reported_with_what_to_use(env: Environment, name: str) -> None:
+    env(**{name: "1"})
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.W008"
+    assert message.hint == f"Remove it. {conf.removed.VARIABLES[name]}"
+    assert message.msg.endswith("has no variable of that name.")
+    (warning,) = overview.warnings()
+    assert warning == f"{message.msg} {conf.removed.VARIABLES[name]}"
 
 
 def test_an_unknown_variable_that_is_close_to_none_is_reported_with_all(env: Environment) -> None:

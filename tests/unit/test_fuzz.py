@@ -425,7 +425,6 @@ VALID = {
     "result_ttl": ["1h", "30d"],
     "result_arguments": ["yes"],
     "backlog_token": [SECRET * 2],
-    "backlog_threads": ["10"],
     "backlog_per_thread": ["1"],
     "drain_file": ["/nowhere"],
     "crash_ledger": ["/nowhere", "off"],

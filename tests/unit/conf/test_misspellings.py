@@ -47,6 +47,14 @@ def test_a_name_without_its_first_word_is_found(
     assert conf.unknown_variables() == {"DISPATCH_TABLE": "BEANSTALK_DISPATCH_TABLE"}
 
 
+def test_a_removed_variable_is_unknown_though_others_are_close(env: Environment) -> None:
+    env(DISPATCH_BACKLOG_THREADS="10", DISPATCH_BACKLOG_THREADS_FILE="x")
+    assert conf.unknown_variables() == {
+        "BEANSTALK_DISPATCH_BACKLOG_THREADS": None,
+        "BEANSTALK_DISPATCH_BACKLOG_THREADS_FILE": None,
+    }
+
+
 def test_known_variables_and_their_files_are_not_unknown(
     room: SettingsGroup, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

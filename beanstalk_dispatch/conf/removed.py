@@ -1,0 +1,16 @@
+"""The public names that were removed, each with what to use instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+VARIABLES: Final[Mapping[str, str]] = {
+    "BEANSTALK_DISPATCH_BACKLOG_THREADS": "The backlog counts with the 10 threads of "
+    "beanstalk_worker; divide the scaler's target for your own number by 10.",
+}
+
+
+def replacement_of(variable: str) -> str | None:
+    """Return the advice for a removed variable, or for that of its file. None: it never was one."""
+    return VARIABLES.get(variable.removesuffix("_FILE"))
