@@ -61,7 +61,6 @@ class Config:
     on_failure: str
     execute_synchronously: bool
     on_commit: bool
-    check_calls: bool
     outbox: str
     outbox_databases: tuple[str, ...]
     signing_keys: tuple[str, ...]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 VARIABLES: Final[Mapping[str, str]] = {
+    "BEANSTALK_DISPATCH_CHECK_CALLS": "A call is always checked. A task that takes what its "
+    "signature does not say takes **kwargs.",
     "BEANSTALK_DISPATCH_BACKLOG_THREADS": "The backlog counts with the 10 threads of "
     "beanstalk_worker; divide the scaler's target for your own number by 10.",
 }

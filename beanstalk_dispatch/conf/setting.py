@@ -51,14 +51,14 @@ class SettingsGroup:
     it differs from a known one by a letter or two."""
 
 
-def flag(variable: str, meaning: str, *, default: bool = False) -> Setting[bool]:
-    """A variable that is True or False."""
+def flag(variable: str, meaning: str) -> Setting[bool]:
+    """Declare a variable that is True or False, and False by default."""
     return Setting(
         variable=variable,
         form="bool",
         cast=casts.boolean,
-        default=default,
-        default_text=str(default),
+        default=False,
+        default_text="False",
         meaning=meaning,
         example="True",
     )

@@ -139,12 +139,6 @@ ON_COMMIT: Final = flag(
     "BEANSTALK_DISPATCH_ON_COMMIT",
     "Send messages after the current database transaction commits.",
 )
-CHECK_CALLS: Final = flag(
-    "BEANSTALK_DISPATCH_CHECK_CALLS",
-    "Refuse a call whose arguments do not fit the signature of its task, where the process "
-    "has imported the task.",
-    default=True,
-)
 OUTBOX: Final[Setting[str]] = Setting(
     variable="BEANSTALK_DISPATCH_OUTBOX",
     form="`always`, `on-failure` or `off`",
@@ -334,7 +328,6 @@ CORE: Final = SettingsGroup(
         ON_FAILURE,
         EXECUTE_SYNCHRONOUSLY,
         ON_COMMIT,
-        CHECK_CALLS,
         OUTBOX,
         OUTBOX_DATABASES,
         SIGNING_KEYS,

@@ -17,7 +17,6 @@ from typing import Any, Final
 from django.conf import settings
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.variables import CHECK_CALLS
 from beanstalk_dispatch.dispatch_table import Entry, entry
 from beanstalk_dispatch.exceptions import InvalidCall
 from beanstalk_dispatch.safe_task import SafeTask
@@ -123,11 +122,4 @@ def _explain_mismatch(
         for each in kwargs
         if each in _REMEDIES and each not in signature.parameters
     ]
-    return "; ".join(
-        [
-            f"{name}: {error}",
-            f"it is {name}{inspect.Signature(plain)}",
-            *remedies,
-            f"{CHECK_CALLS.variable}=False turns this check off",
-        ]
-    )
+    return "; ".join([f"{name}: {error}", f"it is {name}{inspect.Signature(plain)}", *remedies])

@@ -84,7 +84,7 @@ def _checked_message(call: Call, config: Config) -> tuple[Message, int]:
         options=options_to_send(call.function) if isinstance(call.function, SafeTask) else {},
         headers=_checked_headers(call.headers) if call.headers else {},
     )
-    if config.check_calls and config.table:
+    if config.table:
         call_check.check_call(message.function, message.args, message.kwargs, config)
     delay = _delay_seconds(call.delay) if call.delay else 0
     if delay > MAX_DELAY_SECONDS:

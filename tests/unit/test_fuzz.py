@@ -410,7 +410,6 @@ VALID = {
     "on_failure": ["redeliver", "acknowledge"],
     "execute_synchronously": ["no"],
     "on_commit": ["yes"],
-    "check_calls": ["no"],
     "outbox": ["off", "always", "on-failure"],
     "outbox_databases": ["default", "default other"],
     "signing_keys": [SECRET * 2, f'["{SECRET}{SECRET}", "{SECRET} {SECRET}"]'],

@@ -20,7 +20,6 @@ from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment
 
 HERE = "tests.unit.scheduling.test_call_check"
-OFF = "BEANSTALK_DISPATCH_CHECK_CALLS=False turns this check off"
 
 
 def send_welcome(user_id: int, template: str = "plain", *, copies: int = 1) -> None:
@@ -162,14 +161,7 @@ COUNTDOWN = "write Call('Mail', [...], delay=...) for countdown="
 def test_a_wrong_call_is_refused_with_what_to_write(call: Call, error: str, remedy: str) -> None:
     with pytest.raises(InvalidCall) as caught:
         schedule("q", call)
-    assert str(caught.value) == f"{call.function}: {error}; {remedy}; {OFF}"
-
-
-def test_the_check_can_be_turned_off(table: Environment) -> None:
-    table(DISPATCH_TABLE=TABLE, DISPATCH_CHECK_CALLS=False)
-    with capture_tasks() as tasks:
-        schedule_function("q", "Mail", 1, delay=60)
-    assert len(tasks) == 1
+    assert str(caught.value) == f"{call.function}: {error}; {remedy}"
 
 
 def test_what_changes_arguments_is_run_with_what_it_changes(table: Environment) -> None:
