@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
+from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf import Config, removed
 from beanstalk_dispatch.execution.monkey_patching import patched_by
 
 from .registry import ID, on_every_machine, on_workers
@@ -25,6 +26,17 @@ def _both_distributions(config: Config) -> Iterator[CheckMessage]:
             "pip install --force-reinstall django-beanstalk-dispatch",
             id=f"{ID}.E019",
         )
+
+
+@on_every_machine
+def _removed_middleware(config: Config) -> Iterator[CheckMessage]:
+    for name in settings.MIDDLEWARE:
+        if advice := removed.MIDDLEWARE.get(name):
+            yield checks.Error(
+                f"MIDDLEWARE lists {name}, which was removed.",
+                hint=f"Remove it. {advice}",
+                id=f"{ID}.E020",
+            )
 
 
 @on_workers

@@ -12,6 +12,11 @@ VARIABLES: Final[Mapping[str, str]] = {
     "beanstalk_worker; divide the scaler's target for your own number by 10.",
 }
 
+MIDDLEWARE: Final[Mapping[str, str]] = {
+    "beanstalk_dispatch.middleware.BatchingMiddleware": "Write 'with batching():' of "
+    "beanstalk_dispatch.client around the calls of a view.",
+}
+
 
 def replacement_of(variable: str) -> str | None:
     """Return the advice for a removed variable, or for that of its file. None: it never was one."""

@@ -142,6 +142,13 @@ def test_a_removed_variable_is_reported_with_what_to_use(env: Environment, name:
     assert warning == f"{message.msg} {conf.removed.VARIABLES[name]}"
 
 
+@override_settings(MIDDLEWARE=list(conf.removed.MIDDLEWARE))
+def test_a_removed_middleware_is_reported_with_what_to_use() -> None:
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.E020"
+    assert message.hint == f"Remove it. {conf.removed.MIDDLEWARE[settings.MIDDLEWARE[0]]}"
+
+
 def test_an_unknown_variable_that_is_close_to_none_is_reported_with_all(env: Environment) -> None:
     env(DISPATCH_XYZ="x")
     (message,) = found()

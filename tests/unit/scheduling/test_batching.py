@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
-from django.http import HttpRequest, HttpResponse
 
 from beanstalk_dispatch.client import (
     Call,
@@ -23,7 +22,6 @@ from beanstalk_dispatch.client import (
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.sender import SENDER
 from beanstalk_dispatch.exceptions import BatchError, InvalidArgument, UnknownQueue
-from beanstalk_dispatch.middleware import BatchingMiddleware
 from beanstalk_dispatch.scheduling import batching as batching_module
 from beanstalk_dispatch.signals import task_scheduled
 from beanstalk_dispatch.testing import capture_tasks
@@ -303,31 +301,3 @@ def test_an_asynchronous_generator_that_the_loop_closes_sends_what_it_has_schedu
 
     asyncio.run(begin())
     assert sqs.labels == [1]
-
-
-# --- the middleware --------------------------------------------------------------------------
-
-
-def test_what_a_request_schedules_is_sent_before_its_response(sqs: Sqs) -> None:
-    def view(request: HttpRequest) -> HttpResponse:
-        for n in range(12):
-            schedule_function("jobs", "record", n)
-        return HttpResponse("answer")
-
-    response: Any = BatchingMiddleware(view)(HttpRequest())
-    assert response.content == b"answer"
-    assert sorted(map(len, sqs.requests)) == [2, 10]
-
-
-def test_the_middleware_serves_async_views(sqs: Sqs) -> None:
-    async def view(request: HttpRequest) -> HttpResponse:
-        for n in range(3):
-            await aschedule_function("jobs", "record", n)
-        return HttpResponse("answer")
-
-    async def respond() -> Any:
-        answer: Any = BatchingMiddleware(view)(HttpRequest())
-        return await answer
-
-    assert asyncio.run(respond()).content == b"answer"
-    assert [len(each) for each in sqs.requests] == [3]
