@@ -63,6 +63,10 @@ _SHORT_KEY: Final = (
     f"has a key of fewer than {MIN_KEY_LENGTH} characters, which can be guessed; a comma or "
     "whitespace in a key makes two keys of it, unless it stands in a JSON list"
 )
+_UNPRINTABLE_KEY: Final = (
+    "has a key with a character that is not printable, such as NUL or a byte order mark; write the "
+    "keys again, in UTF-8 without such a mark"
+)
 _SEVERAL_KEYS_IN_A_LINE: Final = (
     "a line of the file is either one key with a comma or whitespace in it, or several keys; write "
     "one key a line, or a JSON list"
@@ -120,6 +124,8 @@ def credential(value: object) -> Secret:
     Refuses line breaks: botocore's error would echo the whole HTTP header, secret included.
     """
     secret = string(value)
+    if not secret:
+        raise InvalidValue("is empty; remove the setting, or write None")
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
         raise InvalidValue("contains whitespace or non-ASCII characters")
     return Secret(secret)
@@ -138,7 +144,9 @@ def signing_keys(value: object) -> tuple[Secret, ...]:
     keys = tuple(Secret(item) for item in strings(value))
     if not keys:
         raise InvalidValue("contains no key; remove the variable to send unsigned messages")
-    if any(len(key) < MIN_KEY_LENGTH for key in keys):
+    if not all(map(str.isprintable, keys)):
+        raise InvalidValue(_UNPRINTABLE_KEY)
+    if any(len(key.strip()) < MIN_KEY_LENGTH for key in keys):
         raise InvalidValue(_SHORT_KEY)
     return keys
 

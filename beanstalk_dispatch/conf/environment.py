@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import environ
 from django.conf import settings
 from environ.fileaware_mapping import FileAwareMapping
 
@@ -35,35 +34,14 @@ class Values:
         return value
 
 
-class _EscapedEnvironment(FileAwareMapping):  # type: ignore[misc]  # it has no type hints
-    r"""``NAME``, or the content of the file that ``NAME_FILE`` names, with ``\$`` for each ``$``.
-
-    django-environ replaces a value ``$OTHER`` with that of the variable OTHER, but a generated
-    secret may start with a ``$``. With ``escape_proxy`` it makes ``$`` of ``\$`` again.
-    https://django-environ.readthedocs.io/en/latest/tips.html#proxy-value
-    """
-
-    def __getitem__(self, key: str) -> str:
-        value: str = super().__getitem__(key)
-        return value.replace("$", r"\$")
-
-
-def _read_environment() -> environ.FileAwareEnv:
-    environment = environ.FileAwareEnv()
-    environment.ENVIRON = _EscapedEnvironment(os.environ, cache=False)
-    environment.escape_proxy = True
-    return environment
-
-
 def read_values(group: SettingsGroup) -> Values:
     """Read every setting of a group. A wrong value is a problem in the result, not an error."""
-    environment = _read_environment()
     values: dict[Setting[Any], Any] = {}
     sources: dict[str, str] = {}
     problems: list[str] = []
     for setting in group.settings:
         try:
-            value, source = _read_setting(setting, environment)
+            value, source = _read_setting(setting)
         except (OSError, ValueError) as exc:
             value, source = setting.default, "default"
             problems.append(_problem_line(setting, exc))
@@ -71,33 +49,33 @@ def read_values(group: SettingsGroup) -> Values:
     return Values(sources=sources, problems=tuple(problems), _values=values)
 
 
-def _read_setting(setting: Setting[T], environment: environ.FileAwareEnv) -> tuple[T, str]:
-    """The value, and where it came from."""
+def _read_setting(setting: Setting[T]) -> tuple[T, str]:
+    """Return the value, and where it came from. Raise OSError or ValueError for a wrong one."""
+    if getattr(settings, f"{setting.variable}_FILE", None):
+        raise InvalidValue(f"{setting.variable}_FILE is not a Django setting; set a variable")
     value = getattr(settings, setting.variable, None)
     if isinstance(value, str):
         value = value.strip()
-    if value not in (None, ""):
+    # A setting can be left out. An empty secret has most likely lost its value on the way.
+    if value is not None and (value != "" or setting.secret):
         if setting.secret:
             casts.refuse_reference(value)
-        return setting.cast(value), "settings"
+        found = setting.cast(value)
+        if found is not None:
+            return found, "settings"
     is_file = bool(file_of(setting))
-
-    def cast_unless_empty(raw: str) -> T | None:
-        content = raw.strip()
-        if not content:
-            if is_file and setting.secret:
-                raise InvalidValue("the file is empty")
-            return None
-        if setting.secret:
-            casts.refuse_reference(content)
-        else:
-            casts.refuse_shell_syntax(content)
-        return (setting.cast_file if is_file and setting.cast_file else setting.cast)(content)
-
-    found: T | None = environment(setting.variable, cast=cast_unless_empty, default=None)
-    if found is None:
+    content = FileAwareMapping(os.environ, cache=False).get(setting.variable, "").strip()
+    if not content:
+        if is_file and setting.secret:
+            raise InvalidValue("the file is empty")
         return setting.default, "default"
-    return found, "file" if is_file else "environment"
+    if setting.secret:
+        casts.refuse_reference(content)
+    else:
+        casts.refuse_shell_syntax(content)
+    if is_file:
+        return (setting.cast_file or setting.cast)(content), "file"
+    return setting.cast(content), "environment"
 
 
 def _problem_line(setting: Setting[Any], exc: OSError | ValueError) -> str:

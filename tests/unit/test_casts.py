@@ -170,6 +170,7 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (casts.signing_keys, "[]", NO_KEY),
         (casts.signing_keys, (), NO_KEY),
         (casts.signing_keys, f"{KEY},{KEY[1:]}", SHORT_KEY),
+        (casts.signing_keys, [" " * 16], SHORT_KEY),
         (casts.signing_keys_of_file, f"{KEY}\n{KEY[1:]}", SHORT_KEY),
         (casts.signing_keys_of_file, f"{KEY} {KEY}",
          ("a line of the file is either one key with a comma or whitespace in it, or several keys; "

@@ -20,9 +20,14 @@ _PREFIX: Final = "SENTRY_"
 _cast_count: Final = casts.integer(1, 99_999)
 
 
-def cast_dsn(value: object) -> str:
-    """A DSN that the SDK can send to."""
+def cast_dsn(value: object) -> str | None:
+    """Return a DSN that the SDK can send to, or None for an empty one.
+
+    In Django's settings an empty DSN is how Sentry's documentation turns the SDK off.
+    """
     dsn = casts.string(value)
+    if not dsn:
+        return None
     try:
         sentry_sdk.utils.Dsn(dsn)
     except ValueError:

@@ -95,18 +95,6 @@ def test_an_empty_file_is_unset(env: Environment, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", [name for name, each in SETTINGS.items() if each.secret])
-def test_an_empty_file_of_a_secret_is_an_error(
-    env: Environment, tmp_path: Path, field: str
-) -> None:
-    """It wins over the variable, so a good value there does not help."""
-    variable = SETTINGS[field].variable
-    (tmp_path / "secret").write_text(" \n")
-    env(**{f"{variable}_FILE": tmp_path / "secret", variable: "a-key-of-the-tests"})
-    with pytest.raises(ConfigurationError, match=f"{variable}: the file is empty"):
-        get_config()
-
-
-@pytest.mark.parametrize("field", [name for name, each in SETTINGS.items() if each.secret])
 @pytest.mark.parametrize("source", ["environment", "settings"])
 def test_the_arn_of_a_secret_is_not_taken_for_its_value(
     env: Environment, field: str, source: str
