@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from beanstalk_dispatch.exceptions import listed
@@ -16,11 +17,21 @@ logger = logging.getLogger("beanstalk_dispatch.task")
 
 
 def put_right(message: Message, before: ProcessState) -> None:
-    """Release the locks that the task holds, and restore the state that it has changed."""
+    """Release the locks that the task holds, end its event loop, and restore what it has changed.
+
+    Django's ORM refuses to work in a thread in which an event loop runs.
+    """
     if handlers := release_left_locked():
         logger.error(
             "log lock left locked id=%s function=%s handlers=%s",
             quoted(message.id), quoted(message.function), quoted(handlers),
+        )  # fmt: skip
+    # asyncio's own functions for those who write event loops; all versions of Python have them.
+    if (loop := asyncio._get_running_loop()) is not None:  # noqa: SLF001
+        asyncio._set_running_loop(None)  # noqa: SLF001
+        logger.error(
+            "event loop left running id=%s function=%s loop=%s: stop what the task has started",
+            quoted(message.id), quoted(message.function), type(loop).__name__,
         )  # fmt: skip
     if restored := before.restore():
         beside = {each.message.function for each in RUNNING.now() if each.message is not message}

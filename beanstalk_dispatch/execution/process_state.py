@@ -1,8 +1,8 @@
 """State of the process that a task may change, and on which all other tasks rely.
 
 Only what is cheap to look at, has one right value, and makes other tasks fail, hang or run unseen.
-The working directory is not here: a task that changes it for a moment would lose it at the end of
-another task.
+The working directory and the sockets' default timeout are not here: a task that changes them for a
+moment would lose them at the end of another task.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import gc
 import logging
-import socket
 import sys
 import warnings
 from collections.abc import Callable
@@ -32,7 +31,6 @@ class ProcessState:
         self._recursion_limit = min(sys.getrecursionlimit(), _DEFAULT_RECURSION_LIMIT)
         self._switch_interval = sys.getswitchinterval()
         self._collects_garbage = gc.isenabled()
-        self._socket_timeout = socket.getdefaulttimeout()
         self._disabled_level = logging.root.manager.disable
         self._filters = list(warnings.filters)
         self._is_logger_disabled = _LOGGERS[0].disabled
@@ -51,8 +49,6 @@ class ProcessState:
         if self._collects_garbage and not gc.isenabled():
             gc.enable()
             restored.append("garbage-collection")
-        if socket.getdefaulttimeout() != self._socket_timeout:
-            restored += _set_back("socket-timeout", socket.setdefaulttimeout, self._socket_timeout)
         if logging.root.manager.disable > self._disabled_level:
             restored += _set_back("logging-level", logging.disable, self._disabled_level)
         if _LOGGERS[0].disabled and not self._is_logger_disabled:

@@ -14,6 +14,7 @@ https://docs.python.org/3/library/faulthandler.html#faulthandler.register
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import faulthandler
 import signal
@@ -72,7 +73,10 @@ class StackDump:
     def _make_timer(self) -> None:
         try:
             number = signal.SIGRTMAX - _SIGNALS_BELOW_LAST
-            create, self._settime = _load_libc().timer_create, _load_libc().timer_settime
+            libc = _load_libc()
+            create, self._settime, self._delete = (
+                libc.timer_create, libc.timer_settime, libc.timer_delete,
+            )  # fmt: skip
             if signal.getsignal(number) is not signal.SIG_DFL:
                 return
             faulthandler.register(number, file=sys.__stderr__ or sys.stderr, all_threads=True)
@@ -82,6 +86,15 @@ class StackDump:
         event = _SignalEvent(signal=number)
         if create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0:
             self._timer = timer
+            atexit.register(self._delete_timer)
+
+    def _delete_timer(self) -> None:
+        """Delete the timer before the interpreter ends and takes the signal's handler away.
+
+        The default of the signal is to end the process.
+        """
+        timer, self._timer = self._timer, None
+        self._delete(timer)
 
     def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:

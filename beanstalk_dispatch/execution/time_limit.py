@@ -18,6 +18,7 @@ import ctypes
 import logging
 import math
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterable
@@ -47,6 +48,11 @@ HELD: Final = 5.0
 """By how many seconds the watchdog must be late before the stacks of all threads are written.
 
 With PULSE that makes 15 seconds at most, half of what gunicorn waits before it ends the process.
+"""
+_WAITING_SWITCHES: Final = 10.0
+"""How often in a second a thread leaves the CPU at least while it waits for the interpreter's lock.
+
+It asks for the lock every 5 ms. A thread of a suspended process does nothing.
 """
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -243,6 +249,7 @@ class _WatchdogThread:
         self._thread: threading.Thread | None = None
         self._wakes_at = math.inf
         self._is_woken = True  # for a limit, since it last slept for as long as it was to
+        self._switches = 0  # of its thread, when it last went to sleep
         self._stack_dump = StackDump()
 
     def watch(self, limit: time_limit) -> None:
@@ -325,15 +332,18 @@ class _WatchdogThread:
         else:
             self._stack_dump.cancel()
         pause = max(self._wakes_at - now, 0)
+        self._switches = _switches()
         self._is_woken = self._changed.wait(min(pause, threading.TIMEOUT_MAX))
 
     def _report_if_late(self) -> list[Callable[[], None]]:
-        """If this thread should have run long ago, no thread could run."""
+        """Report that no thread could run, if this thread should have run long ago."""
         late = clock.monotonic() - self._wakes_at
         if late < HELD:
             return []
         held, self._held = self._held | self._limits, set()
-        return [partial(_report_held, late, held) if held else partial(_report_suspended, late)]
+        if _switches() - self._switches < late * _WAITING_SWITCHES:
+            return [partial(_report_suspended, late)]
+        return [partial(_report_held, late, held)]
 
     def _fire_due(self) -> list[Callable[[], None]]:
         now, self._wakes_at = clock.monotonic(), math.inf
@@ -378,12 +388,17 @@ def _report_held(seconds: float, limits: Iterable[time_limit]) -> None:
 
 
 def _report_suspended(seconds: float) -> None:
-    """Without limits it was not a task that kept the interpreter's lock."""
     logger.warning(
-        "no thread could run seconds=%.0f: no task was running, so the process was most likely "
-        "suspended; the stacks of all threads are on stderr",
+        "no thread could run seconds=%.0f: none of them asked for the interpreter's lock, so the "
+        "process was most likely suspended; the stacks of all threads are on stderr",
         seconds,
     )
+
+
+def _switches() -> int:
+    """Count how often this thread has left the CPU of its own accord, to wait."""
+    whose = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # macOS has no such figure
+    return resource.getrusage(whose).ru_nvcsw
 
 
 _watchdog = _WatchdogThread()

@@ -223,7 +223,7 @@ _ENDPOINT: Final = {"endpoint": endpoint}
 _POLLER: Final = {"poller": poller}
 _HOSTILE: Final = {
     "process-state": (
-        "recursion-limit", "switch-interval", "disable-gc", "warnings-as-errors", "socket-timeout",
+        "recursion-limit", "switch-interval", "disable-gc", "warnings-as-errors",
         "disable-logging", "disable-loggers",
     ),
     "log-handlers": ("raising-handler", "raising-filter", "raising-record-factory"),

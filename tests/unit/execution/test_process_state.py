@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import gc
 import logging
@@ -43,7 +44,6 @@ STATE: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "recursion-limit": (lambda: sys.setrecursionlimit(500), sys.getrecursionlimit),
     "switch-interval": (lambda: sys.setswitchinterval(100), sys.getswitchinterval),
     "garbage-collection": (gc.disable, gc.isenabled),
-    "socket-timeout": (lambda: socket.setdefaulttimeout(0.01), socket.getdefaulttimeout),
     "logging-level": (lambda: logging.disable(50), lambda: logging.root.manager.disable),
     "disabled-loggers": (disable_loggers, lambda: LOGGER.disabled),
     "warning-filters": (warnings_as_errors, lambda: list(warnings.filters)),
@@ -117,6 +117,36 @@ def test_what_harms_no_other_task_stays() -> None:
         assert state.restore() == ["warning-filters"]
         assert warnings.filters[0][:3:2] == ("ignore", FutureWarning)
     sys.setrecursionlimit(limit)
+
+
+def test_the_socket_timeout_of_a_task_beside_it_stays() -> None:
+    before, state = socket.getdefaulttimeout(), ProcessState()
+    try:
+        socket.setdefaulttimeout(7)  # a neighbour that still runs
+        assert state.restore() == []
+        assert socket.getdefaulttimeout() == 7
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def test_an_event_loop_left_running_is_ended_and_the_log_names_the_task(
+    env: Environment, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Playwright's ``sync_playwright().start()`` leaves one without a ``stop()``."""
+    loop = asyncio.new_event_loop()
+    loops = [loop, None]
+    monkeypatch.setattr(jobs, "record", lambda: asyncio._set_running_loop(loops.pop(0)))
+    env(WORKER=True, DISPATCH_TABLE="leaves=tests.jobs.record")
+    body = Message(function="leaves", id="culprit").encode(queue="q")
+    outcome = executor.run(body, Delivery(queue="q")).outcome
+    left = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    loop.close()
+    assert (outcome, left) == (Outcome.DONE, None)
+    assert "event loop left running id=culprit function=leaves" in caplog.text
+    caplog.clear()
+    executor.run(body, Delivery(queue="q"))
+    assert "event loop" not in caplog.text
 
 
 def test_the_log_names_the_task(

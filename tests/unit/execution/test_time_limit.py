@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import importlib
 import json
@@ -347,18 +348,17 @@ def test_a_call_that_keeps_the_interpreters_lock_is_reported(
 
 
 def test_what_ends_before_a_late_watchdog_can_run_is_in_its_report(
-    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     watchdog = timeouts._WatchdogThread()
     watchdog._wakes_at = time.monotonic() - 20
     watchdog.forget(time_limit(600, label=lambda: "culprit id=1"))
+    # Whoever waits for the interpreter's lock asks for it every 5 ms.
+    monkeypatch.setattr(timeouts, "_switches", lambda: 4000)
     (report,) = watchdog._report_if_late()
     report()
     assert "no thread could run seconds=20 running='culprit id=1'" in caplog.text
     assert watchdog._held == set()
-    (report,) = watchdog._report_if_late()
-    report()
-    assert "no thread could run seconds=20: no task was running, so the process" in caplog.text
 
 
 def test_the_watchdog_is_not_woken_by_tasks_that_end_in_time(
@@ -431,6 +431,45 @@ input()
         process.communicate("\n", timeout=20)
     assert ("most recent call first" in stderr.read_text()) is expected
     assert ("no thread could run" in stderr.read_text()) is expected
+
+
+@pytest.mark.slow
+def test_the_pause_of_a_machine_names_no_task(tmp_path: Path) -> None:
+    code = """
+import threading, time
+from beanstalk_dispatch.execution import time_limit as timeouts
+timeouts.PULSE = timeouts.HELD = 0.5
+with timeouts.time_limit(600, label=lambda: "innocent id=1"):
+    print("runs", flush=True)
+    input()
+"""
+    stderr = tmp_path / "stderr"
+    with stderr.open("w") as file, subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
+        text=True, env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "runs\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGCONT)
+        until(lambda: "no thread could run" in stderr.read_text())
+        process.communicate("\n", timeout=20)
+    assert "the process was most likely suspended" in stderr.read_text()
+    assert "innocent" not in stderr.read_text()
+
+
+@pytest.mark.slow
+def test_a_call_that_waits_with_the_interpreters_lock_is_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It uses no CPU either, but the threads that wait for the lock do."""
+    monkeypatch.setattr(timeouts, "PULSE", 0.1)
+    monkeypatch.setattr(timeouts, "HELD", 0.1)
+    wait = ctypes.PyDLL(None).usleep
+    in_thread(lambda: limited(time_limit(600, label=lambda: "culprit id=1"), lambda: wait(800_000)))
+    until(lambda: "no thread could run" in caplog.text)
+    assert "running='culprit id=1'" in caplog.text
 
 
 @pytest.mark.slow
