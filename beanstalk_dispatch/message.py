@@ -22,7 +22,7 @@ from django.utils.crypto import salted_hmac
 from django.utils.encoding import force_bytes
 
 from .conf.variables import SIGNING_KEYS
-from .exceptions import BadSignature, InvalidArgument, MalformedMessage
+from .exceptions import BadSignature, InvalidArgument, MalformedMessage, MessageError
 
 VERSION: Final = 1
 """The version of the format that this release writes, and the newest that it reads."""
@@ -139,14 +139,15 @@ class Message:
         inside it, with the next attempt. Raises BadSignature or MalformedMessage.
         """
         content = _parse_object(_verified_json(body, queue=queue, keys=keys))
-        attempts = None
-        if DEAD_LETTER in content:
-            inner, attempts, default_id = _dead_letter_parts(content)
+        attempts = 0
+        while DEAD_LETTER in content:
+            inner, count, inner_id = _dead_letter_parts(content)
+            attempts, default_id = max(attempts, count), inner_id or default_id
             content = _parse_object(_verified_json(inner, queue=queue, keys=keys))
         if keys and location:
             _check_location(content, location)
         message = _to_message(content, default_id)
-        if attempts is not None:
+        if attempts:
             message.attempt = attempts + 1
         return message
 
@@ -160,13 +161,15 @@ def wrap(
 ) -> str:
     """A dead letter: ``body`` as it was received from ``queue``, with the ``reason``.
 
-    ``reason`` has at least the members ``attempts`` and ``id``. Dead letters are not nested: if
-    ``body`` is one, the body inside it is wrapped instead. When a dead letter is moved back to
-    ``queue``, ``Message.decode`` reads the message inside it.
+    ``reason`` has at least the members ``attempts`` and ``id``. If ``body`` is a dead letter with a
+    good signature, the body inside it is wrapped instead. One with a bad signature is wrapped
+    whole, because our signature around its inside would let run what was refused. When a dead
+    letter is moved back to ``queue``, ``Message.decode`` reads the message inside it.
     """
     inner = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
-    with suppress(MalformedMessage, ValueError):
-        inner, *_ = _dead_letter_parts(_parse_object(strip_signature(inner.strip())))
+    with suppress(MessageError):
+        content = _parse_object(_verified_json(body, queue=queue, keys=keys))
+        inner, *_ = _dead_letter_parts(content)
     letter = _json_encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": inner})
     return _signer(queue, tuple(keys)).sign(letter) if keys else letter
 

@@ -201,6 +201,37 @@ def test_a_signed_letter_does_not_vouch_for_what_is_in_it() -> None:
         Message.decode(letter, queue="q", keys=["a-key-of-the-tests"])
 
 
+@pytest.mark.parametrize("keys_of_the_stranger", [(), ("a-key-of-a-stranger",)])
+def test_a_letter_of_a_stranger_is_refused_again_when_it_is_put_back(
+    dead: Environment, keys_of_the_stranger: tuple[str, ...]
+) -> None:
+    """In it is a message that our key has signed, and that has run once."""
+    dead(DISPATCH_SIGNING_KEYS="a-key-of-the-tests")
+    signed = Message(function="record", args=[1]).encode(queue="q", keys=["a-key-of-the-tests"])
+    text = wrap(signed, {"attempts": 7, "id": "i"}, queue="q", keys=keys_of_the_stranger)
+    for _ in range(3):
+        assert run(text).outcome is Outcome.BAD_SIGNATURE
+        (letter,) = open_queue("dead").receive(count=10, wait=0, visibility=30)
+        text = letter.body
+    assert calls == []
+    assert run(signed).outcome is Outcome.DONE
+
+
+def test_a_letter_whose_key_was_away_runs_when_the_key_is_there_again(dead: Environment) -> None:
+    old, new = "the-old-key-of-the-tests", "the-new-key-of-the-tests"
+    signed = Message(function="record", args=[1], id="i").encode(queue="q", keys=[old])
+    text = wrap(signed, {"attempts": 2, "id": "i"}, queue="q", keys=[old])
+    dead(DISPATCH_SIGNING_KEYS=new)
+    for _ in range(3):
+        assert run(text).outcome is Outcome.BAD_SIGNATURE
+        (letter,) = open_queue("dead").receive(count=10, wait=0, visibility=30)
+        text = letter.body
+    dead(DISPATCH_SIGNING_KEYS=f"{new} {old}")
+    assert Message.decode(text, queue="q", keys=[new, old]).attempt == 3
+    assert run(text).outcome is Outcome.DONE
+    assert calls == [((1,), {})]
+
+
 def test_an_unsigned_letter_is_refused() -> None:
     signed = Message(function="f").encode(queue="q", keys=["a-key-of-the-tests"])
     letter = wrap(signed, {"attempts": 1, "id": None}, queue="q")
