@@ -187,9 +187,9 @@ class Storm:
 
     def daemon(self, port: int) -> subprocess.Popen[bytes]:
         url = f"http://127.0.0.1:{port}/beanstalk_dispatch/dispatcher"
-        return self.start("django", "beanstalk_worker", "storm", f"--post-to={url}", "--wait=1",
-                          "--threads=30", "--visibility-timeout=40", "--inactivity-timeout=35",
-                          "--error-visibility-timeout=1")  # fmt: skip
+        return self.start("django", "beanstalk_daemon", "storm", url, "--wait=1",
+                          "--http-connections=30", "--visibility-timeout=40",
+                          "--inactivity-timeout=35", "--error-visibility-timeout=1")  # fmt: skip
 
     @contextmanager
     def consuming(self) -> Iterator[Callable[[], None]]:

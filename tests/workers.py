@@ -156,3 +156,29 @@ def left(alias: str = "jobs") -> list[str]:
     """Receive up to ten messages that are visible, and return their bodies."""
     found = open_queue(alias).receive(count=10, wait=0, visibility=30)
     return sorted(each.body for each in found)
+
+
+# --- received messages ---
+
+QUEUE = Queue(QueueAddress(name="q"), "http://127.0.0.1:9/1/q", NO_CLIENTS)
+PERIODIC = {
+    "beanstalk.sqsd.task_name": "record",
+    "beanstalk.sqsd.path": "/cron",
+    "beanstalk.sqsd.scheduled_time": "2023-08-15T13:55:00Z",
+}
+
+
+def received(body: str = "", count: int = 1, **message_attributes: str) -> Received:
+    return Received(
+        queue=QUEUE,
+        message_id="from-sqs",
+        receipt="receipt",
+        body=body,
+        expires=time.monotonic() + 30,
+        attributes={
+            "ApproximateReceiveCount": str(count),
+            "ApproximateFirstReceiveTimestamp": "1692107873000",
+            "SentTimestamp": "1692107870000",
+        },
+        message_attributes=message_attributes,
+    )

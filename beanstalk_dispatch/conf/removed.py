@@ -17,6 +17,12 @@ MIDDLEWARE: Final[Mapping[str, str]] = {
     "beanstalk_dispatch.client around the calls of a view.",
 }
 
+WORKER_OPTIONS: Final = (
+    "--post-to", "--connect-timeout", "--inactivity-timeout", "--error-visibility-timeout",
+    "--mime-type",
+)  # fmt: skip
+"""Those of beanstalk_worker. beanstalk_daemon has them."""
+
 
 def replacement_of(variable: str) -> str | None:
     """Return the advice for a removed variable, or for that of its file. None: it never was one."""

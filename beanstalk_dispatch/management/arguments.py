@@ -1,10 +1,11 @@
-"""Types of argparse for the options of more than one command."""
+"""Types and actions of argparse for the options of more than one command."""
 
 from __future__ import annotations
 
 import argparse
 import math
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 
 def to_number(argument: str) -> float:
@@ -26,3 +27,13 @@ def integer(low: int, high: int) -> Callable[[str], int]:
         return int(argument)
 
     return parse
+
+
+class RemovedOption(argparse.Action):
+    """An option that beanstalk_worker had. Its error says what to type instead."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
+        """End with an error of the command line."""
+        parser.error(
+            f"{self.option_strings[0]} was removed; write manage.py beanstalk_daemon QUEUE URL"
+        )

@@ -285,12 +285,14 @@ class Machine:
 
     # --- the consumers -----------------------------------------------------------------------
 
-    def start(self, *options: str, log: Path | None = None) -> subprocess.Popen[bytes]:
-        """Start a ``beanstalk_worker`` of the queue."""
-        command = [sys.executable, "-m", "django", "beanstalk_worker", "jobs", "--wait=1",
-                   f"--visibility-timeout={self.visibility}", *options]  # fmt: skip
+    def start(
+        self, *options: str, command: str = "beanstalk_worker", log: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a worker or a daemon of the queue."""
+        arguments = [sys.executable, "-m", "django", command, "jobs", *options, "--wait=1",
+                     f"--visibility-timeout={self.visibility}"]  # fmt: skip
         with (log or self.log_file).open("ab") as file:
-            return subprocess.Popen(command, cwd=ROOT, stderr=file, env=self.variables)
+            return subprocess.Popen(arguments, cwd=ROOT, stderr=file, env=self.variables)
 
 
 class Restarted:
@@ -386,10 +388,10 @@ def endpoint(
         front = stack.enter_context(nginx(server.port, proxy_read_timeout=read_timeout))
         stack.enter_context(Restarted(
             lambda: machine.start(
-                f"--threads={connections}", f"--post-to=http://127.0.0.1:{front}{PATH}",
+                f"http://127.0.0.1:{front}{PATH}", f"--http-connections={connections}",
                 f"--error-visibility-timeout={error_visibility}",
                 f"--inactivity-timeout={inactivity_timeout}", "--grace=2",
-                log=machine.folder / "daemon.log",
+                command="beanstalk_daemon", log=machine.folder / "daemon.log",
             ),
             None,
         ))  # fmt: skip

@@ -194,7 +194,8 @@ def test_the_options_of_a_command_are_those_of_its_page(
 ) -> None:
     def options(command: BaseCommand) -> set[str]:
         parser = command.create_parser("manage.py", "command")
-        return {name for action in parser._actions for name in action.option_strings}
+        shown = [each for each in parser._actions if each.help != argparse.SUPPRESS]
+        return {name for action in shown for name in action.option_strings}
 
     rows = table_rows(ROOT / "docs" / page, heading)
     known = options(load_command_class("beanstalk_dispatch", command)) - options(BaseCommand())

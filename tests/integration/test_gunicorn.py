@@ -17,7 +17,7 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs.opening import open_queue, open_queue_by_own_name
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.worker.options import WorkerOptions, WorkerTimes
-from beanstalk_dispatch.worker.runners import PostRunner
+from beanstalk_dispatch.worker.post_runner import PostRunner
 from beanstalk_dispatch.worker.worker import Worker
 from tests.conftest import TABLE, Environment
 from tests.proxy import Proxy

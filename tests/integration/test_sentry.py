@@ -19,7 +19,7 @@ from beanstalk_dispatch.endpoint.sqsd import SqsdOptions as DaemonOptions
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.in_flight import Ack
-from beanstalk_dispatch.worker.runners import PostRunner
+from beanstalk_dispatch.worker.post_runner import PostRunner
 from tests.conftest import Environment
 from tests.kent import Kent
 from tests.sentry_sdk_support import skip_unless_supported

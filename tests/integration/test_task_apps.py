@@ -60,9 +60,10 @@ def process(variables: dict[str, str], *arguments: str) -> Iterator[subprocess.P
 
 
 @contextmanager
-def poller(variables: dict[str, str], *options: str) -> Iterator[subprocess.Popen[str]]:
-    command = ["django", "beanstalk_worker", "jobs", "--wait=1", *options]
-    with process(variables, *command) as child:
+def receiving(
+    variables: dict[str, str], *options: str, command: str = "beanstalk_worker"
+) -> Iterator[subprocess.Popen[str]]:
+    with process(variables, "django", command, "jobs", *options, "--wait=1") as child:
         yield child
         child.send_signal(signal.SIGTERM)
         child.communicate(timeout=30)
@@ -102,10 +103,10 @@ def check(results: list[str]) -> None:
 def test_apps_behind_the_poller(
     variables: dict[str, str], results: Results, tmp_path: Path
 ) -> None:
-    with poller(variables, "--visibility-timeout=5") as child:
+    with receiving(variables, "--visibility-timeout=5") as child:
         until((tmp_path / "marker").exists, 60)
         child.kill()
-    with poller(variables, "--visibility-timeout=30"):
+    with receiving(variables, "--visibility-timeout=30"):
         check(results())
 
 
@@ -116,7 +117,7 @@ def test_apps_behind_the_endpoint(
     try:
         until(server.is_up, 60)
         url = f"http://localhost:{server.port}{reverse('beanstalk_dispatcher')}"
-        with poller(variables, f"--post-to={url}", "--error-visibility-timeout=1"):
+        with receiving(variables, url, "--error-visibility-timeout=1", command="beanstalk_daemon"):
             until((tmp_path / "marker").exists, 60)
             (worker,) = psutil.Process(server.pid).children()
             worker.kill()

@@ -1,4 +1,4 @@
-"""manage.py beanstalk_worker QUEUE…: run tasks here, or stand in for aws-sqsd."""
+"""manage.py beanstalk_worker QUEUE… runs tasks in this process, or in several."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch import conf, cron, start_log
 from beanstalk_dispatch.check_log import do_not_log_on_first_request
 from beanstalk_dispatch.checks import warning_of_one_task, without_endpoint
+from beanstalk_dispatch.conf.removed import WORKER_OPTIONS
 from beanstalk_dispatch.conf.variables import WORKER
-from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
 from beanstalk_dispatch.execution.running_tasks import RUNNING
-from beanstalk_dispatch.management.arguments import integer, to_number
+from beanstalk_dispatch.management.arguments import RemovedOption, integer, to_number
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
@@ -38,7 +38,7 @@ from beanstalk_dispatch.worker.metrics import Metric, metrics
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.process import WorkerProcess
 from beanstalk_dispatch.worker.process_reports import ProcessReports
-from beanstalk_dispatch.worker.runners import PostRunner, run_here
+from beanstalk_dispatch.worker.runners import run_here
 from beanstalk_dispatch.worker.supervisor import (
     EXIT_CODES_OF_AN_END,
     STOP_MARGIN_SECONDS,
@@ -51,7 +51,6 @@ from beanstalk_dispatch.worker.worker import EXIT_FAILED, Tick, Worker
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
 _DEFAULTS: Final = WorkerOptions()
-_DAEMON: Final = SqsdOptions()
 
 
 def address(argument: str) -> tuple[str, int]:
@@ -71,7 +70,9 @@ def seconds(argument: str) -> float:
 class Command(BaseCommand):
     """Makes a worker from the command line's arguments, and runs it."""
 
-    help = "Receive messages from SQS queues and run their tasks, or POST them as aws-sqsd does."
+    help = "Receive messages from SQS queues and run their tasks."
+    runs_tasks: ClassVar = True
+    """False for a command that hands messages on, on a machine that may be no worker."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of docs/local.md."""
@@ -80,9 +81,8 @@ class Command(BaseCommand):
         )
         _add_worker_arguments(parser)
         add_common_arguments(parser)
-        group = parser.add_argument_group("standing in for aws-sqsd, as beanstalk_daemon does")
-        group.add_argument("--post-to", metavar="URL", help="POST each message there")
-        add_daemon_arguments(group)
+        for option in WORKER_OPTIONS:
+            parser.add_argument(option, action=RemovedOption, help=argparse.SUPPRESS)
 
     def check(self, *args: Any, **kwargs: Any) -> None:
         """Run Django's checks, but none of a URL that this process does not serve.
@@ -99,13 +99,23 @@ class Command(BaseCommand):
         except ConfigurationError as exc:
             raise CommandError(str(exc)) from exc
 
+    def make_worker(self, options: dict[str, Any]) -> Worker:
+        """Return a worker that runs the tasks of the messages."""
+        worker_options = WorkerOptions(
+            threads=options["threads"],
+            visibility_timeout=options["visibility_timeout"],
+            obeys_pauses=conf.get_config().lease_cache is not None,
+            **options_of_every_worker(options),
+        )
+        return Worker(options["queues"], run_here, worker_options)
+
     def _run_worker(self, options: dict[str, Any]) -> None:
         do_not_log_on_first_request()
         is_new = log_output.show(verbosity=options["verbosity"], level=options["log_level"])
         config = conf.get_config()
         if not start_log.log_waiting() and is_new:
             start_log.log_start_line()  # nobody saw it before
-        if not options["post_to"] and not config.worker:
+        if self.runs_tasks and not config.worker:
             variable = WORKER.variable
             raise CommandError(f"this machine is not a worker; set {variable}=True to run tasks")
         _check_queues(options["queues"])
@@ -118,7 +128,7 @@ class Command(BaseCommand):
 
     def _run_processes(self, options: dict[str, Any]) -> None:
         """Run a supervisor until all its processes have ended, and exit with its exit code."""
-        _make_worker(options)  # refuses wrong options before a process is forked
+        self.make_worker(options)  # refuses wrong options before a process is forked
         _make_scheduler(options)
         supervisor_pid = os.getpid()
         directory = tempfile.mkdtemp(prefix="beanstalk-worker-")
@@ -151,12 +161,12 @@ class Command(BaseCommand):
         supervisor_ticks: Callable[[Worker], list[Tick]] | None = None,
     ) -> None:
         """Run a worker: the only one, or one of several under a supervisor, with its ticks."""
-        worker = _make_worker(options)
+        worker = self.make_worker(options)
         ticks: list[Tick] = []
         if index == 0:
             worker.relay = _make_relay(options)
             ticks += _ticks_of_first(worker, options)
-        if not options["post_to"]:
+        if self.runs_tasks:
             RUNNING.report_cut_tasks(conf.get_config())
         if supervisor_ticks:
             ticks += supervisor_ticks(worker)
@@ -177,12 +187,11 @@ class Command(BaseCommand):
 def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     add = parser.add_argument
-    add("--threads", type=integer(1, 100),
-        help=f"tasks at a time (default {_DEFAULTS.threads}, "
-             f"with --post-to {_DAEMON.http_connections}, as the daemon's HttpConnections)")
+    add("--threads", type=integer(1, 100), default=_DEFAULTS.threads,
+        help="tasks at a time (default %(default)s)")
     add("--visibility-timeout", type=integer(1, MAX_VISIBILITY_SECONDS),
-        help="seconds for which a received message is hidden (default "
-             f"{_DEFAULTS.visibility_timeout}, with --post-to {_DAEMON.visibility_timeout})")
+        default=_DEFAULTS.visibility_timeout,
+        help="seconds for which a received message is hidden (default %(default)s)")
     add("--outbox", action="store_true",
         help="also send what waits in the outbox; of several processes, the first does")
     # fmt: on
@@ -204,6 +213,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop after this number of tasks; each process counts its own")
     add("--burst", action="store_true",
         help="stop when the queues are empty; the exit code is 1 if a delivery did not succeed")
+    add("--cron", type=Path, metavar="FILE",
+        help="send the periodic tasks of this cron.yaml to the first queue")
     add("--health-port", type=address, metavar="[HOST:]PORT",
         help="answer there with 200 or 503, and with Prometheus metrics at /metrics "
              "(HOST: 127.0.0.1 by default; [::] for all addresses)")
@@ -216,23 +227,6 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     # fmt: on
 
 
-def add_daemon_arguments(group: Any) -> None:
-    """The daemon's options, by its own names and with its defaults."""
-    # fmt: off
-    add = group.add_argument
-    add("--connect-timeout", type=integer(1, 60), default=_DAEMON.connect_timeout,
-        help="seconds to wait for a connection (default %(default)s)")
-    add("--inactivity-timeout", type=integer(1, 36000), default=_DAEMON.inactivity_timeout,
-        help="seconds to wait for an answer (default %(default)s)")
-    add("--error-visibility-timeout", type=integer(0, MAX_VISIBILITY_SECONDS),
-        default=_DAEMON.error_visibility_timeout,
-        help="seconds until a failed message is delivered again (default %(default)s)")
-    add("--mime-type", default=_DAEMON.mime_type,
-        help="the Content-Type of each request (default %(default)s)")
-    add("--cron", type=Path, metavar="FILE", help="send the periodic tasks of this cron.yaml")
-    # fmt: on
-
-
 def _check_queues(names: Sequence[str]) -> None:
     """A queue that does not exist yet is waited for, but a name that is not an alias is wrong."""
     try:
@@ -242,35 +236,9 @@ def _check_queues(names: Sequence[str]) -> None:
         raise CommandError(str(exc)) from exc
 
 
-def _make_worker(options: dict[str, Any]) -> Worker:
-    given = {name: options[name] for name in ("wait", "grace", "max_tasks", "burst")}
-    optional = {name: options[name] for name in ("threads", "visibility_timeout") if options[name]}
-    if not options["post_to"]:
-        obeys_pauses = conf.get_config().lease_cache is not None
-        worker_options = WorkerOptions(**given, **optional, obeys_pauses=obeys_pauses)
-        return Worker(options["queues"], run_here, worker_options)
-    daemon = SqsdOptions(
-        http_connections=options["threads"] or _DAEMON.http_connections,
-        inactivity_timeout=options["inactivity_timeout"],
-        connect_timeout=options["connect_timeout"],
-        visibility_timeout=options["visibility_timeout"] or _DAEMON.visibility_timeout,
-        error_visibility_timeout=options["error_visibility_timeout"],
-        mime_type=options["mime_type"],
-    )
-    try:
-        runner = PostRunner(options["post_to"], daemon)
-    except ValueError as exc:
-        raise CommandError(f"cannot post: {exc}") from exc
-    return Worker(
-        options["queues"],
-        runner,
-        WorkerOptions(
-            threads=daemon.http_connections,
-            visibility_timeout=daemon.visibility_timeout,
-            heartbeat=False,
-            **given,
-        ),
-    )
+def options_of_every_worker(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the WorkerOptions that both commands have."""
+    return {name: options[name] for name in ("wait", "grace", "max_tasks", "burst")}
 
 
 def _report_burst(worker: Worker) -> None:

@@ -11,8 +11,8 @@ from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.commands import beanstalk_daemon
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.options import WorkerOptions
+from beanstalk_dispatch.worker.post_runner import PostRunner
 from beanstalk_dispatch.worker.process import WorkerProcess
-from beanstalk_dispatch.worker.runners import PostRunner
 from tests.conftest import Environment
 from tests.workers import restored_signal_handlers
 

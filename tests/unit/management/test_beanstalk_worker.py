@@ -16,6 +16,7 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from beanstalk_dispatch import start_log
+from beanstalk_dispatch.conf.removed import WORKER_OPTIONS
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.commands import beanstalk_worker
@@ -26,7 +27,7 @@ from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from beanstalk_dispatch.worker.health import ProbeServer
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.process import WorkerProcess
-from beanstalk_dispatch.worker.runners import PostRunner, run_here
+from beanstalk_dispatch.worker.runners import run_here
 from beanstalk_dispatch.worker.supervisor import EXIT_CODES_OF_AN_END, Supervisor
 from beanstalk_dispatch.worker.worker import Worker
 from tests.conftest import Environment
@@ -62,24 +63,12 @@ def test_tasks_run_here_with_the_defaults_of_a_worker(
     assert (made[0]._ticks, made[0]._is_supervised) == ([], False)
 
 
-@pytest.mark.parametrize(("options", "is_opened"), [([], True), (["--post-to=http://x/"], False)])
-def test_a_worker_that_runs_tasks_reports_those_that_were_cut_off(
-    env: Environment, made: list[WorkerProcess], options: list[str], is_opened: bool
-) -> None:
-    env(WORKER=True)
-    call_command("beanstalk_worker", "jobs", *options)
-    assert (RUNNING._ledger is not None) is is_opened
-
-
-def test_messages_are_posted_with_the_defaults_of_the_daemon(
+def test_a_worker_reports_tasks_that_were_cut_off(
     env: Environment, made: list[WorkerProcess]
 ) -> None:
-    call_command("beanstalk_worker", "jobs", "--post-to", "http://127.0.0.1:9/x")
-    options, runner = worker_of(made).options, worker_of(made).tasks._runner
-    assert (options.threads, options.visibility_timeout, options.heartbeat) == (50, 300, False)
-    assert isinstance(runner, PostRunner)
-    assert runner._options.inactivity_timeout == 299
-    assert runner._options.error_visibility_timeout == 2
+    env(WORKER=True)
+    call_command("beanstalk_worker", "jobs")
+    assert RUNNING._ledger is not None
 
 
 def test_arguments_are_passed_on(env: Environment, made: list[WorkerProcess]) -> None:
@@ -89,19 +78,6 @@ def test_arguments_are_passed_on(env: Environment, made: list[WorkerProcess]) ->
     assert worker_of(made).options == WorkerOptions(
         threads=3, wait=1, visibility_timeout=9, grace=2.0, max_tasks=7, burst=True
     )
-
-
-def test_arguments_of_the_daemon_are_passed_on(env: Environment, made: list[WorkerProcess]) -> None:
-    call_command("beanstalk_worker", "jobs", "--post-to", "http://127.0.0.1:9/x", "--threads=3",
-                 "--wait=1", "--visibility-timeout=9", "--grace=2", "--max-tasks=7", "--burst",
-                 "--inactivity-timeout=8", "--error-visibility-timeout=0")  # fmt: skip
-    worker = worker_of(made)
-    assert worker.options == WorkerOptions(
-        threads=3, wait=1, visibility_timeout=9, grace=2.0, max_tasks=7, burst=True, heartbeat=False
-    )
-    runner: Any = worker.tasks._runner
-    assert runner._options.inactivity_timeout == 8
-    assert runner._options.error_visibility_timeout == 0
 
 
 def test_a_worker_without_a_url_of_its_own_needs_no_host(
@@ -248,12 +224,11 @@ def test_processes_that_stop_by_themselves_are_not_replaced(
 def test_periodic_tasks_are_sent_by_the_first_process(
     env: Environment, made: list[WorkerProcess], supervisors: Supervisors, tmp_path: Path
 ) -> None:
+    env(WORKER=True)
     file = tmp_path / "cron.yaml"
     file.write_text('version: 1\ncron: [{name: a, url: /x, schedule: "* * * * *"}]')
-    call_command("beanstalk_worker", "jobs", "--post-to=http://127.0.0.1:9/x", "--processes=2",
-                 f"--cron={file}")  # fmt: skip
+    call_command("beanstalk_worker", "jobs", "--processes=2", f"--cron={file}")
     assert [len(process._ticks) for process in made] == [3, 2]
-    assert RUNNING._ledger is None
 
 
 def test_the_first_process_sends_from_the_outbox(
@@ -358,9 +333,8 @@ def test_a_forked_process_leaves_the_directory_of_the_reports(
 def test_a_wrong_option_is_refused_before_a_process_is_forked(
     env: Environment, supervisors: Supervisors
 ) -> None:
-    assert refusal("jobs", "--post-to", "localhost", "--processes=2") == (
-        "cannot post: 'localhost' is not an http:// URL"
-    )
+    env(WORKER=True)
+    assert refusal("jobs", "--cron=/nowhere.yaml", "--processes=2").startswith("/nowhere.yaml: ")
     assert supervisors.made == []
 
 
@@ -379,12 +353,11 @@ def test_a_health_port_may_have_a_host(argument: str, address: tuple[str, int]) 
 def test_the_help_shows_the_defaults() -> None:
     parser = beanstalk_worker.Command().create_parser("manage.py", "beanstalk_worker")
     text = " ".join(parser.format_help().split())
-    assert "tasks at a time (default 10, with --post-to 50, as the daemon's" in text
+    assert "tasks at a time (default 10)" in text
     assert "sends more requests (default 5)" in text
-    assert "is hidden (default 60, with --post-to 300)" in text
+    assert "is hidden (default 60)" in text
     assert "after a stop (default 30)" in text
-    assert "is delivered again (default 2)" in text
-    assert "to wait for an answer (default 299)" in text
+    assert "--post-to" not in text
     assert "use more than one CPU (default 1)" in text
     assert "each process counts its own" in text
 
@@ -432,9 +405,10 @@ def test_a_name_that_is_not_an_alias_is_refused(env: Environment) -> None:
     assert refusal("jobs", "jbos") == "'jbos' is not in BEANSTALK_DISPATCH_QUEUES; known: jobs"
 
 
-def test_a_url_that_is_not_http_is_refused(env: Environment) -> None:
-    assert refusal("jobs", "--post-to", "localhost") == (
-        "cannot post: 'localhost' is not an http:// URL"
+@pytest.mark.parametrize("option", WORKER_OPTIONS)
+def test_an_option_that_was_removed_is_refused_with_what_to_type(option: str) -> None:
+    assert refusal("jobs", f"{option}=1") == (
+        f"Error: {option} was removed; write manage.py beanstalk_daemon QUEUE URL"
     )
 
 

@@ -11,7 +11,8 @@ import pytest
 from django.core.cache import caches
 
 from beanstalk_dispatch import marks
-from beanstalk_dispatch.management.commands.beanstalk_worker import Command, _make_worker
+from beanstalk_dispatch.management.commands import beanstalk_daemon
+from beanstalk_dispatch.management.commands.beanstalk_worker import Command
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.pauses import Pauses
 from tests.conftest import Environment
@@ -94,12 +95,13 @@ def test_without_an_answer_all_stays_as_it_was(
 def test_only_a_worker_with_a_lease_that_runs_tasks_itself_obeys(
     paused_env: str, worker_env: Environment
 ) -> None:
-    def obeys(*arguments: str) -> bool:
-        parser = Command().create_parser("manage.py", "beanstalk_worker")
+    def obeys(command: Command, *arguments: str) -> bool:
+        parser = command.create_parser("manage.py", "command")
         options = vars(parser.parse_args(["jobs", *arguments]))
-        return _make_worker(options).options.obeys_pauses
+        return command.make_worker(options).options.obeys_pauses
 
-    assert obeys()
-    assert not obeys("--post-to", "http://127.0.0.1:9/"), "the daemon knows no pauses"
+    daemon = beanstalk_daemon.Command()
+    assert obeys(Command())
+    assert not obeys(daemon, "http://127.0.0.1:9/"), "the daemon knows no pauses"
     worker_env(DISPATCH_LEASE_CACHE=None)
-    assert not obeys()
+    assert not obeys(Command())
