@@ -24,11 +24,8 @@ MODULES = {
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 PREFIXES = ("BEANSTALK_", "SENTRY_")
 _ROOMS_WITH_MODELS = ("outbox", "results", "workbench")
-NEEDS_DJANGO = (
-    *(f"beanstalk_dispatch.contrib.{room}." for room in _ROOMS_WITH_MODELS),
-    "beanstalk_dispatch.contrib.tasks.conformance",
-)
-"""What cannot be imported before Django is set up: models, and tasks, which ask for a backend."""
+NEEDS_DJANGO = tuple(f"beanstalk_dispatch.contrib.{room}." for room in _ROOMS_WITH_MODELS)
+"""What cannot be imported before Django is set up: models."""
 
 
 def reads(code: str) -> Iterator[str]:

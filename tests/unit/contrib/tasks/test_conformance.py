@@ -11,10 +11,11 @@ from django.test import Client, override_settings
 from django.urls import reverse
 
 from beanstalk_dispatch.contrib.aws_lambda.batch import Batch
-from beanstalk_dispatch.contrib.tasks import conformance, library
-from beanstalk_dispatch.contrib.tasks.conformance import BackendConformance, raises
+from beanstalk_dispatch.contrib.tasks import library
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.runners import run_here
+from tests import conformance
+from tests.conformance import BackendConformance, raises
 from tests.conftest import Environment
 from tests.lambda_events import record_of
 from tests.workers import drain

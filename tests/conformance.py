@@ -22,7 +22,7 @@ from unittest import SkipTest
 
 from django.utils import timezone
 
-from .library import (
+from beanstalk_dispatch.contrib.tasks.library import (
     DEFAULT_TASK_BACKEND_ALIAS,
     DEFAULT_TASK_QUEUE_NAME,
     InvalidTask,
@@ -33,7 +33,7 @@ from .library import (
     task_finished,
     task_started,
 )
-from .policy import task
+from beanstalk_dispatch.contrib.tasks.policy import task
 
 # --- tasks -----------------------------------------------------------------------------------
 
