@@ -74,7 +74,7 @@ class DeadLetters:
     ) -> Sample:  # fmt: skip
         """Look at up to ``limit`` letters; each is visible again when this returns.
 
-        ``is_stopping`` is asked after each receive. Raises SendError.
+        ``is_stopping`` is asked before each receive. Raises SendError.
         """
         filters = filters or Filters()
         letters: list[Letter] = []
@@ -95,11 +95,12 @@ class DeadLetters:
 
     def find(
         self, letter_id: str, *,
-        hide: int = HIDE_SECONDS, is_stopping: Callable[[], bool] = lambda: False,
+        limit: int = FIND_SIZE, hide: int = HIDE_SECONDS,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> Letter | None:  # fmt: skip
-        """The letter with a task id or an id of SQS, if it is among the first FIND_SIZE."""
+        """Return the letter with a task id or an id of SQS, if it is among the first ``limit``."""
         filters = Filters(ids=frozenset({letter_id}))
-        found = self.sample(filters, limit=FIND_SIZE, hide=hide, is_stopping=is_stopping)
+        found = self.sample(filters, limit=limit, hide=hide, is_stopping=is_stopping)
         return found.letters[0] if found.letters else None
 
     def redrive(

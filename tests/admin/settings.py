@@ -14,6 +14,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "beanstalk_dispatch",
+    "beanstalk_dispatch.contrib.outbox",
     "beanstalk_dispatch.contrib.results",
     "beanstalk_dispatch.contrib.workbench",
 ]

@@ -16,6 +16,7 @@ from django.urls import get_resolver, reverse
 from django.utils import timezone
 
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.results.models import StoredResult
 from beanstalk_dispatch.marks import is_cancelled, paused_since
 from tests.admin import users
@@ -24,7 +25,7 @@ from tests.dead_letters import Dead
 
 pytestmark = pytest.mark.django_db
 VIEWS = ("view_deadletter", "view_deadletter_arguments", "view_storedresult",
-         "view_storedresult_arguments")  # fmt: skip
+         "view_storedresult_arguments", "view_outboxmessage")  # fmt: skip
 METHODS = ("get", "post", "put", "patch", "delete")
 FORMS = (
     {"action": "redrive", "scope": "all", "confirmed": "on"},
@@ -55,16 +56,18 @@ def fill(dead: Dead) -> None:
         "function": "record", "queue": dead.source_name, "status": "READY", "args": "[1]",
         "kwargs": "{}", "enqueued_at": timezone.now(), "expires_at": timezone.now(),
     })  # fmt: skip
+    OutboxMessage.objects.update_or_create(id=1, task_id="task", function="record", queue="jobs")
 
 
 def addresses(dead: Dead) -> list[str]:
     """The pages of this package on both sites. A new parameter of an address belongs here."""
-    values = {"queue": dead.name, "letter": "fail-0", "object_id": "task"}
+    values = {"queue": dead.name, "letter": "fail-0"}
     found = []
     for namespace in ("admin", "second"):
         _, resolver = get_resolver().namespace_dict[namespace]
         for name in {each for each in resolver.reverse_dict if str(each).startswith("beanstalk_")}:
             (((_, parameters),), *_), *_ = resolver.reverse_dict.getlist(name)
+            values["object_id"] = "1" if "outbox" in str(name) else "task"
             needed = {each: values[each] for each in parameters}
             found.append(reverse(f"{namespace}:{name}", kwargs=needed))
     return sorted(found)
@@ -73,6 +76,7 @@ def addresses(dead: Dead) -> list[str]:
 def state_of(dead: Dead) -> tuple[Any, ...]:
     return (
         dead.ids(), dead.ids(dead.source), list(StoredResult.objects.values_list()),
+        list(OutboxMessage.objects.values_list()),
         is_cancelled("task", get_config()), dict(paused_since([dead.name], get_config())),
         LogEntry.objects.count(),
     )  # fmt: skip

@@ -17,6 +17,8 @@ from beanstalk_dispatch.contrib.workbench import admin, progress
 from beanstalk_dispatch.contrib.workbench.models import DeadLetter
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.marks import pause, resume
+from beanstalk_dispatch.sqs.administration import get_attributes
+from beanstalk_dispatch.sqs.queue import Queue
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
 from tests.admin.users import client
 from tests.conftest import Environment
@@ -170,6 +172,25 @@ def test_a_user_with_the_permission_sees_the_arguments(dead: Dead) -> None:
 def test_a_letter_that_is_gone_is_not_found(dead: Dead) -> None:
     page = words(client("view_deadletter").get(f"{PAGES}{dead.name}/letter/other/"))
     assert "The letter other was not found." in page
+
+
+@pytest.mark.parametrize(("batch", "receives"), [(10, 10), (1, 20)])
+def test_a_look_for_an_unknown_letter_makes_few_requests(
+    dead: Dead, spoilt: Proxy, batch: int, receives: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS may hand out one letter at a time, whatever it is asked for."""
+    receive = Queue.receive
+    monkeypatch.setattr(
+        Queue, "receive", lambda queue, *, count, **rest: receive(queue, count=batch, **rest)
+    )
+    dead.sent_many(150)
+    logged_in = client("view_deadletter")
+    spoilt.counts.clear()
+    page = words(logged_in.get(f"{PAGES}{dead.name}/letter/other/"))
+    assert "This page looks at 100 letters at most." in page
+    assert spoilt.counts["ReceiveMessage"] == receives
+    assert spoilt.counts.total() <= 30
+    assert get_attributes(dead.queue).in_flight == 0
 
 
 # --- actions ---------------------------------------------------------------------------------

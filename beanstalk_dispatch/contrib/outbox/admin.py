@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
 
-from .models import OutboxMessage
+from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
 
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[OutboxMessage]
-else:
-    ModelAdmin = admin.ModelAdmin
+from .models import OutboxMessage
 
 
 @admin.register(OutboxMessage)
-class OutboxMessageAdmin(ModelAdmin):
+class OutboxMessageAdmin(ReadOnlyAdmin):
     """Shows what waits, without the arguments of tasks. Nothing can be changed."""
 
     list_display = ("created_at", "queue", "function", "task_id", "failures", "error")
@@ -27,14 +24,6 @@ class OutboxMessageAdmin(ModelAdmin):
         "failures", "error",
     )  # fmt: skip
     ordering = ("id",)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Messages come from ``schedule`` only."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """A changed message could run anything that the table lists."""
-        return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """To delete a message is to lose a task: ``beanstalk_outbox --discard`` does it."""

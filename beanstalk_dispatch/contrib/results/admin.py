@@ -15,7 +15,7 @@ from django.utils.html import format_html
 from beanstalk_dispatch import client
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.conf.variables import RESULT_ARGUMENTS
-from beanstalk_dispatch.contrib.permissions import has_permission
+from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
 from beanstalk_dispatch.contrib.unfold import UNFOLD
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 
@@ -32,7 +32,7 @@ _TRACEBACK: Final = '<pre style="white-space: pre-wrap; overflow-wrap: anywhere"
 
 
 @admin.register(StoredResult)
-class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none at run time
+class StoredResultAdmin(ReadOnlyAdmin):
     """Lists the newest first. The indexes of the model are for its order and its filters."""
 
     list_display = ("function", "outcome", "enqueued_at", "duration", "attempts", "queue")
@@ -45,21 +45,13 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
 
     # --- permissions -------------------------------------------------------------------------
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """A result is written by the task."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """A result is written by the task."""
-        return False
-
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Whether the user may cancel tasks."""
-        return has_permission(request, self.opts, "cancel_storedresult")
+        return self.has_own_permission(request, "cancel_storedresult")
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Whether the user may run tasks again."""
-        return has_permission(request, self.opts, "run_storedresult")
+        return self.has_own_permission(request, "run_storedresult")
 
     # --- what is shown -----------------------------------------------------------------------
 
@@ -70,7 +62,7 @@ class StoredResultAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # has none
             "last_attempted_at", "finished_at", "duration", "worker_ids", "failures", "args",
             "kwargs", "return_value", "expires_at",
         ]  # fmt: skip
-        if has_permission(request, self.opts, "view_storedresult_arguments"):
+        if self.has_own_permission(request, "view_storedresult_arguments"):
             return fields
         return [each for each in fields if each not in _HIDDEN]
 

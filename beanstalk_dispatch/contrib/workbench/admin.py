@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import django
 from django.contrib import admin, messages
@@ -15,10 +15,10 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
-from beanstalk_dispatch.contrib.permissions import has_permission
+from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
 from beanstalk_dispatch.contrib.unfold import UNFOLD
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
-from beanstalk_dispatch.workbench.dead_letters import DeadLetters
+from beanstalk_dispatch.workbench.dead_letters import FIND_SIZE, SAMPLE_SIZE, DeadLetters
 from beanstalk_dispatch.workbench.letters import Letter, grouped
 from beanstalk_dispatch.workbench.queues import (
     QueueStatus,
@@ -35,12 +35,9 @@ from .forms import ActionForm, SampleForm
 from .models import DeadLetter
 from .progress import log_action, progress_response
 
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[DeadLetter]
-else:
-    ModelAdmin = admin.ModelAdmin
-
 _TEMPLATES: Final = "admin/beanstalk_workbench/deadletter"
+_MAX_RECEIVES: Final = 20
+"""Receives of the page of one letter: SQS may hand out fewer than the ten that it is asked for."""
 _VERBS: Final = {"redrive": "redriven", "discard": "discarded"}
 _QUEUE_COLUMNS: Final = (
     "Queue", "Visible", "In flight", "Delayed", "Visibility timeout", "Retention",
@@ -51,30 +48,22 @@ _LETTER_COLUMNS: Final = ("Task id", "Function", "Exception", "Attempts", "Age")
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(ModelAdmin):
+class DeadLetterAdmin(ReadOnlyAdmin):
     """Pages that ask SQS. Each needs the permission to view; an action needs its own as well."""
 
     # --- permissions -------------------------------------------------------------------------
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Letters come from SQS and from workers."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
-        """A letter is redriven or deleted, never changed."""
-        return False
-
     def has_redrive_permission(self, request: HttpRequest) -> bool:
         """Whether the user may put letters back on their queues."""
-        return has_permission(request, self.opts, "redrive_deadletter")
+        return self.has_own_permission(request, "redrive_deadletter")
 
     def has_pause_permission(self, request: HttpRequest) -> bool:
         """Whether the user may pause and resume queues."""
-        return has_permission(request, self.opts, "pause_queue")
+        return self.has_own_permission(request, "pause_queue")
 
     def has_arguments_permission(self, request: HttpRequest) -> bool:
         """Whether the user may see the arguments of tasks, which may hold personal data."""
-        return has_permission(request, self.opts, "view_deadletter_arguments")
+        return self.has_own_permission(request, "view_deadletter_arguments")
 
     def _has_permission_for(self, request: HttpRequest, action: str) -> bool:
         if action == "redrive":
@@ -162,10 +151,16 @@ class DeadLetterAdmin(ModelAdmin):
         return self._render_page(request, "letters", queue, context, queue)
 
     def letter_view(self, request: HttpRequest, queue: str, letter: str) -> HttpResponse:
-        """One letter in full; its arguments only for users who may see them."""
-        context: dict[str, Any] = {"id": letter}
+        """Show one letter in full; its arguments only to users who may see them.
+
+        Few letters are looked at: each receive counts, and hides letters from others for a time.
+        """
+        context: dict[str, Any] = {"id": letter, "looked_at": SAMPLE_SIZE, "all": FIND_SIZE}
+        receives = iter(range(_MAX_RECEIVES))
         try:
-            found = DeadLetters.open(queue).find(letter)
+            found = DeadLetters.open(queue).find(
+                letter, limit=SAMPLE_SIZE, is_stopping=lambda: next(receives, None) is None
+            )
             context |= {
                 "letter": found,
                 "facts": self._letter_facts(request, found) if found else {},

@@ -1,0 +1,46 @@
+"""ReadOnlyAdmin: the base of the package's admin pages, which show and never change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models.constants import LOOKUP_SEP
+from django.http import HttpRequest
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """Shows rows, and lets a URL ask only for columns that the page filters or searches by.
+
+    ModelAdmin lets a URL ask for every column, so that ``?args__startswith=`` tells what the page
+    hides: https://docs.djangoproject.com/en/stable/ref/contrib/admin/#django.contrib.admin.ModelAdmin.lookup_allowed
+    """
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return False: rows come from tasks, from workers or from SQS."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return False: a changed row could run anything that the table lists."""
+        return False
+
+    def has_own_permission(self, request: HttpRequest, codename: str) -> bool:
+        """Return True if the user has a permission of this model."""
+        user: Any = request.user  # of the project's own model, which has permissions in an admin
+        return bool(user.has_perm(f"{self.opts.app_label}.{codename}"))
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Return True if the page has a filter, a search or a date hierarchy for the column."""
+        filters: Any = self.get_list_filter(request)
+        filtered = {
+            each[0] if isinstance(each, tuple | list) else getattr(each, "parameter_name", each)
+            for each in filters
+        }
+        searched = {str(each).lstrip("^=@") for each in self.get_search_fields(request)}
+        column = lookup.partition(LOOKUP_SEP)[0]
+        return column in filtered | searched | {self.date_hierarchy}
