@@ -23,6 +23,7 @@ from .scheduling.preparing import prepare_calls
 from .scheduling.sending import Prepared, Unsent
 from .scheduling.threads import sending_executor
 from .signals import task_scheduled
+from .sqs.errors import Scope
 from .sqs.warming import no_fork, warm_queues
 
 __all__ = [
@@ -215,13 +216,13 @@ class batching:  # noqa: N801 - as the context managers of contextlib
 def _batch_error(
     prepared: Sequence[Prepared], failed: Mapping[str, Sequence[Unsent]]
 ) -> BatchError:
-    reasons = {
-        each.prepared.message.id: each.reason for unsent in failed.values() for each in unsent
-    }
+    by_id = {each.prepared.message.id: each for unsent in failed.values() for each in unsent}
     ids = [each.message.id for each in prepared]
+    unsent = {n: by_id[task_id] for n, task_id in enumerate(ids) if task_id in by_id}
     return BatchError(
-        sent={n: task_id for n, task_id in enumerate(ids) if task_id not in reasons},
-        unsent={n: reasons[task_id] for n, task_id in enumerate(ids) if task_id in reasons},
+        sent={n: task_id for n, task_id in enumerate(ids) if task_id not in by_id},
+        unsent={n: each.reason for n, each in unsent.items()},
+        refused=[n for n, each in unsent.items() if each.scope is Scope.MESSAGE],
     )
 
 

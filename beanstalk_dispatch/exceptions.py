@@ -33,7 +33,7 @@ Code that handles failed tasks catches BeanstalkDispatchError or one of its subc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -85,10 +85,15 @@ class BatchError(SendError):
     """The task id of each call that was sent, by the position of the call."""
     unsent: dict[int, str]
     """The reason for each call that was not sent, by the position of the call."""
+    refused: frozenset[int]
+    """The positions of those that SQS refuses although it may take others. Change them first."""
 
-    def __init__(self, *, sent: Mapping[int, str], unsent: Mapping[int, str]) -> None:
+    def __init__(
+        self, *, sent: Mapping[int, str], unsent: Mapping[int, str], refused: Iterable[int] = ()
+    ) -> None:
         self.sent = dict(sent)
         self.unsent = dict(unsent)
+        self.refused = frozenset(refused)
         reasons = "; ".join(sorted(set(self.unsent.values())))
         super().__init__(
             f"{len(self.unsent)} of {len(self.sent) + len(self.unsent)} messages were not sent: "
@@ -96,11 +101,13 @@ class BatchError(SendError):
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _batch_error, (self.sent, self.unsent)
+        return _batch_error, (self.sent, self.unsent, self.refused)
 
 
-def _batch_error(sent: Mapping[int, str], unsent: Mapping[int, str]) -> BatchError:
-    return BatchError(sent=sent, unsent=unsent)
+def _batch_error(
+    sent: Mapping[int, str], unsent: Mapping[int, str], refused: frozenset[int]
+) -> BatchError:
+    return BatchError(sent=sent, unsent=unsent, refused=refused)
 
 
 class UnknownFunction(BeanstalkDispatchError, LookupError):

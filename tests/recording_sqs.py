@@ -23,6 +23,8 @@ class Sqs:
         """What SQS has taken, in order."""
         self.is_down = False
         """Every request fails."""
+        self.failure: Answer | None = None
+        """What every request to send is answered, if anything."""
         self.refuses_entry: Callable[[Any], bool] = lambda label: False
         """Whether SQS refuses the message with this first argument."""
         self.refuses_request: Callable[[Any], bool] = lambda label: False
@@ -33,6 +35,8 @@ class Sqs:
             return error(503, "ServiceUnavailable")
         if operation == "GetQueueUrl":
             return 200, {"QueueUrl": f"http://127.0.0.1:9/0/{request['QueueName']}"}
+        if self.failure:
+            return self.failure
         if operation == "SendMessage":
             self.requests.append([request])
             self.entries.append(request)

@@ -15,7 +15,7 @@ from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .sending import Prepared, Unsent, send_many, try_to_send
+from .sending import Prepared, Unsent, send_many, try_to_send, try_to_send_all
 from .threads import sending_executor
 
 _open_collections: Final[ContextVar[tuple[CollectedCalls, ...]]] = ContextVar(
@@ -74,11 +74,8 @@ class CollectedCalls:
             return []
         with self._lock:
             self._is_open = False
-        unsent = [
-            each
-            for queue, waiting in self._waiting.items()
-            for each in try_to_send(queue, waiting, config, send_many, is_kept=config.uses_outbox)
-        ]
+        waiting = [(queue, config, calls) for queue, calls in self._waiting.items()]
+        unsent = [each for *_, left in try_to_send_all(waiting, send_many) for each in left]
         for future in self._sending:
             unsent += future.result()
         by_id = {each.prepared.message.id: each for each in unsent}

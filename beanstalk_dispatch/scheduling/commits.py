@@ -21,7 +21,7 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 
 from . import outbox
-from .sending import Prepared, SendMany, is_local, try_to_send
+from .sending import Prepared, SendMany, Unsent, is_local, try_to_send_all
 
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
 
@@ -59,8 +59,9 @@ class WaitingCalls:
             ]  # fmt: skip
         for each in together:
             each.is_sent = True
-        for (queue, config), prepared in _by_queue(together).items():
-            _send_or_keep(queue, prepared, config, using=self._using, send_many=self._send_many)
+        calls = [(*key, prepared) for key, prepared in _by_queue(together).items()]
+        for queue, config, unsent in try_to_send_all(calls, self._send_many):
+            _keep_or_log(queue, unsent, config, using=self._using)
 
 
 # The values are weak references. Django's list has the only other reference to a callback, so a
@@ -96,11 +97,8 @@ def _by_queue(waiting: Iterable[WaitingCalls]) -> dict[tuple[str, Config], list[
     return found
 
 
-def _send_or_keep(
-    queue: str, prepared: Sequence[Prepared], config: Config, *, using: str, send_many: SendMany
-) -> None:
-    """Send calls. Keep in the outbox what cannot be sent, or log it if there is none."""
-    unsent = try_to_send(queue, prepared, config, send_many, is_kept=config.uses_outbox)
+def _keep_or_log(queue: str, unsent: list[Unsent], config: Config, *, using: str) -> None:
+    """Keep in the outbox what could not be sent, or log it if there is none."""
     if unsent and config.uses_outbox:
         unsent = outbox.keep(queue, unsent, config, using=using)
     for each in unsent:

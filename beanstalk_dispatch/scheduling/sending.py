@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +19,7 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Result
 from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED, BatchEntry
-from beanstalk_dispatch.sqs.errors import is_refusal
+from beanstalk_dispatch.sqs.errors import Scope, scope_of
 from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 from beanstalk_dispatch.sqs.parameters import check_size
@@ -80,7 +80,9 @@ def send_published(queue: str, prepared: Sequence[Prepared], config: Config) -> 
     sent_ids = result.ids if config.sends_base64 else task_ids
     task_ids = {p: sent_ids[p] for p in task_ids if p not in result.unsent}
     if result.unsent:
-        raise BatchError(sent=task_ids, unsent=result.unsent) from result.cause
+        raise BatchError(
+            sent=task_ids, unsent=result.unsent, refused=result.refused
+        ) from result.cause
     return list(task_ids.values())
 
 
@@ -94,8 +96,25 @@ class Unsent:
 
     prepared: Prepared
     reason: str
-    is_refused: bool = False
-    """SQS refuses this message. Otherwise SQS took none, or this one was not tried."""
+    scope: Scope = Scope.LATER
+    """Whom the reason concerns."""
+
+
+def try_to_send_all(
+    calls: Iterable[tuple[str, Config, Sequence[Prepared]]], send_many: SendMany
+) -> Iterator[tuple[str, Config, list[Unsent]]]:
+    """Send the calls of several queues as ``try_to_send`` does, and yield the rest of each queue.
+
+    After an error that concerns everybody no further queue is tried.
+    """
+    stopped = None
+    for queue, config, prepared in calls:
+        if stopped:
+            unsent = [replace(stopped, prepared=each) for each in prepared]
+        else:
+            unsent = try_to_send(queue, prepared, config, send_many, is_kept=config.uses_outbox)
+            stopped = next((each for each in unsent if each.scope is Scope.EVERYBODY), None)
+        yield queue, config, unsent
 
 
 def try_to_send(
@@ -104,42 +123,48 @@ def try_to_send(
 ) -> list[Unsent]:  # fmt: skip
     """Send what can be sent, and return the rest with the reasons. Raises nothing.
 
-    If SQS refuses a whole request, one of its messages may be the reason, so each is sent by
-    itself. With ``is_kept`` what is not sent will be sent later; then no later message of the same
-    FIFO group is sent before it.
+    If SQS refuses a whole request because of one of its messages, each is sent by itself, until
+    SQS gives another reason. With ``is_kept`` what is not sent will be sent later; then no later
+    message of the same FIFO group is sent before it.
     """
-    unsent, is_request_refused = _try_together(queue, prepared, config, send_many)
-    if len(prepared) == 1 or not is_request_refused:
+    unsent, scope = _try_together(queue, prepared, config, send_many)
+    if len(prepared) == 1 or scope is not Scope.MESSAGE:
         return unsent
     keeps_order = is_kept and queue_rules(resolve_address(queue, config).name).keeps_order
     groups: set[object] = set()
-    refused: list[Unsent] = []
+    left: list[Unsent] = []
+    stopped = None
     for each in unsent:
         group = each.prepared.send_parameters.get("MessageGroupId")
-        if group in groups:
-            refused.append(Unsent(each.prepared, NOT_TRIED))
+        if stopped:
+            left.append(replace(stopped, prepared=each.prepared))
+        elif group in groups:
+            left.append(Unsent(each.prepared, NOT_TRIED))
         elif alone := _try_together(queue, [each.prepared], config, send_many)[0]:
-            refused += alone
+            left += alone
             groups |= {group} if keeps_order else set()
-    return refused
+            stopped = alone[0] if alone[0].scope is not Scope.MESSAGE else None
+    return left
 
 
 def _try_together(
     queue: str, prepared: Sequence[Prepared], config: Config, send_many: SendMany
-) -> tuple[list[Unsent], bool]:
-    """What was not sent, and whether SQS refused a whole request."""
+) -> tuple[list[Unsent], Scope]:
+    """Return what was not sent, and whom the error of a whole request concerns."""
     try:
         send_many(queue, prepared, config)
     except BatchError as exc:
-        is_request_refused = is_refusal(exc.__cause__)
-        is_refused = is_request_refused or exc.__cause__ is None
+        scope = scope_of(exc)
+        scopes = dict.fromkeys(exc.refused, Scope.MESSAGE)
         return [
-            Unsent(prepared[position], reason, is_refused and reason != NOT_TRIED)
+            Unsent(prepared[position], reason, scopes.get(position, scope))
             for position, reason in exc.unsent.items()
-        ], is_request_refused
-    except Exception as exc:
-        return [Unsent(each, str(exc)) for each in prepared], False
-    return [], False
+        ], scope
+    except Exception as exc:  # no message was sent yet, so none of them is the reason
+        scope = scope_of(exc)
+        scope = Scope.QUEUE if scope is Scope.MESSAGE else scope
+        return [Unsent(each, str(exc), scope) for each in prepared], scope
+    return [], Scope.LATER
 
 
 def _send_locally(queue: str, prepared: Prepared, config: Config) -> None:

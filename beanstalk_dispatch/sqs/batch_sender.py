@@ -10,7 +10,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .errors import boto_errors, first_line
+from .errors import Scope, boto_errors, first_line, scope_of_entry
 from .quotas import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES
 
 BATCH_ATTEMPTS: Final = 4
@@ -47,6 +47,8 @@ class Sent:
     """Position of a sent entry → its SQS message id."""
     unsent: dict[int, str] = field(default_factory=dict)
     """Position of an entry that was not sent → the reason."""
+    refused: set[int] = field(default_factory=set)
+    """The positions of those that SQS refuses although it may take others."""
     cause: Exception | None = None
     """botocore's error, if a request failed as a whole."""
 
@@ -156,10 +158,15 @@ class BatchSender:
             failure: Mapping[str, Any] = failed.get(position, NOT_LISTED)
             if position in self._sent.ids:
                 continue
-            if failure["SenderFault"] or is_last:
-                self._sent.unsent[position] = failure_reason(failure)
-            else:
+            scope = scope_of_entry(failure)
+            if scope is Scope.LATER and not is_last:
                 again.append(position)
+                continue
+            self._sent.unsent[position] = failure_reason(failure)
+            if scope is Scope.MESSAGE:
+                self._sent.refused.add(position)
+            else:
+                self._stop_reason = self._stop_reason or failure_reason(failure)
         return again
 
 

@@ -1,8 +1,9 @@
-"""Turns botocore's errors into this package's errors."""
+"""Judges SQS's error codes, and turns botocore's errors into this package's errors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Final
 
 from beanstalk_dispatch.conf import get_config
@@ -25,11 +26,71 @@ _STALE_CREDENTIALS_CODES: Final = frozenset({
     "NoCredentialsError",
     "RuntimeError",  # botocore raises it for credentials that were refreshed and are still expired
 })  # fmt: skip
+_CLOCK_CODES: Final = frozenset({
+    "RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch", "InvalidSignatureException",
+})  # fmt: skip
 _TIMEOUT_CODES: Final = frozenset({"ConnectTimeoutError", "ReadTimeoutError", "SendTimeout"})
 _ACCESS_DENIED_CODES: Final = frozenset({"AccessDenied", "AccessDeniedException"})
 _MAX_MESSAGE_CHARACTERS: Final = 300
-_FIRST_CLIENT_ERROR: Final = 400
-_FIRST_SERVER_ERROR: Final = 500
+_QUERY_PREFIX: Final = "AWS.SimpleQueueService."
+"""Begins some codes of SQS's older protocol, which botocore reports where an answer has them."""
+
+
+class Scope(Enum):
+    """Whom an error of SQS concerns, and so which other requests are worth making."""
+
+    MESSAGE = "this message"
+    """SQS may take the other messages, also of the same request."""
+    QUEUE = "this queue"
+    """SQS takes no message of the queue until somebody changes something."""
+    EVERYBODY = "everybody"
+    """These credentials or this clock are wrong for every queue."""
+    LATER = "later"
+    """The same request may succeed after a while."""
+
+
+SCOPES: Final[Mapping[str, Scope]] = {
+    **dict.fromkeys((
+        "BatchEntryIdsNotDistinct", "BatchRequestTooLong", "EmptyBatchRequest",
+        "InvalidAttributeName", "InvalidAttributeValue", "InvalidBatchEntryId", "InvalidIdFormat",
+        "InvalidMessageContents", "InvalidParameterCombination", "InvalidParameterValue",
+        "MessageNotInflight", "MessageTooLong", "MissingParameter", "ReceiptHandleIsInvalid",
+        "TooManyEntriesInBatchRequest", "ValidationError", "ValidationException",
+    ), Scope.MESSAGE),
+    **dict.fromkeys((
+        *_MISSING_QUEUE_CODES, *_ACCESS_DENIED_CODES, "InvalidAddress",
+        "KMS.AccessDeniedException", "KMS.DisabledException", "KMS.InvalidKeyUsageException",
+        "KMS.InvalidStateException", "KMS.NotFoundException", "KMS.OptInRequired",
+        "KmsAccessDenied", "KmsDisabled", "KmsInvalidKeyUsage", "KmsInvalidState", "KmsNotFound",
+        "KmsOptInRequired", "NonExistentQueue", "QueueNameExists", "ResourceNotFoundException",
+        "UnsupportedOperation",
+    ), Scope.QUEUE),
+    **dict.fromkeys((
+        *_STALE_CREDENTIALS_CODES, *_CLOCK_CODES, "AuthFailure", "CredentialRetrievalError",
+        "IncompleteSignature", "InvalidAccessKeyId", "InvalidSecurity",
+        "MissingAuthenticationToken",
+        "OptInRequired", "PartialCredentialsError", "UnrecognizedClient",
+    ), Scope.EVERYBODY),
+    **dict.fromkeys((
+        *_TIMEOUT_CODES, "InternalError", "InternalFailure", "KMS.ThrottlingException",
+        "KmsThrottled", "OverLimit", "PurgeQueueInProgress", "QueueDeletedRecently",
+        "RequestLimitExceeded", "RequestThrottled", "RequestThrottledException",
+        "ServiceUnavailable", "ThrottledException", "Throttling", "ThrottlingException",
+        "TooManyRequestsException",
+    ), Scope.LATER),
+}  # fmt: skip
+"""Error code → whom it concerns, in the spellings of both protocols. The one judgement of SQS's
+answers: sends, batches, commits, the outbox's relay, the poller and the doctor use it.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+"""
+
+_SCOPES_BY_STATUS: Final[Mapping[int, Scope]] = {
+    400: Scope.MESSAGE, 413: Scope.MESSAGE, 422: Scope.MESSAGE,
+    401: Scope.QUEUE, 403: Scope.QUEUE, 404: Scope.QUEUE,
+}  # fmt: skip
+"""For codes that SCOPES does not have, such as those of a proxy. Other statuses: later."""
 
 
 def boto_errors() -> tuple[type[Exception], ...]:
@@ -62,11 +123,34 @@ def has_stale_credentials(exc: Exception) -> bool:
     return error_code(exc) in _STALE_CREDENTIALS_CODES
 
 
-def is_refusal(exc: BaseException | None) -> bool:
-    """Whether botocore's error is an answer of SQS that blames the request, not SQS itself."""
-    response: Mapping[str, Any] = getattr(exc, "response", None) or {}
+def may_be_the_clock(exc: Exception) -> bool:
+    """Return True if AWS answers so when this machine's clock is some minutes off, too."""
+    return error_code(exc) in _CLOCK_CODES
+
+
+def scope_of(exc: BaseException) -> Scope:
+    """Return whom an error concerns: botocore's, or this package's that was raised from it."""
+    if isinstance(exc, UnknownQueue):
+        return Scope.QUEUE
+    cause = exc.__cause__ if isinstance(exc, SendError) else exc
+    if not isinstance(cause, boto_errors()):
+        return Scope.LATER
+    response: Mapping[str, Any] = getattr(cause, "response", None) or {}
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return bool(_FIRST_CLIENT_ERROR <= status < _FIRST_SERVER_ERROR)
+    return _scope_of_code(error_code(cause)) or _SCOPES_BY_STATUS.get(status, Scope.LATER)
+
+
+def scope_of_entry(failure: Mapping[str, Any]) -> Scope:
+    """Return whom the failure of one entry of a batch concerns.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_BatchResultErrorEntry.html
+    """
+    unknown = Scope.MESSAGE if failure["SenderFault"] else Scope.LATER
+    return _scope_of_code(str(failure["Code"])) or unknown
+
+
+def _scope_of_code(code: str) -> Scope | None:
+    return SCOPES.get(code) or SCOPES.get(code.removeprefix(_QUERY_PREFIX))
 
 
 def is_timeout(exc: Exception) -> bool:

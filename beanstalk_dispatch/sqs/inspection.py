@@ -21,6 +21,7 @@ from .errors import (
     first_line,
     is_access_denied,
     is_missing_queue,
+    may_be_the_clock,
 )
 from .session import ConfiguredSession
 from .timeouts import DIAGNOSIS_TIMEOUTS
@@ -28,9 +29,6 @@ from .timeouts import DIAGNOSIS_TIMEOUTS
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-_CLOCK_CODES: Final = frozenset({
-    "RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch", "InvalidSignatureException",
-})  # fmt: skip
 _EMPTY_BATCH_CODES: Final = frozenset({
     "EmptyBatchRequest", "AWS.SimpleQueueService.EmptyBatchRequest",
 })  # fmt: skip
@@ -48,7 +46,7 @@ class InspectionError(Exception):
         """These credentials lack the permission."""
         self.is_missing_queue = is_missing_queue(exc)
         """The queue does not exist, or these credentials may not know of it."""
-        self.may_be_the_clock = error_code(exc) in _CLOCK_CODES
+        self.may_be_the_clock = may_be_the_clock(exc)
         """AWS answers so if the clock of this machine is more than some minutes off, too."""
         self.is_without_credentials = error_code(exc) == "NoCredentialsError"
         """boto3 has found none, and has asked nothing."""

@@ -15,7 +15,14 @@ from beanstalk_dispatch.queue_address import QueueAddress, location_of
 from .batch_sender import NOT_LISTED, BatchEntry, BatchSender, Sent, failure_reason
 from .circuit import Circuit
 from .clients import Clients
-from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
+from .errors import (
+    Scope,
+    boto_errors,
+    has_stale_credentials,
+    is_missing_queue,
+    scope_of_entry,
+    send_error,
+)
 from .fifo import queue_rules
 from .timeouts import SHORT_TIMEOUTS, Timeouts, long_poll_timeouts, send_timeouts
 
@@ -152,8 +159,9 @@ class Queue:
 
         On a standard queue several requests are made at a time if there are more than three. On a
         FIFO queue they are made in order. An entry that SQS refuses for a reason of its own is
-        sent again, up to BATCH_ATTEMPTS times. After a request that failed as a whole no further
-        request is begun, and its entries count as unsent. On a FIFO queue no further request is
+        sent again, up to BATCH_ATTEMPTS times. After a request that failed as a whole, or an entry
+        that failed for no reason of its own, no further request is begun, and its entries count
+        as unsent. On a FIFO queue no further request is
         made after an unsent entry either, because it would overtake that entry.
         """
         sender = BatchSender(
@@ -306,6 +314,6 @@ def _refused_entries(response: Mapping[str, Any], messages: Sequence[Received]) 
         if i not in successful
     ]
     return [
-        Refused(message, failure_reason(failure), failure["SenderFault"])
+        Refused(message, failure_reason(failure), is_final=scope_of_entry(failure) is Scope.MESSAGE)
         for message, failure in failures
     ]

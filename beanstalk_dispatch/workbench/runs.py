@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, SendError
-from beanstalk_dispatch.sqs.errors import is_refusal, missing_permission
+from beanstalk_dispatch.sqs.errors import Scope, missing_permission, scope_of
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
@@ -184,7 +184,7 @@ class Run:
                 reason = refused[0].reason if refused else ""
                 is_final = bool(refused and refused[0].is_final)
             except SendError as exc:
-                reason, is_final = problem_of(exc), is_refusal(exc.__cause__)
+                reason, is_final = problem_of(exc), scope_of(exc) is not Scope.LATER
             if not reason:
                 self._look.settle(letter.received)
                 return
@@ -204,7 +204,8 @@ class Run:
             try:
                 result = request()
             except SendError as exc:
-                if is_refusal(exc.__cause__) or time.monotonic() + pause > deadline:
+                is_final = scope_of(exc) is not Scope.LATER
+                if is_final or time.monotonic() + pause > deadline:
                     raise
                 self._report.waiting_for = problem_of(exc)
             else:
@@ -229,5 +230,5 @@ def wait(seconds: float, report: RunReport) -> Steps:
 
 
 def _is_about_one_letter(exc: SendError) -> bool:
-    """Whether SQS may take the next letter: it refused this one, and no permission is missing."""
-    return is_refusal(exc.__cause__) and not missing_permission(exc)
+    """Return True if SQS may take the next letter, which may go to another queue."""
+    return scope_of(exc) in {Scope.MESSAGE, Scope.QUEUE} and not missing_permission(exc)

@@ -347,7 +347,7 @@ class TestOnCommit:
         def spoil(operation: str, request: dict[str, Any]) -> Answer | None:
             if "refuse-me" in json.dumps(request):
                 refused.append(len(request["Entries"]))
-                return error(403, "AccessDenied")
+                return error(400, "InvalidMessageContents")
             return None
 
         proxy.spoil = spoil

@@ -24,7 +24,9 @@ from beanstalk_dispatch.refusals import REFUSALS
 from beanstalk_dispatch.scheduling.sending import Prepared, send_published, try_to_send
 from beanstalk_dispatch.sqs.backoff import Backoff, BackoffTimes
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
+from beanstalk_dispatch.sqs.errors import Scope
 from beanstalk_dispatch.sqs.opening import resolve_address
+from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
 from .claims import claimed
 from .errors import describe_error
@@ -47,6 +49,9 @@ PERIODIC_SECONDS: Final = 50.0
 
 DELETE_ATTEMPTS: Final = 4
 """How often it is tried to delete what SQS has taken."""
+
+EVERY_QUEUE: Final = "every queue"
+"""Stands for a queue in the pauses and log lines after an error that concerns everybody."""
 
 _MAX_DOUBLINGS: Final = 10
 
@@ -109,6 +114,8 @@ class Relay:
     def _send_some(self, database: str, config: Config) -> bool:
         """Claim messages and send them. False if there was none."""
         self._paused = {queue for queue, each in self._backoffs.items() if not each.is_over}
+        if EVERY_QUEUE in self._paused:
+            return False
         lease_seconds = 3 * config.send_timeout.total_seconds() + 5
         sent: list[OutboxMessage] = []
         with claimed(database, without=self._paused, seconds=lease_seconds) as rows:
@@ -128,17 +135,27 @@ class Relay:
     ) -> Mapping[str, _SendFailure]:
         """Send rows of one queue. Returns why some were not sent, by task id."""
         started = time.monotonic()
-        failed = _try_to_send(queue, rows, config)
-        backoff = self._backoffs.get(queue)
-        if backoff is None:
-            backoff = Backoff("send from the outbox", quoted(queue), times=self._times)
-            self._backoffs[queue] = backoff
-        unanswered = [each.reason for each in failed.values() if each.is_of_queue]
-        if unanswered:
-            backoff.failed(unanswered[0], started=started)
-        else:
-            backoff.succeeded()
+        tried = len(rows)
+        if failing := self._backoffs.keys() & {queue, EVERY_QUEUE}:
+            tried = MAX_BATCH_ENTRIES if all(self._backoffs[q].is_over for q in failing) else 0
+        failed = {row.task_id: _SendFailure(NOT_TRIED) for row in rows[tried:]}
+        failed |= _try_to_send(queue, rows[:tried], config)
+        stopped = next((each for each in failed.values() if each.is_of_queue), None)
+        if stopped:
+            is_of_all = stopped.scope is Scope.EVERYBODY
+            self._backoff(EVERY_QUEUE if is_of_all else queue).failed(
+                stopped.reason, started=started
+            )
+        elif tried:
+            for each in failing:
+                self._backoffs.pop(each).succeeded()
         return failed
+
+    def _backoff(self, queue: str) -> Backoff:
+        if queue not in self._backoffs:
+            name = quoted(queue)
+            self._backoffs[queue] = Backoff("send from the outbox", name, times=self._times)
+        return self._backoffs[queue]
 
     def _count_waiting(self) -> None:
         """Look how many messages wait, unless that was done a short time ago."""
@@ -160,12 +177,17 @@ class _SendFailure:
     """Why a message was not sent."""
 
     reason: str
-    is_refused: bool = False
-    """SQS refuses this message, and may take the others."""
+    scope: Scope = Scope.LATER
+    """Whom the reason concerns."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Return True if SQS refuses this message, and may take the others."""
+        return self.scope is Scope.MESSAGE
 
     @property
     def is_of_queue(self) -> bool:
-        """Whether SQS takes no message of this queue."""
+        """Return True if SQS takes no message of this queue, or of any."""
         return not self.is_refused and self.reason != NOT_TRIED
 
 
@@ -176,7 +198,7 @@ def _try_to_send(
     try:
         resolve_address(queue, config)
     except UnknownQueue as exc:
-        return {row.task_id: _SendFailure(str(exc)) for row in rows}
+        return {row.task_id: _SendFailure(str(exc), Scope.QUEUE) for row in rows}
     failed: dict[str, _SendFailure] = {}
     waiting_groups: set[str] = set()
     for wave in _split_by_group(rows):
@@ -210,10 +232,10 @@ def _send_wave(
         try:
             prepared.append(to_prepared(row, config))
         except Exception as exc:  # a changed row may raise anything, and must keep no other
-            failed[row.task_id] = _SendFailure(str(exc), is_refused=True)
+            failed[row.task_id] = _SendFailure(str(exc), Scope.MESSAGE)
     if prepared:
         for each in try_to_send(queue, prepared, config, send_published, is_kept=True):
-            failed[each.prepared.message.id] = _SendFailure(each.reason, each.is_refused)
+            failed[each.prepared.message.id] = _SendFailure(each.reason, each.scope)
     return failed
 
 

@@ -267,6 +267,7 @@ class SQSBackend(BaseTaskBackend):
         }
         sent: dict[int, str] = {}
         unsent: dict[int, str] = {}
+        refused: set[int] = set()
         cause: BaseException | None = None
         for queue, positions in by_queue.items():
             try:
@@ -277,6 +278,7 @@ class SQSBackend(BaseTaskBackend):
                 cause = exc.__cause__
                 sent |= {positions[place]: task_id for place, task_id in exc.sent.items()}
                 unsent |= {positions[place]: reason for place, reason in exc.unsent.items()}
+                refused |= {positions[place] for place in exc.refused}
             except SchedulingError as exc:  # nothing was sent to this queue
                 cause = exc
                 unsent |= dict.fromkeys(positions, str(exc))
@@ -285,7 +287,7 @@ class SQSBackend(BaseTaskBackend):
         for position, task_id in sorted(sent.items()):
             self._announce_result(ready[position].result, task_id)
         if unsent:
-            raise BatchError(sent=sent, unsent=unsent) from cause
+            raise BatchError(sent=sent, unsent=unsent, refused=refused) from cause
 
 
 def _config_or_none() -> Config | None:

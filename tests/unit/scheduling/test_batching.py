@@ -27,7 +27,7 @@ from beanstalk_dispatch.signals import task_scheduled
 from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment
 from tests.jobs import calls
-from tests.proxy import Proxy
+from tests.proxy import Proxy, error
 from tests.recording_sqs import Sqs, body_of
 from tests.workers import until
 
@@ -119,7 +119,18 @@ def test_what_is_not_sent_is_an_error_at_the_end(sqs: Sqs) -> None:
     with pytest.raises(BatchError) as caught, batching():
         ids = [schedule_function("jobs", "record", n) for n in range(13)]
     assert caught.value.unsent == {3: "Refused", 12: "Refused"}
+    assert caught.value.refused == {3, 12}
     assert caught.value.sent == {n: ids[n] for n in range(13) if n not in {3, 12}}
+
+
+def test_what_concerns_everybody_is_tried_for_one_queue(sqs: Sqs, proxy: Proxy) -> None:
+    sqs.failure = error(403, "InvalidClientTokenId")
+    with pytest.raises(BatchError) as caught, batching():
+        for queue in ("jobs", "more"):
+            schedule_function(queue, "record", queue)
+    assert proxy.counts["SendMessageBatch"] == 1
+    assert caught.value.unsent.keys() == {0, 1}
+    assert caught.value.refused == set()
 
 
 def test_if_the_block_raises_what_it_has_scheduled_is_sent(sqs: Sqs) -> None:

@@ -167,6 +167,70 @@ def test_each_call_is_tried_by_itself_only_if_sqs_refuses_the_request(
     ]
 
 
+@pytest.mark.parametrize(
+    ("code", "at_most"),
+    [
+        # Five batches at a time, and botocore repeats twice what is throttled.
+        ("RequestThrottled", 15), ("ThrottlingException", 15), ("OverLimit", 15),
+        ("AccessDenied", 5), ("KmsAccessDenied", 5), ("ExpiredToken", 5),
+        ("SignatureDoesNotMatch", 5), ("AWS.SimpleQueueService.NonExistentQueue", 5),
+        ("QueueDoesNotExist", 5),
+    ],
+)  # fmt: skip
+def test_an_error_that_is_not_of_one_message_ends_the_requests_of_a_commit(
+    requests: Requests, proxy: Proxy, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, code: str, at_most: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(
+        "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0
+    )
+    open_queue("jobs")
+    proxy.counts.clear()
+    proxy.spoil = lambda operation, request: error(400, code)
+    with transaction.atomic():
+        for n in range(50):
+            schedule_function("jobs", "record", n)
+    assert 1 <= proxy.counts["SendMessageBatch"] <= at_most
+    assert sum("not sent after its commit" in line for line in caplog.messages) == 50
+
+
+@pytest.mark.parametrize(("code", "tried"), [("ExpiredToken", 1), ("AccessDenied", 2)])
+def test_what_concerns_everybody_keeps_a_commit_from_trying_further_queues(
+    requests: Requests, proxy: Proxy, sqs_env: Environment, queue_name: str,
+    caplog: pytest.LogCaptureFixture, code: str, tried: int,
+) -> None:  # fmt: skip
+    sqs_env(DISPATCH_QUEUES=f"jobs={queue_name} more={queue_name}-more")
+    for each in ("jobs", "more"):
+        open_queue(each)
+    proxy.spoil = lambda operation, request: error(403, code)
+    with transaction.atomic():
+        for each in ("jobs", "more"):
+            schedule_function(each, "record", each)
+    assert proxy.counts["SendMessageBatch"] == tried
+    lines = [line for line in caplog.messages if "not sent after its commit" in line]
+    assert [f"queue={each}" in line for each, line in zip(("jobs", "more"), lines, strict=True)]
+    assert all(code in line for line in lines)
+
+
+def test_messages_are_sent_one_by_one_only_until_sqs_gives_another_reason(
+    requests: Requests, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes: list[int] = []
+
+    def spoil(operation: str, request: dict[str, Any]) -> Answer:
+        sizes.append(len(request["Entries"]))
+        return error(400, "InvalidMessageContents" if len(sizes) < 3 else "AccessDenied")
+
+    open_queue("jobs")
+    proxy.spoil = spoil
+    with transaction.atomic():
+        for n in range(5):
+            schedule_function("jobs", "record", n)
+    assert sizes == [5, 1, 1]
+    reasons = [line.partition("error=")[2] for line in caplog.messages if "not sent" in line]
+    assert ["AccessDenied" in each for each in reasons] == [False, True, True, True, True]
+
+
 def test_tasks_that_run_here_run_in_the_order_of_their_calls(sqs_env: Environment) -> None:
     sqs_env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, DISPATCH_ON_COMMIT=True, DISPATCH_QUEUES=None)
     calls.clear()

@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from beanstalk_dispatch.sqs.batch_sender import (
+    BATCH_ATTEMPTS,
     MAX_PARALLEL_BATCHES,
     MAX_SERIAL_BATCHES,
     BatchEntry,
@@ -74,6 +75,32 @@ def test_few_batches_and_ordered_ones_are_sent_one_by_one(count: int, keeps_orde
 
     sender(request, count, keeps_order=keeps_order).send()
     assert order == list(range(count))
+
+
+@pytest.mark.parametrize(
+    ("code", "sender_fault", "requests", "refused"),
+    [
+        ("InvalidMessageContents", True, 3, [0, 10, 20]), ("Other", True, 3, [0, 10, 20]),
+        ("RequestThrottled", True, BATCH_ATTEMPTS, []), ("Other", False, BATCH_ATTEMPTS, []),
+        ("KmsDisabled", True, 1, []), ("AccessDenied", False, 1, []),
+    ],
+)  # fmt: skip
+def test_an_entry_that_fails_for_no_reason_of_its_own_ends_the_sending(
+    monkeypatch: pytest.MonkeyPatch, code: str, sender_fault: bool, requests: int,
+    refused: list[int],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    sizes: list[int] = []
+
+    def request(batch: list[Any]) -> Mapping[str, Any]:
+        sizes.append(len(batch))
+        failed = [{"Id": batch[0]["Id"], "Code": code, "SenderFault": sender_fault}]
+        return {**successful(batch[1:]), "Failed": failed}
+
+    sent = sender(request, 30).send()
+    assert len(sizes) == requests
+    assert sorted(sent.refused) == refused
+    assert sent.unsent == dict.fromkeys(refused or [0, *range(10, 30)], code)
 
 
 def test_after_a_failed_request_no_further_one_is_begun() -> None:

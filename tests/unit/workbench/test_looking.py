@@ -53,7 +53,8 @@ def test_what_is_not_released_is_counted(
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     dead.sent_many(1)
-    failed = [{"Id": "0", "Code": "InternalError", "SenderFault": is_final}]
+    code = "ReceiptHandleIsInvalid" if is_final else "RequestThrottled"
+    failed = [{"Id": "0", "Code": code, "SenderFault": True}]
     with Look(dead.queue) as look:
         look.receive()
         spoilt.spoil = lambda operation, request: (200, {"Successful": [], "Failed": failed})

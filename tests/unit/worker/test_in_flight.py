@@ -64,10 +64,15 @@ def passing(operation: str, request: dict[str, Any]) -> None:
 # --- deletes ---
 
 
+@pytest.mark.parametrize(
+    ("code", "sender_fault"),
+    [("InternalError", False), ("RequestThrottled", True), ("AccessDenied", True)],
+)
 def test_a_message_that_sqs_could_not_delete_is_deleted_by_a_later_request(
-    jobs: InFlight, received: list[Received], proxy: Proxy, caplog: pytest.LogCaptureFixture
-) -> None:
-    proxy.spoil = refusing("InternalError", sender_fault=False)
+    jobs: InFlight, received: list[Received], proxy: Proxy, caplog: pytest.LogCaptureFixture,
+    code: str, sender_fault: bool,
+) -> None:  # fmt: skip
+    proxy.spoil = refusing(code, sender_fault=sender_fault)
     for message in received:
         jobs.ack(message)
     assert jobs.deletes.send_batch() is True

@@ -20,6 +20,7 @@ from beanstalk_dispatch.signals import task_scheduled
 from beanstalk_dispatch.sqs.backoff import BackoffTimes
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment
+from tests.proxy import Proxy, error
 from tests.recording_sqs import Sqs, body_of
 from tests.workers import until
 
@@ -134,6 +135,63 @@ def test_while_sqs_does_not_answer_a_queue_is_tried_once(
     assert sorted(sqs.labels) == [0, 1, 2]
     assert "send from the outbox recovered queue=jobs" in caplog.text
     assert relay.retry_in() is None
+
+
+@pytest.mark.parametrize(
+    ("code", "attempts"),
+    [("AccessDenied", 1), ("QueueDoesNotExist", 1), ("KmsDisabled", 1), ("RequestThrottled", 3)],
+)
+def test_an_error_of_a_queue_is_backed_off_from_and_logged_once(
+    sqs: Sqs, proxy: Proxy, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, code: str, attempts: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(
+        "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0
+    )
+    schedule_many("jobs", [Call("record", [n]) for n in range(50)])
+    open_queue("jobs")
+    relay = Relay(BackoffTimes(first_retry=0.4, longest_retry=0.4))
+    sqs.failure = error(400, code)
+    for _ in range(20):
+        relay.send_available()
+    first = proxy.counts["SendMessageBatch"]
+    assert attempts <= first <= 5 * attempts  # the batches of one claim
+    until(lambda: not relay.retry_in())
+    relay.send_available()
+    assert proxy.counts["SendMessageBatch"] == first + attempts  # one batch tries again
+    assert {row.failures for row in OutboxMessage.objects.all()} == {0}
+    assert [each.levelname for each in caplog.records].count("ERROR") == 1
+    sqs.failure = None
+    until(lambda: not relay.send_available() and not labels())  # type: ignore[func-returns-value]
+    assert sorted(sqs.labels) == list(range(50))
+
+
+def test_an_error_of_everybody_is_tried_once_for_all_queues(
+    sqs: Sqs, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    schedule_function("jobs", "record", 1)
+    fifo(2)
+    relay = Relay(BackoffTimes(first_retry=0.4, longest_retry=0.4))
+    sqs.failure = error(403, "ExpiredToken")
+    for each in ("jobs", "fifo"):
+        open_queue(each)
+    for _ in range(10):
+        relay.send_available()
+    assert proxy.counts["SendMessageBatch"] == 1
+    (line,) = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert line.startswith("send from the outbox failed queue='every queue' failures=1 ")
+    sqs.failure = None
+    until(lambda: not relay.send_available() and not labels())  # type: ignore[func-returns-value]
+    assert sorted(sqs.labels) == [1, 2]
+    assert relay.retry_in() is None
+
+
+def test_a_queue_that_cannot_be_opened_refuses_no_message(sqs: Sqs, proxy: Proxy) -> None:
+    schedule_many("jobs", [Call("record", [n]) for n in range(5)])
+    proxy.spoil = lambda operation, request: error(400, "Broken")
+    Relay(TIMES).send_available()
+    assert proxy.counts == {"GetQueueUrl": 1}
+    assert {row.failures for row in OutboxMessage.objects.all()} == {0}
 
 
 def test_another_queue_is_sent_meanwhile(sqs: Sqs, sqs_env: Environment, queue_name: str) -> None:

@@ -103,12 +103,13 @@ def test_what_was_not_sent_of_many_is_said_by_its_position(
     cause = SendError("no answer")
 
     def fail(*_: Any, **__: Any) -> None:
-        raise BatchError(sent={1: "the-id"}, unsent={0: "no answer"}) from cause
+        raise BatchError(sent={1: "the-id"}, unsent={0: "no answer"}, refused=[0]) from cause
 
     monkeypatch.setattr("beanstalk_dispatch.client.send_prepared", fail)
     with pytest.raises(BatchError) as caught:
         backend().enqueue_many([(add, (1, 2), {}), (add, (3, 4), {})])
     assert (caught.value.sent, caught.value.unsent) == ({1: "the-id"}, {0: "no answer"})
+    assert caught.value.refused == {0}
     assert caught.value.__cause__ is cause
     assert sent == [("enqueued", "READY", 0)]
 
