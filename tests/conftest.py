@@ -28,6 +28,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from beanstalk_dispatch import conf, loggers
 from beanstalk_dispatch.check_log import do_not_log_on_first_request
+from beanstalk_dispatch.execution.held_leases import HELD
 from beanstalk_dispatch.execution.open_files import FILES
 from beanstalk_dispatch.execution.process_state import process_state
 from beanstalk_dispatch.execution.recent_deliveries import RECENT
@@ -94,6 +95,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, ledgers: Path) -> Iterat
     RECENT.forget_all()
     REFUSALS.forget_all()
     RUNNING.forget_all()
+    HELD.forget_all()
     jobs.calls.clear()
     process_state.cache_clear()
     FILES.are_suspect = False

@@ -119,3 +119,11 @@ def is_in_environment(value: str) -> bool:
 def default_region() -> str | None:
     """The region that the environment names, in the order in which the AWS SDKs look."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
+
+
+def is_on_lambda() -> bool:
+    """Return True in a Lambda function.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+    """
+    return "AWS_LAMBDA_FUNCTION_NAME" in os.environ

@@ -83,8 +83,6 @@ class CutTask:
     """The id that SQS gave the message; empty if the consumer did not know it."""
     queue: str
     receive_count: int
-    started: float
-    """When the task was started, in Unix seconds."""
     seconds: float
     """Seconds between the start of the task and the moment in which it was found."""
     process_id: int
@@ -246,7 +244,6 @@ class CrashLedger:
             message_id=message_id,
             queue=queue,
             receive_count=receive_count,
-            started=started,
             seconds=max(now - started, 0.0),
             process_id=process_id,
             times_cut=self._add_cut(key.rstrip(b"\0"), now, was_alone=state == _RUNS_ALONE),

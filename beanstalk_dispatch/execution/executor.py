@@ -45,7 +45,7 @@ from . import dead_letters
 from .attempt import Attempt, has_own_process, run_attempt
 from .consumer import DELAYED_COPIES, Consumer
 from .crash_ledger import MAX_CUTS
-from .lease import WHY_CANCELLED, Lease, give_up_turns
+from .lease import WHY_CANCELLED, Lease
 from .left_behind import put_right
 from .observers import observed
 from .open_files import FILES, can_open_files
@@ -77,6 +77,13 @@ MIN_PAUSED_SECONDS: Final = 10
 """The shortest time that a message of a paused queue waits before it is looked at again."""
 _MAX_WAIT_SECONDS: Final = (MAX_DELAY_DAYS + 1) * 86400  # a day for clocks that differ
 _RETRY_RUNNING_SECONDS: Final = 30.0
+_WAITS_AS_COPY: Final = frozenset({Outcome.RUNNING, Outcome.UNAVAILABLE})
+MAX_WAITING_RECEIVES: Final = 3
+"""The receive from which on a message that waits for its lease does so as a delayed copy.
+
+aws-sqsd brings a message back after two seconds and gives it up after ten receives. A lease that
+nobody holds any more lasts longer than that.
+"""
 _has_caches: ContextVar[bool] = ContextVar("beanstalk_dispatch.has_caches", default=False)
 
 
@@ -148,6 +155,8 @@ class Execution:
         started = clock.monotonic()
         delivery = self.delivery
         result = self._run_to_result()
+        if result.outcome in _WAITS_AS_COPY and self._may_wait_as_copy():
+            result = self._wait_as_copy(result)
         delivery.outcome, delivery.exception = result.outcome, result.exception
         self._set_fate(result)
         milliseconds = (clock.monotonic() - started) * 1000
@@ -327,13 +336,30 @@ class Execution:
             if marks.is_cancelled(message.id, config):
                 raise TaskCancelled(WHY_CANCELLED)
             return None
-        if cut := RUNNING.take_cut_tasks(config):
-            give_up_turns(config.lease_cache, cut)
         lease = Lease(
             config.lease_cache, message, queue=self.delivery.queue, time_limit=self.time_limit
         )
         lease.take(asks_for_pause=not self.consumer.can_hide)
         return lease
+
+    def _may_wait_as_copy(self) -> bool:
+        """Return True if a copy can wait for the lease without being received.
+
+        Without a lease, nothing would know the copy as the same message.
+        """
+        return (
+            self.config.lease_cache is not None
+            and not self.consumer.can_hide
+            and self.delivery.receive_count >= MAX_WAITING_RECEIVES
+            and queue_rules(self.delivery.queue).takes_delay
+        )
+
+    def _wait_as_copy(self, refused: Result) -> Result:
+        """Send a message again that waits for its lease, so that no receive is spent meanwhile."""
+        delay = refused.retry_after or _RETRY_RUNNING_SECONDS
+        result = self._send_again(self.message, delay, Outcome.DEFERRED)
+        reason = f"{refused.reason}; the message waits for {delay:.0f} s"
+        return replace(result, reason=reason) if result.acknowledged else refused
 
     def _end_cancelled(self) -> Result:
         """End a task that does not run. Observers see that before the message is deleted."""

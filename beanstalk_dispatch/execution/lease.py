@@ -2,10 +2,11 @@
 
 There are two keys for each task: for its id, its function and its queue, so that a message with
 the id of another task cannot end that one. The *turn* is taken with the cache's atomic ``add``
-before the task runs. It expires by itself, so that a killed process does not block its task for
-longer, and the next process on that machine gives it up. The *mark* is set when an attempt has
-ended and will not be repeated. Every later delivery of that attempt is a duplicate. The mark is set
-before the turn is given up, so the next owner of the turn sees it.
+before the task runs. It lasts for a minute and is renewed while the task runs, so that a killed
+process does not block its task for longer. Where it can be known that its owner does not run the
+task, it is replaced at once. The *mark* is set when an attempt has ended and will not be repeated.
+Every later delivery of that attempt is a duplicate. The mark is set before the turn is given up, so
+the next owner of the turn sees it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from beanstalk_dispatch import clock
@@ -32,13 +32,21 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.shared_cache import cache_key, cache_of, unavailable_error
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
-from .crash_ledger import CutTask
+from .held_leases import HELD
+from .process_identity import has_ended, process_name
 from .time_limit import GRACE
 
 logger = logging.getLogger("beanstalk_dispatch.task.lease")
 
-MARGIN: Final = 30.0
-"""Seconds that a lease outlasts the time limit and the grace period of its task."""
+LEASE_SECONDS: Final = 60
+"""How long a lease lasts if nobody renews it."""
+_RENEW_AFTER: Final = 20.0
+"""How old a lease is when it is renewed. The tasks of most projects are shorter than that."""
+MARGIN: Final = 60.0
+"""Seconds for which a lease is renewed beyond the time limit and the grace period of its task.
+
+A task may wait for half of it to run alone. Later than that it is stuck, and may run elsewhere.
+"""
 MARK_SECONDS: Final = 4 * 86400
 """How long a finished task is remembered: as long as a queue keeps messages by default.
 
@@ -48,6 +56,10 @@ WHY_CANCELLED: Final = "it was cancelled before it ran"
 _DONE: Final = math.inf
 _TRIES: Final = 3
 _PAUSE: Final = 0.5  # seconds between two of them
+_LOOK_AGAIN: Final = 30.0
+"""When to look again at a lease that was renewed: its owner lived at most a minute ago."""
+_CLAIM_SECONDS: Final = 10
+"""How long one delivery may take to replace the entry of an owner that does not run the task."""
 
 
 class Lease:
@@ -62,8 +74,8 @@ class Lease:
         self._alias = alias
         self._cache = cache_of(alias)
         self._message = message
-        self._seconds = math.ceil(min(time_limit, MAX_VISIBILITY_SECONDS) + GRACE + MARGIN)
-        self._token = f"{time.time()} {uuid.uuid4().hex}"
+        self._seconds = min(time_limit, MAX_VISIBILITY_SECONDS) + GRACE + MARGIN
+        self.token = f"{time.time()} {uuid.uuid4().hex} {process_name()}"
         self._paused = paused_key(queue)
         self.paused_since: float | None = None
         """When the queue was paused, in Unix seconds; None if it is not, or if nobody has asked."""
@@ -75,17 +87,28 @@ class Lease:
         What is asked besides comes in the same answer of the cache: whether the task is cancelled
         and, with ``asks_for_pause``, since when the queue is paused.
         """
+        HELD.add(self)  # before the cache knows it: what this process does not hold is replaced
+        try:
+            self._take(asks_for_pause=asks_for_pause)
+        except BaseException:
+            HELD.discard(self)
+            raise
+
+    def _take(self, *, asks_for_pause: bool) -> None:
         cache, cancelled = self._cache, cancelled_key(self._message.id)
-        turn = (self._token, time.time() + self._seconds)
-        self._expires = clock.monotonic() + self._seconds
+        self._entry = (self.token, time.time() + LEASE_SECONDS)
+        self._expires = clock.monotonic() + LEASE_SECONDS
+        self._renewable_until = clock.monotonic() + self._seconds
         taken = False
         try:
-            taken = cache.add(self._turn, turn, self._seconds)
+            taken = cache.add(self._turn, self._entry, LEASE_SECONDS)
             keys = [self._mark, cancelled, *([self._paused] if asks_for_pause else [])]
             found = cache.get_many(keys if taken else [*keys, self._turn])
-            is_over = self._message.attempt < found.get(self._mark, 0)
-            _, until = found.get(self._turn, (None, 0.0))
-            wait = max(until - time.time(), 1.0)
+            is_over = self._is_over(found)
+            owner, until = found.get(self._turn, ("", time.time() + 1))
+            wait = _seconds_to_wait(until)
+            if not taken and not is_over and _does_not_run(owner):
+                taken, is_over = self._replace(owner)
         except Exception as exc:
             if taken:
                 self.give_up()
@@ -100,6 +123,54 @@ class Lease:
         if is_cancelled:
             raise TaskCancelled(WHY_CANCELLED)
 
+    def _replace(self, owner: str) -> tuple[bool, bool]:
+        """Replace the entry of an owner that does not run the task, unless the task is over.
+
+        Return whether the entry was replaced, and whether the task is over. Several deliveries may
+        try. The claim is for this owner's entry, so only one of them can add it, and that one
+        compares and sets. It looks at the mark again: the owner may have set it, and then ended,
+        since the first look.
+        """
+        cache = self._cache
+        if not cache.add(cache_key("claim", f"{self._turn} {owner}"), 1, _CLAIM_SECONDS):
+            return False, False
+        found = cache.get_many([self._mark, self._turn])
+        is_over = self._is_over(found)
+        is_same = found.get(self._turn, ("",))[0] == owner
+        if is_same and not is_over:
+            cache.set(self._turn, self._entry, LEASE_SECONDS)
+        return is_same and not is_over, is_over
+
+    def _is_over(self, found: Mapping[str, Any]) -> bool:
+        return bool(self._message.attempt < found.get(self._mark, 0))
+
+    def renew(self) -> bool:
+        """Have the turn last for another minute. Return False if the cache does not answer.
+
+        ``touch`` changes no value. So the turn of another owner, who has taken it since because
+        this process was suspended, stays that owner's.
+        """
+        now = clock.monotonic()
+        if now < self._expires - LEASE_SECONDS + _RENEW_AFTER or now > self._renewable_until:
+            return True
+        try:
+            cache = cache_of(self._alias)  # this thread's
+            found = cache.get(self._turn)
+            is_mine = bool(found) and found[0] == self.token
+            is_mine = is_mine and cache.touch(self._turn, LEASE_SECONDS)
+        except Exception as exc:
+            self._log_failure(exc)
+            return False
+        if is_mine:
+            self._expires = now + LEASE_SECONDS
+        elif self._renewable_until > now:
+            self._renewable_until = -math.inf
+            logger.warning(
+                "lease lost id=%s cache=%s: the task may run twice",
+                quoted(self._message.id), self._alias,
+            )  # fmt: skip
+        return True
+
     def done(self) -> None:
         """The task ran to success; nothing of it ever runs again. May be called twice."""
         if not self._is_done:
@@ -113,19 +184,19 @@ class Lease:
 
     def give_up(self) -> None:
         """Let the same attempt run again, at once."""
-        if self._is_done or clock.monotonic() > self._expires - 1:
-            return  # there is nothing left to run, or it may be somebody else's by now
+        self._renewable_until = -math.inf
+        if not self._is_done and clock.monotonic() < self._expires - 1:
+            self._try_cache(self._free)
+        # Otherwise there is nothing left to run, or it may be somebody else's by now.
+        HELD.discard(self)
 
-        def free() -> None:
-            if (turn := self._cache.get(self._turn)) and turn[0] == self._token:
-                self._cache.delete(self._turn)
-
-        self._try_cache(free)
+    def _free(self) -> None:
+        if (turn := self._cache.get(self._turn)) and turn[0] == self.token:
+            self._cache.delete(self._turn)
 
     def _end_turn(self, mark: float) -> None:
         self._try_cache(functools.partial(self._cache.set, self._mark, mark, MARK_SECONDS))
-        if mark is not _DONE:
-            self.give_up()
+        self.give_up()
 
     def _try_cache(self, action: Callable[[], Any]) -> None:
         """The outcome stands whatever the cache does; without an answer the turn expires."""
@@ -139,6 +210,9 @@ class Lease:
                 failure = exc
             else:
                 return
+        self._log_failure(failure)
+
+    def _log_failure(self, failure: Exception | None) -> None:
         logger.error(
             "lease not updated id=%s cache=%s expires_in=%.0f error=%s",
             quoted(self._message.id),
@@ -148,25 +222,22 @@ class Lease:
         )
 
 
-def give_up_turns(alias: str, tasks: Iterable[CutTask]) -> None:
-    """Give up the turns of tasks whose process has ended, so that they run again at once.
+def _does_not_run(owner: str) -> bool:
+    """Return True if the owner of a turn is known not to run its task.
 
-    Otherwise each of their deliveries would be refused, and count as a receive, until the turn
-    expires. A turn that was taken after the task was started is another process's.
+    It has ended, or it is this process, which holds no such turn: it has asked for it, or has given
+    it up, and heard no answer of the cache.
     """
-    with suppress(Exception):  # they expire
-        cache = cache_of(alias)
-        started = {
-            cache_key("turn", _key(each.queue, each.function, each.id)): each.started
-            for each in tasks
-        }
-        cache.delete_many(
-            [
-                turn
-                for turn, (token, _) in cache.get_many(started).items()
-                if float(token.partition(" ")[0]) <= started[turn]
-            ]
-        )
+    process = owner.rpartition(" ")[2]
+    if process and process == process_name():
+        return owner not in HELD
+    return has_ended(process)
+
+
+def _seconds_to_wait(until: float) -> float:
+    """When to look again at a turn that was taken until then, if nobody has renewed it."""
+    left = until - time.time()
+    return min(max(left, 1.0), LEASE_SECONDS) if left > 0 else _LOOK_AGAIN
 
 
 def _key(queue: str, function: str, task_id: str) -> str:

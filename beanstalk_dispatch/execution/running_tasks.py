@@ -129,8 +129,6 @@ class RunningTasks:
         self._running: set[RunningTask] = set()
         self._alone: RunningTask | None = None
         self._is_full_logged = False
-        self._cut: list[CutTask] = []
-        """What was cut off in other processes, and still holds its leases."""
         self._close_ledger()
 
     def task(self, message: Message, delivery: Delivery, config: Config) -> RunningTask:
@@ -200,15 +198,6 @@ class RunningTasks:
         """Log what was cut off in other processes, unless this process has done so before."""
         self.ledger(config)
 
-    def take_cut_tasks(self, config: Config) -> list[CutTask]:
-        """What was cut off in other processes, for the first who asks."""
-        self.ledger(config)
-        if not self._cut:
-            return self._cut
-        with self._lock:
-            cut, self._cut = self._cut, []
-        return cut
-
     def ledger(self, config: Config) -> CrashLedger | None:
         """The open ledger; None if there is none.
 
@@ -233,7 +222,6 @@ class RunningTasks:
                         "crash ledger not used path=%s error=%s", path, quoted_error(exc)
                     )
             self._config = config
-            self._cut += cut
         for each in cut:
             _log_cut(each)
 

@@ -277,7 +277,7 @@ def test_a_held_message_that_another_process_has_done_is_deleted_however_late_it
         DISPATCH_LEASE_CACHE="default",
     )  # fmt: skip
     message = Message(function="record", sent_at=time.time())
-    other = Lease("default", message, queue="q", time_limit=50)
+    other = Lease("default", message, queue="q.fifo", time_limit=50)
     other.take()
     moment = time.monotonic()
 
@@ -292,12 +292,12 @@ def test_a_held_message_that_another_process_has_done_is_deleted_however_late_it
     monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: moment)
     monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", sleep)
     headers = {
-        "X-Aws-Sqsd-Receive-Count": "10", "X-Aws-Sqsd-Queue": "q",
+        "X-Aws-Sqsd-Receive-Count": "10", "X-Aws-Sqsd-Queue": "q.fifo",
         "X-Request-Start": f"t={time.time():.3f}", "X-Proxy-Read-Timeout": "60",
     }  # fmt: skip
-    assert post(message.encode(queue="q"), **headers).status_code == status
+    assert post(message.encode(queue="q.fifo"), **headers).status_code == status
     if not is_done:  # the one that was late has given its lease up
-        Lease("default", message, queue="q", time_limit=50).take()
+        Lease("default", message, queue="q.fifo", time_limit=50).take()
 
 
 def test_a_process_that_stops_holds_nothing(

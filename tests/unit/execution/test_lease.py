@@ -11,9 +11,10 @@ from django.core.cache import caches
 
 from beanstalk_dispatch.exceptions import AlreadyDone, AlreadyRunning, LeaseUnavailable
 from beanstalk_dispatch.execution import lease as lease_module
-from beanstalk_dispatch.execution.crash_ledger import CutTask
-from beanstalk_dispatch.execution.lease import Lease, give_up_turns
+from beanstalk_dispatch.execution.held_leases import HELD
+from beanstalk_dispatch.execution.lease import Lease
 from beanstalk_dispatch.message import Message
+from tests.unit.execution.test_process_identity import ended_process, living_process
 
 FOUR_DAYS = 4 * 86400
 
@@ -25,6 +26,8 @@ class Cache:
         self._cache = caches["default"]
         self.requests: list[tuple[Any, ...]] = []
         self.fails: set[str] = set()
+        self.loses: set[str] = set()
+        """Requests that are done, and whose answers are lost."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def request(*args: Any) -> Any:
@@ -32,9 +35,26 @@ class Cache:
             self.requests.append((name, kind, *args[2:]) if kind else (name,))
             if name in self.fails:
                 raise ConnectionError
-            return getattr(self._cache, name)(*args)
+            answer = getattr(self._cache, name)(*args)
+            if name in self.loses:
+                raise ConnectionError
+            return answer
 
         return request
+
+
+class Clock:
+    """The monotonic clock, which a test moves."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: made.now)
+    return made
 
 
 @pytest.fixture
@@ -75,29 +95,183 @@ def test_the_turn_of_a_finished_task_is_left_to_expire(cache: Cache) -> None:
     assert cache.requests == [("set", "mark", FOUR_DAYS)]
 
 
-@pytest.mark.parametrize(
-    ("time_limit", "seconds"), [(60, 95), (0.2, 36), (43_200, 43_235), (86_400, 43_235)]
-)
-def test_the_turn_outlasts_the_task(cache: Cache, time_limit: float, seconds: int) -> None:
+@pytest.mark.parametrize("time_limit", [0.2, 60, 86_400])
+def test_a_turn_lasts_for_a_minute_whatever_the_time_limit(cache: Cache, time_limit: float) -> None:
     taken(time_limit=time_limit)
-    assert cache.requests[0] == ("add", "turn", seconds)
+    assert cache.requests[0] == ("add", "turn", 60)
     with pytest.raises(AlreadyRunning) as caught:
         taken()
-    assert caught.value.retry_after == pytest.approx(seconds, abs=2)
+    assert caught.value.retry_after == pytest.approx(60, abs=2)
 
 
-def test_a_turn_that_is_almost_over_is_left_alone(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started = time.monotonic()
+def test_a_turn_that_is_almost_over_is_left_alone(cache: Cache, clock: Clock) -> None:
     held = taken()
-    for later, is_left in ((93.9, False), (94.1, True)):
+    for later, is_left in ((58.9, False), (0.2, True)):
         cache.requests.clear()
-        monkeypatch.setattr(
-            "beanstalk_dispatch.clock.monotonic", lambda later=later: started + later
-        )
+        clock.now += later
         held.give_up()
         assert (cache.requests == []) is is_left
+
+
+# --- renewing --------------------------------------------------------------------------------
+
+
+def test_the_turn_of_a_long_task_is_renewed_and_that_of_a_short_one_is_not(
+    cache: Cache, clock: Clock
+) -> None:
+    held = taken(time_limit=300)
+    cache.requests.clear()
+    for later, requests in (
+        (19, []),
+        (2, [("get", "turn"), ("touch", "turn")]),
+        (19, []),
+        (2, [("get", "turn"), ("touch", "turn")]),
+    ):
+        clock.now += later
+        cache.requests.clear()
+        assert held.renew()
+        assert cache.requests == requests
+
+
+def test_the_turn_of_a_stuck_task_is_not_renewed_for_ever(cache: Cache, clock: Clock) -> None:
+    held = taken(time_limit=100)
+    clock.now += 100 + 5 + 60 + 1
+    cache.requests.clear()
+    assert held.renew()
+    assert cache.requests == []
+
+
+def test_a_turn_that_was_renewed_is_looked_at_every_half_minute(cache: Cache) -> None:
+    held = taken()
+    cache.set(held._turn, (held.token, time.time() - 1))
+    with pytest.raises(AlreadyRunning) as caught:
+        new().take()
+    assert caught.value.retry_after == 30
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_process_that_was_suspended_takes_nobodys_turn(
+    cache: Cache, clock: Clock, caplog: pytest.LogCaptureFixture, is_taken: bool
+) -> None:
+    held = taken(time_limit=300)
+    cache.delete(held._turn)  # it has expired
+    if is_taken:
+        cache.set(held._turn, ("of another process", time.time() + 60))
+    clock.now += 70
+    assert held.renew()
+    assert held.renew()
+    assert caplog.messages == ["lease lost id=the-id cache=default: the task may run twice"]
+    expected = "of another process" if is_taken else None
+    assert (cache.get(held._turn) or (None,))[0] == expected
+
+
+def test_a_task_that_has_just_ended_has_not_lost_its_turn(
+    cache: Cache, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = taken(time_limit=300)
+    clock.now += 30
+    monkeypatch.setattr(cache, "get", lambda key: held.give_up(), raising=False)
+    monkeypatch.setattr(held, "_free", lambda: None)
+    assert held.renew()
+    assert caplog.messages == []
+
+
+def test_a_renewal_without_an_answer_is_logged_and_tried_again(
+    cache: Cache, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = taken(time_limit=300)
+    clock.now += 30
+    cache.fails = {"touch"}
+    assert not held.renew()
+    assert caplog.messages == [
+        "lease not updated id=the-id cache=default expires_in=30 error=ConnectionError: "
+    ]
+    cache.fails = set()
+    cache.requests.clear()
+    assert held.renew()
+    assert cache.requests == [("get", "turn"), ("touch", "turn")]
+
+
+# --- turns that nobody has -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", ["add", "get_many", "delete"])
+def test_a_turn_whose_answer_was_lost_is_replaced_at_once(cache: Cache, lost: str) -> None:
+    cache.loses = {lost}
+    if lost == "delete":
+        taken().give_up()
+    else:
+        with pytest.raises(LeaseUnavailable):
+            taken()
+    cache.loses = set()
+    taken()
+
+
+def taken_by(cache: Cache, process: str) -> tuple[str, str]:
+    """The key of a turn, and the owner of this process that has it."""
+    turn, owner = new()._turn, f"1700000000.0 0123456789abcdef {process}"
+    cache.set(turn, (owner, time.time() + 60))
+    return turn, owner
+
+
+def test_a_turn_of_a_process_that_has_ended_is_replaced_at_once(cache: Cache) -> None:
+    taken_by(cache, ended_process())
+    assert taken().token in HELD
+    with pytest.raises(AlreadyRunning):
+        new().take()
+
+
+def test_a_turn_of_a_process_that_lives_is_left_to_it(cache: Cache) -> None:
+    with living_process() as name:
+        taken_by(cache, name)
+        with pytest.raises(AlreadyRunning):
+            new().take()
+
+
+@pytest.mark.parametrize("owner", ["1700000000.0 0123456789abcdef", "1700000000.0 01234567 ", ""])
+def test_a_turn_without_a_known_owner_is_left_to_expire(cache: Cache, owner: str) -> None:
+    cache.set(new()._turn, (owner, time.time() + 60))
+    with pytest.raises(AlreadyRunning):
+        new().take()
+
+
+def test_what_is_over_is_over_whoever_has_its_turn(cache: Cache) -> None:
+    taken().done()
+    with pytest.raises(AlreadyDone):
+        taken()
+
+
+def test_of_two_that_replace_a_turn_only_one_succeeds(cache: Cache) -> None:
+    turn, owner = taken_by(cache, ended_process())
+    first, second = new(), new()
+    for each in (first, second):
+        each._entry = (each.token, time.time() + 60)
+    assert first._replace(owner) == (True, False)
+    assert second._replace(owner) == (False, False)
+    assert cache.get(turn)[0] == first.token
+
+
+@pytest.mark.parametrize("now", ["of another process", None])
+def test_a_turn_that_has_changed_is_not_replaced(cache: Cache, now: str | None) -> None:
+    made = new()
+    if now:
+        cache.set(made._turn, (now, 0.0))
+    assert made._replace("an owner that has ended") == (False, False)
+    assert (cache.get(made._turn) or (None,))[0] == now
+
+
+def test_an_owner_that_ends_its_task_during_the_look_is_not_replaced(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = taken()
+
+    def look(owner: str) -> bool:
+        held.done()
+        return True
+
+    monkeypatch.setattr(lease_module, "_does_not_run", look)
+    with pytest.raises(AlreadyDone):
+        taken()
 
 
 def test_only_the_owner_frees_the_turn(cache: Cache) -> None:
@@ -154,7 +328,7 @@ def test_what_fails_is_tried_three_times_and_logged(
     assert len(pauses) == 2  # between the tries, and not before the first
     assert cache.requests[:3] == [("set", "mark", FOUR_DAYS)] * 3
     (line,) = caplog.messages
-    assert line.startswith("lease not updated id=the-id cache=default expires_in=9")
+    assert line.startswith("lease not updated id=the-id cache=default expires_in=60")
     assert line.endswith("error=ConnectionError: ")
 
 
@@ -167,36 +341,3 @@ def test_what_succeeds_at_the_second_try_is_not_logged(
     held.handed_on()
     assert caplog.messages == []
     taken(attempt=2)
-
-
-def cut_task(seconds: float) -> CutTask:
-    """The task of ``new``, which began that many seconds ago in a process that has ended."""
-    return CutTask(
-        id="the-id", function="f", message_id="", queue="q", receive_count=1,
-        started=time.time() - seconds, seconds=seconds, process_id=1, times_cut=1,
-    )  # fmt: skip
-
-
-def test_the_turn_of_a_process_that_has_ended_is_given_up(cache: Cache) -> None:
-    taken()
-    give_up_turns("default", [cut_task(seconds=0)])
-    taken()
-
-
-def test_the_turn_of_another_process_is_left_alone(cache: Cache) -> None:
-    """Its process took it when that of the process that has ended had expired."""
-    taken()
-    give_up_turns("default", [cut_task(seconds=60)])
-    with pytest.raises(AlreadyRunning):
-        new().take()
-
-
-def test_turns_that_cannot_be_given_up_expire(cache: Cache) -> None:
-    made = taken()
-    cache.fails.add("get_many")
-    give_up_turns("default", [cut_task(seconds=0)])
-    cache.fails.clear()
-    cache.set(made._turn, ("of an older release", time.time() + 95), 95)
-    give_up_turns("default", [cut_task(seconds=0)])
-    with pytest.raises(AlreadyRunning):
-        new().take()

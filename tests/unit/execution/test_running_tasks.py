@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from django.core.cache import caches
 from django.test import override_settings
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.execution import dead_letters, executor, running_tasks
 from beanstalk_dispatch.execution.crash_ledger import BLOCKS, SLOTS_IN_BLOCK, CrashLedger
-from beanstalk_dispatch.execution.lease import Lease
 from beanstalk_dispatch.execution.open_files import FILES
 from beanstalk_dispatch.execution.running_tasks import RUNNING, RunningTask
 from beanstalk_dispatch.message import Message
@@ -98,31 +96,8 @@ def test_what_was_cut_off_need_not_wait_for_its_lease(env: Environment, tmp_path
     shared = {"leases": {"BACKEND": backend, "LOCATION": tmp_path / "leases"}}
     with override_settings(CACHES=shared):
         cut_in_child("nap", 30)
-        # While a server starts, nothing may wait for the cache.
-        with override_settings(CACHES={"leases": {"BACKEND": "tests.nowhere.Cache"}}):
-            RUNNING.report_cut_tasks(get_config())
         assert run("nap", 0).outcome is Outcome.DONE
         assert run("nap", 0).outcome is Outcome.DUPLICATE
-
-
-@pytest.mark.slow
-def test_a_lease_that_another_process_took_meanwhile_is_left_to_it(
-    env: Environment, tmp_path: Path
-) -> None:
-    """The first lease is taken here long after what was cut off has been found."""
-    env(DISPATCH_LEASE_CACHE="leases")
-    backend = "django.core.cache.backends.filebased.FileBasedCache"
-    shared = {"leases": {"BACKEND": backend, "LOCATION": tmp_path / "leases"}}
-    with override_settings(CACHES=shared):
-        before = time.monotonic()
-        cut_in_child("nap", 30)
-        RUNNING.report_cut_tasks(get_config())
-        caches["leases"].clear()  # as if the lease had expired
-        message = Message(function="nap", id="task-1")
-        Lease("leases", message, queue="q", time_limit=60).take()
-        time.sleep(time.monotonic() - before)
-        assert run("record", task_id="other").outcome is Outcome.DONE
-        assert run("nap", 0).outcome is Outcome.RUNNING
 
 
 def test_it_is_logged_once_and_not_by_each_delivery(caplog: pytest.LogCaptureFixture) -> None:
