@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from django.contrib.auth.decorators import login_not_required
@@ -34,7 +34,10 @@ from .sqs.backlog import BACKLOG, Backlog, public_problem, queue_names
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
 # What may be different a moment later, because of another process or of a file.
-_HELD: Final = frozenset({Outcome.RUNNING, Outcome.DRAINING})
+_HELD: Final[Mapping[Outcome, holding.Patience]] = {
+    Outcome.RUNNING: holding.FOR_ONE_MESSAGE,
+    Outcome.DRAINING: holding.FOR_ALL_MESSAGES,
+}
 
 
 View = Callable[[HttpRequest], HttpResponse]
@@ -118,10 +121,11 @@ def _log_not_a_worker(request: HttpRequest) -> None:
 
 def _run_or_hold(body: bytes, delivery: Delivery, config: Config) -> Result:
     result = _run_unless_draining(body, delivery, config)
-    if result.outcome not in _HELD or draining.is_stopping():
+    patience = _HELD.get(result.outcome)
+    if patience is None or draining.is_stopping():
         return result
     began = clock.monotonic()
-    if not holding.hold(delivery.receive_count, threads=draining.threads()):
+    if not holding.hold(delivery.receive_count, patience, threads=draining.threads()):
         return result
     if delivery.waited is not None:  # the proxy has waited for as long
         delivery.waited += clock.monotonic() - began

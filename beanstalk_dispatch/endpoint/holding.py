@@ -1,27 +1,50 @@
 """Hold the answer to a message that cannot run yet, so that its receives last for longer.
 
-aws-sqsd brings a message back after two seconds and gives it up after ten receives. While another
-process runs the message, or a file drains this machine, the answer to each receive takes longer
-than the one before. Ten receives then last for more than two minutes, and no answer is held for
-half of nginx's limit of a minute. A message that can run then has waited for that time: it is not
-started if its time limit no longer fits.
+aws-sqsd brings a message back after two seconds and gives it up after ten receives. While a message
+cannot run for a reason that ends by itself, the answer to each receive takes longer than the one
+before. Ten receives then last for more than two minutes, and no answer is held for half of nginx's
+limit of a minute. A message that can run then has waited for that time: it is not started if its
+time limit no longer fits.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-HOLD_SECONDS: Final = 3.0
+_STEP_SECONDS: Final = 3.0
 """How much longer each receive of a message is held than the one before it."""
-_MAX_STEPS: Final = 9
-_SHARE_OF_THREADS: Final = 3
-"""A third of the threads may hold answers. The others are for messages that can run."""
+_LONGEST_SECONDS: Final = 29.0
 _EB_THREADS: Final = 15
 """Where the number of threads is unknown, it is that of Elastic Beanstalk's own Procfile.
 
 https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/python-configuration-procfile.html
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the answers for one reason are held, and by how many threads."""
+
+    first_seconds: float
+    """How long a first receive is held; 0 for not at all. The other threads hold all as long."""
+    share_of: Callable[[int], int]
+    """How many of a process's threads may hold an answer."""
+
+    def seconds(self, receive_count: int) -> float:
+        """How long this receive of a message is held."""
+        return min(self.first_seconds + (receive_count - 1) * _STEP_SECONDS, _LONGEST_SECONDS)
+
+
+FOR_ONE_MESSAGE: Final = Patience(first_seconds=0.0, share_of=lambda threads: threads // 3)
+"""One message cannot run. The other threads are for those that can."""
+FOR_ALL_MESSAGES: Final = Patience(first_seconds=5.0, share_of=lambda threads: threads - 2)
+"""No message can run here. Two threads answer soon, for whatever else the process is asked.
+
+Not at once: two threads could then use up the receives of 300 messages in half a minute.
 """
 
 
@@ -47,16 +70,19 @@ class _HoldingThreads:
 _holders = _HoldingThreads()
 
 
-def hold(receive_count: int, *, threads: int | None) -> bool:
-    """Sleep as long as this receive is to be held. False at once: it is the first receive, or too
-    many of the process's ``threads`` hold an answer already.
+def hold(receive_count: int, patience: Patience, *, threads: int | None) -> bool:
+    """Sleep as long as this receive is to be held.
+
+    Return False if it is not: nothing is to be held at a first receive, or too many of the
+    process's ``threads`` hold an answer already.
     """
-    if receive_count < 2 or not _holders.enter(
-        max((threads or _EB_THREADS) // _SHARE_OF_THREADS, 1)
-    ):
+    if not (seconds := patience.seconds(receive_count)):
+        return False
+    if not _holders.enter(max(patience.share_of(threads or _EB_THREADS), 1)):
+        time.sleep(patience.first_seconds)
         return False
     try:
-        time.sleep(min(receive_count - 1, _MAX_STEPS) * HOLD_SECONDS)
+        time.sleep(seconds)
     finally:
         _holders.leave()
     return True

@@ -7,8 +7,8 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -101,6 +101,18 @@ class Scene:
 
 
 # --- what happens meanwhile ------------------------------------------------------------------
+
+
+@contextmanager
+def drained(machine: Machine, *, seconds: float = 60) -> Iterator[list[str]]:
+    """Keep the drain file there for the first ``seconds``."""
+    file = machine.folder / "drain"
+    file.touch()
+    machine.variables["BEANSTALK_DISPATCH_DRAIN_FILE"] = str(file)
+    timer = threading.Timer(seconds, file.unlink)
+    timer.start()
+    yield []
+    timer.cancel()
 
 
 class NetworkCut:
@@ -365,6 +377,15 @@ SCENES: Final[dict[str, Scene]] = {
         "task and the entry in the cache that says that it is done; what a culprit changes for "
         "its whole process is restored when it ends, and not before",
     ),
+    **{
+        f"drained-{connections}": Scene(
+            culprits=[], max_receives=10, during=drained,
+            consumers={
+                "endpoint": partial(endpoint, connections=connections, error_visibility=2)
+            },
+        )
+        for connections in (15, 50)
+    },
     "lease": Scene(
         culprits=[], blameless=60, seconds=(6.0,), max_receives=10,
         variables={"BEANSTALK_DISPATCH_LEASE_CACHE": "default"},
