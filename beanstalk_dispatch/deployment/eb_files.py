@@ -12,6 +12,7 @@ from .ladder import ERROR_VISIBILITY_SECONDS, MAX_RECEIVES
 from .plan import Plan
 from .scaling import scaling_files, scaling_options
 from .sqsd_options import NAMESPACE, WORKER_OPTIONS
+from .template_files import fill_in
 
 PROCFILE: Final = "Procfile"
 CRON: Final = "cron.yaml"
@@ -145,41 +146,19 @@ def nginx_location(plan: Plan) -> str:
     It repeats the headers of Elastic Beanstalk's own ``location /``: a location that sets a header
     inherits none. https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_set_header
     """
-    timeout = _whole_seconds(plan.ladder.nginx)
-    return f"""\
-location = {plan.http_path} {{
-    proxy_pass UPSTREAM;
-    proxy_http_version 1.1;
-    proxy_set_header Connection "";
-    proxy_set_header Host $host;
-    proxy_set_header X-Real-IP $remote_addr;
-    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-    proxy_set_header X-Request-Start "t=${{msec}}";
-    proxy_set_header X-Proxy-Read-Timeout {timeout};
-    proxy_read_timeout {timeout}s;
-    client_max_body_size {MAX_BODY};
-}}
-"""
+    return fill_in(
+        "nginx.conf",
+        path=plan.http_path,
+        timeout=_whole_seconds(plan.ladder.nginx),
+        max_body=MAX_BODY,
+    )
 
 
 def _hook_script(plan: Plan) -> str:
     """A script that gives the location to the machines with the worker's flag, and to no other."""
-    return f"""\
-#!/bin/sh
-# {_WRITTEN_BY}
-# On a worker it gives nginx the limits of the daemon's requests; elsewhere it removes them.
-set -e
-folder={NGINX_STAGING}/conf.d/elasticbeanstalk
-file=$folder/beanstalk_dispatch.conf
-rm -f "$file"
-case "$BEANSTALK_WORKER" in
-  [Tt][Rr][Uu][Ee] | [Yy][Ee][Ss] | [Oo][Nn] | 1) ;;
-  *) exit 0 ;;
-esac
-mkdir -p "$folder"
-# The platform's server: gunicorn, or a container.
-upstream=$(cat "$folder"/*.conf 2> /dev/null |
-  sed -n 's/^ *proxy_pass *\\([^;]*\\);.*/\\1/p' | head -n 1)
-sed "s|UPSTREAM|${{upstream:-http://127.0.0.1:8000}}|" > "$file" <<'NGINX'
-{nginx_location(plan)}NGINX
-"""
+    return fill_in(
+        "predeploy.sh",
+        written_by=_WRITTEN_BY,
+        staging=NGINX_STAGING,
+        location=nginx_location(plan),
+    )

@@ -13,6 +13,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 from .plan import PlannedQueue
 from .properties import Property
 from .property_formats import double_quoted, hcl_string
+from .template_files import fill_in
 
 HANDLER: Final = "beanstalk_dispatch.contrib.aws_lambda.handler"
 MAX_TIMEOUT_SECONDS: Final = 900
@@ -105,48 +106,6 @@ def problems(*, timeout: int, attributes: Mapping[str, str]) -> Iterator[str]:
 # --- the templates ---------------------------------------------------------------------------
 
 
-_SAM: Final = """\
-AWSTemplateFormatVersion: "2010-09-09"
-Transform: AWS::Serverless-2016-10-31
-Resources:
-  DeadLetters:
-    Type: AWS::SQS::Queue
-    Properties:
-      QueueName: {dead_letters}
-{fifo}      MessageRetentionPeriod: 1209600
-  Tasks:
-    Type: AWS::SQS::Queue
-    Properties:
-      QueueName: {queue}
-{fifo}      VisibilityTimeout: {visibility}
-      RedrivePolicy:
-        deadLetterTargetArn: !GetAtt DeadLetters.Arn
-        maxReceiveCount: {receives}
-  Worker:
-    Type: AWS::Serverless::Function
-    Properties:
-      FunctionName: {name}
-      CodeUri: .
-      Handler: {handler}
-      Runtime: {runtime}
-      MemorySize: {memory}
-      Timeout: {timeout}
-      Environment:
-        Variables:
-{variables}
-      Policies:
-        - SQSSendMessagePolicy: {{QueueName: !GetAtt Tasks.QueueName}}
-        - SQSSendMessagePolicy: {{QueueName: !GetAtt DeadLetters.QueueName}}
-{others}      Events:
-        Tasks:
-          Type: SQS
-          Properties:
-            Queue: !GetAtt Tasks.Arn
-            BatchSize: {batch_size}
-            FunctionResponseTypes: [ReportBatchItemFailures]
-"""
-
-
 def as_sam(plan: LambdaPlan) -> str:
     """A template of AWS SAM: the queue, its dead-letter queue, the function and the mapping.
 
@@ -156,98 +115,21 @@ def as_sam(plan: LambdaPlan) -> str:
         f"          {name}: {double_quoted(value)}" for name, value in plan.variables.items()
     ]
     return _fill_in(
-        _SAM,
+        "lambda.sam.yaml",
         plan,
         name=plan.name,
         queue=plan.queue.name,
         dead_letters=plan.queue.dead_letters.name,
         fifo="      FifoQueue: true\n" if plan.queue.is_fifo else "",
         variables="\n".join(variables),
-        others=_SAM_OTHERS.format(arns=json.dumps(plan.other_arns)) if plan.other_arns else "",
+        others=_sam_statement(plan.other_arns) if plan.other_arns else "",
     )
 
 
-_SAM_OTHERS: Final = """\
-        - Version: "2012-10-17"
-          Statement:
-            - {{Effect: Allow, Action: "sqs:SendMessage", Resource: {arns}}}
-"""
-_TERRAFORM: Final = """\
-resource "aws_sqs_queue" "dead_letters" {{
-  name                      = {dead_letters}
-  fifo_queue                = {fifo}
-  message_retention_seconds = 1209600
-}}
-
-resource "aws_sqs_queue" "tasks" {{
-  name                       = {queue}
-  fifo_queue                 = {fifo}
-  visibility_timeout_seconds = {visibility}
-  redrive_policy = jsonencode({{
-    deadLetterTargetArn = aws_sqs_queue.dead_letters.arn
-    maxReceiveCount     = {receives}
-  }})
-}}
-
-resource "aws_lambda_function" "worker" {{
-  function_name = {name}
-  role          = aws_iam_role.worker.arn
-  filename      = "function.zip"
-  handler       = "{handler}"
-  runtime       = "{runtime}"
-  memory_size   = {memory}
-  timeout       = {timeout}
-  environment {{
-    variables = {{
-{variables}
-    }}
-  }}
-}}
-
-resource "aws_lambda_event_source_mapping" "tasks" {{
-  event_source_arn        = aws_sqs_queue.tasks.arn
-  function_name           = aws_lambda_function.worker.arn
-  batch_size              = {batch_size}
-  function_response_types = ["ReportBatchItemFailures"]
-}}
-
-resource "aws_iam_role" "worker" {{
-  name = {name}
-  assume_role_policy = jsonencode({{
-    Version = "2012-10-17"
-    Statement = [{{
-      Effect    = "Allow"
-      Principal = {{ Service = "lambda.amazonaws.com" }}
-      Action    = "sts:AssumeRole"
-    }}]
-  }})
-}}
-
-resource "aws_iam_role_policy_attachment" "logs" {{
-  role       = aws_iam_role.worker.name
-  policy_arn = "arn:{partition}:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
-}}
-
-resource "aws_iam_role_policy" "tasks" {{
-  role = aws_iam_role.worker.name
-  policy = jsonencode({{
-    Version = "2012-10-17"
-    Statement = [
-      {{
-        Effect = "Allow"
-        Action = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes",
-                  "sqs:SendMessage"]
-        Resource = aws_sqs_queue.tasks.arn
-      }},
-      {{
-        Effect   = "Allow"
-        Action   = "sqs:SendMessage"
-        Resource = {senders}
-      }},
-    ]
-  }})
-}}
-"""
+def _sam_statement(arns: Sequence[str]) -> str:
+    statement = f'{{Effect: Allow, Action: "sqs:SendMessage", Resource: {json.dumps(arns)}}}'
+    lines = ['- Version: "2012-10-17"', "  Statement:", f"    - {statement}"]
+    return "".join(f"        {line}\n" for line in lines)
 
 
 def as_terraform(plan: LambdaPlan) -> str:
@@ -258,7 +140,7 @@ def as_terraform(plan: LambdaPlan) -> str:
         f"      {name:<{width}} = {hcl_string(value)}" for name, value in plan.variables.items()
     ]
     return _fill_in(
-        _TERRAFORM,
+        "lambda.tf",
         plan,
         name=hcl_string(plan.name),
         queue=hcl_string(plan.queue.name),
@@ -271,9 +153,10 @@ def as_terraform(plan: LambdaPlan) -> str:
 
 
 def _fill_in(template: str, plan: LambdaPlan, **strings: str) -> str:
-    """A template with ``strings`` in it, which each format writes its own way, and the figures."""
+    """Fill in ``strings``, which each format writes its own way, and the figures."""
     comments = [f"# {name} is a secret and left out\n" for name in plan.secrets]
-    return "".join(comments) + template.format(
+    return "".join(comments) + fill_in(
+        template,
         **strings,
         visibility=plan.visibility,
         receives=RECEIVES,
