@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import mmap
 import os
 import re
 import stat
 import struct
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 from django.conf import settings
@@ -43,8 +46,20 @@ _OWNER: Final = struct.Struct("<I")  # process id, for the log
 # state is written last, so that a slot that is only half written does not count.
 _SLOT: Final = struct.Struct("<dI128s128s64s80sB")
 _STATE: Final = _SLOT.size - 1
-_FREE, _RUNS, _RUNS_ALONE = range(3)
+_FREE: Final = 0
 _ID_LENGTH: Final = 128
+
+
+class Company(IntEnum):
+    """What else its process runs when a task begins: the state of a slot in use."""
+
+    OTHERS = 1
+    """Other tasks, or none. Each of them may be the reason if the process ends."""
+    NONE = 2
+    """Nothing, and nothing begins: the task runs alone."""
+    SUSPECT = 3
+    """A task that began alone. It is the reason if the process ends."""
+
 
 SLOTS_IN_BLOCK: Final = 16
 """gunicorn has 15 threads on Elastic Beanstalk. A process with more owns several blocks."""
@@ -94,8 +109,12 @@ def default_path() -> str:
     """The file of this user and this project, in memory if the system has such a directory."""
     shared_memory = "/dev/shm"  # noqa: S108 - the file is created safely there
     directory = shared_memory if os.access(shared_memory, os.W_OK) else tempfile.gettempdir()
-    project = re.sub(r"[^\w.]", "_", getattr(settings, "SETTINGS_MODULE", None) or "settings")
-    return f"{directory}/beanstalk_dispatch-{os.geteuid()}-{project[:100]}.ledger{_VERSION}"
+    module = getattr(settings, "SETTINGS_MODULE", None) or ""
+    project = re.sub(r"[^\w.]", "_", module or "settings")[:100]
+    # Two projects may both have a config.settings. The name is the same after a deployment.
+    place = getattr(sys.modules.get(module), "__file__", None) or ""
+    project += "-" + hashlib.sha256(os.fsencode(os.path.abspath(place))).hexdigest()[:12]
+    return f"{directory}/beanstalk_dispatch-{os.geteuid()}-{project}.ledger{_VERSION}"
 
 
 def open_ledger(path: str) -> tuple[CrashLedger, list[CutTask]]:
@@ -129,7 +148,7 @@ class CrashLedger:
 
     # --- what runs ---------------------------------------------------------------------------
 
-    def begin(self, message: Message, delivery: Delivery, *, is_alone: bool) -> int | None:
+    def begin(self, message: Message, delivery: Delivery, *, company: Company) -> int | None:
         """Note that a task runs. Returns its slot, or None if the file has no more room."""
         try:
             slot = self._free.pop()
@@ -147,7 +166,7 @@ class CrashLedger:
             message.function.encode("utf-8", "replace"),
             (delivery.message_id or "").encode("utf-8", "replace"),
             delivery.queue.encode("utf-8", "replace"),
-            _RUNS_ALONE if is_alone else _RUNS,
+            company,
         )
         return slot
 
@@ -166,6 +185,9 @@ class CrashLedger:
 
     def _claim_more(self) -> int | None:
         with self._lock:
+            if self._free:  # another thread has claimed a block meanwhile
+                with suppress(IndexError):  # and a third one has taken its last slot
+                    return self._free.pop()
             for block in range(BLOCKS):
                 if block not in self._blocks and self._lock_block(block):
                     if not self._used_slots(block):
@@ -221,9 +243,9 @@ class CrashLedger:
 
         Raises LedgerError if another process has locked the table for too long.
         """
-        was_alone = self._view[slot + _STATE] == _RUNS_ALONE
+        company = Company(self._view[slot + _STATE])
         with self._lock, _table_locked(self._descriptor):
-            self._add_cut(_ledger_key(task_id), time.time(), was_alone=was_alone)
+            self._add_cut(_ledger_key(task_id), time.time(), company)
 
     def forget_cuts(self, task_id: str) -> None:
         """Let a task start with a count of zero again."""
@@ -246,15 +268,18 @@ class CrashLedger:
             receive_count=receive_count,
             seconds=max(now - started, 0.0),
             process_id=process_id,
-            times_cut=self._add_cut(key.rstrip(b"\0"), now, was_alone=state == _RUNS_ALONE),
+            times_cut=self._add_cut(key.rstrip(b"\0"), now, state),
         )
 
-    def _add_cut(self, key: bytes, now: float, *, was_alone: bool) -> int:
+    def _add_cut(self, key: bytes, now: float, company: int) -> int:
         rows = list(self._cut_table())
         oldest = min(rows, key=lambda row: row[3])  # or one that is free
         at, found, times, _ = next((row for row in rows if row[1] == key), oldest)
-        times = times + 1 if found == key else 1
-        if not was_alone:  # another task may have been the reason
+        times = times if found == key else 0
+        if company == Company.SUSPECT:
+            return times
+        times += 1
+        if company != Company.NONE:  # another task may have been the reason
             times = min(times, MAX_CUTS - 1)
         _CUT.pack_into(self._view, at, key, times, now)
         self._change_generation()

@@ -25,6 +25,7 @@ from .crash_ledger import (
     BLOCKS,
     MAX_CUTS,
     SLOTS_IN_BLOCK,
+    Company,
     CrashLedger,
     CutTask,
     default_path,
@@ -40,7 +41,8 @@ ALONE_AFTER: Final = MAX_CUTS - 1
 """How often a task is cut off before it runs alone.
 
 The tasks that ran beside it were cut off as often. Each of them then runs alone as well, ends, and
-is forgotten. So only the task that ends its process is cut off a third time.
+is forgotten. So only the task that ends its process is cut off a third time. A task that has waited
+for too long, and begins beside one that runs alone, is not counted as cut off with it.
 """
 MAX_WAIT_SECONDS: Final = 30.0
 """How long a task waits to be alone, and how long other tasks wait for one that is.
@@ -81,11 +83,12 @@ class RunningTask:
         return clock.monotonic() - self.started
 
     def __enter__(self) -> Self:
-        is_alone = self._tasks.begin(self)
+        company = self._tasks.begin(self)
         if self._ledger is not None:
             # What is to blame is not this task if the process is out of files before it begins.
-            is_alone = is_alone and not FILES.are_suspect
-            self._slot = self._ledger.begin(self.message, self.delivery, is_alone=is_alone)
+            if company is Company.NONE and FILES.are_suspect:
+                company = Company.OTHERS
+            self._slot = self._ledger.begin(self.message, self.delivery, company=company)
             if self._slot is None:
                 self._tasks.log_full_ledger()
         return self
@@ -128,6 +131,9 @@ class RunningTasks:
         self._lock = threading.Lock()
         self._running: set[RunningTask] = set()
         self._alone: RunningTask | None = None
+        """The task that waits to be alone, or is."""
+        self._began_alone: RunningTask | None = None
+        """The same task, if nothing ran beside it when it began."""
         self._is_full_logged = False
         self._close_ledger()
 
@@ -141,8 +147,8 @@ class RunningTasks:
 
     # --- one alone, or many ------------------------------------------------------------------
 
-    def begin(self, task: RunningTask) -> bool:
-        """Note that a task runs, and return whether it runs alone.
+    def begin(self, task: RunningTask) -> Company:
+        """Note that a task runs, and return what else runs.
 
         Waits before that if the task is to run alone, or if another one does. A task is noted
         first and looks around afterwards, so of two that begin at the same time at least one sees
@@ -151,22 +157,24 @@ class RunningTasks:
         task.started = clock.monotonic()
         self._running.add(task)
         if task.times_cut < ALONE_AFTER and self._alone is None:
-            return False
+            return Company.OTHERS
         until = task.started + MAX_WAIT_SECONDS
         if task.times_cut >= ALONE_AFTER:
-            is_alone = self._wait_to_be_alone(task, until=until)
+            self._wait_to_be_alone(task, until=until)
         else:
-            is_alone = self._wait_for_the_one_alone(task, until=until)
+            self._wait_for_the_one_alone(task, until=until)
         task.started = clock.monotonic()
-        return is_alone
+        if self._began_alone is task:
+            return Company.NONE
+        return Company.OTHERS if self._began_alone is None else Company.SUSPECT
 
     def end(self, task: RunningTask) -> None:
         """Note that a task has ended."""
         self._running.discard(task)
         if self._alone is task:
-            self._alone = None
+            self._alone = self._began_alone = None
 
-    def _wait_to_be_alone(self, task: RunningTask, *, until: float) -> bool:
+    def _wait_to_be_alone(self, task: RunningTask, *, until: float) -> None:
         while not self._reserve_process(task) and clock.monotonic() < until:
             self._wait_for_the_one_alone(task, until=until)
         while self._alone is task and len(self._running) > 1 and clock.monotonic() < until:
@@ -177,7 +185,8 @@ class RunningTasks:
             "task was cut off before id=%s function=%s times_cut=%d beside=%d",
             quoted(task.message.id), quoted(task.message.function), task.times_cut, beside,
         )  # fmt: skip
-        return self._alone is task and not beside
+        if self._alone is task and not beside:
+            self._began_alone = task
 
     def _reserve_process(self, task: RunningTask) -> bool:
         with self._lock:
@@ -185,12 +194,11 @@ class RunningTasks:
                 self._alone = task
         return self._alone is task
 
-    def _wait_for_the_one_alone(self, task: RunningTask, *, until: float) -> bool:
+    def _wait_for_the_one_alone(self, task: RunningTask, *, until: float) -> None:
         while self._alone is not None and clock.monotonic() < until:
             self._running.discard(task)
             clock.sleep(_PAUSE)
             self._running.add(task)
-        return False
 
     # --- the ledger --------------------------------------------------------------------------
 

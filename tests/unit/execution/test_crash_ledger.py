@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from django.test import override_settings
@@ -16,6 +22,7 @@ from beanstalk_dispatch.execution.crash_ledger import (
     MAX_CUT_TASKS,
     SIZE,
     SLOTS_IN_BLOCK,
+    Company,
     CrashLedger,
     CutTask,
     LedgerError,
@@ -42,19 +49,21 @@ def in_child(function: Callable[[], None]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def begin(ledger: CrashLedger, task_id: str = "task-1", *, is_alone: bool = False) -> int:
+def begin(
+    ledger: CrashLedger, task_id: str = "task-1", *, company: Company = Company.OTHERS
+) -> int:
     message = Message(function="build_report", id=task_id)
     delivery = Delivery(queue="shop-mail", message_id="from-sqs", receive_count=3)
-    slot = ledger.begin(message, delivery, is_alone=is_alone)
+    slot = ledger.begin(message, delivery, company=company)
     assert slot is not None
     return slot
 
 
-def run_and_die(path: Path, *task_ids: str, is_alone: bool = False) -> None:
+def run_and_die(path: Path, *task_ids: str, company: Company = Company.OTHERS) -> None:
     def run() -> None:
         ledger, _ = open_ledger(str(path))
         for task_id in task_ids:
-            begin(ledger, task_id, is_alone=is_alone)
+            begin(ledger, task_id, company=company)
 
     in_child(run)
 
@@ -114,7 +123,7 @@ def test_what_a_living_process_runs_is_left_alone(path: Path) -> None:
 def test_a_message_without_an_id_of_sqs_is_noted(path: Path) -> None:
     def run() -> None:
         ledger, _ = open_ledger(str(path))
-        ledger.begin(Message(function="f", id="x"), Delivery(), is_alone=False)
+        ledger.begin(Message(function="f", id="x"), Delivery(), company=Company.OTHERS)
 
     in_child(run)
     (task,) = cut_tasks(path)
@@ -144,10 +153,26 @@ def test_a_clock_that_was_set_back_gives_no_negative_time(
 
 def test_cuts_are_counted_and_the_third_counts_only_if_the_task_ran_alone(path: Path) -> None:
     counts = []
-    for is_alone in (False, False, False, True, True):
-        run_and_die(path, "task-1", is_alone=is_alone)
+    for company in (*[Company.OTHERS] * 3, *[Company.NONE] * 2):
+        run_and_die(path, "task-1", company=company)
         counts += [task.times_cut for task in cut_tasks(path)]
     assert counts == [1, 2, 2, 3, 4]
+
+
+def test_a_task_beside_one_that_runs_alone_is_not_counted_with_it(path: Path) -> None:
+    run_and_die(path, "beside")
+    cut_tasks(path)
+
+    def run() -> None:
+        ledger, _ = open_ledger(str(path))
+        begin(ledger, "suspect", company=Company.NONE)
+        begin(ledger, "beside", company=Company.SUSPECT)
+        begin(ledger, "new", company=Company.SUSPECT)
+
+    for times in (1, 2, 3):
+        in_child(run)
+        found = {task.id: task.times_cut for task in cut_tasks(path)}
+        assert found == {"suspect": times, "beside": 1, "new": 0}
 
 
 def test_every_process_sees_the_count_and_that_it_was_forgotten(path: Path) -> None:
@@ -166,11 +191,13 @@ def test_every_process_sees_the_count_and_that_it_was_forgotten(path: Path) -> N
     ledger.close()
 
 
-@pytest.mark.parametrize(("is_alone", "expected"), [(False, 2), (True, 3)])
-def test_a_task_that_runs_can_be_counted(path: Path, is_alone: bool, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("company", "expected"), [(Company.OTHERS, 2), (Company.NONE, 3), (Company.SUSPECT, 0)]
+)
+def test_a_task_that_runs_can_be_counted(path: Path, company: Company, expected: int) -> None:
     ledger, _ = open_ledger(str(path))
     for _ in range(3):
-        slot = begin(ledger, is_alone=is_alone)
+        slot = begin(ledger, company=company)
         ledger.count_as_cut("task-1", slot)
         ledger.end(slot)
     assert ledger.times_cut("task-1") == expected
@@ -181,7 +208,7 @@ def test_a_task_that_runs_can_be_counted(path: Path, is_alone: bool, expected: i
 def test_when_the_table_is_full_the_oldest_is_forgotten(path: Path) -> None:
     ledger, _ = open_ledger(str(path))
     for number in range(MAX_CUT_TASKS + 1):
-        ledger._add_cut(str(number).encode(), 1000.0 + number, was_alone=False)
+        ledger._add_cut(str(number).encode(), 1000.0 + number, Company.OTHERS)
     assert ledger.times_cut("0") == 0
     assert ledger.times_cut("1") == ledger.times_cut(str(MAX_CUT_TASKS)) == 1
     ledger.close()
@@ -217,10 +244,41 @@ def test_a_process_takes_more_blocks_until_there_are_none(
     slots = [begin(ledger) for _ in range(2 * SLOTS_IN_BLOCK)]
     assert len(set(slots)) == 2 * SLOTS_IN_BLOCK
     message = Message(function="f")
-    assert ledger.begin(message, Delivery(), is_alone=False) is None
+    assert ledger.begin(message, Delivery(), company=Company.OTHERS) is None
     ledger.end(slots[0])
     assert begin(ledger) == slots[0]
     in_child(lambda: None if [t.id for t in cut_tasks(path)] == ["left over"] else os._exit(1))
+    ledger.close()
+
+
+def test_a_hundred_threads_take_seven_blocks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They find no free slot at the same time, and claim a block one after the other."""
+    ledger, _ = open_ledger(str(path))
+    claim, barrier = ledger._claim_more, threading.Barrier(100 - SLOTS_IN_BLOCK)
+
+    def claim_together() -> int | None:
+        barrier.wait(20)
+        return claim()
+
+    monkeypatch.setattr(ledger, "_claim_more", claim_together)
+    with ThreadPoolExecutor(100) as pool:
+        slots = list(pool.map(lambda number: begin(ledger, str(number)), range(100)))
+    assert len(set(slots)) == 100
+    assert len(ledger._blocks) == 7
+    ledger.close()
+
+
+def test_a_slot_that_another_thread_takes_first_is_looked_for_elsewhere(path: Path) -> None:
+    class Taken(list[int]):
+        def pop(self, *args: Any) -> int:
+            self.clear()
+            raise IndexError
+
+    ledger, _ = open_ledger(str(path))
+    ledger._free = Taken([1])
+    claimed = ledger._claim_more
+    ledger._claim_block = lambda block: setattr(ledger, "_free", [block])  # type: ignore[method-assign]
+    assert claimed() == 1
     ledger.close()
 
 
@@ -336,7 +394,10 @@ def test_a_process_waits_for_another_that_changes_the_table_but_not_for_long(
 
 def test_the_default_is_a_file_of_the_user_and_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: True)
-    name = f"beanstalk_dispatch-{os.geteuid()}-tests.settings.ledger1"
+    (name,) = [Path(crash_ledger.default_path()).name]
+    assert re.fullmatch(
+        rf"beanstalk_dispatch-{os.geteuid()}-tests\.settings-\w{{12}}\.ledger1", name
+    )
     assert crash_ledger.default_path() == f"/dev/shm/{name}"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert crash_ledger.default_path() == f"{tempfile.gettempdir()}/{name}"
@@ -348,4 +409,17 @@ def test_the_default_is_a_file_of_the_user_and_the_project(monkeypatch: pytest.M
 def test_a_project_is_named_by_its_settings(module: str | None, name: str) -> None:
     with override_settings(SETTINGS_MODULE=module):
         path = Path(crash_ledger.default_path())
-    assert path.name == f"beanstalk_dispatch-{os.geteuid()}-{name}.ledger1"
+    assert path.name.startswith(f"beanstalk_dispatch-{os.geteuid()}-{name}-")
+
+
+def test_two_projects_whose_settings_have_one_name_have_two_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = set()
+    for project in ("shop", "mail"):
+        module = ModuleType("config.settings")
+        module.__file__ = str(tmp_path / project / "config" / "settings.py")
+        monkeypatch.setitem(sys.modules, "config.settings", module)
+        with override_settings(SETTINGS_MODULE="config.settings"):
+            found |= {crash_ledger.default_path(), crash_ledger.default_path()}
+    assert len(found) == 2

@@ -15,7 +15,12 @@ from django.test import override_settings
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.execution import dead_letters, executor, running_tasks
-from beanstalk_dispatch.execution.crash_ledger import BLOCKS, SLOTS_IN_BLOCK, CrashLedger
+from beanstalk_dispatch.execution.crash_ledger import (
+    BLOCKS,
+    SLOTS_IN_BLOCK,
+    Company,
+    CrashLedger,
+)
 from beanstalk_dispatch.execution.open_files import FILES
 from beanstalk_dispatch.execution.running_tasks import RUNNING, RunningTask
 from beanstalk_dispatch.message import Message
@@ -56,7 +61,7 @@ def ledger() -> CrashLedger:
 def was_cut(times: int, task_id: str = "task-1") -> None:
     """As if processes had ended while this task ran, alone in the end."""
     for _ in range(times):
-        ledger()._add_cut(task_id.encode(), time.time(), was_alone=True)
+        ledger()._add_cut(task_id.encode(), time.time(), Company.NONE)
 
 
 def task(task_id: str) -> RunningTask:
@@ -397,21 +402,21 @@ def test_nobody_waits_for_long(
 
 
 def test_only_what_ran_alone_is_cut_off_a_third_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bool] = []
+    seen: list[Company] = []
     begin = CrashLedger.begin
 
-    def noting(self: CrashLedger, *args: Any, is_alone: bool) -> int | None:
-        seen.append(is_alone)
-        return begin(self, *args, is_alone=is_alone)
+    def noting(self: CrashLedger, *args: Any, company: Company) -> int | None:
+        seen.append(company)
+        return begin(self, *args, company=company)
 
     monkeypatch.setattr(CrashLedger, "begin", noting)
     monkeypatch.setattr(running_tasks, "MAX_WAIT_SECONDS", 0.1)
     was_cut(2, "suspect")
     with task("first"), task("suspect"):
         pass
-    with task("suspect"):
+    with task("suspect"), task("beside"):
         pass
-    assert seen == [False, False, True]
+    assert seen == [Company.OTHERS, Company.OTHERS, Company.NONE, Company.SUSPECT]
 
 
 def test_a_task_knows_for_how_long_it_has_been_running() -> None:
