@@ -13,9 +13,10 @@ class BeanstalkDispatchConfig(AppConfig):
 
     def ready(self) -> None:
         # Django's models, which some of these import, are not ready before this method is called.
-        from . import check_log, checks, client, conf, dispatch_table, loggers, start_log, views  # noqa: PLC0415
+        from . import client, conf, dispatch_table, loggers, start_log, views  # noqa: PLC0415
         from .conf.variables import CORE, WARM  # noqa: PLC0415
         from .endpoint import draining  # noqa: PLC0415
+        from .problems import check_log, checks  # noqa: PLC0415
 
         loggers.protect_loggers()
         checks.register()

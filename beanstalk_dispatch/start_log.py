@@ -14,11 +14,11 @@ from typing import Any, Final
 from django.core.signals import request_started
 from django.dispatch import Signal
 
-from .checks import SIGN_MESSAGES, UNSIGNED
 from .conf import get_config, import_rooms, unknown_variables
 from .conf.variables import WORKER
 from .exceptions import ConfigurationError, listed
 from .execution import monkey_patching
+from .problems.checks import SIGN_MESSAGES, UNSIGNED
 from .signals import task_scheduled, task_started
 
 logger = logging.getLogger("beanstalk_dispatch")

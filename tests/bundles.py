@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from beanstalk_dispatch.deployment.eb_check import check
-from beanstalk_dispatch.deployment.eb_files import bundle_files
-from beanstalk_dispatch.deployment.plan import Plan
+from beanstalk_dispatch.deploying.eb_files import bundle_files
+from beanstalk_dispatch.deploying.plan import Plan
+from beanstalk_dispatch.problems.eb_check import check
 
 
 def write_bundle(plan: Plan, root: Path) -> Path:

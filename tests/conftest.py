@@ -27,12 +27,12 @@ from werkzeug.serving import WSGIRequestHandler
 from xdist.scheduler import LoadScopeScheduling
 
 from beanstalk_dispatch import conf, loggers
-from beanstalk_dispatch.check_log import do_not_log_on_first_request
 from beanstalk_dispatch.execution.held_leases import HELD
 from beanstalk_dispatch.execution.open_files import FILES
 from beanstalk_dispatch.execution.process_state import process_state
 from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from beanstalk_dispatch.execution.running_tasks import RUNNING
+from beanstalk_dispatch.problems.check_log import do_not_log_on_first_request
 from beanstalk_dispatch.queue_address import dead_letter_name
 from beanstalk_dispatch.refusals import REFUSALS
 from beanstalk_dispatch.sqs.clients import Clients

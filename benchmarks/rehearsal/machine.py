@@ -17,8 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beanstalk_dispatch.deployment.eb_files import CRON, HOOKS, NGINX_STAGING, PROCFILE
-from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
+from beanstalk_dispatch.deploying.eb_files import CRON, HOOKS, NGINX_STAGING, PROCFILE
+from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
 from tests.services import NO_COVERAGE, free_port, nginx, until
 
 from .environment_file import delivered, environment_file

@@ -29,8 +29,8 @@ import boto3
 
 from beanstalk_dispatch import conf, cron
 from beanstalk_dispatch.client import schedule_function
-from beanstalk_dispatch.deployment.eb_files import CRON, HOOKS
-from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
+from beanstalk_dispatch.deploying.eb_files import CRON, HOOKS
+from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
 from beanstalk_dispatch.endpoint.sqsd import HEADER
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.scheduling.sending import encode

@@ -40,7 +40,7 @@ from django.test import override_settings
 from django.urls import resolve
 from packaging.requirements import Requirement
 
-from beanstalk_dispatch import casts, checks, cron
+from beanstalk_dispatch import casts, cron
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.conf import SETTINGS, get_config
 from beanstalk_dispatch.conf.variables import BACKLOG_PER_THREAD
@@ -49,15 +49,16 @@ from beanstalk_dispatch.contrib.results import checks as results_checks
 from beanstalk_dispatch.contrib.sentry import spans
 from beanstalk_dispatch.contrib.sentry.variables import SENTRY
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.deployment.eb_commands import commands as eb_commands
-from beanstalk_dispatch.deployment.eb_files import bundle_files, daemon_options
-from beanstalk_dispatch.deployment.ladder import MAX_RECEIVES
-from beanstalk_dispatch.deployment.plan import Plan, make_plan
-from beanstalk_dispatch.deployment.property_formats import FORMATS
+from beanstalk_dispatch.deploying.eb_commands import commands as eb_commands
+from beanstalk_dispatch.deploying.eb_files import bundle_files, daemon_options
+from beanstalk_dispatch.deploying.ladder import MAX_RECEIVES
+from beanstalk_dispatch.deploying.plan import Plan, make_plan
+from beanstalk_dispatch.deploying.property_formats import FORMATS
 from beanstalk_dispatch.execution import dead_letters
 from beanstalk_dispatch.execution import executor as execution
 from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
+from beanstalk_dispatch.problems import checks
 from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs.backlog import Backlog, QueueBacklog, wanted_processes
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
@@ -203,7 +204,7 @@ def test_the_options_of_a_command_are_those_of_its_page(
 
 
 def test_the_files_of_beanstalk_eb_are_those_of_its_page(env: Environment) -> None:
-    env(DISPATCH_TABLE="night=tests.unit.deployment.test_plan.night", DISPATCH_TASK_TIMEOUT="4m")
+    env(DISPATCH_TABLE="night=tests.unit.deploying.test_plan.night", DISPATCH_TASK_TIMEOUT="4m")
     shared, plan = (
         make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
                   account="123456789012", is_shared=is_shared, max_instances=8)

@@ -13,8 +13,8 @@ GUNICORN: Final = "tests/integration/test_gunicorn.py"
 REHEARSAL: Final = "tests/integration/test_rehearsal.py::test_every_surprise_is_caught"
 VIEWS: Final = "tests/unit/test_views.py"
 DRAINING: Final = "tests/integration/test_draining.py"
-DOCTOR: Final = "tests/unit/deployment/test_daemon_request.py"
-AWS_DOCTOR: Final = "tests/unit/deployment/test_aws_doctor.py"
+DOCTOR: Final = "tests/unit/problems/test_daemon_request.py"
+AWS_DOCTOR: Final = "tests/unit/problems/test_aws_doctor.py"
 CLIENT: Final = "tests/unit/test_client.py"
 RECENT: Final = "tests/unit/execution/test_recent_deliveries.py"
 LETTERS: Final = "tests/unit/management/test_beanstalk_dead_letters.py"
@@ -30,7 +30,7 @@ ROWS: Final = {
     "`start worker=unknown reason=configuration`":
         "tests/unit/test_start_log.py::test_the_start_line_says_what_the_process_is",
     "`start … functions=none`":
-        "tests/unit/test_checks.py"
+        "tests/unit/problems/test_checks.py"
         "::test_a_misspelt_variable_is_reported_with_the_one_that_was_meant",
     "`start` is right, but no `task` line, and the messages go to the dead-letter queue":
         f"{DOCTOR}::test_each_mistake_is_told_from_the_others",
@@ -101,7 +101,7 @@ ROWS: Final = {
     "A member `problem` instead of figures":
         "tests/unit/sqs/test_backlog.py::test_one_queue_that_cannot_be_read_leaves_the_others",
     "A worker environment loses machines although messages wait":
-        "tests/unit/deployment/test_scaling.py"
+        "tests/unit/deploying/test_scaling.py"
         "::test_a_shared_bundle_has_the_options_beside_those_of_the_daemon",
     "The fleet shrinks and grows again every few minutes":
         "tests/unit/test_autoscaling.py::test_several_messages_for_each_thread_make_it_flap",

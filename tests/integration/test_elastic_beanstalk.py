@@ -13,11 +13,11 @@ import pytest
 from django.core.management import call_command
 
 from beanstalk_dispatch.client import schedule_function
-from beanstalk_dispatch.deployment import machine_doctor
-from beanstalk_dispatch.deployment.eb_files import HOOKS, NGINX_STAGING, PROCFILE
-from beanstalk_dispatch.deployment.findings import FindingStatus
-from beanstalk_dispatch.deployment.machine_doctor import Machine
-from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
+from beanstalk_dispatch.deploying.eb_files import HOOKS, NGINX_STAGING, PROCFILE
+from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
+from beanstalk_dispatch.problems import machine_doctor
+from beanstalk_dispatch.problems.findings import FindingStatus
+from beanstalk_dispatch.problems.machine_doctor import Machine
 from tests.conftest import Environment
 from tests.services import Gunicorn, nginx, until
 from tests.workers import restored_signal_handlers

@@ -17,7 +17,7 @@ from django.test import Client, override_settings
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
-from beanstalk_dispatch import checks, conf, message, start_log, views
+from beanstalk_dispatch import conf, message, start_log, views
 from beanstalk_dispatch.client import Call, schedule
 from beanstalk_dispatch.conf import SETTINGS, Config, get_config
 from beanstalk_dispatch.delivery import Delivery
@@ -27,6 +27,7 @@ from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.problems import checks
 from tests import fuzzing
 from tests.fuzzing import DECOYS, KEYS, SECRET, Worker
 from tests.jobs import calls

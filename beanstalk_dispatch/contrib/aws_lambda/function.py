@@ -9,12 +9,13 @@ from typing import Any, Final, Protocol
 import django
 from django.apps import apps
 
-from beanstalk_dispatch import check_log, checks, dispatch_table
+from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.execution import time_limit
 from beanstalk_dispatch.execution.running_tasks import RUNNING
+from beanstalk_dispatch.problems import check_log, checks
 from beanstalk_dispatch.signals import invocation_finished
 
 from .batch import Batch

@@ -12,8 +12,8 @@ from django.core.management.base import CommandError
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf.variables import WORKER
-from beanstalk_dispatch.deployment import overview
-from beanstalk_dispatch.deployment.properties import (
+from beanstalk_dispatch.deploying import overview
+from beanstalk_dispatch.deploying.properties import (
     MAX_BYTES,
     Property,
     move_to_files,
@@ -21,7 +21,7 @@ from beanstalk_dispatch.deployment.properties import (
     properties_in_effect,
     total_size,
 )
-from beanstalk_dispatch.deployment.property_formats import FORMATS, Export
+from beanstalk_dispatch.deploying.property_formats import FORMATS, Export
 from beanstalk_dispatch.management.printing import PrintingCommand
 
 _SHOWN: Final = ("table", "json")

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from beanstalk_dispatch.deployment import aws_doctor, doctor, machine_doctor
-from beanstalk_dispatch.deployment.findings import Finding, FindingStatus, as_dict, lines, safely
 from beanstalk_dispatch.management.printing import PrintingCommand
+from beanstalk_dispatch.problems import aws_doctor, doctor, machine_doctor
+from beanstalk_dispatch.problems.findings import Finding, FindingStatus, as_dict, lines, safely
 
 
 class Command(PrintingCommand):

@@ -14,12 +14,13 @@ from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES, SIGNING_KEYS, TABLE
-from beanstalk_dispatch.deployment import eb_check, overview
-from beanstalk_dispatch.deployment.eb_commands import commands, fresh_key
-from beanstalk_dispatch.deployment.eb_files import PROCFILE, BundleFile, bundle_files, with_web_line
-from beanstalk_dispatch.deployment.plan import Plan, make_plan
+from beanstalk_dispatch.deploying import overview
+from beanstalk_dispatch.deploying.eb_commands import commands, fresh_key
+from beanstalk_dispatch.deploying.eb_files import PROCFILE, BundleFile, bundle_files, with_web_line
+from beanstalk_dispatch.deploying.plan import Plan, make_plan
 from beanstalk_dispatch.management.arguments import integer
 from beanstalk_dispatch.management.printing import PrintingCommand
+from beanstalk_dispatch.problems import eb_check
 
 _ASKED = {
     "web": "Name of the web environment",

@@ -10,17 +10,17 @@ from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.deployment import overview
-from beanstalk_dispatch.deployment.lambda_files import (
+from beanstalk_dispatch.deploying import overview
+from beanstalk_dispatch.deploying.lambda_files import (
     MAX_TIMEOUT_SECONDS,
     TEMPLATES,
     LambdaPlan,
     function_timeout,
     problems,
 )
-from beanstalk_dispatch.deployment.listed_tasks import longest_time_limit
-from beanstalk_dispatch.deployment.plan import make_plan
-from beanstalk_dispatch.deployment.properties import Property, properties_in_effect, with_values
+from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
+from beanstalk_dispatch.deploying.plan import make_plan
+from beanstalk_dispatch.deploying.properties import Property, properties_in_effect, with_values
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownQueue
 from beanstalk_dispatch.management.arguments import integer
 from beanstalk_dispatch.management.printing import PrintingCommand

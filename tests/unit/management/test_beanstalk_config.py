@@ -8,9 +8,9 @@ import pytest
 import yaml
 from django.core.management import CommandError, call_command
 
-from beanstalk_dispatch.deployment.property_formats import PROPERTIES, SECRETS
+from beanstalk_dispatch.deploying.property_formats import PROPERTIES, SECRETS
 from tests.conftest import Environment
-from tests.unit.deployment.test_properties import large
+from tests.unit.deploying.test_properties import large
 
 KEY = "0123456789abcdef"
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:keys-AbCdEf"

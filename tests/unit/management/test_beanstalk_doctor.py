@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
-from beanstalk_dispatch.deployment.findings import failure, ok, warning
+from beanstalk_dispatch.problems.findings import failure, ok, warning
 from tests.conftest import TABLE, Environment
 
 # A request may use connections that an earlier test has opened.
@@ -58,7 +58,7 @@ def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_aws_and_the_machine_are_examined_if_that_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    package = "beanstalk_dispatch.deployment"
+    package = "beanstalk_dispatch.problems"
     monkeypatch.setattr(f"{package}.aws_doctor.examine", lambda: iter([warning("aws", "asked")]))
     found = [ok("machine", "looked at"), failure("machine", "broken", "repair it")]
     monkeypatch.setattr(f"{package}.machine_doctor.examine", lambda: iter(found))

@@ -9,8 +9,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from beanstalk_dispatch.deployment.eb_files import HOOKS, PROCFILE
-from beanstalk_dispatch.deployment.sqsd_options import WORKER_OPTIONS
+from beanstalk_dispatch.deploying.eb_files import HOOKS, PROCFILE
+from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
 from tests.conftest import TABLE, Environment
 
 WHERE = ("--region", "eu-west-1", "--account", "123456789012")

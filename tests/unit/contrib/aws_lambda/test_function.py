@@ -102,7 +102,7 @@ def test_django_is_started_if_the_project_has_not(
 ) -> None:
     started: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr("beanstalk_dispatch.check_log.log_failing", lambda: None)
+        patch.setattr("beanstalk_dispatch.problems.check_log.log_failing", lambda: None)
         patch.setattr("django.setup", lambda: started.append(1))
         patch.setattr("django.apps.apps.ready", False)
         module.start()

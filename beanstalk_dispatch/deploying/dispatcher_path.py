@@ -1,0 +1,37 @@
+"""The path of the dispatcher's URL, which is the daemon's HttpPath."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.conf import settings
+from django.urls import NoReverseMatch, Resolver404, resolve, reverse
+
+PATH: Final = "/beanstalk_dispatch/dispatcher"
+"""HttpPath of a project that includes the URLs as the documentation says."""
+
+
+def has_urls() -> bool:
+    """Whether the settings name a root urls.py, which only a web server needs."""
+    return bool(getattr(settings, "ROOT_URLCONF", None))
+
+
+def dispatcher_path() -> str | None:
+    """The path to set as HttpPath. None if no URL leads to the dispatcher."""
+    if not has_urls():
+        return None
+    try:
+        path = f"{reverse('beanstalk_dispatcher').rstrip('/')}/dispatcher"
+    except NoReverseMatch:
+        return None
+    return path if leads_to_the_dispatcher(path) else None
+
+
+def leads_to_the_dispatcher(path: str) -> bool:
+    """Whether the URL configuration has the dispatcher at this path."""
+    if not has_urls():
+        return False
+    try:
+        return resolve(path).url_name == "beanstalk_dispatcher"
+    except Resolver404:
+        return False

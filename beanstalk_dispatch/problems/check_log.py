@@ -1,0 +1,62 @@
+"""Logs the failing checks of a worker, once, so that no mistake is silent."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from django.core.signals import request_started
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.log_lines import quoted, quoted_error
+
+from .checks import check
+
+logger = logging.getLogger("beanstalk_dispatch")
+
+_FIRST_REQUEST: Final = "beanstalk_dispatch.check_log"
+
+
+def log_on_first_request() -> None:
+    """Have a worker log its failing checks once, at the first request that its server gets.
+
+    Not earlier: while Django starts, the URLs and other apps may not be imported yet. On other
+    machines nothing is logged.
+    """
+    try:
+        is_worker = get_config().worker
+    except ConfigurationError:  # which the start line reports
+        return
+    if is_worker:
+        request_started.connect(_log_once, dispatch_uid=_FIRST_REQUEST)
+
+
+def do_not_log_on_first_request() -> None:
+    """For a command that has run the checks itself."""
+    request_started.disconnect(dispatch_uid=_FIRST_REQUEST)
+
+
+def _log_once(**kwargs: Any) -> None:
+    """Another thread may have its first request at the same moment: one of them disconnects."""
+    if request_started.disconnect(dispatch_uid=_FIRST_REQUEST):
+        log_failing()
+
+
+def log_failing() -> None:
+    """Log a line for each failing check that is not silenced, with its id and what to type.
+
+    One ERROR line names the errors among them, because Sentry makes an event of each such line, and
+    every process logs its checks. The lines before it are the event's breadcrumbs.
+    """
+    try:
+        failing = [message for message in check() if not message.is_silenced()]
+        for message in failing:
+            logger.warning(
+                "check failed id=%s hint=%s error=%s",
+                message.id, quoted(message.hint), quoted_error(message.msg),
+            )  # fmt: skip
+        if ids := sorted({str(message.id) for message in failing if message.is_serious()}):
+            logger.error("checks failed ids=%s: messages may not run", quoted(" ".join(ids)))
+    except Exception as exc:  # a project's modules are imported: they must not fail the request
+        logger.error("checks could not run error=%s", quoted_error(exc, with_type=True))

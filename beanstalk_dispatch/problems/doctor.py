@@ -1,0 +1,217 @@
+"""What a running project shows of its configuration without AWS.
+
+It runs the system checks, and adds what only a request, a cache or a file can show.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+from django.core import checks
+from django.core.cache import caches
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.filebased import FileBasedCache
+from django.core.cache.backends.locmem import LocMemCache
+
+from beanstalk_dispatch import conf, cron
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, TABLE
+from beanstalk_dispatch.deploying.dispatcher_path import (
+    PATH,
+    dispatcher_path,
+    has_urls,
+    leads_to_the_dispatcher,
+)
+from beanstalk_dispatch.deploying.listed_tasks import listed_tasks
+from beanstalk_dispatch.deploying.sqsd_options import http_path
+from beanstalk_dispatch.dispatch_table import is_listed
+from beanstalk_dispatch.exceptions import ConfigurationError, listed
+
+from . import daemon_request
+from .findings import Finding, FindingStatus, failure, ok, safely, warning
+
+_SHOWN_BY_THE_POST: Final = frozenset(
+    f"beanstalk_dispatch.{each}" for each in ("E014", "E015", "E016", "E017", "W003", "W014")
+)
+"""Checks that can only guess what the POST shows."""
+
+
+def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterator[Finding]:
+    """Everything that needs no AWS. ``path`` is the daemon's HttpPath, if it is known."""
+    try:
+        config = conf.get_config()
+    except ConfigurationError as exc:
+        yield failure("configuration", str(exc), "run python manage.py beanstalk_config")
+        return
+    yield ok("configuration", _describe_config(config))
+    posts = has_urls()
+    yield from safely("system checks", _system_checks(posts=posts))
+    yield from safely("variables", _contrib_rooms())
+    yield from safely("tasks", _examine_tasks(config))
+    yield from safely("cron.yaml", _periodic_tasks(config, cron_file))
+    yield from safely("lease", _examine_lease(config))
+    yield from safely("draining", _drain_file(config))
+    if posts:
+        yield from safely(daemon_request.TOPIC, _daemons_post(path))
+
+
+def _describe_config(config: Config) -> str:
+    return (
+        f"worker={config.worker} functions={listed(config.table)} queues={listed(config.queues)} "
+        f"signed={'yes' if config.signing_keys else 'no'}"
+    )
+
+
+def _system_checks(*, posts: bool) -> Iterator[Finding]:
+    """The package's checks. Those that the POST answers better are left to it."""
+    found = [
+        message
+        for message in checks.run_checks(tags=["beanstalk_dispatch"])
+        if not (message.is_silenced() or (posts and message.id in _SHOWN_BY_THE_POST))
+    ]
+    if not found:
+        yield ok("system checks", "nothing to report")
+    for message in found:
+        is_failure = message.level >= checks.ERROR
+        yield Finding(
+            status=FindingStatus.FAILURE if is_failure else FindingStatus.WARNING,
+            topic=(message.id or "check").removeprefix("beanstalk_dispatch."),
+            message=str(message.msg),
+            hint=str(message.hint or ""),
+        )
+
+
+def _contrib_rooms() -> Iterator[Finding]:
+    """What is set of each contrib room that is in use. Wrong values are a system check."""
+    for group in conf.registered_groups():
+        if group is not conf.CORE:
+            sources = conf.values_of(group).sources
+            given = [name for name, source in sources.items() if source != "default"]
+            yield ok(f"{group.prefix}*", f"variables that are set: {listed(given)}")
+
+
+def _examine_tasks(config: Config) -> Iterator[Finding]:
+    """The table as a whole: each problem of a task is a system check."""
+    tasks = listed_tasks(config)
+    limits = [task.time_limit for task in tasks if task.time_limit is not None]
+    if limits and not any(task.problem for task in tasks):
+        yield ok("tasks", f"{len(tasks)} can run; the longest time limit is {max(limits):g} s")
+
+
+# --- periodic tasks --------------------------------------------------------------------------
+
+
+def _periodic_tasks(config: Config, given: Path | None) -> Iterator[Finding]:
+    file = given or Path("cron.yaml")
+    if not file.exists():
+        if given:
+            yield failure("cron.yaml", f"there is no {file}", "correct the path of --cron")
+        elif config.periodic_tasks:
+            yield warning(
+                "cron.yaml",
+                f"{PERIODIC_TASKS.variable} is set, but there is no {file}",
+                "write one beside manage.py, or name it with --cron",
+            )
+        return
+    problems: list[ConfigurationError] = []
+    tasks: list[cron.PeriodicTask] = []
+    try:
+        tasks = cron.load(file, on_problem=problems.append)
+    except ConfigurationError as exc:
+        problems.append(exc)
+    for problem in problems:
+        message = str(problem).removeprefix(f"{file}: ")
+        yield failure("cron.yaml", message, "the daemon refuses the file; correct the entry")
+    found = [finding for task in tasks for finding in _periodic_task(task, config)]
+    yield from found
+    if not (problems or found):
+        yield ok("cron.yaml", f"{len(tasks)} periodic tasks can run")
+    fifo = [alias for alias, address in config.queues.items() if address.is_fifo]
+    if tasks and fifo:
+        yield warning(
+            "cron.yaml",
+            f"a worker environment of a FIFO queue ({listed(fifo)}) runs no periodic task",
+            "give the periodic tasks an environment with a standard queue",
+        )
+
+
+def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[Finding]:
+    if not is_listed(task.name, config):
+        variable = TABLE.variable
+        yield failure(
+            "cron.yaml",
+            f"{task.name!r} is not in {variable}",
+            f"add {task.name}=package.module.function to {variable}, or correct the name",
+        )
+    elif config.worker and task.name not in config.periodic_tasks:
+        variable = PERIODIC_TASKS.variable
+        names = " ".join([*config.periodic_tasks, task.name])
+        yield failure(
+            "cron.yaml",
+            f"{task.name!r} is not in {variable}: the dispatcher answers 403",
+            f"eb setenv '{variable}={names}'",
+        )
+    if has_urls() and not leads_to_the_dispatcher(task.url):
+        right = dispatcher_path() or PATH
+        yield failure(
+            "cron.yaml",
+            f"{task.name!r}: the url {task.url!r} is not the dispatcher",
+            f"url: {right}",
+        )
+
+
+# --- the rest --------------------------------------------------------------------------------
+
+
+def _examine_lease(config: Config) -> Iterator[Finding]:
+    """Whether the lease's cache answers, and keeps an entry that another process would see."""
+    alias = config.lease_cache
+    if alias is None or alias not in settings.CACHES:  # E006 reports it
+        return
+    key, value = f"beanstalk_dispatch.doctor.{secrets.token_hex(8)}", secrets.token_hex(8)
+    hint = "name a cache in Redis, Memcached or the database, and see that its server runs"
+    try:
+        cache = caches[alias]
+        if isinstance(cache, DummyCache | FileBasedCache | LocMemCache):
+            kind = type(cache).__name__
+            yield failure("lease", f"the cache {alias!r} ({kind}) is not shared by processes", hint)
+            return
+        was_added, is_exclusive = cache.add(key, value, 60), not cache.add(key, "other", 60)
+        is_kept = cache.get(key) == value
+        cache.delete(key)
+    except Exception as exc:
+        problem = f"the cache {alias!r} does not answer: {type(exc).__name__}: {exc}"
+        yield failure("lease", problem, hint)
+        return
+    if was_added and is_exclusive and is_kept:
+        yield ok("lease", f"the cache {alias!r} answers and keeps its entries")
+    else:
+        yield failure("lease", f"the cache {alias!r} does not keep what is added to it", hint)
+
+
+def _drain_file(config: Config) -> Iterator[Finding]:
+    if config.drain_file and os.path.exists(config.drain_file):
+        yield warning(
+            "draining",
+            f"{config.drain_file} exists: the endpoint answers 503 to new tasks",
+            f"rm {config.drain_file}",
+        )
+
+
+def _daemons_post(path: str | None) -> Iterator[Finding]:
+    given = path or http_path(Path())
+    right = dispatcher_path() or PATH
+    used = given or right
+    yield daemon_request.explain(daemon_request.post(used), used)
+    if given is None:
+        yield warning(
+            "HttpPath",
+            "no file sets HttpPath, and Elastic Beanstalk's default is '/'",
+            "python manage.py beanstalk_eb writes it; if you set it elsewhere, run this with "
+            f"--http-path {right}",
+        )

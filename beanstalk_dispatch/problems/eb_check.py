@@ -1,0 +1,293 @@
+"""Compares the deployment files of a project with what its plan needs, in words.
+
+A file may differ from the one that would be written, as long as it does what is needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from beanstalk_dispatch.deploying.eb_files import (
+    CRON,
+    EBEXTENSIONS,
+    HOOKS,
+    PROCFILE,
+    WEB_POLICY,
+    WORKER_POLICY,
+    bundle_files,
+    daemon_options,
+    gunicorn_command,
+)
+from beanstalk_dispatch.deploying.ladder import OUTAGE_SECONDS, Ladder
+from beanstalk_dispatch.deploying.plan import Plan
+from beanstalk_dispatch.deploying.scaling import scaling_problems
+from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, WORKER_OPTIONS, options
+
+_READ_TIMEOUT: Final = re.compile(r"proxy_read_timeout (\d+)s;")
+_HEADER_TIMEOUT: Final = re.compile(r"X-Proxy-Read-Timeout (\d+);")
+_CRON_LINE: Final = re.compile(r"\s*(-\s+)?(name|url|schedule):\s*['\"]?(.*?)['\"]?\s*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One difference that matters."""
+
+    path: str
+    """The file, relative to the root of the bundle."""
+    message: str
+    """What is different, and what follows from it."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gunicorn:
+    """The options of gunicorn in a Procfile, with gunicorn's defaults."""
+
+    workers: int = 1
+    threads: int = 1
+    graceful_timeout: int = 30
+    timeout: int = 30
+    worker_class: str = "sync"
+
+    @property
+    def is_sync(self) -> bool:
+        """Whether a worker runs one request at a time, and does nothing else meanwhile."""
+        return self.worker_class == "sync" and self.threads == 1
+
+    @classmethod
+    def of_procfile(cls, content: str) -> Gunicorn | None:
+        """Those of the line ``web:``; None if it does not start gunicorn."""
+        match = re.search(r"^web:(.*gunicorn.*)$", content, re.MULTILINE)
+        if match is None:
+            return None
+        try:
+            words = shlex.split(match[1].replace("=", " "), comments=True)
+        except ValueError:  # a quote is not closed
+            return None
+        found: dict[str, Any] = {}
+        for name, value in itertools.pairwise(words):
+            if name in _GUNICORN and value.isdecimal():
+                found[_GUNICORN[name]] = int(value)
+            elif name in ("--worker-class", "-k"):
+                found["worker_class"] = value
+        return cls(**found)
+
+
+_GUNICORN: Final = {
+    "--workers": "workers",
+    "-w": "workers",
+    "--threads": "threads",
+    "--graceful-timeout": "graceful_timeout",
+    "--timeout": "timeout",
+    "-t": "timeout",
+}
+
+
+def check(plan: Plan, root: Path) -> list[Problem]:
+    """Every problem of the files in ``root``, in the order of the files."""
+    needed = bundle_files(plan)
+    missing = [path for path in needed if not (root / path).exists()]
+    if EBEXTENSIONS in missing and options(root):
+        missing.remove(EBEXTENSIONS)  # a file of another name has the options
+    found = [Problem(path=path, message="is missing") for path in missing]
+    contents = {
+        path: (root / path).read_text(errors="replace") for path in needed if (root / path).exists()
+    }
+    gunicorn = Gunicorn.of_procfile(contents.get(PROCFILE, ""))
+    found += _check_hooks(plan, contents, root)
+    found += _check_procfile(plan, contents, gunicorn)
+    found += _check_daemon_options(plan, root, gunicorn)
+    found += _check_timeouts(plan, contents, root, gunicorn)
+    found += _check_policies(plan, contents)
+    found += _check_cron(plan, root)
+    found += [Problem(path=path, message=each) for path, each in scaling_problems(plan, root)]
+    return found
+
+
+def _check_hooks(plan: Plan, contents: Mapping[str, str], root: Path) -> Iterator[Problem]:
+    needed = bundle_files(plan)
+    for path in HOOKS:
+        if path not in contents:
+            continue
+        if not os.access(root / path, os.X_OK):
+            yield Problem(path=path, message=f"is not executable: chmod +x {path}")
+        if _without_times(contents[path]) != _without_times(needed[path].content):
+            yield Problem(path=path, message="is not the script that is needed")
+        elif _READ_TIMEOUT.findall(contents[path]) != _HEADER_TIMEOUT.findall(contents[path]):
+            yield Problem(
+                path=path,
+                message="X-Proxy-Read-Timeout and proxy_read_timeout are not the same time",
+            )
+
+
+def _without_times(script: str) -> str:
+    return _HEADER_TIMEOUT.sub("", _READ_TIMEOUT.sub("", script))
+
+
+def _check_procfile(
+    plan: Plan, contents: Mapping[str, str], gunicorn: Gunicorn | None
+) -> Iterator[Problem]:
+    if PROCFILE in contents and gunicorn is None:
+        yield Problem(
+            path=PROCFILE,
+            message=f"no line 'web:' starts gunicorn; expected: web: {gunicorn_command(plan)}",
+        )
+    elif gunicorn and gunicorn.worker_class in ("gevent", "eventlet"):
+        yield Problem(
+            path=PROCFILE,
+            message=f"with --worker-class {gunicorn.worker_class} no time limit interrupts a task; "
+            "use gthread",
+        )
+    elif gunicorn and gunicorn.is_sync and 0 < gunicorn.timeout <= plan.ladder.task:
+        yield Problem(
+            path=PROCFILE,
+            message=f"gunicorn's --timeout, {gunicorn.timeout} s, is not longer than the longest "
+            f"time limit of a task, {plan.ladder.task:g} s: it kills a worker without threads in "
+            "the middle of a task; add --threads",
+        )
+
+
+def _check_daemon_options(plan: Plan, root: Path, gunicorn: Gunicorn | None) -> Iterator[Problem]:
+    path = WORKER_OPTIONS if plan.is_shared else EBEXTENSIONS
+    if plan.is_shared and NAMESPACE in _read_ebextensions(root):
+        yield Problem(
+            path=".ebextensions",
+            message=f"contains {NAMESPACE}, but a deployment fails if it sets an option that the "
+            "web environment does not know; if this bundle is for workers only, add "
+            "--worker-bundle",
+        )
+    found, needed = options(root), daemon_options(plan)
+    if not found:
+        return  # the file is missing, which is a problem already
+    for name in ("WorkerQueueURL", "HttpPath", "MimeType"):
+        if found.get(name) != needed[name]:
+            value = found.get(name, "not set")
+            yield Problem(path=path, message=f"{name} is {value}, not {needed[name]}")
+    yield from _check_connections(path, found, gunicorn)
+    yield from _check_retries(path, found)
+
+
+def _check_connections(
+    path: str, found: Mapping[str, str], gunicorn: Gunicorn | None
+) -> Iterator[Problem]:
+    connections = _option_number(found, "HttpConnections", default=50)
+    if gunicorn and connections > (can_run := gunicorn.workers * gunicorn.threads):
+        yield Problem(
+            path=path,
+            message=f"HttpConnections is {connections}, but gunicorn runs {can_run} requests at "
+            "the same time: the others wait while nginx's limit runs",
+        )
+
+
+def _check_retries(path: str, found: Mapping[str, str]) -> Iterator[Problem]:
+    pause = _option_number(found, "ErrorVisibilityTimeout", default=2)
+    receives = _option_number(found, "MaxRetries", default=10)
+    if pause * (receives - 1) < OUTAGE_SECONDS:
+        yield Problem(
+            path=path,
+            message=f"ErrorVisibilityTimeout {pause} s and MaxRetries {receives}: a database that "
+            f"does not answer for {OUTAGE_SECONDS // 60} minutes sends every message to the "
+            "dead-letter queue",
+        )
+
+
+def _option_number(found: Mapping[str, str], name: str, *, default: int) -> int:
+    """The value of an option; the daemon's default if it is not set or not a number."""
+    value = found.get(name, "")
+    return int(value) if value.isdecimal() else default
+
+
+def _read_ebextensions(root: Path) -> str:
+    files = sorted((root / ".ebextensions").glob("*.config"))
+    return "\n".join(file.read_text(errors="replace") for file in files)
+
+
+def _check_timeouts(
+    plan: Plan, contents: Mapping[str, str], root: Path, gunicorn: Gunicorn | None
+) -> Iterator[Problem]:
+    found = options(root)
+    script = contents.get(HOOKS[0], "")
+    nginx = _READ_TIMEOUT.search(script)
+    ladder = Ladder(
+        task=plan.ladder.task,
+        gunicorn=gunicorn.graceful_timeout if gunicorn else None,
+        nginx=int(nginx[1]) if nginx else None,
+        inactivity=_option_number(found, "InactivityTimeout", default=299) if found else None,
+        visibility=_option_number(found, "VisibilityTimeout", default=300) if found else None,
+    )
+    for problem in ladder.problems():
+        yield Problem(path="timeouts", message=problem)
+
+
+def _check_policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[Problem]:
+    needed = bundle_files(plan)
+    for path in (WEB_POLICY, WORKER_POLICY):
+        if path not in contents:
+            continue
+        missing = _granted_actions(needed[path].content) - _granted_actions(contents[path])
+        more = _granted_actions(contents[path]) - _granted_actions(needed[path].content)
+        for action, resource in sorted(missing):
+            yield Problem(path=path, message=f"does not allow {action} on {resource}")
+        for action, resource in sorted(more):
+            yield Problem(path=path, message=f"allows {action} on {resource}, which is not needed")
+
+
+def _granted_actions(policy: str) -> set[tuple[str, str]]:
+    """Each action with each resource that a policy allows. Empty if it is not a policy."""
+    try:
+        statements: list[dict[str, Any]] = json.loads(policy)["Statement"]
+        return {
+            (action, resource)
+            for each in statements
+            for action in _as_list(each["Action"])
+            for resource in _as_list(each["Resource"])
+        }
+    except (ValueError, TypeError, KeyError):
+        return set()
+
+
+def _as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _check_cron(plan: Plan, root: Path) -> Iterator[Problem]:
+    file = root / CRON
+    if not file.exists():
+        return  # a problem already, if a task has a schedule
+    found = _cron_entries(file.read_text(errors="replace"))
+    needed = {name: (plan.http_path, schedule) for name, schedule in plan.schedules.items()}
+    for name in sorted(needed.keys() - found.keys()):
+        message = f"{name} is missing; its schedule is {needed[name][1]!r}"
+        yield Problem(path=CRON, message=message)
+    for name in sorted(needed.keys() & found.keys()):
+        if found[name] != needed[name]:
+            now, then = (
+                f"{schedule!r} with {url}" for url, schedule in (found[name], needed[name])
+            )
+            yield Problem(path=CRON, message=f"{name} runs at {now}, not at {then}")
+    for name in sorted(found.keys() - needed.keys()) if needed else ():
+        yield Problem(path=CRON, message=f"{name} has no schedule at its task")
+
+
+def _cron_entries(content: str) -> dict[str, tuple[str, str]]:
+    """Name → url and schedule. Read line by line, so that PyYAML is not needed."""
+    entries: list[dict[str, str]] = []
+    for line in content.splitlines():
+        if match := _CRON_LINE.fullmatch(line):
+            if match[1]:
+                entries.append({})
+            if entries:
+                entries[-1][match[2]] = match[3]
+    return {
+        each.get("name", ""): (each.get("url", ""), each.get("schedule", "")) for each in entries
+    }

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.deploying.eb_commands import commands, fresh_key
+from beanstalk_dispatch.deploying.eb_files import bundle_files
+from beanstalk_dispatch.deploying.plan import make_plan
+from beanstalk_dispatch.deploying.scaling import POLICY, target_tracking
+from beanstalk_dispatch.exceptions import ConfigurationError
+from tests.conftest import Environment
+from tests.docs.test_docs import check_aws
+from tests.docs.test_docs import commands as words_of
+
+ACCOUNT = "123456789012"
+KEY = "0123456789abcdef"
+QUEUE = f"https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/shop-mail"
+
+
+@pytest.fixture(autouse=True)
+def properties(env: Environment) -> None:
+    env(DISPATCH_TABLE="night=tests.unit.deploying.test_plan.night record=tests.jobs.record",
+        DISPATCH_QUEUES="mail=shop-mail orders=orders.fifo", DISPATCH_CRASH_LEDGER=None,
+        DISPATCH_PERIODIC_TASKS="record")  # fmt: skip
+
+
+def script(key: str | None = KEY, **given: Any) -> str:
+    config = get_config()
+    plan = make_plan(config, name="shop", wsgi="shop.wsgi", region="eu-west-1", account=ACCOUNT,
+                     **given)  # fmt: skip
+    return "\n".join(commands(plan, config, key=key))
+
+
+def typed(text: str, *start: str) -> list[list[str]]:
+    lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    return [words for words in words_of(lines) if words[: len(start)] == list(start)]
+
+
+def test_each_command_of_aws_is_one_that_aws_knows() -> None:
+    scaled = script(max_instances=4).replace("group=$(aws", "aws")
+    assert len(typed(scaled, "aws")) == len(typed(script(), "aws")) + 3
+    for _, *arguments in typed(scaled, "aws"):
+        check_aws(arguments)
+
+
+def test_the_policy_gets_the_name_of_the_group(tmp_path: Path) -> None:
+    plan = make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
+                     account=ACCOUNT, max_instances=4)  # fmt: skip
+    (tmp_path / "beanstalk").mkdir()
+    (tmp_path / POLICY).write_text(bundle_files(plan)[POLICY].content)
+    lines = "\n".join(commands(plan, get_config(), key=KEY)).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("group="))
+    end = next(i for i, line in enumerate(lines) if line.startswith("# 4."))
+    stub = (
+        'aws() { case "$2" in describe-*) echo a-group;; put-*) for last; do :; done; '
+        'printf %s "$last";; esac; }\n'
+    )
+    printed = subprocess.run(
+        ["/bin/sh", "-e"], input=stub + "\n".join(lines[start:end]), text=True, cwd=tmp_path,
+        capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    assert json.loads(printed) == target_tracking(plan, "a-group")
+
+
+def test_the_properties_are_set_when_the_environment_has_its_options() -> None:
+    """EB refuses a change of an environment that changes, and the AWS CLI has its own region."""
+    text = script()
+    (update,) = typed(text, "aws", "elasticbeanstalk", "update-environment")
+    (wait,) = typed(text, "aws", "elasticbeanstalk", "wait")
+    assert wait[-2:] == ["--environment-names", "shop-worker"]
+    assert "--region" in update
+    assert "--region" in wait
+    order = [text.index(part) for part in ("update-environment", " wait ", "eb setenv")]
+    assert order == sorted(order)
+
+
+def test_the_first_command_names_application_and_region() -> None:
+    (words,) = typed(script(), "eb", "init")
+    assert words[2] == "shop"
+    assert words[-1] == "eu-west-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("shop-mail-dead-letter", []), ("shop-dead", ["shop-dead"])]
+)
+def test_the_dead_letter_queue_of_the_configuration_is_created_once(
+    env: Environment, name: str, own: list[str]
+) -> None:
+    env(DISPATCH_QUEUES=f"mail=shop-mail dead={name}", DISPATCH_DEAD_LETTER_QUEUE="dead")
+    text = script()
+    created = typed(text, "aws", "sqs", "create-queue")
+    names = [words[words.index("--queue-name") + 1] for words in created]
+    assert names == ["shop-mail-dead-letter", "shop-mail", *own]
+    assert len(typed(text, "aws", "cloudwatch")) == 1 + len(own)
+    assert f" dead=https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/{name}'" in text
+
+
+def test_a_dead_letter_queue_without_aliases_is_given_by_the_alias_that_is_printed(
+    env: Environment,
+) -> None:
+    env(DISPATCH_QUEUES=None, DISPATCH_DEAD_LETTER_QUEUE="shop-dead")
+    for words in typed(script(), "eb", "setenv"):
+        values = dict(
+            word.split("=", 1) for word in words if word.startswith("BEANSTALK_DISPATCH_")
+        )
+        env(**values)
+        assert get_config().dead_letter_queue == "shop-dead"
+        assert [*get_config().queues] == ["work", "shop-dead"]
+
+
+def test_each_queue_has_a_dead_letter_queue_that_is_created_first() -> None:
+    created = typed(script(), "aws", "sqs", "create-queue")
+    names = [words[words.index("--queue-name") + 1] for words in created]
+    assert names == ["shop-mail-dead-letter", "shop-mail", "orders-dead-letter.fifo", "orders.fifo"]
+    attributes = [json.loads(words[-1]) for words in created]
+    assert attributes[0] == {"MaximumMessageSize": "1048576", "MessageRetentionPeriod": "1209600"}
+    assert attributes[1]["VisibilityTimeout"] == "180"
+    assert json.loads(attributes[1]["RedrivePolicy"]) == {
+        "deadLetterTargetArn": f"arn:aws:sqs:eu-west-1:{ACCOUNT}:shop-mail-dead-letter",
+        "maxReceiveCount": "12",
+    }
+    assert [each.get("FifoQueue") for each in attributes] == [None, None, "true", "true"]
+    assert len(typed(script(), "aws", "cloudwatch", "put-metric-alarm")) == 2
+
+
+def test_the_properties_of_both_tiers_have_the_new_key_and_the_queues_urls() -> None:
+    web, worker = typed(script(), "eb", "setenv")
+    assert web[3] == "shop-web"
+    assert worker[3] == "shop-worker"
+    assert dict(word.split("=", 1) for word in web[4:]) == {
+        "BEANSTALK_DISPATCH_TABLE": "night=tests.unit.deploying.test_plan.night "
+        "record=tests.jobs.record",
+        "BEANSTALK_DISPATCH_PERIODIC_TASKS": "record",
+        "BEANSTALK_DISPATCH_QUEUES": f"mail={QUEUE} "
+        f"orders=https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/orders.fifo",
+        "BEANSTALK_DISPATCH_SIGNING_KEYS": KEY,
+    }
+    found = dict(word.split("=", 1) for word in worker[4:])
+    assert found["BEANSTALK_WORKER"] == "True"
+    assert found["BEANSTALK_DISPATCH_PERIODIC_TASKS"] == "record night"
+    assert found["BEANSTALK_DISPATCH_SIGNING_KEYS"] == KEY
+
+
+def test_a_key_that_exists_is_not_shown(env: Environment) -> None:
+    env(DISPATCH_SIGNING_KEYS=KEY)
+    assert KEY not in script(key=None)
+
+
+def test_a_shared_bundle_needs_one_more_command() -> None:
+    command = "--option-settings file://beanstalk/worker-options.json"
+    assert command in script()
+    assert command not in script(is_shared=False)
+
+
+def test_a_fresh_key_is_long_and_another_each_time() -> None:
+    first, second = fresh_key(), fresh_key()
+    assert first != second
+    assert len(first) >= 40
+    assert first not in repr(first)
+
+
+def test_a_task_that_is_too_long_for_the_daemon_is_an_error(env: Environment) -> None:
+    env(DISPATCH_TASK_TIMEOUT="11h")
+    with pytest.raises(ConfigurationError, match="beanstalk_worker"):
+        script()

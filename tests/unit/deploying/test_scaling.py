@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.session import get_session
+from botocore.validate import ParamValidator
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.deploying.eb_commands import commands
+from beanstalk_dispatch.deploying.eb_files import bundle_files
+from beanstalk_dispatch.deploying.plan import Plan, make_plan
+from beanstalk_dispatch.deploying.scaling import (
+    GROUP_PLACEHOLDER,
+    POLICY,
+    SCALING_EBEXTENSIONS,
+    scaling_files,
+    scaling_options,
+    target_tracking,
+)
+from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
+from tests.bundles import problems_in, write_bundle
+from tests.conftest import Environment
+
+TARGET = "TargetTrackingConfiguration"
+
+
+def make(**given: Any) -> Plan:
+    options = {"max_instances": 8, **given}
+    return make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
+                     account="123456789012", **options)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _table(env: Environment) -> None:
+    env(DISPATCH_TABLE="record=tests.jobs.record")
+
+
+def test_a_plan_that_does_not_scale_has_no_files_for_it() -> None:
+    plan = make(max_instances=None)
+    assert (scaling_files(plan), scaling_options(plan)) == ({}, {})
+    assert "autoscaling" not in bundle_files(plan)[WORKER_OPTIONS].content
+
+
+def test_the_policy_is_one_that_ec2_auto_scaling_knows() -> None:
+    policy = json.loads(bundle_files(make())[POLICY].content)
+    model = get_session().get_service_model("autoscaling").operation_model("PutScalingPolicy")
+    assert model.input_shape
+    request = {
+        "AutoScalingGroupName": "a-group",
+        "PolicyName": "beanstalk-dispatch",
+        "PolicyType": "TargetTrackingScaling",
+        TARGET: policy,
+    }
+    assert not ParamValidator().validate(request, model.input_shape).has_errors()
+    misspelt = {**request, TARGET: {**policy, "TargetValu": 1}}
+    assert ParamValidator().validate(misspelt, model.input_shape).has_errors()
+
+
+def test_one_metric_is_compared_and_each_that_it_is_made_from_has_its_id() -> None:
+    metrics = target_tracking(make(), "a-group")["CustomizedMetricSpecification"]["Metrics"]
+    (result,) = [each for each in metrics if each["ReturnData"]]
+    ids = {each["Id"] for each in metrics} - {result["Id"]}
+    assert all(name in result["Expression"] for name in ids)
+    assert ids == {"visible", "in_flight", "instances"}
+
+
+@pytest.mark.parametrize(
+    ("given", "per_thread", "target"),
+    [({}, 1, 15), ({"processes": 2, "threads": 4}, 1, 8), ({"threads": 4}, 3, 12)],
+)
+def test_an_instance_may_have_as_many_messages_as_it_runs(
+    env: Environment, given: dict[str, int], per_thread: int, target: int
+) -> None:
+    env(DISPATCH_BACKLOG_PER_THREAD=per_thread)
+    assert target_tracking(make(**given), "a-group")["TargetValue"] == target
+
+
+def test_a_shared_bundle_has_the_options_beside_those_of_the_daemon() -> None:
+    files = bundle_files(make())
+    assert SCALING_EBEXTENSIONS not in files
+    settings = json.loads(files[WORKER_OPTIONS].content)
+    found = {f"{each['Namespace']} {each['OptionName']}": each["Value"] for each in settings}
+    assert found["aws:autoscaling:asg MaxSize"] == "8"
+    assert found["aws:autoscaling:trigger UpperThreshold"] == "100"
+
+
+def test_a_bundle_for_workers_has_the_policy_as_a_resource() -> None:
+    content = json.loads(bundle_files(make(is_shared=False))[SCALING_EBEXTENSIONS].content)
+    policy = content["Resources"]["BeanstalkDispatchScaling"]["Properties"]
+    group = {"Ref": "AWSEBAutoScalingGroup"}
+    assert policy["AutoScalingGroupName"] == group
+    assert policy[TARGET] == target_tracking(make(), group)
+    assert content["option_settings"] == scaling_options(make())
+
+
+def test_the_commands_put_the_policy_on_the_group_of_the_environment() -> None:
+    lines = "\n".join(commands(make(), get_config(), key=None))
+    assert "--metrics GroupInServiceInstances" in lines
+    assert f'sed "s/{GROUP_PLACEHOLDER}/$group/" {POLICY}' in lines
+    for plan in (make(is_shared=False), make(max_instances=None)):
+        assert "put-scaling-policy" not in "\n".join(commands(plan, get_config(), key=None))
+
+
+# --- the check ---
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_the_files_that_are_written_do_what_is_needed(tmp_path: Path, is_shared: bool) -> None:
+    plan = make(is_shared=is_shared)
+    assert problems_in(plan, write_bundle(plan, tmp_path)) == []
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    content = file.read_text()
+    assert old in content
+    file.write_text(content.replace(old, new))
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("TargetValue\": 15", "TargetValue\": 12", ""),
+        ("TargetValue\": 15", "TargetValue\": 75", "TargetValue is 75; more than 0 and at most 15"),
+        ("TargetValue\": 15", "TargetValue\": \"15\"", "TargetValue is 0; more than 0"),
+        ("shop-work", "other", "is not what is needed"),
+        ("(visible + in_flight)", "visible", "is not what is needed"),
+        ("{", "", "is not what is needed"),
+    ],
+)  # fmt: skip
+def test_each_difference_of_the_policy_is_explained(
+    tmp_path: Path, is_shared: bool, old: str, new: str, problem: str
+) -> None:
+    plan = make(is_shared=is_shared)
+    path = POLICY if is_shared else SCALING_EBEXTENSIONS
+    replace(write_bundle(plan, tmp_path) / path, old, new)
+    found = problems_in(plan, tmp_path)
+    assert len(found) == bool(problem)
+    assert not problem or found[0].startswith(f"{path}: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"8"', '"4"', "aws:autoscaling:asg MaxSize is 4, not 8"),
+        ('"1"', '"2"', ""),
+        ("CPUUtilization", "NetworkOut", "trigger MeasureName is NetworkOut, not CPUUtilization"),
+        ("LowerThreshold", "Lower", "trigger LowerThreshold is not set, not 0"),
+    ],
+)
+def test_each_option_that_differs_is_said(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    plan = make()
+    replace(write_bundle(plan, tmp_path) / WORKER_OPTIONS, old, new)
+    found = problems_in(plan, tmp_path)
+    assert len(found) == bool(problem)
+    assert not problem or found[0].endswith(problem)
+
+
+def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:
+    plan = make()
+    (write_bundle(plan, tmp_path) / POLICY).unlink()
+    (tmp_path / WORKER_OPTIONS).unlink()
+    assert problems_in(plan, tmp_path) == [
+        f"{path}: is missing" for path in (POLICY, WORKER_OPTIONS)
+    ]
+
+
+def test_a_shared_bundle_must_not_scale_the_web_environment(tmp_path: Path) -> None:
+    write_bundle(make(is_shared=False), tmp_path)
+    write_bundle(make(), tmp_path)
+    found = problems_in(make(), tmp_path)
+    assert any(each.startswith(f"{SCALING_EBEXTENSIONS}: scales the web env") for each in found)
+
+
+# --- permissions ---
+
+
+def test_both_tiers_may_ask_for_the_depth_of_the_queues_if_the_backlog_is_shown(
+    env: Environment,
+) -> None:
+    for token, count in ((None, 0), ("a-token-of-the-tests", 2)):
+        env(DISPATCH_BACKLOG_TOKEN=token)
+        contents = [file.content for file in bundle_files(make()).values()]
+        assert sum("sqs:GetQueueAttributes" in content for content in contents) == count

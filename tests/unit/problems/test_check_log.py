@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.core.signals import request_started
+from django.test import Client, override_settings
+
+from beanstalk_dispatch.problems import check_log
+from tests.conftest import TABLE, Environment
+
+pytestmark = pytest.mark.django_db(databases="__all__")
+
+PATH = "/beanstalk_dispatch/dispatcher"
+
+
+@pytest.fixture(autouse=True)
+def _no_request_yet() -> Iterator[None]:
+    check_log.do_not_log_on_first_request()
+    yield
+    check_log.do_not_log_on_first_request()
+
+
+def test_a_worker_logs_its_failing_checks_at_its_first_request(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE=TABLE)
+    check_log.log_on_first_request()
+    assert caplog.messages == []
+    with override_settings(ALLOWED_HOSTS=["testserver"]):
+        for _ in range(2):
+            Client().post(PATH, HTTP_X_AWS_SQSD_MSGID="1", data=b"", content_type="text/plain")
+    lines = [f"{r.levelname} {r.getMessage()}" for r in caplog.records if "check" in r.getMessage()]
+    assert lines == [
+        (
+            "WARNING check failed id=beanstalk_dispatch.E017 hint=\"Add 'localhost' to "
+            "ALLOWED_HOSTS on the worker.\" error=The daemon POSTs to the host 'localhost', which "
+            "ALLOWED_HOSTS does not list: Django answers 400 and the message is not run."
+        ),
+        lines[1],
+        "ERROR checks failed ids=beanstalk_dispatch.E017: messages may not run",
+    ]
+    assert lines[1].startswith("WARNING check failed id=beanstalk_dispatch.W007 hint=")
+
+
+def test_all_errors_are_one_line_and_so_one_event_in_sentry(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE="a=tests.nowhere.f b=tests.nowhere.g c=tests.jobs.NotATask")
+    with override_settings(ALLOWED_HOSTS=["testserver"]):
+        check_log.log_failing()
+    (line,) = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    ids = "beanstalk_dispatch.E002 beanstalk_dispatch.E017"
+    assert line == f"checks failed ids='{ids}': messages may not run"
+
+
+def test_warnings_alone_are_no_error(env: Environment, caplog: pytest.LogCaptureFixture) -> None:
+    env(WORKER=True, DISPATCH_TABLE=TABLE)
+    check_log.log_failing()
+    assert "check failed id=beanstalk_dispatch.W007" in caplog.text
+    assert {each.levelname for each in caplog.records} == {"WARNING"}
+
+
+@pytest.mark.parametrize("worker", ["False", "Ture"])
+def test_another_machine_logs_none(
+    env: Environment, caplog: pytest.LogCaptureFixture, worker: str
+) -> None:
+    env(WORKER=worker)
+    check_log.log_on_first_request()
+    request_started.send(sender=None)
+    assert caplog.messages == []
+
+
+def test_a_silenced_check_is_not_logged(env: Environment, caplog: pytest.LogCaptureFixture) -> None:
+    env(WORKER=True, DISPATCH_TABLE=TABLE)
+    with override_settings(SILENCED_SYSTEM_CHECKS=["beanstalk_dispatch.W007"]):
+        check_log.log_failing()
+    assert caplog.messages == []
+
+
+def test_checks_that_cannot_run_fail_no_request(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE=TABLE)
+    check_log.log_on_first_request()
+    with override_settings(ROOT_URLCONF="tests.nowhere"):
+        request_started.send(sender=None)
+    (line,) = caplog.messages
+    assert line.startswith("checks could not run error=ModuleNotFoundError: No module named")
+
+
+def test_of_two_first_requests_one_logs(env: Environment, caplog: pytest.LogCaptureFixture) -> None:
+    env(WORKER=True, DISPATCH_TABLE=TABLE)
+    check_log._log_once()  # the other one has disconnected it
+    assert caplog.messages == []

@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.conf.urls.i18n import i18n_patterns
+from django.contrib.auth.decorators import login_required
+from django.core.checks import CheckMessage, run_checks
+from django.http import HttpRequest, HttpResponse
+from django.test import override_settings
+from django.urls import include, path
+from django.views.decorators.csrf import csrf_protect
+
+from beanstalk_dispatch import conf, views
+from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.deploying import overview
+from beanstalk_dispatch.problems import checks
+from beanstalk_dispatch.problems.checks import installation
+from beanstalk_dispatch.scheduling import outbox
+from tests import urls
+from tests.conftest import TABLE, Environment
+
+KEY = "0123456789abcdef"
+DEFAULTS: dict[str, Any] = {"WORKER": True, "DISPATCH_TABLE": TABLE, "DISPATCH_SIGNING_KEYS": KEY}
+
+
+def found() -> list[CheckMessage]:
+    return checks.check()
+
+
+def ids() -> list[str | None]:
+    return [message.id for message in found()]
+
+
+def test_a_worker_set_up_well_has_nothing_to_report(env: Environment) -> None:
+    env(**DEFAULTS)
+    assert ids() == []
+
+
+def test_a_web_machine_without_any_variable_has_nothing_to_report() -> None:
+    assert ids() == []
+
+
+def test_the_checks_are_registered(env: Environment) -> None:
+    env(WORKER="Ture")
+    messages = [m for m in run_checks() if (m.id or "").startswith("beanstalk_dispatch.")]
+    assert [message.id for message in messages] == ["beanstalk_dispatch.E001"]
+    assert "'Ture' is not a boolean" in messages[0].msg
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"DISPATCH_TABLE": "a=tests.nowhere.f"}, ["E002"]),
+        ({"DISPATCH_TABLE": "a=tests.jobs.NotATask b=tests.jobs.fail"}, ["E002"]),
+        ({"DISPATCH_TABLE": "a=tests.jobs.NeedsArgument"}, ["E007", "E007"]),
+        ({"DISPATCH_TABLE": "a=tests.jobs.NoLimit"}, ["W016"]),
+        ({"DISPATCH_SAFE_TASK": "tests.nowhere.Task"}, ["E003"]),
+        ({"DISPATCH_PERIODIC_TASKS": "record unlisted"}, ["E005"]),
+        ({"DISPATCH_SIGNING_KEYS": None}, ["W007"]),
+        ({"DISPATCH_TABEL": "x"}, ["W008"]),
+        ({"DISPATCH_SIGNING_KEYS": f"{KEY}{KEY},{KEY[1:]}"}, ["E001"]),
+        ({"DISPATCH_TABLE": None}, ["E018"]),
+        ({"DISPATCH_TABLE": None, "DISPATCH_TASKS": "tests.django_tasks"}, []),
+        (
+            {
+                "DISPATCH_TASKS": "tests.django_tasks",
+                "DISPATCH_PERIODIC_TASKS": "tests.django_tasks.add record",
+            },
+            [],
+        ),
+        ({"DISPATCH_TASKS": "tests.jobs tests.nowhere"}, ["E011", "E011"]),
+        ({"DISPATCH_RESULTS": "nowhere"}, ["E013"]),
+        ({"DISPATCH_RESULTS": "default"}, ["E013"]),
+        ({"DISPATCH_RESULTS": "default", "DISPATCH_EXECUTE_SYNCHRONOUSLY": True}, []),
+        ({"DISPATCH_RESULTS": "db"}, []),
+    ],
+)
+def test_variables_that_break_a_worker(
+    env: Environment, variables: dict[str, str], expected: list[str]
+) -> None:
+    env(**(DEFAULTS | variables))
+    assert ids() == [f"beanstalk_dispatch.{each}" for each in expected]
+    assert all(message.hint for message in found())
+
+
+def test_a_room_that_cannot_be_imported_is_an_error(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "beanstalk_dispatch.contrib.tasks", None)
+    env(**(DEFAULTS | {"DISPATCH_TASKS": "tests.django_tasks"}))
+    message = found()[0]  # E011 follows, if an earlier test has imported the room
+    assert message.id == "beanstalk_dispatch.E010"
+    assert message.msg.startswith("BEANSTALK_DISPATCH_TASKS: import of beanstalk_dispatch.contrib")
+
+
+def test_what_is_wrong_with_a_listed_class_is_said_in_words(env: Environment) -> None:
+    env(**(DEFAULTS | {"DISPATCH_TABLE": "a=tests.jobs.NeedsArgument b=tests.jobs.NoLimit"}))
+    first, second, third = [message.msg for message in found()]
+    assert first == (
+        "'a' would fail whenever it runs: __init__() needs the argument 'needed'; a worker "
+        "makes the task without any, so give it a default."
+    )
+    assert second == (
+        "'a' would fail whenever it runs: it has no run() of its own; write 'def run(self, …)' "
+        "with the task's work."
+    )
+    assert third == (
+        "'b' sets timeout_timedelta to None, which does not mean 'no limit': the task has the "
+        "limit of BEANSTALK_DISPATCH_TASK_TIMEOUT."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("BEANSTALK_WORKR", "Did you mean BEANSTALK_WORKER?"),
+        ("BEANSTALK_DISPATCH_WORKER", "Did you mean BEANSTALK_WORKER?"),
+        ("BEANSTALK_DISPATCH_TABEL", "Did you mean BEANSTALK_DISPATCH_TABLE?"),
+        ("BEANSTALK_DISPATCH_QUEUE", "Did you mean BEANSTALK_DISPATCH_QUEUES?"),
+    ],
+)
+def test_a_misspelt_variable_is_reported_with_the_one_that_was_meant(
+    env: Environment, name: str, hint: str
+) -> None:
+    env(**{name: "x"})
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.W008"
+    assert message.msg == f"{name} is set, but beanstalk_dispatch has no variable of that name."
+    assert message.hint == hint
+
+
+@pytest.mark.parametrize("name", conf.removed.VARIABLES)
+def test_a_removed_variable_is_reported_with_what_to_use(env: Environment, name: str) -> None:
+    env(**{name: "1"})
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.W008"
+    assert message.hint == f"Remove it. {conf.removed.VARIABLES[name]}"
+    assert message.msg.endswith("has no variable of that name.")
+    (warning,) = overview.warnings()
+    assert warning == f"{message.msg} {conf.removed.VARIABLES[name]}"
+
+
+@override_settings(MIDDLEWARE=list(conf.removed.MIDDLEWARE))
+def test_a_removed_middleware_is_reported_with_what_to_use() -> None:
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.E020"
+    assert message.hint == f"Remove it. {conf.removed.MIDDLEWARE[settings.MIDDLEWARE[0]]}"
+
+
+def test_an_unknown_variable_that_is_close_to_none_is_reported_with_all(env: Environment) -> None:
+    env(DISPATCH_XYZ="x")
+    (message,) = found()
+    assert message.hint is not None
+    start, _, names = message.hint.partition(": ")
+    assert start == "Remove it. The variables are"
+    assert names.split(", ") == sorted(setting.variable for setting in SETTINGS.values())
+
+
+def test_the_messages_are_in_the_order_of_their_ids(env: Environment) -> None:
+    env(WORKER=True, DISPATCH_TABLE="a=tests.nowhere.f", DISPATCH_SAFE_TASK="tests.nowhere.Task",
+        DISPATCH_PERIODIC_TASKS="b", DISPATCH_LEASE_CACHE="none", DISPATCH_TABEL="x")  # fmt: skip
+    with override_settings(SECURE_SSL_REDIRECT=True, PREPEND_WWW=True, ALLOWED_HOSTS=["a"],
+                           DATA_UPLOAD_MAX_MEMORY_SIZE=1):  # fmt: skip
+        names = [name.removeprefix("beanstalk_dispatch.") for name in ids() if name]
+    assert names == ["E002", "E003", "E005", "E006", "E014", "E015", "E017", "W007", "W008", "W010"]
+
+
+def test_an_import_error_is_shown(env: Environment) -> None:
+    env(**(DEFAULTS | {"DISPATCH_TABLE": "a=tests.nowhere.f"}))
+    assert "No module named 'tests.nowhere'" in found()[0].msg
+
+
+MIDDLEWARE = ["django.middleware.security.SecurityMiddleware",
+              "django.middleware.common.CommonMiddleware"]  # fmt: skip
+ROOT = "tests.unit.problems.test_checks"
+urlpatterns: list[Any] = []
+
+
+def cache(backend: str, **options: Any) -> dict[str, Any]:
+    name = f"django.core.cache.backends.{backend}"
+    return {"default": {"BACKEND": name, "LOCATION": "here", "OPTIONS": options}}
+
+
+def never(request: HttpRequest) -> HttpResponse:
+    """A view without any exemption, which no test calls."""
+    raise NotImplementedError  # pragma: no cover - only looked at
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"ALLOWED_HOSTS": ["example.com"]}, ["E017"]),
+        ({"ALLOWED_HOSTS": ["*"]}, []),
+        ({"ALLOWED_HOSTS": ["example.com"], "MIDDLEWARE": []}, []),
+        ({"ALLOWED_HOSTS": [], "DEBUG": True}, []),
+        ({"ALLOWED_HOSTS": [], "DEBUG": False}, ["E017"]),
+        ({"SECURE_SSL_REDIRECT": True}, ["E014"]),
+        ({"SECURE_SSL_REDIRECT": True, "SECURE_REDIRECT_EXEMPT": [r"^beanstalk_dispatch/"]}, []),
+        ({"SECURE_SSL_REDIRECT": True, "MIDDLEWARE": []}, []),
+        ({"PREPEND_WWW": True}, ["E015"]),
+        ({"MIDDLEWARE": ["django.contrib.auth.middleware.LoginRequiredMiddleware"]}, []),
+        ({"MIDDLEWARE": ["theirs.LoginRequiredMiddleware"]}, ["W003"]),
+        ({"USE_I18N": False}, []),
+        ({"DATA_UPLOAD_MAX_MEMORY_SIZE": 1000}, ["W010"]),
+        ({"DATA_UPLOAD_MAX_MEMORY_SIZE": None}, []),
+        ({"BEANSTALK_DISPATCH_SQS_KEY": "AKIA-IN-SETTINGS",
+          "BEANSTALK_DISPATCH_SQS_SECRET": "plain-text-secret"},
+         ["W006", "W006"]),
+        ({"BEANSTALK_DISPATCH_SIGNING_KEYS": [f"plain-text-secret{KEY}"]}, ["W006"]),
+        ({"BEANSTALK_DISPATCH_BACKLOG_TOKEN": f"plain-text-secret{KEY}",
+          "BEANSTALK_DISPATCH_QUEUES": "jobs=jobs"}, ["W006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("locmem.LocMemCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("dummy.DummyCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "other", "CACHES": cache("db.DatabaseCache")},
+         ["E006"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("db.DatabaseCache")},
+         ["E004"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default",
+          "CACHES": cache("db.DatabaseCache", MAX_ENTRIES=10_000_000)}, []),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("redis.RedisCache")},
+         ["W012"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default",
+          "CACHES": cache("redis.RedisCache", socket_timeout=5)}, []),
+        ({"BEANSTALK_DISPATCH_RESULTS": "default", "CACHES": cache("redis.RedisCache")}, ["W012"]),
+        ({"BEANSTALK_DISPATCH_RESULTS": "db", "INSTALLED_APPS": ["beanstalk_dispatch"]}, ["E012"]),
+    ],
+)  # fmt: skip
+def test_settings_that_break_a_worker(
+    env: Environment, settings: dict[str, Any], expected: list[str]
+) -> None:
+    env(**DEFAULTS)
+    with override_settings(**settings):
+        assert ids() == [f"beanstalk_dispatch.{each}" for each in expected]
+        assert "plain-text-secret" not in "".join(
+            f"{message.msg}{message.hint}" for message in found()
+        )
+
+
+def test_a_key_that_settings_took_from_the_environment_is_not_plaintext(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_SQS_SECRET", "hush")
+    env(DISPATCH_SQS_KEY="AKIA")
+    with override_settings(BEANSTALK_DISPATCH_SQS_SECRET="hush"):
+        assert ids() == []
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (urls.urlpatterns, []),
+        ([], ["W014"]),
+        ([path("x/", csrf_protect(never), name="beanstalk_dispatcher")], ["E016"]),
+        ([path("x/", login_required(views.dispatcher), name="beanstalk_dispatcher")], []),
+        (i18n_patterns(path("x/", include("beanstalk_dispatch.urls"))), ["W005"]),
+    ],
+)
+def test_urls_that_break_a_worker(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, patterns: list[Any], expected: list[str]
+) -> None:
+    env(**DEFAULTS)
+    monkeypatch.setattr(f"{ROOT}.urlpatterns", patterns)
+    with override_settings(ROOT_URLCONF=ROOT):
+        assert ids() == [f"beanstalk_dispatch.{each}" for each in expected]
+
+
+@pytest.mark.parametrize("is_worker", [False, True])
+@pytest.mark.parametrize(
+    ("queues", "patterns", "problems"),
+    [
+        ("jobs=jobs", urls.urlpatterns, []),
+        (None, urls.urlpatterns, ["names no queue that a worker reads"]),
+        ("jobs=jobs", [path("x/", views.dispatcher, name="beanstalk_dispatcher")],
+         ["no URL leads to the backlog"]),
+    ],
+)  # fmt: skip
+def test_a_token_for_a_backlog_that_nobody_can_read(
+    env: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    is_worker: bool,
+    queues: str | None,
+    patterns: list[Any],
+    problems: list[str],
+) -> None:
+    env(**DEFAULTS, DISPATCH_BACKLOG_TOKEN=KEY[::-1], DISPATCH_QUEUES=queues)
+    env(WORKER=is_worker)
+    monkeypatch.setattr(f"{ROOT}.urlpatterns", patterns)
+    with override_settings(ROOT_URLCONF=ROOT):
+        messages = found()
+        assert [message.id for message in messages] == ["beanstalk_dispatch.W020"] * len(problems)
+        assert all(problem in each.msg for problem, each in zip(problems, messages, strict=True))
+        with checks.without_endpoint():
+            assert ids() == []
+    with override_settings():
+        del settings.ROOT_URLCONF
+        assert ids() == ([] if queues else ["beanstalk_dispatch.W020"])
+
+
+def test_settings_without_a_root_urlconf_need_no_url(env: Environment) -> None:
+    """As of a project that only runs beanstalk_worker."""
+    env(**DEFAULTS)
+    with override_settings():
+        del settings.ROOT_URLCONF
+        assert ids() == []
+
+
+def test_a_dispatcher_that_needs_a_login_is_found(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(**DEFAULTS)
+
+    monkeypatch.setattr(
+        f"{ROOT}.urlpatterns",
+        [path("x/", never, name="beanstalk_dispatcher")],
+    )
+    middleware = ["django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    with override_settings(ROOT_URLCONF=ROOT, MIDDLEWARE=middleware):
+        assert ids() == ["beanstalk_dispatch.E016", "beanstalk_dispatch.W003"]
+
+
+# --- the outbox ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["always", "on-failure"])
+def test_the_outbox_needs_its_app(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    env(DISPATCH_OUTBOX=mode)
+    assert ids() == []
+    monkeypatch.setattr(outbox, "_registered", None)
+    assert ids() == ["beanstalk_dispatch.E008"]
+    env(DISPATCH_OUTBOX="off")
+    assert ids() == []
+
+
+def test_the_databases_of_the_outbox_exist(env: Environment) -> None:
+    env(DISPATCH_OUTBOX="always", DISPATCH_OUTBOX_DATABASES="default othr")
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.E009"
+    assert "lists othr, which DATABASES does not; known: default, other." in message.msg
+    env(DISPATCH_OUTBOX="off")
+    assert ids() == []
+
+
+# --- the process -----------------------------------------------------------------------------
+
+
+def test_version_0_1_must_not_be_installed_too(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ids() == []
+    monkeypatch.setattr(installation, "version", {"beanstalk-dispatch": "0.1.5"}.__getitem__)
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.E019"
+    assert message.msg.startswith("beanstalk-dispatch 0.1.5 is installed beside")
+
+
+def test_a_worker_whose_threads_are_greenlets_has_no_time_limits(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(**DEFAULTS)
+    monkeypatch.setattr(installation, "patched_by", lambda: "gevent")
+    (message,) = found()
+    assert message.id == "beanstalk_dispatch.W018"
+    assert message.msg.startswith("gevent has replaced threads")
+
+
+def test_a_process_without_an_endpoint_needs_no_url(env: Environment) -> None:
+    env(**DEFAULTS)
+    with override_settings(ALLOWED_HOSTS=["a"], ROOT_URLCONF=ROOT), checks.without_endpoint():
+        assert ids() == []
+    with override_settings(ALLOWED_HOSTS=["a"]):
+        assert ids() == ["beanstalk_dispatch.E017"]

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.deploying.eb_files import (
+    CRON,
+    EBEXTENSIONS,
+    HOOKS,
+    PROCFILE,
+    WEB_POLICY,
+    WORKER_POLICY,
+    bundle_files,
+)
+from beanstalk_dispatch.deploying.plan import Plan, make_plan
+from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
+from beanstalk_dispatch.problems.eb_check import Gunicorn
+from tests.bundles import problems_in, write_bundle
+from tests.conftest import Environment
+
+HOOK = HOOKS[0]
+
+
+def make(**given: Any) -> Plan:
+    return make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
+                     account="123456789012", **given)  # fmt: skip
+
+
+@pytest.fixture
+def plan(env: Environment) -> Plan:
+    env(DISPATCH_TABLE="night=tests.unit.deploying.test_plan.night", DISPATCH_TASK_TIMEOUT="4m")
+    return make()
+
+
+@pytest.fixture
+def bundle(plan: Plan, tmp_path: Path) -> Path:
+    return write_bundle(plan, tmp_path)
+
+
+def test_the_files_that_are_written_do_what_is_needed(plan: Plan, bundle: Path) -> None:
+    assert problems_in(plan, bundle) == []
+
+
+def test_so_do_those_of_a_bundle_for_workers(plan: Plan, tmp_path: Path) -> None:
+    own = make(is_shared=False)
+    assert problems_in(own, write_bundle(own, tmp_path)) == []
+
+
+def test_every_file_that_is_missing_is_said(plan: Plan, tmp_path: Path) -> None:
+    assert problems_in(plan, tmp_path) == [f"{path}: is missing" for path in bundle_files(plan)]
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "problem"),
+    [
+        (HOOK, "280", "100", "timeouts: nginx's proxy_read_timeout, 100 s, is not longer than"),
+        (HOOK, "timeout 280s", "timeout 285s", f"{HOOK}: X-Proxy-Read-Timeout and"),
+        (HOOK, "location = /", "location = /x/", f"{HOOK}: is not the script that is needed"),
+        (PROCFILE, "gunicorn", "uvicorn", f"{PROCFILE}: no line 'web:' starts gunicorn; expected"),
+        (PROCFILE, "--threads=15", "--threads 4", "gunicorn runs 4 requests at the same time"),
+        (
+            PROCFILE,
+            "--threads=15",
+            "",
+            "gunicorn's --timeout, 30 s, is not longer than the longest",
+        ),
+        (PROCFILE, "--threads=15", "-k gevent", "with --worker-class gevent no time limit"),
+        (PROCFILE, "--graceful-timeout 270", "", "timeouts: gunicorn's graceful timeout, 30 s, is"),
+        (WORKER_OPTIONS, '"290"', '"299999"', "VisibilityTimeout, 300 s, is not longer than"),
+        (WORKER_OPTIONS, "/beanstalk_dispatch/dispatcher", "/", "HttpPath is /, not /beanstalk"),
+        (WORKER_OPTIONS, "shop-work", "other", "/other, not https://sqs.eu-west-1"),
+        (WORKER_OPTIONS, '"60"', '"2"', "ErrorVisibilityTimeout 2 s and MaxRetries 12: a database"),
+        (WEB_POLICY, "sqs:SendMessage", "sqs:*", f"{WEB_POLICY}: does not allow sqs:SendMessage"),
+        (WEB_POLICY, "{", "", f"{WEB_POLICY}: does not allow sqs:SendMessage on arn"),
+        (WORKER_POLICY, '"sqs:DeleteMessage",', "", "does not allow sqs:DeleteMessage on arn:aws"),
+        (CRON, "night", "day", "cron.yaml: night is missing; its schedule is '0 4 * * *'"),
+        (CRON, "0 4", "0 5", "night runs at '0 5 * * *' with /beanstalk_dispatch/dispatcher, not"),
+        (CRON, "cron:", "cron:\n  - name: old", "cron.yaml: old has no schedule at its task"),
+        (CRON, "version: 1", "name: x", ""),
+    ],
+)
+def test_each_difference_is_explained(
+    plan: Plan, bundle: Path, path: str, old: str, new: str, problem: str
+) -> None:
+    content = (bundle / path).read_text()
+    assert old in content
+    (bundle / path).write_text(content.replace(old, new))
+    if path == HOOK:
+        (bundle / HOOKS[1]).write_text((bundle / path).read_text())
+    found = problems_in(plan, bundle)
+    assert not problem or any(problem in text for text in found), found
+    assert bool(problem) is bool(found)
+
+
+def test_what_a_policy_allows_beyond_the_plan_is_said(plan: Plan, bundle: Path) -> None:
+    policy = json.loads((bundle / WEB_POLICY).read_text())
+    policy["Statement"].append({"Effect": "Allow", "Action": "s3:*", "Resource": "*"})
+    (bundle / WEB_POLICY).write_text(json.dumps(policy))
+    assert problems_in(plan, bundle) == [f"{WEB_POLICY}: allows s3:* on *, which is not needed"]
+
+
+def test_a_hook_that_is_not_executable_is_said(plan: Plan, bundle: Path) -> None:
+    (bundle / HOOK).chmod(0o644)
+    assert problems_in(plan, bundle) == [f"{HOOK}: is not executable: chmod +x {HOOK}"]
+
+
+def test_a_shared_bundle_must_not_have_the_daemons_namespace(plan: Plan, bundle: Path) -> None:
+    write_bundle(make(is_shared=False), bundle)
+    (problem,) = problems_in(plan, bundle)
+    assert problem.startswith(".ebextensions: contains aws:elasticbeanstalk:sqsd, but a deployment")
+
+
+def test_a_file_of_another_name_may_have_the_options(plan: Plan, tmp_path: Path) -> None:
+    own = make(is_shared=False)
+    write_bundle(own, tmp_path)
+    (tmp_path / EBEXTENSIONS).rename(tmp_path / ".ebextensions" / "10-worker.config")
+    assert problems_in(own, tmp_path) == []
+
+
+def test_a_value_that_is_not_a_number_is_the_default(plan: Plan, bundle: Path) -> None:
+    content = (bundle / WORKER_OPTIONS).read_text()
+    (bundle / WORKER_OPTIONS).write_text(content.replace('"15"', '"many"'))
+    (problem,) = problems_in(plan, bundle)
+    assert "HttpConnections is 50, but gunicorn runs 15" in problem
+
+
+def test_longer_timeouts_are_accepted(plan: Plan, bundle: Path) -> None:
+    longer: dict[str, Callable[[str], str]] = {
+        HOOKS[0]: lambda text: text.replace("280", "900"),
+        HOOKS[1]: lambda text: text.replace("280", "900"),
+        WORKER_OPTIONS: lambda text: text.replace('"290"', '"910"').replace('"300"', '"1000"'),
+        PROCFILE: lambda text: text.replace("270", "600") + "worker: python manage.py x\n",
+    }
+    for path, change in longer.items():
+        (bundle / path).write_text(change((bundle / path).read_text()))
+    assert problems_in(plan, bundle) == []
+
+
+def test_timeouts_that_are_not_set_are_the_daemons_defaults(plan: Plan, bundle: Path) -> None:
+    settings = json.loads((bundle / WORKER_OPTIONS).read_text())
+    kept = [each for each in settings if each["OptionName"] == "HttpPath"]
+    (bundle / WORKER_OPTIONS).write_text(json.dumps(kept))
+    assert not any(
+        "timeouts" in text for text in problems_in(plan, bundle)
+    )  # the defaults are enough
+
+
+def test_a_cron_yaml_without_schedules_at_tasks_is_the_projects_own(
+    bundle: Path, env: Environment
+) -> None:
+    env(DISPATCH_TABLE="record=tests.jobs.record")
+    assert problems_in(make(), bundle) == []
+    (bundle / CRON).unlink()
+    assert problems_in(make(), bundle) == []
+    assert EBEXTENSIONS not in bundle_files(make())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("web: gunicorn -w 2 --threads 8 shop.wsgi", Gunicorn(workers=2, threads=8)),
+        ("web: gunicorn --workers=2 x", Gunicorn(workers=2)),
+        ("web: gunicorn --graceful-timeout=90 x", Gunicorn(graceful_timeout=90)),
+        ("web: gunicorn --threads many x", Gunicorn()),
+        ("worker: gunicorn x", None),
+        ("web: gunicorn 'x", None),
+        ("", None),
+    ],
+)
+def test_gunicorns_options_are_read(line: str, expected: Gunicorn | None) -> None:
+    assert Gunicorn.of_procfile(line) == expected
