@@ -53,8 +53,8 @@ class Delivery:
     return_value: object = field(default=None, repr=False)
     """What the task's ``run`` has returned. Known before the task's hooks."""
     is_final: bool = False
-    """No retry follows a failure: the retries are spent, the message can never run, or the failure
-    is acknowledged. Known after the task's hooks."""
+    """No retry follows a failure: the retries are spent, the message can never run, the failure is
+    acknowledged, or there is no queue. Known after the task's hooks."""
     is_cancelled: bool = False
     """The task was cancelled, as far as this process has looked: see ``SafeTask.cancelled``."""
     next_look_at: float = field(default=-math.inf, repr=False)

@@ -69,6 +69,28 @@ def retry_once() -> str:
     return "done"
 
 
+@task(max_attempts=2, backoff=0)
+def asks_again() -> None:
+    try:
+        raise KeyError("the cause")
+    except KeyError as exc:
+        raise Retry from exc
+
+
+meanwhile: list[Any] = []
+
+
+@task
+def fails_after() -> None:
+    meanwhile.pop()()
+    raise ValueError("slower than its duplicate")
+
+
+@task
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
 @task
 def stop() -> None:
     raise TaskCancelled

@@ -270,3 +270,57 @@ class FailsTwice(SafeTask):
         assert self.delivery is not None
         if self.delivery.receive_count < 3:
             raise ValueError("not yet")
+
+
+class AsksAgain(SafeTask):
+    """Asks for a retry because of an error, for longer than it has any."""
+
+    max_retries = 1
+    verbose = False
+    retry_backoff = 0
+
+    def run(self) -> None:
+        try:
+            raise KeyError("the cause")
+        except KeyError as exc:
+            raise Retry("ask again") from exc
+
+
+class CannotBeMade(SafeTask):
+    def __init__(self) -> None:
+        raise RuntimeError("no service to talk to")
+
+
+class FailsOften(SafeTask):
+    max_retries = 1
+    verbose = False
+    retry_backoff = 0
+
+    def run(self) -> None:
+        raise ValueError("as always")
+
+
+class InterruptedHook(SafeTask):
+    def run(self) -> None:
+        """Succeed."""
+
+    def on_success(self, *args: Any, **kwargs: Any) -> None:
+        interrupt()
+
+
+def good_once() -> None:
+    """Succeed the first time only."""
+    calls.append(("once",))
+    if calls.count(("once",)) > 1:
+        raise ValueError("done before")
+
+
+duplicate: list[Any] = []
+
+
+def runs_its_duplicate() -> str:
+    """Fail after another delivery of the same message has succeeded."""
+    if duplicate:
+        duplicate.pop()()
+        raise ValueError("the first is the slower one")
+    return "done"

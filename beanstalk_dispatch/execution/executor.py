@@ -492,7 +492,8 @@ class Execution:
     def _set_fate(self, result: Result) -> None:
         """Tell observers what becomes of the message of a failed task."""
         is_failure = OUTCOMES[result.outcome].is_failure
-        self.delivery.is_final = is_failure and (result.final or result.acknowledged)
+        is_over = result.final or result.acknowledged or self.config.execute_synchronously
+        self.delivery.is_final = is_failure and is_over
         self.delivery.is_dead_lettered = result.dead_lettered
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.contrib import admin
@@ -134,8 +134,8 @@ class Filter(admin.SimpleListFilter):
 class OwnAdmin(StoredResultAdmin):
     """As a project may register it."""
 
-    list_filter: Any = (("queue", admin.AllValuesFieldListFilter), Filter)
-    search_fields: Any = ("^worker_ids",)
+    list_filter: ClassVar[Any] = (("queue", admin.AllValuesFieldListFilter), Filter)
+    search_fields: ClassVar[Any] = ("^worker_ids",)
     date_hierarchy = "finished_at"
 
 

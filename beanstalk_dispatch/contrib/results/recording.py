@@ -46,6 +46,11 @@ MAX_UNKNOWN_WORKERS: Final = 1000
 _SLOW_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 10.0
 
+_REFUSED: Final = frozenset(
+    {Outcome.UNKNOWN_FUNCTION, Outcome.BAD_SIGNATURE, Outcome.MALFORMED, Outcome.FAILED}
+)
+"""How a delivery ends whose task could not start, of those that no other worker runs just now."""
+
 T = TypeVar("T")
 
 
@@ -102,10 +107,16 @@ class Recording:
         self._delivery = delivery
         self._message = message
         self._store = store_of(config)
+        self._has_queue = not config.execute_synchronously
         self.record = new_record(message, delivery.queue, config)
         self._is_retry_saved = False
-        self.is_spent = False
-        """A Django task has failed permanently before, and SQS has delivered its message again."""
+        self.is_settled = False
+        """The task has ended before, and ``record`` is that of its end, which stays."""
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether a Django task has failed permanently before, and its message came again."""
+        return self.is_settled and self.record.status is Status.FAILED
 
     @contextmanager
     def as_current(self) -> Iterator[None]:
@@ -113,13 +124,17 @@ class Recording:
         token = _current.set(self)
         try:
             yield
+        except BaseException as exc:  # Ctrl-C, or the time limit of a caller
+            self._break_off(exc)
+            raise
         finally:
             _current.reset(token)
 
     def start(self) -> None:
         """The attempt begins, unless the message is only moved to the dead-letter queue."""
+        _is_recorded.set(True)
         self._continue_earlier_record(unless_announced=self._delivery.receive_count > 1)
-        if self.is_spent:
+        if self.is_settled:
             return
         record = self.record
         runs = self._delivery.outcome is not Outcome.CUT
@@ -135,25 +150,44 @@ class Recording:
 
     def end(self) -> None:
         """The attempt has ended; ``delivery`` says how. Also called if nothing is known of that."""
-        delivery, record = self._delivery, self.record
-        if self.is_spent or self._is_retry_saved or delivery.outcome is None:
+        delivery = self._delivery
+        if self._is_retry_saved or delivery.outcome is None:
             return
-        exception = delivery.exception
-        if exception is not None and not isinstance(exception, Retry):
-            record.errors = [*record.errors, TaskFailure.of(exception)][-MAX_ERRORS:]
-        if delivery.outcome is Outcome.DONE:
+        is_over = delivery.is_final or delivery.outcome is Outcome.CANCELLED
+        self._save_end(delivery.outcome, delivery.exception, is_over=is_over)
+
+    def end_unstarted(self) -> None:
+        """End the record of a task that does not run: it was cancelled or refused."""
+        _is_recorded.set(True)
+        self._continue_earlier_record(unless_announced=True)
+        self.end()
+
+    def _break_off(self, exc: BaseException) -> None:
+        """End the record of an attempt that the process breaks off. Only SQS delivers it again."""
+        if self._is_retry_saved and self._has_queue:
+            return
+        outcome = self._delivery.outcome or Outcome.FAILED
+        self._save_end(outcome, exc, is_over=not self._has_queue)
+
+    def _save_end(
+        self, outcome: Outcome, exception: BaseException | None, *, is_over: bool
+    ) -> None:
+        record = self.record
+        if outcome is not Outcome.DONE:
+            self._settle_if_done(self._load_record())  # by a duplicate that ran at the same time
+        if self.is_settled:
+            return
+        if outcome is Outcome.DONE:
             record.status = Status.SUCCESSFUL
             record.return_value = self._return_value()
         else:
-            is_over = delivery.is_final or delivery.outcome is Outcome.CANCELLED
             record.status = Status.FAILED if is_over else Status.READY
+            if exception is not None and not (
+                outcome is Outcome.RETRY and isinstance(exception, Retry)
+            ):
+                record.errors = [*record.errors, TaskFailure.of(exception)][-MAX_ERRORS:]
         record.finished_at = now() if record.is_finished else None
         self._save_record()
-
-    def cancel(self) -> None:
-        """The task was cancelled and does not run. Django's API has no other word than FAILED."""
-        self._continue_earlier_record(unless_announced=True)
-        self.end()
 
     def retry(self) -> None:
         """The attempt has ended, and its retry is about to be sent.
@@ -171,25 +205,26 @@ class Recording:
         self.record.is_announced = True
         self._save_record()
 
-    def _earlier_record(self) -> TaskRecord | None:
-        """What an earlier attempt or delivery has left; a first delivery need not ask.
-
-        A message that hops because of its delay has a time of its own with each hop.
-        """
-        store, message = self._store, self._message
-        is_first = message.attempt == self._delivery.receive_count == 1
-        if store is None or (is_first and message.not_before is None):
+    def _load_record(self) -> TaskRecord | None:
+        """Load what another attempt or delivery of the task has left."""
+        if self._store is None:
             return None
-        load = functools.partial(store.load, message.id)
-        return GUARD.call(load, what="read", task_id=message.id)
+        load = functools.partial(self._store.load, self._message.id)
+        return GUARD.call(load, what="read", task_id=self._message.id)
+
+    def _settle_if_done(self, earlier: TaskRecord | None) -> None:
+        """Let the record of a task stay that has succeeded: this is a duplicate of its message."""
+        if earlier is not None and earlier.status is Status.SUCCESSFUL:
+            self.record, self.is_settled = earlier, True
 
     def _continue_earlier_record(self, *, unless_announced: bool) -> None:
         """Take over what is known. With ``unless_announced`` a failure that was announced stays."""
-        earlier = self._earlier_record()
-        if earlier is None:
+        earlier = self._load_record()
+        self._settle_if_done(earlier)
+        if earlier is None or self.is_settled:
             return
         if earlier.is_announced and unless_announced:
-            self.record, self.is_spent = earlier, True
+            self.record, self.is_settled = earlier, True
             return
         record = self.record
         record.worker_ids = list(earlier.worker_ids)
@@ -217,6 +252,8 @@ class Recording:
 
 
 _current: ContextVar[Recording | None] = ContextVar("beanstalk_dispatch.recording", default=None)
+_is_recorded: ContextVar[bool] = ContextVar("beanstalk_dispatch.is_recorded", default=False)
+"""Whether the delivery of this context has a Recording. Each delivery has a context of its own."""
 
 
 @contextmanager
@@ -259,11 +296,12 @@ class ResultsObserver(Observer):
 
     @contextmanager
     def delivering(self, delivery: Delivery) -> Iterator[None]:
-        """Note that a task could not start because this worker does not know it."""
+        """Write that a task could not start: it is not known here, too old, or cannot be made."""
+        _is_recorded.set(False)
         yield
         message = delivery.message
-        if message is not None and delivery.outcome is Outcome.UNKNOWN_FUNCTION:
-            Recording(delivery, message, get_config()).end()
+        if message and delivery.outcome in _REFUSED and not _is_recorded.get():
+            Recording(delivery, message, get_config()).end_unstarted()
 
     @contextmanager
     def attempting(self, task: SafeTask, delivery: Delivery) -> Iterator[None]:
@@ -281,7 +319,7 @@ class ResultsObserver(Observer):
     @contextmanager
     def cancelling(self, delivery: Delivery) -> Iterator[None]:
         """Write that the task was cancelled."""
-        Recording(delivery, cast("Message", delivery.message), get_config()).cancel()
+        Recording(delivery, cast("Message", delivery.message), get_config()).end_unstarted()
         yield
 
 

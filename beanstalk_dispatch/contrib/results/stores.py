@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from django.apps import apps
 from django.db import InterfaceError, OperationalError, router, transaction
@@ -21,6 +22,7 @@ from .record import TaskRecord, from_django, now, to_django
 if TYPE_CHECKING:
     from .models import StoredResult
 
+T = TypeVar("T")
 DATABASE: Final = "db"
 """The value of BEANSTALK_DISPATCH_RESULTS that is not a cache."""
 APP: Final = "beanstalk_dispatch.contrib.results"
@@ -110,15 +112,28 @@ class DatabaseStore:
         transaction.on_commit(insert, using=using, robust=in_transaction)
 
     def save(self, record: TaskRecord) -> None:
-        """Keep a record in place of an older one, in one query.
+        """Keep a record in place of an older one, in one query."""
+        self._query_database(functools.partial(self._insert_or_update, record))
+
+    def load(self, task_id: str) -> TaskRecord | None:
+        """The record of a task, until it expires. A replica may not have it yet."""
+        fields = self._query_database(functools.partial(self._select, task_id))
+        return None if fields is None else TaskRecord.from_fields(_with_times(fields, from_django))
+
+    def _query_database(self, query: Callable[[str], T]) -> T:
+        """Return what ``query`` returns for the alias of the database that is written to.
 
         A connection that was lost while the task ran is made again, once.
         """
         using = router.db_for_write(_import_model())
         connection = transaction.get_connection(using)
         before = connection.connection
+        # In the transaction of a caller whose task runs in its own process, an error must not
+        # spoil the transaction.
+        safely = transaction.atomic(using=using) if connection.in_atomic_block else nullcontext()
         try:
-            self._insert_or_update(record, using)
+            with safely:
+                return query(using)
         except (OperationalError, InterfaceError):
             if before is None or connection.in_atomic_block:
                 raise
@@ -126,36 +141,30 @@ class DatabaseStore:
             if connection.connection is before and connection.is_usable():
                 raise
             connection.close()
-            self._insert_or_update(record, using)
+            return query(using)
 
     def _insert_or_update(self, record: TaskRecord, using: str) -> None:
         row = self._to_row(record)
         names = [*record.to_fields().keys() - {"id"}, "expires_at"]
         connection = transaction.get_connection(using)
         has_target = connection.features.supports_update_conflicts_with_target
-        # In the transaction of a caller whose task runs in its own process, an error must not
-        # spoil the transaction. Elsewhere this is the transaction of the one query.
-        with transaction.atomic(using=using):
-            self._query_rows(using).bulk_create(
-                [row],
-                update_conflicts=True,
-                update_fields=names,
-                unique_fields=["id"] if has_target else None,
-            )
+        self._query_rows(using).bulk_create(
+            [row],
+            update_conflicts=True,
+            update_fields=names,
+            unique_fields=["id"] if has_target else None,
+        )
 
-    def load(self, task_id: str) -> TaskRecord | None:
-        """The record of a task, until it expires."""
-        rows = self._query_rows(None).filter(id=task_id, expires_at__gt=to_django(now()))
-        fields = rows.values().first()
-        return None if fields is None else TaskRecord.from_fields(_with_times(fields, from_django))
+    def _select(self, task_id: str, using: str) -> Mapping[str, Any] | None:
+        rows = self._query_rows(using).filter(id=task_id, expires_at__gt=to_django(now()))
+        return rows.values().first()
 
     def _to_row(self, record: TaskRecord) -> StoredResult:
         fields = record.to_fields() | {"expires_at": now() + self._time_to_live}
         return _import_model()(**_with_times(fields, to_django))
 
-    def _query_rows(self, using: str | None) -> QuerySet[StoredResult]:
-        rows = _import_model().objects.all()
-        return rows.using(using) if using else rows
+    def _query_rows(self, using: str) -> QuerySet[StoredResult]:
+        return _import_model().objects.using(using)
 
 
 def _with_times(

@@ -165,12 +165,12 @@ class TaskAttempt:
 
     def cancel(self, exception: BaseException | None) -> None:
         """The task was cancelled and does not run."""
-        self.recording.cancel()
+        self.recording.end_unstarted()
         self._announce_end(exception)
 
     def _announce_end(self, exception: BaseException | None) -> None:
         update_result(self.result, self.recording.record)
-        if self.is_spent or not self.result.is_finished:
+        if self.recording.is_settled or not self.result.is_finished:
             return
         if exception is None:
             task_finished.send_robust(sender=self.backend_class, task_result=self.result)

@@ -6,6 +6,7 @@ import asyncio
 import io
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -39,9 +40,14 @@ from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.scheduling import sending
+from beanstalk_dispatch.signals import task_started
+from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.testing import capture_tasks
+from tests import jobs
 from tests.conftest import Environment
 from tests.consumers import run_all
+from tests.dead_letters import KEY
 from tests.jobs import calls
 
 W019 = "beanstalk_dispatch.W019"
@@ -58,6 +64,37 @@ def store(
     worker_env(DISPATCH_RESULTS=request.param)
     yield worker_env
     GUARD.forget()
+
+
+IN_CALLER = (
+    "record=tests.jobs.record fail=tests.jobs.fail needs=tests.jobs.CannotBeMade "
+    "flaky=tests.jobs.FailsOften interrupt=tests.jobs.interrupt "
+    "interrupted_hook=tests.jobs.InterruptedHook"
+)
+
+
+def delivery(**members: Any) -> Delivery:
+    return Delivery(queue=open_queue("jobs").name, **members)
+
+
+def message_of(function: str, task_id: str, /, **members: Any) -> str:
+    """The body of another copy of a task's message."""
+    message = Message(**{"function": function, "id": task_id, **members})
+    return message.encode(queue=delivery().queue, keys=get_config().signing_keys)
+
+
+@contextmanager
+def capture_ids() -> Iterator[list[str]]:
+    """The ids of the tasks that start meanwhile."""
+    found: list[str] = []
+
+    def receive(delivery: Delivery, **_: Any) -> None:
+        assert delivery.message
+        found.append(delivery.message.id)
+
+    task_started.connect(receive)
+    yield found
+    task_started.disconnect(receive)
 
 
 def test_a_task_is_ready_then_done(store: Environment) -> None:
@@ -176,6 +213,142 @@ def test_a_function_that_the_worker_does_not_know_has_failed(store: Environment)
     result = get_result(task_id)
     assert (result.status, result.attempts) == (Status.FAILED, 0)
     assert result.errors[0].exception_class_path.endswith("UnknownFunction")
+
+
+def test_spent_retries_of_a_task_that_asks_for_them_have_its_error(store: Environment) -> None:
+    store(DISPATCH_TABLE="again=tests.jobs.AsksAgain")
+    task_id = schedule_function("jobs", "again")
+    assert run_all(deliveries=2) == [Outcome.RETRY, Outcome.FAILED]
+    result = get_result(task_id)
+    assert (result.status, result.attempts) == (Status.FAILED, 2)
+    (error,) = result.errors
+    assert error.exception_class_path == "beanstalk_dispatch.safe_task.Retry"
+    assert "KeyError: 'the cause'" in error.traceback
+
+
+@pytest.mark.parametrize("sent_at", [None, 1.0])
+def test_a_message_that_is_too_old_has_failed(store: Environment, sent_at: float | None) -> None:
+    store(DISPATCH_SIGNING_KEYS=KEY, DISPATCH_MAX_AGE="1h")
+    task_id = schedule_function("jobs", "record")
+    assert get_result(task_id).status is Status.READY
+    body = message_of("record", task_id, sent_at=sent_at)
+    assert executor.run(body, delivery()).outcome is Outcome.BAD_SIGNATURE
+    result = get_result(task_id)
+    assert (result.status, result.attempts) == (Status.FAILED, 0)
+    assert result.errors[0].exception_class_path.endswith(".BadSignature")
+    assert run_all() == [Outcome.DONE]
+    assert executor.run(body, delivery()).outcome is Outcome.BAD_SIGNATURE
+    assert get_result(task_id).status is Status.SUCCESSFUL
+
+
+def test_a_forged_message_changes_no_result(store: Environment) -> None:
+    store(DISPATCH_SIGNING_KEYS=KEY)
+    task_id = schedule_function("jobs", "record")
+    forged = Message(function="record", id=task_id).encode(queue=delivery().queue)
+    assert executor.run(forged, delivery()).outcome is Outcome.BAD_SIGNATURE
+    assert get_result(task_id).status is Status.READY
+
+
+@pytest.mark.parametrize(
+    ("members", "outcome"),
+    [
+        ({"options": {"max_retries": "many"}}, Outcome.MALFORMED),
+        ({"not_before": 9e9}, Outcome.MALFORMED),
+        ({"function": "needs"}, Outcome.FAILED),
+    ],
+)
+def test_a_task_that_cannot_start_has_failed(
+    store: Environment, members: dict[str, Any], outcome: Outcome
+) -> None:
+    store(
+        DISPATCH_TABLE="record=tests.jobs.record needs=tests.jobs.CannotBeMade",
+        DISPATCH_ON_FAILURE="acknowledge",
+    )
+    task_id = schedule_function("jobs", members.get("function", "record"))
+    body = message_of("record", task_id, **members)
+    assert executor.run(body, delivery()).outcome is outcome
+    result = get_result(task_id)
+    assert (result.status, result.attempts, len(result.errors)) == (Status.FAILED, 0, 1)
+
+
+def test_a_task_that_cannot_start_and_comes_again_is_ready(store: Environment) -> None:
+    store(DISPATCH_TABLE="needs=tests.jobs.CannotBeMade")
+    task_id = schedule_function("jobs", "needs")
+    assert run_all(deliveries=1) == [Outcome.FAILED]
+    result = get_result(task_id)
+    assert (result.status, len(result.errors)) == (Status.READY, 1)
+
+
+def test_a_failure_in_the_calling_process_is_final(store: Environment) -> None:
+    store(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, DISPATCH_TABLE=IN_CALLER)
+    for name in ("fail", "needs", "flaky"):
+        result = get_result(schedule_function("jobs", name))
+        assert (result.status, result.finished_at is None) == (Status.FAILED, False), name
+    assert (result.attempts, len(result.errors)) == (2, 2)
+    assert get_result(schedule_function("jobs", "record")).status is Status.SUCCESSFUL
+
+
+@pytest.mark.parametrize("name", ["interrupt", "interrupted_hook", "interrupted_retry"])
+def test_ctrl_c_in_the_calling_process_ends_the_task(
+    store: Environment, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, DISPATCH_TABLE=IN_CALLER)
+    if name == "interrupted_retry":
+        name = "flaky"
+        monkeypatch.setattr(sending._CallingProcess, "resend", lambda *_: jobs.interrupt())
+    with capture_ids() as ids, pytest.raises(KeyboardInterrupt):
+        schedule_function("jobs", name)
+    result = get_result(ids[0])
+    is_done = name == "interrupted_hook"
+    assert result.status is (Status.SUCCESSFUL if is_done else Status.FAILED)
+    assert result.finished_at is not None
+    expected = [] if is_done else ["builtins.KeyboardInterrupt"]
+    assert [each.exception_class_path for each in result.errors][-1:] == expected
+
+
+@pytest.mark.parametrize(
+    ("function", "error"), [("interrupt", "KeyboardInterrupt"), ("flaky", "ValueError")]
+)
+def test_what_breaks_off_a_worker_leaves_the_task_ready(
+    store: Environment, function: str, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message comes again."""
+    store(DISPATCH_TABLE=IN_CALLER)
+    monkeypatch.setattr(DelayedCopies, "resend", lambda *_: jobs.interrupt())
+    task_id = schedule_function("jobs", function)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(deliveries=1)
+    result = get_result(task_id)
+    assert (result.status, result.attempts) == (Status.READY, 1)
+    assert [each.exception_class_path for each in result.errors] == [f"builtins.{error}"]
+
+
+@pytest.mark.parametrize("receive_count", [1, 2])
+@pytest.mark.parametrize("on_failure", ["acknowledge", "redeliver"])
+def test_a_late_duplicate_leaves_a_success_as_it_is(
+    store: Environment, receive_count: int, on_failure: str
+) -> None:
+    """SQS may deliver a message twice, and a sender may have sent it twice."""
+    store(DISPATCH_ON_FAILURE=on_failure, DISPATCH_TABLE="once=tests.jobs.good_once")
+    task_id = schedule_function("jobs", "once")
+    body = message_of("once", task_id)
+    assert run_all() == [Outcome.DONE]
+    before = get_result(task_id)
+    late = delivery(receive_count=receive_count)
+    assert executor.run(body, late).outcome is Outcome.FAILED
+    assert get_result(task_id) == before
+
+
+def test_a_duplicate_that_ran_at_the_same_time_leaves_a_success_as_it_is(
+    store: Environment,
+) -> None:
+    store(DISPATCH_ON_FAILURE="acknowledge", DISPATCH_TABLE="runs=tests.jobs.runs_its_duplicate")
+    task_id = schedule_function("jobs", "runs")
+    body = message_of("runs", task_id)
+    jobs.duplicate.append(lambda: executor.run(body, delivery(receive_count=2)))
+    assert run_all() == [Outcome.FAILED]
+    result = get_result(task_id)
+    assert (result.status, result.return_value, result.errors) == (Status.SUCCESSFUL, "done", [])
 
 
 @pytest.mark.parametrize("task_id", ["", "\0", "\ud800", "x" * 256])
@@ -326,8 +499,8 @@ def test_a_store_that_is_away_loses_no_task(
     task_id = schedule_function("jobs", "flaky")
     outcomes = run_all(deliveries=1)
     assert outcomes == [Outcome.RETRY]
-    assert away.asked == 3
-    for what in ("written", "written", "written"):
+    assert away.asked == 5
+    for what in ("written", "read"):
         assert f"result not {what} id={task_id} error=ConnectionError: no store" in caplog.messages
     assert calls == [("flaky", 1)]
 

@@ -13,7 +13,7 @@ from django.core.cache import caches
 
 from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.contrib.results import get_result
+from beanstalk_dispatch.contrib.results import Status, get_result
 from beanstalk_dispatch.contrib.tasks import library, running
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.dispatch_table import entry
@@ -22,7 +22,7 @@ from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
-from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests import django_tasks as tasks
 from tests.conftest import Environment
@@ -293,6 +293,73 @@ def test_a_duplicate_is_no_attempt(results_env: Environment, sent: Sent) -> None
     result.refresh()
     assert (result.status, result.attempts) == ("SUCCESSFUL", 1)
     assert [name for name, *_ in sent] == ["enqueued", "started", "finished"]
+
+
+def test_a_late_duplicate_of_a_success_changes_nothing(
+    results_env: Environment, sent: Sent
+) -> None:
+    """There is no lease, so it runs. Neither the result nor a receiver is told that it failed."""
+    results_env(DISPATCH_ON_FAILURE="acknowledge")
+    result = tasks.flaky.enqueue(1)
+    (received,) = open_queue("jobs").receive(count=1, wait=0, visibility=0)
+    assert run_all() == [Outcome.DONE]
+    result.refresh()
+    before = get_result(result.id)
+    body = Message(function=before.function, id=result.id, args=[9], attempt=3)
+    open_queue("jobs").send(body.encode(queue=received.queue.name), {})
+    assert run_all() == [Outcome.FAILED]
+    assert get_result(result.id) == before
+    assert [name for name, *_ in sent] == ["enqueued", "started", "finished"]
+
+
+def test_a_duplicate_that_is_slower_than_a_success_has_no_end_of_its_own(
+    results_env: Environment, sent: Sent
+) -> None:
+    results_env(DISPATCH_ON_FAILURE="acknowledge")
+    result = tasks.fails_after.enqueue()
+    record = get_result(result.id)
+    record.status = Status.SUCCESSFUL
+    tasks.meanwhile.append(lambda: library_store().save(record))
+    assert run_all() == [Outcome.FAILED]
+    assert get_result(result.id) == record
+    assert [name for name, *_ in sent] == ["enqueued", "started"]
+
+
+def test_a_failure_in_this_process_is_one_end(results_env: Environment, sent: Sent) -> None:
+    results_env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    result = tasks.fail.enqueue()
+    assert (str(result.status), len(result.errors)) == ("FAILED", 1)
+    assert sent[1:] == [("started", "RUNNING", 1), ("finished", "FAILED", 1)]
+    result.refresh()
+    assert str(result.status) == "FAILED"
+
+
+def test_ctrl_c_in_this_process_leaves_nothing_running(
+    results_env: Environment, sent: Sent
+) -> None:
+    results_env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    ids: list[str] = []
+
+    def receive(task_result: Any, **_: Any) -> None:
+        ids.append(task_result.id)
+
+    library.task_enqueued.connect(receive)
+    with pytest.raises(KeyboardInterrupt):
+        tasks.interrupted.enqueue()
+    library.task_enqueued.disconnect(receive)
+    assert get_result(ids[0]).status is Status.FAILED
+
+
+def test_spent_retries_of_a_task_that_asks_for_them_have_its_error(
+    results_env: Environment, sent: Sent
+) -> None:
+    results_env(DISPATCH_ON_FAILURE="acknowledge")
+    result = tasks.asks_again.enqueue()
+    assert run_all() == [Outcome.RETRY, Outcome.FAILED]
+    result.refresh()
+    (error,) = result.errors
+    assert error.exception_class is Retry
+    assert "KeyError: 'the cause'" in error.traceback
 
 
 def test_djangos_own_line_of_a_failure_has_its_traceback(
