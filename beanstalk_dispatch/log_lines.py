@@ -1,4 +1,4 @@
-"""Quotes and shortens what stands in log lines and tracebacks.
+"""Quotes, escapes and shortens what stands in log lines and tracebacks, and on pages.
 
 Function names come from messages, ids from headers, and errors from anywhere. A value must not look
 like another field of its line, or like another line, and must not fill the log.
@@ -59,6 +59,32 @@ def shortened(string: str, limit: int) -> str:
     left_out = f" [{len(string) - limit:,} characters] "
     half = limit // 2
     return f"{string[:half]}{left_out}{string[-half:]}"
+
+
+def escaped(string: str) -> str:
+    """Return the string with an escape for each character that is not printable.
+
+    Such a character begins another line, moves the cursor of a terminal, or turns the direction in
+    which the rest is read (U+202E).
+    """
+    if string.isprintable():
+        return string
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in string)
+
+
+def escaped_lines(string: str) -> str:
+    """Return the string with its line breaks, and with an escape for each other character that is
+    not printable."""
+    return "\n".join(map(escaped, string.split("\n")))
+
+
+def indented(string: str) -> str:
+    """Return the string escaped, and each of its lines away from the margin.
+
+    So no string of a stranger looks like a line of the log.
+    """
+    lines = escaped_lines(string).split("\n")
+    return "\n".join(each if each[:1] == " " else f"  {each}" for each in lines)
 
 
 def traceback_of(exception: BaseException | None) -> str:

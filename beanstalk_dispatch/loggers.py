@@ -1,4 +1,7 @@
-"""The loggers of the package. A line that cannot be written costs no task."""
+"""The loggers of the package.
+
+A line that cannot be written costs no task. A string of a stranger does not look like a line.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 from contextlib import suppress
 from typing import Any, Final
 
-from .log_lines import quoted_error
+from .log_lines import escaped, indented, quoted_error, to_log, traceback_of
 from .refusals import REFUSALS
 
 LOGGERS: Final = tuple(
@@ -19,6 +22,8 @@ LOGGERS: Final = tuple(
     )
 )  # fmt: skip
 """The loggers of the package."""
+_LOGGERS_OF_TASKS: Final = ("django.tasks", "django_tasks")
+"""Those of Django's task framework and of its backport, which log the exception of a task."""
 
 
 def protect_loggers() -> None:
@@ -27,6 +32,8 @@ def protect_loggers() -> None:
     A task can add a handler that raises, or close the stream of one. Without this, what is logged
     about the next tasks would fail them.
     """
+    for name in _LOGGERS_OF_TASKS:
+        logging.getLogger(name).addFilter(_keep_from_margin)
     for name in LOGGERS:
         logger = logging.getLogger(name)
         if "handle" not in vars(logger):
@@ -49,8 +56,27 @@ def _protect_logger(logger: logging.Logger) -> None:
             report_unwritten(exc)
             return logging.LogRecord(*values[:8])
 
+    logger.addFilter(_keep_from_margin)
     logger.handle = handle_safely  # type: ignore[method-assign]
     logger.makeRecord = make_record_safely  # type: ignore[method-assign]
+
+
+def _keep_from_margin(record: logging.LogRecord) -> bool:
+    """Escape what a record says, and indent every line after its first. Return True.
+
+    A logging.Formatter takes the traceback from ``exc_text``, where an earlier one has left it:
+    https://docs.python.org/3/library/logging.html#logging.Formatter.format
+    """
+    line = record.getMessage()
+    if not line.isprintable():
+        first, separator, others = line.partition("\n")
+        record.msg = escaped(first) + separator + (indented(others) if others else "")
+        record.args = ()
+    if record.exc_info and (exception := record.exc_info[1]):
+        shown = to_log(exception)
+        record.exc_info = type(shown), shown, shown.__traceback__
+        record.exc_text = indented(traceback_of(shown).removesuffix("\n"))
+    return True
 
 
 def report_unwritten(exc: Exception) -> None:

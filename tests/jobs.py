@@ -199,6 +199,14 @@ async def blocks(seconds: float) -> None:
     calls.append(("blocked", seconds))
 
 
+class FailsInItsHook(SafeTask):
+    def run(self, reason: str) -> None:
+        pass
+
+    def on_success(self, reason: str) -> None:
+        raise ValueError(reason)
+
+
 class NeedsArgument(SafeTask):
     def __init__(self, needed: int) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from typing import Any, Final
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import TaskCancelled, TaskTimeout
-from beanstalk_dispatch.log_lines import quoted, quoted_error, to_log
+from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
@@ -195,7 +195,7 @@ class _TaskRun:
             "SafeTask failed outside of its run() %s error=%s",
             self._log_label(),
             quoted_error(exc),
-            exc_info=to_log(exc),
+            exc_info=exc,
         )
         self._end_attempt(Attempt(outcome=Outcome.FAILED, exception=exc))
 
@@ -322,12 +322,12 @@ class _TaskRun:
     def _log_failure(self, exc: BaseException) -> None:
         details = self._log_label(), quoted_error(exc)
         if self.attempt.outcome is Outcome.RETRY:
-            traceback = None if isinstance(exc, Retry) else to_log(exc)
+            traceback = None if isinstance(exc, Retry) else exc
             logger.warning("SafeTask will be retried %s error=%s", *details, exc_info=traceback)
         elif self.attempt.outcome is Outcome.TIMED_OUT:
-            logger.error("SafeTask timed out %s error=%s", *details, exc_info=to_log(exc))
+            logger.error("SafeTask timed out %s error=%s", *details, exc_info=exc)
         else:
-            logger.error("SafeTask failed %s error=%s", *details, exc_info=to_log(exc))
+            logger.error("SafeTask failed %s error=%s", *details, exc_info=exc)
 
     def _call_hooks(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for task in self._hooked:
@@ -338,9 +338,7 @@ class _TaskRun:
             except BaseException as exc:
                 if not self._is_failure(exc):
                     raise
-                hook_logger.error(
-                    "hook failed hook=%s %s", name, self._log_label(), exc_info=to_log(exc)
-                )
+                hook_logger.error("hook failed hook=%s %s", name, self._log_label(), exc_info=exc)
 
     def _send_task_stuck(self, thread_id: int) -> None:
         if task_stuck.receivers:

@@ -32,7 +32,7 @@ from beanstalk_dispatch.exceptions import (
     TaskCut,
     UnknownFunction,
 )
-from beanstalk_dispatch.log_lines import quoted, quoted_error, to_log
+from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import MAX_DELAY_DAYS, Message
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result
 from beanstalk_dispatch.refusals import REFUSALS
@@ -505,7 +505,7 @@ class Execution:
         logger.error(
             "SafeTask failed outside of its run() id=%s function=%s error=%s",
             quoted(message and message.id), quoted(message and message.function),
-            quoted_error(exc), exc_info=to_log(exc),
+            quoted_error(exc), exc_info=exc,
         )  # fmt: skip
         return Result(
             outcome=Outcome.FAILED,

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.log_lines import quoted_error, to_log
+from beanstalk_dispatch.log_lines import quoted_error
 from beanstalk_dispatch.message import Message
 
 if TYPE_CHECKING:
@@ -148,5 +148,5 @@ class _HarmlessContext:
             self._stage,
             moment,
             quoted_error(error),
-            exc_info=to_log(error),
+            exc_info=error,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard
@@ -14,6 +14,7 @@ from django.utils.timezone import is_aware, make_aware
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import MessageError
+from beanstalk_dispatch.log_lines import escaped, escaped_lines
 from beanstalk_dispatch.message import Message, read_dead_letter
 from beanstalk_dispatch.queue_address import NAME
 from beanstalk_dispatch.sqs.queue import Received
@@ -33,7 +34,11 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @dataclass(slots=True, kw_only=True)
 class Letter:
-    """One dead letter. Every value comes from the queue and is not verified, but ``signature``."""
+    """One dead letter. Every value comes from the queue and is not verified, but ``signature``.
+
+    What is to be shown is escaped, but for the line breaks of the traceback. ``received``, ``body``
+    and ``message`` are as they came.
+    """
 
     received: Received = field(repr=False)
     id: str
@@ -131,7 +136,7 @@ def _letter_of_ours(received: Received, reason: Mapping[str, Any], body: str) ->
         at=at if _is_time(at) else int(received.attributes.get("SentTimestamp", "0")) / 1000,
         outcome=_string_member(reason, "outcome"),
         exception=_string_member(reason, "exception") or _string_member(reason, "outcome"),
-        traceback=_string_member(reason, "traceback"),
+        traceback=_string_member(reason, "traceback", escape=escaped_lines),
         attempts=attempts,
         receive_count=receives if isinstance(receives, int) else 1,
         body=body,
@@ -139,9 +144,11 @@ def _letter_of_ours(received: Received, reason: Mapping[str, Any], body: str) ->
     )
 
 
-def _string_member(reason: Mapping[str, Any], name: str) -> str:
+def _string_member(
+    reason: Mapping[str, Any], name: str, *, escape: Callable[[str], str] = escaped
+) -> str:
     value = reason.get(name)
-    return value if isinstance(value, str) else ""
+    return escape(value) if isinstance(value, str) else ""
 
 
 def _is_time(value: object) -> TypeGuard[float]:

@@ -14,6 +14,7 @@ from beanstalk_dispatch.exceptions import (
     UnknownQueue,
     listed,
 )
+from beanstalk_dispatch.log_lines import escaped
 from beanstalk_dispatch.sqs.administration import (
     QueueAttributes,
     get_attributes,
@@ -158,7 +159,8 @@ def source_names(queue: Queue, known: Sequence[QueueStatus] | None = None) -> tu
 def problem_of(exc: BeanstalkDispatchError) -> str:
     """The error as one line, which names the permission that is missing."""
     permission = missing_permission(exc)
-    return f"{exc}; the permission {permission} is missing" if permission else str(exc)
+    problem = escaped(str(exc))
+    return f"{problem}; the permission {permission} is missing" if permission else problem
 
 
 def _refuse_source(queue: Queue, status: QueueStatus | None) -> None:

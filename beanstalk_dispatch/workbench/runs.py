@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, SendError
+from beanstalk_dispatch.log_lines import escaped
 from beanstalk_dispatch.sqs.errors import Scope, missing_permission, scope_of
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
@@ -82,7 +83,7 @@ class RunReport:
         """Count a letter that stays."""
         self.failed += 1
         if len(self.reasons) < MAX_LISTED:
-            self.reasons[letter.id] = reason
+            self.reasons[letter.id] = escaped(reason)
 
 
 Steps = Generator[RunReport, None, None]

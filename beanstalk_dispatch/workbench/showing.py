@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
+from beanstalk_dispatch.log_lines import escaped
+
 from .dead_letters import DeadLetters, Sample
 from .letters import Letter, grouped
 from .runs import RunReport
-from .terminal import age, printable, table
+from .terminal import age, table
 
 MAX_SHOWN: Final = 20
 """Letters that are listed below their groups."""
@@ -71,28 +73,28 @@ def letter_lines(letter: Letter) -> Iterator[str]:
     if letter.problem:
         facts["problem"] = letter.problem
     for name, value in facts.items():
-        yield f"{name:<11}{printable(value)}"
+        yield f"{name:<11}{value}"
     if letter.traceback:
         yield ""
-        yield from map(printable, letter.traceback.splitlines())
+        yield from letter.traceback.splitlines()
     if letter.message is None:
         yield ""
-        yield printable(letter.body)
+        yield escaped(letter.body)
 
 
 def report_lines(report: RunReport, *, verb: str, dry_run: bool) -> Iterator[str]:
     """What a run has done, and what it has left undone."""
     if report.note:
-        yield f"SQS does not move the letters itself: {printable(report.note)}"
+        yield f"SQS does not move the letters itself: {report.note}"
     done = f"would be {verb}" if dry_run else verb
     looked_at = "" if report.by_sqs else f", {report.looked_at:,} looked at"
     yield f"{report.done:,} {done}{looked_at}, {report.failed:,} stay"
     for letter_id, reason in report.reasons.items():
-        yield f"  {printable(letter_id)}: {printable(reason)}"
+        yield f"  {letter_id}: {reason}"
     for letter_id in report.not_found:
-        yield f"  {printable(letter_id)}: not found"
+        yield f"  {letter_id}: not found"
     for letter_id in report.not_deleted:
-        yield f"  {printable(letter_id)}: {verb}, but not deleted; discard it"
+        yield f"  {letter_id}: {verb}, but not deleted; discard it"
     if report.still_hidden:
         yield f"{report.still_hidden:,} letters stay hidden for a time: they could not be released"
 

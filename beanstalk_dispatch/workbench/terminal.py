@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Final, TextIO
 
+from beanstalk_dispatch.log_lines import escaped
+
 from .runs import RunReport
 
 _CLEAR_LINE: Final = "\r\x1b[K"
@@ -21,15 +23,10 @@ _REDRAW_SECONDS: Final = 0.1
 _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
-def printable(value: str) -> str:
-    """A string of a stranger without what moves the cursor or begins another line."""
-    return "".join(each if each.isprintable() else "�" for each in value)
-
-
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """The lines of a table, each cut off at the width of the terminal if there is one."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    cells = [list(heading), *([printable(cell) for cell in row] for row in rows)]
+    cells = [list(heading), *([escaped(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         padded = (cell.ljust(size) for cell, size in zip(row, widths, strict=True))
@@ -82,7 +79,7 @@ class ProgressLine:
             line += f", looked at {report.looked_at:,}"
         line += f" of about {about:,}"
         line += f", {report.failed:,} stay" if report.failed else ""
-        return line + (f", waiting: {printable(report.waiting_for)}" if report.waiting_for else "")
+        return line + (f", waiting: {report.waiting_for}" if report.waiting_for else "")
 
     def _write_to_stream(self, line: str) -> None:
         self._stream.write(line)

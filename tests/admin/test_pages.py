@@ -11,6 +11,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.core.cache import caches
+from django.core.management import call_command
 from django.test import AsyncClient, Client
 
 from beanstalk_dispatch.contrib.workbench import admin, progress
@@ -167,6 +168,24 @@ def test_a_user_with_the_permission_sees_the_arguments(dead: Dead) -> None:
     page = logged_in.get(f"{PAGES}{dead.name}/letter/{broken.message_id}/")
     assert "Body {<b>" in words(page)
     assert b"<b>" not in page.content
+
+
+def test_what_a_stranger_has_written_is_escaped(
+    dead: Dead, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "one\x1b[2J\r\u2028\u202etwo"
+    dead.sent(id=evil, function=evil, exception=evil, outcome=evil, traceback=f"{evil}\n{evil}")
+    dead.queue.send("{" + evil, {})
+    logged_in = client("view_deadletter", "view_deadletter_arguments")
+    letters = dead.open().sample().letters
+    pages = [PAGES + dead.name, *(f"{PAGES}{dead.name}/letter/{x.message_id}" for x in letters)]
+    shown = [logged_in.get(f"{page}/").content.decode() for page in pages]
+    for command in (["list"], *(["show", each.message_id] for each in letters)):
+        call_command("beanstalk_dead_letters", *command)
+        shown.append(capsys.readouterr().out)
+    for page in shown:
+        assert r"one\x1b[2J\r\u2028\u202etwo" in page
+        assert re.sub("[\n\xa0]", "", page).isprintable()
 
 
 def test_a_letter_that_is_gone_is_not_found(dead: Dead) -> None:

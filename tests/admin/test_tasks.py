@@ -26,7 +26,7 @@ from tests.conftest import Environment
 
 pytestmark = pytest.mark.django_db
 PAGES = "/admin/beanstalk_results/storedresult/"
-ERRORS = [{"exception_class_path": "shop.Declined", "traceback": "Traceback <of> the first"}]
+ERRORS = [{"exception_class_path": "shop.Declined", "traceback": "Traceback <of> the \u202efirst"}]
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_task_shows_its_traceback_and_its_arguments_to_those_who_may_see_them(
 ) -> None:
     logged_in = client("view_storedresult")
     page = logged_in.get(f"{PAGES}failed/change/").content.decode()
-    assert "Traceback &lt;of&gt; the first</pre>" in page
+    assert r"Traceback &lt;of&gt; the \u202efirst</pre>" in page
     assert "a secret" not in page
     User.objects.get().user_permissions.add(
         Permission.objects.get(codename="view_storedresult_arguments")

@@ -170,9 +170,63 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         assert found.get("id") != "1"
 
 
+class Formatted(logging.Handler):
+    """Keeps whole records, with their tracebacks, as a file of the log has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(logging.Formatter("%(levelname)s %(message)s").format(record))
+
+
+FORGED = "one\n2026-12-01 INFO task id=1 outcome=done\r\x85task\u2028task\x1b[2J\u202eksat"
+
+
+@pytest.fixture
+def whole_records(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The records of a test. When it ends, no string of a stranger in them looks like a line."""
+    kept = Formatted()
+    for name in ("beanstalk_dispatch", "django.tasks"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [kept])
+    yield kept.records
+    assert any("outcome=done" in record for record in kept.records)
+    for record in kept.records:
+        first, *others = record.split("\n")
+        assert first.isprintable()
+        assert all(line.isprintable() and line.startswith("  ") for line in others)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("fail", {"args": [FORGED]}),
+        ("fail", {"kwargs": {FORGED: 1}}),
+        ("hooked", {"args": [FORGED]}),
+        ("fail", {"args": [FORGED], "options": {"max_retries": 2}}),
+        ("fail", {"args": [FORGED + "x" * 50_000]}),
+    ],
+)
+def test_what_a_message_contains_is_no_line(
+    worker: Environment, whole_records: list[str], function: str, arguments: dict[str, Any]
+) -> None:
+    body = Message(function=function, **arguments).encode(queue="q")
+    executor.run(body, Delivery(queue="q"))
+    assert any("Traceback (most recent call last):" in record for record in whole_records)
+
+
+def test_what_an_error_says_is_no_line(whole_records: list[str]) -> None:
+    logging.getLogger("beanstalk_dispatch").error("wrong error=%s", FORGED)
+    logging.getLogger("beanstalk_dispatch").error("wrong", exc_info=ValueError(FORGED))
+    logging.getLogger("django.tasks").error("wrong %s", "one\n", exc_info=ValueError(FORGED))
+    assert r"  task id" not in whole_records[0]
+    assert whole_records[0].split("\n")[1].startswith("  2026-12-01 INFO task id=1 outcome=done")
+
+
 @pytest.fixture
 def worker(env: Environment) -> Environment:
-    env(WORKER=True, DISPATCH_TABLE="fail=tests.jobs.fail")
+    env(WORKER=True, DISPATCH_TABLE="fail=tests.jobs.fail hooked=tests.jobs.FailsInItsHook")
     return env
 
 

@@ -14,7 +14,7 @@ from beanstalk_dispatch.exceptions import NoTimeLeft
 from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.execution.process_exceptions import all_are_failures
-from beanstalk_dispatch.log_lines import quoted, quoted_error, to_log
+from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
@@ -118,7 +118,7 @@ class Batch:
         except BaseException as exc:  # nor may a fault of this package
             logger.error(
                 "record failed id=%s error=%s", quoted(delivery.message_id),
-                quoted_error(exc, with_type=True), exc_info=to_log(exc),
+                quoted_error(exc, with_type=True), exc_info=exc,
             )  # fmt: skip
             return False
         finally:

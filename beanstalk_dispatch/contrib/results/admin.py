@@ -18,6 +18,7 @@ from beanstalk_dispatch.conf.variables import RESULT_ARGUMENTS
 from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
 from beanstalk_dispatch.contrib.unfold import UNFOLD
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
+from beanstalk_dispatch.log_lines import escaped_lines
 
 from .models import StoredResult
 from .record import Status
@@ -106,7 +107,7 @@ class StoredResultAdmin(ReadOnlyAdmin):
     @admin.display(description="Tracebacks")
     def failures(self, result: StoredResult) -> str:
         """What each attempt has failed with, the newest at the end."""
-        found = "\n".join(each["traceback"] for each in json.loads(result.errors))
+        found = "\n".join(escaped_lines(each["traceback"]) for each in json.loads(result.errors))
         return format_html(_TRACEBACK, found) if found else "-"
 
     # --- actions -----------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObser
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.dispatch_table import Entry
 from beanstalk_dispatch.execution.observers import Observer
-from beanstalk_dispatch.log_lines import to_log
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import SafeTask
 
@@ -176,7 +175,7 @@ class TaskAttempt:
             task_finished.send_robust(sender=self.backend_class, task_result=self.result)
             return
         try:
-            raise to_log(exception)
+            raise exception
         except BaseException:  # Django's receiver logs the exception that is being handled
             task_finished.send_robust(sender=self.backend_class, task_result=self.result)
         self.recording.announced()

@@ -18,6 +18,7 @@ from django.urls import URLPattern, path, reverse
 from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
 from beanstalk_dispatch.contrib.unfold import UNFOLD
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
+from beanstalk_dispatch.log_lines import escaped
 from beanstalk_dispatch.workbench.dead_letters import FIND_SIZE, SAMPLE_SIZE, DeadLetters
 from beanstalk_dispatch.workbench.letters import Letter, grouped
 from beanstalk_dispatch.workbench.queues import (
@@ -189,7 +190,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         elif letter.message:
             facts |= {"Arguments": letter.message.args, "Keywords": letter.message.kwargs}
         else:
-            facts["Body"] = letter.body
+            facts["Body"] = escaped(letter.body)
         return facts
 
     # --- actions -----------------------------------------------------------------------------

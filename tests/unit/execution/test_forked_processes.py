@@ -72,4 +72,4 @@ def test_a_forked_process_that_leaves_its_task_ends(leave: Callable[[], None], c
     assert children[1:] == [os.getpid()]  # hooks run in the parent alone
     assert first == LINE.format(children[0])
     assert bool(more) == (leave is raises)
-    assert ("ValueError: the child's own" in more) == (leave is raises)
+    assert ("  ValueError: the child's own" in more) == (leave is raises)

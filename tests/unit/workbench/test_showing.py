@@ -65,7 +65,7 @@ def test_a_body_that_cannot_be_read_is_shown_without_control_characters(dead: De
     dead.queue.send("{\n\x1b[2J", {})
     (letter,) = dead.open().sample().letters
     lines = list(letter_lines(letter))
-    assert lines[-1] == "{��[2J"
+    assert lines[-1] == r"{\n\x1b[2J"
     assert any(line.startswith("problem    not JSON") for line in lines)
     assert letter_as_json(letter, is_full=True)["args"] is None
 
