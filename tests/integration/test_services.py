@@ -6,6 +6,7 @@ import http.client
 import os
 import select
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from tests.services import (
     _postgres_programs,
     accepts,
     database_settings,
+    installed,
     memcached,
     nginx,
     postgres,
@@ -56,7 +58,7 @@ def test_a_paused_server_keeps_connections_and_does_not_answer() -> None:
 
 
 def test_memcached_keeps_values() -> None:
-    with memcached() as port:
+    with memcached() as port:  # pragma: no cover - not on every machine
         client = Memcache(("127.0.0.1", port))
         client.set("name", "value")
         assert client.get("name") == b"value"
@@ -96,10 +98,22 @@ def test_postgres_is_copied_for_a_user_who_cannot_reach_it(
     def run(*args: object, **options: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr("tests.services.subprocess.run", run)
-    programs = _postgres_programs(tmp_path, os.geteuid())
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.services.subprocess.run", run)
+        programs = _postgres_programs(tmp_path, os.geteuid())
     assert programs.is_relative_to(tmp_path)
-    assert os.access(programs / "postgres", os.X_OK)
+    for each in ("initdb", "postgres", "pg_isready"):  # each finds its libraries
+        subprocess.run([programs / each, "--version"], check=True)
+
+
+def test_a_missing_program_skips_a_test_and_fails_it_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert os.access(installed("sh"), os.X_OK)
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install no-such-program"):
+        installed("no-such-program")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install no-such-program"):
+        installed("no-such-program")
 
 
 def test_what_a_server_says_when_it_does_not_start_is_shown() -> None:
