@@ -13,12 +13,22 @@ class BeanstalkDispatchConfig(AppConfig):
 
     def ready(self) -> None:
         # Django's models, which some of these import, are not ready before this method is called.
-        from . import client, conf, dispatch_table, loggers, start_log, views  # noqa: PLC0415
+        from . import (  # noqa: PLC0415
+            client,
+            conf,
+            dispatch_table,
+            loggers,
+            safe_task,
+            start_log,
+            views,
+        )
         from .conf.variables import CORE, WARM  # noqa: PLC0415
         from .endpoint import draining  # noqa: PLC0415
         from .problems import check_log, checks  # noqa: PLC0415
+        from .running.attempt import process_alone  # noqa: PLC0415
 
         loggers.protect_loggers()
+        safe_task.BODIES[None] = process_alone
         checks.register()
         # The class is first, because it may report what is logged from here on.
         dispatch_table.start_configured_class()

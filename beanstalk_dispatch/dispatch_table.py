@@ -18,7 +18,7 @@ from .log_lines import quoted_error
 from .safe_task import SafeTask
 
 if TYPE_CHECKING:
-    from .execution.observers import Observer
+    from .observers import Observer
 
 logger = logging.getLogger("beanstalk_dispatch")
 
@@ -204,7 +204,7 @@ def _observers_of_the_class(config: Config) -> Sequence[Observer]:
     if config.sources["safe_task"] == "default":
         return ()
     try:
-        return tuple(safe_task_class(config).observers)
+        return cast("tuple[Observer, ...]", tuple(safe_task_class(config).observers))
     except Exception as exc:
         logger.error(
             "%s could not be loaded; tasks are not observed error=%s",
@@ -238,7 +238,8 @@ def _make_entry(name: str, config: Config) -> Entry:
     if not inspect.isclass(listed):
         return Entry(task_class=configured, function=listed, observers=observers)
     runnable: type[SafeTask] = cast("type[SafeTask]", listed)
-    own = tuple(each for each in runnable.observers if each not in observers)
+    listed_observers = cast("Sequence[Observer]", runnable.observers)
+    own = tuple(each for each in listed_observers if each not in observers)
     if configured is SafeTask or issubclass(runnable, configured):
         return Entry(task_class=runnable, observers=(*observers, *own))
     if issubclass(configured, runnable):  # a base of the configured class

@@ -5,18 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from . import clock
 from .conf import Config, get_config
 from .conf.variables import LEASE_CACHE
 from .exceptions import ConfigurationError, InvalidCall, LeaseUnavailable
 from .log_lines import quoted, quoted_error
 from .message import NAME_FORM, is_name
 from .shared_cache import cache_key, cache_of, unavailable_error
-
-if TYPE_CHECKING:
-    from .delivery import Delivery
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
@@ -27,8 +23,6 @@ Each copy of a message, such as a retry or a hop, is looked at when it arrives. 
 outlast one copy only: that which lies on the queue now, or which the running attempt will send.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
-LOOK_SECONDS: Final = 1.0
-"""A running task that asks whether it is cancelled asks the cache once in this time at most."""
 
 
 def cancelled_key(task_id: str) -> str:
@@ -64,14 +58,6 @@ def is_cancelled(task_id: str, config: Config) -> bool:
             quoted(task_id), config.lease_cache, quoted_error(exc, with_type=True),
         )  # fmt: skip
         return False
-
-
-def is_delivery_cancelled(delivery: Delivery) -> bool:
-    """Whether the task that runs now was cancelled by now."""
-    if delivery.message is not None and clock.monotonic() >= delivery.next_look_at:
-        delivery.next_look_at = clock.monotonic() + LOOK_SECONDS
-        delivery.is_cancelled |= is_cancelled(delivery.message.id, get_config())
-    return delivery.is_cancelled
 
 
 # --- queues ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hmac import HMAC
 from typing import Any, Final, NoReturn, TypeGuard
 
@@ -44,9 +44,9 @@ NAME_FORM: Final = f"a string of 1 to {_MAX_NAME_LENGTH} printable characters"
 """What ``is_name`` accepts, for an error."""
 
 
-@dataclass(slots=True, kw_only=True)  # not frozen: that takes three times as long to make
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One task with its arguments. To change one, copy it with ``dataclasses.replace``."""
+    """One task with its arguments, as it lies on the queue."""
 
     function: str
     """The task's name in the dispatch table."""
@@ -147,9 +147,7 @@ class Message:
         if keys and location:
             _check_location(content, location)
         message = _to_message(content, default_id)
-        if attempts:
-            message.attempt = attempts + 1
-        return message
+        return replace(message, attempt=attempts + 1) if attempts else message
 
 
 def wrap(

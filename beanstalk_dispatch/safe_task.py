@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
-from . import marks
+from .delivery import RunView
 from .outcomes import Outcome
-
-if TYPE_CHECKING:
-    from .delivery import Delivery
-    from .execution.observers import Observer
 
 __all__ = ["RETRY_LIMIT", "TRAVELLING_OPTIONS", "Outcome", "Retry", "SafeTask"]
 
@@ -20,6 +16,12 @@ RETRY_LIMIT: Final = 10
 TRAVELLING_OPTIONS: Final = ("timeout_timedelta", "verbose", "max_retries", "retry_backoff")
 """What ``SafeTask(function, …)`` takes, and what a scheduled instance sends with its message."""
 _MAX_DELAY_SECONDS: Final = 2**31
+
+
+Body = Callable[["SafeTask", tuple[Any, ...], dict[str, Any]], None]
+BODIES: Final[dict[int | None, Body]] = {}
+"""What ``SafeTask.process`` calls, by the task's id(): a project's class need not be hashable, and
+its process() may continue in another thread. None is for a task without a delivery."""
 
 
 RetryDelay = Callable[[BaseException | None, int], timedelta | float]
@@ -74,15 +76,16 @@ class SafeTask:
 
     ``manage.py beanstalk_eb`` writes it to the file. A function can have an attribute of this name.
     """
-    delivery: Delivery | None = None
-    """The delivery that is being run; None outside of one.
+    delivery: RunView | None = None
+    """The run of the delivery that this instance is made for; None outside of one.
 
-    ``delivery.message`` is the message with its ``attempt``. From the end of ``run`` on,
+    It has the facts of the receive, such as ``delivery.receive_count``, and ``delivery.message``
+    with its ``attempt``. From the end of ``run`` on,
     ``delivery.outcome`` tells what became of it: RETRY in ``on_error`` means that the task will
     run again.
     """
-    observers: ClassVar[Sequence[Observer]] = ()
-    """What watches the tasks of this class.
+    observers: ClassVar[Sequence[object]] = ()
+    """The Observers that watch the tasks of this class.
 
     The observers of the class that BEANSTALK_DISPATCH_SAFE_TASK names watch every task.
     """
@@ -110,7 +113,7 @@ class SafeTask:
         own: bool | None = vars(self).get("cancelled")
         if own is not None:
             return own
-        return self.delivery is not None and marks.is_delivery_cancelled(self.delivery)
+        return self.delivery is not None and self.delivery.cancelled
 
     @cancelled.setter
     def cancelled(self, value: bool) -> None:
@@ -144,8 +147,4 @@ class SafeTask:
 
         A subclass may do something before and after ``super().process(*args, **kwargs)``.
         """
-        # The one call upwards: beanstalk-dispatch 0.1 had this method here, and projects override
-        # it, but what runs a task must not be a part of what they subclass.
-        from .execution.attempt import process  # noqa: PLC0415
-
-        process(self, args, kwargs)
+        BODIES.get(id(self), BODIES[None])(self, args, kwargs)

@@ -31,7 +31,7 @@ task failed), and ``duration`` in seconds.
 delivery_finished = Signal()
 """A delivery has ended. Sent after every delivery, even if it ran no task.
 
-Sender: ``execution.executor.run``. Arguments: ``delivery``, ``outcome``, ``exception``.
+Sender: ``running.stages.report.report``. Arguments: ``delivery``, ``outcome``, ``exception``.
 """
 worker_stopped = Signal()
 """``beanstalk_worker`` has stopped. This is the last thing that it does.

@@ -17,8 +17,8 @@ from django.dispatch import Signal
 from .conf import get_config, import_rooms, unknown_variables
 from .conf.variables import WORKER
 from .exceptions import ConfigurationError, listed
-from .execution import monkey_patching
 from .problems.checks import SIGN_MESSAGES, UNSIGNED
+from .running import monkey_patching
 from .signals import task_scheduled, task_started
 
 logger = logging.getLogger("beanstalk_dispatch")

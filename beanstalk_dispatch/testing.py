@@ -91,9 +91,9 @@ class ScheduledTasks(list[ScheduledTask]):
         with override_settings(**{EXECUTE_SYNCHRONOUSLY.variable: True}):
             while self:
                 task = self.pop(0)
-                result = sending.execute(task.queue, task.body, get_config())
-                if result.exception:
-                    raise result.exception
+                run, _ = sending.execute(task.queue, task.body, get_config())
+                if run.exception:
+                    raise run.exception
 
     def _describe_calls(self) -> str:
         return "scheduled: " + ("; ".join(map(str, self)) or "nothing")

@@ -1,4 +1,4 @@
-"""The dispatcher: aws-sqsd's POST ↔ execution. Outcome → status is one table.
+"""The dispatcher: aws-sqsd's POST ↔ a run. Outcome → status is one table.
 
 And the backlog: a scaler's GET ↔ what waits in the queues.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from django.contrib.auth.decorators import login_not_required
@@ -25,10 +26,12 @@ from .delivery import Delivery
 from .endpoint import draining, holding, trusted_peers
 from .endpoint.sqsd import DOCTOR_KEY, delivery_from_meta
 from .exceptions import ConfigurationError, listed
-from .execution import executor
 from .log_lines import quoted, quoted_error
 from .outcomes import Outcome, Result
 from .refusals import REFUSALS
+from .running import pipeline
+from .running.consumer import DELAYED_COPIES
+from .running.run import Run
 from .sqs.backlog import BACKLOG, Backlog, public_problem, queue_names
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
@@ -85,7 +88,7 @@ def dispatcher(request: HttpRequest) -> HttpResponse:
         return _error_response(400, "the body cannot be read")
     if DOCTOR_KEY in request.META:
         return JsonResponse({DOCTOR_KEY: True})
-    return _make_response(_run_or_hold(body, delivery, config))
+    return _make_response(_run_or_hold(replace(delivery, body=body), config))
 
 
 @_for_machines
@@ -119,8 +122,8 @@ def _log_not_a_worker(request: HttpRequest) -> None:
         )
 
 
-def _run_or_hold(body: bytes, delivery: Delivery, config: Config) -> Result:
-    result = _run_unless_draining(body, delivery, config)
+def _run_or_hold(delivery: Delivery, config: Config) -> Result:
+    result = _run_unless_draining(delivery, config)
     patience = _HELD.get(result.outcome)
     if patience is None or draining.is_stopping():
         return result
@@ -128,15 +131,16 @@ def _run_or_hold(body: bytes, delivery: Delivery, config: Config) -> Result:
     if not holding.hold(delivery.receive_count, patience, threads=draining.threads()):
         return result
     if delivery.waited is not None:  # the proxy has waited for as long
-        delivery.waited += clock.monotonic() - began
-    return _run_unless_draining(body, delivery, config)
+        waited = delivery.waited + clock.monotonic() - began
+        delivery = replace(delivery, waited=waited)
+    return _run_unless_draining(delivery, config)
 
 
-def _run_unless_draining(body: bytes, delivery: Delivery, config: Config) -> Result:
+def _run_unless_draining(delivery: Delivery, config: Config) -> Result:
     if reason := draining.reason(config):
         logger.warning("refused id=%s status=503 reason=%r", quoted(delivery.message_id), reason)
         return Result(outcome=Outcome.DRAINING, reason="draining")
-    return executor.run(body, delivery)
+    return pipeline.run_delivery(Run(delivery, config, DELAYED_COPIES))
 
 
 def _make_response(result: Result) -> HttpResponse:

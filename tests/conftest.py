@@ -28,17 +28,17 @@ from werkzeug.serving import WSGIRequestHandler
 from xdist.scheduler import LoadScopeScheduling
 
 from beanstalk_dispatch import conf, loggers
-from beanstalk_dispatch.execution.held_leases import HELD
-from beanstalk_dispatch.execution.open_files import FILES
-from beanstalk_dispatch.execution.process_state import process_state
-from beanstalk_dispatch.execution.recent_deliveries import RECENT
-from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.problems.check_log import do_not_log_on_first_request
 from beanstalk_dispatch.queue_address import dead_letter_name
 from beanstalk_dispatch.refusals import REFUSALS
+from beanstalk_dispatch.running.held_leases import HELD
+from beanstalk_dispatch.running.open_files import FILES
+from beanstalk_dispatch.running.process_state import process_state
+from beanstalk_dispatch.running.recent_deliveries import RECENT
+from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.sqs.clients import Clients
 from beanstalk_dispatch.sqs.timeouts import Timeouts
-from beanstalk_dispatch.workbench import looking, moving, runs
+from beanstalk_dispatch.workbench import looking, moving, sweep
 from tests import jobs
 from tests.dead_letters import Dead
 from tests.proxy import Proxy
@@ -327,8 +327,8 @@ def worker_env(sqs_env: Environment) -> Environment:
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looking, "_WAIT_SECONDS", 0)
     monkeypatch.setattr(looking, "_MAX_REPEATS", 2)
-    monkeypatch.setattr(runs, "_FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(runs, "_SLICE_SECONDS", 0.01)
+    monkeypatch.setattr(sweep, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(sweep, "_SLICE_SECONDS", 0.01)
     monkeypatch.setattr(moving, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(
         "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0

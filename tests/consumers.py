@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.sqs.opening import open_queue
+from tests.runs import deliver
 
 
 def run_all(alias: str = "jobs", *, deliveries: int = 20) -> list[Outcome]:
@@ -16,9 +16,9 @@ def run_all(alias: str = "jobs", *, deliveries: int = 20) -> list[Outcome]:
         delivery = Delivery(
             queue=queue.name, message_id=message.message_id, receive_count=message.receive_count
         )
-        result = executor.run(message.body, delivery)
+        result = deliver(message.body, delivery)
         outcomes.append(result.outcome)
-        if result.acknowledged:
+        if result.is_acknowledged:
             assert queue.delete_batch(received) == []
         else:
             queue.change_visibility_batch(received, [0])

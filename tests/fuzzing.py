@@ -24,9 +24,9 @@ from beanstalk_dispatch import conf, views
 from beanstalk_dispatch import dispatch_table as table
 from beanstalk_dispatch.conf.variables import PREFIX
 from beanstalk_dispatch.endpoint import holding
-from beanstalk_dispatch.execution.recent_deliveries import RECENT
 from beanstalk_dispatch.outcomes import OUTCOMES
 from beanstalk_dispatch.refusals import REFUSALS
+from beanstalk_dispatch.running.recent_deliveries import RECENT
 from beanstalk_dispatch.sqs.clients import Clients
 from tests.jobs import calls
 

@@ -9,7 +9,7 @@ from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import SAFE_TASK, TASK_TIMEOUT
 from beanstalk_dispatch.dispatch_table import Entry
-from beanstalk_dispatch.execution.task_options import seconds_of
+from beanstalk_dispatch.running.task_options import seconds_of
 from beanstalk_dispatch.safe_task import SafeTask
 
 _AT_RUN_TIME = "a property of the class, known when the task runs"

@@ -19,10 +19,10 @@ from typing import Any, Final
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.execution import monkey_patching, time_limit
-from beanstalk_dispatch.execution.open_files import can_open_files
-from beanstalk_dispatch.execution.running_tasks import RUNNING, RunningTask
 from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.running import monkey_patching, time_limit
+from beanstalk_dispatch.running.open_files import can_open_files
+from beanstalk_dispatch.running.running_tasks import RUNNING, RunningTask
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from beanstalk_dispatch.conf.variables import WORKER
-from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.delivery import DEFAULT_PROXY_TIMEOUT, Delivery
 
 HEADER = "X-Aws-Sqsd-"
 TASK_NAME_ATTRIBUTE = "beanstalk.sqsd.task_name"
@@ -50,7 +50,10 @@ def delivery_from_meta(meta: Mapping[str, str]) -> Delivery:
     """
     get = meta.get
     count = get("HTTP_X_AWS_SQSD_RECEIVE_COUNT", "")
-    delivery = Delivery(
+    waited, proxy_timeout = None, DEFAULT_PROXY_TIMEOUT
+    if start := get("HTTP_X_REQUEST_START"):
+        waited, proxy_timeout = _read_proxys_headers(start, get("HTTP_X_PROXY_READ_TIMEOUT", ""))
+    return Delivery(
         queue=printable(get("HTTP_X_AWS_SQSD_QUEUE")) or "",
         message_id=printable(get("HTTP_X_AWS_SQSD_MSGID")),
         receive_count=max(int(count), 1) if _is_count(count) else 1,
@@ -58,19 +61,17 @@ def delivery_from_meta(meta: Mapping[str, str]) -> Delivery:
         sent_at=parse_time(get("HTTP_X_AWS_SQSD_SENT_AT")),
         task_name=printable(get("HTTP_X_AWS_SQSD_TASKNAME")),
         scheduled_at=parse_time(get("HTTP_X_AWS_SQSD_SCHEDULED_AT")),
+        waited=waited,
+        proxy_timeout=proxy_timeout,
     )
-    if start := get("HTTP_X_REQUEST_START"):
-        _read_proxys_headers(delivery, start, get("HTTP_X_PROXY_READ_TIMEOUT", ""))
-    return delivery
 
 
-def _read_proxys_headers(delivery: Delivery, start: str, timeout: str) -> None:
-    """When nginx got the request (``t=${msec}``), and how many seconds it waits for the answer."""
+def _read_proxys_headers(start: str, timeout: str) -> tuple[float | None, float]:
+    """Return for how long nginx has had the request (``t=${msec}``), and for how long it waits."""
     if (match := _REQUEST_START.fullmatch(start)) is None:
-        return
-    delivery.waited = max(time.time() - float(match[1]), 0.0)
-    if _is_count(timeout):
-        delivery.proxy_timeout = float(timeout)
+        return None, DEFAULT_PROXY_TIMEOUT
+    waited = max(time.time() - float(match[1]), 0.0)
+    return waited, float(timeout) if _is_count(timeout) else DEFAULT_PROXY_TIMEOUT
 
 
 def headers_of(delivery: Delivery) -> dict[str, str]:

@@ -11,8 +11,8 @@ from typing import Any
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import MESSAGE_FORMAT
 from beanstalk_dispatch.exceptions import InvalidCall
-from beanstalk_dispatch.execution.task_options import options_to_send
 from beanstalk_dispatch.message import MAX_DELAY_DAYS, Message, is_time, now
+from beanstalk_dispatch.running.task_options import options_to_send
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
@@ -76,6 +76,7 @@ def _checked_message(call: Call, config: Config) -> tuple[Message, int]:
         )
     if not isinstance(call.kwargs, (dict, Mapping)):
         raise InvalidCall(_ARGUMENTS_FORM)
+    delay = _delay_seconds(call.delay) if call.delay else 0
     message = Message(
         function=table_name(call.function, config),
         args=call.args if isinstance(call.args, (list, tuple)) else _as_list(call.args),
@@ -83,15 +84,13 @@ def _checked_message(call: Call, config: Config) -> tuple[Message, int]:
         sent_at=now() if call.sent_at is None else _checked_sent_at(call.sent_at),
         options=options_to_send(call.function) if isinstance(call.function, SafeTask) else {},
         headers=_checked_headers(call.headers) if call.headers else {},
+        not_before=round(time.time() + delay, 3) if delay > MAX_DELAY_SECONDS else None,
     )
     if config.table:
         call_check.check_call(message.function, message.args, message.kwargs, config)
-    delay = _delay_seconds(call.delay) if call.delay else 0
-    if delay > MAX_DELAY_SECONDS:
-        message.not_before = round(time.time() + delay, 3)
-        delay = MAX_DELAY_SECONDS
+    if message.not_before is not None:
         _refuse_in_base64(message, config)
-    return message, delay
+    return message, min(delay, MAX_DELAY_SECONDS)
 
 
 def _checked_sent_at(sent_at: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,12 +12,13 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.dispatch_table import configured_observers
 from beanstalk_dispatch.exceptions import BatchError, MessageTooLarge, UnknownFunction
-from beanstalk_dispatch.execution import executor
-from beanstalk_dispatch.execution.observers import Observer, observed
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.observers import Observer, observed
 from beanstalk_dispatch.outcomes import Result
 from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.running import pipeline
+from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED, BatchEntry
 from beanstalk_dispatch.sqs.errors import Scope, scope_of
 from beanstalk_dispatch.sqs.fifo import queue_rules
@@ -34,6 +35,8 @@ class Prepared:
     message: Message
     body: str = field(repr=False)
     send_parameters: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+    """What observers add to the message's headers when it is sent."""
 
 
 capture: Callable[[str, Prepared], None] | None = None
@@ -188,25 +191,25 @@ def _with_headers(
     queue: str, prepared: Sequence[Prepared], config: Config, observers: Sequence[Observer]
 ) -> Iterator[None]:
     address = resolve_address(queue, config)
-    own_headers = [dict(each.message.headers) for each in prepared]
     with observed(observers, "publishing", lambda each: each.publishing(prepared, address.name)):
-        for each, own in zip(prepared, own_headers, strict=True):
-            if each.message.headers:
-                _encode_with_headers(each, address, config, own_headers=own)
+        for each in prepared:
+            if each.headers:
+                _encode_with_headers(each, address, config)
         yield
 
 
-def _encode_with_headers(
-    prepared: Prepared, address: QueueAddress, config: Config, *, own_headers: Mapping[str, str]
-) -> None:
+def _encode_with_headers(prepared: Prepared, address: QueueAddress, config: Config) -> None:
+    message = prepared.message
+    message = replace(message, headers={**message.headers, **prepared.headers})
     try:
-        prepared.body = encode(prepared.message, address, config)
+        prepared.body = encode(message, address, config)
     except MessageTooLarge as exc:  # the message goes without them, as it was checked
-        prepared.message.headers = own_headers  # those that are in the body
         logger.warning(
             "message sent without headers id=%s function=%s error=%s",
-            prepared.message.id, quoted(prepared.message.function), quoted_error(exc),
+            message.id, quoted(message.function), quoted_error(exc),
         )  # fmt: skip
+    else:
+        prepared.message = message
 
 
 def encode(message: Message, address: QueueAddress, config: Config) -> str:
@@ -221,19 +224,21 @@ def encode(message: Message, address: QueueAddress, config: Config) -> str:
     return body
 
 
-def execute(queue: str, body: str, config: Config) -> Result:
-    """Run a body in this process: the same decode and execution as on a worker, at once.
+def execute(queue: str, body: str, config: Config) -> tuple[Run, Result]:
+    """Run a body in this process: the same decode and stages as on a worker, at once.
 
-    Retries run at once, too; the Result is the last one's. Raises UnknownFunction.
+    Retries run at once, too; the run and its Result are the last ones. Raise UnknownFunction.
     """
     address = resolve_address(queue, config)
     caller = _CallingProcess(config)
     while True:
-        result = executor.run(body, Delivery(queue=address.name, location=address.location), caller)
-        if isinstance(result.exception, UnknownFunction):
-            raise result.exception
+        delivery = Delivery(body=body, queue=address.name, location=address.location)
+        run = Run(delivery, config, caller)
+        result = pipeline.run_delivery(run)
+        if isinstance(run.exception, UnknownFunction):
+            raise run.exception
         if caller.next_body is None:
-            return result
+            return run, result
         body, caller.next_body = caller.next_body, None
 
 

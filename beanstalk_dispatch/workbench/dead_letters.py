@@ -17,14 +17,14 @@ from .looking import HIDE_SECONDS, Look
 from .moving import move_all
 from .queues import find_queue, own_name, problem_of, queue_statuses, source_names
 from .redriving import Redrive, open_target
-from .runs import Run, RunOptions, RunReport, Steps
+from .sweep import Steps, Sweep, SweepOptions, SweepReport
 
 SAMPLE_SIZE: Final = 100
 """Letters that a look shows if nothing else is asked for."""
 FIND_SIZE: Final = 10_000
 """Letters among which one is looked for by its id."""
 
-_DEFAULTS: Final = RunOptions()
+_DEFAULTS: Final = SweepOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class DeadLetters:
         return found.letters[0] if found.letters else None
 
     def redrive(
-        self, filters: Filters | None = None, options: RunOptions = _DEFAULTS, *,
+        self, filters: Filters | None = None, options: SweepOptions = _DEFAULTS, *,
         to: str | None = None, reset_attempts: bool = False,
     ) -> Steps:  # fmt: skip
         """Send letters back to their queues; yields the report after each step.
@@ -115,7 +115,7 @@ class DeadLetters:
         the first step.
         """
         filters = filters or Filters()
-        config, report = get_config(), RunReport(about=self.about())
+        config, report = get_config(), SweepReport(about=self.about())
         redrive = Redrive(
             queue=self.queue,
             sources=self.sources,
@@ -134,9 +134,9 @@ class DeadLetters:
         act = redrive.check if options.dry_run else redrive.send
         yield from self._run_steps(filters, options, act, report)
 
-    def discard(self, filters: Filters | None = None, options: RunOptions = _DEFAULTS) -> Steps:
+    def discard(self, filters: Filters | None = None, options: SweepOptions = _DEFAULTS) -> Steps:
         """Delete letters; yields the report after each step. It cannot be undone."""
-        report = RunReport(about=self.about())
+        report = SweepReport(about=self.about())
         yield from self._run_steps(filters or Filters(), options, lambda letter: None, report)
 
     def purge(self) -> None:
@@ -147,10 +147,10 @@ class DeadLetters:
         administration.purge(self.queue)
 
     def _run_steps(
-        self, filters: Filters, options: RunOptions, prepare: Callable[[Letter], None],
-        report: RunReport,
+        self, filters: Filters, options: SweepOptions, prepare: Callable[[Letter], None],
+        report: SweepReport,
     ) -> Steps:  # fmt: skip
-        run = Run(
+        run = Sweep(
             self.queue, filters, options, read=self._read_received, prepare=prepare, report=report
         )
         yield from run.steps()

@@ -16,7 +16,7 @@ from beanstalk_dispatch.sqs.administration import (
 from beanstalk_dispatch.sqs.queue import Queue
 
 from .queues import problem_of
-from .runs import RunReport, Steps, wait
+from .sweep import Steps, SweepReport, wait
 
 POLL_SECONDS: Final = 1.0
 """Between two questions about the progress."""
@@ -24,7 +24,7 @@ MAX_FAILED_POLLS: Final = 30
 """After this number of questions in a row without an answer, the move is given up."""
 
 
-def move_all(queue: Queue, arn: str, report: RunReport, *, rate: float | None) -> Steps:
+def move_all(queue: Queue, arn: str, report: SweepReport, *, rate: float | None) -> Steps:
     """Have SQS move every letter, and yield the report until it has. Close it to cancel the move.
 
     Raises SendError if SQS does not start the move, or cannot complete it.
@@ -52,7 +52,7 @@ def move_all(queue: Queue, arn: str, report: RunReport, *, rate: float | None) -
                 cancel_move(queue, handle)
 
 
-def _read_progress(progress: MoveProgress, report: RunReport) -> None:
+def _read_progress(progress: MoveProgress, report: SweepReport) -> None:
     report.done, report.about = progress.moved, max(progress.to_move, progress.moved)
     if progress.status == "FAILED":
         raise SendError(f"SQS could not move every letter: {progress.failure or 'it says no more'}")

@@ -11,7 +11,7 @@ from beanstalk_dispatch.log_lines import escaped
 
 from .dead_letters import DeadLetters, Sample
 from .letters import Letter, grouped
-from .runs import RunReport
+from .sweep import SweepReport
 from .terminal import age, table
 
 MAX_SHOWN: Final = 20
@@ -82,7 +82,7 @@ def letter_lines(letter: Letter) -> Iterator[str]:
         yield escaped(letter.body)
 
 
-def report_lines(report: RunReport, *, verb: str, dry_run: bool) -> Iterator[str]:
+def report_lines(report: SweepReport, *, verb: str, dry_run: bool) -> Iterator[str]:
     """What a run has done, and what it has left undone."""
     if report.note:
         yield f"SQS does not move the letters itself: {report.note}"
@@ -149,6 +149,6 @@ def sample_as_json(dead_letters: DeadLetters, sample: Sample) -> dict[str, Any]:
     }
 
 
-def report_as_json(report: RunReport) -> dict[str, Any]:
+def report_as_json(report: SweepReport) -> dict[str, Any]:
     """A report as a JSON object."""
     return asdict(report) | {"is_complete": report.is_complete}

@@ -15,7 +15,7 @@ from typing import Final, TextIO
 
 from beanstalk_dispatch.log_lines import escaped
 
-from .runs import RunReport
+from .sweep import SweepReport
 
 _CLEAR_LINE: Final = "\r\x1b[K"
 _BAR_WIDTH: Final = 24
@@ -57,7 +57,7 @@ class ProgressLine:
         self._is_shown = stream.isatty()
         self._drawn_at = 0.0
 
-    def draw(self, report: RunReport) -> None:
+    def draw(self, report: SweepReport) -> None:
         """Draw the line, at most ten times a second."""
         now = time.monotonic()
         if self._is_shown and now - self._drawn_at >= _REDRAW_SECONDS:
@@ -70,7 +70,7 @@ class ProgressLine:
         if self._drawn_at:
             self._write_to_stream(_CLEAR_LINE)
 
-    def _progress_line(self, report: RunReport) -> str:
+    def _progress_line(self, report: SweepReport) -> str:
         count = report.done if report.by_sqs else report.looked_at
         about = max(report.about or count, count, 1)
         filled = _BAR_WIDTH * count // about

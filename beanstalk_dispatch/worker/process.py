@@ -13,8 +13,8 @@ from types import FrameType
 from typing import Final
 
 from beanstalk_dispatch.exceptions import listed
-from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.service_thread import ServiceThread
 from beanstalk_dispatch.signals import worker_stopped

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from django.core.signals import request_finished, request_started
 
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.endpoint.sqsd import (
     SCHEDULED_AT_ATTRIBUTE,
@@ -13,9 +14,10 @@ from beanstalk_dispatch.endpoint.sqsd import (
     parse_time,
     printable,
 )
-from beanstalk_dispatch.execution import executor
-from beanstalk_dispatch.execution.consumer import DelayedCopies
-from beanstalk_dispatch.outcomes import OUTCOMES
+from beanstalk_dispatch.outcomes import Settle
+from beanstalk_dispatch.running import pipeline
+from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.sqs.queue import Received
 
 from .in_flight import Ack, Nack
@@ -31,7 +33,9 @@ def delivery_of(received: Received) -> Delivery:
     attributes, message_attributes = received.attributes, received.message_attributes
     first = attributes.get("ApproximateFirstReceiveTimestamp")
     sent = attributes.get("SentTimestamp")
+    task_name = printable(message_attributes.get(TASK_NAME_ATTRIBUTE))
     return Delivery(
+        body="" if task_name else received.body,
         queue=received.queue.name,
         location=received.queue.location,
         message_id=received.message_id,
@@ -39,14 +43,14 @@ def delivery_of(received: Received) -> Delivery:
         unrun_receives=received.unrun_receives,
         first_received_at=int(first) / 1000 if first else None,
         sent_at=int(sent) / 1000 if sent else None,
-        task_name=printable(message_attributes.get(TASK_NAME_ATTRIBUTE)),
+        task_name=task_name,
         scheduled_at=parse_time(message_attributes.get(SCHEDULED_AT_ATTRIBUTE)),
         group_id=attributes.get("MessageGroupId"),
     )
 
 
 class PollerConsumer(DelayedCopies):
-    """The poller as execution sees it while one message runs."""
+    """The poller as a run sees it while one message runs."""
 
     can_hide = True
 
@@ -60,14 +64,12 @@ class PollerConsumer(DelayedCopies):
 
 def run_here(received: Received, on_start: TaskStarts = lambda time_limit: None) -> Ack | Nack:
     """Run a message in this thread, between Django's signals for the start and end of a request."""
-    delivery = delivery_of(received)
-    body = "" if delivery.task_name else received.body
+    run = Run(delivery_of(received), get_config(), PollerConsumer(on_start))
     request_started.send_robust(sender=run_here)
     try:
-        result = executor.run(body, delivery, PollerConsumer(on_start))
+        result = pipeline.run_delivery(run)
     finally:
         request_finished.send_robust(sender=run_here)
-    # Without a delay the message can never run, and is left to the queue's redrive policy.
-    if not result.acknowledged:
-        return Nack(result.retry_after)
-    return Ack(is_failure=OUTCOMES[result.outcome].is_failure)
+    if result.settle is Settle.DELETE:
+        return Ack(is_failure=result.is_failure)
+    return Nack(result.retry_after if result.settle is Settle.HIDE else None)

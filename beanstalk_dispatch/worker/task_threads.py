@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from beanstalk_dispatch import clock
-from beanstalk_dispatch.execution import time_limit
-from beanstalk_dispatch.execution.open_files import can_open_files
 from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.running import time_limit
+from beanstalk_dispatch.running.open_files import can_open_files
 from beanstalk_dispatch.service_thread import ServiceThread
 from beanstalk_dispatch.sqs.queue import Received
 

@@ -531,17 +531,20 @@ def reap_all() -> None:
 
 
 def spoil_delivery() -> None:
-    from beanstalk_dispatch.execution.running_tasks import RUNNING
+    from beanstalk_dispatch.running.running_tasks import RUNNING
 
     for task in RUNNING.now():
         if task.message.function == "hostile":
-            task.delivery.message = None
-            task.delivery.receive_count = "many"  # type: ignore[assignment]
-            task.message.id = task.message.function = None  # type: ignore[assignment]
+            for of, name in (
+                (task.delivery, "queue"),
+                (task.message, "id"),
+                (task.message, "function"),
+            ):
+                object.__setattr__(of, name, None)
 
 
 def nested_limits() -> None:
-    from beanstalk_dispatch.execution.time_limit import time_limit
+    from beanstalk_dispatch.running.time_limit import time_limit
 
     time_limit(0.01).__enter__()
     time.sleep(0.1)

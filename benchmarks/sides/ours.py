@@ -137,8 +137,10 @@ def tables() -> dict[str, Callable[..., Any]]:
     from beanstalk_dispatch.client import schedule_function
     from beanstalk_dispatch.conf import get_config
     from beanstalk_dispatch.delivery import Delivery
-    from beanstalk_dispatch.execution import executor
     from beanstalk_dispatch.message import Message
+    from beanstalk_dispatch.running.consumer import DELAYED_COPIES
+    from beanstalk_dispatch.running.pipeline import run_delivery
+    from beanstalk_dispatch.running.run import Run
     from beanstalk_dispatch.testing import capture_tasks
 
     names = [name for name in get_config().table if name.startswith("many")]
@@ -161,12 +163,24 @@ def tables() -> dict[str, Callable[..., Any]]:
     def run_names(count: int) -> None:
         for name in next_names(count):
             message = Message(function=name, args=(1, "two"), kwargs={"x": 3})
-            executor.run(message.encode(queue=QUEUE), Delivery(queue=QUEUE))
+            run_delivery(
+                Run(
+                    Delivery(body=message.encode(queue=QUEUE), queue=QUEUE),
+                    get_config(),
+                    DELAYED_COPIES,
+                )
+            )
 
     def run_task(count: int, task: str) -> None:
         for _ in range(count):
             message = Message(function=task, args=(1, "two"), kwargs={"x": 3})
-            executor.run(message.encode(queue=QUEUE), Delivery(queue=QUEUE))
+            run_delivery(
+                Run(
+                    Delivery(body=message.encode(queue=QUEUE), queue=QUEUE),
+                    get_config(),
+                    DELAYED_COPIES,
+                )
+            )
 
     return {
         "schedule_names": schedule_names, "check_names": check_names, "run_names": run_names,

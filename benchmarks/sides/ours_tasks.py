@@ -17,9 +17,12 @@ def operations() -> dict[str, Callable[..., Any]]:
     from django.tasks import task_backends
 
     from beanstalk_dispatch.client import Call, schedule_function, schedule_many
+    from beanstalk_dispatch.conf import get_config
     from beanstalk_dispatch.delivery import Delivery
-    from beanstalk_dispatch.execution import executor
     from beanstalk_dispatch.message import Message
+    from beanstalk_dispatch.running.consumer import DELAYED_COPIES
+    from beanstalk_dispatch.running.pipeline import run_delivery
+    from beanstalk_dispatch.running.run import Run
 
     from .ours_tasks_listed import noop
 
@@ -43,7 +46,7 @@ def operations() -> dict[str, Callable[..., Any]]:
     def run(count: int, name: str) -> None:
         for _ in range(count):
             body = Message(function=name, args=(1, "two"), kwargs={"x": 3}).encode(queue=QUEUE)
-            executor.run(body, Delivery(queue=QUEUE))
+            run_delivery(Run(Delivery(body=body, queue=QUEUE), get_config(), DELAYED_COPIES))
 
     return {
         "enqueue": enqueue, "enqueue_many": enqueue_many, "schedule": schedule,

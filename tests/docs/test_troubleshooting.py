@@ -16,7 +16,7 @@ DRAINING: Final = "tests/integration/test_draining.py"
 DOCTOR: Final = "tests/unit/problems/test_daemon_request.py"
 AWS_DOCTOR: Final = "tests/unit/problems/test_aws_doctor.py"
 CLIENT: Final = "tests/unit/test_client.py"
-RECENT: Final = "tests/unit/execution/test_recent_deliveries.py"
+RECENT: Final = "tests/unit/running/test_recent_deliveries.py"
 LETTERS: Final = "tests/unit/management/test_beanstalk_dead_letters.py"
 
 # What one sees, as the page has it → the test that shows it.
@@ -45,7 +45,7 @@ ROWS: Final = {
     # A task does not do what it should
     "`outcome=unknown-function`": f"{GUNICORN}::test_outcome_status_and_log_line",
     "`outcome=bad-signature reason='not signed; …'`":
-        "tests/unit/execution/test_executor.py::test_a_bad_signature_is_told_to_the_log",
+        "tests/unit/running/test_executor.py::test_a_bad_signature_is_told_to_the_log",
     "`outcome=bad-signature reason='no signing key matches …'`": REHEARSAL,
     "`outcome=malformed`": f"{GUNICORN}::test_malformed_bodies_are_a_400_with_one_line",
     "`outcome=failed`": f"{GUNICORN}::test_outcome_status_and_log_line",
@@ -53,9 +53,9 @@ ROWS: Final = {
     "`stuck task`": f"{GUNICORN}::test_a_blocked_call_is_reported_as_stuck_and_times_out",
     "`outcome=overdue`": REHEARSAL,
     "`hook failed`":
-        "tests/unit/execution/test_attempt.py::test_a_failing_hook_changes_nothing",
+        "tests/unit/running/test_attempt.py::test_a_failing_hook_changes_nothing",
     "`transaction left open`":
-        "tests/unit/execution/test_connections.py::test_a_task_that_fails_keeps_its_own_error",
+        "tests/unit/running/test_connections.py::test_a_task_that_fails_keeps_its_own_error",
     # A task runs more than once
     "`task delivered again`": REHEARSAL,
     "504 in nginx's log": REHEARSAL,

@@ -19,14 +19,14 @@ import pytest
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.endpoint import draining
-from beanstalk_dispatch.execution import time_limit as timeouts
-from beanstalk_dispatch.execution.lease import Lease
-from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.running import time_limit as timeouts
+from beanstalk_dispatch.running.lease import Lease
+from beanstalk_dispatch.running.running_tasks import RUNNING
 from tests.conftest import TABLE, Environment
 from tests.integration.test_gunicorn import body
 from tests.services import Gunicorn, until
-from tests.unit.execution.test_crash_ledger import in_child
+from tests.unit.running.test_crash_ledger import in_child
 from tests.unit.test_views import post
 
 

@@ -152,7 +152,7 @@ def by_lambda(received: Received) -> bool:
 
 
 def by_calling_process(received: Received) -> bool:
-    return execute("jobs", received.body, get_config()).acknowledged
+    return execute("jobs", received.body, get_config())[1].is_acknowledged
 
 
 CONSUMERS: Final[Mapping[str, Callable[[Received], bool]]] = {

@@ -20,14 +20,15 @@ from beanstalk_dispatch.exceptions import (
     LeaseUnavailable,
     SendError,
 )
-from beanstalk_dispatch.execution import executor, lease
-from beanstalk_dispatch.execution.consumer import DelayedCopies
-from beanstalk_dispatch.execution.lease import Lease
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.running import lease
+from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.lease import Lease
 from tests import services
 from tests.conftest import Environment
 from tests.jobs import calls
+from tests.runs import deliver
 from tests.services import Service
 
 
@@ -236,7 +237,7 @@ def table(env: Environment, in_valkey: None) -> Environment:
 
 
 def run(message: Message, **options: Any) -> Result:
-    return executor.run(message.encode(queue="q"), Delivery(queue="q"), **options)
+    return deliver(message.encode(queue="q"), Delivery(queue="q"), **options)
 
 
 def test_a_duplicate_of_a_finished_task_is_acknowledged_and_does_not_run(
@@ -246,7 +247,7 @@ def test_a_duplicate_of_a_finished_task_is_acknowledged_and_does_not_run(
     with caplog.at_level(logging.INFO):
         assert run(message).outcome is Outcome.DONE
         result = run(message)
-    assert (result.outcome, result.acknowledged) == (Outcome.DUPLICATE, True)
+    assert (result.outcome, result.is_acknowledged) == (Outcome.DUPLICATE, True)
     assert calls == [((1,), {})]
     assert "outcome=duplicate" in caplog.text
 
@@ -280,7 +281,7 @@ def test_a_message_that_is_only_hidden_runs_again(table: Environment) -> None:
     hider = DelayedCopies()
     hider.can_hide = True
     outcomes = [
-        executor.run(body, Delivery(queue="q.fifo", receive_count=count), hider).outcome
+        deliver(body, Delivery(queue="q.fifo", receive_count=count), hider).outcome
         for count in (1, 2, 3, 4)
     ]
     assert outcomes == [Outcome.RETRY, Outcome.RETRY, Outcome.DONE, Outcome.DUPLICATE]
@@ -360,7 +361,7 @@ def test_a_running_message_does_not_run_beside_itself(table: Environment) -> Non
     message = Message(function="record")
     taken(message)
     result = run(message)
-    assert (result.outcome, result.acknowledged) == (Outcome.RUNNING, False)
+    assert (result.outcome, result.is_acknowledged) == (Outcome.RUNNING, False)
     assert result.retry_after == pytest.approx(60, abs=2)
     assert calls == []
 
@@ -396,7 +397,7 @@ def test_without_an_answer_of_the_cache_the_message_is_kept(
 ) -> None:
     with valkey.paused():
         result = run(Message(function="record"))
-    assert (result.outcome, result.acknowledged) == (Outcome.UNAVAILABLE, False)
+    assert (result.outcome, result.is_acknowledged) == (Outcome.UNAVAILABLE, False)
     assert calls == []
 
 
@@ -427,7 +428,7 @@ class Copies(DelayedCopies):
 
 def receive(message: Message, count: int, consumer: Copies, queue: str = "q") -> Result:
     delivery = Delivery(queue=queue, receive_count=count)
-    return executor.run(message.encode(queue=queue), delivery, consumer)
+    return deliver(message.encode(queue=queue), delivery, consumer)
 
 
 def test_from_the_third_receive_on_a_delayed_copy_waits_for_the_lease(table: Environment) -> None:
@@ -437,7 +438,7 @@ def test_from_the_third_receive_on_a_delayed_copy_waits_for_the_lease(table: Env
     outcomes = [receive(message, count, consumer).outcome for count in (1, 2)]
     assert outcomes == [Outcome.RUNNING] * 2
     result = receive(message, 3, consumer)
-    assert (result.outcome, result.acknowledged) == (Outcome.DEFERRED, True)
+    assert (result.outcome, result.is_acknowledged) == (Outcome.DEFERRED, True)
     assert result.reason == "the same message is running; the message waits for 60 s"
     ((copy, delay),) = consumer.sent
     assert (copy.id, copy.attempt) == (message.id, 1)
@@ -451,7 +452,7 @@ def test_a_copy_waits_for_a_cache_that_does_not_answer(valkey: Service, table: E
     consumer, message = Copies(), Message(function="record")
     with valkey.paused():
         result = receive(message, 3, consumer)
-    assert (result.outcome, result.acknowledged) == (Outcome.DEFERRED, True)
+    assert (result.outcome, result.is_acknowledged) == (Outcome.DEFERRED, True)
     assert result.reason == "TimeoutError of cache 'leases'; the message waits for 30 s"
     assert [(copy.id, delay) for copy, delay in consumer.sent] == [(message.id, 30)]
 
@@ -461,7 +462,7 @@ def test_what_cannot_be_sent_again_is_only_delivered_again(table: Environment) -
     consumer.fails = True
     taken(message)
     result = receive(message, 3, consumer)
-    assert (result.outcome, result.acknowledged) == (Outcome.RUNNING, False)
+    assert (result.outcome, result.is_acknowledged) == (Outcome.RUNNING, False)
 
 
 @pytest.mark.parametrize(("queue", "can_hide"), [("q.fifo", False), ("q", True)])

@@ -34,8 +34,8 @@ from beanstalk_dispatch.exceptions import (
     UnknownFunction,
     UnknownQueue,
 )
-from beanstalk_dispatch.execution.task_options import apply_received_options
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.running.task_options import apply_received_options
 from beanstalk_dispatch.safe_task import RETRY_LIMIT, SafeTask
 from beanstalk_dispatch.scheduling.preparing import prepare_calls
 from beanstalk_dispatch.signals import task_scheduled

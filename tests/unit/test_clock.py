@@ -6,7 +6,7 @@ import pytest
 
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.execution.time_limit import time_limit
+from beanstalk_dispatch.running.time_limit import time_limit
 from tests.workers import messages
 
 

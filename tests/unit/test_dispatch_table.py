@@ -9,7 +9,7 @@ import pytest
 from beanstalk_dispatch import dispatch_table, start_log
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import UnknownFunction
-from beanstalk_dispatch.execution.observers import Observer
+from beanstalk_dispatch.observers import Observer
 from tests import jobs
 from tests.conftest import Environment
 

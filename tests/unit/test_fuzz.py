@@ -23,14 +23,14 @@ from beanstalk_dispatch.conf import SETTINGS, Config, get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.endpoint.sqsd import printable
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError
-from beanstalk_dispatch.execution import executor
-from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.problems import checks
+from beanstalk_dispatch.running.consumer import DelayedCopies
 from tests import fuzzing
 from tests.fuzzing import DECOYS, KEYS, SECRET, Worker
 from tests.jobs import calls
+from tests.runs import deliver
 
 # A thread that another test has left behind may use it for its pauses.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module")
@@ -211,7 +211,7 @@ def test_any_received_text(worker: Worker, text: str, task_name: str | None) -> 
     """By a poller, from a server whose JSON may say anything."""
     delivery = Delivery(queue="q", message_id="from-sqs", task_name=printable(task_name))
     worker.start()
-    result = executor.run(text, delivery, Poller())
+    result = deliver(text, delivery, Poller())
     if result.outcome is not Outcome.RETRY:  # a poller hides it, and answers nobody
         worker.check(views._make_response(result))
     assert not (get_config().signing_keys and calls) or task_name == "recorder"

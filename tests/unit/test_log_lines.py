@@ -9,13 +9,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.execution import dead_letters, executor
-from beanstalk_dispatch.execution.consumer import DELAYED_COPIES
-from beanstalk_dispatch.execution.lease import Lease
-from beanstalk_dispatch.execution.observers import Observer, observed
 from beanstalk_dispatch.log_lines import (
     LongTraceback,
     quoted,
@@ -25,8 +20,14 @@ from beanstalk_dispatch.log_lines import (
     traceback_of,
 )
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.observers import Observer, observed
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.running import dead_letters
+from beanstalk_dispatch.running.ending import sent_again
+from beanstalk_dispatch.running.lease import Lease
+from beanstalk_dispatch.running.refusing import failed_outside
 from tests.conftest import Environment
+from tests.runs import deliver, run_of
 
 EVIL = "x' outcome=done id=1\r\nERROR a line\x1b[0m\u2028"
 NAME = "x outcome=done"
@@ -212,7 +213,7 @@ def test_what_a_message_contains_is_no_line(
     worker: Environment, whole_records: list[str], function: str, arguments: dict[str, Any]
 ) -> None:
     body = Message(function=function, **arguments).encode(queue="q")
-    executor.run(body, Delivery(queue="q"))
+    deliver(body, Delivery(queue="q"))
     assert any("Traceback (most recent call last):" in record for record in whole_records)
 
 
@@ -236,7 +237,7 @@ def test_what_a_message_contains_is_one_field(
     worker: Environment, lines: list[str], function: str, error: str
 ) -> None:
     body = Message(function=function, id=NAME, args=[error], kwargs={"n": error}).encode(queue="q")
-    executor.run(body, Delivery(queue=NAME, message_id=NAME, task_name=None))
+    deliver(body, Delivery(queue=NAME, message_id=NAME, task_name=None))
 
 
 @pytest.mark.parametrize(
@@ -259,11 +260,10 @@ def test_an_error_of_the_project_is_one_field(
         def resend(self, *args: Any) -> None:
             raise SendError(EVIL)
 
-    execution = executor.Execution(Delivery(queue="q", message_id=NAME), get_config(),
-                                   DELAYED_COPIES)  # fmt: skip
-    monkeypatch.setattr(execution, "consumer", Fails())
-    execution._send_again(Message(function=NAME, id=NAME), 1, Outcome.RETRY)
-    execution._failed_outside(ValueError(EVIL))
+    run = run_of(queue="q", message_id=NAME)
+    monkeypatch.setattr(run, "consumer", Fails())
+    sent_again(run, Message(function=NAME, id=NAME), 1, Outcome.RETRY)
+    failed_outside(run, ValueError(EVIL))
 
 
 def test_what_watches_a_task_cannot_write_fields(lines: list[str]) -> None:
@@ -281,10 +281,8 @@ def test_a_dead_letter_and_a_lease_have_one_id(
         raise SendError(EVIL)
 
     monkeypatch.setattr(dead_letters, "open_queue", fail)
-    dead_letters.send(
-        Delivery(message_id=NAME), get_config(), alias="dead", outcome="x", exception=None
-    )
-    monkeypatch.setattr("beanstalk_dispatch.execution.lease.time.sleep", lambda seconds: None)
+    dead_letters.send(run_of(message_id=NAME), alias="dead", outcome="x")
+    monkeypatch.setattr("beanstalk_dispatch.running.lease.time.sleep", lambda seconds: None)
     lease = Lease("default", Message(function="f", id=NAME), queue="q", time_limit=1)
     lease._expires = 0.0
     lease._try_cache(fail)

@@ -11,10 +11,10 @@ import pytest
 
 from beanstalk_dispatch import loggers
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from tests.conftest import Environment
+from tests.runs import deliver
 
 REPORT_UNWRITTEN = loggers.report_unwritten
 
@@ -44,7 +44,7 @@ def test_a_handler_that_raises_costs_no_task(
     env(DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail", WORKER=True)
     for name, outcome in (("record", Outcome.DONE), ("fail", Outcome.FAILED)):
         body = Message(function=name).encode(queue="q")
-        assert executor.run(body, Delivery(queue="q")).outcome is outcome
+        assert deliver(body, Delivery(queue="q")).outcome is outcome
     assert unwritten.getvalue().strip() == "log line not written error=ValueError: cannot write"
 
 

@@ -14,12 +14,12 @@ from django.test import override_settings
 from beanstalk_dispatch import marks
 from beanstalk_dispatch.client import acancel, cancel
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, LeaseUnavailable
 from beanstalk_dispatch.marks import is_cancelled, pause, paused_since, resume
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.safe_task import SafeTask
 from tests.conftest import Environment
+from tests.runs import run_of
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def test_a_running_task_asks_once_in_a_second(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: times[0])
     task = SafeTask()
     assert not task.cancelled  # it is not running
-    task.delivery = Delivery(message=Message(function="f", id="one"))
+    task.delivery = run_of(Message(function="f", id="one"))
     seen = [task.cancelled]
     cancel("one")
     seen.append(task.cancelled)
@@ -115,7 +115,7 @@ def test_a_running_task_asks_once_in_a_second(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_delivery_without_a_message_is_not_cancelled() -> None:
     task = SafeTask()
-    task.delivery = Delivery()
+    task.delivery = run_of()
     assert not task.cancelled
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from beanstalk_dispatch import dispatch_table, message
 from beanstalk_dispatch.exceptions import BadSignature
-from beanstalk_dispatch.execution.executor import Execution
 from beanstalk_dispatch.message import Message, wrap
+from beanstalk_dispatch.running.stages import read
 from tests import fuzzing
 from tests.fuzzing import KEYS, Worker, demand
 
@@ -45,9 +45,7 @@ def skip_the_signature_inside_a_dead_letter(patch: Patch) -> None:
 
 
 def let_any_task_be_periodic(patch: Patch) -> None:
-    patch.setattr(
-        Execution, "_decode_message", lambda self: Message(function=self.delivery.task_name, id="1")
-    )
+    patch.setattr(read, "_periodic_message", lambda run: Message(function=run.task_name, id="1"))
 
 
 def take_any_character_in_a_name(patch: Patch) -> None:

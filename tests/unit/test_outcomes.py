@@ -9,12 +9,12 @@ from types import MappingProxyType
 import pytest
 
 from beanstalk_dispatch import outcomes, views
-from beanstalk_dispatch.outcomes import OUTCOMES, Consequences, Outcome, Result
+from beanstalk_dispatch.outcomes import OUTCOMES, Consequences, Outcome, Result, Settle, Successor
 
 EXPECTED = {
     Outcome.DONE: (200, "INFO", False),
-    Outcome.RETRY: (200, "INFO", False),
-    Outcome.DEFERRED: (200, "INFO", False),
+    Outcome.RETRY: (503, "INFO", False),
+    Outcome.DEFERRED: (503, "INFO", False),
     Outcome.DUPLICATE: (200, "INFO", False),
     Outcome.CANCELLED: (200, "INFO", False),
     Outcome.MALFORMED: (400, "ERROR", True),
@@ -49,11 +49,31 @@ def test_the_view_answers_what_the_table_says(outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_no_row_of_the_table_is_idle(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
-    changed = {**OUTCOMES, outcome: Consequences(599, logging.ERROR, is_failure=False)}
-    monkeypatch.setattr(outcomes, "OUTCOMES", MappingProxyType(changed))
-    assert views._make_response(Result(outcome=outcome, acknowledged=True)).status_code == 599
+    row = Consequences(599, Settle.LEAVE, logging.ERROR)
+    monkeypatch.setattr(outcomes, "OUTCOMES", MappingProxyType({**OUTCOMES, outcome: row}))
+    result = Result(outcome=outcome)
+    assert views._make_response(result).status_code == 599
+    assert result.settle is Settle.LEAVE
 
 
-@pytest.mark.parametrize("outcome", [o for o in Outcome if EXPECTED[o][2]])
-def test_an_acknowledged_failure_is_deleted(outcome: Outcome) -> None:
-    assert Result(outcome=outcome, acknowledged=True).status == 200
+@pytest.mark.parametrize("outcome", Outcome)
+def test_status_and_settle_agree(outcome: Outcome) -> None:
+    row = OUTCOMES[outcome]
+    assert (row.status == 200) is (row.settle is Settle.DELETE)
+    assert Result(outcome=outcome).is_acknowledged is (row.settle is Settle.DELETE)
+
+
+@pytest.mark.parametrize("successor", Successor)
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_message_with_a_successor_is_deleted(outcome: Outcome, successor: Successor) -> None:
+    result = Result(outcome=outcome, successor=successor)
+    assert (result.status, result.settle, result.is_acknowledged) == (200, Settle.DELETE, True)
+
+
+@pytest.mark.parametrize("successor", [None, *Successor])
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_result_survives_json(outcome: Outcome, successor: Successor | None) -> None:
+    result = Result(
+        outcome=outcome, reason="why", retry_after=1.5, is_final=True, successor=successor
+    )
+    assert Result.from_json(json.loads(json.dumps(result.to_json()))) == result

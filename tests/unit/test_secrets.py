@@ -26,13 +26,13 @@ from beanstalk_dispatch.casts import Secret
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownFunction
-from beanstalk_dispatch.execution.executor import run
 from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests import jobs
 from tests.conftest import TABLE, Environment
 from tests.proxy import Proxy, error
+from tests.runs import deliver
 
 KEY, OLD_KEY, SECRET, TOKEN = (token_hex(16) for _ in range(4))
 """Not in this file, whose lines are kept, too."""
@@ -316,7 +316,7 @@ def test_a_mistake_of_a_task_or_a_sender_leaves_no_secret_behind(
     ]
     with ThreadPoolExecutor(1) as tasks:  # in the main thread, SystemExit is the server's
         for body in (*bodies, *WRONG_BODIES):
-            tasks.submit(run, body, Delivery(queue="q", message_id="from-sqs")).result()
+            tasks.submit(deliver, body, Delivery(queue="q", message_id="from-sqs")).result()
     letters: list[str] = []
     while received := open_queue("dead").receive(count=10, wait=0, visibility=300):
         letters += [each.body for each in received]

@@ -10,12 +10,14 @@ from typing import Final
 from django.core.signals import request_finished, request_started
 
 from beanstalk_dispatch import clock
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import NoTimeLeft
-from beanstalk_dispatch.execution import executor
-from beanstalk_dispatch.execution.consumer import DelayedCopies
-from beanstalk_dispatch.execution.process_exceptions import all_are_failures
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.running import pipeline
+from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.process_exceptions import all_are_failures
+from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
 from .event import Record, delivery_of, queue_name
@@ -29,7 +31,7 @@ _MIN_SECONDS: Final = 0.1
 
 
 class LambdaConsumer(DelayedCopies):
-    """One invocation, as execution sees it. Retries are delayed copies, as at the endpoint."""
+    """One invocation, as a run sees it. Retries are delayed copies, as at the endpoint."""
 
     def __init__(self, *, seconds: float) -> None:
         """``seconds``: how long the tasks may take altogether."""
@@ -109,12 +111,11 @@ class Batch:
         At them Django closes the database connections that are unusable or too old.
         """
         delivery = delivery_of(record, deadline=self._consumer.deadline)
-        body = "" if delivery.task_name else record["body"]
         request_started.send_robust(sender=Batch)
         try:
             # A SystemExit of a task in this main thread must not end the rest of the batch.
             with all_are_failures():
-                result = executor.run(body, delivery, self._consumer)
+                result = pipeline.run_delivery(Run(delivery, get_config(), self._consumer))
         except BaseException as exc:  # nor may a fault of this package
             logger.error(
                 "record failed id=%s error=%s", quoted(delivery.message_id),
@@ -124,4 +125,4 @@ class Batch:
         finally:
             request_finished.send_robust(sender=Batch)
         self._unstarted += result.outcome is Outcome.OVERDUE
-        return result.acknowledged
+        return result.is_acknowledged

@@ -67,14 +67,16 @@ def _delivery_of(record: Record, deadline: float) -> Delivery:
     first = attributes.get("ApproximateFirstReceiveTimestamp")
     sent = attributes.get("SentTimestamp")
     address = QueueAddress.parse(record["eventSourceARN"])
+    task_name = printable(sender_attributes.get(TASK_NAME_ATTRIBUTE))
     return Delivery(
+        body="" if task_name else record["body"],
         queue=address.name,
         location=address.location,
         message_id=record["messageId"],
         receive_count=int(attributes.get("ApproximateReceiveCount", "1")),
         first_received_at=int(first) / 1000 if first else None,
         sent_at=int(sent) / 1000 if sent else None,
-        task_name=printable(sender_attributes.get(TASK_NAME_ATTRIBUTE)),
+        task_name=task_name,
         scheduled_at=parse_time(sender_attributes.get(SCHEDULED_AT_ATTRIBUTE)),
         group_id=attributes.get("MessageGroupId"),
         deadline=deadline,

@@ -13,9 +13,9 @@ from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.execution import time_limit
-from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.problems import check_log, checks
+from beanstalk_dispatch.running import time_limit
+from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import invocation_finished
 
 from .batch import Batch

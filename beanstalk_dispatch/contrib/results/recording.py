@@ -18,10 +18,10 @@ from contextvars import ContextVar
 from typing import Final, TypeVar, cast
 
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.execution.observers import Observer, Publication
+from beanstalk_dispatch.delivery import RunView
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.observers import Observer, Publication
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
@@ -103,7 +103,7 @@ def worker_id() -> str:
 class Recording:
     """The record of one attempt, from its start to its end, kept in the store if there is one."""
 
-    def __init__(self, delivery: Delivery, message: Message, config: Config) -> None:
+    def __init__(self, delivery: RunView, message: Message, config: Config) -> None:
         self._delivery = delivery
         self._message = message
         self._store = store_of(config)
@@ -295,7 +295,7 @@ class ResultsObserver(Observer):
         yield
 
     @contextmanager
-    def delivering(self, delivery: Delivery) -> Iterator[None]:
+    def delivering(self, delivery: RunView) -> Iterator[None]:
         """Write that a task could not start: it is not known here, too old, or cannot be made."""
         _is_recorded.set(False)
         yield
@@ -304,7 +304,7 @@ class ResultsObserver(Observer):
             Recording(delivery, message, get_config()).end_unstarted()
 
     @contextmanager
-    def attempting(self, task: SafeTask, delivery: Delivery) -> Iterator[None]:
+    def attempting(self, task: SafeTask, delivery: RunView) -> Iterator[None]:
         """Write RUNNING before the attempt, and after it what has come of it."""
         recording = Recording(delivery, cast("Message", delivery.message), get_config())
         recording.start()
@@ -312,12 +312,12 @@ class ResultsObserver(Observer):
             yield
         recording.end()
 
-    def retrying(self, delivery: Delivery) -> AbstractContextManager[object]:
+    def retrying(self, delivery: RunView) -> AbstractContextManager[object]:
         """Write READY before the retry is sent."""
         return retrying()
 
     @contextmanager
-    def cancelling(self, delivery: Delivery) -> Iterator[None]:
+    def cancelling(self, delivery: RunView) -> Iterator[None]:
         """Write that the task was cancelled."""
         Recording(delivery, cast("Message", delivery.message), get_config()).end_unstarted()
         yield

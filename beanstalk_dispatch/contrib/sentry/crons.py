@@ -19,12 +19,12 @@ from django.conf import settings
 from django.utils.text import slugify
 
 from beanstalk_dispatch import conf, cron
-from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.delivery import RunView
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.execution.task_options import time_limit_of
 from beanstalk_dispatch.log_lines import quoted_error
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.running.task_options import time_limit_of
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .sdk import sentry_sdk
@@ -37,7 +37,7 @@ _HEADER: Final = "sentry-monitor"
 
 
 @contextmanager
-def checking_in(task: SafeTask, delivery: Delivery, message: Message) -> Iterator[None]:
+def checking_in(task: SafeTask, delivery: RunView, message: Message) -> Iterator[None]:
     """Send two check-ins of one run of a periodic task: in progress, then ok or error.
 
     A run that will be repeated is not an error. Its repetition is a message like any other, and
@@ -47,7 +47,7 @@ def checking_in(task: SafeTask, delivery: Delivery, message: Message) -> Iterato
     if not (is_periodic and getattr(task, "sentry_monitor", True)):
         yield
         return
-    message.headers = {**message.headers, _HEADER: "1"}
+    delivery.headers[_HEADER] = "1"
     monitor: dict[str, Any] = {
         "monitor_slug": slug_of(message.function, conf.get_config().periodic_tasks),
         "monitor_config": _monitor_config(task, message.function),

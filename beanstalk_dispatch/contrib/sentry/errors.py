@@ -9,11 +9,12 @@ from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import Any, Final
 
-from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.delivery import RunView
 from beanstalk_dispatch.exceptions import MessageError, TaskTimeout, UnknownFunction
-from beanstalk_dispatch.execution.thread_frames import frame_of
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.refusals import Refusals
+from beanstalk_dispatch.running.attempt import undelivered
+from beanstalk_dispatch.running.thread_frames import frame_of
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import privacy, spans
@@ -39,7 +40,7 @@ class TaskStuck(Exception):
 
 
 @contextmanager
-def scope_of(delivery: Delivery) -> Iterator[None]:
+def scope_of(delivery: RunView) -> Iterator[None]:
     """Tags, user and breadcrumbs that are set inside are gone afterwards."""
 
     def add_hint(event: privacy.Event, hint: Any) -> privacy.Event:
@@ -82,7 +83,7 @@ def _without_none(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def reporting(task: SafeTask, delivery: Delivery) -> Iterator[None]:
+def reporting(task: SafeTask, delivery: RunView) -> Iterator[None]:
     """Report the failure of the attempt inside, once its hooks have ended.
 
     A hook may be interrupted, and an event that is interrupted may be lost or sent twice.
@@ -96,7 +97,7 @@ def reporting(task: SafeTask, delivery: Delivery) -> Iterator[None]:
         report_failure(task, failure, delivery)
 
 
-def report_unless_observed(task: SafeTask, exception: BaseException, delivery: Delivery) -> None:
+def report_unless_observed(task: SafeTask, exception: BaseException, delivery: RunView) -> None:
     """Report a failure at once if ``reporting`` will not: then no consumer runs the task."""
     if id(delivery) not in _contexts:
         with scope_of(delivery):
@@ -104,7 +105,7 @@ def report_unless_observed(task: SafeTask, exception: BaseException, delivery: D
 
 
 @contextmanager
-def delivering(delivery: Delivery) -> Iterator[None]:
+def delivering(delivery: RunView) -> Iterator[None]:
     """Give a delivery a scope of its own, and report what no SentrySafeTask has seen.
 
     That is a refused message, or a retry that was not sent.
@@ -122,9 +123,9 @@ def delivering(delivery: Delivery) -> Iterator[None]:
                 _capture_failure(exception, delivery, {"repeated": str(repeated)})
 
 
-def report_stuck(delivery: Delivery | None, thread_id: int) -> None:
+def report_stuck(delivery: RunView | None, thread_id: int) -> None:
     """Send an event with the stack of a thread that cannot be interrupted, in its task's scope."""
-    delivery = delivery or Delivery()
+    delivery = delivery or undelivered()
     function = spans.facts_of(delivery)["function"] or "a task"
     exception = TaskStuck(f"{function} cannot be interrupted")
     exception.__traceback__ = _traceback_of(thread_id)
@@ -149,7 +150,7 @@ def _traceback_of(thread_id: int) -> TracebackType | None:
 # --- what is sent ----------------------------------------------------------------------------
 
 
-def report_failure(task: SafeTask, exception: BaseException, delivery: Delivery) -> None:
+def report_failure(task: SafeTask, exception: BaseException, delivery: RunView) -> None:
     """Send one event, unless the task will be retried and such failures are not wanted."""
     wanted = getattr(task, "sentry_report_retries", None)
     if wanted is None:
@@ -162,7 +163,7 @@ def report_failure(task: SafeTask, exception: BaseException, delivery: Delivery)
 
 
 def _capture_failure(
-    exception: BaseException, delivery: Delivery, more_tags: dict[str, str]
+    exception: BaseException, delivery: RunView, more_tags: dict[str, str]
 ) -> None:
     receives = get_values()[REPORT_RECEIVES]
     if receives and delivery.receive_count not in receives and not delivery.is_final:
@@ -179,7 +180,7 @@ def _capture_failure(
     _capture(exception, delivery, members)
 
 
-def _capture(exception: BaseException, delivery: Delivery, members: dict[str, Any]) -> None:
+def _capture(exception: BaseException, delivery: RunView, members: dict[str, Any]) -> None:
     """The one place that sends. ``members`` of the event replace those of the exception."""
     event, hint = sentry_sdk.utils.event_from_exception(
         exception,

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
-from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.delivery import RunView
 from beanstalk_dispatch.exceptions import BatchError
-from beanstalk_dispatch.execution.observers import Publication
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.observers import Publication
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
@@ -93,8 +93,8 @@ def publishing(publications: Sequence[Publication], queue: str) -> Iterator[None
     messages = [each.message for each in publications]
     spans = [_start_publish_span(message, queue) for message in messages] if _has_current() else []
     headers = [trace_headers(span) for span in spans] or [trace_headers()] * len(messages)
-    for message, each in zip(messages, headers, strict=True):
-        message.headers = {**message.headers, **each}
+    for publication, each in zip(publications, headers, strict=True):
+        publication.headers.update(each)
     unsent: Mapping[int, str] | None = {}
     try:
         yield
@@ -130,7 +130,7 @@ def _end(span: Span) -> None:
 # --- the consumer ----------------------------------------------------------------------------
 
 
-def facts_of(delivery: Delivery) -> dict[str, Any]:
+def facts_of(delivery: RunView) -> dict[str, Any]:
     """What a task is known by: the tags of its events, and what a ``traces_sampler`` gets."""
     message = delivery.message
     return {
@@ -143,7 +143,7 @@ def facts_of(delivery: Delivery) -> dict[str, Any]:
 
 
 @contextmanager
-def processing(task: SafeTask, delivery: Delivery, message: Message) -> Iterator[None]:
+def processing(task: SafeTask, delivery: RunView, message: Message) -> Iterator[None]:
     """Continue the message's trace, or begin one if the task's class says so."""
     name = message.function
     headers = message.headers if getattr(task, "sentry_propagate_traces", True) else {}
@@ -165,19 +165,19 @@ def processing(task: SafeTask, delivery: Delivery, message: Message) -> Iterator
             _set_status(span, failed=failure_of(delivery) is not None)
 
 
-def failure_of(delivery: Delivery) -> BaseException | None:
+def failure_of(delivery: RunView) -> BaseException | None:
     """What went wrong in a run. A granted Retry is control flow, and so is TaskCancelled."""
     is_granted = delivery.outcome is Outcome.RETRY and isinstance(delivery.exception, Retry)
     is_cancelled = delivery.outcome is Outcome.CANCELLED
     return None if is_granted or is_cancelled else delivery.exception
 
 
-def _count_retries(delivery: Delivery, message: Message) -> int:
+def _count_retries(delivery: RunView, message: Message) -> int:
     receives = 0 if _is_retried_by_hiding(delivery) else delivery.receive_count - 1
     return message.attempt - 1 + receives
 
 
-def _is_retried_by_hiding(delivery: Delivery) -> bool:
+def _is_retried_by_hiding(delivery: RunView) -> bool:
     """In a poller of a FIFO queue, a retry is another receive of the same message.
 
     The body of a message that came by HTTP is bytes, and elsewhere it is a string.
@@ -185,7 +185,7 @@ def _is_retried_by_hiding(delivery: Delivery) -> bool:
     return queue_rules(delivery.queue).retries_by_visibility and isinstance(delivery.body, str)
 
 
-def _latency_ms(delivery: Delivery, message: Message) -> float | None:
+def _latency_ms(delivery: RunView, message: Message) -> float | None:
     """Milliseconds since SQS got this message; a retry is a later message than the first."""
     times = [moment for moment in (message.sent_at, delivery.sent_at) if moment is not None]
     return max((time.time() - max(times)) * 1000, 0.0) if times else None

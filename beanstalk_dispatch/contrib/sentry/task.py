@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeAlias
 
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.execution.observers import Observer, Publication
+from beanstalk_dispatch.delivery import RunView
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.observers import Observer, Publication
+from beanstalk_dispatch.running.attempt import undelivered
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import crons, errors, setup, spans
@@ -24,24 +25,24 @@ Watch: TypeAlias = AbstractContextManager[object]
 class _SentryObserver(Observer, ABC):
     """Watches an attempt, if there is a client to send with."""
 
-    def attempting(self, task: SafeTask, delivery: Delivery) -> Watch:
+    def attempting(self, task: SafeTask, delivery: RunView) -> Watch:
         setup.init_on_first_use()
         if delivery.message is None or not is_sending():
             return nullcontext()
         return self.watch(task, delivery, delivery.message)
 
     @abstractmethod
-    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
+    def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
         """What surrounds the attempt."""
 
 
 class ScopeObserver(_SentryObserver):
     """Gives each run a scope of its own, and reports a refused delivery."""
 
-    def delivering(self, delivery: Delivery) -> Watch:
+    def delivering(self, delivery: RunView) -> Watch:
         return errors.delivering(delivery) if is_sending() else nullcontext()
 
-    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
+    def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
         return errors.scope_of(delivery)
 
 
@@ -51,21 +52,21 @@ class TraceObserver(_SentryObserver):
     def publishing(self, publications: Sequence[Publication], queue: str) -> Watch:
         return spans.publishing(publications, queue) if is_sending() else nullcontext()
 
-    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
+    def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
         return spans.processing(task, delivery, message)
 
 
 class CheckInObserver(_SentryObserver):
     """Sends check-ins of periodic tasks."""
 
-    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
+    def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
         return crons.checking_in(task, delivery, message)
 
 
 class ReportObserver(_SentryObserver):
     """Reports a failure when the hooks have ended, outside of any time limit."""
 
-    def watch(self, task: SafeTask, delivery: Delivery, message: Message) -> Watch:
+    def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
         return errors.reporting(task, delivery)
 
 
@@ -108,7 +109,7 @@ class SentrySafeTask(SafeTask):
         try:
             if is_sending():
                 message = Message(function=type(self).__name__, args=list(args), kwargs=kwargs)
-                delivery = self.delivery or Delivery(message=message)
+                delivery = self.delivery or undelivered(message)
                 errors.report_unless_observed(self, exception, delivery)
         except Exception as exc:
             logger.error("could not report the failure to Sentry error=%s", exc, exc_info=exc)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Concatenate, Final, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
-from beanstalk_dispatch.execution.task_options import seconds_of
 from beanstalk_dispatch.log_lines import quoted_error
+from beanstalk_dispatch.running.task_options import seconds_of
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .library import (

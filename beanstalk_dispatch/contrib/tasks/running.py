@@ -18,10 +18,10 @@ from beanstalk_dispatch.contrib.results.record import (
     to_django,
 )
 from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObserver, retrying
-from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.delivery import RunView
 from beanstalk_dispatch.dispatch_table import Entry
-from beanstalk_dispatch.execution.observers import Observer
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .allowed import allowed_tasks, log_problems
@@ -119,7 +119,7 @@ class TaskRun:
 
     def result(self) -> AnyResult:
         """The TaskResult of this attempt. It is made here if the observer has none."""
-        delivery = cast("Delivery", self._safe_task.delivery)  # execution has set it
+        delivery = cast("RunView", self._safe_task.delivery)  # the run has set it
         watched = _watched.get()
         if watched is not None and watched.result.id == cast("Message", delivery.message).id:
             return watched.result
@@ -133,7 +133,7 @@ async def _await_and_normalize(value: Awaitable[Any]) -> Any:
 class TaskAttempt:
     """One attempt of a task: its record, and the TaskResult that shows it to the project."""
 
-    def __init__(self, task: AnyTask, delivery: Delivery) -> None:
+    def __init__(self, task: AnyTask, delivery: RunView) -> None:
         message = cast("Message", delivery.message)
         self.recording = Recording(delivery, message, get_config())
         self.result = to_task_result(
@@ -204,7 +204,7 @@ class TaskObserver(Observer):
         self._task = task
 
     @contextmanager
-    def attempting(self, task: SafeTask, delivery: Delivery) -> Iterator[None]:
+    def attempting(self, task: SafeTask, delivery: RunView) -> Iterator[None]:
         """``task_started`` before each attempt, ``task_finished`` after the last."""
         attempt = TaskAttempt(self._task, delivery)
         here = running_here.get()
@@ -221,12 +221,12 @@ class TaskObserver(Observer):
         if here is not None and here.result.id == attempt.result.id:
             attempt.copy_to(here.result)
 
-    def retrying(self, delivery: Delivery) -> AbstractContextManager[object]:
+    def retrying(self, delivery: RunView) -> AbstractContextManager[object]:
         """Write READY before the retry is sent."""
         return retrying()
 
     @contextmanager
-    def cancelling(self, delivery: Delivery) -> Iterator[None]:
+    def cancelling(self, delivery: RunView) -> Iterator[None]:
         """``task_finished`` with FAILED: that the task was cancelled is its error."""
         attempt, here = TaskAttempt(self._task, delivery), running_here.get()
         attempt.cancel(delivery.exception)

@@ -16,7 +16,7 @@ from django.template.loader import render_to_string
 
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.workbench.queues import problem_of
-from beanstalk_dispatch.workbench.runs import RunReport, Steps
+from beanstalk_dispatch.workbench.sweep import Steps, SweepReport
 
 from .models import DeadLetter
 
@@ -50,7 +50,7 @@ def progress_response(
     page = render_to_string(_PAGE, context, request=request)
     head, _, tail = page.partition(_MARK)
 
-    def show(report: RunReport, *, is_over: bool) -> str:
+    def show(report: SweepReport, *, is_over: bool) -> str:
         return render_to_string(_REPORT, {**context, "report": report, "is_over": is_over})
 
     chunks = _stream_page(head, tail, steps, entry, show)
@@ -63,7 +63,7 @@ def progress_response(
 def _stream_page(
     head: str, tail: str, steps: Steps, entry: LogEntry, show: Callable[..., str]
 ) -> Generator[str, None, None]:
-    report, shown_at = RunReport(), time.monotonic()
+    report, shown_at = SweepReport(), time.monotonic()
     begun = entry.change_message
     try:
         with closing(steps):
@@ -90,6 +90,6 @@ async def _in_a_thread(chunks: Generator[str, None, None]) -> AsyncIterator[str]
         await sync_to_async(chunks.close)()
 
 
-def _describe_result(report: RunReport) -> str:
+def _describe_result(report: SweepReport) -> str:
     found = f"Done: {report.done}. Not possible: {report.failed}."
     return f"{found} Ended early: {report.error}" if report.error else found

@@ -21,7 +21,6 @@ from beanstalk_dispatch.workbench.dead_letters import SAMPLE_SIZE, DeadLetters
 from beanstalk_dispatch.workbench.letters import MOVED_BY_SQS, Filters, parse_since
 from beanstalk_dispatch.workbench.looking import HIDE_SECONDS
 from beanstalk_dispatch.workbench.queues import own_name, problem_of, queue_statuses
-from beanstalk_dispatch.workbench.runs import RunOptions, RunReport, Steps
 from beanstalk_dispatch.workbench.showing import (
     letter_as_json,
     letter_lines,
@@ -30,6 +29,7 @@ from beanstalk_dispatch.workbench.showing import (
     sample_as_json,
     sample_lines,
 )
+from beanstalk_dispatch.workbench.sweep import Steps, SweepOptions, SweepReport
 from beanstalk_dispatch.workbench.terminal import ProgressLine, Stop, stoppable
 
 EXIT_INTERRUPTED: Final = 130
@@ -171,7 +171,7 @@ class Command(PrintingCommand):
 
     def _run_steps(self, steps: Steps, verb: str, options: dict[str, Any]) -> None:
         """Take the steps of a run until it is over or the user ends it, and show the result."""
-        report = RunReport()
+        report = SweepReport()
         line = ProgressLine(sys.stderr, verb)
         with self._stop_on_interrupt() as stop, closing(line), closing(steps):
             for report in steps:
@@ -257,8 +257,8 @@ def _filters_from(options: dict[str, Any]) -> Filters:
     )
 
 
-def _run_options(options: dict[str, Any]) -> RunOptions:
-    return RunOptions(
+def _run_options(options: dict[str, Any]) -> SweepOptions:
+    return SweepOptions(
         rate=options["rate"],
         limit=options["limit"],
         hide=options["hide"],

@@ -23,10 +23,10 @@ from beanstalk_dispatch import conf, cron, start_log
 from beanstalk_dispatch.conf.removed import WORKER_OPTIONS
 from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
-from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.arguments import RemovedOption, integer, to_number
 from beanstalk_dispatch.problems.check_log import do_not_log_on_first_request
 from beanstalk_dispatch.problems.checks import warning_of_one_task, without_endpoint
+from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS

@@ -11,7 +11,7 @@ from django.core import checks
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import Config, removed
-from beanstalk_dispatch.execution.monkey_patching import patched_by
+from beanstalk_dispatch.running.monkey_patching import patched_by
 
 from .registry import ID, on_every_machine, on_workers
 

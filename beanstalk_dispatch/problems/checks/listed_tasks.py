@@ -14,8 +14,8 @@ from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, SAFE_TASK, TABLE, TASK_TIMEOUT, TASKS
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
-from beanstalk_dispatch.execution.task_problems import problems_of
 from beanstalk_dispatch.log_lines import failed_line
+from beanstalk_dispatch.running.task_problems import problems_of
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .registry import ID, on_every_machine, on_workers

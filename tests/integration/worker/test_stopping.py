@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from beanstalk_dispatch.client import Call, schedule_many
-from beanstalk_dispatch.execution import time_limit
+from beanstalk_dispatch.running import time_limit
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.worker.health import why_unhealthy
 from beanstalk_dispatch.worker.in_flight import Ack, Nack

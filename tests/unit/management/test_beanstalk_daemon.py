@@ -7,8 +7,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from beanstalk_dispatch.client import Call, schedule
-from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.commands import beanstalk_daemon
+from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.options import WorkerOptions
 from beanstalk_dispatch.worker.post_runner import PostRunner

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
-from beanstalk_dispatch.workbench.runs import RunReport
+from beanstalk_dispatch.workbench.sweep import SweepReport
 from beanstalk_dispatch.workbench.terminal import ProgressLine
 from tests.conftest import Environment
 from tests.dead_letters import Dead, failing
@@ -144,7 +144,7 @@ def test_ctrl_c_ends_a_run_and_leaves_nothing_hidden(
 
 
 def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, *, after: int, times: int = 1) -> None:
-    def draw(self: ProgressLine, report: RunReport) -> None:
+    def draw(self: ProgressLine, report: SweepReport) -> None:
         if report.done == after:
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
@@ -224,7 +224,7 @@ def test_options_reach_the_run(dead: Dead, monkeypatch: pytest.MonkeyPatch) -> N
 
     def redrive(self: DeadLetters, filters: Any, options: Any, **more: Any) -> Any:
         seen.update(more, filters=filters, options=options)
-        yield RunReport()
+        yield SweepReport()
 
     monkeypatch.setattr(DeadLetters, "redrive", redrive)
     call("redrive", "--rate", "2.5", "--hide", "60", "--to", "jobs", "--exception", "KeyError")

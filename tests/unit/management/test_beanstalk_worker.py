@@ -18,8 +18,8 @@ from django.test import override_settings
 from beanstalk_dispatch import start_log
 from beanstalk_dispatch.conf.removed import WORKER_OPTIONS
 from beanstalk_dispatch.contrib.outbox.relay import Relay
-from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.management.commands import beanstalk_worker
+from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker import log_output

@@ -7,21 +7,21 @@ import pytest
 
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
-from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.sqs.administration import get_attributes
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
-from beanstalk_dispatch.workbench import runs
+from beanstalk_dispatch.workbench import sweep
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
 from beanstalk_dispatch.workbench.letters import Filters
-from beanstalk_dispatch.workbench.runs import RunOptions, RunReport, Steps
+from beanstalk_dispatch.workbench.sweep import Steps, SweepOptions, SweepReport
 from tests.conftest import Environment
 from tests.dead_letters import KEY, Dead, failing, receive_all
 from tests.proxy import Proxy, error
+from tests.runs import deliver
 
 
-def finish(steps: Steps) -> RunReport:
+def finish(steps: Steps) -> SweepReport:
     *_, report = steps
     return report
 
@@ -139,7 +139,7 @@ def test_a_letter_that_goes_back_is_not_a_duplicate_for_the_lease(
         DISPATCH_LEASE_CACHE="default",
     )
     body = dead.body("fail", id=f"leased-{reset}", attempt=2, options={"max_retries": 1})
-    assert execute(dead, body).dead_lettered
+    assert execute(dead, body).successor is Successor.DEAD_LETTER
     assert finish(dead.open().redrive(reset_attempts=reset)).done == 1
     (received,) = dead.source.receive(count=1, wait=0, visibility=60)
     result = execute(dead, received.body)
@@ -147,7 +147,7 @@ def test_a_letter_that_goes_back_is_not_a_duplicate_for_the_lease(
 
 
 def execute(dead: Dead, body: str) -> Result:
-    return executor.run(body, Delivery(queue=dead.source_name))
+    return deliver(body, Delivery(queue=dead.source_name))
 
 
 def test_only_what_matches_goes_back(dead: Dead) -> None:
@@ -176,14 +176,14 @@ def test_ids_that_no_letter_has_are_reported(dead: Dead) -> None:
 
 def test_a_run_ends_at_its_limit(dead: Dead) -> None:
     dead.sent_many(5)
-    assert finish(dead.open().redrive(options=RunOptions(limit=3))).done == 3
+    assert finish(dead.open().redrive(options=SweepOptions(limit=3))).done == 3
     assert (len(dead.ids()), len(dead.ids(dead.source))) == (2, 3)
 
 
 def test_a_dry_run_changes_nothing_and_finds_what_would_stay(dead: Dead) -> None:
     dead.sent_many(2)
     dead.sent(number=2, queue="elsewhere")
-    report = finish(dead.open().redrive(options=RunOptions(dry_run=True)))
+    report = finish(dead.open().redrive(options=SweepOptions(dry_run=True)))
     assert (report.done, report.failed) == (2, 1)
     assert (len(dead.ids()), len(dead.ids(dead.source))) == (3, 0)
 
@@ -191,13 +191,13 @@ def test_a_dry_run_changes_nothing_and_finds_what_would_stay(dead: Dead) -> None
 def test_a_rate_makes_a_run_wait(dead: Dead) -> None:
     dead.sent_many(3)
     started = time.monotonic()
-    assert finish(dead.open().redrive(options=RunOptions(rate=10, limit=3))).done == 3
+    assert finish(dead.open().redrive(options=SweepOptions(rate=10, limit=3))).done == 3
     assert time.monotonic() - started >= 0.2
 
 
 def test_at_a_low_rate_few_letters_are_hidden_at_a_time(dead: Dead) -> None:
     dead.sent_many(10)
-    steps = dead.open().redrive(options=RunOptions(rate=0.1, hide=30))
+    steps = dead.open().redrive(options=SweepOptions(rate=0.1, hide=30))
     assert next(report for report in steps if report.done)
     steps.close()
     assert len(dead.ids()) == 9
@@ -216,7 +216,7 @@ def test_a_run_that_is_closed_leaves_nothing_hidden(dead: Dead) -> None:
 
 def test_a_letter_that_is_about_to_be_visible_is_left(dead: Dead) -> None:
     dead.sent_many(1)
-    report = finish(dead.open().redrive(options=RunOptions(hide=1, limit=1)))
+    report = finish(dead.open().redrive(options=SweepOptions(hide=1, limit=1)))
     assert (report.done, report.failed) == (0, 0)
 
 
@@ -262,7 +262,7 @@ def test_a_server_that_fails_for_a_while_costs_no_letter(
 def test_a_server_that_fails_for_longer_ends_the_run(
     dead: Dead, spoilt: Proxy, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(sweep, "_PATIENCE_SECONDS", 0)
     dead.sent_many(12)
     spoilt.spoil = failing(operation, after=1)
     report = finish(dead.open().redrive())
@@ -278,7 +278,7 @@ def test_a_server_that_fails_for_longer_ends_the_run(
 def test_a_letter_that_cannot_be_deleted_ends_the_run_and_is_named(
     dead: Dead, spoilt: Proxy, is_final: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(sweep, "_PATIENCE_SECONDS", 0.05)
     dead.sent_many(3)
     failed = [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "SenderFault": is_final}]
     spoilt.spoil = lambda operation, request: (
@@ -315,7 +315,7 @@ def test_a_letter_that_sqs_refuses_stays_and_the_others_go(dead: Dead, spoilt: P
 def test_only_some_of_the_letters_that_stay_are_listed(
     dead: Dead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "MAX_LISTED", 1)
+    monkeypatch.setattr(sweep, "MAX_LISTED", 1)
     for number in range(3):
         dead.sent(number=number, queue="elsewhere")
     report = finish(dead.open().redrive())
@@ -332,7 +332,7 @@ def test_what_matches_is_deleted(dead: Dead) -> None:
     report = finish(letters.discard(Filters(exception="moved by SQS")))
     assert (report.done, dead.ids(dead.source)) == (1, [])
     assert dead.ids() == ["fail-0", "fail-1", "fail-2"]
-    assert finish(letters.discard(options=RunOptions(dry_run=True))).done == 3
+    assert finish(letters.discard(options=SweepOptions(dry_run=True))).done == 3
     assert finish(letters.discard()).done == 3
     assert dead.ids() == []
 

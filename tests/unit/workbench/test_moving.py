@@ -7,7 +7,7 @@ import pytest
 from beanstalk_dispatch.workbench import moving
 from beanstalk_dispatch.workbench.dead_letters import DeadLetters
 from beanstalk_dispatch.workbench.letters import Filters
-from beanstalk_dispatch.workbench.runs import RunOptions
+from beanstalk_dispatch.workbench.sweep import SweepOptions
 from tests.conftest import Environment
 from tests.dead_letters import Dead
 from tests.proxy import Proxy, error
@@ -52,7 +52,7 @@ def test_where_nothing_is_filtered_sqs_moves_the_letters(dead: Dead, spoilt: Pro
     dead.moved()
     moves = Moves(status("RUNNING", 2), status("COMPLETED", 5))
     spoilt.spoil = moves
-    counts = [report.done for report in dead.open().redrive(options=RunOptions(rate=7.5))]
+    counts = [report.done for report in dead.open().redrive(options=SweepOptions(rate=7.5))]
     assert sorted(set(counts)) == [0, 2, 5]
     assert moves.operations() == [START, LIST, LIST]
     assert moves.requests[0][1]["SourceArn"].endswith(f":{dead.name}")
@@ -128,8 +128,8 @@ def test_a_move_that_nobody_answers_for_is_cancelled(
     "arguments",
     [
         {"filters": Filters(function="record")},
-        {"options": RunOptions(limit=5)},
-        {"options": RunOptions(dry_run=True)},
+        {"options": SweepOptions(limit=5)},
+        {"options": SweepOptions(dry_run=True)},
         {"reset_attempts": True},
         {"to": "jobs"},
     ],

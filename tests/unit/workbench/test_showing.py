@@ -6,7 +6,6 @@ import pytest
 
 from beanstalk_dispatch.workbench import showing
 from beanstalk_dispatch.workbench.dead_letters import Sample
-from beanstalk_dispatch.workbench.runs import RunReport
 from beanstalk_dispatch.workbench.showing import (
     letter_as_json,
     letter_lines,
@@ -16,6 +15,7 @@ from beanstalk_dispatch.workbench.showing import (
     sample_lines,
     sample_size,
 )
+from beanstalk_dispatch.workbench.sweep import SweepReport
 from tests.conftest import Environment
 from tests.dead_letters import KEY, Dead
 
@@ -80,7 +80,7 @@ def test_a_sample_is_json(dead: Dead) -> None:
 
 
 def test_a_report_says_what_is_left() -> None:
-    report = RunReport(
+    report = SweepReport(
         done=1, looked_at=9, failed=1, reasons={"a": "no"}, not_found=["b"], not_deleted=["c"],
         still_hidden=3, note="SQS says no",
     )  # fmt: skip
@@ -98,9 +98,11 @@ def test_a_report_says_what_is_left() -> None:
 @pytest.mark.parametrize(
     ("report", "dry_run", "line"),
     [
-        (RunReport(done=5, by_sqs=True), False, "5 redriven, 0 stay"),
-        (RunReport(done=5, looked_at=7), True, "5 would be redriven, 7 looked at, 0 stay"),
+        (SweepReport(done=5, by_sqs=True), False, "5 redriven, 0 stay"),
+        (SweepReport(done=5, looked_at=7), True, "5 would be redriven, 7 looked at, 0 stay"),
     ],
 )
-def test_a_report_without_trouble_is_one_line(report: RunReport, dry_run: bool, line: str) -> None:
+def test_a_report_without_trouble_is_one_line(
+    report: SweepReport, dry_run: bool, line: str
+) -> None:
     assert list(report_lines(report, verb="redriven", dry_run=dry_run)) == [line]

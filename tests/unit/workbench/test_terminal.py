@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from beanstalk_dispatch.workbench.runs import RunReport
+from beanstalk_dispatch.workbench.sweep import SweepReport
 from beanstalk_dispatch.workbench.terminal import (
     ProgressLine,
     age,
@@ -53,8 +53,8 @@ def test_a_terminal_shows_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     terminal = Terminal()
     line = ProgressLine(terminal, "redriven")
-    line.draw(RunReport(about=100, looked_at=50, done=7, failed=2, waiting_for="an error"))
-    line.draw(RunReport(done=8))  # less than a tenth of a second later
+    line.draw(SweepReport(about=100, looked_at=50, done=7, failed=2, waiting_for="an error"))
+    line.draw(SweepReport(done=8))  # less than a tenth of a second later
     line.close()
     assert terminal.getvalue() == (
         f"\r\x1b[K[{'#' * 12}{' ' * 12}] redriven 7, looked at 50 of about 100, 2 stay, "
@@ -65,14 +65,14 @@ def test_a_terminal_shows_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_progress_of_sqs_is_what_it_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     terminal = Terminal()
-    ProgressLine(terminal, "redriven").draw(RunReport(about=1000, done=500, by_sqs=True))
+    ProgressLine(terminal, "redriven").draw(SweepReport(about=1000, done=500, by_sqs=True))
     assert terminal.getvalue().endswith("] redriven 500 of about 1,000")
 
 
 def test_without_a_terminal_nothing_is_shown() -> None:
     stream = io.StringIO()
     line = ProgressLine(stream, "redriven")
-    line.draw(RunReport())
+    line.draw(SweepReport())
     line.close()
     assert stream.getvalue() == ""
 

@@ -14,8 +14,8 @@ import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.execution.running_tasks import RUNNING
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import worker_stopped
 from beanstalk_dispatch.worker.options import WorkerTimes
 from beanstalk_dispatch.worker.process import WorkerProcess

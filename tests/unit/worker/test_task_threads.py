@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from beanstalk_dispatch.execution import time_limit
+from beanstalk_dispatch.running import time_limit
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.worker.in_flight import Ack, Nack
 from beanstalk_dispatch.worker.options import WorkerOptions

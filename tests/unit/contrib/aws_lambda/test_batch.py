@@ -12,7 +12,7 @@ import pytest
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.contrib.aws_lambda.batch import RESERVE_SECONDS, Batch, LambdaConsumer
 from beanstalk_dispatch.exceptions import NoTimeLeft, TaskTimeout
-from beanstalk_dispatch.execution.running_tasks import RUNNING
+from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.safe_task import SafeTask
 from tests import jobs
 from tests.conftest import Environment
@@ -89,7 +89,7 @@ def test_a_fault_of_this_package_costs_one_record(
     def fail(*args: Any) -> None:
         raise SystemExit(3)
 
-    monkeypatch.setattr("beanstalk_dispatch.execution.executor.run", fail)
+    monkeypatch.setattr("beanstalk_dispatch.running.pipeline.run_delivery", fail)
     assert run(task("record", 1), task("record", 2)) == [0, 1]
     assert "record failed id=sqs-" in caplog.text
     assert "error=SystemExit: 3" in caplog.text

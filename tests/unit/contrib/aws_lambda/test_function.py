@@ -11,7 +11,7 @@ import pytest
 from beanstalk_dispatch.contrib import aws_lambda
 from beanstalk_dispatch.contrib.aws_lambda import function as module
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.execution import time_limit
+from beanstalk_dispatch.running import time_limit
 from beanstalk_dispatch.signals import invocation_finished
 from tests import jobs
 from tests.conftest import Environment

@@ -24,8 +24,8 @@ from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.rows import to_prepared
 from beanstalk_dispatch.contrib.outbox.sender import SENDER
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, SendError
-from beanstalk_dispatch.execution.observers import Observer
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue
@@ -213,7 +213,7 @@ class Traced(Observer):
 
     def publishing(self, publications: Any, queue: str) -> Any:
         for each in publications:
-            each.message.headers = {**each.message.headers, "trace": queue}
+            each.headers["trace"] = queue
         return super().publishing(publications, queue)
 
 

@@ -34,12 +34,11 @@ from beanstalk_dispatch.contrib.results.pruning import prune_results
 from beanstalk_dispatch.contrib.results.record import TaskRecord
 from beanstalk_dispatch.contrib.results.recording import GUARD, MAX_UNKNOWN_WORKERS, Recording
 from beanstalk_dispatch.contrib.results.stores import CacheStore, DatabaseStore, store_of
-from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.delivery import Delivery, RunView
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
-from beanstalk_dispatch.execution import executor
-from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.scheduling import sending
 from beanstalk_dispatch.signals import task_started
 from beanstalk_dispatch.sqs.opening import open_queue
@@ -49,6 +48,7 @@ from tests.conftest import Environment
 from tests.consumers import run_all
 from tests.dead_letters import KEY
 from tests.jobs import calls
+from tests.runs import deliver, run_of
 
 W019 = "beanstalk_dispatch.W019"
 
@@ -88,7 +88,7 @@ def capture_ids() -> Iterator[list[str]]:
     """The ids of the tasks that start meanwhile."""
     found: list[str] = []
 
-    def receive(delivery: Delivery, **_: Any) -> None:
+    def receive(delivery: RunView, **_: Any) -> None:
         assert delivery.message
         found.append(delivery.message.id)
 
@@ -232,12 +232,12 @@ def test_a_message_that_is_too_old_has_failed(store: Environment, sent_at: float
     task_id = schedule_function("jobs", "record")
     assert get_result(task_id).status is Status.READY
     body = message_of("record", task_id, sent_at=sent_at)
-    assert executor.run(body, delivery()).outcome is Outcome.BAD_SIGNATURE
+    assert deliver(body, delivery()).outcome is Outcome.BAD_SIGNATURE
     result = get_result(task_id)
     assert (result.status, result.attempts) == (Status.FAILED, 0)
     assert result.errors[0].exception_class_path.endswith(".BadSignature")
     assert run_all() == [Outcome.DONE]
-    assert executor.run(body, delivery()).outcome is Outcome.BAD_SIGNATURE
+    assert deliver(body, delivery()).outcome is Outcome.BAD_SIGNATURE
     assert get_result(task_id).status is Status.SUCCESSFUL
 
 
@@ -245,7 +245,7 @@ def test_a_forged_message_changes_no_result(store: Environment) -> None:
     store(DISPATCH_SIGNING_KEYS=KEY)
     task_id = schedule_function("jobs", "record")
     forged = Message(function="record", id=task_id).encode(queue=delivery().queue)
-    assert executor.run(forged, delivery()).outcome is Outcome.BAD_SIGNATURE
+    assert deliver(forged, delivery()).outcome is Outcome.BAD_SIGNATURE
     assert get_result(task_id).status is Status.READY
 
 
@@ -266,7 +266,7 @@ def test_a_task_that_cannot_start_has_failed(
     )
     task_id = schedule_function("jobs", members.get("function", "record"))
     body = message_of("record", task_id, **members)
-    assert executor.run(body, delivery()).outcome is outcome
+    assert deliver(body, delivery()).outcome is outcome
     result = get_result(task_id)
     assert (result.status, result.attempts, len(result.errors)) == (Status.FAILED, 0, 1)
 
@@ -335,7 +335,7 @@ def test_a_late_duplicate_leaves_a_success_as_it_is(
     assert run_all() == [Outcome.DONE]
     before = get_result(task_id)
     late = delivery(receive_count=receive_count)
-    assert executor.run(body, late).outcome is Outcome.FAILED
+    assert deliver(body, late).outcome is Outcome.FAILED
     assert get_result(task_id) == before
 
 
@@ -345,7 +345,7 @@ def test_a_duplicate_that_ran_at_the_same_time_leaves_a_success_as_it_is(
     store(DISPATCH_ON_FAILURE="acknowledge", DISPATCH_TABLE="runs=tests.jobs.runs_its_duplicate")
     task_id = schedule_function("jobs", "runs")
     body = message_of("runs", task_id)
-    jobs.duplicate.append(lambda: executor.run(body, delivery(receive_count=2)))
+    jobs.duplicate.append(lambda: deliver(body, delivery(receive_count=2)))
     assert run_all() == [Outcome.FAILED]
     result = get_result(task_id)
     assert (result.status, result.return_value, result.errors) == (Status.SUCCESSFUL, "done", [])
@@ -359,7 +359,7 @@ def test_an_id_that_no_task_can_have_is_unknown(store: Environment, task_id: str
 
 def test_a_forged_number_of_attempts_takes_no_memory(store: Environment) -> None:
     body = Message(function="record", id="forged", attempt=2**31 - 1).encode(queue="jobs")
-    result = executor.run(body, Delivery(queue="jobs", message_id="forged"))
+    result = deliver(body, Delivery(queue="jobs", message_id="forged"))
     assert result.outcome is Outcome.DONE
     assert get_result("forged").attempts == MAX_UNKNOWN_WORKERS + 1
 
@@ -395,7 +395,7 @@ def test_a_task_that_waits_in_hops_keeps_the_time_of_its_enqueuing(store: Enviro
     task_id = schedule_function("jobs", "record")
     ready = get_result(task_id)
     hop = Message(function="record", id=task_id, sent_at=time.time() + 900, not_before=1.0)
-    with_hop = Recording(Delivery(queue="jobs", message=hop), hop, get_config())
+    with_hop = Recording(run_of(hop, queue="jobs"), hop, get_config())
     with_hop.start()
     assert get_result(task_id).enqueued_at == ready.enqueued_at
 
@@ -531,7 +531,7 @@ def test_an_unreadable_store_does_not_keep_a_task_from_running(
 
 def test_a_retry_without_an_attempt_is_passed_over() -> None:
     """The observer was not told of the attempt, because it could not start."""
-    with recording.ResultsObserver().retrying(Delivery()) as nothing:
+    with recording.ResultsObserver().retrying(run_of()) as nothing:
         assert nothing is None
 
 

@@ -41,15 +41,17 @@ from beanstalk_dispatch.contrib.sentry.transport import ErrorsFirstTransport
 from beanstalk_dispatch.contrib.sentry.variables import cast_receives, get_values
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import AlreadyDone, LeaseUnavailable
-from beanstalk_dispatch.execution import attempt, dead_letters, executor, time_limit
-from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.running import attempt, dead_letters, time_limit
+from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.scheduling import sending
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from tests import jobs
 from tests.conftest import Environment
 from tests.integration.test_sentry import SAFE_TASK, environment_of
+from tests.runs import deliver, run_of
 from tests.sentry_sdk_support import skip_unless_supported
 from tests.sentry_site import SECRET, TABLE, boom
 from tests.services import ROOT, until
@@ -111,7 +113,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memor
 
 def run(function: str, *args: Any, receive_count: int = 1, **members: Any) -> Result:
     body = Message(function=function, args=args, **members).encode(queue="q").encode()
-    return executor.run(body, Delivery(queue="q", message_id="1", receive_count=receive_count))
+    return deliver(body, Delivery(queue="q", message_id="1", receive_count=receive_count))
 
 
 # --- init() ----------------------------------------------------------------------------------
@@ -210,9 +212,10 @@ def test_without_a_dsn_the_sdk_is_not_imported() -> None:
         import logging
         logging.getLogger("beanstalk_dispatch").setLevel("INFO")
         from beanstalk_dispatch.delivery import Delivery
-        from beanstalk_dispatch.execution import executor
+        from beanstalk_dispatch.running import pipeline
+        from tests.runs import deliver
         body = '{"function": "fail", "args": [], "kwargs": {}}'
-        outcome = executor.run(body, Delivery()).outcome
+        outcome = deliver(body, Delivery()).outcome
         result = [outcome, "sentry_sdk" in sys.modules]
     """
     found = in_a_process(
@@ -245,11 +248,12 @@ def test_a_missing_sdk_gives_the_pip_line() -> None:
         import sys
         sys.modules["sentry_sdk"] = None
         django.setup()
-        from beanstalk_dispatch.execution import attempt, dead_letters, executor, time_limit
+        from beanstalk_dispatch.running import attempt, dead_letters, pipeline, time_limit
         from beanstalk_dispatch.delivery import Delivery
         from beanstalk_dispatch.exceptions import ConfigurationError
+        from tests.runs import deliver
         try:
-            executor.run('{"function": "quiet", "args": [], "kwargs": {}}', Delivery())
+            deliver('{"function": "quiet", "args": [], "kwargs": {}}', Delivery())
         except ConfigurationError as exc:
             result = str(exc)
     """
@@ -312,10 +316,9 @@ def test_an_sdk_that_fails_changes_no_outcome(
             env(DISPATCH_EXECUTE_SYNCHRONOUSLY=None)
             jobs.calls.clear()
             assert run("quiet").outcome is Outcome.DONE
-            failed = run("boom", SECRET)
-            assert (failed.outcome, type(failed.exception)) == (Outcome.FAILED, ValueError)
+            assert run("boom", SECRET).outcome is Outcome.FAILED
             periodic = Delivery(queue="q", message_id="p", task_name="quiet")
-            assert executor.run(b"", periodic).outcome is Outcome.DONE
+            assert deliver(b"", periodic).outcome is Outcome.DONE
         assert sentry_sdk.get_current_span() is request  # nothing is left open
     jobs.calls.clear()
 
@@ -341,7 +344,7 @@ def test_the_rest_of_on_error_runs_when_reporting_fails(
 
     monkeypatch.setattr(task_module, "is_sending", lambda: 1 / 0)
     task = Own()
-    task.delivery = Delivery(queue="q")
+    task.delivery = run_of(queue="q")
     task.process()
     assert len(reached) == 1
     assert "could not report the failure to Sentry error=division by zero" in caplog.text
@@ -362,7 +365,7 @@ def test_the_rest_of_on_error_runs_when_reporting_fails(
 def test_what_ends_without_a_task(
     outcome: Outcome, exception: Exception | None, count: int, sentry: Memory
 ) -> None:
-    delivery = Delivery(queue="q", message_id="1", message=Message(function="quiet"))
+    delivery = run_of(Message(function="quiet"), queue="q", message_id="1")
     delivery.outcome, delivery.exception = outcome, exception
     with errors.delivering(delivery):
         pass
@@ -374,7 +377,7 @@ def test_refusals_of_a_kind_are_one_event_a_minute(
 ) -> None:
     for _ in range(3):
         run("unknown")
-        executor.run(b"{", Delivery(queue="q"))
+        deliver(b"{", Delivery(queue="q"))
     assert sorted(event["tags"]["outcome"] for event in sentry.of("event")) == [
         "malformed",
         "unknown-function",
@@ -398,7 +401,7 @@ def test_a_retry_that_is_the_same_message_is_not_published(sentry: Memory) -> No
         can_hide = True
 
     body = Message(function="patient", args=[SECRET]).encode(queue="q.fifo")
-    result = executor.run(body, Delivery(queue="q.fifo", receive_count=1), Poller())
+    result = deliver(body, Delivery(queue="q.fifo", receive_count=1), Poller())
     assert result.outcome is Outcome.RETRY
     (trace,) = sentry.of("transaction")
     assert PUBLISH not in [span["op"] for span in trace["spans"]]
@@ -417,10 +420,11 @@ def test_the_line_about_the_outcome_is_in_the_trace_of_its_task() -> None:
         import logging
         logging.getLogger("beanstalk_dispatch").setLevel("INFO")
         from beanstalk_dispatch.delivery import Delivery
-        from beanstalk_dispatch.execution import executor
+        from beanstalk_dispatch.running import pipeline
         from beanstalk_dispatch.message import Message
+        from tests.runs import deliver
         body = Message(function="quiet").encode(queue="q", keys=["a-key-of-the-tests"])
-        executor.run(body, Delivery(queue="q"))
+        deliver(body, Delivery(queue="q"))
         sentry_sdk.flush()
         traces = [body["contexts"]["trace"]["trace_id"]
                   for kind, body in sent if kind == "transaction"]
@@ -551,7 +555,7 @@ def test_the_sampler_asks_another() -> None:
 
 
 def periodic(name: str) -> None:
-    executor.run(b"", Delivery(queue="q", message_id="p", task_name=name), KEEPER)
+    deliver(b"", Delivery(queue="q", message_id="p", task_name=name), KEEPER)
 
 
 class Keeper(DelayedCopies):
@@ -571,7 +575,7 @@ def test_a_run_that_is_repeated_is_no_error_and_the_repetition_checks_in(sentry:
     KEEPER.kept.clear()
     periodic("patient")
     for _ in range(2):
-        executor.run(KEEPER.kept.pop().encode(queue="q"), Delivery(queue="q"), KEEPER)
+        deliver(KEEPER.kept.pop().encode(queue="q"), Delivery(queue="q"), KEEPER)
     statuses = [(each["monitor_slug"], each["status"]) for each in sentry.of("check_in")]
     progress = ("patient", "in_progress")
     assert statuses == [progress, ("patient", "ok"), progress, ("patient", "ok"),
@@ -931,8 +935,8 @@ def blocked() -> Iterator[int]:
     thread.join(20)
 
 
-def delivered() -> Delivery:
-    return Delivery(queue="q", message_id="1", message=Message(function="block", args=[SECRET]))
+def delivered() -> Run:
+    return run_of(Message(function="block", args=[SECRET]), queue="q", message_id="1")
 
 
 def in_another_thread(function: Callable[[], object]) -> None:
@@ -1073,7 +1077,9 @@ def test_a_run_says_that_it_is_stuck_to_those_who_listen(receivers: int) -> None
 
     if receivers:
         signals.task_stuck.connect(hear)
-    attempt._TaskRun(task_module.SentrySafeTask(), delivery=None, hooked=[])._send_task_stuck(7)
+    run = run_of()
+    run.task = task_module.SentrySafeTask()
+    attempt._send_task_stuck(run, 7)
     signals.task_stuck.disconnect(hear)
     assert heard == [(None, 7)] * receivers
 
@@ -1215,7 +1221,7 @@ def test_receives_that_are_attempts_already_are_not_counted_twice(
     queue: str, body: bytes | str, retries: int
 ) -> None:
     """In a poller of a FIFO queue each receive is an attempt."""
-    delivery = Delivery(queue=queue, body=body, receive_count=3)
+    delivery = run_of(queue=queue, body=body, receive_count=3)
     assert spans._count_retries(delivery, Message(function="f", attempt=2)) == retries
 
 

@@ -10,11 +10,11 @@ from sentry_sdk.transport import HttpTransport
 
 from beanstalk_dispatch.contrib.sentry import client, setup
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from tests import sentry_sdk_support
 from tests.conftest import Environment
+from tests.runs import deliver
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_tasks_run_and_one_line_says_what_to_install(
     outcomes = []
     for function in ("record", "fail"):
         body = Message(function=function).encode(queue="q")
-        outcomes.append(executor.run(body, Delivery(queue="q", message_id=function)).outcome)
+        outcomes.append(deliver(body, Delivery(queue="q", message_id=function)).outcome)
     assert outcomes == [Outcome.DONE, Outcome.FAILED]
     lines = [each.getMessage() for each in caplog.records if "Sentry" in each.getMessage()]
     (line,) = lines

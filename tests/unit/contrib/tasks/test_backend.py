@@ -32,7 +32,6 @@ from beanstalk_dispatch.exceptions import (
     SendError,
     UnknownFunction,
 )
-from beanstalk_dispatch.execution import executor
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.testing import capture_tasks
@@ -41,6 +40,7 @@ from tests.conftest import Environment
 from tests.consumers import run_all
 from tests.django_tasks import add, coroutine, echo, mail
 from tests.jobs import calls
+from tests.runs import deliver
 
 Sent = list[tuple[Any, ...]]
 
@@ -399,6 +399,6 @@ def test_a_periodic_task_may_be_a_django_task(tasks_env: Environment, sent: Sent
     tasks_env(DISPATCH_PERIODIC_TASKS="tests.django_tasks.coroutine")
     tasks_env(DISPATCH_ON_FAILURE="acknowledge")
     name = "tests.django_tasks.coroutine"
-    result = executor.run(b"", Delivery(queue="q", message_id="id-1", task_name=name))
+    result = deliver(b"", Delivery(queue="q", message_id="id-1", task_name=name))
     assert result.outcome is Outcome.FAILED  # it needs an argument, and cron.yaml has none
     assert [name for name, *_ in sent] == ["started", "finished"]

@@ -18,16 +18,17 @@ from beanstalk_dispatch.contrib.tasks import library, running
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.dispatch_table import entry
 from beanstalk_dispatch.exceptions import TaskCancelled, TaskCut
-from beanstalk_dispatch.execution import executor
-from beanstalk_dispatch.execution.consumer import DelayedCopies
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.stages import contain
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests import django_tasks as tasks
 from tests.conftest import Environment
 from tests.consumers import run_all
 from tests.jobs import calls
+from tests.runs import deliver, run_of
 
 Sent = list[tuple[Any, ...]]
 
@@ -109,7 +110,7 @@ def test_a_cancelled_task_has_one_end_and_has_not_started(
     message = open_queue("jobs").receive(count=1, wait=0, visibility=60)[0]
     for count in (1, 2):  # its delete was lost, and SQS delivers it again
         delivery = Delivery(queue=message.queue.name, receive_count=count)
-        assert executor.run(message.body, delivery).outcome is Outcome.CANCELLED
+        assert deliver(message.body, delivery).outcome is Outcome.CANCELLED
     assert sent[1:] == [("finished", "FAILED", 0)]
     result.refresh()
     assert result.errors[0].exception_class is TaskCancelled
@@ -196,7 +197,7 @@ def test_a_task_that_ends_its_process_has_failed(
 ) -> None:
     dead = f"jobs={queue_name} dead={queue_name}-dead"
     results_env(DISPATCH_QUEUES=dead, DISPATCH_DEAD_LETTER_QUEUE="dead")
-    monkeypatch.setattr(executor, "MAX_CUTS", 0)  # as if it had been cut off that often
+    monkeypatch.setattr(contain, "MAX_CUTS", 0)  # as if it had been cut off that often
     result = tasks.add.enqueue(1, 2)
     assert run_all() == [Outcome.CUT]
     result.refresh()
@@ -397,12 +398,10 @@ def test_a_task_in_another_task_has_its_own_context(tasks_env: Environment) -> N
 
 
 def test_the_context_is_made_anew_without_its_observer(tasks_env: Environment) -> None:
-    from beanstalk_dispatch.delivery import Delivery
-
     found: Any = entry("tests.django_tasks.flaky", get_config())
     safe_task, _ = found.make_task()
     message = Message(function="tests.django_tasks.flaky", attempt=2)
-    safe_task.delivery = Delivery(queue="q", message=message)
+    safe_task.delivery = run_of(message, queue="q")
     result = safe_task.run.result()
     assert (result.id, result.task) == (message.id, tasks.flaky)
 

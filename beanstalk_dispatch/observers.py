@@ -1,0 +1,158 @@
+"""Observer: what watches tasks, such as Sentry, and how it may fail without consequence.
+
+An observer is an attribute of a SafeTask subclass: ``observers = (MyObserver(),)``. The observers
+of the class that BEANSTALK_DISPATCH_SAFE_TASK names watch every task and every delivery of the
+process. Those of another listed class watch its own attempts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from types import TracebackType
+from typing import Final, Protocol
+
+from beanstalk_dispatch.delivery import RunView
+from beanstalk_dispatch.log_lines import quoted_error
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.safe_task import SafeTask
+
+logger = logging.getLogger("beanstalk_dispatch.task.observers")
+
+
+class Publication(Protocol):
+    """A message that is being sent, as an observer sees it."""
+
+    @property
+    def message(self) -> Message:
+        """Return the message, which has the headers of all observers once it is being sent."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the strings that travel with the message, to add to."""
+
+    @property
+    def body(self) -> str:
+        """Return the body that SQS gets, once it is being sent."""
+
+
+class Observer:
+    """Context managers around what a task goes through. Override those you need.
+
+    What they raise is logged and changes nothing; what the block raises is shown to them, and is
+    raised again whatever they do with it.
+    """
+
+    def publishing(
+        self, publications: Sequence[Publication], queue: str
+    ) -> AbstractContextManager[object]:
+        """Surrounds the sending of messages to the queue of that name.
+
+        To send something along, add to ``publication.headers`` on entry; a worker has them in
+        ``delivery.message.headers``. A batch of which only some messages were sent raises a
+        BatchError.
+        """
+        return nullcontext()
+
+    def delivering(self, delivery: RunView) -> AbstractContextManager[object]:
+        """Surrounds one delivery, also of a message that is refused.
+
+        At its end ``delivery.outcome`` and ``delivery.exception`` are those of the delivery.
+        """
+        return nullcontext()
+
+    def attempting(self, task: SafeTask, delivery: RunView) -> AbstractContextManager[object]:
+        """Surrounds one run of a task and its hooks.
+
+        At its end ``delivery.outcome`` and ``delivery.exception`` are those of the run. RETRY
+        means that the task will run again. If the outcome is CUT at the start, the message was sent
+        to the dead-letter queue, and the task does not run.
+        """
+        return nullcontext()
+
+    def retrying(self, delivery: RunView) -> AbstractContextManager[object]:
+        """Surrounds the sending of the copy with which a failed task is retried.
+
+        It is part of the attempt. The next attempt may begin before this block ends.
+        """
+        return nullcontext()
+
+    def cancelling(self, delivery: RunView) -> AbstractContextManager[object]:
+        """Surrounds the end of a task that was cancelled and does not run, so it has no attempt.
+
+        A task that runs and raises TaskCancelled ends its attempt, and is not seen here.
+        """
+        return nullcontext()
+
+
+_NOT_OBSERVED: Final = nullcontext()
+
+
+def observed(
+    observers: Sequence[Observer],
+    stage: str,
+    enter: Callable[[Observer], AbstractContextManager[object]],
+) -> AbstractContextManager[object]:
+    """A context manager that is made of one of each observer; ``stage`` names it in the log."""
+    return _observed(observers, stage, enter) if observers else _NOT_OBSERVED
+
+
+@contextmanager
+def _observed(
+    observers: Sequence[Observer],
+    stage: str,
+    enter: Callable[[Observer], AbstractContextManager[object]],
+) -> Iterator[None]:
+    with ExitStack() as stack:
+        for observer in observers:
+            stack.enter_context(_HarmlessContext(observer, stage, enter))
+        yield
+
+
+class _HarmlessContext:
+    """Enters and leaves a context manager, and logs what that raises instead of raising it."""
+
+    def __init__(
+        self,
+        observer: Observer,
+        stage: str,
+        enter: Callable[[Observer], AbstractContextManager[object]],
+    ) -> None:
+        self._observer = observer
+        self._stage = stage
+        self._enter = enter
+        self._manager: AbstractContextManager[object] | None = None
+
+    def __enter__(self) -> None:
+        try:
+            manager = self._enter(self._observer)
+            manager.__enter__()
+        except Exception as error:
+            self._log_observer_error("start", error)
+        else:
+            self._manager = manager
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._manager is None:
+            return
+        try:
+            self._manager.__exit__(exc_type, exc, traceback)
+        except Exception as error:
+            if error is not exc:
+                self._log_observer_error("end", error)
+
+    def _log_observer_error(self, moment: str, error: Exception) -> None:
+        logger.error(
+            "observer failed observer=%s stage=%s moment=%s error=%s",
+            type(self._observer).__name__,
+            self._stage,
+            moment,
+            quoted_error(error),
+            exc_info=error,
+        )

@@ -1,0 +1,276 @@
+"""Attempt: one start of a task with its hooks, within its time limit.
+
+Nothing is read from or written to private names of the task, which is a project's object.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from beanstalk_dispatch import clock
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.exceptions import TaskCancelled, TaskTimeout
+from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.safe_task import Retry, SafeTask
+from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
+
+from . import connections
+from .consumer import NOBODY
+from .coroutines import run_to_end
+from .process_exceptions import is_for_the_process
+from .retries import RetryDecision, decide
+from .run import DONE, Run
+from .task_options import time_limit_of
+from .time_limit import TimeLimitExceeded, time_limit
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+hook_logger = logging.getLogger("beanstalk_dispatch.task.hooks")
+
+
+HOOK_SECONDS: Final = 0.2
+"""How long each hook may take after the deadline of a delivery that has one."""
+_EMPTY_HOOKS: Final = {
+    name: getattr(SafeTask, name) for name in ("on_error", "on_success", "on_completion")
+}
+"""SafeTask's own hooks, which do nothing and need no time limit around them."""
+
+
+class _ForkCount:
+    """How often this process and its parents were forked; asking for its id is a system call."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> None:
+        self.count += 1
+
+
+_forks: Final = _ForkCount()
+os.register_at_fork(after_in_child=_forks.add)
+
+
+def process_alone(task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Run a task whose ``process`` is called by a project, and not for a delivery."""
+    run = undelivered()
+    run.task = task
+    execute(run, task, args, kwargs)
+
+
+def undelivered(message: Message | None = None) -> Run:
+    """Return the run of a task that a project runs by itself, of a message that nobody received."""
+    run = Run(Delivery(), get_config(), NOBODY)
+    run.message = message
+    return run
+
+
+def execute(run: Run, task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Run the task and its hooks, and set ``run.attempted``."""
+    started = clock.monotonic()
+    kind = type(task)
+    if task_started.receivers:
+        task_started.send_robust(sender=kind, delivery=task.delivery)
+    try:
+        value = call_limited(run, task.run, args, kwargs)
+    except BaseException as exc:
+        if not _is_failure(exc):
+            raise
+        _handle_failure(run, exc)
+        is_granted_retry = isinstance(exc, Retry) and run.attempted.outcome is Outcome.RETRY
+        if not is_granted_retry and run.attempted.outcome is not Outcome.CANCELLED:
+            _call_hooks(run, "on_error", (exc, *args), kwargs)
+    else:
+        run.return_value = value
+        _end_attempt(run, DONE, None)
+        if run.on_success:
+            run.on_success()
+        _call_hooks(run, "on_success", args, kwargs)
+    finally:
+        _call_hooks(run, "on_completion", args, kwargs)
+    if task_finished.receivers:
+        task_finished.send_robust(
+            sender=kind,
+            delivery=task.delivery,
+            outcome=run.attempted.outcome,
+            exception=run.exception,
+            duration=clock.monotonic() - started,
+        )
+
+
+def fail_outside(run: Run, exc: BaseException) -> None:
+    """Note that the task's ``process`` has failed, outside of its ``run`` and hooks."""
+    logger.error(
+        "SafeTask failed outside of its run() %s error=%s",
+        _log_label(run), quoted_error(exc), exc_info=exc,
+    )  # fmt: skip
+    _end_attempt(run, Result(outcome=Outcome.FAILED, reason="the task failed"), exc)
+
+
+def _is_failure(exc: BaseException) -> bool:
+    """Return True unless it ends the process, or is that of a time limit around the run."""
+    return not (is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded))
+
+
+def call_limited(
+    run: Run,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    is_hook: bool = False,
+) -> object:
+    """Call ``run`` or a hook within the task's time limit; return what it returns, awaited.
+
+    Raise TaskTimeout, and TransactionManagementError if it leaves a transaction open.
+    """
+    before = run.in_transaction
+    if before is None:
+        before = connections.aliases_in_transaction()
+    limit = time_limit(
+        _limit_seconds(run, is_hook=is_hook),
+        label=lambda: _stuck_label(run),
+        on_stuck=lambda thread_id: _send_task_stuck(run, thread_id),
+    )
+    try:
+        value = _call_within(run, limit, function, args, kwargs)
+    except BaseException as exc:
+        if limit.struck or isinstance(exc, TaskTimeout):
+            connections.drop_interrupted(before)
+        elif error := connections.drop_left_open(before):
+            logger.error("transaction left open %s error=%s", _log_label(run), quoted_error(error))
+        raise
+    if error := connections.drop_left_open(before):
+        raise error
+    return value
+
+
+def _call_within(
+    run: Run,
+    limit: time_limit,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> object:
+    forks, result, has_returned = _forks.count, None, False
+    try:
+        with limit:
+            result = function(*args, **kwargs)
+            has_returned = True
+    except TimeLimitExceeded:  # came out in the instant the block ended
+        limit.end()
+        if not limit.fires:
+            raise  # raised by an enclosing time limit
+        if not has_returned:
+            raise limit.timeout() from None
+    except TaskTimeout as exc:
+        struck_after_return = has_returned and isinstance(exc.__cause__, TimeLimitExceeded)
+        if not struck_after_return:
+            raise
+    finally:
+        if _forks.count != forks:
+            _end_forked_process(run)
+    return None if result is None else run_to_end(result, limit)
+
+
+def _limit_seconds(run: Run, *, is_hook: bool) -> float:
+    """Return the task's time limit, or what its consumer has left for ``run`` or for a hook."""
+    seconds = time_limit_of(run.task)
+    if run.delivery.deadline is None:
+        return seconds
+    left = max(run.delivery.deadline - clock.monotonic(), 0.0)
+    return min(seconds, left + HOOK_SECONDS if is_hook else left)
+
+
+def _end_forked_process(run: Run) -> None:
+    """End a process that the task has forked and that leaves the task.
+
+    It would answer the message a second time, and share the connections of its parent.
+    """
+    exc = sys.exception()
+    is_exit = isinstance(exc, SystemExit)
+    logger.warning(
+        "forked process left its task %s process_id=%d: end such a process with os._exit()",
+        _log_label(run), os.getpid(), exc_info=None if is_exit else exc,
+    )  # fmt: skip
+    code = exc.code if isinstance(exc, SystemExit) else exc and 1
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _handle_failure(run: Run, exc: BaseException) -> None:
+    if isinstance(exc, TaskCancelled):
+        reason = str(exc) or "the task has ended itself"
+        _end_attempt(run, Result(outcome=Outcome.CANCELLED, reason=reason), exc)
+        return
+    is_timeout = isinstance(exc, TaskTimeout)
+    message = run.message
+    try:
+        decision = decide(run.task, exc, message.counted_attempt if message else 1)
+    except Exception as error:  # wrong options; the checks name them too
+        logger.error("retry options are wrong %s error=%s", _log_label(run), quoted_error(error))
+        decision = RetryDecision(is_retried=False, is_final=False, delay=0.0)
+    if decision.is_retried and message is not None:
+        result = Result(outcome=Outcome.RETRY, retry_after=decision.delay)
+    else:
+        result = Result(
+            outcome=Outcome.TIMED_OUT if is_timeout else Outcome.FAILED,
+            reason="the task timed out" if is_timeout else "the task failed",
+            retry_after=decision.delay,
+            is_final=decision.is_final and message is not None,
+        )
+    _end_attempt(run, result, exc)
+    if run.task.verbose:
+        _log_failure(run, exc)
+
+
+def _end_attempt(run: Run, result: Result, exc: BaseException | None) -> None:
+    run.attempted, run.outcome, run.exception = result, result.outcome, exc
+
+
+def _log_failure(run: Run, exc: BaseException) -> None:
+    details = _log_label(run), quoted_error(exc)
+    if run.attempted.outcome is Outcome.RETRY:
+        traceback = None if isinstance(exc, Retry) else exc
+        logger.warning("SafeTask will be retried %s error=%s", *details, exc_info=traceback)
+    elif run.attempted.outcome is Outcome.TIMED_OUT:
+        logger.error("SafeTask timed out %s error=%s", *details, exc_info=exc)
+    else:
+        logger.error("SafeTask failed %s error=%s", *details, exc_info=exc)
+
+
+def _call_hooks(run: Run, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    for task in run.hooked:
+        if getattr(type(task), name) is _EMPTY_HOOKS[name] and name not in vars(task):
+            continue
+        try:
+            call_limited(run, getattr(task, name), args, kwargs, is_hook=True)
+        except BaseException as exc:
+            if not _is_failure(exc):
+                raise
+            hook_logger.error("hook failed hook=%s %s", name, _log_label(run), exc_info=exc)
+
+
+def _send_task_stuck(run: Run, thread_id: int) -> None:
+    if task_stuck.receivers:
+        task_stuck.send_robust(
+            sender=type(run.task), delivery=run.task.delivery, thread_id=thread_id
+        )
+
+
+def _stuck_label(run: Run) -> str:
+    message = run.message
+    if message is None:
+        return type(run.task).__name__
+    return f"{quoted(message.function)} id={quoted(message.id)}"
+
+
+def _log_label(run: Run) -> str:
+    message = run.message
+    if message is None:
+        return f"function={type(run.task).__name__}"
+    return f"id={quoted(message.id)} function={quoted(message.function)}"

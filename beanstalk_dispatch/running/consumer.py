@@ -1,0 +1,81 @@
+"""Consumer: what receives messages, as a run sees it, in three answers."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import Protocol
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.message import Message, now
+from beanstalk_dispatch.sqs.opening import open_queue_by_own_name
+from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
+from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
+
+
+class Consumer(Protocol):
+    """The endpoint, the poller, Lambda, the calling process, or one of your own."""
+
+    can_hide: bool
+    """Whether the consumer can hide a message for ``Result.retry_after`` seconds.
+
+    On a FIFO queue, which takes no delayed copy, a task is then retried that way, and each
+    receive counts as an attempt.
+    """
+
+    def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
+        """Have ``message`` delivered after ``delay`` seconds. Raises BeanstalkDispatchError."""
+
+    def task_starts(self, time_limit: float) -> None:
+        """A task starts, under a time limit in seconds. Raises NoTimeLeft to prevent that."""
+
+
+class Nobody:
+    """The consumer of a task that a project runs by itself: nothing is sent for it."""
+
+    can_hide = False
+
+    def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
+        """Do nothing: such a task has no message."""
+
+    def task_starts(self, time_limit: float) -> None:
+        """Do nothing."""
+
+
+NOBODY = Nobody()
+
+
+class DelayedCopies:
+    """A consumer that can only acknowledge, such as the endpoint. A retry is a delayed copy."""
+
+    can_hide = False
+
+    def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
+        """Send a delayed copy to the queue that the delivery came from.
+
+        Beyond SQS's 15 minutes the copy carries ``not_before`` and is sent again when it arrives.
+        """
+        config = get_config()
+        target = open_queue_by_own_name(delivery.queue)
+        if config.max_age:  # the copy has a signature of its own
+            message = replace(message, sent_at=now())
+        if delay > MAX_DELAY_SECONDS:
+            message = replace(message, not_before=round(time.time() + delay, 3))
+        body = message.encode(
+            queue=target.name,
+            keys=config.signing_keys,
+            legacy=config.sends_base64,
+            location=target.location,
+        )
+        check_size(body, function=message.function)
+        seconds = min(math.ceil(delay), MAX_DELAY_SECONDS)
+        group_id = delivery.group_id if target.rules.takes_delay else None
+        target.send(body, send_parameters(target.address, delay=seconds, group_id=group_id))
+
+    def task_starts(self, time_limit: float) -> None:
+        """Nothing is done: such a consumer cannot extend the visibility of a message."""
+
+
+DELAYED_COPIES = DelayedCopies()

@@ -1,0 +1,37 @@
+"""How a delivery ends without its task: sent again, or cancelled."""
+
+from __future__ import annotations
+
+import logging
+
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, TaskCancelled
+from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.observers import observed
+from beanstalk_dispatch.outcomes import Outcome, Result, Successor
+
+from .lease import WHY_CANCELLED
+from .run import Run
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+
+def cancelled(run: Run) -> Result:
+    """End a task that does not run. Observers see that before the message is deleted."""
+    run.outcome, run.exception = Outcome.CANCELLED, TaskCancelled(WHY_CANCELLED)
+    with observed(run.entry.observers, "cancelling", lambda each: each.cancelling(run)):
+        return Result(outcome=Outcome.CANCELLED, reason=WHY_CANCELLED)
+
+
+def sent_again(run: Run, message: Message, delay: float, outcome: Outcome) -> Result:
+    """Send the message again in ``delay`` seconds, and acknowledge it only if that was done."""
+    try:
+        run.consumer.resend(message, delay, run.delivery)
+    except BeanstalkDispatchError as exc:
+        logger.error(
+            "message could not be sent again id=%s function=%s error=%s",
+            quoted(message.id), quoted(message.function), quoted_error(exc),
+        )  # fmt: skip
+        run.exception = exc
+        return Result(outcome=Outcome.FAILED, reason="could not be sent again")
+    return Result(outcome=outcome, successor=Successor.COPY)

@@ -1,0 +1,148 @@
+"""The order of a run's stages, and the loop that calls them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from typing import Final, NamedTuple
+
+from django.core.cache import caches
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.outcomes import Result
+
+from .refusing import result_of
+from .run import Run, Stage, Surround
+from .stages import (
+    accept,
+    attempt,
+    contain,
+    due,
+    follow_up,
+    known,
+    lease,
+    look_up,
+    observe,
+    overdue,
+    postpone,
+    read,
+    report,
+    restore,
+    start,
+)
+
+
+class Step(NamedTuple):
+    """One stage of the pipeline."""
+
+    name: str
+    stage: Stage
+    in_child: bool
+    """Whether a child runs it, where tasks have processes of their own. The parent only looks."""
+
+
+STAGES: Final = (
+    Step("read", read.read, in_child=False),
+    Step("report", report.report, in_child=False),
+    Step("accept", accept.accept, in_child=False),
+    Step("postpone", postpone.postpone, in_child=False),
+    Step("known", known.known, in_child=False),
+    Step("look up", look_up.look_up, in_child=False),
+    Step("due", due.due, in_child=False),
+    Step("start", start.start, in_child=False),
+    Step("lease", lease.lease, in_child=True),
+    Step("overdue", overdue.overdue, in_child=True),
+    Step("observe", observe.observe, in_child=True),
+    Step("contain", contain.contain, in_child=True),
+    Step("follow up", follow_up.follow_up, in_child=True),
+    Step("restore", restore.restore, in_child=True),
+    Step("attempt", attempt.attempt, in_child=True),
+)
+"""The guards of every delivery, in order. Each surrounds those after it."""
+
+_has_caches: ContextVar[bool] = ContextVar("beanstalk_dispatch.has_caches", default=False)
+
+
+def run_delivery(run: Run) -> Result:
+    """Run what was delivered, log one line about it, and return what came of it.
+
+    An empty body with a task name is a periodic task of cron.yaml. Raise ConfigurationError, and
+    what is for the process rather than the task: Ctrl-C and SystemExit in the main thread.
+    """
+    if not _has_caches.get():
+        _make_caches()
+    # What a task activates, such as a language or a time zone, ends with its delivery.
+    return copy_context().run(run_stages, run, stages_of(run.config))
+
+
+def _make_caches() -> None:
+    """Let a thread's tasks share its cache backends, as its requests do under a web server.
+
+    A backend that is made in a delivery's own context would connect again for each delivery.
+    """
+    for alias in caches:
+        with suppress(Exception):  # one that cannot be made fails where it is used
+            caches[alias]
+    _has_caches.set(True)
+
+
+@functools.lru_cache(maxsize=1)
+def stages_of(config: Config) -> Sequence[Stage]:
+    """Return the stages that this configuration has not turned off."""
+    off: set[Stage] = set()
+    if config.lease_cache is None:
+        off.add(lease.lease)
+    if config.execute_synchronously:  # the caller may be a log handler
+        off.add(restore.restore)
+    return [each.stage for each in STAGES if each.stage not in off]
+
+
+def run_stages(run: Run, stages: Sequence[Stage]) -> Result:
+    """Call the stages until one returns a Result, then leave those that surround it.
+
+    Raise what is for the process or the caller; each surround sees it first.
+    """
+    surrounds: list[Surround] = []
+    result: Result | None = None
+    error: BaseException | None = None
+    try:
+        for stage in stages:
+            found = stage(run)
+            if found is None:
+                continue
+            result = found if isinstance(found, Result) else _enter(found, surrounds)
+            if result is not None:
+                break
+    except BaseException as exc:
+        error, result = exc, result_of(run, exc)
+    while surrounds:
+        try:
+            result = _leave(surrounds.pop(), result, error)
+        except BaseException as exc:
+            error, result = exc, result_of(run, exc)
+    if result is None:
+        raise error or RuntimeError("no stage has returned a Result")
+    return result
+
+
+def _enter(surround: Surround, surrounds: list[Surround]) -> Result | None:
+    try:
+        next(surround)
+    except StopIteration as stop:  # it refuses the message, or has nothing to surround
+        refused: Result | None = stop.value
+        return refused
+    surrounds.append(surround)
+    return None
+
+
+def _leave(surround: Surround, result: Result | None, error: BaseException | None) -> Result | None:
+    try:
+        if result is None and error is not None:
+            surround.throw(error)
+        elif result is not None:
+            surround.send(result)
+    except StopIteration as stop:
+        return stop.value or result
+    raise RuntimeError("a stage yields once")

@@ -1,0 +1,92 @@
+"""The Result of a delivery that an exception ends, and of a task that could not start."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Final
+
+from beanstalk_dispatch.exceptions import (
+    AlreadyDone,
+    AlreadyRunning,
+    BadSignature,
+    ConfigurationError,
+    LeaseError,
+    LeaseUnavailable,
+    MalformedMessage,
+    MessageError,
+    NotAllowed,
+    UnknownFunction,
+)
+from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.outcomes import Outcome, Result, Successor
+
+from . import dead_letters
+from .process_exceptions import is_for_the_process
+from .run import Run
+from .time_limit import TimeLimitExceeded
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+_OUTCOMES: Final[dict[type[BaseException], Outcome]] = {
+    MalformedMessage: Outcome.MALFORMED,
+    UnknownFunction: Outcome.UNKNOWN_FUNCTION,
+    BadSignature: Outcome.BAD_SIGNATURE,
+    NotAllowed: Outcome.NOT_ALLOWED,
+    AlreadyDone: Outcome.DUPLICATE,
+    AlreadyRunning: Outcome.RUNNING,
+    LeaseUnavailable: Outcome.UNAVAILABLE,
+}
+
+
+def result_of(run: Run, exc: BaseException) -> Result | None:
+    """Return what an exception of a stage means; None if it is for the process or the caller."""
+    if isinstance(exc, ConfigurationError) or is_for_the_process(exc):
+        return None
+    if isinstance(exc, TimeLimitExceeded) and run.config.execute_synchronously:
+        return None  # of a limit around the caller
+    if isinstance(exc, MessageError | UnknownFunction):
+        run.exception = exc
+        refused = Result(outcome=_OUTCOMES[type(exc)], reason=str(exc), is_final=True)
+        return sent_to_dead_letter_queue(run, refused)
+    if isinstance(exc, LeaseError):
+        run.exception = exc
+        return Result(outcome=_OUTCOMES[type(exc)], reason=str(exc), retry_after=exc.retry_after)
+    return failed_outside(run, exc)
+
+
+def failed_outside(run: Run, exc: BaseException) -> Result:
+    """Return and log the failure of a task that has not begun, such as of its ``__init__``.
+
+    Raise what is for the process.
+    """
+    if is_for_the_process(exc):
+        raise exc
+    message = run.message
+    logger.error(
+        "SafeTask failed outside of its run() id=%s function=%s error=%s",
+        quoted(message and message.id), quoted(message and message.function),
+        quoted_error(exc), exc_info=exc,
+    )  # fmt: skip
+    run.exception = exc
+    result = Result(outcome=Outcome.FAILED, reason="the task failed")
+    return acknowledged_if_configured(run, result)
+
+
+def acknowledged_if_configured(run: Run, result: Result) -> Result:
+    """Return the result of a failure, which BEANSTALK_DISPATCH_ON_FAILURE may acknowledge."""
+    if run.config.on_failure == "acknowledge":
+        return replace(result, successor=Successor.NOBODY)
+    return result
+
+
+def sent_to_dead_letter_queue(run: Run, result: Result) -> Result:
+    """Send the message to the dead-letter queue, if there is one, and return what came of that.
+
+    A message that this queue did not take is not acknowledged.
+    """
+    alias = run.config.dead_letter_queue
+    if not alias or run.config.execute_synchronously:
+        return result
+    is_taken = dead_letters.send(run, alias=alias, outcome=result.outcome)
+    return replace(result, successor=Successor.DEAD_LETTER if is_taken else None)

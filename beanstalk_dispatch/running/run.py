@@ -1,0 +1,151 @@
+"""Run: what happens to one delivery between its receive and its answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Generator, Sequence
+from operator import attrgetter
+from typing import Any, Final, TypeAlias, cast
+
+from beanstalk_dispatch import clock, marks
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.dispatch_table import Entry
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.sqs.fifo import queue_rules
+
+from .consumer import Consumer
+
+DONE: Final = Result(outcome=Outcome.DONE)
+LOOK_SECONDS: Final = 1.0
+"""A running task that asks whether it is cancelled asks the cache once in this time at most."""
+
+
+def _fact(name: str) -> Any:
+    """Return a property that is the field of that name of the run's delivery."""
+    return property(attrgetter(f"delivery.{name}"))
+
+
+class Run:
+    """The one object of a delivery that changes. Hooks see it as ``self.delivery``.
+
+    Observers and signals get it too. It has the facts of its delivery, the message, and from the
+    end of the task on the outcome. The stages of the pipeline fill it from top to bottom.
+    """
+
+    __slots__ = (
+        "_is_cancelled",
+        "_next_look_at",
+        "attempted",
+        "config",
+        "configured",
+        "consumer",
+        "delivery",
+        "entry",
+        "exception",
+        "headers",
+        "in_transaction",
+        "is_dead_lettered",
+        "is_final",
+        "message",
+        "on_success",
+        "outcome",
+        "retries_by_hiding",
+        "return_value",
+        "started",
+        "task",
+        "time_limit",
+    )
+
+    entry: Entry
+    """The message's function in the dispatch table, which the stage ``look_up`` finds."""
+    task: SafeTask
+    """The instance that runs, which the stage ``start`` makes."""
+    time_limit: float
+    """The task's, in seconds."""
+
+    def __init__(self, delivery: Delivery, config: Config, consumer: Consumer) -> None:
+        self.delivery = delivery
+        """The facts of the receive."""
+        self.config = config
+        self.consumer = consumer
+        self.retries_by_hiding = (
+            consumer.can_hide and queue_rules(delivery.queue).retries_by_visibility
+        )
+        """A retry is the same message, hidden for a time: a FIFO queue takes no delayed copy."""
+        self.started = clock.monotonic()
+        """When the delivery began, by ``clock.monotonic``."""
+        self.message: Message | None = None
+        """What the body says, once it is decoded; None if it cannot be."""
+        self.configured: SafeTask | None = None
+        """An instance of the configured class, if the task's class does not inherit from it."""
+        self.in_transaction: Collection[str] | None = None
+        """The databases that were in a transaction before the task; None if that is unknown."""
+        self.on_success: Callable[[], None] | None = None
+        """Called when the task's ``run`` has returned, before its hooks."""
+        self.attempted = DONE
+        """What came of the task's ``run``, before anything is sent for it."""
+        self.outcome: Outcome | None = None
+        """What became of the task, from the end of ``run`` on. RETRY means that it will run
+        again."""
+        self.exception: BaseException | None = None
+        """What the task or the delivery has failed with."""
+        self.return_value: object = None
+        """What the task's ``run`` has returned. Known before the task's hooks."""
+        self.is_final = False
+        """No retry follows a failure: the retries are spent, the message can never run, the
+        failure is acknowledged, or there is no queue. Known after the task's hooks."""
+        self.is_dead_lettered = False
+        """The dead-letter queue has the message. Known after the task's hooks."""
+        self.headers: dict[str, str] = {}
+        """What observers add to the headers of a retry."""
+        self._is_cancelled = False
+        self._next_look_at = -math.inf
+
+    def __repr__(self) -> str:
+        """Return the ids and the outcome, without arguments."""
+        return f"<Run {self.message or self.delivery.message_id} outcome={self.outcome}>"
+
+    @property
+    def accepted(self) -> Message:
+        """Return the message, which is there once the stage ``accept`` has let it pass."""
+        return cast("Message", self.message)
+
+    @property
+    def hooked(self) -> Sequence[SafeTask]:
+        """Return the instances whose hooks are called, in that order."""
+        return (self.task,) if self.configured is None else (self.task, self.configured)
+
+    def set_fate(self, result: Result) -> None:
+        """Note for observers what becomes of the message of a failed task."""
+        is_over = result.is_final or result.is_acknowledged or self.config.execute_synchronously
+        self.is_final = result.is_failure and is_over
+        self.is_dead_lettered = result.successor is Successor.DEAD_LETTER
+
+    @property
+    def cancelled(self) -> bool:
+        """Return True if the task was cancelled. Asks the cache once in LOOK_SECONDS at most."""
+        if self.message is not None and clock.monotonic() >= self._next_look_at:
+            self._next_look_at = clock.monotonic() + LOOK_SECONDS
+            self._is_cancelled |= marks.is_cancelled(self.message.id, self.config)
+        return self._is_cancelled
+
+    # The facts of the delivery, which hooks and observers find here: see RunView.
+    body = _fact("body")
+    queue = _fact("queue")
+    message_id = _fact("message_id")
+    receive_count = _fact("receive_count")
+    sent_at = _fact("sent_at")
+    first_received_at = _fact("first_received_at")
+    group_id = _fact("group_id")
+    task_name = _fact("task_name")
+    scheduled_at = _fact("scheduled_at")
+
+
+Surround: TypeAlias = "Generator[None, Result, Result | None]"
+"""A stage that surrounds those after it: what it does before is in front of its ``yield``, what it
+does after them behind it. It may return another Result, and one without ``yield`` to stop."""
+Stage: TypeAlias = "Callable[[Run], Result | Surround | None]"
+"""One guard of a run: returns a Result to stop, None to continue, or a Surround."""

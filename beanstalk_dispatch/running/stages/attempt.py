@@ -1,0 +1,51 @@
+"""attempt: start the task."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from beanstalk_dispatch import safe_task
+from beanstalk_dispatch.outcomes import Result
+from beanstalk_dispatch.running import connections
+from beanstalk_dispatch.running.attempt import execute, fail_outside
+from beanstalk_dispatch.running.process_exceptions import is_for_the_process
+from beanstalk_dispatch.running.run import Run
+from beanstalk_dispatch.running.time_limit import TimeLimitExceeded
+from beanstalk_dispatch.safe_task import SafeTask
+
+
+def attempt(run: Run) -> Result:
+    """Call the task's ``process``, which runs it with its hooks. Raise what is for the process.
+
+    The ``process`` of the configured class surrounds that of a listed class that does not inherit
+    from it.
+    """
+    hooked, message = run.hooked, run.accepted
+    before = connections.aliases_in_transaction()
+    is_own_process = any(type(each).process is not SafeTask.process for each in hooked)
+    if is_own_process:
+        run.on_success = None  # more than ``run`` has to succeed
+    else:
+        run.in_transaction = before
+    safe_task.BODIES[id(run.task)] = partial(execute, run)
+    if run.configured is not None:
+        safe_task.BODIES[id(run.configured)] = partial(_process_listed, run)
+    try:
+        hooked[-1].process(*message.args, **message.kwargs)
+        if is_own_process and (error := connections.drop_left_open(before)):
+            raise error
+    except BaseException as exc:  # from a process() of the project's own
+        if is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded):
+            raise
+        fail_outside(run, exc)
+        connections.drop_left_open(before)
+    finally:
+        for each in hooked:
+            del safe_task.BODIES[id(each)]
+    return run.attempted
+
+
+def _process_listed(
+    run: Run, task: SafeTask, args: tuple[object, ...], kwargs: dict[str, object]
+) -> None:
+    run.task.process(*args, **kwargs)

@@ -1,0 +1,60 @@
+"""follow up: send the retry or the dead letter of an attempt that has failed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from beanstalk_dispatch.observers import observed
+from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.running.ending import sent_again
+from beanstalk_dispatch.running.refusing import (
+    acknowledged_if_configured,
+    sent_to_dead_letter_queue,
+)
+from beanstalk_dispatch.running.retries import retry_delay
+from beanstalk_dispatch.running.run import Run, Surround
+from beanstalk_dispatch.running.stages.read import decode
+from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
+
+# The clock of SQS's 12 hours has started at the receive, so no more than half of it is used.
+_MAX_HIDDEN_SECONDS: Final = MAX_VISIBILITY_SECONDS / 2
+
+
+def follow_up(run: Run) -> Surround:
+    """Send what takes the message's place after the attempt, if anything does."""
+    result = yield
+    if result.outcome is Outcome.RETRY:
+        return _retried(run, result)
+    if result.is_failure and not result.is_acknowledged:
+        return _failed(run, result)
+    return None
+
+
+def _retried(run: Run, result: Result) -> Result:
+    delay = result.retry_after or 0.0
+    if run.retries_by_hiding and delay <= _MAX_HIDDEN_SECONDS:
+        return result
+    received = decode(run)  # the task may have changed its arguments
+    copy = replace(
+        run.accepted,
+        args=received.args,
+        kwargs=received.kwargs,
+        attempt=run.accepted.attempt + 1,
+        headers={**run.accepted.headers, **run.headers},
+        not_before=None,
+    )
+    with observed(run.entry.observers, "retrying", lambda each: each.retrying(run)):
+        failure = run.exception
+        sent = sent_again(run, copy, delay, Outcome.RETRY)
+        run.exception = failure
+    return sent
+
+
+def _failed(run: Run, result: Result) -> Result:
+    if result.retry_after is not None and not run.retries_by_hiding:  # redelivery backs off, too
+        number = run.accepted.counted_attempt + run.delivery.earlier_runs
+        delay = retry_delay(run.task, run.exception, number)
+        result = replace(result, retry_after=delay)
+    result = acknowledged_if_configured(run, result)
+    return sent_to_dead_letter_queue(run, result) if result.is_final else result

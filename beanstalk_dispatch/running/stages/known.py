@@ -1,0 +1,53 @@
+"""known: run no message that this process runs already or has finished."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.running.recent_deliveries import RECENT, key_of
+from beanstalk_dispatch.running.run import Run, Surround
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+_RETRY_RUNNING_SECONDS: Final = 30.0
+
+
+def known(run: Run) -> Surround:
+    """Remember the message while it runs, and if it is acknowledged, afterwards."""
+    if (key := key_of(run.delivery)) is None:
+        return None
+    if not RECENT.begin(key):
+        return _delivered_again(run, key)
+    is_finished = False
+    try:
+        result = yield
+        is_finished = result.is_acknowledged
+    finally:
+        RECENT.end(key, is_finished=is_finished)
+    return None
+
+
+def _delivered_again(run: Run, key: int) -> Result:
+    running = RECENT.seconds_running(key)
+    is_behind_proxy = not run.consumer.can_hide and run.delivery.deadline is None
+    if is_behind_proxy:
+        logger.warning(
+            "task delivered again id=%s function=%s is_running=%s seconds=%.0f: nobody waited "
+            "for its answer; keep nginx's proxy_read_timeout, 60 s by default, above the "
+            "task's time limit",
+            quoted(run.accepted.id),
+            quoted(run.accepted.function),
+            running is not None,
+            RECENT.seconds_taken(key) if running is None else running,
+        )
+    if running is None:
+        reason = "this process has finished the message before"
+        return Result(outcome=Outcome.DUPLICATE, reason=reason)
+    return Result(
+        outcome=Outcome.RUNNING,
+        reason="this process is running the message",
+        retry_after=_RETRY_RUNNING_SECONDS,
+    )

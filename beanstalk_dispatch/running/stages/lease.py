@@ -1,0 +1,87 @@
+"""lease: run a message once among all workers; none that is cancelled or whose queue is paused."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import Final
+
+from beanstalk_dispatch import marks
+from beanstalk_dispatch.exceptions import TaskCancelled
+from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.refusals import REFUSALS
+from beanstalk_dispatch.running.ending import cancelled, sent_again
+from beanstalk_dispatch.running.lease import Lease
+from beanstalk_dispatch.running.run import Run, Surround
+from beanstalk_dispatch.sqs.fifo import queue_rules
+from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+MIN_PAUSED_SECONDS: Final = 10
+"""The shortest time that a message of a paused queue waits before it is looked at again."""
+_HANDED_ON: Final = frozenset({Outcome.RETRY, Outcome.CANCELLED})
+
+
+def lease(run: Run) -> Surround:
+    """Hold the lease while the task runs. Raise a LeaseError if another delivery has it."""
+    message, config = run.accepted, run.config
+    if config.execute_synchronously:
+        return cancelled(run) if marks.is_cancelled(message.id, config) else None
+    alias = str(config.lease_cache)
+    held = Lease(alias, message, queue=run.queue, time_limit=run.time_limit)
+    try:
+        held.take(asks_for_pause=not run.consumer.can_hide)
+    except TaskCancelled:
+        return cancelled(run)
+    if held.paused_since is not None and _may_wait_for_resume(run):
+        held.give_up()
+        return _wait_for_resume(run, held.paused_since)
+    run.on_success = held.done
+    try:
+        result = yield
+    except BaseException:
+        held.give_up()
+        raise
+    update(held, result)
+    return None
+
+
+def update(held: Lease, result: Result) -> None:
+    """Say in the lease what became of the attempt."""
+    is_handed_on = result.outcome in _HANDED_ON and result.is_acknowledged
+    if result.outcome is Outcome.DONE:
+        held.done()
+    elif result.successor is Successor.DEAD_LETTER or is_handed_on:
+        held.handed_on()
+    else:
+        held.give_up()
+
+
+def _may_wait_for_resume(run: Run) -> bool:
+    """Return True if the message can wait as a delayed copy. A poller does not receive it."""
+    if queue_rules(run.queue).takes_delay:
+        return True
+    if (repeated := REFUSALS.repeated("paused-fifo")) is not None:
+        logger.warning(
+            "queue is paused, but its tasks run queue=%s%s: a message of a FIFO queue cannot "
+            "wait as a delayed copy; only beanstalk_worker pauses such a queue",
+            quoted(run.queue), repeated,
+        )  # fmt: skip
+    return False
+
+
+def _wait_for_resume(run: Run, paused_since: float) -> Result:
+    """Send the message again, so that it waits without being received.
+
+    It waits for half as long as the queue has been paused. So it is sent about 20 times in
+    the first hour of a pause, and it does not come much later after a short one.
+    """
+    delay = (time.time() - paused_since) / 2
+    delay = min(max(delay, MIN_PAUSED_SECONDS), MAX_DELAY_SECONDS)
+    result = sent_again(run, run.accepted, delay, Outcome.DEFERRED)
+    if not result.is_acknowledged:
+        return result
+    return replace(result, reason=f"the queue is paused; the message waits for {delay:.0f} s")

@@ -1,0 +1,45 @@
+"""postpone: let a message that cannot run yet wait as a delayed copy, where nobody receives it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.running.ending import sent_again
+from beanstalk_dispatch.running.run import Run, Surround
+from beanstalk_dispatch.sqs.fifo import queue_rules
+
+MAX_WAITING_RECEIVES: Final = 3
+"""The receive from which on a message waits as a copy.
+
+aws-sqsd brings a message back after two seconds and gives it up after ten receives. A lease that
+nobody holds any more lasts longer than that.
+"""
+_WAITS_FOR_LEASE: Final = frozenset({Outcome.RUNNING, Outcome.UNAVAILABLE})
+_COPY_SECONDS: Final = 30.0
+
+
+def postpone(run: Run) -> Surround:
+    """Send a message again that waits for its lease, so that no receive is spent meanwhile."""
+    result = yield
+    if result.outcome not in _WAITS_FOR_LEASE or not _may_wait_as_copy(run):
+        return None
+    delay = result.retry_after or _COPY_SECONDS
+    copy = sent_again(run, run.accepted, delay, Outcome.DEFERRED)
+    if not copy.is_acknowledged:
+        return result
+    return replace(copy, reason=f"{result.reason}; the message waits for {delay:.0f} s")
+
+
+def _may_wait_as_copy(run: Run) -> bool:
+    """Return True if a copy can wait for the lease without being received.
+
+    Without a lease, nothing would know the copy as the same message.
+    """
+    return (
+        run.config.lease_cache is not None
+        and not run.consumer.can_hide
+        and run.receive_count >= MAX_WAITING_RECEIVES
+        and queue_rules(run.queue).takes_delay
+    )

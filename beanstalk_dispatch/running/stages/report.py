@@ -1,0 +1,67 @@
+"""report: log one line for each delivery, and tell those who watch all deliveries."""
+
+from __future__ import annotations
+
+import logging
+
+from beanstalk_dispatch import clock
+from beanstalk_dispatch.dispatch_table import configured_observers
+from beanstalk_dispatch.log_lines import failed_line, quoted
+from beanstalk_dispatch.observers import observed
+from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result, Successor
+from beanstalk_dispatch.refusals import REFUSALS
+from beanstalk_dispatch.running.run import Run, Surround
+from beanstalk_dispatch.signals import delivery_finished
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+
+def report(run: Run) -> Surround:
+    """Surround the delivery with the observers' ``delivering``; log and signal its outcome."""
+    observers = configured_observers(run.config)
+    with observed(observers, "delivering", lambda each: each.delivering(run)):
+        result = yield
+        run.outcome = result.outcome
+        run.set_fate(result)
+        log_outcome(run, result)
+        if delivery_finished.receivers:
+            delivery_finished.send_robust(
+                sender=report, delivery=run, outcome=result.outcome, exception=run.exception
+            )
+    return None
+
+
+def log_outcome(run: Run, result: Result) -> None:
+    """Log what became of a delivery. Of bad signatures, one in a minute is logged."""
+    level = OUTCOMES[result.outcome].level
+    if not logger.isEnabledFor(level):
+        return
+    repeated: str | None = ""
+    if result.outcome is Outcome.BAD_SIGNATURE:
+        repeated = REFUSALS.repeated("bad-signature")
+    if repeated is None:
+        return
+    message, delivery = run.message, run.delivery
+    extra = "" if delivery.waited is None else f" waited_ms={delivery.waited * 1000:.0f}"
+    if result.reason:
+        extra += f" reason={_reason_with_cause(run, result)!r}"
+    if result.successor is Successor.DEAD_LETTER:
+        extra += f" dead_letter_queue={run.config.dead_letter_queue}"
+    logger.log(
+        level,
+        "task id=%s function=%s outcome=%s receive_count=%d ms=%.0f%s",
+        quoted(message.id if message else delivery.message_id),
+        quoted(message.function if message else delivery.task_name),
+        result.outcome,
+        delivery.receive_count,
+        (clock.monotonic() - run.started) * 1000,
+        repeated + extra,
+    )
+
+
+def _reason_with_cause(run: Run, result: Result) -> str:
+    """Return the reason with why and where an import failed, which the response does not say."""
+    cause = run.exception.__cause__ if run.exception else None
+    if result.outcome is Outcome.UNKNOWN_FUNCTION and cause:
+        return f"{result.reason} ({type(cause).__name__}: {cause}{failed_line(cause)})"
+    return result.reason

@@ -1,0 +1,19 @@
+"""restore: put right what the task leaves behind in its process."""
+
+from __future__ import annotations
+
+from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.running.left_behind import put_right
+from beanstalk_dispatch.running.open_files import FILES
+from beanstalk_dispatch.running.process_state import process_state
+from beanstalk_dispatch.running.run import Run, Surround
+
+
+def restore(run: Run) -> Surround:
+    """Release what the task holds and restore what it has changed, before anything is sent."""
+    before = process_state()
+    result = yield
+    if result.outcome is not Outcome.DONE:
+        FILES.are_suspect = True
+    put_right(run.accepted, before)
+    return None
