@@ -36,10 +36,11 @@ from .sqs.backlog import BACKLOG, Backlog, public_problem, queue_names
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
-# What may be different a moment later, because of another process or of a file.
+# What may be different a moment later, because of another process, of a file, or of a cache.
 _HELD: Final[Mapping[Outcome, holding.Patience]] = {
     Outcome.RUNNING: holding.FOR_ONE_MESSAGE,
     Outcome.DRAINING: holding.FOR_ALL_MESSAGES,
+    Outcome.UNAVAILABLE: holding.FOR_ALL_MESSAGES,
 }
 
 

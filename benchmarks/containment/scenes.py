@@ -229,6 +229,40 @@ def _is_consumer(process: psutil.Process) -> bool:
     return False
 
 
+class SilentCache:
+    """Once a third of the tasks has run, the cache answers nothing for ``seconds``."""
+
+    def __init__(self, machine: Machine, seconds: float = 6) -> None:
+        self._machine = machine
+        self._seconds = seconds
+        self._is_over = threading.Event()
+        self._notes: list[str] = []
+
+    def _silence(self) -> None:
+        port = str(self._machine.servers.valkey)
+        (server,) = (
+            each
+            for each in psutil.Process().children(recursive=True)
+            if f":{port}" in " ".join(each.cmdline())  # Valkey writes its title there
+        )
+        while len(self._machine.rows("work")) < self._machine.blameless / 3:
+            if self._is_over.wait(0.1):
+                return
+        server.suspend()
+        self._is_over.wait(self._seconds)
+        server.resume()
+        self._notes.append(f"silent for {self._seconds:g} s")
+
+    def __enter__(self) -> list[str]:
+        self._thread = threading.Thread(target=self._silence)
+        self._thread.start()
+        return self._notes
+
+    def __exit__(self, *exc: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+
 # --- the scenes ------------------------------------------------------------------------------
 
 _ENDPOINT: Final = {"endpoint": endpoint}
@@ -247,6 +281,8 @@ _CONTAINED: Final = (
 )  # fmt: skip
 """More hostile tasks that touch no other task."""
 _OWN_DEAD_LETTERS: Final = {"BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE": "dead"}
+_LEASE: Final = {"BEANSTALK_DISPATCH_LEASE_CACHE": "default"}
+_EB_ENDPOINT: Final = {"endpoint": partial(endpoint, error_visibility=2)}
 _ITS_PROCESS: Final = (
     "the process ends, and with it what runs there; those tasks begin again, and without a lease "
     "those that were done and not yet deleted, too; the culprit is a dead letter after the third "
@@ -371,7 +407,7 @@ SCENES: Final[dict[str, Scene]] = {
             ),
         ],
         blameless=1_000, visibility=10, max_receives=20, during=Kills, patience=400,
-        variables={**_OWN_DEAD_LETTERS, "BEANSTALK_DISPATCH_LEASE_CACHE": "default"},
+        variables=_OWN_DEAD_LETTERS | _LEASE,
         may_repeat=THREADS, may_fail=3,
         reason="processes are killed, some of them in the milliseconds between the commit of a "
         "task and the entry in the cache that says that it is done; what a culprit changes for "
@@ -386,6 +422,26 @@ SCENES: Final[dict[str, Scene]] = {
         )
         for connections in (15, 50)
     },
+    "silent-cache": Scene(
+        culprits=[], blameless=150, seconds=(0.1, 0.1, 2.0), max_receives=10, during=SilentCache,
+        consumers=_EB_ENDPOINT, variables=_LEASE | {"CACHE_TIMEOUT": "1"}, may_fail=75,
+        reason="without an answer nothing runs, and a task that needs the cache itself fails",
+    ),
+    "orphans": Scene(
+        culprits=[], blameless=45, seconds=(0.1, 20.0, 45.0), max_receives=10,
+        during=partial(Kills, seconds=30), patience=500, consumers=_EB_ENDPOINT,
+        variables=_LEASE | {
+            "BEANSTALK_DISPATCH_CRASH_LEDGER": "off",
+            # No process knows another one, as if each were on a machine of its own.
+            "AWS_LAMBDA_FUNCTION_NAME": "another-machine",
+        },
+    ),
+    "waiting-alone": Scene(
+        culprits=culprits(1, "exit"), blameless=200, seconds=(0.1, 1.0), max_receives=10,
+        during=partial(Kills, seconds=45), patience=300, consumers=_EB_ENDPOINT,
+        variables=_LEASE | _OWN_DEAD_LETTERS, may_repeat=THREADS,
+        reason="as in kills: between the commit of a task and its entry in the cache",
+    ),
     "lease": Scene(
         culprits=[], blameless=60, seconds=(6.0,), max_receives=10,
         variables={"BEANSTALK_DISPATCH_LEASE_CACHE": "default"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from typing import Any
 
 import pymysql
 
@@ -29,12 +30,14 @@ if size := os.environ.get("POOL_SIZE"):
     pool = {"min_size": int(size), "max_size": int(size), "timeout": 30}
     _database |= {"CONN_MAX_AGE": 0, "OPTIONS": {"pool": pool}}
 DATABASES = {"default": _database}
-CACHES = {
+CACHES: dict[str, Any] = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": f"redis://127.0.0.1:{os.environ['VALKEY_PORT']}",
     }
 }
+if seconds := os.environ.get("CACHE_TIMEOUT"):
+    CACHES["default"]["OPTIONS"] = {"socket_timeout": float(seconds)}
 if memory := os.environ.get("MEMORY_LIMIT"):
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
 if files := os.environ.get("FILE_LIMIT"):

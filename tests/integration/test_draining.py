@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
@@ -298,6 +299,27 @@ def test_a_held_message_that_another_process_has_done_is_deleted_however_late_it
     assert post(message.encode(queue="q.fifo"), **headers).status_code == status
     if not is_done:  # the one that was late has given its lease up
         Lease("default", message, queue="q.fifo", time_limit=50).take()
+
+
+def test_a_message_whose_cache_does_not_answer_is_held_from_the_first_receive_on(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE=TABLE, DISPATCH_LEASE_CACHE="default")
+    pauses: list[float] = []
+
+    def fail(*args: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+
+        def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            patch.undo()  # the cache answers again
+
+        patch.setattr(caches["default"], "add", fail)
+        patch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", sleep)
+        assert post(body("record")).status_code == 200
+    assert pauses == [5]
 
 
 def test_a_process_that_stops_holds_nothing(
