@@ -30,7 +30,6 @@ from tests.services import (
     _postgres_programs,
     accepts,
     database_settings,
-    installed,
     memcached,
     nginx,
     postgres,
@@ -104,16 +103,6 @@ def test_postgres_is_copied_for_a_user_who_cannot_reach_it(
     assert programs.is_relative_to(tmp_path)
     for each in ("initdb", "postgres", "pg_isready"):  # each finds its libraries
         subprocess.run([programs / each, "--version"], check=True)
-
-
-def test_a_missing_program_skips_a_test_and_fails_it_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert os.access(installed("sh"), os.X_OK)
-    monkeypatch.delenv("CI", raising=False)
-    with pytest.raises(pytest.skip.Exception, match="apt-get install no-such-program"):
-        installed("no-such-program")
-    monkeypatch.setenv("CI", "true")
-    with pytest.raises(pytest.fail.Exception, match="apt-get install no-such-program"):
-        installed("no-such-program")
 
 
 def test_what_a_server_says_when_it_does_not_start_is_shown() -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from tests.services import installed
+
+
+def test_a_program_of_the_system_is_found() -> None:
+    assert os.access(installed("sh"), os.X_OK)
 
 
 def test_a_missing_program_skips_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
