@@ -77,6 +77,13 @@ def test_a_task_shows_its_traceback_and_its_arguments_to_those_who_may_see_them(
     assert "a secret" in logged_in.get(f"{PAGES}failed/change/").content.decode()
 
 
+def test_the_name_of_an_exception_moves_no_text(results: Environment) -> None:
+    errors = [{"exception_class_path": "shop.D\u202e\nx\ud800", "traceback": "of it"}]
+    StoredResult.objects.filter(id="failed").update(errors=json.dumps(errors))
+    page = client("view_storedresult").get(PAGES).content.decode()
+    assert "FAILED: D\\u202e\\nx\\ud800" in page
+
+
 def test_the_page_of_a_task_has_the_buttons_of_those_who_may_use_them(
     results: Environment,
 ) -> None:

@@ -18,7 +18,7 @@ from beanstalk_dispatch.conf.variables import RESULT_ARGUMENTS
 from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
 from beanstalk_dispatch.contrib.unfold import UNFOLD
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
-from beanstalk_dispatch.log_lines import escaped_lines
+from beanstalk_dispatch.log_lines import escaped, escaped_lines
 
 from .models import StoredResult
 from .record import Status
@@ -90,7 +90,8 @@ class StoredResultAdmin(ReadOnlyAdmin):
         errors = json.loads(result.errors)
         if result.status != Status.FAILED or not errors:
             return result.status
-        return f"{result.status}: {errors[-1]['exception_class_path'].rpartition('.')[2]}"
+        name = errors[-1]["exception_class_path"].rpartition(".")[2]
+        return f"{result.status}: {escaped(name)}"
 
     @admin.display
     def attempts(self, result: StoredResult) -> int:

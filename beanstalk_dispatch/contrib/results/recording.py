@@ -133,7 +133,8 @@ class Recording:
     def start(self) -> None:
         """The attempt begins, unless the message is only moved to the dead-letter queue."""
         _is_recorded.set(True)
-        self._continue_earlier_record(unless_announced=self._delivery.receive_count > 1)
+        is_late = self._delivery.receive_count > 1
+        self._continue_record(self._load_record(), unless_announced=is_late)
         if self.is_settled:
             return
         record = self.record
@@ -151,16 +152,28 @@ class Recording:
     def end(self) -> None:
         """The attempt has ended; ``delivery`` says how. Also called if nothing is known of that."""
         delivery = self._delivery
-        if self._is_retry_saved or delivery.outcome is None:
+        if delivery.outcome is None or (self._is_retry_saved and not delivery.is_final):
             return
         is_over = delivery.is_final or delivery.outcome is Outcome.CANCELLED
         self._save_end(delivery.outcome, delivery.exception, is_over=is_over)
 
-    def end_unstarted(self) -> None:
-        """End the record of a task that does not run: it was cancelled or refused."""
+    def end_cancelled(self) -> None:
+        """End the record of a task that was cancelled and does not run."""
         _is_recorded.set(True)
-        self._continue_earlier_record(unless_announced=True)
+        self._continue_record(self._load_record(), unless_announced=True)
         self.end()
+
+    def end_refused(self) -> None:
+        """End the record of a task that cannot start, unless it has ended before.
+
+        A message that is too old may be a replay, also of a task whose record has expired.
+        """
+        earlier = self._load_record()
+        if earlier is None and self._delivery.outcome is Outcome.BAD_SIGNATURE:
+            return
+        if earlier is None or not earlier.is_finished:
+            self._continue_record(earlier, unless_announced=True)
+            self.end()
 
     def _break_off(self, exc: BaseException) -> None:
         """End the record of an attempt that the process breaks off. Only SQS delivers it again."""
@@ -217,9 +230,8 @@ class Recording:
         if earlier is not None and earlier.status is Status.SUCCESSFUL:
             self.record, self.is_settled = earlier, True
 
-    def _continue_earlier_record(self, *, unless_announced: bool) -> None:
+    def _continue_record(self, earlier: TaskRecord | None, *, unless_announced: bool) -> None:
         """Take over what is known. With ``unless_announced`` a failure that was announced stays."""
-        earlier = self._load_record()
         self._settle_if_done(earlier)
         if earlier is None or self.is_settled:
             return
@@ -301,7 +313,7 @@ class ResultsObserver(Observer):
         yield
         message = delivery.message
         if message and delivery.outcome in _REFUSED and not _is_recorded.get():
-            Recording(delivery, message, get_config()).end_unstarted()
+            Recording(delivery, message, get_config()).end_refused()
 
     @contextmanager
     def attempting(self, task: SafeTask, delivery: RunView) -> Iterator[None]:
@@ -319,7 +331,7 @@ class ResultsObserver(Observer):
     @contextmanager
     def cancelling(self, delivery: RunView) -> Iterator[None]:
         """Write that the task was cancelled."""
-        Recording(delivery, cast("Message", delivery.message), get_config()).end_unstarted()
+        Recording(delivery, cast("Message", delivery.message), get_config()).end_cancelled()
         yield
 
 

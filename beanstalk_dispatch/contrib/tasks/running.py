@@ -164,7 +164,7 @@ class TaskAttempt:
 
     def cancel(self, exception: BaseException | None) -> None:
         """The task was cancelled and does not run."""
-        self.recording.end_unstarted()
+        self.recording.end_cancelled()
         self._announce_end(exception)
 
     def _announce_end(self, exception: BaseException | None) -> None:

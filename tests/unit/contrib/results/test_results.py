@@ -35,7 +35,7 @@ from beanstalk_dispatch.contrib.results.record import TaskRecord
 from beanstalk_dispatch.contrib.results.recording import GUARD, MAX_UNKNOWN_WORKERS, Recording
 from beanstalk_dispatch.contrib.results.stores import CacheStore, DatabaseStore, store_of
 from beanstalk_dispatch.delivery import Delivery, RunView
-from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
+from beanstalk_dispatch.exceptions import ConfigurationError, SendError, UnknownResult
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.running.consumer import DelayedCopies
@@ -241,6 +241,19 @@ def test_a_message_that_is_too_old_has_failed(store: Environment, sent_at: float
     assert get_result(task_id).status is Status.SUCCESSFUL
 
 
+def test_a_replay_of_a_refused_message_changes_no_result(store: Environment) -> None:
+    store(DISPATCH_SIGNING_KEYS=KEY, DISPATCH_MAX_AGE="1h")
+    task_id = schedule_function("jobs", "record")
+    body = message_of("record", task_id, sent_at=1.0)
+    deliver(body, delivery())
+    before = get_result(task_id)
+    deliver(body, delivery())
+    assert get_result(task_id) == before
+    deliver(message_of("record", "expired", sent_at=1.0), delivery())
+    with pytest.raises(UnknownResult):
+        get_result("expired")
+
+
 def test_a_forged_message_changes_no_result(store: Environment) -> None:
     store(DISPATCH_SIGNING_KEYS=KEY)
     task_id = schedule_function("jobs", "record")
@@ -286,6 +299,18 @@ def test_a_failure_in_the_calling_process_is_final(store: Environment) -> None:
         assert (result.status, result.finished_at is None) == (Status.FAILED, False), name
     assert (result.attempts, len(result.errors)) == (2, 2)
     assert get_result(schedule_function("jobs", "record")).status is Status.SUCCESSFUL
+
+
+def test_a_retry_that_the_calling_process_cannot_make_is_the_end(
+    store: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, DISPATCH_TABLE=IN_CALLER)
+
+    def fail(*_: Any) -> None:
+        raise SendError("too large by now")
+
+    monkeypatch.setattr(sending._CallingProcess, "resend", fail)
+    assert get_result(schedule_function("jobs", "flaky")).status is Status.FAILED
 
 
 @pytest.mark.parametrize("name", ["interrupt", "interrupted_hook", "interrupted_retry"])
