@@ -69,14 +69,25 @@ def _keep_from_margin(record: logging.LogRecord) -> bool:
     """
     line = record.getMessage()
     if not line.isprintable():
-        first, separator, others = line.partition("\n")
-        record.msg = escaped(first) + separator + (indented(others) if others else "")
-        record.args = ()
+        if record.args and isinstance(
+            record.args, tuple
+        ):  # the template stays, for Sentry's groups
+            record.args = tuple(map(_escaped_argument, record.args))
+        else:
+            record.msg, record.args = _escaped_argument(line), ()
     if record.exc_info and (exception := record.exc_info[1]):
         shown = to_log(exception)
         record.exc_info = type(shown), shown, shown.__traceback__
         record.exc_text = indented(traceback_of(shown).removesuffix("\n"))
     return True
+
+
+def _escaped_argument(value: object) -> object:
+    """Return a number as it is, and any other argument of a record as an escaped string."""
+    if isinstance(value, int | float):
+        return value
+    first, separator, others = str(value).partition("\n")
+    return escaped(first) + separator + (indented(others) if others else "")
 
 
 def report_unwritten(exc: Exception) -> None:

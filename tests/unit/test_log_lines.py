@@ -218,7 +218,8 @@ def test_what_a_message_contains_is_no_line(
 
 
 def test_what_an_error_says_is_no_line(whole_records: list[str]) -> None:
-    logging.getLogger("beanstalk_dispatch").error("wrong error=%s", FORGED)
+    logging.getLogger("beanstalk_dispatch").error("wrong error=%s ms=%d", FORGED, 1)
+    logging.getLogger("beanstalk_dispatch").error(f"wrong {FORGED}")  # noqa: G004
     logging.getLogger("beanstalk_dispatch").error("wrong", exc_info=ValueError(FORGED))
     logging.getLogger("django.tasks").error("wrong %s", "one\n", exc_info=ValueError(FORGED))
     assert r"  task id" not in whole_records[0]
@@ -286,3 +287,11 @@ def test_a_dead_letter_and_a_lease_have_one_id(
     lease = Lease("default", Message(function="f", id=NAME), queue="q", time_limit=1)
     lease._expires = 0.0
     lease._try_cache(fail)
+
+
+def test_a_record_keeps_its_template_by_which_sentry_groups(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logging.getLogger("beanstalk_dispatch").error("wrong ms=%d error=%s", 1, "one\ntwo")
+    (record,) = caplog.records
+    assert (record.msg, record.args) == ("wrong ms=%d error=%s", (1, "one\n  two"))
