@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -14,7 +16,7 @@ from django.utils.module_loading import import_string
 from .conf import CORE, Config, get_config, values_of
 from .conf.variables import SAFE_TASK
 from .exceptions import ConfigurationError, UnknownFunction
-from .log_lines import quoted_error
+from .log_lines import quoted, quoted_error
 from .safe_task import SafeTask
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("beanstalk_dispatch")
 
+_DECORATORS: Final[Sequence[Any]] = (contextmanager, asynccontextmanager)
+_CONTEXT_MANAGERS: Final = {each(iter).__code__ for each in _DECORATORS}
+"""The code that every function has which one of these has decorated."""
 _NOT_INHERITED: Final = frozenset({"delivery", "observers", "schedule"})
 
 
@@ -160,7 +165,7 @@ def _resolve_name(name: str, config: Config) -> Any:
         return runnable
     if inspect.isclass(runnable) and not issubclass(runnable, SafeTask):
         raise UnknownFunction(f"Requested task is not a SafeTask subclass: {name}")
-    if reason := _why_not_runnable(runnable):
+    if reason := _why_not_runnable(runnable) or _why_not_callable_alone(path):
         raise UnknownFunction(f"Requested task {reason}: {name}")
     return runnable
 
@@ -173,7 +178,26 @@ def _why_not_runnable(runnable: Any) -> str | None:
     run: Any = getattr(runnable, "run", None) if inspect.isclass(runnable) else runnable
     if inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
         return "is a generator function, which would never run"
+    if getattr(run, "__code__", None) in _CONTEXT_MANAGERS:
+        return "is a @contextmanager, which would never run; list a function that enters it"
     return None
+
+
+def _why_not_callable_alone(path: str) -> str | None:
+    """Return what is wrong with a path whose attribute is a method, which needs an instance."""
+    parent, _, name = path.rpartition(".")
+    owner = None if parent in sys.modules else import_dotted_path(parent)
+    if not inspect.isclass(owner):
+        return None
+    attribute = inspect.getattr_static(owner, name, None)
+    if isinstance(attribute, staticmethod | classmethod) or not hasattr(attribute, "__get__"):
+        return None
+    if issubclass(owner, SafeTask):
+        return f"is a method of a SafeTask subclass; list {parent}"
+    return (
+        "is a method, whose first argument would be taken for self; list a function, or make it a "
+        "@staticmethod or a @classmethod"
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -238,8 +262,7 @@ def _make_entry(name: str, config: Config) -> Entry:
     if not inspect.isclass(listed):
         return Entry(task_class=configured, function=listed, observers=observers)
     runnable: type[SafeTask] = cast("type[SafeTask]", listed)
-    listed_observers = cast("Sequence[Observer]", runnable.observers)
-    own = tuple(each for each in listed_observers if each not in observers)
+    own = [each for each in _own_observers(runnable, name) if each not in observers]
     if configured is SafeTask or issubclass(runnable, configured):
         return Entry(task_class=runnable, observers=(*observers, *own))
     if issubclass(configured, runnable):  # a base of the configured class
@@ -254,6 +277,18 @@ def _make_entry(name: str, config: Config) -> Entry:
         },
         observers=(*observers, *own),
     )
+
+
+def _own_observers(task_class: type[SafeTask], name: str) -> Sequence[Observer]:
+    """Return the observers of a listed class. None, and a log line, if it has no list of them."""
+    try:
+        return tuple(cast("Sequence[Observer]", task_class.observers))
+    except Exception as exc:  # the project's own attribute of this name
+        logger.error(
+            "observers could not be loaded; the task is not observed function=%s error=%s",
+            quoted(name), quoted_error(exc),
+        )  # fmt: skip
+        return ()
 
 
 def defines(task_class: type[SafeTask], name: str) -> bool:

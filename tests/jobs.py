@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +243,52 @@ class NotATask:
     pass
 
 
+@contextmanager
+def enters() -> Iterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def enters_later() -> AsyncIterator[None]:
+    yield
+
+
+class Enters(SafeTask):
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        yield
+
+
+class ObserversOfItsOwn(Recorder):
+    """Has a name in common with SafeTask, for something else."""
+
+    @property
+    def observers(self) -> list[str]:  # type: ignore[override]
+        return ["a customer"]
+
+
+class ObserversOfNone(Recorder):
+    observers = None  # type: ignore[assignment]
+
+
+class LimitThatRaises(Recorder):
+    @property
+    def timeout_timedelta(self) -> None:  # type: ignore[override]
+        raise KeyError("no limit")
+
+
 class Holder:
+    def of_an_instance(self) -> None:
+        calls.append(("of an instance", self))
+
+    @functools.cache  # noqa: B019
+    def cached_method(self) -> None:
+        calls.append(("of an instance", self))
+
+    @classmethod
+    def of_the_class(cls) -> None:
+        calls.append(("of_the_class", cls))
+
     @staticmethod
     def method(value: int) -> None:
         calls.append(("method", value))

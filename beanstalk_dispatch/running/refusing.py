@@ -58,7 +58,7 @@ def result_of(run: Run, exc: BaseException) -> Result | None:
 def failed_outside(run: Run, exc: BaseException) -> Result:
     """Return and log the failure of a task that has not begun, such as of its ``__init__``.
 
-    Raise what is for the process.
+    It is not acknowledged, whatever ON_FAILURE says. Raise what is for the process.
     """
     if is_for_the_process(exc):
         raise exc
@@ -69,8 +69,7 @@ def failed_outside(run: Run, exc: BaseException) -> Result:
         quoted_error(exc), exc_info=exc,
     )  # fmt: skip
     run.exception = exc
-    result = Result(outcome=Outcome.FAILED, reason="the task failed")
-    return acknowledged_if_configured(run, result)
+    return Result(outcome=Outcome.FAILED, reason="the task failed")
 
 
 def acknowledged_if_configured(run: Run, result: Result) -> Result:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .task_options import problems_of_options
@@ -63,9 +64,18 @@ def _problems_of_attributes(task_class: type[SafeTask]) -> Iterator[str]:
             yield "delivery is a read-only property, but SafeTask sets it; choose another name"
     elif delivery is not None:
         yield f"delivery is {_kind_of(delivery)}, but SafeTask sets it; choose another name"
+    if not _is_list_of_observers(task_class.observers):
+        yield (
+            "observers is not a tuple of Observer instances; write 'observers = (MyObserver(),)', "
+            "or choose another name"
+        )
     for name in _EXCEPTION_LISTS:
         if not _is_list_of_exceptions(getattr(task_class, name)):
             yield f"{name} is not a tuple of exception classes"
+
+
+def _is_list_of_observers(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(each, Observer) for each in value)
 
 
 def _is_list_of_exceptions(value: Any) -> bool:

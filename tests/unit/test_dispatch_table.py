@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import pytest
+from django.core import checks
 
 from beanstalk_dispatch import dispatch_table, start_log
 from beanstalk_dispatch.conf import Config, get_config
@@ -47,6 +48,50 @@ def test_a_name_that_cannot_be_resolved_is_tried_again(env: Environment) -> None
     for _ in range(2):
         with pytest.raises(UnknownFunction, match="Unable to locate function"):
             dispatch_table.resolve("name", get_config())
+
+
+IS_METHOD = (
+    "is a method, whose first argument would be taken for self; list a function, or make it a "
+    "@staticmethod or a @classmethod"
+)
+IS_CONTEXT_MANAGER = "is a @contextmanager, which would never run; list a function that enters it"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("Holder.of_an_instance", IS_METHOD),
+        ("Holder.cached_method", IS_METHOD),
+        ("Recorder.run", "is a method of a SafeTask subclass; list tests.jobs.Recorder"),
+        ("enters", IS_CONTEXT_MANAGER),
+        ("enters_later", IS_CONTEXT_MANAGER),
+        ("Enters", IS_CONTEXT_MANAGER),
+    ],
+)
+def test_what_would_not_do_what_it_says_is_refused_before_it_runs(
+    env: Environment, path: str, reason: str
+) -> None:
+    env(DISPATCH_TABLE=f"name=tests.jobs.{path}")
+    with pytest.raises(UnknownFunction) as caught:
+        dispatch_table.resolve("name", get_config())
+    assert str(caught.value) == f"Requested task {reason}: name"
+    (problem,) = [each for each in checks.run_checks() if each.id == "beanstalk_dispatch.E002"]
+    assert reason in problem.msg
+
+
+@pytest.mark.parametrize("path", ["Holder.method", "Holder.of_the_class"])
+def test_a_method_that_needs_no_instance_runs(env: Environment, path: str) -> None:
+    env(DISPATCH_TABLE=f"name=tests.jobs.{path}")
+    assert callable(dispatch_table.resolve("name", get_config()))
+
+
+@pytest.mark.parametrize("name", ["ObserversOfItsOwn", "ObserversOfNone"])
+def test_observers_that_are_something_else_keep_no_task_from_running(
+    env: Environment, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    env(DISPATCH_TABLE=f"name=tests.jobs.{name}")
+    assert dispatch_table.entry("name", get_config()).observers == ()
+    assert "observers could not be loaded; the task is not observed function=name" in caplog.text
 
 
 def test_a_name_of_no_list_is_unknown(env: Environment) -> None:

@@ -88,7 +88,7 @@ def _listed_classes(config: Config) -> Iterator[CheckMessage]:
     for name, task_class in _task_classes(config):
         for problem in problems_of(task_class):
             yield _of_one_task(
-                f"{name!r} would fail whenever it runs: {problem}.",
+                f"{name!r} does not fit SafeTask: {problem}.",
                 hint=f"Correct the class {config.table[name]}.",
                 id=f"{ID}.E007",
             )

@@ -100,11 +100,11 @@ def test_what_is_wrong_with_a_listed_class_is_said_in_words(env: Environment) ->
     env(**(DEFAULTS | {"DISPATCH_TABLE": "a=tests.jobs.NeedsArgument b=tests.jobs.NoLimit"}))
     first, second, third = [message.msg for message in found()]
     assert first == (
-        "'a' would fail whenever it runs: __init__() needs the argument 'needed'; a worker "
+        "'a' does not fit SafeTask: __init__() needs the argument 'needed'; a worker "
         "makes the task without any, so give it a default."
     )
     assert second == (
-        "'a' would fail whenever it runs: it has no run() of its own; write 'def run(self, …)' "
+        "'a' does not fit SafeTask: it has no run() of its own; write 'def run(self, …)' "
         "with the task's work."
     )
     assert third == (

@@ -199,6 +199,13 @@ def test_a_class_that_cannot_be_made_has_failed(
     assert "missing 1 required positional argument" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["NeedsArgument", "LimitThatRaises", "WrongLimit"])
+def test_a_task_that_has_not_begun_is_not_acknowledged(table: Environment, name: str) -> None:
+    table(DISPATCH_TABLE=f"name=tests.jobs.{name}", DISPATCH_ON_FAILURE="acknowledge")
+    result = run("name")
+    assert (result.outcome, result.is_acknowledged) == (Outcome.FAILED, False)
+
+
 def test_a_process_of_the_projects_own(table: Environment) -> None:
     assert run("OwnProcess", 1).outcome is Outcome.DONE
     assert calls == [("before",), ("run", (1,))]

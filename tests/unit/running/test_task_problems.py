@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.running.task_problems import problems_of
 from beanstalk_dispatch.safe_task import SafeTask
 from tests import jobs
@@ -11,6 +12,7 @@ from tests import jobs
 
 class Works(SafeTask):
     max_retries = 3
+    observers = [Observer()]  # noqa: RUF012 - as a project may write it
 
     def __init__(self, extra: int = 1, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,6 +62,12 @@ def test_the_classes_of_this_test_do_work() -> None:
     WorksWithProcess().process()
 
 
+NO_OBSERVERS = (
+    "observers is not a tuple of Observer instances; write 'observers = (MyObserver(),)', or "
+    "choose another name"
+)
+
+
 def run(self: Any) -> None:
     """A run like any other."""
 
@@ -81,6 +89,15 @@ def run(self: Any) -> None:
         ({"run": run, "delivery": property(run)}, ("delivery is a read-only property, but SafeTask "
          "sets it; choose another name")),
         ({"run": run, "retry_on": OSError}, "retry_on is not a tuple of exception classes"),
+        ({"run": run, "observers": None}, NO_OBSERVERS),
+        ({"run": run, "observers": property(run)}, NO_OBSERVERS),
+        ({"run": run, "observers": (Observer,)}, NO_OBSERVERS),
+        ({"run": run, "observers": "mail"}, NO_OBSERVERS),
+        ({"run": run, "on_success": property(run)}, ("on_success is a property, but SafeTask calls "
+         "it; choose another name")),
+        ({"run": run, "on_completion": None}, ("on_completion is a NoneType, but SafeTask calls "
+         "it; choose another name")),
+        ({"run": run, "verbose": "no"}, "verbose: 'no' is not true or false"),
         ({"run": run, "dont_retry_on": (1,)}, "dont_retry_on is not a tuple of exception classes"),
         ({"run": run, "max_retries": "3"}, "max_retries: '3' is not a count"),
         (
