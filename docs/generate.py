@@ -1,4 +1,4 @@
-"""Write the tables of variables and ``.env.example`` from the registry of settings.
+"""Write the tables of variables and findings, and ``.env.example``, from the code.
 
     python -m docs.generate
 
@@ -16,6 +16,7 @@ from typing import Final
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SettingsGroup
 from beanstalk_dispatch.contrib.sentry.variables import SENTRY
+from beanstalk_dispatch.problems.catalogue import CATALOGUE
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
@@ -64,10 +65,20 @@ def table(heading: str, group: SettingsGroup) -> str:
     return f"| {heading} | Form | Default | Meaning |\n|---|---|---|---|\n{''.join(rows)}"
 
 
-def with_table(page: str, heading: str, group: SettingsGroup) -> str:
+def findings_table() -> str:
+    """Return the Markdown table of the findings of the commands, besides the system checks."""
+    rows = [
+        f"| {number} | `{command}` | {meaning} |\n"
+        for command, found in CATALOGUE.items()
+        for number, meaning in found.items()
+    ]
+    return f"| Finding | Found by | Meaning |\n|---|---|---|\n{''.join(rows)}"
+
+
+def with_table(page: str, heading: str, new: str) -> str:
     """The page with its table replaced."""
     old = re.compile(rf"^\| {heading} \|.*\n(?:\|.*\n)+", re.MULTILINE)
-    page, count = old.subn(lambda _: table(heading, group), page)
+    page, count = old.subn(lambda _: new, page)
     if count != 1:
         raise ValueError(f"{count} tables start with the heading {heading!r}; expected one")
     return page
@@ -89,9 +100,11 @@ def _assignments(group: SettingsGroup) -> Iterator[str]:
 def contents() -> dict[Path, str]:
     """Each file that is written, and what it should contain."""
     files = {
-        ROOT / page: with_table((ROOT / page).read_text(), heading, group)
+        ROOT / page: with_table((ROOT / page).read_text(), heading, table(heading, group))
         for page, (heading, group) in TABLES.items()
     }
+    checks = ROOT / "docs" / "checks.md"
+    files[checks] = with_table(checks.read_text(), "Finding", findings_table())
     return files | {ROOT / ".env.example": env_example()}
 
 

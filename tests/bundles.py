@@ -18,4 +18,4 @@ def write_bundle(plan: Plan, root: Path) -> Path:
 
 
 def problems_in(plan: Plan, root: Path) -> list[str]:
-    return [str(problem) for problem in check(plan, root)]
+    return [f"{each.obj}: {each.msg}" for each in check(plan, root)]

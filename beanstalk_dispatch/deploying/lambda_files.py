@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -82,25 +82,6 @@ def function_timeout(time_limit: float) -> int:
         )
     wanted = max(math.ceil(time_limit) + _END_SECONDS, math.ceil(time_limit * _TASKS_IN_A_BATCH))
     return min(wanted, MAX_TIMEOUT_SECONDS)
-
-
-def problems(*, timeout: int, attributes: Mapping[str, str]) -> Iterator[str]:
-    """What of a queue's attributes does not fit a function with this timeout."""
-    visibility = int(attributes.get("VisibilityTimeout", "30"))
-    if visibility < VISIBILITY_FACTOR * timeout:
-        yield (
-            f"VisibilityTimeout is {visibility} s; expected at least {VISIBILITY_FACTOR} times the "
-            f"function's timeout, {VISIBILITY_FACTOR * timeout} s: SQS delivers messages again "
-            "while the function runs or is throttled"
-        )
-    policy = json.loads(attributes.get("RedrivePolicy", "{}"))
-    if not policy:
-        yield "there is no RedrivePolicy: a message that can never run comes back for days"
-    elif int(policy["maxReceiveCount"]) < MIN_RECEIVES:
-        yield (
-            f"maxReceiveCount is {policy['maxReceiveCount']}; expected at least {MIN_RECEIVES}: "
-            "each time that the function is throttled costs a receive"
-        )
 
 
 # --- the templates ---------------------------------------------------------------------------

@@ -7,13 +7,10 @@ https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-target-tr
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Final
 
 from .plan import Plan
-from .sqsd_options import WORKER_OPTIONS, json_options
 
 POLICY: Final = "beanstalk/scaling-policy.json"
 """The policy for ``aws autoscaling put-scaling-policy``, in a bundle that both environments get."""
@@ -105,66 +102,3 @@ def _metric_of(name: str, namespace: str, metric: str, dimension: dict[str, Any]
     return {
         "Id": name, "MetricStat": {"Metric": found, "Stat": "Average"}, "ReturnData": False,
     }  # fmt: skip
-
-
-# --- the check -------------------------------------------------------------------------------
-
-_CHOICES: Final = frozenset({"TargetValue", "MinSize"})
-"""What a project may set to other values."""
-_EXPECTED: Final = (
-    "is expected: a higher target removes instances that have work, and then adds even more"
-)
-_IN_SHARED_BUNDLE: Final = (
-    "scales the web environment by the queue, too; if this bundle is for workers only, add "
-    "--worker-bundle"
-)
-
-
-def scaling_problems(plan: Plan, root: Path) -> Iterator[tuple[str, str]]:
-    """The path of a file, and what is wrong in it. A missing file is reported elsewhere."""
-    if plan.is_shared and (root / SCALING_EBEXTENSIONS).exists():
-        yield SCALING_EBEXTENSIONS, _IN_SHARED_BUNDLE
-    for path, needed in scaling_files(plan).items():
-        if (root / path).exists():
-            found, limit = _read_json(root / path), _find_target(needed)
-            target = _find_target(found)
-            if _without_choices(found) != _without_choices(needed):
-                yield path, "is not what is needed"
-            elif not 0 < target <= limit:
-                problem = (
-                    f"TargetValue is {target:g}; more than 0 and at most {limit:g} {_EXPECTED}"
-                )
-                yield path, problem
-    if plan.is_shared and (root / WORKER_OPTIONS).exists():
-        yield from ((WORKER_OPTIONS, each) for each in _option_problems(plan, root))
-
-
-def _option_problems(plan: Plan, root: Path) -> Iterator[str]:
-    for namespace, needed in scaling_options(plan).items():
-        found = json_options(root / WORKER_OPTIONS, namespace)
-        for name, value in needed.items():
-            current = found.get(name, "not set")
-            if current != value and name not in _CHOICES:
-                yield f"{namespace} {name} is {current}, not {value}"
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError:
-        return None
-
-
-def _find_target(value: Any) -> float:
-    """The TargetValue anywhere in a JSON value; 0 if there is none, or if it is not a number."""
-    if not isinstance(value, dict):
-        return 0
-    found = value.get("TargetValue", 0)
-    inner = max((_find_target(each) for each in value.values()), default=0)
-    return max(found if isinstance(found, int | float) else 0, inner)
-
-
-def _without_choices(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {name: _without_choices(each) for name, each in value.items() if name not in _CHOICES}

@@ -1,14 +1,21 @@
-"""The base of the commands that print, which people need most when something is wrong."""
+"""The bases of the commands that print, which people need most when something is wrong."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, Final
 
+from django.core.checks import ERROR, WARNING, CheckMessage
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.problems.findings import as_dict, lines
+
+_FAIL_LEVELS: Final = {"ERROR": ERROR, "WARNING": WARNING}
 
 EXIT_NO_READER: Final = 141
 """What a shell shows for a program that SIGPIPE has ended: 128 + 13."""
@@ -41,3 +48,32 @@ class PrintingCommand(BaseCommand):
             # Python's exit writes to stdout again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_NO_READER)
+
+
+class ReportingCommand(PrintingCommand):
+    """A command that reports what is wrong and what to type, as ``manage.py check`` does."""
+
+    def add_report_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of every report."""
+        # fmt: off
+        parser.add_argument("--json", action="store_true", help="write JSON, for programs")
+        parser.add_argument("--fail-level", type=str.upper, choices=_FAIL_LEVELS, default="ERROR",
+            help="what makes the exit code 1 (default %(default)s)")
+        # fmt: on
+
+    def report(self, findings: Iterable[CheckMessage], options: dict[str, Any]) -> None:
+        """Write each finding as it is made, or all as JSON. Exit with 1 if one is that bad.
+
+        What SILENCED_SYSTEM_CHECKS lists is left out.
+        """
+        found: list[CheckMessage] = []
+        for finding in findings:
+            if finding.is_silenced():
+                continue
+            found.append(finding)
+            if not options["json"]:
+                self.stdout.write("\n".join(lines([finding])))
+        if options["json"]:
+            self.stdout.write(json.dumps(as_dict(found), indent=2))
+        if any(finding.level >= _FAIL_LEVELS[options["fail_level"]] for finding in found):
+            sys.exit(1)

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from django.core.checks import CheckMessage
+
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import QUEUES, SQS_KEY, SQS_REGION
 from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
@@ -16,7 +18,7 @@ from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.sqs.session import DEFAULT_REGION
 
-from .findings import DOCS, Finding, failure, ok, warning
+from .findings import DOCS, ok, problem
 
 MAX_SKEW_SECONDS: Final = 300
 """AWS refuses requests whose time is further off.
@@ -27,7 +29,7 @@ _NOTICEABLE_SKEW_SECONDS: Final = 30
 _MIN_RECEIVES: Final = 3
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[CheckMessage]:
     """A line for the credentials, the region and the clock, and several for each queue."""
     try:
         config = get_config()
@@ -38,15 +40,16 @@ def examine() -> Iterator[Finding]:
     for alias, address in config.queues.items():
         yield from _examine_queue(alias, address, config, inspector)
     if not config.queues:
-        yield warning("queues", f"{QUEUES.variable} is not set, so no queue is looked at")
+        yield problem("W206", "queues", f"{QUEUES.variable} is not set, so no queue is looked at")
     yield from _examine_clock(inspector)
 
 
-def _examine_identity(inspector: Inspector, config: Config) -> Iterator[Finding]:
+def _examine_identity(inspector: Inspector, config: Config) -> Iterator[CheckMessage]:
     if region := inspector.region():
         yield ok("region", region)
     elif not all(address.region for address in config.queues.values()):
-        yield warning(
+        yield problem(
+            "W201",
             "region",
             "no region is configured, and a queue is given by its name",
             f"eb setenv {SQS_REGION.variable}=eu-west-1, or write the queue's URL",
@@ -59,11 +62,12 @@ def _examine_identity(inspector: Inspector, config: Config) -> Iterator[Finding]
         yield ok("credentials", f"account {identity['Account']}, {identity['Arn']}")
 
 
-def _failed_request(topic: str, operation: str, exc: InspectionError) -> Finding:
+def _failed_request(topic: str, operation: str, exc: InspectionError) -> CheckMessage:
     """A request that did not succeed. A missing permission is not a fault of the queue."""
     message = f"{operation}: {exc}"
     if exc.is_denied:
-        return warning(
+        return problem(
+            "W202",
             topic,
             f"these credentials may not {operation}, so this is not known ({exc})",
             "Elastic Beanstalk's roles lack this permission; to see it, run the command with your "
@@ -75,18 +79,18 @@ def _failed_request(topic: str, operation: str, exc: InspectionError) -> Finding
         hint = f"on AWS use the instance profile; elsewhere set {SQS_KEY.variable} and its secret"
     else:
         hint = "see that this machine reaches AWS, and that the credentials are valid"
-    return failure(topic, message, hint)
+    return problem("E203", topic, message, hint)
 
 
-def _examine_clock(inspector: Inspector) -> Iterator[Finding]:
+def _examine_clock(inspector: Inspector) -> Iterator[CheckMessage]:
     skew = inspector.clock_skew
     if skew is None:
         return
     message = f"this machine's clock differs from AWS's by {skew:+.0f} s"
     if abs(skew) > MAX_SKEW_SECONDS:
-        yield failure("clock", message, "sudo chronyc makestep")
+        yield problem("E204", "clock", message, "sudo chronyc makestep")
     elif abs(skew) > _NOTICEABLE_SKEW_SECONDS:
-        yield warning("clock", message, "sudo chronyc makestep")
+        yield problem("W205", "clock", message, "sudo chronyc makestep")
     else:
         yield ok("clock", message)
 
@@ -96,7 +100,7 @@ def _examine_clock(inspector: Inspector) -> Iterator[Finding]:
 
 def _examine_queue(
     alias: str, address: QueueAddress, config: Config, inspector: Inspector
-) -> Iterator[Finding]:
+) -> Iterator[CheckMessage]:
     topic = f"queue {alias}"
     try:
         url = inspector.queue_url(address)
@@ -108,7 +112,8 @@ def _examine_queue(
         attributes = inspector.attributes(address, url)
     except InspectionError as exc:
         if exc.is_denied and config.backlog_token and alias in queue_names(config):
-            yield failure(
+            yield problem(
+                "E207",
                 topic,
                 f"these credentials may not ask for the backlog: {exc}",
                 "allow sqs:GetQueueAttributes on the queue; manage.py beanstalk_eb writes the "
@@ -126,11 +131,12 @@ def _examine_queue(
 
 def _unreachable_queue(
     topic: str, address: QueueAddress, operation: str, exc: InspectionError, inspector: Inspector
-) -> Finding:
+) -> CheckMessage:
     if not exc.is_missing_queue:
         return _failed_request(topic, operation, exc)
     region = inspector.region(address) or DEFAULT_REGION
-    return failure(
+    return problem(
+        "E208",
         topic,
         f"there is no queue {address.name!r} in {region} for these credentials",
         f"correct {QUEUES.variable}, or {SQS_REGION.variable}; to be sure, write the queue's URL",
@@ -139,12 +145,13 @@ def _unreachable_queue(
 
 def _examine_sending(
     topic: str, address: QueueAddress, url: str, inspector: Inspector
-) -> Iterator[Finding]:
+) -> Iterator[CheckMessage]:
     try:
         inspector.try_to_send_nothing(address, url)
     except InspectionError as exc:
         if exc.is_denied:
-            yield failure(
+            yield problem(
+                "E209",
                 topic,
                 f"these credentials may not send: {exc}",
                 "allow sqs:SendMessage on the queue; manage.py beanstalk_eb writes the policy",
@@ -157,13 +164,14 @@ def _examine_sending(
 
 def _examine_visibility(
     topic: str, attributes: Mapping[str, str], config: Config
-) -> Iterator[Finding]:
+) -> Iterator[CheckMessage]:
     visibility = int(attributes.get("VisibilityTimeout", "30"))
     limit = longest_time_limit(config)
     if visibility > limit:
         yield ok(topic, f"VisibilityTimeout {visibility} s is above the time limit of {limit:g} s")
     else:
-        yield warning(
+        yield problem(
+            "W210",
             topic,
             f"VisibilityTimeout {visibility} s is not above the longest time limit, {limit:g} s: "
             "a message is delivered again while its task runs",
@@ -174,11 +182,12 @@ def _examine_visibility(
 
 def _examine_redrive_policy(
     topic: str, attributes: Mapping[str, str], address: QueueAddress, inspector: Inspector
-) -> Iterator[Finding]:
+) -> Iterator[CheckMessage]:
     policy: dict[str, Any] = json.loads(attributes.get("RedrivePolicy") or "{}")
     target = str(policy.get("deadLetterTargetArn", ""))
     if not target:
-        yield failure(
+        yield problem(
+            "E211",
             topic,
             "it has no redrive policy: a message that always fails is delivered until its "
             "retention period ends, and is then lost",
@@ -188,7 +197,8 @@ def _examine_redrive_policy(
         return
     receives = int(policy.get("maxReceiveCount", 0))
     if receives < _MIN_RECEIVES:
-        yield warning(
+        yield problem(
+            "W212",
             topic,
             f"maxReceiveCount is {receives}: a deployment can use up {receives} receives",
             "raise it to 10 or more",
@@ -196,7 +206,7 @@ def _examine_redrive_policy(
     yield _dead_letters(topic, target, address, inspector)
 
 
-def _dead_letters(topic: str, arn: str, source: QueueAddress, inspector: Inspector) -> Finding:
+def _dead_letters(topic: str, arn: str, source: QueueAddress, inspector: Inspector) -> CheckMessage:
     try:
         address = QueueAddress.parse(arn)
         if source.endpoint_url or not source.url:  # another endpoint knows it by its name only
@@ -204,15 +214,17 @@ def _dead_letters(topic: str, arn: str, source: QueueAddress, inspector: Inspect
         found = inspector.attributes(address, inspector.queue_url(address))
     except (InspectionError, ValueError) as exc:
         if isinstance(exc, InspectionError) and exc.is_missing_queue:
-            return failure(
+            return problem(
+                "E213",
                 topic,
                 f"the dead-letter queue {arn} does not exist: messages that fail are lost",
                 "create it, or correct RedrivePolicy",
             )
-        return warning(topic, f"the dead-letter queue {arn} could not be read: {exc}")
+        return problem("W214", topic, f"the dead-letter queue {arn} could not be read: {exc}")
     depth = int(found.get("ApproximateNumberOfMessages", "0"))
     if depth:
-        return warning(
+        return problem(
+            "W215",
             topic,
             f"about {depth} messages are in the dead-letter queue {address.name}",
             f"find the reason in the log, correct it, and redrive them: {DOCS}/failures.md",
@@ -220,30 +232,33 @@ def _dead_letters(topic: str, arn: str, source: QueueAddress, inspector: Inspect
     return ok(topic, f"the dead-letter queue {address.name} is empty")
 
 
-def _examine_size(topic: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
+def _examine_size(topic: str, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
     size = int(attributes.get("MaximumMessageSize", MAX_MESSAGE_BYTES))
     if size < MAX_MESSAGE_BYTES:
-        yield warning(
+        yield problem(
+            "W216",
             topic,
             f"MaximumMessageSize is {size:,} bytes; SQS allows {MAX_MESSAGE_BYTES:,}",
             f"set MaximumMessageSize={MAX_MESSAGE_BYTES}, unless your messages are small",
         )
 
 
-def _examine_encryption(topic: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
+def _examine_encryption(topic: str, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
     if key := attributes.get("KmsMasterKeyId"):
-        yield warning(
+        yield problem(
+            "W217",
             topic,
             f"it is encrypted with the KMS key {key}",
             "allow kms:GenerateDataKey and kms:Decrypt on that key to both roles",
         )
 
 
-def _examine_consumers(topic: str, attributes: Mapping[str, str]) -> Iterator[Finding]:
+def _examine_consumers(topic: str, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
     waiting = int(attributes.get("ApproximateNumberOfMessages", "0"))
     in_flight = int(attributes.get("ApproximateNumberOfMessagesNotVisible", "0"))
     if waiting and not in_flight:
-        yield warning(
+        yield problem(
+            "W218",
             topic,
             f"about {waiting} messages wait and none is in flight: perhaps nobody reads this queue",
             "give it a worker environment or a beanstalk_worker; each reads the queues that it is "

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from wsgiref.util import setup_testing_defaults
 
 from django.conf import settings
+from django.core.checks import CheckMessage
 from django.core.handlers.wsgi import WSGIHandler
 from django.http.request import validate_host
 from django.shortcuts import resolve_url
@@ -26,7 +27,7 @@ from beanstalk_dispatch.conf.variables import TRUSTED_PEERS, WORKER
 from beanstalk_dispatch.deploying.dispatcher_path import dispatcher_path, leads_to_the_dispatcher
 from beanstalk_dispatch.endpoint.sqsd import DOCTOR_KEY
 
-from .findings import Finding, failure, ok, warning
+from .findings import ok, problem
 
 TOPIC: Final = "daemon's POST"
 _INCLUDE: Final = (
@@ -125,7 +126,7 @@ def _without_logging() -> Iterator[None]:
 # --- what it shows ---------------------------------------------------------------------------
 
 
-def explain(answer: Answer, path: str) -> Finding:
+def explain(answer: Answer, path: str) -> CheckMessage:
     """What the answer means for the daemon's messages, and what to type."""
     content = answer.json()
     if content.get(DOCTOR_KEY) is True:
@@ -144,41 +145,48 @@ def explain(answer: Answer, path: str) -> Finding:
     return _explain_status(answer, path)
 
 
-def _of_the_dispatcher(status: int, message: str) -> Finding:
+def _of_the_dispatcher(status: int, message: str) -> CheckMessage:
     if status == 404:
         variable = WORKER.variable
-        return warning(
+        return problem(
+            "W114",
             TOPIC,
             f"the dispatcher answers 404, because {variable} is not True here",
             f"on a worker: eb setenv {variable}=True; on a web machine this is right",
         )
     if status == 403:
         variable = TRUSTED_PEERS.variable
-        return failure(
+        return problem(
+            "E115",
             TOPIC,
             f"the dispatcher answers 403, because {variable} does not contain 127.0.0.1",
             f"add 127.0.0.0/8 to {variable}, or remove the variable",
         )
-    return failure(
-        TOPIC, f"the dispatcher answers {status}: {message}", "run manage.py check, and the log"
+    return problem(
+        "E116",
+        TOPIC,
+        f"the dispatcher answers {status}: {message}",
+        "run manage.py check, and the log",
     )
 
 
-def _find_exception(answer: Answer, path: str) -> Finding | None:
+def _find_exception(answer: Answer, path: str) -> CheckMessage | None:
     if not answer.error:
         return None
-    return failure(
+    return problem(
+        "E117",
         TOPIC,
         f"the project raises {answer.error}",
         "correct it, and see the traceback with: python manage.py runserver",
     )
 
 
-def _refused_host(answer: Answer, path: str) -> Finding | None:
+def _refused_host(answer: Answer, path: str) -> CheckMessage | None:
     allowed = settings.ALLOWED_HOSTS or (["localhost", "127.0.0.1"] if settings.DEBUG else [])
     if answer.status != 400 or validate_host("localhost", allowed):
         return None
-    return failure(
+    return problem(
+        "E017",
         TOPIC,
         "Django answers 400, because ALLOWED_HOSTS does not contain 'localhost', the host that the "
         "daemon POSTs to",
@@ -186,18 +194,20 @@ def _refused_host(answer: Answer, path: str) -> Finding | None:
     )
 
 
-def _redirect_of_the_host(answer: Answer, path: str) -> Finding | None:
+def _redirect_of_the_host(answer: Answer, path: str) -> CheckMessage | None:
     target = urlsplit(answer.location)
     if target.scheme == "https":
         prefix = path.lstrip("/").rpartition("/")[0]
-        return failure(
+        return problem(
+            "E014",
             TOPIC,
             f"redirected to https ({answer.status}): SECURE_SSL_REDIRECT, or a middleware like it. "
             "The daemon sends plain HTTP, and counts a redirect as a failure",
             f"SECURE_REDIRECT_EXEMPT = [r'^{prefix}/']",
         )
     if target.hostname == "www.localhost":
-        return failure(
+        return problem(
+            "E015",
             TOPIC,
             f"redirected to www.localhost ({answer.status}) by PREPEND_WWW",
             "PREPEND_WWW = False on the worker",
@@ -205,13 +215,13 @@ def _redirect_of_the_host(answer: Answer, path: str) -> Finding | None:
     return None
 
 
-def _wrong_path(answer: Answer, path: str) -> Finding | None:
+def _wrong_path(answer: Answer, path: str) -> CheckMessage | None:
     if leads_to_the_dispatcher(path):
         return None
     right = dispatcher_path()
     if right is None:
         message = f"no URL leads to the dispatcher: the project answers {answer.status}"
-        return failure(TOPIC, message, _INCLUDE)
+        return problem("E119", TOPIC, message, _INCLUDE)
     if path == "/":
         what = "HttpPath is '/', Elastic Beanstalk's default, which is not the dispatcher"
     elif right.startswith(path.rstrip("/")):
@@ -219,24 +229,27 @@ def _wrong_path(answer: Answer, path: str) -> Finding | None:
     else:
         what = f"HttpPath {path!r} is not the dispatcher"
     lost = "; the daemon deletes such messages, and they never run" if answer.status == 200 else ""
-    return failure(
+    return problem(
+        "E120",
         TOPIC,
         f"{what}: the project answers {answer.status}{lost}",
         f"HttpPath: {right} in the namespace aws:elasticbeanstalk:sqsd",
     )
 
 
-def _find_redirect(answer: Answer, path: str) -> Finding | None:
+def _find_redirect(answer: Answer, path: str) -> CheckMessage | None:
     if not answer.location:
         return None
     target = urlsplit(answer.location).path
     if target == _login_path():
-        return failure(
+        return problem(
+            "E118",
             TOPIC,
             f"redirected to the login page {target} ({answer.status})",
             f"exempt {path} in the middleware that requires a login",
         )
-    return failure(
+    return problem(
+        "E121",
         TOPIC,
         f"redirected to {target} ({answer.status}); the daemon counts a redirect as a failure",
         f"exempt {path} in the middleware that redirects",
@@ -250,14 +263,16 @@ def _login_path() -> str | None:
         return None
 
 
-def _explain_status(answer: Answer, path: str) -> Finding:
+def _explain_status(answer: Answer, path: str) -> CheckMessage:
     if answer.status == 403:
-        return failure(
+        return problem(
+            "E016",
             TOPIC,
             "answered 403 before the dispatcher, most often by CSRF protection",
             "include beanstalk_dispatch.urls as it is, without a decorator around its view",
         )
-    return failure(
+    return problem(
+        "E122",
         TOPIC,
         f"answered {answer.status} before the dispatcher, by a middleware of the project",
         f"exempt {path} in that middleware",

@@ -17,6 +17,7 @@ from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.checks import CheckMessage
 
 from beanstalk_dispatch import conf, cron
 from beanstalk_dispatch.conf import Config
@@ -33,7 +34,7 @@ from beanstalk_dispatch.dispatch_table import is_listed
 from beanstalk_dispatch.exceptions import ConfigurationError, listed
 
 from . import daemon_request
-from .findings import Finding, FindingStatus, failure, ok, safely, warning
+from .findings import ok, problem, safely
 
 _SHOWN_BY_THE_POST: Final = frozenset(
     f"beanstalk_dispatch.{each}" for each in ("E014", "E015", "E016", "E017", "W003", "W014")
@@ -41,12 +42,12 @@ _SHOWN_BY_THE_POST: Final = frozenset(
 """Checks that can only guess what the POST shows."""
 
 
-def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterator[Finding]:
+def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterator[CheckMessage]:
     """Everything that needs no AWS. ``path`` is the daemon's HttpPath, if it is known."""
     try:
         config = conf.get_config()
     except ConfigurationError as exc:
-        yield failure("configuration", str(exc), "run python manage.py beanstalk_config")
+        yield problem("E001", "configuration", str(exc), "run python manage.py beanstalk_config")
         return
     yield ok("configuration", _describe_config(config))
     posts = has_urls()
@@ -67,7 +68,7 @@ def _describe_config(config: Config) -> str:
     )
 
 
-def _system_checks(*, posts: bool) -> Iterator[Finding]:
+def _system_checks(*, posts: bool) -> Iterator[CheckMessage]:
     """The package's checks. Those that the POST answers better are left to it."""
     found = [
         message
@@ -76,17 +77,10 @@ def _system_checks(*, posts: bool) -> Iterator[Finding]:
     ]
     if not found:
         yield ok("system checks", "nothing to report")
-    for message in found:
-        is_failure = message.level >= checks.ERROR
-        yield Finding(
-            status=FindingStatus.FAILURE if is_failure else FindingStatus.WARNING,
-            topic=(message.id or "check").removeprefix("beanstalk_dispatch."),
-            message=str(message.msg),
-            hint=str(message.hint or ""),
-        )
+    yield from found
 
 
-def _contrib_rooms() -> Iterator[Finding]:
+def _contrib_rooms() -> Iterator[CheckMessage]:
     """What is set of each contrib room that is in use. Wrong values are a system check."""
     for group in conf.registered_groups():
         if group is not conf.CORE:
@@ -95,7 +89,7 @@ def _contrib_rooms() -> Iterator[Finding]:
             yield ok(f"{group.prefix}*", f"variables that are set: {listed(given)}")
 
 
-def _examine_tasks(config: Config) -> Iterator[Finding]:
+def _examine_tasks(config: Config) -> Iterator[CheckMessage]:
     """The table as a whole: each problem of a task is a system check."""
     tasks = listed_tasks(config)
     limits = [task.time_limit for task in tasks if task.time_limit is not None]
@@ -106,13 +100,14 @@ def _examine_tasks(config: Config) -> Iterator[Finding]:
 # --- periodic tasks --------------------------------------------------------------------------
 
 
-def _periodic_tasks(config: Config, given: Path | None) -> Iterator[Finding]:
+def _periodic_tasks(config: Config, given: Path | None) -> Iterator[CheckMessage]:
     file = given or Path("cron.yaml")
     if not file.exists():
         if given:
-            yield failure("cron.yaml", f"there is no {file}", "correct the path of --cron")
+            yield problem("E102", "cron.yaml", f"there is no {file}", "correct the path of --cron")
         elif config.periodic_tasks:
-            yield warning(
+            yield problem(
+                "W103",
                 "cron.yaml",
                 f"{PERIODIC_TASKS.variable} is set, but there is no {file}",
                 "write one beside manage.py, or name it with --cron",
@@ -124,26 +119,30 @@ def _periodic_tasks(config: Config, given: Path | None) -> Iterator[Finding]:
         tasks = cron.load(file, on_problem=problems.append)
     except ConfigurationError as exc:
         problems.append(exc)
-    for problem in problems:
-        message = str(problem).removeprefix(f"{file}: ")
-        yield failure("cron.yaml", message, "the daemon refuses the file; correct the entry")
+    for each in problems:
+        message = str(each).removeprefix(f"{file}: ")
+        yield problem(
+            "E104", "cron.yaml", message, "the daemon refuses the file; correct the entry"
+        )
     found = [finding for task in tasks for finding in _periodic_task(task, config)]
     yield from found
     if not (problems or found):
         yield ok("cron.yaml", f"{len(tasks)} periodic tasks can run")
     fifo = [alias for alias, address in config.queues.items() if address.is_fifo]
     if tasks and fifo:
-        yield warning(
+        yield problem(
+            "W105",
             "cron.yaml",
             f"a worker environment of a FIFO queue ({listed(fifo)}) runs no periodic task",
             "give the periodic tasks an environment with a standard queue",
         )
 
 
-def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[Finding]:
+def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[CheckMessage]:
     if not is_listed(task.name, config):
         variable = TABLE.variable
-        yield failure(
+        yield problem(
+            "E106",
             "cron.yaml",
             f"{task.name!r} is not in {variable}",
             f"add {task.name}=package.module.function to {variable}, or correct the name",
@@ -151,14 +150,16 @@ def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[Finding]
     elif config.worker and task.name not in config.periodic_tasks:
         variable = PERIODIC_TASKS.variable
         names = " ".join([*config.periodic_tasks, task.name])
-        yield failure(
+        yield problem(
+            "E107",
             "cron.yaml",
             f"{task.name!r} is not in {variable}: the dispatcher answers 403",
             f"eb setenv '{variable}={names}'",
         )
     if has_urls() and not leads_to_the_dispatcher(task.url):
         right = dispatcher_path() or PATH
-        yield failure(
+        yield problem(
+            "E108",
             "cron.yaml",
             f"{task.name!r}: the url {task.url!r} is not the dispatcher",
             f"url: {right}",
@@ -168,7 +169,7 @@ def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[Finding]
 # --- the rest --------------------------------------------------------------------------------
 
 
-def _examine_lease(config: Config) -> Iterator[Finding]:
+def _examine_lease(config: Config) -> Iterator[CheckMessage]:
     """Whether the lease's cache answers, and keeps an entry that another process would see."""
     alias = config.lease_cache
     if alias is None or alias not in settings.CACHES:  # E006 reports it
@@ -179,37 +180,43 @@ def _examine_lease(config: Config) -> Iterator[Finding]:
         cache = caches[alias]
         if isinstance(cache, DummyCache | FileBasedCache | LocMemCache):
             kind = type(cache).__name__
-            yield failure("lease", f"the cache {alias!r} ({kind}) is not shared by processes", hint)
+            yield problem(
+                "E109", "lease", f"the cache {alias!r} ({kind}) is not shared by processes", hint
+            )
             return
         was_added, is_exclusive = cache.add(key, value, 60), not cache.add(key, "other", 60)
         is_kept = cache.get(key) == value
         cache.delete(key)
     except Exception as exc:
-        problem = f"the cache {alias!r} does not answer: {type(exc).__name__}: {exc}"
-        yield failure("lease", problem, hint)
+        message = f"the cache {alias!r} does not answer: {type(exc).__name__}: {exc}"
+        yield problem("E110", "lease", message, hint)
         return
     if was_added and is_exclusive and is_kept:
         yield ok("lease", f"the cache {alias!r} answers and keeps its entries")
     else:
-        yield failure("lease", f"the cache {alias!r} does not keep what is added to it", hint)
+        yield problem(
+            "E111", "lease", f"the cache {alias!r} does not keep what is added to it", hint
+        )
 
 
-def _drain_file(config: Config) -> Iterator[Finding]:
+def _drain_file(config: Config) -> Iterator[CheckMessage]:
     if config.drain_file and os.path.exists(config.drain_file):
-        yield warning(
+        yield problem(
+            "W112",
             "draining",
             f"{config.drain_file} exists: the endpoint answers 503 to new tasks",
             f"rm {config.drain_file}",
         )
 
 
-def _daemons_post(path: str | None) -> Iterator[Finding]:
+def _daemons_post(path: str | None) -> Iterator[CheckMessage]:
     given = path or http_path(Path())
     right = dispatcher_path() or PATH
     used = given or right
     yield daemon_request.explain(daemon_request.post(used), used)
     if given is None:
-        yield warning(
+        yield problem(
+            "W113",
             "HttpPath",
             "no file sets HttpPath, and Elastic Beanstalk's default is '/'",
             "python manage.py beanstalk_eb writes it; if you set it elsewhere, run this with "

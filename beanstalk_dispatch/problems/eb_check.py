@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from django.core.checks import CheckMessage
+
 from beanstalk_dispatch.deploying.eb_files import (
     CRON,
     EBEXTENSIONS,
@@ -28,25 +30,17 @@ from beanstalk_dispatch.deploying.eb_files import (
 )
 from beanstalk_dispatch.deploying.ladder import OUTAGE_SECONDS, Ladder
 from beanstalk_dispatch.deploying.plan import Plan
-from beanstalk_dispatch.deploying.scaling import scaling_problems
 from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, WORKER_OPTIONS, options
+
+from . import scaling_check
+from .findings import OVERWRITE, problem
+
+TIMEOUTS: Final = "timeouts"
+"""Stands for the files that set one."""
 
 _READ_TIMEOUT: Final = re.compile(r"proxy_read_timeout (\d+)s;")
 _HEADER_TIMEOUT: Final = re.compile(r"X-Proxy-Read-Timeout (\d+);")
 _CRON_LINE: Final = re.compile(r"\s*(-\s+)?(name|url|schedule):\s*['\"]?(.*?)['\"]?\s*")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One difference that matters."""
-
-    path: str
-    """The file, relative to the root of the bundle."""
-    message: str
-    """What is different, and what follows from it."""
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +87,13 @@ _GUNICORN: Final = {
 }
 
 
-def check(plan: Plan, root: Path) -> list[Problem]:
+def check(plan: Plan, root: Path) -> list[CheckMessage]:
     """Every problem of the files in ``root``, in the order of the files."""
     needed = bundle_files(plan)
     missing = [path for path in needed if not (root / path).exists()]
     if EBEXTENSIONS in missing and options(root):
         missing.remove(EBEXTENSIONS)  # a file of another name has the options
-    found = [Problem(path=path, message="is missing") for path in missing]
+    found = [problem("E401", path, "is missing", OVERWRITE) for path in missing]
     contents = {
         path: (root / path).read_text(errors="replace") for path in needed if (root / path).exists()
     }
@@ -110,23 +104,25 @@ def check(plan: Plan, root: Path) -> list[Problem]:
     found += _check_timeouts(plan, contents, root, gunicorn)
     found += _check_policies(plan, contents)
     found += _check_cron(plan, root)
-    found += [Problem(path=path, message=each) for path, each in scaling_problems(plan, root)]
+    found += scaling_check.check(plan, root)
     return found
 
 
-def _check_hooks(plan: Plan, contents: Mapping[str, str], root: Path) -> Iterator[Problem]:
+def _check_hooks(plan: Plan, contents: Mapping[str, str], root: Path) -> Iterator[CheckMessage]:
     needed = bundle_files(plan)
     for path in HOOKS:
         if path not in contents:
             continue
         if not os.access(root / path, os.X_OK):
-            yield Problem(path=path, message=f"is not executable: chmod +x {path}")
+            yield problem("E402", path, "is not executable", f"chmod +x {path}")
         if _without_times(contents[path]) != _without_times(needed[path].content):
-            yield Problem(path=path, message="is not the script that is needed")
+            yield problem("E403", path, "is not the script that is needed", OVERWRITE)
         elif _READ_TIMEOUT.findall(contents[path]) != _HEADER_TIMEOUT.findall(contents[path]):
-            yield Problem(
-                path=path,
-                message="X-Proxy-Read-Timeout and proxy_read_timeout are not the same time",
+            yield problem(
+                "E404",
+                path,
+                "X-Proxy-Read-Timeout and proxy_read_timeout are not the same time",
+                OVERWRITE,
             )
 
 
@@ -136,35 +132,40 @@ def _without_times(script: str) -> str:
 
 def _check_procfile(
     plan: Plan, contents: Mapping[str, str], gunicorn: Gunicorn | None
-) -> Iterator[Problem]:
+) -> Iterator[CheckMessage]:
     if PROCFILE in contents and gunicorn is None:
-        yield Problem(
-            path=PROCFILE,
-            message=f"no line 'web:' starts gunicorn; expected: web: {gunicorn_command(plan)}",
+        yield problem(
+            "E405", PROCFILE, "no line 'web:' starts gunicorn", f"web: {gunicorn_command(plan)}"
         )
     elif gunicorn and gunicorn.worker_class in ("gevent", "eventlet"):
-        yield Problem(
-            path=PROCFILE,
-            message=f"with --worker-class {gunicorn.worker_class} no time limit interrupts a task; "
+        yield problem(
+            "E406",
+            PROCFILE,
+            f"with --worker-class {gunicorn.worker_class} no time limit interrupts a task",
             "use gthread",
         )
     elif gunicorn and gunicorn.is_sync and 0 < gunicorn.timeout <= plan.ladder.task:
-        yield Problem(
-            path=PROCFILE,
-            message=f"gunicorn's --timeout, {gunicorn.timeout} s, is not longer than the longest "
+        yield problem(
+            "E407",
+            PROCFILE,
+            f"gunicorn's --timeout, {gunicorn.timeout} s, is not longer than the longest "
             f"time limit of a task, {plan.ladder.task:g} s: it kills a worker without threads in "
-            "the middle of a task; add --threads",
+            "the middle of a task",
+            "add --threads",
         )
 
 
-def _check_daemon_options(plan: Plan, root: Path, gunicorn: Gunicorn | None) -> Iterator[Problem]:
+def _check_daemon_options(
+    plan: Plan, root: Path, gunicorn: Gunicorn | None
+) -> Iterator[CheckMessage]:
     path = WORKER_OPTIONS if plan.is_shared else EBEXTENSIONS
     if plan.is_shared and NAMESPACE in _read_ebextensions(root):
-        yield Problem(
-            path=".ebextensions",
-            message=f"contains {NAMESPACE}, but a deployment fails if it sets an option that the "
-            "web environment does not know; if this bundle is for workers only, add "
-            "--worker-bundle",
+        yield problem(
+            "E408",
+            ".ebextensions",
+            f"contains {NAMESPACE}, but a deployment fails if it sets an option that the "
+            "web environment does not know",
+            "remove it, or add --worker-bundle if this bundle is for workers only",
         )
     found, needed = options(root), daemon_options(plan)
     if not found:
@@ -172,32 +173,36 @@ def _check_daemon_options(plan: Plan, root: Path, gunicorn: Gunicorn | None) -> 
     for name in ("WorkerQueueURL", "HttpPath", "MimeType"):
         if found.get(name) != needed[name]:
             value = found.get(name, "not set")
-            yield Problem(path=path, message=f"{name} is {value}, not {needed[name]}")
+            yield problem("E409", path, f"{name} is {value}, not {needed[name]}", OVERWRITE)
     yield from _check_connections(path, found, gunicorn)
     yield from _check_retries(path, found)
 
 
 def _check_connections(
     path: str, found: Mapping[str, str], gunicorn: Gunicorn | None
-) -> Iterator[Problem]:
+) -> Iterator[CheckMessage]:
     connections = _option_number(found, "HttpConnections", default=50)
     if gunicorn and connections > (can_run := gunicorn.workers * gunicorn.threads):
-        yield Problem(
-            path=path,
-            message=f"HttpConnections is {connections}, but gunicorn runs {can_run} requests at "
+        yield problem(
+            "E410",
+            path,
+            f"HttpConnections is {connections}, but gunicorn runs {can_run} requests at "
             "the same time: the others wait while nginx's limit runs",
+            f"HttpConnections: {can_run}",
         )
 
 
-def _check_retries(path: str, found: Mapping[str, str]) -> Iterator[Problem]:
+def _check_retries(path: str, found: Mapping[str, str]) -> Iterator[CheckMessage]:
     pause = _option_number(found, "ErrorVisibilityTimeout", default=2)
     receives = _option_number(found, "MaxRetries", default=10)
     if pause * (receives - 1) < OUTAGE_SECONDS:
-        yield Problem(
-            path=path,
-            message=f"ErrorVisibilityTimeout {pause} s and MaxRetries {receives}: a database that "
+        yield problem(
+            "E411",
+            path,
+            f"ErrorVisibilityTimeout {pause} s and MaxRetries {receives}: a database that "
             f"does not answer for {OUTAGE_SECONDS // 60} minutes sends every message to the "
             "dead-letter queue",
+            OVERWRITE,
         )
 
 
@@ -214,7 +219,7 @@ def _read_ebextensions(root: Path) -> str:
 
 def _check_timeouts(
     plan: Plan, contents: Mapping[str, str], root: Path, gunicorn: Gunicorn | None
-) -> Iterator[Problem]:
+) -> Iterator[CheckMessage]:
     found = options(root)
     script = contents.get(HOOKS[0], "")
     nginx = _READ_TIMEOUT.search(script)
@@ -225,11 +230,11 @@ def _check_timeouts(
         inactivity=_option_number(found, "InactivityTimeout", default=299) if found else None,
         visibility=_option_number(found, "VisibilityTimeout", default=300) if found else None,
     )
-    for problem in ladder.problems():
-        yield Problem(path="timeouts", message=problem)
+    for each in ladder.problems():
+        yield problem("E303", TIMEOUTS, each, OVERWRITE)
 
 
-def _check_policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[Problem]:
+def _check_policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[CheckMessage]:
     needed = bundle_files(plan)
     for path in (WEB_POLICY, WORKER_POLICY):
         if path not in contents:
@@ -237,9 +242,10 @@ def _check_policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[Problem
         missing = _granted_actions(needed[path].content) - _granted_actions(contents[path])
         more = _granted_actions(contents[path]) - _granted_actions(needed[path].content)
         for action, resource in sorted(missing):
-            yield Problem(path=path, message=f"does not allow {action} on {resource}")
+            yield problem("E412", path, f"does not allow {action} on {resource}", OVERWRITE)
         for action, resource in sorted(more):
-            yield Problem(path=path, message=f"allows {action} on {resource}, which is not needed")
+            message = f"allows {action} on {resource}, which is not needed"
+            yield problem("E413", path, message, OVERWRITE)
 
 
 def _granted_actions(policy: str) -> set[tuple[str, str]]:
@@ -260,7 +266,7 @@ def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def _check_cron(plan: Plan, root: Path) -> Iterator[Problem]:
+def _check_cron(plan: Plan, root: Path) -> Iterator[CheckMessage]:
     file = root / CRON
     if not file.exists():
         return  # a problem already, if a task has a schedule
@@ -268,15 +274,15 @@ def _check_cron(plan: Plan, root: Path) -> Iterator[Problem]:
     needed = {name: (plan.http_path, schedule) for name, schedule in plan.schedules.items()}
     for name in sorted(needed.keys() - found.keys()):
         message = f"{name} is missing; its schedule is {needed[name][1]!r}"
-        yield Problem(path=CRON, message=message)
+        yield problem("E414", CRON, message, OVERWRITE)
     for name in sorted(needed.keys() & found.keys()):
         if found[name] != needed[name]:
             now, then = (
                 f"{schedule!r} with {url}" for url, schedule in (found[name], needed[name])
             )
-            yield Problem(path=CRON, message=f"{name} runs at {now}, not at {then}")
+            yield problem("E415", CRON, f"{name} runs at {now}, not at {then}", OVERWRITE)
     for name in sorted(found.keys() - needed.keys()) if needed else ():
-        yield Problem(path=CRON, message=f"{name} has no schedule at its task")
+        yield problem("E416", CRON, f"{name} has no schedule at its task", OVERWRITE)
 
 
 def _cron_entries(content: str) -> dict[str, tuple[str, str]]:

@@ -1,80 +1,82 @@
-"""What the doctor finds: a status, what is the case, and what to type."""
+"""One shape for what is wrong and what to type: Django's CheckMessage, with an id of ours.
+
+The system checks, the doctors and the checks of deployment files all use it, so that
+SILENCED_SYSTEM_CHECKS and ``--fail-level`` reach each of them. ``obj`` names what was examined.
+https://docs.djangoproject.com/en/stable/ref/checks/#messages
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any, Final
 
+from django.core.checks import ERROR, INFO, WARNING, CheckMessage
+
+ID: Final = "beanstalk_dispatch"
 DOCS: Final = (
     "https://github.com/django-beanstalk-dispatch/django-beanstalk-dispatch/blob/main/docs"
 )
 """The wheel does not contain the documentation."""
 
+OVERWRITE: Final = "python manage.py beanstalk_eb --overwrite"
+"""Writes the deployment files as they are needed."""
 
-class FindingStatus(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """It works, or it cannot be known; look at it."""
-    FAILURE = "failure"
-    """Messages are lost or not run until it is corrected."""
+_LEVELS: Final = {"E": ERROR, "W": WARNING}
+_WORDS: Final = {"ok": INFO, "warning": WARNING, "error": ERROR}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line of the doctor."""
-
-    status: FindingStatus
-    topic: str
-    """What was looked at, in one word, or the id of a system check."""
-    message: str
-    """What is the case, in a sentence."""
-    hint: str = ""
-    """What to type. Empty if there is nothing to do."""
+def ok(obj: str, msg: str) -> CheckMessage:
+    """Return a finding that asks for nothing. It has no id."""
+    return CheckMessage(INFO, msg, obj=obj)
 
 
-def ok(topic: str, message: str) -> Finding:
-    """There is nothing to do."""
-    return Finding(status=FindingStatus.OK, topic=topic, message=message)
+def problem(number: str, obj: str, msg: str, hint: str = "") -> CheckMessage:
+    """Return a finding of the catalogue. The letter of its number is its level."""
+    return CheckMessage(_LEVELS[number[0]], msg, hint=hint, obj=obj, id=f"{ID}.{number}")
 
 
-def warning(topic: str, message: str, hint: str = "") -> Finding:
-    """Someone should look at it."""
-    return Finding(status=FindingStatus.WARNING, topic=topic, message=message, hint=hint)
-
-
-def failure(topic: str, message: str, hint: str) -> Finding:
-    """Something must be corrected."""
-    return Finding(status=FindingStatus.FAILURE, topic=topic, message=message, hint=hint)
-
-
-def safely(topic: str, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """The findings. An error of the project's own code is one of them and not a crash."""
+def safely(obj: str, findings: Iterable[CheckMessage]) -> Iterator[CheckMessage]:
+    """Yield the findings. An error of the project's own code is one of them and not a crash."""
     try:
         yield from findings
     except Exception as exc:
-        yield failure(
-            topic,
+        yield problem(
+            "E101",
+            obj,
             f"could not be examined: {type(exc).__name__}: {exc}",
             "correct it, and see the traceback with: python manage.py check",
         )
 
 
-def lines(findings: Iterable[Finding]) -> Iterator[str]:
-    """The findings for people: one line each, and one for what to type."""
+def word_of(finding: CheckMessage) -> str:
+    """Return ``ok``, ``warning`` or ``error``."""
+    return next(word for word in reversed(_WORDS) if finding.level >= _WORDS[word])
+
+
+def lines(findings: Iterable[CheckMessage]) -> Iterator[str]:
+    """Yield a line for each finding, and one for what to type."""
     for each in findings:
-        yield f"{each.status:<8} {each.topic}: {each.message}"
+        number = (each.id or "").removeprefix(f"{ID}.")
+        examined = f"{each.obj}: " if each.obj else ""
+        yield f"{word_of(each):<8} {number:<4} {examined}{each.msg}"
         if each.hint:
-            yield f"{'':<8} → {each.hint}"
+            yield f"{'':<13} → {each.hint}"
 
 
-def as_dict(findings: Iterable[Finding]) -> dict[str, Any]:
-    """The findings for programs, with the number of each status."""
+def as_dict(findings: Iterable[CheckMessage]) -> dict[str, Any]:
+    """Return the findings for programs, with the number of each level."""
     found = list(findings)
+    rows = [
+        {
+            "level": word_of(each),
+            "id": each.id,
+            "object": each.obj,
+            "message": str(each.msg),
+            "hint": str(each.hint or ""),
+        }
+        for each in found
+    ]
     return {
-        "findings": [asdict(each) for each in found],
-        **{status.value: sum(e.status is status for e in found) for status in FindingStatus},
+        "findings": rows,
+        **{word: sum(row["level"] == word for row in rows) for word in _WORDS},
     }

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from django.core.checks import CheckMessage
+
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.deploying.dispatcher_path import (
     PATH,
@@ -22,7 +24,7 @@ from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
 from beanstalk_dispatch.endpoint.sqsd import MEANINGS, SqsdOptions
 from beanstalk_dispatch.exceptions import ConfigurationError
 
-from .findings import DOCS, Finding, failure, ok, warning
+from .findings import DOCS, ok, problem
 
 DEFAULT_PROXY_READ_TIMEOUT: Final = 60.0
 """https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_read_timeout"""
@@ -46,7 +48,7 @@ class Machine:
     port: int = 80
 
 
-def examine(machine: Machine | None = None) -> Iterator[Finding]:
+def examine(machine: Machine | None = None) -> Iterator[CheckMessage]:
     """Everything that only the machine itself can tell."""
     machine = machine or Machine()
     try:
@@ -66,17 +68,18 @@ def examine(machine: Machine | None = None) -> Iterator[Finding]:
     yield from _examine_daemon_log(machine.daemon_log)
 
 
-def _unreadable_file(topic: str, file: Path, exc: OSError) -> Finding:
+def _unreadable_file(topic: str, file: Path, exc: OSError) -> CheckMessage:
     hint = "run it with sudo" if isinstance(exc, PermissionError) else "is this a worker instance?"
-    return warning(topic, f"cannot read {file}: {exc.strerror}", hint)
+    return problem("W301", topic, f"cannot read {file}: {exc.strerror}", hint)
 
 
-def _examine_daemon_options(options: Mapping[str, str], path: str) -> Iterator[Finding]:
+def _examine_daemon_options(options: Mapping[str, str], path: str) -> Iterator[CheckMessage]:
     if leads_to_the_dispatcher(path):
         yield ok("daemon", f"it posts to {path}")
     else:
         right = dispatcher_path() or PATH
-        yield failure(
+        yield problem(
+            "E302",
             "daemon",
             f"it posts to {path}, which is not the dispatcher",
             f"HttpPath: {right} in the namespace aws:elasticbeanstalk:sqsd",
@@ -113,7 +116,7 @@ def seconds_of_nginx(time: str) -> float:
     return sum(int(number) * _NGINX_UNITS[unit] for number, unit in parts)
 
 
-def _examine_timeouts(options: Mapping[str, str], nginx: float) -> Iterator[Finding]:
+def _examine_timeouts(options: Mapping[str, str], nginx: float) -> Iterator[CheckMessage]:
     try:
         task = longest_time_limit(get_config())
     except ConfigurationError:  # which the examination without AWS reports
@@ -124,10 +127,10 @@ def _examine_timeouts(options: Mapping[str, str], nginx: float) -> Iterator[Find
         inactivity=_to_seconds(options.get("inactivity_timeout")),
         visibility=_to_seconds(options.get("visibility_timeout")),
     )
-    problems = list(ladder.problems())
-    for problem in problems:
-        yield failure("timeouts", problem, "python manage.py beanstalk_eb writes all of them")
-    if not problems:
+    found = list(ladder.problems())
+    for each in found:
+        yield problem("E303", "timeouts", each, "python manage.py beanstalk_eb writes all of them")
+    if not found:
         yield ok("timeouts", f"each is longer than the one before it; a task may take {task:g} s")
 
 
@@ -138,7 +141,7 @@ def _to_seconds(value: str | None) -> float | None:
 # --- the endpoint ----------------------------------------------------------------------------
 
 
-def _examine_endpoint(port: int, path: str) -> Finding:
+def _examine_endpoint(port: int, path: str) -> CheckMessage:
     """GET the dispatcher through nginx: it answers 405 on a worker, and runs nothing."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
@@ -146,7 +149,8 @@ def _examine_endpoint(port: int, path: str) -> Finding:
         response = connection.getresponse()
         status, content = response.status, response.read()
     except (OSError, http.client.HTTPException) as exc:
-        return failure(
+        return problem(
+            "E304",
             "endpoint",
             f"no answer from 127.0.0.1:{port}: {type(exc).__name__}: {exc}",
             "sudo systemctl status nginx",
@@ -156,8 +160,8 @@ def _examine_endpoint(port: int, path: str) -> Finding:
     if status == 405 and _is_the_dispatchers(content, status):
         return ok("endpoint", f"GET {path} reaches the dispatcher through nginx")
     meaning = MEANINGS.get(status, "another program answers")
-    return failure(
-        "endpoint", f"GET {path} is answered {status} through nginx: {meaning}",
+    return problem(
+        "E305", "endpoint", f"GET {path} is answered {status} through nginx: {meaning}",
         "eb logs, and python manage.py beanstalk_doctor without --machine",
     )  # fmt: skip
 
@@ -172,7 +176,7 @@ def _is_the_dispatchers(content: bytes, status: int) -> bool:
 # --- the daemon's log ------------------------------------------------------------------------
 
 
-def _examine_daemon_log(file: Path) -> Iterator[Finding]:
+def _examine_daemon_log(file: Path) -> Iterator[CheckMessage]:
     try:
         with file.open(errors="replace") as lines:
             last = list(deque(lines, maxlen=_LOG_LINES))
@@ -185,7 +189,8 @@ def _examine_daemon_log(file: Path) -> Iterator[Finding]:
         yield ok("daemon's log", f"{sent} messages were posted, and none failed")
     for status, count in failed.most_common():
         meaning = MEANINGS.get(status, "see the log of the project")
-        yield warning(
+        yield problem(
+            "W306",
             "daemon's log",
             f"{count} of {sent} posts were answered {status}: {meaning}",
             f"{DOCS}/failures.md#outcomes has a row for each status",

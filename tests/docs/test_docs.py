@@ -56,7 +56,7 @@ from beanstalk_dispatch.deploying.plan import Plan, make_plan
 from beanstalk_dispatch.deploying.property_formats import FORMATS
 from beanstalk_dispatch.message import Message, wrap
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result, Successor
-from beanstalk_dispatch.problems import checks
+from beanstalk_dispatch.problems import catalogue, checks
 from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.running import dead_letters
 from beanstalk_dispatch.sqs.backlog import Backlog, QueueBacklog, wanted_processes
@@ -169,6 +169,16 @@ def test_the_check_ids_are_those_of_the_code() -> None:
         in_code += found
     in_docs = [row[0] for row in table_rows(ROOT / "docs" / "checks.md", "Id")]
     assert in_docs == sorted(in_code)
+    modules = Path(str(catalogue.__file__)).parent.glob("*.py")
+    used = {
+        each
+        for path in modules
+        for each in re.findall(r"[^\w]problem\(\s*\"(\w+)", path.read_text())
+    }
+    known = [number for found in catalogue.CATALOGUE.values() for number in found]
+    assert len(known) == len(set(known))
+    assert used <= {*known, *in_code}
+    assert set(known) <= used - set(in_code)
 
 
 _SENT = {Outcome.RETRY: Successor.COPY, Outcome.DEFERRED: Successor.COPY}

@@ -27,9 +27,9 @@ def test_what_a_laptop_sets_are_variables() -> None:
 def test_a_table_is_replaced_and_the_rest_of_the_page_stays() -> None:
     page = "# Page\n\n| Variable | old |\n|---|---|\n| `X` | y |\n\nThe end.\n"
     table = generate.table("Variable", conf.CORE)
-    assert generate.with_table(page, "Variable", conf.CORE) == f"# Page\n\n{table}\nThe end.\n"
+    assert generate.with_table(page, "Variable", table) == f"# Page\n\n{table}\nThe end.\n"
 
 
 def test_a_page_without_its_table_is_an_error() -> None:
     with pytest.raises(ValueError, match="0 tables start with the heading 'Variable'; expected"):
-        generate.with_table("# Page\n", "Variable", conf.CORE)
+        generate.with_table("# Page\n", "Variable", "")

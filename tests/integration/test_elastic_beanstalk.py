@@ -10,13 +10,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from django.core.checks import INFO
 from django.core.management import call_command
 
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.deploying.eb_files import HOOKS, NGINX_STAGING, PROCFILE
 from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
 from beanstalk_dispatch.problems import machine_doctor
-from beanstalk_dispatch.problems.findings import FindingStatus
 from beanstalk_dispatch.problems.machine_doctor import Machine
 from tests.conftest import Environment
 from tests.services import Gunicorn, nginx, until
@@ -64,7 +64,7 @@ def test_a_task_runs_with_the_files_that_are_written(
             found = list(machine_doctor.examine(machine))
     line = next(each for each in server.log().splitlines() if task_id in each)
     assert " waited_ms=" in line  # nginx has sent X-Request-Start
-    assert {each.status for each in found} == {FindingStatus.OK}
+    assert {each.level for each in found} == {INFO}
 
 
 class _Server(Gunicorn):

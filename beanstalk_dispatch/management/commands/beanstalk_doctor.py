@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from beanstalk_dispatch.management.printing import PrintingCommand
+from django.core.checks import CheckMessage
+
+from beanstalk_dispatch.management.printing import ReportingCommand
 from beanstalk_dispatch.problems import aws_doctor, doctor, machine_doctor
-from beanstalk_dispatch.problems.findings import Finding, FindingStatus, as_dict, lines, safely
+from beanstalk_dispatch.problems.findings import safely
 
 
-class Command(PrintingCommand):
-    """Writes a line for each finding. The exit code is 1 if one of them is a failure."""
+class Command(ReportingCommand):
+    """Report the findings. The exit code is 1 if one of them is an error."""
 
     help = "Find out why messages would not run, and say what to type."
 
@@ -31,29 +31,15 @@ class Command(PrintingCommand):
             help="ask AWS too: the credentials, and every queue of the configuration")
         add("--machine", action="store_true",
             help="look at this machine too, if it is a worker instance of Elastic Beanstalk")
-        add("--json", action="store_true", help="write JSON, for programs")
-        add("--fail-level", choices=["warning", "failure"], default="failure",
-            help="what makes the exit code 1 (default %(default)s)")
         # fmt: on
+        self.add_report_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Write the findings as they are made, or all of them as JSON."""
-        found: list[Finding] = []
-        for finding in _run_examinations(options):
-            found.append(finding)
-            if not options["json"]:
-                for line in lines([finding]):
-                    self.stdout.write(line)
-        if options["json"]:
-            self.stdout.write(json.dumps(as_dict(found), indent=2))
-        bad = {FindingStatus.FAILURE}
-        if options["fail_level"] == "warning":
-            bad.add(FindingStatus.WARNING)
-        if any(finding.status in bad for finding in found):
-            sys.exit(1)
+        """Report the findings."""
+        self.report(_run_examinations(options), options)
 
 
-def _run_examinations(options: dict[str, Any]) -> Iterator[Finding]:
+def _run_examinations(options: dict[str, Any]) -> Iterator[CheckMessage]:
     yield from doctor.examine(path=options["http_path"], cron_file=options["cron"])
     if options["aws"]:
         yield from safely("aws", aws_doctor.examine())

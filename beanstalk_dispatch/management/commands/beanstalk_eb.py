@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core.checks import CheckMessage
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
@@ -19,8 +20,9 @@ from beanstalk_dispatch.deploying.eb_commands import commands, fresh_key
 from beanstalk_dispatch.deploying.eb_files import PROCFILE, BundleFile, bundle_files, with_web_line
 from beanstalk_dispatch.deploying.plan import Plan, make_plan
 from beanstalk_dispatch.management.arguments import integer
-from beanstalk_dispatch.management.printing import PrintingCommand
+from beanstalk_dispatch.management.printing import ReportingCommand
 from beanstalk_dispatch.problems import eb_check
+from beanstalk_dispatch.problems.findings import ok
 
 _ASKED = {
     "web": "Name of the web environment",
@@ -35,7 +37,7 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/python-configuration-requ
 """
 
 
-class Command(PrintingCommand):
+class Command(ReportingCommand):
     """Makes a plan from the configuration and the options, and writes or checks its files."""
 
     help = "Write the deployment files for Elastic Beanstalk, and print the commands."
@@ -66,6 +68,7 @@ class Command(PrintingCommand):
             help="replace files that do not do what is needed")
         add("--no-input", action="store_true", help="ask nothing")
         # fmt: on
+        self.add_report_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Write the files and print the commands, or check the files."""
@@ -76,7 +79,8 @@ class Command(PrintingCommand):
         try:
             problems = eb_check.check(plan, options["directory"])
             if options["check"]:
-                self._report_problems(problems)
+                fine = [ok("files", "the files do what is needed")]
+                self.report(problems or fine, options)
                 return
             self._write_files(plan, problems, options)
         except BrokenPipeError:  # of what is printed
@@ -104,22 +108,13 @@ class Command(PrintingCommand):
             **given,
         )
 
-    def _report_problems(self, problems: list[eb_check.Problem]) -> None:
-        for problem in problems:
-            self.stdout.write(f"{problem}")
-        if problems:
-            raise CommandError(
-                f"differences: {len(problems)}; manage.py beanstalk_eb --overwrite corrects them"
-            )
-        self.stdout.write("the files do what is needed")
-
     # --- writing ---------------------------------------------------------------------------------
 
     def _write_files(
-        self, plan: Plan, problems: list[eb_check.Problem], options: dict[str, Any]
+        self, plan: Plan, problems: list[CheckMessage], options: dict[str, Any]
     ) -> None:
-        root, faulty = options["directory"], {problem.path for problem in problems}
-        has_timeouts = "timeouts" in faulty
+        root, faulty = options["directory"], {problem.obj for problem in problems}
+        has_timeouts = eb_check.TIMEOUTS in faulty
         left: list[str] = []
         for path, file in _needed_files(plan, root).items():
             current = _read_or_none(root / path)

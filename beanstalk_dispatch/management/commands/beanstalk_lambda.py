@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.conf import ENVIRONMENT_VARIABLE, settings
+from django.core.checks import CheckMessage
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
@@ -16,19 +17,19 @@ from beanstalk_dispatch.deploying.lambda_files import (
     TEMPLATES,
     LambdaPlan,
     function_timeout,
-    problems,
 )
 from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
 from beanstalk_dispatch.deploying.plan import make_plan
 from beanstalk_dispatch.deploying.properties import Property, properties_in_effect, with_values
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownQueue
 from beanstalk_dispatch.management.arguments import integer
-from beanstalk_dispatch.management.printing import PrintingCommand
+from beanstalk_dispatch.management.printing import ReportingCommand
+from beanstalk_dispatch.problems import lambda_check
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
 from beanstalk_dispatch.sqs.opening import resolve_address
 
 
-class Command(PrintingCommand):
+class Command(ReportingCommand):
     """Makes a plan from the configuration and the options, and prints it as a template."""
 
     help = "Print a template for a Lambda function that runs the tasks, or check its queue."
@@ -48,6 +49,7 @@ class Command(PrintingCommand):
             help="print no template; ask SQS whether the queue fits the function, and exit with 1 "
                  "if it does not")
         # fmt: on
+        self.add_report_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the template, or what is wrong with the queue."""
@@ -55,7 +57,7 @@ class Command(PrintingCommand):
             config = get_config()
             seconds = options["timeout"] or function_timeout(longest_time_limit(config))
             if options["check"]:
-                self._check_queue(config, options["queue"], seconds)
+                self.report(_check_queue(config, options["queue"], seconds), options)
             else:
                 plan = _make_plan(config, seconds, options)
                 for warning in overview.warnings():
@@ -64,22 +66,18 @@ class Command(PrintingCommand):
         except UnknownQueue as exc:
             raise CommandError(str(exc)) from exc
 
-    def _check_queue(self, config: Config, alias: str | None, seconds: int) -> None:
-        name = alias or next(iter(config.queues), None)
-        if name is None:
-            raise ConfigurationError("no queue is configured; add --queue")
-        address = resolve_address(name, config)
-        inspector = Inspector(config)
-        try:
-            attributes = inspector.attributes(address, inspector.queue_url(address))
-        except InspectionError as exc:
-            raise CommandError(f"SQS does not say what the queue {name!r} is like: {exc}") from exc
-        found = list(problems(timeout=seconds, attributes=attributes))
-        for each in found:
-            self.stdout.write(each)
-        if found:
-            raise CommandError(f"the queue {name!r} does not fit a function of {seconds} s")
-        self.stdout.write(f"the queue {name!r} fits a function of {seconds} s")
+
+def _check_queue(config: Config, alias: str | None, seconds: int) -> Iterator[CheckMessage]:
+    name = alias or next(iter(config.queues), None)
+    if name is None:
+        raise ConfigurationError("no queue is configured; add --queue")
+    address = resolve_address(name, config)
+    inspector = Inspector(config)
+    try:
+        attributes = inspector.attributes(address, inspector.queue_url(address))
+    except InspectionError as exc:
+        raise CommandError(f"SQS does not say what the queue {name!r} is like: {exc}") from exc
+    yield from lambda_check.check(name, timeout=seconds, attributes=attributes)
 
 
 def _make_plan(config: Config, seconds: int, options: Mapping[str, Any]) -> LambdaPlan:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,6 @@ from beanstalk_dispatch.deploying.lambda_files import (
     as_sam,
     as_terraform,
     function_timeout,
-    problems,
 )
 from beanstalk_dispatch.deploying.plan import PlannedQueue
 from beanstalk_dispatch.deploying.properties import Property
@@ -106,23 +104,3 @@ def test_the_timeout_holds_several_tasks_if_it_may(limit: float, timeout: int) -
 def test_a_task_that_no_function_can_run_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="may take 871 s, but Lambda ends .* after 900 s"):
         function_timeout(871)
-
-
-@pytest.mark.parametrize(
-    ("visibility", "policy", "expected"),
-    [
-        ("360", {"maxReceiveCount": "5"}, []),
-        ("359", {"maxReceiveCount": 5}, ["VisibilityTimeout is 359 s; expected at least 6 times"]),
-        ("360", {"maxReceiveCount": 4}, ["maxReceiveCount is 4; expected at least 5"]),
-        ("30", None, ["VisibilityTimeout is 30 s", "there is no RedrivePolicy"]),
-    ],
-)
-def test_a_queue_that_does_not_fit_is_explained(
-    visibility: str, policy: dict[str, Any] | None, expected: list[str]
-) -> None:
-    attributes = {"VisibilityTimeout": visibility}
-    if policy:
-        attributes["RedrivePolicy"] = json.dumps(policy)
-    found = list(problems(timeout=60, attributes=attributes))
-    assert len(found) == len(expected)
-    assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from django.core.management import call_command
+from django.test import override_settings
 
-from beanstalk_dispatch.problems.findings import failure, ok, warning
+from beanstalk_dispatch.problems.findings import ok, problem
 from tests.conftest import TABLE, Environment
 
 # A request may use connections that an earlier test has opened.
@@ -34,13 +35,13 @@ def run(*arguments: str) -> int:
 def test_a_project_that_is_set_up_well_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--http-path", PATH) == 0
     output = capsys.readouterr().out.splitlines()
-    assert output[-1] == f"ok       daemon's POST: POST {PATH} reaches the dispatcher"
+    assert output[-1] == f"ok            daemon's POST: POST {PATH} reaches the dispatcher"
     assert KEY not in "".join(output)
 
 
-def test_a_failure_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--http-path", "/") == 1
-    assert "failure  daemon's POST: HttpPath is '/'" in capsys.readouterr().out
+    assert "error    E120 daemon's POST: HttpPath is '/'" in capsys.readouterr().out
 
 
 def test_a_warning_exits_with_1_if_it_is_asked_for() -> None:
@@ -48,26 +49,34 @@ def test_a_warning_exits_with_1_if_it_is_asked_for() -> None:
     assert run("--fail-level", "warning") == 1
 
 
+@override_settings(SILENCED_SYSTEM_CHECKS=["beanstalk_dispatch.E120"])
+def test_what_is_silenced_is_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--http-path", "/") == 0
+    assert "HttpPath" not in capsys.readouterr().out
+
+
 def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--json", "--http-path", "/") == 1
     found = json.loads(capsys.readouterr().out)
-    assert found["failure"] == 1
-    assert found["findings"][-1]["topic"] == "daemon's POST"
+    assert found["error"] == 1
+    assert found["findings"][-1]["object"] == "daemon's POST"
 
 
 def test_aws_and_the_machine_are_examined_if_that_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     package = "beanstalk_dispatch.problems"
-    monkeypatch.setattr(f"{package}.aws_doctor.examine", lambda: iter([warning("aws", "asked")]))
-    found = [ok("machine", "looked at"), failure("machine", "broken", "repair it")]
+    monkeypatch.setattr(
+        f"{package}.aws_doctor.examine", lambda: iter([problem("W206", "aws", "asked")])
+    )
+    found = [ok("machine", "looked at"), problem("E304", "machine", "broken", "repair it")]
     monkeypatch.setattr(f"{package}.machine_doctor.examine", lambda: iter(found))
     assert run("--http-path", PATH) == 0
     assert "aws" not in capsys.readouterr().out
     assert run("--http-path", PATH, "--aws", "--machine") == 1
     assert capsys.readouterr().out.splitlines()[-4:] == [
-        "warning  aws: asked",
-        "ok       machine: looked at",
-        "failure  machine: broken",
-        "         → repair it",
+        "warning  W206 aws: asked",
+        "ok            machine: looked at",
+        "error    E304 machine: broken",
+        "              → repair it",
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
 from tests.conftest import TABLE, Environment
 
 WHERE = ("--region", "eu-west-1", "--account", "123456789012")
+FINE = "ok            files: the files do what is needed\n"
 KEY = "0123456789abcdef"
 
 
@@ -37,7 +39,7 @@ def test_the_files_are_written_and_pass_the_check(
     assert "eb create tests-web --instance_profile tests-web" in output
     assert os.access(folder / HOOKS[0], os.X_OK)
     assert (folder / PROCFILE).read_text().endswith(" tests.wsgi\n")
-    assert run(capsys, "--check") == "the files do what is needed\n"
+    assert run(capsys, "--check") == FINE
     assert run(capsys).startswith(f"unchanged: {PROCFILE}\n")
 
 
@@ -50,8 +52,8 @@ def test_the_worker_environment_scales_by_its_queue_if_asked_to(
     assert "put-scaling-policy" in output.out
     assert "BEANSTALK_DISPATCH_BACKLOG_TOKEN is set here and not shown" in output.err
     assert f"token-{KEY}" not in output.out + output.err
-    assert run(capsys, "--check", "--max-instances=4") == "the files do what is needed\n"
-    with pytest.raises(CommandError, match="differences: 1;"):
+    assert run(capsys, "--check", "--max-instances=4") == FINE
+    with pytest.raises(SystemExit, match="1"):
         run(capsys, "--check", "--max-instances=5")
 
 
@@ -65,16 +67,38 @@ def test_a_hook_becomes_executable_again(capsys: pytest.CaptureFixture[str], fol
     run(capsys)
     (folder / HOOKS[0]).chmod(0o644)
     assert f"unchanged: {HOOKS[0]}" in run(capsys)
-    assert run(capsys, "--check") == "the files do what is needed\n"
+    assert run(capsys, "--check") == FINE
 
 
 def test_the_check_writes_nothing_and_fails(
     capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
-    with pytest.raises(CommandError, match="differences: 7; .* --overwrite corrects them"):
+    with pytest.raises(SystemExit, match="1"):
         run(capsys, "--check")
-    assert f"{PROCFILE}: is missing" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"error    E401 {PROCFILE}: is missing"
+    assert lines[1].split("→ ")[1] == "python manage.py beanstalk_eb --overwrite"
+    assert len(lines) == 2 * 7
     assert list(folder.iterdir()) == []
+
+
+def test_a_difference_that_is_silenced_is_none(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    run(capsys)
+    (folder / HOOKS[0]).chmod(0o644)
+    with pytest.raises(SystemExit):
+        run(capsys, "--check")
+    with override_settings(SILENCED_SYSTEM_CHECKS=["beanstalk_dispatch.E402"]):
+        capsys.readouterr()
+        assert run(capsys, "--check") == ""
+
+
+def test_programs_get_the_differences_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(capsys, "--check", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["error"], found["findings"][0]["object"]) == (7, PROCFILE)
 
 
 def test_nothing_is_overwritten_without_being_asked_for(
@@ -93,7 +117,7 @@ def test_nothing_is_overwritten_without_being_asked_for(
     assert f"replaced: {PROCFILE}" in output
     assert "  +web: gunicorn --bind" in output
     assert (folder / PROCFILE).read_text().endswith(worker)
-    assert run(capsys, "--check") == "the files do what is needed\n"
+    assert run(capsys, "--check") == FINE
 
 
 def test_a_file_that_does_what_is_needed_stays(

@@ -6,10 +6,10 @@ from typing import Any
 
 import boto3
 import pytest
+from django.core.checks import ERROR, INFO, WARNING, CheckMessage
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.problems import aws_doctor
-from beanstalk_dispatch.problems.findings import Finding, FindingStatus
 from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs import inspection
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
@@ -47,19 +47,19 @@ def create(sqs: Any, name: str, *, dead_letters: str | None = "", **attributes: 
     return url
 
 
-def examine() -> list[Finding]:
+def examine() -> list[CheckMessage]:
     return list(aws_doctor.examine())
 
 
-def bad(findings: list[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.status is not FindingStatus.OK]
+def bad(findings: list[CheckMessage]) -> list[CheckMessage]:
+    return [finding for finding in findings if finding.level != INFO]
 
 
 def test_a_queue_that_is_set_up_well_has_nothing_but_ok(
     aws: Environment, sqs: Any, queue_name: str
 ) -> None:
     url = create(sqs, queue_name)
-    messages = [finding.message for finding in examine()]
+    messages = [finding.msg for finding in examine()]
     assert bad(examine()) == []
     assert messages[:2] == ["eu-west-1", f"account {ACCOUNT}, arn:aws:sts::{ACCOUNT}:user/moto"]
     assert f"{url} answers, and does not refuse to be sent to" in messages
@@ -84,9 +84,9 @@ def test_what_is_wrong_with_a_queue_is_said(
 ) -> None:
     create(sqs, queue_name, **attributes)
     (finding,) = bad(examine())
-    assert message in finding.message
+    assert message in finding.msg
     assert finding.hint
-    assert finding.topic == "queue jobs"
+    assert finding.obj == "queue jobs"
 
 
 def test_few_receives_are_said(aws: Environment, sqs: Any, queue_name: str) -> None:
@@ -98,7 +98,7 @@ def test_few_receives_are_said(aws: Environment, sqs: Any, queue_name: str) -> N
         "RedrivePolicy": policy, "VisibilityTimeout": "300"})  # fmt: skip
     aws(DISPATCH_QUEUES=f"jobs={queue_name}-2")
     (finding,) = bad(examine())
-    assert finding.message == "maxReceiveCount is 2: a deployment can use up 2 receives"
+    assert finding.msg == "maxReceiveCount is 2: a deployment can use up 2 receives"
 
 
 def test_dead_letters_and_waiting_messages_are_said(
@@ -108,20 +108,18 @@ def test_dead_letters_and_waiting_messages_are_said(
     sqs.send_message(QueueUrl=f"{url}-dead", MessageBody="x")
     sqs.send_message(QueueUrl=url, MessageBody="x")
     dead, waiting = bad(examine())
-    assert dead.message == f"about 1 messages are in the dead-letter queue {queue_name}-dead"
-    assert waiting.message.startswith("about 1 messages wait and none is in flight")
+    assert dead.msg == f"about 1 messages are in the dead-letter queue {queue_name}-dead"
+    assert waiting.msg.startswith("about 1 messages wait and none is in flight")
 
 
 def test_a_queue_that_is_missing_is_said_with_its_region(
     aws: Environment, queue_name: str, moto: str
 ) -> None:
     (finding,) = bad(examine())
-    assert finding.status is FindingStatus.FAILURE
-    assert finding.message == (
-        f"there is no queue {queue_name!r} in eu-west-1 for these credentials"
-    )
+    assert finding.level == ERROR
+    assert finding.msg == (f"there is no queue {queue_name!r} in eu-west-1 for these credentials")
     aws(DISPATCH_QUEUES=f"jobs={moto}/{ACCOUNT}/{queue_name}")
-    assert [each.message for each in bad(examine())] == [finding.message]
+    assert [each.msg for each in bad(examine())] == [finding.msg]
 
 
 def test_a_queue_of_another_region_is_missing_here(
@@ -130,11 +128,11 @@ def test_a_queue_of_another_region_is_missing_here(
     create(sqs, queue_name)
     aws(DISPATCH_SQS_REGION="us-west-2")
     (finding,) = bad(examine())
-    assert f"no queue {queue_name!r} in us-west-2" in finding.message
+    assert f"no queue {queue_name!r} in us-west-2" in finding.msg
     aws(DISPATCH_SQS_REGION=None)
     first, *_ = examine()
-    assert first.status is FindingStatus.WARNING
-    assert first.message == "no region is configured, and a queue is given by its name"
+    assert first.level == WARNING
+    assert first.msg == "no region is configured, and a queue is given by its name"
 
 
 def test_a_dead_letter_queue_that_is_missing_is_said(
@@ -143,8 +141,8 @@ def test_a_dead_letter_queue_that_is_missing_is_said(
     create(sqs, queue_name)
     sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=f"{queue_name}-dead")["QueueUrl"])
     (finding,) = bad(examine())
-    assert finding.status is FindingStatus.FAILURE
-    assert f"{queue_name}-dead does not exist: messages that fail are lost" in finding.message
+    assert finding.level == ERROR
+    assert f"{queue_name}-dead does not exist: messages that fail are lost" in finding.msg
 
 
 def test_a_dead_letter_queue_of_a_queue_by_url_is_asked_by_its_url(
@@ -154,7 +152,7 @@ def test_a_dead_letter_queue_of_a_queue_by_url_is_asked_by_its_url(
     aws(DISPATCH_SQS_ENDPOINT_URL=None, AWS_ENDPOINT_URL_SQS=moto)
     aws(DISPATCH_QUEUES=f"jobs=https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/{queue_name}")
     aws(DISPATCH_SQS_REGION=None)  # the URL names it
-    assert [f.message for f in bad(examine())] == []
+    assert [f.msg for f in bad(examine())] == []
 
 
 # --- permissions, clocks and credentials -----------------------------------------------------
@@ -163,18 +161,18 @@ def test_a_dead_letter_queue_of_a_queue_by_url_is_asked_by_its_url(
 @pytest.mark.parametrize(
     ("operation", "status", "message"),
     [
-        ("GetQueueUrl", FindingStatus.WARNING, "these credentials may not GetQueueUrl"),
+        ("GetQueueUrl", WARNING, "these credentials may not GetQueueUrl"),
         (
             "GetQueueAttributes",
-            FindingStatus.WARNING,
+            WARNING,
             "these credentials may not GetQueueAttributes",
         ),
-        ("SendMessageBatch", FindingStatus.FAILURE, "these credentials may not send: AccessDenied"),
+        ("SendMessageBatch", ERROR, "these credentials may not send: AccessDenied"),
     ],
 )
 def test_a_missing_permission_is_said_as_such(
     aws: Environment, sqs: Any, queue_name: str, proxy: Proxy, operation: str,
-    status: FindingStatus, message: str,
+    status: int, message: str,
 ) -> None:  # fmt: skip
     create(sqs, queue_name)
     aws(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
@@ -184,9 +182,9 @@ def test_a_missing_permission_is_said_as_such(
         else None
     )
     (finding,) = bad(examine())
-    assert finding.status is status
-    assert message in finding.message
-    assert "no identity-based policy allows it" in finding.message
+    assert finding.level == status
+    assert message in finding.msg
+    assert "no identity-based policy allows it" in finding.msg
 
 
 def test_the_backlog_needs_a_permission_that_the_roles_lack(
@@ -198,9 +196,9 @@ def test_the_backlog_needs_a_permission_that_the_roles_lack(
         error(403, "AccessDenied") if called == "GetQueueAttributes" else None
     )
     (finding,) = bad(examine())
-    assert finding.status is FindingStatus.FAILURE
-    assert "these credentials may not ask for the backlog: AccessDenied" in finding.message
-    assert "sqs:GetQueueAttributes" in finding.hint
+    assert finding.level == ERROR
+    assert "these credentials may not ask for the backlog: AccessDenied" in finding.msg
+    assert "sqs:GetQueueAttributes" in str(finding.hint)
 
 
 def test_a_dead_letter_queue_that_may_not_be_read_is_a_warning(
@@ -214,8 +212,8 @@ def test_a_dead_letter_queue_that_may_not_be_read_is_a_warning(
         else None
     )
     (finding,) = bad(examine())
-    assert finding.status is FindingStatus.WARNING
-    assert "could not be read: AccessDenied" in finding.message
+    assert finding.level == WARNING
+    assert "could not be read: AccessDenied" in finding.msg
 
 
 def test_a_send_that_fails_for_another_reason_is_said(
@@ -229,7 +227,7 @@ def test_a_send_that_fails_for_another_reason_is_said(
         else None
     )
     (finding,) = bad(examine())
-    assert finding.message.startswith("SendMessageBatch: SignatureDoesNotMatch: Signature expired")
+    assert finding.msg.startswith("SendMessageBatch: SignatureDoesNotMatch: Signature expired")
     assert finding.hint == "set the clock of this machine, or correct the secret key"
 
 
@@ -246,33 +244,33 @@ def test_a_queue_that_is_deleted_while_it_is_examined_is_said_once(
 
 @pytest.mark.parametrize(
     ("seconds", "status"),
-    [(2, FindingStatus.OK), (-60, FindingStatus.WARNING), (900, FindingStatus.FAILURE)],
+    [(2, INFO), (-60, WARNING), (900, ERROR)],
 )
 def test_a_clock_that_is_off_is_said(
     aws: Environment, sqs: Any, queue_name: str, monkeypatch: pytest.MonkeyPatch, seconds: float,
-    status: FindingStatus,
+    status: int,
 ) -> None:  # fmt: skip
     create(sqs, queue_name)
     clock = type("Clock", (), {"time": staticmethod(lambda: time.time() + seconds)})
     monkeypatch.setattr(inspection, "time", clock)
     *_, finding = examine()
-    assert finding.topic == "clock"
-    assert finding.status is status
+    assert finding.obj == "clock"
+    assert finding.level == status
 
 
 def test_no_credentials_are_said_with_what_to_set(aws: Environment, moto: str) -> None:
     aws(DISPATCH_SQS_KEY=None, DISPATCH_SQS_SECRET=None, DISPATCH_QUEUES=None)
     credentials, queues = bad(examine())
-    assert "Unable to locate credentials" in credentials.message
-    assert "BEANSTALK_DISPATCH_SQS_KEY" in credentials.hint
-    assert queues.message == "BEANSTALK_DISPATCH_QUEUES is not set, so no queue is looked at"
+    assert "Unable to locate credentials" in credentials.msg
+    assert "BEANSTALK_DISPATCH_SQS_KEY" in str(credentials.hint)
+    assert queues.msg == "BEANSTALK_DISPATCH_QUEUES is not set, so no queue is looked at"
 
 
 def test_an_aws_that_cannot_be_reached_is_said(aws: Environment) -> None:
     aws(AWS_ENDPOINT_URL_STS=f"http://127.0.0.1:{free_port()}", DISPATCH_QUEUES=None)
     credentials, _ = bad(examine())
-    assert "EndpointConnectionError: Could not connect" in credentials.message
-    assert credentials.hint.startswith("see that this machine reaches AWS")
+    assert "EndpointConnectionError: Could not connect" in credentials.msg
+    assert str(credentials.hint).startswith("see that this machine reaches AWS")
 
 
 def test_a_wrong_configuration_is_left_to_the_examination_without_aws(env: Environment) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.conf.urls.i18n import i18n_patterns
+from django.core.checks import ERROR, INFO, WARNING, CheckMessage
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.test import override_settings
 from django.urls import include, path
@@ -15,7 +16,6 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from beanstalk_dispatch import views
 from beanstalk_dispatch.deploying.dispatcher_path import PATH
 from beanstalk_dispatch.problems.daemon_request import Answer, explain, post
-from beanstalk_dispatch.problems.findings import Finding, FindingStatus
 from tests import jobs
 from tests.conftest import TABLE, Environment
 
@@ -79,7 +79,7 @@ def found(
     at: str = PATH,
     patterns: list[Any] | None = None,
     **given: Any,
-) -> Finding:
+) -> CheckMessage:
     monkeypatch.setattr(f"{HERE}.urlpatterns", INCLUDED if patterns is None else patterns)
     with override_settings(ROOT_URLCONF=HERE, **given):
         return explain(post(at), at)
@@ -87,8 +87,8 @@ def found(
 
 def test_a_project_that_is_set_up_well_is_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = found(monkeypatch)
-    assert finding.status is FindingStatus.OK
-    assert finding.message == "POST /beanstalk_dispatch/dispatcher reaches the dispatcher"
+    assert finding.level == INFO
+    assert finding.msg == "POST /beanstalk_dispatch/dispatcher reaches the dispatcher"
     assert jobs.calls == []
 
 
@@ -115,9 +115,9 @@ def test_each_mistake_is_told_from_the_others(
 ) -> None:
     given = {"MIDDLEWARE": [SECURITY, f"{HERE}.reads_headers", COMMON], **given}
     finding = found(monkeypatch, **given)
-    assert finding.status is FindingStatus.FAILURE
-    assert message in finding.message
-    assert hint in finding.hint
+    assert finding.level == ERROR
+    assert message in finding.msg
+    assert hint in str(finding.hint)
 
 
 def test_a_machine_that_is_not_a_worker_is_a_warning(
@@ -125,8 +125,8 @@ def test_a_machine_that_is_not_a_worker_is_a_warning(
 ) -> None:
     env(WORKER=False)
     finding = found(monkeypatch)
-    assert finding.status is FindingStatus.WARNING
-    assert "404, because BEANSTALK_WORKER is not True" in finding.message
+    assert finding.level == WARNING
+    assert "404, because BEANSTALK_WORKER is not True" in finding.msg
 
 
 def test_a_worker_that_trusts_nobody_here_is_a_failure(
@@ -134,14 +134,14 @@ def test_a_worker_that_trusts_nobody_here_is_a_failure(
 ) -> None:
     env(DISPATCH_TRUSTED_PEERS="10.0.0.1")
     finding = found(monkeypatch)
-    assert "403, because BEANSTALK_DISPATCH_TRUSTED_PEERS" in finding.message
+    assert "403, because BEANSTALK_DISPATCH_TRUSTED_PEERS" in finding.msg
 
 
 def test_a_wrong_configuration_is_said_with_the_dispatchers_words(
     monkeypatch: pytest.MonkeyPatch, env: Environment
 ) -> None:
     env(WORKER="Ture")
-    assert "500: the worker's configuration is wrong" in found(monkeypatch).message
+    assert "500: the worker's configuration is wrong" in found(monkeypatch).msg
 
 
 def test_csrf_protection_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,26 +153,26 @@ def test_csrf_protection_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         path("beanstalk_dispatch/", include([path("dispatcher", protected,
                                                   name="beanstalk_dispatcher")])),
     ]  # fmt: skip
-    assert "CSRF" in found(monkeypatch, patterns=patterns).message
+    assert "CSRF" in found(monkeypatch, patterns=patterns).msg
 
 
 def test_a_page_that_answers_200_loses_the_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = found(monkeypatch, "/", [path("", homepage), *INCLUDED])
-    assert "answers 200; the daemon deletes such messages" in finding.message
+    assert "answers 200; the daemon deletes such messages" in finding.msg
 
 
 def test_a_url_that_changes_with_the_language_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     locale = ["django.middleware.locale.LocaleMiddleware"]
     given = {"USE_I18N": True, "LANGUAGE_CODE": "en", "LANGUAGES": [("en", "English")]}
     finding = found(monkeypatch, PATH, i18n_patterns(*INCLUDED), MIDDLEWARE=locale, **given)
-    assert "HttpPath '/beanstalk_dispatch/dispatcher' is not the dispatcher" in finding.message
-    assert "302" in finding.message
-    assert "HttpPath: /en/beanstalk_dispatch/dispatcher" in finding.hint
+    assert "HttpPath '/beanstalk_dispatch/dispatcher' is not the dispatcher" in finding.msg
+    assert "302" in finding.msg
+    assert "HttpPath: /en/beanstalk_dispatch/dispatcher" in str(finding.hint)
 
 
 def test_debug_allows_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
     with override_settings(DEBUG=True, ALLOWED_HOSTS=[]):
-        assert found(monkeypatch, MIDDLEWARE=[f"{HERE}.reads_headers"]).status is FindingStatus.OK
+        assert found(monkeypatch, MIDDLEWARE=[f"{HERE}.reads_headers"]).level == INFO
 
 
 def test_a_400_of_something_else_is_not_blamed_on_the_host(
@@ -180,12 +180,12 @@ def test_a_400_of_something_else_is_not_blamed_on_the_host(
 ) -> None:
     monkeypatch.setattr(f"{HERE}.urlpatterns", INCLUDED)
     with override_settings(ROOT_URLCONF=HERE, DEBUG=True, ALLOWED_HOSTS=[]):
-        assert "answered 400 before" in explain(Answer(status=400), PATH).message
+        assert "answered 400 before" in explain(Answer(status=400), PATH).msg
 
 
 def test_a_login_url_that_does_not_exist_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = found(monkeypatch, MIDDLEWARE=[f"{HERE}.elsewhere"], LOGIN_URL="no-such-name")
-    assert "redirected to /somewhere/" in finding.message
+    assert "redirected to /somewhere/" in finding.msg
 
 
 def test_nothing_is_logged_meanwhile(

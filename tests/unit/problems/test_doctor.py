@@ -8,15 +8,15 @@ import pytest
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.checks import ERROR, INFO, WARNING, CheckMessage, register
 from django.core.checks import Warning as CheckWarning
-from django.core.checks import register
 from django.core.checks.registry import registry
 from django.test import override_settings
 
 from beanstalk_dispatch.conf import CORE, SettingsGroup
 from beanstalk_dispatch.contrib.sentry.variables import SENTRY
 from beanstalk_dispatch.problems import doctor
-from beanstalk_dispatch.problems.findings import Finding, FindingStatus
+from beanstalk_dispatch.problems.findings import lines
 from tests.conftest import TABLE, Environment
 from tests.services import valkey
 
@@ -76,35 +76,38 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: Environment) ->
     return tmp_path
 
 
-def by_topic(findings: Iterator[Finding]) -> dict[str, Finding]:
-    return {finding.topic: finding for finding in findings}
+def by_topic(findings: Iterator[CheckMessage]) -> dict[str, CheckMessage]:
+    return {
+        finding.obj or str(finding.id).removeprefix("beanstalk_dispatch."): finding
+        for finding in findings
+    }
 
 
-def examine(**options: Any) -> dict[str, Finding]:
+def examine(**options: Any) -> dict[str, CheckMessage]:
     return by_topic(doctor.examine(**options))
 
 
 def test_a_project_that_is_set_up_well_has_nothing_but_ok() -> None:
     found = examine()
     assert list(found) == ["configuration", "system checks", "SENTRY_*", "tasks", "daemon's POST"]
-    assert {finding.status for finding in found.values()} == {FindingStatus.OK}
-    assert "worker=True" in found["configuration"].message
-    assert found["tasks"].message == "9 can run; the longest time limit is 120 s"
+    assert {finding.level for finding in found.values()} == {INFO}
+    assert "worker=True" in found["configuration"].msg
+    assert found["tasks"].msg == "9 can run; the longest time limit is 120 s"
 
 
 def test_a_wrong_configuration_is_all_that_is_said(env: Environment) -> None:
     env(WORKER="Ture")
     (finding,) = doctor.examine()
-    assert finding.status is FindingStatus.FAILURE
-    assert "'Ture' is not a boolean" in finding.message
-    assert "beanstalk_config" in finding.hint
+    assert finding.level == ERROR
+    assert "'Ture' is not a boolean" in finding.msg
+    assert "beanstalk_config" in str(finding.hint)
 
 
 def test_the_checks_are_findings_with_their_ids(env: Environment) -> None:
     env(DISPATCH_TABLE="a=tests.nowhere.f", DISPATCH_SIGNING_KEYS=None)
     found = examine()
-    assert found["E002"].status is FindingStatus.FAILURE
-    assert found["W007"].status is FindingStatus.WARNING
+    assert found["E002"].level == ERROR
+    assert found["W007"].level == WARNING
     assert found["W007"].hint
     assert "tasks" not in found
     with override_settings(SILENCED_SYSTEM_CHECKS=["beanstalk_dispatch.W007"]):
@@ -115,7 +118,7 @@ def test_the_post_takes_the_place_of_checks_that_guess() -> None:
     exempt = [r"^beanstalk_dispatch/dispatcher$"]
     with override_settings(SECURE_SSL_REDIRECT=True, SECURE_REDIRECT_EXEMPT=exempt):
         found = examine()
-    assert found["daemon's POST"].status is FindingStatus.OK
+    assert found["daemon's POST"].level == INFO
     assert "E014" not in found
     with override_settings(ROOT_URLCONF=None):
         found = examine()
@@ -128,29 +131,30 @@ def test_a_check_of_another_room_needs_no_id_and_no_hint() -> None:
 
     register(check, "beanstalk_dispatch")
     try:
-        finding = examine()["check"]
+        finding = examine()["None"]
     finally:
         registry.registered_checks.discard(check)
-    assert (finding.message, finding.hint) == ("something", "")
+    assert (finding.msg, finding.hint) == ("something", None)
+    assert list(lines([finding])) == [f"warning  {'':<4} something"]
 
 
 def test_urls_that_cannot_be_imported_are_findings_and_no_crash() -> None:
     with override_settings(ROOT_URLCONF="tests.nowhere"):
         found = examine()
     words = "could not be examined: ModuleNotFoundError: No module named 'tests.nowhere'"
-    assert found["system checks"].message == words
-    assert found["daemon's POST"].message == words
-    assert found["tasks"].status is FindingStatus.OK
+    assert found["system checks"].msg == words
+    assert found["daemon's POST"].msg == words
+    assert found["tasks"].level == INFO
 
 
 def test_the_variables_of_a_contrib_room_are_listed(
     env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env(SENTRY_DSN="https://hush@o1.ingest.sentry.io/1")
-    assert examine()["SENTRY_*"].message == "variables that are set: SENTRY_DSN"
+    assert examine()["SENTRY_*"].msg == "variables that are set: SENTRY_DSN"
     monkeypatch.setattr("beanstalk_dispatch.conf.registry._groups", [CORE, SettingsGroup(
         prefix="ROOM_", settings=())])  # fmt: skip
-    assert examine()["ROOM_*"].message == "variables that are set: none"
+    assert examine()["ROOM_*"].msg == "variables that are set: none"
 
 
 # --- the daemon's path -----------------------------------------------------------------------
@@ -160,16 +164,16 @@ def test_the_path_of_the_bundle_is_posted_to(folder: Path) -> None:
     (folder / ".ebextensions" / "worker.config").write_text(
         "  aws:elasticbeanstalk:sqsd:\n    HttpPath: /\n"
     )
-    assert "HttpPath is '/'" in examine()["daemon's POST"].message
-    assert examine(path="/beanstalk_dispatch/")["daemon's POST"].status is FindingStatus.OK
+    assert "HttpPath is '/'" in examine()["daemon's POST"].msg
+    assert examine(path="/beanstalk_dispatch/")["daemon's POST"].level == INFO
 
 
 def test_a_path_that_nothing_sets_is_a_warning(folder: Path) -> None:
     (folder / ".ebextensions" / "worker.config").unlink()
     found = examine()
-    assert found["daemon's POST"].status is FindingStatus.OK
-    assert found["HttpPath"].status is FindingStatus.WARNING
-    assert "--http-path /beanstalk_dispatch/dispatcher" in found["HttpPath"].hint
+    assert found["daemon's POST"].level == INFO
+    assert found["HttpPath"].level == WARNING
+    assert "--http-path /beanstalk_dispatch/dispatcher" in str(found["HttpPath"].hint)
 
 
 # --- cron.yaml -------------------------------------------------------------------------------
@@ -177,16 +181,16 @@ def test_a_path_that_nothing_sets_is_a_warning(folder: Path) -> None:
 
 def test_a_file_that_is_named_and_missing_is_a_failure() -> None:
     finding = examine(cron_file=Path("missing.yaml"))["cron.yaml"]
-    assert (finding.status, finding.message) == (FindingStatus.FAILURE, "there is no missing.yaml")
+    assert (finding.level, finding.msg) == (ERROR, "there is no missing.yaml")
 
 
 def test_periodic_tasks_that_can_run_are_ok(folder: Path, env: Environment) -> None:
     env(DISPATCH_PERIODIC_TASKS="record")
-    assert "there is no cron.yaml" in examine()["cron.yaml"].message
+    assert "there is no cron.yaml" in examine()["cron.yaml"].msg
     (folder / "cron.yaml").write_text(CRON.format_map(RIGHT))
-    assert examine()["cron.yaml"].message == "1 periodic tasks can run"
+    assert examine()["cron.yaml"].msg == "1 periodic tasks can run"
     with override_settings(ROOT_URLCONF=None):
-        assert examine()["cron.yaml"].status is FindingStatus.OK
+        assert examine()["cron.yaml"].level == INFO
 
 
 @pytest.mark.parametrize(
@@ -208,28 +212,28 @@ def test_what_is_wrong_in_a_cron_yaml_is_said(
     env(DISPATCH_PERIODIC_TASKS="record")
     (folder / "other.yaml").write_text(CRON.format_map(RIGHT | wrong))
     finding = examine(cron_file=Path("other.yaml"))["cron.yaml"]
-    assert finding.status is FindingStatus.FAILURE
-    assert message in finding.message
-    assert hint in finding.hint
+    assert finding.level == ERROR
+    assert message in finding.msg
+    assert hint in str(finding.hint)
 
 
 def test_a_file_that_is_not_yaml_is_said(folder: Path) -> None:
     (folder / "cron.yaml").write_text("\tversion: 1")
     finding = examine()["cron.yaml"]
-    assert finding.status is FindingStatus.FAILURE
-    assert finding.message.startswith("while scanning")  # the topic has said the file
+    assert finding.level == ERROR
+    assert finding.msg.startswith("while scanning")  # the topic has said the file
 
 
 def test_a_fifo_queue_has_no_periodic_tasks(folder: Path, env: Environment) -> None:
     env(DISPATCH_PERIODIC_TASKS="record", DISPATCH_QUEUES="orders=orders.fifo")
     (folder / "cron.yaml").write_text(CRON.format_map(RIGHT))
-    assert "FIFO queue (orders)" in examine()["cron.yaml"].message
+    assert "FIFO queue (orders)" in examine()["cron.yaml"].msg
 
 
 # --- the lease -------------------------------------------------------------------------------
 
 
-def lease(backend: str, **more: Any) -> Finding:
+def lease(backend: str, **more: Any) -> CheckMessage:
     with override_settings(CACHES={"default": {"BACKEND": LOCMEM},
                                    "leases": {"BACKEND": backend, **more}}):  # fmt: skip
         return examine()["lease"]
@@ -249,8 +253,8 @@ def test_a_cache_that_cannot_hold_a_lease_is_said(
 ) -> None:
     env(DISPATCH_LEASE_CACHE="leases")
     finding = lease(backend)
-    assert finding.status is FindingStatus.FAILURE
-    assert message in finding.message
+    assert finding.level == ERROR
+    assert message in finding.msg
 
 
 def test_a_cache_that_is_shared_is_ok(env: Environment) -> None:
@@ -258,7 +262,7 @@ def test_a_cache_that_is_shared_is_ok(env: Environment) -> None:
     backend = "django.core.cache.backends.redis.RedisCache"
     with valkey() as port:
         finding = lease(backend, LOCATION=f"redis://127.0.0.1:{port}")
-        assert finding.message == "the cache 'leases' answers and keeps its entries"
+        assert finding.msg == "the cache 'leases' answers and keeps its entries"
     caches["default"].clear()
 
 
@@ -266,7 +270,7 @@ def test_a_cache_that_is_missing_is_left_to_its_check(env: Environment) -> None:
     env(DISPATCH_LEASE_CACHE="nowhere")
     found = examine()
     assert "lease" not in found
-    assert found["E006"].status is FindingStatus.FAILURE
+    assert found["E006"].level == ERROR
 
 
 def test_a_machine_that_drains_is_said(folder: Path, env: Environment) -> None:

@@ -61,7 +61,7 @@ def test_every_file_that_is_missing_is_said(plan: Plan, tmp_path: Path) -> None:
         (HOOK, "280", "100", "timeouts: nginx's proxy_read_timeout, 100 s, is not longer than"),
         (HOOK, "timeout 280s", "timeout 285s", f"{HOOK}: X-Proxy-Read-Timeout and"),
         (HOOK, "location = /", "location = /x/", f"{HOOK}: is not the script that is needed"),
-        (PROCFILE, "gunicorn", "uvicorn", f"{PROCFILE}: no line 'web:' starts gunicorn; expected"),
+        (PROCFILE, "gunicorn", "uvicorn", f"{PROCFILE}: no line 'web:' starts gunicorn"),
         (PROCFILE, "--threads=15", "--threads 4", "gunicorn runs 4 requests at the same time"),
         (
             PROCFILE,
@@ -106,7 +106,7 @@ def test_what_a_policy_allows_beyond_the_plan_is_said(plan: Plan, bundle: Path) 
 
 def test_a_hook_that_is_not_executable_is_said(plan: Plan, bundle: Path) -> None:
     (bundle / HOOK).chmod(0o644)
-    assert problems_in(plan, bundle) == [f"{HOOK}: is not executable: chmod +x {HOOK}"]
+    assert problems_in(plan, bundle) == [f"{HOOK}: is not executable"]
 
 
 def test_a_shared_bundle_must_not_have_the_daemons_namespace(plan: Plan, bundle: Path) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.core.checks import INFO, CheckMessage
 
 from beanstalk_dispatch.problems import machine_doctor
-from beanstalk_dispatch.problems.findings import Finding, FindingStatus
 from beanstalk_dispatch.problems.machine_doctor import Machine, seconds_of_nginx
 from tests.conftest import TABLE, Environment
 from tests.services import PATH, free_port
@@ -66,16 +66,16 @@ def machine(tmp_path: Path, env: Environment, front: tuple[type[Front], int]) ->
     )
 
 
-def examine(machine: Machine) -> list[Finding]:
+def examine(machine: Machine) -> list[CheckMessage]:
     return list(machine_doctor.examine(machine))
 
 
-def bad(machine: Machine) -> list[Finding]:
-    return [finding for finding in examine(machine) if finding.status is not FindingStatus.OK]
+def bad(machine: Machine) -> list[CheckMessage]:
+    return [finding for finding in examine(machine) if finding.level != INFO]
 
 
 def test_a_machine_that_is_set_up_well_has_nothing_but_ok(machine: Machine) -> None:
-    assert [(each.topic, each.message) for each in examine(machine)] == [
+    assert [(each.obj, each.msg) for each in examine(machine)] == [
         ("daemon", f"it posts to {PATH}"),
         ("daemon", "http_connections=15: keep it at or below gunicorn's threads times processes"),
         ("timeouts", "each is longer than the one before it; a task may take 120 s"),
@@ -87,15 +87,15 @@ def test_a_machine_that_is_set_up_well_has_nothing_but_ok(machine: Machine) -> N
 
 def test_a_wrong_path_of_the_daemon_is_said(machine: Machine) -> None:
     machine.daemon_options.write_text("http_path: /\n")
-    daemon = next(f for f in bad(machine) if f.topic == "daemon")
-    assert daemon.message == "it posts to /, which is not the dispatcher"
-    assert daemon.hint.startswith(f"HttpPath: {PATH}")
+    daemon = next(f for f in bad(machine) if f.obj == "daemon")
+    assert daemon.msg == "it posts to /, which is not the dispatcher"
+    assert str(daemon.hint).startswith(f"HttpPath: {PATH}")
 
 
 def test_nginxs_default_is_too_short(machine: Machine) -> None:
     (machine.nginx / "nginx.conf").write_text("events {}\n")
     (finding,) = bad(machine)
-    assert finding.message.startswith("nginx's proxy_read_timeout, 60 s, is not longer than")
+    assert finding.msg.startswith("nginx's proxy_read_timeout, 60 s, is not longer than")
 
 
 def test_the_dispatchers_own_limit_counts_before_others(machine: Machine) -> None:
@@ -104,7 +104,7 @@ def test_the_dispatchers_own_limit_counts_before_others(machine: Machine) -> Non
     (own / "beanstalk_dispatch.conf").write_text("location = /x {\n  proxy_read_timeout 5s;\n}\n")
     (machine.nginx / "broken.conf").symlink_to(machine.nginx / "nowhere")
     (finding,) = bad(machine)
-    assert "proxy_read_timeout, 5 s, is not longer" in finding.message
+    assert "proxy_read_timeout, 5 s, is not longer" in finding.msg
     (own / "beanstalk_dispatch.conf").unlink()
     assert bad(machine) == []
 
@@ -119,7 +119,7 @@ def test_nginxs_times_are_read(time: str, seconds: float) -> None:
 def test_a_machine_that_is_not_a_worker_instance_is_said_in_one_line(machine: Machine) -> None:
     machine.daemon_options.unlink()
     (finding,) = examine(machine)
-    assert finding.message == f"cannot read {machine.daemon_options}: No such file or directory"
+    assert finding.msg == f"cannot read {machine.daemon_options}: No such file or directory"
     assert finding.hint == "is this a worker instance?"
 
 
@@ -128,8 +128,8 @@ def test_options_that_cannot_be_read_hide_nothing_else(machine: Machine) -> None
     machine.daemon_options.mkdir()
     machine.daemon_log.unlink()
     daemon, log = bad(machine)
-    assert daemon.message == f"cannot read {machine.daemon_options}: Is a directory"
-    assert log.message == f"cannot read {machine.daemon_log}: No such file or directory"
+    assert daemon.msg == f"cannot read {machine.daemon_options}: Is a directory"
+    assert log.msg == f"cannot read {machine.daemon_log}: No such file or directory"
 
 
 def test_a_file_that_needs_root_is_said(machine: Machine) -> None:
@@ -141,7 +141,7 @@ def test_a_file_that_needs_root_is_said(machine: Machine) -> None:
 
 def test_a_wrong_configuration_has_no_time_limit(machine: Machine, env: Environment) -> None:
     env(WORKER="Ture")
-    assert "timeouts" not in {finding.topic for finding in examine(machine)}
+    assert "timeouts" not in {finding.obj for finding in examine(machine)}
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def test_an_endpoint_that_does_not_answer_as_a_worker_is_said(
     monkeypatch.setattr(Front, "status", status)
     monkeypatch.setattr(Front, "content", content)
     (finding,) = bad(machine)
-    assert finding.topic == "endpoint"
-    assert f"answered {status} through nginx: " in finding.message
-    assert words in finding.message
+    assert finding.obj == "endpoint"
+    assert f"answered {status} through nginx: " in finding.msg
+    assert words in finding.msg
 
 
 def test_an_nginx_that_does_not_run_is_said(machine: Machine) -> None:
@@ -171,7 +171,7 @@ def test_an_nginx_that_does_not_run_is_said(machine: Machine) -> None:
         port=port,
     )  # fmt: skip
     (finding,) = bad(away)
-    assert finding.message.startswith(f"no answer from 127.0.0.1:{port}: ConnectionRefusedError")
+    assert finding.msg.startswith(f"no answer from 127.0.0.1:{port}: ConnectionRefusedError")
 
 
 def test_the_daemons_log_is_explained(machine: Machine) -> None:
@@ -179,8 +179,8 @@ def test_the_daemons_log_is_explained(machine: Machine) -> None:
         SENT * 600 + FAILED.format(504) * 2 + FAILED.format(404) + FAILED.format(999)
     )
     first, *others = bad(machine)
-    assert first.message == (
+    assert first.msg == (
         "2 of 496 posts were answered 504: the task took longer than nginx's proxy_read_timeout"
     )
     assert len(others) == 2
-    assert any("see the log of the project" in each.message for each in others)
+    assert any("see the log of the project" in each.msg for each in others)

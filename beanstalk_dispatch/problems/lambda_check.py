@@ -1,0 +1,47 @@
+"""Compare the attributes of a queue with what a Lambda function that reads it needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from django.core.checks import CheckMessage
+
+from beanstalk_dispatch.deploying.lambda_files import MIN_RECEIVES, RECEIVES, VISIBILITY_FACTOR
+
+from .findings import ok, problem
+
+
+def check(queue: str, *, timeout: int, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
+    """Yield what does not fit a function with this timeout, or that all of it does."""
+    found = list(_find_problems(f"queue {queue}", timeout, attributes))
+    yield from found or [ok(f"queue {queue}", f"it fits a function of {timeout} s")]
+
+
+def _find_problems(obj: str, timeout: int, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
+    visibility, needed = int(attributes.get("VisibilityTimeout", "30")), VISIBILITY_FACTOR * timeout
+    if visibility < needed:
+        yield problem(
+            "E501",
+            obj,
+            f"VisibilityTimeout is {visibility} s; expected at least {VISIBILITY_FACTOR} times the "
+            f"function's timeout, {needed} s: SQS delivers messages again while the function runs "
+            "or is throttled",
+            f"VisibilityTimeout: {needed}",
+        )
+    policy = json.loads(attributes.get("RedrivePolicy", "{}"))
+    if not policy:
+        yield problem(
+            "E502",
+            obj,
+            "there is no RedrivePolicy: a message that can never run comes back for days",
+            "create a dead-letter queue, and set RedrivePolicy",
+        )
+    elif int(policy["maxReceiveCount"]) < MIN_RECEIVES:
+        yield problem(
+            "E503",
+            obj,
+            f"maxReceiveCount is {policy['maxReceiveCount']}; expected at least {MIN_RECEIVES}: "
+            "each time that the function is throttled costs a receive",
+            f"maxReceiveCount: {RECEIVES}",
+        )

@@ -1,0 +1,82 @@
+"""Compare the files by which a worker environment scales with what its plan needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from django.core.checks import CheckMessage
+
+from beanstalk_dispatch.deploying.plan import Plan
+from beanstalk_dispatch.deploying.scaling import (
+    SCALING_EBEXTENSIONS,
+    scaling_files,
+    scaling_options,
+)
+from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS, json_options
+
+from .findings import OVERWRITE, problem
+
+_CHOICES: Final = frozenset({"TargetValue", "MinSize"})
+"""What a project may set to other values."""
+
+
+def check(plan: Plan, root: Path) -> Iterator[CheckMessage]:
+    """Yield what is wrong in each file. A missing file is reported elsewhere."""
+    if plan.is_shared and (root / SCALING_EBEXTENSIONS).exists():
+        yield problem(
+            "E417",
+            SCALING_EBEXTENSIONS,
+            "scales the web environment by the queue, too",
+            "remove it, or add --worker-bundle if this bundle is for workers only",
+        )
+    for path, needed in scaling_files(plan).items():
+        if (root / path).exists():
+            found, limit = _read_json(root / path), _find_target(needed)
+            target = _find_target(found)
+            if _without_choices(found) != _without_choices(needed):
+                yield problem("E418", path, "is not what is needed", OVERWRITE)
+            elif not 0 < target <= limit:
+                yield problem(
+                    "E419",
+                    path,
+                    f"TargetValue is {target:g}; more than 0 and at most {limit:g} is expected: "
+                    "a higher target removes instances that have work, and then adds even more",
+                    f"TargetValue: {limit:g}",
+                )
+    if plan.is_shared and (root / WORKER_OPTIONS).exists():
+        yield from _check_options(plan, root)
+
+
+def _check_options(plan: Plan, root: Path) -> Iterator[CheckMessage]:
+    for namespace, needed in scaling_options(plan).items():
+        found = json_options(root / WORKER_OPTIONS, namespace)
+        for name, value in needed.items():
+            current = found.get(name, "not set")
+            if current != value and name not in _CHOICES:
+                message = f"{namespace} {name} is {current}, not {value}"
+                yield problem("E420", WORKER_OPTIONS, message, OVERWRITE)
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError:
+        return None
+
+
+def _find_target(value: Any) -> float:
+    """The TargetValue anywhere in a JSON value; 0 if there is none, or if it is not a number."""
+    if not isinstance(value, dict):
+        return 0
+    found = value.get("TargetValue", 0)
+    inner = max((_find_target(each) for each in value.values()), default=0)
+    return max(found if isinstance(found, int | float) else 0, inner)
+
+
+def _without_choices(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_choices(each) for name, each in value.items() if name not in _CHOICES}
