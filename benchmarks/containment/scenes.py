@@ -439,7 +439,9 @@ SCENES: Final[dict[str, Scene]] = {
     "waiting-alone": Scene(
         culprits=culprits(1, "exit"), blameless=200, seconds=(0.1, 1.0), max_receives=10,
         during=partial(Kills, seconds=45), patience=300, consumers=_EB_ENDPOINT,
-        variables=_LEASE | _OWN_DEAD_LETTERS, may_repeat=THREADS,
+        # Without a dead-letter queue of its own: a task that is killed while it runs alone is
+        # taken for the reason, and it was none.
+        variables=_LEASE, may_repeat=THREADS,
         reason="as in kills: between the commit of a task and its entry in the cache",
     ),
     "lease": Scene(

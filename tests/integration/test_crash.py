@@ -14,7 +14,7 @@ from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import TABLE, Environment
 from tests.integration.test_draining import gunicorn, quietly, workers
 from tests.integration.test_gunicorn import body
-from tests.services import Gunicorn, until
+from tests.services import Gunicorn, until, valkey
 
 
 def cut(server: Gunicorn) -> list[tuple[str, str]]:
@@ -33,6 +33,29 @@ def test_after_kill_9_exactly_what_was_running_is_logged(tmp_path: Path) -> None
         assert sorted(cut(server)) == [(f"nap-{number}", "1") for number in range(3)]
         assert server.post(body("record"))[0] == 200
         assert len(cut(server)) == 3
+
+
+def test_after_kill_9_what_was_running_need_not_wait_for_its_lease(tmp_path: Path) -> None:
+    with (
+        valkey() as port,
+        gunicorn(
+            tmp_path,
+            DJANGO_SETTINGS_MODULE="tests.lease_settings",
+            LEASES_PORT=str(port),
+            BEANSTALK_DISPATCH_LEASE_CACHE="leases",
+            BEANSTALK_DISPATCH_CRASH_LEDGER="off",
+        ) as server,
+        ThreadPoolExecutor(5) as pool,
+    ):
+        names = [f"nap-{number}" for number in range(5)]
+        for name in names:
+            pool.submit(quietly, server, body("nap", 60, id=name))
+        time.sleep(1)
+        assert server.post(body("nap", 0, id=names[-1]))[0] == 409
+        os.kill(int(workers(server)[0]), signal.SIGKILL)
+        until(lambda: server.log().count("start worker=True") == 2)
+        again = [pool.submit(server.post, body("nap", 0, id=name)) for name in names]
+        assert [each.result()[0] for each in again] == [200] * 5
 
 
 def test_what_ends_its_process_three_times_is_dead_lettered_and_its_neighbour_is_not(
