@@ -11,7 +11,6 @@ import builtins
 import gc
 import logging
 import sys
-import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib.machinery import PathFinder
@@ -32,10 +31,8 @@ class ProcessState:
         self._switch_interval = sys.getswitchinterval()
         self._collects_garbage = gc.isenabled()
         self._disabled_level = logging.root.manager.disable
-        self._filters = list(warnings.filters)
         self._is_logger_disabled = _LOGGERS[0].disabled
         self._import = builtins.__import__
-        self._modules = dict(sys.modules)
         self._import_path = [list(each) for each in _import_path()]
 
     def restore(self) -> list[str]:
@@ -55,8 +52,6 @@ class ProcessState:
             for logger in _LOGGERS:
                 logger.disabled = False
             restored.append("disabled-loggers")
-        if len(warnings.filters) != len(self._filters):
-            restored += self._remove_errors()
         return restored + self._restore_imports()
 
     def _restore_imports(self) -> list[str]:
@@ -64,24 +59,11 @@ class ProcessState:
         restored: list[str] = []
         if builtins.__import__ is not self._import:
             restored += _set_back("import", _set_import, self._import)
-        if sys.modules.get(__name__) is not self._modules[__name__]:  # all have been removed
-            sys.modules.update(self._modules)
-            restored.append("modules")
         if PathFinder not in sys.meta_path or not (sys.path and sys.path_hooks):
             for current, before in zip(_import_path(), self._import_path, strict=True):
                 current[:] = [*before, *(each for each in current if each not in before)]
             restored.append("import-path")
         return restored
-
-    def _remove_errors(self) -> list[str]:
-        """Other new filters may be those of a module that the task has imported."""
-        new = [each for each in warnings.filters if each not in self._filters]
-        if all(each[0] != "error" for each in new):
-            return []
-        kept = [each for each in warnings.filters if each not in new or each[0] != "error"]
-        warnings.resetwarnings()
-        warnings.filters[:] = kept  # type: ignore[index]
-        return ["warning-filters"]
 
 
 @cache

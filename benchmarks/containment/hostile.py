@@ -20,7 +20,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -87,10 +86,6 @@ def block_signals() -> None:
 
 def alarm() -> None:
     signal.alarm(1)
-
-
-def warnings_as_errors() -> None:
-    warnings.simplefilter("error")
 
 
 def decimal_context() -> None:
@@ -303,15 +298,6 @@ def close_all_connections() -> None:
 
 def clear_cache() -> None:
     cache.clear()
-
-
-def clear_modules() -> None:
-    for name in [name for name in sys.modules if name.startswith(("django.db", "json"))]:
-        del sys.modules[name]
-
-
-def clear_all_modules() -> None:
-    sys.modules.clear()
 
 
 def orphan() -> None:

@@ -269,8 +269,7 @@ _ENDPOINT: Final = {"endpoint": endpoint}
 _POLLER: Final = {"poller": poller}
 _HOSTILE: Final = {
     "process-state": (
-        "recursion-limit", "switch-interval", "disable-gc", "warnings-as-errors",
-        "disable-logging", "disable-loggers",
+        "recursion-limit", "switch-interval", "disable-gc", "disable-logging", "disable-loggers",
     ),
     "log-handlers": ("raising-handler", "raising-filter", "raising-record-factory"),
 }  # fmt: skip
@@ -314,9 +313,7 @@ SCENES: Final[dict[str, Scene]] = {
         must_log=["process state restored id=culprit-"],
     ),
     "imports": Scene(
-        culprits=[
-            ("hostile", [name]) for name in ("patch-import", "clear-path", "clear-all-modules") * 3
-        ],
+        culprits=[("hostile", [name]) for name in ("patch-import", "clear-path") * 3],
         may_fail=THREADS, reason="a task that imports something before the culprit ends fails",
         must_log=["process state restored id=culprit-"],
     ),
