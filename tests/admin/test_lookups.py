@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any, ClassVar
 
 import pytest
@@ -51,7 +52,8 @@ USERS = {
 
 
 @pytest.fixture(params=USERS)
-def logged_in(request: pytest.FixtureRequest) -> Client:
+def logged_in(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Client:
+    caplog.set_level(logging.CRITICAL, "django.security")  # each refusal would log a traceback
     user = User.objects.create_user(
         "user", is_staff=True, is_superuser=request.param == "superuser"
     )
