@@ -22,7 +22,7 @@ from beanstalk_dispatch.exceptions import (
 )
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
-from beanstalk_dispatch.running import lease
+from beanstalk_dispatch.running import held_leases, lease
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.lease import Lease
 from tests import services
@@ -141,6 +141,21 @@ def test_a_lease_that_is_renewed_does_not_expire(
         assert held.renew()
     with pytest.raises(AlreadyRunning):
         new(message).take()
+
+
+def test_a_thread_renews_what_this_process_holds(
+    in_valkey: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1)
+    monkeypatch.setattr(lease, "_RENEW_AFTER", 0.2)
+    monkeypatch.setattr(held_leases, "LOOK_SECONDS", 0.1)
+    message = Message(function="f")
+    held = taken(message)
+    time.sleep(1.5)
+    with pytest.raises(AlreadyRunning):
+        new(message).take()
+    held.give_up()
+    taken(message)
 
 
 def test_only_the_owner_gives_it_up(in_valkey: None) -> None:
