@@ -118,6 +118,14 @@ def _is_unicode(value: str) -> bool:
     return True
 
 
+def aws_credential(value: object) -> str | None:
+    """Return a credential for AWS, or None for an empty one: boto3 then looks for its own.
+
+    In Django's settings beanstalk-dispatch 0.1 took an empty string for that. It lets nobody in.
+    """
+    return None if value == "" else credential(value)
+
+
 def credential(value: object) -> Secret:
     """An AWS key, secret or token.
 
