@@ -1,4 +1,4 @@
-"""The package's own variables, as data: CORE has all of them in the order of the documentation."""
+"""The package's own variables, as data, in the order of the documentation."""
 
 from __future__ import annotations
 
@@ -243,6 +243,15 @@ CRASH_LEDGER: Final[Setting[str | None]] = Setting(
     "cut off when a process was killed.",
     example="/var/app/ledger",
 )
+TRUSTED_PEERS: Final[Setting[tuple[Network, ...] | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_TRUSTED_PEERS",
+    form="list of networks",
+    cast=casts.networks,
+    default=None,
+    default_text="loopback and the container's gateway",
+    meaning="The addresses that may POST to the endpoint. Replaces the default.",
+    example="127.0.0.0/8 ::1 172.17.0.1",
+)
 TASKS: Final[Setting[tuple[str, ...]]] = Setting(
     variable="BEANSTALK_DISPATCH_TASKS",
     form="list of modules or dotted paths",
@@ -278,16 +287,6 @@ RESULT_ARGUMENTS: Final = flag(
     "BEANSTALK_DISPATCH_RESULT_ARGUMENTS",
     "Keep the arguments of a task with its result. They may be personal data.",
 )
-TRUSTED_PEERS: Final[Setting[tuple[Network, ...] | None]] = Setting(
-    variable="BEANSTALK_DISPATCH_TRUSTED_PEERS",
-    form="list of networks",
-    cast=casts.networks,
-    default=None,
-    default_text="loopback and the container's gateway",
-    meaning="The addresses that may POST to the endpoint. Replaces the default.",
-    example="127.0.0.0/8 ::1 172.17.0.1",
-)
-
 BACKLOG_TOKEN: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_BACKLOG_TOKEN",
     form=f"string of {casts.MIN_KEY_LENGTH} or more characters without whitespace",
@@ -312,42 +311,9 @@ BACKLOG_PER_THREAD: Final[Setting[int]] = Setting(
 
 CORE: Final = SettingsGroup(
     prefix=PREFIX,
-    settings=(
-        WORKER,
-        TABLE,
-        QUEUES,
-        SQS_KEY,
-        SQS_SECRET,
-        SQS_TOKEN,
-        SQS_REGION,
-        SQS_ENDPOINT_URL,
-        CREATE_QUEUES,
-        MESSAGE_FORMAT,
-        TASK_TIMEOUT,
-        SAFE_TASK,
-        ON_FAILURE,
-        EXECUTE_SYNCHRONOUSLY,
-        ON_COMMIT,
-        OUTBOX,
-        OUTBOX_DATABASES,
-        SIGNING_KEYS,
-        MAX_AGE,
-        PERIODIC_TASKS,
-        LEASE_CACHE,
-        DEAD_LETTER_QUEUE,
-        SEND_TIMEOUT,
-        WARM,
-        DRAIN_FILE,
-        CRASH_LEDGER,
-        TRUSTED_PEERS,
-        TASKS,
-        RESULTS,
-        RESULT_TTL,
-        RESULT_ARGUMENTS,
-        BACKLOG_TOKEN,
-        BACKLOG_PER_THREAD,
-    ),
+    settings=tuple(each for each in list(globals().values()) if isinstance(each, Setting)),
 )
+"""Every setting above, in this order."""
 
 
 def without_prefix(variable: str) -> str:
