@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from .conf import CORE, Config, get_config, values_of
 from .conf.variables import SAFE_TASK
-from .exceptions import ConfigurationError, UnknownFunction
+from .exceptions import ConfigurationError, NotImportable, UnknownFunction
 from .log_lines import quoted, quoted_error
 from .safe_task import SafeTask
 
@@ -125,14 +126,41 @@ def _resolved_names(config: Config) -> dict[str, Any]:
     return {}
 
 
+@functools.lru_cache(maxsize=1)
+def _not_importable(config: Config) -> dict[str, float]:
+    """Return the listed names and modules that failed, with the time of their first failure."""
+    return {}
+
+
+def not_importable(config: Config) -> Mapping[str, float]:
+    """Return the listed names and modules that cannot be imported, and since when, in Unix seconds.
+
+    A name stays here until a message or a check has had it imported.
+    """
+    return {**_not_importable(config)}
+
+
+def not_importable_since(name: str, config: Config) -> float | None:
+    """Return since when a name or its module cannot be imported; None if it is not known."""
+    found = _not_importable(config)
+    return found.get(name, found.get(name.rpartition(".")[0]))
+
+
 def resolve(name: str, config: Config) -> Any:
     """The function or SafeTask subclass that a table name stands for, imported once.
 
-    Raises UnknownFunction, whose message is what beanstalk-dispatch 0.1 answered.
+    Raises UnknownFunction, whose message is what beanstalk-dispatch 0.1 answered. A NotImportable
+    is remembered until the import succeeds.
     """
     resolved = _resolved_names(config)
     if name not in resolved:
-        resolved[name] = _resolve_name(name, config)
+        try:
+            resolved[name] = _resolve_name(name, config)
+        except (NotImportable, SystemExit):
+            listed_as = name if name in config.table else name.rpartition(".")[0]
+            _not_importable(config).setdefault(listed_as, time.time())
+            raise
+        _not_importable(config).pop(name, None)
     return resolved[name]
 
 
@@ -145,7 +173,7 @@ def resolve_early(name: str, config: Config) -> Any:
         return resolve(name, config)
     except SystemExit as exc:
         cause = ImportError(f"its import raises {exc!r}")
-        raise UnknownFunction(f"Unable to locate function: {config.table[name]}") from cause
+        raise NotImportable(f"Unable to locate function: {config.table[name]}") from cause
 
 
 def _resolve_name(name: str, config: Config) -> Any:
@@ -154,13 +182,15 @@ def _resolve_name(name: str, config: Config) -> Any:
         for source in _task_sources:
             if (found := source.find(name, config)) is not None:
                 return found
+        if _is_of_missing_module(name, config):
+            raise NotImportable(f"Unable to locate function: {name}")
         if not (config.table or config.tasks):
             raise UnknownFunction("No beanstalk dispatch table configured")
         raise UnknownFunction(f"Requested function not found: {name}")
     try:
         runnable = import_dotted_path(path)
     except Exception as exc:
-        raise UnknownFunction(f"Unable to locate function: {path}") from exc
+        raise NotImportable(f"Unable to locate function: {path}") from exc
     if any(source.is_task(runnable) for source in _task_sources):
         return runnable
     if inspect.isclass(runnable) and not issubclass(runnable, SafeTask):
@@ -168,6 +198,11 @@ def _resolve_name(name: str, config: Config) -> Any:
     if reason := _why_not_runnable(runnable) or _why_not_callable_alone(path):
         raise UnknownFunction(f"Requested task {reason}: {name}")
     return runnable
+
+
+def _is_of_missing_module(name: str, config: Config) -> bool:
+    """Return True if BEANSTALK_DISPATCH_TASKS lists a name whose module could not be imported."""
+    return is_listed(name, config) and name.rpartition(".")[0] not in sys.modules
 
 
 def _why_not_runnable(runnable: Any) -> str | None:

@@ -12,6 +12,7 @@
     │   └── SendError           SQS could not be reached, or refused the message
     │       └── BatchError      schedule_many sent some messages and could not send others
     ├── UnknownFunction         the dispatch table does not list it, or its entry cannot run
+    │   └── NotImportable       it is listed, and cannot be imported on this machine
     ├── MessageError            a received message that can never run
     │   ├── MalformedMessage    not a message, or one from a newer version
     │   ├── BadSignature        unsigned, altered, or signed for another queue
@@ -112,6 +113,10 @@ def _batch_error(
 
 class UnknownFunction(BeanstalkDispatchError, LookupError):
     """The dispatch table does not list the function, or its entry cannot run."""
+
+
+class NotImportable(UnknownFunction):
+    """A listed function cannot be imported on this machine, or its module lacks it."""
 
 
 class UnknownResult(BeanstalkDispatchError, LookupError):

@@ -79,7 +79,7 @@ OUTCOMES: Final[Mapping[Outcome, Consequences]] = MappingProxyType(
         Outcome.DEFERRED: Consequences(503, _HIDE, logging.INFO),
         Outcome.MALFORMED: Consequences(400, _LEAVE, logging.ERROR, is_failure=True),
         Outcome.UNKNOWN_FUNCTION: Consequences(400, _LEAVE, logging.ERROR, is_failure=True),
-        Outcome.BAD_SIGNATURE: Consequences(403, _LEAVE, logging.ERROR, is_failure=True),
+        Outcome.BAD_SIGNATURE: Consequences(403, _HIDE, logging.ERROR, is_failure=True),
         Outcome.NOT_ALLOWED: Consequences(403, _LEAVE, logging.ERROR, is_failure=True),
         Outcome.RUNNING: Consequences(409, _HIDE, logging.WARNING),
         Outcome.FAILED: Consequences(500, _HIDE, logging.ERROR, is_failure=True),

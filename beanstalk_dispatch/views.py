@@ -20,12 +20,12 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.csrf import csrf_exempt
 
 from . import clock
-from .conf import Config, get_config
-from .conf.variables import QUEUES, WORKER
+from .conf import CORE, Config, get_config, values_of
+from .conf.variables import QUEUES, TRUSTED_PEERS, WORKER
 from .delivery import Delivery
 from .endpoint import draining, holding, trusted_peers
 from .endpoint.sqsd import DOCTOR_KEY, delivery_from_meta
-from .exceptions import ConfigurationError, listed
+from .exceptions import ConfigurationError, UnknownFunction, listed
 from .log_lines import quoted, quoted_error
 from .outcomes import Outcome, Result
 from .refusals import REFUSALS
@@ -39,6 +39,7 @@ logger = logging.getLogger("beanstalk_dispatch.endpoint")
 # What may be different a moment later, because of another process, of a file, or of a cache.
 _HELD: Final[Mapping[Outcome, holding.Patience]] = {
     Outcome.RUNNING: holding.FOR_ONE_MESSAGE,
+    Outcome.BAD_SIGNATURE: holding.FOR_ONE_MESSAGE,
     Outcome.DRAINING: holding.FOR_ALL_MESSAGES,
     Outcome.UNAVAILABLE: holding.FOR_ALL_MESSAGES,
 }
@@ -59,16 +60,30 @@ def _for_machines(view: View) -> View:
         except ConfigurationError as exc:
             if (repeated := REFUSALS.repeated("configuration")) is not None:
                 logger.error("refused status=500 reason=configuration%s error=%s", repeated, exc)
+            _hold_unless_configured(request)
             return _error_response(500, "the worker's configuration is wrong; see its log")
 
     return answer
+
+
+def _hold_unless_configured(request: HttpRequest) -> None:
+    """Hold the answer to the daemon's POST while the configuration is wrong.
+
+    A stranger's is not held: on a web process that would keep its threads from visitors.
+    """
+    values, delivery = values_of(CORE), delivery_from_meta(request.META)
+    may_be_worker = values[WORKER] or any(WORKER.variable in each for each in values.problems)
+    if not (may_be_worker and delivery.message_id) or draining.is_stopping():
+        return
+    if trusted_peers.refusal(request.META, values[TRUSTED_PEERS]) is None:
+        holding.hold(delivery.receive_count, holding.FOR_ALL_MESSAGES, threads=draining.threads())
 
 
 @_for_machines
 def dispatcher(request: HttpRequest) -> HttpResponse:
     """Run the message in the body and answer so that SQS keeps or deletes it."""
     config = get_config()
-    untrusted = trusted_peers.refusal(request.META, config)
+    untrusted = trusted_peers.refusal(request.META, config.trusted_peers)
     if not config.worker:
         if not untrusted:  # anyone else's request says nothing of the daemon
             _log_not_a_worker(request)
@@ -124,8 +139,11 @@ def _log_not_a_worker(request: HttpRequest) -> None:
 
 
 def _run_or_hold(delivery: Delivery, config: Config) -> Result:
-    result = _run_unless_draining(delivery, config)
+    run = Run(delivery, config, DELAYED_COPIES)
+    result = _run_unless_draining(run)
     patience = _HELD.get(result.outcome)
+    if patience and isinstance(run.exception, UnknownFunction):  # other tasks can run
+        patience = holding.FOR_ONE_MESSAGE
     if patience is None or draining.is_stopping():
         return result
     began = clock.monotonic()
@@ -134,14 +152,14 @@ def _run_or_hold(delivery: Delivery, config: Config) -> Result:
     if delivery.waited is not None:  # the proxy has waited for as long
         waited = delivery.waited + clock.monotonic() - began
         delivery = replace(delivery, waited=waited)
-    return _run_unless_draining(delivery, config)
+    return _run_unless_draining(Run(delivery, config, DELAYED_COPIES))
 
 
-def _run_unless_draining(delivery: Delivery, config: Config) -> Result:
-    if reason := draining.reason(config):
-        logger.warning("refused id=%s status=503 reason=%r", quoted(delivery.message_id), reason)
+def _run_unless_draining(run: Run) -> Result:
+    if reason := draining.reason(run.config):
+        logger.warning("refused id=%s status=503 reason=%r", quoted(run.message_id), reason)
         return Result(outcome=Outcome.DRAINING, reason="draining")
-    return pipeline.run_delivery(Run(delivery, config, DELAYED_COPIES))
+    return pipeline.run_delivery(run)
 
 
 def _make_response(result: Result) -> HttpResponse:
@@ -181,7 +199,7 @@ def _backlog_refusal(request: HttpRequest, config: Config) -> HttpResponse | Non
     that does not say whose request it passes on would make every visitor a trusted peer.
     """
     if config.backlog_token is None:
-        if config.worker and trusted_peers.refusal(request.META, config) is None:
+        if config.worker and trusted_peers.refusal(request.META, config.trusted_peers) is None:
             return None
         return _error_response(404, "not found")
     scheme, _, shown = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from beanstalk_dispatch.casts import Network
-from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import TRUSTED_PEERS
 
 _LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -20,8 +19,10 @@ _CONTAINER_MARKS: Final = ("/.dockerenv", "/run/.containerenv")
 _ROUTES: Final = "/proc/net/route"
 
 
-def refusal(meta: Mapping[str, str], config: Config) -> str | None:
-    """Why a request with this ``request.META`` must be refused; None if it may pass.
+def refusal(meta: Mapping[str, str], trusted: tuple[Network, ...] | None) -> str | None:
+    """Return why a request with this ``request.META`` must be refused; None if it may pass.
+
+    ``trusted`` is what the configuration lists, or None for loopback and the container's gateway.
 
     Behind nginx every request's REMOTE_ADDR is 127.0.0.1; nginx puts the true peer in X-Real-IP
     and appends it to X-Forwarded-For. So every address that is given must be trusted: the
@@ -31,35 +32,37 @@ def refusal(meta: Mapping[str, str], config: Config) -> str | None:
         meta.get("REMOTE_ADDR", ""),
         meta.get("HTTP_X_REAL_IP", ""),
         meta.get("HTTP_X_FORWARDED_FOR", ""),
-        config,
+        trusted,
     )
 
 
 @functools.lru_cache(maxsize=256)
-def _refusal_reason(peer: str, real: str, forwarded: str, config: Config) -> str | None:
+def _refusal_reason(
+    peer: str, real: str, forwarded: str, trusted: tuple[Network, ...] | None
+) -> str | None:
     addresses = [text.strip() for text in (peer, real, *forwarded.split(",")) if text.strip()]
     if not addresses:
         return "the request names no peer address"
     for text in addresses:
-        if not _is_trusted(text, config):
+        if not _is_trusted(text, trusted):
             shown = "".join(text.split())[:64]  # a forged header may contain anything
             return f"{shown!r} is not in {TRUSTED_PEERS.variable}"
     return None
 
 
-def _is_trusted(text: str, config: Config) -> bool:
+def _is_trusted(text: str, trusted: tuple[Network, ...] | None) -> bool:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
-    return any(address in network for network in trusted_networks(config))
+    return any(address in network for network in _networks(trusted))
 
 
-def trusted_networks(config: Config) -> tuple[Network, ...]:
-    if config.trusted_peers is not None:
-        return config.trusted_peers
+def _networks(trusted: tuple[Network, ...] | None) -> tuple[Network, ...]:
+    if trusted is not None:
+        return trusted
     gateway = container_gateway()
     return (*_LOOPBACK, ipaddress.ip_network(gateway)) if gateway else _LOOPBACK
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.message import Message, now
+from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.sqs.opening import open_queue_by_own_name
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
@@ -59,8 +59,6 @@ class DelayedCopies:
         """
         config = get_config()
         target = open_queue_by_own_name(delivery.queue)
-        if config.max_age:  # the copy has a signature of its own
-            message = replace(message, sent_at=now())
         if delay > MAX_DELAY_SECONDS:
             message = replace(message, not_before=round(time.time() + delay, 3))
         body = message.encode(

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError, TaskCancelled
+from beanstalk_dispatch.exceptions import (
+    BeanstalkDispatchError,
+    NotImportable,
+    TaskCancelled,
+    UnknownFunction,
+)
 from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.message import Message, now
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.outcomes import Outcome, Result, Successor
 
@@ -24,7 +30,14 @@ def cancelled(run: Run) -> Result:
 
 
 def sent_again(run: Run, message: Message, delay: float, outcome: Outcome) -> Result:
-    """Send the message again in ``delay`` seconds, and acknowledge it only if that was done."""
+    """Send the message again in ``delay`` seconds, and acknowledge it only if that was done.
+
+    With MAX_AGE the copy says that it was sent now, because its signature is its own. That of an
+    unknown name keeps its time, which says for how long it waits.
+    """
+    is_unknown = isinstance(run.exception, UnknownFunction)
+    if run.config.max_age and (not is_unknown or isinstance(run.exception, NotImportable)):
+        message = replace(message, sent_at=now())
     try:
         run.consumer.resend(message, delay, run.delivery)
     except BeanstalkDispatchError as exc:

@@ -25,6 +25,7 @@ from . import dead_letters
 from .process_exceptions import is_for_the_process
 from .run import Run
 from .time_limit import TimeLimitExceeded
+from .waiting import refused_here
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
@@ -47,6 +48,8 @@ def result_of(run: Run, exc: BaseException) -> Result | None:
         return None  # of a limit around the caller
     if isinstance(exc, MessageError | UnknownFunction):
         run.exception = exc
+        if (waits := refused_here(run, exc)) is not None:
+            return waits
         refused = Result(outcome=_OUTCOMES[type(exc)], reason=str(exc), is_final=True)
         return sent_to_dead_letter_queue(run, refused)
     if isinstance(exc, LeaseError):

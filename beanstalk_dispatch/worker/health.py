@@ -10,13 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from beanstalk_dispatch import clock
-from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch import clock, dispatch_table
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.exceptions import ConfigurationError, listed
 
 from .metrics import Metric, prometheus_text
 from .threads import every
 from .worker import Tick, Worker
 
+_NOT_IMPORTABLE: Final = "not importable: "
 _MAX_CONNECTIONS: Final = 20
 """Connections at a time; another one closes the oldest, which is not a probe that works."""
 
@@ -24,9 +26,9 @@ _MAX_CONNECTIONS: Final = 20
 def why_unhealthy(worker: Worker) -> str | None:
     """Why the worker is unhealthy; None if it is healthy.
 
-    It is unhealthy while a task is stuck, and while a queue has neither answered a receive nor
-    taken a delete for a minute longer than a long poll takes. A worker that is stopping receives
-    nothing, so its queues are not looked at.
+    It is unhealthy while a task is stuck, while a listed task cannot be imported, and while a queue
+    has neither answered a receive nor taken a delete for a minute longer than a long poll takes. A
+    worker that is stopping receives nothing, so its queues are not looked at.
     """
     if stuck := worker.tasks.overdue():
         return f"{len(stuck)} stuck"
@@ -38,7 +40,14 @@ def why_unhealthy(worker: Worker) -> str | None:
         seconds = clock.monotonic() - since
         if seconds > allowed:
             return f"no answer from {_own_name(queue.name)} for {seconds:.0f} s"
+    if broken := dispatch_table.not_importable(get_config()):
+        return f"{_NOT_IMPORTABLE}{listed(broken)}"
     return None
+
+
+def _is_alive(reason: str | None) -> bool:
+    """Return True unless the worker is to be replaced: its other tasks run, whatever it lacks."""
+    return reason is None or _NOT_IMPORTABLE in reason
 
 
 def _own_name(queue: str) -> str:
@@ -47,10 +56,10 @@ def _own_name(queue: str) -> str:
 
 
 def touch_while_healthy(find_reason: Callable[[], str | None], file: Path) -> Tick:
-    """A tick that gives ``file`` the current time once a second while ``find_reason`` has none."""
+    """A tick that gives ``file`` the current time once a second while the worker is alive."""
 
     def touch() -> None:
-        if find_reason() is None:
+        if _is_alive(find_reason()):
             file.touch()
 
     return every(1.0, touch)
@@ -58,6 +67,8 @@ def touch_while_healthy(find_reason: Callable[[], str | None], file: Path) -> Ti
 
 class ProbeServer(http.server.ThreadingHTTPServer):
     """Answers 200 or 503 at every path, and with Prometheus metrics at ``/metrics``.
+
+    At ``/live`` it answers 200 also while listed tasks cannot be imported.
 
     Listens on IPv6 and IPv4, unless the host is an address of one of them. Has few connections at
     a time, however many are opened.
@@ -140,4 +151,6 @@ class _ProbeHandler(http.server.BaseHTTPRequestHandler):
             except ConfigurationError as exc:
                 return 501, f"{exc}\n".encode()
         reason = self.server.find_reason()
+        if self.path.partition("?")[0] == "/live" and _is_alive(reason):
+            reason = None
         return (503, f"{reason}\n".encode()) if reason else (200, b"ok\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import socket
@@ -19,7 +20,7 @@ import psutil
 from tests.proxy import Proxy, error
 
 from .hostile import CULPRITS
-from .machine import THREADS, Consumer, Figures, Machine, Servers, answers, endpoint, poller
+from .machine import TABLE, THREADS, Consumer, Figures, Machine, Servers, answers, endpoint, poller
 
 Calls = Sequence[tuple[str, Sequence[Any]]]
 DRIVERS: Final = ("psycopg", "psycopg2", "pymysql")
@@ -27,6 +28,7 @@ SQS_SERVERS: Final = ("ministack", "fauxqs")
 """Of one message group, ministack gives ten messages to a receive, and fauxqs one."""
 CONSUMERS: Final[Mapping[str, Consumer]] = {"endpoint": endpoint, "poller": poller}
 BLAMELESS: Final = 300
+_LATE: Final = TABLE.replace("containment.tasks.Blameless", "containment.late.Blameless")
 _MIB: Final = 2**20
 
 
@@ -110,6 +112,21 @@ def drained(machine: Machine, *, seconds: float = 60) -> Iterator[list[str]]:
     file.touch()
     machine.variables["BEANSTALK_DISPATCH_DRAIN_FILE"] = str(file)
     timer = threading.Timer(seconds, file.unlink)
+    timer.start()
+    yield []
+    timer.cancel()
+
+
+@contextmanager
+def broken_deployment(machine: Machine) -> Iterator[list[str]]:
+    """Have the module of the blameless tasks fail to import at first.
+
+    For BROKEN_SECONDS, 60 by default. A real deployment takes 15 minutes to correct.
+    """
+    file = machine.folder / "corrected"
+    machine.variables["CORRECTED"] = str(file)
+    machine.variables["BEANSTALK_DISPATCH_TABLE"] = _LATE
+    timer = threading.Timer(float(os.environ.get("BROKEN_SECONDS", "60")), file.touch)
     timer.start()
     yield []
     timer.cancel()
@@ -440,6 +457,12 @@ SCENES: Final[dict[str, Scene]] = {
         # taken for the reason, and it was none.
         variables=_LEASE, may_repeat=THREADS,
         reason="as in kills: between the commit of a task and its entry in the cache",
+    ),
+    "broken-deployment": Scene(
+        culprits=[("nap", [0.1])] * 15, blameless=1_000, seconds=(0.001,), max_receives=10,
+        during=broken_deployment, may_fail=30, patience=2_000,
+        reason="a delivery that finds no module is a failure; one a minute of them is logged",
+        consumers={"endpoint": partial(endpoint, error_visibility=2), "poller": poller},
     ),
     "lease": Scene(
         culprits=[], blameless=60, seconds=(6.0,), max_receives=10,

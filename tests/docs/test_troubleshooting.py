@@ -44,6 +44,9 @@ ROWS: Final = {
         "tests/unit/endpoint/test_trusted_peers.py::test_trusted_networks_can_be_set",
     # A task does not do what it should
     "`outcome=unknown-function`": f"{GUNICORN}::test_outcome_status_and_log_line",
+    "`outcome=unavailable reason='Unable to locate function: …'`":
+        "tests/unit/running/test_executor.py"
+        "::test_what_this_machine_cannot_import_waits_as_a_copy_from_the_third_receive_on",
     "`outcome=bad-signature reason='not signed; …'`":
         "tests/unit/running/test_executor.py::test_a_bad_signature_is_told_to_the_log",
     "`outcome=bad-signature reason='no signing key matches …'`": REHEARSAL,

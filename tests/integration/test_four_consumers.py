@@ -81,6 +81,7 @@ CASES: Final = {
     "failed": Case(
         function="fail",
         seen=Seen(outcome="failed", is_acknowledged=False, result="READY", log_fields=WITH_REASON),
+        by_calling_process={"result": "FAILED"},  # it is not delivered again
     ),
     "no retry left": Case(
         function="fail", members={"options": {"max_retries": 0}},
@@ -101,6 +102,7 @@ CASES: Final = {
         seen=Seen(
             outcome="timed-out", is_acknowledged=False, result="READY", log_fields=WITH_REASON
         ),
+        by_calling_process={"result": "FAILED"},
     ),
     "delayed": Case(
         function="record", members={"not_before": round(time.time()) + 600},
@@ -127,9 +129,8 @@ CASES: Final = {
     "forged": Case(
         function="record", key="another-key-of-sixteen",
         seen=Seen(
-            outcome="bad-signature", result=None, dead_letter="bad-signature", log_fields=DEAD
+            outcome="bad-signature", is_acknowledged=False, result=None, log_fields=WITH_REASON
         ),
-        by_calling_process=NO_DEAD_LETTER,
     ),
 }  # fmt: skip
 

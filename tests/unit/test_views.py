@@ -189,6 +189,41 @@ def test_a_wrong_configuration_is_a_500_that_tells_the_log(
     assert "'Ture' is not a boolean" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("worker_flag", "headers", "held"),
+    [
+        ("True", {"X-Aws-Sqsd-Msgid": "1"}, [5]),
+        ("True", {"X-Aws-Sqsd-Msgid": "1", "X-Aws-Sqsd-Receive-Count": "4"}, [14]),
+        ("Ture", {"X-Aws-Sqsd-Msgid": "1"}, [5]),
+        ("False", {"X-Aws-Sqsd-Msgid": "1"}, []),
+        ("True", {}, []),
+        ("True", {"X-Aws-Sqsd-Msgid": "1", "X-Real-IP": "203.0.113.5"}, []),
+    ],
+)
+def test_while_the_configuration_is_wrong_only_the_daemons_posts_are_held(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, worker_flag: str,
+    headers: dict[str, str], held: list[float],
+) -> None:  # fmt: skip
+    env(WORKER=worker_flag, DISPATCH_TABLE="no-pair")
+    pauses: list[float] = []
+    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", pauses.append)
+    assert post(body(), **headers).status_code == 500
+    assert pauses == held
+
+
+@pytest.mark.parametrize("receive_count", [1, 2])
+def test_what_cannot_run_here_is_a_503_that_is_held_from_the_second_receive_on(
+    worker: Environment, monkeypatch: pytest.MonkeyPatch, receive_count: int
+) -> None:
+    worker(DISPATCH_TABLE="broken=tests.nowhere.f")
+    pauses: list[float] = []
+    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", pauses.append)
+    text = Message(function="broken").encode(queue="q")
+    headers = {"X-Aws-Sqsd-Receive-Count": str(receive_count), "X-Aws-Sqsd-Queue": "q"}
+    assert post(text, **headers).status_code == 503
+    assert pauses == [3] * (receive_count - 1)
+
+
 def test_a_body_above_djangos_limit_is_a_400(
     worker: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 from typing import Final
 
@@ -15,13 +14,11 @@ from beanstalk_dispatch.refusals import REFUSALS
 from beanstalk_dispatch.running.ending import cancelled, sent_again
 from beanstalk_dispatch.running.lease import Lease
 from beanstalk_dispatch.running.run import Run, Surround
+from beanstalk_dispatch.running.waiting import half_since
 from beanstalk_dispatch.sqs.fifo import queue_rules
-from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
-MIN_PAUSED_SECONDS: Final = 10
-"""The shortest time that a message of a paused queue waits before it is looked at again."""
 _HANDED_ON: Final = frozenset({Outcome.RETRY, Outcome.CANCELLED})
 
 
@@ -74,13 +71,8 @@ def _may_wait_for_resume(run: Run) -> bool:
 
 
 def _wait_for_resume(run: Run, paused_since: float) -> Result:
-    """Send the message again, so that it waits without being received.
-
-    It waits for half as long as the queue has been paused. So it is sent about 20 times in
-    the first hour of a pause, and it does not come much later after a short one.
-    """
-    delay = (time.time() - paused_since) / 2
-    delay = min(max(delay, MIN_PAUSED_SECONDS), MAX_DELAY_SECONDS)
+    """Send the message again, so that it waits without being received."""
+    delay = half_since(paused_since)
     result = sent_again(run, run.accepted, delay, Outcome.DEFERRED)
     if not result.is_acknowledged:
         return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from beanstalk_dispatch.exceptions import UnknownFunction
 from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.running.ending import sent_again
 from beanstalk_dispatch.running.run import Run, Surround
@@ -14,32 +15,33 @@ MAX_WAITING_RECEIVES: Final = 3
 """The receive from which on a message waits as a copy.
 
 aws-sqsd brings a message back after two seconds and gives it up after ten receives. A lease that
-nobody holds any more lasts longer than that.
+nobody holds any more lasts longer than that, and so does a broken deployment.
 """
-_WAITS_FOR_LEASE: Final = frozenset({Outcome.RUNNING, Outcome.UNAVAILABLE})
+_WAITS: Final = frozenset({Outcome.RUNNING, Outcome.UNAVAILABLE})
 _COPY_SECONDS: Final = 30.0
 
 
 def postpone(run: Run) -> Surround:
-    """Send a message again that waits for its lease, so that no receive is spent meanwhile."""
+    """Send a message again that cannot run now, so that no receive is spent meanwhile."""
     result = yield
-    if result.outcome not in _WAITS_FOR_LEASE or not _may_wait_as_copy(run):
+    if result.outcome not in _WAITS or not _may_wait_as_copy(run):
         return None
     delay = result.retry_after or _COPY_SECONDS
+    refused = run.exception
     copy = sent_again(run, run.accepted, delay, Outcome.DEFERRED)
     if not copy.is_acknowledged:
+        run.exception = refused
         return result
     return replace(copy, reason=f"{result.reason}; the message waits for {delay:.0f} s")
 
 
 def _may_wait_as_copy(run: Run) -> bool:
-    """Return True if a copy can wait for the lease without being received.
+    """Return True if a copy can wait without being received.
 
-    Without a lease, nothing would know the copy as the same message.
+    For a lease it can only if there is one: otherwise nothing would know the copy as the same
+    message. A poller hides the message instead. A listed function may be missing for longer.
     """
-    return (
-        run.config.lease_cache is not None
-        and not run.consumer.can_hide
-        and run.receive_count >= MAX_WAITING_RECEIVES
-        and queue_rules(run.queue).takes_delay
-    )
+    is_for_lease = not isinstance(run.exception, UnknownFunction)
+    if is_for_lease and (run.config.lease_cache is None or run.consumer.can_hide):
+        return False
+    return run.receive_count >= MAX_WAITING_RECEIVES and queue_rules(run.queue).takes_delay

@@ -6,6 +6,7 @@ import logging
 
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.dispatch_table import configured_observers
+from beanstalk_dispatch.exceptions import UnknownFunction
 from beanstalk_dispatch.log_lines import failed_line, quoted
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result, Successor
@@ -32,13 +33,18 @@ def report(run: Run) -> Surround:
 
 
 def log_outcome(run: Run, result: Result) -> None:
-    """Log what became of a delivery. Of bad signatures, one in a minute is logged."""
+    """Log what became of a delivery.
+
+    One line a minute is logged of bad signatures, and of what cannot run on this machine.
+    """
     level = OUTCOMES[result.outcome].level
     if not logger.isEnabledFor(level):
         return
     repeated: str | None = ""
     if result.outcome is Outcome.BAD_SIGNATURE:
         repeated = REFUSALS.repeated("bad-signature")
+    elif result.outcome is Outcome.UNAVAILABLE and isinstance(run.exception, UnknownFunction):
+        repeated = REFUSALS.repeated(f"unavailable {_name_in_table(run)}")
     if repeated is None:
         return
     message, delivery = run.message, run.delivery
@@ -59,9 +65,14 @@ def log_outcome(run: Run, result: Result) -> None:
     )
 
 
+def _name_in_table(run: Run) -> str:
+    """Return the name of a task that the table lists, so that there are few of them."""
+    return run.accepted.function if run.accepted.function in run.config.table else ""
+
+
 def _reason_with_cause(run: Run, result: Result) -> str:
     """Return the reason with why and where an import failed, which the response does not say."""
     cause = run.exception.__cause__ if run.exception else None
-    if result.outcome is Outcome.UNKNOWN_FUNCTION and cause:
+    if isinstance(run.exception, UnknownFunction) and cause:
         return f"{result.reason} ({type(cause).__name__}: {cause}{failed_line(cause)})"
     return result.reason

@@ -26,8 +26,10 @@ def real_places() -> tuple[Any, str]:
 def _no_container(real_places: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(peers, "_CONTAINER_MARKS", ())
     peers.container_gateway.cache_clear()
+    peers._refusal_reason.cache_clear()
     yield
     peers.container_gateway.cache_clear()
+    peers._refusal_reason.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -68,12 +70,12 @@ def test_nobody_else_is(peer: str, real: str | None, forwarded: str | None) -> N
 def refusal(peer: str, real: str | None = None, forwarded: str | None = None) -> str | None:
     meta = {"REMOTE_ADDR": peer, "HTTP_X_REAL_IP": real, "HTTP_X_FORWARDED_FOR": forwarded}
     given = {name: value for name, value in meta.items() if value is not None}
-    return peers.refusal(given, get_config())
+    return peers.refusal(given, get_config().trusted_peers)
 
 
 def test_the_refusal_says_what_to_change() -> None:
     assert refusal("10.1.2.3") == "'10.1.2.3' is not in BEANSTALK_DISPATCH_TRUSTED_PEERS"
-    assert peers.refusal({}, get_config()) == "the request names no peer address"
+    assert peers.refusal({}, get_config().trusted_peers) == "the request names no peer address"
 
 
 def test_trusted_networks_can_be_set(env: Environment) -> None:
@@ -103,6 +105,7 @@ def test_in_a_container_the_gateway_is_trusted(container: Path) -> None:
 def test_a_container_without_a_gateway_trusts_loopback_only(container: Path) -> None:
     assert peers.container_gateway() is None
     peers.container_gateway.cache_clear()
+    peers._refusal_reason.cache_clear()
     container.write_text(ROUTES.format(gateway="00000000"))
     assert peers.container_gateway() is None
     assert refusal("127.0.0.1") is None

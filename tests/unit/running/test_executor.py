@@ -112,10 +112,6 @@ def test_options_of_the_message_win(table: Environment) -> None:
     ("function", "reason"),
     [
         ("unlisted", "Requested function not found: unlisted"),
-        ("missing", "Unable to locate function: tests.jobs.missing"),
-        ("nested", "Unable to locate function: tests.jobs.Missing.method"),
-        ("nowhere", "Unable to locate function: tests.nowhere.f"),
-        ("no_package", "Unable to locate function: nowhere.f"),
         ("NotATask", "Requested task is not a SafeTask subclass: NotATask"),
         ("instance", "Requested task is a SafeTask instance; list its class"),
         ("a_number", "Requested task is a int, not a function: a_number"),
@@ -132,6 +128,103 @@ def test_what_cannot_run_is_an_unknown_function(
     assert result.reason.startswith(reason)
     assert not result.is_acknowledged
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        ("missing", "Unable to locate function: tests.jobs.missing"),
+        ("nested", "Unable to locate function: tests.jobs.Missing.method"),
+        ("nowhere", "Unable to locate function: tests.nowhere.f"),
+        ("no_package", "Unable to locate function: nowhere.f"),
+        ("nowhere.task", "Unable to locate function: nowhere.task"),
+    ],
+)
+def test_what_this_machine_cannot_import_waits_as_a_copy_from_the_third_receive_on(
+    table: Environment, function: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    table(DISPATCH_TASKS="nowhere")
+    body = Message(function=function, id="the-id").encode(queue="q")
+    consumer = Recording(can_hide=True)
+    for receive_count in (1, 2):
+        result = deliver(body, Delivery(queue="q", receive_count=receive_count), consumer)
+        assert (result.outcome, result.is_acknowledged) == (Outcome.UNAVAILABLE, False)
+        assert (result.reason, result.retry_after, result.is_final) == (reason, 10, False)
+    assert consumer.sent == []
+    result = deliver(body, Delivery(queue="q", receive_count=3), consumer)
+    assert (result.outcome, result.is_acknowledged) == (Outcome.DEFERRED, True)
+    assert result.reason == f"{reason}; the message waits for 10 s"
+    ((copy, delay),) = consumer.sent
+    assert (copy.id, copy.function, copy.attempt, delay) == ("the-id", function, 1, 10)
+    assert caplog.text.count("outcome=unavailable") == 1, "one line a minute"
+    assert run("record").outcome is Outcome.DONE
+
+
+def test_the_longer_it_cannot_be_imported_the_longer_a_copy_waits(
+    table: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.time()
+    assert dispatch_table.not_importable_since("nowhere", get_config()) is None
+    for seconds, waits in ((0, 10), (600, 300), (7200, 900)):
+        monkeypatch.setattr("time.time", lambda seconds=seconds: began + seconds)
+        assert run("nowhere").retry_after == pytest.approx(waits, abs=1)
+    assert dispatch_table.not_importable(get_config()) == {"nowhere": began}
+
+
+@pytest.mark.parametrize(("receive_count", "hidden"), [(1, 10), (2, 20), (7, 640), (8, 900)])
+def test_on_a_fifo_queue_it_can_only_be_held(
+    table: Environment, receive_count: int, hidden: float
+) -> None:
+    consumer = Recording(can_hide=True)
+    body = Message(function="nowhere").encode(queue="q.fifo")
+    delivery = Delivery(queue="q.fifo", receive_count=receive_count)
+    result = deliver(body, delivery, consumer)
+    assert (result.outcome, result.is_acknowledged) == (Outcome.UNAVAILABLE, False)
+    assert result.retry_after == hidden
+    assert consumer.sent == []
+
+
+def test_once_it_can_be_imported_it_runs(
+    table: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(dispatch_table, "import_dotted_path", raising(ImportError))
+        assert run("record").outcome is Outcome.UNAVAILABLE
+    assert list(dispatch_table.not_importable(get_config())) == ["record"]
+    assert run("record").outcome is Outcome.DONE
+    assert dispatch_table.not_importable(get_config()) == {}
+
+
+@pytest.mark.parametrize(
+    ("age", "outcome"),
+    [
+        (0, Outcome.DEFERRED), (3500, Outcome.DEFERRED), (-60, Outcome.DEFERRED),
+        (3700, Outcome.UNKNOWN_FUNCTION), (-7200, Outcome.UNKNOWN_FUNCTION),
+        (None, Outcome.UNKNOWN_FUNCTION),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("max_age", [None, "2h"])
+def test_an_unknown_name_waits_for_an_hour_after_its_sending(
+    table: Environment, age: float | None, outcome: Outcome, max_age: str | None
+) -> None:
+    """Without a renewal: its copies would wait for ever."""
+    key = "a-key-of-the-tests"
+    table(DISPATCH_SIGNING_KEYS=key, DISPATCH_MAX_AGE=max_age)
+    sent_at = None if age is None else round(time.time()) - age
+    if max_age and age is None:
+        return  # it is refused for another reason
+    body = Message(function="unlisted", sent_at=sent_at).encode(queue="q", keys=[key])
+    consumer = Recording()
+    result = deliver(body, Delivery(queue="q", receive_count=3), consumer)
+    assert result.outcome is outcome
+    assert [copy.sent_at for copy, _ in consumer.sent] == (
+        [sent_at] if outcome is Outcome.DEFERRED else []
+    )
+
+
+def test_a_task_that_a_listed_module_lacks_is_an_unknown_name(table: Environment) -> None:
+    table(DISPATCH_TASKS="tests.jobs")
+    assert run("tests.jobs.missing").outcome is Outcome.UNKNOWN_FUNCTION
 
 
 def test_the_log_tells_why_an_import_failed(
@@ -315,14 +408,13 @@ def test_where_the_queue_is_known_a_message_from_elsewhere_is_refused(
     assert result.outcome is outcome
 
 
-def test_a_copy_has_the_age_of_its_own_signature(sqs_env: Environment, queue_name: str) -> None:
-    sqs_env(DISPATCH_SIGNING_KEYS="a-key-of-the-tests", DISPATCH_MAX_AGE="1h")
-    queue = open_queue("jobs")
-    old = Message(function="record", sent_at=1.0, attempt=2)
-    DELAYED_COPIES.resend(old, 0, Delivery(queue=queue_name))
-    (received,) = queue.receive(count=1, wait=5, visibility=30)
-    found = Message.decode(received.body, queue=queue_name, keys=["a-key-of-the-tests"])
-    assert found.sent_at == pytest.approx(time.time(), abs=10)
+def test_a_copy_has_the_age_of_its_own_signature(table: Environment) -> None:
+    key = "a-key-of-the-tests"
+    table(DISPATCH_SIGNING_KEYS=key, DISPATCH_MAX_AGE="1h")
+    consumer, moment = Recording(), time.time()
+    message = Message(function="record", sent_at=moment - 60, not_before=moment + 2000)
+    deliver(message.encode(queue="q", keys=[key]), Delivery(queue="q"), consumer)
+    assert [copy.sent_at for copy, _ in consumer.sent] == [pytest.approx(moment, abs=10)]
 
 
 @pytest.mark.parametrize("message_id", ["from-sqs", None])
@@ -633,13 +725,17 @@ def test_resolve_is_for_one_configuration(table: Environment) -> None:
         dispatch_table.resolve("record", get_config())
 
 
-@pytest.mark.parametrize("error", [SystemExit, GeneratorExit])
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(SystemExit, Outcome.UNAVAILABLE), (GeneratorExit, Outcome.FAILED)],
+)
 def test_a_module_that_cannot_be_imported_costs_one_task(
-    table: Environment, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    table: Environment, error: type[BaseException], outcome: Outcome,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setattr(dispatch_table, "import_dotted_path", raising(error))
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(run, "record").result(20).outcome is Outcome.FAILED
+        assert pool.submit(run, "record").result(20).outcome is outcome
 
 
 def test_the_main_threads_exit_passes_an_import(

@@ -14,10 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from beanstalk_dispatch import dispatch_table
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.exceptions import NotImportable
 from beanstalk_dispatch.worker import health
 from beanstalk_dispatch.worker.health import ProbeServer, touch_while_healthy, why_unhealthy
 from beanstalk_dispatch.worker.metrics import MISSING_LIBRARY, metrics
 from beanstalk_dispatch.worker.worker import Worker
+from tests.conftest import Environment
 from tests.workers import Recording, make_worker
 
 
@@ -62,6 +66,23 @@ def leave_unanswered(worker: Worker) -> None:
 
 
 # --- why a worker is unhealthy ---
+
+
+def test_a_task_that_cannot_be_imported_is_a_reason_and_no_reason_to_end(
+    worker: Worker, server: ProbeServer, env: Environment, tmp_path: Path
+) -> None:
+    env(DISPATCH_TABLE="broken=tests.nowhere.f")
+    file = tmp_path / "health"
+    tick = touch_while_healthy(lambda: why_unhealthy(worker), file)
+    assert why_unhealthy(worker) is None
+    with pytest.raises(NotImportable):
+        dispatch_table.resolve("broken", get_config())
+    assert get(server, "/") == (503, "not importable: broken\n")
+    assert get(server, "/live") == (200, "ok\n")
+    tick()
+    assert file.exists()
+    leave_unanswered(worker)
+    assert get(server, "/live") == (503, "no answer from jobs for 90 s\n")
 
 
 def test_a_queue_that_does_not_answer_makes_it_unhealthy(worker: Worker) -> None:

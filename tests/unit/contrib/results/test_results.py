@@ -38,6 +38,7 @@ from beanstalk_dispatch.delivery import Delivery, RunView
 from beanstalk_dispatch.exceptions import ConfigurationError, SendError, UnknownResult
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.running import waiting
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.scheduling import sending
 from beanstalk_dispatch.signals import task_started
@@ -206,9 +207,14 @@ def test_a_task_that_stops_when_it_is_cancelled_has_failed(store: Environment) -
     assert (result.status, result.attempts, len(result.errors)) == (Status.FAILED, 1, 1)
 
 
-def test_a_function_that_the_worker_does_not_know_has_failed(store: Environment) -> None:
+def test_a_function_that_the_worker_does_not_know_has_failed(
+    store: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task_id = schedule_function("jobs", "record")
     store(DISPATCH_TABLE="other=tests.jobs.record")
+    assert run_all(deliveries=1) == [Outcome.UNAVAILABLE]
+    assert get_result(task_id).status is Status.READY
+    monkeypatch.setattr(waiting, "UNKNOWN_SECONDS", 0)
     assert run_all(deliveries=1) == [Outcome.UNKNOWN_FUNCTION]
     result = get_result(task_id)
     assert (result.status, result.attempts) == (Status.FAILED, 0)
