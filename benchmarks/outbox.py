@@ -1,17 +1,19 @@
 """Kill processes that use the outbox at every step, and take SQS away. Nothing may be lost.
 
-    python -m benchmarks.outbox [--kills N] [--outage SECONDS] [sqlite] [postgres]
+    python -m benchmarks.outbox [--kills N] [--outage SECONDS] [--claims ROWS] [sqlite] [postgres]
 
 Each killed process has a row of its own in the table ``orders``, in the transaction that schedules
 its task. In the end SQS must have a message for each of these rows and for no other, in order
 within each FIFO group. A message that SQS has twice must have one task id. Then eight threads
-schedule while SQS does not answer for a time; their longest call is printed. The exit code is 1 if
-something is not as it must be.
+schedule while SQS does not answer for a time; their longest call is printed. At last, claims are
+timed beside as many rows of a queue that nobody sends. The exit code is 1 if something is not as it
+must be.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -131,6 +133,7 @@ def set_up(database_url: str, sqs: Sqs) -> None:
     from beanstalk_dispatch.contrib.outbox import relay
 
     relay.POLL_SECONDS = 0.1  # type: ignore[misc]
+    relay.CLAIM_MARGIN_SECONDS = 0.0  # type: ignore[misc]
     call_command("migrate", verbosity=0)
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE orders (label VARCHAR(50))")
@@ -160,7 +163,7 @@ def orders() -> set[str]:
 # --- kills -----------------------------------------------------------------------------------
 
 
-def kill(*args: object) -> NoReturn:
+def kill(*args: object, **kwargs: object) -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
@@ -175,7 +178,7 @@ def before_commit() -> None:
 def after_commit() -> None:
     from beanstalk_dispatch.contrib.outbox.sender import SENDER
 
-    SENDER.wake = kill  # type: ignore[method-assign]
+    setattr(SENDER, "wake", kill)  # noqa: B010
 
 
 def before_send() -> None:
@@ -329,7 +332,46 @@ def sqs_away(name: str, sqs: Sqs, seconds: float) -> bool:
     return report(f"{name} SQS away", sqs, left=left, note=note)
 
 
-def run(name: str, kills_per_step: int, outage: float) -> NoReturn:
+# --- claims ----------------------------------------------------------------------------------
+
+
+def fill(queue: str, groups: int, count: int) -> None:
+    from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
+
+    names = [f"g{n}" for n in range(groups)] or [""]
+    rows = (
+        OutboxMessage(task_id=str(n), function="f", queue=queue, fifo_group=name)
+        for n, name in zip(range(count), itertools.cycle(names), strict=False)
+    )
+    OutboxMessage.objects.bulk_create(rows, batch_size=5000)
+
+
+def time_claims(name: str, count: int) -> None:
+    """Print how long a claim takes, from the look for a queue's messages to their rows."""
+    from beanstalk_dispatch.contrib.outbox.claims import Heads, claim, database_now
+    from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
+
+    for groups in (0, 1, 10, 1000):
+        OutboxMessage.objects.all().delete()
+        fill("dead", groups, count)
+        fill("live", groups, count)
+        heads, took = Heads(), []
+        for _ in range(50):
+            started = time.perf_counter()
+            now = database_now("default")
+            claimed = claim("default", heads.find("default", "live", now, 80), now=now, seconds=60)
+            took.append(time.perf_counter() - started)
+            assert claimed
+            OutboxMessage.objects.filter(id__in=[row.id for row in claimed.rows]).delete()
+        took.sort()
+        print(
+            f"{'':<7}{f'{name} claims':<28} {count} rows in {groups} groups beside {count} of a "
+            f"dead queue: median {took[25] * 1e3:.1f} ms, longest {took[-1] * 1e3:.1f} ms",
+            flush=True,
+        )
+
+
+def run(name: str, kills_per_step: int, outage: float, claims: int) -> NoReturn:
     """Everything with one database, in a process of its own."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -339,6 +381,8 @@ def run(name: str, kills_per_step: int, outage: float) -> NoReturn:
         set_up(url, sqs)
         is_well = kill_at_every_step(name, sqs, kills_per_step) if kills_per_step else True
         is_well = (sqs_away(name, sqs, outage) if outage else True) and is_well
+        if claims:
+            time_claims(name, claims)
     sys.exit(0 if is_well else 1)
 
 
@@ -347,12 +391,13 @@ def main() -> int:
     parser.add_argument("databases", nargs="*", metavar="DATABASE", help="sqlite, postgres")
     parser.add_argument("--kills", type=int, default=200, help="at each of five steps")
     parser.add_argument("--outage", type=float, default=60, help="in seconds")
+    parser.add_argument("--claims", type=int, default=100_000, help="rows for the claims; 0: none")
     arguments = parser.parse_args()
     codes = []
     for name in arguments.databases or ("sqlite", "postgres"):
         pid = os.fork()
         if not pid:
-            run(name, arguments.kills, arguments.outage)
+            run(name, arguments.kills, arguments.outage, arguments.claims)
         codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     return 1 if any(codes) else 0
 

@@ -63,12 +63,17 @@ def warm_queues(config: Config) -> None:
     A queue that is given by its URL or ARN needs no request. Without aliases the client of the
     default region is made.
     """
+    warm_clients(config)
+    for name in config.queues:
+        open_queue(name)
+
+
+def warm_clients(config: Config) -> None:
+    """Import boto3 and make the clients of all aliases. Makes no request. Raises SendError."""
     with no_fork():
         for address in config.queues.values() or [QueueAddress(name="default")]:
             _warm_client(address)
         codecs.lookup("idna")  # the first connection imports it
-    for name in config.queues:
-        open_queue(name)
 
 
 def _warm_client(address: QueueAddress) -> None:

@@ -1,4 +1,4 @@
-"""The outbox on PostgreSQL, where a claim is a row lock; and processes that are killed."""
+"""The outbox on PostgreSQL, processes that are killed, and a process that forks."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 import pytest
 from django.core.management import call_command
-from django.db import OperationalError, connections, transaction
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 from beanstalk_dispatch.client import Call, schedule_many
-from beanstalk_dispatch.contrib.outbox.claims import claimed
+from beanstalk_dispatch.contrib.outbox.claims import Heads, claim, database_now, queues_in
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.sender import SENDER
 from tests.conftest import Environment
+from tests.proxy import Answer, Proxy
 from tests.recording_sqs import Sqs
 from tests.services import database_settings, postgres
 from tests.unit.contrib.outbox.conftest import no_sender, sqs
@@ -88,29 +93,16 @@ def test_several_relays_send_each_message_once_and_each_group_in_order(outbox: S
 def test_what_is_claimed_is_passed_over_until_the_claim_ends(outbox: Sqs) -> None:
     store("fifo", range(3), "g")
     store("fifo", range(10, 12), "other")
-    head = OutboxMessage.objects.using("postgres").order_by("id")[:1]
-    with transaction.atomic(using="postgres"):
-        assert len(head.select_for_update()) == 1
-        run_in_thread(Relay().send_available).join(30)
-        assert outbox.labels == [10, 11]
+    head = OutboxMessage.objects.using("postgres").order_by("id")[0].id
+    claimed = claim("postgres", [head], now=database_now("postgres"), seconds=60)
+    assert claimed
+    assert claimed
+    assert len(claimed.rows) == 3
+    Relay().send_available()
+    assert outbox.labels == [10, 11]
+    claimed.rows_in("postgres", [head]).update(available_at=claimed.now)
     Relay().send_available()
     assert outbox.labels == [10, 11, 0, 1, 2]
-
-
-def test_a_claim_ends_with_its_connection(outbox: Sqs) -> None:
-    """As when the process or its machine is gone."""
-    store("jobs", range(3))
-
-    def claim_and_die() -> None:
-        with pytest.raises(OperationalError), claimed("postgres", without=(), seconds=60) as rows:
-            assert len(rows) == 3
-            with connections["postgres"].cursor() as cursor:
-                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-
-    run_in_thread(claim_and_die).join(30)
-    Relay().send_available()
-    assert sorted(outbox.labels) == [0, 1, 2]
-    assert left() == 0
 
 
 def test_what_is_committed_is_sent_by_the_thread(
@@ -124,10 +116,162 @@ def test_what_is_committed_is_sent_by_the_thread(
 
 def test_processes_that_are_killed_lose_nothing_and_an_outage_neither() -> None:
     """A short form of the benchmark, which kills a thousand processes on each database."""
-    command = [sys.executable, "-m", "benchmarks.outbox", "--kills=1", "--outage=0.5", "postgres"]
+    command = [sys.executable, "-m", "benchmarks.outbox", "--kills=1", "--outage=0.5", "--claims=0",
+               "postgres"]  # fmt: skip
     run = subprocess.run(
         command, text=True, capture_output=True, check=False,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("lost 0") == 6
+
+
+# --- on PostgreSQL ---------------------------------------------------------------------------
+
+
+def fill(queue: str, groups: int, count: int) -> None:
+    with connections["postgres"].cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO beanstalk_outbox_outboxmessage (task_id, function, queue, fifo_group, "
+            "body, parameters, created_at, available_at, failures, error) "
+            "SELECT n::text, 'f', %s, CASE WHEN %s = 0 THEN '' ELSE 'g' || n %% %s END, '{}', "
+            "'{}', now(), now(), 0, '' FROM generate_series(1, %s) n",
+            [queue, groups, max(groups, 1), count],
+        )
+
+
+def rows_read(plan: dict[str, Any]) -> float:
+    """How many rows the scans of a plan have read."""
+    below = sum(rows_read(each) for each in plan.get("Plans", ()))
+    if "Scan" not in plan["Node Type"] or plan["Node Type"] in {"CTE Scan", "WorkTable Scan"}:
+        return below
+    removed = plan.get("Rows Removed by Filter", 0)
+    return below + float((plan["Actual Rows"] + removed) * plan["Actual Loops"])
+
+
+@pytest.mark.parametrize("is_analyzed", [False, True])
+@pytest.mark.parametrize("groups", [0, 1, 10, 1000])
+def test_a_claim_reads_few_rows_beside_a_dead_queue(
+    outbox: Sqs, groups: int, is_analyzed: bool
+) -> None:
+    """A scan of the table, a sort of a group or a look along the primary key would read more."""
+    fill("dead", groups, 20_000)
+    fill("live", groups, 20_000)
+    connection = connections["postgres"]
+    if is_analyzed:
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
+    with CaptureQueriesContext(connection) as captured:
+        assert list(queues_in("postgres")) == ["dead", "live"]
+        now = database_now("postgres")
+        ids = Heads().find("postgres", "live", now, 80)
+        claimed = claim("postgres", ids, now=now, seconds=60)
+    assert claimed
+    assert len(claimed.rows) == 80
+    assert len(ids) == min(groups or 80, 80)
+    reads = [
+        each["sql"] for each in captured if each["sql"].lstrip().startswith(("SELECT", "WITH"))
+    ]
+    total = 0.0
+    for statement in reads:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+            total += rows_read(cursor.fetchone()[0][0]["Plan"])
+    assert total < 2000
+
+
+def test_a_claim_outlives_the_time_limit_of_an_idle_transaction(outbox: Sqs, proxy: Proxy) -> None:
+    """No transaction is open while SQS is asked, so the row is sent once and deleted."""
+    with connections["postgres"].cursor() as cursor:
+        cursor.execute("SET idle_in_transaction_session_timeout = '100ms'")
+    store("jobs", range(1))
+
+    def answer_late(operation: str, request: dict[str, Any]) -> Answer:
+        time.sleep(0.3)
+        return outbox(operation, request)
+
+    proxy.spoil = answer_late
+    Relay().send_available()
+    assert (outbox.labels, left()) == ([0], 0)
+    connections["postgres"].close()
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_the_time_is_that_of_the_database(
+    outbox: Sqs, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """The clock of a machine that stores or sends may be wrong."""
+    real = timezone.now
+    monkeypatch.setattr(timezone, "now", lambda: real() + timedelta(hours=hours))
+    store("jobs", range(1))
+    Relay().send_available()
+    assert (outbox.labels, left()) == ([0], 0)
+
+
+def test_the_time_of_the_database_has_the_time_zone_of_the_settings(
+    outbox: Sqs, settings: Any
+) -> None:
+    aware = database_now("postgres")
+    settings.USE_TZ = False
+    assert abs(timezone.make_aware(database_now("postgres")) - aware) < timedelta(minutes=1)
+
+
+# --- a fork ----------------------------------------------------------------------------------
+
+PRELOAD: Final = """
+import importlib.abc, os, signal, sys, threading, time
+
+importing = threading.Event()
+
+class SlowImport(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "boto3":
+            importing.set()
+            time.sleep(0.5)
+        return None
+
+import django
+django.setup()
+from django.db import connections
+from beanstalk_dispatch.client import schedule_function
+from beanstalk_dispatch.contrib.outbox.sender import SENDER
+
+sys.meta_path.insert(0, SlowImport())
+schedule_function("standard", "f", "parent")
+assert importing.wait(10)
+connections.close_all()
+child = os.fork()
+signal.alarm(60)
+# The first new thread of the child has the id of the sender, and could take its lock for its own.
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+schedule_function("standard", "f", "parent" if child else "child")
+assert SENDER.flush(30), "parent hangs" if child else "child hangs"
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_fork_during_the_first_import_of_the_sender_leaves_a_child_that_sends(
+    outbox: Sqs, proxy: Proxy
+) -> None:
+    """As gunicorn forks after it has loaded the application with ``preload_app``."""
+    database = connections["postgres"].settings_dict
+    address = f"{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
+    run = subprocess.run(
+        [sys.executable, "-c", PRELOAD], text=True, capture_output=True, check=False, timeout=120,
+        env={
+            "PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path),
+            "DJANGO_SETTINGS_MODULE": "benchmarks.outbox_settings",
+            "SECRET_KEY": "for-tests-only",
+            "DATABASE_URL": f"postgres://{address}",
+            "BEANSTALK_DISPATCH_TABLE": "f=benchmarks.urls.no_op",
+            "BEANSTALK_DISPATCH_QUEUES": "standard=standard",
+            "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": proxy.url,
+            "BEANSTALK_DISPATCH_SQS_REGION": "eu-west-1",
+            "BEANSTALK_DISPATCH_SQS_KEY": "key",
+            "BEANSTALK_DISPATCH_SQS_SECRET": "a-secret-key",
+            "BEANSTALK_DISPATCH_OUTBOX": "always",
+        },
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert sorted(outbox.labels) == ["child", "parent", "parent"]

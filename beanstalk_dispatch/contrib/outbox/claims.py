@@ -1,106 +1,212 @@
-"""Claims messages for one relay, so that no other relay sends them at the same time.
+"""Claims messages for one sender, so that no other sends them at the same time.
 
-On PostgreSQL and Oracle a claim is a row lock: it ends with its transaction, also if the process is
-killed. Elsewhere it moves ``available_at`` into the future; if the process is
-killed, the claim ends at that time.
+A claim is an UPDATE of ``available_at`` in a transaction of its own, and ends at that time, by the
+clock of the database. So no transaction is open while SQS is asked, and a process that is killed
+loses its claim.
 
 A FIFO group has one row that can be claimed, its oldest. Who claims it may also send those that
-follow, so a group is sent by one relay at a time and in order.
+follow, so a group is sent by one sender at a time and in order.
 """
 
 from __future__ import annotations
 
+import random
+import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import takewhile
-from typing import Final
+from typing import Any, Final
 
+from django.conf import settings
 from django.db import OperationalError, connections, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from .models import OutboxMessage
 
 MAX_CLAIMED: Final = 80
 """How many messages are claimed at a time: eight batches, which a standard queue takes at once."""
+MAX_LOOKED_AT: Final = 10
+"""How many times MAX_CLAIMED groups are looked at for one claim, if the heads of most must wait."""
+
+_NOW: Final[Mapping[str, str]] = {
+    "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
+    "mysql": "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1000000",
+}
+"""Seconds since 1970, in every time zone. SQLite has no clock of its own."""
+
+# An equality with the group would let PostgreSQL read the table by its primary key, which has the
+# same order: through all messages of other queues. A range leaves it the index of the model only.
+_HEAD: Final = """
+SELECT (SELECT id FROM {table} WHERE queue = %s AND fifo_group >= %s AND fifo_group <= %s
+        ORDER BY fifo_group, id LIMIT 1)
+"""
+_HEADS: Final = """
+WITH RECURSIVE waiting(name, place) AS (
+    SELECT (SELECT MIN(fifo_group) FROM {table} WHERE queue = %s AND fifo_group > %s), 1
+    UNION ALL
+    SELECT (SELECT MIN(fifo_group) FROM {table} WHERE queue = %s AND fifo_group > name), place + 1
+    FROM waiting WHERE name IS NOT NULL AND place < %s
+)
+SELECT name, head.id, CASE WHEN head.available_at <= %s THEN 1 ELSE 0 END
+FROM waiting JOIN {table} head ON head.id = (
+    SELECT id FROM {table} WHERE queue = %s AND fifo_group >= name AND fifo_group <= name
+    ORDER BY fifo_group, id LIMIT 1
+)
+"""
+"""The next groups of a queue by name, each with its head. Each step is one look into the index,
+however many messages a group has."""
+_FOLLOWERS: Final = """
+SELECT id FROM (
+    SELECT id FROM {table} WHERE queue = %s AND fifo_group >= %s AND fifo_group <= %s AND id > %s
+    ORDER BY fifo_group, id LIMIT {count}
+) {name}
+"""
 
 
-@contextmanager
-def claimed(
-    database: str, *, without: Collection[str], seconds: float
-) -> Iterator[list[OutboxMessage]]:
-    """Messages in the order in which they are to be sent; those of the queues ``without`` wait.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Messages that only this process sends until the claim ends."""
 
-    The claim ends with the block. Where it is not a row lock, it ends after ``seconds``.
-    """
-    heads = _sendable_rows(database, without)
-    if _can_lock(database):
-        with transaction.atomic(using=database):
-            locked = list(heads.select_for_update(skip_locked=True)[:MAX_CLAIMED])
-            yield _with_followers(database, locked)
-    else:
-        leased = _claim_rows(database, list(heads[:MAX_CLAIMED]), seconds)
-        yield _with_followers(database, leased)
+    rows: Sequence[OutboxMessage]
+    """In the order in which they are to be sent."""
+    now: datetime
+    """When they were claimed, by the clock of the database."""
+    until: datetime
+    """When the claim ends. The rows that hold it have this ``available_at``."""
+    ends_at: float
+    """The same in monotonic seconds of this process."""
+
+    def current_time(self) -> datetime:
+        """Return the time of the database, by the time that has passed since the claim."""
+        return self.until - timedelta(seconds=self.ends_at - time.monotonic())
+
+    def rows_in(self, database: str, ids: Sequence[int]) -> QuerySet[OutboxMessage]:
+        """Return those of the rows that nobody has claimed after this claim had ended."""
+        return _rows(database).filter(id__in=ids, available_at__lte=self.until)
 
 
-def _can_lock(database: str) -> bool:
+def database_now(database: str) -> datetime:
+    """Return the time that all processes which use the database agree on."""
     connection = connections[database]
-    # MariaDB may end a transaction when another one has changed what it reads (error 1020, by
-    # default since 11.6). That would come too late here: SQS has the messages already.
-    # https://mariadb.com/docs/server/server-usage/storage-engines/innodb/innodb-system-variables#innodb_snapshot_isolation
-    is_exact = connection.vendor != "mysql"
-    return is_exact and connection.features.has_select_for_update_skip_locked
+    statement = _NOW.get(connection.vendor)
+    if statement is None:
+        return timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        moment = datetime.fromtimestamp(float(cursor.fetchone()[0]), UTC)
+    return moment if settings.USE_TZ else timezone.make_naive(moment)
 
 
-def _sendable_rows(database: str, without: Collection[str]) -> QuerySet[OutboxMessage]:
-    """The messages that may be sent now, of a FIFO group only the oldest that waits."""
-    rows = OutboxMessage.objects.using(database)
-    older = rows.filter(
-        fifo_group=OuterRef("fifo_group"), queue=OuterRef("queue"), id__lt=OuterRef("id")
-    )
-    return (
-        rows.filter(Q(fifo_group="") | ~Exists(older), available_at__lte=timezone.now())
-        .exclude(queue__in=without)
-        .order_by("id")
-    )
+def queues_in(database: str) -> Iterator[str]:
+    """Yield the queues for which messages wait. Each is one look into the index."""
+    names = _rows(database).order_by("queue").values_list("queue", flat=True)
+    queue = names.first()
+    while queue is not None:
+        yield queue
+        queue = names.filter(queue__gt=queue).first()
 
 
-def _claim_rows(
-    database: str, rows: Sequence[OutboxMessage], seconds: float
-) -> Sequence[OutboxMessage]:
-    """Claim these rows. Returns none of them if another relay has claimed one meanwhile."""
-    now = timezone.now()
-    unclaimed = OutboxMessage.objects.using(database).filter(available_at__lte=now)
+class Heads:
+    """Finds the messages that a relay may claim, queue by queue.
+
+    It continues after the FIFO group at which it has stopped, so that no group waits for ever
+    behind groups that are never empty.
+    """
+
+    def __init__(self) -> None:
+        self._last_groups: dict[tuple[str, str], str] = {}
+
+    def find(self, database: str, queue: str, now: datetime, count: int) -> list[int]:
+        """Return the ids of up to ``count`` messages: of a FIFO group only its oldest."""
+        free = _rows(database).filter(
+            queue=queue, fifo_group__gte="", fifo_group__lte="", available_at__lte=now
+        )
+        found = list(free.order_by("fifo_group", "id").values_list("id", flat=True)[:count])
+        after, is_over = self._last_groups.pop((database, queue), ""), False
+        rounds = MAX_LOOKED_AT
+        while len(found) < count and rounds and not is_over:
+            rounds -= 1
+            heads = _heads(database, queue, now, after)
+            is_over = len(heads) < MAX_CLAIMED and not after
+            taken = [(name, head) for name, head, is_free in heads if is_free][: count - len(found)]
+            found += [head for _, head in taken]
+            after = heads[-1][0] if len(heads) == MAX_CLAIMED else ""
+            if len(found) == count:
+                after = taken[-1][0]
+        if after:
+            self._last_groups[database, queue] = after
+        return list(dict.fromkeys(found))
+
+
+def _heads(database: str, queue: str, now: datetime, after: str) -> list[tuple[str, int, int]]:
+    """Return the name and the head of the groups after ``after``, and whether the head is free."""
+    moment = connections[database].ops.adapt_datetimefield_value(now)
+    return _select(database, _HEADS, [queue, after, queue, MAX_CLAIMED, moment, queue])
+
+
+def heads_of(database: str, queue: str, groups: Iterable[str]) -> list[int]:
+    """Return the ids of the oldest messages of these FIFO groups."""
+    names = list(groups)
+    parameters = [each for name in names for each in (queue, name, name)]
+    found = _select(database, " UNION ALL ".join([_HEAD] * len(names)), parameters)
+    return [head for (head,) in found if head is not None]
+
+
+def claim(database: str, ids: Sequence[int], *, now: datetime, seconds: float) -> Claim | None:
+    """Claim those of the messages that are free, with those that follow them in their groups.
+
+    Returns None if the database was too busy to tell.
+    """
+    # No two claims end in the same microsecond, so this time says whose a row is.
+    seconds += random.random()
+    ends_at, until = time.monotonic() + seconds, now + timedelta(seconds=seconds)
+    mine = _rows(database).filter(id__in=ids)
+    claimed: list[OutboxMessage] = []
     try:
         with transaction.atomic(using=database):
-            updated = unclaimed.filter(id__in=[row.id for row in rows]).update(
-                available_at=now + timedelta(seconds=seconds)
-            )
-            if updated != len(rows):
-                transaction.set_rollback(True, using=database)
-                return []
-    except OperationalError:  # a deadlock with the other relay, or MariaDB's error 1020
-        return []
-    return rows
+            updated = mine.filter(available_at__lte=now).update(available_at=until)
+        if updated:
+            claimed = _with_followers(database, mine.filter(available_at=until), now)
+    except OperationalError:  # a deadlock with another relay, or MariaDB's error 1020
+        return None
+    return Claim(rows=claimed, now=now, until=until, ends_at=ends_at)
 
 
-def _with_followers(database: str, heads: Sequence[OutboxMessage]) -> list[OutboxMessage]:
-    """These messages, with those that follow in their FIFO groups and may be sent too.
+def _with_followers(
+    database: str, claimed: QuerySet[OutboxMessage], now: datetime
+) -> list[OutboxMessage]:
+    """Return claimed messages, with those that follow in their FIFO groups and may be sent too.
 
     Nothing follows a message that SQS has refused: it is tried alone.
     """
-    found = list(heads)
-    groups = {(row.queue, row.fifo_group) for row in heads if row.fifo_group and not row.failures}
-    if groups:
-        rows = OutboxMessage.objects.using(database).filter(
-            queue__in={queue for queue, _ in groups}, fifo_group__in={group for _, group in groups}
-        )
-        now = timezone.now()
+    found = list(claimed)
+    heads = [row for row in found if row.fifo_group and not row.failures]
+    count = MAX_CLAIMED // len(heads) - 1 if heads else 0
+    if count > 0:
+        queries = [_FOLLOWERS.format(table="{table}", count=count, name=f"of_{n}")
+                   for n in range(len(heads))]  # fmt: skip
+        parameters = [
+            each for row in heads for each in (row.queue, row.fifo_group, row.fifo_group, row.id)
+        ]
+        ids = [each for (each,) in _select(database, " UNION ALL ".join(queries), parameters)]
         in_group = defaultdict(list)
-        for row in rows.order_by("id")[:MAX_CLAIMED]:
+        for row in _rows(database).filter(id__in=ids).order_by("id"):
             in_group[row.queue, row.fifo_group].append(row)
-        for key in groups:
-            found += takewhile(lambda row: row.available_at <= now, in_group[key][1:])
+        for rows in in_group.values():
+            found += takewhile(lambda row: row.available_at <= now, rows)
     return sorted(found, key=lambda row: row.id)
+
+
+def _rows(database: str) -> QuerySet[OutboxMessage]:
+    return OutboxMessage.objects.using(database)
+
+
+def _select(database: str, statement: str, parameters: Sequence[Any]) -> list[Any]:
+    connection = connections[database]
+    table = connection.ops.quote_name(OutboxMessage._meta.db_table)  # noqa: SLF001 - documented
+    with connection.cursor() as cursor:
+        cursor.execute(statement.replace("{table}", table), parameters)
+        return list(cursor.fetchall())

@@ -39,12 +39,12 @@ class OutboxMessage(models.Model):
     objects: ClassVar[models.Manager[OutboxMessage]]
 
     class Meta:
-        """One index, for the question whether an older message of the same group waits."""
+        """One index, for the oldest messages of a queue and of each of its groups."""
 
         verbose_name = "outbox message"
         ordering: ClassVar[Any] = ["id"]
         indexes: ClassVar[Any] = [
-            models.Index(fields=["fifo_group", "id"], name="beanstalk_outbox_group"),
+            models.Index(fields=["queue", "fifo_group", "id"], name="beanstalk_outbox_head"),
         ]
 
     def __str__(self) -> str:

@@ -7,14 +7,13 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from itertools import chain, zip_longest
+from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Final
 
 from django.db import DatabaseError, OperationalError, connections
-from django.utils import timezone
 
 from beanstalk_dispatch.client import send_task_scheduled
 from beanstalk_dispatch.conf import Config, get_config
@@ -28,7 +27,16 @@ from beanstalk_dispatch.sqs.errors import Scope
 from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .claims import claimed
+from .claims import (
+    MAX_CLAIMED,
+    Claim,
+    Heads,
+    claim,
+    database_now,
+    heads_of,
+    queues_in,
+)
+from .committed import Committed, Place
 from .errors import describe_error
 from .models import OutboxMessage
 from .rows import to_prepared
@@ -46,6 +54,9 @@ LONGEST_RETRY_SECONDS: Final = 300.0
 """Between two tries to send a message that SQS refuses."""
 PERIODIC_SECONDS: Final = 50.0
 """How long ``send_waiting`` sends, so that it ends before a time limit of a minute."""
+
+CLAIM_MARGIN_SECONDS: Final = 5.0
+"""How much longer than three requests a claim lasts."""
 
 DELETE_ATTEMPTS: Final = 4
 """How often it is tried to delete what SQS has taken."""
@@ -77,8 +88,7 @@ class Relay:
         """For how long the oldest of them had waited."""
         self._times = times or BackoffTimes(longest_retry=LONGEST_PAUSE_SECONDS)
         self._backoffs: dict[str, Backoff] = {}
-        self._paused: set[str] = set()
-        """The queues that the last look into a database has passed over."""
+        self._heads = Heads()
         self._counted_at = float("-inf")
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
@@ -95,61 +105,116 @@ class Relay:
     def send_available(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
         """Send until nothing more can be sent now, or until ``is_stopping``. Logs what fails."""
         config = get_config()
-        skipped: set[str] = set()
+        failing: set[str] = set()
         for database in config.outbox_databases:
             try:
-                while not is_stopping() and self._send_some(database, config):
+                while not is_stopping() and self._send_round(database, config, failing):
                     pass
             except DatabaseError as exc:
                 _log_unreadable(database, exc)
-            skipped |= self._paused
-        # Nothing is left for a queue that was not skipped.
-        self._backoffs = {q: each for q, each in self._backoffs.items() if q in skipped}
+        self._forget_failures(except_of=failing)
+
+    def _send_round(self, database: str, config: Config, failing: set[str]) -> bool:
+        """Send one claim of each queue, and add to ``failing``. False if nothing was claimed."""
+        is_found = False
+        for queue in queues_in(database):
+            if self._is_paused(queue):
+                failing |= self._failing(queue)
+                continue
+            now = database_now(database)
+            ids = self._heads.find(database, queue, now, self._claim_size(queue))
+            is_found |= bool(ids and self._send_ids(database, ids, now, config))
+        return is_found
+
+    def send_committed(self, committed: Committed) -> bool:
+        """Send one claim for each place of ``committed``. False if nothing was left to claim."""
+        config = get_config()
+        failing: set[str] = set()
+        is_found = False
+        for place in committed.places():
+            try:
+                is_found |= not self._is_paused(place.queue) and self._send_next(place, config)
+            except DatabaseError as exc:
+                _log_unreadable(place.database, exc)
+            if self._is_paused(place.queue):
+                failing |= self._failing(place.queue)
+        self._forget_failures(except_of=failing)
+        return is_found
+
+    def _send_next(self, place: Place, config: Config) -> bool:
+        """Send what a place has next. False if that was nothing, or if its queue has failed."""
+        count = self._claim_size(place.queue)
+        now = database_now(place.database)
+        ids, names = place.ids[:count], list(place.groups)[:count]
+        if not ids:
+            heads = heads_of(place.database, place.queue, names)
+            rows = self._send_ids(place.database, heads, now, config) if heads else []
+            # Who has claimed the head of a group sends what follows it.
+            if rows is not None:
+                place.forget_groups(set(names) - {row.fifo_group for row in rows})
+        else:
+            rows = self._send_ids(place.database, ids, now, config)
+        if rows is None or self._is_paused(place.queue):
+            return False
+        del place.ids[: len(ids)]
+        return bool(place.ids or place.groups)
+
+    def _send_ids(
+        self, database: str, ids: Sequence[int], now: datetime, config: Config
+    ) -> Sequence[OutboxMessage] | None:
+        """Claim messages and send them. Returns those that were claimed, as ``claim`` does."""
+        seconds = 3 * config.send_timeout.total_seconds() + CLAIM_MARGIN_SECONDS
+        claimed = claim(database, ids, now=now, seconds=seconds)
+        if claimed is None:
+            return None
+        sent: list[OutboxMessage] = []
+        failures: list[tuple[OutboxMessage, _SendFailure]] = []
+        for queue, rows in _by_queue(claimed.rows).items():
+            failed = self._send_rows(queue, rows, claimed, config)
+            sent += [row for row in rows if row.task_id not in failed]
+            failures += [(row, failed[row.task_id]) for row in rows if row.task_id in failed]
+        _delete_rows(database, sent)
+        _note_failures(database, failures, claimed)
+        # Receivers may use the database, too.
+        for row in sent:
+            send_task_scheduled(row.task_id, row.function, row.queue)
+        self.sent += len(sent)
+        return claimed.rows
 
     def retry_in(self) -> float | None:
         """Seconds until a queue that has failed may be tried again; None if none has failed."""
         times = [each.retry_at for each in self._backoffs.values()]
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
-    def _send_some(self, database: str, config: Config) -> bool:
-        """Claim messages and send them. False if there was none."""
-        self._paused = {queue for queue, each in self._backoffs.items() if not each.is_over}
-        if EVERY_QUEUE in self._paused:
-            return False
-        lease_seconds = 3 * config.send_timeout.total_seconds() + 5
-        sent: list[OutboxMessage] = []
-        with claimed(database, without=self._paused, seconds=lease_seconds) as rows:
-            for queue, of_queue in _by_queue(rows).items():
-                failed = self._send_rows(queue, of_queue, config)
-                sent += [row for row in of_queue if row.task_id not in failed]
-                _note_failures(database, of_queue, failed)
-            _delete_rows(database, sent)
-        # Receivers may use the database, and an error there must not end the transaction above.
-        for row in sent:
-            send_task_scheduled(row.task_id, row.function, row.queue)
-        self.sent += len(sent)
-        return bool(rows)
-
     def _send_rows(
-        self, queue: str, rows: Sequence[OutboxMessage], config: Config
+        self, queue: str, rows: Sequence[OutboxMessage], claimed: Claim, config: Config
     ) -> Mapping[str, _SendFailure]:
         """Send rows of one queue. Returns why some were not sent, by task id."""
         started = time.monotonic()
-        tried = len(rows)
-        if failing := self._backoffs.keys() & {queue, EVERY_QUEUE}:
-            tried = MAX_BATCH_ENTRIES if all(self._backoffs[q].is_over for q in failing) else 0
-        failed = {row.task_id: _SendFailure(NOT_TRIED) for row in rows[tried:]}
-        failed |= _try_to_send(queue, rows[:tried], config)
+        failed = _try_to_send(queue, rows, claimed, config)
         stopped = next((each for each in failed.values() if each.is_of_queue), None)
         if stopped:
             is_of_all = stopped.scope is Scope.EVERYBODY
-            self._backoff(EVERY_QUEUE if is_of_all else queue).failed(
-                stopped.reason, started=started
-            )
-        elif tried:
-            for each in failing:
+            backoff = self._backoff(EVERY_QUEUE if is_of_all else queue)
+            backoff.failed(stopped.reason, started=started)
+        else:
+            for each in self._failing(queue):
                 self._backoffs.pop(each).succeeded()
         return failed
+
+    def _failing(self, queue: str) -> set[str]:
+        return self._backoffs.keys() & {queue, EVERY_QUEUE}
+
+    def _is_paused(self, queue: str) -> bool:
+        return not all(self._backoffs[each].is_over for each in self._failing(queue))
+
+    def _claim_size(self, queue: str) -> int:
+        """Return how many messages to claim: after a failure, one batch tries again."""
+        return MAX_BATCH_ENTRIES if self._failing(queue) else MAX_CLAIMED
+
+    def _forget_failures(self, *, except_of: set[str]) -> None:
+        """Forget the failures of queues for which nothing is left."""
+        self._backoffs = {q: each for q, each in self._backoffs.items() if q in except_of}
 
     def _backoff(self, queue: str) -> Backoff:
         if queue not in self._backoffs:
@@ -192,25 +257,34 @@ class _SendFailure:
 
 
 def _try_to_send(
-    queue: str, rows: Sequence[OutboxMessage], config: Config
+    queue: str, rows: Sequence[OutboxMessage], claimed: Claim, config: Config
 ) -> Mapping[str, _SendFailure]:
-    """Send rows of one queue. Returns why some were not sent, by task id."""
+    """Send rows of one queue. Returns why some were not sent, by task id.
+
+    No request begins that could end after the claim. After one that has failed for the whole queue
+    there is no other.
+    """
     try:
         resolve_address(queue, config)
     except UnknownQueue as exc:
         return {row.task_id: _SendFailure(str(exc), Scope.QUEUE) for row in rows}
+    latest = claimed.ends_at - config.send_timeout.total_seconds()
     failed: dict[str, _SendFailure] = {}
     waiting_groups: set[str] = set()
+    is_over = False
     for wave in _split_by_group(rows):
-        ready = [row for row in wave if row.fifo_group not in waiting_groups]
+        is_over = is_over or time.monotonic() > latest
+        ready = [row for row in wave if not is_over and row.fifo_group not in waiting_groups]
         failed |= {row.task_id: _SendFailure(NOT_TRIED) for row in wave if row not in ready}
-        failed |= _send_wave(queue, ready, config)
-        waiting_groups |= {row.fifo_group for row in ready if row.task_id in failed} - {""}
+        unsent = _send_wave(queue, ready, claimed, config)
+        failed |= unsent
+        is_over = is_over or any(each.is_of_queue for each in unsent.values())
+        waiting_groups |= {row.fifo_group for row in ready if row.task_id in unsent} - {""}
     return failed
 
 
-def _split_by_group(rows: Sequence[OutboxMessage]) -> Iterable[list[OutboxMessage]]:
-    """The rows in parts, each with one message of a FIFO group at most.
+def _split_by_group(rows: Sequence[OutboxMessage]) -> Iterator[list[OutboxMessage]]:
+    """Yield the rows in parts, each with one message of a FIFO group at most.
 
     SQS may take one message of a batch and not the one before it, which must not be overtaken.
     """
@@ -218,19 +292,22 @@ def _split_by_group(rows: Sequence[OutboxMessage]) -> Iterable[list[OutboxMessag
     for row in rows:
         if row.fifo_group:
             groups[row.fifo_group].append(row)
-    unordered = [row for row in rows if not row.fifo_group]
-    waves = (list(filter(None, wave)) for wave in zip_longest(*groups.values()))
-    return chain([unordered] if unordered else [], waves)
+    if unordered := [row for row in rows if not row.fifo_group]:
+        yield unordered
+    for wave in zip_longest(*groups.values()):
+        heads = [row for row in wave if row]
+        for first in range(0, len(heads), MAX_BATCH_ENTRIES):
+            yield heads[first : first + MAX_BATCH_ENTRIES]
 
 
 def _send_wave(
-    queue: str, rows: Sequence[OutboxMessage], config: Config
+    queue: str, rows: Sequence[OutboxMessage], claimed: Claim, config: Config
 ) -> dict[str, _SendFailure]:
     failed: dict[str, _SendFailure] = {}
     prepared: list[Prepared] = []
     for row in rows:
         try:
-            prepared.append(to_prepared(row, config))
+            prepared.append(to_prepared(row, config, now=claimed.now))
         except Exception as exc:  # a changed row may raise anything, and must keep no other
             failed[row.task_id] = _SendFailure(str(exc), Scope.MESSAGE)
     if prepared:
@@ -247,27 +324,26 @@ def _by_queue(rows: Iterable[OutboxMessage]) -> Mapping[str, list[OutboxMessage]
 
 
 def _note_failures(
-    database: str, rows: Sequence[OutboxMessage], failed: Mapping[str, _SendFailure]
+    database: str, failures: Iterable[tuple[OutboxMessage, _SendFailure]], claimed: Claim
 ) -> None:
     """End the claims of rows that were not sent. One that SQS refuses has to wait."""
     untried = defaultdict(list)
-    for row in rows:
-        failure = failed.get(row.task_id)
-        if failure and failure.is_refused:
-            _note_refusal(database, row, failure.reason)
-        elif failure:
+    for row, failure in failures:
+        if failure.is_refused:
+            _note_refusal(database, row, failure.reason, claimed)
+        else:
             untried[failure.reason].append(row.id)
     for reason, ids in untried.items():
-        unsent = OutboxMessage.objects.using(database).filter(id__in=ids)
-        unsent.update(available_at=timezone.now(), error=reason)
+        claimed.rows_in(database, ids).update(available_at=claimed.current_time(), error=reason)
 
 
-def _note_refusal(database: str, row: OutboxMessage, reason: str) -> None:
+def _note_refusal(database: str, row: OutboxMessage, reason: str, claimed: Claim) -> None:
     failures = row.failures + 1
     longest = min(2.0 ** min(failures, _MAX_DOUBLINGS), LONGEST_RETRY_SECONDS)
     delay = random.uniform(0.5, 1) * longest
-    OutboxMessage.objects.using(database).filter(id=row.id).update(
-        available_at=timezone.now() + timedelta(seconds=delay), failures=failures, error=reason
+    available_at = claimed.current_time() + timedelta(seconds=delay)
+    claimed.rows_in(database, [row.id]).update(
+        available_at=available_at, failures=failures, error=reason
     )
     logger.error(
         "refused from the outbox id=%s function=%s queue=%s failures=%d retry_in=%.1f error=%s",

@@ -6,13 +6,15 @@ import json
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from django.conf import settings
 from django.utils import timezone
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import MalformedMessage
-from beanstalk_dispatch.message import Message, now, strip_signature
+from beanstalk_dispatch.message import Message, strip_signature
+from beanstalk_dispatch.message import now as message_time
 from beanstalk_dispatch.scheduling import sending
 from beanstalk_dispatch.scheduling.sending import Prepared
 from beanstalk_dispatch.sqs.fifo import queue_rules
@@ -20,6 +22,9 @@ from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
 
 from .models import OutboxMessage
+
+AT_ONCE: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""What is available from now on, whatever the clock of this machine says."""
 
 
 def to_row(queue: str, prepared: Prepared, config: Config) -> OutboxMessage:
@@ -36,36 +41,41 @@ def to_row(queue: str, prepared: Prepared, config: Config) -> OutboxMessage:
         body=message.encode(queue=name) if config.sends_base64 else strip_signature(prepared.body),
         parameters=json.dumps(parameters),
         due_at=_due_at(message, delay),
+        available_at=_in_settings_zone(AT_ONCE),
     )
 
 
 def _due_at(message: Message, delay: int) -> datetime | None:
     if message.not_before is not None:
-        moment = datetime.fromtimestamp(message.not_before, UTC)
-        return moment if settings.USE_TZ else timezone.make_naive(moment)
+        return _in_settings_zone(datetime.fromtimestamp(message.not_before, UTC))
     return timezone.now() + timedelta(seconds=delay) if delay else None
 
 
-def to_prepared(row: OutboxMessage, config: Config) -> Prepared:
+def _in_settings_zone(moment: datetime) -> datetime:
+    return moment if settings.USE_TZ else timezone.make_naive(moment)
+
+
+def to_prepared(row: OutboxMessage, config: Config, *, now: datetime) -> Prepared:
     """What SQS gets for a row, signed with the key of today and as old as its signature.
 
-    Raises UnknownQueue, MalformedMessage if the row was changed, or MessageTooLarge.
+    ``now`` is the time of the database. Raises UnknownQueue, MalformedMessage if the row was
+    changed, or MessageTooLarge.
     """
     address = resolve_address(row.queue, config)
     message = Message.decode(row.body, queue=address.name)
     if (message.id, message.function) != (row.task_id, row.function):
         raise MalformedMessage("the row was changed: its body has another id or function")
     if config.max_age:
-        message = replace(message, sent_at=now())
+        message = replace(message, sent_at=message_time())
     parameters = json.loads(row.parameters)
-    if delay := _remaining_delay(row.due_at):
+    if delay := _remaining_delay(row.due_at, now):
         parameters["DelaySeconds"] = delay
     return Prepared(message, sending.encode(message, address, config), parameters)
 
 
-def _remaining_delay(due_at: datetime | None) -> int:
+def _remaining_delay(due_at: datetime | None, now: datetime) -> int:
     """Seconds, as many as SQS takes. A worker waits for the rest of a longer delay."""
     if due_at is None:
         return 0
-    seconds = math.ceil((due_at - timezone.now()).total_seconds())
+    seconds = math.ceil((due_at - now).total_seconds())
     return min(max(seconds, 0), MAX_DELAY_SECONDS)

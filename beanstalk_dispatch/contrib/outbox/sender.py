@@ -5,21 +5,28 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.service_thread import ServiceThread
+from beanstalk_dispatch.sqs.warming import warm_clients
 
+from .committed import MAX_REMEMBERED, Committed, StoredRow
 from .relay import Relay, close_old_connections
 
 EXIT_SECONDS: Final = 5.0
 """How long the end of the process waits for messages that were committed just before."""
 RESTART_SECONDS: Final = 1.0
 """Before the thread continues after an unexpected error."""
+DATABASE_RETRY_SECONDS: Final = 5.0
+"""Before what is left is tried again after an error of the database."""
 
 
 class Sender:
-    """Wakes a relay in a thread of its own when something was committed.
+    """Sends in a thread of its own what was committed, by the ids of the rows.
 
     So a request waits for its INSERT only, and what several requests have committed meanwhile is
     sent together. The thread is started on first use. A forked child starts without one.
@@ -29,17 +36,27 @@ class Sender:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the thread: after a fork it does not exist."""
+        """Forget the thread and its messages: after a fork the thread does not exist here."""
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._new: list[StoredRow] = []
+        """What was committed since the thread has last looked."""
+        self._has_unknown = False
+        """True if rows were committed whose ids the database did not tell."""
         self._wanted = 0
-        """How often a commit has asked for a look into the outbox."""
+        """How often a commit has asked for its messages to be sent."""
         self._done = 0
-        """Up to which of them the outbox was looked into."""
+        """Up to which of them it was tried."""
 
-    def wake(self) -> None:
-        """Have what was committed sent. Returns at once."""
+    def wake(self, rows: Sequence[StoredRow] = (), *, is_complete: bool = True) -> None:
+        """Have committed rows sent. Returns at once.
+
+        Without ``is_complete`` there are others, whose ids are unknown.
+        """
         with self._changed:
+            if len(self._new) < MAX_REMEMBERED:  # a relay sends the others
+                self._new += rows
+            self._has_unknown = self._has_unknown or not is_complete
             self._wanted += 1
             self._changed.notify_all()
             if self._thread is None:
@@ -60,18 +77,38 @@ class Sender:
         return thread
 
     def _send_until_stopped(self) -> None:
-        relay = Relay()
+        with suppress(SendError):  # which the first message will have, too
+            warm_clients(get_config())  # a fork waits for its imports
+        relay, committed = Relay(), Committed()
         while True:
+            seconds = relay.retry_in()
+            if seconds is None and committed:
+                seconds = DATABASE_RETRY_SECONDS
             with self._changed:
-                self._changed.wait_for(lambda: self._wanted > self._done, relay.retry_in())
-                wanted = self._wanted
+                self._changed.wait_for(lambda: self._wanted > self._done, seconds)
+            wanted = self._wanted
             try:
-                relay.send_available()
+                wanted = self._send_committed(relay, committed)
                 close_old_connections()
             finally:
                 with self._changed:
                     self._done = wanted
                     self._changed.notify_all()
+
+    def _send_committed(self, relay: Relay, committed: Committed) -> int:
+        """Send until nothing more can be sent now, and return which call of ``wake`` was the last.
+
+        What is committed meanwhile does not wait for the end of what is sent.
+        """
+        while True:
+            with self._changed:
+                wanted, new, has_unknown = self._wanted, self._new, self._has_unknown
+                self._new, self._has_unknown = [], False
+            committed.add(new)
+            if has_unknown:
+                relay.send_available()
+            if not relay.send_committed(committed):
+                return wanted
 
 
 SENDER: Final = Sender()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.db.models import Count, Min, Q
-from django.utils import timezone
 
+from .claims import database_now
 from .models import OutboxMessage
 
 
@@ -25,7 +25,7 @@ class Waiting:
 
 def waiting_in(database: str) -> list[Waiting]:
     """What waits in one database, by queue. Raises DatabaseError."""
-    now = timezone.now()
+    now = database_now(database)
     found = (
         OutboxMessage.objects.using(database)
         .order_by("queue")

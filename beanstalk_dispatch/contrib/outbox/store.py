@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, connections, transaction
@@ -14,6 +15,7 @@ from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.scheduling import sending
 from beanstalk_dispatch.scheduling.sending import Prepared, Unsent
 
+from .committed import StoredRow
 from .errors import describe_error
 from .models import OutboxMessage
 from .relay import Relay
@@ -39,7 +41,7 @@ class DatabaseOutbox:
                     f"the outbox in the database {using!r} does not take the message: "
                     f"{describe_error(exc)}"
                 ) from exc
-        transaction.on_commit(SENDER.wake, using=using, robust=True)
+        transaction.on_commit(_waking(rows, using), using=using, robust=True)
 
     def keep(self, queue: str, unsent: Sequence[Unsent], *, using: str) -> list[Unsent]:
         """See ``scheduling.outbox.Outbox``."""
@@ -52,7 +54,7 @@ class DatabaseOutbox:
             reason = f"the outbox does not take it either: {describe_error(exc)}"
             return [Unsent(each.prepared, f"{each.reason}; {reason}") for each in unsent]
         _log_kept(rows)
-        SENDER.wake()
+        _waking(rows, using)()
         return []
 
     def relay(self) -> Relay:
@@ -73,9 +75,19 @@ def _insert(rows: Sequence[OutboxMessage], *, using: str) -> None:
     columns = ", ".join(quote(each.column) for each in fields)
     marks = ", ".join(["%s"] * len(fields))
     statement = f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES ({marks})"  # noqa: S608
+    returns = connection.features.can_return_columns_from_insert
+    if returns:
+        statement += f" RETURNING {quote(meta.pk.column)}"
     values = [each.get_db_prep_save(getattr(rows[0], each.attname), connection) for each in fields]
     with transaction.atomic(using=using, savepoint=False), connection.cursor() as cursor:
         cursor.execute(statement, values)
+        rows[0].pk = cursor.fetchone()[0] if returns else cursor.lastrowid
+
+
+def _waking(rows: Sequence[OutboxMessage], using: str) -> Callable[[], None]:
+    """Return what has the sender send rows. MySQL tells no ids of rows inserted together."""
+    known = [StoredRow(using, row.queue, row.fifo_group, row.pk) for row in rows if row.pk]
+    return partial(SENDER.wake, known, is_complete=len(known) == len(rows))
 
 
 def _log_kept(rows: Iterable[OutboxMessage]) -> None:

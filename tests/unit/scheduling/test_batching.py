@@ -256,7 +256,7 @@ def test_a_call_that_waits_for_a_commit_is_not_collected(sqs: Sqs) -> None:
 def test_with_an_outbox_what_is_not_sent_is_kept(
     sqs: Sqs, sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SENDER, "wake", lambda: None)
+    monkeypatch.setattr(SENDER, "wake", lambda *_, **__: None)
     sqs_env(DISPATCH_OUTBOX="on-failure")
     sqs.refuses_entry = lambda label: label == 1
     with batching():

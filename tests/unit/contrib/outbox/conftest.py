@@ -32,7 +32,7 @@ def sqs(sqs_env: Environment, proxy: Proxy, queue_name: str) -> Iterator[Sqs]:
 @pytest.fixture
 def no_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is committed is sent by the test only."""
-    monkeypatch.setattr(SENDER, "wake", lambda: None)
+    monkeypatch.setattr(SENDER, "wake", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, transaction
+from django.core.management import call_command
+from django.db import OperationalError, connection, transaction
 from django.db.models import QuerySet
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.outbox import claims
 from beanstalk_dispatch.contrib.outbox import relay as relay_module
-from beanstalk_dispatch.contrib.outbox.claims import claimed
+from beanstalk_dispatch.contrib.outbox.claims import Heads, claim, database_now
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay, send_waiting
 from beanstalk_dispatch.message import Message
@@ -58,7 +62,7 @@ def test_what_waits_is_sent_in_tens_and_deleted(sqs: Sqs) -> None:
 
 
 def test_more_than_one_claim_is_sent(sqs: Sqs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beanstalk_dispatch.contrib.outbox.claims.MAX_CLAIMED", 2)
+    monkeypatch.setattr(relay_module, "MAX_CLAIMED", 2)
     for n in range(5):
         schedule_function("jobs", "record", n)
     Relay().send_available()
@@ -97,7 +101,8 @@ def test_a_message_is_signed_when_it_is_sent_and_is_as_old_as_its_signature(
     (row,) = OutboxMessage.objects.all()
     stored_at = body_of({"MessageBody": row.body})["sent_at"]
     sqs_env(DISPATCH_SIGNING_KEYS="the-key-of-today")
-    monkeypatch.setattr("beanstalk_dispatch.contrib.outbox.rows.now", lambda: stored_at + 9999)
+    later = stored_at + 9999
+    monkeypatch.setattr("beanstalk_dispatch.contrib.outbox.rows.message_time", lambda: later)
     Relay().send_available()
     (entry,) = sqs.entries
     name = open_queue("jobs").name
@@ -189,7 +194,7 @@ def test_an_error_of_everybody_is_tried_once_for_all_queues(
 def test_a_queue_that_cannot_be_opened_refuses_no_message(sqs: Sqs, proxy: Proxy) -> None:
     schedule_many("jobs", [Call("record", [n]) for n in range(5)])
     proxy.spoil = lambda operation, request: error(400, "Broken")
-    Relay(TIMES).send_available()
+    Relay().send_available()
     assert proxy.counts == {"GetQueueUrl": 1}
     assert {row.failures for row in OutboxMessage.objects.all()} == {0}
 
@@ -321,6 +326,96 @@ def test_a_database_that_does_not_answer_is_logged_once_a_minute(
     assert caplog.text.count("the outbox cannot be read database=default error=OperationalErr") == 1
 
 
+# --- claims ----------------------------------------------------------------------------------
+
+
+def test_a_claim_looks_into_the_index_only_and_asks_few_questions(
+    sqs: Sqs, sqs_env: Environment
+) -> None:
+    schedule_many("jobs", [Call("record", [n]) for n in range(5)])
+    for group in range(3):
+        fifo(*range(5), group=f"g{group}")
+    with CaptureQueriesContext(connection) as captured:
+        Relay().send_available()
+    reads = [each["sql"] for each in captured if "SELECT" in each["sql"].split(" FROM ")[0]]
+    with connection.cursor() as cursor:
+        for statement in reads:
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}")
+            plan = [line[-1] for line in cursor.fetchall()]
+            of_table = [line for line in plan if "beanstalk_outbox" in line or "head" in line]
+            assert all(" USING " in line for line in of_table), (statement, plan)
+    assert len(captured) <= 25  # for two claims, and a look that finds nothing
+
+
+def test_no_group_waits_for_ever_behind_groups_that_are_never_empty(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "MAX_CLAIMED", 3)
+    for group in range(7):
+        fifo(group, group=f"g{group}")
+    heads, now = Heads(), database_now("default")
+    first = OutboxMessage.objects.order_by("id")[0].id
+    found = [[each - first for each in heads.find("default", "fifo", now, 2)] for _ in range(5)]
+    assert found == [[0, 1], [2, 3], [4, 5], [6, 0], [1, 2]]
+
+
+def test_heads_that_must_wait_keep_no_later_group_from_being_found(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "MAX_CLAIMED", 3)
+    monkeypatch.setattr(claims, "MAX_LOOKED_AT", 2)
+    for group in range(8):
+        fifo(group, group=f"g{group}")
+    last = OutboxMessage.objects.order_by("-id")[0].id
+    later = timezone.now() + timedelta(minutes=1)
+    OutboxMessage.objects.exclude(id=last).update(available_at=later)
+    heads, now = Heads(), database_now("default")
+    assert heads.find("default", "fifo", now, 3) == []  # it has looked at six groups
+    assert heads.find("default", "fifo", now, 3) == [last]
+
+
+def test_no_request_begins_that_could_end_after_the_claim(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fifo(1, 2, 3)
+    send, late = relay_module._send_wave, time.monotonic() + 1000
+
+    def send_late(*args: Any) -> Any:
+        monkeypatch.setattr("time.monotonic", lambda: late)
+        return send(*args)
+
+    monkeypatch.setattr(relay_module, "_send_wave", send_late)
+    relay, now = Relay(), database_now("default")
+    head = OutboxMessage.objects.order_by("id")[0].id
+    relay._send_ids("default", [head], now, get_config())
+    monkeypatch.undo()
+    assert sqs.labels == [1]
+    assert labels() == [2, 3]
+
+
+def test_what_another_has_claimed_after_the_end_of_a_claim_is_not_given_free(sqs: Sqs) -> None:
+    schedule_function("jobs", "record", 1)
+    row = OutboxMessage.objects.get()
+    now = database_now("default")
+    first = claim("default", [row.id], now=now, seconds=10)
+    second = claim("default", [row.id], now=now + timedelta(seconds=30), seconds=10)
+    assert first
+    assert second
+    assert first
+    assert second
+    assert (len(first.rows), len(second.rows)) == (1, 1)
+    assert not first.rows_in("default", [row.id]).exists()
+    assert second.rows_in("default", [row.id]).exists()
+
+
+def test_the_migrations_go_both_ways(sqs: Sqs) -> None:
+    for target in ("0001", "0002"):
+        call_command("migrate", "beanstalk_outbox", target, verbosity=0)
+        schedule_function("jobs", "record", target)
+        Relay().send_available()
+    assert sqs.labels == ["0001", "0002"]
+
+
 # --- several relays --------------------------------------------------------------------------
 
 
@@ -330,14 +425,14 @@ def test_what_another_relay_has_claimed_is_left_alone(
     """A second relay reads the same rows, and is slower."""
     fifo(1, 2)
     schedule_function("jobs", "record", 3)
-    lease, second = claims._claim_rows, Relay()
+    second = Relay()
 
-    def lease_late(*args: Any) -> Any:
-        monkeypatch.setattr(claims, "_claim_rows", lease)
+    def claim_late(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(relay_module, "claim", claim)
         second.send_available()
-        return lease(*args)
+        return claim(*args, **kwargs)
 
-    monkeypatch.setattr(claims, "_claim_rows", lease_late)
+    monkeypatch.setattr(relay_module, "claim", claim_late)
     first = Relay()
     first.send_available()
     assert (first.sent, second.sent) == (0, 3)
@@ -392,9 +487,11 @@ def test_a_delete_that_never_succeeds_is_logged(
 
 def test_a_relay_that_was_killed_loses_its_claim_after_a_time(sqs: Sqs) -> None:
     fifo(1, 2)
-    with pytest.raises(KeyboardInterrupt), claimed("default", without=(), seconds=60) as rows:
-        assert len(rows) == 2
-        raise KeyboardInterrupt
+    head = OutboxMessage.objects.order_by("id")[0].id
+    claimed = claim("default", [head], now=database_now("default"), seconds=60)
+    assert claimed
+    assert claimed
+    assert len(claimed.rows) == 2
     Relay().send_available()
     assert sqs.labels == []
     retry_now()
