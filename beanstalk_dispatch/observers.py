@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import partial
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from beanstalk_dispatch.delivery import RunView
 from beanstalk_dispatch.log_lines import quoted_error
@@ -89,6 +91,16 @@ class Observer:
 _NOT_OBSERVED: Final = nullcontext()
 
 
+def _call(function: Callable[[], Any]) -> Any:
+    return function()
+
+
+CALLER: Final[ContextVar[Callable[[Callable[[], Any]], Any]]] = ContextVar(
+    "beanstalk_dispatch.caller", default=_call
+)
+"""Calls the methods of observers. In a delivery, it sets them a limit."""
+
+
 def observed(
     observers: Sequence[Observer],
     stage: str,
@@ -126,12 +138,14 @@ class _HarmlessContext:
 
     def __enter__(self) -> None:
         try:
-            manager = self._enter(self._observer)
-            manager.__enter__()
+            self._manager = CALLER.get()(self._make_and_enter)
         except Exception as error:
             self._log_observer_error("start", error)
-        else:
-            self._manager = manager
+
+    def _make_and_enter(self) -> AbstractContextManager[object]:
+        manager = self._enter(self._observer)
+        manager.__enter__()
+        return manager
 
     def __exit__(
         self,
@@ -142,7 +156,7 @@ class _HarmlessContext:
         if self._manager is None:
             return
         try:
-            self._manager.__exit__(exc_type, exc, traceback)
+            CALLER.get()(partial(self._manager.__exit__, exc_type, exc, traceback))
         except Exception as error:
             if error is not exc:
                 self._log_observer_error("end", error)

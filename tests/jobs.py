@@ -92,6 +92,21 @@ def block(seconds: float = 30.0) -> None:
     release.wait(seconds)
 
 
+class PatientNap(SafeTask):  # pragma: no cover - in another process
+    """Takes long, and may."""
+
+    timeout_timedelta = 60
+
+    def run(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def leave_threads(count: int) -> None:  # pragma: no cover - in a process that does not wait
+    """Leave threads behind, as an executor does that is not shut down."""
+    for _ in range(count):
+        threading.Thread(target=time.sleep, args=(300,)).start()
+
+
 async def coroutine(value: str) -> None:
     calls.append(("coroutine", value))
 

@@ -12,20 +12,26 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, Final
 
+from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.log_lines import quoted
 from beanstalk_dispatch.running import monkey_patching, time_limit
+from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.open_files import can_open_files
 from beanstalk_dispatch.running.running_tasks import RUNNING, RunningTask
+from beanstalk_dispatch.running.thread_frames import threads_within
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
+EXIT_SECONDS: Final = 5.0
+"""How long the server may take for its own end once no request runs that can end."""
+_LOOK_SECONDS: Final = 0.1
 STUCK_SHARE: Final = 0.5
 """The share of gunicorn's threads that may be stuck before its worker process is replaced."""
 
@@ -38,6 +44,11 @@ class _ServerProcess:
         """How many threads gunicorn gives it; None if it is not one of gunicorn's."""
         self.stopping = ""
         """Why it takes no new task; empty while it does."""
+        self.graceful_timeout: float | None = None
+        """How long its requests may take to end. None: the worker has no threads."""
+        self.judging = threading.Lock()
+        self.is_replaced = False
+        """Whether it is a reason of ours for which it stops."""
 
 
 _process = _ServerProcess()
@@ -49,20 +60,45 @@ def reason(config: Config) -> str:
         return _process.stopping
     if config.drain_file and os.path.exists(config.drain_file):
         return f"{config.drain_file} exists"
-    if _process.threads and (stuck := len(time_limit.stuck())) > _process.threads * STUCK_SHARE:
+    _replace_process_if_spoiled()
+    return _process.stopping
+
+
+def _replace_process_if_spoiled() -> None:
+    """Judge this process of gunicorn's. The watchdog has it judged too, if all its threads hang."""
+    if not _process.threads or not _process.judging.acquire(blocking=False):
+        return
+    try:
+        if not _process.stopping:
+            _judge(_process.threads)
+    finally:
+        _process.judging.release()
+
+
+def _judge(threads: int) -> None:
+    """Replace the process first and log it then: a stuck task may hold the lock of a handler."""
+    stuck, left = len(time_limit.stuck_threads()), LEFT.are_too_many()
+    if stuck > threads * STUCK_SHARE:
+        _replace_process(f"{stuck} of {threads} threads are stuck")
         logger.critical(
             "recycle pid=%d reason=stuck stuck=%d threads=%d",
-            os.getpid(), stuck, _process.threads,
+            os.getpid(), stuck, threads,
         )  # fmt: skip
-        _replace_process(f"{stuck} of {_process.threads} threads are stuck")
-    if _process.threads and not can_open_files():
+    elif left:
+        _replace_process("tasks have left too many threads behind")
+        LEFT.report(waits=False)
+        logger.critical(
+            "recycle pid=%d reason=threads threads=%d left_by=%r: tasks have left these threads "
+            "behind, each of which may keep a database connection",
+            os.getpid(), len(LEFT.left()), LEFT.summary(),
+        )  # fmt: skip
+    elif not can_open_files():
+        _replace_process("the process can open no more files")
         logger.critical(
             "recycle pid=%d reason=no-files: this process can open no more files, so every task "
             "would fail; a task most likely keeps files or connections open",
             os.getpid(),
         )
-        _replace_process("the process can open no more files")
-    return _process.stopping
 
 
 def is_stopping() -> bool:
@@ -92,12 +128,18 @@ def watch() -> bool:
 
     def on_sigterm(signum: int, frame: FrameType | None) -> None:
         _process.stopping = _process.stopping or "the server is stopping"
-        _log_in_a_thread(RUNNING.now())
+        if tasks := RUNNING.now():
+            _start_thread(_log_running, tasks)
+        if _process.graceful_timeout is not None:
+            _start_thread(_end_process, _process.graceful_timeout)
         handler(signum, frame)  # type: ignore[operator,misc]
 
     signal.signal(signal.SIGTERM, on_sigterm)
     signal.siginterrupt(signal.SIGTERM, False)
     _process.threads = worker.cfg.threads
+    if any(each.__module__ == "gunicorn.workers.gthread" for each in type(worker).__mro__):
+        _process.graceful_timeout = worker.cfg.graceful_timeout
+    time_limit.call_when_stuck(_replace_process_if_spoiled)
     with suppress(ConfigurationError):  # which is in the log, and fails each request
         config = get_config()
         _log_short_timeout(worker, config)
@@ -129,14 +171,13 @@ def post_worker_init(worker: object) -> None:
         monkey_patching.log_if_patched()
 
 
-def _log_in_a_thread(tasks: Sequence[RunningTask]) -> None:
-    """Log what runs, from a signal handler: another thread may wait for the locks of logging.
+def _start_thread(function: Callable[..., None], *args: object) -> None:
+    """Start a thread from a signal handler, whose interrupted code may hold any lock.
 
-    threading.Thread takes a lock itself, which the interrupted code may hold.
+    It may hold those of logging, and that which threading.Thread takes.
     """
-    if tasks:
-        with suppress(RuntimeError):  # no thread can be started
-            _thread.start_new_thread(_log_running, (tasks,))
+    with suppress(RuntimeError):  # no thread can be started
+        _thread.start_new_thread(function, args)
 
 
 def _log_running(tasks: Sequence[RunningTask]) -> None:
@@ -150,4 +191,35 @@ def _log_running(tasks: Sequence[RunningTask]) -> None:
 def _replace_process(reason: str) -> None:
     """Make gunicorn replace this process. Running tasks have its graceful_timeout to end."""
     _process.stopping = reason
+    _process.is_replaced = True
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_process(graceful_timeout: float) -> None:
+    """End this process once no request runs that can end, and the server does not end it.
+
+    gunicorn waits for its whole graceful_timeout for threads that are stuck, and the interpreter
+    for as long as threads run that tasks have left behind. Meanwhile no process takes the place of
+    this one. That of the server's own end is tried first: it runs what is registered with atexit.
+    """
+    until = clock.monotonic() + graceful_timeout
+    while clock.monotonic() < until and _requests_that_can_end():
+        clock.sleep(_LOOK_SECONDS)
+    clock.sleep(EXIT_SECONDS)
+    if _process.is_replaced or time_limit.stuck() or LEFT.delay_exit():
+        _start_thread(_log_end)
+        clock.sleep(_LOOK_SECONDS)
+        os._exit(0)
+
+
+def _requests_that_can_end() -> int:
+    """Count the threads that answer a request, without those that are stuck."""
+    answering = threads_within("gunicorn.workers.gthread", "handle_request")
+    return len(answering - time_limit.stuck_threads())
+
+
+def _log_end() -> None:
+    logger.error(
+        "ended pid=%d stuck=%d left_by=%r: neither could be waited for",
+        os.getpid(), len(time_limit.stuck_threads()), LEFT.summary(),
+    )  # fmt: skip

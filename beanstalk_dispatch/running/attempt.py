@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from beanstalk_dispatch import clock
@@ -24,9 +25,10 @@ from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
 from . import connections
 from .consumer import NOBODY
 from .coroutines import run_to_end
+from .outer_limit import allow, call_within, send_signal, speakable
 from .process_exceptions import is_for_the_process
 from .retries import RetryDecision, decide
-from .run import DONE, Run
+from .run import DONE, Run, failure_of
 from .task_options import time_limit_of
 from .time_limit import TimeLimitExceeded, time_limit
 
@@ -74,13 +76,13 @@ def execute(run: Run, task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, A
     """Run the task and its hooks, and set ``run.attempted``."""
     started = clock.monotonic()
     kind = type(task)
-    if task_started.receivers:
-        task_started.send_robust(sender=kind, delivery=task.delivery)
+    send_signal("task_started", task_started, sender=kind, delivery=task.delivery)
     try:
         value = call_limited(run, task.run, args, kwargs)
-    except BaseException as exc:
-        if not _is_failure(exc):
+    except BaseException as raised:
+        if not _is_failure(raised):
             raise
+        exc = speakable(raised)
         _handle_failure(run, exc)
         is_granted_retry = isinstance(exc, Retry) and run.attempted.outcome is Outcome.RETRY
         if not is_granted_retry and run.attempted.outcome is not Outcome.CANCELLED:
@@ -93,23 +95,25 @@ def execute(run: Run, task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, A
         _call_hooks(run, "on_success", args, kwargs)
     finally:
         _call_hooks(run, "on_completion", args, kwargs)
-    if task_finished.receivers:
-        task_finished.send_robust(
-            sender=kind,
-            delivery=task.delivery,
-            outcome=run.attempted.outcome,
-            exception=run.exception,
-            duration=clock.monotonic() - started,
-        )
+    send_signal(
+        "task_finished",
+        task_finished,
+        sender=kind,
+        delivery=task.delivery,
+        outcome=run.attempted.outcome,
+        exception=run.exception,
+        duration=clock.monotonic() - started,
+    )
 
 
-def fail_outside(run: Run, exc: BaseException) -> None:
+def fail_outside(run: Run, raised: BaseException) -> None:
     """Note that the task's ``process`` has failed, outside of its ``run`` and hooks."""
+    exc = speakable(raised)
     logger.error(
         "SafeTask failed outside of its run() %s error=%s",
         _log_label(run), quoted_error(exc), exc_info=exc,
     )  # fmt: skip
-    _end_attempt(run, Result(outcome=Outcome.FAILED, reason="the task failed"), exc)
+    _end_attempt(run, failure_of(exc), exc)
 
 
 def _is_failure(exc: BaseException) -> bool:
@@ -132,8 +136,10 @@ def call_limited(
     before = run.in_transaction
     if before is None:
         before = connections.aliases_in_transaction()
+    seconds = _limit_seconds(run, is_hook=is_hook)
+    allow(seconds)
     limit = time_limit(
-        _limit_seconds(run, is_hook=is_hook),
+        seconds,
         label=lambda: _stuck_label(run),
         on_stuck=lambda thread_id: _send_task_stuck(run, thread_id),
     )
@@ -207,19 +213,18 @@ def _handle_failure(run: Run, exc: BaseException) -> None:
         reason = str(exc) or "the task has ended itself"
         _end_attempt(run, Result(outcome=Outcome.CANCELLED, reason=reason), exc)
         return
-    is_timeout = isinstance(exc, TaskTimeout)
     message = run.message
     try:
-        decision = decide(run.task, exc, message.counted_attempt if message else 1)
+        number = message.counted_attempt if message else 1
+        decision = call_within(decide, run.task, exc, number)
     except Exception as error:  # wrong options; the checks name them too
         logger.error("retry options are wrong %s error=%s", _log_label(run), quoted_error(error))
         decision = RetryDecision(is_retried=False, is_final=False, delay=0.0)
     if decision.is_retried and message is not None:
         result = Result(outcome=Outcome.RETRY, retry_after=decision.delay)
     else:
-        result = Result(
-            outcome=Outcome.TIMED_OUT if is_timeout else Outcome.FAILED,
-            reason="the task timed out" if is_timeout else "the task failed",
+        result = replace(
+            failure_of(exc),
             retry_after=decision.delay,
             is_final=decision.is_final and message is not None,
         )
@@ -252,7 +257,9 @@ def _call_hooks(run: Run, name: str, args: tuple[Any, ...], kwargs: dict[str, An
         except BaseException as exc:
             if not _is_failure(exc):
                 raise
-            hook_logger.error("hook failed hook=%s %s", name, _log_label(run), exc_info=exc)
+            hook_logger.error(
+                "hook failed hook=%s %s", name, _log_label(run), exc_info=speakable(exc)
+            )
 
 
 def _send_task_stuck(run: Run, thread_id: int) -> None:

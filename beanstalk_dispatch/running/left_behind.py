@@ -9,6 +9,7 @@ from beanstalk_dispatch.exceptions import listed
 from beanstalk_dispatch.log_lines import quoted
 from beanstalk_dispatch.message import Message
 
+from .left_threads import LEFT
 from .log_locks import release_left_locked
 from .process_state import ProcessState
 from .running_tasks import RUNNING
@@ -33,6 +34,7 @@ def put_right(message: Message, before: ProcessState) -> None:
             "event loop left running id=%s function=%s loop=%s: stop what the task has started",
             quoted(message.id), quoted(message.function), type(loop).__name__,
         )  # fmt: skip
+    LEFT.report()
     if restored := before.restore():
         beside = {each.message.function for each in RUNNING.now() if each.message is not message}
         logger.error(

@@ -23,6 +23,7 @@ from .stages import (
     follow_up,
     known,
     lease,
+    limit,
     look_up,
     observe,
     overdue,
@@ -44,6 +45,7 @@ class Step(NamedTuple):
 
 
 STAGES: Final = (
+    Step("limit", limit.limit, in_child=False),
     Step("read", read.read, in_child=False),
     Step("report", report.report, in_child=False),
     Step("accept", accept.accept, in_child=False),

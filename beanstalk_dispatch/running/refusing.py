@@ -22,8 +22,9 @@ from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.outcomes import Outcome, Result, Successor
 
 from . import dead_letters
+from .outer_limit import speakable
 from .process_exceptions import is_for_the_process
-from .run import Run
+from .run import Run, failure_of
 from .time_limit import TimeLimitExceeded
 from .waiting import refused_here
 
@@ -58,21 +59,21 @@ def result_of(run: Run, exc: BaseException) -> Result | None:
     return failed_outside(run, exc)
 
 
-def failed_outside(run: Run, exc: BaseException) -> Result:
+def failed_outside(run: Run, raised: BaseException) -> Result:
     """Return and log the failure of a task that has not begun, such as of its ``__init__``.
 
     It is not acknowledged, whatever ON_FAILURE says. Raise what is for the process.
     """
-    if is_for_the_process(exc):
-        raise exc
-    message = run.message
+    if is_for_the_process(raised):
+        raise raised
+    exc, message = speakable(raised), run.message
     logger.error(
         "SafeTask failed outside of its run() id=%s function=%s error=%s",
         quoted(message and message.id), quoted(message and message.function),
         quoted_error(exc), exc_info=exc,
     )  # fmt: skip
     run.exception = exc
-    return Result(outcome=Outcome.FAILED, reason="the task failed")
+    return failure_of(exc)
 
 
 def acknowledged_if_configured(run: Run, result: Result) -> Result:

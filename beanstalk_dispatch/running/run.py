@@ -11,6 +11,7 @@ from beanstalk_dispatch import clock, marks
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.dispatch_table import Entry
+from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.safe_task import SafeTask
@@ -21,6 +22,13 @@ from .consumer import Consumer
 DONE: Final = Result(outcome=Outcome.DONE)
 LOOK_SECONDS: Final = 1.0
 """A running task that asks whether it is cancelled asks the cache once in this time at most."""
+
+
+def failure_of(exc: BaseException) -> Result:
+    """Return the result of a task that has raised this."""
+    if isinstance(exc, TaskTimeout):
+        return Result(outcome=Outcome.TIMED_OUT, reason="the task timed out")
+    return Result(outcome=Outcome.FAILED, reason="the task failed")
 
 
 def _fact(name: str) -> Any:

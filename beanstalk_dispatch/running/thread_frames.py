@@ -11,15 +11,36 @@ _GARBAGE_COLLECTION_STOPS_THREADS: Final = sys.version_info < (3, 11, 9)
 
 
 def frame_of(thread_id: int) -> FrameType | None:
-    """The innermost frame of a thread, or None if it has ended.
+    """Return the innermost frame of a thread, or None if it has ended."""
+    return _frames().get(thread_id)
+
+
+def threads_within(module: str, function: str) -> set[int]:
+    """Return the ids of the threads that run a function or method of a module."""
+    return {
+        thread_id for thread_id, frame in _frames().items() if _is_within(frame, module, function)
+    }
+
+
+def _is_within(innermost: FrameType, module: str, function: str) -> bool:
+    frame: FrameType | None = innermost
+    while frame is not None:
+        if frame.f_code.co_name == function and frame.f_globals.get("__name__") == module:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _frames() -> dict[int, FrameType]:
+    """Return the innermost frame of each thread.
 
     Before Python 3.11.9, all threads of a process can stop for ever if a garbage collection starts
     inside of ``sys._current_frames()``. https://github.com/python/cpython/issues/106883
     """
     if not (_GARBAGE_COLLECTION_STOPS_THREADS and gc.isenabled()):
-        return sys._current_frames().get(thread_id)  # noqa: SLF001 - sys documents it
+        return sys._current_frames()  # noqa: SLF001 - sys documents it
     gc.disable()
     try:
-        return sys._current_frames().get(thread_id)  # noqa: SLF001
+        return sys._current_frames()  # noqa: SLF001
     finally:
         gc.enable()

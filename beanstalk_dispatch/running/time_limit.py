@@ -89,6 +89,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         "_previous_handler",
         "deadline",
         "fires",
+        "interrupts",
         "label",
         "leeway",
         "on_stuck",
@@ -107,18 +108,21 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         *,
         leeway: float = 0.0,
         on_stuck: Callable[[int], None] | None = None,
+        interrupts: bool = True,
     ) -> None:
         """``label`` names the block in the log. Another thread calls it, if the block is stuck.
 
         That thread then calls ``on_stuck`` with the id of the block's thread.
 
         ``leeway``: seconds by which the interrupt comes later, for blocks that have a gentler
-        limit of their own.
+        limit of their own. ``interrupts``: if False, a block that takes too long is only reported
+        as stuck.
         """
         self.seconds = seconds
         self.label = label
         self.leeway = leeway
         self.on_stuck = on_stuck
+        self.interrupts = interrupts
         self.owner = threading.get_ident()  # may be entered in a thread that this one waits for
         self.fires = 0
         self.struck = False
@@ -136,7 +140,8 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         self.thread_id = threading.get_ident()
         self.started = clock.monotonic()
         self.deadline = self.started + self.seconds + self.leeway
-        self._in_main_thread = self.thread_id == threading.main_thread().ident
+        in_main_thread = self.thread_id == threading.main_thread().ident
+        self._in_main_thread = in_main_thread and self.interrupts
         if self._in_main_thread:
             self._previous_handler = signal.signal(signal.SIGALRM, self._on_alarm)
         try:
@@ -234,6 +239,7 @@ class _WatchdogThread:
     """
 
     def __init__(self) -> None:
+        self.when_stuck: list[Callable[[], None]] = []
         self.reset()
 
     def reset(self) -> None:
@@ -351,11 +357,14 @@ class _WatchdogThread:
         for limit in self._limits:
             if limit.deadline <= now:
                 is_late = limit.is_late(now)
-                if is_late and not limit.stuck:
+                # Of the limits around one another, one is reported.
+                if is_late and limit.owner not in {each.owner for each in self._stuck}:
                     limit.stuck = True
                     self._stuck.add(limit)
-                    newly_stuck.append(partial(_report_stuck, limit))
-                if is_interruptible(limit.thread_id, is_late=is_late):
+                    newly_stuck += [partial(_report_stuck, limit), *self.when_stuck]
+                if not limit.interrupts:
+                    limit.deadline = now + GRACE
+                elif is_interruptible(limit.thread_id, is_late=is_late):
                     limit.fire()
                     limit.deadline = now + GRACE
                 else:
@@ -415,5 +424,18 @@ def rest() -> None:
 
 
 def stuck() -> list[time_limit]:
-    """The limits whose blocks could not be interrupted and still run in this process."""
+    """Return the limits whose blocks could not be interrupted and still run in this process."""
     return _watchdog.stuck()
+
+
+def stuck_threads() -> set[int]:
+    """Return the ids of the threads that a stuck block, or the wait for one, keeps."""
+    return {each.owner for each in stuck()}
+
+
+def call_when_stuck(function: Callable[[], None]) -> None:
+    """Have ``function`` called, in a thread of its own, each time that a block becomes stuck.
+
+    So a process whose threads all hang can be judged without any of them.
+    """
+    _watchdog.when_stuck.append(function)

@@ -14,6 +14,7 @@ from typing import Final
 
 from beanstalk_dispatch.exceptions import listed
 from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.service_thread import ServiceThread
@@ -60,12 +61,15 @@ class WorkerProcess:
         exit_code = self._run_and_display()
         # What a relay has sent and not deleted would be sent again.
         join_within(self._worker.options.times.flush_timeout, relays)
-        must_exit = exit_code not in {0, EXIT_FAILED} or self._worker.counters.running
+        must_exit = (
+            exit_code not in {0, EXIT_FAILED} or self._worker.counters.running or LEFT.delay_exit()
+        )
         if must_exit:
             self._exit_later(exit_code)
         worker_stopped.send_robust(sender=sender, exit_code=exit_code)
         if must_exit:
-            # The interpreter's own exit could wait for the thread of a task that still runs.
+            # The interpreter's own exit could wait for the thread of a task that still runs, or
+            # that a task has left behind.
             logging.shutdown()
             sys.stdout.flush()
             os._exit(exit_code)

@@ -17,6 +17,7 @@ from typing import Final
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.service_thread import ServiceThread
 from beanstalk_dispatch.sqs.opening import open_queue
@@ -35,7 +36,8 @@ logger = logging.getLogger("beanstalk_dispatch.worker")
 EXIT_FAILED: Final = 1
 """With ``burst``, a delivery did not succeed."""
 EXIT_STUCK: Final = 75
-"""EX_TEMPFAIL: a task cannot be interrupted, or no file can be opened: start a new process."""
+"""EX_TEMPFAIL: a task cannot be interrupted, no file can be opened, or tasks have left too many
+threads behind: start a new process."""
 EXIT_NO_QUEUE: Final = 69
 """EX_UNAVAILABLE: with ``burst``, a queue that does not exist or does not answer."""
 
@@ -156,6 +158,9 @@ class Worker:
         elif self.tasks.has_no_files:
             self.stop(EXIT_STUCK)
             self._log_without_blocking(_log_no_files)
+        elif LEFT.are_too_many():
+            self.stop(EXIT_STUCK)
+            self._log_without_blocking(_log_threads)
         elif self.prefetch.is_used_up():
             self.stop()
         elif self.options.burst:
@@ -268,6 +273,15 @@ def _log_no_files() -> None:
         "would fail; a task most likely keeps files or connections open",
         EXIT_STUCK,
     )
+
+
+def _log_threads() -> None:
+    LEFT.report(waits=False)
+    logger.critical(
+        "stop reason=threads threads=%d left_by=%r exit_code=%d: tasks have left these threads "
+        "behind, each of which may keep a database connection",
+        len(LEFT.left()), LEFT.summary(), EXIT_STUCK,
+    )  # fmt: skip
 
 
 def _log_unfinished(message_id: str, thread_id: int) -> None:

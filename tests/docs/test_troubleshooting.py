@@ -112,8 +112,11 @@ ROWS: Final = {
     "`recycle … reason=no-files`, `stop reason=no-files`":
         "tests/unit/endpoint/test_draining.py"
         "::test_a_gunicorn_worker_that_can_open_no_files_is_replaced",
-    "`recycle … reason=stuck`":
-        f"{DRAINING}::test_when_most_threads_are_stuck_gunicorn_replaces_the_process",
+    "`recycle … reason=threads`, `stop reason=threads`":
+        f"{DRAINING}::test_a_task_that_leaves_threads_is_named_and_its_process_replaced",
+    "`recycle … reason=stuck`": (
+        f"{DRAINING}::test_when_all_threads_are_stuck_another_process_takes_over_without_being_asked"
+    ),
     "`stopping running` lines at each deployment":
         f"{DRAINING}::test_after_sigterm_what_runs_ends_and_what_waits_is_refused",
     "400 from the health check": f"{VIEWS}::test_a_health_check_needs_its_host_and_a_page",

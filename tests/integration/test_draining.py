@@ -7,11 +7,11 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,24 +77,75 @@ def workers(server: Gunicorn) -> list[str]:
     return re.findall(r"Booting worker with pid: (\d+)", server.log())
 
 
-def test_when_most_threads_are_stuck_gunicorn_replaces_the_process(tmp_path: Path) -> None:
+def test_when_all_threads_are_stuck_another_process_takes_over_without_being_asked(
+    tmp_path: Path,
+) -> None:
+    """gunicorn itself would wait for 30 seconds, and then for another 30."""
     with (
         gunicorn(
             tmp_path,
             BEANSTALK_DISPATCH_TASK_TIMEOUT="0.2s",
-            GUNICORN_CMD_ARGS="--threads=3 --graceful-timeout=1 --timeout=2",
+            GUNICORN_CMD_ARGS="--threads=2 --graceful-timeout=30 --timeout=30",
         ) as server,
         ThreadPoolExecutor(3) as pool,
     ):
+        started = time.monotonic()
         blocked = [pool.submit(quietly, server, body("block", 60)) for _ in range(2)]
-        until(lambda: server.log().count("stuck task label=block") == 2)
-        assert server.post(body("record"))[0] == 503
-        until(lambda: len(workers(server)) == 2)
+        until(lambda: len(workers(server)) == 2, 40)
         until(lambda: server.log().count("start worker=True") == 2)
         assert server.post(body("record"))[0] == 200
-        assert "recycle pid=" in server.log()
-        assert "reason=stuck stuck=2 threads=3" in server.log()
+        assert time.monotonic() - started < 25
+        assert server.log().count("stuck task label=block") == 2
+        assert server.log().count("recycle pid=") == 1
+        assert "reason=stuck stuck=2 threads=2" in server.log()
+        assert "ended pid=" in server.log()
         assert {each.result() for each in blocked} == {"lost"}
+
+
+def test_a_task_that_can_end_has_its_time_before_the_process_is_replaced(tmp_path: Path) -> None:
+    with (
+        gunicorn(
+            tmp_path,
+            BEANSTALK_DISPATCH_TABLE=f"{TABLE} patient=tests.jobs.PatientNap",
+            BEANSTALK_DISPATCH_TASK_TIMEOUT="0.2s",
+            GUNICORN_CMD_ARGS="--threads=3 --graceful-timeout=30 --timeout=30",
+        ) as server,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        patient = pool.submit(server.post, body("patient", 14))
+        blocked = [pool.submit(quietly, server, body("block", 60)) for _ in range(2)]
+        until(lambda: len(workers(server)) == 2, 40)
+        assert patient.result()[0] == 200
+        assert {each.result() for each in blocked} == {"lost"}
+
+
+def test_a_task_that_leaves_threads_is_named_and_its_process_replaced(tmp_path: Path) -> None:
+    with gunicorn(
+        tmp_path,
+        BEANSTALK_DISPATCH_TABLE=f"{TABLE} leave=tests.jobs.leave_threads",
+        GUNICORN_CMD_ARGS="--threads=3 --graceful-timeout=30 --timeout=30",
+    ) as server:
+        started = time.monotonic()
+        for _ in range(2):
+            assert server.post(body("leave", 40, id="leaky-1"))[0] == 200
+        time.sleep(1)
+        until(lambda: server.post(body("record"))[0] == 200 and len(workers(server)) == 2, 40)
+        assert time.monotonic() - started < 25
+        assert "threads left behind id=leaky-1 function=leave count=40" in server.log()
+        assert "reason=threads threads=80 left_by='leave 80'" in server.log()
+
+
+def test_threads_left_behind_do_not_delay_a_restart(tmp_path: Path) -> None:
+    with gunicorn(
+        tmp_path,
+        BEANSTALK_DISPATCH_TABLE=f"{TABLE} leave=tests.jobs.leave_threads",
+        GUNICORN_CMD_ARGS="--threads=3 --graceful-timeout=30 --timeout=30",
+    ) as server:
+        assert server.post(body("leave", 1))[0] == 200
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 15
+        assert re.search(r"ended pid=\d+ stuck=0 left_by='leave 1'", server.log())
 
 
 def quietly(server: Gunicorn, content: str) -> str:
@@ -200,11 +251,85 @@ def test_the_first_reason_is_kept(
     worker: FakeWorker, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draining.post_worker_init(worker)
-    monkeypatch.setattr(timeouts, "stuck", lambda: ["one"])
+    monkeypatch.setattr(timeouts, "stuck_threads", lambda: {1})
     assert draining.reason(get_config()) == ""
-    monkeypatch.setattr(timeouts, "stuck", lambda: ["one", "two"])
+    monkeypatch.setattr(timeouts, "stuck_threads", lambda: {1, 2})
     assert draining.reason(get_config()) == "2 of 3 threads are stuck"
     assert draining.reason(get_config()) == "2 of 3 threads are stuck"
+    assert worker.signals == [signal.SIGTERM]
+
+
+class FakeThreadWorker(FakeWorker):
+    """Looks like the one with threads."""
+
+    __module__ = "gunicorn.workers.gthread"
+    cfg = SimpleNamespace(threads=3, graceful_timeout=5)
+
+    def handle_request(self, started: threading.Event, release: threading.Event) -> None:
+        started.set()
+        release.wait(20)
+
+
+# As gunicorn's own method, it is in a module of gunicorn's.
+FakeThreadWorker.handle_request = FunctionType(  # type: ignore[method-assign]
+    FakeThreadWorker.handle_request.__code__, {"__name__": "gunicorn.workers.gthread"}
+)
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The exit codes of the process, which does not end."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(draining, "EXIT_SECONDS", 0.1)
+
+    def start_new_thread(function: Callable[..., None], args: tuple[Any, ...]) -> None:
+        """One whose coverage is measured."""
+        threading.Thread(target=function, args=args).start()
+
+    monkeypatch.setattr("_thread.start_new_thread", start_new_thread)
+    return codes
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_the_process_ends_itself_once_no_request_runs_that_can_end(
+    is_replaced: bool, worker: FakeWorker, env: Environment, exits: list[int],
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    fake, started, release = FakeThreadWorker(), threading.Event(), threading.Event()
+    signal.signal(signal.SIGTERM, fake.handle_exit)
+    assert draining.watch()
+    draining._process.is_replaced = is_replaced
+    request = threading.Thread(target=fake.handle_request, args=(started, release))
+    request.start()
+    assert started.wait(20)
+    ended: list[float] = []
+    end = draining._end_process
+
+    def end_and_note(patience: float) -> None:
+        end(patience)
+        ended.append(patience)
+
+    monkeypatch.setattr(draining, "_end_process", end_and_note)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    assert ended == []
+    release.set()
+    request.join()
+    until(lambda: ended == [5])
+    assert exits == ([0] if is_replaced else [])
+    assert ("neither could be waited for" in caplog.text) is is_replaced
+
+
+def test_a_process_that_stops_is_not_judged_again(
+    worker: FakeWorker, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert draining.watch()
+    monkeypatch.setattr(timeouts, "stuck_threads", lambda: {1, 2})
+    with draining._process.judging:
+        assert draining.reason(get_config()) == ""  # another thread judges it
+    assert draining.reason(get_config()) == "2 of 3 threads are stuck"
+    draining._replace_process_if_spoiled()
     assert worker.signals == [signal.SIGTERM]
 
 

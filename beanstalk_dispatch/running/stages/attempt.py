@@ -8,6 +8,8 @@ from beanstalk_dispatch import safe_task
 from beanstalk_dispatch.outcomes import Result
 from beanstalk_dispatch.running import connections
 from beanstalk_dispatch.running.attempt import execute, fail_outside
+from beanstalk_dispatch.running.left_threads import LEFT
+from beanstalk_dispatch.running.outer_limit import call_within
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.time_limit import TimeLimitExceeded
@@ -31,7 +33,11 @@ def attempt(run: Run) -> Result:
     if run.configured is not None:
         safe_task.BODIES[id(run.configured)] = partial(_process_listed, run)
     try:
-        hooked[-1].process(*message.args, **message.kwargs)
+        with LEFT.noted(message):
+            if is_own_process:
+                call_within(hooked[-1].process, *message.args, **message.kwargs)
+            else:
+                hooked[-1].process(*message.args, **message.kwargs)
         if is_own_process and (error := connections.drop_left_open(before)):
             raise error
     except BaseException as exc:  # from a process() of the project's own

@@ -8,6 +8,7 @@ from typing import Final
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.outcomes import Outcome, Result
 from beanstalk_dispatch.running.ending import sent_again
+from beanstalk_dispatch.running.outer_limit import call_within
 from beanstalk_dispatch.running.refusing import (
     acknowledged_if_configured,
     sent_to_dead_letter_queue,
@@ -52,9 +53,10 @@ def _retried(run: Run, result: Result) -> Result:
 
 
 def _failed(run: Run, result: Result) -> Result:
-    if result.retry_after is not None and not run.retries_by_hiding:  # redelivery backs off, too
-        number = run.accepted.counted_attempt + run.delivery.earlier_runs
-        delay = retry_delay(run.task, run.exception, number)
+    earlier = run.delivery.earlier_runs
+    if result.retry_after is not None and earlier and not run.retries_by_hiding:
+        number = run.accepted.counted_attempt + earlier  # redelivery backs off, too
+        delay = call_within(retry_delay, run.task, run.exception, number)
         result = replace(result, retry_after=delay)
     result = acknowledged_if_configured(run, result)
     return sent_to_dead_letter_queue(run, result) if result.is_final else result

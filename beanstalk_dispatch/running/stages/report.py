@@ -11,6 +11,7 @@ from beanstalk_dispatch.log_lines import failed_line, quoted
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result, Successor
 from beanstalk_dispatch.refusals import REFUSALS
+from beanstalk_dispatch.running.outer_limit import send_signal
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.signals import delivery_finished
 
@@ -25,10 +26,10 @@ def report(run: Run) -> Surround:
         run.outcome = result.outcome
         run.set_fate(result)
         log_outcome(run, result)
-        if delivery_finished.receivers:
-            delivery_finished.send_robust(
-                sender=report, delivery=run, outcome=result.outcome, exception=run.exception
-            )
+        send_signal(
+            "delivery_finished", delivery_finished,
+            sender=report, delivery=run, outcome=result.outcome, exception=run.exception,
+        )  # fmt: skip
     return None
 
 

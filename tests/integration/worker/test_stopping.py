@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from beanstalk_dispatch.client import Call, schedule_many
-from beanstalk_dispatch.running import time_limit
+from beanstalk_dispatch.running import left_threads, time_limit
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.worker.health import why_unhealthy
 from beanstalk_dispatch.worker.in_flight import Ack, Nack
@@ -393,3 +393,24 @@ def test_a_process_that_can_open_no_files_ends_before_the_next_task(
     assert runner.bodies == []
     assert sorted(left()) == ["one", "two"]
     assert "stop reason=no-files exit_code=75" in caplog.text
+
+
+def test_a_process_in_which_tasks_have_left_too_many_threads_ends(
+    worker_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(left_threads, "MAX_LEFT", 1)
+    release, threads = threading.Event(), list[threading.Thread]()
+
+    def leave() -> None:
+        for _ in range(2):
+            threads.append(threading.Thread(target=release.wait, args=(20,)))
+            threads[-1].start()
+
+    monkeypatch.setattr(jobs, "record", leave)
+    schedule_many("jobs", [Call("record")])
+    assert make_worker(run_here).run() == EXIT_STUCK
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert "threads left behind id=" in caplog.text
+    assert "stop reason=threads threads=2 left_by='record 2' exit_code=75" in caplog.text

@@ -10,13 +10,19 @@ from types import FrameType
 import pytest
 
 from beanstalk_dispatch.running import thread_frames
-from beanstalk_dispatch.running.thread_frames import frame_of
+from beanstalk_dispatch.running.thread_frames import frame_of, threads_within
 
 
 def test_the_frame_of_a_thread() -> None:
     frame = frame_of(threading.get_ident())
     assert frame is not None
-    assert frame.f_code is frame_of.__code__
+    assert frame.f_code.co_filename == thread_frames.__file__
+
+
+def test_the_threads_within_a_function() -> None:
+    here = test_the_threads_within_a_function.__name__
+    assert threads_within(__name__, here) == {threading.get_ident()}
+    assert threads_within("another", here) == set()
 
 
 def test_a_thread_that_has_ended_has_no_frame() -> None:

@@ -6,6 +6,7 @@ import _thread
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import worker_stopped
 from beanstalk_dispatch.worker.options import WorkerTimes
@@ -204,6 +206,19 @@ def test_a_task_that_still_runs_does_not_keep_the_process(
     WorkerProcess(worker).run(sender=Worker)
     until(lambda: exits == [0, 0])
     assert stopped == [0]
+
+
+def test_the_exit_does_not_wait_for_threads_that_a_task_has_left(
+    worker: Worker, exits: list[int], stopped: list[int]
+) -> None:
+    release = threading.Event()
+    with LEFT.noted(Message(function="f")):
+        thread = threading.Thread(target=release.wait, args=(20,))
+        thread.start()
+    WorkerProcess(worker).run(sender=Worker)
+    release.set()
+    thread.join()
+    until(lambda: exits == [0, 0])
 
 
 # --- what it shows ---

@@ -1,0 +1,157 @@
+"""The threads that tasks have started and left behind.
+
+Each of them may keep a database connection, and those that are not daemons delay the end of the
+process for as long as they run. A thread belongs to the task in whose thread it was started, or to
+that of the thread which started it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from beanstalk_dispatch import clock
+from beanstalk_dispatch.exceptions import listed
+from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.refusals import REFUSALS
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+MAX_LEFT: Final = 64
+"""How many threads of tasks that have ended a process may have.
+
+With them and its own it stays below the 100 connections that PostgreSQL takes by default.
+"""
+ENDING_SECONDS: Final = 1.0
+"""For how long a thread may end after its task before it counts as left behind in the log."""
+_SHOWN: Final = 5
+"""How many names a log line has."""
+_OURS: Final = ("beanstalk_dispatch-", "beanstalk-dispatch-")
+"""How the names of the package's own threads begin. They are there for all tasks."""
+
+
+class _Starter:
+    """A task that may start threads."""
+
+    __slots__ = ("ended", "is_reported", "message")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.ended = math.inf  # by the monotonic clock; it runs
+        self.is_reported = False
+
+
+class LeftThreads:
+    """The threads of this process that a task has started."""
+
+    def __init__(self) -> None:
+        self.forget_all()
+
+    def forget_all(self) -> None:
+        """A forked child has one thread."""
+        # Each access is one step of the interpreter's, so no lock is needed that an interrupt could
+        # leave locked.
+        self._starters: dict[threading.Thread, _Starter] = {}
+        self._running: dict[int, _Starter] = {}
+
+    @contextmanager
+    def noted(self, message: Message) -> Iterator[None]:
+        """Note the threads that this thread starts, and the threads of those, for a task."""
+        _note_starts()
+        thread_id = threading.get_ident()
+        around = self._running.get(thread_id)
+        starter = self._running[thread_id] = _Starter(message)
+        try:
+            yield
+        finally:
+            starter.ended = clock.monotonic()
+            if around is None:
+                del self._running[thread_id]
+            else:
+                self._running[thread_id] = around
+
+    def note_start(self, thread: threading.Thread) -> None:
+        """Note that this thread starts another."""
+        starter = self._running.get(threading.get_ident())
+        if starter is None and self._starters:
+            starter = self._starters.get(threading.current_thread())
+        if starter is not None and not thread.name.startswith(_OURS):
+            self._starters[thread] = starter
+
+    def forget(self, thread: threading.Thread) -> None:
+        """Forget a thread that could not start."""
+        self._starters.pop(thread, None)
+
+    def left(self) -> dict[threading.Thread, _Starter]:
+        """Return the threads that live on though their task has ended."""
+        found = {}
+        for thread, starter in list(self._starters.items()):
+            if thread.ident is not None and not thread.is_alive():
+                self.forget(thread)
+            elif starter.ended < math.inf:
+                found[thread] = starter
+        return found
+
+    def are_too_many(self) -> bool:
+        """Return True if there are more than MAX_LEFT, so that the process is to be replaced."""
+        return len(self._starters) > MAX_LEFT and len(self.left()) > MAX_LEFT
+
+    def delay_exit(self) -> bool:
+        """Return True if the interpreter's own exit would wait for one of them."""
+        return any(not thread.daemon for thread in self.left())
+
+    def summary(self) -> str:
+        """Return the functions that have left the most threads, each with their number."""
+        counts = Counter(starter.message.function for starter in self.left().values())
+        return listed([f"{name} {count}" for name, count in counts.most_common(_SHOWN)])
+
+    def report(self, *, waits: bool = True) -> None:
+        """Log which threads tasks have left: once a task, and once a minute for each function.
+
+        ``waits``: if False, also those that may be about to end.
+        """
+        if not self._starters:
+            return
+        names: dict[_Starter, list[str]] = {}
+        since = clock.monotonic() - (ENDING_SECONDS if waits else 0.0)
+        for thread, starter in self.left().items():
+            if starter.ended <= since and not starter.is_reported:
+                names.setdefault(starter, []).append(thread.name)
+        for starter, threads in names.items():
+            starter.is_reported = True
+            message = starter.message
+            if (repeated := REFUSALS.repeated(f"threads-of-{message.function}")) is not None:
+                logger.warning(
+                    "threads left behind id=%s function=%s count=%d threads=%s%s",
+                    quoted(message.id), quoted(message.function), len(threads),
+                    quoted(listed(threads[:_SHOWN])), repeated,
+                )  # fmt: skip
+
+
+LEFT: Final = LeftThreads()
+os.register_at_fork(after_in_child=LEFT.forget_all)
+
+
+@functools.cache
+def _note_starts() -> None:
+    """Have each start of a thread noted. Python itself does not know who has started a thread."""
+    start = threading.Thread.start
+
+    @functools.wraps(start)
+    def start_and_note(thread: threading.Thread, *args: Any, **kwargs: Any) -> None:
+        LEFT.note_start(thread)
+        try:
+            start(thread, *args, **kwargs)
+        except BaseException:
+            LEFT.forget(thread)
+            raise
+
+    threading.Thread.start = start_and_note  # type: ignore[method-assign,assignment]

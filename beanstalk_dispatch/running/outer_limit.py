@@ -1,0 +1,146 @@
+"""The limit around all code of the project that runs outside of ``run`` and the hooks.
+
+That is ``__init__``, the import of a module, ``retry_backoff``, the ``__str__`` of an exception, an
+observer, a receiver of a signal, and a ``process`` of the project's own. One clock runs for all of
+them: from the start of a delivery, for the time limit of the task and OUTER_SECONDS. A part that
+begins late still has OUTER_SECONDS.
+
+The package's own code is not interrupted. If it hangs, the delivery is reported as stuck.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, ParamSpec, TypeVar
+
+from django.dispatch import Signal
+
+from beanstalk_dispatch import clock
+from beanstalk_dispatch.exceptions import TaskTimeout
+from beanstalk_dispatch.log_lines import to_log
+from beanstalk_dispatch.observers import CALLER
+
+from . import connections
+from .time_limit import TimeLimitExceeded, time_limit
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+OUTER_SECONDS: Final = 15.0
+"""How much longer than a task's time limit all of the project's code of its delivery may take."""
+
+
+class OuterLimit:
+    """The clock of one delivery."""
+
+    def __init__(self, seconds: float, label: Callable[[], str]) -> None:
+        self.label = label
+        self._started = clock.monotonic()
+        self.watch = time_limit(seconds + OUTER_SECONDS, label, interrupts=False)
+        self._deadline = self._started + self.watch.seconds
+
+    def set_task_limit(self, seconds: float) -> None:
+        """Take the task's own time limit, now that it is known."""
+        self._deadline = self._started + seconds + OUTER_SECONDS
+        self.allow(seconds)
+
+    def allow(self, seconds: float) -> None:
+        """Let the delivery take ``seconds`` from now on, before it is reported as stuck."""
+        self.watch.deadline = clock.monotonic() + seconds + OUTER_SECONDS
+
+    def seconds_left(self) -> float:
+        """Return how long a part that begins now may take."""
+        return round(max(self._deadline - clock.monotonic(), OUTER_SECONDS), 1)
+
+
+_current: ContextVar[OuterLimit | None] = ContextVar("beanstalk_dispatch.outer", default=None)
+
+
+@contextmanager
+def outer_limit(seconds: float, label: Callable[[], str]) -> Iterator[OuterLimit]:
+    """Surround a delivery. ``seconds`` is the time limit that its task most likely has."""
+    outer = OuterLimit(seconds, label)
+    tokens = _current.set(outer), CALLER.set(_call_observer)
+    try:
+        with outer.watch:
+            yield outer
+    finally:
+        _current.reset(tokens[0])
+        CALLER.reset(tokens[1])
+
+
+def set_task_limit(seconds: float) -> None:
+    """Take the task's own time limit for this delivery, instead of the configured one."""
+    if (outer := _current.get()) is not None:
+        outer.set_task_limit(seconds)
+
+
+def allow(seconds: float) -> None:
+    """Expect the delivery of this thread, if there is one, to take ``seconds`` from now on."""
+    if (outer := _current.get()) is not None:
+        outer.allow(seconds)
+
+
+def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call code of the project within the outer limit, if this is part of a delivery.
+
+    Raises TaskTimeout when it takes too long.
+    """
+    if (outer := _current.get()) is None:
+        return function(*args, **kwargs)
+    seconds = outer.seconds_left()
+    ends = clock.monotonic() + seconds + OUTER_SECONDS
+    outer.watch.deadline = max(outer.watch.deadline, ends)  # this may be within a longer hook
+    in_transaction = connections.aliases_in_transaction()
+    limit = time_limit(seconds, outer.label)
+    try:
+        try:
+            with limit:
+                return function(*args, **kwargs)
+        except TimeLimitExceeded:  # came out in the instant the block ended
+            limit.end()
+            if not limit.fires:
+                raise  # raised by an enclosing time limit
+            raise limit.timeout() from None
+    except TaskTimeout:
+        if limit.fired:
+            connections.drop_interrupted(in_transaction)
+        raise
+
+
+def _call_observer(function: Callable[[], T]) -> T:
+    """Call an observer's method within the outer limit. Raise only what can be shown."""
+    try:
+        return call_within(function)
+    except Exception as exc:
+        if (shown := speakable(exc)) is exc:
+            raise
+    raise shown  # here, or the other one would be its context, and be shown too
+
+
+def send_signal(name: str, signal: Signal, **arguments: Any) -> None:
+    """Send a signal of ours, if somebody receives it, within the outer limit."""
+    if not signal.receivers:
+        return
+    try:
+        call_within(signal.send_robust, **arguments)
+    except TaskTimeout as exc:
+        outer = _current.get()
+        logger.error(
+            "signal receivers failed signal=%s task=%r error=%s",
+            name, outer.label() if outer else "", exc,
+        )  # fmt: skip
+
+
+def speakable(exc: BaseException) -> BaseException:
+    """Return the exception, or a TaskTimeout in its place if its own ``__str__`` does not end."""
+    try:
+        call_within(to_log, exc)
+    except TaskTimeout as timeout:
+        return TaskTimeout(f"{timeout} by the __str__ of {type(exc).__name__}")
+    return exc

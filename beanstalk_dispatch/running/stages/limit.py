@@ -1,0 +1,21 @@
+"""limit: surround a delivery with the outer limit."""
+
+from __future__ import annotations
+
+from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.running.outer_limit import outer_limit
+from beanstalk_dispatch.running.run import Run, Surround
+
+
+def limit(run: Run) -> Surround:
+    """Keep the project's code from hanging, with the time limit that the task most likely has."""
+    with outer_limit(run.config.task_timeout.total_seconds(), lambda: label(run)):
+        yield
+    return None
+
+
+def label(run: Run) -> str:
+    """Return how the log names a delivery that is stuck."""
+    if run.message is None:
+        return f"message_id={quoted(run.message_id)}"
+    return f"{quoted(run.message.function)} id={quoted(run.message.id)}"

@@ -1,0 +1,233 @@
+"""The project's code outside of ``run`` and the hooks cannot keep a thread for ever."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from beanstalk_dispatch import signals
+from beanstalk_dispatch.delivery import Delivery, RunView
+from beanstalk_dispatch.exceptions import TaskTimeout
+from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.observers import Observer
+from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.running import outer_limit
+from beanstalk_dispatch.running import time_limit as timeouts
+from beanstalk_dispatch.running.outer_limit import call_within
+from beanstalk_dispatch.running.stages.limit import label
+from beanstalk_dispatch.running.time_limit import TimeLimitExceeded, time_limit
+from beanstalk_dispatch.safe_task import SafeTask
+from tests.conftest import Environment
+from tests.runs import deliver, run_of
+from tests.services import until
+
+
+def hang(*args: object, **kwargs: object) -> NoReturn:
+    while True:
+        time.sleep(0.001)
+
+
+class HangsInInit(SafeTask):
+    def __init__(self) -> None:
+        hang()
+
+
+class HangsInBackoff(SafeTask):
+    max_retries = 1
+    retry_backoff = hang
+    verbose = False
+
+    def run(self) -> None:
+        raise ValueError
+
+
+class Endless(Exception):
+    __str__ = hang
+
+
+class HangsInStr(SafeTask):
+    def run(self) -> None:
+        raise Endless
+
+
+class HangsInProcess(SafeTask):
+    def process(self, *args: Any, **kwargs: Any) -> None:
+        super().process(*args, **kwargs)
+        hang()
+
+    def run(self) -> None:
+        pass
+
+
+class FailsInProcess(SafeTask):
+    def process(self, *args: Any, **kwargs: Any) -> None:
+        raise Endless
+
+
+class HangsInStrOfHook(SafeTask):
+    def run(self) -> None:
+        pass
+
+    def on_success(self) -> None:
+        raise Endless
+
+
+class HangingObserver(Observer):
+    @contextmanager
+    def attempting(self, task: SafeTask, delivery: RunView) -> Iterator[None]:
+        if delivery.receive_count == 1:
+            hang()
+        yield
+        hang()
+
+
+class Unspeakable(Observer):
+    def attempting(self, task: SafeTask, delivery: RunView) -> Any:
+        raise Endless
+
+
+class Observed(SafeTask):
+    observers = (HangingObserver(),)
+
+    def run(self) -> None:
+        pass
+
+
+class ObservedUnspeakably(SafeTask):
+    observers = (Unspeakable(),)
+
+    def run(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outer_limit, "OUTER_SECONDS", 0.2)
+    monkeypatch.setattr(timeouts, "GRACE", 0.1)
+
+
+def run(env: Environment, task: str, **facts: Any) -> tuple[Outcome, float]:
+    """Run a task in a thread; its outcome, and the seconds that it took."""
+    env(WORKER=True, DISPATCH_TABLE=f"culprit={task}", DISPATCH_TASK_TIMEOUT="0.1s")
+    outcomes: list[Outcome] = []
+    body = Message(function="culprit", id="task-1").encode(queue="q")
+    started = time.monotonic()
+    thread = threading.Thread(
+        target=lambda: outcomes.append(deliver(body, Delivery(queue="q", **facts)).outcome)
+    )
+    thread.start()
+    thread.join(20)
+    return outcomes[0], time.monotonic() - started
+
+
+@pytest.mark.parametrize(
+    ("task", "outcome", "line"),
+    [
+        ("HangsInInit", Outcome.TIMED_OUT, "SafeTask failed outside of its run() id=task-1"),
+        ("HangsInBackoff", Outcome.FAILED, "retry options are wrong id=task-1 function=culprit"),
+        ("HangsInStr", Outcome.TIMED_OUT, "time limit of 0.3 s exceeded by the __str__ of Endless"),
+        ("HangsInProcess", Outcome.TIMED_OUT, "failed outside of its run() id=task-1"),
+        ("FailsInProcess", Outcome.TIMED_OUT, "exceeded by the __str__ of Endless"),
+        ("HangsInStrOfHook", Outcome.DONE, "hook failed hook=on_success id=task-1"),
+        ("Observed", Outcome.DONE, "observer failed observer=HangingObserver stage=attempting"),
+        ("ObservedUnspeakably", Outcome.DONE, "exceeded by the __str__ of Endless"),
+    ],
+)
+def test_what_hangs_is_ended_and_named(
+    task: str, outcome: Outcome, line: str, env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    came, seconds = run(env, f"{__name__}.{task}")
+    assert (came, seconds < 5) == (outcome, True)
+    assert line in caplog.text
+
+
+def test_an_observer_that_hangs_at_its_end(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run(env, f"{__name__}.Observed", receive_count=2)[0] is Outcome.DONE
+    assert "observer failed observer=HangingObserver stage=attempting moment=end" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["task_started", "task_finished", "delivery_finished"])
+def test_a_receiver_that_hangs(
+    name: str, env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    signal = getattr(signals, name)
+    signal.connect(hang)
+    try:
+        assert run(env, "tests.jobs.record")[0] is Outcome.DONE
+    finally:
+        signal.disconnect(hang)
+    assert f"signal receivers failed signal={name} task='culprit id=task-1'" in caplog.text
+
+
+def test_an_import_that_hangs(
+    env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hanging_module.py").write_text("import time\nwhile True:\n    time.sleep(0.001)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run(env, "hanging_module.task")[0] is Outcome.UNAVAILABLE
+    assert "hanging_module" not in sys.modules
+
+
+def test_our_own_code_that_hangs_is_reported_once_and_not_interrupted(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def hang_in_c(*args: object) -> None:
+        until(timeouts.stuck)
+        time.sleep(0.3)
+
+    monkeypatch.setattr("beanstalk_dispatch.running.stages.restore.put_right", hang_in_c)
+    assert run(env, "tests.jobs.record")[0] is Outcome.DONE
+    assert caplog.text.count("stuck task label=culprit id=task-1") == 1
+    assert timeouts.stuck() == []
+
+
+@pytest.mark.usefixtures("env")
+def test_a_message_that_cannot_be_read_is_named_by_its_delivery() -> None:
+    assert label(run_of(message_id="m-1")) == "message_id=m-1"
+
+
+def test_outside_of_a_delivery_there_is_no_limit() -> None:
+    before = timeouts._watchdog._limits
+    assert call_within(lambda: timeouts._watchdog._limits) is before
+    outer_limit.allow(5)
+    outer_limit.set_task_limit(5)
+
+
+def test_the_interrupt_of_a_limit_around_it_passes(env: Environment) -> None:
+    def interrupted() -> None:
+        raise TimeLimitExceeded
+
+    with outer_limit.outer_limit(5, str), pytest.raises(TimeLimitExceeded):
+        call_within(interrupted)
+
+
+def test_a_timeout_of_the_projects_own_is_no_interrupt(env: Environment) -> None:
+    def fails() -> None:
+        raise TaskTimeout("own")
+
+    with outer_limit.outer_limit(5, str), pytest.raises(TaskTimeout, match="own"):
+        call_within(fails)
+
+
+def test_an_interrupt_in_the_instant_in_which_the_code_ends(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(time_limit):
+        def __exit__(self, *args: object) -> None:
+            self.end()
+            self.fires = 1
+            raise TimeLimitExceeded
+
+    with outer_limit.outer_limit(5, str):
+        monkeypatch.setattr(outer_limit, "time_limit", Late)
+        with pytest.raises(TaskTimeout):
+            call_within(int)
