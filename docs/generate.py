@@ -1,4 +1,4 @@
-"""Write the tables of variables and findings, and ``.env.example``, from the code.
+"""Write the tables of variables, findings and stages, and ``.env.example``, from the code.
 
     python -m docs.generate
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SettingsGroup
 from beanstalk_dispatch.contrib.sentry.variables import SENTRY
 from beanstalk_dispatch.problems.catalogue import CATALOGUE
+from beanstalk_dispatch.running.pipeline import STAGES
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
@@ -75,6 +77,18 @@ def findings_table() -> str:
     return f"| Finding | Found by | Meaning |\n|---|---|---|\n{''.join(rows)}"
 
 
+def stages_table() -> str:
+    """Return the Markdown table of a run's stages, in their order, from their docstrings."""
+    rows = []
+    for number, step in enumerate(STAGES, 1):
+        _, _, sentence = str(sys.modules[step.stage.__module__].__doc__).partition(": ")
+        where = "child" if step.in_child else "parent"
+        rows.append(
+            f"| {number} {step.name} | {sentence.split(chr(10))[0].rstrip('.')} | {where} |\n"
+        )
+    return f"| Stage | What it does | Runs in |\n|---|---|---|\n{''.join(rows)}"
+
+
 def with_table(page: str, heading: str, new: str) -> str:
     """The page with its table replaced."""
     old = re.compile(rf"^\| {heading} \|.*\n(?:\|.*\n)+", re.MULTILINE)
@@ -105,6 +119,8 @@ def contents() -> dict[Path, str]:
     }
     checks = ROOT / "docs" / "checks.md"
     files[checks] = with_table(checks.read_text(), "Finding", findings_table())
+    architecture = ROOT / "docs" / "architecture.md"
+    files[architecture] = with_table(architecture.read_text(), "Stage", stages_table())
     return files | {ROOT / ".env.example": env_example()}
 
 
