@@ -58,5 +58,5 @@ def _seconds_until_importable(run: Run) -> float:
 
 def _doubled_seconds(run: Run) -> float:
     """Return for how long to hide a message, so that ten receives last for 50 minutes."""
-    doublings = min(run.receive_count - 1, MAX_DELAY_SECONDS)
+    doublings = min(run.delivery.receive_count - 1, MAX_DELAY_SECONDS)
     return min(MIN_WAIT_SECONDS * 2.0**doublings, MAX_DELAY_SECONDS)

@@ -151,6 +151,7 @@ class InFlight:
                     self.messages[message.message_id] = message
                     is_done = message.message_id in self._undeleted
                     (acknowledged if is_done else new).append(message)
+        self.budget.received(new)
         for message in acknowledged:
             self.ack(message)
         if acknowledged:

@@ -175,12 +175,14 @@ class Prefetch:
     def _give_permit(self, queue: QueueState) -> ReceivePermit:
         options = self._options
         is_short = queue.is_busy or queue.open_receives or options.burst
-        count = max(1, min(self._room_left(), queue.in_flight.budget.max_messages()))
+        budget = queue.in_flight.budget
+        count = max(1, min(self._room_left(), budget.max_messages()))
+        wait = min(options.wait, 1) if is_short else options.wait
         now = clock.monotonic()
         permit = ReceivePermit(
             queue=queue,
             count=count,
-            wait=min(options.wait, 1) if is_short else options.wait,
+            wait=int(min(wait, budget.max_wait())),
             since=now,
             is_blocked=queue.in_flight.blocks_fifo_groups(),
         )

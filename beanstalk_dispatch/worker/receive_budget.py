@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-d
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ _MAX_REMEMBERED: Final = 10_000
 """Messages whose receives started no task, and FIFO groups that are interrupted."""
 _GROUP_MEMORY_SECONDS: Final = 60.0
 """How long an interrupted FIFO group is remembered, from when it may be delivered again."""
+_MARGIN_SECONDS: Final = 2.0
+"""A receive of ten ends that long before an interrupted group may be delivered again."""
 
 
 @dataclass(slots=True)
@@ -30,6 +33,8 @@ class _InterruptedGroup:
     forget_at: float = 0.0
     """In monotonic seconds. Each group has its own: one may wait for a message that another
     consumer has taken, and others may fail again and again."""
+    hidden_until: float = 0.0
+    """Until then SQS delivers nothing of the group: its first message is hidden, or runs here."""
     message_ids: set[str] = field(default_factory=set)
     """Those messages, until they are done."""
 
@@ -49,19 +54,38 @@ class ReceiveBudget:
         return self._unrun.get(message_id, 0)
 
     def max_messages(self) -> int:
-        """How many messages one receive may bring.
+        """Return how many messages one receive may bring.
 
-        One while a message group is interrupted: a receive of ten brings what waits behind the
-        failed message too, although none of it may run.
+        One while an interrupted group may be delivered: a receive of ten brings what waits behind
+        the failed message too, although none of it may run. While that message is hidden, SQS
+        delivers nothing of the group, and ten of the others are safe.
         """
+        return 1 if self._seconds_hidden() < _MARGIN_SECONDS else MAX_BATCH_ENTRIES
+
+    def max_wait(self) -> float:
+        """Return for how many seconds a receive of ten may wait; any may of one message."""
+        seconds = self._seconds_hidden()
+        return math.inf if seconds < _MARGIN_SECONDS else seconds - 1
+
+    def _seconds_hidden(self) -> float:
+        """Return the seconds until SQS may deliver an interrupted group; infinite for never."""
         if not self._interrupted:
-            return MAX_BATCH_ENTRIES
+            return math.inf
         with self._lock:
             now = clock.monotonic()
             for group_id, group in [*self._interrupted.items()]:
                 if group.forget_at < now:
                     del self._interrupted[group_id]
-            return 1 if self._interrupted else MAX_BATCH_ENTRIES
+            hidden = (group.hidden_until - now for group in self._interrupted.values())
+            return min(hidden, default=math.inf)
+
+    def received(self, messages: Iterable[Received]) -> None:
+        """Note that messages are here: until they have ended, SQS delivers none of their groups."""
+        if self._interrupted:
+            with self._lock:
+                for message in messages:
+                    if group := self._interrupted.get(_group_id(message)):
+                        group.hidden_until = math.inf
 
     def not_run(self, messages: Iterable[Received], delay: float = 0.0) -> None:
         """Note that a receive of each message has not started its task.
@@ -90,7 +114,8 @@ class ReceiveBudget:
             if group := self._interrupted.get(group_id):
                 group.message_ids.discard(message.message_id)
                 if group.message_ids:  # those behind it may come now
-                    group.forget_at = clock.monotonic() + _GROUP_MEMORY_SECONDS
+                    group.hidden_until = clock.monotonic()
+                    group.forget_at = group.hidden_until + _GROUP_MEMORY_SECONDS
                 else:
                     del self._interrupted[group_id]
 
@@ -98,7 +123,11 @@ class ReceiveBudget:
         if message.queue.rules.keeps_order:
             group = self._interrupted.setdefault(_group_id(message), _InterruptedGroup())
             group.message_ids.add(message.message_id)
-            group.forget_at = clock.monotonic() + delay + _GROUP_MEMORY_SECONDS
+            visible_at = clock.monotonic() + delay
+            # Those behind a message are hidden as long as it is, however early they are visible.
+            is_hidden = group.hidden_until != math.inf
+            group.hidden_until = max(group.hidden_until, visible_at) if is_hidden else visible_at
+            group.forget_at = group.hidden_until + _GROUP_MEMORY_SECONDS
             _limit_size(self._interrupted)
 
 

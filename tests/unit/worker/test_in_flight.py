@@ -301,7 +301,7 @@ def test_an_acknowledged_message_ends_the_interruption_of_its_group() -> None:
     jobs = InFlight("jobs", visibility_timeout=30, times=WorkerTimes())
     (message,) = messages(1, group="g")
     jobs.add([message])
-    jobs.nack(message)
+    jobs.nack(message, 0)
     assert jobs.budget.max_messages() == 1
     jobs.add([message])
     jobs.ack(message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from beanstalk_dispatch import clock
@@ -57,8 +59,8 @@ def test_an_interrupted_group_is_received_one_message_at_a_time_until_all_of_it_
     budget: ReceiveBudget,
 ) -> None:
     head, *rest = messages(3, group="a")
-    budget.failed(head, 5)
-    budget.not_run(rest, 5)
+    budget.failed(head, 0)
+    budget.not_run(rest)
     budget.done(messages(1, group="b")[0])
     assert budget.max_messages() == 1
     for message in (head, *rest):
@@ -67,11 +69,40 @@ def test_an_interrupted_group_is_received_one_message_at_a_time_until_all_of_it_
     assert budget.max_messages() == 10
 
 
+def test_while_the_failed_message_is_hidden_ten_are_received_in_a_poll_that_ends_before(
+    budget: ReceiveBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS delivers nothing of its group."""
+    assert budget.max_wait() == math.inf
+    head, *rest = messages(3, group="a")
+    budget.failed(head, 20)
+    budget.not_run(rest, 3)
+    assert budget.max_messages() == 10
+    assert budget.max_wait() == pytest.approx(19, abs=0.5)
+    pass_seconds(monkeypatch, 19)
+    assert (budget.max_messages(), budget.max_wait()) == (1, math.inf)
+
+
+def test_while_it_runs_here_ten_are_received(budget: ReceiveBudget) -> None:
+    head, *rest = messages(3, group="a")
+    budget.received([head])
+    budget.failed(head, 0)
+    budget.not_run(rest)
+    assert budget.max_messages() == 1
+    budget.received(messages(1, group="b"))
+    assert budget.max_messages() == 1
+    budget.received([head])
+    assert (budget.max_messages(), budget.max_wait()) == (10, math.inf)
+    budget.failed(head, 0)
+    assert budget.max_messages() == 1
+
+
 def test_an_interrupted_group_is_forgotten_a_minute_after_its_delay(
     budget: ReceiveBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when SQS has moved the failed message to the dead-letter queue."""
     budget.failed(messages(1, group="a")[0], 30)
+    assert budget.max_messages() == 10
     pass_seconds(monkeypatch, 89)
     assert budget.max_messages() == 1
     pass_seconds(monkeypatch, 2)
