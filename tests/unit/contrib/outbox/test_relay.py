@@ -155,9 +155,9 @@ def test_an_error_of_a_queue_is_backed_off_from_and_logged_once(
     )
     schedule_many("jobs", [Call("record", [n]) for n in range(50)])
     open_queue("jobs")
-    relay = Relay(BackoffTimes(first_retry=0.4, longest_retry=0.4))
+    relay = Relay(BackoffTimes(first_retry=0.8, longest_retry=0.8))
     sqs.failure = error(400, code)
-    for _ in range(20):
+    for _ in range(5):
         relay.send_available()
     first = proxy.counts["SendMessageBatch"]
     assert attempts <= first <= 5 * attempts  # the batches of one claim
