@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from django.utils.module_loading import import_string
 
@@ -18,10 +18,8 @@ from .conf import CORE, Config, get_config, values_of
 from .conf.variables import SAFE_TASK
 from .exceptions import ConfigurationError, NotImportable, UnknownFunction
 from .log_lines import quoted, quoted_error
+from .observers import Observer
 from .safe_task import SafeTask
-
-if TYPE_CHECKING:
-    from .observers import Observer
 
 logger = logging.getLogger("beanstalk_dispatch")
 
@@ -89,7 +87,7 @@ class TaskSource(Protocol):
         """What is wrong with the tasks that the configuration lists, for the system checks."""
 
 
-ObserverSource = Callable[[Config], Sequence["Observer"]]
+ObserverSource = Callable[[Config], Sequence[Observer]]
 """Returns the observers of a contrib room: none if the configuration does not turn it on."""
 
 _task_sources: Final[list[TaskSource]] = []
@@ -254,9 +252,11 @@ def _import_safe_task_class(path: str) -> type[SafeTask]:
 
 @functools.lru_cache(maxsize=1)
 def configured_observers(config: Config) -> Sequence[Observer]:
-    """What watches every task of this process. Nothing, and a log line, if it cannot be loaded."""
+    """Return what watches every task of this process. What cannot be loaded watches nothing."""
+    of_class = _observers_of_the_class(config)
+    named = [each for each in named_observers(config).loaded if each not in of_class]
     rooms = (each for source in _observer_sources for each in source(config))
-    return (*_observers_of_the_class(config), *rooms)
+    return (*of_class, *named, *rooms)
 
 
 def _observers_of_the_class(config: Config) -> Sequence[Observer]:
@@ -270,6 +270,35 @@ def _observers_of_the_class(config: Config) -> Sequence[Observer]:
             SAFE_TASK.variable, quoted_error(exc),
         )  # fmt: skip
         return ()
+
+
+class NamedObservers(NamedTuple):
+    """The observers of BEANSTALK_DISPATCH_OBSERVERS."""
+
+    loaded: Sequence[Observer]
+    problems: Mapping[str, str]
+    """Path → why it has no observer, for the log and the checks."""
+
+
+@functools.lru_cache(maxsize=1)
+def named_observers(config: Config) -> NamedObservers:
+    """Import the observers of BEANSTALK_DISPATCH_OBSERVERS, and make those that are classes."""
+    loaded, problems = [], {}
+    for path in dict.fromkeys(config.observers):
+        try:
+            loaded.append(_make_observer(path))
+        except (Exception, SystemExit) as exc:
+            problems[path] = quoted_error(exc, with_type=True)
+    return NamedObservers(loaded, problems)
+
+
+def _make_observer(path: str) -> Observer:
+    found = import_dotted_path(path)
+    observer = found() if inspect.isclass(found) and issubclass(found, Observer) else found
+    if not isinstance(observer, Observer):
+        kind = "class" if inspect.isclass(found) else type(found).__name__
+        raise TypeError(f"it is a {kind}, not an Observer")
+    return observer
 
 
 @functools.lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +16,10 @@ from django.core.signals import request_started
 from django.dispatch import Signal
 
 from .conf import get_config, import_rooms, unknown_variables
-from .conf.variables import WORKER
+from .conf.variables import OBSERVERS, WORKER
+from .dispatch_table import named_observers
 from .exceptions import ConfigurationError, listed
+from .log_lines import quoted
 from .problems.checks import SIGN_MESSAGES, UNSIGNED
 from .running import monkey_patching
 from .signals import task_scheduled, task_started
@@ -57,6 +60,7 @@ def _log_start() -> None:
     log_start_line()
     monkey_patching.log_if_patched()
     log_unknown_variables()
+    log_observers()
 
 
 def _is_tool(arguments: Sequence[str]) -> bool:
@@ -107,3 +111,13 @@ def log_unknown_variables() -> None:
         logger.warning(
             "unknown variables names=%r did_you_mean=%r", listed(unknown), listed(sorted(meant))
         )
+
+
+def log_observers() -> None:
+    """Load the observers of BEANSTALK_DISPATCH_OBSERVERS, and log each that cannot be loaded."""
+    with suppress(ConfigurationError):  # the start line reports it
+        for path, reason in named_observers(get_config()).problems.items():
+            logger.error(
+                "observer not loaded variable=%s path=%s error=%s",
+                OBSERVERS.variable, quoted(path), reason,
+            )  # fmt: skip

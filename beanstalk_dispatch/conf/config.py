@@ -58,6 +58,7 @@ class Config:
     message_format: str
     task_timeout: timedelta
     safe_task: str
+    observers: tuple[str, ...]
     on_failure: str
     execute_synchronously: bool
     on_commit: bool

@@ -120,6 +120,16 @@ SAFE_TASK: Final[Setting[str]] = Setting(
     meaning="The SafeTask class that runs every plain function. Its observers watch every task.",
     example="beanstalk_dispatch.safe_task.SafeTask",
 )
+OBSERVERS: Final[Setting[tuple[str, ...]]] = Setting(
+    variable="BEANSTALK_DISPATCH_OBSERVERS",
+    form="list of dotted paths",
+    cast=casts.strings,  # a path that cannot be imported is W021, because tasks run without it
+    default=(),
+    default_text="empty",
+    meaning="Observer classes or instances that watch every task, every delivery and every message "
+    "that is sent.",
+    example="shop.observers.Stopwatch",
+)
 ON_FAILURE: Final[Setting[str]] = Setting(
     variable="BEANSTALK_DISPATCH_ON_FAILURE",
     form="`redeliver` or `acknowledge`",

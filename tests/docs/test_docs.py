@@ -1131,8 +1131,7 @@ def test_the_observers_of_their_page_watch_a_task(
     env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
     for snippet in python_of(ROOT / "docs" / "observers.md"):
         run(snippet, shop)
-    shop.WatchedTask.observers += (shop.TenantHeader(),)
-    env(DISPATCH_SAFE_TASK=f"{TASKS}.WatchedTask")
+    env(DISPATCH_OBSERVERS=f"{TASKS}.Stopwatch {TASKS}.TenantHeader")
     schedule_function("mail", "send_welcome", 7)
     printed = capsys.readouterr().out
     assert re.fullmatch(r"tenant customer-12\n7\nsend_welcome done 0\.\d{3} s\n", printed)

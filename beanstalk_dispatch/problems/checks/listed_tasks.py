@@ -1,4 +1,4 @@
-"""Whether the tasks that the variables list can run."""
+"""Whether the tasks that the variables list can run, and their observers can watch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from django.core.checks import CheckMessage
 
 from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, SAFE_TASK, TABLE, TASK_TIMEOUT, TASKS
+from beanstalk_dispatch.conf.variables import (
+    OBSERVERS,
+    PERIODIC_TASKS,
+    SAFE_TASK,
+    TABLE,
+    TASK_TIMEOUT,
+    TASKS,
+)
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
 from beanstalk_dispatch.log_lines import failed_line
 from beanstalk_dispatch.running.task_problems import problems_of
@@ -129,6 +136,17 @@ def _time_limit_of_none(config: Config) -> Iterator[CheckMessage]:
                 hint="Write a timedelta of at most 12 hours, or remove the line.",
                 id=f"{ID}.W016",
             )
+
+
+@on_every_machine
+def _observers(config: Config) -> Iterator[CheckMessage]:
+    for path, reason in dispatch_table.named_observers(config).problems.items():
+        yield checks.Warning(
+            f"{OBSERVERS.variable}: {path!r} watches nothing. {reason}.",
+            hint="Write the dotted path of an Observer subclass or of an instance, such as "
+            f"{OBSERVERS.example}, or remove it.",
+            id=f"{ID}.W021",
+        )
 
 
 def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:

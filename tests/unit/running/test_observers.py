@@ -7,8 +7,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
+from django.core import checks
 
+from beanstalk_dispatch import dispatch_table, start_log
 from beanstalk_dispatch.client import Call, schedule_function, schedule_many
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery, RunView
 from beanstalk_dispatch.exceptions import BatchError, SendError
 from beanstalk_dispatch.message import Message
@@ -17,7 +20,7 @@ from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.testing import capture_tasks
-from tests.conftest import Environment
+from tests.conftest import TABLE, Environment
 from tests.jobs import calls
 from tests.runs import deliver, run_of
 
@@ -223,3 +226,105 @@ def test_the_sending_of_a_retry_is_surrounded(env: Environment) -> None:
     schedule_function("jobs", "again")
     assert calls == [("before the copy", Outcome.RETRY), ("after the copy",)]
     assert Observer().retrying(run_of()).__enter__() is None
+
+
+made: list[Observer] = []
+
+
+class Named(Watcher):
+    """An observer that BEANSTALK_DISPATCH_OBSERVERS names."""
+
+    def __init__(self) -> None:
+        made.append(self)
+
+
+class NeedsArgument(Watcher):
+    def __init__(self, host: str) -> None: ...
+
+
+class Exits(Watcher):
+    def __init__(self) -> None:
+        raise SystemExit(3)
+
+
+instance = Watcher()
+
+
+@pytest.mark.parametrize("named", ["Watcher", "instance"])
+def test_a_named_observer_watches_each_send_and_each_attempt(env: Environment, named: str) -> None:
+    env(
+        DISPATCH_OBSERVERS=f"{HERE}.{named}",
+        DISPATCH_EXECUTE_SYNCHRONOUSLY=True,
+        DISPATCH_TABLE=TABLE,
+    )
+    schedule_function("mail", "record")
+    before, _, after, (published, sizes, error) = calls
+    assert [before, after] == [("before", {"tenant": "mail"}), ("after", Outcome.DONE)]
+    assert (published, len(sizes), error) == ("published", 1, "NoneType")
+
+
+def test_a_named_observer_is_made_once_and_watches_besides_those_of_the_class(
+    env: Environment,
+) -> None:
+    made.clear()
+    path = f"{HERE}.Named"
+    env(
+        DISPATCH_OBSERVERS=f"{path} {path}",
+        DISPATCH_SAFE_TASK=f"{HERE}.Watched",
+        DISPATCH_TABLE=TABLE,
+    )
+    config = get_config()
+    for name in ("record", "fail"):
+        observers = dispatch_table.entry(name, config).observers
+        assert list(observers) == [*Watched.observers, *made]
+    assert len(made) == 1
+
+
+NO_OBSERVER = [
+    ("shop.nowhere.Stopwatch", "ModuleNotFoundError: No module named 'shop'"),
+    ("shop/observers.Stopwatch", "ModuleNotFoundError: No module named 'shop/observers'"),
+    ("stopwatch", "ImportError: stopwatch doesn't look like a module path"),
+    (
+        f"{HERE}.nothing",
+        f'ImportError: Module "{HERE}" does not define a "nothing" attribute/class',
+    ),
+    (f"{HERE}.run", "TypeError: it is a function, not an Observer"),
+    (f"{HERE}.Watched", "TypeError: it is a class, not an Observer"),
+    (
+        f"{HERE}.NeedsArgument",
+        "TypeError: NeedsArgument.__init__() missing 1 required positional argument: 'host'",
+    ),
+    (f"{HERE}.Exits", "SystemExit: 3"),
+]
+
+
+@pytest.mark.parametrize(("path", "reason"), NO_OBSERVER)
+def test_a_path_without_an_observer_is_reported_and_harms_no_task(
+    env: Environment, caplog: pytest.LogCaptureFixture, path: str, reason: str
+) -> None:
+    env(
+        DISPATCH_OBSERVERS=f"{path} {HERE}.Watcher",
+        DISPATCH_EXECUTE_SYNCHRONOUSLY=True,
+        DISPATCH_TABLE=TABLE,
+    )
+    schedule_function("mail", "record")
+    assert ("after", Outcome.DONE) in calls
+    start_log.log_observers()
+    assert caplog.messages[-1] == (
+        f"observer not loaded variable=BEANSTALK_DISPATCH_OBSERVERS path={path} error={reason}"
+    )
+    (problem,) = checks.run_checks(tags=["beanstalk_dispatch"])
+    assert problem.id == "beanstalk_dispatch.W021"
+    assert problem.msg == (f"BEANSTALK_DISPATCH_OBSERVERS: {path!r} watches nothing. {reason}.")
+    assert problem.hint == (
+        "Write the dotted path of an Observer subclass or of an instance, such as "
+        "shop.observers.Stopwatch, or remove it."
+    )
+
+
+def test_of_a_wrong_configuration_the_start_line_says_what_is_wrong(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(WORKER="Ture")
+    start_log.log_observers()
+    assert caplog.messages == []
