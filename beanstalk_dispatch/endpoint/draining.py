@@ -32,6 +32,8 @@ logger = logging.getLogger("beanstalk_dispatch.endpoint")
 EXIT_SECONDS: Final = 5.0
 """How long the server may take for its own end once no request runs that can end."""
 _LOOK_SECONDS: Final = 0.1
+_LOG_SECONDS: Final = 1.0
+"""How long that end waits for its own log line: a stuck task may hold the lock of a handler."""
 STUCK_SHARE: Final = 0.5
 """The share of gunicorn's threads that may be stuck before its worker process is replaced."""
 
@@ -207,8 +209,9 @@ def _end_process(graceful_timeout: float) -> None:
         clock.sleep(_LOOK_SECONDS)
     clock.sleep(EXIT_SECONDS)
     if _process.is_replaced or time_limit.stuck() or LEFT.delay_exit():
-        _start_thread(_log_end)
-        clock.sleep(_LOOK_SECONDS)
+        logged = threading.Event()
+        _start_thread(_log_end, logged)
+        logged.wait(_LOG_SECONDS)
         os._exit(0)
 
 
@@ -218,8 +221,9 @@ def _requests_that_can_end() -> int:
     return len(answering - time_limit.stuck_threads())
 
 
-def _log_end() -> None:
+def _log_end(logged: threading.Event) -> None:
     logger.error(
         "ended pid=%d stuck=%d left_by=%r: neither could be waited for",
         os.getpid(), len(time_limit.stuck_threads()), LEFT.summary(),
     )  # fmt: skip
+    logged.set()

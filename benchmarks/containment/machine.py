@@ -39,6 +39,8 @@ TABLE: Final = " ".join(
         "swallows": "Swallows", "endless": "Endless", "gil": "keep_interpreter_lock",
         "exit": "exit_process", "fork-ten": "fork_ten", "memory": "exhaust_memory",
         "log-locks": "keep_log_locks", "activate": "activate", "patch-time": "patch_time",
+        "stuck-once": "StuckOnce", "hangs-in-init": "HangsInInit", "hangs-in-str": "HangsInStr",
+        "hangs-in-backoff": "HangsInBackoff", "leave-threads": "leave_threads",
         "nap": "nap", "compute": "compute", "fail": "fail",
     }.items()
 ) + " hostile=benchmarks.containment.hostile.hostile"  # fmt: skip

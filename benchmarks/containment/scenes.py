@@ -321,6 +321,22 @@ SCENES: Final[dict[str, Scene]] = {
         culprits=[*culprits(20, "swallows"), *culprits(3, "endless")],
         must_not=["swallows done", "endless done"],
     ),
+    "stuck": Scene(
+        culprits=culprits(THREADS, "stuck-once"), seed=None, seconds=(0.1, 20, 45), blameless=45,
+        consumers={**_EB_ENDPOINT, **_POLLER}, visibility=120, max_receives=10, patience=300,
+        must_log=["stuck task label=stuck-once id=culprit-"],
+    ),
+    "outside-of-run": Scene(
+        culprits=culprits(5, "hangs-in-init", "hangs-in-str", "hangs-in-backoff"), seed=None,
+        consumers={**_EB_ENDPOINT, **_POLLER}, seconds=(0.1, 20), blameless=60, visibility=120,
+        patience=300, variables={"BEANSTALK_DISPATCH_TASK_TIMEOUT": "3s"},
+        must_log=["failed outside of its run() id=culprit-", "retry options are wrong id=culprit-"],
+    ),
+    "left-threads": Scene(
+        culprits=culprits(7, "leave-threads"), consumers={**_EB_ENDPOINT, **_POLLER},
+        max_receives=10, seconds=(0.1, 2), must_log=["threads left behind id=culprit-",
+        "reason=threads"],
+    ),
     "log-locks": Scene(
         culprits=culprits(15, "log-locks"), must_log=["log lock left locked id=culprit-"]
     ),

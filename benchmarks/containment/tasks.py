@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import re
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django.db import connection, transaction
@@ -121,6 +123,80 @@ class Endless(SafeTask):
         while time.monotonic() < until:
             with contextlib.suppress(BaseException):
                 sum(range(100))
+
+
+class StuckOnce(SafeTask):
+    """Sit in one C call for ever when it runs for the first time, which a row shows."""
+
+    timeout_timedelta = 3
+    verbose = False
+
+    def run(self, run: str) -> None:
+        assert self.delivery is not None
+        assert self.delivery.message is not None
+        number = int(self.delivery.message.id.rpartition("-")[2])
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM spoiled WHERE run = %s AND number = %s", [run, number])
+            has_run = cursor.fetchone()
+        if not has_run:
+            _insert("spoiled", run, number)
+            time.sleep(10**6)
+
+
+class _Endless(Exception):
+    def __str__(self) -> str:
+        until = time.monotonic() + 10**6
+        while time.monotonic() < until:
+            time.sleep(0.01)
+        return ""
+
+
+class HangsInInit(SafeTask):
+    """Hang before there is a task."""
+
+    def __init__(self) -> None:
+        str(_Endless())
+
+    def run(self, run: str) -> None:
+        pass
+
+
+class HangsInStr(SafeTask):
+    """Fail with an exception that does not say what it is."""
+
+    def run(self, run: str) -> None:
+        raise _Endless
+
+
+class HangsInBackoff(SafeTask):
+    """Hang when it is asked how long to wait."""
+
+    max_retries = 1
+    verbose = False
+
+    def retry_backoff(self, exc: BaseException | None, attempt: int) -> float:
+        return len(str(_Endless()))
+
+    def run(self, run: str) -> None:
+        raise ValueError
+
+
+def leave_threads(run: str) -> None:
+    """Leave ten threads behind, each with a connection, as an executor that is not shut down."""
+    executor = ThreadPoolExecutor(10)
+    _left.append(executor)
+    connected = threading.Barrier(11)
+
+    def connect() -> None:
+        connection.ensure_connection()
+        connected.wait(20)
+
+    for _ in range(10):
+        executor.submit(connect)
+    connected.wait(20)
+
+
+_left: list[ThreadPoolExecutor] = []
 
 
 # --- the process -----------------------------------------------------------------------------

@@ -111,6 +111,7 @@ class ObservedUnspeakably(SafeTask):
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outer_limit, "OUTER_SECONDS", 0.2)
     monkeypatch.setattr(timeouts, "GRACE", 0.1)
+    monkeypatch.setattr(timeouts, "PULSE", 0.1)
 
 
 def run(env: Environment, task: str, **facts: Any) -> tuple[Outcome, float]:
