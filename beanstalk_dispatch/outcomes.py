@@ -74,7 +74,7 @@ OUTCOMES: Final[Mapping[Outcome, Consequences]] = MappingProxyType(
         Outcome.DONE: Consequences(_OK, _DELETE, logging.INFO),
         Outcome.DUPLICATE: Consequences(_OK, _DELETE, logging.INFO),
         Outcome.CANCELLED: Consequences(_OK, _DELETE, logging.INFO),
-        # Only a consumer that can hide messages retries without a copy.
+        # Only on a FIFO queue is a retry the same message.
         Outcome.RETRY: Consequences(503, _HIDE, logging.INFO),
         Outcome.DEFERRED: Consequences(503, _HIDE, logging.INFO),
         Outcome.MALFORMED: Consequences(400, _LEAVE, logging.ERROR, is_failure=True),

@@ -32,6 +32,7 @@ from .refusals import REFUSALS
 from .running import pipeline
 from .running.consumer import DELAYED_COPIES
 from .running.run import Run
+from .running.unrun_receives import UNRUN
 from .sqs.backlog import BACKLOG, Backlog, public_problem, queue_names
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
@@ -158,6 +159,7 @@ def _run_or_hold(delivery: Delivery, config: Config) -> Result:
 def _run_unless_draining(run: Run) -> Result:
     if reason := draining.reason(run.config):
         logger.warning("refused id=%s status=503 reason=%r", quoted(run.message_id), reason)
+        UNRUN.note(run.delivery)
         return Result(outcome=Outcome.DRAINING, reason="draining")
     return pipeline.run_delivery(run)
 

@@ -80,9 +80,9 @@ class Run:
         self.config = config
         self.consumer = consumer
         self.retries_by_hiding = (
-            consumer.can_hide and queue_rules(delivery.queue).retries_by_visibility
-        )
-        """A retry is the same message, hidden for a time: a FIFO queue takes no delayed copy."""
+            consumer.can_hide or not config.execute_synchronously
+        ) and queue_rules(delivery.queue).retries_by_visibility
+        """A retry is the same message, delivered again: a FIFO queue takes no delayed copy."""
         self.started = clock.monotonic()
         """When the delivery began, by ``clock.monotonic``."""
         self.message: Message | None = None

@@ -24,9 +24,11 @@ from beanstalk_dispatch.endpoint.sqsd import headers_of
 from beanstalk_dispatch.exceptions import UnknownResult
 from beanstalk_dispatch.message import Message, read_dead_letter
 from beanstalk_dispatch.refusals import REFUSALS
+from beanstalk_dispatch.running.unrun_receives import UNRUN
 from beanstalk_dispatch.scheduling.sending import execute
 from beanstalk_dispatch.signals import delivery_finished
 from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.parameters import send_parameters
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.worker.in_flight import Ack
 from beanstalk_dispatch.worker.runners import delivery_of, run_here
@@ -68,6 +70,8 @@ class Case:
     is_cancelled: bool = False
     by_calling_process: Mapping[str, Any] | None = field(default_factory=dict)
     """What is different there; None if there is no such thing."""
+    on_fifo: Mapping[str, Any] | None = field(default_factory=dict)
+    """What is different on a FIFO queue; None if there is no such thing."""
 
 
 WITH_REASON: Final = frozenset({"ms", "reason"})
@@ -95,7 +99,10 @@ CASES: Final = {
     ),
     "retried": Case(
         function="flaky", seen=Seen(outcome="retry", result="READY", copy_attempt=2),
-        by_calling_process={"result": "SUCCESSFUL", "copy_attempt": None},  # it runs at once
+        on_fifo={"copy_attempt": None, "is_acknowledged": False},  # it is delivered again itself
+        by_calling_process={  # it runs at once
+            "result": "SUCCESSFUL", "copy_attempt": None, "is_acknowledged": True,
+        },
     ),
     "timed out": Case(
         function="loop", args=(30,), members={"options": {"timeout": 0.1}},
@@ -107,6 +114,7 @@ CASES: Final = {
     "delayed": Case(
         function="record", members={"not_before": round(time.time()) + 600},
         seen=Seen(outcome="deferred", result=None, copy_attempt=1),
+        on_fifo=None,  # it takes no delay
         by_calling_process={"result": "SUCCESSFUL", "copy_attempt": None},
     ),
     "duplicate": Case(
@@ -201,7 +209,10 @@ def sent(proxy: Proxy) -> list[tuple[str, str]]:
 
 def sent_and_received(body: str) -> Received:
     """A message with this body, and not the retry that a consumer before has sent."""
-    open_queue("jobs").send(body, {})
+    queue = open_queue("jobs")
+    group = f"group-{time.monotonic_ns()}" if queue.rules.needs_group_id else None
+    options = send_parameters(queue.address, group_id=group, message_id=group)
+    queue.send(body, options if group else {})
     found: list[Received] = []
     while not found:
         received = open_queue("jobs").receive(count=10, wait=0, visibility=60)
@@ -209,12 +220,20 @@ def sent_and_received(body: str) -> Received:
     return found[0]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [(name, "") for name in CASES]
+    + [(name, ".fifo") for name, case in CASES.items() if case.on_fifo is not None],
+)
 def test_a_message_fares_the_same_on_each(
-    name: str, outcomes: list[tuple[str, int]], sent: list[tuple[str, str]],
+    name: str, suffix: str, outcomes: list[tuple[str, int]], sent: list[tuple[str, str]],
     sqs_env: Environment, queue_name: str, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     case = CASES[name]
+    if suffix:
+        case = replace(case, seen=replace(case.seen, **case.on_fifo or {}))
+        queue_name += suffix
+        sqs_env(DISPATCH_QUEUES=f"jobs={queue_name} dead={dead_name(queue_name)}")
     message = Message(function=case.function, id="the-message", args=case.args, **case.members)
     body = message.encode(queue=queue_name, keys=[case.key])
     expected = dict.fromkeys(CONSUMERS, case.seen)
@@ -252,7 +271,7 @@ def what_is_seen(
     assert line[3] == outcome
     bodies = dict(sent)
     assert len(bodies) == len(sent)
-    letter = read_dead_letter(bodies.get(f"{queue_name}-dead", ""))
+    letter = read_dead_letter(bodies.get(dead_name(queue_name), ""))
     copies = [Message.decode(each, queue=queue_name, keys=[KEY])
               for name, each in sent if name == queue_name]  # fmt: skip
     return Seen(
@@ -266,8 +285,33 @@ def what_is_seen(
     )
 
 
+def dead_name(queue_name: str) -> str:
+    name, dot, suffix = queue_name.partition(".fifo")
+    return f"{name}-dead{dot}{suffix}"
+
+
 def status_of_result() -> str | None:
     try:
         return str(get_result("the-message").status)
     except UnknownResult:
         return None
+
+
+@pytest.mark.parametrize("consumer", ["endpoint", "poller", "lambda"])
+def test_the_attempts_of_a_fifo_message_are_limited_on_each(
+    consumer: str, outcomes: list[tuple[str, int]], sqs_env: Environment, queue_name: str
+) -> None:
+    """Two retries, three attempts. A receive that ran nothing is none, as while it drains."""
+    queue_name += ".fifo"
+    sqs_env(DISPATCH_QUEUES=f"jobs={queue_name} dead={dead_name(queue_name)}")
+    message = Message(function="fail", id="the-message", options={"max_retries": 2})
+    received = sent_and_received(message.encode(queue=queue_name, keys=[KEY]))
+    UNRUN.note(replace(delivery_of(received), receive_count=2))
+    acknowledged = []
+    for receive_count in (1, 3, 4):
+        count = {"ApproximateReceiveCount": str(receive_count)}
+        received.attributes = {**received.attributes, **count}
+        acknowledged.append(CONSUMERS[consumer](received))
+    assert outcomes == [("retry", 1), ("retry", 2), ("failed", 3)]
+    assert acknowledged == [False, False, True]
+    assert status_of_result() == "FAILED"

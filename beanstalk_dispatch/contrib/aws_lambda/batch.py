@@ -18,6 +18,7 @@ from beanstalk_dispatch.running import pipeline
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.process_exceptions import all_are_failures
 from beanstalk_dispatch.running.run import Run
+from beanstalk_dispatch.running.unrun_receives import UNRUN
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
 from .event import Record, delivery_of, queue_name
@@ -99,6 +100,7 @@ class Batch:
         if self._consumer.seconds_left < _MIN_SECONDS or group in self._stopped_groups:
             is_acknowledged = False
             self._unstarted += 1
+            UNRUN.note(delivery_of(record, deadline=self._consumer.deadline))
         else:
             is_acknowledged = self._run_record(record)
         if keeps_order and not is_acknowledged:

@@ -34,7 +34,7 @@ def follow_up(run: Run) -> Surround:
 
 def _retried(run: Run, result: Result) -> Result:
     delay = result.retry_after or 0.0
-    if run.retries_by_hiding and delay <= _MAX_HIDDEN_SECONDS:
+    if run.retries_by_hiding and (delay <= _MAX_HIDDEN_SECONDS or not run.consumer.can_hide):
         return result
     received = decode(run)  # the task may have changed its arguments
     copy = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from beanstalk_dispatch import clock
 from beanstalk_dispatch.dispatch_table import configured_observers
@@ -13,9 +14,15 @@ from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result, Successor
 from beanstalk_dispatch.refusals import REFUSALS
 from beanstalk_dispatch.running.outer_limit import send_signal
 from beanstalk_dispatch.running.run import Run, Surround
+from beanstalk_dispatch.running.unrun_receives import UNRUN
 from beanstalk_dispatch.signals import delivery_finished
 
 logger = logging.getLogger("beanstalk_dispatch.task")
+
+
+_NOT_RUN: Final = frozenset(
+    {Outcome.RUNNING, Outcome.UNAVAILABLE, Outcome.OVERDUE, Outcome.BAD_SIGNATURE}
+)
 
 
 def report(run: Run) -> Surround:
@@ -25,6 +32,8 @@ def report(run: Run) -> Surround:
         result = yield
         run.outcome = result.outcome
         run.set_fate(result)
+        if result.outcome in _NOT_RUN:
+            UNRUN.note(run.delivery)
         log_outcome(run, result)
         send_signal(
             "delivery_finished", delivery_finished,

@@ -10,12 +10,14 @@ from beanstalk_dispatch.running.outer_limit import call_within, set_task_limit
 from beanstalk_dispatch.running.refusing import failed_outside
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.task_options import apply_received_options, time_limit_of
+from beanstalk_dispatch.running.unrun_receives import UNRUN
 
 
 def start(run: Run) -> Result | None:
     """Set ``run.task`` and its time limit. Raise MalformedMessage for options that are wrong."""
     message = run.accepted
-    if run.retries_by_hiding and (earlier := run.delivery.earlier_runs):
+    if run.retries_by_hiding:
+        earlier = max(run.delivery.earlier_runs - UNRUN.start(run.delivery), 0)
         run.message = message = replace(message, attempt=message.attempt + earlier)
     try:
         run.task, run.configured = call_within(run.entry.make_task)

@@ -1,0 +1,48 @@
+"""Receives of FIFO messages that have not started their tasks, as far as this process knows.
+
+On a FIFO queue a retry is another receive of the same message, so receives count as attempts.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Final
+
+from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.sqs.fifo import queue_rules
+
+_MAX_REMEMBERED: Final = 10_000
+"""Messages."""
+
+
+class UnrunReceives:
+    """The numbers of such receives, by the id that SQS gave the message."""
+
+    def __init__(self) -> None:
+        self.forget_all()
+
+    def forget_all(self) -> None:
+        """Forget all: a forked child cannot trust a lock that it did not make."""
+        self._lock = threading.Lock()
+        self._numbers: dict[str, set[int]] = {}
+
+    def note(self, delivery: Delivery) -> None:
+        """Note that this receive has not started the task."""
+        if delivery.message_id is None or queue_rules(delivery.queue).takes_delay:
+            return
+        with self._lock:
+            self._numbers.setdefault(delivery.message_id, set()).add(delivery.receive_count)
+            if len(self._numbers) > _MAX_REMEMBERED:
+                del self._numbers[next(iter(self._numbers))]
+
+    def start(self, delivery: Delivery) -> int:
+        """Note that this receive starts the task; return how many earlier ones have not."""
+        with self._lock:
+            numbers = self._numbers.get(delivery.message_id or "", set())
+            numbers.discard(delivery.receive_count)
+            return len(numbers)
+
+
+UNRUN: Final = UnrunReceives()
+os.register_at_fork(after_in_child=UNRUN.forget_all)
