@@ -22,6 +22,7 @@ from beanstalk_dispatch.contrib.results import get_result
 from beanstalk_dispatch.contrib.results.recording import GUARD
 from beanstalk_dispatch.endpoint.sqsd import headers_of
 from beanstalk_dispatch.exceptions import UnknownResult
+from beanstalk_dispatch.marks import pause
 from beanstalk_dispatch.message import Message, read_dead_letter
 from beanstalk_dispatch.refusals import REFUSALS
 from beanstalk_dispatch.running.unrun_receives import UNRUN
@@ -68,6 +69,9 @@ class Case:
     key: str = KEY
     is_delivered_twice: bool = False
     is_cancelled: bool = False
+    is_paused: bool = False
+    by_poller: Mapping[str, Any] = field(default_factory=dict)
+    """What is different there."""
     by_calling_process: Mapping[str, Any] | None = field(default_factory=dict)
     """What is different there; None if there is no such thing."""
     on_fifo: Mapping[str, Any] | None = field(default_factory=dict)
@@ -78,6 +82,10 @@ WITH_REASON: Final = frozenset({"ms", "reason"})
 DEAD: Final = frozenset({"ms", "reason", "dead_letter_queue"})
 NO_DEAD_LETTER: Final = {"dead_letter": None, "is_acknowledged": False, "log_fields": WITH_REASON}
 """The calling process sends no dead letters: who has called sees the failure."""
+NOT_PAUSED: Final = {
+    "outcome": "done", "result": "SUCCESSFUL", "copy_attempt": None,
+    "log_fields": frozenset({"ms"}),
+}  # fmt: skip
 CASES: Final = {
     "function": Case(function="record", args=(1,), seen=Seen(outcome="done")),
     "SafeTask": Case(function="recorder", args=(1,), seen=Seen(outcome="done")),
@@ -133,6 +141,13 @@ CASES: Final = {
     "cancelled while it waits": Case(
         function="record", members={"not_before": round(time.time()) + 600}, is_cancelled=True,
         seen=Seen(outcome="cancelled", result="FAILED", log_fields=WITH_REASON),
+    ),
+    "paused": Case(
+        function="record", is_paused=True,
+        seen=Seen(outcome="deferred", result=None, copy_attempt=1, log_fields=WITH_REASON),
+        by_poller=NOT_PAUSED,  # it receives nothing while the queue is paused
+        by_calling_process=NOT_PAUSED,
+        on_fifo=NOT_PAUSED,  # it takes no delayed copy
     ),
     "forged": Case(
         function="record", key="another-key-of-sixteen",
@@ -237,6 +252,7 @@ def test_a_message_fares_the_same_on_each(
     message = Message(function=case.function, id="the-message", args=case.args, **case.members)
     body = message.encode(queue=queue_name, keys=[case.key])
     expected = dict.fromkeys(CONSUMERS, case.seen)
+    expected["poller"] = replace(case.seen, **case.by_poller)
     if case.by_calling_process is None:
         del expected["calling_process"]
     else:
@@ -249,7 +265,9 @@ def test_a_message_fares_the_same_on_each(
         received = sent_and_received(body)
         if consumer == "calling_process":
             sqs_env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
-        sqs_env(DISPATCH_LEASE_CACHE="default" if case.is_cancelled else None)
+        sqs_env(DISPATCH_LEASE_CACHE="default" if case.is_cancelled or case.is_paused else None)
+        if case.is_paused:
+            pause(queue_name)
         if case.is_cancelled:
             cancel("the-message")
         if case.is_delivered_twice:
