@@ -27,6 +27,8 @@ from beanstalk_dispatch.running.open_files import can_open_files
 from beanstalk_dispatch.running.running_tasks import RUNNING, RunningTask
 from beanstalk_dispatch.running.thread_frames import threads_within
 
+from . import holding
+
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
 EXIT_SECONDS: Final = 5.0
@@ -216,9 +218,10 @@ def _end_process(graceful_timeout: float) -> None:
 
 
 def _requests_that_can_end() -> int:
-    """Count the threads that answer a request, without those that are stuck."""
+    """Count the threads that answer a request, without those that are stuck or hold an answer."""
     answering = threads_within("gunicorn.workers.gthread", "handle_request")
-    return len(answering - time_limit.stuck_threads())
+    holding_answers = threads_within(holding.__name__, holding.hold.__name__)
+    return len(answering - time_limit.stuck_threads() - holding_answers)
 
 
 def _log_end(logged: threading.Event) -> None:

@@ -19,7 +19,7 @@ from django.core.cache import caches
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.endpoint import draining
+from beanstalk_dispatch.endpoint import draining, holding
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.running import time_limit as timeouts
 from beanstalk_dispatch.running.lease import Lease
@@ -319,6 +319,23 @@ def test_the_process_ends_itself_once_no_request_runs_that_can_end(
     until(lambda: ended == [5])
     assert exits == ([0] if is_replaced else [])
     assert ("neither could be waited for" in caplog.text) is is_replaced
+
+
+def test_the_end_of_a_process_does_not_wait_for_an_answer_that_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started, release = threading.Event(), threading.Event()
+    monkeypatch.setattr(
+        "beanstalk_dispatch.endpoint.holding.time.sleep", lambda seconds: release.wait(20)
+    )
+    held = SimpleNamespace(wait=lambda s: holding.hold(5, holding.FOR_ONE_MESSAGE, threads=30))
+    request = threading.Thread(target=FakeThreadWorker().handle_request, args=(started, held))
+    request.start()
+    assert started.wait(20)
+    until(lambda: draining._requests_that_can_end() == 0)
+    assert request.is_alive()
+    release.set()
+    request.join()
 
 
 def test_a_process_that_stops_is_not_judged_again(
