@@ -34,7 +34,7 @@ Code that handles failed tasks catches BeanstalkDispatchError or one of its subc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -179,10 +179,3 @@ class LeaseUnavailable(LeaseError):
 
 class TaskTimeout(TimeoutError):
     """The task's time limit has passed."""
-
-
-def listed(names: Sequence[str] | Mapping[str, object], limit: int = 20) -> str:
-    """Return the sorted ``names`` for an error message, at most ``limit`` of them."""
-    shown = sorted(names)
-    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
-    return (", ".join(shown[:limit]) or "none") + more

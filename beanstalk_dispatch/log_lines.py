@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -19,6 +19,13 @@ MAX_TRACEBACK: Final = 20_000
 """Characters of a traceback that are kept in a result and in a dead letter."""
 
 _OTHER_FIELD: Final = re.compile(r"\s\S*=")
+
+
+def joined(names: Iterable[str], limit: int = 20) -> str:
+    """Return the names in order, with commas, or ``none``; of many, the first ``limit``."""
+    shown = sorted(names)
+    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
+    return (", ".join(shown[:limit]) or "none") + more
 
 
 def quoted(value: object) -> str:

@@ -1,8 +1,9 @@
 """Observer: what watches tasks, such as Sentry, and how it may fail without consequence.
 
-An observer is an attribute of a SafeTask subclass: ``observers = (MyObserver(),)``. The observers
-of the class that BEANSTALK_DISPATCH_SAFE_TASK names watch every task and every delivery of the
-process. Those of another listed class watch its own attempts.
+    BEANSTALK_DISPATCH_OBSERVERS=shop.observers.Stopwatch
+
+The observers that this names watch every task, delivery and send of the process, as do those of the
+class in BEANSTALK_DISPATCH_SAFE_TASK. The ``observers`` of another class watch its own attempts.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from beanstalk_dispatch.delivery import RunView
+from beanstalk_dispatch.delivery import Delivery, RunView
 from beanstalk_dispatch.log_lines import quoted_error
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
+
+__all__ = ["Delivery", "Message", "Observer", "Outcome", "Publication", "RunView"]
 
 logger = logging.getLogger("beanstalk_dispatch.task.observers")
 

@@ -18,8 +18,8 @@ from django.dispatch import Signal
 from .conf import get_config, import_rooms, unknown_variables
 from .conf.variables import OBSERVERS, WORKER
 from .dispatch_table import named_observers
-from .exceptions import ConfigurationError, listed
-from .log_lines import quoted
+from .exceptions import ConfigurationError
+from .log_lines import joined, quoted
 from .problems.checks import SIGN_MESSAGES, UNSIGNED
 from .running import monkey_patching
 from .signals import task_scheduled, task_started
@@ -89,8 +89,8 @@ def log_start_line() -> None:
         "start worker=%s reason=%r functions=%s queues=%s signed=%s",
         config.worker,
         reason,
-        listed([*config.table, *config.tasks]),
-        listed(config.queues),
+        joined([*config.table, *config.tasks]),
+        joined(config.queues),
         "yes" if config.signing_keys else "no",
     )
     if not (config.signing_keys or config.execute_synchronously):
@@ -109,7 +109,9 @@ def log_unknown_variables() -> None:
     if unknown:
         meant = {closest for closest in unknown.values() if closest}
         logger.warning(
-            "unknown variables names=%r did_you_mean=%r", listed(unknown), listed(sorted(meant))
+            "unknown variables names=%r did_you_mean=%r",
+            joined(unknown),
+            joined(meant),
         )
 
 

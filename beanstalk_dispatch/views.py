@@ -25,8 +25,8 @@ from .conf.variables import QUEUES, TRUSTED_PEERS, WORKER
 from .delivery import Delivery
 from .endpoint import draining, holding, trusted_peers
 from .endpoint.sqsd import DOCTOR_KEY, delivery_from_meta
-from .exceptions import ConfigurationError, UnknownFunction, listed
-from .log_lines import quoted, quoted_error
+from .exceptions import ConfigurationError, UnknownFunction
+from .log_lines import joined, quoted, quoted_error
 from .outcomes import Outcome, Result
 from .refusals import REFUSALS
 from .running import pipeline
@@ -218,7 +218,7 @@ def _log_problems(found: Backlog) -> None:
     if found.problems and (repeated := REFUSALS.repeated("backlog")) is not None:
         logger.error(
             "backlog unknown queues=%s%s error=%s",
-            quoted(listed(found.problems)),
+            quoted(joined(found.problems)),
             repeated,
             quoted_error(next(iter(found.problems.values()))),
         )

@@ -9,6 +9,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import django
+from django.conf import settings
 from pygments.lexers import get_all_lexers
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
@@ -16,6 +18,13 @@ from sphinx.application import Sphinx
 _ROOT = Path(__file__).resolve().parents[1]
 _FENCE = re.compile(r"^```(\w+)$", re.MULTILINE)
 _PROJECT = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
+
+# The names that api.rst promises are imported, and models need the apps that they belong to.
+_CONTRIB = "beanstalk_dispatch.contrib"
+settings.configure(
+    INSTALLED_APPS=["beanstalk_dispatch", f"{_CONTRIB}.outbox", f"{_CONTRIB}.results"]
+)
+django.setup()
 
 project = _PROJECT["name"]
 author = "The contributors"

@@ -15,7 +15,8 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from beanstalk_dispatch.casts import Network
-from beanstalk_dispatch.exceptions import ConfigurationError, listed
+from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.log_lines import joined
 from beanstalk_dispatch.queue_address import QueueAddress
 
 from .environment import Values, default_region, read_values
@@ -157,7 +158,7 @@ def _find_contradictions(config: Config) -> Iterable[str]:
     if config.dead_letter_queue and config.queues and config.dead_letter_queue not in config.queues:
         yield (
             f"{DEAD_LETTER_QUEUE.variable}: {config.dead_letter_queue!r} is not in "
-            f"{QUEUES.variable}; known: {listed(config.queues)}"
+            f"{QUEUES.variable}; known: {joined(config.queues)}"
         )
     if config.max_age and not config.signing_keys:
         yield (

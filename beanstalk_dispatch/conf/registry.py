@@ -6,7 +6,7 @@ import functools
 import importlib
 from typing import Final
 
-from beanstalk_dispatch.exceptions import listed
+from beanstalk_dispatch.log_lines import joined
 
 from .environment import Values, is_empty, read_values
 from .setting import SettingsGroup
@@ -22,7 +22,7 @@ def register(group: SettingsGroup) -> None:
     """
     known = {setting.variable for each in _groups for setting in each.settings}
     if repeated := known & {setting.variable for setting in group.settings}:
-        raise ValueError(f"registered twice: {listed(sorted(repeated))}")
+        raise ValueError(f"registered twice: {joined(repeated)}")
     _groups.append(group)
 
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
-from beanstalk_dispatch.exceptions import ConfigurationError, listed
+from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.log_lines import joined
 from beanstalk_dispatch.queue_address import ARN, FIFO_SUFFIX, QueueAddress, dead_letter_name
 
 from .dispatcher_path import PATH, dispatcher_path
@@ -189,7 +190,7 @@ def _plan_queues(
         raise ConfigurationError(f"{QUEUES.variable} has no queue besides the dead-letter queue")
     read = read or next(iter(planned))
     if read not in planned:
-        raise ConfigurationError(f"there is no queue {read!r}; known: {listed(planned)}")
+        raise ConfigurationError(f"there is no queue {read!r}; known: {joined(planned)}")
     return list(planned.values()), planned[read], dead
 
 

@@ -31,7 +31,8 @@ from beanstalk_dispatch.deploying.dispatcher_path import (
 from beanstalk_dispatch.deploying.listed_tasks import listed_tasks
 from beanstalk_dispatch.deploying.sqsd_options import http_path
 from beanstalk_dispatch.dispatch_table import is_listed
-from beanstalk_dispatch.exceptions import ConfigurationError, listed
+from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.log_lines import joined
 
 from . import daemon_request
 from .findings import ok, problem, safely
@@ -63,7 +64,7 @@ def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterat
 
 def _describe_config(config: Config) -> str:
     return (
-        f"worker={config.worker} functions={listed(config.table)} queues={listed(config.queues)} "
+        f"worker={config.worker} functions={joined(config.table)} queues={joined(config.queues)} "
         f"signed={'yes' if config.signing_keys else 'no'}"
     )
 
@@ -86,7 +87,7 @@ def _contrib_rooms() -> Iterator[CheckMessage]:
         if group is not conf.CORE:
             sources = conf.values_of(group).sources
             given = [name for name, source in sources.items() if source != "default"]
-            yield ok(f"{group.prefix}*", f"variables that are set: {listed(given)}")
+            yield ok(f"{group.prefix}*", f"variables that are set: {joined(given)}")
 
 
 def _examine_tasks(config: Config) -> Iterator[CheckMessage]:
@@ -133,7 +134,7 @@ def _periodic_tasks(config: Config, given: Path | None) -> Iterator[CheckMessage
         yield problem(
             "W105",
             "cron.yaml",
-            f"a worker environment of a FIFO queue ({listed(fifo)}) runs no periodic task",
+            f"a worker environment of a FIFO queue ({joined(fifo)}) runs no periodic task",
             "give the periodic tasks an environment with a standard queue",
         )
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from beanstalk_dispatch.exceptions import listed
-from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.log_lines import joined, quoted
 from beanstalk_dispatch.message import Message
 
 from .left_threads import LEFT
@@ -39,6 +38,6 @@ def put_right(message: Message, before: ProcessState) -> None:
         beside = {each.message.function for each in RUNNING.now() if each.message is not message}
         logger.error(
             "process state restored id=%s function=%s changed=%s beside=%s",
-            quoted(message.id), quoted(message.function), quoted(listed(restored)),
-            quoted(listed(sorted(beside))),
+            quoted(message.id), quoted(message.function), quoted(joined(restored)),
+            quoted(joined(beside)),
         )  # fmt: skip

@@ -18,8 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from beanstalk_dispatch import clock
-from beanstalk_dispatch.exceptions import listed
-from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.log_lines import joined, quoted
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.refusals import REFUSALS
 
@@ -111,7 +110,7 @@ class LeftThreads:
     def summary(self) -> str:
         """Return the functions that have left the most threads, each with their number."""
         counts = Counter(starter.message.function for starter in self.left().values())
-        return listed([f"{name} {count}" for name, count in counts.most_common(_SHOWN)])
+        return joined([f"{name} {count}" for name, count in counts.most_common(_SHOWN)])
 
     def report(self, *, waits: bool = True) -> None:
         """Log which threads tasks have left: once a task, and once a minute for each function.
@@ -132,7 +131,7 @@ class LeftThreads:
                 logger.warning(
                     "threads left behind id=%s function=%s count=%d threads=%s%s",
                     quoted(message.id), quoted(message.function), len(threads),
-                    quoted(listed(threads[:_SHOWN])), repeated,
+                    quoted(joined(threads[:_SHOWN])), repeated,
                 )  # fmt: skip
 
 

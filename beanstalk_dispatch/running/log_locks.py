@@ -11,7 +11,7 @@ import logging
 import threading
 from typing import Any, Final
 
-from beanstalk_dispatch.exceptions import listed
+from beanstalk_dispatch.log_lines import joined
 
 _LOCK_TYPE: Final[Any] = type(threading.RLock())
 """The type of a handler's lock, unless the project gives it another one."""
@@ -32,7 +32,7 @@ def release_left_locked() -> str:
         handler = reference()
         if _release_lock(getattr(handler, "lock", None)):
             left.append(handler.name or type(handler).__name__)
-    return listed(left) if left else ""
+    return joined(left) if left else ""
 
 
 def _release_lock(lock: Any) -> bool:

@@ -29,7 +29,8 @@ from types import FrameType, TracebackType
 from typing import Final, Self
 
 from beanstalk_dispatch import clock
-from beanstalk_dispatch.exceptions import TaskTimeout, listed
+from beanstalk_dispatch.exceptions import TaskTimeout
+from beanstalk_dispatch.log_lines import joined
 
 from .process_exceptions import is_for_the_process
 from .stack_dump import StackDump
@@ -392,7 +393,7 @@ def _report_held(seconds: float, limits: Iterable[time_limit]) -> None:
         "no thread could run seconds=%.0f running=%r: a C call most likely kept the interpreter's "
         "lock; the stacks of all threads are on stderr",
         seconds,
-        listed([limit.label() for limit in limits]),
+        joined([limit.label() for limit in limits]),
     )
 
 

@@ -10,7 +10,8 @@ from typing import Final, Protocol
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import OUTBOX, OUTBOX_DATABASES
-from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, listed
+from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall
+from beanstalk_dispatch.log_lines import joined
 
 from .sending import Prepared, Unsent, is_local
 
@@ -85,7 +86,7 @@ def store(queue: str, prepared: Sequence[Prepared], config: Config, *, using: st
     if using not in config.outbox_databases:
         raise InvalidCall(
             f"the database {using!r} has no outbox; {OUTBOX_DATABASES.variable} lists "
-            f"{listed(config.outbox_databases)}"
+            f"{joined(config.outbox_databases)}"
         )
     _registered.store(queue, prepared, config, using=using)
 

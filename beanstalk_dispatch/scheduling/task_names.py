@@ -10,7 +10,8 @@ from typing import Any
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import TABLE, TASKS
 from beanstalk_dispatch.dispatch_table import is_listed
-from beanstalk_dispatch.exceptions import InvalidCall, UnknownFunction, listed
+from beanstalk_dispatch.exceptions import InvalidCall, UnknownFunction
+from beanstalk_dispatch.log_lines import joined
 from beanstalk_dispatch.message import NAME_FORM, is_name
 from beanstalk_dispatch.safe_task import SafeTask
 
@@ -37,7 +38,7 @@ def table_name(function: Function, config: Config) -> str:
     if name is None:
         raise UnknownFunction(
             f"no name in {TABLE.variable} stands for {path}; known: "
-            f"{listed([f'{name}={path}' for name, path in config.table.items()])}"
+            f"{joined([f'{name}={path}' for name, path in config.table.items()])}"
             f"{_advice_on(function, path, config)}"
         )
     return name
@@ -58,10 +59,10 @@ def _unlisted_error(name: str, config: Config) -> UnknownFunction:
             f"{name!r} is a queue, and not in {table}; write schedule_function(queue, function, …)"
         )
     if not config.tasks:
-        return UnknownFunction(f"{name!r} is not in {table}; known: {listed(config.table)}")
+        return UnknownFunction(f"{name!r} is not in {table}; known: {joined(config.table)}")
     return UnknownFunction(
         f"{name!r} is neither in {table} nor, by itself or by its module, in {tasks}; known: "
-        f"{listed([*config.table, *config.tasks])}"
+        f"{joined([*config.table, *config.tasks])}"
     )
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import CREATE_QUEUES, QUEUES, SQS_REGION
-from beanstalk_dispatch.exceptions import UnknownQueue, listed
+from beanstalk_dispatch.exceptions import UnknownQueue
+from beanstalk_dispatch.log_lines import joined
 from beanstalk_dispatch.queue_address import FIFO_SUFFIX, QueueAddress, dead_letter_name
 
 from .clients import Clients
@@ -119,7 +120,7 @@ def resolve_address(name: str, config: Config) -> QueueAddress:
             return config.queues[name]
         except KeyError:
             raise UnknownQueue(
-                f"{name!r} is not in {QUEUES.variable}; known: {listed(config.queues)}"
+                f"{name!r} is not in {QUEUES.variable}; known: {joined(config.queues)}"
             ) from None
     try:
         return QueueAddress.parse(name)

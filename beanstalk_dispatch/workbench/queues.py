@@ -8,13 +8,8 @@ from dataclasses import dataclass, replace
 from beanstalk_dispatch import marks
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
-from beanstalk_dispatch.exceptions import (
-    BeanstalkDispatchError,
-    LeaseUnavailable,
-    UnknownQueue,
-    listed,
-)
-from beanstalk_dispatch.log_lines import escaped
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, LeaseUnavailable, UnknownQueue
+from beanstalk_dispatch.log_lines import escaped, joined
 from beanstalk_dispatch.sqs.administration import (
     QueueAttributes,
     get_attributes,
@@ -129,7 +124,7 @@ def find_queue(name: str, known: Sequence[QueueStatus] | None = None) -> Queue:
         return queue
     raise UnknownQueue(
         f"{name!r} is neither in {QUEUES.variable} nor a dead-letter queue of one in "
-        f"it; known: {listed([*config.queues, *others])}"
+        f"it; known: {joined([*config.queues, *others])}"
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import QUEUES, SIGNING_KEYS
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError, UnknownQueue, listed
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, UnknownQueue
+from beanstalk_dispatch.log_lines import joined
 from beanstalk_dispatch.message import Message, is_signed, now
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
@@ -121,4 +122,4 @@ def open_target(name: str, queue: Queue, sources: Collection[str]) -> Queue:
     try:
         return open_queue(name)
     except UnknownQueue as exc:
-        raise UnknownQueue(f"{exc}; source queues: {listed(list(sources))}") from None
+        raise UnknownQueue(f"{exc}; source queues: {joined(sources)}") from None

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from beanstalk_dispatch import clock, dispatch_table
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.exceptions import ConfigurationError, listed
+from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.log_lines import joined
 
 from .metrics import Metric, prometheus_text
 from .threads import every
@@ -41,7 +42,7 @@ def why_unhealthy(worker: Worker) -> str | None:
         if seconds > allowed:
             return f"no answer from {_own_name(queue.name)} for {seconds:.0f} s"
     if broken := dispatch_table.not_importable(get_config()):
-        return f"{_NOT_IMPORTABLE}{listed(broken)}"
+        return f"{_NOT_IMPORTABLE}{joined(broken)}"
     return None
 
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final
 
-from beanstalk_dispatch.exceptions import listed
-from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.log_lines import joined, quoted
 from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
@@ -132,7 +131,7 @@ def _survive_timers() -> Tick:
         while struck:
             functions = sorted({each.message.function for each in RUNNING.now()})
             name = signal.Signals(struck.pop()).name
-            logger.error("timer ended signal=%s running=%s", name, quoted(listed(functions)))
+            logger.error("timer ended signal=%s running=%s", name, quoted(joined(functions)))
 
     _handle(on_timer, [each for each in _TIMERS if signal.getsignal(each) is signal.SIG_DFL])
     return log_struck

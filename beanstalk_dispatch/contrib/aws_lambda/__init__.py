@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .function import Handler
 
-    handler: Handler
-    """Takes an event and its context, and returns a partial batch response."""
-
 __all__ = ["handler"]
+
+handler: Handler
+"""Takes an event and its context, and returns a partial batch response."""
 
 
 def __getattr__(name: str) -> Any:

@@ -31,8 +31,8 @@ from beanstalk_dispatch.exceptions import (
     ConfigurationError,
     SchedulingError,
     UnknownResult,
-    listed,
 )
+from beanstalk_dispatch.log_lines import joined
 from beanstalk_dispatch.message import now
 from beanstalk_dispatch.scheduling.preparing import prepare_calls
 from beanstalk_dispatch.scheduling.sending import is_local
@@ -179,7 +179,7 @@ class SQSBackend(BaseTaskBackend):
         unknown = set(self._queues or ()) - known
         if known and unknown:
             yield checks.Error(
-                f"TASKS[{self.alias!r}] has the queues {listed(sorted(unknown))}, which "
+                f"TASKS[{self.alias!r}] has the queues {joined(unknown)}, which "
                 f"{QUEUES.variable} does not list.",
                 hint="Remove QUEUES: the queues are then the aliases of that variable.",
                 id="beanstalk_dispatch.tasks.E001",
@@ -193,7 +193,7 @@ class SQSBackend(BaseTaskBackend):
             yield checks.Error(f"{exc}.", hint=hint, id="beanstalk_dispatch.tasks.E002")
         if unknown := self.options.keys() - {ON_COMMIT}:
             yield checks.Error(
-                f"TASKS[{self.alias!r}] has unknown OPTIONS: {listed(sorted(unknown))}.",
+                f"TASKS[{self.alias!r}] has unknown OPTIONS: {joined(unknown)}.",
                 hint=hint,
                 id="beanstalk_dispatch.tasks.E002",
             )

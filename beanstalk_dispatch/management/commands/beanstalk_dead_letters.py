@@ -13,7 +13,8 @@ from typing import Any, Final
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError, listed
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+from beanstalk_dispatch.log_lines import joined
 from beanstalk_dispatch.management.arguments import integer, to_number
 from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
@@ -287,6 +288,6 @@ def _open_queue(options: dict[str, Any]) -> DeadLetters:
         words = [options["action"], *([options["id"]] if options["action"] == "show" else [])]
         raise CommandError(
             f"there are several dead-letter queues; type: beanstalk_dead_letters {' '.join(words)} "
-            f"QUEUE, where QUEUE is one of {listed([name, *others])}"
+            f"QUEUE, where QUEUE is one of {joined([name, *others])}"
         )
     return DeadLetters.open(name)

@@ -11,7 +11,7 @@ from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import SETTINGS, Config
 from beanstalk_dispatch.conf.variables import LEASE_CACHE, RESULTS
-from beanstalk_dispatch.exceptions import listed
+from beanstalk_dispatch.log_lines import joined
 
 from .registry import ID, on_every_machine, on_workers
 
@@ -84,7 +84,7 @@ def _why_not_shared(alias: str) -> str | None:
     """Why processes cannot share this cache."""
     backend = _cache(alias).get("BACKEND", "")
     if not backend:
-        return f"is not in CACHES; known: {listed(settings.CACHES)}"
+        return f"is not in CACHES; known: {joined(settings.CACHES)}"
     if backend.endswith(_UNSHARED_CACHES):
         return f"is a {backend.rpartition('.')[2]}, which the worker processes do not share"
     return None

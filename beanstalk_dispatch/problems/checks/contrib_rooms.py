@@ -13,7 +13,7 @@ from django.core.checks import CheckMessage
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import OUTBOX, OUTBOX_DATABASES, RESULTS
-from beanstalk_dispatch.exceptions import listed
+from beanstalk_dispatch.log_lines import joined
 from beanstalk_dispatch.scheduling import outbox
 
 from .registry import ID, on_every_machine
@@ -36,8 +36,8 @@ def _unknown_outbox_databases(config: Config) -> Iterator[CheckMessage]:
     unknown = [name for name in config.outbox_databases if name not in settings.DATABASES]
     if config.uses_outbox and unknown:
         yield checks.Error(
-            f"{OUTBOX_DATABASES.variable} lists {listed(unknown)}, which DATABASES "
-            f"does not; known: {listed(settings.DATABASES)}.",
+            f"{OUTBOX_DATABASES.variable} lists {joined(unknown)}, which DATABASES "
+            f"does not; known: {joined(settings.DATABASES)}.",
             hint="Name aliases of DATABASES.",
             id=f"{ID}.E009",
         )

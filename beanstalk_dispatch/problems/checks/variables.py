@@ -9,7 +9,7 @@ from django.core.checks import CheckMessage
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SETTINGS, Config
-from beanstalk_dispatch.exceptions import listed
+from beanstalk_dispatch.log_lines import joined
 
 from .registry import ID, on_every_machine
 
@@ -22,7 +22,7 @@ def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
         elif advice := conf.replacement_of(name):
             hint = f"Remove it. {advice}"
         else:
-            known = listed([setting.variable for setting in SETTINGS.values()], limit=len(SETTINGS))
+            known = joined([setting.variable for setting in SETTINGS.values()], limit=len(SETTINGS))
             hint = f"Remove it. The variables are: {known}"
         yield checks.Warning(
             f"{name} is set, but beanstalk_dispatch has no variable of that name.",
