@@ -50,11 +50,14 @@ HELD: Final = 5.0
 
 With PULSE that makes 15 seconds at most, half of what gunicorn waits before it ends the process.
 """
-_WAITING_SWITCHES: Final = 10.0
+_WAITING_SWITCHES: Final = 2.0
 """How often in a second a thread leaves the CPU at least while it waits for the interpreter's lock.
 
-It asks for the lock every 5 ms. A thread of a suspended process does nothing.
+It asks for the lock every 5 ms, or less often on a busy machine. A thread of a suspended process
+does nothing.
 """
+_WAKING_SWITCHES: Final = 3
+"""How often it leaves the CPU when it goes to sleep and wakes up."""
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
@@ -348,7 +351,8 @@ class _WatchdogThread:
         if late < HELD:
             return []
         held, self._held = self._held | self._limits, set()
-        if _switches() - self._switches < late * _WAITING_SWITCHES:
+        switches = _switches() - self._switches - _WAKING_SWITCHES
+        if switches < late * _WAITING_SWITCHES:
             return [partial(_report_suspended, late)]
         return [partial(_report_held, late, held)]
 

@@ -467,7 +467,9 @@ def test_a_call_that_waits_with_the_interpreters_lock_is_reported(
     monkeypatch.setattr(timeouts, "PULSE", 0.1)
     monkeypatch.setattr(timeouts, "HELD", 0.1)
     wait = ctypes.PyDLL(None).usleep
-    in_thread(lambda: limited(time_limit(600, label=lambda: "culprit id=1"), lambda: wait(800_000)))
+    in_thread(
+        lambda: limited(time_limit(600, label=lambda: "culprit id=1"), lambda: wait(1_500_000))
+    )
     until(lambda: "no thread could run" in caplog.text)
     assert "running='culprit id=1'" in caplog.text
 
