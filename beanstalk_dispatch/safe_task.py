@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 from .delivery import RunView
 from .outcomes import Outcome
 
-__all__ = ["RETRY_LIMIT", "TRAVELLING_OPTIONS", "Outcome", "Retry", "SafeTask"]
+__all__ = [
+    "POLICY",
+    "RETRY_LIMIT",
+    "TRAVELLING_OPTIONS",
+    "Outcome",
+    "Retry",
+    "SafeTask",
+    "attributes_of",
+    "retries_of",
+]
 
 RETRY_LIMIT: Final = 10
 """How often ``raise Retry`` is granted to a task that sets no ``max_retries``."""
 TRAVELLING_OPTIONS: Final = ("timeout_timedelta", "verbose", "max_retries", "retry_backoff")
 """What ``SafeTask(function, …)`` takes, and what a scheduled instance sends with its message."""
+POLICY: Final[Mapping[str, str]] = {
+    "max_attempts": "max_retries",
+    "backoff": "retry_backoff",
+    "timeout": "timeout_timedelta",
+    "retry_on": "retry_on",
+}
+"""The keywords of ``@task`` and of a SafeTask subclass → the attributes of SafeTask they set."""
+_OPTIONS: Final = (*TRAVELLING_OPTIONS, "max_attempts", "backoff", "timeout")
 _MAX_DELAY_SECONDS: Final = 2**31
 
 
@@ -22,6 +39,27 @@ Body = Callable[["SafeTask", tuple[Any, ...], dict[str, Any]], None]
 BODIES: Final[dict[int | None, Body]] = {}
 """What ``SafeTask.process`` calls, by the task's id(): a project's class need not be hashable, and
 its process() may continue in another thread. None is for a task without a delivery."""
+
+
+def retries_of(max_attempts: object) -> int | None:
+    """Return the ``max_retries`` of this many attempts in all. Raise ValueError for none."""
+    if max_attempts is None:
+        return None
+    if type(max_attempts) is not int or max_attempts < 1:
+        raise ValueError(f"max_attempts is {max_attempts!r}; expected a whole number of 1 or more.")
+    return max_attempts - 1
+
+
+def attributes_of(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of SafeTask that a policy sets. A keyword that is None sets none.
+
+    Raise ValueError for a wrong ``max_attempts``.
+    """
+    return {
+        POLICY[name]: retries_of(value) if name == "max_attempts" else value
+        for name, value in policy.items()
+        if value is not None
+    }
 
 
 RetryDelay = Callable[[BaseException | None, int], timedelta | float]
@@ -47,7 +85,8 @@ class SafeTask:
     """A function with a time limit, retries and hooks; one instance runs one delivery.
 
     Subclass it and write ``run``, or wrap a function: ``SafeTask(function)``. A subclass may use
-    any attribute name that is not documented here.
+    any attribute name that is not documented here. Both accept the keywords of ``@task``, which set
+    the attributes below: ``class Report(SafeTask, max_attempts=3, backoff=30, timeout=60)``.
     """
 
     timeout_timedelta: timedelta | float | None = None
@@ -90,16 +129,29 @@ class SafeTask:
     The observers of the class that BEANSTALK_DISPATCH_SAFE_TASK names watch every task.
     """
 
-    def __init__(self, run: Callable[..., Any] | None = None, **options: Any) -> None:
-        """``options`` are timeout_timedelta, verbose, max_retries and retry_backoff.
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Set the attributes that max_attempts, backoff, timeout and retry_on stand for.
 
-        Raises TypeError for any other.
+        Raise TypeError if the class sets one of them itself, ValueError for a wrong max_attempts.
         """
-        if options and (unknown := options.keys() - set(TRAVELLING_OPTIONS)):
-            known = ", ".join(TRAVELLING_OPTIONS)
-            raise TypeError(f"unknown option {min(unknown)!r}; known: {known}")
+        policy = {name: options.pop(name) for name in POLICY if name in options}
+        super().__init_subclass__(**options)
+        _set_policy(cls, policy, vars(cls))
+
+    def __init__(self, run: Callable[..., Any] | None = None, **options: Any) -> None:
+        """``options`` are max_attempts, backoff, timeout, verbose and SafeTask's own names of them.
+
+        Raise TypeError for any other, and for two of one meaning; ValueError for a wrong
+        max_attempts.
+        """
         if run is not None:
             self.run = run  # type: ignore[method-assign]
+        if not options:
+            return
+        if unknown := options.keys() - set(_OPTIONS):
+            raise TypeError(f"unknown option {min(unknown)!r}; known: {', '.join(_OPTIONS)}")
+        policy = {name: options.pop(name) for name in POLICY if name in options}
+        _set_policy(self, policy, options)
         for name, value in options.items():
             setattr(self, name, value)
 
@@ -148,3 +200,14 @@ class SafeTask:
         A subclass may do something before and after ``super().process(*args, **kwargs)``.
         """
         BODIES.get(id(self), BODIES[None])(self, args, kwargs)
+
+
+def _set_policy(
+    target: SafeTask | type[SafeTask], policy: Mapping[str, Any], others: Mapping[str, Any]
+) -> None:
+    for attribute, value in attributes_of(policy).items():
+        if attribute in others:
+            keyword = next(each for each in policy if POLICY[each] == attribute)
+            raise TypeError(f"{attribute} is set, and by {keyword} again; write one of them")
+        is_method = isinstance(target, type) and callable(value)
+        setattr(target, attribute, staticmethod(value) if is_method else value)

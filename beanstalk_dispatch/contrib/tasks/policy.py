@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Concatenate, Final, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from beanstalk_dispatch.log_lines import quoted_error
 from beanstalk_dispatch.running.task_options import seconds_of
-from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.safe_task import POLICY, SafeTask, attributes_of, retries_of
 
 from .library import (
     DEFAULT_TASK_BACKEND_ALIAS,
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 class Policy(TypedDict, total=False):
-    """The keywords of a policy; SQSTask has a field for each."""
+    """The keywords of a policy, as safe_task.POLICY has them; SQSTask has a field for each."""
 
     max_attempts: int | None
     backoff: timedelta | float | BackoffFunction | None
@@ -69,9 +69,10 @@ class SQSTask(Task):  # type: ignore[type-arg]  # Django's own has no type param
 
 def _find_problems(task: SQSTask) -> list[str]:
     found = []
-    attempts = task.max_attempts
-    if attempts is not None and (type(attempts) is not int or attempts < 1):
-        found.append(f"max_attempts is {attempts!r}; expected a whole number of 1 or more.")
+    try:
+        retries_of(task.max_attempts)
+    except ValueError as exc:
+        found.append(str(exc))
     if task.timeout is not None and not _is_seconds(task.timeout, above_zero=True):
         found.append(f"timeout is {task.timeout!r}; expected seconds or a timedelta above 0.")
     if not (task.backoff is None or callable(task.backoff) or _is_seconds(task.backoff)):
@@ -91,30 +92,18 @@ def _is_exception(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, BaseException)
 
 
-POLICY: Final = tuple(Policy.__annotations__)
-"""The keywords of a policy."""
-
-
 def apply_policy(task: AnyTask, safe_task: SafeTask, result: Callable[[], AnyResult]) -> None:
     """Let ``safe_task`` run as the policy of ``task`` says. A plain Task is attempted once.
 
     ``result`` returns the TaskResult of the attempt, for a backoff that is a function.
     """
-    policy = task if isinstance(task, SQSTask) else None
-    attempts = policy.max_attempts if policy else None
-    if attempts is not None:
-        safe_task.max_retries = attempts - 1
-    elif safe_task.max_retries is None:
+    policy = {each: getattr(task, each) for each in POLICY} if isinstance(task, SQSTask) else {}
+    if callable(backoff := policy.get("backoff")):
+        policy["backoff"] = _delay_function(backoff, result)
+    for attribute, value in attributes_of(policy).items():
+        setattr(safe_task, attribute, value)
+    if safe_task.max_retries is None:
         safe_task.max_retries = 0
-    if policy is None:
-        return
-    safe_task.retry_on = policy.retry_on
-    if policy.timeout is not None:
-        safe_task.timeout_timedelta = policy.timeout
-    if callable(policy.backoff):
-        safe_task.retry_backoff = _delay_function(policy.backoff, result)
-    elif policy.backoff is not None:
-        safe_task.retry_backoff = policy.backoff
 
 
 def _delay_function(

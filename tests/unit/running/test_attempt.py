@@ -350,8 +350,8 @@ def test_a_keyword_may_be_named_self() -> None:
 
 
 def test_an_unknown_option_is_an_error() -> None:
-    with pytest.raises(TypeError, match="unknown option 'timeout'; known: timeout_timedelta"):
-        SafeTask(timeout=3)
+    with pytest.raises(TypeError, match="unknown option 'time_limit'; known: timeout_timedelta"):
+        SafeTask(time_limit=3)
 
 
 def test_the_sample_tasks_of_other_tests_do_what_they_say() -> None:
