@@ -43,6 +43,13 @@ class Entry:
     """Attributes such as ``max_retries`` that only the configured class sets."""
     observers: Sequence[Observer]
     """What watches its attempts."""
+    is_plain: bool = field(init=False, default=False)
+    """Making a task runs no code of the project's, so it needs no time limit."""
+
+    def __post_init__(self) -> None:
+        """Look at the classes once."""
+        classes = filter(None, (self.task_class, self.configured_class))
+        object.__setattr__(self, "is_plain", all(map(_is_plain, classes)))
 
     def make_task(self) -> tuple[SafeTask, SafeTask | None]:
         """A new instance of the task's class, and one of the configured class if that is needed.
@@ -56,6 +63,22 @@ class Entry:
             if name not in vars(task):
                 setattr(task, name, value)
         return task, self.configured_class() if self.configured_class else None
+
+
+_PLAIN: Final = {
+    name: getattr(SafeTask, name)
+    for name in ("__init__", "__new__", "__setattr__", "__getattribute__")
+}
+
+
+def _is_plain(task_class: type[SafeTask]) -> bool:
+    """Return True if making and asking an instance is left to SafeTask."""
+    if type(task_class) is not type or hasattr(task_class, "__getattr__"):
+        return False
+    limit = inspect.getattr_static(task_class, "timeout_timedelta")
+    return not hasattr(limit, "__get__") and all(
+        getattr(task_class, name) is method for name, method in _PLAIN.items()
+    )
 
 
 class TaskSource(Protocol):
@@ -308,12 +331,18 @@ def _entries_by_name(config: Config) -> dict[str, Entry]:
 
 
 def entry(name: str, config: Config) -> Entry:
-    """The table's entry of that name, made once. Raises UnknownFunction or ConfigurationError."""
-    entries = _entries_by_name(config)
-    found = entries.get(name)
-    if found is None:
-        found = entries[name] = _make_entry(name, config)
+    """Return the table's entry of that name, made once.
+
+    Raise UnknownFunction or ConfigurationError.
+    """
+    if (found := made_entry(name, config)) is None:
+        found = _entries_by_name(config)[name] = _make_entry(name, config)
     return found
+
+
+def made_entry(name: str, config: Config) -> Entry | None:
+    """Return the table's entry of that name if it was made before. Nothing is imported."""
+    return _entries_by_name(config).get(name)
 
 
 def _make_entry(name: str, config: Config) -> Entry:

@@ -118,7 +118,7 @@ class Result:
     @property
     def is_acknowledged(self) -> bool:
         """Return True if SQS is to delete the message."""
-        return self.settle is Settle.DELETE
+        return self.successor is not None or OUTCOMES[self.outcome].settle is Settle.DELETE
 
     @property
     def is_failure(self) -> bool:

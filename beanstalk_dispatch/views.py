@@ -24,7 +24,7 @@ from .conf import CORE, Config, get_config, values_of
 from .conf.variables import QUEUES, TRUSTED_PEERS, WORKER
 from .delivery import Delivery
 from .endpoint import draining, holding, trusted_peers
-from .endpoint.sqsd import DOCTOR_KEY, delivery_from_meta
+from .endpoint.sqsd import DOCTOR_KEY, MESSAGE_ID, delivery_from_meta, printable
 from .exceptions import ConfigurationError, UnknownFunction
 from .log_lines import joined, quoted, quoted_error
 from .outcomes import Outcome, Result
@@ -95,17 +95,16 @@ def dispatcher(request: HttpRequest) -> HttpResponse:
         return _error_response(403, "forbidden")
     if request.method != "POST":
         return _wrong_method("POST")
-    delivery = delivery_from_meta(request.META)
     try:
         body = request.body
     except (SuspiciousOperation, UnreadablePostError, RawPostDataException, ValueError) as exc:
         # ValueError: a Content-Length that is not a number, from a server that let it pass
-        reason = str(exc) or type(exc).__name__
-        logger.error("refused id=%s status=400 reason=%r", quoted(delivery.message_id), reason)
+        reason, message_id = str(exc) or type(exc).__name__, request.META.get(MESSAGE_ID)
+        logger.error("refused id=%s status=400 reason=%r", quoted(printable(message_id)), reason)
         return _error_response(400, "the body cannot be read")
     if DOCTOR_KEY in request.META:
         return JsonResponse({DOCTOR_KEY: True})
-    return _make_response(_run_or_hold(replace(delivery, body=body), config))
+    return _make_response(_run_or_hold(delivery_from_meta(request.META, body), config))
 
 
 @_for_machines

@@ -40,7 +40,7 @@ def attempt(task: SafeTask, *args: Any, number: int = 1, **kwargs: Any) -> Run:
     """Start a task once, as its attempt of this number, and return the run."""
     message = Message(function="f", id="1", args=args, kwargs=kwargs, attempt=number)
     run = run_of(message, queue="q")
-    run.task = task
+    run.task, run.hooked = task, (task,)
     task.delivery = run
     attempt_stage(run)
     return run

@@ -106,8 +106,7 @@ class Config:
     def location_of(self, queue_name: str) -> str | None:
         """The region and account of a queue, if every address in ``queues`` that has its name says
         the same."""
-        found = {each.location for each in self.queues.values() if each.name == queue_name}
-        return found.pop() if len(found) == 1 else None
+        return _locations(self).get(queue_name)
 
     def __repr__(self) -> str:
         shown = (
@@ -121,6 +120,15 @@ class Config:
 # Threads may read the configuration at the same moment. All of them use the one that is stored here
 # first, because clients and queues belong to one Config object.
 _first_config: Final[dict[str, Config]] = {}
+
+
+@functools.lru_cache(maxsize=1)
+def _locations(config: Config) -> dict[str, str]:
+    found: dict[str, set[str | None]] = {}
+    for each in config.queues.values():
+        found.setdefault(each.name, set()).add(each.location)
+    known = {name: next(iter(places)) for name, places in found.items() if len(places) == 1}
+    return {name: place for name, place in known.items() if place is not None}
 
 
 @functools.cache

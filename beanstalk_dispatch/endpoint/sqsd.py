@@ -20,6 +20,8 @@ TASK_NAME_ATTRIBUTE = "beanstalk.sqsd.task_name"
 SCHEDULED_AT_ATTRIBUTE = "beanstalk.sqsd.scheduled_time"
 PATH_ATTRIBUTE = "beanstalk.sqsd.path"
 """Message attributes by which the daemon marks a periodic task on the queue."""
+MESSAGE_ID: Final = "HTTP_X_AWS_SQSD_MSGID"
+"""In ``request.META``: the id that SQS gave the message."""
 DOCTOR_KEY = "beanstalk_dispatch.doctor"
 """In ``request.META``, of the request that beanstalk_doctor makes in its own process.
 
@@ -43,7 +45,7 @@ _REQUEST_START = re.compile(r"(?:t=)?(\d{10}\.\d{3})")
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
-def delivery_from_meta(meta: Mapping[str, str]) -> Delivery:
+def delivery_from_meta(meta: Mapping[str, str], body: bytes = b"") -> Delivery:
     """Read the daemon's headers from a ``request.META``; what is not well-formed is left out.
 
     Not from ``request.headers``: making that takes longer than all that is done here.
@@ -54,8 +56,9 @@ def delivery_from_meta(meta: Mapping[str, str]) -> Delivery:
     if start := get("HTTP_X_REQUEST_START"):
         waited, proxy_timeout = _read_proxys_headers(start, get("HTTP_X_PROXY_READ_TIMEOUT", ""))
     return Delivery(
+        body=body,
         queue=printable(get("HTTP_X_AWS_SQSD_QUEUE")) or "",
-        message_id=printable(get("HTTP_X_AWS_SQSD_MSGID")),
+        message_id=printable(get(MESSAGE_ID)),
         receive_count=max(int(count), 1) if _is_count(count) else 1,
         first_received_at=parse_time(get("HTTP_X_AWS_SQSD_FIRST_RECEIVED_AT")),
         sent_at=parse_time(get("HTTP_X_AWS_SQSD_SENT_AT")),

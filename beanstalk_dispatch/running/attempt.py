@@ -61,7 +61,7 @@ os.register_at_fork(after_in_child=_forks.add)
 def process_alone(task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Run a task whose ``process`` is called by a project, and not for a delivery."""
     run = undelivered()
-    run.task = task
+    run.task, run.hooked = task, (task,)
     execute(run, task, args, kwargs)
 
 
@@ -76,7 +76,8 @@ def execute(run: Run, task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, A
     """Run the task and its hooks, and set ``run.attempted``."""
     started = clock.monotonic()
     kind = type(task)
-    send_signal("task_started", task_started, sender=kind, delivery=task.delivery)
+    if task_started.receivers:
+        send_signal("task_started", task_started, sender=kind, delivery=task.delivery)
     try:
         value = call_limited(run, task.run, args, kwargs)
     except BaseException as raised:
@@ -95,15 +96,16 @@ def execute(run: Run, task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, A
         _call_hooks(run, "on_success", args, kwargs)
     finally:
         _call_hooks(run, "on_completion", args, kwargs)
-    send_signal(
-        "task_finished",
-        task_finished,
-        sender=kind,
-        delivery=task.delivery,
-        outcome=run.attempted.outcome,
-        exception=run.exception,
-        duration=clock.monotonic() - started,
-    )
+    if task_finished.receivers:
+        send_signal(
+            "task_finished",
+            task_finished,
+            sender=kind,
+            delivery=task.delivery,
+            outcome=run.attempted.outcome,
+            exception=run.exception,
+            duration=clock.monotonic() - started,
+        )
 
 
 def fail_outside(run: Run, raised: BaseException) -> None:

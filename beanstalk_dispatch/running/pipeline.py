@@ -112,39 +112,38 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> Result:
     try:
         for stage in stages:
             found = stage(run)
-            if found is None:
-                continue
-            result = found if isinstance(found, Result) else _enter(found, surrounds)
-            if result is not None:
+            if found is not None and not isinstance(found, Result):
+                try:
+                    next(found)
+                except StopIteration as stop:  # it refuses the message, or surrounds nothing
+                    found = stop.value
+                else:
+                    surrounds.append(found)
+                    continue
+            if found is not None:
+                result = found
                 break
     except BaseException as exc:
         error, result = exc, result_of(run, exc)
+    return _leave(run, surrounds, result, error)
+
+
+def _leave(
+    run: Run, surrounds: list[Surround], result: Result | None, error: BaseException | None
+) -> Result:
+    """Leave the stages from the last to the first, and return what the first makes of it."""
     while surrounds:
+        surround = surrounds.pop()
         try:
-            result = _leave(surrounds.pop(), result, error)
+            if result is None and error is not None:
+                surround.throw(error)
+            elif result is not None:
+                surround.send(result)
+            raise RuntimeError("a stage yields once")
+        except StopIteration as stop:
+            result = stop.value or result
         except BaseException as exc:
             error, result = exc, result_of(run, exc)
     if result is None:
         raise error or RuntimeError("no stage has returned a Result")
     return result
-
-
-def _enter(surround: Surround, surrounds: list[Surround]) -> Result | None:
-    try:
-        next(surround)
-    except StopIteration as stop:  # it refuses the message, or has nothing to surround
-        refused: Result | None = stop.value
-        return refused
-    surrounds.append(surround)
-    return None
-
-
-def _leave(surround: Surround, result: Result | None, error: BaseException | None) -> Result | None:
-    try:
-        if result is None and error is not None:
-            surround.throw(error)
-        elif result is not None:
-            surround.send(result)
-    except StopIteration as stop:
-        return stop.value or result
-    raise RuntimeError("a stage yields once")

@@ -18,6 +18,7 @@ from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
 from .consumer import Consumer
+from .running_tasks import RunningTask
 
 DONE: Final = Result(outcome=Outcome.DONE)
 LOOK_SECONDS: Final = 1.0
@@ -54,6 +55,7 @@ class Run:
         "entry",
         "exception",
         "headers",
+        "hooked",
         "in_transaction",
         "is_dead_lettered",
         "is_final",
@@ -62,6 +64,7 @@ class Run:
         "outcome",
         "retries_by_hiding",
         "return_value",
+        "running",
         "started",
         "task",
         "time_limit",
@@ -69,8 +72,12 @@ class Run:
 
     entry: Entry
     """The message's function in the dispatch table, which the stage ``look_up`` finds."""
+    running: RunningTask
+    """What the crash ledger knows of the task, which the stage ``observe`` asks."""
     task: SafeTask
     """The instance that runs, which the stage ``start`` makes."""
+    hooked: Sequence[SafeTask]
+    """The instances whose hooks are called, in that order: the task, and the configured one."""
     time_limit: float
     """The task's, in seconds."""
 
@@ -120,11 +127,6 @@ class Run:
     def accepted(self) -> Message:
         """Return the message, which is there once the stage ``accept`` has let it pass."""
         return cast("Message", self.message)
-
-    @property
-    def hooked(self) -> Sequence[SafeTask]:
-        """Return the instances whose hooks are called, in that order."""
-        return (self.task,) if self.configured is None else (self.task, self.configured)
 
     def set_fate(self, result: Result) -> None:
         """Note for observers what becomes of the message of a failed task."""

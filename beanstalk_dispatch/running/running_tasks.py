@@ -32,6 +32,7 @@ from .crash_ledger import (
     open_ledger,
 )
 from .open_files import FILES
+from .outer_limit import allow
 from .process_exceptions import is_for_the_process
 
 logger = logging.getLogger("beanstalk_dispatch.task")
@@ -159,6 +160,7 @@ class RunningTasks:
         if task.times_cut < ALONE_AFTER and self._alone is None:
             return Company.OTHERS
         until = task.started + MAX_WAIT_SECONDS
+        allow(2 * MAX_WAIT_SECONDS)
         if task.times_cut >= ALONE_AFTER:
             self._wait_to_be_alone(task, until=until)
         else:

@@ -320,7 +320,8 @@ def test_a_mistake_of_a_task_or_a_sender_leaves_no_secret_behind(
     letters: list[str] = []
     while received := open_queue("dead").receive(count=10, wait=0, visibility=300):
         letters += [each.body for each in received]
-    assert len(letters) == len(TASKS) + len(WRONG_BODIES)
+    # What no key has signed is left to SQS's own redrive policy.
+    assert len(letters) == len(TASKS) + 1
     found = [views.backlog(rf.get("/", HTTP_AUTHORIZATION=f"Bearer {shown}")).content.decode()
              for shown in (TOKEN, KEY, "")]  # fmt: skip
     assert '"queues"' in found[0]

@@ -6,16 +6,14 @@ from beanstalk_dispatch.exceptions import TaskCut
 from beanstalk_dispatch.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running.crash_ledger import MAX_CUTS
 from beanstalk_dispatch.running.open_files import can_open_files
-from beanstalk_dispatch.running.outer_limit import allow
 from beanstalk_dispatch.running.refusing import sent_to_dead_letter_queue
 from beanstalk_dispatch.running.run import Run, Surround
-from beanstalk_dispatch.running.running_tasks import MAX_WAIT_SECONDS, RUNNING
+from beanstalk_dispatch.running.running_tasks import RUNNING
 
 
 def contain(run: Run) -> Surround:
     """Keep the task in the crash ledger until its retry or dead letter is sent."""
-    running = RUNNING.task(run.accepted, run.delivery, run.config)
-    allow(2 * MAX_WAIT_SECONDS)  # to run alone
+    running = run.running
     with running:
         result = yield
         if run.attempted.outcome is not Outcome.DONE and not can_open_files():
@@ -30,7 +28,7 @@ def send_cut_task(run: Run) -> Result | None:
 
     None: it has to run.
     """
-    running = RUNNING.task(run.accepted, run.delivery, run.config)
+    running = run.running = RUNNING.task(run.accepted, run.delivery, run.config)
     if running.times_cut < MAX_CUTS:
         return None
     reason = f"its process ended or ran out of files {running.times_cut} times"

@@ -12,6 +12,9 @@ from beanstalk_dispatch.running.run import Run
 def look_up(run: Run) -> None:
     """Set ``run.entry``. Raise UnknownFunction, also for an import that exits or takes too long."""
     name = run.accepted.function
+    if (made := dispatch_table.made_entry(name, run.config)) is not None:
+        run.entry = made
+        return
     try:
         run.entry = call_within(dispatch_table.entry, name, run.config)
     except (SystemExit, TaskTimeout) as exc:

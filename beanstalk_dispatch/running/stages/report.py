@@ -35,10 +35,11 @@ def report(run: Run) -> Surround:
         if result.outcome in _NOT_RUN:
             UNRUN.note(run.delivery)
         log_outcome(run, result)
-        send_signal(
-            "delivery_finished", delivery_finished,
-            sender=report, delivery=run, outcome=result.outcome, exception=run.exception,
-        )  # fmt: skip
+        if delivery_finished.receivers:
+            send_signal(
+                "delivery_finished", delivery_finished,
+                sender=report, delivery=run, outcome=result.outcome, exception=run.exception,
+            )  # fmt: skip
     return None
 
 

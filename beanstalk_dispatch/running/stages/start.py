@@ -19,16 +19,19 @@ def start(run: Run) -> Result | None:
     if run.retries_by_hiding:
         earlier = max(run.delivery.earlier_runs - UNRUN.start(run.delivery), 0)
         run.message = message = replace(message, attempt=message.attempt + earlier)
+    is_plain, make_task = run.entry.is_plain, run.entry.make_task
     try:
-        run.task, run.configured = call_within(run.entry.make_task)
+        run.task, run.configured = make_task() if is_plain else call_within(make_task)
     except BaseException as exc:  # from an __init__() of the project's own
         return failed_outside(run, exc)
     if message.options:
         apply_received_options(run.task, message.options)
+    run.hooked = (run.task,) if run.configured is None else (run.task, run.configured)
     for each in run.hooked:
         each.delivery = run
     try:
-        run.time_limit = call_within(time_limit_of, run.task)
+        task = run.task
+        run.time_limit = time_limit_of(task) if is_plain else call_within(time_limit_of, task)
     except Exception as exc:  # from a timeout_timedelta of the project's own
         return failed_outside(run, exc)
     set_task_limit(run.time_limit)
