@@ -1,3 +1,3 @@
 """Run Django functions on Amazon SQS and Elastic Beanstalk worker machines."""
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"

@@ -18,10 +18,11 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 README: Final = ROOT / "README.md"
+INDEX: Final = ROOT / "docs" / "index.md"
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REPOSITORY: Final[str] = PROJECT["urls"]["Source"]
 # Pages that GitHub makes, which are no files of the repository.
-GITHUB: Final = frozenset({"issues", "security/advisories/new", "compare/v1.0.0...HEAD"})
+GITHUB: Final = frozenset({"issues", "security/advisories/new", "compare/v1.1.0...HEAD"})
 
 _INLINE: Final = re.compile(r"\]\(([^)\s]+)\)")
 _DEFINITION: Final = re.compile(r"^\[([^\]]+)\]: (\S+)$", re.MULTILINE)
@@ -112,8 +113,21 @@ def test_each_reference_has_its_definition(page: Path) -> None:
     assert used == defined
 
 
-def test_the_readme_links_to_every_page() -> None:
-    linked = {destination(README, target) for target in links(README)}
-    decisions = ROOT / "docs" / "decisions"
-    wanted = {page for page in PAGES if page.parent != decisions} | {decisions / "README.md"}
-    assert wanted - {README} <= linked
+def test_the_readme_is_short_and_leads_to_the_documentation() -> None:
+    assert len(README.read_text().splitlines()) <= 120
+    assert INDEX in {destination(README, target) for target in links(README)}
+
+
+def test_the_documentation_has_every_page() -> None:
+    """Each is in one of the lists from which the site makes its menu, in which no page is twice."""
+    lists = re.findall(
+        r"^:::\{toctree\}\n(?::.*\n)*\n((?:.+\n)+):::$", INDEX.read_text(), re.MULTILINE
+    )
+    listed = [
+        page
+        for name in "".join(lists).split()
+        for ending in (".md", ".rst")
+        for page in sorted(INDEX.parent.glob(name + ending))
+    ]
+    found = [page.resolve() for page in listed]
+    assert sorted(found) == sorted({*PAGES, INDEX.parent / "api.rst"} - {INDEX})
