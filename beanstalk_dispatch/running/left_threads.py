@@ -13,8 +13,6 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 from beanstalk_dispatch import clock
@@ -40,10 +38,12 @@ _OURS: Final = ("beanstalk_dispatch-", "beanstalk-dispatch-")
 class _Starter:
     """A task that may start threads."""
 
-    __slots__ = ("ended", "is_reported", "message")
+    __slots__ = ("around", "ended", "is_reported", "message")
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Message, *, around: _Starter | None) -> None:
         self.message = message
+        self.around = around
+        """The task within which it runs, in the same thread."""
         self.ended = math.inf  # by the monotonic clock; it runs
         self.is_reported = False
 
@@ -61,21 +61,21 @@ class LeftThreads:
         self._starters: dict[threading.Thread, _Starter] = {}
         self._running: dict[int, _Starter] = {}
 
-    @contextmanager
-    def noted(self, message: Message) -> Iterator[None]:
+    def begin(self, message: Message) -> _Starter:
         """Note the threads that this thread starts, and the threads of those, for a task."""
         _note_starts()
         thread_id = threading.get_ident()
-        around = self._running.get(thread_id)
-        starter = self._running[thread_id] = _Starter(message)
-        try:
-            yield
-        finally:
-            starter.ended = clock.monotonic()
-            if around is None:
-                del self._running[thread_id]
-            else:
-                self._running[thread_id] = around
+        starter = _Starter(message, around=self._running.get(thread_id))
+        self._running[thread_id] = starter
+        return starter
+
+    def end(self, starter: _Starter) -> None:
+        """Note that the task has ended, in the thread in which it began."""
+        starter.ended = clock.monotonic()
+        if starter.around is None:
+            del self._running[threading.get_ident()]
+        else:
+            self._running[threading.get_ident()] = starter.around
 
     def note_start(self, thread: threading.Thread) -> None:
         """Note that this thread starts another."""

@@ -11,10 +11,10 @@ The package's own code is not interrupted. If it hangs, the delivery is reported
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Final, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from django.dispatch import Signal
 
@@ -36,13 +36,31 @@ OUTER_SECONDS: Final = 15.0
 
 
 class OuterLimit:
-    """The clock of one delivery."""
+    """The clock of one delivery, which it surrounds as a context manager."""
 
     def __init__(self, seconds: float, label: Callable[[], str]) -> None:
+        """``seconds`` is the time limit that the task most likely has."""
         self.label = label
         self._started = clock.monotonic()
         self.watch = time_limit(seconds + OUTER_SECONDS, label, interrupts=False)
         self._deadline = self._started + self.watch.seconds
+
+    def __enter__(self) -> Self:
+        self._tokens = _current.set(self), CALLER.set(_call_observer)
+        self.watch.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.watch.__exit__(exc_type, exc, traceback)
+        finally:
+            _current.reset(self._tokens[0])
+            CALLER.reset(self._tokens[1])
 
     def set_task_limit(self, seconds: float) -> None:
         """Take the task's own time limit, now that it is known."""
@@ -59,19 +77,6 @@ class OuterLimit:
 
 
 _current: ContextVar[OuterLimit | None] = ContextVar("beanstalk_dispatch.outer", default=None)
-
-
-@contextmanager
-def outer_limit(seconds: float, label: Callable[[], str]) -> Iterator[OuterLimit]:
-    """Surround a delivery. ``seconds`` is the time limit that its task most likely has."""
-    outer = OuterLimit(seconds, label)
-    tokens = _current.set(outer), CALLER.set(_call_observer)
-    try:
-        with outer.watch:
-            yield outer
-    finally:
-        _current.reset(tokens[0])
-        CALLER.reset(tokens[1])
 
 
 def set_task_limit(seconds: float) -> None:

@@ -32,12 +32,15 @@ def attempt(run: Run) -> Result:
     safe_task.BODIES[id(run.task)] = partial(execute, run)
     if run.configured is not None:
         safe_task.BODIES[id(run.configured)] = partial(_process_listed, run)
+    starter = LEFT.begin(message)
     try:
-        with LEFT.noted(message):
+        try:
             if is_own_process:
                 call_within(hooked[-1].process, *message.args, **message.kwargs)
             else:
                 hooked[-1].process(*message.args, **message.kwargs)
+        finally:
+            LEFT.end(starter)
         if is_own_process and (error := connections.drop_left_open(before)):
             raise error
     except BaseException as exc:  # from a process() of the project's own

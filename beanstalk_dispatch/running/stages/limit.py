@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from beanstalk_dispatch.log_lines import quoted
-from beanstalk_dispatch.running.outer_limit import outer_limit
+from beanstalk_dispatch.running.outer_limit import OuterLimit
 from beanstalk_dispatch.running.run import Run, Surround
 
 
 def limit(run: Run) -> Surround:
     """Keep the project's code from hanging, with the time limit that the task most likely has."""
-    with outer_limit(run.config.task_timeout.total_seconds(), lambda: label(run)):
+    with OuterLimit(run.config.task_timeout.total_seconds(), lambda: label(run)):
         yield
     return None
 

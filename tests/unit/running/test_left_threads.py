@@ -14,7 +14,7 @@ from beanstalk_dispatch.running import left_threads
 from beanstalk_dispatch.running.left_threads import LEFT
 from tests import jobs
 from tests.conftest import Environment
-from tests.runs import deliver
+from tests.runs import deliver, noted
 
 release = threading.Event()
 
@@ -108,8 +108,8 @@ def test_threads_of_the_package_belong_to_no_task(env: Environment) -> None:
 
 
 def test_a_thread_that_is_no_daemon_delays_the_exit(env: Environment) -> None:
-    with LEFT.noted(Message(function="outer")):
-        with LEFT.noted(Message(function="inner")):
+    with noted(Message(function="outer")):
+        with noted(Message(function="inner")):
             pass
         thread = threading.Thread(target=release.wait, args=(20,))
         thread.start()

@@ -207,7 +207,7 @@ def test_the_interrupt_of_a_limit_around_it_passes(env: Environment) -> None:
     def interrupted() -> None:
         raise TimeLimitExceeded
 
-    with outer_limit.outer_limit(5, str), pytest.raises(TimeLimitExceeded):
+    with outer_limit.OuterLimit(5, str), pytest.raises(TimeLimitExceeded):
         call_within(interrupted)
 
 
@@ -215,7 +215,7 @@ def test_a_timeout_of_the_projects_own_is_no_interrupt(env: Environment) -> None
     def fails() -> None:
         raise TaskTimeout("own")
 
-    with outer_limit.outer_limit(5, str), pytest.raises(TaskTimeout, match="own"):
+    with outer_limit.OuterLimit(5, str), pytest.raises(TaskTimeout, match="own"):
         call_within(fails)
 
 
@@ -228,7 +228,7 @@ def test_an_interrupt_in_the_instant_in_which_the_code_ends(
             self.fires = 1
             raise TimeLimitExceeded
 
-    with outer_limit.outer_limit(5, str):
+    with outer_limit.OuterLimit(5, str):
         monkeypatch.setattr(outer_limit, "time_limit", Late)
         with pytest.raises(TaskTimeout):
             call_within(int)

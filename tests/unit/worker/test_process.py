@@ -16,12 +16,12 @@ import pytest
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import worker_stopped
 from beanstalk_dispatch.worker.options import WorkerTimes
 from beanstalk_dispatch.worker.process import WorkerProcess
 from beanstalk_dispatch.worker.worker import EXIT_STUCK, Tick, Worker
+from tests.runs import noted
 from tests.workers import Recording, make_worker, restored_signal_handlers, until
 
 TIMES = WorkerTimes(exit_timeout=0.01)
@@ -212,7 +212,7 @@ def test_the_exit_does_not_wait_for_threads_that_a_task_has_left(
     worker: Worker, exits: list[int], stopped: list[int]
 ) -> None:
     release = threading.Event()
-    with LEFT.noted(Message(function="f")):
+    with noted(Message(function="f")):
         thread = threading.Thread(target=release.wait, args=(20,))
         thread.start()
     WorkerProcess(worker).run(sender=Worker)
