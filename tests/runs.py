@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +13,7 @@ from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Result
 from beanstalk_dispatch.running import pipeline
 from beanstalk_dispatch.running.consumer import DELAYED_COPIES, NOBODY, Consumer
+from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.stages.attempt import attempt as attempt_stage
 from beanstalk_dispatch.safe_task import SafeTask
@@ -44,3 +47,13 @@ def attempt(task: SafeTask, *args: Any, number: int = 1, **kwargs: Any) -> Run:
     task.delivery = run
     attempt_stage(run)
     return run
+
+
+@contextmanager
+def noted(message: Message) -> Iterator[None]:
+    """In the block a task runs, as far as the threads that it starts are concerned."""
+    starter = LEFT.begin(message)
+    try:
+        yield
+    finally:
+        LEFT.end(starter)

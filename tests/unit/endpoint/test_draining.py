@@ -10,7 +10,7 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.endpoint import draining
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.running import left_threads
-from beanstalk_dispatch.running.left_threads import LEFT
+from tests.runs import noted
 
 
 def test_a_gunicorn_worker_that_can_open_no_files_is_replaced(
@@ -37,7 +37,7 @@ def test_a_gunicorn_worker_in_which_tasks_have_left_too_many_threads_is_replaced
     monkeypatch.setattr(left_threads, "MAX_LEFT", 0)
     draining._process.threads = 15
     release = threading.Event()
-    with LEFT.noted(Message(function="leaky")):
+    with noted(Message(function="leaky")):
         thread = threading.Thread(target=release.wait, args=(20,))
         thread.start()
     assert draining.reason(get_config()) == "tasks have left too many threads behind"
