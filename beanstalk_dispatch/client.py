@@ -16,6 +16,7 @@ from . import marks
 from .conf import Config, get_config
 from .exceptions import BatchError, SchedulingError
 from .log_lines import quoted, quoted_error
+from .process.state import no_fork
 from .scheduling import commits, outbox, sending
 from .scheduling.batching import CollectedCalls, Collecting, open_collections
 from .scheduling.call import Call, Function
@@ -24,7 +25,7 @@ from .scheduling.sending import Prepared, Unsent
 from .scheduling.threads import sending_executor
 from .signals import task_scheduled
 from .sqs.errors import Scope
-from .sqs.warming import no_fork, warm_queues
+from .sqs.warming import warm_queues
 
 __all__ = [
     "Call",

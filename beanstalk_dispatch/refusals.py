@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import Final
+
+from beanstalk_dispatch.process import state
 
 INTERVAL_SECONDS: Final = 60.0
 """Between two lines about refusals of one kind."""
@@ -15,9 +16,9 @@ class Refusals:
     """Counts refusals by their kind. The kinds are words of this package, so they are few."""
 
     def __init__(self) -> None:
-        self.forget_all()
+        self.forget()
 
-    def forget_all(self) -> None:
+    def forget(self) -> None:
         """A forked child has refused nothing yet, and cannot trust a lock it did not make."""
         self._lock = threading.Lock()
         self._logged_at: dict[str, float] = {}
@@ -46,4 +47,4 @@ class Refusals:
 
 
 REFUSALS: Final = Refusals()
-os.register_at_fork(after_in_child=REFUSALS.forget_all)
+state.declare(REFUSALS.forget)

@@ -19,7 +19,6 @@ from django.http.request import RawPostDataException, UnreadablePostError
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.csrf import csrf_exempt
 
-from . import clock
 from .conf import CORE, Config, get_config, values_of
 from .conf.variables import QUEUES, TRUSTED_PEERS, WORKER
 from .delivery import Delivery
@@ -28,6 +27,7 @@ from .endpoint.sqsd import DOCTOR_KEY, MESSAGE_ID, delivery_from_meta, printable
 from .exceptions import ConfigurationError, UnknownFunction
 from .log_lines import joined, quoted, quoted_error
 from .outcomes import Outcome, Result
+from .process import clock
 from .refusals import REFUSALS
 from .running import pipeline
 from .running.consumer import DELAYED_COPIES

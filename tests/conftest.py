@@ -28,14 +28,8 @@ from werkzeug.serving import WSGIRequestHandler
 from xdist.scheduler import LoadScopeScheduling
 
 from beanstalk_dispatch import conf, loggers
-from beanstalk_dispatch.problems.check_log import do_not_log_on_first_request
+from beanstalk_dispatch.process import state
 from beanstalk_dispatch.queue_address import dead_letter_name
-from beanstalk_dispatch.refusals import REFUSALS
-from beanstalk_dispatch.running.held_leases import HELD
-from beanstalk_dispatch.running.open_files import FILES
-from beanstalk_dispatch.running.process_state import process_state
-from beanstalk_dispatch.running.recent_deliveries import RECENT
-from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.sqs.clients import Clients
 from beanstalk_dispatch.sqs.timeouts import Timeouts
 from beanstalk_dispatch.workbench import looking, moving, sweep
@@ -93,19 +87,11 @@ def ledgers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, ledgers: Path) -> Iterator[None]:
     # A test that kills a process must not be seen by the next one, or by this machine's worker.
     monkeypatch.setenv("BEANSTALK_DISPATCH_CRASH_LEDGER", str(ledgers / str(next(_numbers))))
-    conf.clear_caches()
-    do_not_log_on_first_request()
-    RECENT.forget_all()
-    REFUSALS.forget_all()
-    RUNNING.forget_all()
-    HELD.forget_all()
+    state.reset()
     jobs.calls.clear()
-    process_state.cache_clear()
-    FILES.are_suspect = False
     monkeypatch.setattr(loggers, "report_unwritten", pytest.fail)
     yield
-    conf.clear_caches()
-    RUNNING.forget_all()
+    state.reset()
 
 
 @pytest.fixture

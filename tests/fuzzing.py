@@ -138,8 +138,8 @@ class Worker:
         global tried  # noqa: PLW0603
         tried += 1
         calls.clear()
-        REFUSALS.forget_all()  # or most of their lines would not be written
-        RECENT.forget_all()  # or only the first of the messages with one id would run
+        REFUSALS.forget()  # or most of their lines would not be written
+        RECENT.forget()  # or only the first of the messages with one id would run
         self.log.lines.clear()
         self.client.bodies.clear()
 

@@ -17,6 +17,7 @@ from django.dispatch import receiver
 from beanstalk_dispatch.casts import Network
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.process import state
 from beanstalk_dispatch.queue_address import QueueAddress
 
 from .environment import Values, default_region, read_values
@@ -204,6 +205,9 @@ def clear_caches() -> None:
     _first_config.clear()
     get_config.cache_clear()
     values_of.cache_clear()
+
+
+state.declare(clear_caches, in_child=False)
 
 
 @receiver(setting_changed)

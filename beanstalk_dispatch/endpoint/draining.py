@@ -17,10 +17,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Final
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.process import clock, state
 from beanstalk_dispatch.running import monkey_patching, time_limit
 from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.open_files import can_open_files
@@ -44,6 +44,10 @@ class _ServerProcess:
     """This process of a web server."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Be of no web server. A process that a task forks is not gunicorn's to replace."""
         self.threads: int | None = None
         """How many threads gunicorn gives it; None if it is not one of gunicorn's."""
         self.stopping = ""
@@ -55,7 +59,8 @@ class _ServerProcess:
         """Whether it is a reason of ours for which it stops."""
 
 
-_process = _ServerProcess()
+_process: Final = _ServerProcess()
+state.declare(_process.forget)
 
 
 def reason(config: Config) -> str:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from beanstalk_dispatch.process import state
+
 _STEP_SECONDS: Final = 3.0
 """How much longer each receive of a message is held than the one before it."""
 _LONGEST_SECONDS: Final = 29.0
@@ -52,6 +54,10 @@ class _HoldingThreads:
     """How many threads hold an answer now."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Have no thread hold an answer: a forked child has none of its parent's."""
         self._lock = threading.Lock()
         self._count = 0
 
@@ -67,7 +73,8 @@ class _HoldingThreads:
             self._count -= 1
 
 
-_holders = _HoldingThreads()
+_holders: Final = _HoldingThreads()
+state.declare(_holders.forget)
 
 
 def hold(receive_count: int, patience: Patience, *, threads: int | None) -> bool:

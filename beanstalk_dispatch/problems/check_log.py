@@ -10,6 +10,7 @@ from django.core.signals import request_started
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.process import state
 
 from .checks import check
 
@@ -35,6 +36,9 @@ def log_on_first_request() -> None:
 def do_not_log_on_first_request() -> None:
     """For a command that has run the checks itself."""
     request_started.disconnect(dispatch_uid=_FIRST_REQUEST)
+
+
+state.declare(do_not_log_on_first_request, in_child=False)
 
 
 def _log_once(**kwargs: Any) -> None:

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import TaskCancelled, TaskTimeout
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.process import clock
+from beanstalk_dispatch.process.state import FORKS
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
 
@@ -42,20 +43,6 @@ _EMPTY_HOOKS: Final = {
     name: getattr(SafeTask, name) for name in ("on_error", "on_success", "on_completion")
 }
 """SafeTask's own hooks, which do nothing and need no time limit around them."""
-
-
-class _ForkCount:
-    """How often this process and its parents were forked; asking for its id is a system call."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def add(self) -> None:
-        self.count += 1
-
-
-_forks: Final = _ForkCount()
-os.register_at_fork(after_in_child=_forks.add)
 
 
 def process_alone(task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -165,7 +152,7 @@ def _call_within(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> object:
-    forks, result, has_returned = _forks.count, None, False
+    forks, result, has_returned = FORKS.count, None, False
     try:
         with limit:
             result = function(*args, **kwargs)
@@ -181,7 +168,7 @@ def _call_within(
         if not struck_after_return:
             raise
     finally:
-        if _forks.count != forks:
+        if FORKS.count != forks:
             _end_forked_process(run)
     return None if result is None else run_to_end(result, limit)
 

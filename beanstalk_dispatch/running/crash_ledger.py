@@ -33,9 +33,9 @@ from typing import Final
 
 from django.conf import settings
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.process import clock
 
 _MAGIC: Final = b"bdledger"
 _VERSION: Final = 1

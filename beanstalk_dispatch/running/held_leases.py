@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Final, Protocol
 
 from django.db import connections
 
-from beanstalk_dispatch import clock
-from beanstalk_dispatch.service_thread import ServiceThread
+from beanstalk_dispatch.process import clock, state
+from beanstalk_dispatch.process.service_thread import ServiceThread
 
 LOOK_SECONDS: Final = 10.0
 """Seconds between two looks at the leases."""
@@ -32,9 +31,9 @@ class HeldLeases:
     """
 
     def __init__(self) -> None:
-        self.forget_all()
+        self.forget()
 
-    def forget_all(self) -> None:
+    def forget(self) -> None:
         """A forked child holds no lease, and has no thread."""
         self._lock = threading.Lock()
         self._leases: dict[str, Renewable] = {}
@@ -78,4 +77,4 @@ class HeldLeases:
 
 
 HELD: Final = HeldLeases()
-os.register_at_fork(after_in_child=HELD.forget_all)
+state.declare(HELD.forget)

@@ -20,7 +20,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import (
     AlreadyDone,
     AlreadyRunning,
@@ -29,6 +28,7 @@ from beanstalk_dispatch.exceptions import (
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.marks import cancelled_key, paused_key
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.shared_cache import cache_key, cache_of, unavailable_error
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 

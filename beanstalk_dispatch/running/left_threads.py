@@ -10,14 +10,13 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import os
 import threading
 from collections import Counter
 from typing import Any, Final
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.log_lines import joined, quoted
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.process import clock, state
 from beanstalk_dispatch.refusals import REFUSALS
 
 logger = logging.getLogger("beanstalk_dispatch.task")
@@ -136,7 +135,7 @@ class LeftThreads:
 
 
 LEFT: Final = LeftThreads()
-os.register_at_fork(after_in_child=LEFT.forget_all)
+state.declare(LEFT.forget_all)
 
 
 @functools.cache

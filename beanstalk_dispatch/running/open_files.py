@@ -8,6 +8,8 @@ import os
 import resource
 from typing import Final
 
+from beanstalk_dispatch.process import state
+
 _NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _FILES_OF_A_TASK: Final = 16
 
@@ -15,11 +17,17 @@ _FILES_OF_A_TASK: Final = 16
 class Files:
     """Whether the process may still open files."""
 
-    are_suspect = False
-    """Whether a task has failed since the last look, which is not free."""
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Trust the process again. A forked child has the files of its parent, and its doubt."""
+        self.are_suspect = False
+        """Whether a task has failed since the last look, which is not free."""
 
 
 FILES: Final = Files()
+state.declare(FILES.forget, in_child=False)
 
 
 def can_open_files() -> bool:

@@ -18,10 +18,10 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from django.dispatch import Signal
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.log_lines import to_log
 from beanstalk_dispatch.observers import CALLER
+from beanstalk_dispatch.process import clock
 
 from . import connections
 from .time_limit import TimeLimitExceeded, time_limit

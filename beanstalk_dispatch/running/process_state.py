@@ -17,6 +17,7 @@ from importlib.machinery import PathFinder
 from typing import Any, Final
 
 from beanstalk_dispatch.loggers import LOGGERS
+from beanstalk_dispatch.process import state
 
 _DEFAULT_RECURSION_LIMIT: Final = 1000
 """Python's own. A higher limit may be one that was raised for a moment."""
@@ -70,6 +71,9 @@ class ProcessState:
 def process_state() -> ProcessState:
     """The state before the first task, which is noted by the first call."""
     return ProcessState()
+
+
+state.declare(process_state.cache_clear, in_child=False)
 
 
 def _import_path() -> tuple[list[Any], ...]:

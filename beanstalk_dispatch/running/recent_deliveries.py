@@ -7,13 +7,12 @@ for all processes, but needs a cache. This needs nothing, and knows one process.
 
 from __future__ import annotations
 
-import os
 import threading
 from array import array
 from typing import Final
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.process import clock, state
 
 ROOM: Final = 65_536
 """How many finished messages are remembered at most, in 768 KiB.
@@ -43,9 +42,9 @@ class RecentDeliveries:
 
     def __init__(self, room: int = ROOM) -> None:
         self._room = room
-        self.forget_all()
+        self.forget()
 
-    def forget_all(self) -> None:
+    def forget(self) -> None:
         """A forked child has run nothing yet, and cannot trust a lock it did not make."""
         self._lock = threading.Lock()
         self._running: dict[int, float] = {}
@@ -80,4 +79,4 @@ class RecentDeliveries:
 
 
 RECENT = RecentDeliveries()
-os.register_at_fork(after_in_child=RECENT.forget_all)
+state.declare(RECENT.forget)

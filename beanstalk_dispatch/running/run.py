@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from operator import attrgetter
 from typing import Any, Final, TypeAlias, cast
 
-from beanstalk_dispatch import clock, marks
+from beanstalk_dispatch import marks
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.dispatch_table import Entry
 from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
 

@@ -9,17 +9,16 @@ is cut off again it goes to the dead-letter queue, if there is one.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.process import clock, state
 
 from .crash_ledger import (
     BLOCKS,
@@ -125,9 +124,9 @@ class RunningTasks:
     def __init__(self) -> None:
         self._config: Config | None = None
         self._ledger: CrashLedger | None = None
-        self.forget_all()
+        self.forget()
 
-    def forget_all(self) -> None:
+    def forget(self) -> None:
         """A forked child runs nothing yet, and must not write to its parent's slots."""
         self._lock = threading.Lock()
         self._running: set[RunningTask] = set()
@@ -258,4 +257,4 @@ def _log_cut(task: CutTask) -> None:
 
 
 RUNNING: Final = RunningTasks()
-os.register_at_fork(after_in_child=RUNNING.forget_all)
+state.declare(RUNNING.forget)

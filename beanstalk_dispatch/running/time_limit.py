@@ -17,7 +17,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
-import os
 import resource
 import signal
 import threading
@@ -28,9 +27,9 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Final, Self
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.process import clock, state
 
 from .process_exceptions import is_for_the_process
 from .stack_dump import StackDump
@@ -244,9 +243,9 @@ class _WatchdogThread:
 
     def __init__(self) -> None:
         self.when_stuck: list[Callable[[], None]] = []
-        self.reset()
+        self.forget_all()
 
-    def reset(self) -> None:
+    def forget_all(self) -> None:
         """Start again. A forked child has no watchdog thread, and cannot trust the lock."""
         # An interrupt may strike a thread that has just taken the lock, before a with statement
         # knows that (from Python 3.14 on). So the lock is taken inside of a try, and it is an
@@ -416,7 +415,7 @@ def _switches() -> int:
 
 
 _watchdog = _WatchdogThread()
-os.register_at_fork(after_in_child=_watchdog.reset)
+state.declare(_watchdog.forget_all, in_tests=False)
 
 
 def rest() -> None:

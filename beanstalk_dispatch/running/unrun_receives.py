@@ -5,11 +5,11 @@ On a FIFO queue a retry is another receive of the same message, so receives coun
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Final
 
 from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.process import state
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
 _MAX_REMEMBERED: Final = 10_000
@@ -20,9 +20,9 @@ class UnrunReceives:
     """The numbers of such receives, by the id that SQS gave the message."""
 
     def __init__(self) -> None:
-        self.forget_all()
+        self.forget()
 
-    def forget_all(self) -> None:
+    def forget(self) -> None:
         """Forget all: a forked child cannot trust a lock that it did not make."""
         self._lock = threading.Lock()
         self._numbers: dict[str, set[int]] = {}
@@ -45,4 +45,4 @@ class UnrunReceives:
 
 
 UNRUN: Final = UnrunReceives()
-os.register_at_fork(after_in_child=UNRUN.forget_all)
+state.declare(UNRUN.forget)

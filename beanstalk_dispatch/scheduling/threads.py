@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
+
+from beanstalk_dispatch.process import state
 
 MAX_THREADS: Final = 16
 """How many messages of coroutines are sent at a time."""
@@ -15,9 +16,9 @@ class _SendingThreads:
     """The executor of this process. A forked child starts without one, as it has no threads."""
 
     def __init__(self) -> None:
-        self.reset()
+        self.forget()
 
-    def reset(self) -> None:
+    def forget(self) -> None:
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
 
@@ -29,7 +30,7 @@ class _SendingThreads:
 
 
 _threads: Final = _SendingThreads()
-os.register_at_fork(after_in_child=_threads.reset)
+state.declare(_threads.forget, in_tests=False)
 
 
 def sending_executor() -> ThreadPoolExecutor:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, SendError
+from beanstalk_dispatch.process import clock, state
 
 from .administration import QueueAttributes, get_attributes
 from .errors import missing_permission
@@ -176,4 +175,4 @@ class SharedBacklog:
 
 
 BACKLOG: Final = SharedBacklog()
-os.register_at_fork(after_in_child=BACKLOG.forget)
+state.declare(BACKLOG.forget)

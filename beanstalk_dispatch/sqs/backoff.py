@@ -7,9 +7,9 @@ import math
 import random
 from dataclasses import dataclass
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.log_lines import quoted_error
+from beanstalk_dispatch.process import clock
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 

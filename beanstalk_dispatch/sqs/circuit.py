@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from beanstalk_dispatch import clock
+from beanstalk_dispatch.process import clock
 
 from .errors import is_timeout
 

@@ -6,9 +6,9 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import SEND_TIMEOUT
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.queue_address import QueueAddress
 
 from .circuit import Circuit

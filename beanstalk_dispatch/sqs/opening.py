@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +12,7 @@ from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import CREATE_QUEUES, QUEUES, SQS_REGION
 from beanstalk_dispatch.exceptions import UnknownQueue
 from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.process import state
 from beanstalk_dispatch.queue_address import FIFO_SUFFIX, QueueAddress, dead_letter_name
 
 from .clients import Clients
@@ -35,9 +35,9 @@ class _OpenQueues:
     """The open queues of this process, and the clients they use. A forked child starts empty."""
 
     def __init__(self) -> None:
-        self.reset()
+        self.forget()
 
-    def reset(self) -> None:
+    def forget(self) -> None:
         self.lock = threading.RLock()  # a log handler may schedule a task while a queue is made
         self.clients: Clients | None = None
         self.queues: dict[str, Queue] = {}
@@ -63,7 +63,7 @@ class _OpenQueues:
 
 
 _open_queues = _OpenQueues()
-os.register_at_fork(after_in_child=_open_queues.reset)
+state.declare(_open_queues.forget)
 
 
 def open_queue(name: str) -> Queue:

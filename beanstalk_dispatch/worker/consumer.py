@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 from beanstalk_dispatch.exceptions import SchedulingError
-from beanstalk_dispatch.service_thread import ServiceThread
+from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.sqs.errors import failed_on_missing_queue
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Received

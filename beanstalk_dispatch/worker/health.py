@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from beanstalk_dispatch import clock, dispatch_table
+from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.process import clock
 
 from .metrics import Metric, prometheus_text
 from .threads import every

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from beanstalk_dispatch import clock
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.sqs.backoff import Backoff
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received, Refused

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 
 from .worker import Worker

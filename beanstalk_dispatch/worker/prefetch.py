@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from beanstalk_dispatch import clock
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.sqs.backoff import Backoff
 from beanstalk_dispatch.sqs.queue import Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES

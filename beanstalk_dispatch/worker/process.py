@@ -10,13 +10,14 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Final
+from typing import Final, TypeAlias
 
 from beanstalk_dispatch.log_lines import joined, quoted
+from beanstalk_dispatch.process import state
+from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
-from beanstalk_dispatch.service_thread import ServiceThread
 from beanstalk_dispatch.signals import worker_stopped
 
 from .status_line import StatusLine, log_progress
@@ -113,7 +114,7 @@ def _stop_on_signals(worker: Worker, *, is_supervised: bool) -> None:
         if len(received) > 1 and not is_supervised:
             os._exit(128 + signum)
 
-    _handle(on_signal, (signal.SIGTERM, signal.SIGINT))
+    HANDLERS.set(on_signal, (signal.SIGTERM, signal.SIGINT))
 
 
 def _survive_timers() -> Tick:
@@ -133,18 +134,31 @@ def _survive_timers() -> Tick:
             name = signal.Signals(struck.pop()).name
             logger.error("timer ended signal=%s running=%s", name, quoted(joined(functions)))
 
-    _handle(on_timer, [each for each in _TIMERS if signal.getsignal(each) is signal.SIG_DFL])
+    HANDLERS.set(on_timer, [each for each in _TIMERS if signal.getsignal(each) is signal.SIG_DFL])
     return log_struck
 
 
-def _handle(handler: Callable[[int, FrameType | None], None], numbers: Sequence[int]) -> None:
-    """Handle signals, but not in a process that a task forks: they are to end that process."""
+Handler: TypeAlias = Callable[[int, "FrameType | None"], None]
 
-    def restore_default() -> None:
+
+class _SignalHandlers:
+    """The signals that this process handles. They are to end a process that a task forks."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Handler] = {}
+
+    def set(self, handler: Handler, numbers: Sequence[int]) -> None:
         for number in numbers:
+            signal.signal(number, handler)
+            self._handlers[number] = handler
+
+    def forget(self) -> None:
+        """Leave the signals to the kernel again, but for those that somebody else handles now."""
+        while self._handlers:
+            number, handler = self._handlers.popitem()
             if signal.getsignal(number) is handler:
                 signal.signal(number, signal.SIG_DFL)
 
-    for number in numbers:
-        signal.signal(number, handler)
-    os.register_at_fork(after_in_child=restore_default)
+
+HANDLERS: Final = _SignalHandlers()
+state.declare(HANDLERS.forget, in_tests=False)

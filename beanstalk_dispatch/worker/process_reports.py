@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from beanstalk_dispatch import clock
+from beanstalk_dispatch.process import clock
 
 from .health import why_unhealthy
 from .metrics import Metric, metrics

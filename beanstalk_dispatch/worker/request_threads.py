@@ -11,8 +11,8 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from beanstalk_dispatch import clock
-from beanstalk_dispatch.service_thread import ServiceThread
+from beanstalk_dispatch.process import clock
+from beanstalk_dispatch.process.service_thread import ServiceThread
 
 from .in_flight import DELETES_AT_A_TIME, InFlight, Requests
 from .options import WorkerOptions

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TextIO
 
-from beanstalk_dispatch import clock
+from beanstalk_dispatch.process import clock
 
 from .worker import Tick, Worker
 

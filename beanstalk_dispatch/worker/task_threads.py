@@ -7,11 +7,11 @@ import threading
 from dataclasses import dataclass
 from functools import partial
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.process import clock
+from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.running import time_limit
 from beanstalk_dispatch.running.open_files import can_open_files
-from beanstalk_dispatch.service_thread import ServiceThread
 from beanstalk_dispatch.sqs.queue import Received
 
 from .in_flight import Ack, Nack

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 
-from beanstalk_dispatch import clock
+from beanstalk_dispatch.process import clock
 
 
 def every(seconds: float, action: Callable[[], object]) -> Callable[[], None]:

@@ -14,12 +14,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.log_lines import quoted
+from beanstalk_dispatch.process import clock
+from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
-from beanstalk_dispatch.service_thread import ServiceThread
 from beanstalk_dispatch.sqs.opening import open_queue
 
 from .consumer import QueueConsumer

@@ -16,7 +16,7 @@ from typing import Final
 
 from django.core.cache import cache
 
-from beanstalk_dispatch import clock
+from beanstalk_dispatch.process import clock
 
 
 def _recurse(depth: int) -> bool:

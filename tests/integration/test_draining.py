@@ -400,7 +400,7 @@ def test_a_message_is_not_started_late_because_it_was_held(
         moment += seconds
         file.unlink()
 
-    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: moment)
+    monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: moment)
     monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", sleep)
     headers = {
         "X-Aws-Sqsd-Receive-Count": "5",
@@ -432,7 +432,7 @@ def test_a_held_message_that_another_process_has_done_is_deleted_however_late_it
         else:
             other.give_up()
 
-    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: moment)
+    monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: moment)
     monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", sleep)
     headers = {
         "X-Aws-Sqsd-Receive-Count": "10", "X-Aws-Sqsd-Queue": "q.fifo",

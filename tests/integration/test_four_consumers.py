@@ -19,7 +19,6 @@ from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.aws_lambda.function import handle
 from beanstalk_dispatch.contrib.results import get_result
-from beanstalk_dispatch.contrib.results.recording import GUARD
 from beanstalk_dispatch.endpoint.sqsd import headers_of
 from beanstalk_dispatch.exceptions import UnknownResult
 from beanstalk_dispatch.marks import pause
@@ -197,7 +196,6 @@ def outcomes(
         DISPATCH_DEAD_LETTER_QUEUE="dead", DISPATCH_SQS_ENDPOINT_URL=proxy.url,
     )  # fmt: skip
     caches["default"].clear()
-    GUARD.forget()
     found: list[tuple[str, int]] = []
 
     def note(delivery: Any, outcome: str, **more: Any) -> None:
@@ -261,7 +259,7 @@ def test_a_message_fares_the_same_on_each(
     seen = {}
     for consumer in expected:
         caches["default"].clear()
-        REFUSALS.forget_all()  # or the second refusal within a minute has no line
+        REFUSALS.forget()  # or the second refusal within a minute has no line
         received = sent_and_received(body)
         if consumer == "calling_process":
             sqs_env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)

@@ -50,7 +50,6 @@ def in_postgres(django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
 
 @pytest.fixture
 def database(in_postgres: None, worker_env: Environment) -> Environment:
-    GUARD.forget()
     worker_env(DISPATCH_RESULTS="db")
     return worker_env
 
@@ -126,7 +125,6 @@ def test_a_store_that_hangs_loses_and_repeats_no_task(
         "OPTIONS": {"socket_timeout": 0.3},
     }
     calls.clear()
-    GUARD.forget()
     with override_settings(CACHES={"results": settings}):
         worker_env(DISPATCH_RESULTS="results")
         with server.paused():

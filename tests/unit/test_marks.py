@@ -98,7 +98,7 @@ def test_a_cache_that_is_missing_is_a_configuration_error(lease_env: Environment
 
 def test_a_running_task_asks_once_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     times = [0.0]
-    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: times[0])
+    monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: times[0])
     task = SafeTask()
     assert not task.cancelled  # it is not running
     task.delivery = run_of(Message(function="f", id="one"))

@@ -17,5 +17,5 @@ def test_a_minutes_refusals_are_counted_by_their_kind(monkeypatch: pytest.Monkey
     now = 60.0
     assert refusals.repeated("a") == " repeated=2"
     assert refusals.repeated("b") == ""
-    refusals.forget_all()
+    refusals.forget()
     assert refusals.repeated("a") == ""

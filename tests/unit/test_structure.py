@@ -73,6 +73,11 @@ def test_other_code_is_no_reader(code: str) -> None:
     assert list(reads(code)) == []
 
 
+def test_one_module_owns_what_happens_at_a_fork() -> None:
+    found = [name for name, file in MODULES.items() if "register_at_fork" in file.read_text()]
+    assert found == ["beanstalk_dispatch.process.state"]
+
+
 def test_there_is_no_grab_bag_and_no_tasks_module() -> None:
     names = {
         name.rpartition(".")[2] for name in MODULES if name != "beanstalk_dispatch.contrib.tasks"

@@ -9,11 +9,11 @@ from typing import Final
 
 from django.core.signals import request_finished, request_started
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import NoTimeLeft
 from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.running import pipeline
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.process_exceptions import all_are_failures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,7 +10,8 @@ from typing import Final
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.service_thread import ServiceThread
+from beanstalk_dispatch.process import state
+from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.sqs.warming import warm_clients
 
 from .committed import MAX_REMEMBERED, Committed, StoredRow
@@ -33,9 +33,9 @@ class Sender:
     """
 
     def __init__(self) -> None:
-        self.reset()
+        self.forget()
 
-    def reset(self) -> None:
+    def forget(self) -> None:
         """Forget the thread and its messages: after a fork the thread does not exist here."""
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -112,5 +112,5 @@ class Sender:
 
 
 SENDER: Final = Sender()
-os.register_at_fork(after_in_child=SENDER.reset)
+state.declare(SENDER.forget, in_tests=False)
 atexit.register(SENDER.flush, EXIT_SECONDS)

@@ -23,6 +23,7 @@ from beanstalk_dispatch.log_lines import quoted, quoted_error
 from beanstalk_dispatch.message import Message
 from beanstalk_dispatch.observers import Observer, Publication
 from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.process import state
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
 from .record import (
@@ -87,7 +88,7 @@ class _StoreGuard:
 
 
 GUARD: Final = _StoreGuard()
-os.register_at_fork(after_in_child=GUARD.forget)
+state.declare(GUARD.forget)
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
@@ -12,6 +11,7 @@ from typing import Any, Final
 from beanstalk_dispatch.delivery import RunView
 from beanstalk_dispatch.exceptions import MessageError, TaskTimeout, UnknownFunction
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
+from beanstalk_dispatch.process import state
 from beanstalk_dispatch.refusals import Refusals
 from beanstalk_dispatch.running.attempt import undelivered
 from beanstalk_dispatch.running.thread_frames import frame_of
@@ -26,7 +26,7 @@ from .variables import REPORT_RECEIVES, REPORT_RETRIES, get_values
 _REFUSED: Final = (MessageError, UnknownFunction)
 """What anyone who can send to the queue can cause: one event of each kind in a minute."""
 _refusals: Final = Refusals()
-os.register_at_fork(after_in_child=_refusals.forget_all)
+state.declare(_refusals.forget)
 
 _delivery_scope: ContextVar[sentry_sdk.Scope | None] = ContextVar("delivery_scope", default=None)
 _handled: ContextVar[BaseException | None] = ContextVar("handled", default=None)

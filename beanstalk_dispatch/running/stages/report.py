@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.dispatch_table import configured_observers
 from beanstalk_dispatch.exceptions import UnknownFunction
 from beanstalk_dispatch.log_lines import failed_line, quoted
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result, Successor
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.refusals import REFUSALS
 from beanstalk_dispatch.running.outer_limit import send_signal
 from beanstalk_dispatch.running.run import Run, Surround

@@ -363,7 +363,7 @@ def test_a_signed_message_that_is_too_old_is_refused(
     )
     text = message.encode(queue="q", keys=["a-key-of-the-tests"])
     for task_name in (None, "record"):  # which its sender may add, to no avail
-        RECENT.forget_all()
+        RECENT.forget()
         calls.clear()
         delivery = Delivery(queue="q", message_id="from-sqs", task_name=task_name)
         result = deliver(text, delivery)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.running import held_leases
 from beanstalk_dispatch.running.held_leases import HeldLeases
-from beanstalk_dispatch.service_thread import ServiceThread
 from tests.workers import until
 
 

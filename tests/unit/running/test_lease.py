@@ -53,7 +53,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: made.now)
+    monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: made.now)
     return made
 
 

@@ -46,7 +46,7 @@ def leave_none() -> None:
 @pytest.fixture(autouse=True)
 def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     LEFT.forget_all()
-    REFUSALS.forget_all()
+    REFUSALS.forget()
     monkeypatch.setattr(left_threads, "ENDING_SECONDS", 0.0)
     release.clear()
     yield
@@ -54,7 +54,7 @@ def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for thread in LEFT.left():
         thread.join(20)
     assert LEFT.left() == {}
-    REFUSALS.forget_all()
+    REFUSALS.forget()
 
 
 def run(env: Environment, function: str, *args: object) -> None:

@@ -159,7 +159,7 @@ def test_no_key_is_that_of_an_empty_place(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_how_long_a_finished_message_took_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     recent, moments = RecentDeliveries(), iter([100.0, 103.5])
-    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: next(moments))
+    monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: next(moments))
     assert recent.begin(7)
     recent.end(7, is_finished=True)
     assert recent.seconds_taken(7) == 3.5

@@ -112,7 +112,7 @@ def test_it_is_logged_once_and_not_by_each_delivery(caplog: pytest.LogCaptureFix
     for _ in range(2):
         RUNNING.report_cut_tasks(get_config())
         run("record")
-    RUNNING.forget_all()
+    RUNNING.forget()
     run("record")
     assert caplog.text.count("cut id=") == 1
 
@@ -130,14 +130,14 @@ def test_an_exit_of_the_main_thread_cuts_a_task_off(caplog: pytest.LogCaptureFix
     with pytest.raises(SystemExit):
         run("exits")
     assert RUNNING.now() == []
-    RUNNING.forget_all()
+    RUNNING.forget()
     run("record", task_id="other")
     assert "cut id=task-1 function=exits" in caplog.text
 
 
 def test_a_failed_task_is_not_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     run("fail")
-    RUNNING.forget_all()
+    RUNNING.forget()
     run("record")
     assert "cut id=" not in caplog.text
 
@@ -403,7 +403,7 @@ def test_nobody_waits_for_long(
     for future in futures:
         future.result(20)
     assert re.search(r"id=suspect function=f times_cut=2 beside=[1-9]", caplog.text)
-    RUNNING.forget_all()
+    RUNNING.forget()
     assert ledger().times_cut("suspect") == 2
 
 

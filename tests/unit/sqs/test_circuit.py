@@ -20,7 +20,7 @@ from tests.proxy import Proxy, error
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time that the circuit sees. A test changes it."""
     now = [100.0]
-    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: now[0])
+    monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: now[0])
     return now
 
 

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -12,10 +8,9 @@ from django.apps import apps
 
 from beanstalk_dispatch import client
 from beanstalk_dispatch.client import schedule_function, warm
-from beanstalk_dispatch.sqs import opening, session, warming
+from beanstalk_dispatch.sqs import opening, session
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
-from tests.services import NO_COVERAGE
 from tests.workers import until
 
 
@@ -26,7 +21,7 @@ def requests(without_queue: Environment, proxy: Proxy, queue_name: str) -> list[
     without_queue(
         DISPATCH_SQS_ENDPOINT_URL=proxy.url, DISPATCH_QUEUES=f"jobs={queue_name} more={url}"
     )
-    opening._open_queues.reset()
+    opening._open_queues.forget()
     found: list[str] = []
 
     def spoil(operation: str, request: dict[str, Any]) -> Answer | None:
@@ -89,61 +84,3 @@ def test_a_session_uses_the_data_that_an_earlier_one_has_read() -> None:
     loaders = [each._session.get_component("data_loader") for each in (first, second)]
     assert loaders[0] is loaders[1]
     assert len(set(loaders[0].search_paths)) == len(loaders[0].search_paths)
-
-
-# --- forks -----------------------------------------------------------------------------------
-
-
-def test_a_fork_waits_until_the_imports_have_ended() -> None:
-    fork_lock = warming._fork_lock
-    fork_lock.lock.acquire()
-    threading.Timer(0.2, fork_lock.lock.release).start()
-    started = time.monotonic()
-    pid = os.fork()
-    if not pid:  # pragma: no cover - the child
-        os._exit(0 if fork_lock.lock.acquire(timeout=1) else 1)
-    assert time.monotonic() - started >= 0.19
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert not fork_lock.lock.locked()
-
-
-def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warming, "FORK_WAIT_SECONDS", 0.05)
-    fork_lock = warming._fork_lock
-    with fork_lock.lock:
-        pid = os.fork()
-        if not pid:  # pragma: no cover - the child
-            os._exit(0 if fork_lock.lock.acquire(timeout=1) else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        assert fork_lock.lock.locked()
-
-
-FORKS = """
-import os, sys
-import django
-from django.conf import settings
-
-settings.configure(
-    INSTALLED_APPS=["beanstalk_dispatch"], BEANSTALK_DISPATCH_WARM=True,
-    BEANSTALK_DISPATCH_QUEUES="mail=https://sqs.eu-west-1.amazonaws.com/123456789012/mail",
-    BEANSTALK_DISPATCH_SQS_KEY="key", BEANSTALK_DISPATCH_SQS_SECRET="a-secret-key",
-    LOGGING={"version": 1, "handlers": {"stderr": {"class": "logging.StreamHandler"}},
-             "root": {"handlers": ["stderr"], "level": "INFO"}},
-)
-django.setup()
-for _ in range(3):  # the thread imports boto3 now, or logs that it has
-    pid = os.fork()
-    if not pid:
-        from beanstalk_dispatch.client import warm
-
-        warm()
-        os._exit(0 if "boto3" in sys.modules else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-"""
-
-
-@pytest.mark.slow
-def test_a_process_that_forks_while_it_warms_up_has_children_that_import_and_log() -> None:
-    subprocess.run(
-        [sys.executable, "-c", FORKS], check=True, timeout=30, env=os.environ | NO_COVERAGE
-    )

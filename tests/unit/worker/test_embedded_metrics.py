@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beanstalk_dispatch import clock
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.worker.embedded_metrics import write_backlog
 from tests.conftest import Environment

@@ -293,7 +293,7 @@ def test_a_failure_in_a_group_is_remembered_for_as_long_as_its_message_is_hidden
     jobs.nack(message, delay)
     for seconds, allowed in ((hidden - 1, 1), (hidden + 1, 10)):
         later = started + 60 + seconds
-        monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda later=later: later)
+        monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda later=later: later)
         assert jobs.budget.max_messages() == allowed
 
 
@@ -351,7 +351,7 @@ def extend_after(jobs: InFlight, monkeypatch: pytest.MonkeyPatch, seconds: float
     """Let ``seconds`` pass, and send the heartbeats that are due then."""
     with monkeypatch.context() as patch:
         later = time.monotonic() + seconds
-        patch.setattr("beanstalk_dispatch.clock.monotonic", lambda: later)
+        patch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: later)
         jobs.heartbeats.send_batch()
 
 
@@ -443,7 +443,7 @@ def test_an_unexpected_error_loses_nothing(
         assert jobs.deletes.send_batch() is True
         assert jobs.requeues.send_batch() is True
         later = time.monotonic() + 20
-        patch.setattr("beanstalk_dispatch.clock.monotonic", lambda: later)
+        patch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: later)
         assert jobs.heartbeats.send_batch() is True
     assert jobs.pending == len(jobs.messages) == 2
     assert not any(each.is_extending for each in received)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from beanstalk_dispatch import clock
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.worker import receive_budget
 from beanstalk_dispatch.worker.receive_budget import ReceiveBudget
 from tests.workers import messages
@@ -19,7 +19,7 @@ def budget() -> ReceiveBudget:
 
 def pass_seconds(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     now = clock.monotonic() + seconds
-    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: now)
+    monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: now)
 
 
 def test_receives_that_start_no_task_are_counted_until_the_message_is_done(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.contrib.aws_lambda.batch import RESERVE_SECONDS, Batch, LambdaConsumer
 from beanstalk_dispatch.exceptions import NoTimeLeft, TaskTimeout
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.safe_task import SafeTask
 from tests import jobs
@@ -189,7 +189,7 @@ def test_a_later_task_starts_if_its_limit_is_left(
 ) -> None:
     consumer = LambdaConsumer(seconds=seconds)
     now = clock.monotonic() + passed
-    monkeypatch.setattr("beanstalk_dispatch.clock.monotonic", lambda: now)
+    monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: now)
     consumer.task_starts(10_000)  # the first one always does
     if starts:
         consumer.task_starts(limit)

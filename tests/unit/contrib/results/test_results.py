@@ -32,7 +32,7 @@ from beanstalk_dispatch.contrib.results.management.commands import beanstalk_res
 from beanstalk_dispatch.contrib.results.models import StoredResult
 from beanstalk_dispatch.contrib.results.pruning import prune_results
 from beanstalk_dispatch.contrib.results.record import TaskRecord
-from beanstalk_dispatch.contrib.results.recording import GUARD, MAX_UNKNOWN_WORKERS, Recording
+from beanstalk_dispatch.contrib.results.recording import MAX_UNKNOWN_WORKERS, Recording
 from beanstalk_dispatch.contrib.results.stores import CacheStore, DatabaseStore, store_of
 from beanstalk_dispatch.delivery import Delivery, RunView
 from beanstalk_dispatch.exceptions import ConfigurationError, SendError, UnknownResult
@@ -57,14 +57,12 @@ W019 = "beanstalk_dispatch.W019"
 @pytest.fixture(params=["default", "db"])
 def store(
     request: pytest.FixtureRequest, worker_env: Environment, transactional_db: None
-) -> Iterator[Environment]:
+) -> Environment:
     """An environment whose results are in a cache, and then one with the database."""
     caches["default"].clear()
     calls.clear()
-    GUARD.forget()
     worker_env(DISPATCH_RESULTS=request.param)
-    yield worker_env
-    GUARD.forget()
+    return worker_env
 
 
 IN_CALLER = (
@@ -514,7 +512,6 @@ def test_a_store_that_is_away_loses_no_task(
     worker_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker_env(DISPATCH_RESULTS="default")
-    GUARD.forget()
     calls.clear()
     away = Away()
     monkeypatch.setattr(recording, "store_of", lambda config: away)
@@ -532,20 +529,17 @@ def test_a_store_that_hangs_is_left_alone_for_a_time(
     worker_env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker_env(DISPATCH_RESULTS="default")
-    GUARD.forget()
     away = Away(1.1)
     monkeypatch.setattr(recording, "store_of", lambda config: away)
     schedule_function("jobs", "record")
     assert run_all() == [Outcome.DONE]
     assert away.asked == 1
-    GUARD.forget()
 
 
 def test_an_unreadable_store_does_not_keep_a_task_from_running(
     worker_env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker_env(DISPATCH_RESULTS="default", DISPATCH_ON_FAILURE="redeliver")
-    GUARD.forget()
     monkeypatch.setattr(recording, "store_of", lambda config: Away())
     schedule_function("jobs", "fail")
     assert run_all(deliveries=2) == [Outcome.FAILED] * 2
@@ -598,7 +592,6 @@ def test_keys_are_short_and_plain() -> None:
 
 @pytest.fixture
 def database(worker_env: Environment, transactional_db: None) -> Environment:
-    GUARD.forget()
     worker_env(DISPATCH_RESULTS="db")
     return worker_env
 

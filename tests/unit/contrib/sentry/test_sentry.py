@@ -93,7 +93,6 @@ def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memor
     monkeypatch.setattr(logging_integration, "ignore_logger", ignored.add)  # they would stay so
     setup.init_on_first_use.cache_clear()
     crons._read_schedules.cache_clear()
-    errors._refusals.forget_all()
     transport = Memory()
     with sentry_sdk.isolation_scope():
         sentry_sdk.init(

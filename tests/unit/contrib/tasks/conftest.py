@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from django.core.cache import caches
 
-from beanstalk_dispatch.contrib.results.recording import GUARD
 from beanstalk_dispatch.contrib.tasks import library
 from tests.conftest import Environment
 from tests.jobs import calls
@@ -25,7 +24,6 @@ def tasks_env(worker_env: Environment) -> Environment:
     """A worker that runs the tasks of tests/django_tasks.py."""
     worker_env(DISPATCH_TASKS="tests.django_tasks")
     calls.clear()
-    GUARD.forget()
     return worker_env
 
 

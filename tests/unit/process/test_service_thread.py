@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from beanstalk_dispatch.service_thread import ServiceThread
+from beanstalk_dispatch.process.service_thread import ServiceThread
 
 
 def test_a_loop_that_raises_is_logged_and_started_again(

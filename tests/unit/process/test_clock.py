@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from beanstalk_dispatch import clock
 from beanstalk_dispatch.exceptions import TaskTimeout
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.running.time_limit import time_limit
 from tests.workers import messages
 

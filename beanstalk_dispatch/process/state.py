@@ -1,0 +1,90 @@
+"""The one owner of the state of this process: what a forked child forgets, and what tests reset.
+
+A module that keeps something for the whole process declares here how it is forgotten. This module
+has the only hook of the package for forks.
+
+A process must not fork while another of its threads imports a module or writes to stderr: the child
+would have a lock of that import, or of that file, that no thread releases. ``no_fork`` is for that.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Final, TypeAlias
+
+FORK_WAIT_SECONDS: Final = 10.0
+"""How long a fork waits at most, for example because the thread that forks is importing, too."""
+
+Forget: TypeAlias = Callable[[], object]
+"""Brings a piece of state back to where it is in a new process, with locks of its own."""
+
+_in_child: Final[list[Forget]] = []
+_in_tests: Final[list[Forget]] = []
+
+
+def declare(forget: Forget, *, in_child: bool = True, in_tests: bool = True) -> None:
+    """Have ``forget`` called in each forked child, and by ``reset``.
+
+    A child has no thread of its parent and must use no lock of it, but it inherits what is cached
+    of the environment: ``in_child=False``. A test still has the threads of the test before it:
+    ``in_tests=False``.
+
+    The functions are called in the order in which they are declared. That is the order of imports,
+    so what a function uses has been renewed before it is called.
+    """
+    if in_child:
+        _in_child.append(forget)
+    if in_tests:
+        _in_tests.append(forget)
+
+
+def reset() -> None:
+    """Forget what this process knows, between two tests."""
+    _call_all(_in_tests)
+
+
+def _call_all(functions: Sequence[Forget]) -> None:
+    """Call each function, also after one that raises."""
+    with ExitStack() as stack:
+        for each in reversed(functions):
+            stack.callback(each)
+
+
+class _Forks:
+    """The forks of this process, and the lock that is held during one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """How often this process and its parents were forked. Its id would be a system call."""
+        self.lock = threading.Lock()
+        self._is_held = False
+
+    def before(self) -> None:
+        self._is_held = self.lock.acquire(timeout=FORK_WAIT_SECONDS)
+
+    def after_in_parent(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self.lock.release()
+
+    def after_in_child(self) -> None:
+        self.count += 1
+        self.lock = threading.Lock()  # its holder may not exist in the child
+        self._is_held = False
+        _call_all(_in_child)
+
+
+FORKS: Final = _Forks()
+os.register_at_fork(
+    before=FORKS.before,
+    after_in_parent=FORKS.after_in_parent,
+    after_in_child=FORKS.after_in_child,
+)
+
+
+def no_fork() -> AbstractContextManager[object]:
+    """Return a block that other threads wait for before they fork, FORK_WAIT_SECONDS at most."""
+    return FORKS.lock
