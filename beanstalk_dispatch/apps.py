@@ -13,18 +13,16 @@ class BeanstalkDispatchConfig(AppConfig):
 
     def ready(self) -> None:
         # Django's models, which some of these import, are not ready before this method is called.
-        from . import (  # noqa: PLC0415
-            client,
-            conf,
-            dispatch_table,
-            loggers,
-            safe_task,
-            start_log,
-            views,
-        )
+        from . import client, conf, safe_task, views  # noqa: PLC0415
         from .conf.variables import CORE, WARM  # noqa: PLC0415
-        from .endpoint import draining  # noqa: PLC0415
-        from .problems import check_log, checks  # noqa: PLC0415
+        from .consumers.endpoint import draining  # noqa: PLC0415
+        from .logging import loggers  # noqa: PLC0415
+        from .problems import (  # noqa: PLC0415
+            check_log,
+            checks,
+            start_log,
+        )
+        from .running import dispatch_table  # noqa: PLC0415
         from .running.attempt import process_alone  # noqa: PLC0415
 
         loggers.protect_loggers()

@@ -12,16 +12,16 @@ from typing import Any, ParamSpec, TypeVar
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, transaction
 
-from . import marks
 from .conf import Config, get_config
 from .exceptions import BatchError, SchedulingError
-from .log_lines import quoted, quoted_error
+from .logging.log_lines import quoted, quoted_error
+from .messages import record
 from .process.state import no_fork
-from .scheduling import commits, outbox, sending
+from .scheduling import commits, outbox, send
 from .scheduling.batching import CollectedCalls, Collecting, open_collections
 from .scheduling.call import Call, Function
-from .scheduling.preparing import prepare_calls
-from .scheduling.sending import Prepared, Unsent
+from .scheduling.prepare import prepare_calls
+from .scheduling.send import Prepared, Unsent
 from .scheduling.threads import sending_executor
 from .signals import task_scheduled
 from .sqs.errors import Scope
@@ -79,7 +79,7 @@ def _check_and_send(queue: str, call: Call, *, on_commit: bool | str | None) -> 
     [prepared] = prepare_calls(queue, [call], config)
     if _is_sent_later(queue, [prepared], on_commit, config):
         return prepared.message.id
-    task_id = sending.send(queue, prepared, config)
+    task_id = send.send(queue, prepared, config)
     send_task_scheduled(task_id, prepared.message.function, queue)
     return task_id
 
@@ -141,7 +141,7 @@ def cancel(task_id: str) -> None:
     ConfigurationError if BEANSTALK_DISPATCH_LEASE_CACHE is not set, LeaseUnavailable if that cache
     does not keep the mark, and InvalidCall for an id that no task can have.
     """
-    marks.cancel(task_id)
+    record.cancel(task_id)
 
 
 async def acancel(task_id: str) -> None:
@@ -247,7 +247,7 @@ def warm() -> None:
     started = time.monotonic()
     try:
         config = get_config()
-        if sending.is_local(config):
+        if send.is_local(config):
             return
         warm_queues(config)
     except Exception as exc:
@@ -280,7 +280,7 @@ def _in_thread(
     config = get_config()
     may_wait = config.on_commit if on_commit is None else on_commit
     uses_database = may_wait or outbox.stores(on_commit, config) or config.results
-    if uses_database or sending.is_local(config) or task_scheduled.receivers:
+    if uses_database or send.is_local(config) or task_scheduled.receivers:
         return sync_to_async(function)
     return sync_to_async(function, thread_sensitive=False, executor=sending_executor())
 
@@ -297,7 +297,7 @@ def _is_sent_later(
         commits.send_after_commit(queue, prepared, config, using=alias, send_many=_send_many)
         return True
     for collected in open_collections():
-        if not sending.is_local(config) and collected.add(queue, prepared, config):
+        if not send.is_local(config) and collected.add(queue, prepared, config):
             return True
     return False
 
@@ -305,7 +305,7 @@ def _is_sent_later(
 def _send_many(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
     """Send calls in batches, with a signal for each that was sent. Raises BatchError."""
     try:
-        task_ids = sending.send_many(queue, prepared, config)
+        task_ids = send.send_many(queue, prepared, config)
     except BatchError as exc:
         for position, task_id in exc.sent.items():
             send_task_scheduled(task_id, prepared[position].message.function, queue)

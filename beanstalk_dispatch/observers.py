@@ -16,11 +16,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from beanstalk_dispatch.delivery import Delivery, RunView
-from beanstalk_dispatch.log_lines import quoted_error
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome
-from beanstalk_dispatch.safe_task import SafeTask
+from .logging.log_lines import quoted_error
+from .messages.delivery import Delivery, RunView
+from .messages.message import Message
+from .messages.outcomes import Outcome
+from .safe_task import SafeTask
 
 __all__ = ["Delivery", "Message", "Observer", "Outcome", "Publication", "RunView"]
 

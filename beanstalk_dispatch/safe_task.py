@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Final
 
-from .delivery import RunView
-from .outcomes import Outcome
+from .messages.delivery import RunView
+from .messages.outcomes import Outcome
 
 __all__ = [
     "POLICY",

@@ -12,8 +12,8 @@ from django.test import override_settings
 
 from .conf import get_config
 from .conf.variables import EXECUTE_SYNCHRONOUSLY
-from .message import Message
-from .scheduling import commits, sending
+from .messages.message import Message
+from .scheduling import commits, send
 from .scheduling.call import Function
 from .scheduling.task_names import table_name
 
@@ -91,7 +91,7 @@ class ScheduledTasks(list[ScheduledTask]):
         with override_settings(**{EXECUTE_SYNCHRONOUSLY.variable: True}):
             while self:
                 task = self.pop(0)
-                run, _ = sending.execute(task.queue, task.body, get_config())
+                run, _ = send.execute(task.queue, task.body, get_config())
                 if run.exception:
                     raise run.exception
 
@@ -107,21 +107,21 @@ def capture_tasks() -> Iterator[ScheduledTasks]:
     the transaction commits, and is not collected after a rollback. A TestCase never commits its
     transaction, so there the task is collected when this block ends.
     """
-    outer, tasks = sending.capture, ScheduledTasks()
+    outer, tasks = send.capture, ScheduledTasks()
     first_number = commits.next_number()
 
-    def take(queue: str, prepared: sending.Prepared) -> None:
+    def take(queue: str, prepared: send.Prepared) -> None:
         tasks.append(_to_scheduled_task(queue, prepared))
 
-    sending.capture = take
+    send.capture = take
     try:
         yield tasks
         _run_commit_callbacks(first_number)
     finally:
-        sending.capture = outer
+        send.capture = outer
 
 
-def _to_scheduled_task(queue: str, prepared: sending.Prepared) -> ScheduledTask:
+def _to_scheduled_task(queue: str, prepared: send.Prepared) -> ScheduledTask:
     message, parameters = prepared.message, prepared.send_parameters
     delay = parameters.get("DelaySeconds", 0)
     if message.not_before is not None and message.sent_at is not None:

@@ -21,14 +21,14 @@ from django.views.decorators.csrf import csrf_exempt
 
 from .conf import CORE, Config, get_config, values_of
 from .conf.variables import QUEUES, TRUSTED_PEERS, WORKER
-from .delivery import Delivery
-from .endpoint import draining, holding, trusted_peers
-from .endpoint.sqsd import DOCTOR_KEY, MESSAGE_ID, delivery_from_meta, printable
+from .consumers.endpoint import draining, holding, trusted_peers
+from .consumers.endpoint.sqsd import DOCTOR_KEY, MESSAGE_ID, delivery_from_meta, printable
 from .exceptions import ConfigurationError, UnknownFunction
-from .log_lines import joined, quoted, quoted_error
-from .outcomes import Outcome, Result
+from .logging.log_lines import joined, quoted, quoted_error
+from .logging.throttle import THROTTLE
+from .messages.delivery import Delivery
+from .messages.outcomes import Outcome, Result
 from .process import clock
-from .refusals import REFUSALS
 from .running import pipeline
 from .running.consumer import DELAYED_COPIES
 from .running.run import Run
@@ -59,7 +59,7 @@ def _for_machines(view: View) -> View:
         try:
             return view(request)
         except ConfigurationError as exc:
-            if (repeated := REFUSALS.repeated("configuration")) is not None:
+            if (repeated := THROTTLE.repeated("configuration")) is not None:
                 logger.error("refused status=500 reason=configuration%s error=%s", repeated, exc)
             _hold_unless_configured(request)
             return _error_response(500, "the worker's configuration is wrong; see its log")
@@ -90,7 +90,7 @@ def dispatcher(request: HttpRequest) -> HttpResponse:
             _log_not_a_worker(request)
         return _error_response(404, "not found")
     if untrusted:
-        if (repeated := REFUSALS.repeated("untrusted-peer")) is not None:
+        if (repeated := THROTTLE.repeated("untrusted-peer")) is not None:
             logger.warning("refused status=403 reason=untrusted-peer%s: %s", repeated, untrusted)
         return _error_response(403, "forbidden")
     if request.method != "POST":
@@ -129,7 +129,7 @@ def keep_out_of_atomic_requests() -> None:
 def _log_not_a_worker(request: HttpRequest) -> None:
     if not delivery_from_meta(request.META).message_id:
         return
-    if (repeated := REFUSALS.repeated("not-a-worker")) is not None:
+    if (repeated := THROTTLE.repeated("not-a-worker")) is not None:
         logger.error(
             "refused status=404 reason=not-a-worker%s: the daemon posts here, but %s is not True; "
             "messages go to the dead-letter queue",
@@ -206,7 +206,7 @@ def _backlog_refusal(request: HttpRequest, config: Config) -> HttpResponse | Non
     scheme, _, shown = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer" and constant_time_compare(shown.strip(), config.backlog_token):
         return None
-    if (repeated := REFUSALS.repeated("backlog-token")) is not None:
+    if (repeated := THROTTLE.repeated("backlog-token")) is not None:
         logger.warning("refused status=401 reason=backlog-token%s", repeated)
     response = _error_response(401, "a bearer token is needed")
     response["WWW-Authenticate"] = "Bearer"
@@ -214,7 +214,7 @@ def _backlog_refusal(request: HttpRequest, config: Config) -> HttpResponse | Non
 
 
 def _log_problems(found: Backlog) -> None:
-    if found.problems and (repeated := REFUSALS.repeated("backlog")) is not None:
+    if found.problems and (repeated := THROTTLE.repeated("backlog")) is not None:
         logger.error(
             "backlog unknown queues=%s%s error=%s",
             quoted(joined(found.problems)),

@@ -54,7 +54,7 @@ def fuzz_atheris(kind: str, arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["beanstalk_dispatch"]):
         importlib.import_module("django").setup()
         fuzzing = importlib.import_module("tests.fuzzing")
-    message = importlib.import_module("beanstalk_dispatch.message")
+    message = importlib.import_module("beanstalk_dispatch.messages.message")
     keys = fuzzing.KEYS
 
     def signed(data: bytes) -> bytes:

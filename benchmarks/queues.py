@@ -32,10 +32,10 @@ def consume(busy: int, idle: int, tasks: int) -> None:
 
     django.setup()
     from beanstalk_dispatch.client import Call, schedule_many
+    from beanstalk_dispatch.consumers.poller.options import WorkerOptions
+    from beanstalk_dispatch.consumers.poller.runners import run_here
+    from beanstalk_dispatch.consumers.poller.worker import Worker
     from beanstalk_dispatch.sqs.opening import open_queue
-    from beanstalk_dispatch.worker.options import WorkerOptions
-    from beanstalk_dispatch.worker.runners import run_here
-    from beanstalk_dispatch.worker.worker import Worker
 
     receives: list[float] = []
     make_client = Session.create_client

@@ -256,7 +256,7 @@ def _over_http(run: Run) -> None:
 
     The memory layout of one process favours one of the two.
     """
-    from beanstalk_dispatch.message import Message, now
+    from beanstalk_dispatch.messages.message import Message, now
 
     body = Message(function="noop", args=(1, "two"), kwargs={"x": 3}, sent_at=now())
     env = run.environment(OURS)

@@ -58,7 +58,7 @@ def time_limits() -> None:
 
 
 def messages() -> None:
-    from beanstalk_dispatch.message import Message
+    from beanstalk_dispatch.messages.message import Message
 
     message = Message(function="send_welcome", args=[7], kwargs={"a": "b" * 100}, sent_at=1.0)
     for name, keys in (("unsigned", []), ("signed", [KEY])):

@@ -156,16 +156,17 @@ class Storm:
 
     def schedule(self, tasks: int) -> None:
         """Schedule in batches, each with another clock. Send again what was not sent."""
-        from beanstalk_dispatch import client, message
+        from beanstalk_dispatch import client
         from beanstalk_dispatch.client import Call
         from beanstalk_dispatch.exceptions import BatchError
-        from beanstalk_dispatch.scheduling import preparing
+        from beanstalk_dispatch.messages import message
+        from beanstalk_dispatch.scheduling import prepare
 
         right = message.now
         for start in range(0, tasks, BATCH):
             calls = [Call("work", [str(self.marks), n]) for n in range(start, start + BATCH)]
             offset = random.choice((-86400, -600, 0, 600, 86400))
-            preparing.now = lambda offset=offset: right() + offset  # type: ignore[attr-defined,misc]
+            prepare.now = lambda offset=offset: right() + offset  # type: ignore[attr-defined,misc]
             while calls:
                 try:
                     self.scheduled += client.schedule_many("storm", calls)
@@ -173,7 +174,7 @@ class Storm:
                 except BatchError as exc:
                     self.scheduled += exc.sent.values()
                     calls = [calls[position] for position in exc.unsent]
-        preparing.now = right  # type: ignore[attr-defined]
+        prepare.now = right  # type: ignore[attr-defined]
 
     # --- the consumers -----------------------------------------------------------------------
 
@@ -250,7 +251,7 @@ class Storm:
 
     def dead(self) -> Counter[str]:
         """Receive all dead letters, with or without a reason, and return their ids."""
-        from beanstalk_dispatch.message import Message
+        from beanstalk_dispatch.messages.message import Message
         from beanstalk_dispatch.sqs.opening import open_queue, open_queue_by_own_name
 
         ids: list[str] = []

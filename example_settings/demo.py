@@ -213,8 +213,8 @@ def send_periodic() -> None:
     import django
 
     django.setup()
-    from beanstalk_dispatch.cron import load
-    from beanstalk_dispatch.worker.cron_scheduler import Scheduler
+    from beanstalk_dispatch.consumers.poller.cron_scheduler import Scheduler
+    from beanstalk_dispatch.messages.cron import load
 
     Scheduler(load(HERE / "cron.yaml"), "work").send_due(datetime.now(UTC) + timedelta(minutes=5))
 

@@ -74,7 +74,7 @@ def schedule_failing_tasks() -> None:
 
 def run_worker() -> None:
     """Run the tasks, until all letters are on the dead-letter queue or the time is over."""
-    from beanstalk_dispatch.workbench.queues import queue_statuses
+    from beanstalk_dispatch.queues.waiting import queue_statuses
 
     command = [sys.executable, "-m", "django", "beanstalk_worker", "work", "--wait=1"]
     worker = subprocess.Popen(

@@ -27,12 +27,13 @@ from moto.sqs.models import sqs_backends
 from werkzeug.serving import WSGIRequestHandler
 from xdist.scheduler import LoadScopeScheduling
 
-from beanstalk_dispatch import conf, loggers
+from beanstalk_dispatch import conf
+from beanstalk_dispatch.conf.queue_address import dead_letter_name
+from beanstalk_dispatch.dead_letters import move_task, receiving, sweep
+from beanstalk_dispatch.logging import loggers
 from beanstalk_dispatch.process import state
-from beanstalk_dispatch.queue_address import dead_letter_name
 from beanstalk_dispatch.sqs.clients import Clients
 from beanstalk_dispatch.sqs.timeouts import Timeouts
-from beanstalk_dispatch.workbench import looking, moving, sweep
 from tests import jobs
 from tests.dead_letters import Dead
 from tests.proxy import Proxy
@@ -311,11 +312,11 @@ def worker_env(sqs_env: Environment) -> Environment:
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "_WAIT_SECONDS", 0)
-    monkeypatch.setattr(looking, "_MAX_REPEATS", 2)
+    monkeypatch.setattr(receiving, "_WAIT_SECONDS", 0)
+    monkeypatch.setattr(receiving, "_MAX_REPEATS", 2)
     monkeypatch.setattr(sweep, "_FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(sweep, "_SLICE_SECONDS", 0.01)
-    monkeypatch.setattr(moving, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(move_task, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(
         "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0
     )

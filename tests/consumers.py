@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.runs import deliver
 

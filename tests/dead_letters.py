@@ -7,12 +7,12 @@ import time
 from typing import Any, Final
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.message import Message, wrap
+from beanstalk_dispatch.dead_letters.queue import DeadLetters
+from beanstalk_dispatch.messages.message import Message, wrap
 from beanstalk_dispatch.sqs.administration import get_attributes
 from beanstalk_dispatch.sqs.batch_sender import BatchEntry
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.queue import Queue
-from beanstalk_dispatch.workbench.dead_letters import DeadLetters
 from tests.proxy import Answer, error
 
 KEY: Final = "a-key-of-the-tests"

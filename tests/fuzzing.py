@@ -21,11 +21,11 @@ from django.http import HttpResponse
 from django.utils import module_loading
 
 from beanstalk_dispatch import conf, views
-from beanstalk_dispatch import dispatch_table as table
 from beanstalk_dispatch.conf.variables import PREFIX
-from beanstalk_dispatch.endpoint import holding
-from beanstalk_dispatch.outcomes import OUTCOMES
-from beanstalk_dispatch.refusals import REFUSALS
+from beanstalk_dispatch.consumers.endpoint import holding
+from beanstalk_dispatch.logging.throttle import THROTTLE
+from beanstalk_dispatch.messages.outcomes import OUTCOMES
+from beanstalk_dispatch.running import dispatch_table as table
 from beanstalk_dispatch.running.recent_deliveries import RECENT
 from beanstalk_dispatch.sqs.clients import Clients
 from tests.jobs import calls
@@ -66,7 +66,9 @@ def is_signed(body: str, queue: str) -> bool:
     Asks Django, and nothing of the package, which may be what is wrong.
     """
     signer = Signer(
-        key=KEYS[0], salt=f"beanstalk_dispatch.message.{queue}", fallback_keys=list(KEYS[1:])
+        key=KEYS[0],
+        salt=f"beanstalk_dispatch.messages.message.{queue}",
+        fallback_keys=list(KEYS[1:]),
     )
     try:
         content = json.loads(signer.unsign(body.strip()))
@@ -138,7 +140,7 @@ class Worker:
         global tried  # noqa: PLW0603
         tried += 1
         calls.clear()
-        REFUSALS.forget()  # or most of their lines would not be written
+        THROTTLE.forget()  # or most of their lines would not be written
         RECENT.forget()  # or only the first of the messages with one id would run
         self.log.lines.clear()
         self.client.bodies.clear()
@@ -194,7 +196,7 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
     with (
         mock.patch.dict(os.environ, prefixed),
         mock.patch.object(Clients, "get", return_value=client),
-        mock.patch("beanstalk_dispatch.dispatch_table.import_string", import_string),
+        mock.patch("beanstalk_dispatch.running.dispatch_table.import_string", import_string),
         mock.patch.object(holding, "_LONGEST_SECONDS", 0),
         mock.patch.object(logger, "handlers", [log]),
     ):

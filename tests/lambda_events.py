@@ -6,7 +6,7 @@ import itertools
 import time
 from typing import Any, Final
 
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.sqs.queue import Received
 
 _numbers: Final = itertools.count()

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Result
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Result
 from beanstalk_dispatch.running import pipeline
 from beanstalk_dispatch.running.consumer import DELAYED_COPIES, NOBODY, Consumer
 from beanstalk_dispatch.running.left_threads import LEFT

@@ -11,15 +11,15 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, Final
 
-from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.conf.queue_address import QueueAddress
+from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
+from beanstalk_dispatch.consumers.poller.options import WorkerOptions, WorkerTimes
+from beanstalk_dispatch.consumers.poller.runners import Runner, TaskStarts
+from beanstalk_dispatch.consumers.poller.threads import alive
+from beanstalk_dispatch.consumers.poller.worker import Worker
 from beanstalk_dispatch.sqs.batch_sender import BatchEntry
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received
-from beanstalk_dispatch.worker.in_flight import Ack, Nack
-from beanstalk_dispatch.worker.options import WorkerOptions, WorkerTimes
-from beanstalk_dispatch.worker.runners import Runner, TaskStarts
-from beanstalk_dispatch.worker.threads import alive
-from beanstalk_dispatch.worker.worker import Worker
 
 ACK: Final = Ack()
 TIMES: Final = WorkerTimes(

@@ -14,13 +14,13 @@ from django.apps import apps
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from beanstalk_dispatch.casts import Network
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import state
-from beanstalk_dispatch.queue_address import QueueAddress
 
+from .casts import Network
 from .environment import Values, default_region, read_values
+from .queue_address import QueueAddress
 from .registry import registered_groups, values_of
 from .variables import (
     BACKLOG_TOKEN,

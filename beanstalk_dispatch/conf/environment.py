@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 from django.conf import settings
 from environ.fileaware_mapping import FileAwareMapping
 
-from beanstalk_dispatch import casts
-from beanstalk_dispatch.casts import InvalidValue
-
+from . import casts
+from .casts import InvalidValue
 from .setting import Setting, SettingsGroup
 
 T = TypeVar("T")

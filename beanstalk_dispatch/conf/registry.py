@@ -6,7 +6,7 @@ import functools
 import importlib
 from typing import Final
 
-from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.logging.log_lines import joined
 
 from .environment import Values, is_empty, read_values
 from .setting import SettingsGroup

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from beanstalk_dispatch import casts
+from . import casts
 
 T = TypeVar("T")
 

@@ -7,10 +7,9 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
-from beanstalk_dispatch import casts
-from beanstalk_dispatch.casts import Network
-from beanstalk_dispatch.queue_address import QueueAddress
-
+from . import casts
+from .casts import Network
+from .queue_address import QueueAddress
 from .setting import Setting, SettingsGroup, flag
 
 PREFIX: Final = "BEANSTALK_"

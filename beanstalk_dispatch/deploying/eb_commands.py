@@ -9,12 +9,9 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 from typing import Final
 
-from beanstalk_dispatch.casts import Secret
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.variables import (
-    PERIODIC_TASKS,
-    SIGNING_KEYS,
-)
+from beanstalk_dispatch.conf.casts import Secret
+from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, SIGNING_KEYS
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
 from .eb_files import TRUST_POLICY, WEB_POLICY, WORKER_POLICY

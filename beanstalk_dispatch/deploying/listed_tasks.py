@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import SAFE_TASK, TASK_TIMEOUT
-from beanstalk_dispatch.dispatch_table import Entry
+from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running.dispatch_table import Entry
 from beanstalk_dispatch.running.task_options import seconds_of
 from beanstalk_dispatch.safe_task import SafeTask
 

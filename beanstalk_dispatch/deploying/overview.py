@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import Setting
+from beanstalk_dispatch.conf.queue_address import QueueAddress, endpoint_host
 from beanstalk_dispatch.conf.variables import (
     CREATE_QUEUES,
     EXECUTE_SYNCHRONOUSLY,
@@ -17,7 +18,6 @@ from beanstalk_dispatch.conf.variables import (
     SQS_REGION,
 )
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.queue_address import QueueAddress, endpoint_host
 
 from .listed_tasks import ListedTask, listed_tasks
 from .properties import MAX_BYTES, properties_in_effect, string_of, total_size

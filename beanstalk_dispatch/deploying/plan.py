@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.queue_address import ARN, FIFO_SUFFIX, QueueAddress, dead_letter_name
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.log_lines import joined
-from beanstalk_dispatch.queue_address import ARN, FIFO_SUFFIX, QueueAddress, dead_letter_name
+from beanstalk_dispatch.logging.log_lines import joined
 
 from .dispatcher_path import PATH, dispatcher_path
 from .ladder import Ladder

@@ -10,10 +10,10 @@ from datetime import timedelta
 from typing import Any, Final
 
 from beanstalk_dispatch import conf
-from beanstalk_dispatch.casts import Secret
 from beanstalk_dispatch.conf import Setting
+from beanstalk_dispatch.conf.casts import Secret
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.conf.variables import WORKER
-from beanstalk_dispatch.queue_address import QueueAddress
 
 MAX_BYTES: Final = 4096
 """All properties of an environment together, counted as ``KEY=value``.

@@ -9,10 +9,10 @@ from typing import Any, Final
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.conf.variables import QUEUES, SQS_KEY, SQS_REGION
 from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs.backlog import queue_names
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES

@@ -9,7 +9,7 @@ from django.core.signals import request_started
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.process import state
 
 from .checks import check

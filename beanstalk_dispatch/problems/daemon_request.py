@@ -24,8 +24,8 @@ from django.urls import NoReverseMatch
 from django.utils.module_loading import import_string
 
 from beanstalk_dispatch.conf.variables import TRUSTED_PEERS, WORKER
+from beanstalk_dispatch.consumers.endpoint.sqsd import DOCTOR_KEY
 from beanstalk_dispatch.deploying.dispatcher_path import dispatcher_path, leads_to_the_dispatcher
-from beanstalk_dispatch.endpoint.sqsd import DOCTOR_KEY
 
 from .findings import ok, problem
 

@@ -19,7 +19,7 @@ from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage
 
-from beanstalk_dispatch import conf, cron
+from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, TABLE
 from beanstalk_dispatch.deploying.dispatcher_path import (
@@ -30,9 +30,10 @@ from beanstalk_dispatch.deploying.dispatcher_path import (
 )
 from beanstalk_dispatch.deploying.listed_tasks import listed_tasks
 from beanstalk_dispatch.deploying.sqsd_options import http_path
-from beanstalk_dispatch.dispatch_table import is_listed
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.logging.log_lines import joined
+from beanstalk_dispatch.messages import cron
+from beanstalk_dispatch.running.dispatch_table import is_listed
 
 from . import daemon_request
 from .findings import ok, problem, safely

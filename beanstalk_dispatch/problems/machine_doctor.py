@@ -14,6 +14,7 @@ from typing import Final
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.consumers.endpoint.sqsd import MEANINGS, SqsdOptions
 from beanstalk_dispatch.deploying.dispatcher_path import (
     PATH,
     dispatcher_path,
@@ -21,7 +22,6 @@ from beanstalk_dispatch.deploying.dispatcher_path import (
 )
 from beanstalk_dispatch.deploying.ladder import Ladder
 from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
-from beanstalk_dispatch.endpoint.sqsd import MEANINGS, SqsdOptions
 from beanstalk_dispatch.exceptions import ConfigurationError
 
 from .findings import DOCS, ok, problem

@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import TaskCancelled, TaskTimeout
-from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.process.state import FORKS
 from beanstalk_dispatch.safe_task import Retry, SafeTask

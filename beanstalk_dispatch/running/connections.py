@@ -19,7 +19,7 @@ from django.db.backends.signals import connection_created
 from django.db.transaction import TransactionManagementError
 from django.dispatch import receiver
 
-from beanstalk_dispatch.log_lines import quoted_error
+from beanstalk_dispatch.logging.log_lines import quoted_error
 
 logger = logging.getLogger("beanstalk_dispatch.task.connections")
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.sqs.opening import open_queue_by_own_name
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS

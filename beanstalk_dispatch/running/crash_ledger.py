@@ -33,8 +33,8 @@ from typing import Final
 
 from django.conf import settings
 
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.process import clock
 
 _MAGIC: Final = b"bdledger"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError
-from beanstalk_dispatch.log_lines import quoted, quoted_error, shortened, traceback_of
-from beanstalk_dispatch.message import now, wrap
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error, shortened, traceback_of
+from beanstalk_dispatch.messages.message import now, wrap
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
 

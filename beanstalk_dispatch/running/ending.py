@@ -11,10 +11,10 @@ from beanstalk_dispatch.exceptions import (
     TaskCancelled,
     UnknownFunction,
 )
-from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.message import Message, now
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.messages.message import Message, now
+from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import observed
-from beanstalk_dispatch.outcomes import Outcome, Result, Successor
 
 from .lease import WHY_CANCELLED
 from .run import Run

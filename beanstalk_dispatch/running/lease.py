@@ -20,16 +20,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from beanstalk_dispatch.exceptions import (
-    AlreadyDone,
-    AlreadyRunning,
-    TaskCancelled,
-)
-from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.marks import cancelled_key, paused_key
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.exceptions import AlreadyDone, AlreadyRunning, TaskCancelled
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.record import cancelled_key, paused_key
+from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of, unavailable_error
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.shared_cache import cache_key, cache_of, unavailable_error
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 from .held_leases import HELD

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from beanstalk_dispatch.log_lines import joined, quoted
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.logging.log_lines import joined, quoted
+from beanstalk_dispatch.messages.message import Message
 
 from .left_threads import LEFT
 from .log_locks import release_left_locked

@@ -14,10 +14,10 @@ import threading
 from collections import Counter
 from typing import Any, Final
 
-from beanstalk_dispatch.log_lines import joined, quoted
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.logging.log_lines import joined, quoted
+from beanstalk_dispatch.logging.throttle import THROTTLE
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.process import clock, state
-from beanstalk_dispatch.refusals import REFUSALS
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
@@ -126,7 +126,7 @@ class LeftThreads:
         for starter, threads in names.items():
             starter.is_reported = True
             message = starter.message
-            if (repeated := REFUSALS.repeated(f"threads-of-{message.function}")) is not None:
+            if (repeated := THROTTLE.repeated(f"threads-of-{message.function}")) is not None:
                 logger.warning(
                     "threads left behind id=%s function=%s count=%d threads=%s%s",
                     quoted(message.id), quoted(message.function), len(threads),

@@ -11,7 +11,7 @@ import logging
 import threading
 from typing import Any, Final
 
-from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.logging.log_lines import joined
 
 _LOCK_TYPE: Final[Any] = type(threading.RLock())
 """The type of a handler's lock, unless the project gives it another one."""

@@ -19,7 +19,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 from django.dispatch import Signal
 
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.log_lines import to_log
+from beanstalk_dispatch.logging.log_lines import to_log
 from beanstalk_dispatch.observers import CALLER
 from beanstalk_dispatch.process import clock
 

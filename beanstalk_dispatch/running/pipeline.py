@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from django.core.cache import caches
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.outcomes import Result
+from beanstalk_dispatch.messages.outcomes import Result
 
 from .refusing import result_of
 from .run import Run, Stage, Surround

@@ -16,7 +16,7 @@ from functools import cache
 from importlib.machinery import PathFinder
 from typing import Any, Final
 
-from beanstalk_dispatch.loggers import LOGGERS
+from beanstalk_dispatch.logging.loggers import LOGGERS
 from beanstalk_dispatch.process import state
 
 _DEFAULT_RECURSION_LIMIT: Final = 1000

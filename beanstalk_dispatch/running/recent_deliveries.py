@@ -11,7 +11,7 @@ import threading
 from array import array
 from typing import Final
 
-from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.process import clock, state
 
 ROOM: Final = 65_536

@@ -18,8 +18,8 @@ from beanstalk_dispatch.exceptions import (
     NotAllowed,
     UnknownFunction,
 )
-from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 
 from . import dead_letters
 from .outer_limit import speakable

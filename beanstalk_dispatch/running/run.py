@@ -7,18 +7,18 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from operator import attrgetter
 from typing import Any, Final, TypeAlias, cast
 
-from beanstalk_dispatch import marks
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.dispatch_table import Entry
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.messages import record
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
 from .consumer import Consumer
+from .dispatch_table import Entry
 from .running_tasks import RunningTask
 
 DONE: Final = Result(outcome=Outcome.DONE)
@@ -140,7 +140,7 @@ class Run:
         """Return True if the task was cancelled. Asks the cache once in LOOK_SECONDS at most."""
         if self.message is not None and clock.monotonic() >= self._next_look_at:
             self._next_look_at = clock.monotonic() + LOOK_SECONDS
-            self._is_cancelled |= marks.is_cancelled(self.message.id, self.config)
+            self._is_cancelled |= record.is_cancelled(self.message.id, self.config)
         return self._is_cancelled
 
     # The facts of the delivery, which hooks and observers find here: see RunView.

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.process import clock, state
 
 from .crash_ledger import (

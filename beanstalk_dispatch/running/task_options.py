@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, cast
 
-from beanstalk_dispatch import casts
-from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf import casts, get_config
 from beanstalk_dispatch.exceptions import InvalidCall, MalformedMessage
 from beanstalk_dispatch.safe_task import TRAVELLING_OPTIONS, SafeTask
 

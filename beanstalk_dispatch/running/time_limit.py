@@ -28,7 +28,7 @@ from types import FrameType, TracebackType
 from typing import Final, Self
 
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import clock, state
 
 from .process_exceptions import is_for_the_process

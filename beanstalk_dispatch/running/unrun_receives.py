@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.process import state
 from beanstalk_dispatch.sqs.fifo import queue_rules
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.exceptions import BadSignature, NotImportable, UnknownFunction
-from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
 
+from . import dispatch_table
 from .run import Run
 
 MIN_WAIT_SECONDS: Final = 10

@@ -15,7 +15,7 @@ from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .sending import Prepared, Unsent, send_many, try_to_send, try_to_send_all
+from .send import Prepared, Unsent, send_many, try_to_send, try_to_send_all
 from .threads import sending_executor
 
 _open_collections: Final[ContextVar[tuple[CollectedCalls, ...]]] = ContextVar(

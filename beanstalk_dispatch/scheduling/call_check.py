@@ -17,11 +17,11 @@ from typing import Any, Final
 from django.conf import settings
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.dispatch_table import Entry, entry
 from beanstalk_dispatch.exceptions import InvalidCall
+from beanstalk_dispatch.running.dispatch_table import Entry, entry
 from beanstalk_dispatch.safe_task import SafeTask
 
-from .sending import is_local
+from .send import is_local
 
 _BELONGS_TO_CALL: Final = (
     "{name}= belongs to Call: schedule(queue, Call({task!r}, [...], {name}=...))"

@@ -18,10 +18,10 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.log_lines import quoted, quoted_error
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 
 from . import outbox
-from .sending import Prepared, SendMany, Unsent, is_local, try_to_send_all
+from .send import Prepared, SendMany, Unsent, is_local, try_to_send_all
 
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
 

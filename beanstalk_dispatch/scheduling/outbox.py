@@ -11,9 +11,9 @@ from typing import Final, Protocol
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import OUTBOX, OUTBOX_DATABASES
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall
-from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.logging.log_lines import joined
 
-from .sending import Prepared, Unsent, is_local
+from .send import Prepared, Unsent, is_local
 
 APP: Final = "beanstalk_dispatch.contrib.outbox"
 """What INSTALLED_APPS must contain."""

@@ -9,10 +9,10 @@ from typing import Any
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import TABLE, TASKS
-from beanstalk_dispatch.dispatch_table import is_listed
 from beanstalk_dispatch.exceptions import InvalidCall, UnknownFunction
-from beanstalk_dispatch.log_lines import joined
-from beanstalk_dispatch.message import NAME_FORM, is_name
+from beanstalk_dispatch.logging.log_lines import joined
+from beanstalk_dispatch.messages.message import NAME_FORM, is_name
+from beanstalk_dispatch.running.dispatch_table import is_listed
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .call import Function, NamedByPath

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.queue_address import QueueAddress
 
 from .queue import Queue
 

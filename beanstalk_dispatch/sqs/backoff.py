@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 
 from beanstalk_dispatch.exceptions import SchedulingError
-from beanstalk_dispatch.log_lines import quoted_error
+from beanstalk_dispatch.logging.log_lines import quoted_error
 from beanstalk_dispatch.process import clock
 
 logger = logging.getLogger("beanstalk_dispatch.worker")

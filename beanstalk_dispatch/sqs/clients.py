@@ -7,9 +7,9 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.conf.variables import SEND_TIMEOUT
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.queue_address import QueueAddress
 
 from .circuit import Circuit
 from .errors import client_error, client_errors

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, Final
 
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.conf.variables import (
     CREATE_QUEUES,
     QUEUES,
@@ -15,7 +16,6 @@ from beanstalk_dispatch.conf.variables import (
     SQS_SECRET,
 )
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
-from beanstalk_dispatch.queue_address import QueueAddress
 
 _MISSING_QUEUE_CODES: Final = frozenset({
     "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from beanstalk_dispatch.queue_address import FIFO_SUFFIX
+from beanstalk_dispatch.conf.queue_address import FIFO_SUFFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 
 from .errors import (
     boto_errors,

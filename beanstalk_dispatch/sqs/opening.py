@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.queue_address import FIFO_SUFFIX, QueueAddress, dead_letter_name
 from beanstalk_dispatch.conf.variables import CREATE_QUEUES, QUEUES, SQS_REGION
 from beanstalk_dispatch.exceptions import UnknownQueue
-from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import state
-from beanstalk_dispatch.queue_address import FIFO_SUFFIX, QueueAddress, dead_letter_name
 
 from .clients import Clients
 from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.exceptions import InvalidCall, MessageTooLarge
-from beanstalk_dispatch.queue_address import QueueAddress
 
 from .fifo import queue_rules
 from .quotas import MAX_DEDUPLICATION_ID_LENGTH, MAX_GROUP_ID_LENGTH, MAX_MESSAGE_BYTES

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.queue_address import QueueAddress, location_of
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.queue_address import QueueAddress, location_of
 
 from .batch_sender import NOT_LISTED, BatchEntry, BatchSender, Sent, failure_reason
 from .circuit import Circuit

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 
 from .timeouts import Timeouts
 

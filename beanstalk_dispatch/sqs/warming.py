@@ -11,8 +11,8 @@ from __future__ import annotations
 import codecs
 
 from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.process.state import no_fork
-from beanstalk_dispatch.queue_address import QueueAddress
 
 from .opening import client_for, open_queue
 

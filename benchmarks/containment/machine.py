@@ -26,8 +26,8 @@ import boto3
 import psycopg
 import pymysql
 
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome
 from tests.services import NO_COVERAGE, PATH, ROOT, Gunicorn, free_port, nginx, until
 
 TABLE: Final = " ".join(

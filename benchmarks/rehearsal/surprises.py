@@ -27,16 +27,17 @@ from typing import Any
 
 import boto3
 
-from beanstalk_dispatch import conf, cron
+from beanstalk_dispatch import conf
 from beanstalk_dispatch.client import schedule_function
+from beanstalk_dispatch.consumers.endpoint.sqsd import HEADER
+from beanstalk_dispatch.consumers.poller.cron_scheduler import Scheduler
 from beanstalk_dispatch.deploying.eb_files import CRON, HOOKS
 from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
-from beanstalk_dispatch.endpoint.sqsd import HEADER
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.scheduling.sending import encode
+from beanstalk_dispatch.messages import cron
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.scheduling.send import encode
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
-from beanstalk_dispatch.worker.cron_scheduler import Scheduler
 from tests.services import until
 
 from .environment_file import delivered, environment_file

@@ -48,7 +48,7 @@ def operations() -> dict[str, Callable[..., Any]]:
 
     application = get_wsgi_application()
     from beanstalk_dispatch.conf import get_config
-    from beanstalk_dispatch.message import Message, now
+    from beanstalk_dispatch.messages.message import Message, now
 
     bodies: list[bytes] = []
 

@@ -136,8 +136,8 @@ def tables() -> dict[str, Callable[..., Any]]:
     """Scheduling and running one name of the table after the other."""
     from beanstalk_dispatch.client import schedule_function
     from beanstalk_dispatch.conf import get_config
-    from beanstalk_dispatch.delivery import Delivery
-    from beanstalk_dispatch.message import Message
+    from beanstalk_dispatch.messages.delivery import Delivery
+    from beanstalk_dispatch.messages.message import Message
     from beanstalk_dispatch.running.consumer import DELAYED_COPIES
     from beanstalk_dispatch.running.pipeline import run_delivery
     from beanstalk_dispatch.running.run import Run

@@ -18,8 +18,8 @@ def operations() -> dict[str, Callable[..., Any]]:
 
     from beanstalk_dispatch.client import Call, schedule_function, schedule_many
     from beanstalk_dispatch.conf import get_config
-    from beanstalk_dispatch.delivery import Delivery
-    from beanstalk_dispatch.message import Message
+    from beanstalk_dispatch.messages.delivery import Delivery
+    from beanstalk_dispatch.messages.message import Message
     from beanstalk_dispatch.running.consumer import DELAYED_COPIES
     from beanstalk_dispatch.running.pipeline import run_delivery
     from beanstalk_dispatch.running.run import Run

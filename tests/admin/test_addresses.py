@@ -18,7 +18,7 @@ from django.utils import timezone
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.results.models import StoredResult
-from beanstalk_dispatch.marks import is_cancelled, paused_since
+from beanstalk_dispatch.messages.record import is_cancelled, paused_since
 from tests.admin import users
 from tests.conftest import Environment
 from tests.dead_letters import Dead

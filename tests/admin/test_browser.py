@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results.models import StoredResult
-from beanstalk_dispatch.marks import is_cancelled
+from beanstalk_dispatch.messages.record import is_cancelled
 from tests.browser import Browser, browser, find_browser
 from tests.conftest import Environment
 from tests.dead_letters import Dead

@@ -16,11 +16,11 @@ from django.test import AsyncClient, Client
 
 from beanstalk_dispatch.contrib.workbench import admin, progress
 from beanstalk_dispatch.contrib.workbench.models import DeadLetter
+from beanstalk_dispatch.dead_letters.queue import DeadLetters
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.marks import pause, resume
+from beanstalk_dispatch.messages.record import pause, resume
 from beanstalk_dispatch.sqs.administration import get_attributes
 from beanstalk_dispatch.sqs.queue import Queue
-from beanstalk_dispatch.workbench.dead_letters import DeadLetters
 from tests.admin.users import client
 from tests.conftest import Environment
 from tests.dead_letters import KEY, Dead, failing

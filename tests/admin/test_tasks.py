@@ -18,8 +18,8 @@ from beanstalk_dispatch import client as client_module
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results.models import StoredResult
 from beanstalk_dispatch.exceptions import LeaseUnavailable
-from beanstalk_dispatch.marks import is_cancelled
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.record import is_cancelled
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.admin.users import client
 from tests.conftest import Environment

@@ -9,7 +9,7 @@ import overseer
 from crontask import cron
 from django.tasks import task
 
-from beanstalk_dispatch.contrib.tasks import task as task_with_policy  # also on Django 6.0
+from beanstalk_dispatch.contrib.tasks import task as task_with_policy
 from tests.jobs import append
 
 

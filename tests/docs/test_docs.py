@@ -40,29 +40,29 @@ from django.test import override_settings
 from django.urls import resolve
 from packaging.requirements import Requirement
 
-from beanstalk_dispatch import casts, cron
 from beanstalk_dispatch.client import schedule_function
-from beanstalk_dispatch.conf import SETTINGS, get_config
+from beanstalk_dispatch.conf import SETTINGS, casts, get_config
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.conf.variables import BACKLOG_PER_THREAD
+from beanstalk_dispatch.consumers.poller.embedded_metrics import embedded_metrics
 from beanstalk_dispatch.contrib.outbox import checks as outbox_checks
 from beanstalk_dispatch.contrib.results import checks as results_checks
 from beanstalk_dispatch.contrib.sentry import spans
 from beanstalk_dispatch.contrib.sentry.variables import SENTRY
-from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.deploying.eb_commands import commands as eb_commands
 from beanstalk_dispatch.deploying.eb_files import bundle_files, daemon_options
 from beanstalk_dispatch.deploying.ladder import MAX_RECEIVES
 from beanstalk_dispatch.deploying.plan import Plan, make_plan
 from beanstalk_dispatch.deploying.property_formats import FORMATS
-from beanstalk_dispatch.message import Message, wrap
-from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result, Successor
+from beanstalk_dispatch.messages import cron
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message, wrap
+from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result, Successor
 from beanstalk_dispatch.problems import catalogue, checks
-from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.running import dead_letters
 from beanstalk_dispatch.sqs.backlog import Backlog, QueueBacklog, wanted_processes
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
-from beanstalk_dispatch.worker.embedded_metrics import embedded_metrics
 from benchmarks.autoscaling import scenarios, simulate
 from tests import fuzzing
 from tests.conftest import Environment, create_queue

@@ -28,7 +28,7 @@ ROWS: Final = {
         "tests/unit/conf/test_config.py::test_a_project_that_has_not_installed_the_app_is_told",
     "`start worker=False` on a worker": f"{GUNICORN}::test_elsewhere_it_is_a_404",
     "`start worker=unknown reason=configuration`":
-        "tests/unit/test_start_log.py::test_the_start_line_says_what_the_process_is",
+        "tests/unit/problems/test_start_log.py::test_the_start_line_says_what_the_process_is",
     "`start … functions=none`":
         "tests/unit/problems/test_checks.py"
         "::test_a_misspelt_variable_is_reported_with_the_one_that_was_meant",
@@ -41,7 +41,7 @@ ROWS: Final = {
     "`refused status=404 reason=not-a-worker`":
         f"{VIEWS}::test_refusals_of_one_kind_are_one_line_a_minute",
     "`refused status=403 reason=untrusted-peer`":
-        "tests/unit/endpoint/test_trusted_peers.py::test_trusted_networks_can_be_set",
+        "tests/unit/consumers/endpoint/test_trusted_peers.py::test_trusted_networks_can_be_set",
     # A task does not do what it should
     "`outcome=unknown-function`": f"{GUNICORN}::test_outcome_status_and_log_line",
     "`outcome=unavailable reason='Unable to locate function: …'`":
@@ -86,7 +86,7 @@ ROWS: Final = {
         "tests/unit/scheduling/test_call_check.py"
         "::test_a_wrong_call_is_refused_with_what_to_write",
     "`InvalidArgument`":
-        "tests/unit/test_json_arguments.py"
+        "tests/unit/messages/test_arguments.py"
         "::test_the_error_names_the_argument_its_type_and_the_remedy",
     "`SendError: … Unable to locate credentials`":
         "tests/unit/sqs/test_opening.py"
@@ -110,7 +110,7 @@ ROWS: Final = {
         "tests/unit/test_autoscaling.py::test_several_messages_for_each_thread_make_it_flap",
     # The environment's health is red
     "`recycle … reason=no-files`, `stop reason=no-files`":
-        "tests/unit/endpoint/test_draining.py"
+        "tests/unit/consumers/endpoint/test_draining.py"
         "::test_a_gunicorn_worker_that_can_open_no_files_is_replaced",
     "`recycle … reason=threads`, `stop reason=threads`":
         f"{DRAINING}::test_a_task_that_leaves_threads_is_named_and_its_process_replaced",

@@ -18,9 +18,9 @@ import pytest
 from django.core.cache import caches
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.endpoint import draining, holding
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.consumers.endpoint import draining, holding
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running import time_limit as timeouts
 from beanstalk_dispatch.running.lease import Lease
 from beanstalk_dispatch.running.running_tasks import RUNNING
@@ -326,7 +326,7 @@ def test_the_end_of_a_process_does_not_wait_for_an_answer_that_is_held(
 ) -> None:
     started, release = threading.Event(), threading.Event()
     monkeypatch.setattr(
-        "beanstalk_dispatch.endpoint.holding.time.sleep", lambda seconds: release.wait(20)
+        "beanstalk_dispatch.consumers.endpoint.holding.time.sleep", lambda seconds: release.wait(20)
     )
     held = SimpleNamespace(wait=lambda s: holding.hold(5, holding.FOR_ONE_MESSAGE, threads=30))
     request = threading.Thread(target=FakeThreadWorker().handle_request, args=(started, held))
@@ -376,7 +376,7 @@ def test_a_message_that_comes_again_is_held(
         if seconds > 10:
             file.unlink()
 
-    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", sleep)
+    monkeypatch.setattr("beanstalk_dispatch.consumers.endpoint.holding.time.sleep", sleep)
     file.touch()
     statuses = [
         post(body("record"), **{"X-Aws-Sqsd-Receive-Count": str(count)}).status_code
@@ -401,7 +401,7 @@ def test_a_message_is_not_started_late_because_it_was_held(
         file.unlink()
 
     monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: moment)
-    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", sleep)
+    monkeypatch.setattr("beanstalk_dispatch.consumers.endpoint.holding.time.sleep", sleep)
     headers = {
         "X-Aws-Sqsd-Receive-Count": "5",
         "X-Request-Start": f"t={time.time():.3f}", "X-Proxy-Read-Timeout": "60",
@@ -433,7 +433,7 @@ def test_a_held_message_that_another_process_has_done_is_deleted_however_late_it
             other.give_up()
 
     monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: moment)
-    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", sleep)
+    monkeypatch.setattr("beanstalk_dispatch.consumers.endpoint.holding.time.sleep", sleep)
     headers = {
         "X-Aws-Sqsd-Receive-Count": "10", "X-Aws-Sqsd-Queue": "q.fifo",
         "X-Request-Start": f"t={time.time():.3f}", "X-Proxy-Read-Timeout": "60",
@@ -459,7 +459,7 @@ def test_a_message_whose_cache_does_not_answer_is_held_from_the_first_receive_on
             patch.undo()  # the cache answers again
 
         patch.setattr(caches["default"], "add", fail)
-        patch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", sleep)
+        patch.setattr("beanstalk_dispatch.consumers.endpoint.holding.time.sleep", sleep)
         assert post(body("record")).status_code == 200
     assert pauses == [5]
 
@@ -468,7 +468,7 @@ def test_a_process_that_stops_holds_nothing(
     worker: FakeWorker, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env(WORKER=True, DISPATCH_TABLE=TABLE)
-    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", pytest.fail)
+    monkeypatch.setattr("beanstalk_dispatch.consumers.endpoint.holding.time.sleep", pytest.fail)
     draining.watch()
     os.kill(os.getpid(), signal.SIGTERM)
     assert post(body("record"), **{"X-Aws-Sqsd-Receive-Count": "5"}).status_code == 503

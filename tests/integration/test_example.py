@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
-from beanstalk_dispatch import cron
+from beanstalk_dispatch.messages import cron
 from docs import demo_picture, pictures
 from example_settings import demo, demo_admin, jobs
 from tests.kent import Kent

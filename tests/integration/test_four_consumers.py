@@ -17,21 +17,21 @@ from django.test import Client
 
 from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.consumers.endpoint.sqsd import headers_of
+from beanstalk_dispatch.consumers.poller.in_flight import Ack
+from beanstalk_dispatch.consumers.poller.runners import delivery_of, run_here
 from beanstalk_dispatch.contrib.aws_lambda.function import handle
 from beanstalk_dispatch.contrib.results import get_result
-from beanstalk_dispatch.endpoint.sqsd import headers_of
 from beanstalk_dispatch.exceptions import UnknownResult
-from beanstalk_dispatch.marks import pause
-from beanstalk_dispatch.message import Message, read_dead_letter
-from beanstalk_dispatch.refusals import REFUSALS
+from beanstalk_dispatch.logging.throttle import THROTTLE
+from beanstalk_dispatch.messages.message import Message, read_dead_letter
+from beanstalk_dispatch.messages.record import pause
 from beanstalk_dispatch.running.unrun_receives import UNRUN
-from beanstalk_dispatch.scheduling.sending import execute
+from beanstalk_dispatch.scheduling.send import execute
 from beanstalk_dispatch.signals import delivery_finished
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.parameters import send_parameters
 from beanstalk_dispatch.sqs.queue import Received
-from beanstalk_dispatch.worker.in_flight import Ack
-from beanstalk_dispatch.worker.runners import delivery_of, run_here
 from tests import django_tasks
 from tests.conftest import TABLE, Environment
 from tests.lambda_events import Context, event, record_of
@@ -259,7 +259,7 @@ def test_a_message_fares_the_same_on_each(
     seen = {}
     for consumer in expected:
         caches["default"].clear()
-        REFUSALS.forget()  # or the second refusal within a minute has no line
+        THROTTLE.forget()  # or the second refusal within a minute has no line
         received = sent_and_received(body)
         if consumer == "calling_process":
             sqs_env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from beanstalk_dispatch.client import schedule_function
-from beanstalk_dispatch.endpoint.sqsd import SqsdOptions as DaemonOptions
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.consumers.endpoint.sqsd import SqsdOptions as DaemonOptions
+from beanstalk_dispatch.consumers.poller.options import WorkerOptions, WorkerTimes
+from beanstalk_dispatch.consumers.poller.post_runner import PostRunner
+from beanstalk_dispatch.consumers.poller.worker import Worker
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.sqs.opening import open_queue, open_queue_by_own_name
 from beanstalk_dispatch.sqs.queue import Received
-from beanstalk_dispatch.worker.options import WorkerOptions, WorkerTimes
-from beanstalk_dispatch.worker.post_runner import PostRunner
-from beanstalk_dispatch.worker.worker import Worker
 from tests.conftest import TABLE, Environment
 from tests.proxy import Proxy
 from tests.services import PATH, Gunicorn, until

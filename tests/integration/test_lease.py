@@ -12,7 +12,6 @@ from django.core.cache import caches
 from django.core.management import call_command
 from django.test import override_settings
 
-from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import (
     AlreadyDone,
     AlreadyRunning,
@@ -20,8 +19,9 @@ from beanstalk_dispatch.exceptions import (
     LeaseUnavailable,
     SendError,
 )
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running import held_leases, lease
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.lease import Lease

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import sentry_sdk
 
-from beanstalk_dispatch.endpoint.sqsd import SqsdOptions as DaemonOptions
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.consumers.endpoint.sqsd import SqsdOptions as DaemonOptions
+from beanstalk_dispatch.consumers.poller.in_flight import Ack
+from beanstalk_dispatch.consumers.poller.post_runner import PostRunner
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.worker.in_flight import Ack
-from beanstalk_dispatch.worker.post_runner import PostRunner
 from tests.conftest import Environment
 from tests.kent import Kent
 from tests.sentry_sdk_support import skip_unless_supported
@@ -184,7 +184,7 @@ def _sqs_id(contexts: dict[str, Any]) -> Any:
     [("not json", "bad-signature"), (signed("unlisted", SECRET), "unknown-function")],
 )
 def test_what_is_refused_is_reported(site: Site, body: str, outcome: str) -> None:
-    # Refusals of a kind are one event a minute, so that of another test may be this one's.
+    # Throttle of a kind are one event a minute, so that of another test may be this one's.
     site.post(body, **{"X-Aws-Sqsd-Msgid": f"{outcome}-{time.time()}"})
 
     def found() -> list[dict[str, Any]]:

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.consumers.poller.worker import EXIT_STUCK
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.worker.worker import EXIT_STUCK
 from tests.conftest import Environment
 from tests.integration.test_sentry import environment_of, signed, worker_of
 from tests.kent import Kent

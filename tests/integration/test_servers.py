@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.message import Message
 from tests.conftest import TABLE
 from tests.services import Gunicorn, Uvicorn, Waitress, accepts, until
 

@@ -34,10 +34,10 @@ from beanstalk_dispatch.exceptions import (
     UnknownFunction,
     UnknownQueue,
 )
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running.task_options import apply_received_options
 from beanstalk_dispatch.safe_task import RETRY_LIMIT, SafeTask
-from beanstalk_dispatch.scheduling.preparing import prepare_calls
+from beanstalk_dispatch.scheduling.prepare import prepare_calls
 from beanstalk_dispatch.signals import task_scheduled
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue

@@ -17,15 +17,16 @@ from django.test import Client, override_settings
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
-from beanstalk_dispatch import conf, message, start_log, views
+from beanstalk_dispatch import conf, views
 from beanstalk_dispatch.client import Call, schedule
 from beanstalk_dispatch.conf import SETTINGS, Config, get_config
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.endpoint.sqsd import printable
+from beanstalk_dispatch.consumers.endpoint.sqsd import printable
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError
-from beanstalk_dispatch.message import Message, wrap
-from beanstalk_dispatch.outcomes import Outcome
-from beanstalk_dispatch.problems import checks
+from beanstalk_dispatch.messages import message
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message, wrap
+from beanstalk_dispatch.messages.outcomes import Outcome
+from beanstalk_dispatch.problems import checks, start_log
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from tests import fuzzing
 from tests.fuzzing import DECOYS, KEYS, SECRET, Worker
@@ -298,7 +299,7 @@ def test_any_argument_is_carried_or_refused(args: Any, kwargs: Any) -> None:
             call = Call("record", args, kwargs)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(
-                    "beanstalk_dispatch.scheduling.sending.capture", lambda queue, prepared: None
+                    "beanstalk_dispatch.scheduling.send.capture", lambda queue, prepared: None
                 )
                 schedule("q", call)
         except SchedulingError:
@@ -421,6 +422,7 @@ VALID = {
     "send_timeout": ["10", "1.5s"],
     "warm": ["yes"],
     "tasks": ["tests.jobs", "tests.jobs tests.nothing"],
+    "observers": ["tests.jobs.Nothing", "tests.nowhere.Observer"],
     "results": ["default", "db"],
     "result_ttl": ["1h", "30d"],
     "result_arguments": ["yes"],

@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from beanstalk_dispatch import dispatch_table, message
 from beanstalk_dispatch.exceptions import BadSignature
-from beanstalk_dispatch.message import Message, wrap
+from beanstalk_dispatch.messages import message
+from beanstalk_dispatch.messages.message import Message, wrap
+from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.stages import read
 from tests import fuzzing
 from tests.fuzzing import KEYS, Worker, demand

@@ -22,11 +22,11 @@ from sentry_sdk.transport import Transport
 from sentry_sdk.utils import event_from_exception
 
 from beanstalk_dispatch import conf, views
-from beanstalk_dispatch.casts import Secret
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
-from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.conf.casts import Secret
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownFunction
-from beanstalk_dispatch.message import Message, wrap
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message, wrap
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests import jobs

@@ -16,7 +16,7 @@ from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import reverse
 
 from beanstalk_dispatch import views
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.sqs.backlog import BACKLOG
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import TABLE, Environment
@@ -100,7 +100,7 @@ def test_refusals_of_one_kind_are_one_line_a_minute(
     env(DISPATCH_TABLE=TABLE, **variables)
     now = 1000.0
     clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("beanstalk_dispatch.refusals.time", clock)
+    monkeypatch.setattr("beanstalk_dispatch.logging.throttle.time", clock)
     for _ in range(5):
         post(body(), **headers)
     (first,) = caplog.messages
@@ -206,7 +206,7 @@ def test_while_the_configuration_is_wrong_only_the_daemons_posts_are_held(
 ) -> None:  # fmt: skip
     env(WORKER=worker_flag, DISPATCH_TABLE="no-pair")
     pauses: list[float] = []
-    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", pauses.append)
+    monkeypatch.setattr("beanstalk_dispatch.consumers.endpoint.holding.time.sleep", pauses.append)
     assert post(body(), **headers).status_code == 500
     assert pauses == held
 
@@ -217,7 +217,7 @@ def test_what_cannot_run_here_is_a_503_that_is_held_from_the_second_receive_on(
 ) -> None:
     worker(DISPATCH_TABLE="broken=tests.nowhere.f")
     pauses: list[float] = []
-    monkeypatch.setattr("beanstalk_dispatch.endpoint.holding.time.sleep", pauses.append)
+    monkeypatch.setattr("beanstalk_dispatch.consumers.endpoint.holding.time.sleep", pauses.append)
     text = Message(function="broken").encode(queue="q")
     headers = {"X-Aws-Sqsd-Receive-Count": str(receive_count), "X-Aws-Sqsd-Queue": "q"}
     assert post(text, **headers).status_code == 503

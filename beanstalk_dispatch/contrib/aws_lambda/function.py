@@ -9,17 +9,15 @@ from typing import Any, Final, Protocol
 import django
 from django.apps import apps
 
-from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import WORKER
+from beanstalk_dispatch.consumers.lambda_.batch import Batch
+from beanstalk_dispatch.consumers.lambda_.event import records_of
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.problems import check_log, checks
-from beanstalk_dispatch.running import time_limit
+from beanstalk_dispatch.running import dispatch_table, time_limit
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import invocation_finished
-
-from .batch import Batch
-from .event import records_of
 
 
 class Context(Protocol):

@@ -18,24 +18,16 @@ from django.db import DatabaseError, OperationalError, connections
 from beanstalk_dispatch.client import send_task_scheduled
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import UnknownQueue
-from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.refusals import REFUSALS
-from beanstalk_dispatch.scheduling.sending import Prepared, send_published, try_to_send
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.logging.throttle import THROTTLE
+from beanstalk_dispatch.scheduling.send import Prepared, send_published, try_to_send
 from beanstalk_dispatch.sqs.backoff import Backoff, BackoffTimes
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
 from beanstalk_dispatch.sqs.errors import Scope
 from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .claims import (
-    MAX_CLAIMED,
-    Claim,
-    Heads,
-    claim,
-    database_now,
-    heads_of,
-    queues_in,
-)
+from .claims import MAX_CLAIMED, Claim, Heads, claim, database_now, heads_of, queues_in
 from .committed import Committed, Place
 from .errors import describe_error
 from .models import OutboxMessage
@@ -369,7 +361,7 @@ def _delete_rows(database: str, rows: Sequence[OutboxMessage]) -> None:
 
 def _log_unreadable(database: str, exc: DatabaseError) -> None:
     """Log that a database does not answer, once a minute."""
-    repeated = REFUSALS.repeated(f"outbox {database}")
+    repeated = THROTTLE.repeated(f"outbox {database}")
     if repeated is not None:
         logger.error(
             "the outbox cannot be read database=%s%s error=%s",

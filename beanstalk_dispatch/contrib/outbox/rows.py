@@ -13,10 +13,10 @@ from django.utils import timezone
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import MalformedMessage
-from beanstalk_dispatch.message import Message, strip_signature
-from beanstalk_dispatch.message import now as message_time
-from beanstalk_dispatch.scheduling import sending
-from beanstalk_dispatch.scheduling.sending import Prepared
+from beanstalk_dispatch.messages.message import Message, strip_signature
+from beanstalk_dispatch.messages.message import now as message_time
+from beanstalk_dispatch.scheduling import send
+from beanstalk_dispatch.scheduling.send import Prepared
 from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
@@ -70,7 +70,7 @@ def to_prepared(row: OutboxMessage, config: Config, *, now: datetime) -> Prepare
     parameters = json.loads(row.parameters)
     if delay := _remaining_delay(row.due_at, now):
         parameters["DelaySeconds"] = delay
-    return Prepared(message, sending.encode(message, address, config), parameters)
+    return Prepared(message, send.encode(message, address, config), parameters)
 
 
 def _remaining_delay(due_at: datetime | None, now: datetime) -> int:

@@ -11,9 +11,9 @@ from django.db import DatabaseError, connections, transaction
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.scheduling import sending
-from beanstalk_dispatch.scheduling.sending import Prepared, Unsent
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.scheduling import send
+from beanstalk_dispatch.scheduling.send import Prepared, Unsent
 
 from .committed import StoredRow
 from .errors import describe_error
@@ -32,7 +32,7 @@ class DatabaseOutbox:
         self, queue: str, prepared: Sequence[Prepared], config: Config, *, using: str
     ) -> None:
         """See ``scheduling.outbox.Outbox``."""
-        with sending.publishing(queue, prepared, config):
+        with send.publishing(queue, prepared, config):
             rows = [to_row(queue, each, config) for each in prepared]
             try:
                 _insert(rows, using=using)

@@ -11,9 +11,9 @@ from asgiref.sync import sync_to_async
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.conf.variables import RESULTS
-from beanstalk_dispatch.dispatch_table import register_observers
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
-from beanstalk_dispatch.message import is_name
+from beanstalk_dispatch.messages.message import is_name
+from beanstalk_dispatch.running.dispatch_table import register_observers
 
 from .record import Status, TaskFailure, TaskRecord
 from .recording import observers

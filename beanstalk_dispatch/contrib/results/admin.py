@@ -18,7 +18,7 @@ from beanstalk_dispatch.conf.variables import RESULT_ARGUMENTS
 from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
 from beanstalk_dispatch.contrib.unfold import UNFOLD
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
-from beanstalk_dispatch.log_lines import escaped, escaped_lines
+from beanstalk_dispatch.logging.log_lines import escaped, escaped_lines
 
 from .models import StoredResult
 from .record import Status

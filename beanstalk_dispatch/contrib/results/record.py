@@ -13,7 +13,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.utils import timezone
 
-from beanstalk_dispatch.log_lines import traceback_of
+from beanstalk_dispatch.logging.log_lines import traceback_of
 
 MAX_ERRORS: Final = 10
 """How many errors of one task are kept: those of its last attempts."""

@@ -18,11 +18,11 @@ from contextvars import ContextVar
 from typing import Final, TypeVar, cast
 
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.delivery import RunView
-from beanstalk_dispatch.log_lines import quoted, quoted_error
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.messages.delivery import RunView
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.observers import Observer, Publication
-from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.process import state
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 

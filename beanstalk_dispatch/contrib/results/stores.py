@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import RESULTS
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.shared_cache import cache_key, cache_of
+from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of
 
 from .record import TaskRecord, from_django, now, to_django
 

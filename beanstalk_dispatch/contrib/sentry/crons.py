@@ -18,12 +18,13 @@ from typing import Any, Final
 from django.conf import settings
 from django.utils.text import slugify
 
-from beanstalk_dispatch import conf, cron
-from beanstalk_dispatch.delivery import RunView
+from beanstalk_dispatch import conf
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.log_lines import quoted_error
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.logging.log_lines import quoted_error
+from beanstalk_dispatch.messages import cron
+from beanstalk_dispatch.messages.delivery import RunView
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running.task_options import time_limit_of
 from beanstalk_dispatch.safe_task import SafeTask
 

@@ -8,11 +8,11 @@ from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import Any, Final
 
-from beanstalk_dispatch.delivery import RunView
 from beanstalk_dispatch.exceptions import MessageError, TaskTimeout, UnknownFunction
-from beanstalk_dispatch.outcomes import OUTCOMES, Outcome
+from beanstalk_dispatch.logging.throttle import Throttle
+from beanstalk_dispatch.messages.delivery import RunView
+from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.process import state
-from beanstalk_dispatch.refusals import Refusals
 from beanstalk_dispatch.running.attempt import undelivered
 from beanstalk_dispatch.running.thread_frames import frame_of
 from beanstalk_dispatch.safe_task import SafeTask
@@ -25,7 +25,7 @@ from .variables import REPORT_RECEIVES, REPORT_RETRIES, get_values
 
 _REFUSED: Final = (MessageError, UnknownFunction)
 """What anyone who can send to the queue can cause: one event of each kind in a minute."""
-_refusals: Final = Refusals()
+_refusals: Final = Throttle()
 state.declare(_refusals.forget)
 
 _delivery_scope: ContextVar[sentry_sdk.Scope | None] = ContextVar("delivery_scope", default=None)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from django.urls import Resolver404, resolve
 
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.message import Message
 
 from .sdk import sentry_sdk
 

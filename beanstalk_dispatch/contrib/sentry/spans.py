@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
-from beanstalk_dispatch.delivery import RunView
 from beanstalk_dispatch.exceptions import BatchError
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.delivery import RunView
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.observers import Publication
-from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeAlias
 
-from beanstalk_dispatch.delivery import RunView
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.delivery import RunView
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.observers import Observer, Publication
 from beanstalk_dispatch.running.attempt import undelivered
 from beanstalk_dispatch.safe_task import SafeTask

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from beanstalk_dispatch import casts, conf
-from beanstalk_dispatch.conf import Setting, SettingsGroup, Values, flag
+from beanstalk_dispatch import conf
+from beanstalk_dispatch.conf import Setting, SettingsGroup, Values, casts, flag
 from beanstalk_dispatch.exceptions import ConfigurationError
 
 from .sdk import sentry_sdk

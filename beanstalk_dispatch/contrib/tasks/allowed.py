@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
 
-from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import TASKS
 from beanstalk_dispatch.exceptions import UnknownFunction
-from beanstalk_dispatch.log_lines import quoted_error
+from beanstalk_dispatch.logging.log_lines import quoted_error
+from beanstalk_dispatch.running import dispatch_table
 
 from .library import AnyTask, Task
 

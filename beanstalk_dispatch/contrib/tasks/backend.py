@@ -15,9 +15,9 @@ from django.core import checks
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch import client
-from beanstalk_dispatch.casts import InvalidValue, boolean
 from beanstalk_dispatch.client import Call
 from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.casts import InvalidValue, boolean
 from beanstalk_dispatch.conf.variables import QUEUES, RESULTS
 from beanstalk_dispatch.contrib import results
 from beanstalk_dispatch.contrib.results.record import (
@@ -32,10 +32,10 @@ from beanstalk_dispatch.exceptions import (
     SchedulingError,
     UnknownResult,
 )
-from beanstalk_dispatch.log_lines import joined
-from beanstalk_dispatch.message import now
-from beanstalk_dispatch.scheduling.preparing import prepare_calls
-from beanstalk_dispatch.scheduling.sending import is_local
+from beanstalk_dispatch.logging.log_lines import joined
+from beanstalk_dispatch.messages.message import now
+from beanstalk_dispatch.scheduling.prepare import prepare_calls
+from beanstalk_dispatch.scheduling.send import is_local
 from beanstalk_dispatch.sqs.backlog import queue_names
 
 from .allowed import find_task
@@ -50,12 +50,7 @@ from .library import (
     task_enqueued,
 )
 from .policy import SQSTask
-from .running import (
-    RunningHere,
-    arguments_of,
-    running_here,
-    to_task_result,
-)
+from .running import RunningHere, arguments_of, running_here, to_task_result
 
 ON_COMMIT: Final = "ENQUEUE_ON_COMMIT"
 """The one of OPTIONS."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
-from beanstalk_dispatch.log_lines import quoted_error
+from beanstalk_dispatch.logging.log_lines import quoted_error
 from beanstalk_dispatch.running.task_options import seconds_of
 from beanstalk_dispatch.safe_task import POLICY, SafeTask, attributes_of, retries_of
 

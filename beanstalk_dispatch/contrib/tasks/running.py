@@ -9,7 +9,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.contrib.results.record import (
     BACKEND_HEADER,
@@ -18,10 +17,11 @@ from beanstalk_dispatch.contrib.results.record import (
     to_django,
 )
 from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObserver, retrying
-from beanstalk_dispatch.delivery import RunView
-from beanstalk_dispatch.dispatch_table import Entry
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.delivery import RunView
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.observers import Observer
+from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running.dispatch_table import Entry
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .allowed import allowed_tasks, log_problems

@@ -17,11 +17,13 @@ from django.urls import URLPattern, path, reverse
 
 from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
 from beanstalk_dispatch.contrib.unfold import UNFOLD
+from beanstalk_dispatch.dead_letters.letters import Letter, grouped
+from beanstalk_dispatch.dead_letters.lines import sample_size
+from beanstalk_dispatch.dead_letters.queue import FIND_SIZE, SAMPLE_SIZE, DeadLetters
+from beanstalk_dispatch.dead_letters.terminal import duration
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
-from beanstalk_dispatch.log_lines import escaped
-from beanstalk_dispatch.workbench.dead_letters import FIND_SIZE, SAMPLE_SIZE, DeadLetters
-from beanstalk_dispatch.workbench.letters import Letter, grouped
-from beanstalk_dispatch.workbench.queues import (
+from beanstalk_dispatch.logging.log_lines import escaped
+from beanstalk_dispatch.queues.waiting import (
     QueueStatus,
     pause,
     pause_limit,
@@ -29,8 +31,6 @@ from beanstalk_dispatch.workbench.queues import (
     queue_statuses,
     resume,
 )
-from beanstalk_dispatch.workbench.showing import sample_size
-from beanstalk_dispatch.workbench.terminal import duration
 
 from .forms import ActionForm, SampleForm
 from .models import DeadLetter

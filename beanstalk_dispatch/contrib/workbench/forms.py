@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 from django import forms
 
 from beanstalk_dispatch.contrib.unfold import UNFOLD
-from beanstalk_dispatch.workbench.dead_letters import SAMPLE_SIZE
-from beanstalk_dispatch.workbench.letters import Filters, parse_since
-from beanstalk_dispatch.workbench.queues import own_name
+from beanstalk_dispatch.dead_letters.letters import Filters, parse_since
+from beanstalk_dispatch.dead_letters.queue import SAMPLE_SIZE
+from beanstalk_dispatch.queues.waiting import own_name
 
 MAX_SAMPLE_SIZE: Final = 1000
 """Letters that one page looks at, at most: each ten of them are a request to SQS."""

@@ -14,9 +14,9 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 from django.template.loader import render_to_string
 
+from beanstalk_dispatch.dead_letters.sweep import Steps, SweepReport
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError
-from beanstalk_dispatch.workbench.queues import problem_of
-from beanstalk_dispatch.workbench.sweep import Steps, SweepReport
+from beanstalk_dispatch.queues.waiting import problem_of
 
 from .models import DeadLetter
 

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from django.core.management.base import CommandError
 
-from beanstalk_dispatch.endpoint.sqsd import SqsdOptions
+from beanstalk_dispatch.consumers.endpoint.sqsd import SqsdOptions
+from beanstalk_dispatch.consumers.poller.options import WorkerOptions
+from beanstalk_dispatch.consumers.poller.post_runner import PostRunner
+from beanstalk_dispatch.consumers.poller.worker import Worker
 from beanstalk_dispatch.management.arguments import integer
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
-from beanstalk_dispatch.worker.options import WorkerOptions
-from beanstalk_dispatch.worker.post_runner import PostRunner
-from beanstalk_dispatch.worker.worker import Worker
 
 from . import beanstalk_worker
 from .beanstalk_worker import add_common_arguments, options_of_every_worker

@@ -13,16 +13,8 @@ from typing import Any, Final
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError
-from beanstalk_dispatch.log_lines import joined
-from beanstalk_dispatch.management.arguments import integer, to_number
-from beanstalk_dispatch.management.printing import PrintingCommand
-from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
-from beanstalk_dispatch.workbench.dead_letters import SAMPLE_SIZE, DeadLetters
-from beanstalk_dispatch.workbench.letters import MOVED_BY_SQS, Filters, parse_since
-from beanstalk_dispatch.workbench.looking import HIDE_SECONDS
-from beanstalk_dispatch.workbench.queues import own_name, problem_of, queue_statuses
-from beanstalk_dispatch.workbench.showing import (
+from beanstalk_dispatch.dead_letters.letters import MOVED_BY_SQS, Filters, parse_since
+from beanstalk_dispatch.dead_letters.lines import (
     letter_as_json,
     letter_lines,
     report_as_json,
@@ -30,8 +22,16 @@ from beanstalk_dispatch.workbench.showing import (
     sample_as_json,
     sample_lines,
 )
-from beanstalk_dispatch.workbench.sweep import Steps, SweepOptions, SweepReport
-from beanstalk_dispatch.workbench.terminal import ProgressLine, Stop, stoppable
+from beanstalk_dispatch.dead_letters.queue import SAMPLE_SIZE, DeadLetters
+from beanstalk_dispatch.dead_letters.receiving import HIDE_SECONDS
+from beanstalk_dispatch.dead_letters.sweep import Steps, SweepOptions, SweepReport
+from beanstalk_dispatch.dead_letters.terminal import ProgressLine, Stop, stoppable
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+from beanstalk_dispatch.logging.log_lines import joined
+from beanstalk_dispatch.management.arguments import integer, to_number
+from beanstalk_dispatch.management.printing import PrintingCommand
+from beanstalk_dispatch.queues.waiting import own_name, problem_of, queue_statuses
+from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 EXIT_INTERRUPTED: Final = 130
 """The exit code after Ctrl-C, as a shell has it."""

@@ -11,17 +11,17 @@ from typing import Any, Final
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
+from beanstalk_dispatch.dead_letters.terminal import Stop, duration, stoppable, table
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.management.arguments import to_number
 from beanstalk_dispatch.management.printing import PrintingCommand
-from beanstalk_dispatch.workbench.queues import (
+from beanstalk_dispatch.queues.waiting import (
     QueueStatus,
     pause,
     pause_limit,
     queue_statuses,
     resume,
 )
-from beanstalk_dispatch.workbench.terminal import Stop, duration, stoppable, table
 
 _HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
 _HEADING: Final = (

@@ -19,34 +19,40 @@ from typing import Any, ClassVar, Final
 
 from django.core.management.base import BaseCommand, CommandError
 
-from beanstalk_dispatch import conf, cron, start_log
+from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf.removed import WORKER_OPTIONS
 from beanstalk_dispatch.conf.variables import WORKER
-from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
-from beanstalk_dispatch.management.arguments import RemovedOption, integer, to_number
-from beanstalk_dispatch.problems.check_log import do_not_log_on_first_request
-from beanstalk_dispatch.problems.checks import warning_of_one_task, without_endpoint
-from beanstalk_dispatch.running.running_tasks import RUNNING
-from beanstalk_dispatch.scheduling import outbox
-from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
-from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
-from beanstalk_dispatch.worker import log_output
-from beanstalk_dispatch.worker.cron_scheduler import Scheduler
-from beanstalk_dispatch.worker.embedded_metrics import write_backlog
-from beanstalk_dispatch.worker.health import ProbeServer, touch_while_healthy, why_unhealthy
-from beanstalk_dispatch.worker.metrics import Metric, metrics
-from beanstalk_dispatch.worker.options import WorkerOptions
-from beanstalk_dispatch.worker.process import WorkerProcess
-from beanstalk_dispatch.worker.process_reports import ProcessReports
-from beanstalk_dispatch.worker.runners import run_here
-from beanstalk_dispatch.worker.supervisor import (
+from beanstalk_dispatch.consumers.poller import log_output
+from beanstalk_dispatch.consumers.poller.cron_scheduler import Scheduler
+from beanstalk_dispatch.consumers.poller.embedded_metrics import write_backlog
+from beanstalk_dispatch.consumers.poller.health import (
+    ProbeServer,
+    touch_while_healthy,
+    why_unhealthy,
+)
+from beanstalk_dispatch.consumers.poller.metrics import Metric, metrics
+from beanstalk_dispatch.consumers.poller.options import WorkerOptions
+from beanstalk_dispatch.consumers.poller.process import WorkerProcess
+from beanstalk_dispatch.consumers.poller.process_reports import ProcessReports
+from beanstalk_dispatch.consumers.poller.runners import run_here
+from beanstalk_dispatch.consumers.poller.supervisor import (
     EXIT_CODES_OF_AN_END,
     STOP_MARGIN_SECONDS,
     Supervisor,
     SupervisorTimes,
     worker_ticks,
 )
-from beanstalk_dispatch.worker.worker import EXIT_FAILED, Tick, Worker
+from beanstalk_dispatch.consumers.poller.worker import EXIT_FAILED, Tick, Worker
+from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
+from beanstalk_dispatch.management.arguments import RemovedOption, integer, to_number
+from beanstalk_dispatch.messages import cron
+from beanstalk_dispatch.problems import start_log
+from beanstalk_dispatch.problems.check_log import do_not_log_on_first_request
+from beanstalk_dispatch.problems.checks import warning_of_one_task, without_endpoint
+from beanstalk_dispatch.running.running_tasks import RUNNING
+from beanstalk_dispatch.scheduling import outbox
+from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
+from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 

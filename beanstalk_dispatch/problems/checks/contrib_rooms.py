@@ -13,7 +13,7 @@ from django.core.checks import CheckMessage
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import OUTBOX, OUTBOX_DATABASES, RESULTS
-from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.scheduling import outbox
 
 from .registry import ID, on_every_machine

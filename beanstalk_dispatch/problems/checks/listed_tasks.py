@@ -10,7 +10,6 @@ from typing import Final
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import (
     OBSERVERS,
@@ -21,7 +20,8 @@ from beanstalk_dispatch.conf.variables import (
     TASKS,
 )
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
-from beanstalk_dispatch.log_lines import failed_line
+from beanstalk_dispatch.logging.log_lines import failed_line
+from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.task_problems import problems_of
 from beanstalk_dispatch.safe_task import SafeTask
 

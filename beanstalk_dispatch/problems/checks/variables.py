@@ -9,7 +9,7 @@ from django.core.checks import CheckMessage
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SETTINGS, Config
-from beanstalk_dispatch.log_lines import joined
+from beanstalk_dispatch.logging.log_lines import joined
 
 from .registry import ID, on_every_machine
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from beanstalk_dispatch import safe_task
-from beanstalk_dispatch.outcomes import Result
+from beanstalk_dispatch.messages.outcomes import Result
 from beanstalk_dispatch.running import connections
 from beanstalk_dispatch.running.attempt import execute, fail_outside
 from beanstalk_dispatch.running.left_threads import LEFT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from beanstalk_dispatch.exceptions import TaskCut
-from beanstalk_dispatch.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running.crash_ledger import MAX_CUTS
 from beanstalk_dispatch.running.open_files import can_open_files
 from beanstalk_dispatch.running.refusing import sent_to_dead_letter_queue

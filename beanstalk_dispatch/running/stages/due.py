@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from beanstalk_dispatch import marks
 from beanstalk_dispatch.exceptions import MalformedMessage
-from beanstalk_dispatch.message import MAX_DELAY_DAYS
-from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.messages import record
+from beanstalk_dispatch.messages.message import MAX_DELAY_DAYS
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.ending import cancelled, sent_again
 from beanstalk_dispatch.running.run import Run
 
@@ -22,6 +22,6 @@ def due(run: Run) -> Result | None:
         return None
     if seconds > _MAX_WAIT_SECONDS:
         raise MalformedMessage(f"not_before is more than {MAX_DELAY_DAYS} days ahead")
-    if marks.is_cancelled(message.id, run.config):
+    if record.is_cancelled(message.id, run.config):
         return cancelled(run)
     return sent_again(run, message, seconds, Outcome.DEFERRED)

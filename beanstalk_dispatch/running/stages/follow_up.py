@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.observers import observed
-from beanstalk_dispatch.outcomes import Outcome, Result
 from beanstalk_dispatch.running.ending import sent_again
 from beanstalk_dispatch.running.outer_limit import call_within
 from beanstalk_dispatch.running.refusing import (
@@ -15,8 +15,9 @@ from beanstalk_dispatch.running.refusing import (
 )
 from beanstalk_dispatch.running.retries import retry_delay
 from beanstalk_dispatch.running.run import Run, Surround
-from beanstalk_dispatch.running.stages.read import decode
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
+
+from .read import decode
 
 # The clock of SQS's 12 hours has started at the receive, so no more than half of it is used.
 _MAX_HIDDEN_SECONDS: Final = MAX_VISIBILITY_SECONDS / 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from beanstalk_dispatch.log_lines import quoted
-from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.logging.log_lines import quoted
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.recent_deliveries import RECENT, key_of
 from beanstalk_dispatch.running.run import Run, Surround
 

@@ -6,11 +6,11 @@ import logging
 from dataclasses import replace
 from typing import Final
 
-from beanstalk_dispatch import marks
 from beanstalk_dispatch.exceptions import TaskCancelled
-from beanstalk_dispatch.log_lines import quoted
-from beanstalk_dispatch.outcomes import Outcome, Result, Successor
-from beanstalk_dispatch.refusals import REFUSALS
+from beanstalk_dispatch.logging.log_lines import quoted
+from beanstalk_dispatch.logging.throttle import THROTTLE
+from beanstalk_dispatch.messages import record
+from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running.ending import cancelled, sent_again
 from beanstalk_dispatch.running.lease import Lease
 from beanstalk_dispatch.running.run import Run, Surround
@@ -26,7 +26,7 @@ def lease(run: Run) -> Surround:
     """Hold the lease while the task runs. Raise a LeaseError if another delivery has it."""
     message, config = run.accepted, run.config
     if config.execute_synchronously:
-        return cancelled(run) if marks.is_cancelled(message.id, config) else None
+        return cancelled(run) if record.is_cancelled(message.id, config) else None
     alias = str(config.lease_cache)
     held = Lease(alias, message, queue=run.queue, time_limit=run.time_limit)
     try:
@@ -61,7 +61,7 @@ def _may_wait_for_resume(run: Run) -> bool:
     """Return True if the message can wait as a delayed copy. A poller does not receive it."""
     if queue_rules(run.queue).takes_delay:
         return True
-    if (repeated := REFUSALS.repeated("paused-fifo")) is not None:
+    if (repeated := THROTTLE.repeated("paused-fifo")) is not None:
         logger.warning(
             "queue is paused, but its tasks run queue=%s%s: a message of a FIFO queue cannot "
             "wait as a delayed copy; only beanstalk_worker pauses such a queue",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.exceptions import NotImportable, TaskTimeout
+from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.outer_limit import call_within
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 from beanstalk_dispatch.running.run import Run

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.running.run import Run, Surround
-from beanstalk_dispatch.running.stages.contain import send_cut_task
+
+from .contain import send_cut_task
 
 
 def observe(run: Run) -> Surround:

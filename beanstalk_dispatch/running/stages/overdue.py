@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.run import Run
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from beanstalk_dispatch.exceptions import UnknownFunction
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running.ending import sent_again
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.sqs.fifo import queue_rules

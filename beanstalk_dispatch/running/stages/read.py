@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from beanstalk_dispatch.conf.variables import PERIODIC_TASKS
 from beanstalk_dispatch.exceptions import MessageError, NotAllowed
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running.run import Run
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from beanstalk_dispatch.dispatch_table import configured_observers
 from beanstalk_dispatch.exceptions import UnknownFunction
-from beanstalk_dispatch.log_lines import failed_line, quoted
+from beanstalk_dispatch.logging.log_lines import failed_line, quoted
+from beanstalk_dispatch.logging.throttle import THROTTLE
+from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result, Successor
 from beanstalk_dispatch.observers import observed
-from beanstalk_dispatch.outcomes import OUTCOMES, Outcome, Result, Successor
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.refusals import REFUSALS
+from beanstalk_dispatch.running.dispatch_table import configured_observers
 from beanstalk_dispatch.running.outer_limit import send_signal
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.running.unrun_receives import UNRUN
@@ -53,9 +53,9 @@ def log_outcome(run: Run, result: Result) -> None:
         return
     repeated: str | None = ""
     if result.outcome is Outcome.BAD_SIGNATURE:
-        repeated = REFUSALS.repeated("bad-signature")
+        repeated = THROTTLE.repeated("bad-signature")
     elif result.outcome is Outcome.UNAVAILABLE and isinstance(run.exception, UnknownFunction):
-        repeated = REFUSALS.repeated(f"unavailable {_name_in_table(run)}")
+        repeated = THROTTLE.repeated(f"unavailable {_name_in_table(run)}")
     if repeated is None:
         return
     message, delivery = run.message, run.delivery

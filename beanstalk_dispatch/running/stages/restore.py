@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running.left_behind import put_right
 from beanstalk_dispatch.running.open_files import FILES
 from beanstalk_dispatch.running.process_state import process_state

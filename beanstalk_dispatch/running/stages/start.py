@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from beanstalk_dispatch.exceptions import NoTimeLeft
-from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.outer_limit import call_within, set_task_limit
 from beanstalk_dispatch.running.refusing import failed_outside
 from beanstalk_dispatch.running.run import Run

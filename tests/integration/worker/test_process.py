@@ -17,8 +17,8 @@ import pytest
 from django.core.management import call_command
 
 from beanstalk_dispatch.client import Call, schedule_many
+from beanstalk_dispatch.consumers.poller.worker import EXIT_STUCK
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.worker.worker import EXIT_STUCK
 from tests.conftest import Environment
 from tests.services import free_port
 from tests.workers import restored_signal_handlers, until

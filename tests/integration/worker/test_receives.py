@@ -7,10 +7,10 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.parameters import send_parameters
 from beanstalk_dispatch.sqs.queue import Received
-from beanstalk_dispatch.worker.in_flight import Ack, Nack
 from tests.conftest import Environment
 from tests.workers import ACK, TIMES, Recording, running, send, until
 

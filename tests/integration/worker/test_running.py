@@ -12,11 +12,11 @@ from dataclasses import replace
 import pytest
 
 from beanstalk_dispatch.client import Call, schedule_many
+from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
+from beanstalk_dispatch.consumers.poller.runners import run_here
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.parameters import send_parameters
 from beanstalk_dispatch.sqs.queue import Received
-from beanstalk_dispatch.worker.in_flight import Ack, Nack
-from beanstalk_dispatch.worker.runners import run_here
 from tests.conftest import Environment
 from tests.jobs import calls
 from tests.proxy import Proxy

@@ -14,12 +14,12 @@ from typing import Any, NoReturn
 import pytest
 
 from beanstalk_dispatch.client import Call, schedule_many
+from beanstalk_dispatch.consumers.poller.health import why_unhealthy
+from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
+from beanstalk_dispatch.consumers.poller.runners import run_here
+from beanstalk_dispatch.consumers.poller.worker import EXIT_NO_QUEUE, EXIT_STUCK, Worker
 from beanstalk_dispatch.running import left_threads, time_limit
 from beanstalk_dispatch.sqs.queue import Received
-from beanstalk_dispatch.worker.health import why_unhealthy
-from beanstalk_dispatch.worker.in_flight import Ack, Nack
-from beanstalk_dispatch.worker.runners import run_here
-from beanstalk_dispatch.worker.worker import EXIT_NO_QUEUE, EXIT_STUCK, Worker
 from tests import jobs
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
@@ -387,7 +387,9 @@ def test_a_process_that_can_open_no_files_ends_before_the_next_task(
     sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     send("one", "two")
-    monkeypatch.setattr("beanstalk_dispatch.worker.task_threads.can_open_files", lambda: False)
+    monkeypatch.setattr(
+        "beanstalk_dispatch.consumers.poller.task_threads.can_open_files", lambda: False
+    )
     runner = Recording()
     assert make_worker(runner).run() == EXIT_STUCK
     assert runner.bodies == []

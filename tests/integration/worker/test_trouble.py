@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.conf.queue_address import QueueAddress
+from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
 from beanstalk_dispatch.sqs.clients import Clients
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.sqs.timeouts import send_timeouts
-from beanstalk_dispatch.worker.in_flight import Ack, Nack
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
 from tests.workers import ACK, TIMES, Recording, drain, running, send, until

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from beanstalk_dispatch import casts
-from beanstalk_dispatch.conf import Setting, SettingsGroup
+from beanstalk_dispatch.conf import Setting, SettingsGroup, casts
 
 ROOM_SIZE: Setting[int] = Setting(
     variable="BEANSTALK_DISPATCH_ROOM_SIZE",

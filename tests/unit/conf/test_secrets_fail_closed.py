@@ -11,7 +11,7 @@ from django.test import Client, override_settings
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import Setting
 from beanstalk_dispatch.contrib.sentry.variables import DSN, SENTRY
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.message import Message
 from tests import jobs
 from tests.conftest import Environment
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from beanstalk_dispatch import cron
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.deploying.eb_files import (
     CRON,
@@ -28,6 +27,7 @@ from beanstalk_dispatch.deploying.eb_files import (
 )
 from beanstalk_dispatch.deploying.plan import Plan, make_plan
 from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, WORKER_OPTIONS
+from beanstalk_dispatch.messages import cron
 from tests.conftest import Environment
 from tests.services import PATH, nginx
 

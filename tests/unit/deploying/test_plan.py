@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.deploying.plan import Plan, PlannedQueue, make_plan
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.queue_address import QueueAddress
 from tests.conftest import TABLE, Environment
 
 ACCOUNT = "123456789012"

@@ -5,12 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beanstalk_dispatch.deploying.sqsd_options import (
-    NAMESPACE,
-    WORKER_OPTIONS,
-    http_path,
-    options,
-)
+from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, WORKER_OPTIONS, http_path, options
 
 CONFIG = """\
 # comment

@@ -5,7 +5,7 @@ from django.core.cache import caches
 from django.core.management import CommandError, call_command
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.marks import is_cancelled
+from beanstalk_dispatch.messages.record import is_cancelled
 from tests.conftest import Environment
 
 

@@ -7,12 +7,12 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from beanstalk_dispatch.client import Call, schedule
+from beanstalk_dispatch.consumers.poller.options import WorkerOptions
+from beanstalk_dispatch.consumers.poller.post_runner import PostRunner
+from beanstalk_dispatch.consumers.poller.process import WorkerProcess
 from beanstalk_dispatch.management.commands import beanstalk_daemon
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.worker.options import WorkerOptions
-from beanstalk_dispatch.worker.post_runner import PostRunner
-from beanstalk_dispatch.worker.process import WorkerProcess
 from tests.conftest import Environment
 from tests.workers import restored_signal_handlers
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from beanstalk_dispatch.dead_letters.queue import DeadLetters
+from beanstalk_dispatch.dead_letters.sweep import SweepReport
+from beanstalk_dispatch.dead_letters.terminal import ProgressLine
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.workbench.dead_letters import DeadLetters
-from beanstalk_dispatch.workbench.sweep import SweepReport
-from beanstalk_dispatch.workbench.terminal import ProgressLine
 from tests.conftest import Environment
 from tests.dead_letters import Dead, failing
 from tests.proxy import Proxy

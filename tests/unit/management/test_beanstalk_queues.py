@@ -11,9 +11,9 @@ import pytest
 from django.core.cache import caches
 from django.core.management import CommandError, call_command
 
+from beanstalk_dispatch.dead_letters.terminal import Stop
 from beanstalk_dispatch.management.commands import beanstalk_queues
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.workbench.terminal import Stop
 from tests.conftest import Environment
 from tests.dead_letters import failing
 from tests.proxy import Proxy

@@ -15,21 +15,21 @@ from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
-from beanstalk_dispatch import start_log
 from beanstalk_dispatch.conf.removed import WORKER_OPTIONS
+from beanstalk_dispatch.consumers.poller import log_output
+from beanstalk_dispatch.consumers.poller.cron_scheduler import Scheduler
+from beanstalk_dispatch.consumers.poller.health import ProbeServer
+from beanstalk_dispatch.consumers.poller.options import WorkerOptions
+from beanstalk_dispatch.consumers.poller.process import WorkerProcess
+from beanstalk_dispatch.consumers.poller.runners import run_here
+from beanstalk_dispatch.consumers.poller.supervisor import EXIT_CODES_OF_AN_END, Supervisor
+from beanstalk_dispatch.consumers.poller.worker import Worker
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.management.commands import beanstalk_worker
+from beanstalk_dispatch.problems import start_log
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.worker import log_output
-from beanstalk_dispatch.worker.cron_scheduler import Scheduler
-from beanstalk_dispatch.worker.health import ProbeServer
-from beanstalk_dispatch.worker.options import WorkerOptions
-from beanstalk_dispatch.worker.process import WorkerProcess
-from beanstalk_dispatch.worker.runners import run_here
-from beanstalk_dispatch.worker.supervisor import EXIT_CODES_OF_AN_END, Supervisor
-from beanstalk_dispatch.worker.worker import Worker
 from tests.conftest import Environment
 
 

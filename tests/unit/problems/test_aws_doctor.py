@@ -9,8 +9,8 @@ import pytest
 from django.core.checks import ERROR, INFO, WARNING, CheckMessage
 
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.problems import aws_doctor
-from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs import inspection
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
 from tests.conftest import Environment

@@ -39,7 +39,7 @@ def test_a_child_has_no_lock_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> N
             importlib.import_module(name)
     monkeypatch.setattr(state, "FORK_WAIT_SECONDS", 0.05)
     held = locks()
-    assert {"_Forks.lock", "_WatchdogThread._lock", "_OpenQueues.lock", "Refusals._lock"} < {*held}
+    assert {"_Forks.lock", "_WatchdogThread._lock", "_OpenQueues.lock", "Throttle._lock"} < {*held}
     reader, writer = os.pipe()
     for lock in held.values():
         lock.acquire()  # in the middle of the use of each

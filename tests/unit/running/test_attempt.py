@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from beanstalk_dispatch.delivery import RunView
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.delivery import RunView
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running import time_limit as timeouts
 from beanstalk_dispatch.running.retries import MAX_BACKOFF_SECONDS
 from beanstalk_dispatch.running.run import DONE, Run

@@ -12,16 +12,16 @@ from django.core.cache import caches
 
 from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.delivery import Delivery, RunView
 from beanstalk_dispatch.exceptions import SendError, TaskCancelled
-from beanstalk_dispatch.marks import pause, paused_key, resume
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.delivery import Delivery, RunView
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
+from beanstalk_dispatch.messages.record import pause, paused_key, resume
 from beanstalk_dispatch.observers import Observer
-from beanstalk_dispatch.outcomes import Outcome, Result
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.safe_task import Retry, SafeTask
-from beanstalk_dispatch.scheduling.sending import execute
+from beanstalk_dispatch.scheduling.send import execute
 from beanstalk_dispatch.signals import task_finished
 from tests.conftest import Environment
 from tests.jobs import calls

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
 
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running import connections as guard
 from beanstalk_dispatch.safe_task import SafeTask
 from tests.jobs import run_in_steps

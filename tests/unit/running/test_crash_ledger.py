@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running import crash_ledger
 from beanstalk_dispatch.running.crash_ledger import (
     MAX_CUT_TASKS,

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from django.core.signing import Signer
 
-from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import BadSignature, MalformedMessage
-from beanstalk_dispatch.message import Message, wrap
-from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message, wrap
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running import dead_letters
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
@@ -229,7 +229,9 @@ def test_an_unsigned_letter_is_refused() -> None:
     letter = wrap(signed, {"attempts": 1, "id": None}, queue="q")
     with pytest.raises(BadSignature, match="not signed"):
         Message.decode(letter, queue="q", keys=["a-key-of-the-tests"])
-    resigned = Signer(key="a-key-of-the-tests", salt="beanstalk_dispatch.message.q").sign(letter)
+    resigned = Signer(key="a-key-of-the-tests", salt="beanstalk_dispatch.messages.message.q").sign(
+        letter
+    )
     assert Message.decode(resigned, queue="q", keys=["a-key-of-the-tests"]).function == "f"
 
 

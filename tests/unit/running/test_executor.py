@@ -14,14 +14,14 @@ import pytest
 from django.core.cache import caches
 from django.utils import timezone, translation
 
-from beanstalk_dispatch import dispatch_table
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.delivery import Delivery, RunView
 from beanstalk_dispatch.exceptions import ConfigurationError, SendError, UnknownFunction
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.delivery import Delivery, RunView
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import Observer
-from beanstalk_dispatch.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running import consumer as consumer_module
+from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.consumer import DELAYED_COPIES, Consumer
 from beanstalk_dispatch.running.recent_deliveries import RECENT
 from beanstalk_dispatch.running.stages import lease

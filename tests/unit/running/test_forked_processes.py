@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 from tests.runs import attempt
 

@@ -10,7 +10,7 @@ import pytest
 from django.core.cache import caches
 
 from beanstalk_dispatch.exceptions import AlreadyDone, AlreadyRunning, LeaseUnavailable
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running import lease as lease_module
 from beanstalk_dispatch.running.held_leases import HELD
 from beanstalk_dispatch.running.lease import Lease

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.refusals import REFUSALS
+from beanstalk_dispatch.logging.throttle import THROTTLE
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running import left_threads
 from beanstalk_dispatch.running.left_threads import LEFT
 from tests import jobs
@@ -46,7 +46,7 @@ def leave_none() -> None:
 @pytest.fixture(autouse=True)
 def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     LEFT.forget_all()
-    REFUSALS.forget()
+    THROTTLE.forget()
     monkeypatch.setattr(left_threads, "ENDING_SECONDS", 0.0)
     release.clear()
     yield
@@ -54,7 +54,7 @@ def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for thread in LEFT.left():
         thread.join(20)
     assert LEFT.left() == {}
-    REFUSALS.forget()
+    THROTTLE.forget()
 
 
 def run(env: Environment, function: str, *args: object) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running.log_locks import release_left_locked
 from beanstalk_dispatch.safe_task import SafeTask
 from tests.conftest import Environment

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from django.core import checks
 
-from beanstalk_dispatch import dispatch_table, start_log
 from beanstalk_dispatch.client import Call, schedule_function, schedule_many
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.delivery import Delivery, RunView
 from beanstalk_dispatch.exceptions import BatchError, SendError
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.delivery import Delivery, RunView
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.observers import Observer, Publication, observed
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.problems import start_log
+from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.testing import capture_tasks

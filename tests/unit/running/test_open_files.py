@@ -7,8 +7,8 @@ import resource
 
 import pytest
 
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running.open_files import FILES, can_open_files
 from tests.conftest import Environment
 from tests.runs import deliver

@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 import pytest
 
 from beanstalk_dispatch import signals
-from beanstalk_dispatch.delivery import Delivery, RunView
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.delivery import Delivery, RunView
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.observers import Observer
-from beanstalk_dispatch.outcomes import Outcome
 from beanstalk_dispatch.running import outer_limit
 from beanstalk_dispatch.running import time_limit as timeouts
 from beanstalk_dispatch.running.outer_limit import call_within

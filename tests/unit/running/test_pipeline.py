@@ -11,10 +11,10 @@ import pytest
 from django.test import Client
 
 import beanstalk_dispatch
-from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.pipeline import STAGES, run_stages, stages_of
 from beanstalk_dispatch.running.run import DONE, Run, Stage, Surround
 from tests.conftest import Environment

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running.process_state import ProcessState
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from tests import jobs

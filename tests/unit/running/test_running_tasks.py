@@ -13,16 +13,11 @@ import pytest
 from django.test import override_settings
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running import dead_letters, running_tasks
-from beanstalk_dispatch.running.crash_ledger import (
-    BLOCKS,
-    SLOTS_IN_BLOCK,
-    Company,
-    CrashLedger,
-)
+from beanstalk_dispatch.running.crash_ledger import BLOCKS, SLOTS_IN_BLOCK, Company, CrashLedger
 from beanstalk_dispatch.running.open_files import FILES
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.running_tasks import RUNNING, RunningTask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beanstalk_dispatch.delivery import Delivery
+from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.running import unrun_receives
 from beanstalk_dispatch.running.unrun_receives import UnrunReceives
 

@@ -12,7 +12,7 @@ from django.test import override_settings
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import InvalidCall
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.scheduling import call_check
 from beanstalk_dispatch.signals import delivery_finished

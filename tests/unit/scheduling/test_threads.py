@@ -13,7 +13,7 @@ from django.db import transaction
 from beanstalk_dispatch import client
 from beanstalk_dispatch.client import Call, aschedule, aschedule_function, aschedule_many
 from beanstalk_dispatch.exceptions import UnknownFunction
-from beanstalk_dispatch.scheduling import preparing
+from beanstalk_dispatch.scheduling import prepare
 from beanstalk_dispatch.scheduling.threads import MAX_THREADS, sending_executor
 from beanstalk_dispatch.signals import task_scheduled
 from beanstalk_dispatch.sqs.opening import open_queue
@@ -46,13 +46,13 @@ def test_coroutines_send_at_the_same_time(sqs_env: Environment, proxy: Proxy) ->
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The name of the thread of each call."""
     names: list[str] = []
-    real = preparing.prepare_calls
+    real = prepare.prepare_calls
 
-    def prepare(*args: Any) -> Any:
+    def prepare_and_note(*args: Any) -> Any:
         names.append(threading.current_thread().name)
         return real(*args)
 
-    monkeypatch.setattr(client, "prepare_calls", prepare)
+    monkeypatch.setattr(client, "prepare_calls", prepare_and_note)
     return names
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.queue_address import QueueAddress
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.sqs.clients import Clients
 from beanstalk_dispatch.sqs.fifo import FIFO, STANDARD, queue_rules
 from beanstalk_dispatch.sqs.queue import Queue

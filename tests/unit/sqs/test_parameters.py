@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.exceptions import InvalidCall, MessageTooLarge
-from beanstalk_dispatch.queue_address import QueueAddress
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from beanstalk_dispatch import casts
+from beanstalk_dispatch.conf import casts
 from beanstalk_dispatch.sqs import quotas
 
 LIMITS = {name: value for name, value in vars(quotas).items() if name.startswith("MAX_")}
@@ -20,5 +20,5 @@ def test_the_limits_are_those_of_aws() -> None:
 
 
 def test_a_duration_may_be_as_long_as_a_message_can_be_hidden() -> None:
-    """casts.py stands below this room, so it states the limit itself."""
+    """conf/casts.py stands below this room, so it states the limit itself."""
     assert casts.MAX_DURATION.total_seconds() == quotas.MAX_VISIBILITY_SECONDS

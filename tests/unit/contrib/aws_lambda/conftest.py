@@ -17,9 +17,9 @@ def function(env: Environment) -> Environment:
     env(
         WORKER=True,
         DISPATCH_TABLE="record=tests.jobs.record fail=tests.jobs.fail loop=tests.jobs.run_in_steps "
-        "exits-hooked=tests.unit.contrib.aws_lambda.test_batch.ExitsHooked "
+        "exits-hooked=tests.unit.consumers.lambda_.test_batch.ExitsHooked "
         "recorder=tests.jobs.Recorder nap=tests.jobs.nap "
-        "slow-hook=tests.unit.contrib.aws_lambda.test_batch.SlowHook",
+        "slow-hook=tests.unit.consumers.lambda_.test_batch.SlowHook",
         DISPATCH_TASK_TIMEOUT="2m",
     )
     return env

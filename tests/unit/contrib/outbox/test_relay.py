@@ -19,7 +19,7 @@ from beanstalk_dispatch.contrib.outbox import relay as relay_module
 from beanstalk_dispatch.contrib.outbox.claims import Heads, claim, database_now
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay, send_waiting
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.signals import task_scheduled
 from beanstalk_dispatch.sqs.backoff import BackoffTimes
 from beanstalk_dispatch.sqs.opening import open_queue

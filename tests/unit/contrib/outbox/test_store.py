@@ -25,7 +25,7 @@ from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.rows import to_prepared
 from beanstalk_dispatch.contrib.outbox.sender import SENDER
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, SendError
-from beanstalk_dispatch.message import Message
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.scheduling import outbox

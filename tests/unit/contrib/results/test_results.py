@@ -34,13 +34,13 @@ from beanstalk_dispatch.contrib.results.pruning import prune_results
 from beanstalk_dispatch.contrib.results.record import TaskRecord
 from beanstalk_dispatch.contrib.results.recording import MAX_UNKNOWN_WORKERS, Recording
 from beanstalk_dispatch.contrib.results.stores import CacheStore, DatabaseStore, store_of
-from beanstalk_dispatch.delivery import Delivery, RunView
 from beanstalk_dispatch.exceptions import ConfigurationError, SendError, UnknownResult
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.delivery import Delivery, RunView
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running import waiting
 from beanstalk_dispatch.running.consumer import DelayedCopies
-from beanstalk_dispatch.scheduling import sending
+from beanstalk_dispatch.scheduling import send
 from beanstalk_dispatch.signals import task_started
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.testing import capture_tasks
@@ -304,7 +304,7 @@ def test_a_retry_that_the_calling_process_cannot_make_is_the_end(
     def fail(*_: Any) -> None:
         raise SendError("too large by now")
 
-    monkeypatch.setattr(sending._CallingProcess, "resend", fail)
+    monkeypatch.setattr(send._CallingProcess, "resend", fail)
     assert get_result(schedule_function("jobs", "flaky")).status is Status.FAILED
 
 
@@ -315,7 +315,7 @@ def test_ctrl_c_in_the_calling_process_ends_the_task(
     store(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, DISPATCH_TABLE=IN_CALLER)
     if name == "interrupted_retry":
         name = "flaky"
-        monkeypatch.setattr(sending._CallingProcess, "resend", lambda *_: jobs.interrupt())
+        monkeypatch.setattr(send._CallingProcess, "resend", lambda *_: jobs.interrupt())
     with capture_ids() as ids, pytest.raises(KeyboardInterrupt):
         schedule_function("jobs", name)
     result = get_result(ids[0])

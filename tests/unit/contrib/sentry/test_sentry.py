@@ -26,27 +26,21 @@ from sentry_sdk.envelope import Envelope, Item
 from sentry_sdk.integrations import logging as logging_integration
 from sentry_sdk.transport import HttpTransport, Transport
 
-from beanstalk_dispatch import refusals, signals
+from beanstalk_dispatch import signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
-from beanstalk_dispatch.contrib.sentry import (
-    client,
-    crons,
-    errors,
-    privacy,
-    setup,
-    spans,
-)
+from beanstalk_dispatch.contrib.sentry import client, crons, errors, privacy, setup, spans
 from beanstalk_dispatch.contrib.sentry import task as task_module
 from beanstalk_dispatch.contrib.sentry.transport import ErrorsFirstTransport
 from beanstalk_dispatch.contrib.sentry.variables import cast_receives, get_values
-from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import AlreadyDone, LeaseUnavailable
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome, Result
+from beanstalk_dispatch.logging import throttle
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running import attempt, dead_letters, time_limit
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.run import Run
-from beanstalk_dispatch.scheduling import sending
+from beanstalk_dispatch.scheduling import send
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from tests import jobs
 from tests.conftest import Environment
@@ -210,7 +204,7 @@ def test_without_a_dsn_the_sdk_is_not_imported() -> None:
         django.setup()
         import logging
         logging.getLogger("beanstalk_dispatch").setLevel("INFO")
-        from beanstalk_dispatch.delivery import Delivery
+        from beanstalk_dispatch.messages.delivery import Delivery
         from beanstalk_dispatch.running import pipeline
         from tests.runs import deliver
         body = '{"function": "fail", "args": [], "kwargs": {}}'
@@ -248,7 +242,7 @@ def test_a_missing_sdk_gives_the_pip_line() -> None:
         sys.modules["sentry_sdk"] = None
         django.setup()
         from beanstalk_dispatch.running import attempt, dead_letters, pipeline, time_limit
-        from beanstalk_dispatch.delivery import Delivery
+        from beanstalk_dispatch.messages.delivery import Delivery
         from beanstalk_dispatch.exceptions import ConfigurationError
         from tests.runs import deliver
         try:
@@ -381,7 +375,7 @@ def test_refusals_of_a_kind_are_one_event_a_minute(
         "malformed",
         "unknown-function",
     ]
-    monkeypatch.setattr(refusals, "INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(throttle, "INTERVAL_SECONDS", 0)
     run("unknown")
     assert sentry.of("event")[-1]["tags"]["repeated"] == "2"
 
@@ -418,9 +412,9 @@ def test_the_line_about_the_outcome_is_in_the_trace_of_its_task() -> None:
         django.setup()
         import logging
         logging.getLogger("beanstalk_dispatch").setLevel("INFO")
-        from beanstalk_dispatch.delivery import Delivery
+        from beanstalk_dispatch.messages.delivery import Delivery
         from beanstalk_dispatch.running import pipeline
-        from beanstalk_dispatch.message import Message
+        from beanstalk_dispatch.messages.message import Message
         from tests.runs import deliver
         body = Message(function="quiet").encode(queue="q", keys=["a-key-of-the-tests"])
         deliver(body, Delivery(queue="q"))
@@ -523,7 +517,7 @@ def test_a_body_that_trace_headers_make_too_large_is_sent_without(
     sentry: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies: list[str] = []
-    monkeypatch.setattr(sending, "capture", lambda queue, prepared: bodies.append(prepared.body))
+    monkeypatch.setattr(send, "capture", lambda queue, prepared: bodies.append(prepared.body))
     for size in (1, MAX_MESSAGE_BYTES - 200):
         schedule_function("q", "quiet", "x" * size)
     assert ["headers" in json.loads(body) for body in bodies] == [True, False]

@@ -9,9 +9,9 @@ import sentry_sdk
 from sentry_sdk.transport import HttpTransport
 
 from beanstalk_dispatch.contrib.sentry import client, setup
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome
 from tests import sentry_sdk_support
 from tests.conftest import Environment
 from tests.runs import deliver

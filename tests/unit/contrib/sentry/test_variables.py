@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from beanstalk_dispatch import conf, start_log
+from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import Setting, get_config
 from beanstalk_dispatch.contrib.sentry import variables
 from beanstalk_dispatch.contrib.sentry.variables import SENTRY, get_values
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.problems import checks
+from beanstalk_dispatch.problems import checks, start_log
 from tests.conftest import Environment
 
 SETTINGS = {setting.variable: setting for setting in SENTRY.settings}

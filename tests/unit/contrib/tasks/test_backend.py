@@ -23,7 +23,6 @@ from beanstalk_dispatch.contrib.tasks.library import (
     TaskResultDoesNotExist,
     task_backends,
 )
-from beanstalk_dispatch.delivery import Delivery
 from beanstalk_dispatch.exceptions import (
     BatchError,
     ConfigurationError,
@@ -32,7 +31,8 @@ from beanstalk_dispatch.exceptions import (
     SendError,
     UnknownFunction,
 )
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.testing import capture_tasks
 from tests import django_tasks

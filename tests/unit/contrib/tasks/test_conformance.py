@@ -10,10 +10,10 @@ import pytest
 from django.test import Client, override_settings
 from django.urls import reverse
 
-from beanstalk_dispatch.contrib.aws_lambda.batch import Batch
+from beanstalk_dispatch.consumers.lambda_.batch import Batch
+from beanstalk_dispatch.consumers.poller.runners import run_here
 from beanstalk_dispatch.contrib.tasks import library
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.worker.runners import run_here
 from tests import conformance
 from tests.conformance import BackendConformance, raises
 from tests.conftest import Environment

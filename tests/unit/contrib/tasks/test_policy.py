@@ -16,7 +16,7 @@ from django.test import override_settings
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.tasks import SQSTask, library, task
 from beanstalk_dispatch.contrib.tasks.library import InvalidTask, task_backends
-from beanstalk_dispatch.dispatch_table import entry
+from beanstalk_dispatch.running.dispatch_table import entry
 from tests import django_tasks
 from tests.conftest import Environment
 from tests.jobs import record

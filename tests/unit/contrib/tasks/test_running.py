@@ -15,12 +15,12 @@ from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import Status, get_result
 from beanstalk_dispatch.contrib.tasks import library, running
-from beanstalk_dispatch.delivery import Delivery
-from beanstalk_dispatch.dispatch_table import entry
 from beanstalk_dispatch.exceptions import TaskCancelled, TaskCut
-from beanstalk_dispatch.message import Message
-from beanstalk_dispatch.outcomes import Outcome
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.dispatch_table import entry
 from beanstalk_dispatch.running.stages import contain
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue

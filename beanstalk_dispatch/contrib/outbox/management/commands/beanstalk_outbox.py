@@ -12,13 +12,13 @@ from typing import Any, Final
 from django.core.management.base import CommandError
 from django.db import DatabaseError
 
-from beanstalk_dispatch import start_log
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.outbox.errors import describe_error
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.status import Waiting, waiting_in
 from beanstalk_dispatch.management.printing import PrintingCommand
+from beanstalk_dispatch.problems import start_log
 
 EXIT_UNSENT: Final = 75
 """EX_TEMPFAIL: with ``--once``, something could not be sent."""

@@ -1,0 +1,237 @@
+"""Decide whether this process takes new tasks.
+
+It does not when it is stopping, when it is drained, or when too many of its threads are stuck.
+aws-sqsd still posts while a machine is being removed, and gunicorn still runs the requests that it
+has queued when it gets SIGTERM. Tasks that have not started by then run on another machine.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Final
+
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.logging.log_lines import quoted
+from beanstalk_dispatch.process import clock, state
+from beanstalk_dispatch.running import monkey_patching, time_limit
+from beanstalk_dispatch.running.left_threads import LEFT
+from beanstalk_dispatch.running.open_files import can_open_files
+from beanstalk_dispatch.running.running_tasks import RUNNING, RunningTask
+from beanstalk_dispatch.running.thread_frames import threads_within
+
+from . import holding
+
+logger = logging.getLogger("beanstalk_dispatch.endpoint")
+
+EXIT_SECONDS: Final = 5.0
+"""How long the server may take for its own end once no request runs that can end."""
+_LOOK_SECONDS: Final = 0.1
+_LOG_SECONDS: Final = 1.0
+"""How long that end waits for its own log line: a stuck task may hold the lock of a handler."""
+STUCK_SHARE: Final = 0.5
+"""The share of gunicorn's threads that may be stuck before its worker process is replaced."""
+
+
+class _ServerProcess:
+    """This process of a web server."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Be of no web server. A process that a task forks is not gunicorn's to replace."""
+        self.threads: int | None = None
+        """How many threads gunicorn gives it; None if it is not one of gunicorn's."""
+        self.stopping = ""
+        """Why it takes no new task; empty while it does."""
+        self.graceful_timeout: float | None = None
+        """How long its requests may take to end. None: the worker has no threads."""
+        self.judging = threading.Lock()
+        self.is_replaced = False
+        """Whether it is a reason of ours for which it stops."""
+
+
+_process: Final = _ServerProcess()
+state.declare(_process.forget)
+
+
+def reason(config: Config) -> str:
+    """Return why no new task may run here. The empty string means that it may."""
+    if _process.stopping:
+        return _process.stopping
+    if config.drain_file and os.path.exists(config.drain_file):
+        return f"{config.drain_file} exists"
+    _replace_process_if_spoiled()
+    return _process.stopping
+
+
+def _replace_process_if_spoiled() -> None:
+    """Judge this process of gunicorn's. The watchdog has it judged too, if all its threads hang."""
+    if not _process.threads or not _process.judging.acquire(blocking=False):
+        return
+    try:
+        if not _process.stopping:
+            _judge(_process.threads)
+    finally:
+        _process.judging.release()
+
+
+def _judge(threads: int) -> None:
+    """Replace the process first and log it then: a stuck task may hold the lock of a handler."""
+    stuck, left = len(time_limit.stuck_threads()), LEFT.are_too_many()
+    if stuck > threads * STUCK_SHARE:
+        _replace_process(f"{stuck} of {threads} threads are stuck")
+        logger.critical(
+            "recycle pid=%d reason=stuck stuck=%d threads=%d",
+            os.getpid(), stuck, threads,
+        )  # fmt: skip
+    elif left:
+        _replace_process("tasks have left too many threads behind")
+        LEFT.report(waits=False)
+        logger.critical(
+            "recycle pid=%d reason=threads threads=%d left_by=%r: tasks have left these threads "
+            "behind, each of which may keep a database connection",
+            os.getpid(), len(LEFT.left()), LEFT.summary(),
+        )  # fmt: skip
+    elif not can_open_files():
+        _replace_process("the process can open no more files")
+        logger.critical(
+            "recycle pid=%d reason=no-files: this process can open no more files, so every task "
+            "would fail; a task most likely keeps files or connections open",
+            os.getpid(),
+        )
+
+
+def is_stopping() -> bool:
+    """Whether this process is going to end."""
+    return bool(_process.stopping)
+
+
+def threads() -> int | None:
+    """How many threads this gunicorn worker has. None: it is another server."""
+    return _process.threads
+
+
+def watch() -> bool:
+    """Listen for SIGTERM, and return True, if this process is a gunicorn worker.
+
+    It then also logs which tasks were cut off in the process that it replaces.
+
+    Call this in the main thread. AppConfig.ready() does so. With gunicorn's ``preload_app`` that
+    is too early, so ``gunicorn.conf.py`` must import ``post_worker_init`` from here.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    handler = signal.getsignal(signal.SIGTERM)
+    worker: Any = getattr(handler, "__self__", None)
+    if not any(each.__module__ == "gunicorn.workers.base" for each in type(worker).__mro__):
+        return False
+
+    def on_sigterm(signum: int, frame: FrameType | None) -> None:
+        _process.stopping = _process.stopping or "the server is stopping"
+        if tasks := RUNNING.now():
+            _start_thread(_log_running, tasks)
+        if _process.graceful_timeout is not None:
+            _start_thread(_end_process, _process.graceful_timeout)
+        handler(signum, frame)  # type: ignore[operator,misc]
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    signal.siginterrupt(signal.SIGTERM, False)
+    _process.threads = worker.cfg.threads
+    if any(each.__module__ == "gunicorn.workers.gthread" for each in type(worker).__mro__):
+        _process.graceful_timeout = worker.cfg.graceful_timeout
+    time_limit.call_when_stuck(_replace_process_if_spoiled)
+    with suppress(ConfigurationError):  # which is in the log, and fails each request
+        config = get_config()
+        _log_short_timeout(worker, config)
+        RUNNING.report_cut_tasks(config)
+    return True
+
+
+def _log_short_timeout(worker: Any, config: Config) -> None:
+    """A sync worker does not answer its parent while a task runs, which kills it for that.
+
+    https://docs.gunicorn.org/en/stable/settings.html#timeout
+    """
+    limit = config.task_timeout.total_seconds()
+    is_sync = any(each.__module__ == "gunicorn.workers.sync" for each in type(worker).__mro__)
+    if config.worker and is_sync and 0 < worker.cfg.timeout <= limit:
+        logger.error(
+            "start gunicorn_timeout=%d time_limit=%g: gunicorn kills a worker without threads in "
+            "the middle of a task that takes longer than its timeout; run it with --threads 15",
+            worker.cfg.timeout, limit,
+        )  # fmt: skip
+
+
+def post_worker_init(worker: object) -> None:
+    """gunicorn's hook of that name, for what AppConfig.ready() was too early for.
+
+    https://docs.gunicorn.org/en/stable/settings.html#post-worker-init
+    """
+    if watch():
+        monkey_patching.log_if_patched()
+
+
+def _start_thread(function: Callable[..., None], *args: object) -> None:
+    """Start a thread from a signal handler, whose interrupted code may hold any lock.
+
+    It may hold those of logging, and that which threading.Thread takes.
+    """
+    with suppress(RuntimeError):  # no thread can be started
+        _thread.start_new_thread(function, args)
+
+
+def _log_running(tasks: Sequence[RunningTask]) -> None:
+    for task in tasks:
+        logger.warning(
+            "stopping running id=%s function=%s seconds=%.0f",
+            quoted(task.message.id), quoted(task.message.function), task.seconds,
+        )  # fmt: skip
+
+
+def _replace_process(reason: str) -> None:
+    """Make gunicorn replace this process. Running tasks have its graceful_timeout to end."""
+    _process.stopping = reason
+    _process.is_replaced = True
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_process(graceful_timeout: float) -> None:
+    """End this process once no request runs that can end, and the server does not end it.
+
+    gunicorn waits for its whole graceful_timeout for threads that are stuck, and the interpreter
+    for as long as threads run that tasks have left behind. Meanwhile no process takes the place of
+    this one. That of the server's own end is tried first: it runs what is registered with atexit.
+    """
+    until = clock.monotonic() + graceful_timeout
+    while clock.monotonic() < until and _requests_that_can_end():
+        clock.sleep(_LOOK_SECONDS)
+    clock.sleep(EXIT_SECONDS)
+    if _process.is_replaced or time_limit.stuck() or LEFT.delay_exit():
+        logged = threading.Event()
+        _start_thread(_log_end, logged)
+        logged.wait(_LOG_SECONDS)
+        os._exit(0)
+
+
+def _requests_that_can_end() -> int:
+    """Count the threads that answer a request, without those that are stuck or hold an answer."""
+    answering = threads_within("gunicorn.workers.gthread", "handle_request")
+    holding_answers = threads_within(holding.__name__, holding.hold.__name__)
+    return len(answering - time_limit.stuck_threads() - holding_answers)
+
+
+def _log_end(logged: threading.Event) -> None:
+    logger.error(
+        "ended pid=%d stuck=%d left_by=%r: neither could be waited for",
+        os.getpid(), len(time_limit.stuck_threads()), LEFT.summary(),
+    )  # fmt: skip
+    logged.set()

@@ -1,0 +1,129 @@
+"""aws-sqsd's protocol: the headers of its POST, as a Delivery and back, and its options.
+
+https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-env-tiers.html
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from beanstalk_dispatch.conf.variables import WORKER
+from beanstalk_dispatch.messages.delivery import DEFAULT_PROXY_TIMEOUT, Delivery
+
+HEADER = "X-Aws-Sqsd-"
+TASK_NAME_ATTRIBUTE = "beanstalk.sqsd.task_name"
+SCHEDULED_AT_ATTRIBUTE = "beanstalk.sqsd.scheduled_time"
+PATH_ATTRIBUTE = "beanstalk.sqsd.path"
+"""Message attributes by which the daemon marks a periodic task on the queue."""
+MESSAGE_ID: Final = "HTTP_X_AWS_SQSD_MSGID"
+"""In ``request.META``: the id that SQS gave the message."""
+DOCTOR_KEY = "beanstalk_dispatch.doctor"
+"""In ``request.META``, of the request that beanstalk_doctor makes in its own process.
+
+No client can set it: what a client sends becomes a key that starts with ``HTTP_``.
+"""
+MEANINGS: Final[Mapping[int, str]] = {
+    301: "a redirect: HttpPath without its last part, or a redirect to https",
+    302: "a redirect: to a login page, or to another language",
+    400: "'localhost' is not in ALLOWED_HOSTS, or the message is malformed or unknown",
+    403: "not signed with the worker's key, CSRF protection, or an untrusted peer",
+    404: f"HttpPath is wrong, or {WORKER.variable} is not True",
+    409: "the same message runs already: VisibilityTimeout is shorter than the task",
+    413: "nginx's client_max_body_size is smaller than the message",
+    500: "the task failed, or the configuration is wrong",
+    502: "gunicorn does not run, or ended while it ran a task",
+    503: "the machine drains, or a request waited too long for a thread",
+    504: "the task took longer than nginx's proxy_read_timeout",
+}
+"""What an answer to the daemon means, if it is not 200."""
+_REQUEST_START = re.compile(r"(?:t=)?(\d{10}\.\d{3})")
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def delivery_from_meta(meta: Mapping[str, str], body: bytes = b"") -> Delivery:
+    """Read the daemon's headers from a ``request.META``; what is not well-formed is left out.
+
+    Not from ``request.headers``: making that takes longer than all that is done here.
+    """
+    get = meta.get
+    count = get("HTTP_X_AWS_SQSD_RECEIVE_COUNT", "")
+    waited, proxy_timeout = None, DEFAULT_PROXY_TIMEOUT
+    if start := get("HTTP_X_REQUEST_START"):
+        waited, proxy_timeout = _read_proxys_headers(start, get("HTTP_X_PROXY_READ_TIMEOUT", ""))
+    return Delivery(
+        body=body,
+        queue=printable(get("HTTP_X_AWS_SQSD_QUEUE")) or "",
+        message_id=printable(get(MESSAGE_ID)),
+        receive_count=max(int(count), 1) if _is_count(count) else 1,
+        first_received_at=parse_time(get("HTTP_X_AWS_SQSD_FIRST_RECEIVED_AT")),
+        sent_at=parse_time(get("HTTP_X_AWS_SQSD_SENT_AT")),
+        task_name=printable(get("HTTP_X_AWS_SQSD_TASKNAME")),
+        scheduled_at=parse_time(get("HTTP_X_AWS_SQSD_SCHEDULED_AT")),
+        waited=waited,
+        proxy_timeout=proxy_timeout,
+    )
+
+
+def _read_proxys_headers(start: str, timeout: str) -> tuple[float | None, float]:
+    """Return for how long nginx has had the request (``t=${msec}``), and for how long it waits."""
+    if (match := _REQUEST_START.fullmatch(start)) is None:
+        return None, DEFAULT_PROXY_TIMEOUT
+    waited = max(time.time() - float(match[1]), 0.0)
+    return waited, float(timeout) if _is_count(timeout) else DEFAULT_PROXY_TIMEOUT
+
+
+def headers_of(delivery: Delivery) -> dict[str, str]:
+    """The headers that the daemon would send for this delivery."""
+    headers = {
+        "Msgid": delivery.message_id or "",
+        "Queue": delivery.queue,
+        "Receive-Count": str(delivery.receive_count),
+        "First-Received-At": format_time(delivery.first_received_at),
+        "Sent-At": format_time(delivery.sent_at),
+        "Taskname": delivery.task_name or "",
+        "Scheduled-At": format_time(delivery.scheduled_at),
+    }
+    return {HEADER + name: value for name, value in headers.items() if value}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqsdOptions:
+    """The daemon's options and their defaults; times in seconds.
+
+    https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/command-options-general.html#command-options-general-elasticbeanstalksqsd
+    """
+
+    http_connections: int = 50
+    connect_timeout: int = 5
+    inactivity_timeout: int = 299
+    visibility_timeout: int = 300
+    error_visibility_timeout: int = 2
+    mime_type: str = "application/json"
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def printable(text: str | None) -> str | None:
+    """What may stand in a log line; None for anything else."""
+    return text[:255] if text and text.isprintable() else None
+
+
+def parse_time(text: str | None) -> float | None:
+    """``2023-08-15T13:57:53Z`` in Unix seconds; None for anything else."""
+    if not text or not text.endswith("Z"):
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def format_time(moment: float | None) -> str:
+    return "" if moment is None else datetime.fromtimestamp(moment, UTC).strftime(_TIME_FORMAT)

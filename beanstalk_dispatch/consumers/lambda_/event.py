@@ -1,0 +1,88 @@
+"""What an event of SQS says: its records, each of which is one receive of one message.
+
+https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from beanstalk_dispatch.conf.queue_address import QueueAddress
+from beanstalk_dispatch.consumers.endpoint.sqsd import (
+    SCHEDULED_AT_ATTRIBUTE,
+    TASK_NAME_ATTRIBUTE,
+    parse_time,
+    printable,
+)
+from beanstalk_dispatch.messages.delivery import Delivery
+
+Record = Mapping[str, Any]
+
+_OTHER_EVENT: Final = "this is not an event of an SQS event source mapping"
+_REQUIRED: Final = ("messageId", "body", "eventSourceARN")
+
+
+def records_of(event: Any) -> Sequence[Record]:
+    """The records of an event. Raises ValueError if it is not an event of SQS.
+
+    Each record is looked at before a task runs: an error in the middle of a batch would have the
+    messages before it delivered again, although they are done.
+    """
+    records = event.get("Records") if isinstance(event, Mapping) else None
+    if not isinstance(records, list) or not all(map(_is_of_sqs, records)):
+        raise ValueError(
+            f"{_OTHER_EVENT}; expected Records with the eventSource aws:sqs and with "
+            f"{', '.join(_REQUIRED)}"
+        )
+    for record in records:
+        delivery_of(record, deadline=0.0)
+    return records
+
+
+def _is_of_sqs(record: Any) -> bool:
+    return (
+        isinstance(record, Mapping)
+        and record.get("eventSource") == "aws:sqs"
+        and all(isinstance(record.get(name), str) for name in _REQUIRED)
+    )
+
+
+def delivery_of(record: Record, *, deadline: float) -> Delivery:
+    """The delivery that a record reports. ``deadline`` is on the package's monotonic clock.
+
+    Raises ValueError for attributes that are not those of SQS.
+    """
+    try:
+        return _delivery_of(record, deadline)
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise ValueError(f"{_OTHER_EVENT}: message {record['messageId']!r}: {exc}") from exc
+
+
+def _delivery_of(record: Record, deadline: float) -> Delivery:
+    attributes = record.get("attributes", {})
+    sender_attributes = {
+        name: each.get("stringValue") for name, each in record.get("messageAttributes", {}).items()
+    }
+    first = attributes.get("ApproximateFirstReceiveTimestamp")
+    sent = attributes.get("SentTimestamp")
+    address = QueueAddress.parse(record["eventSourceARN"])
+    task_name = printable(sender_attributes.get(TASK_NAME_ATTRIBUTE))
+    return Delivery(
+        body="" if task_name else record["body"],
+        queue=address.name,
+        location=address.location,
+        message_id=record["messageId"],
+        receive_count=int(attributes.get("ApproximateReceiveCount", "1")),
+        first_received_at=int(first) / 1000 if first else None,
+        sent_at=int(sent) / 1000 if sent else None,
+        task_name=task_name,
+        scheduled_at=parse_time(sender_attributes.get(SCHEDULED_AT_ATTRIBUTE)),
+        group_id=attributes.get("MessageGroupId"),
+        deadline=deadline,
+    )
+
+
+def queue_name(record: Record) -> str:
+    """The name of the queue that a record comes from."""
+    return QueueAddress.parse(record["eventSourceARN"]).name

@@ -1,0 +1,75 @@
+"""Run a received message in this process, as the worker does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.core.signals import request_finished, request_started
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.consumers.endpoint.sqsd import (
+    SCHEDULED_AT_ATTRIBUTE,
+    TASK_NAME_ATTRIBUTE,
+    parse_time,
+    printable,
+)
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.outcomes import Settle
+from beanstalk_dispatch.running import pipeline
+from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.run import Run
+from beanstalk_dispatch.sqs.queue import Received
+
+from .in_flight import Ack, Nack
+
+TaskStarts = Callable[[float], None]
+"""Called when a task starts, with its time limit in seconds."""
+Runner = Callable[[Received, TaskStarts], Ack | Nack]
+"""Runs a message and says what SQS is to do with it. May call its second argument."""
+
+
+def delivery_of(received: Received) -> Delivery:
+    """The delivery that the daemon would report for a received message."""
+    attributes, message_attributes = received.attributes, received.message_attributes
+    first = attributes.get("ApproximateFirstReceiveTimestamp")
+    sent = attributes.get("SentTimestamp")
+    task_name = printable(message_attributes.get(TASK_NAME_ATTRIBUTE))
+    return Delivery(
+        body="" if task_name else received.body,
+        queue=received.queue.name,
+        location=received.queue.location,
+        message_id=received.message_id,
+        receive_count=received.receive_count,
+        unrun_receives=received.unrun_receives,
+        first_received_at=int(first) / 1000 if first else None,
+        sent_at=int(sent) / 1000 if sent else None,
+        task_name=task_name,
+        scheduled_at=parse_time(message_attributes.get(SCHEDULED_AT_ATTRIBUTE)),
+        group_id=attributes.get("MessageGroupId"),
+    )
+
+
+class PollerConsumer(DelayedCopies):
+    """The poller as a run sees it while one message runs."""
+
+    can_hide = True
+
+    def __init__(self, on_start: TaskStarts) -> None:
+        self._on_start = on_start
+
+    def task_starts(self, time_limit: float) -> None:
+        """Have the message's visibility extended for as long as its task may run."""
+        self._on_start(time_limit)
+
+
+def run_here(received: Received, on_start: TaskStarts = lambda time_limit: None) -> Ack | Nack:
+    """Run a message in this thread, between Django's signals for the start and end of a request."""
+    run = Run(delivery_of(received), get_config(), PollerConsumer(on_start))
+    request_started.send_robust(sender=run_here)
+    try:
+        result = pipeline.run_delivery(run)
+    finally:
+        request_finished.send_robust(sender=run_here)
+    if result.settle is Settle.DELETE:
+        return Ack(is_failure=result.is_failure)
+    return Nack(result.retry_after if result.settle is Settle.HIDE else None)

@@ -1,0 +1,419 @@
+"""Message: one task as it travels through SQS; encoded, signed, verified and decoded here."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import json
+import math
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from hmac import HMAC
+from typing import Any, Final, NoReturn, TypeGuard
+
+from django.core.signing import BadSignature as DjangoBadSignature
+from django.core.signing import Signer, b64_encode
+from django.utils.crypto import salted_hmac
+from django.utils.encoding import force_bytes
+
+from beanstalk_dispatch.conf.variables import SIGNING_KEYS
+from beanstalk_dispatch.exceptions import (
+    BadSignature,
+    InvalidArgument,
+    MalformedMessage,
+    MessageError,
+)
+
+VERSION: Final = 1
+"""The version of the format that this release writes, and the newest that it reads."""
+
+DEAD_LETTER: Final = "dead_letter"
+"""The member that marks a JSON object as a dead letter; it holds the reason."""
+
+MAX_DELAY_DAYS: Final = 400
+"""How far ahead a task may be scheduled. Until then its message is sent again every 15 minutes."""
+
+_LOCATION: Final = "location"
+"""The member that has the region and account of the queue that a message was signed for."""
+_SALT: Final = "beanstalk_dispatch.message."
+_SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")  # HMAC-SHA256 as django.core.signing writes it
+# Whitespace is matched in one place only: with a second, a long body would take quadratic time.
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}")
+_MAX_NAME_LENGTH: Final = 255
+NAME_FORM: Final = f"a string of 1 to {_MAX_NAME_LENGTH} printable characters"
+"""What ``is_name`` accepts, for an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One task with its arguments, as it lies on the queue."""
+
+    function: str
+    """The task's name in the dispatch table."""
+    args: Sequence[Any] = ()
+    """Positional arguments, JSON values."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments, JSON values."""
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    """The task's id. It stays the same through retries and hops."""
+    sent_at: float | None = None
+    """When the task was scheduled, in Unix seconds."""
+    attempt: int = 1
+    """1 for the first run; a retry has the next number."""
+    first_attempt: int = 1
+    """The attempt from which retries are counted. After a redrive that resets them it is above 1.
+
+    ``attempt`` itself never falls, because the lease takes a lower one for a duplicate.
+    """
+    not_before: float | None = None
+    """The task must not run earlier, in Unix seconds: a delay longer than SQS allows."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The limits that a scheduled SafeTask instance sets itself: see ``SafeTask.options``."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Trace context."""
+
+    @property
+    def counted_attempt(self) -> int:
+        """The attempt as the limit of retries counts it."""
+        return max(self.attempt - self.first_attempt + 1, 1)
+
+    def __repr__(self) -> str:
+        """Without arguments and headers, which may contain secrets and personal data."""
+        return f"<Message id={self.id} function={self.function} attempt={self.attempt}>"
+
+    def encode(
+        self,
+        *,
+        queue: str,
+        keys: Sequence[str] = (),
+        legacy: bool = False,
+        location: str | None = None,
+    ) -> str:
+        """The body to send to the queue named ``queue``, in ASCII; signed if there are ``keys``.
+
+        ``location`` is that of the queue, if it is known: see ``QueueAddress.location``. ``legacy``
+        writes the format of beanstalk-dispatch 0.1. Raises InvalidArgument if JSON would change an
+        argument.
+        """
+        content: dict[str, Any] = {
+            "function": self.function,
+            "args": list(self.args),
+            "kwargs": dict(self.kwargs),
+        }
+        if not legacy:
+            content = {"v": VERSION, "id": self.id} | content
+            if self.sent_at is not None:
+                content["sent_at"] = self.sent_at
+        if self.attempt != 1:
+            content["attempt"] = self.attempt
+        if self.first_attempt != 1:
+            content["first_attempt"] = self.first_attempt
+        if self.not_before is not None:
+            content["not_before"] = self.not_before
+        if self.options:
+            content["options"] = self.options
+        if self.headers and not legacy:
+            content["headers"] = self.headers
+        if location and keys:
+            content[_LOCATION] = location
+        body = _to_json(content)
+        if legacy:
+            return base64.b64encode(body.encode("ascii")).decode("ascii")
+        return _signer(queue, tuple(keys)).sign(body) if keys else body
+
+    @classmethod
+    def decode(
+        cls,
+        body: bytes | str,
+        *,
+        queue: str,
+        keys: Sequence[str] = (),
+        default_id: str | None = None,
+        location: str | None = None,
+    ) -> Message:
+        """Read a body that was received from the queue named ``queue``.
+
+        With ``keys``, the signature is verified before anything is parsed, and a message that was
+        signed for a queue of this name elsewhere than at ``location`` is refused. A message in the
+        format of 0.1 has no id and gets ``default_id``. A dead letter is read as the message
+        inside it, with the next attempt. Raises BadSignature or MalformedMessage.
+        """
+        content = _parse_object(_verified_json(body, queue=queue, keys=keys))
+        attempts = 0
+        while DEAD_LETTER in content:
+            inner, count, inner_id = _dead_letter_parts(content)
+            attempts, default_id = max(attempts, count), inner_id or default_id
+            content = _parse_object(_verified_json(inner, queue=queue, keys=keys))
+        if keys and location:
+            _check_location(content, location)
+        message = _to_message(content, default_id)
+        return replace(message, attempt=attempts + 1) if attempts else message
+
+
+def wrap(
+    body: bytes | str,
+    reason: Mapping[str, Any],
+    *,
+    queue: str,
+    keys: Sequence[str] = (),
+) -> str:
+    """A dead letter: ``body`` as it was received from ``queue``, with the ``reason``.
+
+    ``reason`` has at least the members ``attempts`` and ``id``. If ``body`` is a dead letter with a
+    good signature, the body inside it is wrapped instead. One with a bad signature is wrapped
+    whole, because our signature around its inside would let run what was refused. When a dead
+    letter is moved back to ``queue``, ``Message.decode`` reads the message inside it.
+    """
+    inner = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    with suppress(MessageError):
+        content = _parse_object(_verified_json(body, queue=queue, keys=keys))
+        inner, *_ = _dead_letter_parts(content)
+    letter = _json_encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": inner})
+    return _signer(queue, tuple(keys)).sign(letter) if keys else letter
+
+
+def read_dead_letter(body: str) -> tuple[Mapping[str, Any], str] | None:
+    """The reason in a dead letter and the body inside it; None if ``body`` is another message.
+
+    No signature is verified, so this is for a person to read.
+    """
+    try:
+        content = _parse_object(strip_signature(body.strip()))
+        inner, *_ = _dead_letter_parts(content)
+    except MalformedMessage:
+        return None
+    return content[DEAD_LETTER], inner
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+_json_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_json_decode = json.JSONDecoder().raw_decode
+
+
+def _to_json(content: dict[str, Any]) -> str:
+    try:
+        body = _json_encode(content)
+        is_unchanged = bool(_json_decode(body)[0] == content)
+    except Exception:  # an argument's own methods may raise anything
+        is_unchanged = False
+    if not is_unchanged:
+        _raise_invalid_argument(content)
+    return body
+
+
+def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
+    """Raise InvalidArgument for the first argument that JSON would change."""
+    # It imports Django's models, and is needed for an error only.
+    from .arguments import json_problem  # noqa: PLC0415
+
+    function = content["function"]
+    for name in ("args", "kwargs"):
+        if problem := json_problem(name, content[name]):
+            raise InvalidArgument(f"{function}: {problem}")
+    raise InvalidArgument(f"{function}: the message cannot be written as JSON")
+
+
+# --- signing ---------------------------------------------------------------------------------
+
+
+class _Signer(Signer):
+    """Django's Signer, which derives the HMAC's key from each signing key once, not at each use."""
+
+    def __init__(self, queue: str, keys: Sequence[str]) -> None:
+        salt = _SALT + queue
+        super().__init__(key=keys[0], salt=salt, fallback_keys=list(keys[1:]))
+        self._keyed: dict[str | bytes, HMAC] = {
+            key: salted_hmac(f"{salt}signer", "", key, algorithm=self.algorithm) for key in keys
+        }
+        """The HMAC of nothing, as Signer.signature makes it, with each key."""
+
+    def signature(self, value: str | bytes, key: str | bytes | None = None) -> str:
+        hmac = self._keyed[key or self.key].copy()
+        hmac.update(force_bytes(value))
+        return b64_encode(hmac.digest()).decode()
+
+
+@functools.lru_cache(maxsize=100)
+def _signer(queue: str, keys: tuple[str, ...]) -> Signer:
+    return _Signer(queue, keys)
+
+
+def _verified_json(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
+    """The JSON in a body without its signature, which is verified if there are ``keys``."""
+    content = _decode_utf8(body)
+    content = (
+        _verified_content(content, queue=queue, keys=keys) if keys else strip_signature(content)
+    )
+    return content if content.startswith("{") else _decode_base64(content)
+
+
+def _verified_content(content: str, *, queue: str, keys: Sequence[str]) -> str:
+    try:
+        return _signer(queue, tuple(keys)).unsign(content)
+    except (DjangoBadSignature, UnicodeEncodeError):  # half a surrogate pair has no bytes
+        if _ends_with_signature(content):
+            raise BadSignature(f"no signing key matches for queue {queue!r}") from None
+        raise BadSignature(
+            f"not signed; set {SIGNING_KEYS.variable} where it is sent, too"
+        ) from None
+
+
+def _check_location(content: Mapping[str, Any], location: str) -> None:
+    """Refuse a message of another region or account. One that names none is from any."""
+    signed_for = content.get(_LOCATION, location)
+    if signed_for != location:
+        raise BadSignature(f"signed for a queue in {signed_for!r:.80}, received in {location!r}")
+
+
+def strip_signature(content: str) -> str:
+    """A body in JSON without its signature, if it has one, which is not verified."""
+    if not content.endswith("}") and _ends_with_signature(content):
+        return content.rpartition(":")[0]
+    return content
+
+
+def _ends_with_signature(content: str) -> bool:
+    _, colon, signature = content[-44:].rpartition(":")
+    return bool(colon and _SIGNATURE.fullmatch(signature))
+
+
+def is_signed(body: str) -> bool:
+    """Whether a body looks signed, by anyone and for any queue."""
+    return body != strip_signature(body)
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def _decode_utf8(body: bytes | str) -> str:
+    """The body as a string without surrounding whitespace."""
+    if isinstance(body, bytes):
+        try:
+            body = body.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise MalformedMessage(f"not UTF-8 at byte {exc.start}") from None
+    content = body.strip()
+    if not content:
+        raise MalformedMessage("empty body")
+    return content
+
+
+def _decode_base64(content: str) -> str:
+    """The JSON inside a body of 0.1. Anything else is returned for the JSON parser to refuse."""
+    if not _BASE64.fullmatch(content):
+        return content
+    try:
+        return base64.b64decode("".join(content.split()), validate=True).decode("utf-8").strip()
+    except (binascii.Error, UnicodeDecodeError):
+        return content
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_finite_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_finite_float)
+
+
+def _parse_object(content: str) -> dict[str, Any]:
+    try:
+        value, end = _decoder.raw_decode(content)
+        if end != len(content):
+            raise json.JSONDecodeError("Extra data", content, end)
+    except json.JSONDecodeError as exc:
+        raise MalformedMessage(f"not JSON: {exc.msg} at character {exc.pos}") from None
+    except RecursionError:
+        raise MalformedMessage("nested too deeply") from None
+    except ValueError as exc:
+        raise MalformedMessage(str(exc).partition(";")[0]) from None
+    if not isinstance(value, dict):
+        raise MalformedMessage(f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _dead_letter_parts(content: Mapping[str, Any]) -> tuple[str, int, str | None]:
+    """The body, attempts and id in a dead letter."""
+    reason, body = content.get(DEAD_LETTER), content.get("body")
+    if isinstance(reason, dict) and isinstance(body, str):
+        attempts, task_id = reason.get("attempts"), reason.get("id")
+        if isinstance(attempts, int) and _is_count(attempts):
+            is_id = isinstance(task_id, str) and is_name(task_id)
+            return body, attempts, task_id if is_id else None
+    raise MalformedMessage(f"{DEAD_LETTER} is not a dead letter")
+
+
+def is_name(value: str) -> bool:
+    """Whether ``value`` fits into a log line: short, and without line breaks."""
+    return 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
+
+
+def is_time(value: object) -> TypeGuard[float]:
+    """Whether a value may be a moment in Unix seconds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40
+
+
+def _is_count(value: int) -> bool:
+    return not isinstance(value, bool) and 1 <= value < 2**31
+
+
+def _is_headers(value: dict[str, Any]) -> bool:
+    return all(isinstance(item, str) for item in value.values())
+
+
+# Optional member → its types, a further condition, and the description of both for an error.
+_OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
+    "id": (str, is_name, NAME_FORM),
+    "sent_at": ((int, float), is_time, "Unix seconds"),
+    "attempt": (int, _is_count, "a count from 1"),
+    "first_attempt": (int, _is_count, "a count from 1"),
+    "not_before": ((int, float), is_time, "Unix seconds"),
+    "options": (dict, None, "an object"),
+    "headers": (dict, _is_headers, "an object of strings"),
+}
+
+
+def _to_message(content: dict[str, Any], default_id: str | None) -> Message:
+    _check_version(content.get("v", VERSION))
+    try:
+        function, args, kwargs = content["function"], content["args"], content["kwargs"]
+    except KeyError as exc:
+        raise MalformedMessage(f"Please provide a {exc.args[0]} argument") from None
+    if not (isinstance(function, str) and is_name(function)):
+        raise MalformedMessage(f"function is not {NAME_FORM}")
+    if not isinstance(args, list):
+        raise MalformedMessage("args is not a list")
+    if not isinstance(kwargs, dict):
+        raise MalformedMessage("kwargs is not an object")
+    optional: dict[str, Any] = {} if default_id is None else {"id": default_id}
+    for name, value in content.items():
+        if name in _OPTIONAL_MEMBERS and value is not None:
+            types, is_valid, description = _OPTIONAL_MEMBERS[name]
+            if not isinstance(value, types) or (is_valid and not is_valid(value)):
+                raise MalformedMessage(f"{name} is not {description}")
+            optional[name] = value
+    return Message(function=function, args=args, kwargs=kwargs, **optional)
+
+
+def _check_version(version: object) -> None:
+    if not (isinstance(version, int) and _is_count(version)):
+        raise MalformedMessage("v is not a version number")
+    if version > VERSION:
+        raise MalformedMessage(f"message version {version} is newer than {VERSION}; upgrade")
+
+
+def now() -> float:
+    """The wall clock in Unix seconds, to the millisecond. It is never ahead of the clock."""
+    return int(time.time() * 1000) / 1000

@@ -1,0 +1,123 @@
+"""Marks that people set in the lease's cache: a task is cancelled, a queue is paused."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.variables import LEASE_CACHE
+from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, LeaseUnavailable
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+
+from .message import NAME_FORM, is_name
+from .shared_cache import cache_key, cache_of, unavailable_error
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+CANCELLED_SECONDS: Final = 15 * 86400
+"""How long a task stays cancelled: a day longer than SQS keeps a message.
+
+Each copy of a message, such as a retry or a hop, is looked at when it arrives. So the mark has to
+outlast one copy only: that which lies on the queue now, or which the running attempt will send.
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+"""
+
+
+def cancelled_key(task_id: str) -> str:
+    """The key of the mark that a task is cancelled."""
+    return cache_key("cancelled", task_id)
+
+
+def paused_key(queue_name: str) -> str:
+    """The key of the mark that the queue with this own name is paused."""
+    return cache_key("paused", queue_name)
+
+
+# --- tasks -----------------------------------------------------------------------------------
+
+
+def cancel(task_id: str) -> None:
+    """Mark a task as cancelled. Raises InvalidCall, ConfigurationError or LeaseUnavailable."""
+    if not (isinstance(task_id, str) and is_name(task_id)):
+        raise InvalidCall(f"a task id is {NAME_FORM}, not {task_id!r:.100}")
+    alias = _cache_alias("a task is cancelled")
+    _keep_time(alias, cancelled_key(task_id), CANCELLED_SECONDS)
+
+
+def is_cancelled(task_id: str, config: Config) -> bool:
+    """Whether a task is marked as cancelled. If the cache does not answer, that is logged: no."""
+    if config.lease_cache is None:
+        return False
+    try:
+        return cache_of(config.lease_cache).get(cancelled_key(task_id)) is not None
+    except Exception as exc:
+        logger.warning(
+            "not known whether cancelled id=%s cache=%s error=%s",
+            quoted(task_id), config.lease_cache, quoted_error(exc, with_type=True),
+        )  # fmt: skip
+        return False
+
+
+# --- queues ----------------------------------------------------------------------------------
+
+
+def pause(queue_name: str) -> None:
+    """Mark the queue with this own name as paused, until ``resume``.
+
+    Raises ConfigurationError or LeaseUnavailable.
+    """
+    _keep_time(_cache_alias("a queue is paused"), paused_key(queue_name), None)
+
+
+def resume(queue_name: str) -> bool:
+    """Remove that mark; whether there was one. Raises ConfigurationError or LeaseUnavailable."""
+    alias = _cache_alias("a queue is paused")
+    cache = cache_of(alias)
+    try:
+        return bool(cache.delete(paused_key(queue_name)))
+    except Exception as exc:
+        raise unavailable_error(alias, exc) from exc
+
+
+def paused_since(queue_names: Iterable[str], config: Config) -> Mapping[str, float]:
+    """When each of these queues was paused, in Unix seconds; without those that are not.
+
+    Raises ConfigurationError or LeaseUnavailable.
+    """
+    if config.lease_cache is None:
+        return {}
+    names = {paused_key(each): each for each in queue_names}
+    cache = cache_of(config.lease_cache)
+    try:
+        found = cache.get_many(list(names))
+    except Exception as exc:
+        raise unavailable_error(config.lease_cache, exc) from exc
+    return {names[key]: since for key, since in found.items()}
+
+
+# --- the cache -------------------------------------------------------------------------------
+
+
+def _cache_alias(purpose: str) -> str:
+    alias = get_config().lease_cache
+    if alias is None:
+        variable = LEASE_CACHE.variable
+        raise ConfigurationError(
+            f"{variable} is not set: {purpose} by an entry in that cache, which all workers share"
+        )
+    return alias
+
+
+def _keep_time(alias: str, key: str, seconds: float | None) -> None:
+    """Keep the present time under a key, unless one is kept. Raises LeaseUnavailable."""
+    cache = cache_of(alias)
+    try:
+        cache.add(key, time.time(), seconds)
+        is_kept = cache.get(key) is not None
+    except Exception as exc:
+        raise unavailable_error(alias, exc) from exc
+    if not is_kept:
+        raise LeaseUnavailable(f"cache {alias!r} does not keep what is added to it")

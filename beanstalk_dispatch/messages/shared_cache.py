@@ -1,0 +1,34 @@
+"""A cache that all processes share: its entries, and what to raise if it does not answer."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from django.core.cache import caches
+
+from beanstalk_dispatch.conf import Setting
+from beanstalk_dispatch.conf.variables import LEASE_CACHE
+from beanstalk_dispatch.exceptions import ConfigurationError, LeaseUnavailable
+
+
+def cache_of(alias: str, setting: Setting[Any] = LEASE_CACHE) -> Any:
+    """This thread's connection to the cache that ``setting`` names, by default the lease's.
+
+    Raises ConfigurationError if there is none.
+    """
+    try:
+        return caches[alias]
+    except Exception as exc:  # no such cache, or its library is not installed
+        raise ConfigurationError(f"{setting.variable}: cache {alias!r}: {exc}") from exc
+
+
+def cache_key(kind: str, name: str) -> str:
+    """The key of an entry about ``name``, which may be any string."""
+    digest = hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()
+    return f"beanstalk_dispatch.{kind}.{digest}"
+
+
+def unavailable_error(alias: str, exc: Exception) -> LeaseUnavailable:
+    """What to raise if a cache does not answer."""
+    return LeaseUnavailable(f"{type(exc).__name__} of cache {alias!r}")

@@ -1,0 +1,442 @@
+"""The dispatch table: name → the function or SafeTask subclass that runs, imported once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol, cast
+
+from django.utils.module_loading import import_string
+
+from beanstalk_dispatch.conf import CORE, Config, get_config, values_of
+from beanstalk_dispatch.conf.variables import SAFE_TASK
+from beanstalk_dispatch.exceptions import ConfigurationError, NotImportable, UnknownFunction
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.observers import Observer
+from beanstalk_dispatch.safe_task import SafeTask
+
+logger = logging.getLogger("beanstalk_dispatch")
+
+_DECORATORS: Final[Sequence[Any]] = (contextmanager, asynccontextmanager)
+_CONTEXT_MANAGERS: Final = {each(iter).__code__ for each in _DECORATORS}
+"""The code that every function has which one of these has decorated."""
+_NOT_INHERITED: Final = frozenset({"delivery", "observers", "schedule"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One name of the table, ready to be run."""
+
+    task_class: type[SafeTask]
+    """The class that runs it: the listed one, or the configured one around a plain function."""
+    function: Any = None
+    """The plain function that is listed; None for a class."""
+    configured_class: type[SafeTask] | None = None
+    """The configured class, if the listed class does not inherit from it: its hooks run as well."""
+    inherited: Mapping[str, Any] = field(default_factory=dict)
+    """Attributes such as ``max_retries`` that only the configured class sets."""
+    observers: Sequence[Observer]
+    """What watches its attempts."""
+    is_plain: bool = field(init=False, default=False)
+    """Making a task runs no code of the project's, so it needs no time limit."""
+
+    def __post_init__(self) -> None:
+        """Look at the classes once."""
+        classes = filter(None, (self.task_class, self.configured_class))
+        object.__setattr__(self, "is_plain", all(map(_is_plain, classes)))
+
+    def make_task(self) -> tuple[SafeTask, SafeTask | None]:
+        """A new instance of the task's class, and one of the configured class if that is needed.
+
+        Raises what their ``__init__`` raises.
+        """
+        task = self.task_class()
+        if self.function is not None:
+            task.run = self.function  # type: ignore[method-assign]
+        for name, value in self.inherited.items():
+            if name not in vars(task):
+                setattr(task, name, value)
+        return task, self.configured_class() if self.configured_class else None
+
+
+_PLAIN: Final = {
+    name: getattr(SafeTask, name)
+    for name in ("__init__", "__new__", "__setattr__", "__getattribute__")
+}
+
+
+def _is_plain(task_class: type[SafeTask]) -> bool:
+    """Return True if making and asking an instance is left to SafeTask."""
+    if type(task_class) is not type or hasattr(task_class, "__getattr__"):
+        return False
+    limit = inspect.getattr_static(task_class, "timeout_timedelta")
+    return not hasattr(limit, "__get__") and all(
+        getattr(task_class, name) is method for name, method in _PLAIN.items()
+    )
+
+
+class TaskSource(Protocol):
+    """The tasks of another library, such as django.tasks. A contrib room registers one.
+
+    The core knows nothing of that library: a source says which objects are tasks of it, which of
+    them may run without being in the table, and how they run.
+    """
+
+    def start(self, config: Config) -> None:
+        """Import the tasks that may run. Called on a worker when Django has started."""
+
+    def find(self, name: str, config: Config) -> object | None:
+        """The task of a name that the table does not list; None if there is none that may run.
+
+        The name comes from a message, so nothing is imported for it.
+        """
+
+    def names(self, config: Config) -> Iterable[str]:
+        """Every name that may run without being in the table, for the commands that list tasks."""
+
+    def is_task(self, listed_object: object) -> bool:
+        """Whether an object that the table lists is a task of this library."""
+
+    def make_entry(self, name: str, task: Any, config: Config) -> Entry:
+        """How a task of this library runs."""
+
+    def problems(self, config: Config) -> Iterable[str]:
+        """What is wrong with the tasks that the configuration lists, for the system checks."""
+
+
+ObserverSource = Callable[[Config], Sequence[Observer]]
+"""Returns the observers of a contrib room: none if the configuration does not turn it on."""
+
+_task_sources: Final[list[TaskSource]] = []
+_observer_sources: Final[list[ObserverSource]] = []
+
+
+def register_tasks(source: TaskSource) -> None:
+    """Let the tasks of another library run. A contrib room calls it when it is imported."""
+    _task_sources.append(source)
+    _resolved_names.cache_clear()
+    _entries_by_name.cache_clear()
+
+
+def register_observers(source: ObserverSource) -> None:
+    """Let a contrib room watch every task of the process. It calls this when it is imported."""
+    _observer_sources.append(source)
+    configured_observers.cache_clear()
+    _entries_by_name.cache_clear()
+
+
+def task_sources() -> Sequence[TaskSource]:
+    """What contrib rooms have registered."""
+    return tuple(_task_sources)
+
+
+def is_listed(name: str, config: Config) -> bool:
+    """Whether the table lists a name, or BEANSTALK_DISPATCH_TASKS a path or its module."""
+    return name in config.table or name in config.tasks or name.rpartition(".")[0] in config.tasks
+
+
+@functools.lru_cache(maxsize=1)
+def _resolved_names(config: Config) -> dict[str, Any]:
+    """What the names of the table stand for, as far as they have been used. It has no limit."""
+    return {}
+
+
+@functools.lru_cache(maxsize=1)
+def _not_importable(config: Config) -> dict[str, float]:
+    """Return the listed names and modules that failed, with the time of their first failure."""
+    return {}
+
+
+def not_importable(config: Config) -> Mapping[str, float]:
+    """Return the listed names and modules that cannot be imported, and since when, in Unix seconds.
+
+    A name stays here until a message or a check has had it imported.
+    """
+    return {**_not_importable(config)}
+
+
+def not_importable_since(name: str, config: Config) -> float | None:
+    """Return since when a name or its module cannot be imported; None if it is not known."""
+    found = _not_importable(config)
+    return found.get(name, found.get(name.rpartition(".")[0]))
+
+
+def resolve(name: str, config: Config) -> Any:
+    """The function or SafeTask subclass that a table name stands for, imported once.
+
+    Raises UnknownFunction, whose message is what beanstalk-dispatch 0.1 answered. A NotImportable
+    is remembered until the import succeeds.
+    """
+    resolved = _resolved_names(config)
+    if name not in resolved:
+        try:
+            resolved[name] = _resolve_name(name, config)
+        except (NotImportable, SystemExit):
+            listed_as = name if name in config.table else name.rpartition(".")[0]
+            _not_importable(config).setdefault(listed_as, time.time())
+            raise
+        _not_importable(config).pop(name, None)
+    return resolved[name]
+
+
+def resolve_early(name: str, config: Config) -> Any:
+    """``resolve`` where no message has come: a module that raises SystemExit is unknown as well.
+
+    While a message runs, SystemExit in the main thread is that of a server that stops.
+    """
+    try:
+        return resolve(name, config)
+    except SystemExit as exc:
+        cause = ImportError(f"its import raises {exc!r}")
+        raise NotImportable(f"Unable to locate function: {config.table[name]}") from cause
+
+
+def _resolve_name(name: str, config: Config) -> Any:
+    path = config.table.get(name)
+    if path is None:
+        for source in _task_sources:
+            if (found := source.find(name, config)) is not None:
+                return found
+        if _is_of_missing_module(name, config):
+            raise NotImportable(f"Unable to locate function: {name}")
+        if not (config.table or config.tasks):
+            raise UnknownFunction("No beanstalk dispatch table configured")
+        raise UnknownFunction(f"Requested function not found: {name}")
+    try:
+        runnable = import_dotted_path(path)
+    except Exception as exc:
+        raise NotImportable(f"Unable to locate function: {path}") from exc
+    if any(source.is_task(runnable) for source in _task_sources):
+        return runnable
+    if inspect.isclass(runnable) and not issubclass(runnable, SafeTask):
+        raise UnknownFunction(f"Requested task is not a SafeTask subclass: {name}")
+    if reason := _why_not_runnable(runnable) or _why_not_callable_alone(path):
+        raise UnknownFunction(f"Requested task {reason}: {name}")
+    return runnable
+
+
+def _is_of_missing_module(name: str, config: Config) -> bool:
+    """Return True if BEANSTALK_DISPATCH_TASKS lists a name whose module could not be imported."""
+    return is_listed(name, config) and name.rpartition(".")[0] not in sys.modules
+
+
+def _why_not_runnable(runnable: Any) -> str | None:
+    if isinstance(runnable, SafeTask):
+        return "is a SafeTask instance; list its class or its function"
+    if not callable(runnable):
+        return f"is a {type(runnable).__name__}, not a function"
+    run: Any = getattr(runnable, "run", None) if inspect.isclass(runnable) else runnable
+    if inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
+        return "is a generator function, which would never run"
+    if getattr(run, "__code__", None) in _CONTEXT_MANAGERS:
+        return "is a @contextmanager, which would never run; list a function that enters it"
+    return None
+
+
+def _why_not_callable_alone(path: str) -> str | None:
+    """Return what is wrong with a path whose attribute is a method, which needs an instance."""
+    parent, _, name = path.rpartition(".")
+    owner = None if parent in sys.modules else import_dotted_path(parent)
+    if not inspect.isclass(owner):
+        return None
+    attribute = inspect.getattr_static(owner, name, None)
+    if isinstance(attribute, staticmethod | classmethod) or not hasattr(attribute, "__get__"):
+        return None
+    if issubclass(owner, SafeTask):
+        return f"is a method of a SafeTask subclass; list {parent}"
+    return (
+        "is a method, whose first argument would be taken for self; list a function, or make it a "
+        "@staticmethod or a @classmethod"
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def safe_task_class(config: Config) -> type[SafeTask]:
+    """The configured class, which wraps plain functions. Raises ConfigurationError."""
+    return _import_safe_task_class(config.safe_task)
+
+
+def _import_safe_task_class(path: str) -> type[SafeTask]:
+    variable = SAFE_TASK.variable
+    try:
+        wrapper = import_string(path)
+    except ImportError as exc:
+        raise ConfigurationError(f"{variable}: cannot import {path}: {exc}") from exc
+    if not (inspect.isclass(wrapper) and issubclass(wrapper, SafeTask)):
+        raise ConfigurationError(f"{variable}: {path} is not a SafeTask subclass")
+    return wrapper
+
+
+@functools.lru_cache(maxsize=1)
+def configured_observers(config: Config) -> Sequence[Observer]:
+    """Return what watches every task of this process. What cannot be loaded watches nothing."""
+    of_class = _observers_of_the_class(config)
+    named = [each for each in named_observers(config).loaded if each not in of_class]
+    rooms = (each for source in _observer_sources for each in source(config))
+    return (*of_class, *named, *rooms)
+
+
+def _observers_of_the_class(config: Config) -> Sequence[Observer]:
+    if config.sources["safe_task"] == "default":
+        return ()
+    try:
+        return cast("tuple[Observer, ...]", tuple(safe_task_class(config).observers))
+    except Exception as exc:
+        logger.error(
+            "%s could not be loaded; tasks are not observed error=%s",
+            SAFE_TASK.variable, quoted_error(exc),
+        )  # fmt: skip
+        return ()
+
+
+class NamedObservers(NamedTuple):
+    """The observers of BEANSTALK_DISPATCH_OBSERVERS."""
+
+    loaded: Sequence[Observer]
+    problems: Mapping[str, str]
+    """Path → why it has no observer, for the log and the checks."""
+
+
+@functools.lru_cache(maxsize=1)
+def named_observers(config: Config) -> NamedObservers:
+    """Import the observers of BEANSTALK_DISPATCH_OBSERVERS, and make those that are classes."""
+    loaded, problems = [], {}
+    for path in dict.fromkeys(config.observers):
+        try:
+            loaded.append(_make_observer(path))
+        except (Exception, SystemExit) as exc:
+            problems[path] = quoted_error(exc, with_type=True)
+    return NamedObservers(loaded, problems)
+
+
+def _make_observer(path: str) -> Observer:
+    found = import_dotted_path(path)
+    observer = found() if inspect.isclass(found) and issubclass(found, Observer) else found
+    if not isinstance(observer, Observer):
+        kind = "class" if inspect.isclass(found) else type(found).__name__
+        raise TypeError(f"it is a {kind}, not an Observer")
+    return observer
+
+
+@functools.lru_cache(maxsize=1)
+def _entries_by_name(config: Config) -> dict[str, Entry]:
+    """The table's entries by name, as far as they have been used. It has no limit."""
+    return {}
+
+
+def entry(name: str, config: Config) -> Entry:
+    """Return the table's entry of that name, made once.
+
+    Raise UnknownFunction or ConfigurationError.
+    """
+    if (found := made_entry(name, config)) is None:
+        found = _entries_by_name(config)[name] = _make_entry(name, config)
+    return found
+
+
+def made_entry(name: str, config: Config) -> Entry | None:
+    """Return the table's entry of that name if it was made before. Nothing is imported."""
+    return _entries_by_name(config).get(name)
+
+
+def _make_entry(name: str, config: Config) -> Entry:
+    listed = resolve(name, config)
+    for source in _task_sources:
+        if source.is_task(listed):
+            return source.make_entry(name, listed, config)
+    configured = safe_task_class(config)
+    observers = configured_observers(config)
+    if not inspect.isclass(listed):
+        return Entry(task_class=configured, function=listed, observers=observers)
+    runnable: type[SafeTask] = cast("type[SafeTask]", listed)
+    own = [each for each in _own_observers(runnable, name) if each not in observers]
+    if configured is SafeTask or issubclass(runnable, configured):
+        return Entry(task_class=runnable, observers=(*observers, *own))
+    if issubclass(configured, runnable):  # a base of the configured class
+        return Entry(task_class=configured, observers=(*observers, *own))
+    return Entry(
+        task_class=runnable,
+        configured_class=configured,
+        inherited={
+            name: value
+            for name, value in _plain_attributes(configured).items()
+            if not defines(runnable, name)
+        },
+        observers=(*observers, *own),
+    )
+
+
+def _own_observers(task_class: type[SafeTask], name: str) -> Sequence[Observer]:
+    """Return the observers of a listed class. None, and a log line, if it has no list of them."""
+    try:
+        return tuple(cast("Sequence[Observer]", task_class.observers))
+    except Exception as exc:  # the project's own attribute of this name
+        logger.error(
+            "observers could not be loaded; the task is not observed function=%s error=%s",
+            quoted(name), quoted_error(exc),
+        )  # fmt: skip
+        return ()
+
+
+def defines(task_class: type[SafeTask], name: str) -> bool:
+    """Whether the class or a base of it other than SafeTask has an attribute of that name."""
+    return any(name in vars(base) for base in task_class.__mro__ if base not in {SafeTask, object})
+
+
+def _plain_attributes(task_class: type[SafeTask]) -> dict[str, Any]:
+    """The public attributes that a class and its bases below SafeTask set, without its methods."""
+    found: dict[str, Any] = {}
+    for base in reversed(task_class.__mro__):
+        if base not in {SafeTask, object}:
+            found |= {
+                name: value
+                for name, value in vars(base).items()
+                if not name.startswith("_") and name not in _NOT_INHERITED
+                and not (callable(value) or hasattr(value, "__get__"))
+            }  # fmt: skip
+    return found
+
+
+def start_configured_class() -> None:
+    """Let the configured class set itself up. A failure is logged, and the checks report it too.
+
+    It starts also if another variable has a wrong value: it may be what reports that.
+    """
+    values = values_of(CORE)
+    try:
+        if values.sources[SAFE_TASK.variable] != "default":
+            _import_safe_task_class(values[SAFE_TASK]).ready()
+    except Exception as exc:
+        logger.error(
+            "%s could not start error=%s", SAFE_TASK.variable, quoted_error(exc),
+        )  # fmt: skip
+
+
+def start_task_sources() -> None:
+    """On a worker, import the tasks of other libraries that may run. A failure is logged."""
+    try:
+        config = get_config()
+        for source in _task_sources if config.worker else ():
+            source.start(config)
+    except ConfigurationError:
+        pass  # the start line and the checks report it
+
+
+def import_dotted_path(path: str) -> Any:
+    """Import ``package.module.attribute``; the attribute may itself be dotted (a static method)."""
+    try:
+        return import_string(path)
+    except ModuleNotFoundError as exc:
+        parent, _, attribute = path.rpartition(".")
+        if exc.name != parent or "." not in parent:
+            raise
+        try:
+            return getattr(import_dotted_path(parent), attribute)
+        except (ImportError, AttributeError):
+            raise exc from None

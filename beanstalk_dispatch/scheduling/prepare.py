@@ -1,0 +1,129 @@
+"""Checks calls, and makes of each a message with its body and SendMessage's parameters."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import MESSAGE_FORMAT
+from beanstalk_dispatch.exceptions import InvalidCall
+from beanstalk_dispatch.messages.message import MAX_DELAY_DAYS, Message, is_time, now
+from beanstalk_dispatch.running.task_options import options_to_send
+from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.sqs.fifo import queue_rules
+from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
+from beanstalk_dispatch.sqs.parameters import send_parameters
+from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
+
+from . import call_check, send
+from .call import Call
+from .send import Prepared
+from .task_names import table_name
+
+_ARGUMENTS_FORM = "args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})"
+
+
+def prepare_calls(queue: str, calls: Iterable[Call], config: Config) -> list[Prepared]:
+    """Check calls, and encode them for the queue. Raises what is wrong with the first of them."""
+    if isinstance(calls, Call):
+        raise InvalidCall("expected several calls; write schedule_many(queue, [Call('name', [1])])")
+    checked = [(call, *_checked_message(call, config)) for call in calls]
+    if not checked:
+        return []
+    # A call that is stored needs no SQS, which may not answer now.
+    needs_no_sqs = send.is_local(config) or config.outbox == "always"
+    # The address of an alias needs no request, so the arguments are checked before the first one.
+    is_known = needs_no_sqs or config.queues
+    address = resolve_address(queue, config) if is_known else open_queue(queue).address
+    needs_group_id = queue_rules(address.name).needs_group_id
+    prepared = []
+    for call, message, delay in checked:
+        parameters: dict[str, Any] = {}
+        if delay or call.group_id or call.deduplication_id or needs_group_id:
+            parameters = send_parameters(
+                address,
+                delay=delay,
+                group_id=call.group_id,
+                deduplication_id=call.deduplication_id,
+                message_id=message.id,
+            )
+        body = send.encode(message, address, config)
+        prepared.append(Prepared(message, body, parameters))
+    if config.queues and not needs_no_sqs:
+        open_queue(queue)  # raises if there is no such queue, also where the call is sent later
+    return prepared
+
+
+def _refuse_in_base64(message: Message, config: Config) -> None:
+    """Raise InvalidCall for a delay that only messages in JSON can have."""
+    if config.sends_base64:
+        raise InvalidCall(
+            f"{message.function}: a delay beyond {MAX_DELAY_SECONDS} s needs "
+            f"{MESSAGE_FORMAT.variable}=json; 0.1 workers would run it too early"
+        )
+
+
+def _checked_message(call: Call, config: Config) -> tuple[Message, int]:
+    """The message of a call, and its delay for SQS. Raises UnknownFunction or InvalidCall."""
+    if not isinstance(call, Call):
+        raise InvalidCall(
+            f"expected a Call, got {type(call).__name__}; write schedule(queue, Call('name', [1])) "
+            "or schedule_function(queue, 'name', 1)"
+        )
+    if not isinstance(call.kwargs, (dict, Mapping)):
+        raise InvalidCall(_ARGUMENTS_FORM)
+    delay = _delay_seconds(call.delay) if call.delay else 0
+    message = Message(
+        function=table_name(call.function, config),
+        args=call.args if isinstance(call.args, (list, tuple)) else _as_list(call.args),
+        kwargs=call.kwargs,
+        sent_at=now() if call.sent_at is None else _checked_sent_at(call.sent_at),
+        options=options_to_send(call.function) if isinstance(call.function, SafeTask) else {},
+        headers=_checked_headers(call.headers) if call.headers else {},
+        not_before=round(time.time() + delay, 3) if delay > MAX_DELAY_SECONDS else None,
+    )
+    if config.table:
+        call_check.check_call(message.function, message.args, message.kwargs, config)
+    if message.not_before is not None:
+        _refuse_in_base64(message, config)
+    return message, min(delay, MAX_DELAY_SECONDS)
+
+
+def _checked_sent_at(sent_at: float) -> float:
+    if is_time(sent_at):
+        return sent_at
+    raise InvalidCall(
+        f"sent_at {sent_at!r} is not a moment in Unix seconds, as moment.timestamp() returns it"
+    )
+
+
+def _checked_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    if isinstance(headers, Mapping) and all(
+        isinstance(item, str) for pair in headers.items() for item in pair
+    ):
+        return dict(headers)
+    raise InvalidCall("headers is a mapping of strings to strings")
+
+
+def _as_list(args: object) -> list[Any]:
+    if isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping):
+        return list(args)
+    raise InvalidCall(_ARGUMENTS_FORM)
+
+
+def _delay_seconds(delay: float | timedelta) -> int:
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidCall(
+            f"delay {delay!r} is not a number of seconds or a timedelta; for a moment, pass "
+            "moment - timezone.now()"
+        )
+    if not 0 <= seconds <= MAX_DELAY_DAYS * 86400:
+        raise InvalidCall(
+            f"delay {delay!r} is out of range; 0 seconds or more, at most {MAX_DELAY_DAYS} days"
+        )
+    return math.ceil(seconds)

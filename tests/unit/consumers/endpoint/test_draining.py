@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.consumers.endpoint import draining
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.running import left_threads
+from tests.runs import noted
+
+
+def test_a_gunicorn_worker_that_can_open_no_files_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *values: signals.append(values))
+    monkeypatch.setattr(draining, "_process", draining._ServerProcess())
+    monkeypatch.setattr(draining, "can_open_files", lambda: False)
+    assert draining.reason(get_config()) == ""  # another server, which may not replace it
+    draining._process.threads = 15
+    assert draining.reason(get_config()) == "the process can open no more files"
+    assert draining.reason(get_config()) == "the process can open no more files"
+    assert signals == [(os.getpid(), signal.SIGTERM)]
+    assert "reason=no-files: this process can open no more files" in caplog.text
+
+
+def test_a_gunicorn_worker_in_which_tasks_have_left_too_many_threads_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *values: signals.append(values))
+    monkeypatch.setattr(draining, "_process", draining._ServerProcess())
+    monkeypatch.setattr(left_threads, "MAX_LEFT", 0)
+    draining._process.threads = 15
+    release = threading.Event()
+    with noted(Message(function="leaky")):
+        thread = threading.Thread(target=release.wait, args=(20,))
+        thread.start()
+    assert draining.reason(get_config()) == "tasks have left too many threads behind"
+    release.set()
+    thread.join()
+    assert signals == [(os.getpid(), signal.SIGTERM)]
+    assert "reason=threads threads=1 left_by='leaky 1'" in caplog.text

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import pytest
+from django.core import checks
+
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.exceptions import UnknownFunction
+from beanstalk_dispatch.observers import Observer
+from beanstalk_dispatch.problems import start_log
+from beanstalk_dispatch.running import dispatch_table
+from tests import jobs
+from tests.conftest import Environment
+
+COUNT = 2_000
+
+
+def test_each_name_of_a_large_table_is_imported_once(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(DISPATCH_TABLE=" ".join(f"name{n}=tests.jobs.record" for n in range(COUNT)))
+    imported: list[str] = []
+    real = dispatch_table.import_dotted_path
+
+    def import_dotted_path(path: str) -> object:
+        imported.append(path)
+        return real(path)
+
+    monkeypatch.setattr(dispatch_table, "import_dotted_path", import_dotted_path)
+    config = get_config()
+    first = [dispatch_table.entry(f"name{n}", config) for n in range(COUNT)]
+    again = [dispatch_table.entry(f"name{n}", config) for n in range(COUNT)]
+    assert len(imported) == COUNT
+    assert all(one is other for one, other in zip(first, again, strict=True))
+
+
+def test_another_configuration_has_a_table_of_its_own(env: Environment) -> None:
+    env(DISPATCH_TABLE="name=tests.jobs.record")
+    assert dispatch_table.resolve("name", get_config()) is jobs.record
+    env(DISPATCH_TABLE="name=tests.jobs.fail")
+    assert dispatch_table.resolve("name", get_config()) is jobs.fail
+
+
+def test_a_name_that_cannot_be_resolved_is_tried_again(env: Environment) -> None:
+    env(DISPATCH_TABLE="name=tests.nowhere.f")
+    for _ in range(2):
+        with pytest.raises(UnknownFunction, match="Unable to locate function"):
+            dispatch_table.resolve("name", get_config())
+
+
+IS_METHOD = (
+    "is a method, whose first argument would be taken for self; list a function, or make it a "
+    "@staticmethod or a @classmethod"
+)
+IS_CONTEXT_MANAGER = "is a @contextmanager, which would never run; list a function that enters it"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("Holder.of_an_instance", IS_METHOD),
+        ("Holder.cached_method", IS_METHOD),
+        ("Recorder.run", "is a method of a SafeTask subclass; list tests.jobs.Recorder"),
+        ("enters", IS_CONTEXT_MANAGER),
+        ("enters_later", IS_CONTEXT_MANAGER),
+        ("Enters", IS_CONTEXT_MANAGER),
+    ],
+)
+def test_what_would_not_do_what_it_says_is_refused_before_it_runs(
+    env: Environment, path: str, reason: str
+) -> None:
+    env(DISPATCH_TABLE=f"name=tests.jobs.{path}")
+    with pytest.raises(UnknownFunction) as caught:
+        dispatch_table.resolve("name", get_config())
+    assert str(caught.value) == f"Requested task {reason}: name"
+    (problem,) = [each for each in checks.run_checks() if each.id == "beanstalk_dispatch.E002"]
+    assert reason in problem.msg
+
+
+@pytest.mark.parametrize("path", ["Holder.method", "Holder.of_the_class"])
+def test_a_method_that_needs_no_instance_runs(env: Environment, path: str) -> None:
+    env(DISPATCH_TABLE=f"name=tests.jobs.{path}")
+    assert callable(dispatch_table.resolve("name", get_config()))
+
+
+@pytest.mark.parametrize("name", ["ObserversOfItsOwn", "ObserversOfNone"])
+def test_observers_that_are_something_else_keep_no_task_from_running(
+    env: Environment, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    env(DISPATCH_TABLE=f"name=tests.jobs.{name}")
+    assert dispatch_table.entry("name", get_config()).observers == ()
+    assert "observers could not be loaded; the task is not observed function=name" in caplog.text
+
+
+def test_a_name_of_no_list_is_unknown(env: Environment) -> None:
+    with pytest.raises(UnknownFunction, match="^No beanstalk dispatch table configured$"):
+        dispatch_table.resolve("a", get_config())
+    env(DISPATCH_TASKS="tests.django_tasks")
+    with pytest.raises(UnknownFunction, match="^Requested function not found: a$"):
+        dispatch_table.resolve("a", get_config())
+
+
+def test_a_room_watches_every_task(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch_table, "_observer_sources", [])
+    observer = Observer()
+
+    def source(config: Config) -> Sequence[Observer]:
+        return [observer] if config.worker else []
+
+    env(DISPATCH_TABLE="record=tests.jobs.record")
+    assert dispatch_table.configured_observers(get_config()) == ()
+    dispatch_table.register_observers(source)
+    assert dispatch_table.configured_observers(get_config()) == ()
+    env(DISPATCH_TABLE="record=tests.jobs.record", WORKER=True)
+    assert dispatch_table.entry("record", get_config()).observers == (observer,)
+
+
+class OneTask:
+    """A library whose one task is a number."""
+
+    def __init__(self) -> None:
+        self.started: list[Config] = []
+
+    def start(self, config: Config) -> None:
+        self.started.append(config)
+
+
+def test_a_worker_starts_the_libraries(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = OneTask()
+    monkeypatch.setattr(dispatch_table, "_task_sources", [])
+    dispatch_table.register_tasks(library)  # type: ignore[arg-type]
+    assert list(map(id, dispatch_table.task_sources())) == [id(library)]
+    dispatch_table.start_task_sources()
+    assert library.started == []
+    env(WORKER=True)
+    dispatch_table.start_task_sources()
+    assert library.started == [get_config()]
+    env(WORKER="Ture")
+    dispatch_table.start_task_sources()  # the start line and check E001 say what is wrong
+    assert len(library.started) == 1
+
+
+def test_a_variable_whose_room_is_missing_is_logged(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "beanstalk_dispatch.contrib.tasks", None)
+    env(DISPATCH_TASKS="shop.tasks", DISPATCH_RESULTS="default")
+    with caplog.at_level(logging.ERROR):
+        start_log.log_rooms()
+    (line,) = caplog.messages
+    assert line.startswith("variable without effect error=BEANSTALK_DISPATCH_TASKS: import of")
