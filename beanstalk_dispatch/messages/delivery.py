@@ -129,6 +129,10 @@ class RunView(Protocol):
         """Return the strings that a retry of the message gets besides its own, to add to."""
 
     @property
+    def notes(self) -> dict[str, Any]:
+        """Return what observers keep from one of their methods to the next, by names of theirs."""
+
+    @property
     def body(self) -> bytes | str:
         """Return the message as SQS delivered it."""
 

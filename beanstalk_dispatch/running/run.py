@@ -61,6 +61,7 @@ class Run:
         "is_dead_lettered",
         "is_final",
         "message",
+        "notes",
         "on_success",
         "outcome",
         "retries_by_hiding",
@@ -117,6 +118,8 @@ class Run:
         """The dead-letter queue has the message. Known after the task's hooks."""
         self.headers: dict[str, str] = {}
         """What observers add to the headers of a retry."""
+        self.notes: dict[str, Any] = {}
+        """What an observer keeps from one of its methods to the next, by names of its own."""
         self._is_cancelled = False
         self._next_look_at = -math.inf
 

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
 from typing import Final, TypeVar, cast
 
 from beanstalk_dispatch.conf import Config, get_config
@@ -51,6 +50,9 @@ _REFUSED: Final = frozenset(
     {Outcome.UNKNOWN_FUNCTION, Outcome.BAD_SIGNATURE, Outcome.MALFORMED, Outcome.FAILED}
 )
 """How a delivery ends whose task could not start, of those that no other worker runs just now."""
+
+_RECORDING: Final = "beanstalk_dispatch.recording"
+"""The note of a run that has a record: its Recording while the attempt runs, or else None."""
 
 T = TypeVar("T")
 
@@ -122,18 +124,18 @@ class Recording:
     @contextmanager
     def as_current(self) -> Iterator[None]:
         """While the attempt runs, ``retrying`` finds this recording."""
-        token = _current.set(self)
+        self._delivery.notes[_RECORDING] = self
         try:
             yield
         except BaseException as exc:  # Ctrl-C, or the time limit of a caller
             self._break_off(exc)
             raise
         finally:
-            _current.reset(token)
+            self._delivery.notes[_RECORDING] = None  # it keeps its run, which would keep itself
 
     def start(self) -> None:
         """The attempt begins, unless the message is only moved to the dead-letter queue."""
-        _is_recorded.set(True)
+        self._delivery.notes[_RECORDING] = None
         is_late = self._delivery.receive_count > 1
         self._continue_record(self._load_record(), unless_announced=is_late)
         if self.is_settled:
@@ -160,7 +162,7 @@ class Recording:
 
     def end_cancelled(self) -> None:
         """End the record of a task that was cancelled and does not run."""
-        _is_recorded.set(True)
+        self._delivery.notes[_RECORDING] = None
         self._continue_record(self._load_record(), unless_announced=True)
         self.end()
 
@@ -264,15 +266,10 @@ class Recording:
             GUARD.call(save, what="written", task_id=self.record.id)
 
 
-_current: ContextVar[Recording | None] = ContextVar("beanstalk_dispatch.recording", default=None)
-_is_recorded: ContextVar[bool] = ContextVar("beanstalk_dispatch.is_recorded", default=False)
-"""Whether the delivery of this context has a Recording. Each delivery has a context of its own."""
-
-
 @contextmanager
-def retrying() -> Iterator[None]:
+def retrying(delivery: RunView) -> Iterator[None]:
     """End the record of the attempt that runs now before the block, which sends its retry."""
-    recording = _current.get()
+    recording: Recording | None = delivery.notes.get(_RECORDING)
     if recording is not None:
         recording.retry()
     yield
@@ -310,10 +307,9 @@ class ResultsObserver(Observer):
     @contextmanager
     def delivering(self, delivery: RunView) -> Iterator[None]:
         """Write that a task could not start: it is not known here, too old, or cannot be made."""
-        _is_recorded.set(False)
         yield
         message = delivery.message
-        if message and delivery.outcome in _REFUSED and not _is_recorded.get():
+        if message and delivery.outcome in _REFUSED and _RECORDING not in delivery.notes:
             Recording(delivery, message, get_config()).end_refused()
 
     @contextmanager
@@ -327,7 +323,7 @@ class ResultsObserver(Observer):
 
     def retrying(self, delivery: RunView) -> AbstractContextManager[object]:
         """Write READY before the retry is sent."""
-        return retrying()
+        return retrying(delivery)
 
     @contextmanager
     def cancelling(self, delivery: RunView) -> Iterator[None]:

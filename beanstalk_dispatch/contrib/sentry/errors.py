@@ -28,11 +28,12 @@ _REFUSED: Final = (MessageError, UnknownFunction)
 _refusals: Final = Throttle()
 state.declare(_refusals.forget)
 
-_delivery_scope: ContextVar[sentry_sdk.Scope | None] = ContextVar("delivery_scope", default=None)
+_SCOPE: Final = "sentry.scope"
+"""The note of a run with the scope around the whole delivery."""
+_CONTEXT: Final = "sentry.context"
+"""The note of a run with the context in which its attempt runs, while it runs."""
 _handled: ContextVar[BaseException | None] = ContextVar("handled", default=None)
-"""The failure that was reported, or that is not wanted."""
-_contexts: Final[dict[int, Context]] = {}
-"""The scopes in which attempts run, by the id() of their deliveries."""
+"""The failure that was reported, or that is not wanted. It may pass through several runs."""
 
 
 class TaskStuck(Exception):
@@ -71,7 +72,7 @@ def scope_of(delivery: RunView) -> Iterator[None]:
         yield
         trace = spans.trace_headers()
     # The line about the delivery's outcome, which is logged after the attempt, is of its trace.
-    if (outer := _delivery_scope.get()) is not None:
+    if (outer := delivery.notes.get(_SCOPE)) is not None:
         outer.generate_propagation_context(trace)
 
 
@@ -88,18 +89,18 @@ def reporting(task: SafeTask, delivery: RunView) -> Iterator[None]:
 
     A hook may be interrupted, and an event that is interrupted may be lost or sent twice.
     """
-    _contexts[id(delivery)] = copy_context()
+    delivery.notes[_CONTEXT] = copy_context()
     try:
         yield
     finally:
-        del _contexts[id(delivery)]
+        del delivery.notes[_CONTEXT]
     if (failure := spans.failure_of(delivery)) is not None:
         report_failure(task, failure, delivery)
 
 
 def report_unless_observed(task: SafeTask, exception: BaseException, delivery: RunView) -> None:
     """Report a failure at once if ``reporting`` will not: then no consumer runs the task."""
-    if id(delivery) not in _contexts:
+    if _CONTEXT not in delivery.notes:
         with scope_of(delivery):
             report_failure(task, exception, delivery)
 
@@ -111,7 +112,7 @@ def delivering(delivery: RunView) -> Iterator[None]:
     That is a refused message, or a retry that was not sent.
     """
     with sentry_sdk.isolation_scope() as scope:
-        _delivery_scope.set(scope)
+        delivery.notes[_SCOPE] = scope
         yield
         exception, outcome = delivery.exception, delivery.outcome
         is_failure = outcome is not None and OUTCOMES[outcome].is_failure
@@ -130,7 +131,8 @@ def report_stuck(delivery: RunView | None, thread_id: int) -> None:
     exception = TaskStuck(f"{function} cannot be interrupted")
     exception.__traceback__ = _traceback_of(thread_id)
     members = {"fingerprint": [NAME, "stuck", function], "level": "fatal"}
-    if (context := _contexts.get(id(delivery))) is not None:
+    context: Context | None = delivery.notes.get(_CONTEXT)
+    if context is not None:
         context.copy().run(_capture, exception, delivery, members)
     else:
         with scope_of(delivery):

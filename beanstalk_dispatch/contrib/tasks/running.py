@@ -223,7 +223,7 @@ class TaskObserver(Observer):
 
     def retrying(self, delivery: RunView) -> AbstractContextManager[object]:
         """Write READY before the retry is sent."""
-        return retrying()
+        return retrying(delivery)
 
     @contextmanager
     def cancelling(self, delivery: RunView) -> Iterator[None]:

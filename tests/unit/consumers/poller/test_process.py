@@ -15,7 +15,7 @@ import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.consumers.poller.options import WorkerTimes
-from beanstalk_dispatch.consumers.poller.process import WorkerProcess
+from beanstalk_dispatch.consumers.poller.process import HANDLERS, WorkerProcess
 from beanstalk_dispatch.consumers.poller.worker import EXIT_STUCK, Tick, Worker
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
@@ -107,6 +107,9 @@ def test_a_signal_ends_a_process_that_a_task_forks(worker: Worker) -> None:
         signal.raise_signal(signal.SIGTERM if is_own else signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    HANDLERS.forget()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(
