@@ -67,7 +67,7 @@ def is_signed(body: str, queue: str) -> bool:
     """
     signer = Signer(
         key=KEYS[0],
-        salt=f"beanstalk_dispatch.messages.message.{queue}",
+        salt=f"beanstalk_dispatch.message.{queue}",
         fallback_keys=list(KEYS[1:]),
     )
     try:

@@ -229,9 +229,7 @@ def test_an_unsigned_letter_is_refused() -> None:
     letter = wrap(signed, {"attempts": 1, "id": None}, queue="q")
     with pytest.raises(BadSignature, match="not signed"):
         Message.decode(letter, queue="q", keys=["a-key-of-the-tests"])
-    resigned = Signer(key="a-key-of-the-tests", salt="beanstalk_dispatch.messages.message.q").sign(
-        letter
-    )
+    resigned = Signer(key="a-key-of-the-tests", salt="beanstalk_dispatch.message.q").sign(letter)
     assert Message.decode(resigned, queue="q", keys=["a-key-of-the-tests"]).function == "f"
 
 
