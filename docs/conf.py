@@ -36,7 +36,9 @@ include_patterns = ["*.md", "docs/**.md", "docs/*.rst", "docs/images/*"]
 root_doc = "docs/index"
 html_theme = "furo"
 html_static_path = ["static"]
+html_extra_path = ["root"]  # the address of the site leads to docs/
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_theme_options = {
     "source_repository": _PROJECT["urls"]["Source"],
     "source_branch": "main",

@@ -118,16 +118,29 @@ def test_the_readme_is_short_and_leads_to_the_documentation() -> None:
     assert INDEX in {destination(README, target) for target in links(README)}
 
 
-def test_the_documentation_has_every_page() -> None:
-    """Each is in one of the lists from which the site makes its menu, in which no page is twice."""
+def test_the_menu_of_the_site_has_every_page_once() -> None:
+    decisions = INDEX.parent / "decisions" / "README.md"
+    listed = [*menu(INDEX), *menu(decisions)]
+    assert sorted(listed) == sorted({*PAGES, INDEX.parent / "api.rst"} - {INDEX})
+
+
+def menu(page: Path) -> list[Path]:
+    """Return the pages that the page's toctrees name, from which the site makes its menu."""
     lists = re.findall(
-        r"^:::\{toctree\}\n(?::.*\n)*\n((?:.+\n)+):::$", INDEX.read_text(), re.MULTILINE
+        r"^:::\{toctree\}\n(?::.*\n)*\n((?:.+\n)+):::$", page.read_text(), re.MULTILINE
     )
-    listed = [
-        page
+    return [
+        found.resolve()
         for name in "".join(lists).split()
         for ending in (".md", ".rst")
-        for page in sorted(INDEX.parent.glob(name + ending))
+        for found in page.parent.glob(name + ending)
     ]
-    found = [page.resolve() for page in listed]
-    assert sorted(found) == sorted({*PAGES, INDEX.parent / "api.rst"} - {INDEX})
+
+
+def test_each_claim_about_another_library_has_its_source() -> None:
+    rows = re.findall(r"^\| .+ \|$", (INDEX.parent / "choosing.md").read_text(), re.MULTILINE)
+    wide = [row for row in rows if row.count(" | ") == 4]
+    assert wide
+    for row in wide:
+        for cell in row.strip("| ").split(" | ")[2:]:
+            assert cell == "Not verified" or "](https://" in cell or row.startswith("| | "), cell
