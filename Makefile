@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # A Django version to install, such as 5.2; empty for the newest.
 DJANGO ?=
+# The tag of a release, for release-check.
+TAG ?=
 # Processes for the tests, which wait for clocks more than for the CPU.
 WORKERS ?= $(shell expr 3 \* $$(getconf _NPROCESSORS_ONLN))
 
@@ -29,7 +31,7 @@ INSTALL_READY := .venv-install/.ready
 TOOLS_READY := .venv-tools/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-admin test test-again test-fast test-matrix test-django-tasks test-sentry-oldest test-sentry-next lint types tables docs pictures hooks audit sbom rehearsal \
+.PHONY: help demo demo-admin test test-again test-fast test-matrix test-django-tasks test-sentry-oldest test-sentry-next test-upgrade lint types tables docs pictures hooks audit sbom release-check rehearsal \
   benchmark benchmark-quick benchmark-gate faults fuzz clean
 
 ## help: list the targets
@@ -111,6 +113,10 @@ test-sentry-next:
 	.venv-sentry-next/bin/python -m pytest $(IN_PARALLEL) \
 	  tests/integration/test_sentry.py tests/integration/test_sentry_worker.py tests/unit/contrib
 
+## test-upgrade: run the release before and this one on one queue, both sending, both running tasks
+test-upgrade: $(READY)
+	$(BIN)/python .ci/upgrade.py
+
 ## lint: check style, format, and who imports whom
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -153,6 +159,10 @@ audit: $(INSTALL_READY) $(TOOLS_READY)
 sbom: $(INSTALL_READY) $(TOOLS_READY)
 	.venv-tools/bin/python .ci/sbom.py .venv-install dist/sbom.json
 
+## release-check: rehearse a release from a clean clone, with TAG=v1.2.3 that of its tag
+release-check: $(TOOLS_READY)
+	.venv-tools/bin/python .ci/release.py --tag '$(TAG)'
+
 # Without pip, which nothing of it needs.
 $(INSTALL_READY): pyproject.toml $(TOOLS_READY)
 	$(PYTHON) -m venv --without-pip .venv-install
@@ -161,7 +171,7 @@ $(INSTALL_READY): pyproject.toml $(TOOLS_READY)
 
 $(TOOLS_READY):
 	$(PYTHON) -m venv .venv-tools
-	.venv-tools/bin/python -m pip install --quiet --upgrade 'pip>=25.1' 'cyclonedx-bom>=7' 'pip-audit>=2.10'
+	.venv-tools/bin/python -m pip install --quiet --upgrade 'pip>=25.1' 'build>=1.3' 'cyclonedx-bom>=7' 'pip-audit>=2.10' 'twine>=6.1'
 	touch $@
 
 ## benchmark: each row against its baseline and its peers, in one run of up to an hour

@@ -28,6 +28,9 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
 
 
+NEXT_PYTHONS = ["3.15", "3.14t"]
+"""Not supported yet: the next Python, and one without the interpreter's lock."""
+
 PAIRS = [
     nox.param(python, django, id=f"python{python}-django{django}")
     for python in PYTHONS
@@ -45,3 +48,14 @@ def tests(session: nox.Session, django: str) -> None:
         "make", "--no-print-directory", "test", f"VENV={folder}", f"PYTHON={folder}/bin/python",
         f"DJANGO={django}", external=True,
     )  # fmt: skip
+
+
+@nox.session(python=NEXT_PYTHONS, default=False)
+def next_python(session: nox.Session) -> None:
+    """Run the demo with the newest Django: every part in real processes, with 15 threads.
+
+    Not the tests, whose database drivers have no wheels for these Pythons yet. It runs by name,
+    ``nox --session next_python``, and is skipped where the interpreter is not there.
+    """
+    session.install(".[local]")
+    session.run("python", "-m", "example_settings.demo")

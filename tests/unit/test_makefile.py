@@ -21,9 +21,16 @@ def test_make_help_has_a_line_for_each_target() -> None:
     assert set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)) == PHONY
 
 
+WORKFLOWS = ROOT / ".github" / "workflows"
+
+
 def targets_of_the_workflow() -> set[str]:
-    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    jobs = yaml.safe_load((WORKFLOWS / "ci.yml").read_text())["jobs"]
     return set(jobs["checks"]["strategy"]["matrix"]["target"])
+
+
+def targets_of_the_release() -> set[str]:
+    return set(re.findall(r"run: make ([a-z-]+)", (WORKFLOWS / "release.yml").read_text()))
 
 
 def targets_of(file: Path) -> set[str]:
@@ -35,10 +42,11 @@ def targets_of(file: Path) -> set[str]:
     "named",
     [
         targets_of_the_workflow(),
+        targets_of_the_release(),
         targets_of(ROOT / ".ci" / "run"),
         *map(targets_of, [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]),
     ],
-    ids=["workflow", "gate", "README", "CONTRIBUTING"],
+    ids=["workflow", "release", "gate", "README", "CONTRIBUTING"],
 )
 def test_every_target_that_is_named_exists(named: set[str]) -> None:
     assert named
