@@ -17,9 +17,10 @@ from django.test import Client, override_settings
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
-from beanstalk_dispatch import conf, views
+from beanstalk_dispatch import conf
 from beanstalk_dispatch.client import Call, schedule
 from beanstalk_dispatch.conf import SETTINGS, Config, get_config
+from beanstalk_dispatch.consumers.endpoint.dispatcher import make_response
 from beanstalk_dispatch.consumers.endpoint.sqsd import printable
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError
 from beanstalk_dispatch.messages import message
@@ -214,7 +215,7 @@ def test_any_received_text(worker: Worker, text: str, task_name: str | None) -> 
     worker.start()
     result = deliver(text, delivery, Poller())
     if result.outcome is not Outcome.RETRY:  # a poller hides it, and answers nobody
-        worker.check(views._make_response(result))
+        worker.check(make_response(result))
     assert not (get_config().signing_keys and calls) or task_name == "recorder"
 
 

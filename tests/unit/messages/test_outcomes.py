@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import pytest
 
-from beanstalk_dispatch import views
+from beanstalk_dispatch.consumers.endpoint.dispatcher import make_response
 from beanstalk_dispatch.messages import outcomes
 from beanstalk_dispatch.messages.outcomes import (
     OUTCOMES,
@@ -49,7 +49,7 @@ def test_every_outcome_has_its_row() -> None:
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_the_view_answers_what_the_table_says(outcome: Outcome) -> None:
-    response = views._make_response(Result(outcome=outcome, reason="why"))
+    response = make_response(Result(outcome=outcome, reason="why"))
     assert response.status_code == EXPECTED[outcome][0]
     is_deleted = response.status_code == 200
     assert ("error" not in json.loads(response.content)) is is_deleted
@@ -60,7 +60,7 @@ def test_no_row_of_the_table_is_idle(outcome: Outcome, monkeypatch: pytest.Monke
     row = Consequences(599, Settle.LEAVE, logging.ERROR)
     monkeypatch.setattr(outcomes, "OUTCOMES", MappingProxyType({**OUTCOMES, outcome: row}))
     result = Result(outcome=outcome)
-    assert views._make_response(result).status_code == 599
+    assert make_response(result).status_code == 599
     assert result.settle is Settle.LEAVE
 
 
