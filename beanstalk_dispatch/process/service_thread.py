@@ -1,4 +1,4 @@
-"""A thread that an unexpected error does not end."""
+"""ServiceThread: a thread that an unexpected error does not end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one owner of the state of this process: what a forked child forgets, and what tests reset.
+"""State that belongs to this process: a forked child forgets it, and tests reset it.
 
 A module that keeps something for the whole process declares here how it is forgotten. This module
 has the only hook of the package for forks.
@@ -16,24 +16,24 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Final, TypeAlias
 
 FORK_WAIT_SECONDS: Final = 10.0
-"""How long a fork waits at most, for example because the thread that forks is importing, too."""
+"""The longest wait of a fork, for example because the thread that forks is importing, too."""
 
 Forget: TypeAlias = Callable[[], object]
-"""Brings a piece of state back to where it is in a new process, with locks of its own."""
+"""A function that brings a piece of state back to its start in a new process, with new locks."""
 
 _in_child: Final[list[Forget]] = []
 _in_tests: Final[list[Forget]] = []
 
 
 def declare(forget: Forget, *, in_child: bool = True, in_tests: bool = True) -> None:
-    """Have ``forget`` called in each forked child, and by ``reset``.
+    """Declare ``forget``, which is called in each forked child and by ``reset``.
 
-    A child has no thread of its parent and must use no lock of it, but it inherits what is cached
-    of the environment: ``in_child=False``. A test still has the threads of the test before it:
+    A child has no thread of its parent and must use no lock of it, but it inherits caches of the
+    environment: ``in_child=False``. A test still has the threads of the test before it:
     ``in_tests=False``.
 
     The functions are called in the order in which they are declared. That is the order of imports,
-    so what a function uses has been renewed before it is called.
+    so the state that a function uses has been renewed before the function is called.
     """
     if in_child:
         _in_child.append(forget)
@@ -42,7 +42,7 @@ def declare(forget: Forget, *, in_child: bool = True, in_tests: bool = True) -> 
 
 
 def reset() -> None:
-    """Forget what this process knows, between two tests."""
+    """Forget the state of this process between two tests."""
     _call_all(_in_tests)
 
 
@@ -58,7 +58,10 @@ class _Forks:
 
     def __init__(self) -> None:
         self.count = 0
-        """How often this process and its parents were forked. Its id would be a system call."""
+        """The number of forks from the first process to this one.
+
+        A process id would be a system call.
+        """
         self.lock = threading.Lock()
         self._is_held = False
 
@@ -86,5 +89,8 @@ os.register_at_fork(
 
 
 def no_fork() -> AbstractContextManager[object]:
-    """Return a block that other threads wait for before they fork, FORK_WAIT_SECONDS at most."""
+    """Return a lock to hold while no thread may fork.
+
+    A fork waits FORK_WAIT_SECONDS for it at most.
+    """
     return FORKS.lock
