@@ -1,4 +1,4 @@
-"""Quotes, escapes and shortens what stands in log lines and tracebacks, and on pages.
+"""Quote, escape and shorten strings for log lines, tracebacks and pages.
 
 Function names come from messages, ids from headers, and errors from anywhere. A value must not look
 like another field of its line, or like another line, and must not fill the log.
@@ -14,22 +14,22 @@ from contextlib import suppress
 from typing import Final
 
 MAX_VALUE: Final = 4_000
-"""Characters of a value that are logged."""
+"""The number of characters of a value that are logged."""
 MAX_TRACEBACK: Final = 20_000
-"""Characters of a traceback that are kept in a result and in a dead letter."""
+"""The number of characters of a traceback that are kept in a result and in a dead letter."""
 
 _OTHER_FIELD: Final = re.compile(r"\s\S*=")
 
 
 def joined(names: Iterable[str], limit: int = 20) -> str:
-    """Return the names in order, with commas, or ``none``; of many, the first ``limit``."""
+    """Return the sorted names with commas between them, or ``none``. Show ``limit`` of them."""
     shown = sorted(names)
     more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
     return (", ".join(shown[:limit]) or "none") + more
 
 
 def quoted(value: object) -> str:
-    """A value of a field, in quotes if it contains a space or what is not printable.
+    """Return a field's value, in quotes if it contains a space or an unprintable character.
 
     Python reads it back from the quotes with ``ast.literal_eval``.
     """
@@ -39,7 +39,7 @@ def quoted(value: object) -> str:
 
 
 def quoted_error(value: object, *, with_type: bool = False) -> str:
-    """The value of the last field, ``error=``: it may contain spaces, but no other field."""
+    """Return the value of the last field, ``error=``: it may contain spaces, but no other field."""
     string = f"{type(value).__name__}: {_to_string(value)}" if with_type else _to_string(value)
     return string if string.isprintable() and not _OTHER_FIELD.search(string) else repr(string)
 
@@ -60,7 +60,7 @@ def _whole_string(value: object) -> str:
 
 
 def shortened(string: str, limit: int) -> str:
-    """The string, or its start and its end if it has more than ``limit`` characters."""
+    """Return the string, or its start and end if it has more than ``limit`` characters."""
     if len(string) <= limit:
         return string
     left_out = f" [{len(string) - limit:,} characters] "
@@ -80,13 +80,12 @@ def escaped(string: str) -> str:
 
 
 def escaped_lines(string: str) -> str:
-    """Return the string with its line breaks, and with an escape for each other character that is
-    not printable."""
+    """Return the string with its line breaks, and with other unprintable characters escaped."""
     return "\n".join(map(escaped, string.split("\n")))
 
 
 def indented(string: str) -> str:
-    """Return the string escaped, and each of its lines away from the margin.
+    """Return the string escaped, with each of its lines indented.
 
     So no string of a stranger looks like a line of the log.
     """
@@ -95,7 +94,7 @@ def indented(string: str) -> str:
 
 
 def traceback_of(exception: BaseException | None) -> str:
-    """The traceback as a string. It is shortened in the middle: its end names the error."""
+    """Return the traceback as a string, shortened in the middle: its end names the error."""
     try:
         return shortened("".join(traceback.format_exception(exception)), MAX_TRACEBACK)
     except Exception:  # from a __class__ of the project's own
@@ -103,9 +102,9 @@ def traceback_of(exception: BaseException | None) -> str:
 
 
 def failed_line(exception: BaseException) -> str:
-    """The line of a module whose import has failed, as `` at FILE:LINE``.
+    """Return the line of a module whose import has failed, as `` at FILE:LINE``.
 
-    Empty if no module has begun to run, as when there is none.
+    Return an empty string if no module has begun to run, as when there is none.
     """
     frames = [
         each
@@ -118,13 +117,13 @@ def failed_line(exception: BaseException) -> str:
 
 
 class LongTraceback(Exception):
-    """Stands in a log for an exception whose message is too long for one. Shows both ends of it."""
+    """A stand-in for an exception whose message is too long for a log. It shows both ends of it."""
 
 
 def to_log(exception: BaseException) -> BaseException:
-    """The exception for ``exc_info``, or what stands for it if a message in it is very long.
+    """Return the exception for ``exc_info``, or a LongTraceback if a message in it is very long.
 
-    Something also stands for one that cannot be looked at.
+    Return a LongTraceback for an exception that cannot be read, too.
     """
     with suppress(Exception):
         if all(len(_whole_string(each)) <= MAX_TRACEBACK for each in _exception_chain(exception)):
@@ -133,7 +132,7 @@ def to_log(exception: BaseException) -> BaseException:
 
 
 def _exception_chain(exception: BaseException) -> Iterator[BaseException]:
-    """The exception, and all that a traceback shows with it."""
+    """Yield the exception, and each exception that a traceback shows with it."""
     waiting: list[BaseException | None] = [exception]
     seen: set[int] = set()
     while waiting:

@@ -21,16 +21,17 @@ LOGGERS: Final = tuple(
         ".worker",
     )
 )  # fmt: skip
-"""The loggers of the package."""
+"""The names of the package's loggers."""
 _LOGGERS_OF_TASKS: Final = ("django.tasks", "django_tasks")
-"""Those of Django's task framework and of its backport, which log the exception of a task."""
+"""The names of the loggers of Django's task framework and its backport, which log task errors."""
 
 
 def protect_loggers() -> None:
-    """Have no log line of the package raise, whatever a handler, a filter or the factory does.
+    """Protect each logger of the package, so that no log line raises.
 
-    A task can add a handler that raises, or close the stream of one. Without this, what is logged
-    about the next tasks would fail them.
+    A task can add a handler that raises, or close the stream of a handler. A filter or the
+    record factory can raise, too. Without protection, the log lines of the next tasks would
+    fail them.
     """
     for name in _LOGGERS_OF_TASKS:
         logging.getLogger(name).addFilter(_keep_from_margin)
@@ -62,7 +63,7 @@ def _protect_logger(logger: logging.Logger) -> None:
 
 
 def _keep_from_margin(record: logging.LogRecord) -> bool:
-    """Escape what a record says, and indent every line after its first. Return True.
+    """Escape a record's message, and indent every line after its first. Return True.
 
     A logging.Formatter takes the traceback from ``exc_text``, where an earlier one has left it:
     https://docs.python.org/3/library/logging.html#logging.Formatter.format
@@ -91,7 +92,7 @@ def _escaped_argument(value: object) -> object:
 
 
 def report_unwritten(exc: Exception) -> None:
-    """Say on stderr, at most once a minute, that lines could not be written."""
+    """Print on stderr, at most once a minute, that lines could not be written."""
     if (repeated := THROTTLE.repeated("unwritten")) is not None:
         with suppress(Exception):  # a task may have closed it
             print(

@@ -1,4 +1,4 @@
-"""Limits the lines about refusals to one a minute for each kind, and counts the others."""
+"""Limit the log lines about one kind of event to one a minute, and count the others."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Final
 from beanstalk_dispatch.process import state
 
 INTERVAL_SECONDS: Final = 60.0
-"""Between two lines about refusals of one kind."""
+"""The seconds between two lines about events of one kind."""
 
 
 class Throttle:
-    """Counts refusals by their kind. The kinds are words of this package, so they are few."""
+    """A count of events by their kind. The kinds are words of this package, so there are few."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """A forked child has refused nothing yet, and cannot trust a lock it did not make."""
+        """Forget all events: a forked child has none, and cannot trust its parent's lock."""
         self._lock = threading.Lock()
         self._logged_at: dict[str, float] = {}
         self._repeated: dict[str, int] = {}
 
     def repeated(self, kind: str) -> str | None:
-        """Count a refusal, and return the field ``repeated`` of its line; None: log no line.
+        """Count an event, and return the field ``repeated`` of its line; None: log no line.
 
-        The field begins with a space. It is empty if every refusal before this one had a line.
+        The field begins with a space. It is empty if every event before this one had a line.
         """
         count = self.count(kind)
         if count is None:
@@ -35,7 +35,7 @@ class Throttle:
         return f" repeated={count}" if count else ""
 
     def count(self, kind: str) -> int | None:
-        """Count a refusal, and return how many before it had no line; None: log no line."""
+        """Count an event, and return the number before it that had no line; None: log no line."""
         now = time.monotonic()
         with self._lock:
             logged_at = self._logged_at.get(kind)
