@@ -1,4 +1,4 @@
-"""Explains which part of an argument JSON cannot carry, and what to pass instead."""
+"""Name the part of an argument that JSON cannot carry, and the remedy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _REMEDIES: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
 
 
 def json_problem(place: str, value: object) -> str | None:
-    """The first place in ``value`` that JSON would change, and the remedy; None if there is none.
+    """Return the first place in ``value`` that JSON would change, with the remedy, or None.
 
     ``place`` is the name of ``value``: ``args`` or ``kwargs``.
     """
@@ -48,7 +48,7 @@ def json_problem(place: str, value: object) -> str | None:
 
 
 def _first_problem(place: str, value: object) -> str | None:
-    """``json_problem``, which may raise what a method of ``value`` raises."""
+    """Return the same as ``json_problem``. Raise any exception of a method of ``value``."""
     items: list[tuple[str, object]] = []
     if isinstance(value, dict) and not isinstance(value, MultiValueDict):
         for key in value:
@@ -67,7 +67,7 @@ def _first_problem(place: str, value: object) -> str | None:
 
 
 def _refusal_reason(value: object) -> str:
-    """Why JSON would change ``value``, and what to pass instead."""
+    """Return the reason why JSON would change ``value``, with the remedy."""
     if isinstance(value, Promise):
         return "a lazy translation is not JSON; pass str(value)"
     if type(value) is float:

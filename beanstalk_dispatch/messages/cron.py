@@ -30,15 +30,16 @@ class PeriodicTask:
     url: str
     """The path that the daemon POSTs to."""
     schedule: str
-    """Five fields, in UTC."""
+    """The five fields of the schedule, in UTC."""
 
 
 def load(
     path: Path, *, on_problem: Callable[[ConfigurationError], None] | None = None
 ) -> list[PeriodicTask]:
-    """Read a cron.yaml. Raises ConfigurationError, which names the entry and the problem.
+    """Read a cron.yaml. Raise ConfigurationError if an entry is wrong; it names the entry.
 
-    With ``on_problem``, which gets the error, a wrong entry is left out instead.
+    With ``on_problem``, which gets the error, a wrong entry is left out instead. A file that
+    cannot be read, or that is not a cron.yaml, raises ConfigurationError in both cases.
     """
     try:
         import cronsim  # noqa: F401, PLC0415 - optional

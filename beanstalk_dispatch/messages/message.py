@@ -1,4 +1,4 @@
-"""Message: one task as it travels through SQS; encoded, signed, verified and decoded here."""
+"""Message: one task as it travels through SQS. Encode, sign, verify and decode it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,13 @@ VERSION: Final = 1
 """The version of the format that this release writes, and the newest that it reads."""
 
 DEAD_LETTER: Final = "dead_letter"
-"""The member that marks a JSON object as a dead letter; it holds the reason."""
+"""The member that makes a JSON object a dead letter; it holds the reason."""
 
 MAX_DELAY_DAYS: Final = 400
-"""How far ahead a task may be scheduled. Until then its message is sent again every 15 minutes."""
+"""The number of days ahead for which a task may be scheduled.
+
+Until it is due, its message is sent again every 15 minutes.
+"""
 
 _LOCATION: Final = "location"
 """The member that has the region and account of the queue that a message was signed for."""
@@ -46,7 +49,7 @@ _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")  # HMAC-SHA256 as django.core.sign
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}")
 _MAX_NAME_LENGTH: Final = 255
 NAME_FORM: Final = f"a string of 1 to {_MAX_NAME_LENGTH} printable characters"
-"""What ``is_name`` accepts, for an error."""
+"""The values that ``is_name`` accepts, in words for an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,28 +65,28 @@ class Message:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     """The task's id. It stays the same through retries and hops."""
     sent_at: float | None = None
-    """When the task was scheduled, in Unix seconds."""
+    """The time when the task was scheduled, in Unix seconds."""
     attempt: int = 1
-    """1 for the first run; a retry has the next number."""
+    """The number of the attempt: 1 for the first, one more for each retry."""
     first_attempt: int = 1
     """The attempt from which retries are counted. After a redrive that resets them it is above 1.
 
     ``attempt`` itself never falls, because the lease takes a lower one for a duplicate.
     """
     not_before: float | None = None
-    """The task must not run earlier, in Unix seconds: a delay longer than SQS allows."""
+    """The earliest time of the task, in Unix seconds, for a delay longer than SQS allows."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The limits that a scheduled SafeTask instance sets itself: see ``SafeTask.options``."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Trace context."""
+    """The trace context."""
 
     @property
     def counted_attempt(self) -> int:
-        """The attempt as the limit of retries counts it."""
+        """Return the attempt as the limit of retries counts it."""
         return max(self.attempt - self.first_attempt + 1, 1)
 
     def __repr__(self) -> str:
-        """Without arguments and headers, which may contain secrets and personal data."""
+        """Return a description without arguments and headers, which may contain personal data."""
         return f"<Message id={self.id} function={self.function} attempt={self.attempt}>"
 
     def encode(
@@ -94,11 +97,11 @@ class Message:
         legacy: bool = False,
         location: str | None = None,
     ) -> str:
-        """The body to send to the queue named ``queue``, in ASCII; signed if there are ``keys``.
+        """Return the body to send to the queue named ``queue``, in ASCII.
 
-        ``location`` is that of the queue, if it is known: see ``QueueAddress.location``. ``legacy``
-        writes the format of beanstalk-dispatch 0.1. Raises InvalidArgument if JSON would change an
-        argument.
+        It is signed if there are ``keys``. ``location`` is that of the queue, if it is
+        known: see ``QueueAddress.location``. ``legacy`` writes the format of
+        beanstalk-dispatch 0.1. Raise InvalidArgument if JSON would change an argument.
         """
         content: dict[str, Any] = {
             "function": self.function,
@@ -136,12 +139,15 @@ class Message:
         default_id: str | None = None,
         location: str | None = None,
     ) -> Message:
-        """Read a body that was received from the queue named ``queue``.
+        """Return the message in a body that was received from the queue named ``queue``.
 
-        With ``keys``, the signature is verified before anything is parsed, and a message that was
-        signed for a queue of this name elsewhere than at ``location`` is refused. A message in the
-        format of 0.1 has no id and gets ``default_id``. A dead letter is read as the message
-        inside it, with the next attempt. Raises BadSignature or MalformedMessage.
+        With ``keys``, the signature is verified before anything is parsed, and a message
+        that was signed for a queue of this name elsewhere than at ``location`` is refused.
+        A message in the format of 0.1 has no id and gets ``default_id``. A dead letter is
+        read as the message inside it, with the next attempt.
+
+        Raise BadSignature if the signature or the location is wrong, MalformedMessage if
+        the body is not a message.
         """
         content = _parse_object(_verified_json(body, queue=queue, keys=keys))
         attempts = 0
@@ -162,25 +168,27 @@ def wrap(
     queue: str,
     keys: Sequence[str] = (),
 ) -> str:
-    """A dead letter: ``body`` as it was received from ``queue``, with the ``reason``.
+    """Return a dead letter: ``body`` as it was received from ``queue``, with the ``reason``.
 
-    ``reason`` has at least the members ``attempts`` and ``id``. If ``body`` is a dead letter with a
-    good signature, the body inside it is wrapped instead. One with a bad signature is wrapped
-    whole, because our signature around its inside would let run what was refused. When a dead
-    letter is moved back to ``queue``, ``Message.decode`` reads the message inside it.
+    ``reason`` has at least the members ``attempts`` and ``id``. If ``body`` is a dead letter
+    with a good signature, the body inside it is wrapped instead. A dead letter with a bad
+    signature is wrapped whole: our signature around the body inside it would let a refused
+    message run. When a dead letter is moved back to ``queue``, ``Message.decode`` reads the
+    message inside it.
     """
     inner = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     with suppress(MessageError):
         content = _parse_object(_verified_json(body, queue=queue, keys=keys))
         inner, *_ = _dead_letter_parts(content)
-    letter = _json_encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": inner})
-    return _signer(queue, tuple(keys)).sign(letter) if keys else letter
+    dead_letter = _json_encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": inner})
+    return _signer(queue, tuple(keys)).sign(dead_letter) if keys else dead_letter
 
 
 def read_dead_letter(body: str) -> tuple[Mapping[str, Any], str] | None:
-    """The reason in a dead letter and the body inside it; None if ``body`` is another message.
+    """Return the reason in a dead letter and the body inside it.
 
-    No signature is verified, so this is for a person to read.
+    Return None if ``body`` is another message. No signature is verified, so this is for a
+    person to read.
     """
     try:
         content = _parse_object(strip_signature(body.strip()))
@@ -223,7 +231,7 @@ def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
 
 
 class _Signer(Signer):
-    """Django's Signer, which derives the HMAC's key from each signing key once, not at each use."""
+    """A Signer that derives the HMAC's key from each signing key once, not at each use."""
 
     def __init__(self, queue: str, keys: Sequence[str]) -> None:
         salt = _SALT + queue
@@ -231,7 +239,7 @@ class _Signer(Signer):
         self._keyed: dict[str | bytes, HMAC] = {
             key: salted_hmac(f"{salt}signer", "", key, algorithm=self.algorithm) for key in keys
         }
-        """The HMAC of nothing, as Signer.signature makes it, with each key."""
+        """The HMAC of an empty string with each key, as Signer.signature makes it."""
 
     def signature(self, value: str | bytes, key: str | bytes | None = None) -> str:
         hmac = self._keyed[key or self.key].copy()
@@ -245,7 +253,7 @@ def _signer(queue: str, keys: tuple[str, ...]) -> Signer:
 
 
 def _verified_json(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
-    """The JSON in a body without its signature, which is verified if there are ``keys``."""
+    """Return the JSON in a body without its signature, which is verified if there are ``keys``."""
     content = _decode_utf8(body)
     content = (
         _verified_content(content, queue=queue, keys=keys) if keys else strip_signature(content)
@@ -265,14 +273,17 @@ def _verified_content(content: str, *, queue: str, keys: Sequence[str]) -> str:
 
 
 def _check_location(content: Mapping[str, Any], location: str) -> None:
-    """Refuse a message of another region or account. One that names none is from any."""
+    """Raise BadSignature if a message was signed for another region or account.
+
+    A message without a location is accepted from any.
+    """
     signed_for = content.get(_LOCATION, location)
     if signed_for != location:
         raise BadSignature(f"signed for a queue in {signed_for!r:.80}, received in {location!r}")
 
 
 def strip_signature(content: str) -> str:
-    """A body in JSON without its signature, if it has one, which is not verified."""
+    """Return a body in JSON without its signature, which is not verified."""
     if not content.endswith("}") and _ends_with_signature(content):
         return content.rpartition(":")[0]
     return content
@@ -284,7 +295,7 @@ def _ends_with_signature(content: str) -> bool:
 
 
 def is_signed(body: str) -> bool:
-    """Whether a body looks signed, by anyone and for any queue."""
+    """Return True if a body looks signed, by anyone and for any queue."""
     return body != strip_signature(body)
 
 
@@ -292,7 +303,7 @@ def is_signed(body: str) -> bool:
 
 
 def _decode_utf8(body: bytes | str) -> str:
-    """The body as a string without surrounding whitespace."""
+    """Return the body as a string without surrounding whitespace."""
     if isinstance(body, bytes):
         try:
             body = body.decode("utf-8")
@@ -305,7 +316,7 @@ def _decode_utf8(body: bytes | str) -> str:
 
 
 def _decode_base64(content: str) -> str:
-    """The JSON inside a body of 0.1. Anything else is returned for the JSON parser to refuse."""
+    """Return the JSON inside a body of 0.1. Return any other string as it is."""
     if not _BASE64.fullmatch(content):
         return content
     try:
@@ -345,7 +356,7 @@ def _parse_object(content: str) -> dict[str, Any]:
 
 
 def _dead_letter_parts(content: Mapping[str, Any]) -> tuple[str, int, str | None]:
-    """The body, attempts and id in a dead letter."""
+    """Return the body, attempts and id in a dead letter."""
     reason, body = content.get(DEAD_LETTER), content.get("body")
     if isinstance(reason, dict) and isinstance(body, str):
         attempts, task_id = reason.get("attempts"), reason.get("id")
@@ -356,12 +367,12 @@ def _dead_letter_parts(content: Mapping[str, Any]) -> tuple[str, int, str | None
 
 
 def is_name(value: str) -> bool:
-    """Whether ``value`` fits into a log line: short, and without line breaks."""
+    """Return True if ``value`` fits into a log line: short, and without line breaks."""
     return 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
 
 
 def is_time(value: object) -> TypeGuard[float]:
-    """Whether a value may be a moment in Unix seconds."""
+    """Return True if a value may be a moment in Unix seconds."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40
 
 
@@ -415,5 +426,5 @@ def _check_version(version: object) -> None:
 
 
 def now() -> float:
-    """The wall clock in Unix seconds, to the millisecond. It is never ahead of the clock."""
+    """Return the wall clock in Unix seconds, to the millisecond. It is never ahead of the clock."""
     return int(time.time() * 1000) / 1000

@@ -1,4 +1,4 @@
-"""Outcome: what became of a delivery, and what follows from it, in one table."""
+"""Outcome: the result of a delivery and its consequences, in one table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 
 class Outcome(StrEnum):
-    """What became of one delivery."""
+    """The result of one delivery, in one word."""
 
     DONE = "done"
     RETRY = "retry"
@@ -32,39 +32,41 @@ class Outcome(StrEnum):
 
 
 class Settle(StrEnum):
-    """What a consumer does with the message of a delivery."""
+    """The action of a consumer on the message of a delivery."""
 
     DELETE = "delete"
     HIDE = "hide"
-    """Have it delivered again, after ``Result.retry_after`` seconds where it says so."""
+    """The message is delivered again, after ``Result.retry_after`` seconds if that is set."""
     LEAVE = "leave"
-    """Have it delivered again when its visibility timeout ends: it can never run, and the queue's
-    redrive policy takes it."""
+    """The message is delivered again when its visibility timeout ends.
+
+    It can never run, so the queue's redrive policy takes it.
+    """
 
 
 class Successor(StrEnum):
-    """Who has the message in place of SQS, so that SQS may delete it whatever its outcome is."""
+    """The owner of the message in place of SQS, which may then delete it after any outcome."""
 
     COPY = "copy"
     """A copy with the same task id, which was sent."""
     DEAD_LETTER = "dead-letter"
-    """BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE."""
+    """The queue of BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE, to which the message was sent."""
     NOBODY = "nobody"
-    """BEANSTALK_DISPATCH_ON_FAILURE says that a failure is acknowledged."""
+    """Nobody, because BEANSTALK_DISPATCH_ON_FAILURE says that a failure is acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Consequences:
-    """What follows from an outcome, if the message has no successor."""
+    """The consequences of an outcome, if the message has no successor."""
 
     status: int
     """The HTTP status of the endpoint's answer. The daemon deletes on 200 and on nothing else."""
     settle: Settle
-    """What any other consumer does with the message."""
+    """The action of any other consumer on the message."""
     level: int
     """The level of the delivery's log line."""
     is_failure: bool = False
-    """Whether something went wrong that somebody should look at."""
+    """True if something went wrong that somebody should look at."""
 
 
 _OK: Final = 200
@@ -94,25 +96,25 @@ OUTCOMES: Final[Mapping[Outcome, Consequences]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of a delivery, as data. A consumer needs nothing else to settle the message."""
+    """The result of a delivery, as data. A consumer needs nothing else to settle the message."""
 
     outcome: Outcome
     reason: str = ""
-    """Why, in words. Holds no task data and no traceback."""
+    """The reason in words. It holds no task data and no traceback."""
     retry_after: float | None = None
-    """Seconds until the next delivery, where the consumer can hide a message for a time."""
+    """The seconds until the next delivery, where the consumer can hide a message for a time."""
     is_final: bool = False
-    """The message will not run again: its retries are spent, or it never can."""
+    """True if the message will not run again: its retries are spent, or it can never run."""
     successor: Successor | None = None
 
     @property
     def settle(self) -> Settle:
-        """Return what becomes of the message."""
+        """Return the action that settles the message."""
         return Settle.DELETE if self.successor else OUTCOMES[self.outcome].settle
 
     @property
     def status(self) -> int:
-        """Return the HTTP status with which aws-sqsd does that."""
+        """Return the HTTP status that makes aws-sqsd settle the message so."""
         return _OK if self.successor else OUTCOMES[self.outcome].status
 
     @property
@@ -126,12 +128,12 @@ class Result:
         return OUTCOMES[self.outcome].is_failure
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values; ``from_json`` makes the same result of them."""
+        """Return the fields as JSON values, for ``from_json``."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Result:
-        """Make a result of what ``to_json`` returned."""
+        """Return the result whose ``to_json`` returned ``fields``."""
         successor = fields["successor"]
         return cls(
             **{

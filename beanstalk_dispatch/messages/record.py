@@ -1,4 +1,4 @@
-"""Marks that people set in the lease's cache: a task is cancelled, a queue is paused."""
+"""Entries that people set in the lease's cache: a task is cancelled, a queue is paused."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from .shared_cache import cache_key, cache_of, unavailable_error
 logger = logging.getLogger("beanstalk_dispatch.task")
 
 CANCELLED_SECONDS: Final = 15 * 86400
-"""How long a task stays cancelled: a day longer than SQS keeps a message.
+"""The seconds that a task stays cancelled: a day longer than SQS keeps a message.
 
-Each copy of a message, such as a retry or a hop, is looked at when it arrives. So the mark has to
-outlast one copy only: that which lies on the queue now, or which the running attempt will send.
+Each copy of a message, such as a retry or a hop, is checked when it arrives. So the entry has to
+outlast one copy only: the copy on the queue now, or the one that the running attempt will send.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
 
 
 def cancelled_key(task_id: str) -> str:
-    """The key of the mark that a task is cancelled."""
+    """Return the key of the entry that cancels a task."""
     return cache_key("cancelled", task_id)
 
 
 def paused_key(queue_name: str) -> str:
-    """The key of the mark that the queue with this own name is paused."""
+    """Return the key of the entry that pauses the queue with this own name."""
     return cache_key("paused", queue_name)
 
 
@@ -40,7 +40,11 @@ def paused_key(queue_name: str) -> str:
 
 
 def cancel(task_id: str) -> None:
-    """Mark a task as cancelled. Raises InvalidCall, ConfigurationError or LeaseUnavailable."""
+    """Cancel a task for all workers, by an entry in the lease's cache.
+
+    Raise InvalidCall if the id is not a task id, ConfigurationError if no such cache is configured,
+    LeaseUnavailable if it does not answer.
+    """
     if not (isinstance(task_id, str) and is_name(task_id)):
         raise InvalidCall(f"a task id is {NAME_FORM}, not {task_id!r:.100}")
     alias = _cache_alias("a task is cancelled")
@@ -48,7 +52,7 @@ def cancel(task_id: str) -> None:
 
 
 def is_cancelled(task_id: str, config: Config) -> bool:
-    """Whether a task is marked as cancelled. If the cache does not answer, that is logged: no."""
+    """Return True if a task is cancelled. Log an error of the cache and return False."""
     if config.lease_cache is None:
         return False
     try:
@@ -65,15 +69,18 @@ def is_cancelled(task_id: str, config: Config) -> bool:
 
 
 def pause(queue_name: str) -> None:
-    """Mark the queue with this own name as paused, until ``resume``.
+    """Pause the queue with this own name until ``resume``.
 
-    Raises ConfigurationError or LeaseUnavailable.
+    Raise ConfigurationError if no cache is configured, LeaseUnavailable if it does not answer.
     """
     _keep_time(_cache_alias("a queue is paused"), paused_key(queue_name), None)
 
 
 def resume(queue_name: str) -> bool:
-    """Remove that mark; whether there was one. Raises ConfigurationError or LeaseUnavailable."""
+    """Resume the queue with this own name. Return True if it was paused.
+
+    Raise ConfigurationError if no cache is configured, LeaseUnavailable if it does not answer.
+    """
     alias = _cache_alias("a queue is paused")
     cache = cache_of(alias)
     try:
@@ -83,9 +90,10 @@ def resume(queue_name: str) -> bool:
 
 
 def paused_since(queue_names: Iterable[str], config: Config) -> Mapping[str, float]:
-    """When each of these queues was paused, in Unix seconds; without those that are not.
+    """Return the Unix seconds at which each paused queue among these was paused, by its name.
 
-    Raises ConfigurationError or LeaseUnavailable.
+    Raise ConfigurationError if the cache does not exist, LeaseUnavailable if it does not
+    answer.
     """
     if config.lease_cache is None:
         return {}
@@ -112,7 +120,7 @@ def _cache_alias(purpose: str) -> str:
 
 
 def _keep_time(alias: str, key: str, seconds: float | None) -> None:
-    """Keep the present time under a key, unless one is kept. Raises LeaseUnavailable."""
+    """Keep the present time under a key, unless one is kept. Raise LeaseUnavailable if not."""
     cache = cache_of(alias)
     try:
         cache.add(key, time.time(), seconds)

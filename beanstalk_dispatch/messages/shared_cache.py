@@ -1,4 +1,4 @@
-"""A cache that all processes share: its entries, and what to raise if it does not answer."""
+"""A cache that all processes share: its keys, and the error if it does not answer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from beanstalk_dispatch.exceptions import ConfigurationError, LeaseUnavailable
 
 
 def cache_of(alias: str, setting: Setting[Any] = LEASE_CACHE) -> Any:
-    """This thread's connection to the cache that ``setting`` names, by default the lease's.
+    """Return this thread's connection to the cache that ``setting`` names, by default the lease's.
 
-    Raises ConfigurationError if there is none.
+    Raise ConfigurationError if there is no such cache.
     """
     try:
         return caches[alias]
@@ -24,11 +24,11 @@ def cache_of(alias: str, setting: Setting[Any] = LEASE_CACHE) -> Any:
 
 
 def cache_key(kind: str, name: str) -> str:
-    """The key of an entry about ``name``, which may be any string."""
+    """Return the key of an entry about ``name``, which may be any string."""
     digest = hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()
     return f"beanstalk_dispatch.{kind}.{digest}"
 
 
 def unavailable_error(alias: str, exc: Exception) -> LeaseUnavailable:
-    """What to raise if a cache does not answer."""
+    """Return the error to raise if a cache does not answer."""
     return LeaseUnavailable(f"{type(exc).__name__} of cache {alias!r}")
