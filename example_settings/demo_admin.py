@@ -58,6 +58,8 @@ def create_user() -> str:
 def schedule_failing_tasks() -> None:
     """Schedule tasks whose letters come from this package, and tasks whose letters SQS moves."""
     from beanstalk_dispatch.client import schedule_function
+    from beanstalk_dispatch.conf import get_config
+    from beanstalk_dispatch.messages.message import Message
     from beanstalk_dispatch.safe_task import SafeTask
     from beanstalk_dispatch.sqs.opening import open_queue
 
@@ -69,7 +71,9 @@ def schedule_failing_tasks() -> None:
         schedule_function("work", jobs.BuildReport(max_retries=0), year)
     for order in range(52, 56):
         schedule_function("work", SafeTask(jobs.charge_card, retry_backoff=0.1), order)
-    open_queue("work").send("this is not a message", {})
+    work, keys = open_queue("work"), get_config().signing_keys
+    wrong = Message(function="charge_card", args=[61], options={"timeout": "soon"})
+    work.send(wrong.encode(queue=work.name, keys=keys), {})
 
 
 def run_worker() -> None:

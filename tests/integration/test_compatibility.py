@@ -47,7 +47,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_old_tests_pass_but_for_the_repr_of_the_timeout(project: Path) -> None:
+def test_the_old_tests_pass_but_for_two(project: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "django", "test", "beanstalk_dispatch", "--shuffle"],
         cwd=project,
@@ -66,5 +66,9 @@ def test_the_old_tests_pass_but_for_the_repr_of_the_timeout(project: Path) -> No
     )
     assert re.search(r"Ran 17 tests", run.stderr), run.stderr
     failed = re.findall(r"^(?:FAIL|ERROR): (\w+)", run.stderr, re.MULTILINE)
-    assert failed == ["test_task_error_timeout"], run.stderr
+    assert sorted(failed) == ["test_invalid_function_pointer", "test_task_error_timeout"], (
+        run.stderr
+    )
     assert """!= 'call(TimeoutError())'""" in run.stderr
+    # A path that does not import is a broken deployment, and its messages wait.
+    assert "AssertionError: 503 != 400" in run.stderr
