@@ -1,4 +1,4 @@
-"""The one registry of settings, and what this process is configured to do.
+"""The one registry of settings, and the configuration of this process.
 
 ``variables`` has the package's own variables. A contrib room declares a SettingsGroup of its own
 and registers it. Each group is read by itself: a wrong value in one never breaks another.

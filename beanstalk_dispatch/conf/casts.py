@@ -1,7 +1,7 @@
-"""Casts: what a variable's string, or the Python value of a Django setting, means.
+"""Casts: functions that turn a variable's string, or the value of a Django setting, into a value.
 
-Each is strict. It returns the value, or raises an InvalidValue that shows the wrong item and says
-what is accepted.
+Each is strict. It returns the value, or raises an InvalidValue that shows the wrong item and names
+the accepted form.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MIN_AGE: Final = timedelta(minutes=15)
 MAX_AGE: Final = timedelta(days=14)
 MAX_TIME_TO_LIVE: Final = timedelta(days=400)
 MIN_KEY_LENGTH: Final = 16
-"""Characters of a signing key or a token. A shorter one can be guessed."""
+"""The fewest characters of a signing key or a token. A shorter one can be guessed."""
 
 _SEPARATORS = re.compile(r"[\s,]+")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
@@ -78,7 +78,7 @@ _UNRESOLVED: Final = (
 
 
 class Secret(str):
-    """A string whose repr does not show it: error pages and Sentry show a frame's locals by repr.
+    """A string whose repr hides it: error pages and Sentry show a frame's locals by repr.
 
     In every other way it is the string, so botocore and Django's Signer use its value.
     """
@@ -90,10 +90,10 @@ class Secret(str):
 
 
 class InvalidValue(ValueError):
-    """A cast refuses a value. ``str()`` shows the wrong item, if there is one, and the reason."""
+    """The refusal of a value by a cast. ``str()`` shows the wrong item, if any, and the reason."""
 
     reason: str
-    """What is wrong and what is accepted. Never shows the value, which may be a secret."""
+    """The reason, with the accepted form. It never shows the value, which may be a secret."""
 
     def __init__(self, reason: str, *wrong: object) -> None:
         super().__init__(" ".join([*(repr(item) for item in wrong), reason]))
@@ -101,7 +101,7 @@ class InvalidValue(ValueError):
 
 
 def string(value: object) -> str:
-    """A string. Refuses bytes that are not UTF-8: such a key could not sign."""
+    """Return a string. Refuse bytes that are not UTF-8: such a key could not sign."""
     if not isinstance(value, str):
         raise InvalidValue(f"expected a string, not {type(value).__name__}")
     if not _is_unicode(value):
@@ -110,7 +110,7 @@ def string(value: object) -> str:
 
 
 def _is_unicode(value: str) -> bool:
-    """Whether it has no surrogates, which stand in os.environ for bytes that are not UTF-8."""
+    """Return True for a string without surrogates, which os.environ has for bytes not in UTF-8."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -127,9 +127,9 @@ def aws_credential(value: object) -> str | None:
 
 
 def credential(value: object) -> Secret:
-    """An AWS key, secret or token.
+    """Return an AWS key, secret or token.
 
-    Refuses line breaks: botocore's error would echo the whole HTTP header, secret included.
+    Refuse line breaks: botocore's error would echo the whole HTTP header, secret included.
     """
     secret = string(value)
     if not secret:
@@ -140,7 +140,7 @@ def credential(value: object) -> Secret:
 
 
 def token(value: object) -> Secret:
-    """What a client shows in a header to be let in."""
+    """Return the secret that a client shows in a header to be let in."""
     secret = credential(value)
     if len(secret) < MIN_KEY_LENGTH:
         raise InvalidValue(f"has fewer than {MIN_KEY_LENGTH} characters, so it can be guessed")
@@ -148,7 +148,7 @@ def token(value: object) -> Secret:
 
 
 def signing_keys(value: object) -> tuple[Secret, ...]:
-    """A list of keys. Refuses a list without any, so that signing is never off by mistake."""
+    """Return a list of keys. Refuse a list without any, so that signing is never off by mistake."""
     keys = tuple(Secret(item) for item in strings(value))
     if not keys:
         raise InvalidValue("contains no key; remove the variable to send unsigned messages")
@@ -160,9 +160,10 @@ def signing_keys(value: object) -> tuple[Secret, ...]:
 
 
 def signing_keys_of_file(content: str) -> tuple[Secret, ...]:
-    """One key a line, which may contain spaces and commas, or a JSON list.
+    """Return the keys of a file: one key a line, or a JSON list.
 
-    Refuses a line that is as well a list of keys: it is not clear which of the two is meant.
+    A key in a line may contain spaces and commas. Refuse a line that is as well a list of keys: it
+    is not clear which of the two is meant.
     """
     if content.startswith("["):
         return signing_keys(content)
@@ -203,7 +204,10 @@ def refuse_shell_syntax(value: str) -> None:
 
 
 def boolean(value: object) -> bool:
-    """``True``, ``yes``, ``on`` and ``1``, or ``False``, ``no``, ``off`` and ``0``, in any case."""
+    """Return a boolean: True for ``True``, ``yes``, ``on`` and ``1``, in any case.
+
+    Return False for ``False``, ``no``, ``off`` and ``0``.
+    """
     if isinstance(value, bool):
         return value
     try:
@@ -213,24 +217,33 @@ def boolean(value: object) -> bool:
 
 
 def duration(value: object) -> timedelta:
-    """``90`` and ``90s`` are seconds; ``5m``, ``1h`` and ``1d`` are minutes, hours and days."""
+    """Return a duration.
+
+    ``90`` and ``90s`` are seconds; ``5m``, ``1h``, ``1d`` have other units.
+    """
     return _parse_duration(value, timedelta(0), MAX_DURATION, above="0s", longest="12h")
 
 
 def age(value: object) -> timedelta:
-    """How old a message may be. A message may be delayed by 15 minutes and kept for 14 days."""
+    """Return the longest age of a message.
+
+    A message may be delayed by 15 minutes and kept for 14 days.
+    """
     return _parse_duration(value, MIN_AGE, MAX_AGE, above="15m", longest="14d")
 
 
 def time_to_live(value: object) -> timedelta:
-    """How long a result is kept."""
+    """Return the time for which a result is kept."""
     return _parse_duration(value, timedelta(0), MAX_TIME_TO_LIVE, above="0s", longest="400d")
 
 
 def _parse_duration(
     value: object, low: timedelta, high: timedelta, *, above: str, longest: str
 ) -> timedelta:
-    """A length above ``low`` and up to ``high``; ``above`` and ``longest`` say so in an error."""
+    """Return a length above ``low`` and up to ``high``.
+
+    ``above`` and ``longest`` name these bounds in an error.
+    """
     length = value
     if not isinstance(length, timedelta):
         match = _DURATION.fullmatch(str(value))
@@ -246,14 +259,14 @@ def _parse_duration(
 
 
 def minutes(value: object) -> int:
-    """A whole number of minutes."""
+    """Return a whole number of minutes."""
     if not _MINUTES.fullmatch(str(value)) or not int(str(value)):
         raise InvalidValue(f"is not a number of minutes; write 1 to {MAX_MINUTES}", value)
     return int(str(value))
 
 
 def integer(low: int, high: int) -> Callable[[object], int]:
-    """A cast that accepts the integers within a range."""
+    """Return a cast that accepts the integers within a range."""
 
     def cast(value: object) -> int:
         found = str(value)
@@ -265,7 +278,7 @@ def integer(low: int, high: int) -> Callable[[object], int]:
 
 
 def rate(value: object) -> float:
-    """A share: a number from 0 to 1."""
+    """Return a share: a number from 0 to 1."""
     share = math.nan
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         with suppress(ValueError, OverflowError):
@@ -276,7 +289,7 @@ def rate(value: object) -> float:
 
 
 def strings(value: object) -> tuple[str, ...]:
-    """A list of strings: items separated by whitespace or commas, or a JSON list."""
+    """Return a list of strings: items separated by whitespace or commas, or a JSON list."""
     items = value
     if isinstance(value, str):
         is_json = value.startswith("[")
@@ -291,7 +304,7 @@ def strings(value: object) -> tuple[str, ...]:
 
 
 def pairs(value: object) -> Mapping[str, str]:
-    """A mapping: ``name=value`` separated by whitespace or commas, or a JSON object."""
+    """Return a mapping: ``name=value`` separated by whitespace or commas, or a JSON object."""
     found = value
     if isinstance(value, str):
         found = _load_json(value) if value.startswith("{") else _split_pairs(value)
@@ -318,7 +331,7 @@ def _split_pairs(value: str) -> dict[str, str]:
 
 
 def _likely_pair(item: str) -> str:
-    """What to write in place of ``name:value``, or of the path of a task without its name."""
+    """Return advice for ``name:value``, or for the path of a task without its name."""
     if match := _COLON_PAIR.fullmatch(item):
         return f"; write {match[1]}={match[2]}"
     if _DOTTED_PATH.fullmatch(item):
@@ -347,7 +360,7 @@ def _reject_repeated_names(pairs: list[tuple[str, object]]) -> dict[str, object]
 
 
 def table(value: object) -> Mapping[str, str]:
-    """Pairs ``name=package.module.attribute``.
+    """Return a mapping of pairs ``name=package.module.attribute``.
 
     The paths of a dict in Django's settings are left to ``manage.py check``.
     """
@@ -362,13 +375,13 @@ def table(value: object) -> Mapping[str, str]:
 
 
 def queues(value: object) -> Mapping[str, QueueAddress]:
-    """Pairs ``alias=queue``; a queue is given by its name, URL or ARN."""
+    """Return a mapping of pairs ``alias=queue``; a queue is given by its name, URL or ARN."""
     addresses = {alias: QueueAddress.parse(queue) for alias, queue in pairs(value).items()}
     return MappingProxyType(addresses)
 
 
 def dotted_path(value: object) -> str:
-    """``package.module.attribute``. It is not imported here."""
+    """Return a path like ``package.module.attribute``. It is not imported here."""
     found = string(value)
     if not _DOTTED_PATH.fullmatch(found):
         raise InvalidValue("is not a dotted path; write package.module.Class", found)
@@ -376,7 +389,7 @@ def dotted_path(value: object) -> str:
 
 
 def dotted_paths(value: object) -> tuple[str, ...]:
-    """A list of modules, or of dotted paths. Nothing is imported here."""
+    """Return a list of modules, or of dotted paths. Nothing is imported here."""
     found = strings(value)
     for item in found:
         if not _MODULE.fullmatch(item):
@@ -385,7 +398,7 @@ def dotted_paths(value: object) -> tuple[str, ...]:
 
 
 def region(value: object) -> str:
-    """The name of an AWS region."""
+    """Return the name of an AWS region."""
     name = string(value)
     if not REGION.fullmatch(name):
         raise InvalidValue("is not an AWS region; write one like eu-west-1", name)
@@ -393,7 +406,7 @@ def region(value: object) -> str:
 
 
 def url(value: object) -> str:
-    """An http or https URL that a client can be made for, without a slash at its end."""
+    """Return an http or https URL that a client can be made for, without a slash at its end."""
     address = string(value)
     if "@" in address:
         raise InvalidValue("a user name or password in the URL is not accepted")
@@ -403,14 +416,14 @@ def url(value: object) -> str:
 
 
 def path(value: object) -> Path:
-    """The path of a file. The file need not exist."""
+    """Return the path of a file. The file need not exist."""
     if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
         raise InvalidValue(f"expected a path, not {type(value).__name__}")
     return Path(value)
 
 
 def absolute_path(value: object) -> str:
-    """The path of a file that starts with ``/``. The file need not exist."""
+    """Return the path of a file that starts with ``/``. The file need not exist."""
     found = path(value)
     if not found.is_absolute():
         raise InvalidValue("is not an absolute path", str(found))
@@ -418,7 +431,7 @@ def absolute_path(value: object) -> str:
 
 
 def absolute_path_or(word: str) -> Callable[[object], str]:
-    """A cast that accepts one word besides the absolute path of a file."""
+    """Return a cast that accepts one word besides the absolute path of a file."""
 
     def cast(value: object) -> str:
         found = path(value)
@@ -430,7 +443,7 @@ def absolute_path_or(word: str) -> Callable[[object], str]:
 
 
 def networks(value: object) -> tuple[Network, ...]:
-    """IP addresses and networks, as a list."""
+    """Return a list of IP addresses and networks."""
     return tuple(_parse_network(item) for item in strings(value))
 
 
@@ -443,7 +456,7 @@ def _parse_network(item: str) -> Network:
 
 
 def choice(*words: str) -> Callable[[object], str]:
-    """A cast that accepts one of these words and nothing else."""
+    """Return a cast that accepts one of these words and nothing else."""
 
     def cast(value: object) -> str:
         word = string(value)

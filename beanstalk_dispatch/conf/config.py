@@ -83,30 +83,32 @@ class Config:
     backlog_token: str | None
     backlog_per_thread: int
     sources: Mapping[str, str]
-    """Field name → where its value came from, in the words of ``Values.sources``."""
+    """The source of each field's value by the field's name, in the words of ``Values.sources``."""
 
     @property
     def region(self) -> str | None:
-        """The region of a queue that is given by its name. None: boto3 may know one."""
+        """Return the region of a queue that is given by its name. None: boto3 may know one."""
         return self.sqs_region or default_region()
 
     @property
     def uses_outbox(self) -> bool:
-        """Whether messages are stored in a database: all of them, or those that cannot be sent."""
+        """Return True if a database stores messages: all of them, or those that cannot be sent."""
         return self.outbox != "off"
 
     @property
     def sends_base64(self) -> bool:
-        """Whether messages are sent in the format of beanstalk-dispatch 0.1, which has no id."""
+        """Return True if messages have the format of beanstalk-dispatch 0.1, without an id."""
         return self.message_format == "base64"
 
     def alias_of(self, queue_name: str) -> str | None:
-        """The alias of the queue with this own name."""
+        """Return the alias of the queue with this own name."""
         return next((key for key, each in self.queues.items() if each.name == queue_name), None)
 
     def location_of(self, queue_name: str) -> str | None:
-        """The region and account of a queue, if every address in ``queues`` that has its name says
-        the same."""
+        """Return the region and account of a queue, or None if they are not known.
+
+        Return None, too, if two addresses in ``queues`` with this name differ in them.
+        """
         return _locations(self).get(queue_name)
 
     def __repr__(self) -> str:
@@ -134,10 +136,11 @@ def _locations(config: Config) -> dict[str, str]:
 
 @functools.cache
 def get_config() -> Config:
-    """The process's configuration, read once. Raises a ConfigurationError with every problem.
+    """Return the process's configuration, read once.
 
-    A Django setting wins over the environment (``NAME``, or the file that ``NAME_FILE`` names),
-    which wins over the default. An empty value counts as not set.
+    Raise a ConfigurationError with every problem if there is one. A Django setting wins over the
+    environment (``NAME``, or the file that ``NAME_FILE`` names), which wins over the default. An
+    empty value counts as not set.
     """
     values = read_values(CORE)
     config = _make_config(values)
@@ -187,7 +190,7 @@ def _find_contradictions(config: Config) -> Iterable[str]:
 
 
 def contradictions() -> list[str]:
-    """A line for each pair of valid variables that contradict each other."""
+    """Return a line for each pair of valid variables that contradict each other."""
     return list(_find_contradictions(_make_config(values_of(CORE))))
 
 
@@ -201,7 +204,7 @@ def _log_if_not_installed() -> None:
 
 
 def clear_caches() -> None:
-    """Read every group again when it is next used. For tests that change ``os.environ``."""
+    """Forget each group, so that it is read again. For tests that change ``os.environ``."""
     _first_config.clear()
     get_config.cache_clear()
     values_of.cache_clear()

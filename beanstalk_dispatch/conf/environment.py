@@ -19,11 +19,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Values:
-    """What a group's settings are. ``values[SETTING]`` has the type that the Setting declares."""
+    """The values of a group's settings.
+
+    ``values[SETTING]`` has the type that the Setting declares.
+    """
 
     sources: Mapping[str, str]
-    """Variable → where its value came from: ``settings``, ``environment``, ``file`` or
-    ``default``."""
+    """The source of each variable's value.
+
+    It is ``settings``, ``environment``, ``file`` or ``default``.
+    """
     problems: tuple[str, ...]
     """A line for each variable whose value is not valid. Such a variable has its default."""
     _values: Mapping[Setting[Any], Any] = field(repr=False)
@@ -49,7 +54,7 @@ def read_values(group: SettingsGroup) -> Values:
 
 
 def _read_setting(setting: Setting[T]) -> tuple[T, str]:
-    """Return the value, and where it came from. Raise OSError or ValueError for a wrong one."""
+    """Return the value and its source. Raise OSError or ValueError if the value is wrong."""
     if getattr(settings, f"{setting.variable}_FILE", None):
         raise InvalidValue(f"{setting.variable}_FILE is not a Django setting; set a variable")
     value = getattr(settings, setting.variable, None)
@@ -78,7 +83,10 @@ def _read_setting(setting: Setting[T]) -> tuple[T, str]:
 
 
 def _problem_line(setting: Setting[Any], exc: OSError | ValueError) -> str:
-    """One line of the error. The file of a secret is not named: its name may be the secret."""
+    """Return one line of the error.
+
+    The file of a secret is not named: its name may be the secret.
+    """
     match exc:
         case OSError():
             file = "the file" if setting.secret else repr(exc.filename)
@@ -96,27 +104,33 @@ def _problem_line(setting: Setting[Any], exc: OSError | ValueError) -> str:
 
 
 def file_of(setting: Setting[Any]) -> str:
-    """The file that ``NAME_FILE`` names in the environment. The empty string means none."""
+    """Return the file that ``NAME_FILE`` names in the environment. The empty string means none."""
     return os.environ.get(f"{setting.variable}_FILE", "")
 
 
 def names_in_use() -> set[str]:
-    """The names of all environment variables and of all Django settings."""
+    """Return the names of all environment variables and of all Django settings."""
     return {*os.environ, *(name for name in dir(settings) if name.isupper())}
 
 
 def is_empty(variable: str) -> bool:
-    """Whether the environment has this variable without a value. It then counts as not set."""
+    """Return True if the environment has this variable without a value.
+
+    It then counts as not set.
+    """
     return variable in os.environ and not os.environ[variable].strip()
 
 
 def is_in_environment(value: str) -> bool:
-    """Whether a variable of any name contains this value, as a Django setting read from it does."""
+    """Return True if a variable of any name contains this value.
+
+    A Django setting that was read from that variable does.
+    """
     return any(value in found for found in os.environ.values())
 
 
 def default_region() -> str | None:
-    """The region that the environment names, in the order in which the AWS SDKs look."""
+    """Return the region that the environment names, in the order in which the AWS SDKs look."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 

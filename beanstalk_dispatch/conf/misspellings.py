@@ -17,10 +17,10 @@ _WHOLE_NAME_CUTOFF: Final = 0.9
 
 
 def unknown_variables() -> dict[str, str | None]:
-    """Variables and Django settings that look like ours but are not: most often a misspelling.
+    """Return the variables and Django settings that resemble ours: most often a misspelling.
 
-    Maps each name to the known one that is closest to it, or to None if none is close or the name
-    was removed.
+    Each name is a key. Its value is the known name closest to it, or None if no name is close or
+    the name was removed.
     """
     groups = registered_groups()
     variables = {setting.variable for group in groups for setting in group.settings}
@@ -44,7 +44,7 @@ def unknown_variables() -> dict[str, str | None]:
 
 
 def _closest_name(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that was most likely meant, or None if none is close.
+    """Return the candidate that was most likely meant, or None if none is close.
 
     Whole names are compared first, and then names without the prefix, because a long prefix in
     common makes any two names look alike.
@@ -57,6 +57,6 @@ def _closest_name(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def _count_differences(one: str, other: str) -> int:
-    """How many characters must be removed from ``one``, and added to it, to get ``other``."""
+    """Return the number of characters to remove from ``one`` and to add to get ``other``."""
     blocks = SequenceMatcher(None, one, other).get_matching_blocks()
     return len(one) + len(other) - 2 * sum(block.size for block in blocks)

@@ -45,32 +45,32 @@ _FORMS = "a queue name, its URL (https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueAddress:
-    """What is known of a queue without a request to AWS."""
+    """The facts about a queue that its name, URL or ARN contains, so no request to AWS is made."""
 
     name: str
     """The queue's own name."""
     url: str | None = None
-    """None if only the name is known; SQS then has to be asked for the URL."""
+    """The queue's URL. None if only the name is known; SQS then has to be asked for it."""
     region: str | None = None
-    """None if neither the URL nor the ARN contains it."""
+    """The queue's region. None if neither the URL nor the ARN contains it."""
     endpoint_url: str | None = None
     """The endpoint of the URL, if it is not the default one of an AWS region."""
 
     @property
     def location(self) -> str | None:
-        """The region and the account, such as ``eu-west-1/123456789012``; None if not known."""
+        """Return the region and account, such as ``eu-west-1/123456789012``; None if not known."""
         *_, account, _ = ["", *urlsplit(self.url or "").path.strip("/").split("/")]
         is_known = self.region and _ACCOUNT.fullmatch(account)
         return f"{self.region}/{account}" if is_known else None
 
     @property
     def is_fifo(self) -> bool:
-        """Whether it is a FIFO queue; ``sqs.fifo`` has what that means."""
+        """Return True for a FIFO queue. See ``sqs.fifo`` for its rules."""
         return self.name.endswith(FIFO_SUFFIX)
 
     @classmethod
     def parse(cls, value: str) -> QueueAddress:
-        """Read a queue name, URL or ARN. Raises ValueError with the reason."""
+        """Read a queue name, URL or ARN. Raise ValueError if it is none of these."""
         if value.startswith("arn:"):
             return cls._from_arn(value)
         if "://" in value:
@@ -117,13 +117,16 @@ class QueueAddress:
 
 
 def dead_letter_name(queue_name: str) -> str:
-    """The name of the dead-letter queue that this package makes for a queue: one of its type."""
+    """Return the name of the dead-letter queue that this package makes for a queue, of its type."""
     suffix = FIFO_SUFFIX if queue_name.endswith(FIFO_SUFFIX) else ""
     return f"{queue_name.removesuffix(suffix)}-dead-letter{suffix}"
 
 
 def location_of(url: str) -> str | None:
-    """The region and account in a URL that SQS has given; None if it is not like those of AWS."""
+    """Return the region and account in a queue URL of SQS.
+
+    Return None if the URL is not like those of AWS.
+    """
     try:
         return QueueAddress.parse(url).location
     except ValueError:
@@ -131,7 +134,7 @@ def location_of(url: str) -> str | None:
 
 
 def _url_on_console_page(page: str) -> str:
-    """What to write in place of the console's page of a queue, whose fragment has the URL."""
+    """Return advice for the console's page of a queue, whose fragment has the URL."""
     fragment = unquote(urlsplit(page).fragment)
     match = re.search(r"https://sqs\.[\w.-]+/\d{12}/[\w.-]+", fragment)
     url = match[0] if match else "https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
@@ -139,7 +142,7 @@ def _url_on_console_page(page: str) -> str:
 
 
 def endpoint_host(url: str) -> str | None:
-    """The host of an http or https URL; None if botocore would refuse the URL."""
+    """Return the host of an http or https URL; None if botocore would refuse the URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port

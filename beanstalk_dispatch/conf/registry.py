@@ -1,4 +1,4 @@
-"""Which settings there are: the package's own, and those that contrib rooms register."""
+"""The registered settings: the package's own, and those of contrib rooms."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _groups: Final = [CORE]
 
 
 def register(group: SettingsGroup) -> None:
-    """Make the settings of a contrib room known: to checks, to the log and to "did you mean".
+    """Register the settings of a contrib room for checks, the log and "did you mean".
 
-    The room calls it when it is imported, and reads its values with ``values_of``.
+    The room calls this when it is imported, and reads its values with ``values_of``. Raise
+    ValueError if a variable is registered already.
     """
     known = {setting.variable for each in _groups for setting in each.settings}
     if repeated := known & {setting.variable for setting in group.settings}:
@@ -27,24 +28,27 @@ def register(group: SettingsGroup) -> None:
 
 
 def registered_groups() -> tuple[SettingsGroup, ...]:
-    """The package's own group, then those of the contrib rooms that are imported."""
+    """Return the package's own group, then those of the contrib rooms that are imported."""
     return tuple(_groups)
 
 
 @functools.cache
 def values_of(group: SettingsGroup) -> Values:
-    """The values of a group's settings, read once. Problems are in the result."""
+    """Return the values of a group's settings, read once. Problems are in the result."""
     return read_values(group)
 
 
 def empty_variables() -> list[str]:
-    """The variables that are present in the environment without a value. They count as not set."""
+    """Return the variables that are in the environment without a value.
+
+    They count as not set.
+    """
     variables = [setting.variable for group in _groups for setting in group.settings]
     return [variable for variable in variables if is_empty(variable)]
 
 
 def import_rooms() -> list[str]:
-    """Import the contrib room of each variable that is set; why any could not be imported."""
+    """Import the contrib room of each variable that is set. Return a line for each that fails."""
     sources, problems = values_of(CORE).sources, []
     for setting in CORE.settings:
         if setting.room and sources[setting.variable] != "default":

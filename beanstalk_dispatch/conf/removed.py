@@ -1,4 +1,4 @@
-"""The public names that were removed, each with what to use instead."""
+"""The public names that were removed, each with its replacement."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ WORKER_OPTIONS: Final = (
     "--post-to", "--connect-timeout", "--inactivity-timeout", "--error-visibility-timeout",
     "--mime-type",
 )  # fmt: skip
-"""Those of beanstalk_worker. beanstalk_daemon has them."""
+"""The removed options of beanstalk_worker. beanstalk_daemon has them."""
 
 
 def replacement_of(variable: str) -> str | None:
-    """Return the advice for a removed variable, or for that of its file. None: it never was one."""
+    """Return the advice for a removed variable, or for the variable of its file.
+
+    Return None for a name that was never a variable.
+    """
     return VARIABLES.get(variable.removesuffix("_FILE"))

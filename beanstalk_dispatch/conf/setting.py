@@ -1,4 +1,4 @@
-"""How a variable is declared: as a Setting, in the SettingsGroup of its room."""
+"""The declaration of a variable: as a Setting, in the SettingsGroup of its room."""
 
 from __future__ import annotations
 
@@ -13,29 +13,37 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Setting(Generic[T]):
-    """One variable: all that the package, its checks and its documentation know of it."""
+    """The declaration of one variable for the package, its checks and its documentation."""
 
     variable: str
     """The name of the environment variable, and of the Django setting."""
     form: str
-    """What is accepted, in the words of the documentation."""
+    """The accepted values, in the words of the documentation."""
     cast: Callable[[object], T]
-    """Takes a string, or the Python value of a Django setting. Raises ValueError."""
+    """A function that takes a string, or the Python value of a Django setting.
+
+    It raises ValueError if that is wrong.
+    """
     default: T
-    """The value where the variable is not set."""
+    """The value if the variable is not set."""
     default_text: str
     """The default, in the words of the documentation."""
     meaning: str
-    """What the variable does, in one or two sentences."""
+    """The effect of the variable, in one or two sentences."""
     example: str
     """A value for ``.env.example``."""
     cast_file: Callable[[str], T] | None = None
-    """Takes the content of a file, where that is not written like a variable."""
+    """A function that takes the content of a file.
+
+    None if that is written like a variable.
+    """
     secret: bool = False
-    """The value is never shown: not in a repr, a log line or an error."""
+    """True if the value is never shown: not in a repr, a log line or an error."""
     room: str | None = None
-    """The contrib room that gives the variable its effect. It is imported at start if the variable
-    is set, and not otherwise."""
+    """The contrib room that gives the variable its effect.
+
+    It is imported at start if the variable is set, and not otherwise.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,12 +51,14 @@ class SettingsGroup:
     """The settings of one room."""
 
     prefix: str
-    """What the name of each variable starts with."""
+    """The prefix of each variable's name."""
     settings: tuple[Setting[Any], ...]
-    """In the order of the documentation."""
+    """The settings in the order of the documentation."""
     is_prefix_shared: bool = False
-    """Other software reads variables with this prefix too. An unknown name is then reported only if
-    it differs from a known one by a letter or two."""
+    """True if other software reads variables with this prefix, too.
+
+    An unknown name is then reported only if it differs from a known one by a letter or two.
+    """
 
 
 def flag(variable: str, meaning: str) -> Setting[bool]:

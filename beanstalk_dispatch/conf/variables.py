@@ -326,7 +326,7 @@ CORE: Final = SettingsGroup(
 
 
 def without_prefix(variable: str) -> str:
-    """A variable's name without what all of ours have in common."""
+    """Return a variable's name without the prefix that all of ours have."""
     return variable.removeprefix(PREFIX).removeprefix("DISPATCH_")
 
 
