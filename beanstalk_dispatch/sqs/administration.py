@@ -1,6 +1,6 @@
-"""What an operator asks of a queue: its attributes, its source queues, a purge, a redrive by SQS.
+"""An operator's requests about a queue: attributes, source queues, a purge, a redrive by SQS.
 
-No message is sent or run with these requests, and Elastic Beanstalk's roles do not allow them.
+No message is sent or run with these requests. Elastic Beanstalk's roles do not allow them.
 """
 
 from __future__ import annotations
@@ -30,35 +30,37 @@ _ATTRIBUTES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueAttributes:
-    """What GetQueueAttributes says of a queue. SQS calls its counts approximate.
+    """The attributes of a queue in an answer to GetQueueAttributes.
+
+    SQS calls its counts approximate.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
     """
 
     arn: str
     visible: int
-    """Messages that a receive can get now."""
+    """The number of messages that a receive can get now."""
     in_flight: int
-    """Messages that were received and are hidden."""
+    """The number of messages that were received and are hidden."""
     delayed: int
-    """Messages whose delay is not over."""
+    """The number of messages whose delay is not over."""
     visibility_timeout: int
-    """Seconds for which a receive hides a message, if the consumer does not say otherwise."""
+    """The seconds for which a receive hides a message, if the consumer does not say otherwise."""
     retention: int
-    """Seconds after which SQS deletes a message."""
+    """The seconds after which SQS deletes a message."""
     dead_letter_queue: str | None
     """The own name of the dead-letter queue of the redrive policy, if there is one."""
     max_receives: int | None
-    """After this number of receives SQS moves a message to the dead-letter queue."""
+    """The number of receives after which SQS moves a message to the dead-letter queue."""
 
     @property
     def total(self) -> int:
-        """About how many messages there are in all."""
+        """Return the number of messages in all, approximately."""
         return self.visible + self.in_flight + self.delayed
 
 
 def get_attributes(queue: Queue) -> QueueAttributes:
-    """Ask SQS for the attributes of a queue. Raises SendError.
+    """Return the attributes of a queue, which SQS is asked for. Raise SendError if that fails.
 
     An answer without counts is an error, and not an empty queue: a fleet would be ended for it.
     """
@@ -91,7 +93,7 @@ def _attributes_of(answer: Mapping[str, Any]) -> QueueAttributes:
 
 
 def source_queue_names(queue: Queue) -> list[str]:
-    """The own names of the queues whose redrive policy names ``queue``. Raises SendError.
+    """Return the own names of the queues whose redrive policy names ``queue``, or raise SendError.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ListDeadLetterSourceQueues.html
     """
@@ -106,7 +108,7 @@ def source_queue_names(queue: Queue) -> list[str]:
 
 
 def purge(queue: Queue) -> None:
-    """Delete every message of a queue, which takes SQS up to a minute. Raises SendError.
+    """Delete every message of a queue, which takes SQS up to a minute. Raise SendError if refused.
 
     SQS takes one purge a minute for each queue:
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_PurgeQueue.html
@@ -119,27 +121,27 @@ def purge(queue: Queue) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveProgress:
-    """How far SQS has come with moving the messages of a dead-letter queue."""
+    """The progress of SQS in moving the messages of a dead-letter queue."""
 
     status: str
     """RUNNING, COMPLETED, CANCELLING, CANCELLED or FAILED."""
     moved: int
     to_move: int
-    """About how many messages there were when it started."""
+    """The number of messages when the move started, approximately."""
     failure: str
-    """Why it failed, in SQS's words; empty otherwise."""
+    """The reason of a failure, in SQS's words; empty otherwise."""
 
     @property
     def is_over(self) -> bool:
-        """Whether SQS moves no further message."""
+        """Return True if SQS moves no further message."""
         return self.status in {"COMPLETED", "CANCELLED", "FAILED"}
 
 
 def start_move(queue: Queue, arn: str, *, per_second: int | None = None) -> str:
-    """Have SQS move every message of ``queue`` to the queue that it came from.
+    """Start a task of SQS that moves every message of ``queue`` to the queue that it came from.
 
-    Returns the handle of the task. SQS runs one such task per queue, for at most 36 hours. Raises
-    SendError.
+    Return the handle of the task. SQS runs one such task per queue, for at most 36 hours. Raise
+    SendError if SQS refuses.
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
     """
     rate = {"MaxNumberOfMessagesPerSecond": per_second} if per_second else {}
@@ -149,7 +151,7 @@ def start_move(queue: Queue, arn: str, *, per_second: int | None = None) -> str:
 
 
 def move_progress(queue: Queue, arn: str) -> MoveProgress:
-    """How far the newest move of ``queue`` has come. Raises SendError.
+    """Return the progress of the newest move of ``queue``. Raise SendError if SQS lists none.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ListMessageMoveTasks.html
     """
@@ -166,5 +168,8 @@ def move_progress(queue: Queue, arn: str) -> MoveProgress:
 
 
 def cancel_move(queue: Queue, handle: str) -> None:
-    """Have SQS move no further message. What it has moved stays moved. Raises SendError."""
+    """Stop a move by SQS. Messages that were moved stay moved.
+
+    Raise SendError if SQS refuses.
+    """
     queue.request("cancel_message_move_task", TaskHandle=handle)

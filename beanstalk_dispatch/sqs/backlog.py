@@ -1,4 +1,4 @@
-"""How much waits in the queues, asked once for all threads, and how many processes that needs."""
+"""The backlog of the queues, asked for once for all threads, and the processes that it needs."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ from .errors import missing_permission
 from .opening import open_queue
 
 FRESH_SECONDS: Final = 10.0
-"""A backlog is not asked for again while it is younger."""
+"""The seconds for which a backlog is not asked for again."""
 QUEUES_PER_SECOND: Final = 10
-"""With many queues a backlog stays fresh for longer, so that no more requests than this are made
-in a second."""
+"""The limit of requests in a second. With many queues a backlog stays fresh for longer."""
 STALE_SECONDS: Final = 60.0
-"""While one thread asks, the others get the last backlog, but none that is older."""
+"""The greatest age of a backlog that other threads get while one thread asks for a new one."""
 _WAIT_SECONDS: Final = 3.0
-"""How long they wait if there is none. KEDA waits for three seconds itself."""
+"""The longest wait of the other threads if there is no backlog to get.
+
+KEDA waits for three seconds itself.
+"""
 _ASKING_SECONDS: Final = 10.0
-"""No request is begun after this time."""
+"""The seconds after which no request is begun."""
 _REQUESTS_AT_A_TIME: Final = 10
 WORKER_THREADS: Final = 10
-"""How many tasks a process of beanstalk_worker runs at a time by default."""
+"""The number of tasks that a process of beanstalk_worker runs at a time by default."""
 
 
 def wanted_processes(messages: int, *, threads: int, per_thread: int) -> int:
-    """How many processes should run if this number of messages is visible or in flight.
+    """Return the number of processes to run for messages that are visible or in flight.
 
-    ``threads`` is how many tasks a process runs at a time, and ``per_thread`` how many messages
-    there may be for each thread. A message counts until it is deleted, whether it waits or runs. So
-    a fleet that keeps up with its messages is not reduced while they run, and one that receives
-    messages ahead is not enlarged for it.
+    ``threads`` is the number of tasks that a process runs at a time. ``per_thread`` is the number
+    of messages there may be for each thread. A message counts until it is deleted, whether it waits
+    or runs. So a fleet that keeps up with its messages is not reduced while they run, and one that
+    receives messages ahead is not enlarged for it.
     """
     return -(-messages // (threads * per_thread))
 
@@ -51,30 +53,33 @@ class QueueBacklog:
     in_flight: int
     delayed: int
     threads: int
-    """How many tasks one process runs at a time."""
+    """The number of tasks that one process runs at a time."""
     wanted_processes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """The backlog of several queues, as SQS has answered at one time."""
+    """The backlog of several queues in answers of SQS at one time."""
 
     queues: Mapping[str, QueueBacklog]
-    """By the name that was asked for."""
+    """The backlog of each queue, by the name that was asked for."""
     problems: Mapping[str, BeanstalkDispatchError]
-    """Why the backlog of a queue is not known."""
+    """The error of each queue whose backlog is not known."""
     total: QueueBacklog | None
-    """None if the backlog of a queue is not known."""
+    """The sum over all queues. None if the backlog of a queue is not known."""
     asked_at: float
-    """In monotonic seconds."""
+    """The time of the answers, in monotonic seconds."""
 
     @property
     def age(self) -> float:
-        """How old it is, in seconds."""
+        """Return the age of the backlog in seconds."""
         return clock.monotonic() - self.asked_at
 
     def as_json(self) -> dict[str, Any]:
-        """What the endpoint answers. An error of SQS may show an account, so it is left out."""
+        """Return the JSON of the endpoint's answer.
+
+        An error of SQS may show an account, so it is left out.
+        """
         unknown = {name: {"problem": public_problem(exc)} for name, exc in self.problems.items()}
         return {
             "queues": {name: asdict(each) for name, each in self.queues.items()} | unknown,
@@ -84,19 +89,25 @@ class Backlog:
 
 
 def public_problem(exc: BeanstalkDispatchError) -> str:
-    """Why a backlog is not known, in words that show nothing of the account."""
+    """Return the reason why a backlog is not known, in words that show nothing of the account."""
     if permission := missing_permission(exc):
         return f"the permission {permission} is missing"
     return "SQS has not said; see the log"
 
 
 def queue_names(config: Config) -> list[str]:
-    """The aliases of the queues that a worker reads: all but that of the dead-letter queue."""
+    """Return the aliases of the queues that a worker reads.
+
+    These are all but the dead-letter queue's.
+    """
     return [name for name in config.queues if name != config.dead_letter_queue]
 
 
 def ask(names: Sequence[str], *, threads: int, per_thread: int) -> Backlog:
-    """Ask SQS for the backlog of each queue, with one request for each. Raises nothing."""
+    """Return the backlog of each queue, after one request to SQS for each.
+
+    Errors of SQS are in the result.
+    """
     deadline = clock.monotonic() + _ASKING_SECONDS
 
     def attributes_of(name: str) -> QueueAttributes | BeanstalkDispatchError:
@@ -139,19 +150,22 @@ class SharedBacklog:
     """The backlog of the configured queues, for all threads of this process.
 
     Whatever the number of readers, one of them asks SQS at a time, and not more often than every
-    FRESH_SECONDS. What SQS has refused is kept for as long.
+    FRESH_SECONDS. An error of SQS is kept for as long.
     """
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """A forked child cannot trust a lock that it did not make."""
+        """Forget the backlog and the lock: a forked child cannot trust its parent's lock."""
         self._asking = threading.Lock()
         self._last: tuple[Config, Backlog] | None = None
 
     def read(self, config: Config) -> Backlog | None:
-        """The backlog. None if another thread asks for the first one, and SQS does not answer."""
+        """Return the backlog of the configured queues.
+
+        Return None if another thread asks for the first one, and SQS does not answer.
+        """
         names = queue_names(config)
         fresh = max(FRESH_SECONDS, len(names) / QUEUES_PER_SECOND)
         if found := self._younger_than(fresh, config):

@@ -1,4 +1,4 @@
-"""Waits longer after each failed request to SQS, and logs it at most once a minute."""
+"""Backoff: a longer wait after each failed request to SQS, and one log line a minute at most."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ logger = logging.getLogger("beanstalk_dispatch.worker")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackoffTimes:
-    """How long to wait after failed requests, in seconds. Tests pass shorter times."""
+    """The pauses after failed requests, in seconds. Tests pass shorter times."""
 
     first_retry: float = 1.0
     """The longest pause after the first of several failed requests."""
     longest_retry: float = 30.0
     """The longest pause between two requests that fail."""
     failure_log_interval: float = 60.0
-    """Between two log lines about requests that continue to fail."""
+    """The seconds between two log lines about requests that continue to fail."""
 
 
 class Backoff:
-    """Says when an operation on a queue may be tried again after failures."""
+    """The time at which an operation on a queue may be tried again after failures."""
 
     def __init__(
         self, operation: str, queue: str, *, times: BackoffTimes, longest: float | None = None
     ) -> None:
         self.failures = 0
-        """How many rounds of requests have failed since a request succeeded."""
+        """The number of rounds of requests that have failed since a request succeeded."""
         self.retry_at = 0.0
-        """When the next request may be made, in monotonic seconds."""
+        """The time of the next request, in monotonic seconds."""
         self.failing_since = math.inf
-        """When the first of these failures was, in monotonic seconds; infinite without one."""
+        """The time of the first of these failures, in monotonic seconds; infinite without one."""
         self._operation, self._queue, self._times = operation, queue, times
         self._longest = times.longest_retry if longest is None else longest
         self._failed_at = -math.inf
@@ -46,12 +46,12 @@ class Backoff:
 
     @property
     def is_over(self) -> bool:
-        """Whether the next request may be made."""
+        """Return True if the next request may be made."""
         return self.retry_at <= clock.monotonic()
 
     @property
     def failing_seconds(self) -> float:
-        """The time from the first to the last of these failures; negative without one."""
+        """Return the time from the first to the last of these failures; negative without one."""
         return self._failed_at - self.failing_since
 
     def hurry(self) -> None:
@@ -87,7 +87,7 @@ class Backoff:
         )
 
     def _retry_delay(self) -> float:
-        """Doubles with each failure, with jitter so that workers do not retry in step."""
+        """Return a pause that doubles with each failure, with jitter so that retries spread out."""
         pause = self._times.first_retry * 2.0 ** min(self.failures - 1, 10)
         return random.uniform(0.5, 1) * min(pause, self._longest)
 

@@ -11,33 +11,35 @@ from beanstalk_dispatch.process import clock
 from .errors import is_timeout
 
 PAUSE_SECONDS: Final = 5.0
-"""How long requests fail at once after one that timed out. Then one request tries again."""
+"""The seconds for which requests fail at once after one that timed out.
+
+Then one request tries again.
+"""
 
 T = TypeVar("T")
 
 
 class CircuitOpen(RuntimeError):
-    """The request was not made, because SQS did not answer an earlier one in time."""
+    """The error of a request that was not made, because an earlier one got no answer in time."""
 
 
 class Circuit:
-    """Passes requests to one endpoint on. While it is open, none is made.
-
-    Without it, each thread of a web process would wait for the whole timeout of a server that does
-    not answer, one request after the other.
-    """
+    """A circuit breaker around the requests to one endpoint. While it is open, none is made."""
 
     def __init__(self, *, longest_request: float) -> None:
         self._longest_request = longest_request
-        """Seconds after which a request that tries again has ended."""
+        """The seconds after which a request that tries again has ended."""
         self._open_until = 0.0
-        """In monotonic seconds; 0 while the circuit is closed."""
+        """The time until which the circuit is open, in monotonic seconds; 0 while it is closed."""
         self._lock = threading.Lock()
 
     def call(self, request: Callable[..., T], /, **parameters: Any) -> T:
-        """Make the request and return its answer. Raises what it raises, or CircuitOpen."""
+        """Make the request and return its answer.
+
+        Raise CircuitOpen if the request is not made, or the request's own exception.
+        """
         if self._open_until:
-            self._take_turn()
+            self._let_one_through()
         try:
             answer = request(**parameters)
         except Exception as exc:
@@ -46,8 +48,8 @@ class Circuit:
         self._open_until = 0.0
         return answer
 
-    def _take_turn(self) -> None:
-        """Let one caller through when the pause is over; the others wait for what it finds out."""
+    def _let_one_through(self) -> None:
+        """Let one caller through when the pause is over. Raise CircuitOpen for the others."""
         with self._lock:
             now = clock.monotonic()
             if now < self._open_until:

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 _STARTED: Final = "beanstalk_dispatch_started"
-"""The key of a request's context under which is when its first attempt began."""
+"""The key of the start of a request's first attempt in the request's context."""
 
 
 class SendTimeout(RuntimeError):
-    """No further attempt is made, because it could end after BEANSTALK_DISPATCH_SEND_TIMEOUT."""
+    """The error of an attempt that is not made, because it could end too late.
+
+    BEANSTALK_DISPATCH_SEND_TIMEOUT is the limit.
+    """
 
 
 class Clients:
@@ -41,7 +44,7 @@ class Clients:
         self._circuits: dict[int, Circuit] = {}
 
     def get(self, address: QueueAddress, timeouts: Timeouts) -> SQSClient:
-        """The client for the queue at ``address``. Raises SendError if it cannot be made."""
+        """Return the client for the queue at ``address``. Raise SendError if it cannot be made."""
         try:
             with self._lock:
                 region = self._session.region(address) or DEFAULT_REGION
@@ -53,7 +56,10 @@ class Clients:
             raise client_error(address, exc) from exc
 
     def circuit(self, client: SQSClient) -> Circuit:
-        """The circuit of a client that sends: the queues of its region and endpoint share it."""
+        """Return the circuit of a client that sends.
+
+        The queues of its region and endpoint share it.
+        """
         with self._lock:
             if id(client) not in self._circuits:
                 longest = self.config.send_timeout.total_seconds()
@@ -61,7 +67,10 @@ class Clients:
             return self._circuits[id(client)]
 
     def retire(self) -> None:
-        """Have the next ``open_queue`` make new clients, which read the credentials again."""
+        """Retire these clients.
+
+        The next ``open_queue`` makes new ones, which read the credentials again.
+        """
         self.is_retired = True
 
     def _make_client(self, region: str, endpoint_url: str | None, timeouts: Timeouts) -> SQSClient:
@@ -83,9 +92,9 @@ class Clients:
 
 
 def _builds_user_agent_slowly() -> bool:
-    """Whether botocore builds its whole User-Agent for each request: a fifth of a call's cost.
+    """Return True if botocore builds its whole User-Agent for each request.
 
-    Since version 1.44.6 it keeps most of that string.
+    That is a fifth of a call's cost. Since version 1.44.6 it keeps most of that string.
     """
     import botocore  # noqa: PLC0415 - as boto3
 
@@ -93,7 +102,7 @@ def _builds_user_agent_slowly() -> bool:
 
 
 def _refuse_late_attempt(total: float, latest: float, *, request: Any, **_: object) -> None:
-    """Raise SendTimeout for an attempt that begins ``latest`` seconds after the first, or later.
+    """Raise SendTimeout if an attempt begins ``latest`` seconds after the first, or later.
 
     botocore emits this event for each attempt, with the context of the whole call.
     """

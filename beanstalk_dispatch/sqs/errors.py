@@ -1,4 +1,4 @@
-"""Judges SQS's error codes, and turns botocore's errors into this package's errors."""
+"""Errors of SQS: their scope, and the errors of this package in their place."""
 
 from __future__ import annotations
 
@@ -33,20 +33,23 @@ _TIMEOUT_CODES: Final = frozenset({"ConnectTimeoutError", "ReadTimeoutError", "S
 _ACCESS_DENIED_CODES: Final = frozenset({"AccessDenied", "AccessDeniedException"})
 _MAX_MESSAGE_CHARACTERS: Final = 300
 _QUERY_PREFIX: Final = "AWS.SimpleQueueService."
-"""Begins some codes of SQS's older protocol, which botocore reports where an answer has them."""
+"""The prefix of some codes of SQS's older protocol.
+
+botocore reports these codes if an answer has them.
+"""
 
 
 class Scope(Enum):
-    """Whom an error of SQS concerns, and so which other requests are worth making."""
+    """The reach of an error of SQS, and so the other requests that are worth making."""
 
     MESSAGE = "this message"
-    """SQS may take the other messages, also of the same request."""
+    """The error is of one message. SQS may take the others, also of the same request."""
     QUEUE = "this queue"
-    """SQS takes no message of the queue until somebody changes something."""
+    """The error is of the queue. SQS takes no message of it until somebody changes something."""
     EVERYBODY = "everybody"
-    """These credentials or this clock are wrong for every queue."""
+    """The error is of every queue: these credentials or this clock are wrong."""
     LATER = "later"
-    """The same request may succeed after a while."""
+    """The error may pass: the same request may succeed after a while."""
 
 
 SCOPES: Final[Mapping[str, Scope]] = {
@@ -79,8 +82,10 @@ SCOPES: Final[Mapping[str, Scope]] = {
         "TooManyRequestsException",
     ), Scope.LATER),
 }  # fmt: skip
-"""Error code → whom it concerns, in the spellings of both protocols. The one judgement of SQS's
-answers: sends, batches, commits, the outbox's relay, the poller and the doctor use it.
+"""The scope of each error code, in the spellings of both protocols.
+
+It is the one judgement of SQS's answers: sends, batches, commits, the outbox's relay, the poller
+and the doctor use it.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
@@ -90,18 +95,21 @@ _SCOPES_BY_STATUS: Final[Mapping[int, Scope]] = {
     400: Scope.MESSAGE, 413: Scope.MESSAGE, 422: Scope.MESSAGE,
     401: Scope.QUEUE, 403: Scope.QUEUE, 404: Scope.QUEUE,
 }  # fmt: skip
-"""For codes that SCOPES does not have, such as those of a proxy. Other statuses: later."""
+"""The scope of each HTTP status for codes that SCOPES does not have, such as those of a proxy.
+
+The scope of any other status is LATER.
+"""
 
 
 def boto_errors() -> tuple[type[Exception], ...]:
-    """The errors that a request of boto3 raises."""
+    """Return the errors that a request of boto3 raises."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as boto3
 
     return BotoCoreError, ClientError, RuntimeError  # the last: see _STALE_CREDENTIALS_CODES
 
 
 def client_errors() -> tuple[type[Exception], ...]:
-    """The errors that making a client raises.
+    """Return the errors that the making of a client raises.
 
     botocore validates AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL and similar variables.
     """
@@ -109,27 +117,27 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 
 def is_missing_queue(exc: Exception) -> bool:
-    """Whether botocore's error says that the queue does not exist."""
+    """Return True if botocore's error says that the queue does not exist."""
     return error_code(exc) in _MISSING_QUEUE_CODES
 
 
 def is_access_denied(exc: Exception) -> bool:
-    """Whether botocore's error says that these credentials lack a permission."""
+    """Return True if botocore's error says that these credentials lack a permission."""
     return error_code(exc) in _ACCESS_DENIED_CODES
 
 
 def has_stale_credentials(exc: Exception) -> bool:
-    """Whether botocore's error says that the client's credentials are missing or expired."""
+    """Return True if botocore's error says that the credentials are missing or expired."""
     return error_code(exc) in _STALE_CREDENTIALS_CODES
 
 
 def may_be_the_clock(exc: Exception) -> bool:
-    """Return True if AWS answers so when this machine's clock is some minutes off, too."""
+    """Return True if AWS gives this answer also if this machine's clock is some minutes off."""
     return error_code(exc) in _CLOCK_CODES
 
 
 def scope_of(exc: BaseException) -> Scope:
-    """Return whom an error concerns: botocore's, or this package's that was raised from it."""
+    """Return the scope of botocore's error, or of this package's error that was raised from it."""
     if isinstance(exc, UnknownQueue):
         return Scope.QUEUE
     cause = exc.__cause__ if isinstance(exc, SendError) else exc
@@ -141,7 +149,7 @@ def scope_of(exc: BaseException) -> Scope:
 
 
 def scope_of_entry(failure: Mapping[str, Any]) -> Scope:
-    """Return whom the failure of one entry of a batch concerns.
+    """Return the scope of the failure of one entry of a batch.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_BatchResultErrorEntry.html
     """
@@ -154,12 +162,12 @@ def _scope_of_code(code: str) -> Scope | None:
 
 
 def is_timeout(exc: Exception) -> bool:
-    """Whether no answer came in time."""
+    """Return True if the error says that no answer came in time."""
     return error_code(exc) in _TIMEOUT_CODES
 
 
 def missing_permission(exc: BaseException) -> str | None:
-    """The IAM action that SQS denied, such as ``sqs:GetQueueAttributes``; None for other errors.
+    """Return the IAM action that SQS denied, such as ``sqs:GetQueueAttributes``; or None.
 
     ``exc`` is this package's error. A batch needs the permission of its single request:
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html
@@ -172,7 +180,7 @@ def missing_permission(exc: BaseException) -> str | None:
 
 
 def failed_on_missing_queue(exc: BaseException) -> bool:
-    """Whether this package's error was raised because the queue does not exist."""
+    """Return True if this package's error was raised because the queue does not exist."""
     cause = exc.__cause__
     return isinstance(exc, UnknownQueue) or (
         isinstance(cause, Exception) and is_missing_queue(cause)
@@ -180,10 +188,7 @@ def failed_on_missing_queue(exc: BaseException) -> bool:
 
 
 def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendError:
-    """The SendError for botocore's error ``exc``, with advice where there is any.
-
-    Raise it ``from exc``, which shows no secret from then on.
-    """
+    """Return the SendError for botocore's error ``exc``, with advice if there is any."""
     code = error_code(exc)
     advice = ""
     if code in _ACCESS_DENIED_CODES and operation == "GetQueueUrl":
@@ -211,7 +216,7 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
 
 
 def client_error(address: QueueAddress, exc: Exception) -> SendError:
-    """The SendError for ``exc``, because of which no client could be made."""
+    """Return the SendError for ``exc``, because of which no client could be made."""
     error = SendError(
         f"cannot make a boto3 client for {address.name}: {error_code(exc)}: {first_line(exc)}"
     )
@@ -220,17 +225,13 @@ def client_error(address: QueueAddress, exc: Exception) -> SendError:
 
 
 def _remove_secrets(exc: Exception) -> None:
-    """Cut off what of botocore's error may show credentials or a message.
-
-    The frames in its traceback, and in those of the errors that it came from, have the whole
-    request as locals. Sentry and Django's error pages show locals.
-    """
+    """Remove the parts of botocore's error that may show credentials or a message."""
     exc.__traceback__ = exc.__cause__ = exc.__context__ = None
     exc.args = (first_line(exc),)
 
 
 def first_line(message: object) -> str:
-    """The first line of AWS's message.
+    """Return the first line of AWS's message.
 
     The further lines of a signature error repeat the whole request, session token included.
     """
@@ -238,6 +239,6 @@ def first_line(message: object) -> str:
 
 
 def error_code(exc: Exception) -> str:
-    """AWS's error code, or the exception's name where there is no response."""
+    """Return AWS's error code, or the exception's name if there is no response."""
     response: Mapping[str, Any] = getattr(exc, "response", None) or {}
     return str(response.get("Error", {}).get("Code", type(exc).__name__))

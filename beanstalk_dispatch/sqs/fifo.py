@@ -1,4 +1,4 @@
-"""What a FIFO queue allows where a standard queue allows something else.
+"""The rules of FIFO queues that differ from those of standard queues.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
 """
@@ -16,27 +16,30 @@ class QueueRules:
     """The rules of one type of queue."""
 
     takes_delay: bool
-    """A message may have a delay of its own. On a FIFO queue only the queue has one.
+    """True if a message may have a delay of its own. On a FIFO queue only the queue has one.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
     """
 
     needs_group_id: bool
-    """A message without a MessageGroupId is refused."""
+    """True if a message without a MessageGroupId is refused."""
 
     takes_deduplication_id: bool
-    """A MessageDeduplicationId is accepted. On a standard queue it is refused."""
+    """True if a MessageDeduplicationId is accepted. On a standard queue it is refused."""
 
     keeps_order: bool
-    """Messages of one group arrive in the order in which they were sent.
+    """True if messages of one group arrive in the order in which they were sent.
 
-    So after a message that was not sent, no later one may be sent; and while a message of a group
-    is in flight, SQS delivers no other message of that group.
+    So after a message that was not sent, no later one may be sent. While a message of a group is in
+    flight, SQS delivers no other message of that group.
     """
 
     @property
     def retries_by_visibility(self) -> bool:
-        """A retry hides the message that was received, because no delayed copy can be sent."""
+        """Return True if a retry hides the received message.
+
+        No delayed copy can be sent then.
+        """
         return not self.takes_delay
 
 
@@ -49,5 +52,5 @@ FIFO: Final = QueueRules(
 
 
 def queue_rules(queue_name: str) -> QueueRules:
-    """The rules of the queue whose own name is ``queue_name``; SQS requires the suffix."""
+    """Return the rules of the queue whose own name is ``queue_name``; SQS requires the suffix."""
     return FIFO if queue_name.endswith(FIFO_SUFFIX) else STANDARD

@@ -1,6 +1,7 @@
-"""What AWS says of these credentials and of a queue, for a diagnosis. Nothing is changed.
+"""Requests about these credentials and a queue, for a diagnosis. Nothing is changed.
 
-Each method raises an InspectionError, which says whether a permission is missing.
+Each method raises an InspectionError if its request fails, which says whether a permission is
+missing.
 """
 
 from __future__ import annotations
@@ -35,33 +36,34 @@ _EMPTY_BATCH_CODES: Final = frozenset({
 
 
 class InspectionError(Exception):
-    """A request of the diagnosis failed. Its message has AWS's code and the first line of its
-    message.
+    """The failure of a request of the diagnosis.
+
+    Its message has AWS's code and the first line of AWS's message.
     """
 
     def __init__(self, exc: Exception) -> None:
         answer: Mapping[str, Any] = getattr(exc, "response", {}).get("Error", {})
         super().__init__(f"{error_code(exc)}: {first_line(answer.get('Message') or exc)}")
         self.is_denied = is_access_denied(exc)
-        """These credentials lack the permission."""
+        """True if these credentials lack the permission."""
         self.is_missing_queue = is_missing_queue(exc)
-        """The queue does not exist, or these credentials may not know of it."""
+        """True if the queue does not exist, or these credentials may not know of it."""
         self.may_be_the_clock = may_be_the_clock(exc)
-        """AWS answers so if the clock of this machine is more than some minutes off, too."""
+        """True if AWS gives this answer also if the clock of this machine is some minutes off."""
         self.is_without_credentials = error_code(exc) == "NoCredentialsError"
-        """boto3 has found none, and has asked nothing."""
+        """True if boto3 has found no credentials, and has made no request."""
 
 
 class Inspector:
-    """Asks AWS with the configured credentials, region and endpoint."""
+    """A client of AWS for a diagnosis, with the configured credentials, region and endpoint."""
 
     def __init__(self, config: Config) -> None:
         self._session = ConfiguredSession(config)
         self.clock_skew: float | None = None
-        """By how many seconds this machine's clock is ahead of AWS's, by the last answer."""
+        """The seconds by which this machine's clock is ahead of AWS's, by the last answer."""
 
     def identity(self) -> Mapping[str, str]:
-        """``Account`` and ``Arn`` of these credentials. It needs no permission.
+        """Return ``Account`` and ``Arn`` of these credentials. It needs no permission.
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
         """
@@ -69,11 +71,11 @@ class Inspector:
         return {"Account": answer["Account"], "Arn": answer["Arn"]}
 
     def region(self, address: QueueAddress | None = None) -> str | None:
-        """The region in which a queue is looked for. None: boto3 knows none."""
+        """Return the region in which a queue is searched. None: boto3 knows none."""
         return self._session.region(address)
 
     def queue_url(self, address: QueueAddress) -> str:
-        """The URL of a queue. A URL or ARN in the configuration is not looked up."""
+        """Return the URL of a queue. A URL or ARN in the configuration needs no request."""
         if address.url:
             return address.url
         client = self._sqs_client(address)
@@ -81,7 +83,7 @@ class Inspector:
         return str(answer["QueueUrl"])
 
     def attributes(self, address: QueueAddress, url: str) -> Mapping[str, str]:
-        """Every attribute of a queue.
+        """Return every attribute of a queue.
 
         https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
         """
@@ -93,7 +95,10 @@ class Inspector:
         return attributes
 
     def try_to_send_nothing(self, address: QueueAddress, url: str) -> None:
-        """Send an empty batch, which SQS refuses. Without the permission to send it raises."""
+        """Send an empty batch, which SQS refuses.
+
+        Raise an InspectionError if the permission to send is missing.
+        """
         client = self._sqs_client(address)
         try:
             self._send_request(lambda: client.send_message_batch(QueueUrl=url, Entries=[]))

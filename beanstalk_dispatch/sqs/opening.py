@@ -1,4 +1,4 @@
-"""Opens queues: finds the queue that a name stands for, or creates it if so configured."""
+"""Open queues: find the queue that a name stands for, or create it if so configured."""
 
 from __future__ import annotations
 
@@ -67,10 +67,11 @@ state.declare(_open_queues.forget)
 
 
 def open_queue(name: str) -> Queue:
-    """The queue that ``name`` stands for: an alias, or without aliases a name, URL or ARN.
+    """Return the queue that ``name`` stands for: an alias, or without aliases a name, URL or ARN.
 
-    A URL or ARN is never looked up, because sending to one needs ``sqs:SendMessage`` only. A name
-    is looked up once. Raises UnknownQueue or SendError.
+    A URL or ARN needs no request, because sending to one needs ``sqs:SendMessage`` only. SQS is
+    asked once for the URL of a name. Raise UnknownQueue if there is no such queue, SendError if SQS
+    does not say.
     """
     config = get_config()
     queue = _open_queues.queues.get(name)
@@ -80,15 +81,19 @@ def open_queue(name: str) -> Queue:
 
 
 def client_for(address: QueueAddress) -> SQSClient:
-    """The client that sends to the queue at ``address``. No request is made. Raises SendError."""
+    """Return the client that sends to the queue at ``address``. No request is made.
+
+    Raise SendError if the client cannot be made.
+    """
     config = get_config()
     return _open_queues.usable_clients(config).get(address, send_timeouts(config))
 
 
 def open_queue_by_own_name(queue_name: str) -> Queue:
-    """The queue whose own name is ``queue_name``: all that a delivery says of its queue.
+    """Return the queue whose own name is ``queue_name``.
 
-    Raises UnknownQueue or SendError.
+    A delivery names its queue in no other way. Raise UnknownQueue if there is no such queue,
+    SendError if SQS does not say.
     """
     config = get_config()
     key = f"name:{queue_name}"
@@ -103,7 +108,7 @@ def open_queue_by_own_name(queue_name: str) -> Queue:
 
 
 def open_beside(queue: Queue, queue_name: str) -> Queue:
-    """The queue ``queue_name`` in the account and region of ``queue``. It is not looked up.
+    """Return the queue ``queue_name`` in the account and region of ``queue``, without a request.
 
     SQS requires a queue and its dead-letter queue to be in one account and region:
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
@@ -114,7 +119,7 @@ def open_beside(queue: Queue, queue_name: str) -> Queue:
 
 
 def resolve_address(name: str, config: Config) -> QueueAddress:
-    """The address that ``name`` stands for. Raises UnknownQueue."""
+    """Return the address that ``name`` stands for. Raise UnknownQueue if there is none."""
     if config.queues:
         try:
             return config.queues[name]
@@ -129,7 +134,7 @@ def resolve_address(name: str, config: Config) -> QueueAddress:
 
 
 def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) -> str:
-    """The URL of the queue at ``address``."""
+    """Return the URL of the queue at ``address``, after creating the queue if so configured."""
     try:
         answer = clients.circuit(client).call(client.get_queue_url, QueueName=address.name)
         return answer["QueueUrl"]
@@ -156,13 +161,13 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
 
 
 def _dead_letter_queue(config: Config) -> str | None:
-    """The name of the queue to which the package itself sends dead letters."""
+    """Return the name of the queue to which the package itself sends dead letters."""
     name = config.dead_letter_queue
     return resolve_address(name, config).name if name else None
 
 
 def _create_dead_letter_queue(name: str, client: SQSClient) -> str:
-    """Create a queue without a redrive policy, which would count each look at a letter."""
+    """Create a queue without a redrive policy, which would count each receive of a dead letter."""
     return client.create_queue(QueueName=name, Attributes=_fifo_attributes(name))["QueueUrl"]
 
 
@@ -171,7 +176,7 @@ def _fifo_attributes(name: str) -> dict[Any, str]:
 
 
 def _create_queue(address: QueueAddress, client: SQSClient) -> str:
-    """Create the queue, and a dead-letter queue that takes what was received ten times."""
+    """Create the queue, and a dead-letter queue for messages that were received ten times."""
     dead_letters = dead_letter_name(address.name)
     dead_letter_url = _create_dead_letter_queue(dead_letters, client)
     arn = client.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])[

@@ -19,10 +19,10 @@ def send_parameters(
     deduplication_id: str | None = None,
     message_id: str | None = None,
 ) -> dict[str, Any]:
-    """SendMessage's parameters besides the queue's URL and the body. Raises InvalidCall.
+    """Return SendMessage's parameters besides the queue's URL and the body.
 
     ``delay`` is in whole seconds, up to MAX_DELAY_SECONDS. On a FIFO queue ``message_id`` is the
-    deduplication id if no other is given.
+    deduplication id if no other is given. Raise InvalidCall if the queue does not take a parameter.
     """
     rules = queue_rules(address.name)
     parameters: dict[str, Any] = {}

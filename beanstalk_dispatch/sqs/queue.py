@@ -30,16 +30,13 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 _MAX_ANSWER_SECONDS: Final = 2.0
-"""How long the answer to a long poll is on its way at most."""
+"""The longest time that the answer to a long poll is on its way."""
 
 RECEIVED_ATTRIBUTES: Final = (
     "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SentTimestamp",
     "MessageGroupId",
 )  # fmt: skip
-"""SQS's own attributes that a consumer asks for with each message.
-
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
-"""
+"""The attributes of SQS that a consumer asks for with each message."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -48,43 +45,46 @@ class Received:
 
     queue: Queue
     message_id: str
-    """SQS's id; a message that is received again keeps it."""
+    """The id that SQS gave the message; a message that is received again keeps it."""
     receipt: str = field(repr=False)
     """The receipt handle of this receive, for deletes and visibility changes."""
     body: str = field(repr=False)
     expires: float
-    """When the visibility timeout ends, in monotonic seconds."""
+    """The time at which the visibility timeout ends, in monotonic seconds."""
     attributes: Mapping[Any, str]
-    """SQS's own attributes, such as ApproximateReceiveCount."""
+    """The attributes of SQS, such as ApproximateReceiveCount."""
     message_attributes: Mapping[str, str] = field(repr=False)
     """The sender's attributes of type String or Number, as strings."""
     sent_attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The sender's attributes as SQS delivers them, to send the message again."""
     unrun_receives: int = 0
-    """How many of its earlier receives are known not to have started its task."""
+    """The number of its earlier receives that are known not to have started its task."""
     can_extend: bool = True
     """False once SQS has refused to extend the visibility."""
     is_extending: bool = False
-    """Whether a heartbeat is under way."""
+    """True while a heartbeat is under way."""
     requeue_delay: float = 0.0
-    """Seconds until it is to be delivered again, once it is requeued."""
+    """The seconds until it is to be delivered again, once it is requeued."""
     deadline: float = math.inf
-    """When to stop extending the visibility, in monotonic seconds."""
+    """The time to stop extending the visibility, in monotonic seconds."""
 
     @property
     def receive_count(self) -> int:
-        """How often SQS has handed it out, this time included."""
+        """Return the number of times that SQS has handed it out, this time included."""
         return int(self.attributes.get("ApproximateReceiveCount", "1"))
 
     @property
     def is_hidden(self) -> bool:
-        """False once SQS may have delivered it again. Its receipt must not be used then."""
+        """Return False once SQS may have delivered it again.
+
+        Its receipt must not be used then.
+        """
         return clock.monotonic() < self.expires
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A message of a batch that SQS did not delete or hide."""
+    """A message of a batch that SQS did not delete or hide, with the reason."""
 
     message: Received
     reason: str
@@ -100,7 +100,7 @@ class Queue:
         self.name = address.name
         """The queue's own name, not its alias."""
         self.rules = queue_rules(address.name)
-        """What this type of queue, FIFO or standard, allows."""
+        """The rules of this type of queue, FIFO or standard."""
         self.url = url
         self.location = location_of(url)
         """The region and account of the queue, if its URL contains them."""
@@ -111,18 +111,21 @@ class Queue:
         self._circuit: Circuit | None = None
 
     def is_usable(self, config: Config) -> bool:
-        """False once the configuration has changed, or the credentials or the URL went bad."""
+        """Return True if a send can use this object.
+
+        Return False once the configuration has changed, or the credentials or the URL went bad.
+        """
         clients = self._clients
         return clients.config is config and not (clients.is_retired or self._is_missing)
 
     @property
     def client(self) -> SQSClient:
-        """The client that sends. Raises SendError if it cannot be made."""
+        """Return the client that sends. Raise SendError if it cannot be made."""
         return self._client_with(self._send_timeouts)
 
     @property
     def _sending_circuit(self) -> Circuit:
-        """The circuit of the client that sends."""
+        """Return the circuit of the client that sends."""
         if self._circuit is None:
             self._circuit = self._clients.circuit(self.client)
         return self._circuit
@@ -143,9 +146,9 @@ class Queue:
         return client
 
     def send(self, body: str, send_parameters: Mapping[str, Any]) -> str:
-        """Send one message and return its SQS message id. Raises SendError.
+        """Send one message and return its SQS message id.
 
-        ``send_parameters`` come from ``parameters.send_parameters``.
+        Raise SendError if SQS does not take it.
         """
         try:
             return self._sending_circuit.call(
@@ -157,12 +160,14 @@ class Queue:
     def send_batch(self, entries: Sequence[BatchEntry]) -> Sent:
         """Send ``entries`` in as few requests as SQS's limits allow.
 
+        Return the result of each entry.
+
         On a standard queue several requests are made at a time if there are more than three. On a
-        FIFO queue they are made in order. An entry that SQS refuses for a reason of its own is
-        sent again, up to BATCH_ATTEMPTS times. After a request that failed as a whole, or an entry
-        that failed for no reason of its own, no further request is begun, and its entries count
-        as unsent. On a FIFO queue no further request is
-        made after an unsent entry either, because it would overtake that entry.
+        FIFO queue they are made in order. An entry that SQS refuses for a reason of its own is sent
+        again, up to BATCH_ATTEMPTS times. After a request that failed as a whole, or an entry that
+        failed for no reason of its own, no further request is begun, and its entries count as
+        unsent. On a FIFO queue no further request is made after an unsent entry either, because it
+        would overtake that entry.
         """
         sender = BatchSender(
             entries,
@@ -187,8 +192,8 @@ class Queue:
     ) -> list[Received]:
         """Receive up to ``count`` messages, waiting at most ``wait`` seconds for the first.
 
-        They stay hidden for ``visibility`` seconds. ``attributes`` names those of SQS's own
-        attributes that are asked for. Raises SendError.
+        They stay hidden for ``visibility`` seconds. ``attributes`` names the attributes of SQS that
+        are asked for. Raise SendError if the request fails.
         """
         # What is received is also deleted. To make that client later, beside busy threads, is slow.
         _ = self._short_timeout_client
@@ -227,9 +232,9 @@ class Queue:
         )
 
     def delete_batch(self, messages: Sequence[Received]) -> list[Refused]:
-        """Delete up to MAX_BATCH_ENTRIES messages; return those that SQS did not delete.
+        """Delete up to MAX_BATCH_ENTRIES messages. Return those that SQS did not delete.
 
-        Raises SendError.
+        Raise SendError if the request fails.
         """
         try:
             response = self._short_timeout_client.delete_message_batch(
@@ -247,7 +252,7 @@ class Queue:
     ) -> list[Refused]:
         """Hide up to MAX_BATCH_ENTRIES messages for ``seconds`` from now, each for its own.
 
-        Returns those that SQS did not hide. Raises SendError.
+        Return those that SQS did not hide. Raise SendError if the request fails.
         """
         started = clock.monotonic()
         receipts = [each.receipt for each in messages]
@@ -269,11 +274,17 @@ class Queue:
         return refused
 
     def depth(self) -> int | None:
-        """About how many messages are visible; None if these credentials may not ask."""
+        """Return the number of visible messages, approximately.
+
+        Return None if these credentials may not ask, or the request fails.
+        """
         return self._read_count("ApproximateNumberOfMessages")
 
     def delayed(self) -> int | None:
-        """About how many messages wait for their delay to pass; None as for ``depth``."""
+        """Return the number of messages whose delay is not over, approximately.
+
+        Return None in the cases of ``depth``.
+        """
         return self._read_count("ApproximateNumberOfMessagesDelayed")
 
     def _read_count(self, attribute: Any) -> int | None:
@@ -284,9 +295,10 @@ class Queue:
         return int(answer["Attributes"][attribute])
 
     def request(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
-        """Make a request that no method above makes, such as ``purge_queue``. Raises SendError.
+        """Make a request that no method above makes, such as ``purge_queue``.
 
-        ``operation`` is the name of a method of boto3's client.
+        ``operation`` is the name of a method of boto3's client. Raise SendError if the request
+        fails.
         """
         try:
             answer: Mapping[str, Any] = getattr(self.client, operation)(**parameters)
@@ -296,7 +308,10 @@ class Queue:
         return answer
 
     def _to_send_error(self, operation: str, exc: Exception) -> SendError:
-        """The SendError for ``exc``. After some errors the queue must be opened again."""
+        """Return the SendError for ``exc``.
+
+        Note the errors after which the queue must be opened again.
+        """
         if is_missing_queue(exc):
             self._is_missing = True
         elif has_stale_credentials(exc):
@@ -305,7 +320,7 @@ class Queue:
 
 
 def _refused_entries(response: Mapping[str, Any], messages: Sequence[Received]) -> list[Refused]:
-    """The messages that the answer to a batch does not list as Successful."""
+    """Return the messages that the answer to a batch does not list as Successful."""
     successful = {int(each["Id"]) for each in response.get("Successful", ())}
     failed = {int(each["Id"]): each for each in response.get("Failed", ())}
     failures = [

@@ -1,6 +1,6 @@
-"""boto3's session, with the configured credentials, region and endpoint.
+"""The session of boto3, with the configured credentials, region and endpoint.
 
-boto3 is imported here only, when the first client is made or a region is looked for.
+Only this module imports boto3, when the first client is made or a region is needed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from beanstalk_dispatch.conf.queue_address import QueueAddress
 from .timeouts import Timeouts
 
 DEFAULT_REGION: Final = "us-east-1"
-"""Where no region is configured at all, as in beanstalk-dispatch 0.1."""
+"""The region if none is configured at all, as in beanstalk-dispatch 0.1."""
 
 
 class ConfiguredSession:
-    """Makes the boto3 clients of one configuration.
+    """The maker of the boto3 clients of one configuration.
 
-    One session of boto3 makes all of them, because each loads a description of SQS of its own.
+    One session of boto3 makes all clients, because each session loads a description of SQS.
     """
 
     def __init__(self, config: Config) -> None:
@@ -27,14 +27,14 @@ class ConfiguredSession:
         self._session: Any = None
 
     def region(self, address: QueueAddress | None = None) -> str | None:
-        """The region in which a queue is looked for. None: boto3 knows none either."""
+        """Return the region in which a queue is searched. None: boto3 knows none either."""
         own = address.region if address else None
         configured = own or self._config.region
         region: str | None = configured or self._boto_session().region_name
         return region
 
     def endpoint_url(self, address: QueueAddress) -> str | None:
-        """The endpoint of a queue, if it is not that of its region."""
+        """Return the endpoint of a queue, if it is not that of its region."""
         return self._config.sqs_endpoint_url or address.endpoint_url
 
     def make_client(
@@ -44,9 +44,9 @@ class ConfiguredSession:
         timeouts: Timeouts,
         user_agent: str | None = None,
     ) -> Any:  # fmt: skip
-        """A new client. Raises one of ``errors.client_errors``.
+        """Return a new client. Raise one of ``errors.client_errors`` if it cannot be made.
 
-        ``user_agent``: what botocore would otherwise build for each request.
+        ``user_agent`` is the string that botocore would otherwise build for each request.
         """
         from botocore.config import Config as ClientConfig  # noqa: PLC0415 - as boto3
 
@@ -74,11 +74,17 @@ class ConfiguredSession:
 
 
 _loaders: Final[list[Any]] = []
-"""botocore's loader, once there is one. It reads 50 ms of JSON and keeps it, also for a fork."""
+"""The loader of botocore, once there is one.
+
+It reads 50 ms of JSON and keeps it, also for a fork.
+"""
 
 
 def _new_session() -> Any:
-    """A session of boto3 that has read AWS's descriptions of SQS only if no other one has."""
+    """Return a session of boto3 with the loader of an earlier session, if there is one.
+
+    A loader reads AWS's descriptions of SQS once.
+    """
     import boto3  # noqa: PLC0415 - takes a fifth of a second
     import botocore.session  # noqa: PLC0415 - as boto3
 

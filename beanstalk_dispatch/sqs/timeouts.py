@@ -1,4 +1,4 @@
-"""How long each kind of request to AWS may take."""
+"""The timeouts of each kind of request to AWS."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ _ANSWER_SECONDS: Final = 5
 
 
 class Timeouts(NamedTuple):
-    """How long a client waits for an answer, and how often it tries."""
+    """The longest waits of a client for an answer, and the number of its attempts."""
 
     connect: float
-    """Seconds to open a connection."""
+    """The seconds to open a connection."""
     read: float
-    """Seconds to wait for the next bytes of an answer."""
+    """The seconds to wait for the next bytes of an answer."""
     attempts: int
-    """Requests in all, the first one included."""
+    """The number of requests in all, the first one included."""
     total: float | None = None
-    """Seconds for all attempts. None begins that could end later."""
+    """The seconds for all attempts. None begins that could end later."""
 
 
 def send_timeouts(config: Config) -> Timeouts:
-    """For sending, and for what is asked about a queue: within BEANSTALK_DISPATCH_SEND_TIMEOUT.
+    """Return the timeouts for sending, and for questions about a queue.
 
-    An attempt that SQS refuses at once leaves enough time for another one.
+    All attempts end within BEANSTALK_DISPATCH_SEND_TIMEOUT. An attempt that SQS refuses at once
+    leaves enough time for another one.
     """
     total = config.send_timeout.total_seconds()
     connect = min(_MAX_CONNECT_SECONDS, total / 5)
@@ -35,7 +36,7 @@ def send_timeouts(config: Config) -> Timeouts:
 
 
 def long_poll_timeouts(wait: int) -> Timeouts:
-    """For receiving: SQS may take ``wait`` seconds to answer, and its answer a few seconds more.
+    """Return the timeouts for receiving: SQS may take ``wait`` seconds and a few more to answer.
 
     Short waits share their timeouts, and so their client.
     """
@@ -44,7 +45,7 @@ def long_poll_timeouts(wait: int) -> Timeouts:
 
 
 SHORT_TIMEOUTS: Final = Timeouts(connect=3, read=4, attempts=2)
-"""For deletes and visibility changes: a received message expires while they wait."""
+"""The timeouts for deletes and visibility changes: a received message expires while they wait."""
 
 DIAGNOSIS_TIMEOUTS: Final = Timeouts(connect=3, read=5, attempts=2)
-"""For what the doctor asks while a person waits."""
+"""The timeouts for the doctor's questions, while a person waits."""

@@ -1,6 +1,6 @@
-"""Warming up: does before the first message what a process has to do once.
+"""Warming up: the work that a process does once, done before its first message.
 
-That is the import of boto3, a client for each region and endpoint, the credentials, and the URLs of
+This is the import of boto3, a client for each region and endpoint, the credentials, and the URLs of
 the queues that are given by name.
 
 A fork waits until this has ended: see ``no_fork``.
@@ -18,10 +18,10 @@ from .opening import client_for, open_queue
 
 
 def warm_queues(config: Config) -> None:
-    """Make the clients of all aliases, and look their queues up. Raises SchedulingError.
+    """Make the clients of all aliases, and ask for the URLs of queues that are given by name.
 
     A queue that is given by its URL or ARN needs no request. Without aliases the client of the
-    default region is made.
+    default region is made. Raise SchedulingError if a client or a queue is not usable.
     """
     warm_clients(config)
     for name in config.queues:
@@ -29,7 +29,10 @@ def warm_queues(config: Config) -> None:
 
 
 def warm_clients(config: Config) -> None:
-    """Import boto3 and make the clients of all aliases. Makes no request. Raises SendError."""
+    """Import boto3 and make the clients of all aliases. No request is made.
+
+    Raise SendError if a client cannot be made.
+    """
     with no_fork():
         for address in config.queues.values() or [QueueAddress(name="default")]:
             _warm_client(address)
