@@ -95,13 +95,16 @@ class Message:
         queue: str,
         keys: Sequence[str] = (),
         legacy: bool = False,
+        is_copy: bool = False,
         location: str | None = None,
     ) -> str:
         """Return the body to send to the queue named ``queue``, in ASCII.
 
         It is signed if there are ``keys``. ``location`` is that of the queue, if it is
         known: see ``QueueAddress.location``. ``legacy`` writes the format of
-        beanstalk-dispatch 0.1. Raise InvalidArgument if JSON would change an argument.
+        beanstalk-dispatch 0.1, in which a message has the id that SQS gives it. So only a copy
+        (``is_copy``) has its id in it, which 0.1 does not read. Raise InvalidArgument if JSON
+        would change an argument.
         """
         content: dict[str, Any] = {
             "function": self.function,
@@ -112,6 +115,7 @@ class Message:
             content = {"v": VERSION, "id": self.id} | content
             if self.sent_at is not None:
                 content["sent_at"] = self.sent_at
+        content |= {"id": self.id} if is_copy else {}
         if self.attempt != 1:
             content["attempt"] = self.attempt
         if self.first_attempt != 1:

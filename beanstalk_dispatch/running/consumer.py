@@ -65,6 +65,7 @@ class DelayedCopies:
             queue=target.name,
             keys=config.signing_keys,
             legacy=config.sends_base64,
+            is_copy=True,
             location=target.location,
         )
         check_size(body, function=message.function)

@@ -139,6 +139,12 @@ def test_legacy_messages_are_what_0_1_reads() -> None:
     assert (decoded.function, decoded.args, decoded.id) == ("f", [1], "from-sqs")
 
 
+def test_a_copy_of_a_legacy_message_keeps_the_id_that_sqs_gave_the_first() -> None:
+    copied = Message(function="f", args=[], id="from-sqs")
+    body = copied.encode(queue="q", legacy=True, is_copy=True)
+    assert Message.decode(body, queue="q", default_id="of-the-copy") == copied
+
+
 def test_the_json_of_0_1_may_have_whitespace_around_it() -> None:
     body = base64.b64encode(b' \n{"function": "f", "args": [], "kwargs": {}}\n')
     assert Message.decode(body, queue="q").function == "f"

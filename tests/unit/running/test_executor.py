@@ -693,6 +693,18 @@ def test_a_copy_goes_to_the_deliverys_queue(
     assert (found.id, found.attempt, found.not_before) == ("same", 2, None)
 
 
+def test_a_copy_in_the_format_of_0_1_is_the_same_task(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the lease of the task that runs would let its copy run beside it."""
+    sqs_env(DISPATCH_MESSAGE_FORMAT="base64")
+    sent: list[str] = []
+    monkeypatch.setattr(Queue, "send", lambda self, body, options: sent.append(body))
+    name = open_queue("jobs").name
+    DELAYED_COPIES.resend(Message(function="record", id="from-sqs"), 30, Delivery(queue=name))
+    assert Message.decode(sent[0], queue=name, default_id="of-the-copy").id == "from-sqs"
+
+
 def test_a_long_delay_hops(sqs_env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = open_queue("jobs")
     sent: list[tuple[str, Any]] = []
