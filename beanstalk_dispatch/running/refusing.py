@@ -43,10 +43,8 @@ _OUTCOMES: Final[dict[type[BaseException], Outcome]] = {
 
 def result_of(run: Run, exc: BaseException) -> Result | None:
     """Return what an exception of a stage means; None if it is for the process or the caller."""
-    if isinstance(exc, ConfigurationError) or is_for_the_process(exc):
+    if isinstance(exc, ConfigurationError) or _is_for_process_or_caller(run, exc):
         return None
-    if isinstance(exc, TimeLimitExceeded) and run.config.execute_synchronously:
-        return None  # of a limit around the caller
     if isinstance(exc, MessageError | UnknownFunction):
         run.exception = exc
         if (waits := refused_here(run, exc)) is not None:
@@ -59,12 +57,17 @@ def result_of(run: Run, exc: BaseException) -> Result | None:
     return failed_outside(run, exc)
 
 
+def _is_for_process_or_caller(run: Run, exc: BaseException) -> bool:
+    is_of_caller = isinstance(exc, TimeLimitExceeded) and run.config.execute_synchronously
+    return is_of_caller or is_for_the_process(exc)
+
+
 def failed_outside(run: Run, raised: BaseException) -> Result:
     """Return and log the failure of a task that has not begun, such as of its ``__init__``.
 
-    It is not acknowledged, whatever ON_FAILURE says. Raise what is for the process.
+    It is not acknowledged, whatever ON_FAILURE says. Raise what is for the process or the caller.
     """
-    if is_for_the_process(raised):
+    if _is_for_process_or_caller(run, raised):
         raise raised
     exc, message = speakable(raised), run.message
     logger.error(
