@@ -63,6 +63,8 @@ class LeftThreads:
     def begin(self, message: Message) -> _Starter:
         """Note the threads that this thread starts, and the threads of those, for a task."""
         _note_starts()
+        if len(self._starters) > MAX_LEFT:
+            self.left()  # forgets those that have ended, where nobody reports them
         thread_id = threading.get_ident()
         starter = _Starter(message, around=self._running.get(thread_id))
         self._running[thread_id] = starter

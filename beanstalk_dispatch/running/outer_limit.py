@@ -3,7 +3,8 @@
 That is ``__init__``, the import of a module, ``retry_backoff``, the ``__str__`` of an exception, an
 observer, a receiver of a signal, and a ``process`` of the project's own. One clock runs for all of
 them: from the start of a delivery, for the time limit of the task and OUTER_SECONDS. A part that
-begins late still has OUTER_SECONDS.
+begins late still has OUTER_SECONDS. Where ``run`` or a hook begins within a part, such as a
+``process``, that part has the time limit of these and OUTER_SECONDS from then on.
 
 The package's own code is not interrupted. If it hangs, the delivery is reported as stuck.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
@@ -44,6 +46,8 @@ class OuterLimit:
         self._started = clock.monotonic()
         self.watch = time_limit(seconds + OUTER_SECONDS, label, interrupts=False)
         self._deadline = self._started + self.watch.seconds
+        self.parts: list[time_limit] = []
+        """The limits of the parts that run now, each within the one before it."""
 
     def __enter__(self) -> Self:
         self._tokens = _current.set(self), CALLER.set(_call_observer)
@@ -68,8 +72,13 @@ class OuterLimit:
         self.allow(seconds)
 
     def allow(self, seconds: float) -> None:
-        """Let the delivery take ``seconds`` from now on, before it is reported as stuck."""
-        self.watch.deadline = clock.monotonic() + seconds + OUTER_SECONDS
+        """Let the delivery take ``seconds`` from now on, before it is reported as stuck.
+
+        The parts around what begins now may take as long, before they are interrupted.
+        """
+        self.watch.deadline = ends = clock.monotonic() + seconds + OUTER_SECONDS
+        for part in self.parts:
+            part.deadline = max(part.deadline, ends)
 
     def seconds_left(self) -> float:
         """Return how long a part that begins now may take."""
@@ -106,6 +115,7 @@ def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     try:
         try:
             with limit:
+                outer.parts.append(limit)
                 return function(*args, **kwargs)
         except TimeLimitExceeded:  # came out in the instant the block ended
             limit.end()
@@ -116,6 +126,9 @@ def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         if limit.fired:
             connections.drop_interrupted(in_transaction)
         raise
+    finally:
+        with suppress(ValueError):  # an interrupt came before it was there
+            outer.parts.remove(limit)
 
 
 def _call_observer(function: Callable[[], T]) -> T:

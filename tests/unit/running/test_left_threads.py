@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
@@ -100,6 +101,16 @@ def test_too_many_are_known(env: Environment, monkeypatch: pytest.MonkeyPatch) -
     run(env, "leave", 3)
     until_started(6)
     assert LEFT.are_too_many()
+
+
+def test_those_that_have_ended_are_forgotten_where_nobody_reports_them(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(left_threads, "MAX_LEFT", 5)
+    env(DISPATCH_TABLE=f"leaky={__name__}.leave_none", DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    for _ in range(20):
+        schedule_function("q", "leaky")
+    assert len(LEFT._starters) <= 6
 
 
 def test_threads_of_the_package_belong_to_no_task(env: Environment) -> None:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from beanstalk_dispatch import signals
+from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.messages.delivery import Delivery, RunView
 from beanstalk_dispatch.messages.message import Message
@@ -107,6 +109,27 @@ class ObservedUnspeakably(SafeTask):
         pass
 
 
+class TakesItsTimes(SafeTask):
+    """``run`` and a hook take almost as long as they may, within a ``process`` of its own."""
+
+    timeout_timedelta = 0.5
+
+    def process(self, *args: Any, **kwargs: Any) -> None:
+        super().process(*args, **kwargs)
+
+    def run(self) -> None:
+        work(0.4)
+
+    def on_success(self) -> None:
+        work(0.4)
+
+
+def work(seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        time.sleep(0.001)
+
+
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outer_limit, "OUTER_SECONDS", 0.2)
@@ -136,6 +159,7 @@ def run(env: Environment, task: str, **facts: Any) -> tuple[Outcome, float]:
         ("HangsInStr", Outcome.TIMED_OUT, "time limit of 0.3 s exceeded by the __str__ of Endless"),
         ("HangsInProcess", Outcome.TIMED_OUT, "failed outside of its run() id=task-1"),
         ("FailsInProcess", Outcome.TIMED_OUT, "exceeded by the __str__ of Endless"),
+        ("TakesItsTimes", Outcome.DONE, ""),
         ("HangsInStrOfHook", Outcome.DONE, "hook failed hook=on_success id=task-1"),
         ("Observed", Outcome.DONE, "observer failed observer=HangingObserver stage=attempting"),
         ("ObservedUnspeakably", Outcome.DONE, "exceeded by the __str__ of Endless"),
@@ -147,6 +171,21 @@ def test_what_hangs_is_ended_and_named(
     came, seconds = run(env, f"{__name__}.{task}")
     assert (came, seconds < 5) == (outcome, True)
     assert line in caplog.text
+
+
+def test_a_limit_around_the_caller_passes_a_task_that_hangs_before_its_run(
+    env: Environment,
+) -> None:
+    env(DISPATCH_TABLE=f"culprit={__name__}.HangsInInit", DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    went_on: list[str] = []
+
+    def call() -> None:
+        with time_limit(0.1):
+            went_on.append(schedule_function("q", "culprit"))
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(TaskTimeout):
+        pool.submit(call).result(20)
+    assert went_on == []
 
 
 def test_an_observer_that_hangs_at_its_end(
