@@ -1,40 +1,72 @@
-"""The Django app. It registers the checks, logs the start line, and listens for SIGTERM."""
+"""The Django app. It registers the checks, logs the start line, and prepares a worker."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from django.apps import AppConfig
+from django.core import checks
+from django.core.checks import CheckMessage
+
+if TYPE_CHECKING:
+    from .safe_task import SafeTask
 
 
 class BeanstalkDispatchConfig(AppConfig):
-    """The app's configuration. Django finds it through ``INSTALLED_APPS``."""
+    """The app's configuration. Django finds it through ``INSTALLED_APPS``.
+
+    A process that neither schedules nor runs tasks imports little of the package. Models, which
+    some modules import, are not ready before ``ready`` is called.
+    """
 
     name = "beanstalk_dispatch"
     verbose_name = "Beanstalk dispatch"
 
     def ready(self) -> None:
-        # Django's models, which some of these import, are not ready before this method is called.
-        from . import client, conf, safe_task, views  # noqa: PLC0415
-        from .conf.variables import CORE, WARM  # noqa: PLC0415
-        from .consumers.endpoint import draining  # noqa: PLC0415
+        from . import conf  # noqa: PLC0415
+        from .conf.variables import CORE, SAFE_TASK, WARM, WORKER  # noqa: PLC0415
         from .logging import loggers  # noqa: PLC0415
-        from .problems import (  # noqa: PLC0415
-            check_log,
-            checks,
-            start_log,
-        )
-        from .running import dispatch_table  # noqa: PLC0415
-        from .running.attempt import process_alone  # noqa: PLC0415
+        from .problems import start_log  # noqa: PLC0415
 
         loggers.protect_loggers()
-        safe_task.BODIES[None] = process_alone
-        checks.register()
+        checks.register(_check, "beanstalk_dispatch")
+        values = conf.values_of(CORE)
         # The class is first, because it may report what is logged from here on.
-        dispatch_table.start_configured_class()
+        if values.sources[SAFE_TASK.variable] != "default":
+            from .running import dispatch_table  # noqa: PLC0415
+
+            dispatch_table.start_configured_class()
         start_log.log_rooms()
-        dispatch_table.start_task_sources()
-        start_log.log_start()  # after the contrib room that the class may have imported
-        check_log.log_on_first_request()
-        views.keep_out_of_atomic_requests()
-        draining.watch()
-        if conf.values_of(CORE)[WARM]:
+        if values[WORKER] or values.problems:
+            _prepare_worker()
+        else:
+            start_log.log_start()
+        if values[WARM]:
+            from . import client  # noqa: PLC0415
+
             client.start_warming()
+
+    def process_alone(self, task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Run a task whose ``process`` a project calls by itself: see ``SafeTask.process``."""
+        from .running.attempt import process_alone  # noqa: PLC0415
+
+        process_alone(task, args, kwargs)
+
+
+def _prepare_worker() -> None:
+    """Import what the first message needs, and listen for the end of the server."""
+    from .consumers.endpoint import draining  # noqa: PLC0415
+    from .problems import check_log, start_log  # noqa: PLC0415
+    from .running import dispatch_table  # noqa: PLC0415
+
+    dispatch_table.start_task_sources()
+    start_log.log_start()  # after the contrib room that the class may have imported
+    check_log.log_on_first_request()
+    draining.watch()
+
+
+def _check(*args: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Run the system checks, which import more of the package than a process needs to start."""
+    from .problems.checks import check  # noqa: PLC0415
+
+    return check(*args, **kwargs)

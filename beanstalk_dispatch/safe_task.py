@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar, Final
 
+from django.apps import apps
+
 from .messages.delivery import RunView
 from .messages.outcomes import Outcome
 
@@ -36,9 +38,9 @@ _MAX_DELAY_SECONDS: Final = 2**31
 
 
 Body = Callable[["SafeTask", tuple[Any, ...], dict[str, Any]], None]
-BODIES: Final[dict[int | None, Body]] = {}
+BODIES: Final[dict[int, Body]] = {}
 """What ``SafeTask.process`` calls, by the task's id(): a project's class need not be hashable, and
-its process() may continue in another thread. None is for a task without a delivery."""
+its process() may continue in another thread."""
 
 
 def retries_of(max_attempts: object) -> int | None:
@@ -199,7 +201,11 @@ class SafeTask:
 
         A subclass may do something before and after ``super().process(*args, **kwargs)``.
         """
-        BODIES.get(id(self), BODIES[None])(self, args, kwargs)
+        if (body := BODIES.get(id(self))) is None:
+            # A project calls it by itself. The app knows what runs a task, and SafeTask does not.
+            app: Any = apps.get_app_config("beanstalk_dispatch")
+            body = app.process_alone
+        body(self, args, kwargs)
 
 
 def _set_policy(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from django.contrib.auth.decorators import login_not_required
-from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.cache import cache_control
 from django.views.decorators.csrf import csrf_exempt
 
 from .consumers.endpoint import dispatcher as endpoint
@@ -19,11 +20,24 @@ from .queues import backlog_answer
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
+
+class _EveryDatabase(set[str]):
+    """The databases of which a view has no transaction, without asking the settings for them.
+
+    A task has its own transactions, or none, whatever ATOMIC_REQUESTS says. The backlog needs no
+    database.
+    https://docs.djangoproject.com/en/stable/topics/db/transactions/#tying-transactions-to-http-requests
+    """
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
 View = Callable[[HttpRequest], HttpResponse]
 
 
 def _for_machines(view: View) -> View:
-    """Free a view of CSRF protection and login, and have it answer 500 if settings are wrong."""
+    """Free a view of CSRF protection, login and transactions; answer 500 if settings are wrong."""
 
     @csrf_exempt
     @login_not_required
@@ -37,29 +51,12 @@ def _for_machines(view: View) -> View:
             endpoint.hold_unless_configured(request)
             return error_response(500, "the worker's configuration is wrong; see its log")
 
+    # As transaction.non_atomic_requests() sets it, for one database.
+    answer._non_atomic_requests = _EveryDatabase()  # type: ignore[attr-defined]  # noqa: SLF001
     return answer
 
 
-@_for_machines
-def dispatcher(request: HttpRequest) -> HttpResponse:
-    """Run the message in the body, and answer so that SQS keeps or deletes it."""
-    return endpoint.answer(request)
-
-
-@_for_machines
-def backlog(request: HttpRequest) -> HttpResponse:
-    """Return how much waits in each queue, as JSON, and how many processes that needs."""
-    response = backlog_answer.answer(request)
-    response["Cache-Control"] = "no-store"
-    return response
-
-
-def keep_out_of_atomic_requests() -> None:
-    """Run both views without a transaction, whatever ATOMIC_REQUESTS says of a database.
-
-    A task has its own transactions, or none. The backlog needs no database.
-    https://docs.djangoproject.com/en/stable/topics/db/transactions/#tying-transactions-to-http-requests
-    """
-    for alias in connections:
-        for view in (dispatcher, backlog):
-            transaction.non_atomic_requests(using=alias)(view)
+dispatcher: Final = _for_machines(endpoint.dispatch)
+"""The view to which aws-sqsd POSTs."""
+backlog: Final = _for_machines(cache_control(no_store=True)(backlog_answer.answer))
+"""The view from which a scaler reads how much waits."""

@@ -20,10 +20,9 @@ from beanstalk_dispatch.conf.variables import OBSERVERS, WORKER
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined, quoted
 from beanstalk_dispatch.running import monkey_patching
-from beanstalk_dispatch.running.dispatch_table import named_observers
 from beanstalk_dispatch.signals import task_scheduled, task_started
 
-from .checks import SIGN_MESSAGES, UNSIGNED
+from .unsigned import SIGN_MESSAGES, UNSIGNED
 
 logger = logging.getLogger("beanstalk_dispatch")
 
@@ -119,7 +118,11 @@ def log_unknown_variables() -> None:
 def log_observers() -> None:
     """Load the observers of BEANSTALK_DISPATCH_OBSERVERS, and log each that cannot be loaded."""
     with suppress(ConfigurationError):  # the start line reports it
-        for path, reason in named_observers(get_config()).problems.items():
+        if not (config := get_config()).observers:
+            return
+        from beanstalk_dispatch.running.dispatch_table import named_observers  # noqa: PLC0415
+
+        for path, reason in named_observers(config).problems.items():
             logger.error(
                 "observer not loaded variable=%s path=%s error=%s",
                 OBSERVERS.variable, quoted(path), reason,

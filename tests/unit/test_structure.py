@@ -113,3 +113,20 @@ def test_importing_everything_reads_no_setting_and_starts_nothing() -> None:
         ]
     )  # fmt: skip
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_a_project_that_only_lists_the_app_imports_little_of_it() -> None:
+    code = """
+import sys
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["beanstalk_dispatch"], LOGGING_CONFIG=None)
+django.setup()
+rooms = {name.split(".")[1] for name in sys.modules if name.startswith("beanstalk_dispatch.")}
+print(*sorted(rooms))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [
+        "apps", "conf", "exceptions", "logging", "problems", "process", "running", "signals",
+    ]  # fmt: skip

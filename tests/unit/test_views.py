@@ -483,5 +483,4 @@ def test_a_wrong_configuration_is_a_500_of_the_backlog(env: Environment) -> None
 
 
 def test_the_backlog_needs_no_database(web: Environment) -> None:
-    views.keep_out_of_atomic_requests()
     assert vars(views.backlog)["_non_atomic_requests"] == {"default", "other"}

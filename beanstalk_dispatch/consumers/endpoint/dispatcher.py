@@ -39,7 +39,7 @@ _HELD: Final[Mapping[Outcome, holding.Patience]] = {
 }
 
 
-def answer(request: HttpRequest) -> HttpResponse:
+def dispatch(request: HttpRequest) -> HttpResponse:
     """Run the message in the body, and answer so that SQS keeps or deletes it."""
     config = get_config()
     untrusted = trusted_peers.refusal(request.META, config.trusted_peers)

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 # Importing a module adds its checks. They are called in this order: contrib_rooms imports the rooms
 # whose tasks and variables the modules after it look at.
-from . import caches, contrib_rooms, installation, listed_tasks, variables  # noqa: F401
+from . import caches, contrib_rooms, installation, listed_tasks, security, variables  # noqa: F401
 from .endpoint import without_endpoint
 from .listed_tasks import warning_of_one_task
-from .registry import check, register
-from .security import SIGN_MESSAGES, UNSIGNED
+from .registry import check
 
 __all__ = [
-    "SIGN_MESSAGES",
-    "UNSIGNED",
     "check",
-    "register",
     "warning_of_one_task",
     "without_endpoint",
 ]

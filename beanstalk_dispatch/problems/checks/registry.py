@@ -20,11 +20,6 @@ Check = Callable[[Config], Iterator[CheckMessage]]
 _CHECKS: Final[list[Check]] = []
 
 
-def register() -> None:
-    """Add the checks to those of ``manage.py check``."""
-    checks.register(check, "beanstalk_dispatch")
-
-
 def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Everything that can be found without a network, in the order of the ids."""
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from django.core import checks
 from django.core.checks import CheckMessage
@@ -11,14 +10,9 @@ from django.core.checks import CheckMessage
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SETTINGS, Config
 from beanstalk_dispatch.conf.variables import SIGNING_KEYS
+from beanstalk_dispatch.problems.unsigned import SIGN_MESSAGES, UNSIGNED
 
 from .registry import ID, on_every_machine, on_workers
-
-UNSIGNED: Final = "anyone who may send to the queue may run every listed function"
-SIGN_MESSAGES: Final = (
-    f"Set {SIGNING_KEYS.variable} to one long random string, on the web environment first and then "
-    'on the worker environment: python -c "import secrets; print(secrets.token_urlsafe(32))"'
-)
 
 
 @on_every_machine
