@@ -31,12 +31,15 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "dist" / "release"
 NAME: Final = "django_beanstalk_dispatch"
 PACKAGE: Final = "beanstalk_dispatch"
+REPOSITORY: Final = "https://github.com/django-beanstalk-dispatch/django-beanstalk-dispatch"
 
 _SECTION = re.compile(
     r"^## \[(?P<name>[^\]]+)\](?: - (?P<day>\S+))?\n"
     r"(?P<text>.*?)(?=^## \[|^\[[^\]]+\]: |\Z)",
     re.MULTILINE | re.DOTALL,
 )
+_PAGE = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
+"""A link to a page of the repository."""
 
 
 def version_of(root: Path) -> str:
@@ -53,6 +56,13 @@ def sections_of(root: Path) -> dict[str, tuple[str, str]]:
         match["name"]: (match["day"] or "", match["text"].strip())
         for match in _SECTION.finditer(text)
     }
+
+
+def notes_of(root: Path) -> str:
+    """Return the changelog of this version, with links that work outside the repository."""
+    version = version_of(root)
+    pages = f"{REPOSITORY}/blob/v{version}/"
+    return _PAGE.sub(rf"]({pages}\1)", sections_of(root)[version][1])
 
 
 def disagreements(root: Path, tag: str = "") -> Iterator[str]:
@@ -166,7 +176,7 @@ def main() -> None:
     parser.add_argument("--notes", action="store_true", help="print the changelog of this version")
     options = parser.parse_args()
     if options.notes:
-        print(sections_of(ROOT)[version_of(ROOT)][1])
+        print(notes_of(ROOT))
         return
     with tempfile.TemporaryDirectory() as directory:
         clone = Path(directory) / "clone"

@@ -68,6 +68,18 @@ def test_tag_version_and_changelog_agree(release: Any, checkout: Path) -> None:
     )
 
 
+def test_the_notes_of_a_release_link_pages_of_its_tag(release: Any, checkout: Path) -> None:
+    assert release.notes_of(checkout).splitlines()[0] == (
+        f"[The guide]({release.REPOSITORY}/blob/v1.2.0/docs/guide.md) has more."
+    )
+
+
+def test_an_upgrade_starts_at_the_release_before(release: Any) -> None:
+    upgrade = (ROOT / ".ci" / "upgrade.py").read_text()
+    dated = [name for name, (day, _) in release.sections_of(ROOT).items() if day]
+    assert re.findall(r'^BEFORE: Final = "(.+)"$', upgrade, re.MULTILINE) == [dated[1]]
+
+
 def test_another_tag_is_reported(release: Any, checkout: Path) -> None:
     [problem] = release.disagreements(checkout, "v1.3.0")
     assert problem.startswith("the tag is v1.3.0, the version 1.2.0; tag v1.2.0, or")
