@@ -124,7 +124,7 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> Result:
                 result = found
                 break
     except BaseException as exc:
-        error, result = exc, result_of(run, exc)
+        error, result = _judge(run, exc)
     return _leave(run, surrounds, result, error)
 
 
@@ -143,7 +143,15 @@ def _leave(
         except StopIteration as stop:
             result = stop.value or result
         except BaseException as exc:
-            error, result = exc, result_of(run, exc)
+            error, result = _judge(run, exc)
     if result is None:
         raise error or RuntimeError("no stage has returned a Result")
     return result
+
+
+def _judge(run: Run, error: BaseException) -> tuple[BaseException, Result | None]:
+    """Return an error of a stage, or the one that its dead letter has raised, and its Result."""
+    try:
+        return error, result_of(run, error)
+    except BaseException as exc:
+        return exc, result_of(run, exc)

@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 
 import beanstalk_dispatch
-from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.exceptions import ConfigurationError, MalformedMessage
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
@@ -102,6 +102,17 @@ def test_what_is_for_the_process_passes_every_surround(error: BaseException) -> 
     with pytest.raises(type(error)):
         run_stages(run_of(), stages)
     assert seen == ["into a", "into b", ("b", type(error)), ("a", type(error))]
+
+
+def test_an_error_of_the_dead_letter_is_a_result_for_those_around_it(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(DISPATCH_DEAD_LETTER_QUEUE="dead")
+    monkeypatch.setattr("beanstalk_dispatch.running.dead_letters.open_queue", raises(MemoryError()))
+    seen: list[object] = []
+    refuses = raises(MalformedMessage("no message of ours"))
+    assert run_stages(run_of(), [surround(seen, "a"), refuses]).outcome is Outcome.FAILED
+    assert seen == ["into a", ("a", Outcome.FAILED)]
 
 
 def test_a_surround_yields_once() -> None:
