@@ -38,11 +38,11 @@ hook_logger = logging.getLogger("beanstalk_dispatch.task.hooks")
 
 
 HOOK_SECONDS: Final = 0.2
-"""How long each hook may take after the deadline of a delivery that has one."""
+"""The seconds that each hook may take after the deadline of a delivery that has one."""
 _EMPTY_HOOKS: Final = {
     name: getattr(SafeTask, name) for name in ("on_error", "on_success", "on_completion")
 }
-"""SafeTask's own hooks, which do nothing and need no time limit around them."""
+"""The hooks of SafeTask itself, which do nothing and need no time limit around them."""
 
 
 def process_alone(task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ def fail_outside(run: Run, raised: BaseException) -> None:
 
 
 def _is_failure(exc: BaseException) -> bool:
-    """Return True unless it ends the process, or is that of a time limit around the run."""
+    """Return True unless the exception ends the process, or is of a time limit around the run."""
     return not (is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded))
 
 
@@ -118,9 +118,10 @@ def call_limited(
     *,
     is_hook: bool = False,
 ) -> object:
-    """Call ``run`` or a hook within the task's time limit; return what it returns, awaited.
+    """Call ``run`` or a hook within the task's time limit. Return its value, awaited if needed.
 
-    Raise TaskTimeout, and TransactionManagementError if it leaves a transaction open.
+    Raise TaskTimeout if it takes longer, and TransactionManagementError if it leaves a transaction
+    open.
     """
     before = run.in_transaction
     if before is None:
@@ -174,7 +175,7 @@ def _call_within(
 
 
 def _limit_seconds(run: Run, *, is_hook: bool) -> float:
-    """Return the task's time limit, or what its consumer has left for ``run`` or for a hook."""
+    """Return the task's time limit, or the time that its consumer has left for the call."""
     seconds = time_limit_of(run.task)
     if run.delivery.deadline is None:
         return seconds

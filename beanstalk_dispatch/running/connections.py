@@ -1,6 +1,6 @@
-"""Database connections around a task: none is left in a transaction, none is used half-broken.
+"""Database connections around a task: none stays in a transaction or half-broken after it.
 
-An interrupt strikes in the middle of what a driver does, if the driver is written in Python, and
+An interrupt strikes in the middle of a driver's work if the driver is written in Python, and
 ``Atomic.__exit__`` then fails too. Django never reopens a connection that was closed inside an
 atomic block of its thread, so such a connection is dropped whole.
 """
@@ -48,17 +48,19 @@ def _note_opened(connection: BaseDatabaseWrapper, **_: object) -> None:
 
 
 def aliases_in_transaction() -> Collection[str]:
-    """The databases of which this thread's connection is in a transaction."""
+    """Return the aliases of the databases on which this thread is in a transaction."""
     return [
         alias for alias, connection in _opened.by_alias.items() if _is_in_transaction(connection)
     ]
 
 
 def drop_left_open(before: Collection[str]) -> TransactionManagementError | None:
-    """Drop each connection that is in a transaction and was not ``before``; an error that says so.
+    """Drop each connection that is in a transaction and was not ``before``.
 
-    What such a transaction holds was never committed, and everything that the next tasks of this
-    thread write would be lost with it.
+    Return an error, or None.
+
+    Such a transaction was never committed, and everything that the next tasks of this thread write
+    would be lost with it.
     """
     left_open = [
         connection
@@ -77,7 +79,7 @@ def drop_left_open(before: Collection[str]) -> TransactionManagementError | None
 
 
 def drop_interrupted(before: Collection[str]) -> None:
-    """Drop every connection that an interrupt may have left in the middle of something.
+    """Drop every connection whose work an interrupt may have cut short.
 
     A connection that was in a transaction ``before`` is the caller's, such as a test's.
     """
@@ -87,7 +89,7 @@ def drop_interrupted(before: Collection[str]) -> None:
 
 
 def drop(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection, whatever state it is in, and have Django make a new one when needed."""
+    """Close a connection in any state, and have Django make a new one when needed."""
     connection.in_atomic_block = False  # or close() would keep it for the end of the block
     connection.needs_rollback = False
     connection.savepoint_ids = []
@@ -112,7 +114,7 @@ def drop(connection: BaseDatabaseWrapper) -> None:
 
 
 def _forget_connection(connection: BaseDatabaseWrapper) -> None:
-    """Have Django make a new wrapper the next time that this thread asks for the database."""
+    """Forget a connection. Django makes a new one when this thread next asks for the database."""
     _opened.by_alias.pop(connection.alias, None)
     del connections[connection.alias]
 
@@ -127,7 +129,10 @@ def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _driver_is_in_transaction(raw: Any) -> bool:
-    """What the driver itself knows: Django does not see a BEGIN that a task executes."""
+    """Return True if the driver itself is in a transaction.
+
+    Django does not see a BEGIN that a task executes.
+    """
     info = getattr(raw, "info", None)
     if (status := getattr(info, "transaction_status", None)) is not None:
         return status in _IN_TRANSACTION  # psycopg and psycopg2

@@ -1,4 +1,4 @@
-"""Consumer: what receives messages, as a run sees it, in three answers."""
+"""Consumer: the receiver of messages, as a run sees it, in three answers."""
 
 from __future__ import annotations
 
@@ -16,20 +16,26 @@ from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
 
 
 class Consumer(Protocol):
-    """The endpoint, the poller, Lambda, the calling process, or one of your own."""
+    """The receiver of messages: the endpoint, the poller, Lambda, the caller, or your own."""
 
     can_hide: bool
-    """Whether the consumer can hide a message for ``Result.retry_after`` seconds.
+    """True if the consumer can hide a message for ``Result.retry_after`` seconds.
 
-    On a FIFO queue, which takes no delayed copy, a task is then retried that way, and each
-    receive counts as an attempt.
+    On a FIFO queue, which takes no delayed copy, a task is then retried that way, and each receive
+    counts as an attempt.
     """
 
     def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
-        """Have ``message`` delivered after ``delay`` seconds. Raises BeanstalkDispatchError."""
+        """Have ``message`` delivered after ``delay`` seconds.
+
+        Raise BeanstalkDispatchError if that is not possible.
+        """
 
     def task_starts(self, time_limit: float) -> None:
-        """A task starts, under a time limit in seconds. Raises NoTimeLeft to prevent that."""
+        """Note that a task starts, under a time limit in seconds.
+
+        Raise NoTimeLeft if the consumer has too little time for it.
+        """
 
 
 class Nobody:
@@ -74,7 +80,7 @@ class DelayedCopies:
         target.send(body, send_parameters(target.address, delay=seconds, group_id=group_id))
 
     def task_starts(self, time_limit: float) -> None:
-        """Nothing is done: such a consumer cannot extend the visibility of a message."""
+        """Do nothing: such a consumer cannot extend the visibility of a message."""
 
 
 DELAYED_COPIES = DelayedCopies()

@@ -1,4 +1,4 @@
-"""Run to its end what a task returns, if that is to be awaited, within the task's time limit."""
+"""Await the value that a task returns, if it is awaitable, within the task's time limit."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LOOP_LEEWAY: Final = 1.0  # seconds for asyncio's own limit to end what awaits
 
 
 def run_to_end(result: object, limit: time_limit) -> object:
-    """Await ``result`` if it is awaitable, and return what it comes to.
+    """Await ``result`` if it is awaitable, and return its value.
 
-    Raises TaskTimeout, and TypeError for a generator.
+    Raise TaskTimeout if it takes too long, and TypeError for a generator.
     """
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise TypeError("run() returned a generator, of which nothing has run")

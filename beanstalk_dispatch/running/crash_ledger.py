@@ -1,13 +1,13 @@
-"""The crash ledger: a small file that says what each process runs now.
+"""The crash ledger: a small file that lists the running tasks of each process.
 
-A process that is killed cannot log what it was running. So each running task has a slot in a
-memory-mapped file, which outlives the process. The next process that opens the file reports what
-it finds in the slots of processes that have ended.
+A process that is killed cannot log its running tasks. So each running task has a slot in a
+memory-mapped file, which outlives the process. The next process that opens the file reports the
+slots of processes that have ended.
 
 The file is a header, a table of tasks that were cut off, and blocks of slots. A process owns one
 block or more, and holds a lock on one byte of the file for each of them. The kernel releases the
-lock when the process ends, however it ends. A block that can be locked is therefore free, and what
-is left in it was cut off. Process ids are not compared: another process can have the same one
+lock when the process ends, however it ends. A block that can be locked is therefore free, and each
+task left in it was cut off. Process ids are not compared: another process can have the same one
 later, and a container has its own.
 """
 
@@ -51,25 +51,34 @@ _ID_LENGTH: Final = 128
 
 
 class Company(IntEnum):
-    """What else its process runs when a task begins: the state of a slot in use."""
+    """The other tasks of the process when a task begins: the state of a slot in use."""
 
     OTHERS = 1
-    """Other tasks, or none. Each of them may be the reason if the process ends."""
+    """Others may run beside the task. Each of them may be the reason if the process ends."""
     NONE = 2
-    """Nothing, and nothing begins: the task runs alone."""
+    """The task runs alone: nothing runs beside it, and nothing begins."""
     SUSPECT = 3
-    """A task that began alone. It is the reason if the process ends."""
+    """A suspect runs: a task that began alone. It is the reason if the process ends."""
 
 
 SLOTS_IN_BLOCK: Final = 16
-"""gunicorn has 15 threads on Elastic Beanstalk. A process with more owns several blocks."""
+"""The number of slots in a block. A process with more tasks owns several blocks.
+
+gunicorn has 15 threads on Elastic Beanstalk.
+"""
 BLOCKS: Final = 64
 MAX_CUTS: Final = 3
-"""How often a task is cut off before it is taken for the reason. Then it must have run alone."""
+"""The times that a task is cut off before it is taken for the reason.
+
+The last time it must have run alone.
+"""
 MAX_CUT_TASKS: Final = 256
-"""When the table is full, the task that was cut off longest ago is forgotten."""
+"""The number of tasks in the table.
+
+When it is full, the task that was cut off longest ago is forgotten.
+"""
 LOCK_SECONDS: Final = 2.0
-"""How long a process waits while another one changes the table of cut tasks."""
+"""The longest wait of a process while another one changes the table of cut tasks."""
 
 # A byte that changes whenever the table does. A process then reads the table again.
 _GENERATION_AT: Final = _HEADER.size
@@ -85,7 +94,7 @@ _FIRST_BLOCK_LOCK: Final = 1
 
 
 class LedgerError(Exception):
-    """The file cannot be trusted, or not be used now."""
+    """The error of a file that cannot be trusted, or cannot be used now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +108,17 @@ class CutTask:
     queue: str
     receive_count: int
     seconds: float
-    """Seconds between the start of the task and the moment in which it was found."""
+    """The seconds from the start of the task to the moment in which it was found."""
     process_id: int
     times_cut: int
-    """How often the task was cut off on this machine, this time included."""
+    """The number of times that the task was cut off on this machine, this time included."""
 
 
 def default_path() -> str:
-    """The file of this user and this project, in memory if the system has such a directory."""
+    """Return the path of the file of this user and this project.
+
+    It is in memory if the system has such a directory.
+    """
     shared_memory = "/dev/shm"  # noqa: S108 - the file is created safely there
     directory = shared_memory if os.access(shared_memory, os.W_OK) else tempfile.gettempdir()
     module = getattr(settings, "SETTINGS_MODULE", None) or ""
@@ -118,9 +130,9 @@ def default_path() -> str:
 
 
 def open_ledger(path: str) -> tuple[CrashLedger, list[CutTask]]:
-    """Open the file, or create it; also return what was cut off since it was last opened.
+    """Open the file, or create it. Return it with the tasks cut off since it was last opened.
 
-    Raises LedgerError, or an OSError of the file.
+    Raise LedgerError if the file cannot be trusted, or an OSError of the file.
     """
     descriptor = _open_file(path)
     try:
@@ -149,7 +161,7 @@ class CrashLedger:
     # --- what runs ---------------------------------------------------------------------------
 
     def begin(self, message: Message, delivery: Delivery, *, company: Company) -> int | None:
-        """Note that a task runs. Returns its slot, or None if the file has no more room."""
+        """Note that a task runs. Return its slot, or None if the file has no more room."""
         try:
             slot = self._free.pop()
         except IndexError:
@@ -203,7 +215,10 @@ class CrashLedger:
         self._free += reversed(_slots_of(block))
 
     def _lock_block(self, block: int) -> bool:
-        """Lock a block, unless its process lives. The process's own blocks can always be locked."""
+        """Lock a block, unless its process lives. Return True if it is locked.
+
+        The process's own blocks can always be locked.
+        """
         return _try_lock(self._descriptor, _FIRST_BLOCK_LOCK + block)
 
     def _unlock_block(self, block: int) -> None:
@@ -215,7 +230,7 @@ class CrashLedger:
     # --- what was cut off --------------------------------------------------------------------
 
     def take_cut_tasks(self) -> list[CutTask]:
-        """Remove what was running in processes that have ended, and claim a block.
+        """Remove the tasks of processes that have ended and return them. Claim a block.
 
         The caller holds the lock of the table.
         """
@@ -233,7 +248,10 @@ class CrashLedger:
         return cut
 
     def times_cut(self, task_id: str) -> int:
-        """How often this task was cut off, by what the processes on this machine have found."""
+        """Return the number of times that this task was cut off.
+
+        It is known from the processes on this machine.
+        """
         if self._view[_GENERATION_AT] != self._generation:
             self._read_times_cut()
         return self._times_cut.get(_ledger_key(task_id), 0) if self._times_cut else 0
@@ -241,14 +259,14 @@ class CrashLedger:
     def count_as_cut(self, task_id: str, slot: int) -> None:
         """Count the task that has this slot as cut off, although its process has not ended.
 
-        Raises LedgerError if another process has locked the table for too long.
+        Raise LedgerError if another process has locked the table for too long.
         """
         company = Company(self._view[slot + _STATE])
         with self._lock, _table_locked(self._descriptor):
             self._add_cut(_ledger_key(task_id), time.time(), company)
 
     def forget_cuts(self, task_id: str) -> None:
-        """Let a task start with a count of zero again."""
+        """Forget that a task was cut off."""
         with self._lock, _table_locked(self._descriptor):
             for at, found, _, _ in self._cut_table():
                 if found == _ledger_key(task_id):
@@ -286,7 +304,10 @@ class CrashLedger:
         return times
 
     def _cut_table(self) -> Iterator[tuple[int, bytes, int, float]]:
-        """Position, key, count and last time of each row. In a free row they are 0 and empty."""
+        """Yield the position, key, count and last time of each row.
+
+        In a free row they are 0 and empty.
+        """
         for at in range(_CUTS_AT, _CUTS_END, _CUT.size):
             key, times, last = _CUT.unpack_from(self._view, at)
             yield at, key.rstrip(b"\0"), times, last
@@ -318,7 +339,7 @@ def _open_file(path: str) -> int:
 
 
 def _check_file(status: os.stat_result) -> None:
-    """Trust only a file that nobody else can have prepared or can change."""
+    """Raise LedgerError unless nobody else can have prepared or can change the file."""
     if not stat.S_ISREG(status.st_mode):
         raise LedgerError("it is not a regular file")
     if status.st_uid != os.geteuid():
@@ -374,7 +395,7 @@ def _slots_of(block: int) -> range:
 
 
 def _ledger_key(task_id: str) -> bytes:
-    """A task's id as it is in the file: cut to the length of its field."""
+    """Return a task's id as it is in the file: cut to the length of its field."""
     return task_id.encode("utf-8", "replace")[:_ID_LENGTH]
 
 

@@ -20,25 +20,27 @@ MAX_EXCEPTION: Final = 1_000
 
 
 def send(run: Run, *, alias: str, outcome: str) -> bool:
-    """Send what was delivered to the queue ``alias``; return True if SQS took it.
+    """Send the delivered message to the queue ``alias`` as a dead letter.
 
-    Never send there what came from there.
+    Return True if SQS took it.
+
+    A message from that queue is not sent there again.
     """
     delivery = run.delivery
     try:
         target = open_queue(alias)
         if target.name == delivery.queue:
             return False
-        letter = wrap(
+        dead_letter = wrap(
             delivery.body, _describe_reason(run, outcome),
             queue=delivery.queue, keys=run.config.signing_keys,
         )  # fmt: skip
-        check_size(letter, function=alias)
+        check_size(dead_letter, function=alias)
         options = {}
         if target.rules.needs_group_id:
             group = delivery.message_id or "dead-letters"
             options = send_parameters(target.address, group_id=group, message_id=group)
-        target.send(letter, options)
+        target.send(dead_letter, options)
     except BeanstalkDispatchError as exc:
         logger.error(
             "dead letter not sent id=%s queue=%s error=%s",

@@ -1,4 +1,4 @@
-"""The dispatch table: name → the function or SafeTask subclass that runs, imported once."""
+"""The dispatch table: the function or SafeTask subclass of each name, imported once."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ logger = logging.getLogger("beanstalk_dispatch")
 
 _DECORATORS: Final[Sequence[Any]] = (contextmanager, asynccontextmanager)
 _CONTEXT_MANAGERS: Final = {each(iter).__code__ for each in _DECORATORS}
-"""The code that every function has which one of these has decorated."""
+"""The code that every function has which one of these decorators has decorated."""
 _NOT_INHERITED: Final = frozenset({"delivery", "observers", "schedule"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One name of the table, ready to be run."""
+    """An entry of the table, ready to be run."""
 
     task_class: type[SafeTask]
     """The class that runs it: the listed one, or the configured one around a plain function."""
@@ -42,19 +42,19 @@ class Entry:
     inherited: Mapping[str, Any] = field(default_factory=dict)
     """Attributes such as ``max_retries`` that only the configured class sets."""
     observers: Sequence[Observer]
-    """What watches its attempts."""
+    """The observers of its attempts."""
     is_plain: bool = field(init=False, default=False)
-    """Making a task runs no code of the project's, so it needs no time limit."""
+    """True if making a task runs no code of the project, so that it needs no time limit."""
 
     def __post_init__(self) -> None:
-        """Look at the classes once."""
+        """Set ``is_plain`` once."""
         classes = filter(None, (self.task_class, self.configured_class))
         object.__setattr__(self, "is_plain", all(map(_is_plain, classes)))
 
     def make_task(self) -> tuple[SafeTask, SafeTask | None]:
-        """A new instance of the task's class, and one of the configured class if that is needed.
+        """Return a new task, and a new instance of the configured class if its hooks run, too.
 
-        Raises what their ``__init__`` raises.
+        Raise any exception of their ``__init__``.
         """
         task = self.task_class()
         if self.function is not None:
@@ -84,66 +84,81 @@ def _is_plain(task_class: type[SafeTask]) -> bool:
 class TaskSource(Protocol):
     """The tasks of another library, such as django.tasks. A contrib room registers one.
 
-    The core knows nothing of that library: a source says which objects are tasks of it, which of
-    them may run without being in the table, and how they run.
+    The core knows nothing of that library. A source names the objects that are tasks of it, the
+    tasks that may run without being in the table, and their entries.
     """
 
     def start(self, config: Config) -> None:
-        """Import the tasks that may run. Called on a worker when Django has started."""
+        """Import the tasks that may run. A worker calls this when Django has started."""
 
     def find(self, name: str, config: Config) -> object | None:
-        """The task of a name that the table does not list; None if there is none that may run.
+        """Return the task of a name that the table does not list, or None if none may run.
 
         The name comes from a message, so nothing is imported for it.
         """
 
     def names(self, config: Config) -> Iterable[str]:
-        """Every name that may run without being in the table, for the commands that list tasks."""
+        """Return every name that may run without being in the table.
+
+        Commands that list tasks show them.
+        """
 
     def is_task(self, listed_object: object) -> bool:
-        """Whether an object that the table lists is a task of this library."""
+        """Return True if an object that the table lists is a task of this library."""
 
     def make_entry(self, name: str, task: Any, config: Config) -> Entry:
-        """How a task of this library runs."""
+        """Return the entry that runs a task of this library."""
 
     def problems(self, config: Config) -> Iterable[str]:
-        """What is wrong with the tasks that the configuration lists, for the system checks."""
+        """Return the problems of the tasks that the configuration lists, for the system checks."""
 
 
 ObserverSource = Callable[[Config], Sequence[Observer]]
-"""Returns the observers of a contrib room: none if the configuration does not turn it on."""
+"""A function that returns the observers of a contrib room.
+
+It returns none if the configuration does not turn the room on.
+"""
 
 _task_sources: Final[list[TaskSource]] = []
 _observer_sources: Final[list[ObserverSource]] = []
 
 
 def register_tasks(source: TaskSource) -> None:
-    """Let the tasks of another library run. A contrib room calls it when it is imported."""
+    """Register the tasks of another library, so that they can run.
+
+    A contrib room calls it when it is imported.
+    """
     _task_sources.append(source)
     _resolved_names.cache_clear()
     _entries_by_name.cache_clear()
 
 
 def register_observers(source: ObserverSource) -> None:
-    """Let a contrib room watch every task of the process. It calls this when it is imported."""
+    """Register the observers of a contrib room, for every task of the process.
+
+    The room calls this when it is imported.
+    """
     _observer_sources.append(source)
     configured_observers.cache_clear()
     _entries_by_name.cache_clear()
 
 
 def task_sources() -> Sequence[TaskSource]:
-    """What contrib rooms have registered."""
+    """Return the registered task sources of contrib rooms."""
     return tuple(_task_sources)
 
 
 def is_listed(name: str, config: Config) -> bool:
-    """Whether the table lists a name, or BEANSTALK_DISPATCH_TASKS a path or its module."""
+    """Return True if a name is in the table, or in BEANSTALK_DISPATCH_TASKS.
+
+    The latter lists the path of a task or its module.
+    """
     return name in config.table or name in config.tasks or name.rpartition(".")[0] in config.tasks
 
 
 @functools.lru_cache(maxsize=1)
 def _resolved_names(config: Config) -> dict[str, Any]:
-    """What the names of the table stand for, as far as they have been used. It has no limit."""
+    """Return a dictionary of the imported objects by their names. It has no limit."""
     return {}
 
 
@@ -154,24 +169,28 @@ def _not_importable(config: Config) -> dict[str, float]:
 
 
 def not_importable(config: Config) -> Mapping[str, float]:
-    """Return the listed names and modules that cannot be imported, and since when, in Unix seconds.
+    """Return the listed names and modules that cannot be imported, by name.
 
-    A name stays here until a message or a check has had it imported.
+    The value is the time of the first failure, in Unix seconds. A name stays here until a message
+    or a check has had it imported.
     """
     return {**_not_importable(config)}
 
 
 def not_importable_since(name: str, config: Config) -> float | None:
-    """Return since when a name or its module cannot be imported; None if it is not known."""
+    """Return the time of the first failed import of a name or its module, in Unix seconds.
+
+    Return None if no import has failed.
+    """
     found = _not_importable(config)
     return found.get(name, found.get(name.rpartition(".")[0]))
 
 
 def resolve(name: str, config: Config) -> Any:
-    """The function or SafeTask subclass that a table name stands for, imported once.
+    """Return the function or SafeTask subclass that a table name stands for, imported once.
 
-    Raises UnknownFunction, whose message is what beanstalk-dispatch 0.1 answered. A NotImportable
-    is remembered until the import succeeds.
+    Raise UnknownFunction if there is none, with the message of beanstalk-dispatch 0.1. A
+    NotImportable is remembered until the import succeeds.
     """
     resolved = _resolved_names(config)
     if name not in resolved:
@@ -186,9 +205,10 @@ def resolve(name: str, config: Config) -> Any:
 
 
 def resolve_early(name: str, config: Config) -> Any:
-    """``resolve`` where no message has come: a module that raises SystemExit is unknown as well.
+    """Return the same as ``resolve`` where no message has come.
 
-    While a message runs, SystemExit in the main thread is that of a server that stops.
+    A module that raises SystemExit is unknown here as well. While a message runs, SystemExit in the
+    main thread is that of a server that stops.
     """
     try:
         return resolve(name, config)
@@ -240,7 +260,7 @@ def _why_not_runnable(runnable: Any) -> str | None:
 
 
 def _why_not_callable_alone(path: str) -> str | None:
-    """Return what is wrong with a path whose attribute is a method, which needs an instance."""
+    """Return the problem of a path whose attribute is a method, which needs an instance."""
     parent, _, name = path.rpartition(".")
     owner = None if parent in sys.modules else import_dotted_path(parent)
     if not inspect.isclass(owner):
@@ -258,7 +278,10 @@ def _why_not_callable_alone(path: str) -> str | None:
 
 @functools.lru_cache(maxsize=1)
 def safe_task_class(config: Config) -> type[SafeTask]:
-    """The configured class, which wraps plain functions. Raises ConfigurationError."""
+    """Return the configured class, which wraps plain functions.
+
+    Raise ConfigurationError if it cannot be imported or is another class.
+    """
     return _import_safe_task_class(config.safe_task)
 
 
@@ -275,7 +298,10 @@ def _import_safe_task_class(path: str) -> type[SafeTask]:
 
 @functools.lru_cache(maxsize=1)
 def configured_observers(config: Config) -> Sequence[Observer]:
-    """Return what watches every task of this process. What cannot be loaded watches nothing."""
+    """Return the observers of every task of this process.
+
+    An observer that cannot be loaded is left out.
+    """
     of_class = _observers_of_the_class(config)
     named = [each for each in named_observers(config).loaded if each not in of_class]
     rooms = (each for source in _observer_sources for each in source(config))
@@ -300,7 +326,7 @@ class NamedObservers(NamedTuple):
 
     loaded: Sequence[Observer]
     problems: Mapping[str, str]
-    """Path → why it has no observer, for the log and the checks."""
+    """The reason why a path has no observer, by the path, for the log and the checks."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -326,14 +352,14 @@ def _make_observer(path: str) -> Observer:
 
 @functools.lru_cache(maxsize=1)
 def _entries_by_name(config: Config) -> dict[str, Entry]:
-    """The table's entries by name, as far as they have been used. It has no limit."""
+    """Return the dictionary of the used entries by their names. It has no limit."""
     return {}
 
 
 def entry(name: str, config: Config) -> Entry:
     """Return the table's entry of that name, made once.
 
-    Raise UnknownFunction or ConfigurationError.
+    Raise UnknownFunction if there is none, ConfigurationError if the configured class is wrong.
     """
     if (found := made_entry(name, config)) is None:
         found = _entries_by_name(config)[name] = _make_entry(name, config)
@@ -373,7 +399,10 @@ def _make_entry(name: str, config: Config) -> Entry:
 
 
 def _own_observers(task_class: type[SafeTask], name: str) -> Sequence[Observer]:
-    """Return the observers of a listed class. None, and a log line, if it has no list of them."""
+    """Return the observers of a listed class.
+
+    Log an error and return none if it has no list of them.
+    """
     try:
         return tuple(cast("Sequence[Observer]", task_class.observers))
     except Exception as exc:  # the project's own attribute of this name
@@ -385,12 +414,12 @@ def _own_observers(task_class: type[SafeTask], name: str) -> Sequence[Observer]:
 
 
 def defines(task_class: type[SafeTask], name: str) -> bool:
-    """Whether the class or a base of it other than SafeTask has an attribute of that name."""
+    """Return True if the class or a base other than SafeTask has an attribute of that name."""
     return any(name in vars(base) for base in task_class.__mro__ if base not in {SafeTask, object})
 
 
 def _plain_attributes(task_class: type[SafeTask]) -> dict[str, Any]:
-    """The public attributes that a class and its bases below SafeTask set, without its methods."""
+    """Return the public attributes, without methods, of a class and its bases below SafeTask."""
     found: dict[str, Any] = {}
     for base in reversed(task_class.__mro__):
         if base not in {SafeTask, object}:
@@ -404,9 +433,9 @@ def _plain_attributes(task_class: type[SafeTask]) -> dict[str, Any]:
 
 
 def start_configured_class() -> None:
-    """Let the configured class set itself up. A failure is logged, and the checks report it too.
+    """Call ``ready`` of the configured class. A failure is logged, and the checks report it, too.
 
-    It starts also if another variable has a wrong value: it may be what reports that.
+    It is called also if another variable has a wrong value: the class may report that.
     """
     values = values_of(CORE)
     try:
@@ -419,7 +448,10 @@ def start_configured_class() -> None:
 
 
 def start_task_sources() -> None:
-    """On a worker, import the tasks of other libraries that may run. A failure is logged."""
+    """Import the tasks of other libraries on a worker.
+
+    Leave a wrong configuration to the checks.
+    """
     try:
         config = get_config()
         for source in _task_sources if config.worker else ():
@@ -429,7 +461,10 @@ def start_task_sources() -> None:
 
 
 def import_dotted_path(path: str) -> Any:
-    """Import ``package.module.attribute``; the attribute may itself be dotted (a static method)."""
+    """Import ``package.module.attribute``.
+
+    The attribute may itself be dotted (a static method).
+    """
     try:
         return import_string(path)
     except ModuleNotFoundError as exc:

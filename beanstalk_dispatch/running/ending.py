@@ -1,4 +1,4 @@
-"""How a delivery ends without its task: sent again, or cancelled."""
+"""The end of a delivery without its task: sent again, or cancelled."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def cancelled(run: Run) -> Result:
 def sent_again(run: Run, message: Message, delay: float, outcome: Outcome) -> Result:
     """Send the message again in ``delay`` seconds, and acknowledge it only if that was done.
 
-    With MAX_AGE the copy says that it was sent now, because its signature is its own. That of an
-    unknown name keeps its time, which says for how long it waits.
+    With MAX_AGE the copy says that it was sent now, because its signature is its own. The copy of
+    an unknown name keeps its time, which limits its wait.
     """
     is_unknown = isinstance(run.exception, UnknownFunction)
     if run.config.max_age and (not is_unknown or isinstance(run.exception, NotImportable)):

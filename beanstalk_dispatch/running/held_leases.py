@@ -10,8 +10,8 @@ from django.db import connections
 from beanstalk_dispatch.process import clock, state
 from beanstalk_dispatch.process.service_thread import ServiceThread
 
-LOOK_SECONDS: Final = 10.0
-"""Seconds between two looks at the leases."""
+CHECK_SECONDS: Final = 10.0
+"""The seconds between two checks of the leases."""
 
 
 class Renewable(Protocol):
@@ -26,7 +26,7 @@ class Renewable(Protocol):
 class HeldLeases:
     """The leases that this process holds, by their tokens.
 
-    While there are any, a thread looks at them. It makes no request for a lease that is not old
+    While there are any, a thread checks them. It makes no request for a lease that is not old
     enough to be renewed.
     """
 
@@ -34,7 +34,7 @@ class HeldLeases:
         self.forget()
 
     def forget(self) -> None:
-        """A forked child holds no lease, and has no thread."""
+        """Forget all leases: a forked child holds none, and has no thread."""
         self._lock = threading.Lock()
         self._leases: dict[str, Renewable] = {}
         self._is_watched = False
@@ -60,7 +60,7 @@ class HeldLeases:
 
     def _renew_while_held(self) -> None:
         while self._is_needed():
-            clock.sleep(LOOK_SECONDS)
+            clock.sleep(CHECK_SECONDS)
             self.renew()
 
     def _is_needed(self) -> bool:

@@ -1,12 +1,12 @@
 """Lease: keeps a message from running twice, with entries in a cache that all workers share.
 
-There are two keys for each task: for its id, its function and its queue, so that a message with
-the id of another task cannot end that one. The *turn* is taken with the cache's atomic ``add``
-before the task runs. It lasts for a minute and is renewed while the task runs, so that a killed
-process does not block its task for longer. Where it can be known that its owner does not run the
-task, it is replaced at once. The *mark* is set when an attempt has ended and will not be repeated.
-Every later delivery of that attempt is a duplicate. The mark is set before the turn is given up, so
-the next owner of the turn sees it.
+There are two entries for each task: for its id, its function and its queue, so that a message with
+the id of another task cannot end that one. The *owner's entry* is made with the cache's atomic
+``add`` before the task runs. It lasts for a minute and is renewed while the task runs, so that a
+killed process does not block its task for longer. If its owner is known not to run the task, the
+entry is replaced at once. The *end* is set when an attempt has ended and will not be repeated.
+Every later delivery of that attempt is a duplicate. The end is set before the owner's entry is
+deleted, so the next owner sees it.
 """
 
 from __future__ import annotations
@@ -35,16 +35,19 @@ from .time_limit import GRACE
 logger = logging.getLogger("beanstalk_dispatch.task.lease")
 
 LEASE_SECONDS: Final = 60
-"""How long a lease lasts if nobody renews it."""
+"""The seconds that a lease lasts if nobody renews it."""
 _RENEW_AFTER: Final = 20.0
-"""How old a lease is when it is renewed. The tasks of most projects are shorter than that."""
+"""The age in seconds at which a lease is renewed.
+
+The tasks of most projects are shorter than that.
+"""
 MARGIN: Final = 60.0
-"""Seconds for which a lease is renewed beyond the time limit and the grace period of its task.
+"""The seconds that a lease is renewed beyond the time limit and the grace period of its task.
 
 A task may wait for half of it to run alone. Later than that it is stuck, and may run elsewhere.
 """
-MARK_SECONDS: Final = 4 * 86400
-"""How long a finished task is remembered: as long as a queue keeps messages by default.
+ENDED_SECONDS: Final = 4 * 86400
+"""The seconds that a finished task is remembered: as long as a queue keeps messages by default.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
@@ -52,21 +55,25 @@ WHY_CANCELLED: Final = "it was cancelled before it ran"
 _DONE: Final = math.inf
 _TRIES: Final = 3
 _PAUSE: Final = 0.5  # seconds between two of them
-_LOOK_AGAIN: Final = 30.0
-"""When to look again at a lease that was renewed: its owner lived at most a minute ago."""
+_RENEWED_WAIT: Final = 30.0
+"""The seconds until the next try at a lease that was renewed.
+
+Its owner lived at most a minute ago.
+"""
 _CLAIM_SECONDS: Final = 10
-"""How long one delivery may take to replace the entry of an owner that does not run the task."""
+"""The seconds for one delivery to replace the entry of an owner that does not run the task."""
 
 
 class Lease:
-    """The turn to run one attempt of one task. Only its owner gives it up.
+    """The right to run one attempt of one task. Only its owner gives it up.
 
-    Raises ConfigurationError if there is no such cache.
+    Raise ConfigurationError if there is no such cache.
     """
 
     def __init__(self, alias: str, message: Message, *, queue: str, time_limit: float) -> None:
         key = _key(queue, message.function, message.id)
-        self._turn, self._mark = cache_key("turn", key), cache_key("mark", key)
+        # Workers of earlier releases share these keys.
+        self._entry_key, self._end_key = cache_key("turn", key), cache_key("mark", key)
         self._alias = alias
         self._cache = cache_of(alias)
         self._message = message
@@ -74,14 +81,19 @@ class Lease:
         self.token = f"{time.time()} {uuid.uuid4().hex} {process_name()}"
         self._paused = paused_key(queue)
         self.paused_since: float | None = None
-        """When the queue was paused, in Unix seconds; None if it is not, or if nobody has asked."""
+        """The time when the queue was paused, in Unix seconds.
+
+        None if it is not paused, or if the cache was not asked.
+        """
         self._is_done = False
 
     def take(self, *, asks_for_pause: bool = False) -> None:
-        """Take the turn. Raises AlreadyDone, AlreadyRunning, TaskCancelled or LeaseUnavailable.
+        """Take the lease for this attempt.
 
-        What is asked besides comes in the same answer of the cache: whether the task is cancelled
-        and, with ``asks_for_pause``, since when the queue is paused.
+        Raise AlreadyDone if the attempt has ended, AlreadyRunning if another delivery runs it,
+        TaskCancelled if the task is cancelled, LeaseUnavailable if the cache does not answer. One
+        answer of the cache also says whether the task is cancelled and, with ``asks_for_pause``,
+        since when the queue is paused.
         """
         HELD.add(self)  # before the cache knows it: what this process does not hold is replaced
         try:
@@ -97,11 +109,11 @@ class Lease:
         self._renewable_until = clock.monotonic() + self._seconds
         taken = False
         try:
-            taken = cache.add(self._turn, self._entry, LEASE_SECONDS)
-            keys = [self._mark, cancelled, *([self._paused] if asks_for_pause else [])]
-            found = cache.get_many(keys if taken else [*keys, self._turn])
+            taken = cache.add(self._entry_key, self._entry, LEASE_SECONDS)
+            keys = [self._end_key, cancelled, *([self._paused] if asks_for_pause else [])]
+            found = cache.get_many(keys if taken else [*keys, self._entry_key])
             is_over = self._is_over(found)
-            owner, until = found.get(self._turn, ("", time.time() + 1))
+            owner, until = found.get(self._entry_key, ("", time.time() + 1))
             wait = _seconds_to_wait(until)
             if not taken and not is_over and _does_not_run(owner):
                 taken, is_over = self._replace(owner)
@@ -124,36 +136,36 @@ class Lease:
 
         Return whether the entry was replaced, and whether the task is over. Several deliveries may
         try. The claim is for this owner's entry, so only one of them can add it, and that one
-        compares and sets. It looks at the mark again: the owner may have set it, and then ended,
-        since the first look.
+        compares and sets. It reads the end again: the owner may have set it, and then ended, since
+        it was read first.
         """
         cache = self._cache
-        if not cache.add(cache_key("claim", f"{self._turn} {owner}"), 1, _CLAIM_SECONDS):
+        if not cache.add(cache_key("claim", f"{self._entry_key} {owner}"), 1, _CLAIM_SECONDS):
             return False, False
-        found = cache.get_many([self._mark, self._turn])
+        found = cache.get_many([self._end_key, self._entry_key])
         is_over = self._is_over(found)
-        is_same = found.get(self._turn, ("",))[0] == owner
+        is_same = found.get(self._entry_key, ("",))[0] == owner
         if is_same and not is_over:
-            cache.set(self._turn, self._entry, LEASE_SECONDS)
+            cache.set(self._entry_key, self._entry, LEASE_SECONDS)
         return is_same and not is_over, is_over
 
     def _is_over(self, found: Mapping[str, Any]) -> bool:
-        return bool(self._message.attempt < found.get(self._mark, 0))
+        return bool(self._message.attempt < found.get(self._end_key, 0))
 
     def renew(self) -> bool:
-        """Have the turn last for another minute. Return False if the cache does not answer.
+        """Renew the lease for another minute. Return False if the cache does not answer.
 
-        ``touch`` changes no value. So the turn of another owner, who has taken it since because
-        this process was suspended, stays that owner's.
+        ``touch`` changes no value. So if another process has taken the lease, because this one was
+        suspended, the entry stays that of the other process.
         """
         now = clock.monotonic()
         if now < self._expires - LEASE_SECONDS + _RENEW_AFTER or now > self._renewable_until:
             return True
         try:
             cache = cache_of(self._alias)  # this thread's
-            found = cache.get(self._turn)
+            found = cache.get(self._entry_key)
             is_mine = bool(found) and found[0] == self.token
-            is_mine = is_mine and cache.touch(self._turn, LEASE_SECONDS)
+            is_mine = is_mine and cache.touch(self._entry_key, LEASE_SECONDS)
         except Exception as exc:
             self._log_failure(exc)
             return False
@@ -168,15 +180,18 @@ class Lease:
         return True
 
     def done(self) -> None:
-        """The task ran to success; nothing of it ever runs again. May be called twice."""
+        """Note that the task ran to success, so nothing of it ever runs again.
+
+        May be called twice.
+        """
         if not self._is_done:
             self._is_done = True
-            self._end_turn(_DONE)
+            self._end_attempt(_DONE)
 
     def handed_on(self) -> None:
-        """This attempt has ended, and the next one or the dead-letter queue has the message."""
+        """Note that this attempt has ended: the next one or the dead-letter queue follows."""
         self._is_done = False
-        self._end_turn(self._message.attempt + 1)
+        self._end_attempt(self._message.attempt + 1)
 
     def give_up(self) -> None:
         """Let the same attempt run again, at once."""
@@ -187,15 +202,20 @@ class Lease:
         HELD.discard(self)
 
     def _free(self) -> None:
-        if (turn := self._cache.get(self._turn)) and turn[0] == self.token:
-            self._cache.delete(self._turn)
+        if (found := self._cache.get(self._entry_key)) and found[0] == self.token:
+            self._cache.delete(self._entry_key)
 
-    def _end_turn(self, mark: float) -> None:
-        self._try_cache(functools.partial(self._cache.set, self._mark, mark, MARK_SECONDS))
+    def _end_attempt(self, first_left: float) -> None:
+        self._try_cache(
+            functools.partial(self._cache.set, self._end_key, first_left, ENDED_SECONDS)
+        )
         self.give_up()
 
     def _try_cache(self, action: Callable[[], Any]) -> None:
-        """The outcome stands whatever the cache does; without an answer the turn expires."""
+        """Try an action on the cache, several times.
+
+        The outcome stands if all fail. The owner's entry then expires.
+        """
         failure: Exception | None = None
         for number in range(_TRIES):
             if number:
@@ -219,10 +239,10 @@ class Lease:
 
 
 def _does_not_run(owner: str) -> bool:
-    """Return True if the owner of a turn is known not to run its task.
+    """Return True if the owner of a lease is known not to run its task.
 
-    It has ended, or it is this process, which holds no such turn: it has asked for it, or has given
-    it up, and heard no answer of the cache.
+    It has ended, or it is this process, which holds no such lease: it has asked for it, or has
+    given it up, and heard no answer of the cache.
     """
     process = owner.rpartition(" ")[2]
     if process and process == process_name():
@@ -231,9 +251,9 @@ def _does_not_run(owner: str) -> bool:
 
 
 def _seconds_to_wait(until: float) -> float:
-    """When to look again at a turn that was taken until then, if nobody has renewed it."""
+    """Return the seconds to wait for a lease that ends then, if nobody has renewed it."""
     left = until - time.time()
-    return min(max(left, 1.0), LEASE_SECONDS) if left > 0 else _LOOK_AGAIN
+    return min(max(left, 1.0), LEASE_SECONDS) if left > 0 else _RENEWED_WAIT
 
 
 def _key(queue: str, function: str, task_id: str) -> str:

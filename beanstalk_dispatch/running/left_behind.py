@@ -1,4 +1,4 @@
-"""What a task has left behind in its process and would harm other tasks: put right, and logged."""
+"""Traces of a task in its process that would harm other tasks: removed, and logged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("beanstalk_dispatch.task")
 
 
 def put_right(message: Message, before: ProcessState) -> None:
-    """Release the locks that the task holds, end its event loop, and restore what it has changed.
+    """Release the locks that the task holds, end its event loop, and restore the process's state.
 
     Django's ORM refuses to work in a thread in which an event loop runs.
     """

@@ -22,16 +22,19 @@ from beanstalk_dispatch.process import clock, state
 logger = logging.getLogger("beanstalk_dispatch.task")
 
 MAX_LEFT: Final = 64
-"""How many threads of tasks that have ended a process may have.
+"""The number of threads of ended tasks that a process may have.
 
 With them and its own it stays below the 100 connections that PostgreSQL takes by default.
 """
 ENDING_SECONDS: Final = 1.0
-"""For how long a thread may end after its task before it counts as left behind in the log."""
+"""The seconds in which a thread may end after its task.
+
+Later it counts as left behind in the log.
+"""
 _SHOWN: Final = 5
-"""How many names a log line has."""
+"""The number of names that a log line has."""
 _OURS: Final = ("beanstalk_dispatch-", "beanstalk-dispatch-")
-"""How the names of the package's own threads begin. They are there for all tasks."""
+"""The prefixes of the package's own threads, which serve all tasks."""
 
 
 class _Starter:
@@ -54,14 +57,14 @@ class LeftThreads:
         self.forget_all()
 
     def forget_all(self) -> None:
-        """A forked child has one thread."""
+        """Forget all threads: a forked child has one."""
         # Each access is one step of the interpreter's, so no lock is needed that an interrupt could
         # leave locked.
         self._starters: dict[threading.Thread, _Starter] = {}
         self._running: dict[int, _Starter] = {}
 
     def begin(self, message: Message) -> _Starter:
-        """Note the threads that this thread starts, and the threads of those, for a task."""
+        """Note a task's threads: those that this thread starts, and the threads of those."""
         _note_starts()
         if len(self._starters) > MAX_LEFT:
             self.left()  # forgets those that have ended, where nobody reports them
@@ -91,7 +94,7 @@ class LeftThreads:
         self._starters.pop(thread, None)
 
     def left(self) -> dict[threading.Thread, _Starter]:
-        """Return the threads that live on though their task has ended."""
+        """Return the threads that live on though their task has ended, with their tasks."""
         found = {}
         for thread, starter in list(self._starters.items()):
             if thread.ident is not None and not thread.is_alive():
@@ -105,7 +108,7 @@ class LeftThreads:
         return len(self._starters) > MAX_LEFT and len(self.left()) > MAX_LEFT
 
     def delay_exit(self) -> bool:
-        """Return True if the interpreter's own exit would wait for one of them."""
+        """Return True if the interpreter's own exit would wait for one of these threads."""
         return any(not thread.daemon for thread in self.left())
 
     def summary(self) -> str:
@@ -114,7 +117,7 @@ class LeftThreads:
         return joined([f"{name} {count}" for name, count in counts.most_common(_SHOWN)])
 
     def report(self, *, waits: bool = True) -> None:
-        """Log which threads tasks have left: once a task, and once a minute for each function.
+        """Log the threads that tasks have left: once a task, and once a minute for each function.
 
         ``waits``: if False, also those that may be about to end.
         """
@@ -142,7 +145,7 @@ state.declare(LEFT.forget_all)
 
 @functools.cache
 def _note_starts() -> None:
-    """Have each start of a thread noted. Python itself does not know who has started a thread."""
+    """Note each start of a thread from now on. Python itself does not know who started a thread."""
     start = threading.Thread.start
 
     @functools.wraps(start)

@@ -21,8 +21,8 @@ _is_owned: Final = _LOCK_TYPE._is_owned  # noqa: SLF001 - as threading.Condition
 def release_left_locked() -> str:
     """Release the locks of log handlers, logging and threading that this thread holds.
 
-    Returns the names of the handlers, or the empty string. A thread of a consumer holds none
-    between two tasks.
+    Return the names of the handlers, or the empty string. A thread of a consumer holds none between
+    two tasks.
     """
     left = ["logging"] if _release_lock(logging._lock) else []  # type: ignore[attr-defined] # noqa: SLF001
     if _release_lock(threading._active_limbo_lock):  # type: ignore[attr-defined] # noqa: SLF001
@@ -36,7 +36,10 @@ def release_left_locked() -> str:
 
 
 def _release_lock(lock: Any) -> bool:
-    """Whether this thread held the lock, which is free then. It may have been taken twice."""
+    """Release the lock if this thread holds it. Return True if it did.
+
+    The thread may have taken the lock twice.
+    """
     if type(lock) is not _LOCK_TYPE or not _is_owned(lock):
         return False
     while _is_owned(lock):

@@ -1,7 +1,8 @@
-"""Whether gevent or eventlet has replaced threads by greenlets, in which no time limit works.
+"""Detection of gevent and eventlet, which replace threads by greenlets.
 
-The watchdog of ``time_limit`` would be a greenlet too: a task that does not give up control keeps
-it from running, and an asynchronous exception has no thread of its own to be raised in.
+No time limit works in a greenlet. The watchdog of ``time_limit`` would be a greenlet too: a task
+that does not give up control keeps it from running, and an asynchronous exception has no thread of
+its own to be raised in.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ logger = logging.getLogger("beanstalk_dispatch")
 
 
 def patched_by() -> str:
-    """``gevent`` or ``eventlet``; the empty string if threads are threads."""
+    """Return ``gevent`` or ``eventlet``; the empty string if threads are threads."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     if gevent is not None and gevent.is_module_patched("threading"):
         return "gevent"
@@ -26,7 +27,7 @@ def patched_by() -> str:
 
 
 def log_if_patched() -> None:
-    """On a worker, log one line that says that no time limit works."""
+    """Log one line on a worker if no time limit works."""
     library = patched_by()
     try:
         is_worker = get_config().worker

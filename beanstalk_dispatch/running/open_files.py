@@ -1,4 +1,4 @@
-"""Whether the process may still open the files and connections that a task needs."""
+"""A check that the process may still open the files and connections that a task needs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ _FILES_OF_A_TASK: Final = 16
 
 
 class Files:
-    """Whether the process may still open files."""
+    """The doubt about the process's open files."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Trust the process again. A forked child has the files of its parent, and its doubt."""
+        """Trust the process again.
+
+        A forked child has the files of its parent, and its doubt.
+        """
         self.are_suspect = False
-        """Whether a task has failed since the last look, which is not free."""
+        """True if a task has failed since the last check, which is not free."""
 
 
 FILES: Final = Files()
@@ -31,11 +34,11 @@ state.declare(FILES.forget, in_child=False)
 
 
 def can_open_files() -> bool:
-    """Whether the process may open the files and connections that a task needs.
+    """Return True if the process may open the files and connections that a task needs.
 
-    Looks only if a task has failed. The kernel gives the lowest free number, so the highest ones
-    are in use only if all were, and those that a task keeps open are still there when others have
-    been closed.
+    The check is made only if a task has failed. The kernel gives the lowest free number, so the
+    highest ones are in use only if all were, and those that a task keeps open are still there when
+    others have been closed.
     """
     if not FILES.are_suspect:
         return True

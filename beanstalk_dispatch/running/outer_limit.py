@@ -34,14 +34,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 OUTER_SECONDS: Final = 15.0
-"""How much longer than a task's time limit all of the project's code of its delivery may take."""
+"""The seconds beyond a task's time limit that all of the project's code of its delivery has."""
 
 
 class OuterLimit:
     """The clock of one delivery, which it surrounds as a context manager."""
 
     def __init__(self, seconds: float, label: Callable[[], str]) -> None:
-        """``seconds`` is the time limit that the task most likely has."""
+        """Start the clock. ``seconds`` is the time limit that the task most likely has."""
         self.label = label
         self._started = clock.monotonic()
         self.watch = time_limit(seconds + OUTER_SECONDS, label, interrupts=False)
@@ -81,7 +81,7 @@ class OuterLimit:
             part.deadline = max(part.deadline, ends)
 
     def seconds_left(self) -> float:
-        """Return how long a part that begins now may take."""
+        """Return the seconds that a part may take if it begins now."""
         return round(max(self._deadline - clock.monotonic(), OUTER_SECONDS), 1)
 
 
@@ -103,7 +103,7 @@ def allow(seconds: float) -> None:
 def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call code of the project within the outer limit, if this is part of a delivery.
 
-    Raises TaskTimeout when it takes too long.
+    Raise TaskTimeout if it takes too long.
     """
     if (outer := _current.get()) is None:
         return function(*args, **kwargs)
@@ -132,7 +132,7 @@ def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 
 def _call_observer(function: Callable[[], T]) -> T:
-    """Call an observer's method within the outer limit. Raise only what can be shown."""
+    """Call an observer's method within the outer limit. Raise only exceptions that can be shown."""
     try:
         return call_within(function)
     except Exception as exc:

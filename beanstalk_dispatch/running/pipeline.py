@@ -41,7 +41,10 @@ class Step(NamedTuple):
     name: str
     stage: Stage
     in_child: bool
-    """Whether a child runs it, where tasks have processes of their own. The parent only looks."""
+    """True if a child runs the stage, where tasks have processes of their own.
+
+    The parent runs the others.
+    """
 
 
 STAGES: Final = (
@@ -68,10 +71,11 @@ _has_caches: ContextVar[bool] = ContextVar("beanstalk_dispatch.has_caches", defa
 
 
 def run_delivery(run: Run) -> Result:
-    """Run what was delivered, log one line about it, and return what came of it.
+    """Run a delivery, log one line about it, and return its Result.
 
-    An empty body with a task name is a periodic task of cron.yaml. Raise ConfigurationError, and
-    what is for the process rather than the task: Ctrl-C and SystemExit in the main thread.
+    An empty body with a task name is a periodic task of cron.yaml. Raise ConfigurationError if the
+    configuration is wrong, and exceptions that are for the process rather than the task: Ctrl-C and
+    SystemExit in the main thread.
     """
     if not _has_caches.get():
         _make_caches()
@@ -104,7 +108,7 @@ def stages_of(config: Config) -> Sequence[Stage]:
 def run_stages(run: Run, stages: Sequence[Stage]) -> Result:
     """Call the stages until one returns a Result, then leave those that surround it.
 
-    Raise what is for the process or the caller; each surround sees it first.
+    Raise an exception that is for the process or the caller; each surround sees it first.
     """
     surrounds: list[Surround] = []
     result: Result | None = None
@@ -131,7 +135,7 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> Result:
 def _leave(
     run: Run, surrounds: list[Surround], result: Result | None, error: BaseException | None
 ) -> Result:
-    """Leave the stages from the last to the first, and return what the first makes of it."""
+    """Leave the stages from the last to the first, and return the Result of the first."""
     while surrounds:
         surround = surrounds.pop()
         try:

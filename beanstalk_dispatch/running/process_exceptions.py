@@ -1,4 +1,4 @@
-"""Which exceptions end the process, and which are failures of the task that raises them."""
+"""The exceptions that end the process, apart from the failures of a task that raises them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _all_are_failures: Final = ContextVar("beanstalk_dispatch.all_are_failures", def
 
 
 def is_for_the_process(exc: BaseException | None) -> bool:
-    """Whether an exception ends the process rather than the task.
+    """Return True if an exception ends the process rather than the task.
 
-    Ctrl-C, and the SystemExit of a server that is stopped, arrive in the main thread. Everything
-    else that a task raises is a failure of the task.
+    Ctrl-C, and the SystemExit of a server that is stopped, arrive in the main thread. Every other
+    exception of a task is a failure of the task.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     is_of_process = in_main_thread and isinstance(exc, KeyboardInterrupt | SystemExit)
@@ -24,7 +24,10 @@ def is_for_the_process(exc: BaseException | None) -> bool:
 
 @contextmanager
 def all_are_failures() -> Iterator[None]:
-    """In this block no exception of a task ends the process, not even in the main thread."""
+    """Take each exception of a task in this block for a failure, also in the main thread.
+
+    None of them ends the process.
+    """
     token = _all_are_failures.set(True)
     try:
         yield

@@ -16,13 +16,15 @@ from beanstalk_dispatch.conf import is_on_lambda
 
 _PROC: Final = Path("/proc")
 _STATE, _START = 0, 19
-"""Places in a process's ``stat`` after its name: fields 3 and 22 of the page above."""
+"""The places in a process's ``stat`` after its name: fields 3 and 22 of the page above."""
 _ENDED: Final = frozenset("ZXx")
-"""States of a process that has ended, and that its parent has not asked for yet."""
+"""The states of a process that has ended, and that its parent has not asked for yet."""
 
 
 def process_name() -> str:
-    """Return this process's name; empty where there is none, or where it can be another's.
+    """Return this process's name.
+
+    Return the empty string if there is none, or if it can be another's.
 
     There is none without /proc, as on macOS. On Lambda, processes start from copies of one memory,
     so two of them can have the same name.
@@ -65,5 +67,5 @@ def _process_name(process_id: int) -> str:
 
 
 def _stat_fields(process_id: str) -> list[str]:
-    """The fields after the name of the program, which may contain spaces and brackets."""
+    """Return the fields after the name of the program, which may contain spaces and brackets."""
     return (_PROC / process_id / "stat").read_text().rpartition(")")[2].split()

@@ -1,8 +1,8 @@
 """State of the process that a task may change, and on which all other tasks rely.
 
-Only what is cheap to look at, has one right value, and makes other tasks fail, hang or run unseen.
-The working directory and the sockets' default timeout are not here: a task that changes them for a
-moment would lose them at the end of another task.
+Only settings are here that (1) are cheap to read, (2) have one correct value, and (3) break other
+tasks or hide them. The working directory and the sockets' default timeout are not here: a task that
+changes them for a moment would lose them at the end of another task.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from beanstalk_dispatch.logging.loggers import LOGGERS
 from beanstalk_dispatch.process import state
 
 _DEFAULT_RECURSION_LIMIT: Final = 1000
-"""Python's own. A higher limit may be one that was raised for a moment."""
+"""The default of Python. A higher limit may be one that was raised for a moment."""
 _LOGGERS: Final = [logging.getLogger(name) for name in LOGGERS]
 
 
 class ProcessState:
-    """What the process had before its first task, and what to do where a task has changed it."""
+    """The state of the process before its first task, to restore if a task has changed it."""
 
     def __init__(self) -> None:
         self._recursion_limit = min(sys.getrecursionlimit(), _DEFAULT_RECURSION_LIMIT)
@@ -37,7 +37,7 @@ class ProcessState:
         self._import_path = [list(each) for each in _import_path()]
 
     def restore(self) -> list[str]:
-        """Restore what a task has changed, and return the names of that."""
+        """Restore the settings that a task has changed. Return their names."""
         restored: list[str] = []
         # Deeper recursion than before harms nobody.
         if sys.getrecursionlimit() < self._recursion_limit:
@@ -56,7 +56,10 @@ class ProcessState:
         return restored + self._restore_imports()
 
     def _restore_imports(self) -> list[str]:
-        """Each request of botocore imports something, so the worker's own threads need it, too."""
+        """Restore the import function and the import path.
+
+        Each request of botocore imports something, so the worker's own threads need them, too.
+        """
         restored: list[str] = []
         if builtins.__import__ is not self._import:
             restored += _set_back("import", _set_import, self._import)
@@ -69,7 +72,7 @@ class ProcessState:
 
 @cache
 def process_state() -> ProcessState:
-    """The state before the first task, which is noted by the first call."""
+    """Return the state before the first task, which is noted by the first call."""
     return ProcessState()
 
 

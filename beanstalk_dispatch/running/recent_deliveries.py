@@ -1,8 +1,8 @@
-"""What this process runs and has finished, so that a redelivery to it never runs a second time.
+"""The messages that this process runs or has finished, so that no redelivery runs a second time.
 
-A daemon or proxy that has waited for too long gives up on a request that still runs here, and
-SQS delivers its message again; so does a delete that never reached SQS. The lease prevents that
-for all processes, but needs a cache. This needs nothing, and knows one process.
+A daemon or proxy that has waited for too long gives up on a request that still runs here, and SQS
+delivers its message again. So does a delete that never reached SQS. The lease prevents that for all
+processes, but needs a cache. This needs nothing, and knows one process.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.process import clock, state
 
 ROOM: Final = 65_536
-"""How many finished messages are remembered at most, in 768 KiB.
+"""The number of finished messages that are remembered at most, in 768 KiB.
 
-Each has its place in a table by its key, and a later message takes the place of an earlier one.
-So nine of ten messages are still known when seven thousand others have finished.
+Each has its place in a table by its key, and a later message takes the place of an earlier one. So
+nine of ten messages are still known when seven thousand others have finished.
 """
 
 
 def key_of(delivery: Delivery) -> int | None:
-    """What a redelivery of a message has in common with its first; None without an id of SQS.
+    """Return the key that all deliveries of a message share.
 
-    That is the queue's name, the id that SQS gave the message, and its body. A retry is another SQS
-    message, with another id.
+    Return None without an id of SQS. It is made of the queue's name, the id that SQS gave the
+    message, and its body. A retry is another SQS message, with another id.
     """
     if delivery.message_id is None:
         return None
@@ -45,14 +45,14 @@ class RecentDeliveries:
         self.forget()
 
     def forget(self) -> None:
-        """A forked child has run nothing yet, and cannot trust a lock it did not make."""
+        """Forget all messages: a forked child has run none, and cannot trust its parent's lock."""
         self._lock = threading.Lock()
         self._running: dict[int, float] = {}
         self._finished = array("q", bytes(8 * self._room))
         self._seconds = array("f", bytes(4 * self._room))
 
     def begin(self, key: int) -> bool:
-        """Note that a message is to be run; False if this process runs it or has finished it."""
+        """Note that a message is to be run. Return False if it is running or finished here."""
         with self._lock:
             if key in self._running or self._finished[key % self._room] == key:
                 return False
@@ -69,12 +69,12 @@ class RecentDeliveries:
                 self._seconds[place] = clock.monotonic() - started
 
     def seconds_running(self, key: int) -> float | None:
-        """For how long a message has been running here; None if it is not running."""
+        """Return the seconds that a message has been running here; None if it is not running."""
         started = self._running.get(key)
         return None if started is None else clock.monotonic() - started
 
     def seconds_taken(self, key: int) -> float:
-        """How long the run of a finished message took."""
+        """Return the seconds that the run of a finished message took."""
         return self._seconds[key % self._room]
 
 

@@ -42,7 +42,10 @@ _OUTCOMES: Final[dict[type[BaseException], Outcome]] = {
 
 
 def result_of(run: Run, exc: BaseException) -> Result | None:
-    """Return what an exception of a stage means; None if it is for the process or the caller."""
+    """Return the Result of an exception of a stage.
+
+    Return None if it is for the process or the caller.
+    """
     if isinstance(exc, ConfigurationError) or _is_for_process_or_caller(run, exc):
         return None
     if isinstance(exc, MessageError | UnknownFunction):
@@ -65,7 +68,8 @@ def _is_for_process_or_caller(run: Run, exc: BaseException) -> bool:
 def failed_outside(run: Run, raised: BaseException) -> Result:
     """Return and log the failure of a task that has not begun, such as of its ``__init__``.
 
-    It is not acknowledged, whatever ON_FAILURE says. Raise what is for the process or the caller.
+    It is not acknowledged, whatever ON_FAILURE says. Raise an exception that is for the process or
+    the caller.
     """
     if _is_for_process_or_caller(run, raised):
         raise raised
@@ -87,7 +91,7 @@ def acknowledged_if_configured(run: Run, result: Result) -> Result:
 
 
 def sent_to_dead_letter_queue(run: Run, result: Result) -> Result:
-    """Send the message to the dead-letter queue, if there is one, and return what came of that.
+    """Send the message to the dead-letter queue, if there is one, and return its new Result.
 
     A message that this queue did not take is not acknowledged.
     """

@@ -1,4 +1,4 @@
-"""Whether a failed run is repeated, and when."""
+"""The decision on the retry of a failed run, and its delay."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from beanstalk_dispatch.safe_task import RETRY_LIMIT, Retry, SafeTask
 from .task_options import seconds_of
 
 MAX_BACKOFF_SECONDS: Final = 3600.0
-"""The longest delay that a task's ``retry_backoff`` grows to."""
+"""The longest delay that a task's ``retry_backoff`` grows to, in seconds."""
 _MAX_DOUBLINGS: Final = 32
 _MAX_SECONDS: Final = 2.0**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryDecision:
-    """What is to become of a run that failed."""
+    """The decision on a run that failed."""
 
     is_retried: bool
-    """Whether the message is sent again, as the next attempt."""
+    """True if the message is sent again, as the next attempt."""
     is_final: bool
-    """Whether its retries are spent. A task that has none is left to SQS's redelivery."""
+    """True if its retries are spent. A task that has none is left to SQS's redelivery."""
     delay: float
-    """Seconds until it runs again, as a retry or as a redelivery."""
+    """The seconds until it runs again, as a retry or as a redelivery."""
 
 
 def decide(task: SafeTask, exception: BaseException, attempt: int) -> RetryDecision:
-    """Decide on the repetition of ``task``, of which run number ``attempt`` raised ``exception``.
+    """Decide on the retry of ``task``, whose run number ``attempt`` raised ``exception``.
 
-    Raises what wrong options of the task raise.
+    Raise any exception that comes from wrong options of the task.
     """
     limit = _retry_limit(task, exception)
     return RetryDecision(
@@ -42,9 +42,9 @@ def decide(task: SafeTask, exception: BaseException, attempt: int) -> RetryDecis
 
 
 def retry_delay(task: SafeTask, exception: BaseException | None, attempt: int) -> float:
-    """Seconds until ``task`` runs again.
+    """Return the seconds until ``task`` runs again.
 
-    They are Retry's own, what a ``retry_backoff`` that is a function returns, or exponential
+    They are the delay of Retry, the value of a ``retry_backoff`` that is a function, or exponential
     backoff with jitter.
     """
     if isinstance(exception, Retry) and exception.delay is not None:
@@ -56,7 +56,7 @@ def retry_delay(task: SafeTask, exception: BaseException | None, attempt: int) -
 
 
 def _retry_limit(task: SafeTask, exception: BaseException) -> int | None:
-    """How often a task that raised ``exception`` is repeated; None leaves that to SQS."""
+    """Return the number of retries of a task that raised ``exception``; None leaves it to SQS."""
     if isinstance(exception, Retry):
         return RETRY_LIMIT if task.max_retries is None else task.max_retries
     if isinstance(exception, tuple(task.dont_retry_on)):

@@ -1,4 +1,4 @@
-"""Run: what happens to one delivery between its receive and its answer."""
+"""Run: one delivery from its receive to its answer."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .dispatch_table import Entry
 from .running_tasks import RunningTask
 
 DONE: Final = Result(outcome=Outcome.DONE)
-LOOK_SECONDS: Final = 1.0
-"""A running task that asks whether it is cancelled asks the cache once in this time at most."""
+ASK_SECONDS: Final = 1.0
+"""The seconds for which ``cancelled`` does not ask the cache a second time."""
 
 
 def failure_of(exc: BaseException) -> Result:
-    """Return the result of a task that has raised this."""
+    """Return the Result of a task that has raised this exception."""
     if isinstance(exc, TaskTimeout):
         return Result(outcome=Outcome.TIMED_OUT, reason="the task timed out")
     return Result(outcome=Outcome.FAILED, reason="the task failed")
@@ -47,7 +47,7 @@ class Run:
 
     __slots__ = (
         "_is_cancelled",
-        "_next_look_at",
+        "_next_ask_at",
         "attempted",
         "config",
         "configured",
@@ -75,13 +75,13 @@ class Run:
     entry: Entry
     """The message's function in the dispatch table, which the stage ``look_up`` finds."""
     running: RunningTask
-    """What the crash ledger knows of the task, which the stage ``observe`` asks."""
+    """The entry of the task in the crash ledger, which the stage ``observe`` makes."""
     task: SafeTask
     """The instance that runs, which the stage ``start`` makes."""
     hooked: Sequence[SafeTask]
     """The instances whose hooks are called, in that order: the task, and the configured one."""
     time_limit: float
-    """The task's, in seconds."""
+    """The time limit of the task, in seconds."""
 
     def __init__(self, delivery: Delivery, config: Config, consumer: Consumer) -> None:
         self.delivery = delivery
@@ -91,37 +91,42 @@ class Run:
         self.retries_by_hiding = (
             consumer.can_hide or not config.execute_synchronously
         ) and queue_rules(delivery.queue).retries_by_visibility
-        """A retry is the same message, delivered again: a FIFO queue takes no delayed copy."""
+        """True if a retry is the same message: a FIFO queue takes no delayed copy."""
         self.started = clock.monotonic()
-        """When the delivery began, by ``clock.monotonic``."""
+        """The time when the delivery began, by ``clock.monotonic``."""
         self.message: Message | None = None
-        """What the body says, once it is decoded; None if it cannot be."""
+        """The message in the body, once it is decoded; None if it cannot be."""
         self.configured: SafeTask | None = None
         """An instance of the configured class, if the task's class does not inherit from it."""
         self.in_transaction: Collection[str] | None = None
         """The databases that were in a transaction before the task; None if that is unknown."""
         self.on_success: Callable[[], None] | None = None
-        """Called when the task's ``run`` has returned, before its hooks."""
+        """A function to call when the task's ``run`` has returned, before its hooks."""
         self.attempted = DONE
-        """What came of the task's ``run``, before anything is sent for it."""
+        """The Result of the task's ``run``, before anything is sent for it."""
         self.outcome: Outcome | None = None
-        """What became of the task, from the end of ``run`` on. RETRY means that it will run
-        again."""
+        """The outcome of the task, from the end of ``run`` on.
+
+        RETRY means that it will run again.
+        """
         self.exception: BaseException | None = None
-        """What the task or the delivery has failed with."""
+        """The exception with which the task or the delivery has failed."""
         self.return_value: object = None
-        """What the task's ``run`` has returned. Known before the task's hooks."""
+        """The return value of the task's ``run``. It is known before the task's hooks."""
         self.is_final = False
-        """No retry follows a failure: the retries are spent, the message can never run, the
-        failure is acknowledged, or there is no queue. Known after the task's hooks."""
+        """True if no retry follows a failure. It is known after the task's hooks.
+
+        The retries are spent, the message can never run, the failure is acknowledged, or there is
+        no queue.
+        """
         self.is_dead_lettered = False
-        """The dead-letter queue has the message. Known after the task's hooks."""
+        """True if the dead-letter queue has the message. It is known after the task's hooks."""
         self.headers: dict[str, str] = {}
-        """What observers add to the headers of a retry."""
+        """The headers that observers add to those of a retry."""
         self.notes: dict[str, Any] = {}
-        """What an observer keeps from one of its methods to the next, by names of its own."""
+        """The values that observers keep between their methods, by names of their own."""
         self._is_cancelled = False
-        self._next_look_at = -math.inf
+        self._next_ask_at = -math.inf
 
     def __repr__(self) -> str:
         """Return the ids and the outcome, without arguments."""
@@ -133,16 +138,16 @@ class Run:
         return cast("Message", self.message)
 
     def set_fate(self, result: Result) -> None:
-        """Note for observers what becomes of the message of a failed task."""
+        """Note for observers whether a failure is final, and has become a dead letter."""
         is_over = result.is_final or result.is_acknowledged or self.config.execute_synchronously
         self.is_final = result.is_failure and is_over
         self.is_dead_lettered = result.successor is Successor.DEAD_LETTER
 
     @property
     def cancelled(self) -> bool:
-        """Return True if the task was cancelled. Asks the cache once in LOOK_SECONDS at most."""
-        if self.message is not None and clock.monotonic() >= self._next_look_at:
-            self._next_look_at = clock.monotonic() + LOOK_SECONDS
+        """Return True if the task was cancelled. Ask the cache once in a second at most."""
+        if self.message is not None and clock.monotonic() >= self._next_ask_at:
+            self._next_ask_at = clock.monotonic() + ASK_SECONDS
             self._is_cancelled |= record.is_cancelled(self.message.id, self.config)
         return self._is_cancelled
 
@@ -159,7 +164,10 @@ class Run:
 
 
 Surround: TypeAlias = "Generator[None, Result, Result | None]"
-"""A stage that surrounds those after it: what it does before is in front of its ``yield``, what it
-does after them behind it. It may return another Result, and one without ``yield`` to stop."""
+"""A stage that surrounds those after it.
+
+It works before them in front of its ``yield``, and after them behind it. It may return another
+Result, and one without ``yield`` to stop.
+"""
 Stage: TypeAlias = "Callable[[Run], Result | Surround | None]"
-"""One guard of a run: returns a Result to stop, None to continue, or a Surround."""
+"""One guard of a run. It returns a Result to stop, None to continue, or a Surround."""

@@ -1,9 +1,9 @@
-"""The tasks that this process runs now, and what is remembered of those that were cut off.
+"""The tasks that this process runs now, and the memory of those that were cut off.
 
 A task is *cut off* when its process ends while it runs. A task that fails because its process can
-open no more files counts as cut off, too. What is known of that is in the crash ledger. This module
-opens it, reports what it says, and acts on it: a task that was cut off twice runs alone, and if it
-is cut off again it goes to the dead-letter queue, if there is one.
+open no more files counts as cut off, too. The crash ledger remembers that. This module opens it,
+reports its tasks, and acts on them: a task that was cut off twice runs alone, and if it is cut off
+again it goes to the dead-letter queue, if there is one.
 """
 
 from __future__ import annotations
@@ -38,20 +38,24 @@ logger = logging.getLogger("beanstalk_dispatch.task")
 
 OFF: Final = "off"
 ALONE_AFTER: Final = MAX_CUTS - 1
-"""How often a task is cut off before it runs alone.
+"""The number of times that a task is cut off before it runs alone.
 
 The tasks that ran beside it were cut off as often. Each of them then runs alone as well, ends, and
 is forgotten. So only the task that ends its process is cut off a third time. A task that has waited
 for too long, and begins beside one that runs alone, is not counted as cut off with it.
 """
 MAX_WAIT_SECONDS: Final = 30.0
-"""How long a task waits to be alone, and how long other tasks wait for one that is.
+"""The longest wait of a task to be alone, and of other tasks for one that is, in seconds.
 
-Long enough to see a call that hangs: gunicorn ends a process that does not answer for 30 seconds.
+It is long enough to see a call that hangs: gunicorn ends a process that does not answer for 30
+seconds.
 """
 ANSWER_SECONDS: Final = 1.0
-"""How long a task that is alone waits for the answers of those that have just ended to be sent."""
-_PAUSE: Final = 0.02  # seconds between two looks
+"""The seconds that a task that is alone waits for others.
+
+The answers of tasks that have just ended are sent meanwhile.
+"""
+_PAUSE: Final = 0.02  # seconds between two checks
 
 
 class RunningTask:
@@ -70,16 +74,16 @@ class RunningTask:
         self.message = message
         self.delivery = delivery
         self.started = 0.0
-        """When the task began, by the monotonic clock."""
+        """The time when the task began, by the monotonic clock."""
         self.times_cut = ledger.times_cut(message.id) if ledger else 0
-        """How often the task was cut off before, as far as this machine knows."""
+        """The number of times that the task was cut off before, as far as this machine knows."""
         self._tasks = tasks
         self._ledger = ledger
         self._slot: int | None = None
 
     @property
     def seconds(self) -> float:
-        """For how long the task has been running."""
+        """Return the seconds that the task has been running."""
         return clock.monotonic() - self.started
 
     def __enter__(self) -> Self:
@@ -127,7 +131,7 @@ class RunningTasks:
         self.forget()
 
     def forget(self) -> None:
-        """A forked child runs nothing yet, and must not write to its parent's slots."""
+        """Forget all tasks: a forked child runs none, and must not write to its parent's slots."""
         self._lock = threading.Lock()
         self._running: set[RunningTask] = set()
         self._alone: RunningTask | None = None
@@ -138,21 +142,21 @@ class RunningTasks:
         self._close_ledger()
 
     def task(self, message: Message, delivery: Delivery, config: Config) -> RunningTask:
-        """A task that is about to run."""
+        """Return a task that is about to run."""
         return RunningTask(message, delivery, tasks=self, ledger=self.ledger(config))
 
     def now(self) -> list[RunningTask]:
-        """The tasks that run now. A signal handler may call it."""
+        """Return the tasks that run now. A signal handler may call this."""
         return list(self._running)
 
     # --- one alone, or many ------------------------------------------------------------------
 
     def begin(self, task: RunningTask) -> Company:
-        """Note that a task runs, and return what else runs.
+        """Note that a task runs. Return the company in which it begins.
 
-        Waits before that if the task is to run alone, or if another one does. A task is noted
-        first and looks around afterwards, so of two that begin at the same time at least one sees
-        the other.
+        Wait before that if the task is to run alone, or if another one does. A task is noted first
+        and sees the others afterwards, so of two that begin at the same time at least one sees the
+        other.
         """
         task.started = clock.monotonic()
         self._running.add(task)
@@ -204,13 +208,13 @@ class RunningTasks:
     # --- the ledger --------------------------------------------------------------------------
 
     def report_cut_tasks(self, config: Config) -> None:
-        """Log what was cut off in other processes, unless this process has done so before."""
+        """Log the tasks cut off in other processes, unless this process has done so before."""
         self.ledger(config)
 
     def ledger(self, config: Config) -> CrashLedger | None:
-        """The open ledger; None if there is none.
+        """Return the open ledger; None if there is none.
 
-        The first call opens it, and logs what was cut off in other processes.
+        The first call opens it, and logs the tasks that were cut off in other processes.
         """
         if config is not self._config:
             self._open_ledger(config)

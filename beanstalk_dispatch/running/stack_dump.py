@@ -23,11 +23,14 @@ import time
 from typing import Final
 
 _SIGNALS_BELOW_LAST: Final = 5
-"""The signal is the sixth real-time signal from the end; those at either end are in use."""
+"""The place of the signal among the real-time signals, from the last.
+
+Those at the ends are in use.
+"""
 
 
 class _SignalEvent(ctypes.Structure):
-    """C's struct sigevent. Zero in ``notify`` is SIGEV_SIGNAL."""
+    """The C struct sigevent. Zero in ``notify`` is SIGEV_SIGNAL."""
 
     _fields_ = (
         ("value", ctypes.c_void_p),
@@ -38,7 +41,7 @@ class _SignalEvent(ctypes.Structure):
 
 
 class _TimerTimes(ctypes.Structure):
-    """C's struct itimerspec. Without an interval the timer fires once."""
+    """The C struct itimerspec. Without an interval the timer fires once."""
 
     _fields_ = (
         ("interval_seconds", ctypes.c_long),
@@ -49,10 +52,10 @@ class _TimerTimes(ctypes.Structure):
 
 
 class StackDump:
-    """A timer that somebody has to put off again and again, or the stacks are written.
+    """A timer that writes the stacks of all threads unless it is postponed again and again.
 
-    On a system without such timers, without a stderr, or where the signal has a handler already,
-    it does nothing. A forked child has no timer and makes its own StackDump.
+    On a system without such timers, without a stderr, or where the signal has a handler already, it
+    does nothing. A forked child has no timer and makes its own StackDump.
     """
 
     def __init__(self) -> None:
@@ -60,7 +63,7 @@ class StackDump:
         self._is_tried = False
 
     def postpone(self, seconds: float) -> None:
-        """Write the stacks after so much time, unless this is called again before."""
+        """Write the stacks after this number of seconds, unless this is called again before."""
         if not self._is_tried:
             self._is_tried = True
             self._make_timer()

@@ -1,4 +1,4 @@
-"""The options of a SafeTask: what is read from its attributes, and what travels with a message."""
+"""The options of a SafeTask: read from its attributes, or sent in a message."""
 
 from __future__ import annotations
 
@@ -14,34 +14,43 @@ from beanstalk_dispatch.safe_task import TRAVELLING_OPTIONS, SafeTask
 _MAX_ERROR_LENGTH: Final = 200  # characters; the value of a received option may be a megabyte
 _MAX_SECONDS: Final = 2**31
 MAX_RECEIVED_RETRIES: Final = 100
-"""How often a message may have its task repeated. A class may allow more."""
+"""The number of retries that a message may ask for. A class may allow more."""
 MIN_RECEIVED_BACKOFF: Final = 1.0
-"""The shortest ``retry_backoff`` that a message may ask for, in seconds. A class may have less."""
+"""The shortest ``retry_backoff`` that a message may ask for, in seconds.
+
+A class may have less.
+"""
 
 
 class _TravellingOption(NamedTuple):
     wire_name: str
     """The option's name in a message."""
     cast: Callable[[Any], Any]
-    """From what is given or received; raises ValueError."""
+    """The function that makes the value of a given or received one. It raises ValueError."""
     to_json: Callable[[Any], Any]
 
 
 def seconds_of(duration: timedelta | float) -> float:
-    """A timedelta, or a number of seconds, in seconds. Raises TypeError or ValueError."""
+    """Return a timedelta, or a number of seconds, in seconds.
+
+    Raise TypeError or ValueError if it is neither.
+    """
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
 
 
 def time_limit_of(task: SafeTask) -> float:
-    """How long ``run`` may take, in seconds. Raises what a wrong ``timeout_timedelta`` raises."""
+    """Return the time limit of ``run``, in seconds.
+
+    Raise any exception that comes from a wrong ``timeout_timedelta``.
+    """
     limit = task.timeout_timedelta
     return seconds_of(get_config().task_timeout if limit is None else limit)
 
 
 def options_to_send(task: SafeTask) -> dict[str, Any]:
-    """The options that were set on the instance, in the form they have in a message.
+    """Return the options that were set on the instance, in the form they have in a message.
 
-    Raises InvalidCall.
+    Raise InvalidCall if an option has a wrong value.
     """
     own, options = vars(task), {}
     for name in TRAVELLING_OPTIONS:
@@ -57,7 +66,7 @@ def options_to_send(task: SafeTask) -> dict[str, Any]:
 def apply_received_options(task: SafeTask, received: Mapping[str, Any]) -> None:
     """Set the options of a message on the instance. Unknown ones are ignored.
 
-    Raises MalformedMessage.
+    Raise MalformedMessage if an option has a wrong value.
     """
     own_backoff = task.retry_backoff
     for name, option in _OPTIONS.items():
@@ -79,7 +88,7 @@ def apply_received_options(task: SafeTask, received: Mapping[str, Any]) -> None:
 
 
 def _cast_timeout(value: object) -> timedelta:
-    """Seconds, a timedelta, or a string like ``5m``."""
+    """Return a timedelta from seconds, a timedelta, or a string like ``5m``."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ValueError(f"{value!r} is not a duration")
@@ -113,7 +122,7 @@ _OPTIONS: Final[Mapping[str, _TravellingOption]] = {
 
 
 def problems_of_options(task_class: type[SafeTask]) -> list[str]:
-    """What is wrong with the options that a class sets, in words."""
+    """Return the problems of the options that a class sets, in words."""
     problems = []
     for name, option in _OPTIONS.items():
         value = getattr(task_class, name)

@@ -1,4 +1,4 @@
-"""What is wrong with a SafeTask subclass, in words, before it runs for the first time."""
+"""The problems of a SafeTask subclass, in words, before it runs for the first time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXCEPTION_LISTS: Final = ("retry_on", "dont_retry_on")
 
 
 def problems_of(task_class: type[SafeTask]) -> list[str]:
-    """Every reason why the tasks of this class would fail, or not do what they were written for."""
+    """Return every reason why the tasks of this class would fail, or not do their work."""
     return [
         *_problems_of_construction(task_class),
         *_problems_of_run(task_class),

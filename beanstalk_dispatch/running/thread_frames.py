@@ -1,4 +1,4 @@
-"""Where another thread is now."""
+"""The frames of other threads."""
 
 from __future__ import annotations
 

@@ -38,51 +38,51 @@ from .uninterruptible import is_interruptible
 logger = logging.getLogger("beanstalk_dispatch.task.time_limit")
 
 GRACE: Final = 5.0
-"""Seconds after its limit at which a block that still runs is reported as stuck, and seconds
-between two interrupts of it."""
-RETRY_PAUSE: Final = 0.05
-"""Seconds between two looks at a thread that is due but not interruptible."""
-PULSE: Final = 10.0
-"""Seconds after which the watchdog wakes at the latest while there are limits."""
-HELD: Final = 5.0
-"""By how many seconds the watchdog must be late before the stacks of all threads are written.
+"""The seconds after its limit at which a running block is reported as stuck.
 
-With PULSE that makes 15 seconds at most, half of what gunicorn waits before it ends the process.
+Also the seconds between two interrupts of it.
+"""
+RETRY_PAUSE: Final = 0.05
+"""The seconds between two checks of a thread that is due but not interruptible."""
+PULSE: Final = 10.0
+"""The seconds after which the watchdog wakes at the latest while there are limits."""
+HELD: Final = 5.0
+"""The seconds by which the watchdog must be late before the stacks of all threads are written.
+
+With PULSE that makes 15 seconds at most, half of the time after which gunicorn ends the process.
 """
 _WAITING_SWITCHES: Final = 2.0
-"""How often in a second a thread leaves the CPU at least while it waits for the interpreter's lock.
+"""The times a second that a thread leaves the CPU at least while it waits for the interpreter.
 
-It asks for the lock every 5 ms, or less often on a busy machine. A thread of a suspended process
-does nothing.
+It asks for the interpreter's lock every 5 ms, or less often on a busy machine. A thread of a
+suspended process does nothing.
 """
 _WAKING_SWITCHES: Final = 3
-"""How often it leaves the CPU when it goes to sleep and wakes up."""
+"""The times that it leaves the CPU when it goes to sleep and wakes up."""
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
 
 class TimeLimitExceeded(BaseException):
-    """What interrupts a block. Not an Exception, so that ``except Exception`` lets it pass.
+    """The interrupt of a block. It is not an Exception, so that ``except Exception`` lets it pass.
 
-    Code that catches BaseException can swallow it, and so does Python itself where it strikes in
-    a ``__del__``. A block that swallows it is interrupted again every GRACE seconds and reported
-    as stuck, and when it ends, it has timed out.
+    Code that catches BaseException can swallow it, and so does Python itself where it strikes in a
+    ``__del__``. A block that swallows it is interrupted again every GRACE seconds and reported as
+    stuck, and when it ends, it has timed out.
     """
 
 
 class time_limit:  # noqa: N801 - a context manager, named like one
-    """Context manager that raises TaskTimeout if its block takes more than ``seconds``.
+    """A context manager that raises TaskTimeout if its block takes more than ``seconds``.
 
-    Once the interrupt has struck the block, its end raises TaskTimeout whatever the block has
-    done with the interrupt: let it pass, raised something else, or swallowed it and returned. An
-    interrupt that was still on its way when the block ended has not touched the block and raises
-    nothing.
+    Once the interrupt has struck the block, its end raises TaskTimeout, whether the block has let
+    the interrupt pass, raised another exception, or swallowed it and returned. An interrupt that
+    was still on its way when the block ended has not touched the block and raises nothing.
 
-    Blocks may be nested. After the block has ended nothing is ever raised for it: neither
-    later in this thread, nor in whatever the thread does next. Only in the instant in which
-    the block ends can TimeLimitExceeded itself come out; who enters a limit must then close it
-    with ``end()``.
+    Blocks may be nested. After the block has ended nothing is ever raised for it: neither later in
+    this thread, nor in the next work of the thread. Only in the instant in which the block ends can
+    TimeLimitExceeded itself come out; who enters a limit must then close it with ``end()``.
     """
 
     __slots__ = (
@@ -113,13 +113,15 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         on_stuck: Callable[[int], None] | None = None,
         interrupts: bool = True,
     ) -> None:
-        """``label`` names the block in the log. Another thread calls it, if the block is stuck.
+        """Keep the settings.
+
+        ``label`` names the block in the log; another thread calls it if needed.
 
         That thread then calls ``on_stuck`` with the id of the block's thread.
 
-        ``leeway``: seconds by which the interrupt comes later, for blocks that have a gentler
-        limit of their own. ``interrupts``: if False, a block that takes too long is only reported
-        as stuck.
+        ``leeway``: seconds by which the interrupt comes later, for blocks that have a gentler limit
+        of their own. ``interrupts``: if False, a block that takes too long is only reported as
+        stuck.
         """
         self.seconds = seconds
         self.label = label
@@ -136,7 +138,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
 
     @property
     def fired(self) -> bool:
-        """Whether the limit has passed, and an interrupt was sent."""
+        """Return True if the limit has passed, and an interrupt was sent."""
         return self.fires > 0
 
     def __enter__(self) -> Self:
@@ -205,7 +207,10 @@ class time_limit:  # noqa: N801 - a context manager, named like one
             )
 
     def is_late(self, now: float) -> bool:
-        """Whether the block still runs GRACE after the watchdog first found its limit passed."""
+        """Return True if the block still runs GRACE after its limit.
+
+        The time counts from the moment when the watchdog first finds the limit passed.
+        """
         if self._passed_at is None:
             self._passed_at = now
         return now >= self._passed_at + GRACE
@@ -227,18 +232,21 @@ class time_limit:  # noqa: N801 - a context manager, named like one
 
 
 def _let_interrupts_strike() -> None:
-    """Python looks for asynchronous exceptions at calls and at backward jumps."""
+    """Let an interrupt strike that is on its way.
+
+    Python looks for asynchronous exceptions at calls and at backward jumps.
+    """
     for _ in range(3):
         pass
 
 
 class _WatchdogThread:
-    """One daemon thread that sleeps until the earliest deadline it knows of.
+    """The daemon thread that sleeps until the earliest deadline it knows of.
 
     A limit that ends early does not wake it: it wakes at that deadline, finds nothing due, and
-    sleeps until the next. Nor does a limit that begins while it sleeps for no longer than PULSE,
-    as it does for some time after the last limit. So tasks that end in time cost one set entry and
-    no thread switch.
+    sleeps until the next. Nor does a limit that begins while it sleeps for no longer than PULSE, as
+    it does for some time after the last limit. So tasks that end in time cost one set entry and no
+    thread switch.
     """
 
     def __init__(self) -> None:
@@ -391,7 +399,10 @@ def _report_stuck(limit: time_limit) -> None:
 
 
 def _report_held(seconds: float, limits: Iterable[time_limit]) -> None:
-    """The stacks are on stderr already; StackDump has written them while no code could run."""
+    """Log that no thread could run.
+
+    The stacks are on stderr already; StackDump has written them while no code could run.
+    """
     logger.critical(
         "no thread could run seconds=%.0f running=%r: a C call most likely kept the interpreter's "
         "lock; the stacks of all threads are on stderr",
@@ -409,7 +420,7 @@ def _report_suspended(seconds: float) -> None:
 
 
 def _switches() -> int:
-    """Count how often this thread has left the CPU of its own accord, to wait."""
+    """Return the number of times that this thread has left the CPU of its own accord, to wait."""
     whose = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # macOS has no such figure
     return resource.getrusage(whose).ru_nvcsw
 
@@ -438,7 +449,7 @@ def stuck_threads() -> set[int]:
 
 
 def call_when_stuck(function: Callable[[], None]) -> None:
-    """Have ``function`` called, in a thread of its own, each time that a block becomes stuck.
+    """Call ``function``, in a thread of its own, each time that a block becomes stuck.
 
     So a process whose threads all hang can be judged without any of them.
     """

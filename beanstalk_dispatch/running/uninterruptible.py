@@ -1,4 +1,4 @@
-"""Where a thread is not interrupted, because every task of the process would suffer.
+"""The places where a thread is not interrupted, because every task of the process would suffer.
 
 An interrupt raises an exception between two bytecodes. Most code of a task loses nothing but its
 own work. The code listed here changes something that all tasks share, and cannot undo half of it.
@@ -14,18 +14,21 @@ _BRIEF: Final = frozenset({
     # A module that is imported only in part stays so: its submodules are never imported again.
     "importlib._bootstrap",
 })  # fmt: skip
-"""Modules whose code takes a moment. If it takes longer than usual, it is interrupted."""
+"""The modules whose code takes a moment. If it takes longer than usual, it is interrupted."""
 
 _WAITING: Final = frozenset({
     # The pool hands out a connection just as the interrupt strikes, and never gets it back. Once
     # it has lost all of them, no task of the process reaches the database.
     "psycopg_pool.pool",
 })  # fmt: skip
-"""Modules whose code waits in a C call, where nothing could interrupt it before it returns."""
+"""The modules whose code waits in a C call.
+
+Nothing could interrupt them before that call returns.
+"""
 
 
 def is_interruptible(thread_id: int, *, is_late: bool) -> bool:
-    """Whether a thread may be interrupted now.
+    """Return True if a thread may be interrupted now.
 
     ``is_late``: it was not interruptible for a while, so code that should be brief is not.
     """

@@ -13,17 +13,17 @@ from beanstalk_dispatch.process import state
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
 _MAX_REMEMBERED: Final = 10_000
-"""Messages."""
+"""The number of messages whose receives are remembered."""
 
 
 class UnrunReceives:
-    """The numbers of such receives, by the id that SQS gave the message."""
+    """The numbers of receives without a start, by the id that SQS gave the message."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Forget all: a forked child cannot trust a lock that it did not make."""
+        """Forget all receives: a forked child cannot trust a lock that it did not make."""
         self._lock = threading.Lock()
         self._numbers: dict[str, set[int]] = {}
 
@@ -37,7 +37,10 @@ class UnrunReceives:
                 del self._numbers[next(iter(self._numbers))]
 
     def start(self, delivery: Delivery) -> int:
-        """Note that this receive starts the task; return how many earlier ones have not."""
+        """Note that this receive starts the task.
+
+        Return the number of earlier ones that have not.
+        """
         with self._lock:
             numbers = self._numbers.get(delivery.message_id or "", set())
             numbers.discard(delivery.receive_count)

@@ -1,4 +1,4 @@
-"""How long a message waits that cannot run here, so that it does not spend its receives."""
+"""The wait of a message that cannot run here, so that it does not spend its receives."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from . import dispatch_table
 from .run import Run
 
 MIN_WAIT_SECONDS: Final = 10
-"""The shortest time that a message waits before it is looked at again."""
+"""The shortest wait of a message before it is delivered again, in seconds."""
 UNKNOWN_SECONDS: Final = 3600.0
-"""How long after its sending a message of an unknown name waits for a worker that knows it."""
+"""The seconds after its sending in which a message of an unknown name waits.
+
+Meanwhile a worker that knows the name may come.
+"""
 
 
 def half_since(moment: float) -> float:
-    """Return how long a message is to wait for something that has lasted since ``moment``.
+    """Return the wait of a message for a state that has lasted since ``moment``, in seconds.
 
-    Half as long. So it is sent about 20 times in the first hour, and it does not come much later
-    after a short wait.
+    It is half as long. So the message is sent about 20 times in the first hour, and it does not
+    come much later after a short wait.
     """
     return min(max((time.time() - moment) / 2, MIN_WAIT_SECONDS), MAX_DELAY_SECONDS)
 
@@ -31,7 +34,7 @@ def half_since(moment: float) -> float:
 def refused_here(run: Run, exc: BaseException) -> Result | None:
     """Return the Result of a message that another machine may run, or this one later.
 
-    Return None for one that is to be refused permanently.
+    Return None for a message that is to be refused permanently.
     """
     if isinstance(exc, UnknownFunction) and _is_fault_of_machine(run, exc):
         seconds = _seconds_until_importable(run)
@@ -57,6 +60,6 @@ def _seconds_until_importable(run: Run) -> float:
 
 
 def _doubled_seconds(run: Run) -> float:
-    """Return for how long to hide a message, so that ten receives last for 50 minutes."""
+    """Return the seconds to hide a message, so that ten receives last for 50 minutes."""
     doublings = min(run.delivery.receive_count - 1, MAX_DELAY_SECONDS)
     return min(MIN_WAIT_SECONDS * 2.0**doublings, MAX_DELAY_SECONDS)

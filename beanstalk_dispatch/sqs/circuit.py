@@ -24,7 +24,11 @@ class CircuitOpen(RuntimeError):
 
 
 class Circuit:
-    """A circuit breaker around the requests to one endpoint. While it is open, none is made."""
+    """A circuit breaker around the requests to one endpoint. While it is open, none is made.
+
+    Without it, each thread of a web process would wait for the whole timeout of a server that does
+    not answer, one request after the other.
+    """
 
     def __init__(self, *, longest_request: float) -> None:
         self._longest_request = longest_request

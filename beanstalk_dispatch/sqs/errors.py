@@ -188,7 +188,10 @@ def failed_on_missing_queue(exc: BaseException) -> bool:
 
 
 def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendError:
-    """Return the SendError for botocore's error ``exc``, with advice if there is any."""
+    """Return the SendError for botocore's error ``exc``, with advice if there is any.
+
+    Raise it ``from exc``, which shows no secret from then on.
+    """
     code = error_code(exc)
     advice = ""
     if code in _ACCESS_DENIED_CODES and operation == "GetQueueUrl":
@@ -225,7 +228,11 @@ def client_error(address: QueueAddress, exc: Exception) -> SendError:
 
 
 def _remove_secrets(exc: Exception) -> None:
-    """Remove the parts of botocore's error that may show credentials or a message."""
+    """Remove the parts of botocore's error that may show credentials or a message.
+
+    The frames in its traceback, and in those of the errors that it came from, have the whole
+    request as locals. Sentry and Django's error pages show locals.
+    """
     exc.__traceback__ = exc.__cause__ = exc.__context__ = None
     exc.args = (first_line(exc),)
 

@@ -36,7 +36,10 @@ RECEIVED_ATTRIBUTES: Final = (
     "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp", "SentTimestamp",
     "MessageGroupId",
 )  # fmt: skip
-"""The attributes of SQS that a consumer asks for with each message."""
+"""The attributes of SQS that a consumer asks for with each message.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
+"""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

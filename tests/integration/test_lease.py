@@ -148,7 +148,7 @@ def test_a_thread_renews_what_this_process_holds(
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 1)
     monkeypatch.setattr(lease, "_RENEW_AFTER", 0.2)
-    monkeypatch.setattr(held_leases, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(held_leases, "CHECK_SECONDS", 0.1)
     message = Message(function="f")
     held = taken(message)
     time.sleep(1.5)
@@ -201,7 +201,7 @@ def test_what_somebody_else_wrote_to_the_cache_runs_nothing(
 ) -> None:
     message = Message(function="f")
     held = taken(message)
-    caches["leases"].set(held._turn, written)
+    caches["leases"].set(held._entry_key, written)
     with pytest.raises(LeaseUnavailable, match="Error of cache 'leases'"):
         new(message).take()
 

@@ -10,7 +10,10 @@ from beanstalk_dispatch.running.run import Run
 
 
 def accept(run: Run) -> None:
-    """Raise what ``read`` has found, or BadSignature for a signature that is too old."""
+    """Raise the exception of ``read``, or BadSignature if a message is too old.
+
+    BadSignature is also raised for a message without its time, if there is a limit.
+    """
     if run.exception is not None:
         raise run.exception
     if (limit := run.config.max_age) is None or run.delivery.is_periodic:

@@ -17,7 +17,7 @@ from beanstalk_dispatch.safe_task import SafeTask
 
 
 def attempt(run: Run) -> Result:
-    """Call the task's ``process``, which runs it with its hooks. Raise what is for the process.
+    """Call the task's ``process``, which runs it with its hooks. Raise exceptions for the process.
 
     The ``process`` of the configured class surrounds that of a listed class that does not inherit
     from it.

@@ -1,4 +1,4 @@
-"""contain: note what runs, so that it is known if the process ends before the task does."""
+"""contain: note the running task, so that it is known if the process ends before the task does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def contain(run: Run) -> Surround:
 def send_cut_task(run: Run) -> Result | None:
     """Send a task that has ended its process too often to the dead-letter queue.
 
-    None: it has to run.
+    Return None if it has to run.
     """
     running = run.running = RUNNING.task(run.accepted, run.delivery, run.config)
     if running.times_cut < MAX_CUTS:

@@ -1,4 +1,4 @@
-"""due: send a message on whose delay is longer than SQS allows."""
+"""due: send a message again whose delay is longer than SQS allows."""
 
 from __future__ import annotations
 

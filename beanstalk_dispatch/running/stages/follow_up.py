@@ -24,7 +24,7 @@ _MAX_HIDDEN_SECONDS: Final = MAX_VISIBILITY_SECONDS / 2
 
 
 def follow_up(run: Run) -> Surround:
-    """Send what takes the message's place after the attempt, if anything does."""
+    """Send the retry or the dead letter of an attempt, if it has failed."""
     result = yield
     if result.outcome is Outcome.RETRY:
         return _retried(run, result)

@@ -1,4 +1,4 @@
-"""lease: run a message once among all workers; none that is cancelled or whose queue is paused."""
+"""lease: run a message once among all workers; not if it is cancelled or its queue is paused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def lease(run: Run) -> Surround:
 
 
 def update(held: Lease, result: Result) -> None:
-    """Say in the lease what became of the attempt."""
+    """Note in the lease whether the attempt is done, handed on, or may run again."""
     is_handed_on = result.outcome in _HANDED_ON and result.is_acknowledged
     if result.outcome is Outcome.DONE:
         held.done()

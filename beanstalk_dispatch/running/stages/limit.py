@@ -15,7 +15,7 @@ def limit(run: Run) -> Surround:
 
 
 def label(run: Run) -> str:
-    """Return how the log names a delivery that is stuck."""
+    """Return the name of a stuck delivery in the log."""
     if run.message is None:
         return f"message_id={quoted(run.message_id)}"
     return f"{quoted(run.message.function)} id={quoted(run.message.id)}"

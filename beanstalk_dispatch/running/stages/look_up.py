@@ -10,7 +10,10 @@ from beanstalk_dispatch.running.run import Run
 
 
 def look_up(run: Run) -> None:
-    """Set ``run.entry``. Raise UnknownFunction, also for an import that exits or takes too long."""
+    """Set ``run.entry``. Raise UnknownFunction if the table has no such name.
+
+    Raise NotImportable, which is one, also for an import that exits or takes too long.
+    """
     name = run.accepted.function
     if (made := dispatch_table.made_entry(name, run.config)) is not None:
         run.entry = made

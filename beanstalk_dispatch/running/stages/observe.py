@@ -1,4 +1,4 @@
-"""observe: surround an attempt with those who watch it."""
+"""observe: surround an attempt with its observers."""
 
 from __future__ import annotations
 

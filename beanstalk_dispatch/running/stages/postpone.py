@@ -14,8 +14,8 @@ from beanstalk_dispatch.sqs.fifo import queue_rules
 MAX_WAITING_RECEIVES: Final = 3
 """The receive from which on a message waits as a copy.
 
-aws-sqsd brings a message back after two seconds and gives it up after ten receives. A lease that
-nobody holds any more lasts longer than that, and so does a broken deployment.
+aws-sqsd brings a message back after two seconds and gives it up after ten receives. A lease whose
+owner is gone lasts longer than that, and so does a broken deployment.
 """
 _WAITS: Final = frozenset({Outcome.RUNNING, Outcome.UNAVAILABLE})
 _COPY_SECONDS: Final = 30.0

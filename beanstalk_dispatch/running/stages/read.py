@@ -17,7 +17,10 @@ def read(run: Run) -> None:
 
 
 def decode(run: Run) -> Message:
-    """Return what the delivery says, verified and read again. Raise a MessageError."""
+    """Return the message of the delivery, verified and decoded.
+
+    Raise a MessageError if it is not one.
+    """
     delivery, config = run.delivery, run.config
     if delivery.is_periodic:
         return _periodic_message(run)

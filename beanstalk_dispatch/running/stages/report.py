@@ -1,4 +1,4 @@
-"""report: log one line for each delivery, and tell those who watch all deliveries."""
+"""report: log one line for each delivery, and notify the observers of all deliveries."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def report(run: Run) -> Surround:
 
 
 def log_outcome(run: Run, result: Result) -> None:
-    """Log what became of a delivery.
+    """Log the outcome of a delivery.
 
-    One line a minute is logged of bad signatures, and of what cannot run on this machine.
+    One line a minute is logged of bad signatures, and of functions that this machine cannot import.
     """
     level = OUTCOMES[result.outcome].level
     if not logger.isEnabledFor(level):
@@ -82,7 +82,7 @@ def _name_in_table(run: Run) -> str:
 
 
 def _reason_with_cause(run: Run, result: Result) -> str:
-    """Return the reason with why and where an import failed, which the response does not say."""
+    """Return the reason with the cause and place of a failed import, which the response omits."""
     cause = run.exception.__cause__ if run.exception else None
     if isinstance(run.exception, UnknownFunction) and cause:
         return f"{result.reason} ({type(cause).__name__}: {cause}{failed_line(cause)})"

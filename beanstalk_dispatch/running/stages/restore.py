@@ -1,4 +1,4 @@
-"""restore: put right what the task leaves behind in its process."""
+"""restore: release and restore the parts of the process that the task has changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from beanstalk_dispatch.running.run import Run, Surround
 
 
 def restore(run: Run) -> Surround:
-    """Release what the task holds and restore what it has changed, before anything is sent."""
+    """Release the task's locks and restore the process's state, before anything is sent."""
     before = process_state()
     result = yield
     if result.outcome is not Outcome.DONE:

@@ -60,7 +60,7 @@ class CancelsItself(SafeTask):
         assert self.delivery.message is not None
         assert not self.cancelled
         cancel(self.delivery.message.id)
-        cast("Run", self.delivery)._next_look_at = 0  # as if a second had passed
+        cast("Run", self.delivery)._next_ask_at = 0  # as if a second had passed
         calls.append(("cancelled", self.cancelled))
         if then == "stop":
             raise TaskCancelled

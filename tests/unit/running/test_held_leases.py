@@ -27,7 +27,7 @@ class Renewed:
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldLeases]:
-    monkeypatch.setattr(held_leases, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(held_leases, "CHECK_SECONDS", 0.01)
     made = HeldLeases()
     yield made
     until(lambda: not threads(made))

@@ -143,7 +143,7 @@ def test_the_turn_of_a_stuck_task_is_not_renewed_for_ever(cache: Cache, clock: C
 
 def test_a_turn_that_was_renewed_is_looked_at_every_half_minute(cache: Cache) -> None:
     held = taken()
-    cache.set(held._turn, (held.token, time.time() - 1))
+    cache.set(held._entry_key, (held.token, time.time() - 1))
     with pytest.raises(AlreadyRunning) as caught:
         new().take()
     assert caught.value.retry_after == 30
@@ -154,15 +154,15 @@ def test_a_process_that_was_suspended_takes_nobodys_turn(
     cache: Cache, clock: Clock, caplog: pytest.LogCaptureFixture, is_taken: bool
 ) -> None:
     held = taken(time_limit=300)
-    cache.delete(held._turn)  # it has expired
+    cache.delete(held._entry_key)  # it has expired
     if is_taken:
-        cache.set(held._turn, ("of another process", time.time() + 60))
+        cache.set(held._entry_key, ("of another process", time.time() + 60))
     clock.now += 70
     assert held.renew()
     assert held.renew()
     assert caplog.messages == ["lease lost id=the-id cache=default: the task may run twice"]
     expected = "of another process" if is_taken else None
-    assert (cache.get(held._turn) or (None,))[0] == expected
+    assert (cache.get(held._entry_key) or (None,))[0] == expected
 
 
 def test_a_task_that_has_just_ended_has_not_lost_its_turn(
@@ -209,7 +209,7 @@ def test_a_turn_whose_answer_was_lost_is_replaced_at_once(cache: Cache, lost: st
 
 def taken_by(cache: Cache, process: str) -> tuple[str, str]:
     """The key of a turn, and the owner of this process that has it."""
-    turn, owner = new()._turn, f"1700000000.0 0123456789abcdef {process}"
+    turn, owner = new()._entry_key, f"1700000000.0 0123456789abcdef {process}"
     cache.set(turn, (owner, time.time() + 60))
     return turn, owner
 
@@ -230,7 +230,7 @@ def test_a_turn_of_a_process_that_lives_is_left_to_it(cache: Cache) -> None:
 
 @pytest.mark.parametrize("owner", ["1700000000.0 0123456789abcdef", "1700000000.0 01234567 ", ""])
 def test_a_turn_without_a_known_owner_is_left_to_expire(cache: Cache, owner: str) -> None:
-    cache.set(new()._turn, (owner, time.time() + 60))
+    cache.set(new()._entry_key, (owner, time.time() + 60))
     with pytest.raises(AlreadyRunning):
         new().take()
 
@@ -255,9 +255,9 @@ def test_of_two_that_replace_a_turn_only_one_succeeds(cache: Cache) -> None:
 def test_a_turn_that_has_changed_is_not_replaced(cache: Cache, now: str | None) -> None:
     made = new()
     if now:
-        cache.set(made._turn, (now, 0.0))
+        cache.set(made._entry_key, (now, 0.0))
     assert made._replace("an owner that has ended") == (False, False)
-    assert (cache.get(made._turn) or (None,))[0] == now
+    assert (cache.get(made._entry_key) or (None,))[0] == now
 
 
 def test_an_owner_that_ends_its_task_during_the_look_is_not_replaced(
