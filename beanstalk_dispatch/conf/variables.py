@@ -322,7 +322,7 @@ CORE: Final = SettingsGroup(
     prefix=PREFIX,
     settings=tuple(each for each in list(globals().values()) if isinstance(each, Setting)),
 )
-"""Every setting above, in this order."""
+"""The settings above, in this order."""
 
 
 def without_prefix(variable: str) -> str:
@@ -333,4 +333,4 @@ def without_prefix(variable: str) -> str:
 SETTINGS: Final[Mapping[str, Setting[Any]]] = MappingProxyType(
     {without_prefix(setting.variable).lower(): setting for setting in CORE.settings}
 )
-"""Config field name → its Setting."""
+"""The Setting of each field of Config, by the field's name."""

@@ -11,7 +11,7 @@ from .message import Message
 from .outcomes import Outcome
 
 DEFAULT_PROXY_TIMEOUT: Final = 60.0
-"""Seconds that nginx waits for an answer, unless it is configured otherwise.
+"""The seconds that nginx waits for an answer, unless it is configured otherwise.
 
 https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_read_timeout
 """

@@ -59,9 +59,9 @@ class Message:
     function: str
     """The task's name in the dispatch table."""
     args: Sequence[Any] = ()
-    """Positional arguments, JSON values."""
+    """The positional arguments, as JSON values."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments, JSON values."""
+    """The keyword arguments, as JSON values."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     """The task's id. It stays the same through retries and hops."""
     sent_at: float | None = None

@@ -57,10 +57,8 @@ def aliases_in_transaction() -> Collection[str]:
 def drop_left_open(before: Collection[str]) -> TransactionManagementError | None:
     """Drop each connection that is in a transaction and was not ``before``.
 
-    Return an error, or None.
-
-    Such a transaction was never committed, and everything that the next tasks of this thread write
-    would be lost with it.
+    Return an error that names them, or None. Such a transaction was never committed, and everything
+    that the next tasks of this thread write would be lost with it.
     """
     left_open = [
         connection

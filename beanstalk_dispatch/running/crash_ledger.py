@@ -54,7 +54,7 @@ class Company(IntEnum):
     """The other tasks of the process when a task begins: the state of a slot in use."""
 
     OTHERS = 1
-    """Others may run beside the task. Each of them may be the reason if the process ends."""
+    """The task may run beside others. Each of them may be the reason if the process ends."""
     NONE = 2
     """The task runs alone: nothing runs beside it, and nothing begins."""
     SUSPECT = 3

@@ -22,9 +22,7 @@ MAX_EXCEPTION: Final = 1_000
 def send(run: Run, *, alias: str, outcome: str) -> bool:
     """Send the delivered message to the queue ``alias`` as a dead letter.
 
-    Return True if SQS took it.
-
-    A message from that queue is not sent there again.
+    Return True if SQS took it. A message from that queue is not sent there again.
     """
     delivery = run.delivery
     try:

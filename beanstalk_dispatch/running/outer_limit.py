@@ -74,7 +74,7 @@ class OuterLimit:
     def allow(self, seconds: float) -> None:
         """Let the delivery take ``seconds`` from now on, before it is reported as stuck.
 
-        The parts around what begins now may take as long, before they are interrupted.
+        The parts around a call that begins now may take as long, before they are interrupted.
         """
         self.watch.deadline = ends = clock.monotonic() + seconds + OUTER_SECONDS
         for part in self.parts:

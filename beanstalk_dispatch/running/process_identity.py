@@ -24,10 +24,9 @@ _ENDED: Final = frozenset("ZXx")
 def process_name() -> str:
     """Return this process's name.
 
-    Return the empty string if there is none, or if it can be another's.
-
-    There is none without /proc, as on macOS. On Lambda, processes start from copies of one memory,
-    so two of them can have the same name.
+    Return the empty string if there is none, or if it can be another's. There is none without
+    /proc, as on macOS. On Lambda, processes start from copies of one memory, so two of them can
+    have the same name.
     """
     return _process_name(os.getpid())
 

@@ -113,11 +113,10 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         on_stuck: Callable[[int], None] | None = None,
         interrupts: bool = True,
     ) -> None:
-        """Keep the settings.
+        """Keep the settings of the limit.
 
-        ``label`` names the block in the log; another thread calls it if needed.
-
-        That thread then calls ``on_stuck`` with the id of the block's thread.
+        ``label`` names the block in the log; another thread calls it if the block is stuck. That
+        thread then calls ``on_stuck`` with the id of the block's thread.
 
         ``leeway``: seconds by which the interrupt comes later, for blocks that have a gentler limit
         of their own. ``interrupts``: if False, a block that takes too long is only reported as

@@ -16,7 +16,7 @@ from beanstalk_dispatch.exceptions import SendError
 from .queue import Queue
 
 MAX_MOVES_PER_SECOND: Final = 500
-"""MaxNumberOfMessagesPerSecond of StartMessageMoveTask.
+"""The greatest MaxNumberOfMessagesPerSecond of StartMessageMoveTask.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
 """
@@ -124,7 +124,7 @@ class MoveProgress:
     """The progress of SQS in moving the messages of a dead-letter queue."""
 
     status: str
-    """RUNNING, COMPLETED, CANCELLING, CANCELLED or FAILED."""
+    """The status of the move: RUNNING, COMPLETED, CANCELLING, CANCELLED or FAILED."""
     moved: int
     to_move: int
     """The number of messages when the move started, approximately."""

@@ -163,14 +163,13 @@ class Queue:
     def send_batch(self, entries: Sequence[BatchEntry]) -> Sent:
         """Send ``entries`` in as few requests as SQS's limits allow.
 
-        Return the result of each entry.
-
-        On a standard queue several requests are made at a time if there are more than three. On a
-        FIFO queue they are made in order. An entry that SQS refuses for a reason of its own is sent
-        again, up to BATCH_ATTEMPTS times. After a request that failed as a whole, or an entry that
-        failed for no reason of its own, no further request is begun, and its entries count as
-        unsent. On a FIFO queue no further request is made after an unsent entry either, because it
-        would overtake that entry.
+        Return the ids of the sent entries and the reasons of the unsent ones. On a standard queue
+        several requests are made at a time if there are more than three. On a FIFO queue they are
+        made in order. An entry that SQS refuses for a reason of its own is sent again, up to
+        BATCH_ATTEMPTS times. After a request that failed as a whole, or an entry that failed for no
+        reason of its own, no further request is begun, and its entries count as unsent. On a FIFO
+        queue no further request is made after an unsent entry either, because it would overtake
+        that entry.
         """
         sender = BatchSender(
             entries,
