@@ -103,10 +103,10 @@ def wait_for_threads() -> None:
 
     A stop leaves a thread behind whose request or task hangs, and it would disturb other tests.
     """
-    consumers = [consumer for worker in _made for consumer in worker._consumers]
+    receivers = [receiver for worker in _made for receiver in worker._receivers]
     threads = [
         *(thread for worker in _made for thread in worker.tasks.threads),
-        *(thread for consumer in consumers for thread in consumer.receivers),
+        *(thread for receiver in receivers for thread in receiver.threads),
         *(thread for worker in _made for thread in worker.requests.threads),
     ]
     _made.clear()

@@ -32,16 +32,16 @@ from . import holding
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
 EXIT_SECONDS: Final = 5.0
-"""How long the server may take for its own end once no request runs that can end."""
+"""Seconds that the server may take for its own end once no request runs that can end."""
 _LOOK_SECONDS: Final = 0.1
 _LOG_SECONDS: Final = 1.0
-"""How long that end waits for its own log line: a stuck task may hold the lock of a handler."""
+"""Seconds that the end waits for its own log line: a stuck task may hold the lock of a handler."""
 STUCK_SHARE: Final = 0.5
 """The share of gunicorn's threads that may be stuck before its worker process is replaced."""
 
 
 class _ServerProcess:
-    """This process of a web server."""
+    """The state of this process of a web server: its threads, and why it stops."""
 
     def __init__(self) -> None:
         self.forget()
@@ -49,14 +49,14 @@ class _ServerProcess:
     def forget(self) -> None:
         """Be of no web server. A process that a task forks is not gunicorn's to replace."""
         self.threads: int | None = None
-        """How many threads gunicorn gives it; None if it is not one of gunicorn's."""
+        """The number of threads that gunicorn gives the process; None under another server."""
         self.stopping = ""
-        """Why it takes no new task; empty while it does."""
+        """The reason why the process takes no new task; empty while it does."""
         self.graceful_timeout: float | None = None
-        """How long its requests may take to end. None: the worker has no threads."""
+        """Seconds that running requests may take to end; None if the worker has no threads."""
         self.judging = threading.Lock()
         self.is_replaced = False
-        """Whether it is a reason of ours for which it stops."""
+        """True if the process stops for a reason of ours, so that another one replaces it."""
 
 
 _process: Final = _ServerProcess()
@@ -111,12 +111,12 @@ def _judge(threads: int) -> None:
 
 
 def is_stopping() -> bool:
-    """Whether this process is going to end."""
+    """Return True if this process is going to end."""
     return bool(_process.stopping)
 
 
 def threads() -> int | None:
-    """How many threads this gunicorn worker has. None: it is another server."""
+    """Return the number of threads of this gunicorn worker; None if the server is another one."""
     return _process.threads
 
 
@@ -157,7 +157,9 @@ def watch() -> bool:
 
 
 def _log_short_timeout(worker: Any, config: Config) -> None:
-    """A sync worker does not answer its parent while a task runs, which kills it for that.
+    """Warn if the worker's timeout is shorter than a task: gunicorn kills a sync worker for that.
+
+    A sync worker does not answer its parent while a task runs.
 
     https://docs.gunicorn.org/en/stable/settings.html#timeout
     """
@@ -172,7 +174,7 @@ def _log_short_timeout(worker: Any, config: Config) -> None:
 
 
 def post_worker_init(worker: object) -> None:
-    """gunicorn's hook of that name, for what AppConfig.ready() was too early for.
+    """Do as gunicorn's hook what AppConfig.ready() was too early for.
 
     https://docs.gunicorn.org/en/stable/settings.html#post-worker-init
     """
@@ -209,7 +211,7 @@ def _end_process(graceful_timeout: float) -> None:
 
     gunicorn waits for its whole graceful_timeout for threads that are stuck, and the interpreter
     for as long as threads run that tasks have left behind. Meanwhile no process takes the place of
-    this one. That of the server's own end is tried first: it runs what is registered with atexit.
+    this one. The server's own end is tried first: it runs what is registered with atexit.
     """
     until = clock.monotonic() + graceful_timeout
     while clock.monotonic() < until and _requests_that_can_end():

@@ -18,10 +18,10 @@ from typing import Final
 from beanstalk_dispatch.process import state
 
 _STEP_SECONDS: Final = 3.0
-"""How much longer each receive of a message is held than the one before it."""
+"""Seconds by which each receive of a message is held longer than the one before it."""
 _LONGEST_SECONDS: Final = 29.0
 _EB_THREADS: Final = 15
-"""Where the number of threads is unknown, it is that of Elastic Beanstalk's own Procfile.
+"""The number of threads that is assumed where it is unknown: that of Elastic Beanstalk's Procfile.
 
 https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/python-configuration-procfile.html
 """
@@ -29,15 +29,18 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/python-configuration-proc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long the answers for one reason are held, and by how many threads."""
+    """The seconds and the number of threads for which the answers for one reason are held."""
 
     first_seconds: float
-    """How long a first receive is held; 0 for not at all. The other threads hold all as long."""
+    """Seconds that a first receive is held; 0 if none is.
+
+    The other threads hold all for this time.
+    """
     share_of: Callable[[int], int]
-    """How many of a process's threads may hold an answer."""
+    """A function that returns the number of a process's threads that may hold an answer."""
 
     def seconds(self, receive_count: int) -> float:
-        """How long this receive of a message is held."""
+        """Return the seconds that this receive of a message is held."""
         return min(self.first_seconds + (receive_count - 1) * _STEP_SECONDS, _LONGEST_SECONDS)
 
 
@@ -51,7 +54,7 @@ Not at once: two threads could then use up the receives of 300 messages in half 
 
 
 class _HoldingThreads:
-    """How many threads hold an answer now."""
+    """The number of threads that hold an answer now."""
 
     def __init__(self) -> None:
         self.forget()

@@ -21,11 +21,11 @@ SCHEDULED_AT_ATTRIBUTE = "beanstalk.sqsd.scheduled_time"
 PATH_ATTRIBUTE = "beanstalk.sqsd.path"
 """Message attributes by which the daemon marks a periodic task on the queue."""
 MESSAGE_ID: Final = "HTTP_X_AWS_SQSD_MSGID"
-"""In ``request.META``: the id that SQS gave the message."""
+"""The key in ``request.META`` of the id that SQS gave the message."""
 DOCTOR_KEY = "beanstalk_dispatch.doctor"
-"""In ``request.META``, of the request that beanstalk_doctor makes in its own process.
+"""The key in ``request.META`` that marks the request of beanstalk_doctor in its own process.
 
-No client can set it: what a client sends becomes a key that starts with ``HTTP_``.
+No client can set it: a header of a client becomes a key that starts with ``HTTP_``.
 """
 MEANINGS: Final[Mapping[int, str]] = {
     301: "a redirect: HttpPath without its last part, or a redirect to https",
@@ -40,15 +40,17 @@ MEANINGS: Final[Mapping[int, str]] = {
     503: "the machine drains, or a request waited too long for a thread",
     504: "the task took longer than nginx's proxy_read_timeout",
 }
-"""What an answer to the daemon means, if it is not 200."""
+"""The meaning of each answer to the daemon that is not 200."""
 _REQUEST_START = re.compile(r"(?:t=)?(\d{10}\.\d{3})")
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def delivery_from_meta(meta: Mapping[str, str], body: bytes = b"") -> Delivery:
-    """Read the daemon's headers from a ``request.META``; what is not well-formed is left out.
+    """Read the daemon's headers from a ``request.META``.
 
-    Not from ``request.headers``: making that takes longer than all that is done here.
+    A header that is not well-formed is left out.
+
+    ``request.headers`` is not used: making it takes longer than all the work of this function.
     """
     get = meta.get
     count = get("HTTP_X_AWS_SQSD_RECEIVE_COUNT", "")
@@ -78,7 +80,7 @@ def _read_proxys_headers(start: str, timeout: str) -> tuple[float | None, float]
 
 
 def headers_of(delivery: Delivery) -> dict[str, str]:
-    """The headers that the daemon would send for this delivery."""
+    """Return the headers that the daemon would send for this delivery."""
     headers = {
         "Msgid": delivery.message_id or "",
         "Queue": delivery.queue,
@@ -111,12 +113,12 @@ def _is_count(text: str) -> bool:
 
 
 def printable(text: str | None) -> str | None:
-    """What may stand in a log line; None for anything else."""
+    """Return the string, shortened for a log line; None if it is empty or not printable."""
     return text[:255] if text and text.isprintable() else None
 
 
 def parse_time(text: str | None) -> float | None:
-    """``2023-08-15T13:57:53Z`` in Unix seconds; None for anything else."""
+    """Return a time such as ``2023-08-15T13:57:53Z`` in Unix seconds; None for anything else."""
     if not text or not text.endswith("Z"):
         return None
     try:

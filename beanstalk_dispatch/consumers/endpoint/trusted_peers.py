@@ -20,9 +20,10 @@ _ROUTES: Final = "/proc/net/route"
 
 
 def refusal(meta: Mapping[str, str], trusted: tuple[Network, ...] | None) -> str | None:
-    """Return why a request with this ``request.META`` must be refused; None if it may pass.
+    """Return the reason to refuse a request with this ``request.META``; None if it may pass.
 
-    ``trusted`` is what the configuration lists, or None for loopback and the container's gateway.
+    ``trusted`` has the networks of the configuration. None stands for loopback and the container's
+    gateway.
 
     Behind nginx every request's REMOTE_ADDR is 127.0.0.1; nginx puts the true peer in X-Real-IP
     and appends it to X-Forwarded-For. So every address that is given must be trusted: the
@@ -69,7 +70,7 @@ def _networks(trusted: tuple[Network, ...] | None) -> tuple[Network, ...]:
 
 @functools.cache
 def container_gateway() -> str | None:
-    """The default route's gateway, in a container: there the host's nginx comes from it.
+    """Return the default route's gateway in a container: there the host's nginx comes from it.
 
     Outside of a container the default route leads to other machines, and is not trusted.
     """

@@ -26,7 +26,7 @@ from .event import Record, delivery_of, queue_name
 logger = logging.getLogger("beanstalk_dispatch.lambda")
 
 RESERVE_SECONDS: Final = 1.0
-"""What is left of an invocation for the hooks of a task that was interrupted, and the response."""
+"""Seconds of an invocation that are left for the hooks of an interrupted task, and the response."""
 _MIN_SECONDS: Final = 0.1
 """With less than this no further record is looked at."""
 
@@ -35,15 +35,15 @@ class LambdaConsumer(DelayedCopies):
     """One invocation, as a run sees it. Retries are delayed copies, as at the endpoint."""
 
     def __init__(self, *, seconds: float) -> None:
-        """``seconds``: how long the tasks may take altogether."""
+        """Start the time in which the tasks may run: ``seconds`` for all of them."""
         self._seconds = seconds
         self.deadline = clock.monotonic() + seconds
-        """When the last task must have ended, on the package's monotonic clock."""
+        """The time at which the last task must have ended, on the package's monotonic clock."""
         self._has_started = False
 
     @property
     def seconds_left(self) -> float:
-        """How long the next task may take."""
+        """The seconds that the next task may take."""
         return self.deadline - clock.monotonic()
 
     def task_starts(self, time_limit: float) -> None:
@@ -66,7 +66,7 @@ class Batch:
     """The records of one event."""
 
     def __init__(self, records: Sequence[Record], *, seconds: float) -> None:
-        """``seconds``: until Lambda ends the invocation."""
+        """Prepare to run the records within ``seconds``: until Lambda ends the invocation."""
         self._records = records
         self._consumer = LambdaConsumer(seconds=max(seconds - RESERVE_SECONDS, _MIN_SECONDS))
         self._reported: list[str] = []
@@ -94,7 +94,7 @@ class Batch:
         return self._reported
 
     def _run_or_skip(self, record: Record) -> bool:
-        """Whether the message is done with."""
+        """Run the task of a record if there is time. Return True if its message is done with."""
         keeps_order = queue_rules(queue_name(record)).keeps_order
         group = record.get("attributes", {}).get("MessageGroupId") if keeps_order else None
         if self._consumer.seconds_left < _MIN_SECONDS or group in self._stopped_groups:

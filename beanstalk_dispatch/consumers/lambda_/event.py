@@ -1,4 +1,4 @@
-"""What an event of SQS says: its records, each of which is one receive of one message.
+"""The event of SQS for a Lambda function: its records, each of which is one receive of one message.
 
 https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
 """
@@ -24,9 +24,9 @@ _REQUIRED: Final = ("messageId", "body", "eventSourceARN")
 
 
 def records_of(event: Any) -> Sequence[Record]:
-    """The records of an event. Raises ValueError if it is not an event of SQS.
+    """Return the records of an event. Raise ValueError if it is not an event of SQS.
 
-    Each record is looked at before a task runs: an error in the middle of a batch would have the
+    Each record is checked before a task runs: an error in the middle of a batch would have the
     messages before it delivered again, although they are done.
     """
     records = event.get("Records") if isinstance(event, Mapping) else None
@@ -49,9 +49,9 @@ def _is_of_sqs(record: Any) -> bool:
 
 
 def delivery_of(record: Record, *, deadline: float) -> Delivery:
-    """The delivery that a record reports. ``deadline`` is on the package's monotonic clock.
+    """Return the delivery that a record reports. ``deadline`` is on the package's monotonic clock.
 
-    Raises ValueError for attributes that are not those of SQS.
+    Raise ValueError if its attributes are not those of SQS.
     """
     try:
         return _delivery_of(record, deadline)
@@ -84,5 +84,5 @@ def _delivery_of(record: Record, deadline: float) -> Delivery:
 
 
 def queue_name(record: Record) -> str:
-    """The name of the queue that a record comes from."""
+    """Return the name of the queue that a record comes from."""
     return QueueAddress.parse(record["eventSourceARN"]).name

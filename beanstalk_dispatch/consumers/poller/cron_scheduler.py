@@ -27,11 +27,11 @@ logger = logging.getLogger("beanstalk_dispatch.worker")
 
 _BODY: Final = "elasticbeanstalk scheduled job"
 _CHECK_SECONDS: Final = 1.0
-"""Between two checks whether a periodic task is due."""
+"""Seconds between two checks whether a periodic task is due."""
 
 
 class Scheduler:
-    """Sends a message for each periodic task when it is due, as a leader's daemon does."""
+    """A sender of a message for each periodic task that is due, as a leader's daemon is."""
 
     def __init__(self, tasks: Sequence[PeriodicTask], queue: str) -> None:
         """``queue`` is a name as ``schedule_function`` takes it."""
@@ -43,7 +43,7 @@ class Scheduler:
         self._due = {task.name: next(moments) for task, moments in self._occurrences}
 
     def tick(self, is_stopping: Callable[[], bool]) -> Callable[[], None]:
-        """A tick that sends what is due, once a second until ``is_stopping``."""
+        """Return a tick that sends the tasks that are due, once a second until ``is_stopping``."""
 
         def send() -> None:
             if is_stopping():

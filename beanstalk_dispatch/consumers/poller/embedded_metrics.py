@@ -33,7 +33,7 @@ METRICS: Final = {
 
 
 def write_backlog(worker: Worker, stream: TextIO, *, threads: int) -> Tick:
-    """A tick that writes a line for each queue once a minute, and at once when it is first called.
+    """Return a tick that writes a line for each queue, at its first call and once a minute.
 
     ``threads`` is how many tasks all processes of the worker run at a time.
     """
@@ -54,7 +54,7 @@ def write_backlog(worker: Worker, stream: TextIO, *, threads: int) -> Tick:
 
 
 def embedded_metrics(queue: str, backlog: QueueBacklog, *, now: float) -> str:
-    """One line of the format: the metrics of one queue at the time ``now``."""
+    """Return one line of the format: the metrics of one queue at the time ``now``."""
     directive = {
         "Namespace": NAMESPACE,
         "Dimensions": [["Queue"]],

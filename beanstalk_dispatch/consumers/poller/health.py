@@ -1,4 +1,4 @@
-"""Whether a worker is healthy: over HTTP, and as the time of a file."""
+"""The health of a worker: as an answer over HTTP, and as the time of a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_CONNECTIONS: Final = 20
 
 
 def why_unhealthy(worker: Worker) -> str | None:
-    """Why the worker is unhealthy; None if it is healthy.
+    """Return the reason why the worker is unhealthy; None if it is healthy.
 
     It is unhealthy while a task is stuck, while a listed task cannot be imported, and while a queue
     has neither answered a receive nor taken a delete for a minute longer than a long poll takes. A
@@ -53,12 +53,12 @@ def _is_alive(reason: str | None) -> bool:
 
 
 def _own_name(queue: str) -> str:
-    """The name of a queue that may be given by its URL or ARN, which show the account."""
+    """Return the own name of a queue. Its URL or ARN would show the account."""
     return queue.rpartition("/")[2].rpartition(":")[2]
 
 
 def touch_while_healthy(find_reason: Callable[[], str | None], file: Path) -> Tick:
-    """A tick that gives ``file`` the current time once a second while the worker is alive."""
+    """Return a tick that touches ``file`` once a second while the worker is healthy."""
 
     def touch() -> None:
         if _is_alive(find_reason()):
@@ -68,12 +68,12 @@ def touch_while_healthy(find_reason: Callable[[], str | None], file: Path) -> Ti
 
 
 class ProbeServer(http.server.ThreadingHTTPServer):
-    """Answers 200 or 503 at every path, and with Prometheus metrics at ``/metrics``.
+    """The server for probes: answers 200 or 503 at every path, and ``/metrics`` for Prometheus.
 
     At ``/live`` it answers 200 also while listed tasks cannot be imported.
 
-    Listens on IPv6 and IPv4, unless the host is an address of one of them. Has few connections at
-    a time, however many are opened.
+    It listens on IPv6 and IPv4, unless the host is an address of one of them. It serves few
+    connections at a time; others wait.
     """
 
     daemon_threads = True
@@ -91,7 +91,8 @@ class ProbeServer(http.server.ThreadingHTTPServer):
     ) -> None:
         """Listen, and do not answer yet. ``::`` and an empty host stand for all addresses.
 
-        ``find_reason`` returns why something is unhealthy, or None. Raises OSError.
+        ``find_reason`` returns the reason why something is unhealthy, or None. Raise OSError if the
+        address cannot be used.
         """
         self.find_reason, self.find_figures = find_reason, find_figures
         self._connections: dict[Any, None] = {}
@@ -126,7 +127,7 @@ class ProbeServer(http.server.ThreadingHTTPServer):
 class _ProbeHandler(http.server.BaseHTTPRequestHandler):
     server: ProbeServer
     timeout = 5.0
-    """How long a connection may say nothing, in seconds."""
+    """Seconds that a connection may be silent."""
 
     def do_GET(self) -> None:
         status, body = self._status_and_body()

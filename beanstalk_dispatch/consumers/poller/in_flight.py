@@ -33,7 +33,7 @@ _MAX_UNDELETED: Final = 10_000
 _PHASES: Final = 3
 """The run() of a task and two hooks, each under the task's time limit."""
 DELETES_AT_A_TIME: Final = 4
-"""Of one queue."""
+"""The number of threads that may delete messages of one queue at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Ack:
     """Delete the message."""
 
     is_failure: bool = False
-    """Whether its task has failed: it is in the dead-letter queue, or failures are acknowledged."""
+    """True if the task has failed: it is in the dead-letter queue, or failures are acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,14 @@ class Requests:
     pending: Sized
     """The messages that may need one."""
     send: Callable[[int], bool]
-    """Sends a batch of at least that many messages, and returns whether to call again at once."""
+    """A function that sends a batch of at least that many messages. True: call it again at once."""
     backoff: Backoff
-    turns: threading.Semaphore = field(default_factory=threading.Semaphore)
-    """As many threads may send at a time: one by default."""
+    may_send: threading.Semaphore = field(default_factory=threading.Semaphore)
+    """The right to send: one thread has it at a time by default."""
     full_batch: float = math.inf
-    """As many messages are sent without waiting for others."""
+    """The number of messages that are sent without waiting for others."""
     next_at: float = 0.0
-    """When a batch that is not full is sent."""
+    """The time at which a batch that is not full is sent."""
 
     def send_batch(self, at_least: int = 1) -> bool:
         """Send a batch, unless SQS is to be left alone; return whether to call again at once."""
@@ -74,9 +74,9 @@ class Requests:
 
 
 class InFlight:
-    """Messages received from one queue and not yet deleted.
+    """The messages that were received from one queue and are not yet deleted.
 
-    ``ack``, ``nack`` and ``requeue`` only note what is to be done; ``deletes``, ``requeues`` and
+    ``ack``, ``nack`` and ``requeue`` only note the request; ``deletes``, ``requeues`` and
     ``heartbeats`` send it to SQS, ten messages to a request. A message that SQS does not take in
     one request stays pending for another. Any thread may call.
     """
@@ -93,7 +93,7 @@ class InFlight:
             pending=self._to_delete,
             send=self._delete_batch,
             backoff=Backoff("delete", queue, times=times),
-            turns=threading.Semaphore(DELETES_AT_A_TIME),
+            may_send=threading.Semaphore(DELETES_AT_A_TIME),
             full_batch=MAX_BATCH_ENTRIES,
         )
         self.requeues = Requests(
@@ -117,17 +117,17 @@ class InFlight:
 
     @property
     def pending(self) -> int:
-        """How many messages wait to be deleted or requeued."""
+        """The number of messages that wait to be deleted or requeued."""
         return len(self._to_delete) + len(self._to_requeue)
 
     @property
     def is_behind(self) -> bool:
-        """Whether deletes or requeues must be sent before more is received."""
+        """True if deletes or requeues must be sent before more is received."""
         is_failing = not (self.deletes.backoff.is_over and self.requeues.backoff.is_over)
         return is_failing or self.pending > _MAX_PENDING
 
     def blocks_fifo_groups(self) -> bool:
-        """Whether SQS delivers nothing of some message groups until messages here have ended."""
+        """Return True if SQS holds message groups back until messages here have ended."""
         with self._lock:
             first = next(iter(self.messages.values()), None)
         return first is not None and first.queue.rules.keeps_order
@@ -188,7 +188,7 @@ class InFlight:
             self.requeue([message], delay)
 
     def requeue_unrun(self, messages: Sequence[Received], delay: float = 0.0) -> None:
-        """As ``requeue``, for messages whose tasks have not started."""
+        """Requeue messages whose tasks have not started, as ``requeue`` does."""
         self.budget.not_run(messages, delay)
         self.requeue(messages, delay)
 
@@ -307,7 +307,7 @@ class InFlight:
         return True
 
     def _to_extend(self) -> Iterator[Received]:
-        """The messages with less than two thirds of their timeout left."""
+        """Yield the messages with less than two thirds of their timeout left."""
         now = clock.monotonic()
         soon = now + self._visibility_timeout * 2 / 3
         for message in self.messages.values():
@@ -318,7 +318,7 @@ class InFlight:
     def _send(
         self, batch: list[Received], backoff: Backoff, request: Callable[[Queue], list[Refused]]
     ) -> tuple[list[Received], list[Received]]:
-        """The messages that SQS may take in another request, and those that it never will."""
+        """Return the messages that SQS may take in another request, and those it never will."""
         started = clock.monotonic()
         try:
             refused = request(open_queue(self.queue))
@@ -335,7 +335,10 @@ class InFlight:
 
     @contextmanager
     def _take_batch(self, pending: deque[Received], at_least: int) -> Iterator[list[Received]]:
-        """Take a batch from the front of ``pending``; what the block leaves in it goes back."""
+        """Take a batch from the front of ``pending``.
+
+        The messages that the block leaves in it go back.
+        """
         with self._lock:
             size = min(len(pending), MAX_BATCH_ENTRIES)
             batch = [pending.popleft() for _ in range(size)] if size >= at_least else []

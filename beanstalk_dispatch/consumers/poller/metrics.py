@@ -29,7 +29,7 @@ class Metric:
 
 
 def metrics(worker: Worker) -> list[Metric]:
-    """The current figures of a worker."""
+    """Return the current figures of a worker."""
     counters, relay = worker.counters, worker.relay
     oldest_answer = min(queue.answered_at for queue in worker.queues)
     return [
@@ -58,7 +58,7 @@ def _of_outbox(relay: OutboxRelay) -> Iterable[Metric]:
 
 
 def prometheus_text(figures: Sequence[Metric]) -> bytes:
-    """Figures in Prometheus's text format. Raises ConfigurationError without its library.
+    """Return figures in Prometheus's text format. Raise ConfigurationError without its library.
 
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
@@ -82,7 +82,7 @@ def prometheus_text(figures: Sequence[Metric]) -> bytes:
 
 @dataclass(slots=True, eq=False)
 class _Collector:
-    """What prometheus_client asks for metrics."""
+    """A collector as prometheus_client asks for it: the metrics of one function."""
 
     families: Sequence[Any]
 

@@ -10,70 +10,70 @@ from beanstalk_dispatch.sqs.backoff import BackoffTimes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerTimes(BackoffTimes):
-    """How long the threads of a worker wait, in seconds. Tests pass shorter times."""
+    """The seconds that the threads of a worker wait. Tests pass shorter times."""
 
     stop_check_interval: float = 0.1
-    """Between two checks of the main thread whether there is a reason to stop."""
+    """Seconds between two checks of the main thread whether there is a reason to stop."""
     batch_interval: float = 0.3
-    """How long a message waits for others that fit into the same request to SQS."""
+    """Seconds that a message waits for others that fit into the same request to SQS."""
     backoff_check_interval: float = 0.2
-    """Between two checks whether a queue that is backing off may be asked again."""
+    """Seconds between two checks whether a queue that is backing off may be asked again."""
     requeue_after: float = 5.0
     """A prefetched message that could not start within this time goes back to the queue."""
     no_prefetch_after: float = 60.0
-    """For how long nothing is received ahead after a prefetched message went back to the queue."""
+    """Seconds without receives ahead of need after a prefetched message went back to the queue."""
 
     phase_leeway: float = 10.0
-    """For a time limit to interrupt its block, or to report the thread as stuck."""
+    """Seconds that a time limit gets to interrupt its block, or to report the thread as stuck."""
     task_margin: float = 120.0
-    """For the parts of a task that are under no time limit: imports, caches, signal receivers."""
+    """Seconds for the parts of a task under no time limit: imports, caches, signal receivers."""
     pending_request_limit: float = 3600.0
-    """How long the visibility of a message is extended while SQS does not take its delete."""
+    """Seconds that a message's visibility is extended while SQS does not take its delete."""
 
     long_poll_margin: float = 3.0
-    """How long a stop waits for an open long poll beyond the long poll's own time."""
+    """Seconds that a stop waits for an open long poll beyond the long poll's own time."""
     flush_timeout: float = 4.0
-    """How long a stop waits for SQS to take the last deletes and visibility changes."""
+    """Seconds that a stop waits for SQS to take the last deletes and visibility changes."""
     log_timeout: float = 1.0
-    """How long a stop waits for each log line: a stuck task may hold a logging handler's lock."""
+    """Seconds that a stop waits for each log line: a stuck task may hold a handler's lock."""
     exit_timeout: float = 10.0
-    """How long the exit of a process with a stuck task waits for logging and signal receivers."""
+    """Seconds that the exit of a process with a stuck task waits for logging and receivers."""
 
     burst_patience: float = 60.0
-    """For how long a burst continues while every receive from a queue fails."""
+    """Seconds that a burst continues while every receive from a queue fails."""
     unanswered_limit: float = 60.0
     """A queue is unhealthy once it has not answered for this long beyond a long poll's time."""
     display_interval: float = 1.0
-    """Between two redraws of the status line, and two touches of the health file."""
+    """Seconds between two redraws of the status line, and two touches of the health file."""
     depth_interval: float = 5.0
-    """Between two requests for the depths of the queues."""
+    """Seconds between two requests for the depths of the queues."""
     progress_interval: float = 60.0
-    """Between two progress lines in the log."""
+    """Seconds between two progress lines in the log."""
     metrics_interval: float = 60.0
-    """Between two lines of embedded metrics."""
+    """Seconds between two lines of embedded metrics."""
     pause_check_interval: float = 5.0
-    """Between two looks whether a queue is paused."""
+    """Seconds between two questions whether a queue is paused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """How a worker behaves. Times are in seconds."""
+    """The options of a worker. Times are in seconds."""
 
     threads: int = WORKER_THREADS
-    """How many tasks run at a time."""
+    """The number of tasks that run at a time."""
     wait: int = 5
-    """How long SQS may take to answer a long poll of an empty queue; SQS allows 20."""
+    """Seconds that SQS may take to answer a long poll of an empty queue; SQS allows 20."""
     visibility_timeout: int = 60
-    """How long a received message is hidden from other consumers."""
+    """Seconds that a received message is hidden from other consumers."""
     obeys_pauses: bool = False
-    """Whether to receive nothing from a queue that is paused. The daemon knows no pauses."""
+    """True to receive nothing from a queue that is paused. The daemon knows no pauses."""
     heartbeat: bool = True
-    """Whether to extend the visibility timeout of each message until its task has ended."""
+    """True to extend the visibility timeout of each message until its task has ended."""
     grace: float = 30.0
-    """How long running tasks may continue after a stop."""
+    """Seconds that running tasks may continue after a stop."""
     max_tasks: int | None = None
     """Stop after this number of tasks; None for no limit."""
     burst: bool = False
     """Stop when the queues are empty."""
     times: WorkerTimes = field(default_factory=WorkerTimes)
-    """How long the threads wait."""
+    """The seconds that the threads wait."""

@@ -17,7 +17,7 @@ logger = logging.getLogger("beanstalk_dispatch.worker")
 
 
 class Pauses:
-    """Asks the lease's cache about all queues of a worker."""
+    """The pauses of all queues of a worker, as the lease's cache has them."""
 
     def __init__(self, queues: Sequence[QueueState], prefetch: Prefetch) -> None:
         config = get_config()

@@ -27,7 +27,7 @@ _USER_AGENT: Final = "aws-sqsd/3.0.4"
 
 
 class PostRunner:
-    """POSTs messages to a URL and reads the answer as aws-sqsd does.
+    """A runner that POSTs messages to a URL, and reads the answer as aws-sqsd does.
 
     Exactly 200 deletes the message; any other answer hides it for ``error_visibility_timeout``.
     Without an answer within ``inactivity_timeout`` it is delivered again when its visibility
@@ -35,7 +35,7 @@ class PostRunner:
     """
 
     def __init__(self, url: str, options: SqsdOptions) -> None:
-        """Raises ValueError unless ``url`` is an http:// URL."""
+        """Raise ValueError unless ``url`` is an http:// URL."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise ValueError(f"{url!r} is not an http:// URL")
@@ -83,7 +83,7 @@ class PostRunner:
         return Nack(self._options.error_visibility_timeout)
 
     def _post_for_status(self, path: str, body: bytes, headers: dict[str, str]) -> int:
-        """POST and return the status. Raises TimeoutError only if the answer does not come."""
+        """POST and return the status. Raise TimeoutError only if the answer does not come."""
         options = self._options
         connection = http.client.HTTPConnection(
             self._host, self._port, timeout=options.connect_timeout
@@ -106,7 +106,10 @@ class PostRunner:
 
 
 def _attribute_headers(received: Received) -> dict[str, str]:
-    """The daemon's headers of message attributes, without those that are not valid in a header."""
+    """Return the daemon's headers of message attributes.
+
+    A header whose value is not printable ASCII is left out.
+    """
     headers = {
         f"{HEADER}Attr-{name}": value
         for name, value in received.message_attributes.items()

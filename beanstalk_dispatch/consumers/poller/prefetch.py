@@ -22,7 +22,7 @@ from .in_flight import InFlight
 from .options import WorkerOptions
 
 MAX_OPEN_RECEIVES: Final = 4
-"""Receives of one queue at a time, while each brings most of what it asks for."""
+"""The number of receives of one queue at a time, while each brings most of its messages."""
 _SOON_SECONDS: Final = 1.0
 """A message received ahead should start within this time."""
 _MAX_AHEAD: Final = MAX_OPEN_RECEIVES * MAX_BATCH_ENTRIES
@@ -32,12 +32,12 @@ _QUICK_SECONDS: Final = 0.001
 _ANSWER_SECONDS: Final = 0.2
 """SQS answers a receive within this time if the queue has messages."""
 _WEIGHT_OF_LAST_TASK: Final = 0.2
-"""In the moving average of how long a task takes."""
+"""The weight of the last task in the moving average of the seconds that a task takes."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Counters:
-    """Figures for people."""
+    """The figures of a worker that people see."""
 
     done: int = 0
     """Deliveries that did not fail: the task has succeeded, or its message was sent again."""
@@ -60,23 +60,23 @@ class QueueState:
     open_receives: int = 0
     """Receives that have not returned."""
     is_busy: bool = False
-    """Whether the last receive brought more than half of what it asked for."""
+    """True if the last receive brought more than half of the messages that it asked for."""
     found_empty_at: float = -math.inf
-    """When the last receive began, if it brought nothing and SQS could have delivered anything."""
+    """The time at which the last receive began, if it has shown that the queue is empty."""
     probe: ReceivePermit | None = None
     """The open receive that finds out if receives no longer fail."""
     is_paused: bool = False
-    """Whether nothing is received because the queue is paused."""
+    """True if nothing is received because the queue is paused."""
     is_missing: bool = False
-    """Whether the last receive failed because SQS has no such queue."""
+    """True if the last receive failed because SQS has no such queue."""
     answered_at: float = field(default_factory=clock.monotonic)
-    """When the last receive returned."""
+    """The time at which the last receive returned."""
     unanswered_since: float = math.inf
     """Since when a receive is open and none has returned; infinite if none is open."""
 
     @classmethod
     def create(cls, name: str, options: WorkerOptions) -> QueueState:
-        """The state of a queue from which nothing was received yet."""
+        """Return the state of a queue from which nothing was received yet."""
         in_flight = InFlight(
             name, visibility_timeout=options.visibility_timeout, times=options.times
         )
@@ -90,23 +90,23 @@ class ReceivePermit:
 
     queue: QueueState
     count: int
-    """How many messages to ask for, at most."""
+    """The number of messages to ask for, at most."""
     wait: int
     """Seconds of the long poll."""
     since: float
-    """When it was given, in monotonic seconds."""
+    """The time at which the permit was given, in monotonic seconds."""
     is_blocked: bool
-    """Whether messages in flight keep SQS from delivering the rest of their FIFO groups."""
+    """True if messages in flight keep SQS from delivering the rest of their FIFO groups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageGroup:
-    """Messages to run one after the other: one, or those of one FIFO message group."""
+    """The messages to run one after the other: one, or those of one FIFO message group."""
 
     queue: QueueState
     messages: list[Received]
     received_at: float
-    """In monotonic seconds."""
+    """The time of the receive, in monotonic seconds."""
 
 
 class Prefetch:
@@ -121,23 +121,23 @@ class Prefetch:
         """Notified when a task thread has something to do."""
         self._waiting: deque[MessageGroup] = deque()
         self._waiting_receivers: dict[QueueState, threading.Condition] = {}
-        """What wakes the receiver of a queue that waits until it should ask; the longest first."""
+        """The condition of each receiver that waits for its turn to ask; the oldest first."""
         self._expected: dict[ReceivePermit, int] = {}
         """The open receives that are expected to bring as many messages, the oldest first."""
         self._tasks_left: float = options.max_tasks or math.inf
-        """How many tasks may still start."""
+        """The number of tasks that may still start."""
         self._average_seconds = math.inf
-        """How long a task takes, as a moving average; infinite before the first has ended."""
+        """The moving average of the seconds that a task takes; infinite before the first ends."""
         self._last_ended_at = -math.inf
         self._no_prefetch_until = -math.inf
-        """Until then nothing is received ahead, because what was could not start in time."""
+        """The time until which nothing is received ahead: a message could not start in time."""
 
     def is_empty(self, queue: QueueState) -> bool:
-        """Whether a queue had no message after the last task had ended, which may have sent one."""
+        """Return True if a queue had no message after the last task, which may have sent one."""
         return queue.found_empty_at > self._last_ended_at
 
     def is_used_up(self) -> bool:
-        """Whether no task runs and, because of ``max_tasks``, none may start."""
+        """Return True if no task runs and, because of ``max_tasks``, none may start."""
         with self._lock:
             return self._tasks_left <= 0 and not self.counters.running
 
@@ -160,7 +160,7 @@ class Prefetch:
         return None
 
     def _should_receive(self, queue: QueueState, has_idle_thread: bool, room: int) -> bool:
-        """Whether a thread will have nothing to do, or the receive can bring a full batch."""
+        """Return True if a thread will have nothing to do, or a receive can bring a full batch."""
         if self._tasks_left <= self.counters.waiting or queue.is_paused:
             return False
         is_failing = queue.receive_backoff.failures > 0
@@ -198,20 +198,20 @@ class Prefetch:
         return self._options.threads - self.counters.running
 
     def _has_idle_thread(self) -> bool:
-        """Whether a thread is idle for which no message waits or is asked for."""
+        """Return True if a thread is idle for which no message waits or is asked for."""
         return self._idle_threads() > self._taken()
 
     def _room_left(self) -> int:
-        """How many messages may be asked for besides those that wait or are asked for."""
+        """Return the number of messages to ask for besides those that wait or are asked for."""
         startable = min(self._idle_threads() + self._starts_soon(), self._tasks_left)
         return int(startable) - self._taken()
 
     def _taken(self) -> int:
-        """How many messages wait, or are expected of open receives."""
+        """Return the number of messages that wait, or are expected of open receives."""
         return self.counters.waiting + sum(self._expected.values())
 
     def _starts_soon(self) -> int:
-        """How many tasks can start within a second, if tasks take as long as the last ones."""
+        """Return the number of tasks that can start within a second, at the current speed."""
         now = clock.monotonic()
         if now - self._last_ended_at > _SOON_SECONDS or now < self._no_prefetch_until:
             return 0
@@ -219,7 +219,7 @@ class Prefetch:
         return int(min(self._options.threads * per_thread, _MAX_AHEAD))
 
     def add(self, permit: ReceivePermit, received: list[Received] | None) -> None:
-        """Use up a permit and take what was received; None if the receive failed."""
+        """Use up a permit, and take the received messages. None stands for a failed receive."""
         with self._lock:
             permit.queue.open_receives -= 1
             if permit.queue.probe is permit:
@@ -264,7 +264,7 @@ class Prefetch:
         return None
 
     def may_continue_group(self) -> bool:
-        """Whether the next message of a FIFO group may be run."""
+        """Return True if the next message of a FIFO group may be run."""
         return not self.is_closed and self._tasks_left >= 0
 
     def task_ended(self, seconds: float, *, is_done: bool) -> None:
@@ -297,7 +297,7 @@ class Prefetch:
                 return
 
     def set_paused(self, queue: QueueState, *, is_paused: bool) -> None:
-        """Receive nothing from a queue, or receive again. What was received before is run."""
+        """Stop or resume receiving from a queue. Messages that were received before are run."""
         with self._lock:
             queue.is_paused = is_paused
             self._wake_receiver()
@@ -326,7 +326,7 @@ class Prefetch:
             self._wake_receiver()
 
     def _expect_nothing_of_receives_before(self, latest: float) -> None:
-        """A receive that is not answered by now waits for a message, and must not hold up others.
+        """Expect nothing more of receives that are not answered by now.
 
         Otherwise queues that run empty keep the worker from asking those that are full.
         """
@@ -337,7 +337,7 @@ class Prefetch:
             del self._expected[oldest]
 
     def close(self) -> None:
-        """Requeue what has not started, and wake all threads so that they end."""
+        """Requeue the messages that have not started, and wake all threads so that they end."""
         with self._lock:
             self.is_closed = True
             while self._waiting:
@@ -352,7 +352,7 @@ class Prefetch:
 
 
 def _note_answer(permit: ReceivePermit, received: list[Received], now: float) -> None:
-    """Note what the answer to a receive says about the queue."""
+    """Note the state of the queue that the answer to a receive shows."""
     queue = permit.queue
     queue.answered_at = now
     queue.unanswered_since = now if queue.open_receives else math.inf
@@ -363,7 +363,7 @@ def _note_answer(permit: ReceivePermit, received: list[Received], now: float) ->
 
 
 def _by_group(messages: list[Received]) -> Iterator[list[Received]]:
-    """Each message by itself, but those of one FIFO group together and in their order."""
+    """Yield each message by itself, but those of one FIFO group together and in their order."""
     groups: dict[str, list[Received]] = {}
     for message in messages:
         if message.queue.rules.keeps_order:

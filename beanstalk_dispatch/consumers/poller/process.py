@@ -35,22 +35,22 @@ _TIMERS: Final = {
 
 
 class WorkerProcess:
-    """Runs a worker until it stops, and ends the process if a task still runs then."""
+    """The process of a worker: runs it until it stops, and ends even if a task still runs then."""
 
     def __init__(
         self, worker: Worker, ticks: Sequence[Tick] = (), *, is_supervised: bool = False
     ) -> None:
-        """``ticks`` are called besides those of the display.
+        """Take the ticks to call besides those of the display.
 
-        ``is_supervised``: whether it has a supervisor, which ends it if need be. Such a process has
-        no status line, because several would share the terminal.
+        With ``is_supervised`` a supervisor ends the process if need be. Such a process has no
+        status line, because several would share the terminal.
         """
         self._worker = worker
         self._ticks = ticks
         self._is_supervised = is_supervised
 
     def run(self, *, sender: type) -> None:
-        """Run the worker. Returns only if no task still runs, and the exit code is 0 or 1.
+        """Run the worker. Return only if no task still runs, and the exit code is 0 or 1.
 
         With 1 the command has something to say before it exits.
 

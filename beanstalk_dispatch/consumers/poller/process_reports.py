@@ -1,4 +1,4 @@
-"""What the processes of ``--processes`` report to their supervisor: one small file each."""
+"""The reports of the processes of ``--processes`` to their supervisor: one small file each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Report:
     written_at: float
     """By the clock that all processes of a machine share; infinite once the process has ended."""
     unhealthy: str | None = None
-    """Why the process is unhealthy; None if it is healthy."""
+    """The reason why the process is unhealthy; None if it is healthy."""
     figures: list[Metric] = field(default_factory=list)
     """Counters include those of the processes that this one has replaced."""
 
@@ -57,11 +57,11 @@ class ProcessReports:
         self._files = [directory / f"{number}.json" for number in range(1, processes + 1)]
 
     def file(self, index: int) -> Path:
-        """The file that the process with this index, from 0, writes."""
+        """Return the file that the process with this index, from 0, writes."""
         return self._files[index]
 
     def written_at(self, index: int) -> float:
-        """When the process with this index has reported, by the monotonic clock; 0 if never."""
+        """Return the monotonic time of the last report of the process with this index, or 0."""
         report = read(self._files[index])
         return report.written_at if report else 0.0
 
@@ -72,7 +72,7 @@ class ProcessReports:
         Report(written_at=math.inf, figures=counters).write(self._files[index])
 
     def why_unhealthy(self) -> str | None:
-        """Why the first unhealthy process is unhealthy; None if all are healthy."""
+        """Return the reason of the first unhealthy process; None if all are healthy."""
         for number, file in enumerate(self._files, 1):
             report = read(file)
             if report is None:
@@ -84,7 +84,7 @@ class ProcessReports:
         return None
 
     def metrics(self) -> list[Metric]:
-        """The figures of all processes together."""
+        """Return the figures of all processes together."""
         totals: dict[str, Metric] = {}
         for metric in self._current_figures():
             total = totals.get(metric.name)
@@ -97,7 +97,7 @@ class ProcessReports:
         return list(totals.values())
 
     def _current_figures(self) -> Iterator[Metric]:
-        """All counters, and the gauges of the processes that run."""
+        """Yield all counters, and the gauges of the processes that run."""
         for file in self._files:
             if report := read(file):
                 is_current = report.age <= MAX_AGE_SECONDS
@@ -105,7 +105,7 @@ class ProcessReports:
 
 
 def read(file: Path) -> Report | None:
-    """The report in a file; None if there is none."""
+    """Return the report in a file; None if there is none."""
     try:
         values = json.loads(file.read_bytes())
     except FileNotFoundError:
@@ -115,7 +115,7 @@ def read(file: Path) -> Report | None:
 
 
 def report_once_a_second(worker: Worker, file: Path) -> Tick:
-    """A tick that writes the worker's report to ``file`` once a second."""
+    """Return a tick that writes the worker's report to ``file`` once a second."""
     before = read(file)
     counted = {each.name: each.value for each in (before.counters if before else ())}
 

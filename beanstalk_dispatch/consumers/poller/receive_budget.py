@@ -21,7 +21,7 @@ from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 _MAX_REMEMBERED: Final = 10_000
 """Messages whose receives started no task, and FIFO groups that are interrupted."""
 _GROUP_MEMORY_SECONDS: Final = 60.0
-"""How long an interrupted FIFO group is remembered, from when it may be delivered again."""
+"""Seconds that an interrupted FIFO group is remembered, from when it may be delivered again."""
 _MARGIN_SECONDS: Final = 2.0
 """A receive of ten ends that long before an interrupted group may be delivered again."""
 
@@ -31,12 +31,11 @@ class _InterruptedGroup:
     """A FIFO group of which a message has failed, or was requeued behind one that has."""
 
     forget_at: float = 0.0
-    """In monotonic seconds. Each group has its own: one may wait for a message that another
-    consumer has taken, and others may fail again and again."""
+    """The time at which the group is forgotten, in monotonic seconds."""
     hidden_until: float = 0.0
-    """Until then SQS delivers nothing of the group: its first message is hidden, or runs here."""
+    """The time until which SQS delivers nothing of the group, as its first message is out."""
     message_ids: set[str] = field(default_factory=set)
-    """Those messages, until they are done."""
+    """The ids of the group's messages that are not done."""
 
 
 class ReceiveBudget:
@@ -47,23 +46,23 @@ class ReceiveBudget:
         self._unrun: dict[str, int] = {}
         """Message id → receives that have not started its task."""
         self._interrupted: dict[str, _InterruptedGroup] = {}
-        """By message group id."""
+        """Message group id → the interrupted group."""
 
     def unrun_receives(self, message_id: str) -> int:
-        """How many receives of a message are known not to have started its task."""
+        """Return the number of receives of a message that have not started its task."""
         return self._unrun.get(message_id, 0)
 
     def max_messages(self) -> int:
-        """Return how many messages one receive may bring.
+        """Return the number of messages that one receive may bring.
 
-        One while an interrupted group may be delivered: a receive of ten brings what waits behind
-        the failed message too, although none of it may run. While that message is hidden, SQS
+        It is one while an interrupted group may be delivered: a receive of ten brings the messages
+        behind the failed one too, although none of it may run. While that message is hidden, SQS
         delivers nothing of the group, and ten of the others are safe.
         """
         return 1 if self._seconds_hidden() < _MARGIN_SECONDS else MAX_BATCH_ENTRIES
 
     def max_wait(self) -> float:
-        """Return for how many seconds a receive of ten may wait; any may of one message."""
+        """Return the seconds that a receive of ten may wait; one of one message may always wait."""
         seconds = self._seconds_hidden()
         return math.inf if seconds < _MARGIN_SECONDS else seconds - 1
 

@@ -1,4 +1,4 @@
-"""The threads that delete, requeue and extend what was received.
+"""The threads that delete, requeue and extend received messages.
 
 There is one for all queues of a worker, and there are others while that one waits for SQS: under
 load, or because requests hang. So no queue waits for another for long.
@@ -20,11 +20,11 @@ from .threads import alive
 
 
 class RequestThreads:
-    """Send what the messages in flight of all queues need."""
+    """The threads that send to SQS the requests of the messages in flight of all queues."""
 
     def __init__(self, queues: Sequence[InFlight], options: WorkerOptions) -> None:
         self.threads: list[threading.Thread] = []
-        """Those that run, and those that have ended since the last look."""
+        """The threads that run, and those that have ended since the last check."""
         self._times = options.times
         heartbeats = [each.heartbeats for each in queues if options.heartbeat]
         self._last_kinds = [kind for each in queues for kind in (each.deletes, each.requeues)]
@@ -34,10 +34,10 @@ class RequestThreads:
         self._work = threading.Condition()
         self._idle = 0
         self._was_busy = False
-        """Whether no thread was idle at the last look."""
+        """True if no thread was idle at the last check."""
         self._is_closing = False
         self._ends_at = math.inf
-        """When the threads end although not everything is sent, in monotonic seconds."""
+        """The time at which the threads end although requests remain, in monotonic seconds."""
         for in_flight in queues:
             in_flight.on_full_batch = self._wake
 
@@ -67,7 +67,10 @@ class RequestThreads:
                 self.start()
 
     def close(self, *, until: float) -> None:
-        """Have the threads end when all is sent, and at ``until``. What fails is tried again."""
+        """Have the threads end once all is sent, and at ``until`` at the latest.
+
+        Failed requests are repeated.
+        """
         with self._work:
             self._kinds = self._last_kinds
             for kind in self._kinds:
@@ -94,8 +97,8 @@ class RequestThreads:
             is_needed = self._wait_for_work(is_closing=is_closing)
 
     def _send(self, kind: Requests, *, at_least: float) -> None:
-        """Send what there is in batches of at least that size, unless enough threads do so."""
-        if len(kind.pending) < at_least or not kind.turns.acquire(blocking=False):
+        """Send pending messages in batches of at least that size, unless enough threads do so."""
+        if len(kind.pending) < at_least or not kind.may_send.acquire(blocking=False):
             return
         kind.next_at = clock.monotonic() + self._times.batch_interval
         try:
@@ -104,7 +107,7 @@ class RequestThreads:
         except BaseException as exc:  # which nothing is meant to raise
             kind.backoff.failed(exc)  # but the other queues need this thread
         finally:
-            kind.turns.release()
+            kind.may_send.release()
 
     def _wait_for_work(self, *, is_closing: bool) -> bool:
         """Wait for a full batch, but not long. False: all is sent, or a thread is one too many."""

@@ -25,11 +25,14 @@ from .in_flight import Ack, Nack
 TaskStarts = Callable[[float], None]
 """Called when a task starts, with its time limit in seconds."""
 Runner = Callable[[Received, TaskStarts], Ack | Nack]
-"""Runs a message and says what SQS is to do with it. May call its second argument."""
+"""A function that runs a message, and returns the answer for SQS.
+
+It may call its second argument.
+"""
 
 
 def delivery_of(received: Received) -> Delivery:
-    """The delivery that the daemon would report for a received message."""
+    """Return the delivery that the daemon would report for a received message."""
     attributes, message_attributes = received.attributes, received.message_attributes
     first = attributes.get("ApproximateFirstReceiveTimestamp")
     sent = attributes.get("SentTimestamp")

@@ -19,7 +19,7 @@ _CLEAR_LINE: Final = "\r\x1b[K"
 
 
 class _ThroughputMeter:
-    """Tasks done per second since the last call."""
+    """A meter of the tasks that are done per second since its last call."""
 
     def __init__(self, worker: Worker) -> None:
         self._counters = worker.counters
@@ -33,7 +33,7 @@ class _ThroughputMeter:
 
 
 def log_progress(worker: Worker) -> Tick:
-    """A tick that logs a line once a minute, if the figures have changed."""
+    """Return a tick that logs a line once a minute, if the figures have changed."""
     throughput = _ThroughputMeter(worker)
     logged = (0, 0, 0, 0)
 
@@ -66,7 +66,7 @@ class StatusLine:
         self._depths, self._line = "", ""
         self._asked_at = 0.0
         self._is_stale = False
-        """Whether the depths may have changed since they were asked for."""
+        """True if the depths may have changed since they were asked for."""
         self._lock = threading.Lock()
 
     @contextmanager
@@ -111,7 +111,7 @@ class StatusLine:
         self._write_and_flush(_CLEAR_LINE, self._line)
 
     def _paused_queues(self) -> str:
-        """The queues that are paused, and the depths."""
+        """Return the names of the queues that are paused, and the depths."""
         paused = [queue.name for queue in self._worker.queues if queue.is_paused]
         return (f"  paused {', '.join(paused)}" if paused else "") + self._depths
 
@@ -128,7 +128,10 @@ class StatusLine:
 
 
 def _is_terminal(stream: TextIO) -> bool:
-    """Whether a handler writes to a terminal. Its stream may be closed, or only have ``write``."""
+    """Return True if a handler writes to a terminal.
+
+    Its stream may be closed, or only have ``write``.
+    """
     try:
         return stream.isatty()
     except (AttributeError, ValueError):
@@ -136,7 +139,7 @@ def _is_terminal(stream: TextIO) -> bool:
 
 
 def _stream_handlers() -> Iterable[logging.StreamHandler[Any]]:
-    """The stream handlers of all loggers, each once."""
+    """Yield the stream handlers of all loggers, each once."""
     loggers = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
     handlers = {
         handler

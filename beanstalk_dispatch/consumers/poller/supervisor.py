@@ -30,7 +30,7 @@ from .worker import EXIT_NO_QUEUE, EXIT_STUCK, Tick, Worker
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
 STOP_MARGIN_SECONDS: Final = 30.0
-"""For a stop beyond ``--grace`` and ``--wait``: docs/worker.md lists what it may wait for."""
+"""Seconds for a stop beyond ``--grace`` and ``--wait``: docs/worker.md lists its parts."""
 EXIT_CODES_OF_AN_END: Final = frozenset({0, EXIT_NO_QUEUE})
 """A process that stops by itself, because of ``--burst`` or ``--max-tasks``, has one of these."""
 
@@ -39,10 +39,10 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorTimes:
-    """How long a supervisor waits, in seconds. Tests pass shorter times."""
+    """The seconds that a supervisor waits. Tests pass shorter times."""
 
     check_interval: float = 0.1
-    """Between two looks at the processes."""
+    """Seconds between two checks of the processes."""
     first_restart: float = 1.0
     """Before a process that has crashed is replaced."""
     longest_restart: float = 30.0
@@ -53,9 +53,9 @@ class SupervisorTimes:
     """A process that has not reported for this long is killed. It reports once a second, unless a C
     call keeps its interpreter's lock."""
     silence_check_interval: float = 1.0
-    """Between two looks at the reports."""
+    """Seconds between two checks of the reports."""
     stop: float = STOP_MARGIN_SECONDS
-    """After a signal, until the processes that still run are killed."""
+    """Seconds from a signal until the processes that still run are killed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,19 +63,19 @@ class _ChildProcess:
     """One process, and after its end the one that replaces it."""
 
     run: Callable[[], None]
-    """What it runs."""
+    """The function that the process runs."""
     pid: int | None = None
     """None while there is none."""
     started_at: float = 0.0
     restart_at: float = 0.0
     crashes: int = 0
-    """How often it has crashed in a row."""
+    """The number of crashes in a row."""
     exit_code: int | None = None
     """Once it has ended and is not to be replaced."""
 
 
 class Supervisor:
-    """Runs a number of worker processes until all have ended, or until a signal."""
+    """A supervisor of worker processes: runs them until all have ended, or until a signal."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Supervisor:
     def run(self) -> int:
         """Run the processes, and return the worst of their exit codes.
 
-        In each process that it forks, this raises what ends that process.
+        In each process that it forks, this raises the exception that ends that process.
         """
         pid = os.getpid()
         for number in _SIGNALS:
@@ -240,7 +240,7 @@ class Supervisor:
 
 
 def worker_ticks(worker: Worker, *, report: Path, supervisor: int) -> list[Tick]:
-    """The ticks of a worker's process that has a supervisor with this process id."""
+    """Return the ticks of a worker's process that has a supervisor with this process id."""
 
     def stop_without_supervisor() -> None:
         if os.getppid() != supervisor and not worker.is_stopping():
@@ -263,7 +263,7 @@ def answer_probes(server: ProbeServer, *, supervisor: int) -> None:
 
 
 def _as_shell_code(exit_code: int) -> int:
-    """The exit code as a shell shows it: 128 + signal if a signal has ended the process."""
+    """Return the exit code as a shell shows it: 128 + signal if a signal has ended the process."""
     return exit_code if exit_code >= 0 else 128 - exit_code
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
 from functools import partial
 
 from beanstalk_dispatch.logging.log_lines import quoted
@@ -22,22 +21,14 @@ from .runners import Runner
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
 
-@dataclass(frozen=True, slots=True)
-class RunningMessage:
-    """A message whose task runs, and its queue."""
-
-    queue: QueueState
-    message: Received
-
-
 class TaskThreads:
-    """Take prefetched messages, run them, and note for SQS what became of them."""
+    """The threads that take prefetched messages, run them, and note the answers for SQS."""
 
     def __init__(self, runner: Runner, prefetch: Prefetch, options: WorkerOptions) -> None:
-        self.running: dict[int, RunningMessage] = {}
-        """The running tasks by the id of their thread."""
+        self.running: dict[int, tuple[QueueState, Received]] = {}
+        """The messages whose tasks run, each with its queue, by the id of their thread."""
         self.has_no_files = False
-        """Whether a task was not started because the process can open no more files."""
+        """True if a task was not started because the process can open no more files."""
         self._runner = runner
         self._prefetch = prefetch
         self._heartbeat = options.heartbeat
@@ -52,13 +43,13 @@ class TaskThreads:
             thread.start()
 
     def overdue(self) -> list[Received]:
-        """The messages whose tasks have run longer than they may and could not be interrupted."""
+        """Return the messages whose tasks have exceeded their time and could not be interrupted."""
         stuck = {limit.thread_id for limit in time_limit.stuck()}
         now = clock.monotonic()
         return [
-            task.message
-            for thread_id, task in list(self.running.items())
-            if thread_id in stuck or task.message.deadline <= now
+            message
+            for thread_id, (_, message) in list(self.running.items())
+            if thread_id in stuck or message.deadline <= now
         ]
 
     def give_up_overdue(self) -> list[Received]:
@@ -102,12 +93,12 @@ class TaskThreads:
         return False
 
     def _run_message(self, queue: QueueState, message: Received) -> Ack | Nack:
-        """Run one message and note for SQS what its runner has answered."""
+        """Run one message, and note its runner's answer for SQS."""
         thread_id, started = threading.get_ident(), clock.monotonic()
         answer: Ack | Nack = Nack()
         if self._heartbeat:
             queue.in_flight.set_deadline(message)
-        self.running[thread_id] = RunningMessage(queue, message)
+        self.running[thread_id] = (queue, message)
         try:
             answer = self._runner(message, partial(queue.in_flight.set_deadline, message))
         except BaseException as exc:

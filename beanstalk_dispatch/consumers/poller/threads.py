@@ -1,4 +1,4 @@
-"""What the threads of a worker do every few seconds, and which of them have not ended."""
+"""The actions of a worker's threads every few seconds, and the threads that have not ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from beanstalk_dispatch.process import clock
 
 
 def every(seconds: float, action: Callable[[], object]) -> Callable[[], None]:
-    """What calls ``action`` if it is called itself, but only once in ``seconds``."""
+    """Return a function that calls ``action``, but only once in ``seconds``."""
     called_at = -math.inf
 
     def tick() -> None:
@@ -23,7 +23,7 @@ def every(seconds: float, action: Callable[[], object]) -> Callable[[], None]:
 
 
 def alive(threads: Iterable[threading.Thread]) -> list[threading.Thread]:
-    """The threads that have not ended."""
+    """Return the threads that have not ended."""
     return [thread for thread in threads if thread.is_alive()]
 
 

@@ -1,7 +1,7 @@
 """Worker: receives from its queues and runs their tasks in threads, from the start to the stop.
 
-Each queue has threads that receive (consumer.py), and tasks run in others (task_threads.py). What
-became of the messages is sent by a thread that all queues share (request_threads.py). The main
+Each queue has threads that receive (receiver.py), and tasks run in others (task_threads.py). The
+answers for the messages are sent by a thread that all queues share (request_threads.py). The main
 thread only decides when to stop, so that no task and no request can delay a stop.
 """
 
@@ -22,10 +22,10 @@ from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.sqs.opening import open_queue
 
-from .consumer import QueueConsumer
 from .options import WorkerOptions
 from .pauses import Pauses
 from .prefetch import Counters, Prefetch, QueueState
+from .receiver import QueueReceiver
 from .request_threads import RequestThreads
 from .runners import Runner
 from .task_threads import TaskThreads
@@ -46,21 +46,21 @@ Tick = Callable[[], None]
 
 
 class Worker:
-    """Runs the tasks of its queues until it is stopped, or has a reason to stop by itself."""
+    """A worker that runs the tasks of its queues until it is stopped, or ends by itself."""
 
     def __init__(self, queues: Sequence[str], runner: Runner, options: WorkerOptions) -> None:
-        """``queues`` are names as ``schedule_function`` takes them."""
+        """Take the names of queues as ``schedule_function`` takes them."""
         self.options = options
         self.prefetch = Prefetch(options)
         self.queues = [QueueState.create(name, options) for name in dict.fromkeys(queues)]
         self.tasks = TaskThreads(runner, self.prefetch, options)
         self.requests = RequestThreads([queue.in_flight for queue in self.queues], options)
-        self._consumers = [QueueConsumer(queue, self.prefetch, options) for queue in self.queues]
+        self._receivers = [QueueReceiver(queue, self.prefetch, options) for queue in self.queues]
         self._pauses = Pauses(self.queues, self.prefetch) if options.obeys_pauses else None
         self.relay: OutboxRelay | None = None
-        """What sends from the outbox in this process, if it does."""
+        """The relay that sends from the outbox in this process, if it does."""
         self.exit_code_of_failures = 0
-        """What a burst ends with if a delivery did not succeed."""
+        """The exit code of a burst in which a delivery did not succeed."""
         self._is_stopping = self._has_stopped = False
         self._exit_code = 0
 
@@ -101,11 +101,11 @@ class Worker:
             self._is_stopping = self.prefetch.is_closed = True
 
     def is_stopping(self) -> bool:
-        """Whether ``stop`` was called."""
+        """Return True if ``stop`` was called."""
         return self._is_stopping
 
     def depths(self) -> list[tuple[str, int]]:
-        """About how many messages wait in each queue; without those that may not be asked.
+        """Return about how many messages wait in each queue; without those that may not be asked.
 
         Makes one SQS request per queue.
         """
@@ -126,8 +126,8 @@ class Worker:
             self._start_receiving()
 
     def _start_receiving(self) -> None:
-        for consumer in self._consumers:
-            consumer.start()
+        for receiver in self._receivers:
+            receiver.start()
 
     def _obey_pauses(self, pauses: Pauses) -> None:
         pauses.look()
@@ -189,7 +189,7 @@ class Worker:
         return is_empty and not queue.in_flight.messages
 
     def _is_silent(self, queue: QueueState) -> bool:
-        """Whether its receives have failed for so long that a burst waits only for tasks."""
+        """Return True if its receives have failed until a burst waits for tasks only."""
         patience = self.options.times.burst_patience
         is_failing = queue.receive_backoff.failing_seconds > patience
         return is_failing and not (queue.is_paused or self.tasks.running)
@@ -215,8 +215,8 @@ class Worker:
 
     def _wait_for_open_receives(self, *, until: float) -> None:
         """Wait for open long polls: SQS may have put messages into the answer already."""
-        receivers = [thread for consumer in self._consumers for thread in consumer.receivers]
-        self._wait_while(lambda: bool(alive(receivers)), until=until)
+        threads = [thread for receiver in self._receivers for thread in receiver.threads]
+        self._wait_while(lambda: bool(alive(threads)), until=until)
 
     def _wait_while(self, condition: Callable[[], bool], *, until: float) -> None:
         interval = self.options.times.stop_check_interval
@@ -227,11 +227,11 @@ class Worker:
             clock.sleep(interval / 10)
 
     def _requeue_unfinished(self) -> None:
-        for thread_id, task in list(self.tasks.running.items()):
-            self._log_without_blocking(_log_unfinished, task.message.message_id, thread_id)
+        for thread_id, (queue, message) in list(self.tasks.running.items()):
+            self._log_without_blocking(_log_unfinished, message.message_id, thread_id)
             # Without heartbeats the task may run on in the web server it was posted to.
             if self.options.heartbeat:
-                task.queue.in_flight.requeue([task.message])
+                queue.in_flight.requeue([message])
 
     def _send_last_requests(self) -> None:
         until = clock.monotonic() + self.options.times.flush_timeout

@@ -126,8 +126,8 @@ def test_the_visibility_of_a_stuck_tasks_message_is_not_extended(
     runner = Recording(waiting_for(gate))
     with running(runner, visibility_timeout=3) as worker:
         until(lambda: len(worker.tasks.running) == 2)
-        by_body = {task.message.body: task.message for task in worker.tasks.running.values()}
-        threads = {task.message.body: number for number, task in worker.tasks.running.items()}
+        by_body = {message.body: message for _, message in worker.tasks.running.values()}
+        threads = {message.body: number for number, (_, message) in worker.tasks.running.items()}
 
         class Limit:
             thread_id = threads["stuck"]

@@ -156,18 +156,18 @@ def test_overdue_are_the_stuck_tasks_and_those_past_their_deadline(
     worker.prefetch.add(worker.prefetch._give_permit(worker.queues[0]), messages(3))
     worker.tasks.start()
     until(lambda: worker.counters.running == len(worker.tasks.running) == 3)
-    running = {task.message.body: thread for thread, task in worker.tasks.running.items()}
+    running = {message.body: thread for thread, (_, message) in worker.tasks.running.items()}
     assert worker.tasks.overdue() == []
 
     class Limit:
         thread_id = running["0"]
 
     monkeypatch.setattr(time_limit, "stuck", lambda: [Limit])
-    worker.tasks.running[running["1"]].message.deadline = time.monotonic() - 1
+    worker.tasks.running[running["1"]][1].deadline = time.monotonic() - 1
     assert {message.body for message in worker.tasks.overdue()} == {"0", "1"}
     given_up = worker.tasks.give_up_overdue()
     assert [(message.body, message.deadline) for message in given_up] == [("0", 0.0), ("1", 0.0)]
-    assert worker.tasks.running[running["2"]].message.deadline > time.monotonic()
+    assert worker.tasks.running[running["2"]][1].deadline > time.monotonic()
     gate.set()
     worker.prefetch.close()
     for thread in worker.tasks.threads:

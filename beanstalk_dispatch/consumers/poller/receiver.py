@@ -17,26 +17,26 @@ from .options import WorkerOptions
 from .prefetch import MAX_OPEN_RECEIVES, Prefetch, QueueState, ReceivePermit
 
 
-class QueueConsumer:
-    """Receives from one queue."""
+class QueueReceiver:
+    """The threads that receive from one queue, each with its permits."""
 
     def __init__(self, queue: QueueState, prefetch: Prefetch, options: WorkerOptions) -> None:
         self.queue = queue
         self._prefetch = prefetch
         self._options = options
         self._starting = threading.Lock()
-        self._turn = threading.Lock()
-        """Of the receivers: one at a time waits for a permit."""
-        self.receivers = [
+        self._permit_lock = threading.Lock()
+        """The right to wait for a permit, which one thread has at a time."""
+        self.threads = [
             ServiceThread(self._receive_until_closed, name=f"receive-{queue.name}")
             for _ in range(MAX_OPEN_RECEIVES)
         ]
         """The threads that receive."""
 
     def start(self, threads: int = 1) -> None:
-        """Start the first ``threads`` receivers that have not been started."""
+        """Start the first ``threads`` of the threads that have not been started."""
         with self._starting:
-            for thread in self.receivers[:threads]:
+            for thread in self.threads[:threads]:
                 if thread.ident is None:
                     thread.start()
 
@@ -51,11 +51,11 @@ class QueueConsumer:
                 self.start(MAX_OPEN_RECEIVES)
 
     def _wait_for_permit(self) -> ReceivePermit | None:
-        with self._turn:
+        with self._permit_lock:
             return self._prefetch.acquire(self.queue)
 
     def _receive_as_permitted(self, permit: ReceivePermit) -> list[Received] | None:
-        """The received messages; None if the request failed."""
+        """Return the received messages; None if the request failed."""
         queue = self.queue
         try:
             received = open_queue(queue.name).receive(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from beanstalk_dispatch.consumers.poller.consumer import QueueConsumer
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions
 from beanstalk_dispatch.consumers.poller.prefetch import Prefetch, QueueState
+from beanstalk_dispatch.consumers.poller.receiver import QueueReceiver
 from beanstalk_dispatch.consumers.poller.threads import alive, join_within
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.sqs.queue import Queue, Received
@@ -19,9 +19,9 @@ from tests.conftest import Environment
 from tests.workers import QUICK, messages, until
 
 
-def make_consumer(**options: Any) -> QueueConsumer:
+def make_receiver(**options: Any) -> QueueReceiver:
     made = WorkerOptions(**(QUICK | options))
-    return QueueConsumer(QueueState.create("jobs", made), Prefetch(made), made)
+    return QueueReceiver(QueueState.create("jobs", made), Prefetch(made), made)
 
 
 def receiving(result: list[Received] | BaseException) -> Callable[..., list[Received]]:
@@ -38,31 +38,31 @@ def test_a_receive_that_fails_is_backed_off_from(
     sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(Queue, "receive", receiving(error))
-    consumer = make_consumer()
-    permit = consumer._wait_for_permit()
+    receiver = make_receiver()
+    permit = receiver._wait_for_permit()
     assert permit
-    assert consumer._receive_as_permitted(permit) is None
-    assert consumer.queue.receive_backoff.failures == 1
-    assert not consumer.queue.is_missing
+    assert receiver._receive_as_permitted(permit) is None
+    assert receiver.queue.receive_backoff.failures == 1
+    assert not receiver.queue.is_missing
 
 
 def test_a_queue_that_does_not_exist_is_noted(without_queue: Environment) -> None:
     without_queue(DISPATCH_CREATE_QUEUES=None)
-    consumer = make_consumer()
-    permit = consumer._wait_for_permit()
+    receiver = make_receiver()
+    permit = receiver._wait_for_permit()
     assert permit
-    assert consumer._receive_as_permitted(permit) is None
-    assert consumer.queue.is_missing
+    assert receiver._receive_as_permitted(permit) is None
+    assert receiver.queue.is_missing
 
 
 def test_a_permit_is_used_up_even_by_an_exception_that_ends_the_loop(
     sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Queue, "receive", receiving(KeyboardInterrupt()))
-    consumer = make_consumer()
+    receiver = make_receiver()
     with pytest.raises(KeyboardInterrupt):
-        consumer._receive_until_closed()
-    assert consumer.queue.open_receives == 0
+        receiver._receive_until_closed()
+    assert receiver.queue.open_receives == 0
 
 
 def test_an_empty_queue_has_one_thread(
@@ -71,32 +71,32 @@ def test_an_empty_queue_has_one_thread(
     """The others start when it brings many messages."""
     answers = iter([[], messages(1), messages(6)[1:], messages(6)])
     started: list[int] = []
-    consumer = make_consumer(threads=8)
+    receiver = make_receiver(threads=8)
 
     def receive(self: Queue, **parameters: Any) -> list[Received]:
-        if threading.current_thread() is consumer.receivers[0]:
-            started.append(sum(thread.ident is not None for thread in consumer.receivers))
+        if threading.current_thread() is receiver.threads[0]:
+            started.append(sum(thread.ident is not None for thread in receiver.threads))
             for answer in answers:  # pragma: no branch - another receiver may close first
                 return answer
-        consumer._prefetch.close()
+        receiver._prefetch.close()
         return []
 
     monkeypatch.setattr(Queue, "receive", receive)
-    consumer.start()
-    until(lambda: consumer._prefetch.is_closed)
-    join_within(20, alive(consumer.receivers))
+    receiver.start()
+    until(lambda: receiver._prefetch.is_closed)
+    join_within(20, alive(receiver.threads))
     assert started[:3] == [1, 1, 1]
-    assert all(thread.ident for thread in consumer.receivers)
+    assert all(thread.ident for thread in receiver.threads)
 
 
 def test_received_messages_are_prefetched(
     sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Queue, "receive", receiving(messages(2)))
-    consumer = make_consumer(threads=2, times=replace(QUICK["times"], requeue_after=60))
-    consumer.start()
-    prefetch = consumer._prefetch
+    receiver = make_receiver(threads=2, times=replace(QUICK["times"], requeue_after=60))
+    receiver.start()
+    prefetch = receiver._prefetch
     until(lambda: prefetch.counters.waiting == 2)
     prefetch.close()
-    join_within(20, alive([consumer.receivers[0]]))
-    assert not consumer.receivers[0].is_alive()
+    join_within(20, alive([receiver.threads[0]]))
+    assert not receiver.threads[0].is_alive()
