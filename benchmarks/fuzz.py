@@ -61,12 +61,12 @@ def fuzz_atheris(kind: str, arguments: list[str]) -> None:
         text = data.decode("utf-8", "ignore")
         return bytes(message._signer("q", tuple(keys)).sign(text).encode())
 
-    def letter(data: bytes) -> bytes:
+    def dead_letter(data: bytes) -> bytes:
         reason = {"attempts": 1, "id": "i"}
         return bytes(message.wrap(data, reason, queue="q", keys=keys).encode())
 
-    shapes: list[Callable[[bytes], bytes]] = [bytes, signed, letter, base64.b64encode]
-    shapes.append(lambda data: letter(signed(data)))
+    shapes: list[Callable[[bytes], bytes]] = [bytes, signed, dead_letter, base64.b64encode]
+    shapes.append(lambda data: dead_letter(signed(data)))
 
     def one_input(data: bytes) -> None:
         shape, data = data[0] if data else 0, data[1:]

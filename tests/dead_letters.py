@@ -1,4 +1,4 @@
-"""A queue with a dead-letter queue on a real server, and letters of both kinds on it."""
+"""A queue with a dead-letter queue on a real server, and dead letters of both kinds on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from typing import Any, Final
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.dead_letters.queue import DeadLetters
+from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
 from beanstalk_dispatch.messages.message import Message, wrap
 from beanstalk_dispatch.sqs.administration import get_attributes
 from beanstalk_dispatch.sqs.batch_sender import BatchEntry
@@ -19,7 +19,7 @@ KEY: Final = "a-key-of-the-tests"
 
 
 class Dead:
-    """The dead-letter queue of ``jobs``; letters are sent to it as SQS or a worker would."""
+    """The dead-letter queue of ``jobs``; messages are sent to it as SQS or a worker would."""
 
     def __init__(self, name: str) -> None:
         self.source_name = name
@@ -33,27 +33,27 @@ class Dead:
     def queue(self) -> Queue:
         return open_beside(self.source, self.name)
 
-    def open(self) -> DeadLetters:
-        return DeadLetters.open(self.name)
+    def open(self) -> DeadLetterQueue:
+        return DeadLetterQueue.open(self.name)
 
     def body(self, function: str = "record", number: int = 0, **members: Any) -> str:
         message = Message(function=function, args=[number], **members)
         return message.encode(queue=self.source_name, keys=get_config().signing_keys)
 
     def moved(self, function: str = "record", number: int = 0, **members: Any) -> None:
-        """A letter as SQS moves it: the message itself, with its attributes."""
+        """A dead letter as SQS moves it: the message itself, with its attributes."""
         attribute = {"tenant": {"DataType": "String", "StringValue": "customer-12"}}
         self.queue.send(self.body(function, number, **members), {"MessageAttributes": attribute})
 
     def sent(self, function: str = "fail", number: int = 0, **reason: Any) -> None:
-        """A letter as this package sends it."""
-        self.queue.send(self.letter(function, number, **reason), {})
+        """A dead letter as this package sends it."""
+        self.queue.send(self.dead_letter(function, number, **reason), {})
 
     def sent_many(self, count: int, function: str = "fail") -> None:
-        letters = [self.letter(function, number) for number in range(count)]
-        self.queue.send_batch([BatchEntry(body=each, send_parameters={}) for each in letters])
+        dead_letters = [self.dead_letter(function, number) for number in range(count)]
+        self.queue.send_batch([BatchEntry(body=each, send_parameters={}) for each in dead_letters])
 
-    def letter(self, function: str = "fail", number: int = 0, **reason: Any) -> str:
+    def dead_letter(self, function: str = "fail", number: int = 0, **reason: Any) -> str:
         task_id = f"{function}-{number}"
         whole = {
             "outcome": "failed",

@@ -1,4 +1,4 @@
-"""A redrive by SQS itself: faster than letter by letter, but it cannot filter."""
+"""A redrive by SQS itself: faster than one message after the other, but it cannot filter."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from beanstalk_dispatch.sqs.queue import Queue
 from .sweep import Steps, SweepReport, wait
 
 POLL_SECONDS: Final = 1.0
-"""Between two questions about the progress."""
+"""Seconds between two questions about the progress."""
 MAX_FAILED_POLLS: Final = 30
-"""After this number of questions in a row without an answer, the move is given up."""
+"""The number of questions in a row without an answer after which the move is given up."""
 
 
 def move_all(queue: Queue, arn: str, report: SweepReport, *, rate: float | None) -> Steps:
-    """Have SQS move every letter, and yield the report until it has. Close it to cancel the move.
+    """Have SQS move every message, and yield the report until it has. Close it to cancel the move.
 
-    Raises SendError if SQS does not start the move, or cannot complete it.
+    Raise SendError if SQS does not start the move, or cannot complete it.
     """
     per_second = None if rate is None else max(1, min(MAX_MOVES_PER_SECOND, int(rate)))
     handle = start_move(queue, arn, per_second=per_second)

@@ -1,4 +1,4 @@
-"""One dead-letter queue, for the command and the admin: sample, redrive and discard its letters."""
+"""One dead-letter queue, for command and admin: sample, redrive and discard its messages."""
 
 from __future__ import annotations
 
@@ -19,35 +19,38 @@ from beanstalk_dispatch.sqs import administration
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .letters import Filters, Letter, read_letter
+from .dead_letter import Filters, ReceivedDeadLetter, dead_letter_of
 from .move_task import move_all
-from .receiving import HIDE_SECONDS, Look
+from .receiving import HIDE_SECONDS, HeldMessages
 from .redrive import Redrive, open_target
 from .sweep import Steps, Sweep, SweepOptions, SweepReport
 
 SAMPLE_SIZE: Final = 100
-"""Letters that a look shows if nothing else is asked for."""
+"""The number of dead letters in a sample if no other is asked for."""
 FIND_SIZE: Final = 10_000
-"""Letters among which one is looked for by its id."""
+"""The number of dead letters among which one is searched by its id."""
 
 _DEFAULTS: Final = SweepOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Some letters of a dead-letter queue. SQS does not promise which, or that they are all."""
+    """A sample of a dead-letter queue.
 
-    letters: list[Letter]
-    """Those that match the filters, the newest first."""
+    SQS promises neither which messages it has, nor all of them.
+    """
+
+    dead_letters: list[ReceivedDeadLetter]
+    """The dead letters that pass the filters, the newest first."""
     looked_at: int
     about: int | None
-    """About how many letters there are; None if these credentials may not ask."""
+    """About how many messages the queue has; None if these credentials may not ask."""
     still_hidden: int
-    """Letters that could not be made visible again."""
+    """The number of messages that could not be made visible again."""
 
 
-class DeadLetters:
-    """The letters of one dead-letter queue."""
+class DeadLetterQueue:
+    """One dead-letter queue and its messages."""
 
     def __init__(self, queue: Queue, sources: tuple[str, ...]) -> None:
         self.queue = queue
@@ -55,19 +58,19 @@ class DeadLetters:
         """The own names of the queues whose redrive policy names this one."""
 
     @classmethod
-    def open(cls, name: str) -> DeadLetters:
-        """The dead-letter queue ``name``: an alias, or the own name of an alias's one.
+    def open(cls, name: str) -> DeadLetterQueue:
+        """Open the dead-letter queue ``name``: an alias, or the own name of an alias's one.
 
-        Raises UnknownQueue, also for a queue that is not known to be a dead-letter queue, because
-        a look at another queue would bring its messages nearer to their dead-letter queue. Raises
-        SendError.
+        Raise UnknownQueue also if it is not known to be a dead-letter queue: receiving from another
+        queue would bring its messages nearer to their dead-letter queue. Raise SendError if SQS
+        cannot be asked.
         """
         known = queue_statuses()
         queue = find_queue(name, known)
         return cls(queue, source_names(queue, known))
 
     def about(self) -> int | None:
-        """About how many letters there are. None if these credentials may not ask."""
+        """Return about how many messages the queue has; None if these credentials may not ask."""
         try:
             return administration.get_attributes(self.queue).total
         except SendError:
@@ -78,47 +81,50 @@ class DeadLetters:
         limit: int = SAMPLE_SIZE, hide: int = HIDE_SECONDS,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> Sample:  # fmt: skip
-        """Look at up to ``limit`` letters; each is visible again when this returns.
+        """Receive up to ``limit`` messages; each is visible again when this returns.
 
-        ``is_stopping`` is asked before each receive. Raises SendError.
+        ``is_stopping`` is asked before each receive. Raise SendError if a receive fails.
         """
         filters = filters or Filters()
-        letters: list[Letter] = []
+        dead_letters: list[ReceivedDeadLetter] = []
         looked_at, about = 0, self.about()
-        with Look(self.queue, hide=hide) as look:
-            while looked_at < limit and not (look.is_over or is_stopping()):
-                received = look.receive(min(limit - looked_at, MAX_BATCH_ENTRIES))
+        with HeldMessages(self.queue, hide=hide) as held:
+            while looked_at < limit and not (held.is_over or is_stopping()):
+                received = held.receive(min(limit - looked_at, MAX_BATCH_ENTRIES))
                 looked_at += len(received)
-                letters += [
+                dead_letters += [
                     each for each in map(self._read_received, received) if filters.match(each)
                 ]
-                if filters.ids and letters:
+                if filters.ids and dead_letters:
                     break
-        letters.sort(key=lambda each: -each.at)
+        dead_letters.sort(key=lambda each: -each.at)
         return Sample(
-            letters=letters, looked_at=looked_at, about=about, still_hidden=look.still_hidden
+            dead_letters=dead_letters,
+            looked_at=looked_at,
+            about=about,
+            still_hidden=held.still_hidden,
         )
 
     def find(
-        self, letter_id: str, *,
+        self, dead_letter_id: str, *,
         limit: int = FIND_SIZE, hide: int = HIDE_SECONDS,
         is_stopping: Callable[[], bool] = lambda: False,
-    ) -> Letter | None:  # fmt: skip
-        """Return the letter with a task id or an id of SQS, if it is among the first ``limit``."""
-        filters = Filters(ids=frozenset({letter_id}))
+    ) -> ReceivedDeadLetter | None:  # fmt: skip
+        """Return the dead letter with a task id or SQS id, if it is among the first ``limit``."""
+        filters = Filters(ids=frozenset({dead_letter_id}))
         found = self.sample(filters, limit=limit, hide=hide, is_stopping=is_stopping)
-        return found.letters[0] if found.letters else None
+        return found.dead_letters[0] if found.dead_letters else None
 
     def redrive(
         self, filters: Filters | None = None, options: SweepOptions = _DEFAULTS, *,
         to: str | None = None, reset_attempts: bool = False,
     ) -> Steps:  # fmt: skip
-        """Send letters back to their queues; yields the report after each step.
+        """Send dead letters back to their queues, and yield the report after each step.
 
-        Each letter is sent first and deleted then. To end the run, close the iterator: what is
-        begun is finished, and every letter that was only looked at is visible again. Where nothing
-        is filtered SQS moves the letters itself if it can. Raises UnknownQueue and SendError before
-        the first step.
+        Each message is sent first and deleted then. To end the run, close the iterator: a begun
+        step is finished, and every message that was only received is visible again. Without filters
+        SQS moves the messages itself if it can. Raise UnknownQueue or SendError before the first
+        step.
         """
         filters = filters or Filters()
         config, report = get_config(), SweepReport(about=self.about())
@@ -141,44 +147,45 @@ class DeadLetters:
         yield from self._run_steps(filters, options, act, report)
 
     def discard(self, filters: Filters | None = None, options: SweepOptions = _DEFAULTS) -> Steps:
-        """Delete letters; yields the report after each step. It cannot be undone."""
+        """Delete dead letters, and yield the report after each step. It cannot be undone."""
         report = SweepReport(about=self.about())
-        yield from self._run_steps(filters or Filters(), options, lambda letter: None, report)
+        yield from self._run_steps(filters or Filters(), options, lambda dead_letter: None, report)
 
     def purge(self) -> None:
-        """Have SQS delete every letter, at most once a minute. It cannot be undone.
+        """Have SQS delete every message, at most once a minute. It cannot be undone.
 
-        Raises SendError.
+        Raise SendError if SQS refuses.
         """
         administration.purge(self.queue)
 
     def _run_steps(
-        self, filters: Filters, options: SweepOptions, prepare: Callable[[Letter], None],
-        report: SweepReport,
+        self, filters: Filters, options: SweepOptions,
+        prepare: Callable[[ReceivedDeadLetter], None], report: SweepReport,
     ) -> Steps:  # fmt: skip
         run = Sweep(
             self.queue, filters, options, read=self._read_received, prepare=prepare, report=report
         )
         yield from run.steps()
 
-    def _read_received(self, received: Received) -> Letter:
-        return read_letter(received, get_config(), sources=self.sources)
+    def _read_received(self, received: Received) -> ReceivedDeadLetter:
+        return dead_letter_of(received, get_config(), sources=self.sources)
 
     def _movable_arn(self) -> str | None:
-        """The ARN, if SQS can move every letter: none was sent by this package.
+        """Return the queue's ARN if SQS can move every message: this package has sent none of them.
 
-        SQS does not know where a letter came from that it did not move itself.
+        SQS knows the source only of the messages that it moved itself.
         """
         if not self.sources or self._is_written_to():
             return None
         try:
-            if any(each.is_from_package for each in self.sample(limit=MAX_BATCH_ENTRIES).letters):
+            sample = self.sample(limit=MAX_BATCH_ENTRIES)
+            if any(each.is_from_package for each in sample.dead_letters):
                 return None
             return administration.get_attributes(self.queue).arn or None
         except BeanstalkDispatchError:
             return None
 
     def _is_written_to(self) -> bool:
-        """Whether this package sends letters here, as far as this process knows."""
+        """Return True if this package sends dead letters here, as far as this process knows."""
         name = get_config().dead_letter_queue
         return name is not None and self.queue.name in {name, own_name(name)}

@@ -1,7 +1,7 @@
-"""Look: receives letters of a dead-letter queue, and makes visible again what it received.
+"""The messages that are received from a dead-letter queue to be shown, and released again.
 
-SQS cannot show a message without receiving it. Each receive hides at most ten letters for a time,
-and raises their receive count. So a look is at a dead-letter queue only: in a source queue the
+SQS cannot show a message without receiving it. Each receive hides at most ten messages for a time,
+and raises their receive count. So only a dead-letter queue is sampled: in a source queue the
 receive count leads to the dead-letter queue.
 """
 
@@ -15,23 +15,23 @@ from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.sqs.queue import RECEIVED_ATTRIBUTES, Queue, Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .letters import SOURCE_ATTRIBUTE
+from .dead_letter import SOURCE_ATTRIBUTE
 
 HIDE_SECONDS: Final = 120
-"""How long a look hides a letter at most: after that the letter is visible again by itself."""
+"""Seconds that a message is hidden at most: after that it is visible again by itself."""
 
 _WAIT_SECONDS: Final = 1
-"""Of a long poll. Only a long poll asks all of SQS's servers.
+"""Seconds of a long poll. Only a long poll asks all of SQS's servers.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html
 """
 _MAX_REPEATS: Final = 20
-"""After this number of receives in a row without a new letter the look has seen what it can."""
+"""The number of receives in a row without a new message after which the sample ends."""
 _RELEASE_ATTEMPTS: Final = 4
 
 
-class Look:
-    """The letters that are received and held back, until the ``with`` block ends."""
+class HeldMessages:
+    """The messages that are received and held back until the ``with`` block ends."""
 
     def __init__(self, queue: Queue, *, hide: int = HIDE_SECONDS) -> None:
         self._queue = queue
@@ -39,9 +39,12 @@ class Look:
         self._held: dict[str, Received] = {}
         self._repeats = 0
         self.is_over = False
-        """Whether the last receive brought nothing, or nothing new for a long time."""
+        """True if the last receive brought nothing, or nothing new for a long time."""
         self.still_hidden = 0
-        """Letters that could not be made visible again. They are so after ``hide`` seconds."""
+        """The number of messages that could not be released.
+
+        They are visible after ``hide`` seconds.
+        """
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +58,7 @@ class Look:
         self.release()
 
     def receive(self, count: int = MAX_BATCH_ENTRIES) -> list[Received]:
-        """Up to ``count`` letters that are not held yet. Raises SendError."""
+        """Receive up to ``count`` messages that are not held yet. Raise SendError if that fails."""
         received = self._queue.receive(
             count=count,
             wait=_WAIT_SECONDS,
@@ -69,20 +72,20 @@ class Look:
         return new
 
     def settle(self, received: Received) -> None:
-        """Hold a letter back no longer, because it is deleted or visible again."""
+        """Forget a message, because it is deleted or visible again."""
         self._held.pop(received.message_id, None)
 
     def release(self) -> None:
-        """Make visible again what is held. Sets ``still_hidden``; raises no SendError."""
+        """Make the held messages visible again. Set ``still_hidden``, and raise no SendError."""
         for attempt in range(_RELEASE_ATTEMPTS):
             time.sleep(attempt and 2.0 ** (attempt - 2))
             if self._release_once():
                 break
-        self.still_hidden = len(self._hidden_letters())
+        self.still_hidden = len(self._hidden_messages())
 
     def _release_once(self) -> bool:
-        """Try once for each letter; whether none is left, or none can be released."""
-        hidden = self._hidden_letters()
+        """Try once to release each message. Return True if none is left that can be released."""
+        hidden = self._hidden_messages()
         for first in range(0, len(hidden), MAX_BATCH_ENTRIES):
             batch = hidden[first : first + MAX_BATCH_ENTRIES]
             try:
@@ -95,7 +98,7 @@ class Look:
                     self.settle(each)
         return not self._held
 
-    def _hidden_letters(self) -> list[Received]:
-        """What is held, without the letters that are visible again by themselves."""
+    def _hidden_messages(self) -> list[Received]:
+        """Return the held messages, without those that are visible again by themselves."""
         self._held = {key: each for key, each in self._held.items() if each.is_hidden}
         return list(self._held.values())

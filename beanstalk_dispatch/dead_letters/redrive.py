@@ -1,4 +1,4 @@
-"""Where a dead letter goes when it is redriven, and what is sent there."""
+"""The redrive of a dead letter: the queue it goes to, and the message that is sent there."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
 from beanstalk_dispatch.sqs.queue import Queue
 
-from .letters import Letter
+from .dead_letter import ReceivedDeadLetter
 
 
 class NotRedriven(BeanstalkDispatchError):
-    """A letter cannot be redriven as asked. It stays where it is."""
+    """The error of a dead letter that cannot be redriven as asked. It stays where it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redrive:
-    """Sends one letter after the other to the queue that it came from."""
+    """A sender of one dead letter after the other to the queue that it came from."""
 
     queue: Queue
     """The dead-letter queue."""
@@ -31,67 +31,71 @@ class Redrive:
     """The own names of the queues whose dead-letter queue it is."""
     config: Config
     to: Queue | None = None
-    """The queue to send every letter to, instead of its own."""
+    """The queue to send every dead letter to, instead of its own."""
     reset_attempts: bool = False
-    """Whether the task gets all its retries again."""
+    """True if the task gets all its retries again."""
 
-    def send(self, letter: Letter) -> None:
-        """Send a letter back. Raises NotRedriven, SendError, or what a wrong message raises.
+    def send(self, dead_letter: ReceivedDeadLetter) -> None:
+        """Send a dead letter back. Raise NotRedriven or SendError if it cannot be sent.
 
-        A letter is sent as it is: a consumer reads the message inside it, with its signature and
-        its id, as the next attempt.
+        It is sent as it is: a consumer reads the message inside it, with its signature and its id,
+        as the next attempt. If it has to be rewritten, see Message.decode() for other errors.
         """
-        target, body, parameters = self._prepare_request(letter)
+        target, body, parameters = self._prepare_request(dead_letter)
         target.send(body, parameters)
 
-    def check(self, letter: Letter) -> None:
-        """Raise what ``send`` would raise before its request."""
-        self._prepare_request(letter)
+    def check(self, dead_letter: ReceivedDeadLetter) -> None:
+        """Raise the errors that ``send`` would raise before its request."""
+        self._prepare_request(dead_letter)
 
-    def target(self, letter: Letter) -> Queue:
-        """The queue that a letter is sent to. Raises NotRedriven or SendError.
+    def target(self, dead_letter: ReceivedDeadLetter) -> Queue:
+        """Return the queue that a dead letter is sent to.
 
-        The letter says where it came from, and anyone who may send to the dead-letter queue can
-        write one. So only a queue that is known otherwise is a target.
+        Raise NotRedriven or SendError if there is none.
+
+        The dead letter says where it came from, and anyone who may send to the dead-letter queue
+        can write one. So only a queue that is known otherwise is a target.
         """
         if self.to is not None:
             return self.to
-        if not letter.queue:
+        if not dead_letter.queue:
             raise NotRedriven("SQS does not say which queue it came from; name one with --to")
-        if letter.queue == self.queue.name:
+        if dead_letter.queue == self.queue.name:
             raise NotRedriven("it came from this queue itself; name another one with --to")
-        if letter.queue in self.sources:
-            return open_beside(self.queue, letter.queue)
-        if alias := self.config.alias_of(letter.queue):
+        if dead_letter.queue in self.sources:
+            return open_beside(self.queue, dead_letter.queue)
+        if alias := self.config.alias_of(dead_letter.queue):
             return open_queue(alias)
         raise NotRedriven(
-            f"its queue {letter.queue} has no redrive policy that names {self.queue.name}, and is "
-            f"not in {QUEUES.variable}; name a queue with --to"
+            f"its queue {dead_letter.queue} has no redrive policy that names {self.queue.name}, "
+            f"and is not in {QUEUES.variable}; name a queue with --to"
         )
 
-    def _prepare_request(self, letter: Letter) -> tuple[Queue, str, dict[str, object]]:
-        """The queue, the body and the parameters of the request that sends a letter back."""
-        target = self.target(letter)
-        body = letter.received.body
-        is_same_queue = target.name == (letter.queue or target.name)
+    def _prepare_request(
+        self, dead_letter: ReceivedDeadLetter
+    ) -> tuple[Queue, str, dict[str, object]]:
+        """Return the queue, the body and the parameters of the request that redrives."""
+        target = self.target(dead_letter)
+        body = dead_letter.received.body
+        is_same_queue = target.name == (dead_letter.queue or target.name)
         locations = {target.location, self.queue.location} - {None}
         if self.reset_attempts or not is_same_queue or len(locations) > 1:
-            body = self._rewrite_message(letter, target)
-        check_size(body, function=letter.function)
-        return target, body, self._send_parameters(letter, target)
+            body = self._rewrite_message(dead_letter, target)
+        check_size(body, function=dead_letter.function)
+        return target, body, self._send_parameters(dead_letter, target)
 
-    def _rewrite_message(self, letter: Letter, target: Queue) -> str:
-        """The message with its retries counted again, signed for the queue it is sent to."""
+    def _rewrite_message(self, dead_letter: ReceivedDeadLetter, target: Queue) -> str:
+        """Return the message with its retries counted again, signed for the queue it is sent to."""
         keys, legacy = self.config.signing_keys, self.config.sends_base64
-        if not keys and is_signed(letter.received.body):
+        if not keys and is_signed(dead_letter.received.body):
             raise NotRedriven(
                 f"it is signed, so it can be changed only with {SIGNING_KEYS.variable}"
             )
         message = Message.decode(
-            letter.received.body,
-            queue=letter.queue or target.name,
+            dead_letter.received.body,
+            queue=dead_letter.queue or target.name,
             keys=keys,
-            default_id=letter.message_id,
+            default_id=dead_letter.message_id,
         )
         if self.reset_attempts:
             message = replace(message, first_attempt=message.attempt)
@@ -100,23 +104,26 @@ class Redrive:
                 message = replace(message, not_before=now())
         return message.encode(queue=target.name, keys=keys, legacy=legacy, location=target.location)
 
-    def _send_parameters(self, letter: Letter, target: Queue) -> dict[str, object]:
-        group = letter.received.attributes.get("MessageGroupId")
+    def _send_parameters(self, dead_letter: ReceivedDeadLetter, target: Queue) -> dict[str, object]:
+        group = dead_letter.received.attributes.get("MessageGroupId")
         rules = target.rules
         # The id of the message itself may be one that SQS has seen in the last five minutes.
-        once = f"redrive-{letter.message_id}" if rules.takes_deduplication_id else None
+        once = f"redrive-{dead_letter.message_id}" if rules.takes_deduplication_id else None
         parameters = send_parameters(
             target.address,
-            group_id=group or (letter.message_id if rules.needs_group_id else None),
+            group_id=group or (dead_letter.message_id if rules.needs_group_id else None),
             deduplication_id=once,
         )
-        if letter.received.sent_attributes:
-            parameters["MessageAttributes"] = letter.received.sent_attributes
+        if dead_letter.received.sent_attributes:
+            parameters["MessageAttributes"] = dead_letter.received.sent_attributes
         return parameters
 
 
 def open_target(name: str, queue: Queue, sources: Collection[str]) -> Queue:
-    """The queue for ``--to``: an alias, or a source queue by its own name. Raises UnknownQueue."""
+    """Open the queue for ``--to``: an alias, or a source queue by its own name.
+
+    Raise UnknownQueue if it is neither.
+    """
     if name in sources:
         return open_beside(queue, name)
     try:

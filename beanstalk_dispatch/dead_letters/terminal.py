@@ -1,4 +1,4 @@
-"""What the commands show on a terminal: tables, ages, a progress line; and how they are stopped."""
+"""The output of the commands on a terminal: tables, ages, a progress line; and how they stop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of a table, each cut off at the width of the terminal if there is one."""
+    """Yield the lines of a table, each cut off at the width of the terminal if there is one."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     cells = [list(heading), *([escaped(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -34,7 +34,7 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str
 
 
 def duration(seconds: float) -> str:
-    """A time in its largest units: ``3d 4h``, ``12m``."""
+    """Return a time in its largest units: ``3d 4h``, ``12m``."""
     left = int(max(seconds, 0))
     parts: list[str] = []
     for size, unit in _UNITS:
@@ -45,12 +45,12 @@ def duration(seconds: float) -> str:
 
 
 def age(when: datetime) -> str:
-    """How long ago it was."""
+    """Return the time since a moment, in words."""
     return duration((datetime.now(UTC) - when).total_seconds())
 
 
 class ProgressLine:
-    """The last line of a terminal during a run. Shows nothing where there is no terminal."""
+    """The last line of a terminal during a run. It shows nothing where there is no terminal."""
 
     def __init__(self, stream: TextIO, verb: str) -> None:
         self._stream, self._verb = stream, verb
@@ -87,7 +87,7 @@ class ProgressLine:
 
 
 class Stop:
-    """Whether the user has asked for the end."""
+    """The user's wish to end a run: true once it is expressed."""
 
     def __init__(self) -> None:
         self.is_asked = False
@@ -96,7 +96,7 @@ class Stop:
         return self.is_asked
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The handler of SIGINT and SIGTERM: the first asks for the end, the second interrupts."""
+        """Handle SIGINT and SIGTERM: the first asks for the end, the second interrupts."""
         if self.is_asked:
             raise KeyboardInterrupt
         self.is_asked = True
@@ -106,8 +106,8 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     """Let Ctrl-C and SIGTERM ask for the end, instead of breaking off a request to SQS.
 
-    SQS hides what an interrupted receive would have brought. Outside of the main thread, where
-    Python has no signals, nothing changes.
+    SQS hides the messages that an interrupted receive would have brought. Outside of the main
+    thread, where Python has no signals, nothing changes.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

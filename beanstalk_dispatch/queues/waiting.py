@@ -1,4 +1,4 @@
-"""Which queues there are, what is in them, and which of them are dead-letter queues."""
+"""The queues that are known: the messages in each, and which of them are dead-letter queues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class QueueStatus:
     """One queue, as far as it can be seen with these credentials."""
 
     name: str
-    """Its own name; of a queue that could not be opened the alias."""
+    """The own name of the queue; the alias if the queue could not be opened."""
     alias: str = ""
     queue: Queue | None = None
     """None if it could not be opened."""
@@ -36,22 +36,25 @@ class QueueStatus:
     """The own names of the queues that it is the dead-letter queue of."""
     is_dead_letter_queue: bool = False
     paused_since: float | None = None
-    """When it was paused, in Unix seconds; None if it is not."""
+    """The time at which the queue was paused, in Unix seconds; None if it is not paused."""
     problem: str = ""
-    """What cannot be shown, and which permission is missing."""
+    """The facts that cannot be shown, and the permission that is missing."""
 
     @property
     def is_pausable(self) -> bool:
-        """Whether to offer a pause, or its end. Nothing receives from a dead-letter queue."""
+        """True if a pause of the queue, or its end, may be offered.
+
+        No consumer reads a dead-letter queue.
+        """
         if self.is_dead_letter_queue and self.paused_since is None:
             return False
         return self.queue is not None
 
 
 def queue_statuses(names: Sequence[str] = ()) -> list[QueueStatus]:
-    """The queues ``names``, or all aliases, each with its dead-letter queue.
+    """Return the status of ``names``, or of all aliases, and of their dead-letter queues.
 
-    Asks for the attributes of each queue once. What cannot be shown is a ``problem``.
+    Ask for the attributes of each queue once. A request that fails is a ``problem`` of the status.
     """
     config = get_config()
     found = [_read_status(name, config) for name in names or _known_names(config)]
@@ -65,15 +68,16 @@ def queue_statuses(names: Sequence[str] = ()) -> list[QueueStatus]:
 
 
 def own_name(name: str) -> str:
-    """The own name of an alias's queue; what is not an alias as it is."""
+    """Return the own name of an alias's queue. A name that is not an alias is returned as it is."""
     address = get_config().queues.get(name)
     return address.name if address else name
 
 
 def pause(name: str) -> str:
-    """Pause a queue; its own name. Raises ConfigurationError, or what ``find_queue`` raises.
+    """Pause a queue, and return its own name.
 
-    Raises LeaseUnavailable if the lease's cache does not keep that.
+    Raise ConfigurationError if no lease is configured, and LeaseUnavailable if its cache does not
+    keep the pause. See find_queue() for other errors.
     """
     queue_name = find_queue(name).name
     record.pause(queue_name)
@@ -81,14 +85,14 @@ def pause(name: str) -> str:
 
 
 def resume(name: str) -> str:
-    """Resume a queue; its own name. Raises what ``pause`` raises."""
+    """Resume a queue, and return its own name. See pause() for errors."""
     queue_name = find_queue(name).name
     record.resume(queue_name)
     return queue_name
 
 
 def pause_limit(queue_name: str) -> str:
-    """What a pause does not reach, in words; empty if it reaches every consumer."""
+    """Return which consumers a pause does not reach, in words; empty if it reaches all."""
     if not queue_rules(queue_name).keeps_order:
         return ""
     return (
@@ -107,10 +111,11 @@ def _with_pauses(found: list[QueueStatus], config: Config) -> list[QueueStatus]:
 
 
 def find_queue(name: str, known: Sequence[QueueStatus] | None = None) -> Queue:
-    """The queue of an alias, or the dead-letter queue of an alias by its own name.
+    """Open the queue of an alias, or the dead-letter queue of an alias by its own name.
 
-    Without aliases, any name, URL or ARN. ``known`` is the answer of ``queue_statuses``, if the
-    caller has it. Raises UnknownQueue or SendError.
+    Without aliases, the name may be any name, URL or ARN. ``known`` is the answer of
+    ``queue_statuses``, if the caller has it. Raise UnknownQueue if there is no such queue, or
+    SendError if SQS cannot be asked.
     """
     config = get_config()
     try:
@@ -129,11 +134,11 @@ def find_queue(name: str, known: Sequence[QueueStatus] | None = None) -> Queue:
 
 
 def source_names(queue: Queue, known: Sequence[QueueStatus] | None = None) -> tuple[str, ...]:
-    """The queues that ``queue`` is the dead-letter queue of, by SQS's word and by the aliases'.
+    """Return the queues that ``queue`` is the dead-letter queue of, as SQS and the aliases say.
 
-    ``known`` is the answer of ``queue_statuses``, if the caller has it. Raises UnknownQueue if
-    ``queue`` is not a dead-letter queue, or if that cannot be found out: a look would raise the
-    receive count of its messages, until SQS moves them to its dead-letter queue.
+    ``known`` is the answer of ``queue_statuses``, if the caller has it. Raise UnknownQueue if
+    ``queue`` is not a dead-letter queue, or if that cannot be found out: receiving from it would
+    raise the receive count of its messages, until SQS moves them to its dead-letter queue.
     """
     statuses = queue_statuses() if known is None else known
     status = next((each for each in statuses if each.name == queue.name), None)
@@ -152,7 +157,7 @@ def source_names(queue: Queue, known: Sequence[QueueStatus] | None = None) -> tu
 
 
 def problem_of(exc: BeanstalkDispatchError) -> str:
-    """The error as one line, which names the permission that is missing."""
+    """Return the error as one line, which names the permission that is missing."""
     permission = missing_permission(exc)
     problem = escaped(str(exc))
     return f"{problem}; the permission {permission} is missing" if permission else problem
@@ -180,7 +185,7 @@ def _refuse_source(queue: Queue, status: QueueStatus | None) -> None:
 
 
 def _known_names(config: Config) -> list[str]:
-    """The aliases; without any, the one dead-letter queue that is configured."""
+    """Return the aliases; without any, the one dead-letter queue that is configured."""
     dead = config.dead_letter_queue
     return list(config.queues) or ([dead] if dead else [])
 

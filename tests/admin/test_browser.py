@@ -142,13 +142,13 @@ def test_every_page_fits_on_a_phone_and_is_dark_if_asked_to(
     page: Browser, live_server: Any, dead: Dead
 ) -> None:
     dead.sent(traceback=LINE)
-    (letter,) = dead.open().sample().letters
+    (dead_letter,) = dead.open().sample().dead_letters
     shades = set()
     for is_dark in (False, True):
         page.show_as(width=390, is_dark=is_dark, runs_scripts=False)
         for address in (
             "", f"{dead.name}/", f"{dead.name}/?since=yesterday",
-            f"{dead.name}/letter/{letter.message_id}/",
+            f"{dead.name}/letter/{dead_letter.message_id}/",
         ):  # fmt: skip
             page.open(live_server.url + QUEUES + address)
             assert page.overflow == 0

@@ -16,7 +16,7 @@ from django.test import AsyncClient, Client
 
 from beanstalk_dispatch.contrib.workbench import admin, progress
 from beanstalk_dispatch.contrib.workbench.models import DeadLetter
-from beanstalk_dispatch.dead_letters.queue import DeadLetters
+from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.messages.record import pause, resume
 from beanstalk_dispatch.sqs.administration import get_attributes
@@ -164,7 +164,7 @@ def test_a_user_with_the_permission_sees_the_arguments(dead: Dead) -> None:
     dead.queue.send("{<b>", {})
     logged_in = client("view_deadletter", "view_deadletter_arguments")
     assert "Arguments [771]" in words(logged_in.get(f"{PAGES}{dead.name}/letter/fail-771/"))
-    (broken,) = [each for each in dead.open().sample().letters if each.problem]
+    (broken,) = [each for each in dead.open().sample().dead_letters if each.problem]
     page = logged_in.get(f"{PAGES}{dead.name}/letter/{broken.message_id}/")
     assert "Body {<b>" in words(page)
     assert b"<b>" not in page.content
@@ -177,10 +177,10 @@ def test_what_a_stranger_has_written_is_escaped(
     dead.sent(id=evil, function=evil, exception=evil, outcome=evil, traceback=f"{evil}\n{evil}")
     dead.queue.send("{" + evil, {})
     logged_in = client("view_deadletter", "view_deadletter_arguments")
-    letters = dead.open().sample().letters
-    pages = [PAGES + dead.name, *(f"{PAGES}{dead.name}/letter/{x.message_id}" for x in letters)]
+    found = dead.open().sample().dead_letters
+    pages = [PAGES + dead.name, *(f"{PAGES}{dead.name}/letter/{x.message_id}" for x in found)]
     shown = [logged_in.get(f"{page}/").content.decode() for page in pages]
-    for command in (["list"], *(["show", each.message_id] for each in letters)):
+    for command in (["list"], *(["show", each.message_id] for each in found)):
         call_command("beanstalk_dead_letters", *command)
         shown.append(capsys.readouterr().out)
     for page in shown:
@@ -252,8 +252,8 @@ def test_a_selection_is_redriven_with_its_retries(dead: Dead) -> None:
     done = act(client(*ALL), dead, **given, confirmed="on", reset_attempts="on")
     assert "1 redriven, " in words(done)
     assert dead.ids(dead.source) == ["fail-1"]
-    (letter,) = dead.source.receive(count=1, wait=0, visibility=30)
-    assert "first_attempt" in letter.body
+    (message,) = dead.source.receive(count=1, wait=0, visibility=30)
+    assert "first_attempt" in message.body
 
 
 def test_a_discard_needs_the_name_of_the_queue(dead: Dead) -> None:
@@ -306,10 +306,10 @@ def test_an_error_in_the_middle_is_shown(dead: Dead, monkeypatch: pytest.MonkeyP
     def fail() -> Any:
         raise SendError("SQS says no")
 
-    def redrive(self: DeadLetters, *arguments: Any, **options: Any) -> Any:
+    def redrive(self: DeadLetterQueue, *arguments: Any, **options: Any) -> Any:
         yield from fail()
 
-    monkeypatch.setattr(DeadLetters, "redrive", redrive)
+    monkeypatch.setattr(DeadLetterQueue, "redrive", redrive)
     done = act(client(*ALL), dead, action="redrive", scope="all", confirmed="on")
     assert "It has ended early: SQS says no" in words(done)
 

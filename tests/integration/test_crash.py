@@ -90,7 +90,7 @@ def test_what_ends_its_process_three_times_is_dead_lettered_and_its_neighbour_is
         ]  # fmt: skip
         assert server.post(culprit)[0] == 200
         assert "task id=culprit function=match outcome=cut" in server.log()
-    (letter,) = open_queue("dead").receive(count=10, wait=1, visibility=30)
-    reason = json.loads(letter.body)["dead_letter"]
+    (dead_letter,) = open_queue("dead").receive(count=10, wait=1, visibility=30)
+    reason = json.loads(dead_letter.body)["dead_letter"]
     assert (reason["outcome"], reason["id"]) == ("cut", "culprit")
     assert reason["exception"] == "TaskCut: its process ended or ran out of files 3 times"

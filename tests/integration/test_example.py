@@ -71,10 +71,10 @@ def test_the_admin_shows_the_letters_of_tasks_that_fail() -> None:
             url + pictures.QUEUE, headers={"Cookie": f"sessionid={session}"}
         )
         with urllib.request.urlopen(page, timeout=30) as response:
-            letters = response.read().decode()
-    assert f"sample of {demo_admin.LETTERS} of about {demo_admin.LETTERS}" in letters
+            dead_letters = response.read().decode()
+    assert f"sample of {demo_admin.LETTERS} of about {demo_admin.LETTERS}" in dead_letters
     for exception in ("RuntimeError", "TaskTimeout", "MalformedMessage", "moved by SQS"):
-        assert re.search(rf"<td[^>]*>{exception}</td>", letters)
+        assert re.search(rf"<td[^>]*>{exception}</td>", dead_letters)
 
 
 def test_the_demo_fails_if_a_story_ends_otherwise(capsys: pytest.CaptureFixture[str]) -> None:

@@ -287,7 +287,7 @@ def what_is_seen(
     assert line[3] == outcome
     bodies = dict(sent)
     assert len(bodies) == len(sent)
-    letter = read_dead_letter(bodies.get(dead_name(queue_name), ""))
+    dead_letter = read_dead_letter(bodies.get(dead_name(queue_name), ""))
     copies = [Message.decode(each, queue=queue_name, keys=[KEY])
               for name, each in sent if name == queue_name]  # fmt: skip
     return Seen(
@@ -295,7 +295,7 @@ def what_is_seen(
         attempt=attempt,
         is_acknowledged=is_acknowledged,
         result=status_of_result(),
-        dead_letter=letter and letter[0]["outcome"],
+        dead_letter=dead_letter and dead_letter[0]["outcome"],
         copy_attempt=copies[0].attempt if copies else None,
         log_fields=frozenset(re.findall(r"(?:^| )(\w+)=", line[5])),
     )

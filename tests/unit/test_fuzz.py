@@ -142,7 +142,7 @@ def near_valid(draw: st.DrawFn) -> str:
 
 
 @st.composite
-def letters(draw: st.DrawFn) -> str:
+def dead_letters(draw: st.DrawFn) -> str:
     """A dead letter, or something like one, in others."""
     text = draw(near_valid())
     for _ in range(draw(st.integers(1, 3))):
@@ -155,7 +155,7 @@ def in_base64(text: str) -> str:
     return base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
 
 
-plain = near_valid() | letters()
+plain = near_valid() | dead_letters()
 texts = plain | plain.map(in_base64) | values.map(dumps) | st.text(st.characters())
 bodies = texts.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary()
 
@@ -195,10 +195,10 @@ def test_any_body(worker: Worker, body: bytes) -> None:
     is_signing = bool(get_config().signing_keys)
     assert not (is_signing and calls)
     assert is_signing or response.status_code != 403
-    letters = [letter.encode() for letter in worker.client.bodies]
-    assert response.status_code == 200 or not letters
-    for letter in letters:  # put back, signed by this worker
-        worker.post(letter)
+    dead_letters = [dead_letter.encode() for dead_letter in worker.client.bodies]
+    assert response.status_code == 200 or not dead_letters
+    for dead_letter in dead_letters:  # put back, signed by this worker
+        worker.post(dead_letter)
         assert not (is_signing and calls)
 
 

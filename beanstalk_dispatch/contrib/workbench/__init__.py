@@ -2,5 +2,5 @@
 
     INSTALLED_APPS = [..., "beanstalk_dispatch", "beanstalk_dispatch.contrib.workbench"]
 
-docs/dead-letters.md says what the pages show, and who may do what.
+docs/dead-letters.md describes the pages and their permissions.
 """

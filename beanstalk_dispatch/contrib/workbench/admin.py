@@ -1,4 +1,4 @@
-"""The admin's pages: queues, the letters of one queue, one letter, and actions on letters."""
+"""The admin's pages: queues, the dead letters of one queue, one of them, and actions on them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from django.urls import URLPattern, path, reverse
 
 from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
 from beanstalk_dispatch.contrib.unfold import UNFOLD
-from beanstalk_dispatch.dead_letters.letters import Letter, grouped
+from beanstalk_dispatch.dead_letters.dead_letter import ReceivedDeadLetter, grouped
 from beanstalk_dispatch.dead_letters.lines import sample_size
-from beanstalk_dispatch.dead_letters.queue import FIND_SIZE, SAMPLE_SIZE, DeadLetters
+from beanstalk_dispatch.dead_letters.queue import FIND_SIZE, SAMPLE_SIZE, DeadLetterQueue
 from beanstalk_dispatch.dead_letters.terminal import duration
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 from beanstalk_dispatch.logging.log_lines import escaped
@@ -38,32 +38,35 @@ from .progress import log_action, progress_response
 
 _TEMPLATES: Final = "admin/beanstalk_workbench/deadletter"
 _MAX_RECEIVES: Final = 20
-"""Receives of the page of one letter: SQS may hand out fewer than the ten that it is asked for."""
+"""The number of receives of the page of one dead letter: SQS may return fewer than ten in each."""
 _VERBS: Final = {"redrive": "redriven", "discard": "discarded"}
 _QUEUE_COLUMNS: Final = (
     "Queue", "Visible", "In flight", "Delayed", "Visibility timeout", "Retention",
     "Dead-letter queue", "Paused",
 )  # fmt: skip
 _GROUP_COLUMNS: Final = ("Letters", "Function", "Exception", "From queue", "Newest", "Oldest")
-_LETTER_COLUMNS: Final = ("Task id", "Function", "Exception", "Attempts", "Age")
+_DEAD_LETTER_COLUMNS: Final = ("Task id", "Function", "Exception", "Attempts", "Age")
 
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(ReadOnlyAdmin):
-    """Pages that ask SQS. Each needs the permission to view; an action needs its own as well."""
+    """The pages of the admin that ask SQS.
+
+    Each needs the permission to view; an action needs its own as well.
+    """
 
     # --- permissions -------------------------------------------------------------------------
 
     def has_redrive_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may put letters back on their queues."""
+        """Return True if the user may send dead letters back to their queues."""
         return self.has_own_permission(request, "redrive_deadletter")
 
     def has_pause_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may pause and resume queues."""
+        """Return True if the user may pause and resume queues."""
         return self.has_own_permission(request, "pause_queue")
 
     def has_arguments_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may see the arguments of tasks, which may hold personal data."""
+        """Return True if the user may see the arguments of tasks, which may hold personal data."""
         return self.has_own_permission(request, "view_deadletter_arguments")
 
     def _has_permission_for(self, request: HttpRequest, action: str) -> bool:
@@ -74,14 +77,14 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     # --- addresses ---------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
-        """Only the pages of this class: those of ModelAdmin would ask the database."""
+        """Return only the pages of this class: those of ModelAdmin would ask the database."""
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         pages: list[tuple[str, Callable[..., HttpResponseBase], str]] = [
             ("", self.queues_view, "changelist"),
             ("<str:queue>/act/", self.action_view, "act"),
             ("<str:queue>/pause/", self.pause_view, "pause"),
-            ("<str:queue>/letter/<str:letter>/", self.letter_view, "letter"),
-            ("<str:queue>/", self.letters_view, "change"),
+            ("<str:queue>/letter/<str:letter>/", self.dead_letter_view, "letter"),
+            ("<str:queue>/", self.dead_letters_view, "change"),
         ]
         return [
             path(route, self._with_permission(view), name=f"{name}_{page}")
@@ -109,7 +112,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     # --- pages -------------------------------------------------------------------------------
 
     def queues_view(self, request: HttpRequest) -> HttpResponse:
-        """Every queue with its figures, and links to the dead-letter queues."""
+        """Show every queue with its figures, and links to the dead-letter queues."""
         context: dict[str, Any] = {"columns": _QUEUE_COLUMNS}
         try:
             context["queues"] = [self._queue_row(each) for each in queue_statuses()]
@@ -118,7 +121,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         return self._render_page(request, "queues", "Queues", context)
 
     def _queue_row(self, status: QueueStatus) -> tuple[QueueStatus, str, str, str, str]:
-        """A queue, the address of its letters, and its times in words."""
+        """Return a queue, the address of its dead letters, and its times in words."""
         since = status.paused_since
         paused = "" if since is None else duration(time.time() - since)
         url = self._page_url("change", status.name) if status.is_dead_letter_queue else ""
@@ -127,13 +130,13 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             return status, url, "", "", paused
         return status, url, duration(found.visibility_timeout), duration(found.retention), paused
 
-    def letters_view(self, request: HttpRequest, queue: str) -> HttpResponse:
-        """A sample of the letters of one dead-letter queue, in groups and one by one."""
+    def dead_letters_view(self, request: HttpRequest, queue: str) -> HttpResponse:
+        """Show a sample of the messages of one dead-letter queue, in groups and one by one."""
         form = SampleForm(request.GET)
         context: dict[str, Any] = {"form": form, "is_filtered": bool(request.GET)}
         if form.is_valid():
             try:
-                dead_letters = DeadLetters.open(queue)
+                dead_letters = DeadLetterQueue.open(queue)
                 sample = dead_letters.sample(form.filters(), limit=form.sample_size())
             except BeanstalkDispatchError as exc:
                 context["problem"] = problem_of(exc)
@@ -142,55 +145,55 @@ class DeadLetterAdmin(ReadOnlyAdmin):
                     "sample": sample,
                     "sample_size": sample_size(sample),
                     "group_columns": _GROUP_COLUMNS,
-                    "letter_columns": _LETTER_COLUMNS,
-                    "groups": grouped(sample.letters),
+                    "letter_columns": _DEAD_LETTER_COLUMNS,
+                    "groups": grouped(sample.dead_letters),
                     "letters": [
                         (each, self._page_url("letter", queue, each.message_id))
-                        for each in sample.letters
+                        for each in sample.dead_letters
                     ],
                 }
         return self._render_page(request, "letters", queue, context, queue)
 
-    def letter_view(self, request: HttpRequest, queue: str, letter: str) -> HttpResponse:
-        """Show one letter in full; its arguments only to users who may see them.
+    def dead_letter_view(self, request: HttpRequest, queue: str, letter: str) -> HttpResponse:
+        """Show one dead letter in full; its arguments only to users who may see them.
 
-        Few letters are looked at: each receive counts, and hides letters from others for a time.
+        Few messages are received: each receive counts, and hides messages from others for a time.
         """
         context: dict[str, Any] = {"id": letter, "looked_at": SAMPLE_SIZE, "all": FIND_SIZE}
         receives = iter(range(_MAX_RECEIVES))
         try:
-            found = DeadLetters.open(queue).find(
+            found = DeadLetterQueue.open(queue).find(
                 letter, limit=SAMPLE_SIZE, is_stopping=lambda: next(receives, None) is None
             )
             context |= {
                 "letter": found,
-                "facts": self._letter_facts(request, found) if found else {},
+                "facts": self._facts_of(request, found) if found else {},
             }
         except BeanstalkDispatchError as exc:
             context["problem"] = problem_of(exc)
         return self._render_page(request, "letter", f"Letter {letter}", context, queue)
 
-    def _letter_facts(self, request: HttpRequest, letter: Letter) -> dict[str, object]:
+    def _facts_of(self, request: HttpRequest, found: ReceivedDeadLetter) -> dict[str, object]:
         facts: dict[str, object] = {
-            "Task id": letter.id,
-            "SQS id": letter.message_id,
-            "Function": letter.function or "unknown",
-            "From queue": letter.queue or "unknown",
-            "Outcome": letter.outcome or "unknown",
-            "Exception": letter.exception,
-            "Attempts": letter.attempts,
-            "Receives": letter.receive_count,
-            "Failed" if letter.is_from_package else "Sent": letter.when,
-            "Signature": letter.signature,
+            "Task id": found.id,
+            "SQS id": found.message_id,
+            "Function": found.function or "unknown",
+            "From queue": found.queue or "unknown",
+            "Outcome": found.outcome or "unknown",
+            "Exception": found.exception,
+            "Attempts": found.attempts,
+            "Receives": found.receive_count,
+            "Failed" if found.is_from_package else "Sent": found.when,
+            "Signature": found.signature,
         }
-        if letter.problem:
-            facts["Problem"] = letter.problem
+        if found.problem:
+            facts["Problem"] = found.problem
         if not self.has_arguments_permission(request):
             facts["Arguments"] = "hidden: you have no permission to view them"
-        elif letter.message:
-            facts |= {"Arguments": letter.message.args, "Keywords": letter.message.kwargs}
+        elif found.message:
+            facts |= {"Arguments": found.message.args, "Keywords": found.message.kwargs}
         else:
-            facts["Body"] = escaped(letter.body)
+            facts["Body"] = escaped(found.body)
         return facts
 
     # --- actions -----------------------------------------------------------------------------
@@ -227,7 +230,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         if not (form.cleaned_data["confirmed"] and is_named):
             return self._confirmation_page(request, queue, form)
         try:
-            dead_letters = DeadLetters.open(queue)
+            dead_letters = DeadLetterQueue.open(queue)
         except BeanstalkDispatchError as exc:
             context = {"problem": problem_of(exc)}
             return self._render_page(request, "letters", queue, context, queue)
@@ -248,12 +251,12 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             "repeated_fields": form.repeated_fields(),
             "description": _describe_selection(form),
             "is_wrong_name": bool(given["confirmed"]),
-            "back": self._letters_url(queue, form),
+            "back": self._dead_letters_url(queue, form),
         }
         return self._render_page(request, "confirm", _title(form), context, queue)
 
     def _run_action(
-        self, request: HttpRequest, dead_letters: DeadLetters, form: ActionForm
+        self, request: HttpRequest, dead_letters: DeadLetterQueue, form: ActionForm
     ) -> HttpResponseBase:
         given, name = form.cleaned_data, dead_letters.queue.name
         filters = form.filters(given["ids"])
@@ -270,11 +273,11 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         )
         context = self._page_context(request, _title(form), name) | {
             "verb": verb,
-            "back": self._letters_url(name, form),
+            "back": self._dead_letters_url(name, form),
         }
         return progress_response(request, steps, entry, context)
 
-    def _letters_url(self, queue: str, form: ActionForm) -> str:
+    def _dead_letters_url(self, queue: str, form: ActionForm) -> str:
         return f"{self._page_url('change', queue)}?{form.query()}"
 
     # --- what every page has -----------------------------------------------------------------
@@ -306,12 +309,12 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
 
 def _title(form: ActionForm) -> str:
-    """The heading of the pages of an action."""
+    """Return the heading of the pages of an action."""
     return f"{form.cleaned_data['action'].capitalize()} letters"
 
 
 def _describe_selection(form: ActionForm) -> str:
-    """Which letters an action is about, in words."""
+    """Return the dead letters that an action is about, in words."""
     given = form.cleaned_data
     if given["scope"] == "selected":
         return f"{len(given['ids'])} selected: {', '.join(sorted(given['ids']))}"

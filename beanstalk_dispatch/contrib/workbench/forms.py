@@ -1,4 +1,4 @@
-"""What the pages take from a request: filters, and an action on letters."""
+"""The input that the pages take from a request: filters, and an action on dead letters."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from urllib.parse import urlencode
 from django import forms
 
 from beanstalk_dispatch.contrib.unfold import UNFOLD
-from beanstalk_dispatch.dead_letters.letters import Filters, parse_since
+from beanstalk_dispatch.dead_letters.dead_letter import Filters, parse_since
 from beanstalk_dispatch.dead_letters.queue import SAMPLE_SIZE
 from beanstalk_dispatch.queues.waiting import own_name
 
 MAX_SAMPLE_SIZE: Final = 1000
-"""Letters that one page looks at, at most: each ten of them are a request to SQS."""
+"""The number of messages that one page receives at most: each ten of them are a request to SQS."""
 
 _FILTERS: Final = ("function", "exception", "queue", "since")
 
 
 class FilterForm(forms.Form):
-    """Which letters are meant. Every field is optional."""
+    """The filters of dead letters. Every field is optional."""
 
     function = forms.CharField(required=False)
     exception = forms.CharField(
@@ -34,7 +34,7 @@ class FilterForm(forms.Form):
             field.widget.attrs["class"] = UNFOLD["field"]
 
     def clean_since(self) -> str:
-        """Refuse what is neither an age nor a date."""
+        """Refuse a value that is neither an age nor a date."""
         since: str = self.cleaned_data["since"]
         if since:
             try:
@@ -44,7 +44,7 @@ class FilterForm(forms.Form):
         return since
 
     def filters(self, ids: list[str] | None = None) -> Filters:
-        """The filters of a valid form, for letters with these ids if any are given."""
+        """Return the filters of a valid form, for dead letters with these ids if any are given."""
         found = self.cleaned_data
         return Filters(
             function=found["function"],
@@ -60,16 +60,16 @@ class FilterForm(forms.Form):
         return {name: self.cleaned_data[name] for name in _FILTERS if self.cleaned_data[name]}
 
     def description(self) -> str:
-        """The filters of a valid form as ``name=value``, or nothing."""
+        """Return the filters of a valid form as ``name=value``, or nothing."""
         return " ".join(f"{name}={value!r}" for name, value in self.given.items())
 
     def query(self) -> str:
-        """The filters of a valid form as the query of a URL."""
+        """Return the filters of a valid form as the query of a URL."""
         return urlencode(self.given)
 
 
 class SampleForm(FilterForm):
-    """The filters of a page that shows letters, and how many letters it looks at."""
+    """The filters of a page that shows dead letters, and the size of the sample."""
 
     sample = forms.IntegerField(
         required=False, min_value=1, max_value=MAX_SAMPLE_SIZE, label="Look at",
@@ -77,13 +77,13 @@ class SampleForm(FilterForm):
     )  # fmt: skip
 
     def sample_size(self) -> int:
-        """How many letters a valid form asks for."""
+        """Return the number of messages that a valid form asks for."""
         size: int | None = self.cleaned_data["sample"]
         return size or SAMPLE_SIZE
 
 
 class ActionForm(FilterForm):
-    """An action on the letters that are selected, or on all that match the filters."""
+    """An action on the dead letters that are selected, or on all that match the filters."""
 
     action = forms.ChoiceField(choices=[("redrive", "redrive"), ("discard", "discard")])
     scope = forms.ChoiceField(choices=[("selected", "selected"), ("all", "all")])
@@ -109,7 +109,7 @@ class ActionForm(FilterForm):
         return found
 
     def repeated_fields(self) -> list[tuple[str, str]]:
-        """The names and values that the page of the confirmation sends again."""
+        """Return the names and values that the page of the confirmation sends again."""
         found = self.cleaned_data
         return [
             ("action", found["action"]),

@@ -8,7 +8,7 @@ from django.db import models
 
 
 class DeadLetter(models.Model):
-    """Stands for the letters of all dead-letter queues. There are no rows of it."""
+    """The permissions for the messages of all dead-letter queues. There are no rows of it."""
 
     class Meta:
         """Each thing that a user may do has a permission of its own."""
@@ -23,5 +23,5 @@ class DeadLetter(models.Model):
         ]
 
     def __str__(self) -> str:
-        """The queue that a page is about, or the kind of thing."""
+        """Return the queue that a page is about, or the kind of thing."""
         return str(self.pk or "dead letter")

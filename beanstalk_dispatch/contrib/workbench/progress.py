@@ -1,4 +1,4 @@
-"""An action on letters as a page that grows while it runs, and as an entry of the admin's log."""
+"""An action on dead letters: a page that grows while it runs, and an entry of the admin's log."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from beanstalk_dispatch.queues.waiting import problem_of
 from .models import DeadLetter
 
 STEP_SECONDS: Final = 1.0
-"""Between two lines of the page."""
+"""Seconds between two lines of the page."""
 _MARK: Final = "<!-- progress -->"
 _PAGE: Final = "admin/beanstalk_workbench/deadletter/progress.html"
 _REPORT: Final = "admin/beanstalk_workbench/deadletter/report.html"
 
 
 def log_action(request: HttpRequest, *, queue: str, verb: str, message: str) -> LogEntry:
-    """An entry of the admin's log about a queue or its letters."""
+    """Write an entry of the admin's log about a queue or its dead letters."""
     return LogEntry.objects.create(
         user_id=request.user.pk,
         content_type=ContentType.objects.get_for_model(DeadLetter),
@@ -42,10 +42,10 @@ def log_action(request: HttpRequest, *, queue: str, verb: str, message: str) -> 
 def progress_response(
     request: HttpRequest, steps: Steps, entry: LogEntry, context: dict[str, Any]
 ) -> StreamingHttpResponse:
-    """A page that shows the steps of a run as they are taken.
+    """Return a page that shows the steps of a run as they are taken.
 
-    The run ends with the connection: the server closes what it cannot send. What is begun then is
-    finished, and nothing stays hidden.
+    The run ends with the connection, because a server closes a page that it cannot send. A step
+    that has begun is finished then, and nothing stays hidden.
     """
     page = render_to_string(_PAGE, context, request=request)
     head, _, tail = page.partition(_MARK)
@@ -82,7 +82,7 @@ def _stream_page(
 
 
 async def _in_a_thread(chunks: Generator[str, None, None]) -> AsyncIterator[str]:
-    """The chunks for ASGI, which would send none before the last. The thread is that of the ORM."""
+    """Yield the chunks for ASGI, which would send none before the last. The thread is the ORM's."""
     try:
         while (chunk := await sync_to_async(lambda: next(chunks, None))()) is not None:
             yield chunk

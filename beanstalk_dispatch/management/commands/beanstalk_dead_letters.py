@@ -13,16 +13,16 @@ from typing import Any, Final
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
-from beanstalk_dispatch.dead_letters.letters import MOVED_BY_SQS, Filters, parse_since
+from beanstalk_dispatch.dead_letters.dead_letter import MOVED_BY_SQS, Filters, parse_since
 from beanstalk_dispatch.dead_letters.lines import (
-    letter_as_json,
-    letter_lines,
+    dead_letter_as_json,
+    dead_letter_lines,
     report_as_json,
     report_lines,
     sample_as_json,
     sample_lines,
 )
-from beanstalk_dispatch.dead_letters.queue import SAMPLE_SIZE, DeadLetters
+from beanstalk_dispatch.dead_letters.queue import SAMPLE_SIZE, DeadLetterQueue
 from beanstalk_dispatch.dead_letters.receiving import HIDE_SECONDS
 from beanstalk_dispatch.dead_letters.sweep import Steps, SweepOptions, SweepReport
 from beanstalk_dispatch.dead_letters.terminal import ProgressLine, Stop, stoppable
@@ -39,7 +39,7 @@ _MIN_HIDE_SECONDS: Final = 30
 
 
 def rate(argument: str) -> float:
-    """An argparse type: letters per second."""
+    """Read messages per second as an argparse type."""
     found = to_number(argument)
     if not 0 < found < math.inf:
         raise argparse.ArgumentTypeError(f"expected letters per second, not {argument!r}")
@@ -47,7 +47,7 @@ def rate(argument: str) -> float:
 
 
 def since(argument: str) -> float:
-    """An argparse type: an age or a date, in Unix seconds."""
+    """Read an age or a date as an argparse type, in Unix seconds."""
     try:
         return parse_since(argument)
     except ValueError as exc:
@@ -55,7 +55,7 @@ def since(argument: str) -> float:
 
 
 class Command(PrintingCommand):
-    """Parses the arguments, and hands them to DeadLetters."""
+    """The command that parses the arguments, and hands them to DeadLetterQueue."""
 
     help = "List, show, redrive, discard or purge the letters of a dead-letter queue."
 
@@ -99,12 +99,12 @@ class Command(PrintingCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Do what the action says."""
+        """Run the action that the arguments name."""
         actions = {
-            "list": self._list_letters,
-            "show": self._show_letter,
-            "redrive": self._redrive_letters,
-            "discard": self._discard_letters,
+            "list": self._list_dead_letters,
+            "show": self._show_dead_letter,
+            "redrive": self._redrive,
+            "discard": self._discard,
             "purge": self._purge_queue,
         }
         try:
@@ -112,12 +112,12 @@ class Command(PrintingCommand):
         except BeanstalkDispatchError as exc:
             raise CommandError(problem_of(exc)) from exc
 
-    def _list_letters(self, options: dict[str, Any]) -> None:
+    def _list_dead_letters(self, options: dict[str, Any]) -> None:
         names = [options["queue"]] if options["queue"] else _known_queues()
         found = []
         with self._stop_on_interrupt() as stop:
             for name in names:
-                dead_letters = DeadLetters.open(name)
+                dead_letters = DeadLetterQueue.open(name)
                 sample = dead_letters.sample(
                     _filters_from(options), limit=options["sample"], hide=options["hide"],
                     is_stopping=lambda: bool(stop),
@@ -129,23 +129,23 @@ class Command(PrintingCommand):
         if options["json"]:
             self.stdout.write(json.dumps(found))
 
-    def _show_letter(self, options: dict[str, Any]) -> None:
+    def _show_dead_letter(self, options: dict[str, Any]) -> None:
         with self._stop_on_interrupt() as stop:
             dead_letters = _open_queue(options)
-            letter = dead_letters.find(
+            dead_letter = dead_letters.find(
                 options["id"], hide=options["hide"], is_stopping=lambda: bool(stop)
             )
-        if letter is None:
+        if dead_letter is None:
             raise CommandError(
                 f"no letter with the id {options['id']!r} was found; another process may be "
                 "looking at it, or it is no longer there"
             )
         if options["json"]:
-            self.stdout.write(json.dumps(letter_as_json(letter, is_full=True)))
+            self.stdout.write(json.dumps(dead_letter_as_json(dead_letter, is_full=True)))
         else:
-            self._write_lines(letter_lines(letter))
+            self._write_lines(dead_letter_lines(dead_letter))
 
-    def _redrive_letters(self, options: dict[str, Any]) -> None:
+    def _redrive(self, options: dict[str, Any]) -> None:
         dead_letters = _open_queue(options)
         steps = dead_letters.redrive(
             _filters_from(options), _run_options(options), to=options["to"],
@@ -153,7 +153,7 @@ class Command(PrintingCommand):
         )  # fmt: skip
         self._run_steps(steps, "redriven", options)
 
-    def _discard_letters(self, options: dict[str, Any]) -> None:
+    def _discard(self, options: dict[str, Any]) -> None:
         dead_letters = _open_queue(options)
         if not options["dry_run"]:
             self._confirm_by_name(dead_letters, options, "the letters that match")
@@ -205,9 +205,9 @@ class Command(PrintingCommand):
             ) from None
 
     def _confirm_by_name(
-        self, dead_letters: DeadLetters, options: dict[str, Any], what: str
+        self, dead_letters: DeadLetterQueue, options: dict[str, Any], what: str
     ) -> None:
-        """Have the user type the queue's name. Raises CommandError if it is another one."""
+        """Have the user type the queue's name. Raise CommandError if it is another one."""
         name, typed = dead_letters.queue.name, options["confirm"]
         if typed is None:
             if not sys.stdin.isatty():
@@ -280,9 +280,9 @@ def _known_queues() -> list[str]:
     return names
 
 
-def _open_queue(options: dict[str, Any]) -> DeadLetters:
+def _open_queue(options: dict[str, Any]) -> DeadLetterQueue:
     if options["queue"]:
-        return DeadLetters.open(options["queue"])
+        return DeadLetterQueue.open(options["queue"])
     name, *others = _known_queues()
     if others:
         words = [options["action"], *([options["id"]] if options["action"] == "show" else [])]
@@ -290,4 +290,4 @@ def _open_queue(options: dict[str, Any]) -> DeadLetters:
             f"there are several dead-letter queues; type: beanstalk_dead_letters {' '.join(words)} "
             f"QUEUE, where QUEUE is one of {joined([name, *others])}"
         )
-    return DeadLetters.open(name)
+    return DeadLetterQueue.open(name)

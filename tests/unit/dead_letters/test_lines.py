@@ -6,8 +6,8 @@ import pytest
 
 from beanstalk_dispatch.dead_letters import lines
 from beanstalk_dispatch.dead_letters.lines import (
-    letter_as_json,
-    letter_lines,
+    dead_letter_as_json,
+    dead_letter_lines,
     report_as_json,
     report_lines,
     sample_as_json,
@@ -26,8 +26,8 @@ def test_a_sample_shows_its_groups_and_its_newest_letters(
     monkeypatch.setattr(lines, "MAX_SHOWN", 2)
     dead.sent_many(2)
     dead.queue.send("{", {})
-    letters = dead.open()
-    shown = list(sample_lines(letters, letters.sample()))
+    dead_letters = dead.open()
+    shown = list(sample_lines(dead_letters, dead_letters.sample()))
     assert shown[0] == f"{dead.name}: sample of 3 of about 3"
     assert [line.split()[:3] for line in shown[2:5]] == [
         ["LETTERS", "FUNCTION", "EXCEPTION"], ["2", "fail", "ValueError"], ["1", "?", "moved"],
@@ -36,44 +36,44 @@ def test_a_sample_shows_its_groups_and_its_newest_letters(
 
 
 def test_an_empty_sample_is_one_line(dead: Dead) -> None:
-    letters = dead.open()
-    (line,) = sample_lines(letters, letters.sample())
+    dead_letters = dead.open()
+    (line,) = sample_lines(dead_letters, dead_letters.sample())
     assert line.endswith("sample of 0 of about 0")
 
 
 def test_the_size_of_a_sample_is_honest() -> None:
-    sample = Sample(letters=[], looked_at=1000, about=None, still_hidden=2)
+    sample = Sample(dead_letters=[], looked_at=1000, about=None, still_hidden=2)
     assert sample_size(sample) == (
         "0 match in a sample of 1,000 of an unknown number; 2 stay hidden for a time"
     )
 
 
-def test_a_letter_is_shown_in_full(dead: Dead, sqs_env: Environment) -> None:
+def test_a_dead_letter_is_shown_in_full(dead: Dead, sqs_env: Environment) -> None:
     sqs_env(DISPATCH_SIGNING_KEYS=KEY)
     dead.sent(number=7)
-    (letter,) = dead.open().sample().letters
-    text = "\n".join(letter_lines(letter))
+    (dead_letter,) = dead.open().sample().dead_letters
+    text = "\n".join(dead_letter_lines(dead_letter))
     for line in ("id         fail-7", "outcome    failed", "signature  valid", "args       [7]",
                  "kwargs     {}", "Traceback (most recent call last):"):  # fmt: skip
         assert line in text.splitlines()
-    full = letter_as_json(letter, is_full=True)
+    full = dead_letter_as_json(dead_letter, is_full=True)
     assert (full["args"], full["traceback"].splitlines()[0]) == ([7], text.splitlines()[-2])
-    assert not {"args", "kwargs", "body", "traceback"} & letter_as_json(letter).keys()
+    assert not {"args", "kwargs", "body", "traceback"} & dead_letter_as_json(dead_letter).keys()
 
 
 def test_a_body_that_cannot_be_read_is_shown_without_control_characters(dead: Dead) -> None:
     dead.queue.send("{\n\x1b[2J", {})
-    (letter,) = dead.open().sample().letters
-    lines = list(letter_lines(letter))
+    (dead_letter,) = dead.open().sample().dead_letters
+    lines = list(dead_letter_lines(dead_letter))
     assert lines[-1] == r"{\n\x1b[2J"
     assert any(line.startswith("problem    not JSON") for line in lines)
-    assert letter_as_json(letter, is_full=True)["args"] is None
+    assert dead_letter_as_json(dead_letter, is_full=True)["args"] is None
 
 
 def test_a_sample_is_json(dead: Dead) -> None:
     dead.sent_many(2)
-    letters = dead.open()
-    found = json.loads(json.dumps(sample_as_json(letters, letters.sample())))
+    dead_letters = dead.open()
+    found = json.loads(json.dumps(sample_as_json(dead_letters, dead_letters.sample())))
     assert (found["dead_letter_queue"], found["sources"]) == (dead.name, [dead.source_name])
     assert [(each["count"], each["function"]) for each in found["groups"]] == [(2, "fail")]
     assert [each["is_from_package"] for each in found["letters"]] == [True, True]

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.dead_letters import move_task
-from beanstalk_dispatch.dead_letters.letters import Filters
-from beanstalk_dispatch.dead_letters.queue import DeadLetters
+from beanstalk_dispatch.dead_letters.dead_letter import Filters
+from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
 from beanstalk_dispatch.dead_letters.sweep import SweepOptions
 from tests.conftest import Environment
 from tests.dead_letters import Dead
@@ -88,7 +88,7 @@ def test_a_move_that_somebody_cancels_ends_the_run(dead: Dead, spoilt: Proxy) ->
     ("more", "note"),
     [({"FailureReason": "CouldNotDetermineMessageSource"}, "CouldNotDetermine"), ({}, "no more")],
 )
-def test_what_sqs_cannot_move_goes_letter_by_letter(
+def test_what_sqs_cannot_move_goes_message_by_message(
     dead: Dead, spoilt: Proxy, more: dict[str, str], note: str
 ) -> None:
     dead.moved(id="moved")
@@ -143,7 +143,7 @@ def test_sqs_cannot_do_what_is_asked_for_otherwise(
     assert moves.requests == []
 
 
-def test_sqs_does_not_know_where_a_letter_of_the_package_came_from(
+def test_sqs_does_not_know_where_a_dead_letter_of_the_package_came_from(
     dead: Dead, spoilt: Proxy
 ) -> None:
     moves = Moves()
@@ -159,16 +159,16 @@ def test_a_queue_that_the_package_writes_to_is_not_moved_by_sqs(
     moves = Moves()
     spoilt.spoil = moves
     sqs_env(DISPATCH_QUEUES=None, DISPATCH_DEAD_LETTER_QUEUE=dead.name)
-    finish(DeadLetters.open(dead.name).redrive())
+    finish(DeadLetterQueue.open(dead.name).redrive())
     assert moves.requests == []
 
 
 def test_without_the_permission_to_look_sqs_is_not_asked(dead: Dead, spoilt: Proxy) -> None:
-    letters = dead.open()
+    dead_letters = dead.open()
     moves = Moves()
     spoilt.spoil = lambda operation, request: (
         error(403, "AccessDenied") if operation == "ReceiveMessage" else moves(operation, request)
     )
-    report = finish(letters.redrive())
+    report = finish(dead_letters.redrive())
     assert "the permission sqs:ReceiveMessage is missing" in report.error
     assert moves.requests == []

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.dead_letters import sweep
-from beanstalk_dispatch.dead_letters.letters import Filters
-from beanstalk_dispatch.dead_letters.queue import DeadLetters
+from beanstalk_dispatch.dead_letters.dead_letter import Filters
+from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
 from beanstalk_dispatch.dead_letters.sweep import Steps, SweepOptions, SweepReport
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
 from beanstalk_dispatch.messages.delivery import Delivery
@@ -32,7 +32,7 @@ def finish(steps: Steps) -> SweepReport:
 def test_a_sample_says_how_much_of_the_queue_it_is(dead: Dead) -> None:
     dead.sent_many(25)
     sample = dead.open().sample(limit=12)
-    assert (len(sample.letters), sample.looked_at, sample.about) == (12, 12, 25)
+    assert (len(sample.dead_letters), sample.looked_at, sample.about) == (12, 12, 25)
     assert sample.still_hidden == 0
     assert len(dead.ids()) == 25
 
@@ -42,7 +42,7 @@ def test_a_sample_has_what_matches_and_the_newest_first(dead: Dead) -> None:
         dead.sent(number=number, at=time.time() - 100 + number)
     dead.moved()
     sample = dead.open().sample(Filters(function="fail"))
-    assert [each.id for each in sample.letters] == ["fail-2", "fail-1", "fail-0"]
+    assert [each.id for each in sample.dead_letters] == ["fail-2", "fail-1", "fail-0"]
     assert sample.looked_at == 4
 
 
@@ -52,20 +52,20 @@ def test_a_sample_ends_when_it_is_asked_to(dead: Dead) -> None:
 
 
 def test_the_number_of_letters_may_be_unknown(dead: Dead, spoilt: Proxy) -> None:
-    letters = dead.open()
+    dead_letters = dead.open()
     spoilt.spoil = failing("GetQueueAttributes", status=403)
-    assert letters.sample().about is None
+    assert dead_letters.sample().about is None
 
 
-def test_a_letter_is_found_by_either_id(dead: Dead) -> None:
+def test_a_dead_letter_is_found_by_either_id(dead: Dead) -> None:
     dead.sent_many(15)
-    letters = dead.open()
-    found = letters.find("fail-7")
+    dead_letters = dead.open()
+    found = dead_letters.find("fail-7")
     assert found
-    again = letters.find(found.message_id)
+    again = dead_letters.find(found.message_id)
     assert again
     assert again.id == "fail-7"
-    assert letters.find("nothing") is None
+    assert dead_letters.find("nothing") is None
     assert len(dead.ids()) == 15
 
 
@@ -86,7 +86,7 @@ def test_letters_of_both_kinds_go_back_to_their_queue(
     assert dead.ids(dead.source) == ["fail-1", "moved"]
 
 
-def test_a_letter_that_sqs_moved_goes_back_as_it_was(dead: Dead) -> None:
+def test_a_dead_letter_that_sqs_moved_goes_back_as_it_was(dead: Dead) -> None:
     dead.moved(id="moved", attempt=2)
     (before,) = receive_all(dead.queue)
     finish(dead.open().redrive())
@@ -117,7 +117,7 @@ def test_attempts_that_are_reset_count_from_here(
     assert message.not_before is None
 
 
-def test_a_reset_letter_is_not_too_old(dead: Dead, sqs_env: Environment) -> None:
+def test_a_reset_dead_letter_is_not_too_old(dead: Dead, sqs_env: Environment) -> None:
     sqs_env(DISPATCH_SIGNING_KEYS=KEY, DISPATCH_MAX_AGE="1h")
     dead.sent()
     finish(dead.open().redrive(reset_attempts=True))
@@ -127,7 +127,7 @@ def test_a_reset_letter_is_not_too_old(dead: Dead, sqs_env: Environment) -> None
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_letter_that_goes_back_is_not_a_duplicate_for_the_lease(
+def test_a_dead_letter_that_goes_back_is_not_a_duplicate_for_the_lease(
     dead: Dead, sqs_env: Environment, reset: bool
 ) -> None:
     """The lease takes an attempt that is not above the last one for a duplicate."""
@@ -161,14 +161,14 @@ def test_only_what_matches_goes_back(dead: Dead) -> None:
 
 def test_a_run_by_ids_ends_when_it_has_them(dead: Dead) -> None:
     dead.sent_many(30)
-    (first,) = dead.open().sample(limit=1).letters
+    (first,) = dead.open().sample(limit=1).dead_letters
     report = finish(dead.open().redrive(Filters(ids=frozenset({first.id}))))
     assert report.done == 1
     assert report.looked_at < 30
     assert len(dead.ids()) == 29
 
 
-def test_ids_that_no_letter_has_are_reported(dead: Dead) -> None:
+def test_ids_that_no_dead_letter_has_are_reported(dead: Dead) -> None:
     dead.sent_many(2)
     report = finish(dead.open().redrive(Filters(ids=frozenset({"fail-1", "fail-9"}))))
     assert (report.done, report.not_found, report.is_complete) == (1, ["fail-9"], False)
@@ -214,20 +214,20 @@ def test_a_run_that_is_closed_leaves_nothing_hidden(dead: Dead) -> None:
     assert (len(dead.ids()), len(dead.ids(dead.source))) == (21, 4)
 
 
-def test_a_letter_that_is_about_to_be_visible_is_left(dead: Dead) -> None:
+def test_a_dead_letter_that_is_about_to_be_visible_is_left(dead: Dead) -> None:
     dead.sent_many(1)
     report = finish(dead.open().redrive(options=SweepOptions(hide=1, limit=1)))
     assert (report.done, report.failed) == (0, 0)
 
 
-def test_a_letter_that_comes_again_after_it_was_sent_is_not_sent_again(
+def test_a_dead_letter_that_comes_again_after_it_was_sent_is_not_sent_again(
     dead: Dead, spoilt: Proxy
 ) -> None:
     dead.sent_many(1)
     ignored: list[str] = []
 
     def spoil(operation: str, request: dict[str, Any]) -> Any:
-        """SQS says that the letter is deleted, but delivers it again."""
+        """SQS says that the message is deleted, but delivers it again."""
         if operation == "DeleteMessageBatch" and not ignored:
             ignored.append(operation)
             (entry,) = request["Entries"]
@@ -275,7 +275,7 @@ def test_a_server_that_fails_for_longer_ends_the_run(
 
 
 @pytest.mark.parametrize("is_final", [True, False])
-def test_a_letter_that_cannot_be_deleted_ends_the_run_and_is_named(
+def test_a_dead_letter_that_cannot_be_deleted_ends_the_run_and_is_named(
     dead: Dead, spoilt: Proxy, is_final: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "_PATIENCE_SECONDS", 0.05)
@@ -298,7 +298,7 @@ def test_a_missing_permission_ends_the_run(dead: Dead, spoilt: Proxy) -> None:
     assert (report.done, len(dead.ids())) == (0, 3)
 
 
-def test_a_letter_that_sqs_refuses_stays_and_the_others_go(dead: Dead, spoilt: Proxy) -> None:
+def test_a_dead_letter_that_sqs_refuses_stays_and_the_others_go(dead: Dead, spoilt: Proxy) -> None:
     dead.sent_many(3)
 
     def spoil(operation: str, request: dict[str, Any]) -> Any:
@@ -328,26 +328,26 @@ def test_only_some_of_the_letters_that_stay_are_listed(
 def test_what_matches_is_deleted(dead: Dead) -> None:
     dead.sent_many(3)
     dead.moved(id="moved")
-    letters = dead.open()
-    report = finish(letters.discard(Filters(exception="moved by SQS")))
+    dead_letters = dead.open()
+    report = finish(dead_letters.discard(Filters(exception="moved by SQS")))
     assert (report.done, dead.ids(dead.source)) == (1, [])
     assert dead.ids() == ["fail-0", "fail-1", "fail-2"]
-    assert finish(letters.discard(options=SweepOptions(dry_run=True))).done == 3
-    assert finish(letters.discard()).done == 3
+    assert finish(dead_letters.discard(options=SweepOptions(dry_run=True))).done == 3
+    assert finish(dead_letters.discard()).done == 3
     assert dead.ids() == []
 
 
 def test_a_purge_deletes_everything(dead: Dead, spoilt: Proxy) -> None:
     dead.sent_many(3)
-    letters = dead.open()
-    letters.purge()
+    dead_letters = dead.open()
+    dead_letters.purge()
     assert dead.ids() == []
     spoilt.spoil = failing("PurgeQueue", status=403)
     with pytest.raises(SendError, match="AccessDenied"):
-        letters.purge()
+        dead_letters.purge()
 
 
-# --- where letters go ------------------------------------------------------------------------
+# --- where dead letters go -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -358,14 +358,16 @@ def test_a_purge_deletes_everything(dead: Dead, spoilt: Proxy) -> None:
         (None, "it came from this queue itself"),
     ],
 )
-def test_a_letter_for_another_queue_stays(dead: Dead, queue: object, reason: str) -> None:
+def test_a_dead_letter_for_another_queue_stays(dead: Dead, queue: object, reason: str) -> None:
     dead.sent(queue=dead.name if queue is None else queue)
     report = finish(dead.open().redrive())
     assert report.reasons["fail-0"].startswith(reason)
     assert dead.ids() == ["fail-0"]
 
 
-def test_a_letter_of_an_alias_goes_there(dead: Dead, sqs_env: Environment, queue_name: str) -> None:
+def test_a_dead_letter_of_an_alias_goes_there(
+    dead: Dead, sqs_env: Environment, queue_name: str
+) -> None:
     assert dead.source.name
     sqs_env(
         DISPATCH_QUEUES=f"jobs={queue_name} other={queue_name}-other dead={dead.name}",
@@ -386,24 +388,24 @@ def test_letters_can_be_sent_to_another_queue_which_signs_them_for_it(
     )
     dead.sent()
     dead.moved(id="moved")
-    letters = dead.open()
-    assert finish(letters.redrive(to="other")).done == 2
+    dead_letters = dead.open()
+    assert finish(dead_letters.redrive(to="other")).done == 2
     for each in receive_all(open_queue("other")):
         assert Message.decode(each.body, queue=f"{queue_name}-other", keys=[keys] if keys else [])
     with pytest.raises(UnknownQueue, match=f"'no' is not in .*; source queues: {queue_name}"):
-        next(letters.redrive(to="no"))
+        next(dead_letters.redrive(to="no"))
 
 
 @pytest.mark.parametrize("source", ["eu-west-1/999999999999", "eu-west-1/123456789012", None])
-def test_a_letter_that_goes_to_another_account_is_signed_for_it(
+def test_a_dead_letter_that_goes_to_another_account_is_signed_for_it(
     dead: Dead, sqs_env: Environment, source: str | None
 ) -> None:
     sqs_env(DISPATCH_SIGNING_KEYS=KEY)
     dead.moved()
-    letters = dead.open()
-    letters.queue.location = "eu-west-1/123456789012"
-    open_beside(letters.queue, dead.source_name).location = source
-    assert finish(letters.redrive()).done == 1
+    dead_letters = dead.open()
+    dead_letters.queue.location = "eu-west-1/123456789012"
+    open_beside(dead_letters.queue, dead.source_name).location = source
+    assert finish(dead_letters.redrive()).done == 1
     (received,) = receive_all(dead.source)
     is_signed_again = '"location":"eu-west-1/999999999999"' in received.body
     assert is_signed_again is (source == "eu-west-1/999999999999")
@@ -424,7 +426,7 @@ def test_a_signed_message_is_not_changed_without_keys(dead: Dead, sqs_env: Envir
     assert finish(dead.open().redrive()).done == 1
 
 
-def test_a_letter_that_is_not_a_message_goes_back_but_is_not_changed(dead: Dead) -> None:
+def test_a_dead_letter_that_is_not_a_message_goes_back_but_is_not_changed(dead: Dead) -> None:
     dead.queue.send("{", {})
     report = finish(dead.open().redrive(reset_attempts=True))
     assert "not JSON" in next(iter(report.reasons.values()))
@@ -448,16 +450,18 @@ def test_a_message_of_the_old_format_keeps_it(dead: Dead, sqs_env: Environment) 
 
 
 @pytest.mark.slow
-def test_on_a_fifo_queue_a_letter_keeps_its_group(sqs_env: Environment, queue_name: str) -> None:
+def test_on_a_fifo_queue_a_dead_letter_keeps_its_group(
+    sqs_env: Environment, queue_name: str
+) -> None:
     sqs_env(DISPATCH_QUEUES=f"jobs={queue_name}.fifo")
     source = open_queue("jobs")
-    letters = open_beside(source, f"{queue_name}-dead-letter.fifo")
+    dead_letters = open_beside(source, f"{queue_name}-dead-letter.fifo")
     body = Message(function="record", id="the-id").encode(queue=source.name)
-    letters.send(body, {"MessageGroupId": "group", "MessageDeduplicationId": "the-id"})
+    dead_letters.send(body, {"MessageGroupId": "group", "MessageDeduplicationId": "the-id"})
     source.send(body, {"MessageGroupId": "group", "MessageDeduplicationId": "the-id"})
     (first,) = source.receive(count=10, wait=0, visibility=60)
     source.delete_batch([first])
-    assert finish(DeadLetters.open(letters.name).redrive()).done == 1
+    assert finish(DeadLetterQueue.open(dead_letters.name).redrive()).done == 1
     (received,) = source.receive(count=10, wait=0, visibility=60)  # not taken for the first one
     assert received.attributes["MessageGroupId"] == "group"
     assert received.body == body

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from beanstalk_dispatch.dead_letters.queue import DeadLetters
+from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
 from beanstalk_dispatch.dead_letters.sweep import SweepReport
 from beanstalk_dispatch.dead_letters.terminal import ProgressLine
 from beanstalk_dispatch.sqs.opening import open_queue
@@ -222,11 +222,11 @@ def test_a_wrong_option_is_refused(arguments: list[str], message: str) -> None:
 def test_options_reach_the_run(dead: Dead, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
-    def redrive(self: DeadLetters, filters: Any, options: Any, **more: Any) -> Any:
+    def redrive(self: DeadLetterQueue, filters: Any, options: Any, **more: Any) -> Any:
         seen.update(more, filters=filters, options=options)
         yield SweepReport()
 
-    monkeypatch.setattr(DeadLetters, "redrive", redrive)
+    monkeypatch.setattr(DeadLetterQueue, "redrive", redrive)
     call("redrive", "--rate", "2.5", "--hide", "60", "--to", "jobs", "--exception", "KeyError")
     assert (seen["options"].rate, seen["options"].hide, seen["to"]) == (2.5, 60, "jobs")
     assert (seen["filters"].exception, seen["reset_attempts"]) == ("KeyError", False)

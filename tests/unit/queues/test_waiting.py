@@ -14,16 +14,16 @@ def test_a_queue_is_shown_with_its_dead_letter_queue(dead: Dead) -> None:
     dead.sent_many(3)
     dead.source.send("{}", {"DelaySeconds": 60})
     dead.queue.receive(count=1, wait=0, visibility=60)
-    jobs, letters = queue_statuses()
+    jobs, found = queue_statuses()
     assert (jobs.alias, jobs.name, jobs.is_dead_letter_queue) == ("jobs", dead.source_name, False)
     assert jobs.attributes
     assert (jobs.attributes.delayed, jobs.attributes.visibility_timeout) == (1, 300)
     assert (jobs.attributes.dead_letter_queue, jobs.attributes.max_receives) == (dead.name, 10)
-    assert (letters.name, letters.sources) == (dead.name, (dead.source_name,))
-    assert letters.attributes
-    assert (letters.attributes.visible, letters.attributes.in_flight) == (2, 1)
-    assert letters.attributes.total == 3
-    assert (letters.attributes.dead_letter_queue, letters.attributes.max_receives) == (None, None)
+    assert (found.name, found.sources) == (dead.name, (dead.source_name,))
+    assert found.attributes
+    assert (found.attributes.visible, found.attributes.in_flight) == (2, 1)
+    assert found.attributes.total == 3
+    assert (found.attributes.dead_letter_queue, found.attributes.max_receives) == (None, None)
 
 
 def test_a_dead_letter_queue_with_an_alias_is_shown_once(dead: Dead, sqs_env: Environment) -> None:

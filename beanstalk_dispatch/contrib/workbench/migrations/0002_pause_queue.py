@@ -8,7 +8,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    """Changes no table, because there is none."""
+    """The migration that adds a permission. It changes no table, because there is none."""
 
     dependencies: ClassVar[list[Any]] = [("beanstalk_workbench", "0001_initial")]
     operations: ClassVar[list[Any]] = [

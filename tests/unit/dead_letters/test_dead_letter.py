@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.dead_letters.letters import (
+from beanstalk_dispatch.dead_letters.dead_letter import (
     MOVED_BY_SQS,
     Filters,
-    Letter,
+    ReceivedDeadLetter,
+    dead_letter_of,
     grouped,
     parse_since,
-    read_letter,
 )
 from beanstalk_dispatch.messages.message import Message, wrap
 from tests.conftest import Environment
@@ -27,22 +27,24 @@ REASON: dict[str, Any] = {
 }  # fmt: skip
 
 
-def letter(body: str, *, sources: tuple[str, ...] = (), **attributes: str) -> Letter:
+def dead_letter(
+    body: str, *, sources: tuple[str, ...] = (), **attributes: str
+) -> ReceivedDeadLetter:
     (received,) = messages(1)
     received.body = body
     received.attributes = {"ApproximateReceiveCount": "4", "SentTimestamp": "5000"} | attributes
-    return read_letter(received, get_config(), sources=sources)
+    return dead_letter_of(received, get_config(), sources=sources)
 
 
 def body(**members: Any) -> str:
     return Message(function="f", args=[1], id="the-id", **members).encode(queue="q")
 
 
-def sent(**reason: Any) -> Letter:
-    return letter(wrap(body(attempt=3), REASON | reason, queue="q"))
+def sent(**reason: Any) -> ReceivedDeadLetter:
+    return dead_letter(wrap(body(attempt=3), REASON | reason, queue="q"))
 
 
-def test_a_letter_of_the_package_says_everything() -> None:
+def test_a_dead_letter_of_the_package_says_everything() -> None:
     found = sent()
     assert (found.id, found.function, found.queue) == ("the-id", "f", "q")
     assert (found.outcome, found.exception, found.traceback) == (
@@ -58,9 +60,9 @@ def test_a_letter_of_the_package_says_everything() -> None:
     assert "Traceback" not in repr(found)
 
 
-def test_a_letter_that_sqs_moved_says_what_its_message_says() -> None:
+def test_a_dead_letter_that_sqs_moved_says_what_its_message_says() -> None:
     arn = "arn:aws:sqs:eu-west-1:123456789012:shop-mail"
-    found = letter(body(attempt=2), DeadLetterQueueSourceArn=arn)
+    found = dead_letter(body(attempt=2), DeadLetterQueueSourceArn=arn)
     assert (found.id, found.function, found.queue) == ("the-id", "f", "shop-mail")
     assert (found.exception, found.outcome, found.traceback) == (MOVED_BY_SQS, "", "")
     assert (found.attempts, found.receive_count, found.at) == (2, 4, 5.0)
@@ -71,11 +73,11 @@ def test_a_letter_that_sqs_moved_says_what_its_message_says() -> None:
 def test_without_that_attribute_only_one_source_is_sure(
     sources: tuple[str, ...], queue: str
 ) -> None:
-    assert letter(body(), sources=sources).queue == queue
+    assert dead_letter(body(), sources=sources).queue == queue
 
 
 def test_a_body_that_is_not_a_message_is_shown_too() -> None:
-    found = letter("{")
+    found = dead_letter("{")
     assert (found.id, found.function, found.message) == ("None-0", "", None)
     assert "not JSON" in found.problem
     assert found.body == "{"
@@ -92,7 +94,7 @@ def test_a_body_that_is_not_a_message_is_shown_too() -> None:
         ({"receive_count": None}, "receive_count", 1),
     ],
 )
-def test_a_letter_that_a_stranger_wrote_breaks_nothing(
+def test_a_dead_letter_that_a_stranger_wrote_breaks_nothing(
     reason: dict[str, Any], name: str, value: object
 ) -> None:
     assert getattr(sent(**reason), name) == value
@@ -101,9 +103,9 @@ def test_a_letter_that_a_stranger_wrote_breaks_nothing(
 def test_the_signature_is_checked_with_keys(env: Environment) -> None:
     signed = Message(function="f").encode(queue="q", keys=[KEY])
     env(DISPATCH_SIGNING_KEYS=KEY)
-    good = letter(wrap(signed, REASON, queue="q", keys=[KEY]))
+    good = dead_letter(wrap(signed, REASON, queue="q", keys=[KEY]))
     assert good.signature == "valid"
-    assert letter(wrap(signed, REASON, queue="q")).signature.startswith("not signed; set")
+    assert dead_letter(wrap(signed, REASON, queue="q")).signature.startswith("not signed; set")
 
 
 # --- filters ---------------------------------------------------------------------------------
@@ -134,18 +136,18 @@ def test_a_filter_lets_through_what_is_meant(filters: dict[str, Any], is_match: 
 
 
 def test_groups_are_by_function_exception_and_queue() -> None:
-    letters = [
+    dead_letters = [
         sent(at=100), sent(at=300, exception="ValueError: other"), sent(at=200),
         sent(exception="KeyError: 1"),
     ]  # fmt: skip
-    groups = grouped(letters)
+    groups = grouped(dead_letters)
     assert [(each.count, each.exception) for each in groups] == [(3, "ValueError"), (1, "KeyError")]
     assert (groups[0].oldest.timestamp(), groups[0].newest.timestamp()) == (100, 300)
 
 
-def test_the_next_attempt_of_a_letter_is_not_below_its_first() -> None:
+def test_the_next_attempt_of_a_dead_letter_is_not_below_its_first() -> None:
     text = json.dumps(json.loads(body()) | {"first_attempt": 9})
-    found = letter(wrap(text, REASON, queue="q"))
+    found = dead_letter(wrap(text, REASON, queue="q"))
     assert found.message
     assert found.message.counted_attempt == 1
 

@@ -1,4 +1,4 @@
-"""Letter: what one message of a dead-letter queue says, written by this package or moved by SQS."""
+"""A dead letter, sent by this package or moved by SQS; filters and groups of dead letters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from beanstalk_dispatch.messages.message import Message, read_dead_letter
 from beanstalk_dispatch.sqs.queue import Received
 
 MOVED_BY_SQS: Final = "moved by SQS"
-"""Stands for the exception of a letter that SQS moved, because SQS does not record a reason."""
+"""The exception of a dead letter that SQS moved, because SQS does not record a reason."""
 
 SOURCE_ATTRIBUTE: Final = "DeadLetterQueueSourceArn"
 """SQS's attribute with the ARN of the queue that it moved the message from.
@@ -33,43 +33,46 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(slots=True, kw_only=True)
-class Letter:
-    """One dead letter. Every value comes from the queue and is not verified, but ``signature``.
+class ReceivedDeadLetter:
+    """One message of a dead-letter queue, for display. Only its ``signature`` is verified.
 
-    What is to be shown is escaped, but for the line breaks of the traceback. ``received``, ``body``
-    and ``message`` are as they came.
+    Every other value comes from the queue. The values for display are escaped, but for the line
+    breaks of the traceback. ``received``, ``body`` and ``message`` are as they came.
     """
 
     received: Received = field(repr=False)
     id: str
     """The task id, or the id of SQS where the body has none."""
     function: str
-    """Empty if the body cannot be read."""
+    """The name of the task; empty if the body cannot be read."""
     queue: str
     """The own name of the queue that it came from; empty if SQS does not say."""
     at: float
-    """When the task failed for the last time. For a letter that SQS moved: when it was sent."""
+    """The time of the task's last failure.
+
+    If SQS moved the message: the time at which it was sent.
+    """
     outcome: str = ""
     exception: str = MOVED_BY_SQS
     """The type and the message of the exception."""
     traceback: str = field(default="", repr=False)
     attempts: int = 1
     receive_count: int
-    """How often it was received in its own queue; of a letter that SQS moved, in all."""
+    """The number of receives in its own queue; if SQS moved the message, of all receives."""
     body: str = field(repr=False)
     """The message as it was scheduled, with its signature."""
     message: Message | None = None
-    """What the body says; None if it cannot be read."""
+    """The message in the body; None if the body cannot be read."""
     problem: str = ""
-    """Why the body cannot be read."""
+    """The reason why the body cannot be read."""
     signature: str = "not checked"
-    """``valid``, ``not checked`` without signing keys here, or why it is refused."""
+    """The word ``valid``, ``not checked`` without signing keys here, or the reason of a refusal."""
     is_from_package: bool = False
-    """Whether this package sent it, with the reason, or SQS moved it."""
+    """True if this package sent it, with the reason; False if SQS moved it."""
 
     @property
     def message_id(self) -> str:
-        """The id that SQS gave the letter."""
+        """The id that SQS gave the dead letter."""
         return self.received.message_id
 
     @property
@@ -79,41 +82,43 @@ class Letter:
 
     @property
     def when(self) -> datetime:
-        """``at`` as a datetime in UTC."""
+        """The time ``at`` as a datetime in UTC."""
         return datetime.fromtimestamp(self.at, UTC)
 
 
-def read_letter(received: Received, config: Config, *, sources: Iterable[str] = ()) -> Letter:
-    """What was received from a dead-letter queue, whatever it is.
+def dead_letter_of(
+    received: Received, config: Config, *, sources: Iterable[str] = ()
+) -> ReceivedDeadLetter:
+    """Read any message that was received from a dead-letter queue.
 
     ``sources`` has the names of the queues whose redrive policy names the dead-letter queue.
     """
     found = read_dead_letter(received.body)
-    letter = (
+    dead_letter = (
         _moved_by_sqs(received, list(sources))
         if found is None
-        else _letter_of_ours(received, *found)
+        else _sent_by_package(received, *found)
     )
     try:
-        letter.message = Message.decode(
-            received.body, queue=letter.queue, default_id=received.message_id
+        dead_letter.message = Message.decode(
+            received.body, queue=dead_letter.queue, default_id=received.message_id
         )
     except MessageError as exc:
-        letter.problem = str(exc)
+        dead_letter.problem = str(exc)
     else:
-        letter.function, letter.id = letter.message.function, letter.message.id
-    if found is None and letter.message:
-        letter.attempts = letter.message.attempt
+        dead_letter.function, dead_letter.id = dead_letter.message.function, dead_letter.message.id
+    if found is None and dead_letter.message:
+        dead_letter.attempts = dead_letter.message.attempt
     if config.signing_keys:
-        letter.signature = _check_signature(letter, config)
-    return letter
+        dead_letter.signature = _check_signature(dead_letter, config)
+    return dead_letter
 
 
-def _moved_by_sqs(received: Received, sources: list[str]) -> Letter:
+def _moved_by_sqs(received: Received, sources: list[str]) -> ReceivedDeadLetter:
     source = received.attributes.get(SOURCE_ATTRIBUTE, "").rpartition(":")[2]
     if not source and len(sources) == 1:
         source = sources[0]
-    return Letter(
+    return ReceivedDeadLetter(
         received=received,
         id=received.message_id,
         function="",
@@ -124,11 +129,16 @@ def _moved_by_sqs(received: Received, sources: list[str]) -> Letter:
     )
 
 
-def _letter_of_ours(received: Received, reason: Mapping[str, Any], body: str) -> Letter:
-    """A letter of ours. Its members may have any type, because a stranger may have written it."""
+def _sent_by_package(
+    received: Received, reason: Mapping[str, Any], body: str
+) -> ReceivedDeadLetter:
+    """Read the package's envelope.
+
+    Its members may have any type: a stranger may have written it.
+    """
     at, attempts, receives = reason.get("at"), reason["attempts"], reason.get("receive_count")
     queue = _string_member(reason, "queue")
-    return Letter(
+    return ReceivedDeadLetter(
         received=received,
         id=_string_member(reason, "id") or received.message_id,
         function=_string_member(reason, "function"),
@@ -155,9 +165,9 @@ def _is_time(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and 0 <= value < time.time() + 86400
 
 
-def _check_signature(letter: Letter, config: Config) -> str:
+def _check_signature(dead_letter: ReceivedDeadLetter, config: Config) -> str:
     try:
-        Message.decode(letter.received.body, queue=letter.queue, keys=config.signing_keys)
+        Message.decode(dead_letter.received.body, queue=dead_letter.queue, keys=config.signing_keys)
     except MessageError as exc:
         return str(exc)
     return "valid"
@@ -168,7 +178,7 @@ def _check_signature(letter: Letter, config: Config) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Which letters are meant; an empty filter lets every letter through."""
+    """A filter of dead letters; an empty one lets all of them pass."""
 
     function: str = ""
     exception: str = ""
@@ -176,7 +186,7 @@ class Filters:
     queue: str = ""
     """The own name of the queue that it came from."""
     since: float | None = None
-    """In Unix seconds."""
+    """The time since which the task failed, in Unix seconds."""
     ids: frozenset[str] = frozenset()
     """Task ids or ids of SQS."""
 
@@ -185,25 +195,25 @@ class Filters:
             self.function or self.exception or self.queue or self.ids or self.since is not None
         )
 
-    def match(self, letter: Letter) -> bool:
-        """Whether a letter is meant."""
+    def match(self, dead_letter: ReceivedDeadLetter) -> bool:
+        """Return True if a dead letter passes the filter."""
         return (
-            self.function in {"", letter.function}
-            and self._match_exception(letter)
-            and self.queue in {"", letter.queue}
-            and (self.since is None or letter.at >= self.since)
-            and (not self.ids or not self.ids.isdisjoint({letter.id, letter.message_id}))
+            self.function in {"", dead_letter.function}
+            and self._match_exception(dead_letter)
+            and self.queue in {"", dead_letter.queue}
+            and (self.since is None or dead_letter.at >= self.since)
+            and (not self.ids or not self.ids.isdisjoint({dead_letter.id, dead_letter.message_id}))
         )
 
-    def _match_exception(self, letter: Letter) -> bool:
+    def _match_exception(self, dead_letter: ReceivedDeadLetter) -> bool:
         if ":" in self.exception:
-            return letter.exception.startswith(self.exception)
-        return self.exception in {"", letter.exception_type}
+            return dead_letter.exception.startswith(self.exception)
+        return self.exception in {"", dead_letter.exception_type}
 
 
 @dataclass(slots=True, kw_only=True)
 class Group:
-    """The letters of a sample that have a function, an exception's type and a queue in common."""
+    """The dead letters of a sample with the same function, exception type and source queue."""
 
     function: str
     exception: str
@@ -213,28 +223,28 @@ class Group:
     newest: datetime
 
 
-def grouped(letters: Iterable[Letter]) -> list[Group]:
-    """The letters in groups, the largest first."""
+def grouped(dead_letters: Iterable[ReceivedDeadLetter]) -> list[Group]:
+    """Return the dead letters in groups, the largest first."""
     groups: dict[tuple[str, str, str], Group] = {}
-    for letter in letters:
-        key = letter.function, letter.exception_type, letter.queue
+    for dead_letter in dead_letters:
+        key = dead_letter.function, dead_letter.exception_type, dead_letter.queue
         group = groups.get(key)
         if group is None:
             function, exception, queue = key
             group = groups[key] = Group(
                 function=function, exception=exception, queue=queue,
-                oldest=letter.when, newest=letter.when,
+                oldest=dead_letter.when, newest=dead_letter.when,
             )  # fmt: skip
         group.count += 1
-        group.oldest = min(group.oldest, letter.when)
-        group.newest = max(group.newest, letter.when)
+        group.oldest = min(group.oldest, dead_letter.when)
+        group.newest = max(group.newest, dead_letter.when)
     return sorted(groups.values(), key=lambda each: (-each.count, each.function, each.exception))
 
 
 def parse_since(value: str) -> float:
-    """A time in Unix seconds: an age such as ``2h`` or ``3d``, or a date and time in ISO 8601.
+    """Return in Unix seconds a time that is an age such as ``2h``, or a date and time in ISO 8601.
 
-    A time without a zone is in the project's time zone. Raises ValueError.
+    A time without a zone is in the project's time zone. Raise ValueError if it is neither.
     """
     if match := _AGE.fullmatch(value):
         return time.time() - int(match[1]) * _SECONDS[match[2]]
