@@ -12,12 +12,12 @@ PATH: Final = "/beanstalk_dispatch/dispatcher"
 
 
 def has_urls() -> bool:
-    """Whether the settings name a root urls.py, which only a web server needs."""
+    """Return True if the settings name a root urls.py, which only a web server needs."""
     return bool(getattr(settings, "ROOT_URLCONF", None))
 
 
 def dispatcher_path() -> str | None:
-    """The path to set as HttpPath. None if no URL leads to the dispatcher."""
+    """Return the path to set as HttpPath; None if no URL leads to the dispatcher."""
     if not has_urls():
         return None
     try:
@@ -28,7 +28,7 @@ def dispatcher_path() -> str | None:
 
 
 def leads_to_the_dispatcher(path: str) -> bool:
-    """Whether the URL configuration has the dispatcher at this path."""
+    """Return True if the URL configuration has the dispatcher at this path."""
     if not has_urls():
         return False
     try:

@@ -1,4 +1,4 @@
-"""The commands of the AWS CLI and the EB CLI that create what a plan describes, in order."""
+"""The commands of the AWS CLI and the EB CLI that create the parts of a plan, in order."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _WEEKS: Final = 14 * 86400
 
 
 def fresh_key() -> Secret:
-    """A signing key that nobody has used yet."""
+    """Return a signing key that nobody has used yet."""
     return Secret(secrets.token_urlsafe(32))
 
 
 def commands(plan: Plan, config: Config, *, key: str | None) -> Iterator[str]:
-    """Lines for a shell, with a comment above each step.
+    """Yield lines for a shell, with a comment above each step.
 
     ``key`` is a new signing key, which is written as plain text. With None the properties are
     written without one.
@@ -84,7 +84,7 @@ def _role_commands(role: str, policy: str) -> Iterator[str]:
 
 
 def _queue_step(plan: Plan) -> Iterator[str]:
-    """Each dead-letter queue before its queue, whose redrive policy names it."""
+    """Yield the commands for each dead-letter queue before its queue, which names it."""
     for queue in plan.queues:
         dead = queue.dead_letters
         redrive = {"deadLetterTargetArn": dead.arn, "maxReceiveCount": str(MAX_RECEIVES)}
@@ -141,7 +141,7 @@ def _environment_step(plan: Plan) -> Iterator[str]:
 
 
 def _scaling_commands(plan: Plan) -> Iterator[str]:
-    """The policy is made once: the Auto Scaling group keeps it until the environment is rebuilt."""
+    """Yield the commands for the policy, which the group keeps until the environment is rebuilt."""
     region = f"--region {quote(plan.read_queue.region)}"
     yield "#    It scales by its queue. The group's name is known when there is an environment"
     yield (
@@ -164,7 +164,7 @@ def _scaling_commands(plan: Plan) -> Iterator[str]:
 def _exported_properties(
     plan: Plan, config: Config, key: str | None, *, worker: bool
 ) -> Iterator[Property]:
-    """Those in effect, with the queues by URL, the periodic tasks, and the new key."""
+    """Yield the properties in effect, with queues by URL, the periodic tasks and the new key."""
     replaced = dict(plan.queue_variables)
     if plan.schedules and worker:
         names: Sequence[str] = [*dict.fromkeys([*config.periodic_tasks, *plan.schedules])]

@@ -29,7 +29,7 @@ HOOKS: Final = (
 https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/platforms-linux-extend.hooks.html
 """
 NGINX_STAGING: Final = "/var/proxy/staging/nginx"
-"""Where nginx's configuration lies while a deployment runs."""
+"""The directory of nginx's configuration while a deployment runs."""
 MAX_BODY: Final = "2m"
 """nginx's ``client_max_body_size``. A message has up to 1 MiB, and nginx's default is 1 MiB."""
 
@@ -45,7 +45,7 @@ class BundleFile:
 
 
 def bundle_files(plan: Plan) -> dict[str, BundleFile]:
-    """Every file of the plan, by its path."""
+    """Return every file of the plan, by its path."""
     hook = BundleFile(content=_hook_script(plan), is_executable=True)
     found = {
         PROCFILE: BundleFile(content=f"web: {gunicorn_command(plan)}\n"),
@@ -76,7 +76,7 @@ def bundle_files(plan: Plan) -> dict[str, BundleFile]:
 
 
 def daemon_options(plan: Plan) -> Mapping[str, str | int]:
-    """The options of ``aws:elasticbeanstalk:sqsd``, by name."""
+    """Return the options of ``aws:elasticbeanstalk:sqsd``, by name."""
     ladder = plan.ladder
     return {
         "WorkerQueueURL": plan.read_queue.url,
@@ -95,7 +95,7 @@ def _whole_seconds(seconds: float | None) -> int:
 
 
 def gunicorn_command(plan: Plan) -> str:
-    """The command that serves the project, with gunicorn's place in the ladder."""
+    """Return the command that serves the project, with gunicorn's place in the ladder."""
     return (
         f"gunicorn --bind 127.0.0.1:8000 --workers={plan.processes} --threads={plan.threads} "
         f"--graceful-timeout {_whole_seconds(plan.ladder.gunicorn)} {plan.wsgi}"
@@ -103,13 +103,13 @@ def gunicorn_command(plan: Plan) -> str:
 
 
 def with_web_line(procfile: str, line: str) -> str:
-    """An existing Procfile with its line ``web:`` replaced. Other processes stay."""
+    """Return an existing Procfile with its line ``web:`` replaced. Other processes stay."""
     others = [each for each in procfile.splitlines() if not each.startswith("web:")]
     return line + "".join(f"{each}\n" for each in others)
 
 
 def _option_settings(plan: Plan) -> list[dict[str, str]]:
-    """For ``aws elasticbeanstalk update-environment --option-settings file://…``."""
+    """Return the file for ``aws elasticbeanstalk update-environment --option-settings``."""
     return [
         {"Namespace": namespace, "OptionName": name, "Value": str(value)}
         for namespace, options in {NAMESPACE: daemon_options(plan), **scaling_options(plan)}.items()
@@ -124,7 +124,7 @@ def _ebextensions_file(plan: Plan) -> str:
 
 
 def cron_yaml(plan: Plan) -> str:
-    """The periodic tasks, from the schedules that stand at the tasks."""
+    """Return the periodic tasks, from the schedules that stand at the tasks."""
     lines = [f"# {_WRITTEN_BY}", "version: 1", "cron:"]
     for name, schedule in plan.schedules.items():
         lines += [
@@ -140,7 +140,7 @@ def _json_file(content: Any) -> BundleFile:
 
 
 def nginx_location(plan: Plan) -> str:
-    """nginx's limits for the daemon's requests, and two headers that the endpoint reads.
+    """Return nginx's limits for the daemon's requests, and two headers that the endpoint reads.
 
     The script writes the platform's own server in place of UPSTREAM.
     It repeats the headers of Elastic Beanstalk's own ``location /``: a location that sets a header
@@ -155,7 +155,7 @@ def nginx_location(plan: Plan) -> str:
 
 
 def _hook_script(plan: Plan) -> str:
-    """A script that gives the location to the machines with the worker's flag, and to no other."""
+    """Return a script that gives the location only to machines with the worker's flag."""
     return fill_in(
         "predeploy.sh",
         written_by=_WRITTEN_BY,

@@ -1,4 +1,4 @@
-"""The IAM policies of both tiers, with no more than what each needs.
+"""The IAM policies of both tiers, with the least permissions that each needs.
 
 https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/iam-instanceprofile.html
 """
@@ -12,7 +12,7 @@ Policy = dict[str, Any]
 
 
 def trust_policy() -> Policy:
-    """Lets the machines of an environment use a role."""
+    """Return the policy that lets the machines of an environment use a role."""
     return _policy_document([
         {
             "Effect": "Allow",
@@ -23,7 +23,7 @@ def trust_policy() -> Policy:
 
 
 def web_policy(queue_arns: Sequence[str], *, shows_backlog: bool = False) -> Policy:
-    """What the web tier needs besides the managed policy AWSElasticBeanstalkWebTier: to send.
+    """Return the permissions of the web tier besides AWSElasticBeanstalkWebTier: to send.
 
     The queues are given by URL, so no queue is looked up. Only to show the backlog, their depths
     are asked for.
@@ -42,7 +42,7 @@ def worker_policy(
     partition: str = "aws",
     shows_backlog: bool = False,
 ) -> Policy:
-    """What the worker tier needs, in place of the managed policy AWSElasticBeanstalkWorkerTier.
+    """Return the permissions of the worker tier, in place of AWSElasticBeanstalkWorkerTier.
 
     The managed policy allows the same actions on every queue of the account.
     """
@@ -74,7 +74,7 @@ def _backlog_statements(queue_arns: Sequence[str], shows_backlog: bool) -> list[
 
 
 def _platform_statements(partition: str) -> list[Policy]:
-    """What Elastic Beanstalk's own programs on a worker machine do with the machine's role."""
+    """Return the permissions of Elastic Beanstalk's own programs on a worker machine."""
     arn = f"arn:{partition}"
     buckets = [f"{arn}:s3:::elasticbeanstalk-*", f"{arn}:s3:::elasticbeanstalk-*/*"]
     health = [f"{arn}:elasticbeanstalk:*:*:{each}/*" for each in ("application", "environment")]

@@ -15,15 +15,15 @@ MAX_INACTIVITY_SECONDS: Final = 36_000
 https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/command-options-general.html#command-options-general-elasticbeanstalksqsd
 """
 OUTAGE_SECONDS: Final = 600
-"""How long a database may not answer without a message in the dead-letter queue."""
+"""Seconds that a database may not answer without a message in the dead-letter queue."""
 ERROR_VISIBILITY_SECONDS: Final = 60
 """The pause after a failure. Eleven of them, between twelve receives, outlast OUTAGE_SECONDS."""
 MAX_RECEIVES: Final = 12
-"""After this number of receives SQS moves a message to the dead-letter queue."""
+"""The number of receives after which SQS moves a message to the dead-letter queue."""
 
 _STEP_SECONDS: Final = 10
 _END_SECONDS: Final = 30
-"""For what follows a task's end: its interrupt, its hooks, and the answer."""
+"""Seconds for the steps after a task's end: its interrupt, its hooks, and the answer."""
 
 _CONSEQUENCES: Final[Mapping[str, str]] = {
     "gunicorn's graceful timeout": "a deployment kills tasks that are within their limit",
@@ -52,9 +52,9 @@ class Ladder:
 
     @classmethod
     def for_time_limit(cls, seconds: float) -> Ladder:
-        """The shortest timeouts for tasks that may take ``seconds``.
+        """Return the shortest timeouts for tasks that may take ``seconds``.
 
-        Raises ConfigurationError if the daemon cannot wait for such a task.
+        Raise ConfigurationError if the daemon cannot wait for such a task.
         """
         task = math.ceil(seconds)
         gunicorn = task + _END_SECONDS
@@ -74,7 +74,7 @@ class Ladder:
         return ladder
 
     def problems(self) -> Iterator[str]:
-        """A line for each timeout that is not longer than those before it."""
+        """Yield a line for each timeout that is not longer than those before it."""
         lower_name, lower = "the longest time limit of a task", self.task
         steps = (self.gunicorn, self.nginx, self.inactivity, self.visibility)
         for (name, consequence), seconds in zip(_CONSEQUENCES.items(), steps, strict=True):

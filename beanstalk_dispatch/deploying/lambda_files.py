@@ -1,4 +1,4 @@
-"""What a Lambda function with an SQS event source mapping needs, as a SAM or Terraform template."""
+"""A Lambda function with an SQS event source mapping, as a template of SAM or Terraform."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_TIMEOUT_SECONDS: Final = 900
 https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 """
 VISIBILITY_FACTOR: Final = 6
-"""How much longer than the function's timeout the queue's visibility timeout should be.
+"""The recommended visibility timeout of the queue, as a multiple of the function's timeout.
 
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 """
@@ -31,7 +31,7 @@ MIN_RECEIVES: Final = 5
 RECEIVES: Final = 10
 _END_SECONDS: Final = 30
 _TASKS_IN_A_BATCH: Final = 4
-"""How many tasks that take their whole time limit fit into one invocation, if 900 s allow it."""
+"""The number of tasks of the full time limit that fit into one invocation, if 900 s allow it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +44,10 @@ class LambdaPlan:
     timeout: int
     """The function's timeout in seconds."""
     properties: Sequence[Property]
-    """Its environment."""
+    """The environment of the function."""
     runtime: str = "python3.13"
     memory: int = 512
-    """In MB."""
+    """The memory of the function, in MB."""
     batch_size: int = 10
     other_arns: Sequence[str] = ()
     """The ARNs of queues that exist and to which the tasks may send."""
@@ -69,9 +69,9 @@ class LambdaPlan:
 
 
 def function_timeout(time_limit: float) -> int:
-    """The timeout of a function whose tasks may take ``time_limit`` seconds.
+    """Return the timeout of a function whose tasks may take ``time_limit`` seconds.
 
-    Raises ConfigurationError if Lambda ends every function before such a task.
+    Raise ConfigurationError if Lambda ends every function before such a task.
     """
     longest = MAX_TIMEOUT_SECONDS - _END_SECONDS
     if time_limit > longest:
@@ -88,7 +88,7 @@ def function_timeout(time_limit: float) -> int:
 
 
 def as_sam(plan: LambdaPlan) -> str:
-    """A template of AWS SAM: the queue, its dead-letter queue, the function and the mapping.
+    """Return a template of AWS SAM: the queue, its dead-letter queue, the function and the mapping.
 
     https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-resource-function.html
     """
@@ -114,7 +114,7 @@ def _sam_statement(arns: Sequence[str]) -> str:
 
 
 def as_terraform(plan: LambdaPlan) -> str:
-    """Resources of Terraform's provider for AWS, which do the same."""
+    """Return resources of Terraform's provider for AWS, which do the same."""
     senders = ["aws_sqs_queue.dead_letters.arn", *map(hcl_string, plan.other_arns)]
     width = max(map(len, plan.variables))
     lines = [

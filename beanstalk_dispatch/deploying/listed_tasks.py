@@ -24,21 +24,21 @@ class ListedTask:
     path: str
     """The dotted path of the function or class."""
     problem: str = ""
-    """Why it cannot run. The other fields have no meaning then."""
+    """The reason why the task cannot run. The other fields have no meaning then."""
     time_limit: float | None = None
-    """How long ``run`` may take, in seconds. None: known when the task runs."""
+    """Seconds that ``run`` may take. None: known when the task runs."""
     time_limit_from: str = ""
     """The class or the variable that sets it."""
     max_retries: int | None = None
-    """How often a failed run is repeated. None: left to SQS."""
+    """The number of times that a failed run is repeated. None: left to SQS."""
     max_retries_from: str = ""
     """The class that sets it, or ``default``."""
     schedule: str = ""
-    """When it runs as a periodic task. Empty if it is not one."""
+    """The schedule of a periodic task; empty if the task is not one."""
 
 
 def listed_tasks(config: Config) -> list[ListedTask]:
-    """Every task of the table, then those of other libraries. Imports their modules."""
+    """Return every task of the table, then those of other libraries. Import their modules."""
     paths = dict(config.table)
     for source in dispatch_table.task_sources():
         paths |= {name: name for name in source.names(config) if name not in paths}
@@ -46,9 +46,9 @@ def listed_tasks(config: Config) -> list[ListedTask]:
 
 
 def longest_time_limit(config: Config) -> float:
-    """The longest time limit that a task of this table can have, in seconds.
+    """Return the longest time limit that a task of this table can have, in seconds.
 
-    That of BEANSTALK_DISPATCH_TASK_TIMEOUT counts too.
+    The limit of BEANSTALK_DISPATCH_TASK_TIMEOUT counts too.
     """
     limits = [task.time_limit or 0.0 for task in listed_tasks(config)]
     return max([config.task_timeout.total_seconds(), *limits])
@@ -77,7 +77,7 @@ def _listed_task(name: str, path: str, config: Config) -> ListedTask:
 
 
 def _own_schedule(entry: Entry) -> str:
-    """The schedule that stands at the task itself: at its class, or at its function."""
+    """Return the schedule that stands at the task itself: at its class, or at its function."""
     listed = entry.task_class if entry.function is None else entry.function
     schedule = getattr(listed, "schedule", None)
     return schedule if isinstance(schedule, str) else ""
@@ -97,7 +97,7 @@ def _time_limit(entry: Entry, task: SafeTask, config: Config) -> tuple[float | N
 
 
 def _option_and_source(entry: Entry, task: SafeTask, name: str) -> tuple[Any, str]:
-    """The value of a task's option, and what sets it."""
+    """Return the value of a task's option, and the place where it is set."""
     if isinstance(getattr(entry.task_class, name), property):
         return None, _AT_RUN_TIME
     value = getattr(task, name)

@@ -23,24 +23,24 @@ from .listed_tasks import ListedTask, listed_tasks
 from .properties import MAX_BYTES, properties_in_effect, string_of, total_size
 
 MASK: Final = "********"
-"""What is shown in place of a secret."""
+"""The string that is shown in place of a secret."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """One variable: its value, where it came from, and what is wrong."""
+    """One variable: its value, its source, and its problem."""
 
     name: str
     value: str
-    """As a string; MASK in place of a secret, and empty if there is no value."""
+    """The value as a string; MASK in place of a secret, and empty if there is no value."""
     source: str
     """``settings``, ``environment``, ``file`` or ``default``."""
     problem: str = ""
 
 
 def variables() -> list[Variable]:
-    """Every variable, those of imported contrib rooms included."""
+    """Return every variable, those of imported contrib rooms included."""
     return [
         _describe_variable(setting, conf.values_of(group))
         for group in conf.registered_groups()
@@ -67,7 +67,7 @@ def problems(found: Sequence[Variable]) -> list[str]:
 
 
 def warnings() -> Iterator[str]:
-    """What is accepted here and is probably not meant for Elastic Beanstalk."""
+    """Yield the settings that are accepted and are probably not meant for Elastic Beanstalk."""
     for name, closest in conf.unknown_variables().items():
         meant = f"; did you mean {closest}?" if closest else ""
         if advice := conf.replacement_of(name):
@@ -102,7 +102,10 @@ def _list_tasks() -> list[ListedTask]:
 
 
 def _queue_region(queue: QueueAddress) -> str | None:
-    """The region in which it is looked for. None: boto3 finds one when it makes a client."""
+    """Return the region in which a queue is looked for.
+
+    None: boto3 finds one when it makes a client.
+    """
     configured: str | None = conf.values_of(conf.CORE)[SQS_REGION]
     return queue.region or configured or conf.default_region()
 
@@ -115,7 +118,7 @@ def _configured_queues() -> Mapping[str, QueueAddress]:
 
 
 def as_dict(*, worker: bool) -> dict[str, Any]:
-    """The overview as JSON values. Secrets are masked."""
+    """Return the overview as JSON values. Secrets are masked."""
     found = variables()
     return {
         "variables": [dataclasses.asdict(each) for each in found],
@@ -136,7 +139,7 @@ def as_dict(*, worker: bool) -> dict[str, Any]:
 
 
 def as_table(*, worker: bool) -> Iterator[str]:
-    """The overview, line by line. Secrets are masked."""
+    """Yield the overview, line by line. Secrets are masked."""
     found = variables()
     rows = [
         (each.name, each.source, _shown_value(each, setting))
@@ -165,7 +168,10 @@ def as_table(*, worker: bool) -> Iterator[str]:
 
 
 def _shown_value(variable: Variable, setting: Setting[Any]) -> str:
-    """The value, or the default in words. The pairs of table and queues have rows of their own."""
+    """Return the value, or the default in words.
+
+    The pairs of table and queues have rows of their own.
+    """
     if isinstance(setting.default, Mapping) and variable.value:
         return "see below"
     return variable.value or setting.default_text
@@ -193,7 +199,7 @@ def _queue_row(alias: str, queue: QueueAddress) -> tuple[str, ...]:
 
 
 def _format_table(headings: tuple[str, ...], rows: Any) -> Iterator[str]:
-    """Columns that are as wide as their widest cell. The last one is not padded."""
+    """Yield lines of columns that are as wide as their widest cell. The last one is not padded."""
     lines = [headings, *rows]
     widths = [min(max(map(len, column)), 60) for column in zip(*lines, strict=True)]
     for line in lines:

@@ -1,4 +1,4 @@
-"""What is to be deployed: two environments, their queues, and the timeouts between them."""
+"""The plan of a deployment: two environments, their queues, and the timeouts between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .ladder import Ladder
 from .listed_tasks import listed_tasks, longest_time_limit
 
 _PARTITIONS: Final = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "eusc-": "aws-eusc"}
-"""What the names of regions start with outside of the commercial ones."""
+"""The partition for each start of a region's name outside of the commercial regions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +49,12 @@ class PlannedQueue:
 
     @property
     def is_fifo(self) -> bool:
-        """Whether it is a FIFO queue."""
+        """True if the queue is a FIFO queue."""
         return self.name.endswith(FIFO_SUFFIX)
 
     @property
     def dead_letters(self) -> PlannedQueue:
-        """The queue to which SQS moves what was received too often."""
+        """The queue to which SQS moves a message that was received too often."""
         return replace(self, name=dead_letter_name(self.name))
 
 
@@ -69,7 +69,7 @@ class Plan:
     worker: str
     """The same of the worker environment."""
     queues: Sequence[PlannedQueue]
-    """Every queue of the configuration that has tasks."""
+    """The queues of the configuration that have tasks."""
     read_queue: PlannedQueue
     """The one that the worker environment reads: each environment reads one."""
     http_path: str
@@ -81,16 +81,18 @@ class Plan:
     schedules: Mapping[str, str]
     """Name of a task → its schedule in cron.yaml."""
     is_shared: bool = True
-    """Whether both environments get the same bundle."""
+    """True if both environments get the same bundle."""
     dead_letter_queue: PlannedQueue | None = None
     """The alias to which the package itself sends dead letters. No worker reads it."""
     max_instances: int | None = None
-    """How many instances the worker environment may have if its queue is long. None: it does not
-    scale by its queue."""
+    """The number of instances that the worker environment may have if its queue is long.
+
+    None: the environment does not scale by its queue.
+    """
     per_thread: int = 1
-    """How many messages there may be for each thread before another instance is added."""
+    """The number of messages for each thread at which another instance is added."""
     shows_backlog: bool = False
-    """Whether both tiers may ask for the depth of the queues."""
+    """True if both tiers may ask for the depth of the queues."""
 
     @property
     def connections(self) -> int:
@@ -120,7 +122,7 @@ class Plan:
         return variables
 
     def warnings(self) -> Iterator[str]:
-        """What the plan leaves undone."""
+        """Yield a sentence for each queue and each schedule that the plan leaves out."""
         if self.read_queue.is_fifo and self.schedules:
             yield (
                 f"the worker environment reads the FIFO queue {self.read_queue.alias!r}, so the "
@@ -150,7 +152,7 @@ def make_plan(
     is_shared: bool = True,
     max_instances: int | None = None,
 ) -> Plan:
-    """The plan for this configuration. Raises ConfigurationError, which says what is missing.
+    """Return the plan for this configuration. Raise ConfigurationError if a value is missing.
 
     ``name`` is the project's; the environments' names are made from it.
     """
@@ -179,7 +181,7 @@ def make_plan(
 def _plan_queues(
     config: Config, *, name: str, region: str | None, account: str | None, read: str | None
 ) -> tuple[list[PlannedQueue], PlannedQueue, PlannedQueue | None]:
-    """The queues that have tasks, the one of them that is read, and the dead-letter queue.
+    """Return the queues that have tasks, the one of them that is read, and the dead-letter queue.
 
     ``read`` is the alias of the second; without it the first of them is read.
     """
@@ -197,7 +199,7 @@ def _plan_queues(
 def _addresses(
     config: Config, *, work: str, work_name: str
 ) -> tuple[Mapping[str, QueueAddress], str | None]:
-    """The queues by their aliases, and the alias of the dead-letter queue.
+    """Return the queues by their aliases, and the alias of the dead-letter queue.
 
     Without aliases there is one queue for tasks, and the dead-letter queue goes by its own name.
     """
@@ -233,7 +235,7 @@ def _plan_queue(
 
 
 def _account_of(address: QueueAddress) -> str | None:
-    """The account number in a queue's URL on AWS."""
+    """Return the account number in a queue's URL on AWS."""
     parts = (address.url or "").split("/")
     number = parts[-2] if len(parts) > 2 and address.endpoint_url is None else ""
     return number if number.isdecimal() else None

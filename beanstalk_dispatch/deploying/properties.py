@@ -1,4 +1,4 @@
-"""The configuration as environment properties: each value as a string, and what would change it."""
+"""The configuration as environment properties: strings, and the programs that would change them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.conf.variables import WORKER
 
 MAX_BYTES: Final = 4096
-"""All properties of an environment together, counted as ``KEY=value``.
+"""The maximum size of all properties of an environment together, counted as ``KEY=value``.
 
 https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/environments-cfg-softwaresettings.html
 """
@@ -41,7 +41,7 @@ class Property:
     value: str = field(repr=False)
     """A string that the variable's cast reads as the value in effect."""
     is_secret: bool = False
-    """Whether the value must not be shown."""
+    """True if the value must not be shown."""
 
     @property
     def size(self) -> int:
@@ -50,7 +50,7 @@ class Property:
 
 
 def properties_in_effect(*, worker: bool) -> list[Property]:
-    """What must be set on a tier so that it has the configuration of this process.
+    """Return the properties that give a tier the configuration of this process.
 
     The variables that have their default are left out. BEANSTALK_WORKER is set on a worker, and
     only there.
@@ -66,7 +66,7 @@ def properties_in_effect(*, worker: bool) -> list[Property]:
 
 
 def with_values(properties: Iterable[Property], values: Mapping[str, str]) -> Iterator[Property]:
-    """The properties with these values of some variables, in place of theirs or of their files."""
+    """Yield the properties with these values in place of theirs or of their files."""
     others = dict(values)
     for each in properties:
         name = each.name.removesuffix("_FILE")
@@ -83,7 +83,7 @@ def _make_property(setting: Setting[Any], value: Any, *, is_file: bool) -> Prope
 
 
 def string_of(setting: Setting[Any], value: Any) -> str:
-    """The value as a string that the setting's cast reads as the same value.
+    """Return the value as a string that the setting's cast reads as the same value.
 
     It is made of the characters that AWS documents, if that is possible: a list is separated by
     spaces, and is JSON only if an item contains a space or a comma.
@@ -134,7 +134,7 @@ def _format_duration(value: timedelta) -> str:
 
 
 def total_size(properties: Iterable[Property]) -> int:
-    """The bytes of all properties together, as Elastic Beanstalk counts them."""
+    """Return the bytes of all properties together, as Elastic Beanstalk counts them."""
     return sum(each.size for each in properties)
 
 
@@ -168,7 +168,7 @@ def _move_to_file(each: Property, directory: str) -> Property:
 
 
 def problems_on_the_way(each: Property) -> Iterator[str]:
-    """What Elastic Beanstalk, systemd, Docker or a command line would change of a value.
+    """Yield the changes that Elastic Beanstalk, systemd, Docker or a command line would make.
 
     The value itself is not shown.
     """

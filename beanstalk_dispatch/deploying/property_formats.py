@@ -21,7 +21,7 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/AWSHowTo.secrets.env-vars
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """What is written, and how each secret is delivered."""
+    """The properties to write, and the way in which each secret is delivered."""
 
     properties: Sequence[Property]
     """With their values. Secrets among them are shown, because the user asked for that."""
@@ -38,7 +38,7 @@ _NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def as_eb(export: Export) -> str:
-    """An ``eb setenv`` command, and an ``aws`` command for the secrets that are given by ARN."""
+    """Return an ``eb setenv`` command, and an ``aws`` command for the secrets with an ARN."""
     lines = []
     if export.properties:
         words = [shlex.quote(f"{each.name}={each.value}") for each in export.properties]
@@ -57,7 +57,7 @@ def as_eb(export: Export) -> str:
 
 
 def as_dotenv(export: Export) -> str:
-    """Lines that a shell and django-environ read alike."""
+    """Return lines that a shell and django-environ read alike."""
     lines = [f"{each.name}={shlex.quote(each.value)}" for each in export.properties]
     comments = [
         f"# {name} is the secret {arn}: read it into the environment yourself"
@@ -67,7 +67,7 @@ def as_dotenv(export: Export) -> str:
 
 
 def as_ebextensions(export: Export) -> str:
-    """The content of a file such as ``.ebextensions/properties.config``."""
+    """Return the content of a file such as ``.ebextensions/properties.config``."""
     values = {each.name: each.value for each in export.properties}
     lines = ["option_settings:"]
     for namespace, options in ((PROPERTIES, values), (SECRETS, export.secrets)):
@@ -97,14 +97,14 @@ def _secret_comments(export: Export) -> list[str]:
 
 
 def double_quoted(value: str) -> str:
-    """A string in double quotes, as JSON, YAML and HCL read it alike."""
+    """Return a string in double quotes, as JSON, YAML and HCL read it alike."""
     return _NOT_IN_YAML.sub(
         lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False)
     )
 
 
 def hcl_string(value: str) -> str:
-    """A string in which Terraform finds no template: ``${`` and ``%{`` begin one."""
+    """Return a string in which Terraform finds no template: ``${`` and ``%{`` begin one."""
     return double_quoted(value).replace("${", "$${").replace("%{", "%%{")
 
 

@@ -1,4 +1,4 @@
-"""How a worker environment scales by its queue: a policy of EC2 Auto Scaling, as files.
+"""The scaling of a worker environment by its queue: a policy of EC2 Auto Scaling, as files.
 
 Elastic Beanstalk's own triggers know no metric of SQS, so they are set to values that no instance
 reaches, and a target tracking policy takes their place. EC2 Auto Scaling makes its alarms itself.
@@ -30,7 +30,7 @@ IN_SERVICE: Final = "GroupInServiceInstances"
 
 
 def scaling_files(plan: Plan) -> dict[str, Any]:
-    """The content of each file, by its path. Empty if the plan does not scale."""
+    """Return the content of each file, by its path; empty if the plan does not scale."""
     if plan.max_instances is None:
         return {}
     if plan.is_shared:
@@ -56,7 +56,7 @@ def scaling_files(plan: Plan) -> dict[str, Any]:
 
 
 def scaling_options(plan: Plan) -> Mapping[str, Mapping[str, str]]:
-    """The options of each namespace. Empty if the plan does not scale.
+    """Return the options of each namespace; empty if the plan does not scale.
 
     No instance uses more than 100 % of its CPU or less than 0 %, so neither trigger is pulled.
     https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/command-options-general.html#command-options-general-autoscalingtrigger
@@ -73,7 +73,7 @@ def scaling_options(plan: Plan) -> Mapping[str, Mapping[str, str]]:
 
 
 def target_tracking(plan: Plan, group: Any) -> dict[str, Any]:
-    """Keeps the messages, visible or in flight, at the number that each instance may have.
+    """Return a policy that keeps the messages at the number that each instance may have.
 
     ``group`` is the Auto Scaling group, by its name or as a reference of CloudFormation.
     """

@@ -16,12 +16,12 @@ _OPTION_LINE: Final = re.compile(r"^(\s*)(\w+):\s*['\"]?([^'\"#]*?)['\"]?\s*(?:#
 
 
 def http_path(root: Path) -> str | None:
-    """The HttpPath that the files set; None if none does."""
+    """Return the HttpPath that the files set; None if none does."""
     return options(root).get("HttpPath")
 
 
 def options(root: Path) -> dict[str, str]:
-    """Every option of the namespace, by name, from WORKER_OPTIONS and then ``.ebextensions``.
+    """Return every option of the namespace, from WORKER_OPTIONS and then ``.ebextensions``.
 
     The last file of ``.ebextensions`` in alphabetical order wins. The files are read line by line,
     so that PyYAML is not needed. Elastic Beanstalk also accepts a list of ``namespace``,
@@ -34,7 +34,7 @@ def options(root: Path) -> dict[str, str]:
 
 
 def json_options(file: Path, namespace: str) -> dict[str, str]:
-    """The options of a namespace in a file for the AWS CLI, by name."""
+    """Return the options of a namespace in a file for the AWS CLI, by name."""
     try:
         settings = json.loads(file.read_text())
         return {

@@ -7,7 +7,7 @@ from importlib import resources
 
 
 class _Template(string.Template):
-    """Leaves ``$`` to nginx and shells, and braces to Terraform and YAML."""
+    """A template that leaves ``$`` to nginx and shells, and braces to Terraform and YAML."""
 
     delimiter = "%"
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 
 def to_number(argument: str) -> float:
-    """A number; of what is not one NaN, which is in no range."""
+    """Return a number. The answer for anything else is NaN, which is in no range."""
     try:
         return float(argument)
     except ValueError:
@@ -17,7 +17,7 @@ def to_number(argument: str) -> float:
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
-    """An integer within a range."""
+    """Return a cast to an integer within a range."""
 
     def parse(argument: str) -> int:
         if not argument.lstrip("-").isdecimal() or not low <= int(argument) <= high:
@@ -30,7 +30,10 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 class RemovedOption(argparse.Action):
-    """An option that beanstalk_worker had. Its error says what to type instead."""
+    """An option that was removed from beanstalk_worker.
+
+    Its error says which one to type instead.
+    """
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
         """End with an error of the command line."""

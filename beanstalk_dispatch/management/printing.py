@@ -18,11 +18,11 @@ from beanstalk_dispatch.problems.findings import as_dict, lines
 _FAIL_LEVELS: Final = {"ERROR": ERROR, "WARNING": WARNING}
 
 EXIT_NO_READER: Final = 141
-"""What a shell shows for a program that SIGPIPE has ended: 128 + 13."""
+"""The exit code that a shell shows for a program that SIGPIPE has ended: 128 + 13."""
 
 
 class PrintingCommand(BaseCommand):
-    """A command that ends without a message once nobody reads what it prints, as ``head`` does.
+    """A command that ends without a message once nobody reads its output, as ``head`` does.
 
     https://docs.python.org/3/library/signal.html#note-on-sigpipe
     """
@@ -38,7 +38,7 @@ class PrintingCommand(BaseCommand):
             raise CommandError(str(exc)) from exc
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Run the command. What its buffer still has is written here, and not at Python's exit."""
+        """Run the command. The rest of its buffer is written here, and not at Python's exit."""
         try:
             try:
                 super().run_from_argv(argv)
@@ -51,7 +51,7 @@ class PrintingCommand(BaseCommand):
 
 
 class ReportingCommand(PrintingCommand):
-    """A command that reports what is wrong and what to type, as ``manage.py check`` does."""
+    """A command that reports problems and their hints, as ``manage.py check`` does."""
 
     def add_report_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of every report."""
@@ -64,7 +64,7 @@ class ReportingCommand(PrintingCommand):
     def report(self, findings: Iterable[CheckMessage], options: dict[str, Any]) -> None:
         """Write each finding as it is made, or all as JSON. Exit with 1 if one is that bad.
 
-        What SILENCED_SYSTEM_CHECKS lists is left out.
+        The ids in SILENCED_SYSTEM_CHECKS are left out.
         """
         found: list[CheckMessage] = []
         for finding in findings:

@@ -1,4 +1,4 @@
-"""What AWS says of the credentials and of each queue. It sends, receives and changes nothing."""
+"""The findings that AWS shows of the credentials and of each queue. Nothing is sent or changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MIN_RECEIVES: Final = 3
 
 
 def examine() -> Iterator[CheckMessage]:
-    """A line for the credentials, the region and the clock, and several for each queue."""
+    """Yield a line for the credentials, the region and the clock, and several for each queue."""
     try:
         config = get_config()
     except ConfigurationError:  # which the examination without AWS reports
@@ -63,7 +63,10 @@ def _examine_identity(inspector: Inspector, config: Config) -> Iterator[CheckMes
 
 
 def _failed_request(topic: str, operation: str, exc: InspectionError) -> CheckMessage:
-    """A request that did not succeed. A missing permission is not a fault of the queue."""
+    """Return the finding for a request that failed.
+
+    A missing permission is not a fault of the queue.
+    """
     message = f"{operation}: {exc}"
     if exc.is_denied:
         return problem(

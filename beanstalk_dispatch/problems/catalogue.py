@@ -1,6 +1,6 @@
-"""Ids and meanings of what the commands find besides the system checks; docs/checks.md shows them.
+"""The ids and meanings of the commands' findings besides the system checks, for docs/checks.md.
 
-The doctor's POST also uses E014 to E017, because it shows what those checks can only guess.
+The doctor's POST also uses E014 to E017, because it shows facts that those checks can only guess.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def log_on_first_request() -> None:
 
 
 def do_not_log_on_first_request() -> None:
-    """For a command that has run the checks itself."""
+    """Log no checks at the first request, because a command has run them itself."""
     request_started.disconnect(dispatch_uid=_FIRST_REQUEST)
 
 
@@ -48,7 +48,7 @@ def _log_once(**kwargs: Any) -> None:
 
 
 def log_failing() -> None:
-    """Log a line for each failing check that is not silenced, with its id and what to type.
+    """Log a line for each failing check that is not silenced, with its id and its hint.
 
     One ERROR line names the errors among them, because Sentry makes an event of each such line, and
     every process logs its checks. The lines before it are the event's breadcrumbs.

@@ -1,4 +1,4 @@
-"""One POST as the daemon makes it, through the project's own middleware, and what it shows.
+"""One POST as the daemon makes it, through the project's own middleware, and its answer.
 
 No task runs: the dispatcher recognises the request and answers it before it reads a message.
 """
@@ -37,17 +37,17 @@ _INCLUDE: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the project answered."""
+    """The answer of the project."""
 
     status: int
     location: str = ""
-    """Where a redirect leads to."""
+    """The URL that a redirect leads to."""
     content: bytes = field(default=b"", repr=False)
     error: str = ""
     """The exception that came instead of an answer. The status is 500 then."""
 
     def json(self) -> Mapping[str, Any]:
-        """The JSON object of the body; empty if it is not one."""
+        """Return the JSON object of the body; empty if it is not one."""
         try:
             found = json.loads(self.content)
         except ValueError:
@@ -74,7 +74,7 @@ def _load_application() -> Callable[..., Iterable[bytes]]:
 
 
 def _make_environ(path: str) -> dict[str, Any]:
-    """The request's variables, as gunicorn makes them behind Elastic Beanstalk's nginx."""
+    """Return the request's variables, as gunicorn makes them behind Elastic Beanstalk's nginx."""
     body = b"{}"
     environ: dict[str, Any] = {
         "REQUEST_METHOD": "POST",
@@ -127,7 +127,7 @@ def _without_logging() -> Iterator[None]:
 
 
 def explain(answer: Answer, path: str) -> CheckMessage:
-    """What the answer means for the daemon's messages, and what to type."""
+    """Return the meaning of the answer for the daemon's messages, with a hint."""
     content = answer.json()
     if content.get(DOCTOR_KEY) is True:
         return ok(TOPIC, f"POST {path} reaches the dispatcher")

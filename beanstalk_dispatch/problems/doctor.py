@@ -1,6 +1,6 @@
-"""What a running project shows of its configuration without AWS.
+"""The findings that a running project shows of its configuration without AWS.
 
-It runs the system checks, and adds what only a request, a cache or a file can show.
+The system checks are run, and the findings of a request, a cache and files are added.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .findings import ok, problem, safely
 _SHOWN_BY_THE_POST: Final = frozenset(
     f"beanstalk_dispatch.{each}" for each in ("E014", "E015", "E016", "E017", "W003", "W014")
 )
-"""Checks that can only guess what the POST shows."""
+"""The ids of checks that can only guess the facts that the POST shows."""
 
 
 def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterator[CheckMessage]:
@@ -71,7 +71,7 @@ def _describe_config(config: Config) -> str:
 
 
 def _system_checks(*, posts: bool) -> Iterator[CheckMessage]:
-    """The package's checks. Those that the POST answers better are left to it."""
+    """Yield the findings of the package's checks, without those that the POST finds more surely."""
     found = [
         message
         for message in checks.run_checks(tags=["beanstalk_dispatch"])
@@ -83,7 +83,7 @@ def _system_checks(*, posts: bool) -> Iterator[CheckMessage]:
 
 
 def _contrib_rooms() -> Iterator[CheckMessage]:
-    """What is set of each contrib room that is in use. Wrong values are a system check."""
+    """Yield the settings of each contrib room in use. Wrong values are a system check."""
     for group in conf.registered_groups():
         if group is not conf.CORE:
             sources = conf.values_of(group).sources
@@ -92,7 +92,7 @@ def _contrib_rooms() -> Iterator[CheckMessage]:
 
 
 def _examine_tasks(config: Config) -> Iterator[CheckMessage]:
-    """The table as a whole: each problem of a task is a system check."""
+    """Yield a finding for the whole table if no task has a problem, which is a system check."""
     tasks = listed_tasks(config)
     limits = [task.time_limit for task in tasks if task.time_limit is not None]
     if limits and not any(task.problem for task in tasks):
@@ -172,7 +172,7 @@ def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[CheckMes
 
 
 def _examine_lease(config: Config) -> Iterator[CheckMessage]:
-    """Whether the lease's cache answers, and keeps an entry that another process would see."""
+    """Yield a finding: the lease's cache answers and keeps an entry for all, or it does not."""
     alias = config.lease_cache
     if alias is None or alias not in settings.CACHES:  # E006 reports it
         return

@@ -1,6 +1,6 @@
-"""Compares the deployment files of a project with what its plan needs, in words.
+"""Comparison of the deployment files of a project with the requirements of its plan, in words.
 
-A file may differ from the one that would be written, as long as it does what is needed.
+A file may differ from the one that would be written, as long as it meets them.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class Gunicorn:
 
     @property
     def is_sync(self) -> bool:
-        """Whether a worker runs one request at a time, and does nothing else meanwhile."""
+        """True if a worker runs one request at a time, and does nothing else meanwhile."""
         return self.worker_class == "sync" and self.threads == 1
 
     @classmethod
     def of_procfile(cls, content: str) -> Gunicorn | None:
-        """Those of the line ``web:``; None if it does not start gunicorn."""
+        """Return the options in the line ``web:``; None if it does not start gunicorn."""
         match = re.search(r"^web:(.*gunicorn.*)$", content, re.MULTILINE)
         if match is None:
             return None
@@ -88,7 +88,7 @@ _GUNICORN: Final = {
 
 
 def check(plan: Plan, root: Path) -> list[CheckMessage]:
-    """Every problem of the files in ``root``, in the order of the files."""
+    """Return every problem of the files in ``root``, in the order of the files."""
     needed = bundle_files(plan)
     missing = [path for path in needed if not (root / path).exists()]
     if EBEXTENSIONS in missing and options(root):
@@ -207,7 +207,7 @@ def _check_retries(path: str, found: Mapping[str, str]) -> Iterator[CheckMessage
 
 
 def _option_number(found: Mapping[str, str], name: str, *, default: int) -> int:
-    """The value of an option; the daemon's default if it is not set or not a number."""
+    """Return the value of an option; the daemon's default if it is not set or not a number."""
     value = found.get(name, "")
     return int(value) if value.isdecimal() else default
 
@@ -249,7 +249,7 @@ def _check_policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[CheckMe
 
 
 def _granted_actions(policy: str) -> set[tuple[str, str]]:
-    """Each action with each resource that a policy allows. Empty if it is not a policy."""
+    """Return each action with each resource that a policy allows; empty if it is not a policy."""
     try:
         statements: list[dict[str, Any]] = json.loads(policy)["Statement"]
         return {

@@ -1,7 +1,7 @@
-"""One shape for what is wrong and what to type: Django's CheckMessage, with an id of ours.
+"""One shape for a problem and the command that solves it: Django's CheckMessage, with our id.
 
 The system checks, the doctors and the checks of deployment files all use it, so that
-SILENCED_SYSTEM_CHECKS and ``--fail-level`` reach each of them. ``obj`` names what was examined.
+SILENCED_SYSTEM_CHECKS and ``--fail-level`` reach each of them. ``obj`` names the examined thing.
 https://docs.djangoproject.com/en/stable/ref/checks/#messages
 """
 
@@ -54,7 +54,7 @@ def word_of(finding: CheckMessage) -> str:
 
 
 def lines(findings: Iterable[CheckMessage]) -> Iterator[str]:
-    """Yield a line for each finding, and one for what to type."""
+    """Yield a line for each finding, and one for its hint."""
     for each in findings:
         number = (each.id or "").removeprefix(f"{ID}.")
         examined = f"{each.obj}: " if each.obj else ""

@@ -1,4 +1,4 @@
-"""Compare the attributes of a queue with what a Lambda function that reads it needs."""
+"""Compare the attributes of a queue with the needs of a Lambda function that reads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .findings import ok, problem
 
 
 def check(queue: str, *, timeout: int, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
-    """Yield what does not fit a function with this timeout, or that all of it does."""
+    """Yield the attributes that do not fit a function with this timeout, or that all do."""
     found = list(_find_problems(f"queue {queue}", timeout, attributes))
     yield from found or [ok(f"queue {queue}", f"it fits a function of {timeout} s")]
 

@@ -1,4 +1,4 @@
-"""What a worker instance of Elastic Beanstalk shows: its daemon, its nginx, its log."""
+"""The findings on a worker instance of Elastic Beanstalk: its daemon, its nginx, its log."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _examine_daemon_options(options: Mapping[str, str], path: str) -> Iterator[C
 
 
 def _proxy_read_timeout(directory: Path) -> float:
-    """nginx's limit for the dispatcher. The file of beanstalk_eb counts before any other."""
+    """Return nginx's limit for the dispatcher. The file of beanstalk_eb counts before any other."""
     files = sorted(directory.rglob("*.conf"), key=lambda f: "beanstalk_dispatch" not in f.name)
     for file in files:
         try:
@@ -108,7 +108,7 @@ def _proxy_read_timeout(directory: Path) -> float:
 
 
 def seconds_of_nginx(time: str) -> float:
-    """A time of nginx, such as ``280``, ``280s`` or ``1m 30s``, in seconds.
+    """Return in seconds a time of nginx, such as ``280``, ``280s`` or ``1m 30s``.
 
     https://nginx.org/en/docs/syntax.html
     """

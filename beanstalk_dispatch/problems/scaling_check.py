@@ -1,4 +1,4 @@
-"""Compare the files by which a worker environment scales with what its plan needs."""
+"""Comparison of the files by which a worker environment scales with the needs of its plan."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS, json_optio
 from .findings import OVERWRITE, problem
 
 _CHOICES: Final = frozenset({"TargetValue", "MinSize"})
-"""What a project may set to other values."""
+"""The values that a project may change."""
 
 
 def check(plan: Plan, root: Path) -> Iterator[CheckMessage]:
-    """Yield what is wrong in each file. A missing file is reported elsewhere."""
+    """Yield the problems of each file. A missing file is reported elsewhere."""
     if plan.is_shared and (root / SCALING_EBEXTENSIONS).exists():
         yield problem(
             "E417",
@@ -68,7 +68,7 @@ def _read_json(file: Path) -> Any:
 
 
 def _find_target(value: Any) -> float:
-    """The TargetValue anywhere in a JSON value; 0 if there is none, or if it is not a number."""
+    """Return the TargetValue anywhere in a JSON value; 0 if there is no number of that name."""
     if not isinstance(value, dict):
         return 0
     found = value.get("TargetValue", 0)

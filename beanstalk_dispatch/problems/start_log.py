@@ -1,4 +1,4 @@
-"""Logs what this process is: when a server starts, and elsewhere before it has to do with tasks.
+"""The log line of a process at its start: as a server, or before it has to do with tasks.
 
 A management command such as ``migrate`` neither serves nor schedules, so it logs nothing.
 """
@@ -64,7 +64,7 @@ def _log_start() -> None:
 
 
 def _is_tool(arguments: Sequence[str]) -> bool:
-    """Whether ``sys.argv`` is that of a management command other than a server, or of mypy.
+    """Return True if ``sys.argv`` is that of a management command but a server, or of mypy.
 
     mypy's plugin for Django starts the project.
     """
@@ -77,7 +77,7 @@ def _is_tool(arguments: Sequence[str]) -> bool:
 
 
 def log_start_line() -> None:
-    """Log one line that says what this process is, or why it cannot be."""
+    """Log one line with the configuration of this process, or the reason why it is wrong."""
     try:
         config = get_config()
     except ConfigurationError as exc:

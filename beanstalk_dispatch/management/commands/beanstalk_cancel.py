@@ -13,7 +13,7 @@ from beanstalk_dispatch.management.printing import PrintingCommand
 
 
 class Command(PrintingCommand):
-    """Marks each task as cancelled."""
+    """The command that marks each task as cancelled."""
 
     help = "Cancel tasks: each is deleted instead of run, as soon as a worker receives it."
 

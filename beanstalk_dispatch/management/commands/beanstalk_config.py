@@ -28,7 +28,7 @@ _SHOWN: Final = ("table", "json")
 
 
 def secret(argument: str) -> tuple[str, str]:
-    """An argparse type: ``VARIABLE=ARN``."""
+    """Read ``VARIABLE=ARN`` as an argparse type."""
     name, _, arn = argument.partition("=")
     if not arn.startswith("arn:"):
         raise argparse.ArgumentTypeError(f"expected VARIABLE=ARN, not {argument!r}")
@@ -36,7 +36,7 @@ def secret(argument: str) -> tuple[str, str]:
 
 
 class Command(PrintingCommand):
-    """Shows the configuration of this process. It needs no network."""
+    """The command that shows the configuration of this process. It needs no network."""
 
     help = "Show the resolved configuration, or write it in the form of another tool."
 
@@ -94,7 +94,7 @@ class Command(PrintingCommand):
     def _move_into_files(
         self, properties: list[Property], by_arn: dict[str, str], directory: Path | None
     ) -> list[Property]:
-        """The properties, of which ``--files`` has moved some into files."""
+        """Return the properties, of which ``--files`` has moved some into files."""
         limit = MAX_BYTES - total_size(Property(name=n, value=arn) for n, arn in by_arn.items())
         files: dict[str, str] = {}
         if directory:

@@ -1,4 +1,4 @@
-"""``manage.py beanstalk_doctor`` examines a project and its machine, and says what to type."""
+"""``manage.py beanstalk_doctor`` examines a project and its machine, and suggests commands."""
 
 from __future__ import annotations
 

@@ -31,14 +31,14 @@ _ASKED = {
     "account": "AWS account number, which 'aws sts get-caller-identity' shows",
 }
 _REQUIREMENTS = ("requirements.txt", "Pipfile", "Dockerfile", "docker-compose.yml")
-"""The files of which Elastic Beanstalk reads what to install.
+"""The files in which Elastic Beanstalk finds the packages to install.
 
 https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/python-configuration-requirements.html
 """
 
 
 class Command(ReportingCommand):
-    """Makes a plan from the configuration and the options, and writes or checks its files."""
+    """The command that makes a plan of configuration and options, and writes or checks files."""
 
     help = "Write the deployment files for Elastic Beanstalk, and print the commands."
 
@@ -164,7 +164,7 @@ class Command(ReportingCommand):
 
 
 def _missing_values(plan: Plan, config: Config, root: Path) -> Iterator[str]:
-    """What the files and the commands are made without."""
+    """Yield the values that are missing from the files and the commands."""
     if not config.queues:
         yield (
             f"{QUEUES.variable} is not set here, so there is one queue, {plan.read_queue.name!r} "
@@ -183,7 +183,10 @@ def _missing_values(plan: Plan, config: Config, root: Path) -> Iterator[str]:
 
 
 def _asked_for(config: Config, name: str) -> dict[str, str | None]:
-    """What to ask for, with its default. A queue's URL or ARN says its region and account."""
+    """Return the questions to ask, each with its default.
+
+    A queue's URL or ARN has region and account.
+    """
     defaults: dict[str, str | None] = {"web": f"{name}-web", "worker": f"{name}-worker"}
     if not config.queues or any(each.url is None for each in config.queues.values()):
         defaults |= {"region": config.region, "account": None}
@@ -201,7 +204,7 @@ def _wsgi_module(name: str) -> str:
 
 
 def _needed_files(plan: Plan, root: Path) -> Mapping[str, BundleFile]:
-    """The files of the plan. Other processes of an existing Procfile stay in it."""
+    """Return the files of the plan. Other processes of an existing Procfile stay in it."""
     files = bundle_files(plan)
     if current := _read_or_none(root / PROCFILE):
         files[PROCFILE] = BundleFile(content=with_web_line(current, files[PROCFILE].content))

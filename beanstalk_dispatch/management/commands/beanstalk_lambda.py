@@ -1,4 +1,4 @@
-"""``manage.py beanstalk_lambda`` prints what a Lambda function needs, or checks its queue."""
+"""``manage.py beanstalk_lambda`` prints a Lambda function's template, or checks its queue."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from beanstalk_dispatch.sqs.opening import resolve_address
 
 
 class Command(ReportingCommand):
-    """Makes a plan from the configuration and the options, and prints it as a template."""
+    """The command that makes a plan of configuration and options, and prints it as a template."""
 
     help = "Print a template for a Lambda function that runs the tasks, or check its queue."
 
@@ -52,7 +52,7 @@ class Command(ReportingCommand):
         self.add_report_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print the template, or what is wrong with the queue."""
+        """Print the template, or the problems of the queue."""
         try:
             config = get_config()
             seconds = options["timeout"] or function_timeout(longest_time_limit(config))

@@ -1,4 +1,4 @@
-"""``manage.py beanstalk_queues [QUEUE …]`` shows what is in the queues, and pauses them."""
+"""``manage.py beanstalk_queues [QUEUE …]`` shows the figures of the queues, and pauses them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HEADING: Final = (
 
 
 def interval(argument: str) -> float:
-    """An argparse type: seconds between two looks, at least one."""
+    """Read seconds between two requests as an argparse type, at least one."""
     seconds = to_number(argument)
     if not 1 <= seconds <= 3600:
         raise argparse.ArgumentTypeError(f"expected 1 to 3600 seconds, not {argument!r}")
@@ -38,7 +38,7 @@ def interval(argument: str) -> float:
 
 
 class Command(PrintingCommand):
-    """Shows the queues once, or again and again."""
+    """The command that shows the queues once, or again and again."""
 
     help = "Show the messages in each queue and in its dead-letter queue."
 
@@ -149,7 +149,7 @@ def _source_names(status: QueueStatus) -> str:
 
 
 def as_json(status: QueueStatus) -> dict[str, Any]:
-    """A queue as the JSON object of ``--json``. What is not known is null."""
+    """Return a queue as the JSON object of ``--json``. A fact that is not known is null."""
     found = status.attributes
     return {
         "name": status.name,

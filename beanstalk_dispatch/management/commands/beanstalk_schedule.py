@@ -14,7 +14,7 @@ from beanstalk_dispatch.management.printing import PrintingCommand
 
 
 def value(argument: str) -> Any:
-    """What an argument means: its JSON, or the string itself if it is not JSON."""
+    """Return the value of an argument: its JSON, or the string itself if it is not JSON."""
     try:
         return json.loads(argument)
     except ValueError:

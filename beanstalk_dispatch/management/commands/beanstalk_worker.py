@@ -60,13 +60,13 @@ _DEFAULTS: Final = WorkerOptions()
 
 
 def address(argument: str) -> tuple[str, int]:
-    """An argparse type: ``[HOST:]PORT``; without a host, this machine alone."""
+    """Read ``[HOST:]PORT`` as an argparse type; without a host, it is this machine alone."""
     host, _, port = argument.rpartition(":")
     return host.strip("[]") or "127.0.0.1", integer(0, 65535)(port)
 
 
 def seconds(argument: str) -> float:
-    """An argparse type: a time in seconds."""
+    """Read a time in seconds as an argparse type."""
     number = to_number(argument)
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number of seconds, not {argument!r}")
@@ -74,7 +74,7 @@ def seconds(argument: str) -> float:
 
 
 class Command(BaseCommand):
-    """Makes a worker from the command line's arguments, and runs it."""
+    """The command that makes a worker from the command line's arguments, and runs it."""
 
     help = "Receive messages from SQS queues and run their tasks."
     runs_tasks: ClassVar = True
@@ -204,7 +204,7 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that beanstalk_daemon has, too."""
+    """Add the arguments that beanstalk_daemon has, too."""
     # fmt: off
     add = parser.add_argument
     add("--processes", type=integer(1, 100), default=1,
@@ -234,7 +234,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_queues(names: Sequence[str]) -> None:
-    """A queue that does not exist yet is waited for, but a name that is not an alias is wrong."""
+    """Refuse a name that is not an alias. A queue that does not exist yet is waited for."""
     try:
         for name in names:
             resolve_address(name, conf.get_config())
@@ -248,7 +248,7 @@ def options_of_every_worker(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _report_burst(worker: Worker) -> None:
-    """Log what is left for later. Raises CommandError if a delivery did not succeed."""
+    """Log how much is left for later. Raise CommandError if a delivery did not succeed."""
     for queue in worker.queues:
         with suppress(SchedulingError):
             if delayed := open_queue(queue.name).delayed():
@@ -270,7 +270,7 @@ def _make_relay(options: dict[str, Any]) -> outbox.OutboxRelay | None:
 
 
 def _ticks_of_first(worker: Worker, options: dict[str, Any]) -> Iterator[Tick]:
-    """What the first of several processes does for all."""
+    """Yield the ticks that the first of several processes runs for all."""
     if options["embedded_metrics"]:
         threads = worker.options.threads * options["processes"]
         yield write_backlog(worker, sys.stdout, threads=threads)
@@ -288,7 +288,7 @@ def _make_health(
     find_reason: Callable[[], str | None],
     find_figures: Callable[[], Sequence[Metric]],
 ) -> tuple[ProbeServer | None, list[Tick]]:
-    """The server of ``--health-port``, which listens, and the tick of ``--health-file``."""
+    """Return the server of ``--health-port``, which listens, and the tick of ``--health-file``."""
     port, file = options["health_port"], options["health_file"]
     option = "--health-file"
     try:

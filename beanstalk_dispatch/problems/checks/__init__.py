@@ -1,4 +1,4 @@
-"""System checks for what breaks a worker in practice. None uses the network.
+"""System checks for conditions that break a worker in practice. None uses the network.
 
 Each module has the checks of one subject. docs/checks.md has a row for each id.
 https://docs.djangoproject.com/en/stable/topics/checks/

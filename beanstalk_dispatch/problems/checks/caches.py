@@ -1,4 +1,4 @@
-"""Whether the caches of the lease and of the results are of a kind that workers can share."""
+"""Checks that the caches of the lease and of the results are of a kind that workers can share."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
 
 
 def _cache(alias: str | None) -> Mapping[str, Any]:
-    """The entry of a cache in CACHES; empty if there is none."""
+    """Return the entry of a cache in CACHES; empty if there is none."""
     entry: Mapping[str, Any] = settings.CACHES.get(alias or "", {})
     return entry
 
@@ -81,7 +81,7 @@ def _is_of_backend(cache: Mapping[str, Any], name: str) -> bool:
 
 
 def _why_not_shared(alias: str) -> str | None:
-    """Why processes cannot share this cache."""
+    """Return the reason why processes cannot share this cache."""
     backend = _cache(alias).get("BACKEND", "")
     if not backend:
         return f"is not in CACHES; known: {joined(settings.CACHES)}"
@@ -91,5 +91,5 @@ def _why_not_shared(alias: str) -> str | None:
 
 
 def _max_entries(cache: Mapping[str, Any]) -> int:
-    """As django.core.cache.backends.base.BaseCache reads it."""
+    """Return the cache's MAX_ENTRIES, as django.core.cache.backends.base.BaseCache reads it."""
     return int(cache.get("max_entries", cache.get("OPTIONS", {}).get("MAX_ENTRIES", 300)))

@@ -1,4 +1,4 @@
-"""Whether the optional parts that variables turn on are installed and have what they need."""
+"""Checks that the optional parts which variables turn on are installed and have all they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the daemon's POST reaches the dispatcher, and a scaler the backlog."""
+"""Checks that the daemon's POST reaches the dispatcher, and a scaler the backlog."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SECURITY: Final = "django.middleware.security.SecurityMiddleware"
 _LOGIN: Final = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 
 _serves: Final = ContextVar("_serves", default=True)
-"""Whether this process serves the dispatcher's URL."""
+"""True if this process serves the dispatcher's URL."""
 
 View = Callable[..., Any]
 
@@ -53,7 +53,7 @@ def _path_and_view(url_name: str) -> tuple[str, View] | None:
 
 
 def _find_dispatcher() -> tuple[str, View] | None:
-    """The dispatcher's path and view; None if no URL leads to it."""
+    """Return the dispatcher's path and view; None if no URL leads to it."""
     return _path_and_view("beanstalk_dispatcher") if has_urls() else None
 
 

@@ -1,4 +1,4 @@
-"""Whether another library that is installed breaks the package, or its time limits."""
+"""Checks that no other installed library breaks the package, or its time limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the tasks that the variables list can run, and their observers can watch."""
+"""Checks that the listed tasks can run, and that their observers can watch."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from beanstalk_dispatch.safe_task import SafeTask
 from .registry import ID, on_every_machine, on_workers
 
 _only_warns: Final = ContextVar("beanstalk_dispatch.only_warns", default=False)
-"""Whether what keeps one task from running is a warning here."""
+"""True if a problem that keeps one task from running is a warning here."""
 
 
 @contextmanager
 def warning_of_one_task() -> Iterator[None]:
-    """Only warn of what keeps one task from running, because a worker runs the others."""
+    """Report a problem of one task as a warning only, because a worker runs the others."""
     token = _only_warns.set(True)
     try:
         yield
@@ -42,7 +42,7 @@ def warning_of_one_task() -> Iterator[None]:
 
 
 def _of_one_task(problem: str, *, hint: str, id: str) -> CheckMessage:  # noqa: A002 - as Django's
-    """What keeps one task from running, and no other."""
+    """Return the finding for a problem that keeps one task from running, and no other."""
     make = checks.Warning if _only_warns.get() else checks.Error
     return make(problem, hint=hint, id=id)
 
@@ -150,7 +150,7 @@ def _observers(config: Config) -> Iterator[CheckMessage]:
 
 
 def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
-    """The names of the table that stand for a class."""
+    """Yield the names of the table that stand for a class, each with the class."""
     for name in config.table:
         with suppress(UnknownFunction):  # E002 reports it
             listed_object = dispatch_table.resolve_early(name, config)

@@ -1,4 +1,4 @@
-"""Which checks there are, and on which machines each of them is called."""
+"""The registry of the checks, and of the machines on which each of them is called."""
 
 from __future__ import annotations
 

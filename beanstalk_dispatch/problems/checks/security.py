@@ -1,4 +1,4 @@
-"""Whether a secret stands in the settings, and whether anyone may send a message that runs."""
+"""Checks that no secret stands in the settings, and that no stranger's message runs."""
 
 from __future__ import annotations
 

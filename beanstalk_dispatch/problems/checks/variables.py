@@ -1,4 +1,4 @@
-"""Whether the environment has variables that nothing reads, or that a contrib room cannot read."""
+"""Checks that each variable of the environment is read, and can be read by its contrib room."""
 
 from __future__ import annotations
 
