@@ -15,10 +15,11 @@ else:
 
 
 class ReadOnlyAdmin(ModelAdmin):
-    """Shows rows, and lets a URL ask only for columns that the page filters or searches by.
+    """An admin page of rows, whose URL may ask only for columns that it filters or searches by.
 
-    ModelAdmin lets a URL ask for every column, so that ``?args__startswith=`` tells what the page
-    hides: https://docs.djangoproject.com/en/stable/ref/contrib/admin/#django.contrib.admin.ModelAdmin.lookup_allowed
+    ModelAdmin lets a URL ask for every column, so that ``?args__startswith=`` shows the values that
+    the page hides:
+    https://docs.djangoproject.com/en/stable/ref/contrib/admin/#django.contrib.admin.ModelAdmin.lookup_allowed
     """
 
     def has_add_permission(self, request: HttpRequest) -> bool:

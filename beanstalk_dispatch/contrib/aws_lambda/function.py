@@ -21,17 +21,17 @@ from beanstalk_dispatch.signals import invocation_finished
 
 
 class Context(Protocol):
-    """What is used of Lambda's context object.
+    """The part of Lambda's context object that is used.
 
     https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
     """
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until Lambda ends this invocation."""
+        """Return the milliseconds until Lambda ends this invocation."""
 
 
 _ANSWER_SECONDS: Final = 0.5
-"""What is kept of an invocation's time to send its answer."""
+"""Seconds of an invocation that are kept to send its answer."""
 
 Response = dict[str, list[dict[str, str]]]
 Handler = Callable[[Mapping[str, Any], Context], Response]
@@ -40,7 +40,7 @@ Handler = Callable[[Mapping[str, Any], Context], Response]
 def start() -> Handler:
     """Start Django, unless the project has, and import the listed tasks.
 
-    Raises ConfigurationError if the configuration is wrong, or if this is not a worker.
+    Raise ConfigurationError if the configuration is wrong, or if this is not a worker.
     """
     if not apps.ready:
         django.setup()
@@ -61,8 +61,8 @@ def handle(event: Mapping[str, Any], context: Context) -> Response:
     The event source mapping must have ReportBatchItemFailures, or SQS deletes these too:
     https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 
-    Raises ValueError if the event does not come from an event source mapping of SQS, and
-    ConfigurationError. Then all its messages are delivered again.
+    Raise ValueError if the event does not come from an event source mapping of SQS, and
+    ConfigurationError if the configuration is wrong. Then all its messages are delivered again.
     """
     records = records_of(event)
     _worker_config()

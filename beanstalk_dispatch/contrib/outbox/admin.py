@@ -14,7 +14,7 @@ from .models import OutboxMessage
 
 @admin.register(OutboxMessage)
 class OutboxMessageAdmin(ReadOnlyAdmin):
-    """Shows what waits, without the arguments of tasks. Nothing can be changed."""
+    """The admin's page of the waiting messages, without the arguments of tasks. It is read-only."""
 
     list_display = ("created_at", "queue", "function", "task_id", "failures", "error")
     list_filter = ("queue",)

@@ -19,7 +19,7 @@ from .status import waiting_in
 
 ID: Final = "beanstalk_dispatch"
 MAX_WAIT_SECONDS: Final = 300
-"""What has waited for longer is reported."""
+"""Seconds that a message may wait before it is reported."""
 
 
 def register() -> None:
@@ -28,7 +28,7 @@ def register() -> None:
 
 
 def check(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """What waits too long in the outboxes of these databases."""
+    """Return a warning for each outbox in these databases with messages that wait too long."""
     try:
         config = conf.get_config()
     except ConfigurationError:  # E001 reports it

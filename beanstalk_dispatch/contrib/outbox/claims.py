@@ -27,9 +27,9 @@ from django.utils import timezone
 from .models import OutboxMessage
 
 MAX_CLAIMED: Final = 80
-"""How many messages are claimed at a time: eight batches, which a standard queue takes at once."""
+"""The number of messages claimed at a time: eight batches, which a standard queue takes at once."""
 MAX_LOOKED_AT: Final = 10
-"""How many times MAX_CLAIMED groups are looked at for one claim, if the heads of most must wait."""
+"""The number of times that MAX_CLAIMED groups are read for one claim, if most heads must wait."""
 
 _NOW: Final[Mapping[str, str]] = {
     "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
@@ -68,14 +68,14 @@ SELECT id FROM (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Messages that only this process sends until the claim ends."""
+    """The messages that only this process sends until the claim ends."""
 
     rows: Sequence[OutboxMessage]
-    """In the order in which they are to be sent."""
+    """The rows, in the order in which they are to be sent."""
     now: datetime
-    """When they were claimed, by the clock of the database."""
+    """The time of the claim, by the clock of the database."""
     until: datetime
-    """When the claim ends. The rows that hold it have this ``available_at``."""
+    """The time at which the claim ends: the ``available_at`` of the rows that hold it."""
     ends_at: float
     """The same in monotonic seconds of this process."""
 
@@ -110,7 +110,7 @@ def queues_in(database: str) -> Iterator[str]:
 
 
 class Heads:
-    """Finds the messages that a relay may claim, queue by queue.
+    """A finder of the messages that a relay may claim, queue by queue.
 
     It continues after the FIFO group at which it has stopped, so that no group waits for ever
     behind groups that are never empty.

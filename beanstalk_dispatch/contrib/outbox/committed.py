@@ -1,4 +1,4 @@
-"""What this process has committed to the outbox and not sent yet."""
+"""The messages that this process has committed to the outbox and not sent yet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 MAX_REMEMBERED: Final = 10_000
-"""How many messages a process remembers while SQS takes none. A relay sends the others."""
+"""The number of messages that a process remembers while SQS takes none.
+
+A relay sends the others.
+"""
 
 
 class StoredRow(NamedTuple):
@@ -21,7 +24,7 @@ class StoredRow(NamedTuple):
 
 @dataclass(slots=True)
 class Place:
-    """What waits for one queue in one database."""
+    """The place of the messages that wait for one queue in one database."""
 
     database: str
     queue: str

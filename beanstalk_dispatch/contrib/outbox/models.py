@@ -12,13 +12,13 @@ class OutboxMessage(models.Model):
     """One message that SQS has not taken yet. It has no signature and no credentials."""
 
     id = models.BigAutoField(primary_key=True)
-    """In the order in which messages were stored. Those of a FIFO group are sent in this order."""
+    """The position in the order of storage, in which messages of a FIFO group are sent."""
     task_id = models.CharField(max_length=255)
-    """What ``schedule`` has returned."""
+    """The id that ``schedule`` has returned."""
     function = models.CharField(max_length=255)
     """The task's name in the dispatch table."""
     queue = models.CharField(max_length=255)
-    """As the caller named it: an alias, or without aliases a name, URL or ARN."""
+    """The queue as the caller named it: an alias, or without aliases a name, URL or ARN."""
     fifo_group = models.CharField(max_length=128, blank=True, default="")
     """The message group on a FIFO queue. Empty for a standard queue, which keeps no order."""
     body = models.TextField()
@@ -26,15 +26,15 @@ class OutboxMessage(models.Model):
     parameters = models.TextField(default="{}")
     """SendMessage's parameters besides the body and the delay, as JSON."""
     due_at = models.DateTimeField(null=True, blank=True)
-    """When the task should run, if it has a delay."""
+    """The time at which the task should run, if it has a delay."""
     created_at = models.DateTimeField(default=timezone.now)
-    """When it was stored."""
+    """The time at which the message was stored."""
     available_at = models.DateTimeField(default=timezone.now)
     """Not sent before: later after a failure, and while a relay has claimed it."""
     failures = models.PositiveIntegerField(default=0)
-    """How often it could not be sent."""
+    """The number of times that the message could not be sent."""
     error = models.TextField(blank=True, default="")
-    """Why it could not be sent the last time."""
+    """The reason why the message could not be sent the last time."""
 
     objects: ClassVar[models.Manager[OutboxMessage]]
 

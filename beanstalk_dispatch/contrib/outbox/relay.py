@@ -1,4 +1,4 @@
-"""Relay: sends what waits in the outbox, and deletes it when SQS has taken it."""
+"""The relay that sends the messages of the outbox, and deletes those that SQS has taken."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ from .status import waiting_in
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
 
 POLL_SECONDS: Final = 1.0
-"""Between two looks into an outbox that is empty."""
+"""Seconds between two looks into an outbox that is empty."""
 FIGURES_SECONDS: Final = 5.0
-"""Between two counts of what waits."""
+"""Seconds between two counts of the waiting messages."""
 LONGEST_PAUSE_SECONDS: Final = 10.0
-"""Between two tries while SQS takes no message of a queue."""
+"""Seconds between two tries while SQS takes no message of a queue."""
 LONGEST_RETRY_SECONDS: Final = 300.0
-"""Between two tries to send a message that SQS refuses."""
+"""Seconds between two tries to send a message that SQS refuses."""
 PERIODIC_SECONDS: Final = 50.0
-"""How long ``send_waiting`` sends, so that it ends before a time limit of a minute."""
+"""Seconds that ``send_waiting`` sends, so that it ends before a time limit of a minute."""
 
 CLAIM_MARGIN_SECONDS: Final = 5.0
-"""How much longer than three requests a claim lasts."""
+"""Seconds that a claim lasts longer than three requests."""
 
 DELETE_ATTEMPTS: Final = 4
-"""How often it is tried to delete what SQS has taken."""
+"""The number of tries to delete messages that SQS has taken."""
 
 EVERY_QUEUE: Final = "every queue"
 """Stands for a queue in the pauses and log lines after an error that concerns everybody."""
@@ -60,7 +60,7 @@ _MAX_DOUBLINGS: Final = 10
 
 
 def send_waiting() -> None:
-    """Send what waits, and return when nothing more can be sent or after PERIODIC_SECONDS.
+    """Send the waiting messages, until none can be sent or PERIODIC_SECONDS have passed.
 
     This is a task: list it in BEANSTALK_DISPATCH_TABLE and BEANSTALK_DISPATCH_PERIODIC_TASKS.
     """
@@ -69,22 +69,22 @@ def send_waiting() -> None:
 
 
 class Relay:
-    """Sends what waits in the databases of BEANSTALK_DISPATCH_OUTBOX_DATABASES."""
+    """A sender of the messages in the databases of BEANSTALK_DISPATCH_OUTBOX_DATABASES."""
 
     def __init__(self, times: BackoffTimes | None = None) -> None:
         self.sent = 0
-        """How many messages it has sent."""
+        """The number of messages that the relay has sent."""
         self.waiting = 0
-        """How many waited when it last looked."""
+        """The number of messages that waited at the last count."""
         self.oldest_seconds = 0.0
-        """For how long the oldest of them had waited."""
+        """The seconds for which the oldest of them had waited."""
         self._times = times or BackoffTimes(longest_retry=LONGEST_PAUSE_SECONDS)
         self._backoffs: dict[str, Backoff] = {}
         self._heads = Heads()
         self._counted_at = float("-inf")
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
-        """Send what waits, again and again until ``is_stopping``."""
+        """Send the waiting messages, again and again until ``is_stopping``."""
         pause = threading.Event()
         logger.info("relay start databases=%r", " ".join(get_config().outbox_databases))
         while not is_stopping():
@@ -95,7 +95,7 @@ class Relay:
         logger.info("relay stopped sent=%d waiting=%d", self.sent, self.waiting)
 
     def send_available(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
-        """Send until nothing more can be sent now, or until ``is_stopping``. Logs what fails."""
+        """Send until no more can be sent now, or until ``is_stopping``. Log each failure."""
         config = get_config()
         failing: set[str] = set()
         for database in config.outbox_databases:
@@ -134,7 +134,10 @@ class Relay:
         return is_found
 
     def _send_next(self, place: Place, config: Config) -> bool:
-        """Send what a place has next. False if that was nothing, or if its queue has failed."""
+        """Send the next messages of a place.
+
+        Return False if there were none, or if its queue has failed.
+        """
         count = self._claim_size(place.queue)
         now = database_now(place.database)
         ids, names = place.ids[:count], list(place.groups)[:count]
@@ -174,7 +177,7 @@ class Relay:
         return claimed.rows
 
     def retry_in(self) -> float | None:
-        """Seconds until a queue that has failed may be tried again; None if none has failed."""
+        """Return the seconds until a failed queue may be tried again; None if none has failed."""
         times = [each.retry_at for each in self._backoffs.values()]
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
@@ -345,7 +348,7 @@ def _note_refusal(database: str, row: OutboxMessage, reason: str, claimed: Claim
 
 
 def _delete_rows(database: str, rows: Sequence[OutboxMessage]) -> None:
-    """Delete what SQS has taken. What is not deleted is sent again."""
+    """Delete the rows that SQS has taken. Rows that are not deleted are sent again."""
     sent = OutboxMessage.objects.using(database).filter(id__in=[row.id for row in rows])
     for attempt in range(DELETE_ATTEMPTS if rows else 0):
         try:
@@ -370,6 +373,6 @@ def _log_unreadable(database: str, exc: DatabaseError) -> None:
 
 
 def close_old_connections() -> None:
-    """Close what CONN_MAX_AGE says, as Django does after a request."""
+    """Close the connections that CONN_MAX_AGE limits, as Django does after a request."""
     for database in get_config().outbox_databases:
         connections[database].close_if_unusable_or_obsolete()

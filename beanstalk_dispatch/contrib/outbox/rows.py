@@ -1,4 +1,4 @@
-"""Turns a call into a row of the outbox, and a row into what is sent."""
+"""The conversion of a call into a row of the outbox, and of a row into a message to send."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
 from .models import OutboxMessage
 
 AT_ONCE: Final = datetime(2000, 1, 1, tzinfo=UTC)
-"""What is available from now on, whatever the clock of this machine says."""
+"""The ``available_at`` of a row that is available at once, at any time of this machine's clock."""
 
 
 def to_row(queue: str, prepared: Prepared, config: Config) -> OutboxMessage:
-    """The row for a checked call. It is not saved."""
+    """Return the row for a checked call. It is not saved."""
     message, parameters = prepared.message, dict(prepared.send_parameters)
     name = resolve_address(queue, config).name
     delay = parameters.pop("DelaySeconds", 0)
@@ -56,10 +56,10 @@ def _in_settings_zone(moment: datetime) -> datetime:
 
 
 def to_prepared(row: OutboxMessage, config: Config, *, now: datetime) -> Prepared:
-    """What SQS gets for a row, signed with the key of today and as old as its signature.
+    """Return the message that SQS gets for a row, signed today and as old as its signature.
 
-    ``now`` is the time of the database. Raises UnknownQueue, MalformedMessage if the row was
-    changed, or MessageTooLarge.
+    ``now`` is the time of the database. Raise UnknownQueue if the queue is not known,
+    MalformedMessage if the row was changed, and MessageTooLarge if SQS would not take it.
     """
     address = resolve_address(row.queue, config)
     message = Message.decode(row.body, queue=address.name)
@@ -74,7 +74,10 @@ def to_prepared(row: OutboxMessage, config: Config, *, now: datetime) -> Prepare
 
 
 def _remaining_delay(due_at: datetime | None, now: datetime) -> int:
-    """Seconds, as many as SQS takes. A worker waits for the rest of a longer delay."""
+    """Return the rest of a delay in seconds, as many as SQS takes.
+
+    A worker waits for the others.
+    """
     if due_at is None:
         return 0
     seconds = math.ceil((due_at - now).total_seconds())

@@ -1,4 +1,4 @@
-"""Sender: one thread of this process that sends what the process has committed."""
+"""The thread of this process that sends the messages that the process has committed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from .committed import MAX_REMEMBERED, Committed, StoredRow
 from .relay import Relay, close_old_connections
 
 EXIT_SECONDS: Final = 5.0
-"""How long the end of the process waits for messages that were committed just before."""
+"""Seconds that the end of the process waits for messages that were committed just before."""
 RESTART_SECONDS: Final = 1.0
 """Before the thread continues after an unexpected error."""
 DATABASE_RETRY_SECONDS: Final = 5.0
-"""Before what is left is tried again after an error of the database."""
+"""Seconds before the remaining messages are tried again after an error of the database."""
 
 
 class Sender:
-    """Sends in a thread of its own what was committed, by the ids of the rows.
+    """A thread that sends the committed messages, by the ids of the rows.
 
-    So a request waits for its INSERT only, and what several requests have committed meanwhile is
-    sent together. The thread is started on first use. A forked child starts without one.
+    So a request waits for its INSERT only, and the messages that several requests have committed
+    meanwhile are sent together. The thread is started on first use. A forked child starts without
+    one.
     """
 
     def __init__(self) -> None:
@@ -40,11 +41,11 @@ class Sender:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._new: list[StoredRow] = []
-        """What was committed since the thread has last looked."""
+        """The messages that were committed since the thread has last taken them."""
         self._has_unknown = False
         """True if rows were committed whose ids the database did not tell."""
         self._wanted = 0
-        """How often a commit has asked for its messages to be sent."""
+        """The number of times that a commit has asked for its messages to be sent."""
         self._done = 0
         """Up to which of them it was tried."""
 
@@ -64,7 +65,10 @@ class Sender:
                     self._thread = self._start_thread()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until what was committed so far was tried. False if that takes too long."""
+        """Wait until the messages committed before were tried.
+
+        Return False if that takes too long.
+        """
         with self._changed:
             wanted = self._wanted
             return self._changed.wait_for(lambda: self._done >= wanted, seconds)
@@ -96,9 +100,9 @@ class Sender:
                     self._changed.notify_all()
 
     def _send_committed(self, relay: Relay, committed: Committed) -> int:
-        """Send until nothing more can be sent now, and return which call of ``wake`` was the last.
+        """Send until no more can be sent now. Return the number of the last call of ``wake``.
 
-        What is committed meanwhile does not wait for the end of what is sent.
+        Messages that are committed meanwhile do not wait for the end of the others.
         """
         while True:
             with self._changed:

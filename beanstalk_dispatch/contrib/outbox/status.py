@@ -1,4 +1,4 @@
-"""How many messages wait in the outbox, and for how long."""
+"""The number of messages that wait in the outbox, and their waiting time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .models import OutboxMessage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """What waits for one queue in one database."""
+    """The messages that wait for one queue in one database."""
 
     database: str
     queue: str
@@ -20,11 +20,11 @@ class Waiting:
     oldest_seconds: float
     """Since the oldest message was stored."""
     refused: int
-    """How many of them SQS has refused at least once."""
+    """The number of them that SQS has refused at least once."""
 
 
 def waiting_in(database: str) -> list[Waiting]:
-    """What waits in one database, by queue. Raises DatabaseError."""
+    """Return the waiting messages of one database, by queue. Raise DatabaseError if it fails."""
     now = database_now(database)
     found = (
         OutboxMessage.objects.using(database)

@@ -85,7 +85,7 @@ def _insert(rows: Sequence[OutboxMessage], *, using: str) -> None:
 
 
 def _waking(rows: Sequence[OutboxMessage], using: str) -> Callable[[], None]:
-    """Return what has the sender send rows. MySQL tells no ids of rows inserted together."""
+    """Return a function that has the sender send rows. MySQL does not tell ids of a bulk insert."""
     known = [StoredRow(using, row.queue, row.fifo_group, row.pk) for row in rows if row.pk]
     return partial(SENDER.wake, known, is_complete=len(known) == len(rows))
 

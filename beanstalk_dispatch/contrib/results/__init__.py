@@ -1,4 +1,4 @@
-"""Results: what became of each task, kept in a cache or in the database.
+"""Results: the outcome of each task, kept in a cache or in the database.
 
     BEANSTALK_DISPATCH_RESULTS=results
 
@@ -25,10 +25,11 @@ register_observers(observers)
 
 
 def get_result(task_id: str) -> TaskRecord:
-    """What became of the task that ``schedule_function`` returned this id for.
+    """Return the record of the task that ``schedule_function`` returned this id for.
 
-    Raises UnknownResult if nothing is kept under this id, ConfigurationError if
-    BEANSTALK_DISPATCH_RESULTS is not set, and what the cache or the database raises.
+    Raise UnknownResult if nothing is kept under this id, and ConfigurationError if
+    BEANSTALK_DISPATCH_RESULTS is not set. Errors of the cache or the database are raised as they
+    are.
     """
     store = store_of(get_config())
     if store is None:

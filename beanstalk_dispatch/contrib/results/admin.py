@@ -24,7 +24,7 @@ from .models import StoredResult
 from .record import Status
 
 _HIDDEN: Final = frozenset({"args", "kwargs", "return_value"})
-"""What may hold personal data, and has a permission of its own."""
+"""The fields that may hold personal data, and have a permission of their own."""
 
 _BUTTONS: Final = {"cancel_tasks": "Cancel this task", "run_again": "Run this task again"}
 """The actions of the list that the page of a task has a button for."""
@@ -34,7 +34,7 @@ _TRACEBACK: Final = '<pre style="white-space: pre-wrap; overflow-wrap: anywhere"
 
 @admin.register(StoredResult)
 class StoredResultAdmin(ReadOnlyAdmin):
-    """Lists the newest first. The indexes of the model are for its order and its filters."""
+    """The admin's list of results, the newest first, in the order of the model's indexes."""
 
     list_display = ("function", "outcome", "enqueued_at", "duration", "attempts", "queue")
     list_filter = ("status", "enqueued_at")
@@ -47,17 +47,20 @@ class StoredResultAdmin(ReadOnlyAdmin):
     # --- permissions -------------------------------------------------------------------------
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may cancel tasks."""
+        """Return True if the user may cancel tasks."""
         return self.has_own_permission(request, "cancel_storedresult")
 
     def has_run_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may run tasks again."""
+        """Return True if the user may run tasks again."""
         return self.has_own_permission(request, "run_storedresult")
 
     # --- what is shown -----------------------------------------------------------------------
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """The task in the order of its life. Arguments only for users who may see them."""
+        """Return the fields in the order of a task's life.
+
+        Arguments only for users who may see them.
+        """
         fields = [
             "id", "function", "queue", "outcome", "attempts", "enqueued_at", "started_at",
             "last_attempted_at", "finished_at", "duration", "worker_ids", "failures", "args",
@@ -68,7 +71,7 @@ class StoredResultAdmin(ReadOnlyAdmin):
         return [each for each in fields if each not in _HIDDEN]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """All of them."""
+        """Return all fields, so that none can be changed."""
         return self.get_fields(request, obj)
 
     def change_view(
@@ -78,7 +81,7 @@ class StoredResultAdmin(ReadOnlyAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """The page of a task, with a button for each action that the user may take."""
+        """Show the page of a task, with a button for each action that the user may take."""
         allowed = self.get_actions(request)
         buttons = {action: label for action, label in _BUTTONS.items() if action in allowed}
         context = {"task_buttons": buttons, "unfold": UNFOLD, **(extra_context or {})}
@@ -86,7 +89,7 @@ class StoredResultAdmin(ReadOnlyAdmin):
 
     @admin.display(ordering="status")
     def outcome(self, result: StoredResult) -> str:
-        """The status; of a task that has failed also the last exception."""
+        """Return the status; for a task that has failed also the last exception."""
         errors = json.loads(result.errors)
         if result.status != Status.FAILED or not errors:
             return result.status
@@ -95,19 +98,19 @@ class StoredResultAdmin(ReadOnlyAdmin):
 
     @admin.display
     def attempts(self, result: StoredResult) -> int:
-        """How often the task has started."""
+        """Return the number of times that the task has started."""
         return len(json.loads(result.worker_ids))
 
     @admin.display
     def duration(self, result: StoredResult) -> str:
-        """From the start of the last attempt to its end, if it is over."""
+        """Return the time from the start of the last attempt to its end, if it is over."""
         if result.finished_at is None or result.last_attempted_at is None:
             return "-"
         return f"{(result.finished_at - result.last_attempted_at).total_seconds():.3f} s"
 
     @admin.display(description="Tracebacks")
     def failures(self, result: StoredResult) -> str:
-        """What each attempt has failed with, the newest at the end."""
+        """Return the errors of all attempts, the newest at the end."""
         found = "\n".join(escaped_lines(each["traceback"]) for each in json.loads(result.errors))
         return format_html(_TRACEBACK, found) if found else "-"
 
@@ -150,7 +153,7 @@ class StoredResultAdmin(ReadOnlyAdmin):
         done: str,
         left: str,
     ) -> None:
-        """Do something with each task, with an entry in the admin's log that says what."""
+        """Act on each task, and write each change in the admin's log."""
         acted = looked_at = 0
         for result in results:
             try:

@@ -17,7 +17,7 @@ from .pruning import oldest_expired
 
 ID: Final = "beanstalk_dispatch"
 MAX_AGE: Final = timedelta(days=2)
-"""A daily run may fail once. What has expired for longer is reported."""
+"""The age of expired rows that is reported. A daily run may fail once before."""
 
 
 def register() -> None:
@@ -26,7 +26,7 @@ def register() -> None:
 
 
 def check(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """The results in these databases that have expired, and that nothing deletes."""
+    """Return a warning for each database with expired results that nothing deletes."""
     return [each for database in databases or () for each in _of_database(database)]
 
 

@@ -10,7 +10,7 @@ from .record import Status
 
 
 class StoredResult(models.Model):
-    """What is kept of one task: the fields of a TaskRecord, and when the row expires.
+    """The record of one task as a row, with the time at which the row expires.
 
     JSON is kept as text. JSON may contain a zero character, which PostgreSQL's jsonb refuses.
     """

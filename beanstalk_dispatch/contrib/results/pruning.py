@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BATCH_ROWS: Final = 1000
 TASK_SECONDS: Final = 50.0
-"""How long the periodic task deletes. The next run continues from there."""
+"""Seconds that the periodic task deletes. The next run continues from there."""
 
 
 def prune(using: str | None = None) -> Iterator[int]:
@@ -29,7 +29,7 @@ def prune(using: str | None = None) -> Iterator[int]:
 
 
 def prune_results() -> int:
-    """The periodic task: delete for at most 50 seconds, and return how many rows there were."""
+    """Delete for at most 50 seconds as a periodic task, and return the number of deleted rows."""
     deleted, ends = 0, time.monotonic() + TASK_SECONDS
     for count in prune():
         deleted += count
@@ -39,7 +39,7 @@ def prune_results() -> int:
 
 
 def oldest_expired(using: str) -> timedelta | None:
-    """For how long the oldest row has expired; None if none has."""
+    """Return the time since which the oldest row has expired; None if no row has."""
     rows = _query_rows(using).filter(expires_at__lte=to_django(now()))
     oldest = rows.order_by("expires_at").values_list("expires_at", flat=True).first()
     return None if oldest is None else now() - from_django(oldest)

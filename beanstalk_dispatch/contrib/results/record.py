@@ -1,4 +1,4 @@
-"""TaskRecord: what is kept of one task, from the moment that it is scheduled."""
+"""The record of one task, from the moment that it is scheduled."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from django.utils import timezone
 from beanstalk_dispatch.logging.log_lines import traceback_of
 
 MAX_ERRORS: Final = 10
-"""How many errors of one task are kept: those of its last attempts."""
+"""The number of errors kept of one task: those of its last attempts."""
 MAX_WORKERS: Final = 100
-"""How many worker ids of one task are kept: those of its last attempts. The others are counted."""
+"""The number of worker ids kept of one task: those of its last attempts. The others are counted."""
 MAX_RETURN_VALUE: Final = 500_000
 """Characters of JSON. A larger value is not kept: Memcached takes 1 MiB for a whole record."""
 UNKNOWN_WORKER: Final = "unknown"
@@ -39,12 +39,12 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFailure:
-    """What an attempt has failed with."""
+    """The error with which an attempt has failed."""
 
     exception_class_path: str
-    """As in ``builtins.ValueError``."""
+    """The path of the class, as in ``builtins.ValueError``."""
     traceback: str
-    """At most 20,000 characters: the start and the end of it."""
+    """The start and the end of the traceback, of at most 20,000 characters."""
 
     @classmethod
     def of(cls, exception: BaseException) -> TaskFailure:
@@ -58,7 +58,7 @@ class TaskFailure:
 
 @dataclass(slots=True, kw_only=True)
 class TaskRecord:
-    """What is kept of one task. Times are in UTC."""
+    """The record of one task. Times are in UTC."""
 
     id: str
     """The task id."""
@@ -69,18 +69,18 @@ class TaskRecord:
     status: Status = Status.READY
     enqueued_at: datetime | None = None
     started_at: datetime | None = None
-    """When the first attempt began."""
+    """The time at which the first attempt began."""
     last_attempted_at: datetime | None = None
-    """When the last attempt began."""
+    """The time at which the last attempt began."""
     finished_at: datetime | None = None
-    """When the task succeeded, or failed permanently."""
+    """The time at which the task succeeded, or failed permanently."""
     worker_ids: list[str] = field(default_factory=list)
     """The process of each attempt. It is ``unknown`` if the attempt was not recorded, or if a
     hundred others came after it."""
     errors: list[TaskFailure] = field(default_factory=list)
     """The last ten failures, the newest at the end."""
     return_value: Any = field(default=None, repr=False)
-    """What the task returned, if it is JSON of at most 500,000 characters."""
+    """The return value of the task, if it is JSON of at most 500,000 characters."""
     args: list[Any] | None = field(default=None, repr=False)
     """The arguments, if BEANSTALK_DISPATCH_RESULT_ARGUMENTS is set."""
     kwargs: dict[str, Any] | None = field(default=None, repr=False)
@@ -91,16 +91,16 @@ class TaskRecord:
 
     @property
     def attempts(self) -> int:
-        """How often the task has started."""
+        """The number of times that the task has started."""
         return len(self.worker_ids)
 
     @property
     def is_finished(self) -> bool:
-        """Whether the task has succeeded, or has failed permanently."""
+        """True if the task has succeeded, or has failed permanently."""
         return self.status in {Status.SUCCESSFUL, Status.FAILED}
 
     def to_fields(self) -> dict[str, Any]:
-        """The fields as strings, numbers and times, as a store keeps them."""
+        """Return the fields as strings, numbers and times, as a store keeps them."""
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         fields["status"] = str(self.status)
         fields["errors"] = [dataclasses.asdict(each) for each in self.errors]
@@ -109,7 +109,7 @@ class TaskRecord:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> TaskRecord:
-        """What ``to_fields`` has written. Fields of a newer version are ignored."""
+        """Read the fields that ``to_fields`` has written. Fields of a newer version are ignored."""
         known = {each.name for each in dataclasses.fields(cls)}
         values = {name: value for name, value in fields.items() if name in known}
         values |= {name: json.loads(values[name]) for name in JSON_FIELDS}
@@ -120,13 +120,13 @@ class TaskRecord:
 
 
 def _with_count(worker_ids: list[str]) -> list[int | str]:
-    """The last ids; before them the number of those that are not kept, if there are any."""
+    """Return the last ids, after the number of those that are not kept if there are any."""
     earlier = len(worker_ids) - MAX_WORKERS
     return [*worker_ids] if earlier <= 0 else [earlier, *worker_ids[earlier:]]
 
 
 def _without_count(counted: list[Any]) -> list[str]:
-    """An id for each attempt."""
+    """Return an id for each attempt."""
     if counted and isinstance(counted[0], int):
         return [UNKNOWN_WORKER] * counted[0] + counted[1:]
     return counted
@@ -141,7 +141,7 @@ def _to_json(value: object) -> str:
 
 
 def json_of(value: object) -> str | None:
-    """The value as JSON; None if it has none: a function that returns a model instance is done."""
+    """Return the value as JSON; None if it has none, as a model instance that a task returns."""
     try:
         return _to_json(value)
     except (TypeError, ValueError, RecursionError):
@@ -149,20 +149,20 @@ def json_of(value: object) -> str | None:
 
 
 def from_seconds(seconds: float | None) -> datetime | None:
-    """A time of a message, which is in Unix seconds."""
+    """Return a time of a message, which is in Unix seconds, as a datetime."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def now() -> datetime:
-    """The present time in UTC."""
+    """Return the present time in UTC."""
     return datetime.now(UTC)
 
 
 def to_django(moment: datetime | None) -> datetime | None:
-    """A time as Django has it: in its own time zone and without saying so, if USE_TZ is False."""
+    """Return a time as Django has it: naive and in its own time zone, if USE_TZ is False."""
     return moment if moment is None or settings.USE_TZ else timezone.make_naive(moment)
 
 
 def from_django(moment: datetime) -> datetime:
-    """The time in UTC of one that ``to_django`` has made."""
+    """Return the time in UTC of one that ``to_django`` has made."""
     return (moment if settings.USE_TZ else timezone.make_aware(moment)).astimezone(UTC)

@@ -42,14 +42,14 @@ from .stores import store_of
 logger = logging.getLogger("beanstalk_dispatch.task")
 
 MAX_UNKNOWN_WORKERS: Final = 1000
-"""How many attempts may be added that no record has seen. The number comes from the message."""
+"""The number of attempts without a record that may be added. The number comes from the message."""
 _SLOW_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 10.0
 
 _REFUSED: Final = frozenset(
     {Outcome.UNKNOWN_FUNCTION, Outcome.BAD_SIGNATURE, Outcome.MALFORMED, Outcome.FAILED}
 )
-"""How a delivery ends whose task could not start, of those that no other worker runs just now."""
+"""The outcomes of a delivery whose task could not start, and which no other worker runs now."""
 
 _RECORDING: Final = "beanstalk_dispatch.recording"
 """The note of a run that has a record: its Recording while the attempt runs, or else None."""
@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 
 class _StoreGuard:
-    """Calls the store. What that raises is logged and goes no further.
+    """A guard around calls of the store: an error of the store is logged, and not raised.
 
     After a failure that has taken more than a second, the store is left alone for ten seconds, so
     that a store that hangs does not take its timeout from every task.
@@ -72,7 +72,7 @@ class _StoreGuard:
         self._paused_until = 0.0
 
     def call(self, action: Callable[[], T], *, what: str, task_id: str) -> T | None:
-        """What ``action`` returns; None if it has failed, or if the store is left alone."""
+        """Return the result of ``action``; None if it has failed, or if the store is left alone."""
         started = time.monotonic()
         if started < self._paused_until:
             return None
@@ -99,7 +99,7 @@ def _short_hostname() -> str:
 
 
 def worker_id() -> str:
-    """The host, process and thread that run a task, in fewer than 64 characters."""
+    """Return the host, process and thread that run a task, in fewer than 64 characters."""
     return f"{_short_hostname()}:{os.getpid()}:{threading.get_native_id()}"
 
 
@@ -118,7 +118,7 @@ class Recording:
 
     @property
     def is_spent(self) -> bool:
-        """Whether a Django task has failed permanently before, and its message came again."""
+        """True if a Django task has failed permanently before, and its message came again."""
         return self.is_settled and self.record.status is Status.FAILED
 
     @contextmanager
@@ -134,7 +134,7 @@ class Recording:
             self._delivery.notes[_RECORDING] = None  # it keeps its run, which would keep itself
 
     def start(self) -> None:
-        """The attempt begins, unless the message is only moved to the dead-letter queue."""
+        """Note that the attempt begins, unless the message only goes to the dead-letter queue."""
         self._delivery.notes[_RECORDING] = None
         is_late = self._delivery.receive_count > 1
         self._continue_record(self._load_record(), unless_announced=is_late)
@@ -153,7 +153,10 @@ class Recording:
         self._save_record()
 
     def end(self) -> None:
-        """The attempt has ended; ``delivery`` says how. Also called if nothing is known of that."""
+        """Note the end of the attempt, as ``delivery`` has it.
+
+        Also called if nothing is known of it.
+        """
         delivery = self._delivery
         if delivery.outcome is None or (self._is_retry_saved and not delivery.is_final):
             return
@@ -206,7 +209,7 @@ class Recording:
         self._save_record()
 
     def retry(self) -> None:
-        """The attempt has ended, and its retry is about to be sent.
+        """Note that the attempt has ended, and that its retry is about to be sent.
 
         READY is written before that, because the next attempt may begin at once.
         """
@@ -222,7 +225,7 @@ class Recording:
         self._save_record()
 
     def _load_record(self) -> TaskRecord | None:
-        """Load what another attempt or delivery of the task has left."""
+        """Load the record that another attempt or delivery of the task has left."""
         if self._store is None:
             return None
         load = functools.partial(self._store.load, self._message.id)
@@ -234,7 +237,7 @@ class Recording:
             self.record, self.is_settled = earlier, True
 
     def _continue_record(self, earlier: TaskRecord | None, *, unless_announced: bool) -> None:
-        """Take over what is known. With ``unless_announced`` a failure that was announced stays."""
+        """Take over the earlier record. With ``unless_announced`` an announced failure stays."""
         self._settle_if_done(earlier)
         if earlier is None or self.is_settled:
             return
@@ -248,7 +251,7 @@ class Recording:
         record.enqueued_at = earlier.enqueued_at or record.enqueued_at
 
     def _return_value(self) -> object:
-        """What the task has returned, if it can be kept."""
+        """Return the task's return value, if it can be kept."""
         encoded = json_of(self._delivery.return_value)
         if encoded is None:
             return None
@@ -276,7 +279,7 @@ def retrying(delivery: RunView) -> Iterator[None]:
 
 
 def new_record(message: Message, queue: str, config: Config) -> TaskRecord:
-    """The record of a task that has not run yet."""
+    """Return the record of a task that has not run yet."""
     record = TaskRecord(
         id=message.id,
         function=message.function,
@@ -290,7 +293,7 @@ def new_record(message: Message, queue: str, config: Config) -> TaskRecord:
 
 
 class ResultsObserver(Observer):
-    """Keeps the result of every task of the process."""
+    """An observer that keeps the result of every task of the process."""
 
     @contextmanager
     def publishing(self, publications: Sequence[Publication], queue: str) -> Iterator[None]:
@@ -314,7 +317,7 @@ class ResultsObserver(Observer):
 
     @contextmanager
     def attempting(self, task: SafeTask, delivery: RunView) -> Iterator[None]:
-        """Write RUNNING before the attempt, and after it what has come of it."""
+        """Write RUNNING before the attempt, and its outcome after it."""
         recording = Recording(delivery, cast("Message", delivery.message), get_config())
         recording.start()
         with recording.as_current():
@@ -336,5 +339,5 @@ _OBSERVERS: Final = (ResultsObserver(),)
 
 
 def observers(config: Config) -> Sequence[Observer]:
-    """The observer, if results are kept."""
+    """Return the observer, if results are kept."""
     return () if config.results is None else _OBSERVERS

@@ -1,4 +1,4 @@
-"""Where records are kept: in a cache that all processes share, or in the database."""
+"""The stores of records: a cache that all processes share, or the database."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ APP: Final = "beanstalk_dispatch.contrib.results"
 
 
 class Store(Protocol):
-    """Keeps records by their task id. What its methods raise is the cache's or the database's."""
+    """A store that keeps records by their task id. Its methods raise the backend's own errors."""
 
     def add(self, records: Sequence[TaskRecord]) -> None:
         """Keep records of tasks that are about to be sent."""
@@ -38,12 +38,15 @@ class Store(Protocol):
         """Keep a record in place of an older one of the same task."""
 
     def load(self, task_id: str) -> TaskRecord | None:
-        """The record of a task; None if there is none, or no more."""
+        """Return the record of a task; None if there is none, or if it has expired."""
 
 
 @functools.lru_cache(maxsize=1)
 def store_of(config: Config) -> Store | None:
-    """The configured store; None if results are not kept. Raises ConfigurationError."""
+    """Return the configured store; None if results are not kept.
+
+    Raise ConfigurationError if it is wrong.
+    """
     if config.results is None:
         return None
     if config.results == DATABASE:
@@ -52,7 +55,7 @@ def store_of(config: Config) -> Store | None:
 
 
 class CacheStore:
-    """Keeps each record under a key of its own, which expires."""
+    """A store that keeps each record under a key of its own, which expires."""
 
     def __init__(self, alias: str, time_to_live: timedelta) -> None:
         self._alias = alias
@@ -73,12 +76,15 @@ class CacheStore:
         self._open_cache().set(_cache_key(record.id), record.to_fields(), self._seconds)
 
     def load(self, task_id: str) -> TaskRecord | None:
-        """The record of a task, until it expires."""
+        """Return the record of a task, until it expires."""
         fields = self._open_cache().get(_cache_key(task_id))
         return None if fields is None else TaskRecord.from_fields(fields)
 
     def _open_cache(self) -> Any:
-        """This thread's connection to the cache. Raises ConfigurationError."""
+        """Return this thread's connection to the cache.
+
+        Raise ConfigurationError if there is no such cache.
+        """
         return cache_of(self._alias, RESULTS)
 
 
@@ -87,7 +93,7 @@ def _cache_key(task_id: str) -> str:
 
 
 class DatabaseStore:
-    """Keeps each record in a row, which the command ``beanstalk_results prune`` deletes."""
+    """A store that keeps each record in a row, which ``beanstalk_results prune`` deletes."""
 
     def __init__(self, time_to_live: timedelta) -> None:
         self._time_to_live = time_to_live
@@ -116,12 +122,12 @@ class DatabaseStore:
         self._query_database(functools.partial(self._insert_or_update, record))
 
     def load(self, task_id: str) -> TaskRecord | None:
-        """The record of a task, until it expires. A replica may not have it yet."""
+        """Return the record of a task, until it expires. A replica may not have it yet."""
         fields = self._query_database(functools.partial(self._select, task_id))
         return None if fields is None else TaskRecord.from_fields(_with_times(fields, from_django))
 
     def _query_database(self, query: Callable[[str], T]) -> T:
-        """Return what ``query`` returns for the alias of the database that is written to.
+        """Return the result of ``query`` for the alias of the database that is written to.
 
         A connection that was lost while the task ran is made again, once.
         """
@@ -170,7 +176,7 @@ class DatabaseStore:
 def _with_times(
     fields: Mapping[str, Any], convert: Callable[[datetime], datetime | None]
 ) -> dict[str, Any]:
-    """The fields with each time converted."""
+    """Return the fields with each time converted."""
     return {
         name: convert(value) if isinstance(value, datetime) else value
         for name, value in fields.items()

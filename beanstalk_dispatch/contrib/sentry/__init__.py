@@ -2,8 +2,8 @@
 
     BEANSTALK_DISPATCH_SAFE_TASK=beanstalk_dispatch.contrib.sentry.SentrySafeTask
 
-docs/sentry.md has the variables, and what is to be seen in Sentry. The SDK is imported when there
-is something to send to.
+docs/sentry.md has the variables, and shows the pages of Sentry. The SDK is imported once it has a
+destination.
 """
 
 from __future__ import annotations

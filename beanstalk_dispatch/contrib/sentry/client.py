@@ -1,4 +1,4 @@
-"""The SDK's client: whether there is one, and what is added to the options of each."""
+"""The SDK's client, if there is one, and the options that are added to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _adopted: Final[WeakSet[Any]] = WeakSet()
 
 
 def is_sending() -> bool:
-    """Whether there is a client that has somewhere to send to. A new client is adopted.
+    """Return True if a client has a destination to send to. A new client is adopted.
 
     The project may set the SDK up at any time, and may do so again.
     """
@@ -40,7 +40,7 @@ def is_sending() -> bool:
 
 @functools.cache
 def is_supported() -> bool:
-    """Whether the SDK has what this room calls. If not, one line says so."""
+    """Return True if the SDK has everything that this room calls. If not, one line says so."""
     # SDK 3 has not. By default it also sends the arguments of tasks.
     if hasattr(sentry_sdk, "start_transaction"):
         return True
@@ -53,7 +53,7 @@ def is_supported() -> bool:
 
 
 def _adopt(options: dict[str, Any]) -> None:
-    """Add to a client's options what tasks need, before what the project has given there."""
+    """Add the options that tasks need to a client's, before those that the project has given."""
     from sentry_sdk.integrations.logging import ignore_logger
 
     # What it logs is reported by us, with more. A record of the same exception would come first,
@@ -78,9 +78,9 @@ def _clean_before(otherwise: privacy.Processor | None) -> privacy.Processor:
 
 
 def traces_sampler(otherwise: float | Sampler) -> Sampler:
-    """A ``traces_sampler`` that leaves out the daemon's POST, whose task has a trace of its own.
+    """Return a ``traces_sampler`` that leaves out the daemon's POST: its task has its own trace.
 
-    Every client's sampler is wrapped in it. ``otherwise``: the rate of everything that continues
+    Every client's sampler is wrapped in it. ``otherwise`` is the rate of everything that continues
     no trace, or a sampler.
     """
 

@@ -68,7 +68,7 @@ def checking_in(task: SafeTask, delivery: RunView, message: Message) -> Iterator
 
 
 def slug_of(name: str, periodic_tasks: Sequence[str]) -> str:
-    """The slug of a task's monitor. It is never empty, and never that of another task."""
+    """Return the slug of a task's monitor. It is never empty, and never that of another task."""
     slug = slugify(name)[:_MAX_SLUG]
     is_shared = any(
         other != name and slugify(other)[:_MAX_SLUG] == slug for other in periodic_tasks
@@ -80,7 +80,7 @@ def slug_of(name: str, periodic_tasks: Sequence[str]) -> str:
 
 
 def _monitor_config(task: SafeTask, name: str) -> dict[str, Any] | None:
-    """What Sentry makes the monitor from; None leaves it as it is there."""
+    """Return the definition of the monitor for Sentry; None leaves the monitor as it is there."""
     if (schedule := _read_schedules().get(name)) is None:
         return None
     values = get_values()

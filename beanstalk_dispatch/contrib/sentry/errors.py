@@ -1,4 +1,4 @@
-"""One event per failure, with what a task is known by, in a scope of its own."""
+"""One event per failure, with the facts of its task, in a scope of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .sdk import sentry_sdk
 from .variables import REPORT_RECEIVES, REPORT_RETRIES, get_values
 
 _REFUSED: Final = (MessageError, UnknownFunction)
-"""What anyone who can send to the queue can cause: one event of each kind in a minute."""
+"""The errors that anyone who can send to the queue can cause: one event of each kind a minute."""
 _refusals: Final = Throttle()
 state.declare(_refusals.forget)
 
@@ -42,7 +42,7 @@ class TaskStuck(Exception):
 
 @contextmanager
 def scope_of(delivery: RunView) -> Iterator[None]:
-    """Tags, user and breadcrumbs that are set inside are gone afterwards."""
+    """Remove the tags, user and breadcrumbs that are set inside."""
 
     def add_hint(event: privacy.Event, hint: Any) -> privacy.Event:
         is_sending()  # adopts a client that the task has set up
@@ -107,9 +107,9 @@ def report_unless_observed(task: SafeTask, exception: BaseException, delivery: R
 
 @contextmanager
 def delivering(delivery: RunView) -> Iterator[None]:
-    """Give a delivery a scope of its own, and report what no SentrySafeTask has seen.
+    """Give a delivery a scope of its own, and report failures that no SentrySafeTask has seen.
 
-    That is a refused message, or a retry that was not sent.
+    These are a refused message, and a retry that was not sent.
     """
     with sentry_sdk.isolation_scope() as scope:
         delivery.notes[_SCOPE] = scope
@@ -140,7 +140,7 @@ def report_stuck(delivery: RunView | None, thread_id: int) -> None:
 
 
 def _traceback_of(thread_id: int) -> TracebackType | None:
-    """Where a thread is now, as if it had raised there."""
+    """Return the present position of a thread as a traceback, as if it had raised there."""
     traceback = None
     frame = frame_of(thread_id)
     while frame is not None:
@@ -183,7 +183,10 @@ def _capture_failure(
 
 
 def _capture(exception: BaseException, delivery: RunView, members: dict[str, Any]) -> None:
-    """The one place that sends. ``members`` of the event replace those of the exception."""
+    """Send the event.
+
+    It is the one place that sends; ``members`` replace those of the exception.
+    """
     event, hint = sentry_sdk.utils.event_from_exception(
         exception,
         client_options=sentry_sdk.get_client().options,

@@ -13,7 +13,7 @@ from beanstalk_dispatch.messages.message import Message
 from .sdk import sentry_sdk
 
 NAME: Final = "beanstalk_dispatch"
-"""What this package is called in events, hints and sampling contexts."""
+"""The name of this package in events, hints and sampling contexts."""
 TASK_OP: Final = f"queue.task.{NAME}"
 """The operation of a task's own transaction."""
 DAEMON_HEADER: Final = "x-aws-sqsd-msgid"
@@ -38,9 +38,10 @@ def may_send_arguments() -> bool:
 
 
 def clean(event: Event, hint: Any) -> Event | None:
-    """What stands before each client's ``before_send`` and ``before_send_transaction``.
+    """Remove the task's arguments from an event, in front of each client's ``before_send``.
 
-    There, unlike in an event processor, the event is complete. None drops the event.
+    It is in front of ``before_send_transaction``, too. There, unlike in an event processor, the
+    event is complete. None drops the event.
     """
     is_transaction = event.get("type") == "transaction"
     op = ((event.get("contexts") or {}).get("trace") or {}).get("op")
@@ -72,7 +73,7 @@ def drop_message(event: Event, hint: Any) -> Event:
 
 
 def _is_to_dispatcher(event: Event) -> bool:
-    """Whether the daemon has sent the request, or somebody else to the daemon's URL."""
+    """Return True if the daemon has sent the request, or somebody else to the daemon's URL."""
     if _is_from_daemon(event):
         return True
     path = urlsplit(event["request"].get("url") or "").path
@@ -125,7 +126,7 @@ def _module_name(frame: Mapping[str, Any]) -> str:
 
 
 def _shows_arguments(value: object, arguments: Collection[str]) -> bool:
-    """Whether a local, which the SDK has turned into strings, shows one of the arguments."""
+    """Return True if a local, which the SDK has turned into strings, shows one of the arguments."""
     return any(
         shown.strip("'\"") == argument or (len(argument) >= _LONG_ENOUGH and argument in shown)
         for shown in _iterate_leaves(value, str)
@@ -134,7 +135,7 @@ def _shows_arguments(value: object, arguments: Collection[str]) -> bool:
 
 
 def _iterate_leaves(value: object, write: Callable[[object], str]) -> Iterator[str]:
-    """The strings and numbers in a value of a message or of an event."""
+    """Yield the strings and numbers in a value of a message or of an event."""
     if isinstance(value, Mapping):
         value = [*value.keys(), *value.values()]
     if isinstance(value, list | tuple):

@@ -41,7 +41,7 @@ def init() -> None:
 
 @functools.cache
 def init_on_first_use() -> None:
-    """``init`` for a task that runs; at most once. Logs what ``init`` raises."""
+    """Call ``init`` for a task that runs; at most once. Log its errors."""
     try:
         init()
     except Exception as exc:
@@ -49,7 +49,7 @@ def init_on_first_use() -> None:
 
 
 def _options_of(values: Values) -> dict[str, Any]:
-    """What the variables say, as far as the SDK knows such options."""
+    """Return the options in the variables, as far as the SDK knows them."""
     options = {}
     for name, setting in variables.SDK_OPTIONS.items():
         if values[setting] is not None and name in sentry_sdk.consts.DEFAULT_OPTIONS:
@@ -72,9 +72,10 @@ def _on_task_stuck(*, delivery: Any, thread_id: int, **_: Any) -> None:
 
 
 def _send_what_waits(*, seconds: float = math.inf, **_: Any) -> None:
-    """Send the events that wait, before the process ends or Lambda suspends it.
+    """Send the waiting events, before the process ends or Lambda suspends it.
 
-    A worker may end without the SDK's own atexit. What Lambda has suspended may never continue.
+    A worker may end without the SDK's own atexit. A process that Lambda has suspended may never
+    continue.
     """
     if is_sending():
         allowed = sentry_sdk.get_client().options["shutdown_timeout"]

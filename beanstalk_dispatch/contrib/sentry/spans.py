@@ -1,4 +1,4 @@
-"""The trace from what schedules a task to the task, in either of the SDK's two span APIs.
+"""The trace from the code that schedules a task to the task, in either of the SDK's two span APIs.
 
 Sentry's Queues page is made of the spans queue.publish and queue.process.
 https://docs.sentry.io/platforms/python/tracing/instrumentation/custom-instrumentation/queues-module/
@@ -25,7 +25,7 @@ from .sdk import sentry_sdk
 _ORIGIN: Final = f"auto.queue.{NAME}"
 
 Span: TypeAlias = Any
-"""Of the older API or of the streaming one, which came later than the SDKs we run with."""
+"""A span of the SDK: of its older API, or of the streaming one, which older SDKs lack."""
 
 
 def _is_streaming() -> bool:
@@ -36,7 +36,10 @@ def _is_streaming() -> bool:
 
 
 def _start_segment(name: str, headers: Mapping[str, str], context: Mapping[str, Any]) -> Span:
-    """A task's first span. It continues the trace of ``headers``; a sampler gets ``context``."""
+    """Start a task's first span.
+
+    It continues the trace of ``headers``; a sampler gets ``context``.
+    """
     if _is_streaming():
         sentry_sdk.traces.continue_trace(dict(headers))
         sentry_sdk.Scope.set_custom_sampling_context(dict(context))
@@ -49,7 +52,7 @@ def _start_segment(name: str, headers: Mapping[str, str], context: Mapping[str, 
 
 
 def _start_child(op: str, name: str, *, active: bool = True) -> Span:
-    """A child of the current span. Only in an active one later spans become its children."""
+    """Start a child of the current span. Only in an active one later spans become its children."""
     if _is_streaming():
         return sentry_sdk.traces.start_span(name, attributes=_origin_of(op), active=active)
     return sentry_sdk.start_span(op=op, name=name, origin=_ORIGIN)
@@ -74,7 +77,7 @@ def _set_status(span: Span, *, failed: bool) -> None:
 
 
 def trace_headers(span: Span = None) -> dict[str, str]:
-    """What a message carries so that its consumer continues the current trace."""
+    """Return the headers of a message with which its consumer continues the current trace."""
     return dict(sentry_sdk.get_current_scope().iter_trace_propagation_headers(span=span))
 
 
@@ -131,7 +134,7 @@ def _end(span: Span) -> None:
 
 
 def facts_of(delivery: RunView) -> dict[str, Any]:
-    """What a task is known by: the tags of its events, and what a ``traces_sampler`` gets."""
+    """Return the facts of a task for the tags of its events and for a ``traces_sampler``."""
     message = delivery.message
     return {
         "function": message.function if message else delivery.task_name,
@@ -166,7 +169,7 @@ def processing(task: SafeTask, delivery: RunView, message: Message) -> Iterator[
 
 
 def failure_of(delivery: RunView) -> BaseException | None:
-    """What went wrong in a run. A granted Retry is control flow, and so is TaskCancelled."""
+    """Return the failure of a run. A granted Retry is control flow, and so is TaskCancelled."""
     is_granted = delivery.outcome is Outcome.RETRY and isinstance(delivery.exception, Retry)
     is_cancelled = delivery.outcome is Outcome.CANCELLED
     return None if is_granted or is_cancelled else delivery.exception
@@ -178,7 +181,7 @@ def _count_retries(delivery: RunView, message: Message) -> int:
 
 
 def _is_retried_by_hiding(delivery: RunView) -> bool:
-    """In a poller of a FIFO queue, a retry is another receive of the same message.
+    """Return True in a poller of a FIFO queue, where a retry is another receive of the message.
 
     The body of a message that came by HTTP is bytes, and elsewhere it is a string.
     """
@@ -186,6 +189,6 @@ def _is_retried_by_hiding(delivery: RunView) -> bool:
 
 
 def _latency_ms(delivery: RunView, message: Message) -> float | None:
-    """Milliseconds since SQS got this message; a retry is a later message than the first."""
+    """Return milliseconds since SQS got this message; a retry is a later message than the first."""
     times = [moment for moment in (message.sent_at, delivery.sent_at) if moment is not None]
     return max((time.time() - max(times)) * 1000, 0.0) if times else None

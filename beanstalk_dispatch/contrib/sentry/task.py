@@ -23,7 +23,7 @@ Watch: TypeAlias = AbstractContextManager[object]
 
 
 class _SentryObserver(Observer, ABC):
-    """Watches an attempt, if there is a client to send with."""
+    """An observer that watches an attempt, if there is a client to send with."""
 
     def attempting(self, task: SafeTask, delivery: RunView) -> Watch:
         setup.init_on_first_use()
@@ -33,11 +33,11 @@ class _SentryObserver(Observer, ABC):
 
     @abstractmethod
     def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
-        """What surrounds the attempt."""
+        """Return the context manager that surrounds the attempt."""
 
 
 class ScopeObserver(_SentryObserver):
-    """Gives each run a scope of its own, and reports a refused delivery."""
+    """An observer that gives each run a scope of its own, and reports a refused delivery."""
 
     def delivering(self, delivery: RunView) -> Watch:
         return errors.delivering(delivery) if is_sending() else nullcontext()
@@ -47,7 +47,7 @@ class ScopeObserver(_SentryObserver):
 
 
 class TraceObserver(_SentryObserver):
-    """Continues one trace from the process that schedules to the task."""
+    """An observer that continues one trace from the process that schedules to the task."""
 
     def publishing(self, publications: Sequence[Publication], queue: str) -> Watch:
         return spans.publishing(publications, queue) if is_sending() else nullcontext()
@@ -57,14 +57,14 @@ class TraceObserver(_SentryObserver):
 
 
 class CheckInObserver(_SentryObserver):
-    """Sends check-ins of periodic tasks."""
+    """An observer that sends check-ins of periodic tasks."""
 
     def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
         return crons.checking_in(task, delivery, message)
 
 
 class ReportObserver(_SentryObserver):
-    """Reports a failure when the hooks have ended, outside of any time limit."""
+    """An observer that reports a failure when the hooks have ended, outside of any time limit."""
 
     def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
         return errors.reporting(task, delivery)
@@ -103,8 +103,8 @@ class SentrySafeTask(SafeTask):
     def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:
         """Report the failure. An override that does not call this one changes nothing.
 
-        In a consumer the event is sent after the hooks: it then says what became of the message,
-        and no time limit can interrupt it.
+        In a consumer the event is sent after the hooks: it then has the outcome of the message, and
+        no time limit can interrupt it.
         """
         try:
             if is_sending():

@@ -16,7 +16,7 @@ _TELEMETRY: Final = frozenset(
 
 
 class ErrorsFirstTransport(HttpTransport):
-    """Sends errors and check-ins, and has a second transport send everything else.
+    """A transport that sends errors and check-ins, and has a second one send everything else.
 
     Each has a thread and a queue. The second queue is half as long.
     """

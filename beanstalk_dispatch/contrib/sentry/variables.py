@@ -37,7 +37,7 @@ def cast_dsn(value: object) -> str | None:
 
 
 def cast_receives(value: object) -> tuple[int, ...]:
-    """Numbers that are separated by whitespace or commas."""
+    """Read numbers that are separated by whitespace or commas."""
     is_list = isinstance(value, list | tuple)
     items: Any = value if is_list else re.split(r"[\s,]+", str(value).strip())
     return tuple(map(_cast_count, items))
@@ -48,7 +48,7 @@ _RATE: Final[Mapping[str, Any]] = {"form": "0 to 1", "cast": casts.rate, "exampl
 
 
 def _optional(variable: str, default_text: str, meaning: str, **members: Any) -> Setting[Any]:
-    """A variable that is None where it is not set, unless ``members`` has a default."""
+    """Return a variable that is None where it is not set, unless ``members`` has a default."""
     members = {"default": None} | members
     return Setting(variable=variable, default_text=default_text, meaning=meaning, **members)
 
@@ -124,7 +124,7 @@ conf.register(SENTRY)
 
 
 def get_values() -> Values:
-    """The values of the variables, read once. A wrong value counts as not set."""
+    """Return the values of the variables, read once. A wrong value counts as not set."""
     return conf.values_of(SENTRY)
 
 

@@ -22,5 +22,5 @@ register_tasks(DjangoTasks())
 
 
 def from_environment() -> dict[str, dict[str, Any]]:
-    """The value of TASKS for a project that sets everything else with environment variables."""
+    """Return the value of TASKS for a project that configures all else by environment variables."""
     return {"default": {"BACKEND": f"{__name__}.SQSBackend"}}

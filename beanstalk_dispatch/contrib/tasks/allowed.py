@@ -1,4 +1,4 @@
-"""Which Django tasks may run: those that the table or BEANSTALK_DISPATCH_TASKS lists.
+"""The Django tasks that may run: those that the table or BEANSTALK_DISPATCH_TASKS lists.
 
 A message's function is looked up in a list of names. It never causes an import.
 """
@@ -26,17 +26,17 @@ logger = logging.getLogger("beanstalk_dispatch.task")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllowedTasks:
-    """What BEANSTALK_DISPATCH_TASKS stands for."""
+    """The tasks that BEANSTALK_DISPATCH_TASKS stands for."""
 
     by_name: Mapping[str, AnyTask] = field(default_factory=dict)
     """Each task by its ``module_path``."""
     problems: tuple[str, ...] = ()
-    """Why items of the list stand for no task."""
+    """The reasons why items of the list stand for no task."""
 
 
 @functools.lru_cache(maxsize=1)
 def allowed_tasks(config: Config) -> AllowedTasks:
-    """Import what the variable lists, once. What cannot be imported is a problem in the result."""
+    """Import the listed tasks, once. A task that cannot be imported is a problem in the result."""
     by_name: dict[str, AnyTask] = {}
     problems: list[str] = []
     for item in config.tasks:
@@ -55,7 +55,7 @@ def allowed_tasks(config: Config) -> AllowedTasks:
 
 
 def log_problems(config: Config) -> None:
-    """Import what the variable lists, and log each item that stands for no task."""
+    """Import the listed tasks, and log each item that stands for no task."""
     for problem in allowed_tasks(config).problems:
         logger.error(
             "listed tasks not found variable=%s error=%s",
@@ -64,7 +64,7 @@ def log_problems(config: Config) -> None:
 
 
 def _tasks_of(item: str) -> Iterator[tuple[str, AnyTask]]:
-    """The tasks of a module, or the one of a dotted path."""
+    """Yield the tasks of a module, or the one of a dotted path."""
     try:
         found: object = import_module(item)
     except ModuleNotFoundError as exc:
@@ -81,7 +81,7 @@ def _tasks_of(item: str) -> Iterator[tuple[str, AnyTask]]:
 
 
 def find_task(name: str, config: Config) -> AnyTask | None:
-    """The task of a record's function, without an import for its name alone.
+    """Return the task of a record's function. No name of a record causes an import.
 
     A web process may list no tasks. There the task is found if its module is imported already.
     """

@@ -1,4 +1,4 @@
-"""SQSBackend: what ``task.enqueue()`` calls."""
+"""The SQSBackend, which ``task.enqueue()`` calls."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ class _Ready(NamedTuple):
     queue: str
     call: Call
     result: AnyResult
-    """It has no id yet."""
+    """The result to return. It has no id yet."""
 
 
 class SQSBackend(BaseTaskBackend):
-    """Sends Django tasks to SQS. Its queues are the aliases of BEANSTALK_DISPATCH_QUEUES.
+    """A backend that sends Django tasks to SQS. Its queues are those of BEANSTALK_DISPATCH_QUEUES.
 
     The queue ``default`` is the alias of that name or, if there is none, the first alias. Django
     makes an instance for each thread and each async context, so none has a state.
@@ -81,8 +81,10 @@ class SQSBackend(BaseTaskBackend):
     supports_priority = False
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
-        """``params``: an entry of TASKS. QUEUES restricts the queues, ENQUEUE_ON_COMMIT in OPTIONS
-        does what ``on_commit`` of ``schedule`` does.
+        """Read ``params``, an entry of TASKS.
+
+        QUEUES restricts the queues. ENQUEUE_ON_COMMIT in OPTIONS has the effect of ``on_commit`` of
+        ``schedule``.
         """
         self.alias = alias
         self.options = params.get("OPTIONS", {})
@@ -95,15 +97,16 @@ class SQSBackend(BaseTaskBackend):
 
     @property
     def supports_get_result(self) -> bool:  # type: ignore[override]
-        """Whether BEANSTALK_DISPATCH_RESULTS is set."""
+        """True if BEANSTALK_DISPATCH_RESULTS is set."""
         config = _config_or_none()
         return config is not None and config.results is not None
 
     def enqueue(  # type: ignore[override]
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> AnyResult:
-        """Send one task. Raises InvalidTask, or what ``schedule`` raises.
+        """Send one task to SQS.
 
+        Raise InvalidTask if the backend does not take this task; see schedule() for other errors.
         ``task_enqueued`` is sent when SQS has the message, or when it waits for a commit. A task
         that runs in this process has run when this returns.
         """
@@ -126,9 +129,11 @@ class SQSBackend(BaseTaskBackend):
         return result
 
     def enqueue_many(self, calls: Iterable[TaskCall]) -> list[AnyResult]:
-        """Send several tasks in batches; their results in order. Every call is checked first.
+        """Send several tasks in batches, and return their results in order.
 
-        Raises BatchError if some were not sent. Its positions are those of the calls.
+        Every call is checked first.
+
+        Raise BatchError if some were not sent. Its positions are those of the calls.
         """
         ready = self._ready_calls(calls)
         results = [each.result for each in ready]
@@ -145,7 +150,9 @@ class SQSBackend(BaseTaskBackend):
         return await sync_to_async(self.enqueue_many)(list(calls))
 
     def get_result(self, result_id: str) -> AnyResult:
-        """What is kept of a task. Raises TaskResultDoesNotExist, and NotImplementedError without
+        """Retrieve the stored result of a task by its id.
+
+        Raise TaskResultDoesNotExist if there is none, and NotImplementedError without
         BEANSTALK_DISPATCH_RESULTS.
 
         The arguments are empty unless BEANSTALK_DISPATCH_RESULT_ARGUMENTS is set, or the task runs
@@ -166,7 +173,7 @@ class SQSBackend(BaseTaskBackend):
         return to_task_result(task, record, args=args, kwargs=kwargs)
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
-        """What is wrong with this entry of TASKS. The checks of the core report the rest."""
+        """Return the problems of this entry of TASKS. The checks of the core report the rest."""
         return [*self._check_queues(), *self._check_options()]
 
     def _check_queues(self) -> Iterator[CheckMessage]:
@@ -197,7 +204,10 @@ class SQSBackend(BaseTaskBackend):
 
     @property
     def _on_commit(self) -> bool | None:
-        """None does what BEANSTALK_DISPATCH_ON_COMMIT says. Raises ConfigurationError."""
+        """True, False, or None for BEANSTALK_DISPATCH_ON_COMMIT.
+
+        Raise ConfigurationError if it is wrong.
+        """
         value = self.options.get(ON_COMMIT)
         try:
             return None if value is None else boolean(value)
@@ -205,7 +215,10 @@ class SQSBackend(BaseTaskBackend):
             raise ConfigurationError(f"TASKS[{self.alias!r}]: {ON_COMMIT} {exc}") from None
 
     def _ready_calls(self, calls: Iterable[TaskCall]) -> list[_Ready]:
-        """What is to be sent. Raises InvalidTask, or TypeError for an argument that is not JSON."""
+        """Return the calls to send.
+
+        Raise InvalidTask or, for an argument that is not JSON, TypeError.
+        """
         config, sent_at = get_config(), now()
         enqueued_at = to_django(from_seconds(sent_at))
         ready: list[_Ready] = []  # it keeps the tasks, so that no id is used again
@@ -243,7 +256,7 @@ class SQSBackend(BaseTaskBackend):
 
     @contextmanager
     def _running_here(self, result: AnyResult) -> Iterator[None]:
-        """Let a task that runs in this process give ``result`` what becomes of it."""
+        """Let a task that runs in this process update ``result``."""
         here = RunningHere(result=result, announce=self._announce_result)
         before = running_here.set(here)
         try:
@@ -286,9 +299,9 @@ class SQSBackend(BaseTaskBackend):
 
 
 def _config_or_none() -> Config | None:
-    """The configuration; None if it is wrong.
+    """Return the configuration; None if it is wrong.
 
-    That is raised where a task is enqueued, and the checks report it too.
+    The error is raised where a task is enqueued, and the checks report it too.
     """
     try:
         return get_config()
@@ -298,13 +311,13 @@ def _config_or_none() -> Config | None:
 
 @functools.lru_cache(maxsize=1)
 def _queue_names(config: Config | None) -> set[str]:
-    """The names that ``queue_name`` may have; empty for any."""
+    """Return the names that ``queue_name`` may have; empty for any."""
     aliases = config.queues if config else ()
     return {DEFAULT_TASK_QUEUE_NAME, *aliases} if aliases else set()
 
 
 def _queue_alias(name: str, config: Config) -> str:
-    """The queue that a task with this ``queue_name`` is sent to."""
+    """Return the queue that a task with this ``queue_name`` is sent to."""
     if name != DEFAULT_TASK_QUEUE_NAME or name in config.queues:
         return name
     return next(iter(queue_names(config)), name)
@@ -315,7 +328,10 @@ def _delay_seconds(run_after: datetime) -> float:
 
 
 def _policy_headers(task: AnyTask) -> Mapping[str, str]:
-    """What ``using`` has changed, for the worker. A task as its module has it needs no headers."""
+    """Return the changes of ``using``, for the worker.
+
+    A task as its module has it needs no headers.
+    """
     module = sys.modules.get(task.func.__module__)
     original = getattr(module, task.func.__qualname__, None)
     if isinstance(original, Task) and (

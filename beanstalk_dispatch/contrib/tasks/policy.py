@@ -41,21 +41,22 @@ class Policy(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SQSTask(Task):  # type: ignore[type-arg]  # Django's own has no type parameters
-    """A Django Task with a policy. Raises InvalidTask for one that cannot be meant.
+    """A Django Task with a policy. Raise InvalidTask if one of its values is wrong.
 
     The policy does not travel with a message: the worker's own code says what applies.
     """
 
     max_attempts: int | None = None
-    """How often the task is attempted in all. None: once, or as often as the class in
-    BEANSTALK_DISPATCH_SAFE_TASK says."""
+    """The number of attempts in all.
+
+    None: one, or as the class in BEANSTALK_DISPATCH_SAFE_TASK says.
+    """
     backoff: timedelta | float | BackoffFunction | None = None
     """Upper bound of the first retry's delay, in seconds or a timedelta; as
     ``SafeTask.retry_backoff``. A function gets the exception and the TaskResult, and returns the
     delay."""
     timeout: timedelta | float | None = None
-    """How long the task may run, in seconds or a timedelta. None: BEANSTALK_DISPATCH_TASK_TIMEOUT.
-    """
+    """The time limit, in seconds or as a timedelta. None: BEANSTALK_DISPATCH_TASK_TIMEOUT."""
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     """The exceptions after which the task is attempted again. A time limit that has passed is a
     TimeoutError."""
@@ -158,11 +159,11 @@ def task(
     takes_context: bool = False,
     **policy: Any,
 ) -> Any:
-    """Django's ``@task``, with a policy on every version of Django.
+    """Decorate a function as Django's ``@task`` does, with a policy on every version of Django.
 
     Django 6.1 passes the policy of its own ``@task`` on to the backend, and Django 6.0 does not.
     With a backend that knows no policy, such as Django's ImmediateBackend, the policy has no
-    effect. Raises TypeError for an unknown keyword.
+    effect. Raise TypeError if a keyword is unknown.
     """
     if unknown := policy.keys() - set(POLICY):
         raise TypeError(f"unknown keyword {min(unknown)!r}; known: {', '.join(POLICY)}")

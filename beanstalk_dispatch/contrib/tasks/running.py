@@ -1,4 +1,4 @@
-"""How a Django task runs on a worker: its entry, its TaskResult, and Django's signals."""
+"""The run of a Django task on a worker: its entry, its TaskResult, and Django's signals."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ class DjangoTasks:
     """The source of Django's tasks for the dispatch table."""
 
     def start(self, config: Config) -> None:
-        """Import the tasks that BEANSTALK_DISPATCH_TASKS lists, and log what is wrong with it."""
+        """Import the tasks that BEANSTALK_DISPATCH_TASKS lists, and log their problems."""
         log_problems(config)
 
     def find(self, name: str, config: Config) -> object | None:
-        """The listed task of that name."""
+        """Return the listed task of that name."""
         return allowed_tasks(config).by_name.get(name)
 
     def names(self, config: Config) -> Iterable[str]:
-        """The listed tasks, by their ``module_path``."""
+        """Return the listed tasks, by their ``module_path``."""
         return allowed_tasks(config).by_name
 
     def is_task(self, listed_object: object) -> bool:
-        """Whether an object is a Task."""
+        """Return True if an object is a Task."""
         return isinstance(listed_object, Task)
 
     def make_entry(self, name: str, task: AnyTask, config: Config) -> Entry:
-        """The task runs in the configured class, with signals and with its result kept."""
+        """Return the entry that runs the task in the configured class, with signals and result."""
         observers = dispatch_table.configured_observers(config)
         others = (each for each in observers if not isinstance(each, ResultsObserver))
         return TaskEntry(
@@ -77,7 +77,7 @@ class DjangoTasks:
         )
 
     def problems(self, config: Config) -> Sequence[str]:
-        """What is wrong with BEANSTALK_DISPATCH_TASKS."""
+        """Return the problems of BEANSTALK_DISPATCH_TASKS."""
         return allowed_tasks(config).problems
 
 
@@ -88,7 +88,7 @@ class TaskEntry(Entry):
     task: AnyTask
 
     def make_task(self) -> tuple[SafeTask, SafeTask | None]:
-        """An instance of the configured class that runs the task under its policy."""
+        """Return an instance of the configured class that runs the task under its policy."""
         safe_task = self.task_class()
         run = TaskRun(self.task, safe_task)
         safe_task.run = run  # type: ignore[method-assign]
@@ -98,14 +98,17 @@ class TaskEntry(Entry):
 
 
 class TaskRun:
-    """What SafeTask calls: the task's function, with its context."""
+    """The function that SafeTask calls: the task's own, with its context."""
 
     def __init__(self, task: AnyTask, safe_task: SafeTask) -> None:
         self._task = task
         self._safe_task = safe_task
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function. Its value becomes JSON as Django has it. Raises what it raises."""
+        """Call the function, and return its value as JSON as Django has it.
+
+        Raise the function's errors.
+        """
         watched = _watched.get()
         if watched is not None and watched.is_spent:
             raise FailedBefore(
@@ -118,7 +121,7 @@ class TaskRun:
         return _await_and_normalize(value) if inspect.isawaitable(value) else to_json(value)
 
     def result(self) -> AnyResult:
-        """The TaskResult of this attempt. It is made here if the observer has none."""
+        """Return the TaskResult of this attempt. It is made here if the observer has none."""
         delivery = cast("RunView", self._safe_task.delivery)  # the run has set it
         watched = _watched.get()
         if watched is not None and watched.result.id == cast("Message", delivery.message).id:
@@ -143,27 +146,30 @@ class TaskAttempt:
 
     @property
     def is_spent(self) -> bool:
-        """Whether the task does not run, because it has failed permanently before."""
+        """True if the task does not run, because it has failed permanently before."""
         return self.recording.is_spent
 
     def start(self) -> None:
-        """The attempt begins: keep that, and notify the receivers."""
+        """Store that the attempt begins, and notify the receivers."""
         self.recording.start()
         update_result(self.result, self.recording.record)
         if self.result.status == TaskResultStatus.RUNNING:
             task_started.send_robust(sender=self.backend_class, task_result=self.result)
 
     def copy_to(self, result: AnyResult) -> None:
-        """Give another TaskResult of this task what has become of it."""
+        """Update another TaskResult of this task."""
         update_result(result, self.recording.record)
 
     def end(self, exception: BaseException | None) -> None:
-        """The attempt has ended. Receivers are notified only if no other attempt follows."""
+        """Store that the attempt has ended.
+
+        Receivers are notified only if no other attempt follows.
+        """
         self.recording.end()
         self._announce_end(exception)
 
     def cancel(self, exception: BaseException | None) -> None:
-        """The task was cancelled and does not run."""
+        """Store that the task was cancelled and does not run."""
         self.recording.end_cancelled()
         self._announce_end(exception)
 
@@ -186,7 +192,7 @@ class RunningHere:
     """A task that ``enqueue`` is about to run in this process."""
 
     result: AnyResult
-    """What ``enqueue`` returns."""
+    """The result that ``enqueue`` returns."""
     announce: Callable[[AnyResult, str], None]
     """Gives the result its id and sends ``task_enqueued``, once."""
 
@@ -198,7 +204,7 @@ _watched: ContextVar[TaskAttempt | None] = ContextVar("beanstalk_dispatch.task",
 
 
 class TaskObserver(Observer):
-    """Keeps the result of one listed task, and sends Django's signals."""
+    """An observer that keeps the result of one listed task, and sends Django's signals."""
 
     def __init__(self, task: AnyTask) -> None:
         self._task = task
@@ -236,7 +242,7 @@ class TaskObserver(Observer):
 
 
 def arguments_of(task_id: str) -> tuple[Sequence[Any], Mapping[str, Any]] | None:
-    """The arguments of the task that runs in this context, if it has this id."""
+    """Return the arguments of the task that runs in this context, if it has this id."""
     watched = _watched.get()
     if watched is None or watched.result.id != task_id:
         return None
@@ -249,7 +255,7 @@ def arguments_of(task_id: str) -> tuple[Sequence[Any], Mapping[str, Any]] | None
 def to_task_result(
     task: AnyTask, record: TaskRecord, *, args: Sequence[Any] = (), kwargs: Mapping[str, Any]
 ) -> AnyResult:
-    """A record, as Django shows it."""
+    """Return a record as Django shows it."""
     queue_name = record.headers.get(QUEUE_HEADER, task.queue_name)
     backend = record.headers.get(BACKEND_HEADER, task.backend)
     result = ready_result(
@@ -265,7 +271,7 @@ def to_task_result(
 
 
 def _task_as_enqueued(task: AnyTask, queue_name: str, backend: str) -> AnyTask:
-    """The task with what ``using`` has changed, as far as this process knows of that."""
+    """Return the task with the changes of ``using``, as far as this process knows them."""
     if (task.queue_name, task.backend) == (queue_name, backend):
         return task
     try:
@@ -275,7 +281,7 @@ def _task_as_enqueued(task: AnyTask, queue_name: str, backend: str) -> AnyTask:
 
 
 def update_result(result: AnyResult, record: TaskRecord) -> None:
-    """Give a TaskResult what its record says. Django does the same: it is frozen otherwise."""
+    """Update a TaskResult from its record. Django does the same: it is frozen otherwise."""
     errors = [
         TaskError(exception_class_path=each.exception_class_path, traceback=each.traceback)
         for each in record.errors

@@ -15,7 +15,7 @@ from .policy import SQSTask
 
 
 class _AnyQueue(library.BaseTaskBackend):
-    """Accepts each queue name, unless QUEUES is given."""
+    """A backend that accepts each queue name, unless QUEUES is given."""
 
     task_class = SQSTask
 
@@ -24,8 +24,8 @@ class _AnyQueue(library.BaseTaskBackend):
 
 
 class ImmediateBackend(_AnyQueue, library.ImmediateBackend):
-    """Runs a task at once, without retries and without its time limit."""
+    """A backend that runs a task at once, without retries and without its time limit."""
 
 
 class DummyBackend(_AnyQueue, library.DummyBackend):
-    """Runs no task, and keeps the results in ``default_task_backend.results``."""
+    """A backend that runs no task, and keeps the results in ``default_task_backend.results``."""

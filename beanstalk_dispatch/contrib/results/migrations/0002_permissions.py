@@ -8,7 +8,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    """Changes no table."""
+    """The migration that adds permissions. It changes no table."""
 
     dependencies: ClassVar[list[Any]] = [("beanstalk_results", "0001_initial")]
     operations: ClassVar[list[Any]] = [

@@ -1,4 +1,4 @@
-"""``manage.py beanstalk_outbox`` sends what waits in the outbox, or shows it."""
+"""``manage.py beanstalk_outbox`` sends the messages that wait in the outbox, or shows them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXIT_UNSENT: Final = 75
 
 
 class Command(PrintingCommand):
-    """Runs a relay, or answers a question about the outbox."""
+    """The command that runs a relay, or answers a question about the outbox."""
 
     help = "Send the messages that wait in the outbox, until SIGTERM or Ctrl-C."
 
@@ -38,7 +38,7 @@ class Command(PrintingCommand):
         parser.add_argument("--json", action="store_true", help="with --status: as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Do what the options say."""
+        """Run the action that the options name."""
         get_config()  # raises what is wrong with it
         if options["json"] and not options["status"]:
             raise CommandError("--json needs --status")

@@ -12,7 +12,7 @@ from beanstalk_dispatch.management.printing import PrintingCommand
 
 
 class Command(PrintingCommand):
-    """Deletes expired rows. A scheduler should run it every day."""
+    """The command that deletes expired rows. A scheduler should run it every day."""
 
     help = "Deletes the results in the database that have expired."
 
