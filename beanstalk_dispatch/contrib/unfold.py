@@ -20,4 +20,4 @@ UNFOLD: Final = {
     "table": "w-full text-left",
     "text": "mb-3",
 }
-"""The look of things with Unfold, in its classes. They mean nothing to Django's own admin."""
+"""Unfold's CSS classes for each kind of element. They mean nothing to Django's own admin."""

@@ -124,7 +124,10 @@ class Sweep:
         """
 
     def steps(self) -> Steps:
-        """Work, and yield the report after each step. Close the iterator to end the run."""
+        """Run over the queue, and yield the report after each step.
+
+        Close the iterator to end the run.
+        """
         report = self._report
         try:
             while not (self._held.is_over or self._has_enough()):

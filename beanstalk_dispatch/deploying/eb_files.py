@@ -24,7 +24,7 @@ HOOKS: Final = (
     ".platform/hooks/predeploy/50_beanstalk_dispatch.sh",
     ".platform/confighooks/predeploy/50_beanstalk_dispatch.sh",
 )
-"""One for deployments, and one for changes of the configuration such as ``eb setenv``.
+"""The hooks: one for deployments, one for changes of the configuration as by ``eb setenv``.
 
 https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/platforms-linux-extend.hooks.html
 """

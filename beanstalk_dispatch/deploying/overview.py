@@ -62,7 +62,7 @@ def _describe_variable(setting: Setting[Any], values: conf.Values) -> Variable:
 
 
 def problems(found: Sequence[Variable]) -> list[str]:
-    """Everything that makes the configuration unusable."""
+    """Return the problems that make the configuration unusable."""
     return [each.problem for each in found if each.problem] + conf.contradictions()
 
 
@@ -84,7 +84,7 @@ def warnings() -> Iterator[str]:
 
 
 def size_warning(*, worker: bool) -> Iterator[str]:
-    """At most one line: that the properties do not fit."""
+    """Yield at most one line: that the properties do not fit."""
     used = total_size(properties_in_effect(worker=worker))
     if used > MAX_BYTES:
         yield (

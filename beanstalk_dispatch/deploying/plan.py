@@ -31,12 +31,12 @@ class PlannedQueue:
 
     @property
     def url(self) -> str:
-        """Its URL, which needs no look-up."""
+        """The queue's URL, which needs no look-up."""
         return str(QueueAddress.parse(self.arn).url)
 
     @property
     def arn(self) -> str:
-        """Its ARN, for policies."""
+        """The queue's ARN, for policies."""
         return f"arn:{self.partition}:sqs:{self.region}:{self.account}:{self.name}"
 
     @property
@@ -101,7 +101,7 @@ class Plan:
 
     @property
     def dead_letter_queues(self) -> Mapping[str, PlannedQueue]:
-        """By its ARN each dead-letter queue, because two queues may have the same one."""
+        """The dead-letter queues by their ARN, because two queues may have the same one."""
         every = [queue.dead_letters for queue in self.queues]
         if self.dead_letter_queue:
             every.append(self.dead_letter_queue)

@@ -45,7 +45,7 @@ class Property:
 
     @property
     def size(self) -> int:
-        """Its bytes, as Elastic Beanstalk counts them."""
+        """The bytes of the property, as Elastic Beanstalk counts them."""
         return len(f"{self.name}={self.value}".encode())
 
 
@@ -143,7 +143,7 @@ def move_to_files(
 ) -> tuple[list[Property], dict[str, str]]:
     """Put the largest values into files until the others fit into ``limit`` bytes.
 
-    Returns the properties, of which some are now ``NAME_FILE=directory/NAME``, and the content of
+    Return the properties, of which some are now ``NAME_FILE=directory/NAME``, and the content of
     each such file by its path. A secret is never put into a file: the files belong to the bundle.
     """
     kept = list(properties)

@@ -24,7 +24,7 @@ class Export:
     """The properties to write, and the way in which each secret is delivered."""
 
     properties: Sequence[Property]
-    """With their values. Secrets among them are shown, because the user asked for that."""
+    """The properties with their values. Secrets are shown, because the user asked for that."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Variable → the ARN of the secret in Secrets Manager or Parameter Store."""
     left_out: Sequence[str] = ()
@@ -78,7 +78,7 @@ def as_ebextensions(export: Export) -> str:
 
 
 def as_terraform(export: Export) -> str:
-    """``setting`` blocks for the resource ``aws_elastic_beanstalk_environment``."""
+    """Return ``setting`` blocks for the resource ``aws_elastic_beanstalk_environment``."""
     values = {each.name: each.value for each in export.properties}
     blocks = [
         f"setting {{\n"

@@ -42,7 +42,7 @@ state.declare(do_not_log_on_first_request, in_child=False)
 
 
 def _log_once(**kwargs: Any) -> None:
-    """Another thread may have its first request at the same moment: one of them disconnects."""
+    """Log the failing checks once: of two first requests at a time, only one disconnects."""
     if request_started.disconnect(dispatch_uid=_FIRST_REQUEST):
         log_failing()
 

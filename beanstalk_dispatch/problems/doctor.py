@@ -45,7 +45,7 @@ _SHOWN_BY_THE_POST: Final = frozenset(
 
 
 def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterator[CheckMessage]:
-    """Everything that needs no AWS. ``path`` is the daemon's HttpPath, if it is known."""
+    """Yield the findings that need no AWS. ``path`` is the daemon's HttpPath, if it is known."""
     try:
         config = conf.get_config()
     except ConfigurationError as exc:

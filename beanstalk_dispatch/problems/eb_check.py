@@ -286,7 +286,10 @@ def _check_cron(plan: Plan, root: Path) -> Iterator[CheckMessage]:
 
 
 def _cron_entries(content: str) -> dict[str, tuple[str, str]]:
-    """Name → url and schedule. Read line by line, so that PyYAML is not needed."""
+    """Return name → URL and schedule.
+
+    The lines are read one by one, so that PyYAML is not needed.
+    """
     entries: list[dict[str, str]] = []
     for line in content.splitlines():
         if match := _CRON_LINE.fullmatch(line):

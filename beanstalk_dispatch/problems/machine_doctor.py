@@ -49,7 +49,7 @@ class Machine:
 
 
 def examine(machine: Machine | None = None) -> Iterator[CheckMessage]:
-    """Everything that only the machine itself can tell."""
+    """Yield the findings that only the machine itself can show."""
     machine = machine or Machine()
     try:
         options = dict(_OPTION.findall(machine.daemon_options.read_text()))

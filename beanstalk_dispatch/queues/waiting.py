@@ -29,9 +29,9 @@ class QueueStatus:
     """The own name of the queue; the alias if the queue could not be opened."""
     alias: str = ""
     queue: Queue | None = None
-    """None if it could not be opened."""
+    """The opened queue; None if it could not be opened."""
     attributes: QueueAttributes | None = None
-    """None if SQS did not say; ``problem`` says why."""
+    """The attributes of the queue; None if SQS did not say, with the reason in ``problem``."""
     sources: tuple[str, ...] = ()
     """The own names of the queues that it is the dead-letter queue of."""
     is_dead_letter_queue: bool = False

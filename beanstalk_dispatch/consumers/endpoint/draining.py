@@ -47,7 +47,7 @@ class _ServerProcess:
         self.forget()
 
     def forget(self) -> None:
-        """Be of no web server. A process that a task forks is not gunicorn's to replace."""
+        """Forget the web server. A process that a task forks is not gunicorn's to replace."""
         self.threads: int | None = None
         """The number of threads that gunicorn gives the process; None under another server."""
         self.stopping = ""
@@ -74,7 +74,10 @@ def reason(config: Config) -> str:
 
 
 def _replace_process_if_spoiled() -> None:
-    """Judge this process of gunicorn's. The watchdog has it judged too, if all its threads hang."""
+    """Replace this process of gunicorn's if too many of its threads are stuck or left behind.
+
+    The watchdog calls this too, for the case that all threads hang.
+    """
     if not _process.threads or not _process.judging.acquire(blocking=False):
         return
     try:
@@ -174,7 +177,7 @@ def _log_short_timeout(worker: Any, config: Config) -> None:
 
 
 def post_worker_init(worker: object) -> None:
-    """Do as gunicorn's hook what AppConfig.ready() was too early for.
+    """Set this process up, as gunicorn's hook: AppConfig.ready() is too early for that.
 
     https://docs.gunicorn.org/en/stable/settings.html#post-worker-init
     """

@@ -45,7 +45,7 @@ class Patience:
 
 
 FOR_ONE_MESSAGE: Final = Patience(first_seconds=0.0, share_of=lambda threads: threads // 3)
-"""One message cannot run. The other threads are for those that can."""
+"""The patience where one message cannot run. The other threads are for those that can."""
 FOR_ALL_MESSAGES: Final = Patience(first_seconds=5.0, share_of=lambda threads: threads - 2)
 """No message can run here. Two threads answer soon, for whatever else the process is asked.
 

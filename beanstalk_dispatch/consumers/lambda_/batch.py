@@ -28,11 +28,14 @@ logger = logging.getLogger("beanstalk_dispatch.lambda")
 RESERVE_SECONDS: Final = 1.0
 """Seconds of an invocation that are left for the hooks of an interrupted task, and the response."""
 _MIN_SECONDS: Final = 0.1
-"""With less than this no further record is looked at."""
+"""Seconds that must be left for another record to be run."""
 
 
 class LambdaConsumer(DelayedCopies):
-    """One invocation, as a run sees it. Retries are delayed copies, as at the endpoint."""
+    """The consumer of one invocation, as a run sees it.
+
+    Retries are delayed copies, as at the endpoint.
+    """
 
     def __init__(self, *, seconds: float) -> None:
         """Start the time in which the tasks may run: ``seconds`` for all of them."""

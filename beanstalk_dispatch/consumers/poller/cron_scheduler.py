@@ -34,7 +34,7 @@ class Scheduler:
     """A sender of a message for each periodic task that is due, as a leader's daemon is."""
 
     def __init__(self, tasks: Sequence[PeriodicTask], queue: str) -> None:
-        """``queue`` is a name as ``schedule_function`` takes it."""
+        """Take the queue by a name as ``schedule_function`` takes it."""
         from cronsim import CronSim  # noqa: PLC0415 - optional
 
         self._queue = queue

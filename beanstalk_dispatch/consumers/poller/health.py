@@ -30,7 +30,7 @@ def why_unhealthy(worker: Worker) -> str | None:
 
     It is unhealthy while a task is stuck, while a listed task cannot be imported, and while a queue
     has neither answered a receive nor taken a delete for a minute longer than a long poll takes. A
-    worker that is stopping receives nothing, so its queues are not looked at.
+    worker that is stopping receives nothing, so its queues do not count.
     """
     if stuck := worker.tasks.overdue():
         return f"{len(stuck)} stuck"

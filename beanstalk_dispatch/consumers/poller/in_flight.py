@@ -85,7 +85,7 @@ class InFlight:
         self.queue = queue
         """The name that the queue was given to the worker by."""
         self.messages: dict[str, Received] = {}
-        """By message id."""
+        """The messages in flight by their ids."""
         self.budget = ReceiveBudget()
         self._to_delete: deque[Received] = deque()
         self._to_requeue: deque[Received] = deque()
@@ -113,7 +113,7 @@ class InFlight:
         self._undeleted: dict[str, None] = {}
         """The ids of acknowledged messages that could not be deleted and may be delivered again."""
         self.on_full_batch: Callable[[], object] | None = None
-        """Called when a full batch waits to be deleted."""
+        """A function to call when a full batch waits to be deleted."""
 
     @property
     def pending(self) -> int:
@@ -229,7 +229,7 @@ class InFlight:
         return True
 
     def _drop_expired(self, batch: list[Received]) -> None:
-        """SQS may have delivered these again, so their receipt handles must not be used."""
+        """Drop messages that SQS may have delivered again: their receipt handles are stale."""
         expired = [message for message in batch if not message.is_hidden]
         if expired:
             logger.warning(

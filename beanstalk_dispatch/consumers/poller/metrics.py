@@ -19,7 +19,7 @@ MISSING_LIBRARY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure."""
+    """One figure of a worker, for a monitoring system."""
 
     name: str
     """Without the prefix ``beanstalk_dispatch_``."""

@@ -1,4 +1,4 @@
-"""Pauses: looks which queues are paused, so that nothing is received from them."""
+"""Pauses: finds the queues that are paused, so that nothing is received from them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Pauses:
         self._prefetch = prefetch
         self._is_answered = True
 
-    def look(self) -> None:
-        """Ask once. Without an answer, everything stays as it was."""
+    def refresh(self) -> None:
+        """Ask the cache once. Without an answer, every queue stays as it was."""
         try:
             paused = record.paused_since(self._queues, get_config())
         except LeaseUnavailable as exc:

@@ -51,7 +51,7 @@ class Counters:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class QueueState:
-    """One queue as the worker sees it. Times are monotonic seconds."""
+    """The state of one queue in a worker. Times are monotonic seconds."""
 
     name: str
     """The name that the queue was given to the worker by."""

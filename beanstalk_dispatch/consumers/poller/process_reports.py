@@ -24,10 +24,10 @@ _NOT_SUMMED: Final = "last_poll_age_seconds"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One report of one process."""
+    """The report of one process at one time."""
 
     written_at: float
-    """By the clock that all processes of a machine share; infinite once the process has ended."""
+    """The time by the clock that all processes share; infinite once the process has ended."""
     unhealthy: str | None = None
     """The reason why the process is unhealthy; None if it is healthy."""
     figures: list[Metric] = field(default_factory=list)

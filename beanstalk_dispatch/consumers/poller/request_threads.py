@@ -49,7 +49,7 @@ class RequestThreads:
             self.threads = [*alive(self.threads), thread]
 
     def start_others_if_busy(self) -> None:
-        """Double the threads if none was idle at this look and the last: requests take long.
+        """Double the threads if none was idle at this check and the last: requests take long.
 
         With one more at a time, the last queue would wait for long while many others hang.
         """

@@ -23,7 +23,7 @@ from beanstalk_dispatch.sqs.queue import Received
 from .in_flight import Ack, Nack
 
 TaskStarts = Callable[[float], None]
-"""Called when a task starts, with its time limit in seconds."""
+"""A function to call when a task starts, with its time limit in seconds."""
 Runner = Callable[[Received, TaskStarts], Ack | Nack]
 """A function that runs a message, and returns the answer for SQS.
 

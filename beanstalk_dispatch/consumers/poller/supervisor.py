@@ -60,12 +60,12 @@ class SupervisorTimes:
 
 @dataclass(slots=True, eq=False)
 class _ChildProcess:
-    """One process, and after its end the one that replaces it."""
+    """A worker process, and after its end the one that replaces it."""
 
     run: Callable[[], None]
     """The function that the process runs."""
     pid: int | None = None
-    """None while there is none."""
+    """The id of the process; None while there is none."""
     started_at: float = 0.0
     restart_at: float = 0.0
     crashes: int = 0
@@ -88,7 +88,7 @@ class Supervisor:
         ticks: Sequence[Tick] = (),
         times: SupervisorTimes | None = None,
     ) -> None:
-        """``run_worker`` gets the index of its process, from 0.
+        """Take ``run_worker``, which gets the index of its process, from 0.
 
         A process that ends with one of ``end_codes`` is not replaced. A further process answers at
         ``server``, which listens.

@@ -34,7 +34,7 @@ from .threads import alive, every, join_within
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
 EXIT_FAILED: Final = 1
-"""With ``burst``, a delivery did not succeed."""
+"""The exit code of a ``burst`` in which a delivery did not succeed."""
 EXIT_STUCK: Final = 75
 """EX_TEMPFAIL: a task cannot be interrupted, no file can be opened, or tasks have left too many
 threads behind: start a new process."""
@@ -42,7 +42,7 @@ EXIT_NO_QUEUE: Final = 69
 """EX_UNAVAILABLE: with ``burst``, a queue that does not exist or does not answer."""
 
 Tick = Callable[[], None]
-"""Called several times a second; ``threads.every`` makes one that does something less often."""
+"""A function to call several times a second; ``threads.every`` makes one that acts less often."""
 
 
 class Worker:
@@ -66,7 +66,7 @@ class Worker:
 
     @property
     def counters(self) -> Counters:
-        """Figures for people."""
+        """The figures of the worker that people see."""
         return self.prefetch.counters
 
     def run(self, *ticks: Tick) -> int:
@@ -130,7 +130,7 @@ class Worker:
             receiver.start()
 
     def _obey_pauses(self, pauses: Pauses) -> None:
-        pauses.look()
+        pauses.refresh()
         self._start_receiving()  # the first time: by now it is known what is paused
 
     def _call_until_stopped(self, tick: Tick) -> None:

@@ -1,4 +1,4 @@
-"""The outbox in Django's admin, to be looked at."""
+"""The outbox in Django's admin, read-only."""
 
 from __future__ import annotations
 
@@ -26,5 +26,8 @@ class OutboxMessageAdmin(ReadOnlyAdmin):
     ordering = ("id",)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """To delete a message is to lose a task: ``beanstalk_outbox --discard`` does it."""
+        """Return False: a deleted message is a lost task.
+
+        ``beanstalk_outbox --discard`` does it.
+        """
         return False

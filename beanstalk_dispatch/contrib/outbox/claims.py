@@ -56,8 +56,10 @@ FROM waiting JOIN {table} head ON head.id = (
     ORDER BY fifo_group, id LIMIT 1
 )
 """
-"""The next groups of a queue by name, each with its head. Each step is one look into the index,
-however many messages a group has."""
+"""The next groups of a queue by name, each with its head.
+
+Each step reads one entry of the index, however many messages a group has.
+"""
 _FOLLOWERS: Final = """
 SELECT id FROM (
     SELECT id FROM {table} WHERE queue = %s AND fifo_group >= %s AND fifo_group <= %s AND id > %s
@@ -101,7 +103,7 @@ def database_now(database: str) -> datetime:
 
 
 def queues_in(database: str) -> Iterator[str]:
-    """Yield the queues for which messages wait. Each is one look into the index."""
+    """Yield the queues for which messages wait. Each reads one entry of the index."""
     names = _rows(database).order_by("queue").values_list("queue", flat=True)
     queue = names.first()
     while queue is not None:
@@ -158,7 +160,7 @@ def heads_of(database: str, queue: str, groups: Iterable[str]) -> list[int]:
 def claim(database: str, ids: Sequence[int], *, now: datetime, seconds: float) -> Claim | None:
     """Claim those of the messages that are free, with those that follow them in their groups.
 
-    Returns None if the database was too busy to tell.
+    Return None if the database was too busy.
     """
     # No two claims end in the same microsecond, so this time says whose a row is.
     seconds += random.random()

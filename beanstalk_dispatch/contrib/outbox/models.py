@@ -30,7 +30,7 @@ class OutboxMessage(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     """The time at which the message was stored."""
     available_at = models.DateTimeField(default=timezone.now)
-    """Not sent before: later after a failure, and while a relay has claimed it."""
+    """The time before which the message is not sent: it has failed, or a relay has claimed it."""
     failures = models.PositiveIntegerField(default=0)
     """The number of times that the message could not be sent."""
     error = models.TextField(blank=True, default="")
@@ -39,7 +39,7 @@ class OutboxMessage(models.Model):
     objects: ClassVar[models.Manager[OutboxMessage]]
 
     class Meta:
-        """One index, for the oldest messages of a queue and of each of its groups."""
+        """The index for the oldest messages of a queue and of each of its groups."""
 
         verbose_name = "outbox message"
         ordering: ClassVar[Any] = ["id"]
@@ -48,5 +48,5 @@ class OutboxMessage(models.Model):
         ]
 
     def __str__(self) -> str:
-        """Without arguments, which may contain secrets and personal data."""
+        """Return the message without arguments, which may contain secrets and personal data."""
         return f"{self.function} {self.task_id}"

@@ -37,7 +37,7 @@ from .status import waiting_in
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
 
 POLL_SECONDS: Final = 1.0
-"""Seconds between two looks into an outbox that is empty."""
+"""Seconds between two searches of an outbox that is empty."""
 FIGURES_SECONDS: Final = 5.0
 """Seconds between two counts of the waiting messages."""
 LONGEST_PAUSE_SECONDS: Final = 10.0
@@ -157,7 +157,7 @@ class Relay:
     def _send_ids(
         self, database: str, ids: Sequence[int], now: datetime, config: Config
     ) -> Sequence[OutboxMessage] | None:
-        """Claim messages and send them. Returns those that were claimed, as ``claim`` does."""
+        """Claim messages and send them. Return those that were claimed, as ``claim`` does."""
         seconds = 3 * config.send_timeout.total_seconds() + CLAIM_MARGIN_SECONDS
         claimed = claim(database, ids, now=now, seconds=seconds)
         if claimed is None:
@@ -184,7 +184,7 @@ class Relay:
     def _send_rows(
         self, queue: str, rows: Sequence[OutboxMessage], claimed: Claim, config: Config
     ) -> Mapping[str, _SendFailure]:
-        """Send rows of one queue. Returns why some were not sent, by task id."""
+        """Send rows of one queue. Return the errors of those that were not sent, by task id."""
         started = time.monotonic()
         failed = _try_to_send(queue, rows, claimed, config)
         stopped = next((each for each in failed.values() if each.is_of_queue), None)
@@ -218,7 +218,7 @@ class Relay:
         return self._backoffs[queue]
 
     def _count_waiting(self) -> None:
-        """Look how many messages wait, unless that was done a short time ago."""
+        """Count the messages that wait, unless that was done a short time ago."""
         if time.monotonic() - self._counted_at < FIGURES_SECONDS:
             return
         self._counted_at = time.monotonic()
@@ -254,10 +254,9 @@ class _SendFailure:
 def _try_to_send(
     queue: str, rows: Sequence[OutboxMessage], claimed: Claim, config: Config
 ) -> Mapping[str, _SendFailure]:
-    """Send rows of one queue. Returns why some were not sent, by task id.
+    """Send rows of one queue. Return the errors of those that were not sent, by task id.
 
-    No request begins that could end after the claim. After one that has failed for the whole queue
-    there is no other.
+    No request begins that could end after the claim, or after one that failed for the whole queue.
     """
     try:
         resolve_address(queue, config)

@@ -50,7 +50,7 @@ class Sender:
         """Up to which of them it was tried."""
 
     def wake(self, rows: Sequence[StoredRow] = (), *, is_complete: bool = True) -> None:
-        """Have committed rows sent. Returns at once.
+        """Have committed rows sent, and return at once.
 
         Without ``is_complete`` there are others, whose ids are unknown.
         """

@@ -42,5 +42,5 @@ def get_result(task_id: str) -> TaskRecord:
 
 
 async def aget_result(task_id: str) -> TaskRecord:
-    """``get_result``, awaitable."""
+    """Return the record of a task as ``get_result`` does, awaitable."""
     return await sync_to_async(get_result)(task_id)

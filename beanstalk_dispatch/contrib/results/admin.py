@@ -1,4 +1,4 @@
-"""The admin's pages of results: to look at, to cancel and to run again, not to change."""
+"""The admin's pages of results: to read, to cancel and to run again, not to change."""
 
 from __future__ import annotations
 

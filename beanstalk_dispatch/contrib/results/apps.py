@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class ResultsConfig(AppConfig):
-    """For INSTALLED_APPS, if BEANSTALK_DISPATCH_RESULTS is ``db``."""
+    """The app for INSTALLED_APPS, if BEANSTALK_DISPATCH_RESULTS is ``db``."""
 
     name = "beanstalk_dispatch.contrib.results"
     label = "beanstalk_results"

@@ -123,7 +123,7 @@ class Recording:
 
     @contextmanager
     def as_current(self) -> Iterator[None]:
-        """While the attempt runs, ``retrying`` finds this recording."""
+        """Have ``retrying`` find this recording while the attempt runs."""
         self._delivery.notes[_RECORDING] = self
         try:
             yield

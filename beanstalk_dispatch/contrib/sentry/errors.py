@@ -37,7 +37,7 @@ _handled: ContextVar[BaseException | None] = ContextVar("handled", default=None)
 
 
 class TaskStuck(Exception):
-    """The time limit has passed, and the thread cannot be interrupted. Its stack is the event's."""
+    """The error of a task whose time has passed and that cannot be interrupted, with its stack."""
 
 
 @contextmanager

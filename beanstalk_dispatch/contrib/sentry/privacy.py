@@ -31,7 +31,7 @@ Processor = Callable[[Event, Any], Event | None]
 
 
 def may_send_arguments() -> bool:
-    """``data_collection["queues"]`` where the SDK has it, else ``send_default_pii``."""
+    """Return ``data_collection["queues"]`` where the SDK has it, else ``send_default_pii``."""
     client = sentry_sdk.get_client()
     collection = client.options.get("data_collection") or {}
     return bool(collection.get("queues", client.should_send_default_pii()))

@@ -29,7 +29,7 @@ Span: TypeAlias = Any
 
 
 def _is_streaming() -> bool:
-    """``trace_lifecycle="stream"``, in which the older span API does nothing but warn."""
+    """Return True with ``trace_lifecycle="stream"``, in which the older span API only warns."""
     options = sentry_sdk.get_client().options
     experiments = options.get("_experiments") or {}
     return (options.get("trace_lifecycle") or experiments.get("trace_lifecycle")) == "stream"
@@ -82,7 +82,7 @@ def trace_headers(span: Span = None) -> dict[str, str]:
 
 
 def _has_current() -> bool:
-    """Outside of any span, one of ours would be the root of a trace nobody asked for."""
+    """Return True in a span. Outside of any, one of ours would be the root of an unwanted trace."""
     module = sentry_sdk.traces if _is_streaming() else sentry_sdk
     return module.get_current_span() is not None
 

@@ -119,7 +119,10 @@ class SQSBackend(BaseTaskBackend):
     async def aenqueue(  # type: ignore[override]
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> AnyResult:
-        """``enqueue``, awaitable. Several coroutines send at the same time."""
+        """Send one task as ``enqueue`` does, awaitable.
+
+        Several coroutines send at the same time.
+        """
         [(queue, call, result)] = self._ready_calls([(task, args, kwargs)])
         with self._running_here(result) if is_local(get_config()) else nullcontext():
             task_id = await client.aschedule(queue, call, on_commit=self._on_commit)
@@ -146,7 +149,7 @@ class SQSBackend(BaseTaskBackend):
         return results
 
     async def aenqueue_many(self, calls: Iterable[TaskCall]) -> list[AnyResult]:
-        """``enqueue_many``, awaitable."""
+        """Send several tasks as ``enqueue_many`` does, awaitable."""
         return await sync_to_async(self.enqueue_many)(list(calls))
 
     def get_result(self, result_id: str) -> AnyResult:

@@ -134,7 +134,7 @@ async def _await_and_normalize(value: Awaitable[Any]) -> Any:
 
 
 class TaskAttempt:
-    """One attempt of a task: its record, and the TaskResult that shows it to the project."""
+    """One attempt of a task: its record, and the TaskResult that the project sees."""
 
     def __init__(self, task: AnyTask, delivery: RunView) -> None:
         message = cast("Message", delivery.message)
@@ -211,7 +211,7 @@ class TaskObserver(Observer):
 
     @contextmanager
     def attempting(self, task: SafeTask, delivery: RunView) -> Iterator[None]:
-        """``task_started`` before each attempt, ``task_finished`` after the last."""
+        """Send ``task_started`` before each attempt, and ``task_finished`` after the last."""
         attempt = TaskAttempt(self._task, delivery)
         here = running_here.get()
         if here is not None:
@@ -233,7 +233,7 @@ class TaskObserver(Observer):
 
     @contextmanager
     def cancelling(self, delivery: RunView) -> Iterator[None]:
-        """``task_finished`` with FAILED: that the task was cancelled is its error."""
+        """Send ``task_finished`` with FAILED. The cancellation of the task is its error."""
         attempt, here = TaskAttempt(self._task, delivery), running_here.get()
         attempt.cancel(delivery.exception)
         if here is not None and here.result.id == attempt.result.id:

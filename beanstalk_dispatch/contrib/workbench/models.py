@@ -11,7 +11,7 @@ class DeadLetter(models.Model):
     """The permissions for the messages of all dead-letter queues. There are no rows of it."""
 
     class Meta:
-        """Each thing that a user may do has a permission of its own."""
+        """Permissions of their own for each thing that a user may do."""
 
         managed = False
         verbose_name = "dead letter"

@@ -1,4 +1,4 @@
-"""``manage.py beanstalk_dead_letters list|show|redrive|discard|purge`` looks, and acts."""
+"""``manage.py beanstalk_dead_letters list|show|redrive|discard|purge`` handles dead letters."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _CHECKS: Final[list[Check]] = []
 
 
 def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Everything that can be found without a network, in the order of the ids."""
+    """Return the findings that need no network, in the order of the ids."""
     try:
         config = conf.get_config()
     except ConfigurationError as exc:

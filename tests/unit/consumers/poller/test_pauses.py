@@ -79,12 +79,12 @@ def test_without_an_answer_all_stays_as_it_was(
     worker = make_worker(Recording(), **OBEYS)
     pauses = Pauses(worker.queues, worker.prefetch)
     record.pause(paused_env)
-    pauses.look()
+    pauses.refresh()
     assert worker.queues[0].is_paused
     with monkeypatch.context() as patch:
         patch.setattr(caches["default"], "get_many", away)
         for _ in range(3):
-            pauses.look()
+            pauses.refresh()
     assert worker.queues[0].is_paused
     lines = [each for each in caplog.messages if "not known which" in each]
     assert lines == [

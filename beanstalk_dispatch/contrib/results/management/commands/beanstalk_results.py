@@ -17,7 +17,7 @@ class Command(PrintingCommand):
     help = "Deletes the results in the database that have expired."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """There is one action."""
+        """Add the one action that there is."""
         parser.add_argument("action", choices=["prune"])
         parser.add_argument(
             "--database",
