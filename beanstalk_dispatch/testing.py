@@ -10,11 +10,16 @@ from typing import Any
 from django.db import connections
 from django.test import override_settings
 
+from . import client
 from .conf import get_config
 from .conf.variables import EXECUTE_SYNCHRONOUSLY
+from .consumers.calling_process import execute
 from .messages.message import Message
-from .scheduling import commits, send
+from .scheduling import commits
 from .scheduling.call import Function
+from .scheduling.destination import Destination, resolve
+from .scheduling.prepare import Prepared
+from .scheduling.send import SendResult
 from .scheduling.task_names import table_name
 
 
@@ -34,21 +39,21 @@ class ScheduledTask:
 
     @property
     def function(self) -> str:
-        """The task's name in the dispatch table."""
+        """Return the task's name in the dispatch table."""
         return self.message.function
 
     @property
     def args(self) -> Sequence[Any]:
-        """The positional arguments."""
+        """Return the positional arguments."""
         return self.message.args
 
     @property
     def kwargs(self) -> Mapping[str, Any]:
-        """The keyword arguments."""
+        """Return the keyword arguments."""
         return self.message.kwargs
 
     def is_call(self, queue: str, function: Function, /, *args: Any, **kwargs: Any) -> bool:
-        """Return whether ``schedule_function`` with these arguments schedules this task."""
+        """Return True if ``schedule_function`` with these arguments schedules this task."""
         if not isinstance(function, str):
             function = table_name(function, get_config())
         mine = (self.queue, self.function, list(self.args), dict(self.kwargs))
@@ -67,7 +72,7 @@ class ScheduledTasks(list[ScheduledTask]):
     ) -> ScheduledTask:
         """Return the task that ``schedule_function`` scheduled with these arguments.
 
-        Raises AssertionError if it was not scheduled exactly once. The error lists every task
+        Raise AssertionError if it was not scheduled exactly once. The error lists every task
         that was scheduled.
         """
         found = [task for task in self if task.is_call(queue, function, *args, **kwargs)]
@@ -86,12 +91,12 @@ class ScheduledTasks(list[ScheduledTask]):
         """Run the tasks in order, as a worker does, and then the tasks that these schedule.
 
         A task is removed from this list when it runs. Delays are skipped, and retries run at
-        once. Raises the error of a task that fails, and UnknownFunction.
+        once. Raise the error of a task that fails, and UnknownFunction.
         """
         with override_settings(**{EXECUTE_SYNCHRONOUSLY.variable: True}):
             while self:
                 task = self.pop(0)
-                run, _ = send.execute(task.queue, task.body, get_config())
+                run, _ = execute(resolve(task.queue, get_config()), task.body)
                 if run.exception:
                     raise run.exception
 
@@ -107,21 +112,22 @@ def capture_tasks() -> Iterator[ScheduledTasks]:
     the transaction commits, and is not collected after a rollback. A TestCase never commits its
     transaction, so there the task is collected when this block ends.
     """
-    outer, tasks = send.capture, ScheduledTasks()
+    outer, tasks = client.capture, ScheduledTasks()
     first_number = commits.next_number()
 
-    def take(queue: str, prepared: send.Prepared) -> None:
-        tasks.append(_to_scheduled_task(queue, prepared))
+    def take(destination: Destination, prepared: Sequence[Prepared]) -> list[SendResult]:
+        tasks.extend(_to_scheduled_task(destination.name, each) for each in prepared)
+        return [each.message.id for each in prepared]
 
-    send.capture = take
+    client.capture = take
     try:
         yield tasks
         _run_commit_callbacks(first_number)
     finally:
-        send.capture = outer
+        client.capture = outer
 
 
-def _to_scheduled_task(queue: str, prepared: send.Prepared) -> ScheduledTask:
+def _to_scheduled_task(queue: str, prepared: Prepared) -> ScheduledTask:
     message, parameters = prepared.message, prepared.send_parameters
     delay = parameters.get("DelaySeconds", 0)
     if message.not_before is not None and message.sent_at is not None:

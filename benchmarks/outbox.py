@@ -184,7 +184,7 @@ def after_commit() -> None:
 def before_send() -> None:
     from beanstalk_dispatch.contrib.outbox import relay
 
-    setattr(relay, "send_published", kill)  # noqa: B010 - mypy knows another type
+    setattr(relay, "send_batches", kill)  # noqa: B010 - mypy knows another type
 
 
 def between_send_and_delete() -> None:

@@ -10,9 +10,9 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
 from beanstalk_dispatch.messages.message import Message, wrap
 from beanstalk_dispatch.sqs.administration import get_attributes
-from beanstalk_dispatch.sqs.batch_sender import BatchEntry
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.queue import Queue
+from tests.batches import Entry
 from tests.proxy import Answer, error
 
 KEY: Final = "a-key-of-the-tests"
@@ -51,7 +51,7 @@ class Dead:
 
     def sent_many(self, count: int, function: str = "fail") -> None:
         dead_letters = [self.dead_letter(function, number) for number in range(count)]
-        self.queue.send_batch([BatchEntry(body=each, send_parameters={}) for each in dead_letters])
+        self.queue.send_batch([Entry(body=each, send_parameters={}) for each in dead_letters])
 
     def dead_letter(self, function: str = "fail", number: int = 0, **reason: Any) -> str:
         task_id = f"{function}-{number}"

@@ -17,9 +17,9 @@ from beanstalk_dispatch.consumers.poller.options import WorkerOptions, WorkerTim
 from beanstalk_dispatch.consumers.poller.runners import Runner, TaskStarts
 from beanstalk_dispatch.consumers.poller.threads import alive
 from beanstalk_dispatch.consumers.poller.worker import Worker
-from beanstalk_dispatch.sqs.batch_sender import BatchEntry
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received
+from tests.batches import Entry
 
 ACK: Final = Ack()
 TIMES: Final = WorkerTimes(
@@ -149,7 +149,7 @@ def drain(runner: Runner, *queues: str, **options: Any) -> int:
 
 def send(*bodies: str, alias: str = "jobs") -> None:
     """Send messages with these bodies. Makes the queue if need be."""
-    open_queue(alias).send_batch([BatchEntry(body=body, send_parameters={}) for body in bodies])
+    open_queue(alias).send_batch([Entry(body=body, send_parameters={}) for body in bodies])
 
 
 def left(alias: str = "jobs") -> list[str]:

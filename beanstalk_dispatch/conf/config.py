@@ -91,6 +91,11 @@ class Config:
         return self.sqs_region or default_region()
 
     @property
+    def waits_for_commits(self) -> bool:
+        """Return True if calls wait for the commit of a transaction, unless they say otherwise."""
+        return self.on_commit or self.outbox == "always"
+
+    @property
     def uses_outbox(self) -> bool:
         """Return True if a database stores messages: all of them, or those that cannot be sent."""
         return self.outbox != "off"

@@ -98,13 +98,16 @@ class Message:
         is_copy: bool = False,
         location: str | None = None,
     ) -> str:
-        """Return the body to send to the queue named ``queue``, in ASCII.
+        """Return the body to send to the queue named ``queue``: ``write``, then ``seal``."""
+        text = self.write(legacy=legacy, is_copy=is_copy)
+        return self.seal(text, queue=queue, keys=keys, legacy=legacy, location=location)
 
-        It is signed if there are ``keys``. ``location`` is that of the queue, if it is
-        known: see ``QueueAddress.location``. ``legacy`` writes the format of
-        beanstalk-dispatch 0.1, in which a message has the id that SQS gives it. So only a copy
-        (``is_copy``) has its id in it, which 0.1 does not read. Raise InvalidArgument if JSON
-        would change an argument.
+    def write(self, *, legacy: bool = False, is_copy: bool = False) -> str:
+        """Return the message as JSON in ASCII, without its headers, which ``seal`` adds.
+
+        ``legacy`` writes the format of beanstalk-dispatch 0.1, in which a message has the id that
+        SQS gives it. So only a copy (``is_copy``) has its id in it, which 0.1 does not read. Raise
+        InvalidArgument if JSON would change an argument.
         """
         content: dict[str, Any] = {
             "function": self.function,
@@ -124,14 +127,33 @@ class Message:
             content["not_before"] = self.not_before
         if self.options:
             content["options"] = self.options
-        if self.headers and not legacy:
-            content["headers"] = self.headers
-        if location and keys:
-            content[_LOCATION] = location
-        body = _to_json(content)
+        return _to_json(content)
+
+    def seal(
+        self,
+        text: str,
+        *,
+        queue: str,
+        keys: Sequence[str] = (),
+        legacy: bool = False,
+        location: str | None = None,
+    ) -> str:
+        """Return the body for the queue named ``queue``; signed if there are ``keys``.
+
+        ``text`` is what ``write`` returned. Only the headers are written here, so those that an
+        observer adds need no second encoding of the arguments. ``location`` is that of the queue,
+        if it is known: see ``QueueAddress.location``. Raise InvalidArgument if JSON would change
+        the headers.
+        """
         if legacy:
-            return base64.b64encode(body.encode("ascii")).decode("ascii")
-        return _signer(queue, tuple(keys)).sign(body) if keys else body
+            return base64.b64encode(text.encode("ascii")).decode("ascii")
+        if self.headers:
+            text = f'{text[:-1]},"headers":{_headers_json(self.function, self.headers)}}}'
+        if not keys:
+            return text
+        if location:
+            text = f'{text[:-1]},"{_LOCATION}":"{location}"}}'
+        return _signer(queue, tuple(keys)).sign(text)
 
     @classmethod
     def decode(
@@ -217,6 +239,17 @@ def _to_json(content: dict[str, Any]) -> str:
     if not is_unchanged:
         _raise_invalid_argument(content)
     return body
+
+
+def _headers_json(function: str, headers: Mapping[str, str]) -> str:
+    try:
+        text = _json_encode(headers)
+        is_unchanged = bool(_json_decode(text)[0] == headers)
+    except Exception:  # an observer may add anything
+        is_unchanged = False
+    if not is_unchanged:
+        raise InvalidArgument(f"{function}: the message cannot be written as JSON")
+    return text
 
 
 def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:

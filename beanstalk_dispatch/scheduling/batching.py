@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Final
 
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.sqs.fifo import queue_rules
-from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
-from .send import Prepared, Unsent, send_many, try_to_send, try_to_send_all
+from .destination import Destination, resolve
+from .prepare import Prepared
+from .send import Send, SendResult, Unsent, publish, send_batches, send_what_can_be
 from .threads import sending_executor
 
 _open_collections: Final[ContextVar[tuple[CollectedCalls, ...]]] = ContextVar(
@@ -33,73 +33,100 @@ class CollectedCalls:
         self._lock = threading.Lock()
         self._process_id = os.getpid()
         self._is_open = True
-        self._calls: list[tuple[str, Prepared]] = []
-        """Every call with its queue, in order."""
-        self._waiting: dict[str, list[Prepared]] = {}
-        """The calls of each queue that are not being sent yet."""
+        self._calls: list[tuple[Destination, Prepared]] = []
+        """Every call with its destination, in order."""
+        self._waiting: dict[Destination, list[Prepared]] = {}
+        """The calls for each destination that are not being sent yet."""
         self._sending: list[Future[list[Unsent]]] = []
 
     def check_queues(self, config: Config) -> None:
         """Raise UnknownQueue if one of the queues is not configured."""
         for queue in self._queues:
-            resolve_address(queue, config)
+            resolve(queue, config)
 
-    def add(self, queue: str, prepared: Sequence[Prepared], config: Config) -> bool:
-        """Take calls. False if they are of another queue, or if the block has ended.
+    def collects(self, destination: Destination) -> bool:
+        """Return True if calls to this destination wait for the end of the block.
 
-        False in a forked process, too, which may end without leaving the block.
+        Calls of a forked process do not, because it may end without leaving the block.
+        """
+        is_named = not self._queues or destination.name in self._queues
+        return is_named and self._is_open and not self._is_of_parent()
+
+    def add(self, destination: Destination, prepared: Sequence[Prepared]) -> bool:
+        """Take calls. Return False if another thread has ended the block meanwhile.
 
         On a standard queue every ten of them are sent at once, in another thread.
         """
-        if (self._queues and queue not in self._queues) or self._is_of_parent():
-            return False
-        keeps_order = queue_rules(resolve_address(queue, config).name).keeps_order
         with self._lock:
             if not self._is_open:
                 return False
             for each in prepared:
-                self._calls.append((queue, each))
-                waiting = self._waiting.setdefault(queue, [])
+                self._calls.append((destination, each))
+                waiting = self._waiting.setdefault(destination, [])
                 waiting.append(each)
-                if len(waiting) >= MAX_BATCH_ENTRIES and not keeps_order:
-                    self._send_in_thread(queue, config)
+                if len(waiting) >= MAX_BATCH_ENTRIES and not destination.rules.keeps_order:
+                    self._send_in_thread(destination)
         return True
 
-    def close(self, config: Config) -> Sequence[tuple[str, Prepared, Unsent | None]]:
-        """Send the rest, and wait for everything. Returns each call with why it was not sent.
+    def close(self) -> Sequence[tuple[Destination, Prepared, Unsent | None]]:
+        """Send the rest, and wait for everything. Return each call with why it was not sent.
 
-        In a forked process it sends nothing: the parent sends these calls.
+        In a forked process send nothing: the parent sends these calls.
         """
         if self._is_of_parent():
             return []
         with self._lock:
             self._is_open = False
-        waiting = [(queue, config, calls) for queue, calls in self._waiting.items()]
-        unsent = [each for *_, left in try_to_send_all(waiting, send_many) for each in left]
+        unsent = _send(self._waiting.items())
         for future in self._sending:
             unsent += future.result()
         by_id = {each.prepared.message.id: each for each in unsent}
-        return [(queue, each, by_id.get(each.message.id)) for queue, each in self._calls]
+        return [(where, each, by_id.get(each.message.id)) for where, each in self._calls]
 
     def _is_of_parent(self) -> bool:
         return os.getpid() != self._process_id
 
-    def _send_in_thread(self, queue: str, config: Config) -> None:
+    def _send_in_thread(self, destination: Destination) -> None:
         run = copy_context().run  # traces of the requests belong to the caller's
-        calls = self._waiting[queue]
+        calls = [(destination, self._waiting[destination])]
         try:
-            future = sending_executor().submit(
-                run, try_to_send, queue, calls, config, send_many, is_kept=config.uses_outbox
-            )
+            future = sending_executor().submit(run, _send, calls)
         except RuntimeError:  # the interpreter is ending: they are sent with the rest
             return
-        del self._waiting[queue]
+        del self._waiting[destination]
         self._sending.append(future)
 
 
-def open_collections() -> Sequence[CollectedCalls]:
-    """The calls of the blocks around the running code, those of the innermost block first."""
-    return _open_collections.get()[::-1]
+def _send(calls: Iterable[tuple[Destination, Sequence[Prepared]]]) -> list[Unsent]:
+    """Send calls, and return those that were not sent. The end of the block announces the rest."""
+    return [each for _, unsent in send_what_can_be(calls, _publish) for each in unsent]
+
+
+def _publish(destination: Destination, prepared: Sequence[Prepared]) -> list[SendResult]:
+    return publish(destination, prepared, send_batches)
+
+
+class _Blocks:
+    """The blocks around the running code, the innermost first: a place of ``later``."""
+
+    def takes(self, destination: Destination, on_commit: bool | str | None) -> bool:
+        """Return True if a block collects the calls of this destination."""
+        blocks = _open_collections.get()
+        return bool(blocks) and any(each.collects(destination) for each in blocks)
+
+    def take(
+        self,
+        destination: Destination,
+        prepared: Sequence[Prepared],
+        on_commit: bool | str | None,
+        send: Send,
+    ) -> bool:
+        """Add calls to the innermost block that collects them."""
+        blocks = _open_collections.get()[::-1]
+        return any(each.add(destination, prepared) for each in blocks if each.collects(destination))
+
+
+BLOCKS: Final = _Blocks()
 
 
 class Collecting:
@@ -110,9 +137,9 @@ class Collecting:
         self._was_started = False
 
     def start(self) -> None:
-        """From now on, calls are collected.
+        """Begin to collect calls.
 
-        Raises RuntimeError the second time, and UnknownQueue for an alias that is not configured.
+        Raise RuntimeError the second time, and UnknownQueue for an alias that is not configured.
         """
         if self._was_started:
             raise RuntimeError("each block needs a batching() of its own")
@@ -121,6 +148,6 @@ class Collecting:
         self._token = _open_collections.set((*_open_collections.get(), self._calls))
 
     def stop(self) -> None:
-        """No call is collected any more."""
+        """Stop collecting calls."""
         with suppress(ValueError):  # a generator is closed in another thread or task
             _open_collections.reset(self._token)

@@ -21,8 +21,6 @@ from beanstalk_dispatch.exceptions import InvalidCall
 from beanstalk_dispatch.running.dispatch_table import Entry, entry
 from beanstalk_dispatch.safe_task import SafeTask
 
-from .send import is_local
-
 _BELONGS_TO_CALL: Final = (
     "{name}= belongs to Call: schedule(queue, Call({task!r}, [...], {name}=...))"
 )
@@ -33,7 +31,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "countdown": "write Call({task!r}, [...], delay=...) for countdown=",
     "on_commit": "on_commit= belongs to schedule: schedule(queue, Call(...), on_commit=True)",
 }
-"""What to write instead of an argument that the task does not take."""
+"""Argument that a task does not take → advice on writing the call."""
 
 
 class _DefaultValue:
@@ -48,7 +46,7 @@ _DEFAULT: Final = _DefaultValue()
 
 @dataclass(frozen=True, slots=True)
 class _TaskParameters:
-    """What a task can be called with."""
+    """The parameters of a task, and the calls that were found to fit them."""
 
     signature: inspect.Signature
     fitting: set[tuple[object, ...]] = field(default_factory=set)
@@ -56,21 +54,26 @@ class _TaskParameters:
 
 
 _MAX_FITTING: Final = 100
-"""How many are kept: a task with ``**kwargs`` may be called with ever more names."""
+"""The number that is kept: a task with ``**kwargs`` may be called with ever more names."""
 
 
 @functools.lru_cache(maxsize=1)
 def _parameters_by_name(config: Config) -> dict[str, _TaskParameters | None]:
-    """The parameters of the tasks that were called; None for what cannot be known."""
+    """Return the parameters of the tasks that were called; None if they cannot be known."""
     return {}
 
 
-def check_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], config: Config) -> None:
-    """Raise InvalidCall if the listed task ``name`` does not take these arguments."""
+def check_call(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], config: Config, *, is_local: bool
+) -> None:
+    """Raise InvalidCall if the listed task ``name`` does not take these arguments.
+
+    With ``is_local`` its module is imported for that, because the task may run in this process.
+    """
     known = _parameters_by_name(config)
     if name not in known:
         path = config.table.get(name, "")
-        may_import = settings.DEBUG or is_local(config)
+        may_import = settings.DEBUG or is_local
         if not (may_import or path.rpartition(".")[0] in sys.modules):
             return
         try:
@@ -90,7 +93,7 @@ def check_call(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], config
 
 
 def _read_parameters(task: Entry) -> _TaskParameters | None:
-    """The parameters of a task's function or ``run``. None if something may change arguments."""
+    """Return the parameters of a task's function or ``run``; None if arguments may be changed."""
     classes = [each for each in (task.task_class, task.configured_class) if each]
     if any(each.process is not SafeTask.process for each in classes):
         return None

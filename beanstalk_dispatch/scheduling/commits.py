@@ -14,14 +14,15 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from django.db import transaction
+from django.db import DEFAULT_DB_ALIAS, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 
 from . import outbox
-from .send import Prepared, SendMany, Unsent, is_local, try_to_send_all
+from .destination import Destination
+from .prepare import Prepared
+from .send import Send, Unsent, send_what_can_be
 
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
 
@@ -29,28 +30,27 @@ logger = logging.getLogger("beanstalk_dispatch.scheduling")
 class WaitingCalls:
     """An on_commit callback: the calls of one ``schedule`` or ``schedule_many``."""
 
-    __slots__ = ("__weakref__", "_send_many", "_using", "_waiting", "config", "is_sent", "number",
-                 "prepared", "queue")  # fmt: skip
+    __slots__ = ("__weakref__", "_send", "_using", "_waiting", "destination", "is_sent", "number",
+                 "prepared")  # fmt: skip
 
     def __init__(
-        self, queue: str, prepared: Sequence[Prepared], config: Config, *,
-        using: str, waiting: WeakValueDictionary[int, WaitingCalls], send_many: SendMany,
+        self, destination: Destination, prepared: Sequence[Prepared], *,
+        using: str, waiting: WeakValueDictionary[int, WaitingCalls], send: Send,
     ) -> None:  # fmt: skip
-        self.queue = queue
+        self.destination = destination
         self.prepared = prepared
-        self.config = config
         self.number = next_number()
         """Callbacks are numbered in the order of their registration."""
         self.is_sent = False
         self._using = using
         self._waiting = waiting
-        self._send_many = send_many
+        self._send = send
 
     def __call__(self) -> None:
-        """Send these calls, and the later ones of the same commit. Logs what cannot be sent."""
+        """Send these calls, and the later ones of the same commit. Log those that are not sent."""
         if self.is_sent:
             return
-        if is_local(self.config):
+        if self.destination.is_local:
             together = [self]
         else:
             together = [
@@ -59,9 +59,9 @@ class WaitingCalls:
             ]  # fmt: skip
         for each in together:
             each.is_sent = True
-        calls = [(*key, prepared) for key, prepared in _by_queue(together).items()]
-        for queue, config, unsent in try_to_send_all(calls, self._send_many):
-            _keep_or_log(queue, unsent, config, using=self._using)
+        calls = _by_destination(together).items()
+        for destination, unsent in send_what_can_be(calls, self._send):
+            _keep_or_log(destination, unsent, using=self._using)
 
 
 # The values are weak references. Django's list has the only other reference to a callback, so a
@@ -74,36 +74,66 @@ _numbers: Final = itertools.count()
 
 
 def next_number() -> int:
-    """A number that is higher than that of every callback registered before."""
+    """Return a number that is higher than that of every callback registered before."""
     return next(_numbers)
 
 
-def send_after_commit(
-    queue: str, prepared: Sequence[Prepared], config: Config, *, using: str, send_many: SendMany
-) -> None:
-    """Send the calls when the current transaction of the database ``using`` commits."""
-    connection = transaction.get_connection(using)
-    waiting = _waiting_by_connection.setdefault(connection, WeakValueDictionary())
-    calls = WaitingCalls(queue, prepared, config, using=using, waiting=waiting, send_many=send_many)
-    connection.on_commit(calls)
-    waiting[calls.number] = calls
+class _Commits:
+    """The calls that wait for a commit: a place of ``later``."""
+
+    def takes(self, destination: Destination, on_commit: bool | str | None) -> bool:
+        """Return True if a transaction has begun for whose commit the calls are to wait."""
+        if not (destination.config.waits_for_commits if on_commit is None else on_commit):
+            return False
+        connection = transaction.get_connection(_database(on_commit))
+        # get_autocommit() would connect, which may fail, only to say what the settings say.
+        is_connected = connection.connection is not None
+        is_autocommit = (
+            connection.autocommit if is_connected else connection.settings_dict["AUTOCOMMIT"]
+        )
+        # Without autocommit on_commit() raises what is wrong with that.
+        return connection.in_atomic_block or not is_autocommit
+
+    def take(
+        self,
+        destination: Destination,
+        prepared: Sequence[Prepared],
+        on_commit: bool | str | None,
+        send: Send,
+    ) -> bool:
+        """Send the calls when the current transaction commits."""
+        using = _database(on_commit)
+        connection = transaction.get_connection(using)
+        waiting = _waiting_by_connection.setdefault(connection, WeakValueDictionary())
+        calls = WaitingCalls(destination, prepared, using=using, waiting=waiting, send=send)
+        connection.on_commit(calls)
+        waiting[calls.number] = calls
+        return True
 
 
-def _by_queue(waiting: Iterable[WaitingCalls]) -> dict[tuple[str, Config], list[Prepared]]:
-    """The calls for each queue, in order."""
-    found: dict[tuple[str, Config], list[Prepared]] = {}
+COMMITS: Final = _Commits()
+
+
+def _database(on_commit: bool | str | None) -> str:
+    return on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS
+
+
+def _by_destination(waiting: Iterable[WaitingCalls]) -> dict[Destination, list[Prepared]]:
+    """Return the calls for each destination, in order."""
+    found: dict[Destination, list[Prepared]] = {}
     for each in waiting:
-        found.setdefault((each.queue, each.config), []).extend(each.prepared)
+        found.setdefault(each.destination, []).extend(each.prepared)
     return found
 
 
-def _keep_or_log(queue: str, unsent: list[Unsent], config: Config, *, using: str) -> None:
+def _keep_or_log(destination: Destination, unsent: list[Unsent], *, using: str) -> None:
     """Keep in the outbox what could not be sent, or log it if there is none."""
-    if unsent and config.uses_outbox:
-        unsent = outbox.keep(queue, unsent, config, using=using)
+    if unsent and destination.config.uses_outbox:
+        unsent = outbox.keep(destination, unsent, using=using)
     for each in unsent:
         message = each.prepared.message
         logger.error(
             "not sent after its commit id=%s function=%s queue=%s error=%s",
-            message.id, quoted(message.function), quoted(queue), quoted_error(each.reason),
+            message.id, quoted(message.function), quoted(destination.name),
+            quoted_error(each.reason),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The outbox, as the core knows it: contrib.outbox registers itself here when Django starts.
+"""Outbox: the core's view of the outbox. contrib.outbox registers itself here when Django starts.
 
 Without it, or with BEANSTALK_DISPATCH_OUTBOX=off, nothing is stored.
 """
@@ -8,52 +8,55 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.variables import OUTBOX, OUTBOX_DATABASES
+from django.db import DEFAULT_DB_ALIAS
+
+from beanstalk_dispatch.conf import variables
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall
 from beanstalk_dispatch.logging.log_lines import joined
 
-from .send import Prepared, Unsent, is_local
+from .destination import Destination
+from .prepare import Prepared
+from .send import Send, Unsent
 
 APP: Final = "beanstalk_dispatch.contrib.outbox"
-"""What INSTALLED_APPS must contain."""
+"""The app that INSTALLED_APPS must contain."""
 
 MISSING_APP: Final = (
-    f"{OUTBOX.variable} needs the outbox, but {APP!r} is not in INSTALLED_APPS; add it there and "
-    "run 'manage.py migrate'"
+    f"{variables.OUTBOX.variable} needs the outbox, but {APP!r} is not in INSTALLED_APPS; add it "
+    "there and run 'manage.py migrate'"
 )
 
 
 class OutboxRelay(Protocol):
-    """Sends what waits in the outbox."""
+    """Sends the messages that wait in the outbox."""
 
     sent: int
-    """How many messages it has sent."""
+    """The number of messages that it has sent."""
     waiting: int
-    """How many waited when it last looked."""
+    """The number of messages that waited when it last looked."""
     oldest_seconds: float
-    """For how long the oldest of them had waited."""
+    """The time for which the oldest of them had waited."""
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
-        """Send what waits, again and again until ``is_stopping``."""
+        """Send waiting messages, again and again until ``is_stopping``."""
 
 
 class Outbox(Protocol):
     """Stores messages in a database, and sends them from there."""
 
-    def store(
-        self, queue: str, prepared: Sequence[Prepared], config: Config, *, using: str
-    ) -> None:
+    def store(self, destination: Destination, prepared: Sequence[Prepared], *, using: str) -> None:
         """Store calls in the current transaction of a database. They are sent after its commit.
 
-        Raises SendError if the database does not take them.
+        Raise SendError if the database does not take them.
         """
 
-    def keep(self, queue: str, unsent: Sequence[Unsent], *, using: str) -> list[Unsent]:
-        """Store calls that could not be sent. Returns those that could not be stored either."""
+    def keep(
+        self, destination: Destination, unsent: Sequence[Unsent], *, using: str
+    ) -> list[Unsent]:
+        """Store calls that could not be sent. Return those that could not be stored either."""
 
     def relay(self) -> OutboxRelay:
-        """A relay of all databases of the outbox."""
+        """Make a relay of all databases of the outbox."""
 
 
 _registered: Outbox | None = None
@@ -66,34 +69,51 @@ def register(outbox: Outbox) -> None:
 
 
 def registered() -> Outbox | None:
-    """The outbox; None if its app is not installed."""
+    """Return the outbox; None if its app is not installed."""
     return _registered
 
 
-def stores(on_commit: bool | str | None, config: Config) -> bool:
-    """Whether a call with this ``on_commit`` is stored before it is sent."""
-    return config.outbox == "always" and on_commit is not False and not is_local(config)
+class _StoredCalls:
+    """The calls of BEANSTALK_DISPATCH_OUTBOX=always: a place of ``later``."""
 
+    def takes(self, destination: Destination, on_commit: bool | str | None) -> bool:
+        """Return True unless ``on_commit=False`` asks for a send at once."""
+        return destination.config.outbox == "always" and on_commit is not False
 
-def store(queue: str, prepared: Sequence[Prepared], config: Config, *, using: str) -> None:
-    """Store calls in the outbox of a database: see ``Outbox.store``.
+    def take(
+        self,
+        destination: Destination,
+        prepared: Sequence[Prepared],
+        on_commit: bool | str | None,
+        send: Send,
+    ) -> bool:
+        """Store calls in the outbox of a database: see ``Outbox.store``.
 
-    Raises ConfigurationError without the app, InvalidCall if the database has no outbox, or
-    SendError.
-    """
-    if _registered is None:
-        raise ConfigurationError(MISSING_APP)
-    if using not in config.outbox_databases:
-        raise InvalidCall(
-            f"the database {using!r} has no outbox; {OUTBOX_DATABASES.variable} lists "
-            f"{joined(config.outbox_databases)}"
+        Raise ConfigurationError without the app, InvalidCall if the database has no outbox, or
+        SendError.
+        """
+        databases, variable = (
+            destination.config.outbox_databases,
+            variables.OUTBOX_DATABASES.variable,
         )
-    _registered.store(queue, prepared, config, using=using)
+        using = on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS
+        if _registered is None:
+            raise ConfigurationError(MISSING_APP)
+        if using not in databases:
+            raise InvalidCall(
+                f"the database {using!r} has no outbox; {variable} lists {joined(databases)}"
+            )
+        _registered.store(destination, prepared, using=using)
+        return True
 
 
-def keep(queue: str, unsent: Sequence[Unsent], config: Config, *, using: str) -> list[Unsent]:
-    """Store calls that could not be sent after a commit. Returns those that were not stored."""
+OUTBOX: Final = _StoredCalls()
+
+
+def keep(destination: Destination, unsent: Sequence[Unsent], *, using: str) -> list[Unsent]:
+    """Store calls that could not be sent after a commit. Return those that were not stored."""
     if _registered is None:  # the check E008 reports it
         return list(unsent)
-    alias = using if using in config.outbox_databases else config.outbox_databases[0]
-    return _registered.keep(queue, unsent, using=alias)
+    databases = destination.config.outbox_databases
+    alias = using if using in databases else databases[0]
+    return _registered.keep(destination, unsent, using=alias)

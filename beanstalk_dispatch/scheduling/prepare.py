@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -14,48 +15,61 @@ from beanstalk_dispatch.exceptions import InvalidCall
 from beanstalk_dispatch.messages.message import MAX_DELAY_DAYS, Message, is_time, now
 from beanstalk_dispatch.running.task_options import options_to_send
 from beanstalk_dispatch.safe_task import SafeTask
-from beanstalk_dispatch.sqs.fifo import queue_rules
-from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 from beanstalk_dispatch.sqs.parameters import send_parameters
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
 
-from . import call_check, send
 from .call import Call
-from .send import Prepared
+from .call_check import check_call
+from .destination import Destination, resolve
 from .task_names import table_name
 
 _ARGUMENTS_FORM = "args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})"
 
 
-def prepare_calls(queue: str, calls: Iterable[Call], config: Config) -> list[Prepared]:
-    """Check calls, and encode them for the queue. Raises what is wrong with the first of them."""
+@dataclass(slots=True)
+class Prepared:
+    """A checked call: the message, its body, and SendMessage's parameters for it."""
+
+    message: Message
+    text: str = field(repr=False)
+    """The message as JSON, without headers and signature."""
+    body: str = field(repr=False)
+    """What SQS gets. The headers of observers are in it once it is being sent."""
+    send_parameters: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+    """Those that observers add to the message's when it is sent."""
+
+
+def prepare_calls(
+    queue: str, calls: Iterable[Call], config: Config, *, is_local: bool
+) -> tuple[Destination, list[Prepared]]:
+    """Check calls, and encode them for the queue that ``queue`` names.
+
+    Raise the SchedulingError or UnknownFunction of the first that is wrong. The arguments are
+    checked before SQS is asked for anything.
+    """
     if isinstance(calls, Call):
         raise InvalidCall("expected several calls; write schedule_many(queue, [Call('name', [1])])")
-    checked = [(call, *_checked_message(call, config)) for call in calls]
-    if not checked:
-        return []
-    # A call that is stored needs no SQS, which may not answer now.
-    needs_no_sqs = send.is_local(config) or config.outbox == "always"
-    # The address of an alias needs no request, so the arguments are checked before the first one.
-    is_known = needs_no_sqs or config.queues
-    address = resolve_address(queue, config) if is_known else open_queue(queue).address
-    needs_group_id = queue_rules(address.name).needs_group_id
+    checked = [(call, *_checked_message(call, config, is_local=is_local)) for call in calls]
+    destination = resolve(queue, config, is_local)
+    needs_group_id, is_base64 = destination.rules.needs_group_id, destination.is_base64
     prepared = []
     for call, message, delay in checked:
         parameters: dict[str, Any] = {}
         if delay or call.group_id or call.deduplication_id or needs_group_id:
             parameters = send_parameters(
-                address,
+                destination.address,
                 delay=delay,
                 group_id=call.group_id,
                 deduplication_id=call.deduplication_id,
                 message_id=message.id,
             )
-        body = send.encode(message, address, config)
-        prepared.append(Prepared(message, body, parameters))
-    if config.queues and not needs_no_sqs:
-        open_queue(queue)  # raises if there is no such queue, also where the call is sent later
-    return prepared
+        text = message.write(legacy=is_base64)
+        prepared.append(Prepared(message, text, destination.seal(message, text), parameters))
+    # A call that is stored needs no SQS, which may not answer now.
+    if checked and not is_local and config.outbox != "always":
+        destination.open()  # raises if there is no such queue, also where the call is sent later
+    return destination, prepared
 
 
 def _refuse_in_base64(message: Message, config: Config) -> None:
@@ -67,8 +81,8 @@ def _refuse_in_base64(message: Message, config: Config) -> None:
         )
 
 
-def _checked_message(call: Call, config: Config) -> tuple[Message, int]:
-    """The message of a call, and its delay for SQS. Raises UnknownFunction or InvalidCall."""
+def _checked_message(call: Call, config: Config, *, is_local: bool) -> tuple[Message, int]:
+    """Return a call's message, and its delay for SQS. Raise UnknownFunction or InvalidCall."""
     if not isinstance(call, Call):
         raise InvalidCall(
             f"expected a Call, got {type(call).__name__}; write schedule(queue, Call('name', [1])) "
@@ -87,7 +101,7 @@ def _checked_message(call: Call, config: Config) -> tuple[Message, int]:
         not_before=round(time.time() + delay, 3) if delay > MAX_DELAY_SECONDS else None,
     )
     if config.table:
-        call_check.check_call(message.function, message.args, message.kwargs, config)
+        check_call(message.function, message.args, message.kwargs, config, is_local=is_local)
     if message.not_before is not None:
         _refuse_in_base64(message, config)
     return message, min(delay, MAX_DELAY_SECONDS)

@@ -1,208 +1,162 @@
-"""Sends checked calls: to SQS, or to what stands in for SQS in tests and development."""
+"""Sends prepared calls: a list goes in, and one result for each call comes out.
+
+send_one          one call, by SendMessage
+send_batches      calls, by SendMessageBatch
+publish           calls, by one of these or in another way, while observers watch
+send_what_can_be  calls that wait no longer: raises nothing, and sends around what SQS refuses
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.queue_address import QueueAddress
-from beanstalk_dispatch.exceptions import BatchError, MessageTooLarge, UnknownFunction
+from beanstalk_dispatch.exceptions import BatchError, MessageTooLarge, SendError
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
-from beanstalk_dispatch.messages.delivery import Delivery
-from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.messages.outcomes import Result
 from beanstalk_dispatch.observers import Observer, observed
-from beanstalk_dispatch.running import pipeline
 from beanstalk_dispatch.running.dispatch_table import configured_observers
-from beanstalk_dispatch.running.run import Run
-from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED, BatchEntry
+from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
 from beanstalk_dispatch.sqs.errors import Scope, scope_of
-from beanstalk_dispatch.sqs.fifo import queue_rules
-from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
-from beanstalk_dispatch.sqs.parameters import check_size
+
+from .destination import Destination
+from .prepare import Prepared
 
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
 
 
-@dataclass(slots=True)
-class Prepared:
-    """A checked call: the message, its body, and SendMessage's parameters for it."""
-
-    message: Message
-    body: str = field(repr=False)
-    send_parameters: dict[str, Any]
-    headers: dict[str, str] = field(default_factory=dict)
-    """What observers add to the message's headers when it is sent."""
-
-
-capture: Callable[[str, Prepared], None] | None = None
-"""Receives what is scheduled, in place of SQS: see testing.capture_tasks."""
-
-
-def is_local(config: Config) -> bool:
-    """Whether calls are captured or run in this process, so that nothing is sent to SQS."""
-    return capture is not None or config.execute_synchronously
-
-
-def send(queue: str, prepared: Prepared, config: Config) -> str:
-    """Send one call and return its task id. Raises SendError."""
-    with publishing(queue, [prepared], config):
-        if is_local(config):
-            _send_locally(queue, prepared, config)
-        else:
-            sqs_id = open_queue(queue).send(prepared.body, prepared.send_parameters)
-            if config.sends_base64:  # carries no id; the worker knows only SQS's
-                return sqs_id
-        return prepared.message.id
-
-
-def send_many(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
-    """Send calls in batches and return their task ids in order.
-
-    Raises BatchError. Its ``__cause__`` is botocore's error if a request failed as a whole.
-    """
-    with publishing(queue, prepared, config):
-        return send_published(queue, prepared, config)
-
-
-def send_published(queue: str, prepared: Sequence[Prepared], config: Config) -> list[str]:
-    """``send_many`` for calls whose publishing the observers have seen."""
-    task_ids = {position: each.message.id for position, each in enumerate(prepared)}
-    if is_local(config):
-        for each in prepared:
-            _send_locally(queue, each, config)
-        return list(task_ids.values())
-    entries = [
-        BatchEntry(body=each.body, send_parameters=each.send_parameters) for each in prepared
-    ]
-    result = open_queue(queue).send_batch(entries)
-    sent_ids = result.ids if config.sends_base64 else task_ids
-    task_ids = {p: sent_ids[p] for p in task_ids if p not in result.unsent}
-    if result.unsent:
-        raise BatchError(
-            sent=task_ids, unsent=result.unsent, refused=result.refused
-        ) from result.cause
-    return list(task_ids.values())
-
-
-SendMany = Callable[[str, Sequence[Prepared], Config], list[str]]
-"""Sends calls to the queue of that name, and returns their task ids. Raises BatchError."""
-
-
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """A call that was not sent."""
+    """The result of a call that was not sent."""
 
     prepared: Prepared
     reason: str
     scope: Scope = Scope.LATER
     """Whom the reason concerns."""
+    error: Exception | None = None
+    """The error, if it was the error of a whole request: botocore's, or that of ``send_one``."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Return True if SQS refuses this call, and may take others of the same request."""
+        return self.scope is Scope.MESSAGE and self.error is None
 
 
-def try_to_send_all(
-    calls: Iterable[tuple[str, Config, Sequence[Prepared]]], send_many: SendMany
-) -> Iterator[tuple[str, Config, list[Unsent]]]:
-    """Send the calls of several queues as ``try_to_send`` does, and yield the rest of each queue.
+SendResult: TypeAlias = str | Unsent
+"""The task id of a call that was sent, or the reason why it was not."""
 
-    After an error that concerns everybody no further queue is tried.
-    """
-    stopped = None
-    for queue, config, prepared in calls:
-        if stopped:
-            unsent = [replace(stopped, prepared=each) for each in prepared]
-        else:
-            unsent = try_to_send(queue, prepared, config, send_many, is_kept=config.uses_outbox)
-            stopped = next((each for each in unsent if each.scope is Scope.EVERYBODY), None)
-        yield queue, config, unsent
+Send: TypeAlias = Callable[[Destination, Sequence[Prepared]], list[SendResult]]
+"""Takes calls and returns their results, in order."""
 
 
-def try_to_send(
-    queue: str, prepared: Sequence[Prepared], config: Config, send_many: SendMany, *,
-    is_kept: bool,
-) -> list[Unsent]:  # fmt: skip
-    """Send what can be sent, and return the rest with the reasons. Raises nothing.
-
-    If SQS refuses a whole request because of one of its messages, each is sent by itself, until
-    SQS gives another reason. With ``is_kept`` what is not sent will be sent later; then no later
-    message of the same FIFO group is sent before it.
-    """
-    unsent, scope = _try_together(queue, prepared, config, send_many)
-    if len(prepared) == 1 or scope is not Scope.MESSAGE:
-        return unsent
-    keeps_order = is_kept and queue_rules(resolve_address(queue, config).name).keeps_order
-    groups: set[object] = set()
-    left: list[Unsent] = []
-    stopped = None
-    for each in unsent:
-        group = each.prepared.send_parameters.get("MessageGroupId")
-        if stopped:
-            left.append(replace(stopped, prepared=each.prepared))
-        elif group in groups:
-            left.append(Unsent(each.prepared, NOT_TRIED))
-        elif alone := _try_together(queue, [each.prepared], config, send_many)[0]:
-            left += alone
-            groups |= {group} if keeps_order else set()
-            stopped = alone[0] if alone[0].scope is not Scope.MESSAGE else None
-    return left
-
-
-def _try_together(
-    queue: str, prepared: Sequence[Prepared], config: Config, send_many: SendMany
-) -> tuple[list[Unsent], Scope]:
-    """Return what was not sent, and whom the error of a whole request concerns."""
+def send_one(destination: Destination, prepared: Sequence[Prepared]) -> list[SendResult]:
+    """Send one call by a request that is cheaper than a batch. Raise UnknownQueue."""
+    [call] = prepared
     try:
-        send_many(queue, prepared, config)
-    except BatchError as exc:
-        scope = scope_of(exc)
-        scopes = dict.fromkeys(exc.refused, Scope.MESSAGE)
+        sqs_id = destination.open().send(call.body, call.send_parameters)
+    except SendError as exc:
+        return [Unsent(call, str(exc), scope_of(exc), exc)]
+    # A message of 0.1 carries no id; its worker knows only SQS's.
+    return [sqs_id if destination.is_base64 else call.message.id]
+
+
+def send_batches(destination: Destination, prepared: Sequence[Prepared]) -> list[SendResult]:
+    """Send calls in batches. Raise UnknownQueue, or SendError if the queue cannot be opened."""
+    done = destination.open().send_batch(prepared)
+    if done.unsent:
+        scope = scope_of(done.cause) if done.cause else Scope.LATER
         return [
-            Unsent(prepared[position], reason, scopes.get(position, scope))
-            for position, reason in exc.unsent.items()
-        ], scope
-    except Exception as exc:  # no message was sent yet, so none of them is the reason
-        scope = scope_of(exc)
-        scope = Scope.QUEUE if scope is Scope.MESSAGE else scope
-        return [Unsent(each, str(exc), scope) for each in prepared], scope
-    return [], Scope.LATER
+            _unsent(each, done.unsent[n], scope, done.cause, is_refused=n in done.refused)
+            if n in done.unsent
+            else done.ids[n]
+            if destination.is_base64
+            else each.message.id
+            for n, each in enumerate(prepared)
+        ]
+    if destination.is_base64:
+        return [done.ids[n] for n in range(len(prepared))]
+    return [each.message.id for each in prepared]
 
 
-def _send_locally(queue: str, prepared: Prepared, config: Config) -> None:
-    if capture is not None:
-        capture(queue, prepared)
-    else:
-        execute(queue, prepared.body, config)
+def _unsent(
+    prepared: Prepared, reason: str, scope: Scope, cause: Exception | None, *, is_refused: bool
+) -> Unsent:
+    if is_refused:
+        return Unsent(prepared, reason, Scope.MESSAGE)
+    return Unsent(prepared, reason, scope, cause)
+
+
+def unsent_among(results: Iterable[SendResult]) -> list[Unsent]:
+    """Return the results of the calls that were not sent."""
+    return [each for each in results if isinstance(each, Unsent)]
+
+
+def error_of(results: Sequence[SendResult]) -> SendError | None:
+    """Return the error that says which calls were not sent; None if all were."""
+    unsent = {n: each for n, each in enumerate(results) if isinstance(each, Unsent)}
+    if not unsent:
+        return None
+    cause = next((each.error for each in unsent.values() if each.error), None)
+    if isinstance(cause, SendError):
+        return cause
+    error = BatchError(
+        sent={n: each for n, each in enumerate(results) if isinstance(each, str)},
+        unsent={n: each.reason for n, each in unsent.items()},
+        refused=[n for n, each in unsent.items() if each.is_refused],
+    )
+    error.__cause__ = cause
+    return error
+
+
+# --- while observers watch -------------------------------------------------------------------
+
+
+def publish(destination: Destination, prepared: Sequence[Prepared], send: Send) -> list[SendResult]:
+    """Send calls with the headers of the observers, which see the error that callers get."""
+    if not configured_observers(destination.config):
+        return send(destination, prepared)
+    results: list[SendResult] = []
+    error: SendError | None = None
+    try:
+        with publishing(destination, prepared):
+            results = send(destination, prepared)
+            error = error_of(results)
+            if error:
+                raise error
+    except SendError:
+        if error is None:
+            raise
+    return results
 
 
 def publishing(
-    queue: str, prepared: Sequence[Prepared], config: Config
+    destination: Destination, prepared: Sequence[Prepared]
 ) -> AbstractContextManager[object]:
-    """Surrounds the sending or storing of calls. On entry the observers give them their headers."""
-    if observers := configured_observers(config):
-        return _with_headers(queue, prepared, config, observers)
+    """Surround the sending or storing of calls. On entry the observers give them their headers."""
+    if observers := configured_observers(destination.config):
+        return _with_headers(destination, prepared, observers)
     return nullcontext()
 
 
 @contextmanager
 def _with_headers(
-    queue: str, prepared: Sequence[Prepared], config: Config, observers: Sequence[Observer]
+    destination: Destination, prepared: Sequence[Prepared], observers: Sequence[Observer]
 ) -> Iterator[None]:
-    address = resolve_address(queue, config)
-    with observed(observers, "publishing", lambda each: each.publishing(prepared, address.name)):
+    name = destination.address.name
+    with observed(observers, "publishing", lambda each: each.publishing(prepared, name)):
         for each in prepared:
             if each.headers:
-                _encode_with_headers(each, address, config)
+                _seal_with_headers(destination, each)
         yield
 
 
-def _encode_with_headers(prepared: Prepared, address: QueueAddress, config: Config) -> None:
+def _seal_with_headers(destination: Destination, prepared: Prepared) -> None:
     message = prepared.message
     message = replace(message, headers={**message.headers, **prepared.headers})
     try:
-        prepared.body = encode(message, address, config)
+        prepared.body = destination.seal(message, prepared.text)
     except MessageTooLarge as exc:  # the message goes without them, as it was checked
         logger.warning(
             "message sent without headers id=%s function=%s error=%s",
@@ -212,50 +166,55 @@ def _encode_with_headers(prepared: Prepared, address: QueueAddress, config: Conf
         prepared.message = message
 
 
-def encode(message: Message, address: QueueAddress, config: Config) -> str:
-    """The body that SQS gets. Raises InvalidArgument or MessageTooLarge."""
-    body = message.encode(
-        queue=address.name,
-        keys=config.signing_keys,
-        legacy=config.sends_base64,
-        location=address.location if config.signing_keys else None,
-    )
-    check_size(body, function=message.function)
-    return body
+# --- calls that have waited ------------------------------------------------------------------
 
 
-def execute(queue: str, body: str, config: Config) -> tuple[Run, Result]:
-    """Run a body in this process: the same decode and stages as on a worker, at once.
+def send_what_can_be(
+    calls: Iterable[tuple[Destination, Sequence[Prepared]]], send: Send
+) -> Iterator[tuple[Destination, list[Unsent]]]:
+    """Send the calls of several queues, and yield those of each that were not sent. Raise nothing.
 
-    Retries run at once, too; the run and its Result are the last ones. Raise UnknownFunction.
+    If SQS refuses a whole request because of one of its messages, each is sent by itself, until
+    SQS gives another reason. After an error that concerns everybody no further queue is tried.
+    With an outbox, where a call that was not sent is sent later, no later message of the same FIFO
+    group is sent before it.
     """
-    address = resolve_address(queue, config)
-    caller = _CallingProcess(config)
-    while True:
-        delivery = Delivery(body=body, queue=address.name, location=address.location)
-        run = Run(delivery, config, caller)
-        result = pipeline.run_delivery(run)
-        if isinstance(run.exception, UnknownFunction):
-            raise run.exception
-        if caller.next_body is None:
-            return run, result
-        body, caller.next_body = caller.next_body, None
+    stopped: Unsent | None = None
+    for destination, prepared in calls:
+        if stopped:
+            unsent = [replace(stopped, prepared=each) for each in prepared]
+        else:
+            unsent = _try(destination, prepared, send)
+            is_unclear = any(each.scope is Scope.MESSAGE and each.error for each in unsent)
+            if is_unclear and len(prepared) > 1:
+                unsent = _try_each(destination, [each.prepared for each in unsent], send)
+            stopped = next((each for each in unsent if each.scope is Scope.EVERYBODY), None)
+        # What is refused now was refused alone, so its request failed because of it.
+        yield destination, [replace(each, error=None) for each in unsent]
 
 
-class _CallingProcess:
-    """The consumer of BEANSTALK_DISPATCH_EXECUTE_SYNCHRONOUSLY: a retry runs at once."""
+def _try_each(destination: Destination, prepared: Sequence[Prepared], send: Send) -> list[Unsent]:
+    keeps_order = destination.rules.keeps_order and destination.config.uses_outbox
+    groups: set[object] = set()
+    left: list[Unsent] = []
+    stopped: Unsent | None = None
+    for each in prepared:
+        group = each.send_parameters.get("MessageGroupId")
+        if stopped:
+            left.append(replace(stopped, prepared=each))
+        elif group in groups:
+            left.append(Unsent(each, NOT_TRIED))
+        elif alone := _try(destination, [each], send):
+            left += alone
+            groups |= {group} if keeps_order else set()
+            stopped = alone[0] if alone[0].scope is not Scope.MESSAGE else None
+    return left
 
-    can_hide = False
 
-    def __init__(self, config: Config) -> None:
-        self.next_body: str | None = None
-        self._config = config
-
-    def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
-        message = replace(message, not_before=None)
-        self.next_body = message.encode(
-            queue=delivery.queue, keys=self._config.signing_keys, location=delivery.location
-        )
-
-    def task_starts(self, time_limit: float) -> None:
-        """A task that runs in the caller's own process needs no visibility timeout."""
+def _try(destination: Destination, prepared: Sequence[Prepared], send: Send) -> list[Unsent]:
+    try:
+        return unsent_among(send(destination, prepared))
+    except Exception as exc:  # no message was sent yet, so none of them is the reason
+        scope = scope_of(exc)
+        scope = Scope.QUEUE if scope is Scope.MESSAGE else scope
+        return [Unsent(each, str(exc), scope) for each in prepared]

@@ -1,4 +1,4 @@
-"""The name in the dispatch table of what a project schedules: a function, a class or a task."""
+"""Finds the name in the dispatch table of a function, a class or a task that is scheduled."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .call import Function, NamedByPath
 
 
 def table_name(function: Function, config: Config) -> str:
-    """The table name of ``function``. Raises UnknownFunction."""
+    """Return the table name of ``function``. Raise UnknownFunction or InvalidCall."""
     if isinstance(function, str):
-        if (config.table or config.tasks) and not is_listed(function, config):
+        is_known = function in config.table or not (config.table or config.tasks)
+        if not is_known and not is_listed(function, config):
             raise _unlisted_error(function, config)
         if not is_name(function):
             raise InvalidCall(f"function {function[:100]!r} is not {NAME_FORM}")
@@ -45,7 +46,7 @@ def table_name(function: Function, config: Config) -> str:
 
 
 def _advice_on(function: object, path: str, config: Config) -> str:
-    """What to do about a function that the table does not list."""
+    """Say how to have a function listed."""
     is_found_by_path = isinstance(function, SafeTask | type) or inspect.isfunction(function)
     if not is_found_by_path or "<" in path:
         return "; a worker finds a function by its dotted path, so write one in a module"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from .errors import Scope, boto_errors, first_line, scope_of_entry
 from .quotas import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES
@@ -33,13 +33,16 @@ NOT_TRIED: Final = "not tried, because an earlier message was not sent"
 """The reason for an entry that would have overtaken another one of its FIFO queue."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchEntry:
+class BatchEntry(Protocol):
     """One message of a batch to send; its size and parameters are already checked."""
 
-    body: str = field(repr=False)
-    send_parameters: Mapping[str, Any]
-    """SendMessage's parameters besides the body: see ``parameters.send_parameters``."""
+    @property
+    def body(self) -> str:
+        """Return the body."""
+
+    @property
+    def send_parameters(self) -> Mapping[str, Any]:
+        """Return SendMessage's parameters besides the body: see ``parameters.send_parameters``."""
 
 
 @dataclass(slots=True, kw_only=True)

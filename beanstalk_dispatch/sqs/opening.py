@@ -40,7 +40,8 @@ class _OpenQueues:
     def forget(self) -> None:
         self.lock = threading.RLock()  # a log handler may schedule a task while a queue is made
         self.clients: Clients | None = None
-        self.queues: dict[str, Queue] = {}
+        self.queues: dict[tuple[str, str | None], Queue] = {}
+        """The queues by ``_key`` of their addresses."""
 
     def usable_clients(self, config: Config) -> Clients:
         with self.lock:
@@ -50,16 +51,21 @@ class _OpenQueues:
                 self.queues = {}
             return clients
 
-    def open(self, key: str, address: QueueAddress, config: Config) -> Queue:
+    def open(self, address: QueueAddress, config: Config) -> Queue:
         with self.lock:
             clients = self.usable_clients(config)
-            queue = self.queues.get(key)
+            queue = self.queues.get(_key(address))
             if queue is None or not queue.is_usable(config):
                 # This is the earliest moment for the errors of a client.
                 client = clients.get(address, send_timeouts(config))
                 url = address.url or _find_or_create(address, client, clients)
-                self.queues[key] = queue = Queue(address, url, clients)
+                self.queues[_key(address)] = queue = Queue(address, url, clients)
             return queue
+
+
+def _key(address: QueueAddress) -> tuple[str, str | None]:
+    """Return the parts of an address that identify its queue."""
+    return address.url or address.name, address.region
 
 
 _open_queues = _OpenQueues()
@@ -67,17 +73,24 @@ state.declare(_open_queues.forget)
 
 
 def open_queue(name: str) -> Queue:
-    """Return the queue that ``name`` stands for: an alias, or without aliases a name, URL or ARN.
+    """Open the queue that ``name`` stands for: an alias, or without aliases a name, URL or ARN.
 
-    A URL or ARN needs no request, because sending to one needs ``sqs:SendMessage`` only. SQS is
-    asked once for the URL of a name. Raise UnknownQueue if there is no such queue, SendError if SQS
-    does not say.
+    Raise UnknownQueue or SendError.
     """
     config = get_config()
-    queue = _open_queues.queues.get(name)
+    return open_address(resolve_address(name, config), config)
+
+
+def open_address(address: QueueAddress, config: Config) -> Queue:
+    """Open the queue at ``address``.
+
+    A URL or ARN is never looked up, because sending to one needs ``sqs:SendMessage`` only. A name
+    is looked up once. Raise UnknownQueue or SendError.
+    """
+    queue = _open_queues.queues.get((address.url or address.name, address.region))  # its _key
     if queue is not None and queue.is_usable(config):
         return queue
-    return _open_queues.open(name, resolve_address(name, config), config)
+    return _open_queues.open(address, config)
 
 
 def client_for(address: QueueAddress) -> SQSClient:
@@ -96,15 +109,11 @@ def open_queue_by_own_name(queue_name: str) -> Queue:
     SendError if SQS does not say.
     """
     config = get_config()
-    key = f"name:{queue_name}"
-    queue = _open_queues.queues.get(key)
-    if queue is not None and queue.is_usable(config):
-        return queue
     candidates = [address for address in config.queues.values() if address.name == queue_name]
     # Two regions may each have a queue of that name.
     candidates.sort(key=lambda address: address.region != config.region)
     address = candidates[0] if candidates else QueueAddress(name=queue_name)
-    return _open_queues.open(key, address, config)
+    return open_address(address, config)
 
 
 def open_beside(queue: Queue, queue_name: str) -> Queue:
@@ -115,7 +124,7 @@ def open_beside(queue: Queue, queue_name: str) -> Queue:
     """
     url = f"{queue.url.rpartition('/')[0]}/{queue_name}"
     address = replace(queue.address, name=queue_name, url=url)
-    return _open_queues.open(f"url:{url}", address, get_config())
+    return open_address(address, get_config())
 
 
 def resolve_address(name: str, config: Config) -> QueueAddress:

@@ -111,7 +111,8 @@ class Queue:
         self._clients_by_timeouts: dict[Timeouts, SQSClient] = {}
         self._is_missing = False
         self._send_timeouts = send_timeouts(clients.config)
-        self._circuit: Circuit | None = None
+        self._sender: tuple[SQSClient, Circuit] | None = None
+        """The client that sends, with its circuit."""
 
     def is_usable(self, config: Config) -> bool:
         """Return True if a send can use this object.
@@ -126,12 +127,10 @@ class Queue:
         """Return the client that sends. Raise SendError if it cannot be made."""
         return self._client_with(self._send_timeouts)
 
-    @property
-    def _sending_circuit(self) -> Circuit:
-        """Return the circuit of the client that sends."""
-        if self._circuit is None:
-            self._circuit = self._clients.circuit(self.client)
-        return self._circuit
+    def _make_sender(self) -> tuple[SQSClient, Circuit]:
+        client = self.client
+        self._sender = client, self._clients.circuit(client)
+        return self._sender
 
     def _long_poll_client(self, wait: int) -> SQSClient:
         return self._client_with(long_poll_timeouts(wait))
@@ -154,8 +153,9 @@ class Queue:
         Raise SendError if SQS does not take it.
         """
         try:
-            return self._sending_circuit.call(
-                self.client.send_message, QueueUrl=self.url, MessageBody=body, **send_parameters
+            client, circuit = self._sender or self._make_sender()
+            return circuit.call(
+                client.send_message, QueueUrl=self.url, MessageBody=body, **send_parameters
             )["MessageId"]
         except boto_errors() as exc:
             raise self._to_send_error("SendMessage", exc) from exc
@@ -180,9 +180,8 @@ class Queue:
         return sender.send()
 
     def _send_message_batch(self, entries: list[Any]) -> Mapping[str, Any]:
-        return self._sending_circuit.call(
-            self.client.send_message_batch, QueueUrl=self.url, Entries=entries
-        )
+        client, circuit = self._sender or self._make_sender()
+        return circuit.call(client.send_message_batch, QueueUrl=self.url, Entries=entries)
 
     def receive(
         self,

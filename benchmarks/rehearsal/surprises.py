@@ -35,7 +35,7 @@ from beanstalk_dispatch.deploying.eb_files import CRON, HOOKS
 from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
 from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.scheduling.send import encode
+from beanstalk_dispatch.scheduling.destination import resolve
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from tests.services import until
@@ -194,8 +194,7 @@ class Rehearsal:
             conf.clear_caches()
 
     def _signed(self, message: Message) -> str:
-        config = conf.get_config()
-        return encode(message, config.queues["mail"], config)
+        return resolve("mail", conf.get_config()).seal(message, message.write())
 
     def _schedule(self, function: str, *args: object, **kwargs: object) -> str:
         task_id = schedule_function("mail", function, *args, **kwargs)

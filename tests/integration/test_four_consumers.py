@@ -17,6 +17,7 @@ from django.test import Client
 
 from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.consumers.calling_process import execute
 from beanstalk_dispatch.consumers.endpoint.sqsd import headers_of
 from beanstalk_dispatch.consumers.poller.in_flight import Ack
 from beanstalk_dispatch.consumers.poller.runners import delivery_of, run_here
@@ -27,7 +28,7 @@ from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages.message import Message, read_dead_letter
 from beanstalk_dispatch.messages.record import pause
 from beanstalk_dispatch.running.unrun_receives import UNRUN
-from beanstalk_dispatch.scheduling.send import execute
+from beanstalk_dispatch.scheduling.destination import resolve
 from beanstalk_dispatch.signals import delivery_finished
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.parameters import send_parameters
@@ -175,7 +176,7 @@ def by_lambda(received: Received) -> bool:
 
 
 def by_calling_process(received: Received) -> bool:
-    return execute("jobs", received.body, get_config())[1].is_acknowledged
+    return execute(resolve("jobs", get_config()), received.body)[1].is_acknowledged
 
 
 CONSUMERS: Final[Mapping[str, Callable[[Received], bool]]] = {

@@ -371,7 +371,8 @@ class TestOnCommit:
         sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
         with transaction.atomic():
             task_id = schedule("jobs", Call("record"), on_commit=True)
-            sqs_env(DISPATCH_CREATE_QUEUES=None, DISPATCH_QUEUES="jobs=gone")
+            queue = open_queue("jobs")
+            queue.client.delete_queue(QueueUrl=queue.url)
         assert f"not sent after its commit id={task_id}" in caplog.text
 
     def test_no_error_at_all_keeps_others_from_the_commit(
@@ -454,7 +455,7 @@ def test_where_the_address_says_it_a_signed_message_says_its_queues_place(
 ) -> None:
     arn = "arn:aws:sqs:eu-west-1:123456789012:q"
     eager(DISPATCH_SIGNING_KEYS="a-key-of-the-tests", DISPATCH_QUEUES=f"jobs={arn}")
-    [prepared] = prepare_calls("jobs", [Call("record")], get_config())
+    _, [prepared] = prepare_calls("jobs", [Call("record")], get_config(), is_local=True)
     assert '"location":"eu-west-1/123456789012"' in prepared.body
     schedule_function("jobs", "flaky")  # its retries are signed, too
     assert calls == [("flaky", 1), ("flaky", 2), ("flaky", 3)]

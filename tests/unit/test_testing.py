@@ -6,9 +6,9 @@ import pytest
 from django.db import transaction
 from django.test import TestCase
 
+from beanstalk_dispatch import client
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
 from beanstalk_dispatch.exceptions import InvalidArgument, InvalidCall, UnknownFunction
-from beanstalk_dispatch.scheduling import send
 from beanstalk_dispatch.testing import capture_tasks
 from tests import jobs
 from tests.conftest import TABLE, Environment
@@ -107,13 +107,13 @@ def test_capturing_may_be_nested() -> None:
             schedule_function("mail", "record", 1)
         schedule_function("mail", "record", 2)
     assert [task.args for task in (*inner, *outer)] == [(1,), (2,)]
-    assert send.capture is None
+    assert client.capture is None
 
 
 def test_an_error_in_the_block_ends_it() -> None:
     with pytest.raises(KeyError), capture_tasks():
         raise KeyError
-    assert send.capture is None
+    assert client.capture is None
 
 
 # --- on_commit ---

@@ -15,16 +15,17 @@ from typing import Final
 
 from django.db import DatabaseError, OperationalError, connections
 
-from beanstalk_dispatch.client import send_task_scheduled
+from beanstalk_dispatch.client import send_task_scheduled, way_of
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import UnknownQueue
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.logging.throttle import THROTTLE
-from beanstalk_dispatch.scheduling.send import Prepared, send_published, try_to_send
+from beanstalk_dispatch.scheduling.destination import Destination, resolve
+from beanstalk_dispatch.scheduling.prepare import Prepared
+from beanstalk_dispatch.scheduling.send import send_batches, send_what_can_be
 from beanstalk_dispatch.sqs.backoff import Backoff, BackoffTimes
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
 from beanstalk_dispatch.sqs.errors import Scope
-from beanstalk_dispatch.sqs.opening import resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
 from .claims import MAX_CLAIMED, Claim, Heads, claim, database_now, heads_of, queues_in
@@ -259,7 +260,7 @@ def _try_to_send(
     No request begins that could end after the claim, or after one that failed for the whole queue.
     """
     try:
-        resolve_address(queue, config)
+        destination = resolve(queue, config)
     except UnknownQueue as exc:
         return {row.task_id: _SendFailure(str(exc), Scope.QUEUE) for row in rows}
     latest = claimed.ends_at - config.send_timeout.total_seconds()
@@ -270,7 +271,7 @@ def _try_to_send(
         is_over = is_over or time.monotonic() > latest
         ready = [row for row in wave if not is_over and row.fifo_group not in waiting_groups]
         failed |= {row.task_id: _SendFailure(NOT_TRIED) for row in wave if row not in ready}
-        unsent = _send_wave(queue, ready, claimed, config)
+        unsent = _send_wave(destination, ready, claimed)
         failed |= unsent
         is_over = is_over or any(each.is_of_queue for each in unsent.values())
         waiting_groups |= {row.fifo_group for row in ready if row.task_id in unsent} - {""}
@@ -295,17 +296,20 @@ def _split_by_group(rows: Sequence[OutboxMessage]) -> Iterator[list[OutboxMessag
 
 
 def _send_wave(
-    queue: str, rows: Sequence[OutboxMessage], claimed: Claim, config: Config
+    destination: Destination, rows: Sequence[OutboxMessage], claimed: Claim
 ) -> dict[str, _SendFailure]:
     failed: dict[str, _SendFailure] = {}
     prepared: list[Prepared] = []
     for row in rows:
         try:
-            prepared.append(to_prepared(row, config, now=claimed.now))
+            prepared.append(to_prepared(row, destination, now=claimed.now))
         except Exception as exc:  # a changed row may raise anything, and must keep no other
             failed[row.task_id] = _SendFailure(str(exc), Scope.MESSAGE)
-    if prepared:
-        for each in try_to_send(queue, prepared, config, send_published, is_kept=True):
+    if not prepared:
+        return failed
+    send = way_of(destination.config, send_batches)
+    for _, unsent in send_what_can_be([(destination, prepared)], send):
+        for each in unsent:
             failed[each.prepared.message.id] = _SendFailure(each.reason, each.scope)
     return failed
 

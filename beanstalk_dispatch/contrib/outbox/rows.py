@@ -11,14 +11,11 @@ from typing import Final
 from django.conf import settings
 from django.utils import timezone
 
-from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import MalformedMessage
 from beanstalk_dispatch.messages.message import Message, strip_signature
 from beanstalk_dispatch.messages.message import now as message_time
-from beanstalk_dispatch.scheduling import send
-from beanstalk_dispatch.scheduling.send import Prepared
-from beanstalk_dispatch.sqs.fifo import queue_rules
-from beanstalk_dispatch.sqs.opening import resolve_address
+from beanstalk_dispatch.scheduling.destination import Destination
+from beanstalk_dispatch.scheduling.prepare import Prepared
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
 
 from .models import OutboxMessage
@@ -27,18 +24,20 @@ AT_ONCE: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """The ``available_at`` of a row that is available at once, at any time of this machine's clock."""
 
 
-def to_row(queue: str, prepared: Prepared, config: Config) -> OutboxMessage:
-    """Return the row for a checked call. It is not saved."""
+def to_row(destination: Destination, prepared: Prepared) -> OutboxMessage:
+    """Make the row for a checked call. It is not saved."""
     message, parameters = prepared.message, dict(prepared.send_parameters)
-    name = resolve_address(queue, config).name
     delay = parameters.pop("DelaySeconds", 0)
-    keeps_order = queue_rules(name).keeps_order
+    body = strip_signature(prepared.body)
+    if destination.is_base64:
+        body = message.encode(queue=destination.address.name)
+    keeps_order = destination.rules.keeps_order
     return OutboxMessage(
         task_id=message.id,
         function=message.function,
-        queue=queue,
+        queue=destination.name,
         fifo_group=parameters["MessageGroupId"] if keeps_order else "",
-        body=message.encode(queue=name) if config.sends_base64 else strip_signature(prepared.body),
+        body=body,
         parameters=json.dumps(parameters),
         due_at=_due_at(message, delay),
         available_at=_in_settings_zone(AT_ONCE),
@@ -55,22 +54,22 @@ def _in_settings_zone(moment: datetime) -> datetime:
     return moment if settings.USE_TZ else timezone.make_naive(moment)
 
 
-def to_prepared(row: OutboxMessage, config: Config, *, now: datetime) -> Prepared:
-    """Return the message that SQS gets for a row, signed today and as old as its signature.
+def to_prepared(row: OutboxMessage, destination: Destination, *, now: datetime) -> Prepared:
+    """Prepare the message of a row, signed with the key of today and as old as its signature.
 
-    ``now`` is the time of the database. Raise UnknownQueue if the queue is not known,
-    MalformedMessage if the row was changed, and MessageTooLarge if SQS would not take it.
+    ``now`` is the time of the database. Raise MalformedMessage if the row was changed, or
+    MessageTooLarge.
     """
-    address = resolve_address(row.queue, config)
-    message = Message.decode(row.body, queue=address.name)
+    message = Message.decode(row.body, queue=destination.address.name)
     if (message.id, message.function) != (row.task_id, row.function):
         raise MalformedMessage("the row was changed: its body has another id or function")
-    if config.max_age:
+    if destination.config.max_age:
         message = replace(message, sent_at=message_time())
     parameters = json.loads(row.parameters)
     if delay := _remaining_delay(row.due_at, now):
         parameters["DelaySeconds"] = delay
-    return Prepared(message, send.encode(message, address, config), parameters)
+    text = message.write(legacy=destination.is_base64)
+    return Prepared(message, text, destination.seal(message, text), parameters)
 
 
 def _remaining_delay(due_at: datetime | None, now: datetime) -> int:

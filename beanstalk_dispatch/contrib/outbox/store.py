@@ -9,11 +9,11 @@ from typing import Any
 
 from django.db import DatabaseError, connections, transaction
 
-from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
-from beanstalk_dispatch.scheduling import send
-from beanstalk_dispatch.scheduling.send import Prepared, Unsent
+from beanstalk_dispatch.scheduling.destination import Destination
+from beanstalk_dispatch.scheduling.prepare import Prepared
+from beanstalk_dispatch.scheduling.send import Unsent, publishing
 
 from .committed import StoredRow
 from .errors import describe_error
@@ -28,12 +28,10 @@ logger = logging.getLogger("beanstalk_dispatch.scheduling")
 class DatabaseOutbox:
     """The outbox that ``scheduling.outbox`` knows."""
 
-    def store(
-        self, queue: str, prepared: Sequence[Prepared], config: Config, *, using: str
-    ) -> None:
+    def store(self, destination: Destination, prepared: Sequence[Prepared], *, using: str) -> None:
         """See ``scheduling.outbox.Outbox``."""
-        with send.publishing(queue, prepared, config):
-            rows = [to_row(queue, each, config) for each in prepared]
+        with publishing(destination, prepared):
+            rows = [to_row(destination, each) for each in prepared]
             try:
                 _insert(rows, using=using)
             except DatabaseError as exc:
@@ -43,9 +41,11 @@ class DatabaseOutbox:
                 ) from exc
         transaction.on_commit(_waking(rows, using), using=using, robust=True)
 
-    def keep(self, queue: str, unsent: Sequence[Unsent], *, using: str) -> list[Unsent]:
+    def keep(
+        self, destination: Destination, unsent: Sequence[Unsent], *, using: str
+    ) -> list[Unsent]:
         """See ``scheduling.outbox.Outbox``."""
-        rows = [to_row(queue, each.prepared, get_config()) for each in unsent]
+        rows = [to_row(destination, each.prepared) for each in unsent]
         for row, each in zip(rows, unsent, strict=True):
             row.error = each.reason
         try:

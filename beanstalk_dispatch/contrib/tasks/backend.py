@@ -35,7 +35,6 @@ from beanstalk_dispatch.exceptions import (
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.messages.message import now
 from beanstalk_dispatch.scheduling.prepare import prepare_calls
-from beanstalk_dispatch.scheduling.send import is_local
 from beanstalk_dispatch.sqs.backlog import queue_names
 
 from .allowed import find_task
@@ -111,7 +110,7 @@ class SQSBackend(BaseTaskBackend):
         that runs in this process has run when this returns.
         """
         [(queue, call, result)] = self._ready_calls([(task, args, kwargs)])
-        with self._running_here(result) if is_local(get_config()) else nullcontext():
+        with self._running_here(result) if client.is_local(get_config()) else nullcontext():
             task_id = client.schedule(queue, call, on_commit=self._on_commit)
         self._announce_result(result, task_id)
         return result
@@ -124,7 +123,7 @@ class SQSBackend(BaseTaskBackend):
         Several coroutines send at the same time.
         """
         [(queue, call, result)] = self._ready_calls([(task, args, kwargs)])
-        with self._running_here(result) if is_local(get_config()) else nullcontext():
+        with self._running_here(result) if client.is_local(get_config()) else nullcontext():
             task_id = await client.aschedule(queue, call, on_commit=self._on_commit)
         if not result.id:
             object.__setattr__(result, "id", task_id)
@@ -140,7 +139,7 @@ class SQSBackend(BaseTaskBackend):
         """
         ready = self._ready_calls(calls)
         results = [each.result for each in ready]
-        if is_local(get_config()):
+        if client.is_local(get_config()):
             return [self.enqueue(each.task, each.args, each.kwargs) for each in results]
         try:
             self._send_batches(ready)
@@ -273,7 +272,9 @@ class SQSBackend(BaseTaskBackend):
             by_queue[each.queue].append(position)
         config = get_config()
         prepared = {
-            queue: prepare_calls(queue, [ready[position].call for position in positions], config)
+            queue: prepare_calls(
+                queue, [ready[position].call for position in positions], config, is_local=False
+            )
             for queue, positions in by_queue.items()
         }
         sent: dict[int, str] = {}
@@ -282,9 +283,7 @@ class SQSBackend(BaseTaskBackend):
         cause: BaseException | None = None
         for queue, positions in by_queue.items():
             try:
-                ids = client.send_prepared(
-                    queue, prepared[queue], config, on_commit=self._on_commit
-                )
+                ids = client.send_prepared(*prepared[queue], on_commit=self._on_commit)
             except BatchError as exc:
                 cause = exc.__cause__
                 sent |= {positions[place]: task_id for place, task_id in exc.sent.items()}

@@ -12,6 +12,7 @@ from django.core.cache import caches
 
 from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.consumers.calling_process import execute
 from beanstalk_dispatch.exceptions import SendError, TaskCancelled
 from beanstalk_dispatch.messages.delivery import Delivery, RunView
 from beanstalk_dispatch.messages.message import Message
@@ -21,7 +22,7 @@ from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.safe_task import Retry, SafeTask
-from beanstalk_dispatch.scheduling.send import execute
+from beanstalk_dispatch.scheduling.destination import resolve
 from beanstalk_dispatch.signals import task_finished
 from tests.conftest import Environment
 from tests.jobs import calls
@@ -217,7 +218,7 @@ def test_a_hop_is_cancelled_when_it_arrives(copies: Copies) -> None:
 def test_a_task_in_the_calling_process_is_cancelled(copies: Copies, env: Environment) -> None:
     env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, DISPATCH_QUEUES="q=q")
     body = Message(function="itself", args=["fail"]).encode(queue="q")
-    assert execute("q", body, get_config())[1].outcome is Outcome.CANCELLED
+    assert execute(resolve("q", get_config()), body)[1].outcome is Outcome.CANCELLED
     assert calls[0] == ("cancelled", True)
     assert calls.count(("cancelled", True)) == 1
 

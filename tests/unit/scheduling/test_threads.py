@@ -48,9 +48,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = prepare.prepare_calls
 
-    def prepare_and_note(*args: Any) -> Any:
+    def prepare_and_note(*args: Any, **kwargs: Any) -> Any:
         names.append(threading.current_thread().name)
-        return real(*args)
+        return real(*args, **kwargs)
 
     monkeypatch.setattr(client, "prepare_calls", prepare_and_note)
     return names

@@ -13,15 +13,15 @@ from beanstalk_dispatch.sqs.batch_sender import (
     BATCH_ATTEMPTS,
     MAX_PARALLEL_BATCHES,
     MAX_SERIAL_BATCHES,
-    BatchEntry,
     BatchSender,
 )
+from tests.batches import Entry
 
 COUNT = 10 * MAX_PARALLEL_BATCHES + 5
 
 
-def entries(count: int = COUNT) -> list[BatchEntry]:
-    return [BatchEntry(body=str(n), send_parameters={}) for n in range(count)]
+def entries(count: int = COUNT) -> list[Entry]:
+    return [Entry(body=str(n), send_parameters={}) for n in range(count)]
 
 
 def sender(request: Any, count: int = COUNT, *, keeps_order: bool = False) -> BatchSender:

@@ -9,9 +9,9 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.sqs.batch_sender import BatchEntry
 from beanstalk_dispatch.sqs.circuit import Circuit, CircuitOpen
 from beanstalk_dispatch.sqs.opening import open_queue
+from tests.batches import Entry
 from tests.conftest import Environment
 from tests.proxy import Proxy, error
 
@@ -99,7 +99,7 @@ def test_a_server_that_hangs_holds_each_thread_no_longer_than_the_timeout(
     errors: list[str] = []
 
     def send() -> None:
-        sent = queue.send_batch([BatchEntry(body="{}", send_parameters={})])
+        sent = queue.send_batch([Entry(body="{}", send_parameters={})])
         errors.append(sent.unsent[0])
 
     started = time.monotonic()

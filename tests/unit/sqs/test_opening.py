@@ -8,17 +8,17 @@ import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
-from beanstalk_dispatch.sqs.batch_sender import BatchEntry
 from beanstalk_dispatch.sqs.opening import _open_queues, open_queue, open_queue_by_own_name
 from beanstalk_dispatch.sqs.queue import Queue, Received
+from tests.batches import Entry
 from tests.conftest import Environment
 from tests.proxy import Proxy, error
 
 ACCOUNT = "123456789012"
 
 
-def entries(*sizes: int) -> list[BatchEntry]:
-    return [BatchEntry(body="x" * size, send_parameters={}) for size in sizes]
+def entries(*sizes: int) -> list[Entry]:
+    return [Entry(body="x" * size, send_parameters={}) for size in sizes]
 
 
 def receive(queue: Queue, visibility: int = 30) -> list[Received]:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.sqs.batch_sender import BATCH_ATTEMPTS, BatchEntry, batches
+from beanstalk_dispatch.sqs.batch_sender import BATCH_ATTEMPTS, batches
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received, Refused
+from tests.batches import Entry
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
 
@@ -39,7 +40,7 @@ def test_a_lost_connection_is_a_send_error(
     monkeypatch.setattr(proxy, "forward", lose)
     with pytest.raises(SendError, match="SendMessage on .*: ConnectionClosedError: "):
         queue.send("{}", {})
-    assert queue.send_batch([BatchEntry(body="{}", send_parameters={})]).unsent.keys() == {0}
+    assert queue.send_batch([Entry(body="{}", send_parameters={})]).unsent.keys() == {0}
     with pytest.raises(SendError, match="ReceiveMessage on .*: ConnectionClosedError: "):
         queue.receive(count=1, wait=0, visibility=30)
 
@@ -50,8 +51,8 @@ def test_nobody_there_is_a_send_error(env: Environment) -> None:
         open_queue("q").send("{}", {})
 
 
-def entries(*sizes: int) -> list[BatchEntry]:
-    return [BatchEntry(body="x" * size, send_parameters={}) for size in sizes]
+def entries(*sizes: int) -> list[Entry]:
+    return [Entry(body="x" * size, send_parameters={}) for size in sizes]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +299,7 @@ def test_after_an_unsent_entry_a_fifo_queue_gets_none(spoilt: Proxy, sqs_env: En
     spoilt.spoil = partly({"3": "!Bad"})
     sent = queue.send_batch(
         [
-            BatchEntry(
+            Entry(
                 body="{}", send_parameters={"MessageGroupId": "g", "MessageDeduplicationId": str(n)}
             )
             for n in range(25)

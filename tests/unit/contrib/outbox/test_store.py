@@ -29,6 +29,7 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.scheduling import outbox
+from beanstalk_dispatch.scheduling.destination import resolve
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.testing import capture_tasks
@@ -127,7 +128,7 @@ def test_a_row_has_the_id_that_a_body_in_base64_has_not(
     task_id = schedule_function("jobs", "record", 1)
     (row,) = OutboxMessage.objects.all()
     assert (row.task_id, json.loads(row.body)["id"]) == (task_id, task_id)
-    prepared = to_prepared(row, get_config(), now=timezone.now())
+    prepared = to_prepared(row, resolve(row.queue, get_config()), now=timezone.now())
     assert json.loads(base64.b64decode(prepared.body)) == {
         "function": "record", "args": [1], "kwargs": {},
     }  # fmt: skip
@@ -139,13 +140,13 @@ def test_a_message_is_encoded_once_to_be_stored(
 ) -> None:
     sqs_env(DISPATCH_SIGNING_KEYS=keys)
     encoded: list[str] = []
-    encode = Message.encode
+    write = Message.write
 
     def counted(message: Message, **parameters: Any) -> str:
         encoded.append(message.id)
-        return encode(message, **parameters)
+        return write(message, **parameters)
 
-    monkeypatch.setattr(Message, "encode", counted)
+    monkeypatch.setattr(Message, "write", counted)
     ids = schedule_many("jobs", [Call("record", [n]) for n in range(3)])
     assert encoded == ids
     assert stored() == [0, 1, 2]

@@ -26,6 +26,7 @@ from beanstalk_dispatch.client import (
     schedule_many,
 )
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.consumers.calling_process import CallingProcess
 from beanstalk_dispatch.contrib.results import Status, aget_result, get_result, recording
 from beanstalk_dispatch.contrib.results.checks import check
 from beanstalk_dispatch.contrib.results.management.commands import beanstalk_results
@@ -40,7 +41,6 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running import waiting
 from beanstalk_dispatch.running.consumer import DelayedCopies
-from beanstalk_dispatch.scheduling import send
 from beanstalk_dispatch.signals import task_started
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.testing import capture_tasks
@@ -304,7 +304,7 @@ def test_a_retry_that_the_calling_process_cannot_make_is_the_end(
     def fail(*_: Any) -> None:
         raise SendError("too large by now")
 
-    monkeypatch.setattr(send._CallingProcess, "resend", fail)
+    monkeypatch.setattr(CallingProcess, "resend", fail)
     assert get_result(schedule_function("jobs", "flaky")).status is Status.FAILED
 
 
@@ -315,7 +315,7 @@ def test_ctrl_c_in_the_calling_process_ends_the_task(
     store(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, DISPATCH_TABLE=IN_CALLER)
     if name == "interrupted_retry":
         name = "flaky"
-        monkeypatch.setattr(send._CallingProcess, "resend", lambda *_: jobs.interrupt())
+        monkeypatch.setattr(CallingProcess, "resend", lambda *_: jobs.interrupt())
     with capture_ids() as ids, pytest.raises(KeyboardInterrupt):
         schedule_function("jobs", name)
     result = get_result(ids[0])

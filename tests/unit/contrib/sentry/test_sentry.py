@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from contextvars import Context
 from datetime import timedelta
@@ -40,7 +40,9 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running import attempt, dead_letters, time_limit
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.run import Run
-from beanstalk_dispatch.scheduling import send
+from beanstalk_dispatch.scheduling.destination import Destination
+from beanstalk_dispatch.scheduling.prepare import Prepared
+from beanstalk_dispatch.scheduling.send import SendResult
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from tests import jobs
 from tests.conftest import Environment
@@ -517,7 +519,12 @@ def test_a_body_that_trace_headers_make_too_large_is_sent_without(
     sentry: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies: list[str] = []
-    monkeypatch.setattr(send, "capture", lambda queue, prepared: bodies.append(prepared.body))
+
+    def capture(destination: Destination, prepared: Sequence[Prepared]) -> list[SendResult]:
+        bodies.extend(each.body for each in prepared)
+        return [each.message.id for each in prepared]
+
+    monkeypatch.setattr("beanstalk_dispatch.client.capture", capture)
     for size in (1, MAX_MESSAGE_BYTES - 200):
         schedule_function("q", "quiet", "x" * size)
     assert ["headers" in json.loads(body) for body in bodies] == [True, False]

@@ -34,6 +34,7 @@ from beanstalk_dispatch.exceptions import (
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.scheduling.destination import Destination
 from beanstalk_dispatch.testing import capture_tasks
 from tests import django_tasks
 from tests.conftest import Environment
@@ -130,10 +131,10 @@ def test_a_queue_that_fails_after_another_leaves_its_tasks_unsent(
     tasks_env(DISPATCH_QUEUES=f"jobs={queue_name} mail={queue_name}-mail")
     send_prepared = client.send_prepared
 
-    def send_to_mail_only(queue: str, *args: Any, **kwargs: Any) -> list[str]:
-        if queue == "jobs":
+    def send_to_mail_only(destination: Destination, *args: Any, **kwargs: Any) -> list[str]:
+        if destination.name == "jobs":
             raise SendError("no answer")
-        return send_prepared(queue, *args, **kwargs)
+        return send_prepared(destination, *args, **kwargs)
 
     monkeypatch.setattr(client, "send_prepared", send_to_mail_only)
     with pytest.raises(BatchError) as caught:

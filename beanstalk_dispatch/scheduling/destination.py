@@ -1,0 +1,62 @@
+"""Destination: the queue of a call, resolved once from the name that its caller gave."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.queue_address import QueueAddress
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.sqs.fifo import QueueRules, queue_rules
+from beanstalk_dispatch.sqs.opening import open_address, resolve_address
+from beanstalk_dispatch.sqs.parameters import check_size
+from beanstalk_dispatch.sqs.queue import Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A queue with everything that a send needs to know of it. Making one makes no request."""
+
+    name: str
+    """The queue as its caller named it: an alias, or without aliases a name, URL or ARN."""
+    address: QueueAddress
+    config: Config
+    is_local: bool
+    """True if its calls are captured or run in this process, so that nothing is sent to SQS."""
+    rules: QueueRules = field(compare=False)
+    location: str | None = field(compare=False)
+    """The region and account that a signature names; None without signing keys."""
+    is_base64: bool = field(compare=False)
+    """True if its messages are in the format of 0.1, which has no id and no headers."""
+
+    def open(self) -> Queue:
+        """Return the open queue. Raise UnknownQueue or SendError."""
+        return open_address(self.address, self.config)
+
+    def seal(self, message: Message, text: str) -> str:
+        """Return the body that SQS gets for a message whose JSON is ``text``.
+
+        Raise MessageTooLarge.
+        """
+        body = message.seal(
+            text, queue=self.address.name, keys=self.config.signing_keys,
+            location=self.location, legacy=self.is_base64,
+        )  # fmt: skip
+        check_size(body, function=message.function)
+        return body
+
+
+@functools.lru_cache(maxsize=256)
+def resolve(name: str, config: Config, is_local: bool = False) -> Destination:
+    """Return the destination that a caller names. Raise UnknownQueue if there is none."""
+    address = resolve_address(name, config)
+    return Destination(
+        name=name,
+        address=address,
+        config=config,
+        is_local=is_local,
+        rules=queue_rules(address.name),
+        location=address.location if config.signing_keys else None,
+        is_base64=config.sends_base64,
+    )
