@@ -37,6 +37,13 @@ OUTER_SECONDS: Final = 15.0
 """The seconds beyond a task's time limit that all of the project's code of its delivery has."""
 
 
+IMPORT_SECONDS: Final = 60.0
+"""How long an import may take at least, however short the time limit is.
+
+Each process imports a module once. If a short limit ended that, no process would ever have it.
+"""
+
+
 class OuterLimit:
     """The clock of one delivery, which it surrounds as a context manager."""
 
@@ -71,6 +78,10 @@ class OuterLimit:
         self._deadline = self._started + seconds + OUTER_SECONDS
         self.allow(seconds)
 
+    def expect(self, seconds: float) -> None:
+        """Let what begins now take ``seconds`` at least."""
+        self._deadline = max(self._deadline, clock.monotonic() + seconds)
+
     def allow(self, seconds: float) -> None:
         """Let the delivery take ``seconds`` from now on, before it is reported as stuck.
 
@@ -92,6 +103,16 @@ def set_task_limit(seconds: float) -> None:
     """Take the task's own time limit for this delivery, instead of the configured one."""
     if (outer := _current.get()) is not None:
         outer.set_task_limit(seconds)
+
+
+def call_import(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Import a module of the project, or wait for a thread that does.
+
+    Raise TaskTimeout when that takes longer than ``call_within`` allows, and than IMPORT_SECONDS.
+    """
+    if (outer := _current.get()) is not None:
+        outer.expect(IMPORT_SECONDS)
+    return call_within(function, *args, **kwargs)
 
 
 def allow(seconds: float) -> None:

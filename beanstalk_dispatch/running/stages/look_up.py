@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from beanstalk_dispatch.exceptions import NotImportable, TaskTimeout
 from beanstalk_dispatch.running import dispatch_table
-from beanstalk_dispatch.running.outer_limit import call_within
+from beanstalk_dispatch.running.outer_limit import call_import
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 from beanstalk_dispatch.running.run import Run
 
@@ -19,7 +19,7 @@ def look_up(run: Run) -> None:
         run.entry = made
         return
     try:
-        run.entry = call_within(dispatch_table.entry, name, run.config)
+        run.entry = call_import(dispatch_table.entry, name, run.config)
     except (SystemExit, TaskTimeout) as exc:
         if is_for_the_process(exc):
             raise

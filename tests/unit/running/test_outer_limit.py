@@ -22,7 +22,7 @@ from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.running import outer_limit
 from beanstalk_dispatch.running import time_limit as timeouts
-from beanstalk_dispatch.running.outer_limit import call_within
+from beanstalk_dispatch.running.outer_limit import call_import, call_within
 from beanstalk_dispatch.running.stages.limit import label
 from beanstalk_dispatch.running.time_limit import TimeLimitExceeded, time_limit
 from beanstalk_dispatch.safe_task import SafeTask
@@ -133,6 +133,7 @@ def work(seconds: float) -> None:
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outer_limit, "OUTER_SECONDS", 0.2)
+    monkeypatch.setattr(outer_limit, "IMPORT_SECONDS", 0.3)
     monkeypatch.setattr(timeouts, "GRACE", 0.1)
     monkeypatch.setattr(timeouts, "PULSE", 0.1)
 
@@ -217,6 +218,22 @@ def test_an_import_that_hangs(
     assert "hanging_module" not in sys.modules
 
 
+def test_an_import_may_take_longer_than_a_short_time_limit(
+    env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each process would begin it again, and none would end it."""
+    module = tmp_path / "slow_module.py"
+    module.write_text(f"from {__name__} import work as task\ntask(0.6)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(outer_limit, "IMPORT_SECONDS", 20.0)
+    env(WORKER=True, DISPATCH_TABLE="slow=slow_module.task", DISPATCH_TASK_TIMEOUT="0.1s")
+    body = Message(function="slow", args=[0]).encode(queue="q")
+    with ThreadPoolExecutor(4) as pool:
+        came = list(pool.map(lambda _: deliver(body, Delivery(queue="q")).outcome, range(4)))
+    assert came == [Outcome.DONE] * 4
+    assert timeouts.stuck() == []
+
+
 def test_our_own_code_that_hangs_is_reported_once_and_not_interrupted(
     env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -237,7 +254,8 @@ def test_a_message_that_cannot_be_read_is_named_by_its_delivery() -> None:
 
 def test_outside_of_a_delivery_there_is_no_limit() -> None:
     before = timeouts._watchdog._limits
-    assert call_within(lambda: timeouts._watchdog._limits) is before
+    for call in (call_within, call_import):
+        assert call(lambda: timeouts._watchdog._limits) is before
     outer_limit.allow(5)
     outer_limit.set_task_limit(5)
 
