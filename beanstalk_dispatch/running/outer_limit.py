@@ -21,11 +21,12 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 from django.dispatch import Signal
 
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.logging.log_lines import to_log
+from beanstalk_dispatch.logging.log_lines import quoted_error, to_log
 from beanstalk_dispatch.observers import CALLER
 from beanstalk_dispatch.process import clock
 
 from . import connections
+from .process_exceptions import is_for_the_process
 from .time_limit import TimeLimitExceeded, time_limit
 
 logger = logging.getLogger("beanstalk_dispatch.task")
@@ -156,21 +157,32 @@ def _call_observer(function: Callable[[], T]) -> T:
     """Call an observer's method within the outer limit. Raise only exceptions that can be shown."""
     try:
         return call_within(function)
-    except Exception as exc:
-        if (shown := speakable(exc)) is exc:
+    except BaseException as exc:
+        shown = speakable(exc)
+        if _passes(exc) or (shown is exc and isinstance(exc, Exception)):
             raise
+    if not isinstance(shown, Exception):  # such as a SystemExit in a thread
+        shown = RuntimeError(quoted_error(shown, with_type=True))
     raise shown  # here, or the other one would be its context, and be shown too
+
+
+def _passes(exc: BaseException) -> bool:
+    """Return True for what ends the process, or is of a limit around this delivery."""
+    return is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded)
 
 
 def send_signal(name: str, signal: Signal, **arguments: Any) -> None:
     """Send a signal of ours within the outer limit."""
     try:
         call_within(signal.send_robust, **arguments)
-    except TaskTimeout as exc:
+    except BaseException as exc:
+        if _passes(exc):
+            raise
         outer = _current.get()
         logger.error(
             "signal receivers failed signal=%s task=%r error=%s",
-            name, outer.label() if outer else "", exc,
+            name, outer.label() if outer else "",
+            quoted_error(speakable(exc), with_type=True),
         )  # fmt: skip
 
 

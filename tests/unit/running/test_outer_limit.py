@@ -174,6 +174,49 @@ def test_what_hangs_is_ended_and_named(
     assert line in caplog.text
 
 
+class Exits(Observer):
+    @contextmanager
+    def attempting(self, task: SafeTask, delivery: RunView) -> Iterator[None]:
+        yield
+        raise SystemExit(3)
+
+
+class Exited(SafeTask):
+    observers = (Exits(),)
+
+    def run(self) -> None:
+        pass
+
+
+def test_a_task_is_done_whatever_those_who_watch_it_raise(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    def exits(**arguments: Any) -> None:
+        raise GeneratorExit
+
+    signals.delivery_finished.connect(exits)
+    try:
+        assert run(env, f"{__name__}.Exited")[0] is Outcome.DONE
+    finally:
+        signals.delivery_finished.disconnect(exits)
+    assert "observer=Exits stage=attempting moment=end error=SystemExit: 3" in caplog.text
+    line = "signal=delivery_finished task='culprit id=task-1' error=GeneratorExit: "
+    assert f"signal receivers failed {line}" in caplog.text
+
+
+@pytest.mark.usefixtures("env")
+def test_what_is_for_the_process_passes_those_who_watch() -> None:
+    def exits(**arguments: Any) -> None:
+        raise SystemExit(3)
+
+    signals.delivery_finished.connect(exits)
+    try:
+        with pytest.raises(SystemExit):
+            outer_limit.send_signal("delivery_finished", signals.delivery_finished, sender=None)
+    finally:
+        signals.delivery_finished.disconnect(exits)
+
+
 def test_a_limit_around_the_caller_passes_a_task_that_hangs_before_its_run(
     env: Environment,
 ) -> None:
