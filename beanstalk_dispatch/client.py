@@ -126,7 +126,7 @@ def send_prepared(
             ):
                 return [each.message.id for each in prepared]
     results = _send(destination, prepared, send)
-    if error := error_of(results):
+    if Unsent in map(type, results) and (error := error_of(results)):
         raise error from error.__cause__
     return cast("list[str]", results)
 
@@ -281,8 +281,8 @@ def _in_thread(
     """Make ``function`` awaitable, with context variables, as asgiref carries them.
 
     It runs in one of the threads for sending, so that several coroutines send at the same time.
-    What may use the database runs in the thread of Django's ORM: a call that may wait for a commit,
-    a task that runs in this process, the receivers of task_scheduled, and a result that is kept.
+    These may use the database, so they run in the thread of Django's ORM: a call that may wait for
+    a commit, a task of this process, the receivers of task_scheduled, and a result that is kept.
     """
     config = get_config()
     may_wait = config.waits_for_commits if on_commit is None else on_commit
@@ -298,7 +298,7 @@ def is_local(config: Config) -> bool:
 
 
 def way_of(config: Config, send: Send) -> Send:
-    """Return what takes the calls of this process: a test, the process itself, or ``send``."""
+    """Return the taker of the calls of this process: a test, the process itself, or ``send``."""
     return capture or (run_here if config.execute_synchronously else send)
 
 

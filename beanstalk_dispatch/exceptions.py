@@ -55,7 +55,7 @@ class SchedulingError(BeanstalkDispatchError):
 
 
 class InvalidArgument(SchedulingError, TypeError):
-    """JSON would change an argument. The error names it and says what to pass instead."""
+    """JSON would change an argument. The error names it, and a value to pass instead."""
 
 
 class InvalidCall(SchedulingError, ValueError):

@@ -1,4 +1,4 @@
-"""Observer: what watches tasks, such as Sentry, and how it may fail without consequence.
+"""Observer: watches tasks, as Sentry does, and may fail without consequence.
 
     BEANSTALK_DISPATCH_OBSERVERS=shop.observers.Stopwatch
 
@@ -44,16 +44,16 @@ class Publication(Protocol):
 
 
 class Observer:
-    """Context managers around what a task goes through. Override those you need.
+    """Context managers around the stations of a task. Override those you need.
 
-    What they raise is logged and changes nothing; what the block raises is shown to them, and is
-    raised again whatever they do with it.
+    Their errors are logged and change nothing. An error of the block is shown to them, and is
+    raised again in any case.
     """
 
     def publishing(
         self, publications: Sequence[Publication], queue: str
     ) -> AbstractContextManager[object]:
-        """Surrounds the sending of messages to the queue of that name.
+        """Surround the sending of messages to the queue of that name.
 
         To send something along, add to ``publication.headers`` on entry; a worker has them in
         ``delivery.message.headers``. A batch of which only some messages were sent raises a
@@ -62,14 +62,14 @@ class Observer:
         return nullcontext()
 
     def delivering(self, delivery: RunView) -> AbstractContextManager[object]:
-        """Surrounds one delivery, also of a message that is refused.
+        """Surround one delivery, also of a message that is refused.
 
         At its end ``delivery.outcome`` and ``delivery.exception`` are those of the delivery.
         """
         return nullcontext()
 
     def attempting(self, task: SafeTask, delivery: RunView) -> AbstractContextManager[object]:
-        """Surrounds one run of a task and its hooks.
+        """Surround one run of a task and its hooks.
 
         At its end ``delivery.outcome`` and ``delivery.exception`` are those of the run. RETRY
         means that the task will run again. If the outcome is CUT at the start, the message was sent
@@ -78,14 +78,14 @@ class Observer:
         return nullcontext()
 
     def retrying(self, delivery: RunView) -> AbstractContextManager[object]:
-        """Surrounds the sending of the copy with which a failed task is retried.
+        """Surround the sending of the copy with which a failed task is retried.
 
         It is part of the attempt. The next attempt may begin before this block ends.
         """
         return nullcontext()
 
     def cancelling(self, delivery: RunView) -> AbstractContextManager[object]:
-        """Surrounds the end of a task that was cancelled and does not run, so it has no attempt.
+        """Surround the end of a task that was cancelled and does not run, so it has no attempt.
 
         A task that runs and raises TaskCancelled ends its attempt, and is not seen here.
         """
@@ -110,7 +110,7 @@ def observed(
     stage: str,
     enter: Callable[[Observer], AbstractContextManager[object]],
 ) -> AbstractContextManager[object]:
-    """A context manager that is made of one of each observer; ``stage`` names it in the log."""
+    """Make one context manager of those of all observers; ``stage`` names it in the log."""
     return _observed(observers, stage, enter) if observers else _NOT_OBSERVED
 
 
@@ -127,7 +127,7 @@ def _observed(
 
 
 class _HarmlessContext:
-    """Enters and leaves a context manager, and logs what that raises instead of raising it."""
+    """Enters and leaves a context manager, and logs its errors instead of raising them."""
 
     def __init__(
         self,

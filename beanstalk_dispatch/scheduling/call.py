@@ -19,7 +19,7 @@ class NamedByPath(Protocol):
 
 
 Function: TypeAlias = "str | Callable[..., Any] | SafeTask | NamedByPath"
-"""What ``schedule_function`` takes: see ``Call.function``."""
+"""The function that ``schedule_function`` takes: see ``Call.function``."""
 
 
 @dataclass(slots=True)

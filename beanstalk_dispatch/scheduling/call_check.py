@@ -105,7 +105,7 @@ def _read_parameters(task: Entry) -> _TaskParameters | None:
 def _parameters_of(function: Callable[..., Any], *, skipped: int) -> _TaskParameters | None:
     if not isinstance(function, FunctionType):
         return None
-    # A decorator may pass other arguments on, so the signature of what it wraps says nothing.
+    # A decorator may pass other arguments on, so the signature of the function inside says nothing.
     signature = inspect.signature(function, follow_wrapped=False)
     parameters = list(signature.parameters.values())[skipped:]
     return _TaskParameters(signature.replace(parameters=parameters))

@@ -1,6 +1,6 @@
-"""Calls that wait for a commit. What waits for the same commit is sent together, in batches.
+"""Calls that wait for a commit. Those of the same commit are sent together, in batches.
 
-Django's own bookkeeping decides what is sent: each call registers a callback, and Django drops the
+Django's own bookkeeping decides which are sent: each registers a callback, and Django drops the
 callback when its savepoint or its transaction is rolled back. The first callback that runs sends
 its own calls and those of every later callback that Django still holds.
 https://docs.djangoproject.com/en/stable/topics/db/transactions/#savepoints
@@ -83,15 +83,15 @@ class _Commits:
 
     def takes(self, destination: Destination, on_commit: bool | str | None) -> bool:
         """Return True if a transaction has begun for whose commit the calls are to wait."""
-        if not (destination.config.waits_for_commits if on_commit is None else on_commit):
+        if not (destination.waits_for_commits if on_commit is None else on_commit):
             return False
         connection = transaction.get_connection(_database(on_commit))
-        # get_autocommit() would connect, which may fail, only to say what the settings say.
+        # get_autocommit() would connect, which may fail, only to repeat the settings.
         is_connected = connection.connection is not None
         is_autocommit = (
             connection.autocommit if is_connected else connection.settings_dict["AUTOCOMMIT"]
         )
-        # Without autocommit on_commit() raises what is wrong with that.
+        # Without autocommit on_commit() raises an error that says so.
         return connection.in_atomic_block or not is_autocommit
 
     def take(
@@ -127,7 +127,7 @@ def _by_destination(waiting: Iterable[WaitingCalls]) -> dict[Destination, list[P
 
 
 def _keep_or_log(destination: Destination, unsent: list[Unsent], *, using: str) -> None:
-    """Keep in the outbox what could not be sent, or log it if there is none."""
+    """Keep calls that were not sent in the outbox, or log them if there is none."""
     if unsent and destination.config.uses_outbox:
         unsent = outbox.keep(destination, unsent, using=using)
     for each in unsent:

@@ -27,6 +27,8 @@ class Destination:
     rules: QueueRules = field(compare=False)
     location: str | None = field(compare=False)
     """The region and account that a signature names; None without signing keys."""
+    waits_for_commits: bool = field(compare=False)
+    """``Config.waits_for_commits``."""
     is_base64: bool = field(compare=False)
     """True if its messages are in the format of 0.1, which has no id and no headers."""
 
@@ -58,5 +60,6 @@ def resolve(name: str, config: Config, is_local: bool = False) -> Destination:
         is_local=is_local,
         rules=queue_rules(address.name),
         location=address.location if config.signing_keys else None,
+        waits_for_commits=config.waits_for_commits,
         is_base64=config.sends_base64,
     )

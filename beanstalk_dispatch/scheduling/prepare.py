@@ -34,7 +34,7 @@ class Prepared:
     text: str = field(repr=False)
     """The message as JSON, without headers and signature."""
     body: str = field(repr=False)
-    """What SQS gets. The headers of observers are in it once it is being sent."""
+    """The body that SQS gets. It has the headers of observers once it is being sent."""
     send_parameters: dict[str, Any]
     headers: dict[str, str] = field(default_factory=dict)
     """Those that observers add to the message's when it is sent."""

@@ -3,7 +3,7 @@
 send_one          one call, by SendMessage
 send_batches      calls, by SendMessageBatch
 publish           calls, by one of these or in another way, while observers watch
-send_what_can_be  calls that wait no longer: raises nothing, and sends around what SQS refuses
+send_what_can_be  calls that have waited: raises nothing, and sends around those refused
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def send_what_can_be(
             if is_unclear and len(prepared) > 1:
                 unsent = _try_each(destination, [each.prepared for each in unsent], send)
             stopped = next((each for each in unsent if each.scope is Scope.EVERYBODY), None)
-        # What is refused now was refused alone, so its request failed because of it.
+        # A call that is refused now was refused alone, so its request failed because of it.
         yield destination, [replace(each, error=None) for each in unsent]
 
 

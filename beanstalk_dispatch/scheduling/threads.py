@@ -1,4 +1,4 @@
-"""The threads that send what coroutines schedule, several messages at a time."""
+"""The threads that send the calls of coroutines, several at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from beanstalk_dispatch.process import state
 
 MAX_THREADS: Final = 16
-"""How many messages of coroutines are sent at a time."""
+"""The number of messages of coroutines that are sent at a time."""
 
 
 class _SendingThreads:
@@ -34,5 +34,5 @@ state.declare(_threads.forget, in_tests=False)
 
 
 def sending_executor() -> ThreadPoolExecutor:
-    """The executor of this process, made on first use."""
+    """Return the executor of this process, made on first use."""
     return _threads.executor()

@@ -4,6 +4,7 @@ import base64
 import json
 import string
 import time
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -350,6 +351,15 @@ def test_an_argument_that_json_would_change_is_refused_by_name(
 ) -> None:
     with pytest.raises(InvalidArgument, match=rf"^f: {named}"):
         Message(function="f", args=args, kwargs=kwargs).encode(queue="q")
+
+
+def test_an_id_is_a_random_uuid() -> None:
+    ids = {Message(function="f").id for _ in range(100)}
+    assert len(ids) == 100
+    assert {(uuid.UUID(each).version, str(uuid.UUID(each))) for each in ids} == {
+        (4, each) for each in ids
+    }
+    assert {uuid.UUID(each).variant for each in ids} == {uuid.RFC_4122}
 
 
 def test_a_header_that_json_would_change_is_refused() -> None:

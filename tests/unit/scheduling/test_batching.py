@@ -19,10 +19,12 @@ from beanstalk_dispatch.client import (
     schedule_function,
     schedule_many,
 )
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.sender import SENDER
 from beanstalk_dispatch.exceptions import BatchError, InvalidArgument, UnknownQueue
 from beanstalk_dispatch.scheduling import batching as batching_module
+from beanstalk_dispatch.scheduling.prepare import prepare_calls
 from beanstalk_dispatch.signals import task_scheduled
 from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment
@@ -312,3 +314,12 @@ def test_an_asynchronous_generator_that_the_loop_closes_sends_what_it_has_schedu
 
     asyncio.run(begin())
     assert sqs.labels == [1]
+
+
+def test_a_block_that_another_thread_has_just_ended_takes_nothing(sqs: Sqs) -> None:
+    destination, prepared = prepare_calls("jobs", [Call("record")], get_config(), is_local=False)
+    block = batching_module.CollectedCalls(())
+    assert block.collects(destination)
+    assert block.close() == []
+    assert not block.collects(destination)
+    assert not block.add(destination, prepared)
