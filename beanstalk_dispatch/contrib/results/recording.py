@@ -46,9 +46,10 @@ MAX_UNKNOWN_WORKERS: Final = 1000
 _SLOW_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 10.0
 
-_REFUSED: Final = frozenset(
-    {Outcome.UNKNOWN_FUNCTION, Outcome.BAD_SIGNATURE, Outcome.MALFORMED, Outcome.FAILED}
-)
+_REFUSED: Final = frozenset({
+    Outcome.UNKNOWN_FUNCTION, Outcome.BAD_SIGNATURE, Outcome.MALFORMED,
+    Outcome.FAILED, Outcome.TIMED_OUT,
+})  # fmt: skip
 """The outcomes of a delivery whose task could not start, and which no other worker runs now."""
 
 _RECORDING: Final = "beanstalk_dispatch.recording"
@@ -311,8 +312,9 @@ class ResultsObserver(Observer):
     def delivering(self, delivery: RunView) -> Iterator[None]:
         """Write that a task could not start: it is not known here, too old, or cannot be made."""
         yield
-        message = delivery.message
-        if message and delivery.outcome in _REFUSED and _RECORDING not in delivery.notes:
+        message, is_refused = delivery.message, delivery.outcome in _REFUSED
+        is_over = is_refused or delivery.is_final  # the calling process has no other worker
+        if message and is_over and _RECORDING not in delivery.notes:
             Recording(delivery, message, get_config()).end_refused()
 
     @contextmanager

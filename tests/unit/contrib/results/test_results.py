@@ -15,6 +15,7 @@ from django.core.cache import caches
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, OperationalError, connection, transaction
+from django.dispatch import Signal
 from django.test import override_settings
 from django.utils import timezone
 
@@ -35,13 +36,19 @@ from beanstalk_dispatch.contrib.results.pruning import prune_results
 from beanstalk_dispatch.contrib.results.record import TaskRecord
 from beanstalk_dispatch.contrib.results.recording import MAX_UNKNOWN_WORKERS, Recording
 from beanstalk_dispatch.contrib.results.stores import CacheStore, DatabaseStore, store_of
-from beanstalk_dispatch.exceptions import ConfigurationError, SendError, UnknownResult
+from beanstalk_dispatch.exceptions import (
+    ConfigurationError,
+    SendError,
+    TaskTimeout,
+    UnknownFunction,
+    UnknownResult,
+)
 from beanstalk_dispatch.messages.delivery import Delivery, RunView
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running import waiting
 from beanstalk_dispatch.running.consumer import DelayedCopies
-from beanstalk_dispatch.signals import task_started
+from beanstalk_dispatch.signals import delivery_finished, task_started
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.testing import capture_tasks
 from tests import jobs
@@ -83,17 +90,17 @@ def message_of(function: str, task_id: str, /, **members: Any) -> str:
 
 
 @contextmanager
-def capture_ids() -> Iterator[list[str]]:
-    """The ids of the tasks that start meanwhile."""
+def capture_ids(signal: Signal = task_started) -> Iterator[list[str]]:
+    """The ids of the tasks of which the signal is sent meanwhile, which start by default."""
     found: list[str] = []
 
     def receive(delivery: RunView, **_: Any) -> None:
         assert delivery.message
         found.append(delivery.message.id)
 
-    task_started.connect(receive)
+    signal.connect(receive)
     yield found
-    task_started.disconnect(receive)
+    signal.disconnect(receive)
 
 
 def test_a_task_is_ready_then_done(store: Environment) -> None:
@@ -294,6 +301,20 @@ def test_a_failure_in_the_calling_process_is_final(store: Environment) -> None:
         assert (result.status, result.finished_at is None) == (Status.FAILED, False), name
     assert (result.attempts, len(result.errors)) == (2, 2)
     assert get_result(schedule_function("jobs", "record")).status is Status.SUCCESSFUL
+
+
+def test_what_could_not_start_in_the_calling_process_has_failed(
+    store: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(*_: Any) -> None:
+        raise TaskTimeout("time limit of 15 s exceeded")
+
+    store(DISPATCH_EXECUTE_SYNCHRONOUSLY=True, DISPATCH_TABLE=f"{IN_CALLER} gone=no_module.task")
+    monkeypatch.setattr(jobs.CannotBeMade, "__init__", hang)
+    assert get_result(schedule_function("jobs", "needs")).status is Status.FAILED
+    with capture_ids(delivery_finished) as ids, pytest.raises(UnknownFunction):
+        schedule_function("jobs", "gone")
+    assert get_result(ids[0]).status is Status.FAILED
 
 
 def test_a_retry_that_the_calling_process_cannot_make_is_the_end(
