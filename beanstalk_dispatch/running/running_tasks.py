@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -61,7 +62,16 @@ _PAUSE: Final = 0.02  # seconds between two checks
 class RunningTask:
     """A task while it runs: a context manager, which may wait before it begins."""
 
-    __slots__ = ("_ledger", "_slot", "_tasks", "delivery", "message", "started", "times_cut")
+    __slots__ = (
+        "_ledger",
+        "_slot",
+        "_tasks",
+        "delivery",
+        "message",
+        "started",
+        "thread_id",
+        "times_cut",
+    )
 
     def __init__(
         self,
@@ -77,6 +87,7 @@ class RunningTask:
         """The time when the task began, by the monotonic clock."""
         self.times_cut = ledger.times_cut(message.id) if ledger else 0
         """The number of times that the task was cut off before, as far as this machine knows."""
+        self.thread_id = threading.get_ident()
         self._tasks = tasks
         self._ledger = ledger
         self._slot: int | None = None
@@ -115,6 +126,12 @@ class RunningTask:
             with suppress(Exception):  # no file of ours may cost a task
                 self._ledger.count_as_cut(self.message.id, self._slot)
 
+    def leave(self) -> None:
+        """Have the end of the process not count as a cut of this task."""
+        slot, self._slot = self._slot, None
+        if self._ledger is not None and slot is not None:
+            self._ledger.end(slot)
+
     def forget_cuts(self) -> None:
         """Forget that the task was cut off: it is done, or somebody is to look at it."""
         if self.times_cut and self._ledger is not None:
@@ -148,6 +165,15 @@ class RunningTasks:
     def now(self) -> list[RunningTask]:
         """Return the tasks that run now. A signal handler may call this."""
         return list(self._running)
+
+    def acquit(self, *, except_in: Collection[int]) -> None:
+        """Before the process ends itself, have that count for none but the tasks in these threads.
+
+        The others only run beside the one that is to blame.
+        """
+        for task in self.now():
+            if task.thread_id not in except_in:
+                task.leave()
 
     # --- one alone, or many ------------------------------------------------------------------
 

@@ -224,6 +224,7 @@ def _end_process(graceful_timeout: float) -> None:
         logged = threading.Event()
         _start_thread(_log_end, logged)
         logged.wait(_LOG_SECONDS)
+        RUNNING.acquit(except_in=time_limit.stuck_threads())
         os._exit(0)
 
 

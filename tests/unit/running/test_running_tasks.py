@@ -92,6 +92,17 @@ def test_what_was_cut_off_is_logged_by_the_next_process(caplog: pytest.LogCaptur
     assert ledger().times_cut("task-1") == 1
 
 
+def test_a_process_that_ends_itself_has_cut_off_none_but_the_stuck_tasks() -> None:
+    innocent, stuck = task("innocent"), task("stuck")
+    for each in (innocent, stuck):
+        each.__enter__()
+    stuck.thread_id = 0
+    for _ in range(2):
+        RUNNING.acquit(except_in={0})
+    RUNNING.forget()  # the file is left as if the process had ended
+    assert [ledger().times_cut(name) for name in ("innocent", "stuck")] == [0, 1]
+
+
 def test_what_was_cut_off_need_not_wait_for_its_lease(env: Environment, tmp_path: Path) -> None:
     env(DISPATCH_LEASE_CACHE="leases")
     backend = "django.core.cache.backends.filebased.FileBasedCache"
