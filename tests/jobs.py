@@ -6,6 +6,7 @@ import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ def hang_once(path: str) -> None:  # pragma: no cover - in a process that is kil
     append(path, 0)
     if not has_run:
         time.sleep(60)
+
+
+_shared_pool = ThreadPoolExecutor(100)
+"""As a library or a module of a project has one. Its threads start with its first uses."""
+
+
+def use_shared_pool() -> None:
+    list(_shared_pool.map(time.sleep, [0.05] * 20))
 
 
 def nap(seconds: float) -> None:

@@ -11,6 +11,7 @@ import functools
 import logging
 import math
 import threading
+import weakref
 from collections import Counter
 from typing import Any, Final
 
@@ -104,8 +105,13 @@ class LeftThreads:
         return found
 
     def are_too_many(self) -> bool:
-        """Return True if there are more than MAX_LEFT, so that the process is to be replaced."""
-        return len(self._starters) > MAX_LEFT and len(self.left()) > MAX_LEFT
+        """Return True if there are more than MAX_LEFT, so that the process is to be replaced.
+
+        The threads of a pool count once: it has a bound of its own, and may serve every task.
+        """
+        if len(self._starters) <= MAX_LEFT:
+            return False
+        return len({id(_owner_of(thread)) for thread in self.left()}) > MAX_LEFT
 
     def delay_exit(self) -> bool:
         """Return True if the interpreter's own exit would wait for one of these threads."""
@@ -137,6 +143,13 @@ class LeftThreads:
                     quoted(message.id), quoted(message.function), len(threads),
                     quoted(joined(threads[:_SHOWN])), repeated,
                 )  # fmt: skip
+
+
+def _owner_of(thread: threading.Thread) -> object:
+    """Return the ThreadPoolExecutor of a thread, or the thread itself."""
+    first = next(iter(getattr(thread, "_args", ())), None)
+    pool = first() if isinstance(first, weakref.ref) else None
+    return thread if pool is None else pool
 
 
 LEFT: Final = LeftThreads()

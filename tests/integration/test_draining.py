@@ -135,6 +135,20 @@ def test_a_task_that_leaves_threads_is_named_and_its_process_replaced(tmp_path: 
         assert "reason=threads threads=80 left_by='leave 80'" in server.log()
 
 
+def test_a_pool_that_tasks_share_is_no_reason_to_replace_its_process(tmp_path: Path) -> None:
+    """A pool of a module grows to its size once; its threads have no end and no leak."""
+    with gunicorn(
+        tmp_path,
+        BEANSTALK_DISPATCH_TABLE=f"{TABLE} pooled=tests.jobs.use_shared_pool",
+        GUNICORN_CMD_ARGS="--threads=15",
+    ) as server:
+        with ThreadPoolExecutor(15) as pool:
+            answers = [pool.submit(server.post, body("pooled")) for _ in range(60)]
+            assert {each.result()[0] for each in answers} == {200}
+        assert server.log().count("recycle pid=") == 0
+        assert len(workers(server)) == 1
+
+
 def test_threads_left_behind_do_not_delay_a_restart(tmp_path: Path) -> None:
     with gunicorn(
         tmp_path,
