@@ -437,10 +437,8 @@ def start_configured_class() -> None:
 
     It is called also if another variable has a wrong value: the class may report that.
     """
-    values = values_of(CORE)
     try:
-        if values.sources[SAFE_TASK.variable] != "default":
-            _import_safe_task_class(values[SAFE_TASK]).ready()
+        _import_safe_task_class(values_of(CORE)[SAFE_TASK]).ready()
     except Exception as exc:
         logger.error(
             "%s could not start error=%s", SAFE_TASK.variable, quoted_error(exc),

@@ -139,9 +139,9 @@ def _leave(
     while surrounds:
         surround = surrounds.pop()
         try:
-            if result is None and error is not None:
-                surround.throw(error)
-            elif result is not None:
+            if result is None:
+                surround.throw(error or _no_result())
+            else:
                 surround.send(result)
             raise RuntimeError("a stage yields once")
         except StopIteration as stop:
@@ -149,8 +149,12 @@ def _leave(
         except BaseException as exc:
             error, result = _judge(run, exc)
     if result is None:
-        raise error or RuntimeError("no stage has returned a Result")
+        raise error or _no_result()
     return result
+
+
+def _no_result() -> RuntimeError:
+    return RuntimeError("no stage has returned a Result")
 
 
 def _judge(run: Run, error: BaseException) -> tuple[BaseException, Result | None]:

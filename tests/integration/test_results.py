@@ -26,9 +26,6 @@ from tests.services import Service, database_settings, postgres, valkey
 class ToPostgres:
     """Sends the results to the database ``postgres``."""
 
-    def db_for_read(self, model: Any, **hints: Any) -> str:
-        return "postgres"
-
     def db_for_write(self, model: Any, **hints: Any) -> str:
         return "postgres"
 

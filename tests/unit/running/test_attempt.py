@@ -16,6 +16,7 @@ from asgiref.sync import sync_to_async
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running import time_limit as timeouts
+from beanstalk_dispatch.running.attempt import _stuck_label, undelivered
 from beanstalk_dispatch.running.retries import MAX_BACKOFF_SECONDS
 from beanstalk_dispatch.running.run import DONE, Run
 from beanstalk_dispatch.running.time_limit import TimeLimitExceeded, time_limit
@@ -619,3 +620,9 @@ def test_a_coroutine_that_waits_for_ever_in_its_cleanup_is_ended(
     seconds, came = place(task)
     assert seconds < 10
     assert came.outcome is Outcome.TIMED_OUT
+
+
+def test_a_task_without_a_message_is_named_by_its_class() -> None:
+    run = undelivered()
+    run.task = Recorder()
+    assert _stuck_label(run) == "Recorder"

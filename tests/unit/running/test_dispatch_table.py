@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from beanstalk_dispatch.exceptions import UnknownFunction
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.problems import start_log
 from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.safe_task import SafeTask
 from tests import jobs
 from tests.conftest import Environment
+from tests.jobs import calls
 
 COUNT = 2_000
 
@@ -78,6 +81,56 @@ def test_what_would_not_do_what_it_says_is_refused_before_it_runs(
     assert str(caught.value) == f"Requested task {reason}: name"
     (problem,) = [each for each in checks.run_checks() if each.id == "beanstalk_dispatch.E002"]
     assert reason in problem.msg
+
+
+def test_what_is_refused_serves_those_who_use_it_as_what_it_is() -> None:
+    async def enter_later() -> None:
+        async with jobs.enters_later():
+            calls.append(("entered later",))
+
+    calls.clear()
+    holder = jobs.Holder()
+    with jobs.enters(), jobs.Enters().run():
+        asyncio.run(enter_later())
+    holder.of_an_instance()
+    holder.cached_method()
+    jobs.Holder.of_the_class()
+    assert calls == [
+        ("entered later",), ("of an instance", holder), ("of an instance", holder),
+        ("of_the_class", jobs.Holder),
+    ]  # fmt: skip
+    assert jobs.ObserversOfItsOwn().observers == ["a customer"]
+
+
+class Meta(type):
+    """A metaclass of a project."""
+
+
+class MadeByMeta(SafeTask, metaclass=Meta):
+    pass
+
+
+class LooksUp(SafeTask):
+    def __getattr__(self, name: str) -> object:
+        raise AttributeError(name)
+
+
+@pytest.mark.parametrize(
+    ("task_class", "is_plain"),
+    [
+        (SafeTask, True),
+        (jobs.Recorder, True),
+        (jobs.NeedsArgument, False),
+        (jobs.LimitThatRaises, False),
+        (MadeByMeta, False),
+        (LooksUp, False),
+    ],
+)
+def test_a_class_is_plain_if_making_a_task_runs_no_code_of_the_project(
+    task_class: type[SafeTask], is_plain: bool
+) -> None:
+    entry = dispatch_table.Entry(task_class=task_class, observers=())
+    assert entry.is_plain is is_plain
 
 
 @pytest.mark.parametrize("path", ["Holder.method", "Holder.of_the_class"])

@@ -62,13 +62,11 @@ def test_a_surround_gets_the_result_of_those_after_it_and_may_return_another() -
 
 def test_a_surround_without_a_yield_is_a_guard() -> None:
     def refuses(run: Run) -> Surround:
-        if run.is_final:
-            yield
+        yield from ()
         return FAILED
 
     def has_nothing_to_surround(run: Run) -> Surround:
-        if run.is_final:
-            yield
+        yield from ()
         return None
 
     assert run_stages(run_of(), [has_nothing_to_surround, refuses, returns(DONE)]) == FAILED
@@ -117,8 +115,8 @@ def test_an_error_of_the_dead_letter_is_a_result_for_those_around_it(
 
 def test_a_surround_yields_once() -> None:
     def yields_twice(run: Run) -> Surround:
-        yield
-        yield
+        for _ in range(2):
+            yield
         return None
 
     run = run_of()
@@ -129,6 +127,12 @@ def test_a_surround_yields_once() -> None:
 def test_some_stage_returns_a_result() -> None:
     with pytest.raises(RuntimeError, match="no stage has returned a Result"):
         run_stages(run_of(), [returns(None)])
+
+
+def test_without_a_result_what_surrounds_sees_an_error() -> None:
+    seen: list[object] = []
+    assert run_stages(run_of(), [surround(seen, "a"), returns(None)]).outcome is Outcome.FAILED
+    assert seen == ["into a", ("a", RuntimeError)]
 
 
 def test_a_parent_runs_the_first_stages_and_a_child_the_rest() -> None:
