@@ -467,6 +467,8 @@ def test_a_call_that_waits_with_the_interpreters_lock_is_reported(
     monkeypatch.setattr(timeouts, "PULSE", 0.1)
     monkeypatch.setattr(timeouts, "HELD", 0.1)
     wait = ctypes.PyDLL(None).usleep
+    limited(time_limit(5), lambda: None)
+    until(lambda: timeouts._watchdog._wakes_at == math.inf)  # it may sleep by another PULSE
     in_thread(
         lambda: limited(time_limit(600, label=lambda: "culprit id=1"), lambda: wait(1_500_000))
     )
