@@ -355,6 +355,7 @@ class _WatchdogThread:
         """Report that no thread could run, if this thread should have run long ago."""
         late = clock.monotonic() - self._wakes_at
         if late < HELD:
+            self._held.clear()  # or they would be named for the next call that keeps the lock
             return []
         held, self._held = self._held | self._limits, set()
         switches = _switches() - self._switches - _WAKING_SWITCHES

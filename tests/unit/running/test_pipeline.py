@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.test import Client
@@ -114,12 +114,7 @@ def test_an_error_of_the_dead_letter_is_a_result_for_those_around_it(
 
 
 def test_a_surround_yields_once() -> None:
-    def yields_twice(run: Run) -> Surround:
-        for _ in range(2):
-            yield
-        return None
-
-    run = run_of()
+    run, yields_twice = run_of(), cast("Stage", lambda run: (None for _ in range(2)))
     assert run_stages(run, [yields_twice, returns(DONE)]).outcome is Outcome.FAILED
     assert str(run.exception) == "a stage yields once"
 
