@@ -29,8 +29,13 @@ def cancelled(run: Run) -> Result:
         return Result(outcome=Outcome.CANCELLED, reason=WHY_CANCELLED)
 
 
-def sent_again(run: Run, message: Message, delay: float, outcome: Outcome) -> Result:
+def sent_again(
+    run: Run, message: Message, delay: float, outcome: Outcome, *, waits_because: str = ""
+) -> Result:
     """Send the message again in ``delay`` seconds, and acknowledge it only if that was done.
+
+    ``waits_because`` is the first part of the Result's reason. If the send fails, an earlier
+    failure of the run stays its exception.
 
     With MAX_AGE the copy says that it was sent now, because its signature is its own. The copy of
     an unknown name keeps its time, which limits its wait.
@@ -45,6 +50,8 @@ def sent_again(run: Run, message: Message, delay: float, outcome: Outcome) -> Re
             "message could not be sent again id=%s function=%s error=%s",
             quoted(message.id), quoted(message.function), quoted_error(exc),
         )  # fmt: skip
-        run.exception = exc
+        if run.exception is None:
+            run.exception = exc
         return Result(outcome=Outcome.FAILED, reason="could not be sent again")
-    return Result(outcome=outcome, successor=Successor.COPY)
+    reason = f"{waits_because}; the message waits for {delay:.0f} s" if waits_because else ""
+    return Result(outcome=outcome, reason=reason, successor=Successor.COPY)

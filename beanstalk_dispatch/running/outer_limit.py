@@ -39,7 +39,7 @@ OUTER_SECONDS: Final = 15.0
 
 
 IMPORT_SECONDS: Final = 60.0
-"""How long an import may take at least, however short the time limit is.
+"""The seconds that an import may take at least, however short the time limit is.
 
 Each process imports a module once. If a short limit ended that, no process would ever have it.
 """

@@ -83,13 +83,6 @@ def failed_outside(run: Run, raised: BaseException) -> Result:
     return failure_of(exc)
 
 
-def acknowledged_if_configured(run: Run, result: Result) -> Result:
-    """Return the result of a failure, which BEANSTALK_DISPATCH_ON_FAILURE may acknowledge."""
-    if run.config.on_failure == "acknowledge":
-        return replace(result, successor=Successor.NOBODY)
-    return result
-
-
 def sent_to_dead_letter_queue(run: Run, result: Result) -> Result:
     """Send the message to the dead-letter queue, if there is one, and return its new Result.
 

@@ -14,7 +14,7 @@ A relay sends the others.
 
 
 class StoredRow(NamedTuple):
-    """Where a message is in the outbox."""
+    """The place of a message in the outbox."""
 
     database: str
     queue: str

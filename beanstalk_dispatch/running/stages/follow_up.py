@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from beanstalk_dispatch.messages.outcomes import Outcome, Result
+from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.running.ending import sent_again
 from beanstalk_dispatch.running.outer_limit import call_within
 from beanstalk_dispatch.running.refusing import (
-    acknowledged_if_configured,
     sent_to_dead_letter_queue,
 )
 from beanstalk_dispatch.running.retries import retry_delay
@@ -47,10 +46,7 @@ def _retried(run: Run, result: Result) -> Result:
         not_before=None,
     )
     with observed(run.entry.observers, "retrying", lambda each: each.retrying(run)):
-        failure = run.exception
-        sent = sent_again(run, copy, delay, Outcome.RETRY)
-        run.exception = failure
-    return sent
+        return sent_again(run, copy, delay, Outcome.RETRY)
 
 
 def _failed(run: Run, result: Result) -> Result:
@@ -59,5 +55,6 @@ def _failed(run: Run, result: Result) -> Result:
         number = run.accepted.counted_attempt + earlier  # redelivery backs off, too
         delay = call_within(retry_delay, run.task, run.exception, number)
         result = replace(result, retry_after=delay)
-    result = acknowledged_if_configured(run, result)
+    if run.config.on_failure == "acknowledge":
+        result = replace(result, successor=Successor.NOBODY)
     return sent_to_dead_letter_queue(run, result) if result.is_final else result

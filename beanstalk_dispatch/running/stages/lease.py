@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Final
 
 from beanstalk_dispatch.exceptions import TaskCancelled
@@ -72,8 +71,5 @@ def _may_wait_for_resume(run: Run) -> bool:
 
 def _wait_for_resume(run: Run, paused_since: float) -> Result:
     """Send the message again, so that it waits without being received."""
-    delay = half_since(paused_since)
-    result = sent_again(run, run.accepted, delay, Outcome.DEFERRED)
-    if not result.is_acknowledged:
-        return result
-    return replace(result, reason=f"the queue is paused; the message waits for {delay:.0f} s")
+    delay, why = half_since(paused_since), "the queue is paused"
+    return sent_again(run, run.accepted, delay, Outcome.DEFERRED, waits_because=why)

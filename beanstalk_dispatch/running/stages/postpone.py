@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from beanstalk_dispatch.exceptions import UnknownFunction
@@ -27,12 +26,9 @@ def postpone(run: Run) -> Surround:
     if result.outcome not in _WAITS or not _may_wait_as_copy(run):
         return None
     delay = result.retry_after or _COPY_SECONDS
-    refused = run.exception
-    copy = sent_again(run, run.accepted, delay, Outcome.DEFERRED)
-    if not copy.is_acknowledged:
-        run.exception = refused
-        return result
-    return replace(copy, reason=f"{result.reason}; the message waits for {delay:.0f} s")
+    message, why = run.accepted, result.reason
+    copy = sent_again(run, message, delay, Outcome.DEFERRED, waits_because=why)
+    return copy if copy.is_acknowledged else result
 
 
 def _may_wait_as_copy(run: Run) -> bool:
