@@ -54,12 +54,10 @@ class BeanstalkDispatchConfig(AppConfig):
 
 
 def _prepare_worker() -> None:
-    """Import what the first message needs, and listen for the end of the server."""
+    """Listen for the first request, and for the end of the server."""
     from .consumers.endpoint import draining  # noqa: PLC0415
     from .problems import check_log, start_log  # noqa: PLC0415
-    from .running import dispatch_table  # noqa: PLC0415
 
-    dispatch_table.start_task_sources()
     start_log.log_start()  # after the contrib room that the class may have imported
     check_log.log_on_first_request()
     draining.watch()

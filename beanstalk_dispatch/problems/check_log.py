@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextvars import Context
+from threading import Thread
 from typing import Any, Final
 
 from django.core.signals import request_started
+from django.db import connections
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
@@ -17,6 +20,7 @@ from .checks import check
 logger = logging.getLogger("beanstalk_dispatch")
 
 _FIRST_REQUEST: Final = "beanstalk_dispatch.check_log"
+_THREAD: Final = "beanstalk_dispatch-checks"
 
 
 def log_on_first_request() -> None:
@@ -42,9 +46,23 @@ state.declare(do_not_log_on_first_request, in_child=False)
 
 
 def _log_once(**kwargs: Any) -> None:
-    """Log the failing checks once: of two first requests at a time, only one disconnects."""
+    """Log the failing checks once: of two first requests at a time, only one disconnects.
+
+    A thread does that, because the checks import every listed module, which no request waits for.
+    """
     if request_started.disconnect(dispatch_uid=_FIRST_REQUEST):
+        thread = Thread(target=_log_failing_in_thread, name=_THREAD, daemon=True)
+        try:
+            Context().run(thread.start)  # empty, or Sentry's SDK would copy the request's trace
+        except RuntimeError as exc:  # no thread can be started
+            logger.error("checks could not run error=%s", quoted_error(exc, with_type=True))
+
+
+def _log_failing_in_thread() -> None:
+    try:
         log_failing()
+    finally:
+        connections.close_all()
 
 
 def log_failing() -> None:

@@ -10,18 +10,29 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from django.utils.module_loading import import_string
 
-from beanstalk_dispatch.conf import CORE, Config, get_config, values_of
+from beanstalk_dispatch.conf import CORE, Config, values_of
 from beanstalk_dispatch.conf.variables import SAFE_TASK
-from beanstalk_dispatch.exceptions import ConfigurationError, NotImportable, UnknownFunction
+from beanstalk_dispatch.exceptions import (
+    ConfigurationError,
+    NotImportable,
+    TaskTimeout,
+    UnknownFunction,
+)
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.safe_task import SafeTask
 
+from .outer_limit import IMPORT_SECONDS, OuterLimit, call_within
+from .time_limit import TimeLimitExceeded
+
 logger = logging.getLogger("beanstalk_dispatch")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _DECORATORS: Final[Sequence[Any]] = (contextmanager, asynccontextmanager)
 _CONTEXT_MANAGERS: Final = {each(iter).__code__ for each in _DECORATORS}
@@ -88,13 +99,11 @@ class TaskSource(Protocol):
     tasks that may run without being in the table, and their entries.
     """
 
-    def start(self, config: Config) -> None:
-        """Import the tasks that may run. A worker calls this when Django has started."""
-
     def find(self, name: str, config: Config) -> object | None:
         """Return the task of a name that the table does not list, or None if none may run.
 
-        The name comes from a message, so nothing is imported for it.
+        The name comes from a message, so nothing is imported for it but the module that lists it.
+        Raise NotImportable if that fails.
         """
 
     def names(self, config: Config) -> Iterable[str]:
@@ -196,7 +205,7 @@ def resolve(name: str, config: Config) -> Any:
     if name not in resolved:
         try:
             resolved[name] = _resolve_name(name, config)
-        except (NotImportable, SystemExit):
+        except (NotImportable, SystemExit, TimeLimitExceeded):
             listed_as = name if name in config.table else name.rpartition(".")[0]
             _not_importable(config).setdefault(listed_as, time.time())
             raise
@@ -205,16 +214,25 @@ def resolve(name: str, config: Config) -> Any:
 
 
 def resolve_early(name: str, config: Config) -> Any:
-    """Return the same as ``resolve`` where no message has come.
+    """Return the same as ``resolve`` where no message has come. See ``import_early``."""
+    try:
+        return import_early(name, resolve, name, config)
+    except ImportError as exc:
+        raise NotImportable(f"Unable to locate function: {config.table[name]}") from exc
 
-    A module that raises SystemExit is unknown here as well. While a message runs, SystemExit in the
-    main thread is that of a server that stops.
+
+def import_early(name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that imports a listed module, where no message has come.
+
+    It has the time that an import has for a message, or one module that hangs would stop all
+    others. Raise ImportError if it takes longer, and for a SystemExit. While a message runs,
+    SystemExit in the main thread is that of a server that stops.
     """
     try:
-        return resolve(name, config)
-    except SystemExit as exc:
-        cause = ImportError(f"its import raises {exc!r}")
-        raise NotImportable(f"Unable to locate function: {config.table[name]}") from cause
+        with OuterLimit(IMPORT_SECONDS, lambda: f"import of {name}"):
+            return call_within(function, *args, **kwargs)
+    except (SystemExit, TaskTimeout) as exc:
+        raise ImportError(f"its import raises {exc!r}") from exc
 
 
 def _resolve_name(name: str, config: Config) -> Any:
@@ -223,8 +241,6 @@ def _resolve_name(name: str, config: Config) -> Any:
         for source in _task_sources:
             if (found := source.find(name, config)) is not None:
                 return found
-        if _is_of_missing_module(name, config):
-            raise NotImportable(f"Unable to locate function: {name}")
         if not (config.table or config.tasks):
             raise UnknownFunction("No beanstalk dispatch table configured")
         raise UnknownFunction(f"Requested function not found: {name}")
@@ -239,11 +255,6 @@ def _resolve_name(name: str, config: Config) -> Any:
     if reason := _why_not_runnable(runnable) or _why_not_callable_alone(path):
         raise UnknownFunction(f"Requested task {reason}: {name}")
     return runnable
-
-
-def _is_of_missing_module(name: str, config: Config) -> bool:
-    """Return True if BEANSTALK_DISPATCH_TASKS lists a name whose module could not be imported."""
-    return is_listed(name, config) and name.rpartition(".")[0] not in sys.modules
 
 
 def _why_not_runnable(runnable: Any) -> str | None:
@@ -443,19 +454,6 @@ def start_configured_class() -> None:
         logger.error(
             "%s could not start error=%s", SAFE_TASK.variable, quoted_error(exc),
         )  # fmt: skip
-
-
-def start_task_sources() -> None:
-    """Import the tasks of other libraries on a worker.
-
-    Leave a wrong configuration to the checks.
-    """
-    try:
-        config = get_config()
-        for source in _task_sources if config.worker else ():
-            source.start(config)
-    except ConfigurationError:
-        pass  # the start line and the checks report it
 
 
 def import_dotted_path(path: str) -> Any:

@@ -206,6 +206,29 @@ def test_elsewhere_it_is_a_404(tmp_path: Path) -> None:
         web.stop()
 
 
+def test_a_slow_module_stops_no_other_task_of_a_server_with_one_thread(tmp_path: Path) -> None:
+    """gunicorn kills such a worker when a request takes longer than its timeout."""
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(60)\n")
+    server = Gunicorn(
+        tmp_path,
+        BEANSTALK_WORKER="True",
+        BEANSTALK_DISPATCH_TABLE=f"slow=slow_module.task {TABLE}",
+        BEANSTALK_DISPATCH_TASKS="slow_module tests.django_tasks",
+        GUNICORN_CMD_ARGS="--worker-class=sync --timeout=4",
+        PYTHONPATH=str(tmp_path),
+    )
+    try:
+        until(server.is_up)
+        for function in ("record", "tests.django_tasks.add", "record", "record"):
+            started = time.monotonic()
+            assert server.post(body(function, 1, *([2] if "add" in function else [])))[0] == 200
+            assert time.monotonic() - started < 4
+            time.sleep(1.5)  # together longer than gunicorn's timeout
+        assert "WORKER TIMEOUT" not in server.log()
+    finally:
+        server.stop()
+
+
 def test_a_wrong_configuration_is_told_and_not_a_crash(tmp_path: Path) -> None:
     wrong = Gunicorn(tmp_path, BEANSTALK_WORKER="Ture")
     try:

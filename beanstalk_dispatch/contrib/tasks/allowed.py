@@ -1,70 +1,67 @@
 """The Django tasks that may run: those that the table or BEANSTALK_DISPATCH_TASKS lists.
 
-A message's function is looked up in a list of names. It never causes an import.
+A message's function is looked up in a list of names. It causes the import of no other module.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 import sys
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.variables import TASKS
-from beanstalk_dispatch.exceptions import UnknownFunction
-from beanstalk_dispatch.logging.log_lines import quoted_error
+from beanstalk_dispatch.exceptions import NotImportable, UnknownFunction
 from beanstalk_dispatch.running import dispatch_table
 
 from .library import AnyTask, Task
-
-logger = logging.getLogger("beanstalk_dispatch.task")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllowedTasks:
     """The tasks that BEANSTALK_DISPATCH_TASKS stands for."""
 
-    by_name: Mapping[str, AnyTask] = field(default_factory=dict)
+    by_name: dict[str, AnyTask] = field(default_factory=dict)
     """Each task by its ``module_path``."""
-    problems: tuple[str, ...] = ()
+    problems: list[str] = field(default_factory=list)
     """The reasons why items of the list stand for no task."""
 
 
-@functools.lru_cache(maxsize=1)
 def allowed_tasks(config: Config) -> AllowedTasks:
-    """Import the listed tasks, once. A task that cannot be imported is a problem in the result."""
-    by_name: dict[str, AnyTask] = {}
-    problems: list[str] = []
+    """Import all listed tasks. A task that cannot be imported is a problem in the result."""
+    allowed = AllowedTasks()
     for item in config.tasks:
         try:
-            found = dict(_tasks_of(item))
+            found = dispatch_table.import_early(item, _tasks_of, item)
         except Exception as exc:
-            problems.append(f"{item!r} cannot be imported: {exc}")
-            continue
-        except SystemExit as exc:
-            problems.append(f"{item!r} cannot be imported: its import raises {exc!r}")
+            allowed.problems.append(f"{item!r} cannot be imported: {exc}")
             continue
         if not found:
-            problems.append(f"{item!r} is neither a @task nor a module that defines one")
-        by_name |= found
-    return AllowedTasks(by_name=by_name, problems=tuple(problems))
+            allowed.problems.append(f"{item!r} is neither a @task nor a module that defines one")
+        allowed.by_name.update(found)
+    return allowed
 
 
-def log_problems(config: Config) -> None:
-    """Import the listed tasks, and log each item that stands for no task."""
-    for problem in allowed_tasks(config).problems:
-        logger.error(
-            "listed tasks not found variable=%s error=%s",
-            TASKS.variable, quoted_error(problem),
-        )  # fmt: skip
+def allowed_task(name: str, config: Config) -> AnyTask | None:
+    """Import the item that lists a task, and return the task. Return None if no item lists it.
+
+    The other items are not imported, so that none of them delays a message or stops it.
+
+    Raise NotImportable if the import fails.
+    """
+    for item in (name, name.rpartition(".")[0]):
+        if item in config.tasks:
+            try:
+                found = _tasks_of(item)
+            except Exception as exc:
+                raise NotImportable(f"Unable to locate function: {name}") from exc
+            if name in found:
+                return found[name]
+    return None
 
 
-def _tasks_of(item: str) -> Iterator[tuple[str, AnyTask]]:
-    """Yield the tasks of a module, or the one of a dotted path."""
+def _tasks_of(item: str) -> dict[str, AnyTask]:
+    """Return the tasks of a module, or the one of a dotted path, by their names."""
     try:
         found: object = import_module(item)
     except ModuleNotFoundError as exc:
@@ -72,16 +69,19 @@ def _tasks_of(item: str) -> Iterator[tuple[str, AnyTask]]:
             raise  # the module is there, and what it imports is not
         found = dispatch_table.import_dotted_path(item)
     if isinstance(found, Task):
-        yield item, found
-    if isinstance(found, ModuleType):
-        for each in vars(found).values():
-            # A task that the module has imported belongs to another module.
-            if isinstance(each, Task) and each.func.__module__ == item:
-                yield each.module_path, each
+        return {item: found}
+    if not isinstance(found, ModuleType):
+        return {}
+    # A task that the module has imported belongs to another module.
+    return {
+        each.module_path: each
+        for each in [*vars(found).values()]
+        if isinstance(each, Task) and each.func.__module__ == item
+    }
 
 
 def find_task(name: str, config: Config) -> AnyTask | None:
-    """Return the task of a record's function. No name of a record causes an import.
+    """Return the task of a record's function. Only a listed module is imported for it.
 
     A web process may list no tasks. There the task is found if its module is imported already.
     """

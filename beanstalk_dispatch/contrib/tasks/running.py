@@ -24,7 +24,7 @@ from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.dispatch_table import Entry
 from beanstalk_dispatch.safe_task import SafeTask
 
-from .allowed import allowed_tasks, log_problems
+from .allowed import allowed_task, allowed_tasks
 from .library import (
     AnyResult,
     AnyTask,
@@ -48,13 +48,9 @@ class FailedBefore(Exception):
 class DjangoTasks:
     """The source of Django's tasks for the dispatch table."""
 
-    def start(self, config: Config) -> None:
-        """Import the tasks that BEANSTALK_DISPATCH_TASKS lists, and log their problems."""
-        log_problems(config)
-
     def find(self, name: str, config: Config) -> object | None:
         """Return the listed task of that name."""
-        return allowed_tasks(config).by_name.get(name)
+        return allowed_task(name, config)
 
     def names(self, config: Config) -> Iterable[str]:
         """Return the listed tasks, by their ``module_path``."""

@@ -151,8 +151,9 @@ def _observers(config: Config) -> Iterator[CheckMessage]:
 
 def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
     """Yield the names of the table that stand for a class, each with the class."""
-    for name in config.table:
-        with suppress(UnknownFunction):  # E002 reports it
+    failed = dispatch_table.not_importable(config)  # E002 reports it, and has tried the import
+    for name in (each for each in config.table if each not in failed):
+        with suppress(UnknownFunction):  # E002 reports it, too
             listed_object = dispatch_table.resolve_early(name, config)
             if isinstance(listed_object, type):
                 yield name, listed_object

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,13 @@ from tests.conftest import TABLE, Environment
 pytestmark = pytest.mark.django_db(databases="__all__")
 
 PATH = "/beanstalk_dispatch/dispatcher"
+
+
+def wait_for_checks() -> None:
+    """Wait for the thread that logs the checks, if it runs."""
+    for thread in threading.enumerate():
+        if thread.name == check_log._THREAD:
+            thread.join(30)
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +38,7 @@ def test_a_worker_logs_its_failing_checks_at_its_first_request(
     with override_settings(ALLOWED_HOSTS=["testserver"]):
         for _ in range(2):
             Client().post(PATH, HTTP_X_AWS_SQSD_MSGID="1", data=b"", content_type="text/plain")
+        wait_for_checks()
     lines = [f"{r.levelname} {r.getMessage()}" for r in caplog.records if "check" in r.getMessage()]
     assert lines == [
         (
@@ -85,8 +94,22 @@ def test_checks_that_cannot_run_fail_no_request(
     check_log.log_on_first_request()
     with override_settings(ROOT_URLCONF="tests.nowhere"):
         request_started.send(sender=None)
+        wait_for_checks()
     (line,) = caplog.messages
     assert line.startswith("checks could not run error=ModuleNotFoundError: No module named")
+
+
+def test_a_process_without_threads_says_that_the_checks_did_not_run(
+    env: Environment, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    env(WORKER=True, DISPATCH_TABLE=TABLE)
+    check_log.log_on_first_request()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    request_started.send(sender=None)
+    assert caplog.messages == ["checks could not run error=RuntimeError: can't start new thread"]
 
 
 def test_of_two_first_requests_one_logs(env: Environment, caplog: pytest.LogCaptureFixture) -> None:

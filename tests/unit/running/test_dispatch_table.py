@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from django.core import checks
@@ -12,7 +14,7 @@ from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import UnknownFunction
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.problems import start_log
-from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running import dispatch_table, outer_limit
 from beanstalk_dispatch.safe_task import SafeTask
 from tests import jobs
 from tests.conftest import Environment
@@ -170,29 +172,27 @@ def test_a_room_watches_every_task(env: Environment, monkeypatch: pytest.MonkeyP
     assert dispatch_table.entry("record", get_config()).observers == (observer,)
 
 
-class OneTask:
-    """A library whose one task is a number."""
-
-    def __init__(self) -> None:
-        self.started: list[Config] = []
-
-    def start(self, config: Config) -> None:
-        self.started.append(config)
-
-
-def test_a_worker_starts_the_libraries(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = OneTask()
+def test_a_room_registers_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch_table, "_task_sources", [])
-    dispatch_table.register_tasks(library)  # type: ignore[arg-type]
-    assert list(map(id, dispatch_table.task_sources())) == [id(library)]
-    dispatch_table.start_task_sources()
-    assert library.started == []
-    env(WORKER=True)
-    dispatch_table.start_task_sources()
-    assert library.started == [get_config()]
-    env(WORKER="Ture")
-    dispatch_table.start_task_sources()  # the start line and check E001 say what is wrong
-    assert len(library.started) == 1
+    dispatch_table.register_tasks(source := object())  # type: ignore[arg-type]
+    assert list(map(id, dispatch_table.task_sources())) == [id(source)]
+
+
+def test_a_module_that_hangs_keeps_no_other_from_the_checks(
+    env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried once, however many checks look at it."""
+    (tmp_path / "hanging_tasks.py").write_text("import time\ntime.sleep(30)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(outer_limit, "OUTER_SECONDS", 0.2)
+    monkeypatch.setattr(dispatch_table, "IMPORT_SECONDS", 0.3)
+    env(DISPATCH_TABLE="a=hanging_tasks.task b=tests.nowhere.task c=tests.jobs.NotATask")
+    began = time.monotonic()
+    found = [each.msg for each in checks.run_checks() if each.id == "beanstalk_dispatch.E002"]
+    assert time.monotonic() - began < 10
+    assert len(found) == 3
+    assert "its import raises TaskTimeout('time limit of 0.5 s exceeded')" in found[0]
+    assert list(dispatch_table.not_importable(get_config())) == ["a", "b"]
 
 
 def test_a_variable_whose_room_is_missing_is_logged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -406,9 +407,7 @@ def test_the_context_is_made_anew_without_its_observer(tasks_env: Environment) -
     assert (result.id, result.task) == (message.id, tasks.flaky)
 
 
-def test_what_is_listed_and_is_no_task_is_a_problem(
-    tasks_env: Environment, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_listed_and_is_no_task_is_a_problem(tasks_env: Environment) -> None:
     tasks_env(
         DISPATCH_TASKS="tests.jobs no.such.module tests.django_tasks.add tests.django_tasks.gone "
         "tests.broken_module nowhere tests.jobs.record"
@@ -424,8 +423,6 @@ def test_what_is_listed_and_is_no_task_is_a_problem(
         "'nowhere' cannot be imported: No module named 'nowhere'",
         "'tests.jobs.record' is neither a @task nor a module that defines one",
     ]
-    source.start(get_config())
-    assert sum(line.startswith("listed tasks not found") for line in caplog.messages) == 6
     assert source.find("tests.django_tasks.add", get_config()) is tasks.add
     assert source.find("tests.django_tasks.echo", get_config()) is None
 
@@ -437,16 +434,38 @@ def test_a_module_that_ends_the_process_is_a_problem(
     monkeypatch.syspath_prepend(tmp_path)
     tasks_env(DISPATCH_TASKS="a_script tests.django_tasks", DISPATCH_TABLE="run=a_script.main")
     problem = "its import raises SystemExit('usage: a_script FILE')"
-    assert running.DjangoTasks().problems(get_config()) == (
+    assert running.DjangoTasks().problems(get_config()) == [
         f"'a_script' cannot be imported: {problem}",
-    )
+    ]
     found = [each.msg for each in checks.run_checks() if "a_script" in each.msg]
     assert [each.partition("a_script.main: ")[2] or each for each in found] == [
         problem, f"BEANSTALK_DISPATCH_TASKS: 'a_script' cannot be imported: {problem}.",
     ]  # fmt: skip
 
 
-def test_a_message_imports_nothing(tasks_env: Environment) -> None:
+def test_a_message_imports_nothing_but_the_module_that_lists_its_task(
+    tasks_env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unlisted_module.py").write_text("loaded = True\n")
+    (tmp_path / "broken_tasks.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tasks_env(DISPATCH_TASKS="broken_tasks tests.django_tasks")
+
+    def outcome(function: str) -> Outcome:
+        body = Message(function=function, args=[1, 2]).encode(queue="q")
+        return deliver(body, Delivery(queue="q")).outcome
+
+    assert outcome("tests.django_tasks.add") == Outcome.DONE
+    assert outcome("unlisted_module.loaded") == Outcome.UNKNOWN_FUNCTION
+    assert outcome("broken_tasks.task") == Outcome.UNAVAILABLE
+    assert "unlisted_module" not in sys.modules
+    (tmp_path / "broken_tasks.py").write_text(
+        "from tests.django_tasks import add, task\n@task\ndef task(): pass\n"
+    )
+    assert entry("broken_tasks.task", get_config()).make_task()
+
+
+def test_a_task_that_the_list_does_not_name_is_unknown(tasks_env: Environment) -> None:
     tasks_env(DISPATCH_TASKS="tests.django_tasks.add")
     message = Message(function="tests.django_tasks.echo")
     open_queue("jobs").send(message.encode(queue=open_queue("jobs").name), {})
