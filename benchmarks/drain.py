@@ -59,12 +59,12 @@ def _by_hand(threads: int) -> Consumer:
     )  # fmt: skip
 
 
-def _ours(name: str, queues: Sequence[str], *, processes: int = 1) -> Consumer:
-    """Ten threads, in one process or in several."""
+def _ours(name: str, queues: Sequence[str], *, isolation: str = "thread") -> Consumer:
+    """Ten threads, whose tasks run in them or in processes of their own."""
     producer = Side(name=name, module="ours", queue=queues[0])
-    threads = (f"--threads={10 // processes}", *((f"--processes={processes}",) * (processes > 1)))
-    command = (sys.executable, "-m", "django", "beanstalk_worker", *queues, *threads)
-    return Consumer(name=name, producer=producer, command=command, queues=queues)
+    command = (sys.executable, "-m", "django", "beanstalk_worker", *queues, "--threads=10")
+    env = {"BEANSTALK_DISPATCH_ISOLATION": isolation}
+    return Consumer(name=name, producer=producer, command=command, queues=queues, env=env)
 
 
 def _peer(peer: Peer) -> Consumer:
@@ -241,8 +241,8 @@ def _drain_in_turns(
 def kinds(run: Run, peers: Sequence[Peer]) -> None:
     """A drain of tasks that do nothing, that use CPU, and that wait; each with ten threads."""
     ours = _ours("beanstalk_worker", ["ours"])
-    forked = _ours("beanstalk_worker --processes 2", ["ours-processes"], processes=2)
-    consumers = [_by_hand(1), _by_hand(4), _by_hand(10), ours, forked]
+    isolated = _ours("beanstalk_worker, isolation process", ["ours-process"], isolation="process")
+    consumers = [_by_hand(1), _by_hand(4), _by_hand(10), ours, isolated]
     consumers += [_peer(peer) for peer in peers if peer.worker]
     for peer in peers:
         if not peer.worker:

@@ -79,11 +79,6 @@ def spin(seconds: float) -> None:
         sum(range(50))
 
 
-def spin_and_append(path: str, number: int) -> None:
-    spin(0.05)
-    append(path, number)
-
-
 def text_of_length(characters: int) -> str:
     return "x" * characters
 

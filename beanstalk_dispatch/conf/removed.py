@@ -17,11 +17,20 @@ MIDDLEWARE: Final[Mapping[str, str]] = {
     "beanstalk_dispatch.client around the calls of a view.",
 }
 
-WORKER_OPTIONS: Final = (
+_OF_DAEMON: Final = (
     "--post-to", "--connect-timeout", "--inactivity-timeout", "--error-visibility-timeout",
     "--mime-type",
 )  # fmt: skip
-"""The removed options of beanstalk_worker. beanstalk_daemon has them."""
+
+WORKER_OPTIONS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(_OF_DAEMON, "write manage.py beanstalk_daemon QUEUE URL"),
+    "--processes": "one command uses all CPUs with BEANSTALK_DISPATCH_ISOLATION=process, and its "
+    "--threads are then processes",
+}
+
+DAEMON_OPTIONS: Final[Mapping[str, str]] = {
+    "--processes": "one process sends enough; --http-connections is the number of its requests",
+}
 
 
 def replacement_of(variable: str) -> str | None:

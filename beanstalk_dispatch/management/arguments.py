@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 
@@ -30,13 +30,19 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 class RemovedOption(argparse.Action):
-    """An option that was removed from beanstalk_worker.
+    """An option that was removed. The help omits it, and its error says the replacement."""
 
-    Its error says which one to type instead.
-    """
+    def __init__(self, option_strings: Sequence[str], dest: str, *, replacement: str) -> None:
+        """Take what the user is to do instead."""
+        super().__init__(option_strings, dest, help=argparse.SUPPRESS)
+        self._replacement = replacement
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> NoReturn:
         """End with an error of the command line."""
-        parser.error(
-            f"{self.option_strings[0]} was removed; write manage.py beanstalk_daemon QUEUE URL"
-        )
+        parser.error(f"{self.option_strings[0]} was removed; {self._replacement}")
+
+
+def add_removed_options(parser: argparse.ArgumentParser, options: Mapping[str, str]) -> None:
+    """Have each of these options end with an error that says its replacement."""
+    for option, replacement in options.items():
+        parser.add_argument(option, action=RemovedOption, replacement=replacement)

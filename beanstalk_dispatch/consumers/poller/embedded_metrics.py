@@ -32,12 +32,9 @@ METRICS: Final = {
 """The name of each metric, and the figure of the backlog that it has."""
 
 
-def write_backlog(worker: Worker, stream: TextIO, *, threads: int) -> Tick:
-    """Return a tick that writes a line for each queue, at its first call and once a minute.
-
-    ``threads`` is how many tasks all processes of the worker run at a time.
-    """
-    names = [queue.name for queue in worker.queues]
+def write_backlog(worker: Worker, stream: TextIO) -> Tick:
+    """Return a tick that writes a line for each queue, at its first call and once a minute."""
+    names, threads = [queue.name for queue in worker.queues], worker.options.threads
 
     def write() -> None:
         config = get_config()

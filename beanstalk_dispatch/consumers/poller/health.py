@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import socket
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +15,7 @@ from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.running import dispatch_table
 
-from .metrics import Metric, prometheus_text
+from .metrics import metrics, prometheus_text
 from .threads import every
 from .worker import Tick, Worker
 
@@ -57,11 +56,11 @@ def _own_name(queue: str) -> str:
     return queue.rpartition("/")[2].rpartition(":")[2]
 
 
-def touch_while_healthy(find_reason: Callable[[], str | None], file: Path) -> Tick:
+def touch_while_healthy(worker: Worker, file: Path) -> Tick:
     """Return a tick that touches ``file`` once a second while the worker is healthy."""
 
     def touch() -> None:
-        if _is_alive(find_reason()):
+        if _is_alive(why_unhealthy(worker)):
             file.touch()
 
     return every(1.0, touch)
@@ -81,20 +80,12 @@ class ProbeServer(http.server.ThreadingHTTPServer):
     # tries again a second later: when a probe of Kubernetes has given up.
     request_queue_size = 128
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        find_reason: Callable[[], str | None],
-        find_figures: Callable[[], Sequence[Metric]],
-    ) -> None:
+    def __init__(self, worker: Worker, host: str, port: int) -> None:
         """Listen, and do not answer yet. ``::`` and an empty host stand for all addresses.
 
-        ``find_reason`` returns the reason why something is unhealthy, or None. Raise OSError if the
-        address cannot be used.
+        Raise OSError if the address cannot be used.
         """
-        self.find_reason, self.find_figures = find_reason, find_figures
+        self.worker = worker
         self._connections: dict[Any, None] = {}
         if ":" in host or (not host and socket.has_dualstack_ipv6()):
             self.address_family = socket.AF_INET6
@@ -150,10 +141,10 @@ class _ProbeHandler(http.server.BaseHTTPRequestHandler):
     def _status_and_body(self) -> tuple[int, bytes]:
         if self.path.partition("?")[0] == "/metrics":
             try:
-                return 200, prometheus_text(self.server.find_figures())
+                return 200, prometheus_text(metrics(self.server.worker))
             except ConfigurationError as exc:
                 return 501, f"{exc}\n".encode()
-        reason = self.server.find_reason()
+        reason = why_unhealthy(self.server.worker)
         if self.path.partition("?")[0] == "/live" and _is_alive(reason):
             reason = None
         return (503, f"{reason}\n".encode()) if reason else (200, b"ok\n")

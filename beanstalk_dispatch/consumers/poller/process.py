@@ -37,17 +37,10 @@ _TIMERS: Final = {
 class WorkerProcess:
     """The process of a worker: runs it until it stops, and ends even if a task still runs then."""
 
-    def __init__(
-        self, worker: Worker, ticks: Sequence[Tick] = (), *, is_supervised: bool = False
-    ) -> None:
-        """Take the ticks to call besides those of the display.
-
-        With ``is_supervised`` a supervisor ends the process if need be. Such a process has no
-        status line, because several would share the terminal.
-        """
+    def __init__(self, worker: Worker, ticks: Sequence[Tick] = ()) -> None:
+        """Take the ticks to call besides those of the display."""
         self._worker = worker
         self._ticks = ticks
-        self._is_supervised = is_supervised
 
     def run(self, *, sender: type) -> None:
         """Run the worker. Return only if no task still runs, and the exit code is 0 or 1.
@@ -57,7 +50,7 @@ class WorkerProcess:
         ``sender`` is that of the signal ``worker_stopped``.
         """
         relays = [_start_relay(self._worker, self._worker.relay)] if self._worker.relay else []
-        _stop_on_signals(self._worker, is_supervised=self._is_supervised)
+        _stop_on_signals(self._worker)
         exit_code = self._run_and_display()
         # What a relay has sent and not deleted would be sent again.
         join_within(self._worker.options.times.flush_timeout, relays)
@@ -77,7 +70,7 @@ class WorkerProcess:
     def _run_and_display(self) -> int:
         """Run the worker with a status line on a terminal, or else with progress in the log."""
         ticks = [*self._ticks, _survive_timers()]
-        if not sys.stderr.isatty() or self._is_supervised:
+        if not sys.stderr.isatty():
             return self._worker.run(*ticks, log_progress(self._worker))
         with StatusLine(self._worker, sys.stderr).attached() as status_line:
             return self._worker.run(*ticks, status_line.tick)
@@ -97,12 +90,11 @@ def _start_relay(worker: Worker, relay: OutboxRelay) -> ServiceThread:
     return thread
 
 
-def _stop_on_signals(worker: Worker, *, is_supervised: bool) -> None:
+def _stop_on_signals(worker: Worker) -> None:
     """Have the first SIGTERM or Ctrl-C stop the worker, and the second end the process at once.
 
-    A supervised process may get the same signal twice: from the terminal or from systemd, which
-    send it to all processes, and from its supervisor. So there the second changes nothing. Without
-    a terminal nobody presses Ctrl-C, and a task may have called ``_thread.interrupt_main()``.
+    Without a terminal nobody presses Ctrl-C, and a task may have called
+    ``_thread.interrupt_main()``.
     """
     received = []
     has_terminal = any(map(os.isatty, range(3)))
@@ -111,7 +103,7 @@ def _stop_on_signals(worker: Worker, *, is_supervised: bool) -> None:
         worker.stop()
         if has_terminal or signum != signal.SIGINT:
             received.append(signum)
-        if len(received) > 1 and not is_supervised:
+        if len(received) > 1:
             os._exit(128 + signum)
 
     HANDLERS.set(on_signal, (signal.SIGTERM, signal.SIGINT))

@@ -59,8 +59,6 @@ class Worker:
         self._pauses = Pauses(self.queues, self.prefetch) if options.obeys_pauses else None
         self.relay: OutboxRelay | None = None
         """The relay that sends from the outbox in this process, if it does."""
-        self.exit_code_of_failures = 0
-        """The exit code of a burst in which a delivery did not succeed."""
         self._is_stopping = self._has_stopped = False
         self._exit_code = 0
 
@@ -182,7 +180,7 @@ class Worker:
                 "stop reason=no-answer queues=%r exit_code=%d", " ".join(silent), EXIT_NO_QUEUE
             )
         else:
-            self.stop(self.exit_code_of_failures if self.counters.failed else 0)
+            self.stop(EXIT_FAILED if self.counters.failed else 0)
 
     def _is_drained(self, queue: QueueState) -> bool:
         is_empty = self.prefetch.is_empty(queue) or queue.is_paused

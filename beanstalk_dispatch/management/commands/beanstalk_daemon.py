@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from django.core.management.base import CommandError
 
+from beanstalk_dispatch.conf.removed import DAEMON_OPTIONS
 from beanstalk_dispatch.consumers.endpoint.sqsd import SqsdOptions
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions
 from beanstalk_dispatch.consumers.poller.post_runner import PostRunner
 from beanstalk_dispatch.consumers.poller.worker import Worker
-from beanstalk_dispatch.management.arguments import integer
+from beanstalk_dispatch.management.arguments import add_removed_options, integer
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 from . import beanstalk_worker
@@ -47,6 +48,7 @@ class Command(beanstalk_worker.Command):
             help="the Content-Type of each request (default %(default)s)")
         # fmt: on
         add_common_arguments(parser)
+        add_removed_options(parser, DAEMON_OPTIONS)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until it is stopped."""

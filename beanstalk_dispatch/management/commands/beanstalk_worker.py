@@ -1,19 +1,14 @@
-"""manage.py beanstalk_worker QUEUE… runs tasks in this process, or in several."""
+"""manage.py beanstalk_worker QUEUE… receives messages and runs their tasks."""
 
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import math
-import os
-import shutil
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -25,26 +20,13 @@ from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.consumers.poller import log_output
 from beanstalk_dispatch.consumers.poller.cron_scheduler import Scheduler
 from beanstalk_dispatch.consumers.poller.embedded_metrics import write_backlog
-from beanstalk_dispatch.consumers.poller.health import (
-    ProbeServer,
-    touch_while_healthy,
-    why_unhealthy,
-)
-from beanstalk_dispatch.consumers.poller.metrics import Metric, metrics
+from beanstalk_dispatch.consumers.poller.health import ProbeServer, touch_while_healthy
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions
 from beanstalk_dispatch.consumers.poller.process import WorkerProcess
-from beanstalk_dispatch.consumers.poller.process_reports import ProcessReports
 from beanstalk_dispatch.consumers.poller.runners import run_here
-from beanstalk_dispatch.consumers.poller.supervisor import (
-    EXIT_CODES_OF_AN_END,
-    STOP_MARGIN_SECONDS,
-    Supervisor,
-    SupervisorTimes,
-    worker_ticks,
-)
-from beanstalk_dispatch.consumers.poller.worker import EXIT_FAILED, Tick, Worker
+from beanstalk_dispatch.consumers.poller.worker import Tick, Worker
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
-from beanstalk_dispatch.management.arguments import RemovedOption, integer, to_number
+from beanstalk_dispatch.management.arguments import add_removed_options, integer, to_number
 from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.problems import start_log
 from beanstalk_dispatch.problems.check_log import do_not_log_on_first_request
@@ -87,8 +69,7 @@ class Command(BaseCommand):
         )
         _add_worker_arguments(parser)
         add_common_arguments(parser)
-        for option in WORKER_OPTIONS:
-            parser.add_argument(option, action=RemovedOption, help=argparse.SUPPRESS)
+        add_removed_options(parser, WORKER_OPTIONS)
 
     def check(self, *args: Any, **kwargs: Any) -> None:
         """Run Django's checks, but none of a URL that this process does not serve.
@@ -127,66 +108,17 @@ class Command(BaseCommand):
         _check_queues(options["queues"])
         if options["outbox"] and outbox.registered() is None:
             raise CommandError(f"--outbox: {outbox.APP!r} is not in INSTALLED_APPS")
-        if options["processes"] > 1:
-            self._run_processes(options)
-        else:
-            self._run_one(options)
+        self._run_process(self.make_worker(options), options)
 
-    def _run_processes(self, options: dict[str, Any]) -> None:
-        """Run a supervisor until all its processes have ended, and exit with its exit code."""
-        self.make_worker(options)  # refuses wrong options before a process is forked
-        _make_scheduler(options)
-        supervisor_pid = os.getpid()
-        directory = tempfile.mkdtemp(prefix="beanstalk-worker-")
-        reports = ProcessReports(Path(directory), processes=options["processes"])
-
-        def run_one(index: int) -> None:
-            ticks = partial(worker_ticks, report=reports.file(index), supervisor=supervisor_pid)
-            self._run_one(options, index, supervisor_ticks=ticks)
-
-        stop = max(options["grace"], options["wait"]) + STOP_MARGIN_SECONDS
-        try:
-            server, ticks = _make_health(options, reports.why_unhealthy, reports.metrics)
-            supervisor = Supervisor(
-                run_one, reports, processes=options["processes"], end_codes=_end_codes(options),
-                server=server, ticks=ticks, times=SupervisorTimes(stop=stop),
-            )  # fmt: skip
-            gc.freeze()  # what exists now stays shared: the collector writes to what it visits
-            exit_code = supervisor.run()
-        finally:
-            if os.getpid() == supervisor_pid:  # pragma: no branch - a child ends elsewhere
-                shutil.rmtree(directory, ignore_errors=True)
-        if exit_code:
-            sys.exit(exit_code)
-
-    def _run_one(
-        self,
-        options: dict[str, Any],
-        index: int = 0,
-        *,
-        supervisor_ticks: Callable[[Worker], list[Tick]] | None = None,
-    ) -> None:
-        """Run a worker: the only one, or one of several under a supervisor, with its ticks."""
-        worker = self.make_worker(options)
-        ticks: list[Tick] = []
-        if index == 0:
-            worker.relay = _make_relay(options)
-            ticks += _ticks_of_first(worker, options)
+    def _run_process(self, worker: Worker, options: dict[str, Any]) -> None:
+        worker.relay = _make_relay(options)
+        ticks = list(_make_ticks(worker, options))
         if self.runs_tasks:
             RUNNING.report_cut_tasks(conf.get_config())
-        if supervisor_ticks:
-            ticks += supervisor_ticks(worker)
-        else:
-            server, health_ticks = _make_health(
-                options, partial(why_unhealthy, worker), partial(metrics, worker)
-            )
-            ticks += health_ticks
-            if server:
-                threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
-            worker.exit_code_of_failures = EXIT_FAILED
-        is_supervised = supervisor_ticks is not None
-        WorkerProcess(worker, ticks, is_supervised=is_supervised).run(sender=type(self))
-        if options["burst"] and not is_supervised:
+        if server := _make_server(worker, options):
+            threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+        WorkerProcess(worker, ticks).run(sender=type(self))
+        if options["burst"]:
             _report_burst(worker)
 
 
@@ -198,8 +130,7 @@ def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     add("--visibility-timeout", type=integer(1, MAX_VISIBILITY_SECONDS),
         default=_DEFAULTS.visibility_timeout,
         help="seconds for which a received message is hidden (default %(default)s)")
-    add("--outbox", action="store_true",
-        help="also send what waits in the outbox; of several processes, the first does")
+    add("--outbox", action="store_true", help="also send what waits in the outbox")
     # fmt: on
 
 
@@ -207,16 +138,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that beanstalk_daemon has, too."""
     # fmt: off
     add = parser.add_argument
-    add("--processes", type=integer(1, 100), default=1,
-        help="processes with that number of threads each; several use more than one CPU "
-             "(default %(default)s)")
     add("--wait", type=integer(1, MAX_WAIT_SECONDS), default=_DEFAULTS.wait,
         help="seconds of a long poll; with fewer the worker stops sooner and sends more requests "
              "(default %(default)s)")
     add("--grace", type=seconds, default=_DEFAULTS.grace,
         help="seconds for which running tasks may continue after a stop (default %(default)g)")
-    add("--max-tasks", type=integer(1, 2**31),
-        help="stop after this number of tasks; each process counts its own")
+    add("--max-tasks", type=integer(1, 2**31), help="stop after this number of tasks")
     add("--burst", action="store_true",
         help="stop when the queues are empty; the exit code is 1 if a delivery did not succeed")
     add("--cron", type=Path, metavar="FILE",
@@ -258,46 +185,35 @@ def _report_burst(worker: Worker) -> None:
         raise CommandError(f"{deliveries} did not succeed; the log says why")
 
 
-def _make_scheduler(options: dict[str, Any]) -> Scheduler | None:
-    if not options["cron"]:
-        return None
-    return Scheduler(cron.load(options["cron"]), options["queues"][0])
-
-
 def _make_relay(options: dict[str, Any]) -> outbox.OutboxRelay | None:
     found = outbox.registered() if options["outbox"] else None
     return found.relay() if found else None
 
 
-def _ticks_of_first(worker: Worker, options: dict[str, Any]) -> Iterator[Tick]:
-    """Yield the ticks that the first of several processes runs for all."""
+def _make_ticks(worker: Worker, options: dict[str, Any]) -> Iterator[Tick]:
+    """Yield the ticks of the options. Raise CommandError if a file cannot be used."""
     if options["embedded_metrics"]:
-        threads = worker.options.threads * options["processes"]
-        yield write_backlog(worker, sys.stdout, threads=threads)
-    if scheduler := _make_scheduler(options):
-        yield scheduler.tick(worker.is_stopping)
-
-
-def _end_codes(options: dict[str, Any]) -> frozenset[int]:
-    stops_by_itself = options["burst"] or options["max_tasks"]
-    return EXIT_CODES_OF_AN_END if stops_by_itself else frozenset()
-
-
-def _make_health(
-    options: dict[str, Any],
-    find_reason: Callable[[], str | None],
-    find_figures: Callable[[], Sequence[Metric]],
-) -> tuple[ProbeServer | None, list[Tick]]:
-    """Return the server of ``--health-port``, which listens, and the tick of ``--health-file``."""
-    port, file = options["health_port"], options["health_file"]
-    option = "--health-file"
-    try:
-        if file:
+        yield write_backlog(worker, sys.stdout)
+    if options["cron"]:
+        yield Scheduler(cron.load(options["cron"]), options["queues"][0]).tick(worker.is_stopping)
+    if file := options["health_file"]:
+        with _option_at_fault("--health-file"):
             file.touch()
-        option = "--health-port"
-        server = (
-            ProbeServer(*port, find_reason=find_reason, find_figures=find_figures) if port else None
-        )
+        yield touch_while_healthy(worker, file)
+
+
+def _make_server(worker: Worker, options: dict[str, Any]) -> ProbeServer | None:
+    """Return the server of ``--health-port``, which listens."""
+    if not options["health_port"]:
+        return None
+    with _option_at_fault("--health-port"):
+        return ProbeServer(worker, *options["health_port"])
+
+
+@contextmanager
+def _option_at_fault(option: str) -> Iterator[None]:
+    """Raise CommandError with the option's name for an error of the operating system."""
+    try:
+        yield
     except OSError as exc:
         raise CommandError(f"{option}: {exc}") from exc
-    return server, [touch_while_healthy(find_reason, file)] if file else []

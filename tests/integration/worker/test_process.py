@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import psutil
 import pytest
 from django.core.management import call_command
 
@@ -56,7 +55,7 @@ def appending(path: Path) -> list[Call]:
 
 @pytest.fixture
 def process_env(worker_env: Environment) -> Environment:
-    names = ("append", "linger", "nap", "block", "spin_and_append")
+    names = ("append", "linger", "nap", "block")
     worker_env(DISPATCH_TABLE=" ".join(f"{name}=tests.jobs.{name}" for name in names))
     return worker_env
 
@@ -95,53 +94,6 @@ def test_kill_9_loses_nothing(process_env: Environment, tmp_path: Path) -> None:
         child.wait()
     with process("--visibility-timeout=2", "--threads=8"):
         until(lambda: {"0", "1", "2", "3"} <= set(out.read_text().split()), 30)
-
-
-def test_several_processes_share_a_queue_and_one_that_is_killed_is_replaced(
-    process_env: Environment, tmp_path: Path
-) -> None:
-    out, port = tmp_path / "out", free_port()
-    schedule_many("jobs", [Call("spin_and_append", [str(out), number]) for number in range(40)])
-    with process("--processes=2", "--threads=2", "--visibility-timeout=2",
-                 f"--health-port=127.0.0.1:{port}") as parent:  # fmt: skip
-        until(out.exists)
-        first, second, answering = psutil.Process(parent.pid).children()
-        first.kill()
-        until(lambda: {int(each) for each in out.read_text().split()} == set(range(40)), 40)
-        until(lambda: len(psutil.Process(parent.pid).children()) == 3)
-        assert second.is_running()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
-            assert b"beanstalk_dispatch_tasks_done_total" in response.read()
-        parent.send_signal(signal.SIGTERM)
-        assert parent.wait(40) == 0
-        assert not answering.is_running()
-        assert parent.stderr
-        log = parent.stderr.read()
-    assert f"worker process ended pid={first.pid} exit_code=-9 restart_in=1" in log
-    assert log.count("stopped done=") == 2
-
-
-def test_processes_stop_when_their_supervisor_was_killed(
-    process_env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # it cannot remove its directory
-    with process("--processes=2") as parent:
-        until(lambda: len(psutil.Process(parent.pid).children()) == 2)
-        children = psutil.Process(parent.pid).children()
-        assert parent.stderr
-        for _ in children:
-            next(line for line in parent.stderr if line.startswith("start queues="))
-        parent.kill()
-        log = parent.stderr.read()  # ends when the last of them has ended
-    assert log.count(f"stop reason=supervisor-ended pid={parent.pid}") == 2
-    assert log.count("exit_code=0") == 2
-
-
-def test_several_processes_end_a_burst(process_env: Environment, tmp_path: Path) -> None:
-    schedule_many("jobs", appending(tmp_path / "out"))
-    with process("--processes=2", "--burst") as parent:
-        assert parent.wait(40) == 0
-    assert sorted((tmp_path / "out").read_text().split()) == ["0", "1", "2", "3"]
 
 
 def test_what_kill_9_cut_off_is_logged_by_the_next_process(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from beanstalk_dispatch.consumers.poller.health import ProbeServer
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions
 from beanstalk_dispatch.consumers.poller.process import WorkerProcess
 from beanstalk_dispatch.consumers.poller.runners import run_here
-from beanstalk_dispatch.consumers.poller.supervisor import EXIT_CODES_OF_AN_END, Supervisor
 from beanstalk_dispatch.consumers.poller.worker import Worker
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.management.commands import beanstalk_worker
@@ -60,7 +58,7 @@ def test_tasks_run_here_with_the_defaults_of_a_worker(
     assert worker.options == WorkerOptions()
     assert [queue.name for queue in worker.queues] == ["jobs"]
     assert worker.tasks._runner is run_here
-    assert (made[0]._ticks, made[0]._is_supervised) == ([], False)
+    assert made[0]._ticks == []
 
 
 def test_a_worker_reports_tasks_that_were_cut_off(
@@ -167,96 +165,21 @@ def test_the_tasks_of_a_cron_yaml_go_to_the_first_queue(
     assert [(each._queue, list(each._due)) for each in schedulers] == [("jobs", ["a"])]
 
 
-# --- several processes ---
-
-
-class Supervisors:
-    """Runs in place of each supervisor, and keeps it."""
-
-    def __init__(self) -> None:
-        self.exit_code = 0
-        self.made: list[Supervisor] = []
-        self.directories: list[Path] = []
-
-    def run(self, supervisor: Supervisor) -> int:
-        self.made.append(supervisor)
-        self.directories.append(supervisor._reports.file(0).parent)
-        for child in supervisor._workers:
-            child.run()
-        return self.exit_code
-
-
-@pytest.fixture
-def supervisors(monkeypatch: pytest.MonkeyPatch) -> Supervisors:
-    """Supervisors that run each worker in this process."""
-    kept = Supervisors()
-
-    def run(supervisor: Supervisor) -> int:
-        return kept.run(supervisor)
-
-    monkeypatch.setattr(Supervisor, "run", run)
-    monkeypatch.setattr("gc.freeze", lambda: None)
-    return kept
-
-
-def test_each_of_several_processes_runs_a_worker(
-    env: Environment, made: list[WorkerProcess], supervisors: Supervisors
-) -> None:
-    env(WORKER=True)
-    call_command("beanstalk_worker", "jobs", "--processes=3", "--threads=2", "--grace=40")
-    (supervisor,) = supervisors.made
-    assert [process._worker.options.threads for process in made] == [2, 2, 2]
-    assert [(len(each._ticks), each._is_supervised) for each in made] == [(2, True)] * 3
-    assert (supervisor._times.stop, supervisor._end_codes) == (70, frozenset())
-    assert RUNNING._ledger is not None
-    assert not supervisors.directories[0].exists()
-
-
-@pytest.mark.parametrize("option", ["--burst", "--max-tasks=7"])
-def test_processes_that_stop_by_themselves_are_not_replaced(
-    env: Environment, made: list[WorkerProcess], supervisors: Supervisors, option: str
-) -> None:
-    env(WORKER=True)
-    call_command("beanstalk_worker", "jobs", "--processes=2", option)
-    assert supervisors.made[0]._end_codes == EXIT_CODES_OF_AN_END
-
-
-def test_periodic_tasks_are_sent_by_the_first_process(
-    env: Environment, made: list[WorkerProcess], supervisors: Supervisors, tmp_path: Path
-) -> None:
-    env(WORKER=True)
-    file = tmp_path / "cron.yaml"
-    file.write_text('version: 1\ncron: [{name: a, url: /x, schedule: "* * * * *"}]')
-    call_command("beanstalk_worker", "jobs", "--processes=2", f"--cron={file}")
-    assert [len(process._ticks) for process in made] == [3, 2]
-
-
-def test_the_first_process_sends_from_the_outbox(
-    env: Environment, made: list[WorkerProcess], supervisors: Supervisors
-) -> None:
+def test_a_worker_may_send_from_the_outbox(env: Environment, made: list[WorkerProcess]) -> None:
     env(WORKER=True)
     call_command("beanstalk_worker", "jobs", "--outbox")
     assert isinstance(worker_of(made).relay, Relay)
-    made.clear()
-    call_command("beanstalk_worker", "jobs", "--processes=2", "--outbox")
-    assert [process._worker.relay is not None for process in made] == [True, False]
 
 
-def test_the_first_process_prints_the_backlog_for_the_threads_of_all(
-    sqs_env: Environment,
-    made: list[WorkerProcess],
-    supervisors: Supervisors,
-    capsys: pytest.CaptureFixture[str],
+def test_the_backlog_is_printed_for_the_threads_of_the_worker(
+    sqs_env: Environment, made: list[WorkerProcess], capsys: pytest.CaptureFixture[str]
 ) -> None:
     sqs_env(WORKER=True)
     assert open_queue("jobs").name
     call_command("beanstalk_worker", "jobs", "--embedded-metrics", "--threads=3")
-    call_command("beanstalk_worker", "jobs", "--embedded-metrics", "--threads=3", "--processes=2")
-    assert [len(process._ticks) for process in made] == [1, 3, 2]
-    for process in made[:2]:
-        process._ticks[0]()
-    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [each["Threads"] for each in printed] == [3, 6]
+    (tick,) = made[0]._ticks
+    tick()
+    assert json.loads(capsys.readouterr().out)["Threads"] == 3
 
 
 def test_without_the_app_there_is_no_outbox_to_send_from(
@@ -266,21 +189,6 @@ def test_without_the_app_there_is_no_outbox_to_send_from(
     monkeypatch.setattr(outbox, "_registered", None)
     with pytest.raises(CommandError, match="--outbox: 'beanstalk_dispatch.contrib.outbox' is not"):
         call_command("beanstalk_worker", "jobs", "--outbox")
-
-
-def test_the_supervisor_shows_the_health_of_all(
-    env: Environment, made: list[WorkerProcess], supervisors: Supervisors, tmp_path: Path
-) -> None:
-    env(WORKER=True)
-    file = tmp_path / "health"
-    call_command("beanstalk_worker", "jobs", "--processes=2", "--health-port=0",
-                 f"--health-file={file}")  # fmt: skip
-    (supervisor,) = supervisors.made
-    assert file.exists()
-    assert supervisor._server
-    supervisor._server.server_close()
-    assert len(supervisor._ticks) == 2
-    assert [len(process._ticks) for process in made] == [2, 2]
 
 
 def test_a_worker_touches_a_file_and_answers_at_a_port_while_it_is_healthy(
@@ -303,41 +211,6 @@ def test_a_worker_touches_a_file_and_answers_at_a_port_while_it_is_healthy(
     assert file.stat().st_mtime > 0
 
 
-def test_the_exit_code_of_the_supervisor_is_that_of_the_command(
-    env: Environment, made: list[WorkerProcess], supervisors: Supervisors
-) -> None:
-    env(WORKER=True)
-    supervisors.exit_code = 69
-    with pytest.raises(SystemExit) as exited:
-        call_command("beanstalk_worker", "jobs", "--processes=2")
-    assert exited.value.code == 69
-
-
-def test_a_forked_process_leaves_the_directory_of_the_reports(
-    env: Environment, supervisors: Supervisors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its exit passes through the same code as that of the supervisor."""
-    env(WORKER=True)
-
-    def fork_and_exit(supervisor: Supervisor) -> int:
-        supervisors.directories.append(supervisor._reports.file(0).parent)
-        monkeypatch.setattr("os.getpid", lambda: 1)
-        sys.exit(0)
-
-    monkeypatch.setattr(Supervisor, "run", fork_and_exit)
-    with pytest.raises(SystemExit):
-        call_command("beanstalk_worker", "jobs", "--processes=2")
-    supervisors.directories[0].rmdir()
-
-
-def test_a_wrong_option_is_refused_before_a_process_is_forked(
-    env: Environment, supervisors: Supervisors
-) -> None:
-    env(WORKER=True)
-    assert refusal("jobs", "--cron=/nowhere.yaml", "--processes=2").startswith("/nowhere.yaml: ")
-    assert supervisors.made == []
-
-
 @pytest.mark.parametrize(
     ("argument", "address"),
     [
@@ -358,8 +231,7 @@ def test_the_help_shows_the_defaults() -> None:
     assert "is hidden (default 60)" in text
     assert "after a stop (default 30)" in text
     assert "--post-to" not in text
-    assert "use more than one CPU (default 1)" in text
-    assert "each process counts its own" in text
+    assert "--processes" not in text
 
 
 # --- what is refused, word for word ---
@@ -381,7 +253,6 @@ def test_only_a_worker_runs_tasks(env: Environment) -> None:
     ("argument", "reason"),
     [
         ("--threads=0", "--threads: expected an integer from 1 to 100, not '0'"),
-        ("--processes=0", "--processes: expected an integer from 1 to 100, not '0'"),
         ("--threads=many", "--threads: expected an integer from 1 to 100, not 'many'"),
         ("--wait=21", "--wait: expected an integer from 1 to 20, not '21'"),
         ("--max-tasks=-1", "--max-tasks: expected an integer from 1 to 2147483648, not '-1'"),
@@ -405,11 +276,11 @@ def test_a_name_that_is_not_an_alias_is_refused(env: Environment) -> None:
     assert refusal("jobs", "jbos") == "'jbos' is not in BEANSTALK_DISPATCH_QUEUES; known: jobs"
 
 
-@pytest.mark.parametrize("option", WORKER_OPTIONS)
-def test_an_option_that_was_removed_is_refused_with_what_to_type(option: str) -> None:
-    assert refusal("jobs", f"{option}=1") == (
-        f"Error: {option} was removed; write manage.py beanstalk_daemon QUEUE URL"
-    )
+@pytest.mark.parametrize(("option", "replacement"), WORKER_OPTIONS.items())
+def test_an_option_that_was_removed_is_refused_with_its_replacement(
+    option: str, replacement: str
+) -> None:
+    assert refusal("jobs", f"{option}=1") == f"Error: {option} was removed; {replacement}"
 
 
 def test_a_health_file_that_cannot_be_written_is_refused(env: Environment, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_each_queue_has_a_line_of_its_own(sqs_env: Environment, queue_name: str)
     send(*"1234")
     assert open_queue("other").name
     stream = io.StringIO()
-    write_backlog(make_worker(Recording(), "jobs", "other"), stream, threads=2)()
+    write_backlog(make_worker(Recording(), "jobs", "other", threads=2), stream)()
     jobs, other = lines(stream)
     metadata = jobs.pop("_aws")
     assert 0 <= time.time() * 1000 - metadata["Timestamp"] < 60_000
@@ -46,7 +46,7 @@ def test_what_is_named_is_a_member_with_a_number(sqs_env: Environment) -> None:
     """CloudWatch drops a line that names a dimension or a metric which it does not have."""
     assert open_queue("jobs").name
     stream = io.StringIO()
-    write_backlog(make_worker(Recording()), stream, threads=1)()
+    write_backlog(make_worker(Recording()), stream)()
     (line,) = lines(stream)
     (directive,) = line["_aws"]["CloudWatchMetrics"]
     assert all(isinstance(line[each["Name"]], int) for each in directive["Metrics"])
@@ -56,7 +56,7 @@ def test_what_is_named_is_a_member_with_a_number(sqs_env: Environment) -> None:
 def test_it_is_written_once_a_minute(sqs_env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_queue("jobs").name
     stream = io.StringIO()
-    tick = write_backlog(make_worker(Recording()), stream, threads=1)
+    tick = write_backlog(make_worker(Recording()), stream)
     for seconds, count in ((100.0, 1), (159.0, 1), (160.0, 2), (161.0, 2)):
         monkeypatch.setattr(clock, "monotonic", lambda seconds=seconds: seconds)
         tick()
@@ -69,7 +69,7 @@ def test_a_queue_without_an_alias_is_shown_without_its_account(
     url = open_queue("jobs").url
     sqs_env(DISPATCH_QUEUES=None)
     stream = io.StringIO()
-    write_backlog(make_worker(Recording(), url), stream, threads=1)()
+    write_backlog(make_worker(Recording(), url), stream)()
     assert [line["Queue"] for line in lines(stream)] == [queue_name]
 
 
@@ -83,7 +83,7 @@ def test_a_queue_that_cannot_be_read_has_no_line(
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     caplog.clear()
     stream = io.StringIO()
-    write_backlog(make_worker(Recording()), stream, threads=1)()
+    write_backlog(make_worker(Recording()), stream)()
     assert stream.getvalue() == ""
     (record,) = caplog.records
     assert record.getMessage().startswith("backlog unknown queues=jobs error=GetQueueAttributes on")

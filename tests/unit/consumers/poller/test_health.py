@@ -21,7 +21,7 @@ from beanstalk_dispatch.consumers.poller.health import (
     touch_while_healthy,
     why_unhealthy,
 )
-from beanstalk_dispatch.consumers.poller.metrics import MISSING_LIBRARY, metrics
+from beanstalk_dispatch.consumers.poller.metrics import MISSING_LIBRARY
 from beanstalk_dispatch.consumers.poller.worker import Worker
 from beanstalk_dispatch.exceptions import NotImportable
 from beanstalk_dispatch.running import dispatch_table
@@ -37,10 +37,7 @@ def worker() -> Worker:
 @contextmanager
 def serving(worker: Worker, host: str = "127.0.0.1") -> Iterator[ProbeServer]:
     """A server that answers for the worker in a thread, until the end of the block."""
-    server = ProbeServer(
-        host, 0, find_reason=lambda: health.why_unhealthy(worker),
-        find_figures=lambda: metrics(worker),
-    )  # fmt: skip
+    server = ProbeServer(worker, host, 0)
     threading.Thread(target=server.serve_forever, args=(0.05,)).start()
     try:
         yield server
@@ -77,7 +74,7 @@ def test_a_task_that_cannot_be_imported_is_a_reason_and_no_reason_to_end(
 ) -> None:
     env(DISPATCH_TABLE="broken=tests.nowhere.f")
     file = tmp_path / "health"
-    tick = touch_while_healthy(lambda: why_unhealthy(worker), file)
+    tick = touch_while_healthy(worker, file)
     assert why_unhealthy(worker) is None
     with pytest.raises(NotImportable):
         dispatch_table.resolve("broken", get_config())
@@ -190,9 +187,9 @@ def test_connections_that_say_nothing_do_not_keep_a_probe_out(server: ProbeServe
             each.close()
 
 
-def test_a_burst_of_connections_is_accepted() -> None:
+def test_a_burst_of_connections_is_accepted(worker: Worker) -> None:
     """Before the server answers, they wait in the kernel, which drops what it has no room for."""
-    server = ProbeServer("127.0.0.1", 0, find_reason=str, find_figures=list)
+    server = ProbeServer(worker, "127.0.0.1", 0)
     with closing(server.socket), ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(
@@ -249,7 +246,7 @@ def test_without_the_library_the_answer_is_the_pip_line(
 
 def test_the_file_is_touched_once_per_interval_while_healthy(tmp_path: Path) -> None:
     worker, file = make_worker(Recording()), tmp_path / "health"
-    tick = touch_while_healthy(lambda: why_unhealthy(worker), file)
+    tick = touch_while_healthy(worker, file)
     tick()
     os.utime(file, (0, 0))
     tick()  # within the same second
@@ -258,11 +255,11 @@ def test_the_file_is_touched_once_per_interval_while_healthy(tmp_path: Path) -> 
 
 def test_the_file_is_not_touched_while_unhealthy(tmp_path: Path) -> None:
     worker, file = make_worker(Recording()), tmp_path / "health"
-    touch_while_healthy(lambda: why_unhealthy(worker), file)()
+    touch_while_healthy(worker, file)()
     os.utime(file, (0, 0))
-    touch_while_healthy(lambda: why_unhealthy(worker), file)()
+    touch_while_healthy(worker, file)()
     assert file.stat().st_mtime > 0
     os.utime(file, (0, 0))
     leave_unanswered(worker)
-    touch_while_healthy(lambda: why_unhealthy(worker), file)()
+    touch_while_healthy(worker, file)()
     assert file.stat().st_mtime == 0

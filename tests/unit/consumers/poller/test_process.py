@@ -150,16 +150,6 @@ def test_a_timer_that_the_project_handles_is_its_own(worker: Worker) -> None:
     assert signal.getsignal(signal.SIGALRM) is handler
 
 
-def test_a_process_with_a_supervisor_may_get_a_signal_twice(
-    worker: Worker, exits: list[int]
-) -> None:
-    WorkerProcess(worker, is_supervised=True).run(sender=Worker)
-    signal.raise_signal(signal.SIGINT)
-    signal.raise_signal(signal.SIGTERM)
-    assert worker.is_stopping()
-    assert exits == []
-
-
 def test_its_own_ticks_are_called(worker: Worker) -> None:
     calls: list[str] = []
     WorkerProcess(worker, [lambda: calls.append("own")]).run(sender=Worker)
@@ -240,21 +230,6 @@ def test_a_terminal_has_a_status_line_and_a_log_has_progress(
     monkeypatch.setattr(Worker, "run", run)
     WorkerProcess(worker).run(sender=Worker)
     assert called == ["_survive_timers", *ticks]
-
-
-def test_a_process_with_a_supervisor_has_progress_in_the_log(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    called: list[str] = []
-
-    def run(self: Worker, *ticks: Any) -> int:
-        called.extend(tick.__qualname__.partition(".<")[0] for tick in ticks)
-        return 0
-
-    monkeypatch.setattr(Worker, "run", run)
-    WorkerProcess(worker, is_supervised=True).run(sender=Worker)
-    assert called == ["_survive_timers", "log_progress"]
 
 
 # --- the outbox ---
