@@ -17,7 +17,6 @@ from django.core.management.base import BaseCommand, CommandError
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf.removed import WORKER_OPTIONS
 from beanstalk_dispatch.conf.variables import WORKER
-from beanstalk_dispatch.consumers.poller import log_output
 from beanstalk_dispatch.consumers.poller.cron_scheduler import Scheduler
 from beanstalk_dispatch.consumers.poller.embedded_metrics import write_backlog
 from beanstalk_dispatch.consumers.poller.health import ProbeServer, touch_while_healthy
@@ -26,6 +25,7 @@ from beanstalk_dispatch.consumers.poller.process import WorkerProcess
 from beanstalk_dispatch.consumers.poller.runners import run_here
 from beanstalk_dispatch.consumers.poller.worker import Tick, Worker
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
+from beanstalk_dispatch.logging import output
 from beanstalk_dispatch.management.arguments import add_removed_options, integer, to_number
 from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.problems import start_log
@@ -98,7 +98,7 @@ class Command(BaseCommand):
 
     def _run_worker(self, options: dict[str, Any]) -> None:
         do_not_log_on_first_request()
-        is_new = log_output.show(verbosity=options["verbosity"], level=options["log_level"])
+        is_new = output.show(verbosity=options["verbosity"], level=options["log_level"])
         config = conf.get_config()
         if not start_log.log_waiting() and is_new:
             start_log.log_start_line()  # nobody saw it before
@@ -155,7 +155,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help="print the backlog of each queue once a minute, as metrics for CloudWatch Logs")
     add("--health-file", type=Path, metavar="FILE",
         help="touch FILE once a second while the worker is healthy")
-    add("--log-level", choices=log_output.LEVELS,
+    add("--log-level", choices=output.LEVELS,
         help="what is logged (default INFO, if the project's LOGGING has no handler for it)")
     # fmt: on
 

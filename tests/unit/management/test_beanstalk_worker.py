@@ -15,7 +15,6 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from beanstalk_dispatch.conf.removed import WORKER_OPTIONS
-from beanstalk_dispatch.consumers.poller import log_output
 from beanstalk_dispatch.consumers.poller.cron_scheduler import Scheduler
 from beanstalk_dispatch.consumers.poller.health import ProbeServer
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions
@@ -23,6 +22,7 @@ from beanstalk_dispatch.consumers.poller.process import WorkerProcess
 from beanstalk_dispatch.consumers.poller.runners import run_here
 from beanstalk_dispatch.consumers.poller.worker import Worker
 from beanstalk_dispatch.contrib.outbox.relay import Relay
+from beanstalk_dispatch.logging import output
 from beanstalk_dispatch.management.commands import beanstalk_worker
 from beanstalk_dispatch.problems import start_log
 from beanstalk_dispatch.running.running_tasks import RUNNING
@@ -97,7 +97,7 @@ def test_the_log_is_shown_where_the_project_shows_none(
         shown.append(options)
         return True
 
-    monkeypatch.setattr(log_output, "show", show)
+    monkeypatch.setattr(output, "show", show)
     monkeypatch.setattr(start_log, "log_start_line", lambda: started.append(True))
     env(WORKER=True)
     call_command("beanstalk_worker", "jobs", "--log-level=DEBUG", "-v0")
@@ -110,7 +110,7 @@ def test_the_start_that_waited_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("sys.argv", ["manage.py", "beanstalk_worker", "jobs"])
-    monkeypatch.setattr(log_output, "show", lambda **options: True)
+    monkeypatch.setattr(output, "show", lambda **options: True)
     env(WORKER=True)
     start_log.log_start()
     call_command("beanstalk_worker", "jobs")
