@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, cast
 
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS
@@ -21,7 +21,7 @@ from .exceptions import SchedulingError
 from .logging.log_lines import quoted, quoted_error
 from .messages import record
 from .process.state import no_fork
-from .scheduling import later, outbox
+from .scheduling import gathering, later, outbox
 from .scheduling.batching import CollectedCalls, Collecting
 from .scheduling.call import Call, Function
 from .scheduling.destination import Destination
@@ -32,6 +32,7 @@ from .scheduling.send import (
     Unsent,
     error_of,
     publish,
+    publishing,
     send_batches,
     send_one,
 )  # fmt: skip
@@ -119,16 +120,23 @@ def send_prepared(
     send: Send = send_batches,
 ) -> list[str]:
     """Have calls wait, or send them now; return their task ids. Raise SendError or BatchError."""
-    if prepared:
-        for place in later.PLACES[destination.is_local]:
-            if place.takes(destination, on_commit) and place.take(
-                destination, prepared, on_commit, _send
-            ):
-                return [each.message.id for each in prepared]
+    if _wait(destination, prepared, on_commit):
+        return [each.message.id for each in prepared]
     results = _send(destination, prepared, send)
     if Unsent in map(type, results) and (error := error_of(results)):
         raise error from error.__cause__
     return cast("list[str]", results)
+
+
+def _wait(
+    destination: Destination, prepared: Sequence[Prepared], on_commit: bool | str | None
+) -> bool:
+    """Have calls wait in the first place that takes them. Return False if none does."""
+    places = later.PLACES[destination.is_local] if prepared else ()
+    return any(
+        each.takes(destination, on_commit) and each.take(destination, prepared, on_commit, _send)
+        for each in places
+    )
 
 
 async def aschedule_function(queue: str, function: Function, /, *args: Any, **kwargs: Any) -> str:
@@ -137,16 +145,37 @@ async def aschedule_function(queue: str, function: Function, /, *args: Any, **kw
 
 
 async def aschedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> str:
-    """Do as ``schedule``, awaitable."""
-    run = _in_thread(schedule, on_commit)
-    return await run(queue, call, on_commit=on_commit)
+    """Do as ``schedule``, awaitable.
+
+    The calls to a standard queue that coroutines make in one iteration of the event loop, as with
+    ``asyncio.gather``, are sent in batches of ten.
+    """
+    if _uses_database(on_commit):
+        return await sync_to_async(schedule)(queue, call, on_commit=on_commit)
+    return await gathering.join(queue, _schedule_in_steps(queue, call, on_commit))
+
+
+def _schedule_in_steps(queue: str, call: Call, on_commit: bool | str | None) -> gathering.Steps:
+    """Do as ``schedule``, but yield the message so that it can be sent with others."""
+    destination, prepared = prepare_calls(queue, [call], get_config(), is_local=False)
+    if _wait(destination, prepared, on_commit):
+        return prepared[0].message.id
+    with publishing(destination, prepared):
+        result = (yield destination, prepared[0]) or send_one(destination, prepared)[0]
+        if error := error_of([result]):
+            raise error from error.__cause__
+    task_id = cast("str", result)
+    send_task_scheduled(task_id, prepared[0].message.function, destination.name)
+    return task_id
 
 
 async def aschedule_many(
     queue: str, calls: Sequence[Call], *, on_commit: bool | str | None = None
 ) -> list[str]:
     """Do as ``schedule_many``, awaitable."""
-    run = _in_thread(schedule_many, on_commit)
+    if _uses_database(on_commit):
+        return await sync_to_async(schedule_many)(queue, calls, on_commit=on_commit)
+    run = sync_to_async(schedule_many, thread_sensitive=False, executor=sending_executor())
     return await run(queue, calls, on_commit=on_commit)
 
 
@@ -271,25 +300,16 @@ def start_warming() -> None:
     threading.Thread(target=warm, name="beanstalk_dispatch-warm", daemon=True).start()
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
+def _uses_database(on_commit: bool | str | None) -> bool:
+    """Return True if a call may use the database, and so runs in the thread of Django's ORM.
 
-
-def _in_thread(
-    function: Callable[P, T], on_commit: bool | str | None
-) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Make ``function`` awaitable, with context variables, as asgiref carries them.
-
-    It runs in one of the threads for sending, so that several coroutines send at the same time.
-    These may use the database, so they run in the thread of Django's ORM: a call that may wait for
-    a commit, a task of this process, the receivers of task_scheduled, and a result that is kept.
+    That is a call that may wait for a commit, a task of this process, the receivers of
+    task_scheduled, and a result that is kept. Other calls of coroutines run in the threads for
+    sending.
     """
     config = get_config()
     may_wait = config.waits_for_commits if on_commit is None else on_commit
-    uses_database = may_wait or config.results
-    if uses_database or is_local(config) or task_scheduled.receivers:
-        return sync_to_async(function)
-    return sync_to_async(function, thread_sensitive=False, executor=sending_executor())
+    return bool(may_wait or config.results or is_local(config) or task_scheduled.receivers)
 
 
 def is_local(config: Config) -> bool:

@@ -2,6 +2,7 @@
 
 send_one          one call, by SendMessage
 send_batches      calls, by SendMessageBatch
+send_together     calls of different callers, by one SendMessageBatch
 publish           calls, by one of these or in another way, while observers watch
 send_what_can_be  calls that have waited: raises nothing, and sends around those refused
 """
@@ -78,6 +79,23 @@ def send_batches(destination: Destination, prepared: Sequence[Prepared]) -> list
     if destination.is_base64:
         return [done.ids[n] for n in range(len(prepared))]
     return [each.message.id for each in prepared]
+
+
+def send_together(
+    destination: Destination, prepared: Sequence[Prepared]
+) -> list[SendResult | None]:
+    """Send calls of different callers in one request.
+
+    None stands for a call that is to be sent by ``send_one``. Raise UnknownQueue, or SendError if
+    the queue cannot be opened.
+    """
+    answers = destination.open().send_together(prepared)
+    return [
+        Unsent(each, str(answer), scope_of(answer), answer)
+        if isinstance(answer, SendError)
+        else answer and (answer if destination.is_base64 else each.message.id)
+        for each, answer in zip(prepared, answers, strict=True)
+    ]
 
 
 def _unsent(

@@ -146,7 +146,7 @@ class BatchSender:
         pending, attempt = list(positions), 0
         while pending:
             attempt += 1
-            entries = [_batch_entry(position, self._entries[position]) for position in pending]
+            entries = [batch_entry(position, self._entries[position]) for position in pending]
             response = self._request(entries)
             pending = self._read_answer(response, pending, is_last=attempt == BATCH_ATTEMPTS)
             if pending:
@@ -182,7 +182,8 @@ def failure_reason(failure: Mapping[str, Any]) -> str:
     return f"{failure['Code']}: {message}" if message else str(failure["Code"])
 
 
-def _batch_entry(position: int, entry: BatchEntry) -> Any:
+def batch_entry(position: int, entry: BatchEntry) -> Any:
+    """Return the entry of SendMessageBatch whose id is its position."""
     return {"Id": str(position), "MessageBody": entry.body, **entry.send_parameters}
 
 

@@ -12,7 +12,14 @@ from beanstalk_dispatch.conf.queue_address import QueueAddress, location_of
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.process import clock
 
-from .batch_sender import NOT_LISTED, BatchEntry, BatchSender, Sent, failure_reason
+from .batch_sender import (
+    NOT_LISTED,
+    BatchEntry,
+    BatchSender,
+    Sent,
+    batch_entry,
+    failure_reason,
+)  # fmt: skip
 from .circuit import Circuit
 from .clients import Clients
 from .errors import (
@@ -20,6 +27,7 @@ from .errors import (
     boto_errors,
     has_stale_credentials,
     is_missing_queue,
+    scope_of,
     scope_of_entry,
     send_error,
 )
@@ -179,6 +187,24 @@ class Queue:
         )
         return sender.send()
 
+    def send_together(self, entries: Sequence[BatchEntry]) -> list[str | SendError | None]:
+        """Send the entries of different callers in one request: SendMessageBatch.
+
+        Return for each its SQS message id, or the error if the request failed. None stands for an
+        entry that is to be sent by itself: SQS did not take it, or refuses the request because of
+        one of its entries.
+        """
+        numbered = [batch_entry(position, entry) for position, entry in enumerate(entries)]
+        try:
+            answer = self._send_message_batch(numbered)
+        except boto_errors() as exc:
+            if scope_of(exc) is Scope.MESSAGE:
+                return [None] * len(entries)
+            error = str(self._to_send_error("SendMessageBatch", exc))
+            return [_with_cause(SendError(error), exc) for _ in entries]
+        ids = {int(each["Id"]): each["MessageId"] for each in answer.get("Successful", ())}
+        return [ids.get(position) for position in range(len(entries))]
+
     def _send_message_batch(self, entries: list[Any]) -> Mapping[str, Any]:
         client, circuit = self._sender or self._make_sender()
         return circuit.call(client.send_message_batch, QueueUrl=self.url, Entries=entries)
@@ -318,6 +344,11 @@ class Queue:
         elif has_stale_credentials(exc):
             self._clients.retire()
         return send_error(operation, self.address, exc)
+
+
+def _with_cause(error: SendError, cause: Exception) -> SendError:
+    error.__cause__ = cause
+    return error
 
 
 def _refused_entries(response: Mapping[str, Any], messages: Sequence[Received]) -> list[Refused]:

@@ -34,11 +34,11 @@ def test_coroutines_send_at_the_same_time(sqs_env: Environment, proxy: Proxy) ->
         return None
 
     async def schedule_all() -> list[str]:
-        calls = (aschedule_function("jobs", "record", n) for n in range(COUNT))
+        calls = (aschedule_function("jobs", "record", n) for n in range(10 * COUNT))
         return await asyncio.gather(*calls)
 
     proxy.spoil = wait_for_all
-    assert len(set(asyncio.run(schedule_all()))) == COUNT
+    assert len(set(asyncio.run(schedule_all()))) == 10 * COUNT
     assert not together.broken
 
 
@@ -102,19 +102,26 @@ def test_a_commit_is_awaited_in_the_thread_of_the_orm(
     assert seen == [threading.current_thread().name]
 
 
-def test_context_variables_are_carried(
+def test_context_variables_are_carried_both_ways(
     sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variable: ContextVar[str] = ContextVar("variable")
     found: list[str] = []
-    monkeypatch.setattr(client, "schedule", lambda *args, **_: found.append(variable.get("none")))
+    real = prepare.prepare_calls
+
+    def prepare_and_set(*args: Any, **kwargs: Any) -> Any:
+        found.append(variable.get())
+        variable.set("changed")
+        return real(*args, **kwargs)
 
     async def schedule() -> None:
         variable.set("mine")
         await aschedule("jobs", Call("record"))
+        found.append(variable.get())
 
+    monkeypatch.setattr(client, "prepare_calls", prepare_and_set)
     asyncio.run(schedule())
-    assert found == ["mine"]
+    assert found == ["mine", "changed"]
 
 
 def test_a_forked_child_makes_threads_of_its_own() -> None:
