@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/using-features-managing-e
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,15 @@ class PeriodicTask:
     """The path that the daemon POSTs to."""
     schedule: str
     """The five fields of the schedule, in UTC."""
+
+
+def occurrence_id(queue: str, name: str, due_at: float) -> str:
+    """Return the id of a periodic task's run that is due at ``due_at``, in Unix seconds.
+
+    It is derived, so that two messages for one occurrence have the same id. The lease then takes
+    the second for a duplicate.
+    """
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{queue}\n{name}\n{due_at:.0f}"))
 
 
 def load(

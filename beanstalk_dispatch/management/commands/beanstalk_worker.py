@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf.removed import WORKER_OPTIONS
-from beanstalk_dispatch.conf.variables import WORKER
+from beanstalk_dispatch.conf.variables import LEASE_CACHE, WORKER
 from beanstalk_dispatch.consumers.poller.cron_scheduler import Scheduler
 from beanstalk_dispatch.consumers.poller.embedded_metrics import write_backlog
 from beanstalk_dispatch.consumers.poller.health import ProbeServer, touch_while_healthy
@@ -108,6 +108,12 @@ class Command(BaseCommand):
         _check_queues(options["queues"])
         if options["outbox"] and outbox.registered() is None:
             raise CommandError(f"--outbox: {outbox.APP!r} is not in INSTALLED_APPS")
+        if options["cron"] and self.runs_tasks and config.lease_cache is None:
+            logger.warning(
+                "every worker with --cron sends each periodic task: have one such worker only, or "
+                "set %s",
+                LEASE_CACHE.variable,
+            )
         self._run_process(self.make_worker(options), options)
 
     def _run_process(self, worker: Worker, options: dict[str, Any]) -> None:

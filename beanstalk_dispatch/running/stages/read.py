@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
 from beanstalk_dispatch.conf.variables import PERIODIC_TASKS
 from beanstalk_dispatch.exceptions import MessageError, NotAllowed
+from beanstalk_dispatch.messages.cron import occurrence_id
+from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running.run import Run
+
+_MAX_CLOCK_DIFFERENCE: Final = 60.0
+"""The seconds by which a periodic task may be sent before it is due."""
 
 
 def read(run: Run) -> None:
@@ -36,7 +44,20 @@ def decode(run: Run) -> Message:
 
 def _periodic_message(run: Run) -> Message:
     """Return the message of a periodic task of cron.yaml, which no key can sign."""
-    name, message_id = str(run.delivery.task_name), run.delivery.message_id
+    name = str(run.delivery.task_name)
     if name not in run.config.periodic_tasks:
         raise NotAllowed(f"periodic task {name!r} is not in {PERIODIC_TASKS.variable}")
-    return Message(function=name) if message_id is None else Message(function=name, id=message_id)
+    task_id = _occurrence_id(run.delivery, name) or run.delivery.message_id
+    return Message(function=name) if task_id is None else Message(function=name, id=task_id)
+
+
+def _occurrence_id(delivery: Delivery, name: str) -> str | None:
+    """Return the id of the occurrence; None without a time, or if it is in the future.
+
+    Nobody has signed the time. The id of a later occurrence would let a forged message run today
+    and make that occurrence a duplicate.
+    """
+    due_at, sent_at = delivery.scheduled_at, delivery.sent_at or time.time()
+    if due_at is None or due_at > sent_at + _MAX_CLOCK_DIFFERENCE:
+        return None
+    return occurrence_id(delivery.queue, name, due_at)

@@ -162,7 +162,25 @@ def test_the_tasks_of_a_cron_yaml_go_to_the_first_queue(
     call_command("beanstalk_worker", "jobs", "other", f"--cron={file}")
     (tick,) = made[0]._ticks
     tick()
-    assert [(each._queue, list(each._due)) for each in schedulers] == [("jobs", ["a"])]
+    assert [each._queue for each in schedulers] == ["jobs"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_warned"), [({}, True), ({"DISPATCH_LEASE_CACHE": "default"}, False)]
+)
+def test_the_start_warns_of_periodic_tasks_that_each_worker_sends(
+    env: Environment, made: list[WorkerProcess], tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    variables: dict[str, str], is_warned: bool,
+) -> None:  # fmt: skip
+    env(WORKER=True, **variables)
+    file = tmp_path / "cron.yaml"
+    file.write_text('version: 1\ncron: [{name: a, url: /x, schedule: "* * * * *"}]')
+    call_command("beanstalk_worker", "jobs", f"--cron={file}")
+    warning = (
+        "every worker with --cron sends each periodic task: have one such worker only, or set "
+        "BEANSTALK_DISPATCH_LEASE_CACHE"
+    )
+    assert (warning in caplog.messages) == is_warned
 
 
 def test_a_worker_may_send_from_the_outbox(env: Environment, made: list[WorkerProcess]) -> None:

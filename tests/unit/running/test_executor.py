@@ -427,6 +427,44 @@ def test_a_listed_periodic_task_runs_even_where_messages_are_signed(
     assert calls == [((), {})]
 
 
+@pytest.mark.parametrize(
+    ("due_at", "sent_at", "ids"),
+    [
+        (1700000000.0, 1700000001.0, 1),
+        (1700000000.0, None, 1),
+        (None, 1700000001.0, 2),
+        (1700003600.0, 1700000001.0, 2),  # forged, to make the next occurrence a duplicate
+        (4000000000.0, None, 2),
+    ],
+)
+def test_all_messages_of_one_occurrence_of_a_periodic_task_have_one_id(
+    table: Environment, due_at: float | None, sent_at: float | None, ids: int
+) -> None:
+    table(DISPATCH_PERIODIC_TASKS="record")
+    runs = [
+        deliver_and_keep(
+            b"",
+            Delivery(queue="q", message_id=message_id, task_name="record", scheduled_at=due_at,
+                     sent_at=sent_at),
+        )[0]
+        for message_id in ("first", "second")
+    ]  # fmt: skip
+    assert len({run.accepted.id for run in runs}) == ids
+
+
+def test_the_lease_runs_one_of_two_messages_of_an_occurrence(table: Environment) -> None:
+    table(DISPATCH_PERIODIC_TASKS="record", DISPATCH_LEASE_CACHE="default")
+    results = [
+        deliver(
+            b"",
+            Delivery(queue="q", message_id=message_id, task_name="record", scheduled_at=due_at),
+        )
+        for message_id, due_at in [("1", 60.0), ("2", 60.0), ("3", 120.0)]
+    ]
+    outcomes = [result.outcome for result in results]
+    assert outcomes == [Outcome.DONE, Outcome.DUPLICATE, Outcome.DONE]
+
+
 def test_a_periodic_task_that_is_not_listed_is_not_allowed(table: Environment) -> None:
     result = deliver(b"", delivery(task_name="record"))
     assert result.outcome is Outcome.NOT_ALLOWED
