@@ -10,14 +10,14 @@ from beanstalk_dispatch.messages.message import Message
 
 from .left_threads import LEFT
 from .log_locks import release_left_locked
-from .process_state import ProcessState
+from .logging_state import LoggingState
 from .running_tasks import RUNNING
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
 
-def put_right(message: Message, before: ProcessState) -> None:
-    """Release the locks that the task holds, end its event loop, and restore the process's state.
+def put_right(message: Message, before: LoggingState) -> None:
+    """Release the locks that the task holds, end its event loop, and restore logging.
 
     Django's ORM refuses to work in a thread in which an event loop runs.
     """

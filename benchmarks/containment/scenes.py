@@ -285,9 +285,7 @@ class SilentCache:
 _ENDPOINT: Final = {"endpoint": endpoint}
 _POLLER: Final = {"poller": poller}
 _HOSTILE: Final = {
-    "process-state": (
-        "recursion-limit", "switch-interval", "disable-gc", "disable-logging", "disable-loggers",
-    ),
+    "process-state": ("disable-logging", "disable-loggers"),
     "log-handlers": ("raising-handler", "raising-filter", "raising-record-factory"),
 }  # fmt: skip
 _CONTAINED: Final = (
@@ -343,11 +341,6 @@ SCENES: Final[dict[str, Scene]] = {
     "activate": Scene(culprits=culprits(30, "activate")),
     "process-state": Scene(
         culprits=[("hostile", [name]) for name in _HOSTILE["process-state"] * 5],
-        must_log=["process state restored id=culprit-"],
-    ),
-    "imports": Scene(
-        culprits=[("hostile", [name]) for name in ("patch-import", "clear-path") * 3],
-        may_fail=THREADS, reason="a task that imports something before the culprit ends fails",
         must_log=["process state restored id=culprit-"],
     ),
     "timers": Scene(

@@ -1,17 +1,17 @@
-"""restore: release and restore the parts of the process that the task has changed."""
+"""restore: release the locks of the task, and restore logging if it has changed that."""
 
 from __future__ import annotations
 
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running.left_behind import put_right
+from beanstalk_dispatch.running.logging_state import logging_state
 from beanstalk_dispatch.running.open_files import FILES
-from beanstalk_dispatch.running.process_state import process_state
 from beanstalk_dispatch.running.run import Run, Surround
 
 
 def restore(run: Run) -> Surround:
-    """Release the task's locks and restore the process's state, before anything is sent."""
-    before = process_state()
+    """Release the task's locks and restore logging, before anything is sent."""
+    before = logging_state()
     result = yield
     if result.outcome is not Outcome.DONE:
         FILES.are_suspect = True
