@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from beanstalk_dispatch.deploying.application import Application
 from beanstalk_dispatch.deploying.eb_files import bundle_files
 from beanstalk_dispatch.deploying.plan import Plan
 from beanstalk_dispatch.problems.eb_check import check
+
+SHOP = Application(module="shop.wsgi")
+"""A project as startproject makes it."""
 
 
 def write_bundle(plan: Plan, root: Path) -> Path:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from shlex import quote
 from typing import Final
+
+from django.conf import ENVIRONMENT_VARIABLE
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.casts import Secret
@@ -20,6 +23,7 @@ from .plan import Plan, PlannedQueue
 from .properties import Property, properties_in_effect, with_values
 from .property_formats import Export, as_eb
 from .scaling import GROUP_PLACEHOLDER, IN_SERVICE, POLICY
+from .settings_module import variables_read
 from .sqsd_options import WORKER_OPTIONS
 
 _WEEKS: Final = 14 * 86400
@@ -52,6 +56,7 @@ def commands(plan: Plan, config: Config, *, key: str | None) -> Iterator[str]:
     for environment, is_worker in ((plan.web, False), (plan.worker, True)):
         properties = list(_exported_properties(plan, config, key, worker=is_worker))
         yield as_eb(Export(properties=properties, environment=environment))
+    yield from _comments_on_settings(plan)
     yield "# 5. The deployment"
     yield from (f"eb deploy {quote(each)}" for each in (plan.worker, plan.web))
     yield f"eb logs {quote(plan.worker)}"
@@ -169,7 +174,24 @@ def _exported_properties(
     if plan.schedules and worker:
         names: Sequence[str] = [*dict.fromkeys([*config.periodic_tasks, *plan.schedules])]
         replaced[PERIODIC_TASKS.variable] = " ".join(names)
+    if module := plan.application.settings:
+        yield Property(name=ENVIRONMENT_VARIABLE, value=module)
     known = [each for each in properties_in_effect(worker=worker) if not each.is_secret]
     yield from with_values(known, replaced)
     if key:
         yield Property(name=SIGNING_KEYS.variable, value=key, is_secret=True)
+
+
+def _comments_on_settings(plan: Plan) -> Iterator[str]:
+    """Yield the names of the properties that the project's own settings read, without values."""
+    found = variables_read(plan.application.settings)
+    for names, sentence in (
+        (found.required, "and that both environments need before the deployment"),
+        (found.optional, "and that have a default"),
+    ):
+        own = sorted(name for name in names if not name.startswith("BEANSTALK_"))
+        if own:
+            yield f"#    Properties that {plan.application.settings} reads, {sentence}:"
+            yield from textwrap.wrap(
+                " ".join(own), 96, initial_indent="#      ", subsequent_indent="#      "
+            )

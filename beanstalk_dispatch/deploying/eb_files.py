@@ -10,11 +10,11 @@ from typing import Any, Final
 from . import iam
 from .ladder import ERROR_VISIBILITY_SECONDS, MAX_RECEIVES
 from .plan import Plan
+from .procfile import PROCFILE
 from .scaling import scaling_files, scaling_options
 from .sqsd_options import NAMESPACE, WORKER_OPTIONS
 from .template_files import fill_in
 
-PROCFILE: Final = "Procfile"
 CRON: Final = "cron.yaml"
 EBEXTENSIONS: Final = ".ebextensions/beanstalk_dispatch.config"
 TRUST_POLICY: Final = "beanstalk/trust-policy.json"
@@ -96,16 +96,14 @@ def _whole_seconds(seconds: float | None) -> int:
 
 def gunicorn_command(plan: Plan) -> str:
     """Return the command that serves the project, with gunicorn's place in the ladder."""
-    return (
-        f"gunicorn --bind 127.0.0.1:8000 --workers={plan.processes} --threads={plan.threads} "
-        f"--graceful-timeout {_whole_seconds(plan.ladder.gunicorn)} {plan.wsgi}"
+    application = plan.application
+    options = application.interface.gunicorn.format(
+        processes=plan.processes, threads=plan.threads, worker_class=application.worker_class
     )
-
-
-def with_web_line(procfile: str, line: str) -> str:
-    """Return an existing Procfile with its line ``web:`` replaced. Other processes stay."""
-    others = [each for each in procfile.splitlines() if not each.startswith("web:")]
-    return line + "".join(f"{each}\n" for each in others)
+    return (
+        f"gunicorn --bind 127.0.0.1:8000 {options} "
+        f"--graceful-timeout {_whole_seconds(plan.ladder.gunicorn)} {application.gunicorn}"
+    )
 
 
 def _option_settings(plan: Plan) -> list[dict[str, str]]:

@@ -26,7 +26,7 @@ _END_SECONDS: Final = 30
 """Seconds for the steps after a task's end: its interrupt, its hooks, and the answer."""
 
 _CONSEQUENCES: Final[Mapping[str, str]] = {
-    "gunicorn's graceful timeout": "a deployment kills tasks that are within their limit",
+    "the server's graceful timeout": "a deployment kills tasks that are within their limit",
     "nginx's proxy_read_timeout": "the daemon gets a 504 while the task runs, and its message is "
     "delivered again",
     "InactivityTimeout": "the daemon cuts the connection while the task runs, and its message is "

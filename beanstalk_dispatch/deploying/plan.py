@@ -12,6 +12,7 @@ from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
 
+from .application import Application
 from .dispatcher_path import PATH, dispatcher_path
 from .ladder import Ladder
 from .listed_tasks import listed_tasks, longest_time_limit
@@ -73,8 +74,8 @@ class Plan:
     read_queue: PlannedQueue
     """The one that the worker environment reads: each environment reads one."""
     http_path: str
-    wsgi: str
-    """The module that gunicorn loads."""
+    application: Application
+    """What a web server loads, and how."""
     processes: int
     threads: int
     ladder: Ladder
@@ -141,7 +142,7 @@ def make_plan(
     config: Config,
     *,
     name: str,
-    wsgi: str,
+    application: Application | None = None,
     web: str | None = None,
     worker: str | None = None,
     region: str | None = None,
@@ -165,7 +166,7 @@ def make_plan(
         queues=queues,
         read_queue=read,
         http_path=dispatcher_path() or PATH,
-        wsgi=wsgi,
+        application=application or Application(),
         processes=processes,
         threads=threads,
         ladder=Ladder.for_time_limit(longest_time_limit(config)),

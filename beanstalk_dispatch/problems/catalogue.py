@@ -1,6 +1,6 @@
 """The ids and meanings of the commands' findings besides the system checks, for docs/checks.md.
 
-The doctor's POST also uses E014 to E017, because it shows facts that those checks can only guess.
+The doctor's POST also uses E014 to E017: it shows the first reason for a refusal as a fact.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ DOCTOR: Final[Mapping[str, str]] = {
     "E120": "HttpPath is not the dispatcher's path.",
     "E121": "A middleware redirects the daemon's POST.",
     "E122": "A middleware answers the daemon's POST.",
+    "W131": "The module of the web server has another settings module than manage.py.",
 }
 AWS: Final[Mapping[str, str]] = {
     "W201": "No region is configured, and a queue is given by its name.",
@@ -65,7 +66,7 @@ EB: Final[Mapping[str, str]] = {
     "E402": "The hook is not executable.",
     "E403": "The hook is not the script that is needed.",
     "E404": "The hook gives nginx and the endpoint two different times.",
-    "E405": "No line `web:` of the Procfile starts gunicorn.",
+    "E405": "No line `web:` of the Procfile starts a web server.",
     "E406": "gunicorn's worker class replaces threads, so no time limit interrupts a task.",
     "E407": "gunicorn kills a worker without threads in the middle of a task.",
     "E408": "`.ebextensions` has options that a web environment does not know.",
@@ -81,6 +82,9 @@ EB: Final[Mapping[str, str]] = {
     "E418": "A file of scaling is not what is needed.",
     "E419": "The target of scaling is too high.",
     "E420": "An option of scaling is not what is needed.",
+    "W421": "The web server of the Procfile is not a known one, so its options are not compared.",
+    "W422": "The Procfile has a process `release`, which Elastic Beanstalk would start for ever.",
+    "W423": "The web server waits for no request at a stop, so a deployment ends running tasks.",
 }
 LAMBDA: Final[Mapping[str, str]] = {
     "E501": "The queue's VisibilityTimeout is too short for the function.",

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from django.conf import settings
+from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core import checks
 from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
-from django.core.checks import CheckMessage
+from django.core.checks import INFO, CheckMessage
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, TABLE
+from beanstalk_dispatch.deploying.application import find_application
 from beanstalk_dispatch.deploying.dispatcher_path import (
     PATH,
     dispatcher_path,
@@ -29,6 +30,7 @@ from beanstalk_dispatch.deploying.dispatcher_path import (
     leads_to_the_dispatcher,
 )
 from beanstalk_dispatch.deploying.listed_tasks import listed_tasks
+from beanstalk_dispatch.deploying.settings_module import settings_module
 from beanstalk_dispatch.deploying.sqsd_options import http_path
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
@@ -36,12 +38,14 @@ from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.running.dispatch_table import is_listed
 
 from . import daemon_request
-from .findings import ok, problem, safely
+from .findings import ID, ok, problem, safely
 
 _SHOWN_BY_THE_POST: Final = frozenset(
-    f"beanstalk_dispatch.{each}" for each in ("E014", "E015", "E016", "E017", "W003", "W014")
+    f"{ID}.{each}" for each in ("E014", "E015", "E016", "E017", "W003", "W014")
 )
-"""The ids of checks that can only guess the facts that the POST shows."""
+"""The ids of checks that can only guess, and are wrong if the POST reaches the dispatcher."""
+_GUESSES: Final = {f"{ID}.E118": f"{ID}.W003", f"{ID}.E119": f"{ID}.W014"}
+"""The id of an answer to the POST → the id of the check that says the same."""
 
 
 def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterator[CheckMessage]:
@@ -52,30 +56,49 @@ def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterat
         yield problem("E001", "configuration", str(exc), "run python manage.py beanstalk_config")
         return
     yield ok("configuration", _describe_config(config))
-    posts = has_urls()
-    yield from safely("system checks", _system_checks(posts=posts))
+    yield from safely("settings", _settings_of_the_server())
+    answers = list(safely(daemon_request.TOPIC, _daemons_post(path))) if has_urls() else []
+    yield from safely("system checks", _system_checks(answers))
     yield from safely("variables", _contrib_rooms())
     yield from safely("tasks", _examine_tasks(config))
     yield from safely("cron.yaml", _periodic_tasks(config, cron_file))
     yield from safely("lease", _examine_lease(config))
     yield from safely("draining", _drain_file(config))
-    if posts:
-        yield from safely(daemon_request.TOPIC, _daemons_post(path))
+    yield from answers
 
 
 def _describe_config(config: Config) -> str:
     return (
         f"worker={config.worker} functions={joined(config.table)} queues={joined(config.queues)} "
-        f"signed={'yes' if config.signing_keys else 'no'}"
+        f"signed={'yes' if config.signing_keys else 'no'} settings={settings_module() or 'none'}"
     )
 
 
-def _system_checks(*, posts: bool) -> Iterator[CheckMessage]:
-    """Yield the findings of the package's checks, without those that the POST finds more surely."""
+def _settings_of_the_server() -> Iterator[CheckMessage]:
+    """Yield a finding if the server's module has another settings module as its default."""
+    used, server = settings_module(), find_application(Path())
+    if server.settings != used:
+        yield problem(
+            "W131",
+            "settings",
+            f"manage.py uses {used}, but {server.module} starts the server with {server.settings}",
+            f"{ENVIRONMENT_VARIABLE}={server.settings} python manage.py beanstalk_doctor",
+        )
+
+
+def _system_checks(answers: Sequence[CheckMessage]) -> Iterator[CheckMessage]:
+    """Yield the findings of the package's checks, without those that the POST shows more surely.
+
+    A POST that is refused shows one reason, and the checks guess the others.
+    """
+    ids = {each.id for each in answers if each.id}
+    if any(each.obj == daemon_request.TOPIC and each.level == INFO for each in answers):
+        ids |= _SHOWN_BY_THE_POST
+    ids |= {guess for seen, guess in _GUESSES.items() if seen in ids}
     found = [
         message
         for message in checks.run_checks(tags=["beanstalk_dispatch"])
-        if not (message.is_silenced() or (posts and message.id in _SHOWN_BY_THE_POST))
+        if not (message.is_silenced() or message.id in ids)
     ]
     if not found:
         yield ok("system checks", "nothing to report")

@@ -5,13 +5,10 @@ A file may differ from the one that would be written, as long as it meets them.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +18,6 @@ from beanstalk_dispatch.deploying.eb_files import (
     CRON,
     EBEXTENSIONS,
     HOOKS,
-    PROCFILE,
     WEB_POLICY,
     WORKER_POLICY,
     bundle_files,
@@ -30,6 +26,13 @@ from beanstalk_dispatch.deploying.eb_files import (
 )
 from beanstalk_dispatch.deploying.ladder import OUTAGE_SECONDS, Ladder
 from beanstalk_dispatch.deploying.plan import Plan
+from beanstalk_dispatch.deploying.procfile import (
+    PROCFILE,
+    WebServer,
+    processes,
+    read_web_server,
+    web_command,
+)
 from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, WORKER_OPTIONS, options
 
 from . import scaling_check
@@ -43,50 +46,6 @@ _HEADER_TIMEOUT: Final = re.compile(r"X-Proxy-Read-Timeout (\d+);")
 _CRON_LINE: Final = re.compile(r"\s*(-\s+)?(name|url|schedule):\s*['\"]?(.*?)['\"]?\s*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gunicorn:
-    """The options of gunicorn in a Procfile, with gunicorn's defaults."""
-
-    workers: int = 1
-    threads: int = 1
-    graceful_timeout: int = 30
-    timeout: int = 30
-    worker_class: str = "sync"
-
-    @property
-    def is_sync(self) -> bool:
-        """True if a worker runs one request at a time, and does nothing else meanwhile."""
-        return self.worker_class == "sync" and self.threads == 1
-
-    @classmethod
-    def of_procfile(cls, content: str) -> Gunicorn | None:
-        """Return the options in the line ``web:``; None if it does not start gunicorn."""
-        match = re.search(r"^web:(.*gunicorn.*)$", content, re.MULTILINE)
-        if match is None:
-            return None
-        try:
-            words = shlex.split(match[1].replace("=", " "), comments=True)
-        except ValueError:  # a quote is not closed
-            return None
-        found: dict[str, Any] = {}
-        for name, value in itertools.pairwise(words):
-            if name in _GUNICORN and value.isdecimal():
-                found[_GUNICORN[name]] = int(value)
-            elif name in ("--worker-class", "-k"):
-                found["worker_class"] = value
-        return cls(**found)
-
-
-_GUNICORN: Final = {
-    "--workers": "workers",
-    "-w": "workers",
-    "--threads": "threads",
-    "--graceful-timeout": "graceful_timeout",
-    "--timeout": "timeout",
-    "-t": "timeout",
-}
-
-
 def check(plan: Plan, root: Path) -> list[CheckMessage]:
     """Return every problem of the files in ``root``, in the order of the files."""
     needed = bundle_files(plan)
@@ -97,11 +56,11 @@ def check(plan: Plan, root: Path) -> list[CheckMessage]:
     contents = {
         path: (root / path).read_text(errors="replace") for path in needed if (root / path).exists()
     }
-    gunicorn = Gunicorn.of_procfile(contents.get(PROCFILE, ""))
+    server = read_web_server(root)
     found += _check_hooks(plan, contents, root)
-    found += _check_procfile(plan, contents, gunicorn)
-    found += _check_daemon_options(plan, root, gunicorn)
-    found += _check_timeouts(plan, contents, root, gunicorn)
+    found += _check_procfile(plan, contents.get(PROCFILE), server)
+    found += _check_daemon_options(plan, root, server)
+    found += _check_timeouts(plan, contents, root, server)
     found += _check_policies(plan, contents)
     found += _check_cron(plan, root)
     found += scaling_check.check(plan, root)
@@ -131,32 +90,61 @@ def _without_times(script: str) -> str:
 
 
 def _check_procfile(
-    plan: Plan, contents: Mapping[str, str], gunicorn: Gunicorn | None
+    plan: Plan, procfile: str | None, server: WebServer | None
 ) -> Iterator[CheckMessage]:
-    if PROCFILE in contents and gunicorn is None:
+    if procfile is None:
+        return  # the file is missing, which is a problem already
+    if (command := web_command(procfile)) is None:
+        line = f"web: {gunicorn_command(plan)}"
+        yield problem("E405", PROCFILE, "no line 'web:' starts a web server", line)
+    elif server is None:
         yield problem(
-            "E405", PROCFILE, "no line 'web:' starts gunicorn", f"web: {gunicorn_command(plan)}"
+            "W421",
+            PROCFILE,
+            f"the options of {command.split()[0]!r} are not known, so it was not compared",
+            f"at a stop it has to wait {plan.ladder.gunicorn:g} s for its requests, and it has to "
+            f"run {plan.connections} of them at the same time",
         )
-    elif gunicorn and gunicorn.worker_class in ("gevent", "eventlet"):
+    else:
+        yield from _check_server(plan, server)
+    if "release" in processes(procfile):
+        yield problem(
+            "W422",
+            PROCFILE,
+            "Elastic Beanstalk starts 'release' again each time that it ends, as every process",
+            "move its command to container_commands in .ebextensions, and remove the line",
+        )
+
+
+def _check_server(plan: Plan, server: WebServer) -> Iterator[CheckMessage]:
+    if server.worker_class in ("gevent", "eventlet"):
         yield problem(
             "E406",
             PROCFILE,
-            f"with --worker-class {gunicorn.worker_class} no time limit interrupts a task",
+            f"with --worker-class {server.worker_class} no time limit interrupts a task",
             "use gthread",
         )
-    elif gunicorn and gunicorn.is_sync and 0 < gunicorn.timeout <= plan.ladder.task:
+    elif server.is_sync and 0 < server.timeout <= plan.ladder.task:
         yield problem(
             "E407",
             PROCFILE,
-            f"gunicorn's --timeout, {gunicorn.timeout} s, is not longer than the longest "
+            f"gunicorn's --timeout, {server.timeout} s, is not longer than the longest "
             f"time limit of a task, {plan.ladder.task:g} s: it kills a worker without threads in "
             "the middle of a task",
             "add --threads",
         )
+    elif server.program.graceful_option is None:
+        yield problem(
+            "W423",
+            PROCFILE,
+            f"{server.program.name} waits for no request at a stop: a deployment ends the tasks "
+            "that run, and their messages are delivered again",
+            f"web: {gunicorn_command(plan)}",
+        )
 
 
 def _check_daemon_options(
-    plan: Plan, root: Path, gunicorn: Gunicorn | None
+    plan: Plan, root: Path, server: WebServer | None
 ) -> Iterator[CheckMessage]:
     path = WORKER_OPTIONS if plan.is_shared else EBEXTENSIONS
     if plan.is_shared and NAMESPACE in _read_ebextensions(root):
@@ -174,15 +162,16 @@ def _check_daemon_options(
         if found.get(name) != needed[name]:
             value = found.get(name, "not set")
             yield problem("E409", path, f"{name} is {value}, not {needed[name]}", OVERWRITE)
-    yield from _check_connections(path, found, gunicorn)
+    yield from _check_connections(path, found, server)
     yield from _check_retries(path, found)
 
 
 def _check_connections(
-    path: str, found: Mapping[str, str], gunicorn: Gunicorn | None
+    path: str, found: Mapping[str, str], server: WebServer | None
 ) -> Iterator[CheckMessage]:
     connections = _option_number(found, "HttpConnections", default=50)
-    if gunicorn and connections > (can_run := gunicorn.workers * gunicorn.threads):
+    can_run = server.capacity if server else None
+    if can_run is not None and connections > can_run:
         yield problem(
             "E410",
             path,
@@ -218,20 +207,26 @@ def _read_ebextensions(root: Path) -> str:
 
 
 def _check_timeouts(
-    plan: Plan, contents: Mapping[str, str], root: Path, gunicorn: Gunicorn | None
+    plan: Plan, contents: Mapping[str, str], root: Path, server: WebServer | None
 ) -> Iterator[CheckMessage]:
     found = options(root)
     script = contents.get(HOOKS[0], "")
     nginx = _READ_TIMEOUT.search(script)
     ladder = Ladder(
         task=plan.ladder.task,
-        gunicorn=gunicorn.graceful_timeout if gunicorn else None,
+        gunicorn=_graceful_timeout(server),
         nginx=int(nginx[1]) if nginx else None,
         inactivity=_option_number(found, "InactivityTimeout", default=299) if found else None,
         visibility=_option_number(found, "VisibilityTimeout", default=300) if found else None,
     )
     for each in ladder.problems():
         yield problem("E303", TIMEOUTS, each, OVERWRITE)
+
+
+def _graceful_timeout(server: WebServer | None) -> float | None:
+    """Return the seconds; None if nothing ends the requests, or nothing can be set."""
+    has_option = server is not None and server.program.graceful_option is not None
+    return server.graceful_timeout if server and has_option else None
 
 
 def _check_policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[CheckMessage]:

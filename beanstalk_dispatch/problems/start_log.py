@@ -17,6 +17,7 @@ from django.dispatch import Signal
 
 from beanstalk_dispatch.conf import get_config, import_rooms, unknown_variables
 from beanstalk_dispatch.conf.variables import OBSERVERS, WORKER
+from beanstalk_dispatch.deploying.settings_module import settings_module
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined, quoted
 from beanstalk_dispatch.running import monkey_patching
@@ -86,12 +87,13 @@ def log_start_line() -> None:
     variable, source = WORKER.variable, config.sources["worker"]
     reason = f"{variable} is not set" if source == "default" else f"{variable} from {source}"
     logger.info(
-        "start worker=%s reason=%r functions=%s queues=%s signed=%s",
+        "start worker=%s reason=%r functions=%s queues=%s signed=%s settings=%s",
         config.worker,
         reason,
         joined([*config.table, *config.tasks]),
         joined(config.queues),
         "yes" if config.signing_keys else "no",
+        settings_module() or "none",
     )
     if not (config.signing_keys or config.execute_synchronously):
         logger.warning("start signed=no: %s. %s", UNSIGNED, SIGN_MESSAGES)

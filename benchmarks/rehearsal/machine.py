@@ -17,7 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beanstalk_dispatch.deploying.eb_files import CRON, HOOKS, NGINX_STAGING, PROCFILE
+from beanstalk_dispatch.deploying.eb_files import CRON, HOOKS, NGINX_STAGING
+from beanstalk_dispatch.deploying.procfile import PROCFILE
 from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
 from tests.services import NO_COVERAGE, free_port, nginx, until
 

@@ -65,6 +65,7 @@ from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from benchmarks.autoscaling import scenarios, simulate
 from tests import fuzzing
+from tests.bundles import SHOP
 from tests.conftest import Environment, create_queue
 from tests.runs import deliver, run_of
 
@@ -220,7 +221,7 @@ def test_the_options_of_a_command_are_those_of_its_page(
 def test_the_files_of_beanstalk_eb_are_those_of_its_page(env: Environment) -> None:
     env(DISPATCH_TABLE="night=tests.unit.deploying.test_plan.night", DISPATCH_TASK_TIMEOUT="4m")
     shared, plan = (
-        make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
+        make_plan(get_config(), name="shop", application=SHOP, region="eu-west-1",
                   account="123456789012", is_shared=is_shared, max_instances=8)
         for is_shared in (True, False)
     )  # fmt: skip
@@ -1071,7 +1072,7 @@ def tutorials_plan(shop: ModuleType, env: Environment) -> Plan:
     properties = documented_properties("shop-worker")
     env(**{name: long_enough(value) for name, value in properties.items()})
     env(DISPATCH_TABLE="send_welcome=shop.tasks.send_welcome")
-    return make_plan(get_config(), name="shop", wsgi="shop.wsgi")
+    return make_plan(get_config(), name="shop", application=SHOP)
 
 
 @every("hcl")
@@ -1118,7 +1119,8 @@ def test_console(
     first, *lines = snippet.text.splitlines()
     prompt, python_name, manage_py, *arguments = shlex.split(first)
     assert (prompt, python_name, manage_py) == ("$", "python", "manage.py")
-    with suppress(SystemExit):  # of the doctor, who has found something
+    # The doctor has found something, and exits.
+    with suppress(SystemExit), override_settings(SETTINGS_MODULE="shop.settings"):
         call_command(*arguments)
     written = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line not in written] == []
@@ -1139,11 +1141,12 @@ def test_the_observers_of_their_page_watch_a_task(
 
 def check_tutorials_project(tmp_path: Path, more_settings: str = "") -> str:
     """Write its files and run ``check`` with its properties; what is in the log."""
-    files: dict[str, str] = {"settings.py": "SECRET_KEY = 'x'\nROOT_URLCONF = 'urls'\n"}
+    files: dict[str, str] = {"shop/settings.py": "SECRET_KEY = 'x'\nROOT_URLCONF = 'urls'\n"}
     for snippet in [*snippets_of(TUTORIAL), *snippets_of(ROOT / "docs" / "tasks.md")]:
         if snippet.language == "python" and snippet.file:
-            files[snippet.file] = files.get(snippet.file, "") + snippet.text
-    files["settings.py"] += more_settings
+            name = snippet.file.replace("settings.py", "shop/settings.py")
+            files[name] = files.get(name, "") + snippet.text
+    files["shop/settings.py"] += more_settings
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -1151,7 +1154,7 @@ def check_tutorials_project(tmp_path: Path, more_settings: str = "") -> str:
     variables = documented_properties("shop-worker")
     assert variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] == "THE-KEY"
     variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] = secrets.token_urlsafe(32)  # as it says
-    checked = manage(tmp_path, "settings", variables, "check", "--fail-level", "WARNING")
+    checked = manage(tmp_path, "shop.settings", variables, "check", "--fail-level", "WARNING")
     assert checked.returncode == 0, checked.stderr
     return checked.stderr
 

@@ -14,7 +14,8 @@ from django.core.checks import INFO
 from django.core.management import call_command
 
 from beanstalk_dispatch.client import schedule_function
-from beanstalk_dispatch.deploying.eb_files import HOOKS, NGINX_STAGING, PROCFILE
+from beanstalk_dispatch.deploying.eb_files import HOOKS, NGINX_STAGING
+from beanstalk_dispatch.deploying.procfile import PROCFILE
 from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
 from beanstalk_dispatch.problems import machine_doctor
 from beanstalk_dispatch.problems.machine_doctor import Machine

@@ -9,16 +9,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
+from django.conf import ENVIRONMENT_VARIABLE
 from django.core.checks import CheckMessage
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES, SIGNING_KEYS, TABLE
 from beanstalk_dispatch.deploying import overview
+from beanstalk_dispatch.deploying.application import find_application, project_name
 from beanstalk_dispatch.deploying.eb_commands import commands, fresh_key
-from beanstalk_dispatch.deploying.eb_files import PROCFILE, BundleFile, bundle_files, with_web_line
+from beanstalk_dispatch.deploying.eb_files import BundleFile, bundle_files
 from beanstalk_dispatch.deploying.plan import Plan, make_plan
+from beanstalk_dispatch.deploying.procfile import PROCFILE, with_web_line
+from beanstalk_dispatch.deploying.settings_module import settings_module
 from beanstalk_dispatch.management.arguments import integer
 from beanstalk_dispatch.management.printing import ReportingCommand
 from beanstalk_dispatch.problems import eb_check
@@ -46,6 +49,8 @@ class Command(ReportingCommand):
         """Add the options of docs/elastic-beanstalk.md."""
         # fmt: off
         add = parser.add_argument
+        add("--name", metavar="PROJECT",
+            help="the name of the application (default: the package's, or the folder's)")
         add("--web", metavar="NAME", help="the web environment (default: PROJECT-web)")
         add("--worker", metavar="NAME", help="the worker environment (default: PROJECT-worker)")
         add("--region", help="the region of queues that are given by name")
@@ -90,8 +95,7 @@ class Command(ReportingCommand):
         self._print_commands(plan, config)
 
     def _make_plan(self, config: Config, options: dict[str, Any]) -> Plan:
-        package = str(getattr(settings, "ROOT_URLCONF", "") or "project").partition(".")[0]
-        name = package.replace("_", "-")
+        name = options["name"] or project_name(options["directory"])
         given = {key: options[key] for key in ("web", "worker", "region", "account", "queue")}
         if sys.stdin.isatty() and not (options["no_input"] or options["check"]):
             defaults = _asked_for(config, name)
@@ -100,7 +104,7 @@ class Command(ReportingCommand):
         return make_plan(
             config,
             name=name,
-            wsgi=_wsgi_module(package),
+            application=find_application(options["directory"]),
             processes=options["processes"],
             threads=options["threads"],
             is_shared=not options["worker_bundle"],
@@ -175,6 +179,12 @@ def _missing_values(plan: Plan, config: Config, root: Path) -> Iterator[str]:
             f"{TABLE.variable} is not set here, so no time limit of a task is known, and the "
             "commands do not set it either"
         )
+    server = plan.application.settings
+    if server != settings_module():
+        yield (
+            f"this is made with the settings {settings_module()}, but the servers will use "
+            f"{server}: run it with {ENVIRONMENT_VARIABLE}={server}"
+        )
     if not any((root / name).exists() for name in _REQUIREMENTS):
         yield (
             "there is no requirements.txt, from which Elastic Beanstalk installs your packages; "
@@ -196,11 +206,6 @@ def _asked_for(config: Config, name: str) -> dict[str, str | None]:
 def _ask_for(key: str, default: str | None) -> str | None:
     shown = f" [{default}]" if default else ""
     return input(f"{_ASKED[key]}{shown}: ").strip() or None
-
-
-def _wsgi_module(name: str) -> str:
-    application = getattr(settings, "WSGI_APPLICATION", None) or f"{name}.wsgi.application"
-    return str(application).rpartition(".")[0]
 
 
 def _needed_files(plan: Plan, root: Path) -> Mapping[str, BundleFile]:

@@ -84,7 +84,7 @@ def _make_plan(config: Config, seconds: int, options: Mapping[str, Any]) -> Lamb
     module = str(getattr(settings, "SETTINGS_MODULE", ""))
     name = (module.partition(".")[0] or "project").replace("_", "-")
     where = {key: options[key] for key in ("region", "account", "queue")}
-    plan = make_plan(config, name=name, wsgi="", **where)
+    plan = make_plan(config, name=name, **where)
     own = {plan.read_queue.arn, plan.read_queue.dead_letters.arn}
     return LambdaPlan(
         name=f"{name}-worker",

@@ -13,6 +13,7 @@ from beanstalk_dispatch.deploying.eb_files import bundle_files
 from beanstalk_dispatch.deploying.plan import make_plan
 from beanstalk_dispatch.deploying.scaling import POLICY, target_tracking
 from beanstalk_dispatch.exceptions import ConfigurationError
+from tests.bundles import SHOP
 from tests.conftest import Environment
 from tests.docs.test_docs import check_aws
 from tests.docs.test_docs import commands as words_of
@@ -31,7 +32,7 @@ def properties(env: Environment) -> None:
 
 def script(key: str | None = KEY, **given: Any) -> str:
     config = get_config()
-    plan = make_plan(config, name="shop", wsgi="shop.wsgi", region="eu-west-1", account=ACCOUNT,
+    plan = make_plan(config, name="shop", application=SHOP, region="eu-west-1", account=ACCOUNT,
                      **given)  # fmt: skip
     return "\n".join(commands(plan, config, key=key))
 
@@ -49,7 +50,7 @@ def test_each_command_of_aws_is_one_that_aws_knows() -> None:
 
 
 def test_the_policy_gets_the_name_of_the_group(tmp_path: Path) -> None:
-    plan = make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
+    plan = make_plan(get_config(), name="shop", application=SHOP, region="eu-west-1",
                      account=ACCOUNT, max_instances=4)  # fmt: skip
     (tmp_path / "beanstalk").mkdir()
     (tmp_path / POLICY).write_text(bundle_files(plan)[POLICY].content)

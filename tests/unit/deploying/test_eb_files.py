@@ -19,15 +19,15 @@ from beanstalk_dispatch.deploying.eb_files import (
     EBEXTENSIONS,
     HOOKS,
     NGINX_STAGING,
-    PROCFILE,
     WEB_POLICY,
     WORKER_POLICY,
     bundle_files,
-    with_web_line,
 )
 from beanstalk_dispatch.deploying.plan import Plan, make_plan
+from beanstalk_dispatch.deploying.procfile import PROCFILE
 from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, WORKER_OPTIONS
 from beanstalk_dispatch.messages import cron
+from tests.bundles import SHOP
 from tests.conftest import Environment
 from tests.services import PATH, nginx
 
@@ -42,7 +42,12 @@ def plan(env: Environment) -> Plan:
 
 def make(**given: Any) -> Plan:
     return make_plan(
-        get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1", account=ACCOUNT, **given
+        get_config(),
+        name="shop",
+        application=SHOP,
+        region="eu-west-1",
+        account=ACCOUNT,
+        **given,
     )
 
 
@@ -78,11 +83,6 @@ def test_gunicorn_waits_for_tasks_that_are_within_their_limit(plan: Plan) -> Non
         "web: gunicorn --bind 127.0.0.1:8000 --workers=1 --threads=15 --graceful-timeout 270 "
         "shop.wsgi\n"
     )
-
-
-def test_other_processes_of_a_procfile_stay() -> None:
-    assert with_web_line("web: old\nworker: w\n", "web: new\n") == "web: new\nworker: w\n"
-    assert with_web_line("worker: w", "web: new\n") == "web: new\nworker: w\n"
 
 
 def test_cron_yaml_is_what_the_daemon_reads(plan: Plan, tmp_path: Path, env: Environment) -> None:

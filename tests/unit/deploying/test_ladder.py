@@ -33,7 +33,7 @@ def test_elastic_beanstalks_defaults_do_not_work_together() -> None:
     defaults = Ladder(task=120, gunicorn=30, nginx=60, inactivity=299, visibility=300)
     first, second = defaults.problems()
     assert first == (
-        "gunicorn's graceful timeout, 30 s, is not longer than the longest time limit of a task, "
+        "the server's graceful timeout, 30 s, is not longer than the longest time limit of a task, "
         "120 s: a deployment kills tasks that are within their limit"
     )
     assert second.startswith("nginx's proxy_read_timeout, 60 s, is not longer than the longest")

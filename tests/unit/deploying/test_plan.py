@@ -8,6 +8,7 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.deploying.plan import Plan, PlannedQueue, make_plan
 from beanstalk_dispatch.exceptions import ConfigurationError
+from tests.bundles import SHOP
 from tests.conftest import TABLE, Environment
 
 ACCOUNT = "123456789012"
@@ -16,7 +17,7 @@ WHERE = {"region": "eu-west-1", "account": ACCOUNT}
 
 
 def plan(**given: Any) -> Plan:
-    return make_plan(get_config(), name="shop", wsgi="shop.wsgi", **given)
+    return make_plan(get_config(), name="shop", application=SHOP, **given)
 
 
 def test_a_project_without_queues_gets_one(env: Environment) -> None:

@@ -21,7 +21,7 @@ from beanstalk_dispatch.deploying.scaling import (
     target_tracking,
 )
 from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
-from tests.bundles import problems_in, write_bundle
+from tests.bundles import SHOP, problems_in, write_bundle
 from tests.conftest import Environment
 
 TARGET = "TargetTrackingConfiguration"
@@ -29,7 +29,7 @@ TARGET = "TargetTrackingConfiguration"
 
 def make(**given: Any) -> Plan:
     options = {"max_instances": 8, **given}
-    return make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
+    return make_plan(get_config(), name="shop", application=SHOP, region="eu-west-1",
                      account="123456789012", **options)  # fmt: skip
 
 

@@ -10,9 +10,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from beanstalk_dispatch.deploying.eb_files import HOOKS, PROCFILE
+from beanstalk_dispatch.deploying.eb_files import HOOKS
+from beanstalk_dispatch.deploying.procfile import PROCFILE
 from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
 from tests.conftest import TABLE, Environment
+from tests.services import ROOT
 
 WHERE = ("--region", "eu-west-1", "--account", "123456789012")
 FINE = "ok            files: the files do what is needed\n"
@@ -249,6 +251,38 @@ def test_what_the_queues_say_is_not_asked_for(
 
 def test_gunicorn_loads_the_projects_own_application(capsys: pytest.CaptureFixture[str]) -> None:
     with override_settings(WSGI_APPLICATION="shop.web.wsgi.application", ROOT_URLCONF=None):
-        output = run(capsys, "--overwrite")
-    assert "eb create project-web" in output
+        output = run(capsys, "--overwrite", "--name=the-shop")
+    assert "eb create the-shop-web" in output
     assert Path(PROCFILE).read_text().endswith(" shop.web.wsgi\n")
+
+
+def test_the_settings_module_of_the_servers_is_one_of_the_properties(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manage = str(ROOT / "manage.py")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", manage, raising=False)
+    with override_settings(
+        SETTINGS_MODULE="example_settings.settings", WSGI_APPLICATION="tests.wsgi.application"
+    ):
+        call_command("beanstalk_eb", *WHERE)
+    output = capsys.readouterr()
+    assert output.out.count("  DJANGO_SETTINGS_MODULE=tests.settings ") == 2
+    assert (
+        "will use tests.settings: run it with DJANGO_SETTINGS_MODULE=tests.settings" in output.err
+    )
+
+
+def test_the_properties_that_the_settings_read_are_named(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = 'a = env("DJANGO_SECRET_KEY")\nb = env.bool("SHOP_DEBUG", default=False)\n'
+    (folder / "shop_settings.py").write_text(source)
+    monkeypatch.syspath_prepend(str(folder))
+    with override_settings(SETTINGS_MODULE="shop_settings"):
+        lines = run(capsys).splitlines()
+    required = lines.index(
+        "#    Properties that shop_settings reads, and that both environments need before the "
+        "deployment:"
+    )
+    assert lines[required + 1].split() == ["#", "DJANGO_SECRET_KEY"]
+    assert lines[required + 3].split() == ["#", "SHOP_DEBUG"]

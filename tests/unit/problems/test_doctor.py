@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from beanstalk_dispatch.contrib.sentry.variables import SENTRY
 from beanstalk_dispatch.problems import doctor
 from beanstalk_dispatch.problems.findings import lines
 from tests.conftest import TABLE, Environment
-from tests.services import valkey
+from tests.services import ROOT, valkey
 
 # A request may use connections that an earlier test has opened.
 pytestmark = pytest.mark.django_db(databases="__all__")
@@ -123,6 +124,34 @@ def test_the_post_takes_the_place_of_checks_that_guess() -> None:
     with override_settings(ROOT_URLCONF=None):
         found = examine()
     assert "daemon's POST" not in found
+
+
+def test_a_post_that_is_refused_leaves_the_other_reasons_to_the_checks() -> None:
+    with override_settings(SECURE_SSL_REDIRECT=True, PREPEND_WWW=True, ALLOWED_HOSTS=["shop.com"]):
+        found = [str(each.id).rpartition(".")[2] for each in doctor.examine()]
+    assert sorted(each for each in found if each.startswith("E")) == ["E014", "E015", "E017"]
+
+
+def test_a_missing_url_is_said_once() -> None:
+    with override_settings(ROOT_URLCONF="tests.unit.problems.test_checks"):
+        found = [str(each.id).rpartition(".")[2] for each in doctor.examine()]
+    assert "E119" in found
+    assert "W014" not in found
+
+
+def test_other_settings_of_the_server_are_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(ROOT / "manage.py"), raising=False)
+    with override_settings(
+        SETTINGS_MODULE="example_settings.settings", WSGI_APPLICATION="tests.wsgi.application"
+    ):
+        found = examine()
+    assert found["configuration"].msg.endswith(" settings=example_settings.settings")
+    assert found["settings"].id == "beanstalk_dispatch.W131"
+    assert found["settings"].msg == (
+        "manage.py uses example_settings.settings, but tests.wsgi starts the server with "
+        "tests.settings"
+    )
+    assert str(found["settings"].hint).startswith("DJANGO_SETTINGS_MODULE=tests.settings python")
 
 
 def test_a_check_of_another_room_needs_no_id_and_no_hint() -> None:

@@ -12,22 +12,21 @@ from beanstalk_dispatch.deploying.eb_files import (
     CRON,
     EBEXTENSIONS,
     HOOKS,
-    PROCFILE,
     WEB_POLICY,
     WORKER_POLICY,
     bundle_files,
 )
 from beanstalk_dispatch.deploying.plan import Plan, make_plan
+from beanstalk_dispatch.deploying.procfile import PROCFILE
 from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
-from beanstalk_dispatch.problems.eb_check import Gunicorn
-from tests.bundles import problems_in, write_bundle
+from tests.bundles import SHOP, problems_in, write_bundle
 from tests.conftest import Environment
 
 HOOK = HOOKS[0]
 
 
 def make(**given: Any) -> Plan:
-    return make_plan(get_config(), name="shop", wsgi="shop.wsgi", region="eu-west-1",
+    return make_plan(get_config(), name="shop", application=SHOP, region="eu-west-1",
                      account="123456789012", **given)  # fmt: skip
 
 
@@ -61,7 +60,7 @@ def test_every_file_that_is_missing_is_said(plan: Plan, tmp_path: Path) -> None:
         (HOOK, "280", "100", "timeouts: nginx's proxy_read_timeout, 100 s, is not longer than"),
         (HOOK, "timeout 280s", "timeout 285s", f"{HOOK}: X-Proxy-Read-Timeout and"),
         (HOOK, "location = /", "location = /x/", f"{HOOK}: is not the script that is needed"),
-        (PROCFILE, "gunicorn", "uvicorn", f"{PROCFILE}: no line 'web:' starts gunicorn"),
+        (PROCFILE, "web:", "site:", f"{PROCFILE}: no line 'web:' starts a web server"),
         (PROCFILE, "--threads=15", "--threads 4", "gunicorn runs 4 requests at the same time"),
         (
             PROCFILE,
@@ -70,7 +69,12 @@ def test_every_file_that_is_missing_is_said(plan: Plan, tmp_path: Path) -> None:
             "gunicorn's --timeout, 30 s, is not longer than the longest",
         ),
         (PROCFILE, "--threads=15", "-k gevent", "with --worker-class gevent no time limit"),
-        (PROCFILE, "--graceful-timeout 270", "", "timeouts: gunicorn's graceful timeout, 30 s, is"),
+        (
+            PROCFILE,
+            "--graceful-timeout 270",
+            "",
+            "timeouts: the server's graceful timeout, 30 s, is",
+        ),
         (WORKER_OPTIONS, '"290"', '"299999"', "VisibilityTimeout, 300 s, is not longer than"),
         (WORKER_OPTIONS, "/beanstalk_dispatch/dispatcher", "/", "HttpPath is /, not /beanstalk"),
         (WORKER_OPTIONS, "shop-work", "other", "/other, not https://sqs.eu-west-1"),
@@ -160,17 +164,37 @@ def test_a_cron_yaml_without_schedules_at_tasks_is_the_projects_own(
     assert EBEXTENSIONS not in bundle_files(make())
 
 
+SHORT = "{} s, is not longer than the longest time limit of a task, 240 s: a deployment kills"
+
+
 @pytest.mark.parametrize(
-    ("line", "expected"),
+    ("procfile", "problem"),
     [
-        ("web: gunicorn -w 2 --threads 8 shop.wsgi", Gunicorn(workers=2, threads=8)),
-        ("web: gunicorn --workers=2 x", Gunicorn(workers=2)),
-        ("web: gunicorn --graceful-timeout=90 x", Gunicorn(graceful_timeout=90)),
-        ("web: gunicorn --threads many x", Gunicorn()),
-        ("worker: gunicorn x", None),
-        ("web: gunicorn 'x", None),
-        ("", None),
+        ("web: uvicorn shop.asgi:application --port 8000\n", ""),
+        ("web: uvicorn --timeout-graceful-shutdown 30 shop.asgi\n", SHORT.format(30)),
+        ("web: hypercorn shop.asgi\n", SHORT.format(3)),
+        ("web: daphne -p 8000 shop.asgi:application\n", "daphne waits for no request at a stop"),
+        ("web: ./serve.sh --fast\n", "the options of './serve.sh' are not known, so it was not"),
+        ("worker: python manage.py x\n", "no line 'web:' starts a web server"),
+        ("release: x\nweb: uvicorn shop.asgi\n", "Elastic Beanstalk starts 'release' again each"),
+        ("web: gunicorn -k uvicorn_worker.UvicornWorker --graceful-timeout 270 shop.asgi\n", ""),
     ],
 )
-def test_gunicorns_options_are_read(line: str, expected: Gunicorn | None) -> None:
-    assert Gunicorn.of_procfile(line) == expected
+def test_a_procfile_of_its_own_is_judged_by_its_server(
+    plan: Plan, bundle: Path, procfile: str, problem: str
+) -> None:
+    (bundle / PROCFILE).write_text(procfile)
+    found = problems_in(plan, bundle)
+    assert len(found) == bool(problem)
+    assert problem in "".join(found)
+
+
+def test_the_options_of_gunicorn_may_be_in_its_own_file(plan: Plan, bundle: Path) -> None:
+    (bundle / PROCFILE).write_text("web: gunicorn shop.wsgi\n")
+    assert len(problems_in(plan, bundle)) == 3
+    options = "threads = 15\ngraceful_timeout = 275  # seconds\nworkers = int(1)\n"
+    (bundle / "gunicorn.conf.py").write_text(options)
+    assert problems_in(plan, bundle) == []
+    (bundle / "gunicorn.conf.py").rename(bundle / "web.py")
+    (bundle / PROCFILE).write_text("web: gunicorn -c web.py --graceful-timeout 270 shop.wsgi\n")
+    assert problems_in(plan, bundle) == []

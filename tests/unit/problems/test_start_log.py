@@ -120,10 +120,18 @@ def test_the_start_line_says_what_the_process_is(
 @pytest.mark.parametrize(
     ("variables", "levels", "end"),
     [
-        ({"DISPATCH_SIGNING_KEYS": "a-key-of-the-tests"}, ["INFO"], " signed=yes"),
-        ({}, ["INFO", "WARNING"], " signed=no"),
-        ({"WORKER": "True"}, ["INFO", "WARNING"], " signed=no"),
-        ({"DISPATCH_EXECUTE_SYNCHRONOUSLY": "True"}, ["INFO"], " signed=no"),
+        (
+            {"DISPATCH_SIGNING_KEYS": "a-key-of-the-tests"},
+            ["INFO"],
+            " signed=yes settings=tests.settings",
+        ),
+        ({}, ["INFO", "WARNING"], " signed=no settings=tests.settings"),
+        ({"WORKER": "True"}, ["INFO", "WARNING"], " signed=no settings=tests.settings"),
+        (
+            {"DISPATCH_EXECUTE_SYNCHRONOUSLY": "True"},
+            ["INFO"],
+            " signed=no settings=tests.settings",
+        ),
         ({"DISPATCH_SIGNING_KEYS": "short"}, ["ERROR"], "(the value is secret and not shown)"),
     ],
 )
