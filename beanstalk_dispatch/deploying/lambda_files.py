@@ -29,6 +29,15 @@ https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
 MIN_RECEIVES: Final = 5
 """The smallest maxReceiveCount that AWS advises, by the same page."""
 RECEIVES: Final = 10
+MIN_CONCURRENCY: Final = 2
+MAX_CONCURRENCY: Final = 1000
+"""The bounds of an event source mapping's maximum concurrency.
+
+Without one, SQS calls up to 1,250 functions at a time.
+https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
+"""
+DEFAULT_CONCURRENCY: Final = 10
+"""The invocations at a time of a function, each of which has database connections of its own."""
 _END_SECONDS: Final = 30
 _TASKS_IN_A_BATCH: Final = 4
 """The number of tasks of the full time limit that fit into one invocation, if 900 s allow it."""
@@ -49,6 +58,8 @@ class LambdaPlan:
     memory: int = 512
     """The memory of the function, in MB."""
     batch_size: int = 10
+    max_concurrency: int = DEFAULT_CONCURRENCY
+    """The number of invocations at a time."""
     other_arns: Sequence[str] = ()
     """The ARNs of queues that exist and to which the tasks may send."""
 
@@ -146,6 +157,7 @@ def _fill_in(template: str, plan: LambdaPlan, **strings: str) -> str:
         memory=plan.memory,
         timeout=plan.timeout,
         batch_size=plan.batch_size,
+        max_concurrency=plan.max_concurrency,
     )
 
 

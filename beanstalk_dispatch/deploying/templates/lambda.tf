@@ -34,6 +34,9 @@ resource "aws_lambda_event_source_mapping" "tasks" {
   function_name           = aws_lambda_function.worker.arn
   batch_size              = %{batch_size}
   function_response_types = ["ReportBatchItemFailures"]
+  scaling_config {
+    maximum_concurrency = %{max_concurrency}
+  }
 }
 
 resource "aws_iam_role" "worker" {

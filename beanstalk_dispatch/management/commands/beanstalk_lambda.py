@@ -13,7 +13,10 @@ from django.core.management.base import CommandError
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.deploying import overview
 from beanstalk_dispatch.deploying.lambda_files import (
+    DEFAULT_CONCURRENCY,
+    MAX_CONCURRENCY,
     MAX_TIMEOUT_SECONDS,
+    MIN_CONCURRENCY,
     TEMPLATES,
     LambdaPlan,
     function_timeout,
@@ -43,6 +46,8 @@ class Command(ReportingCommand):
         add("--queue", metavar="ALIAS", help="the queue to read (default: the first one)")
         add("--timeout", type=integer(1, MAX_TIMEOUT_SECONDS), metavar="SECONDS",
             help="the function's timeout (default: by the longest time limit of a task)")
+        add("--max-concurrency", type=integer(MIN_CONCURRENCY, MAX_CONCURRENCY), metavar="NUMBER",
+            default=DEFAULT_CONCURRENCY, help="invocations at a time (default %(default)s)")
         add("--region", help="the region of a queue that is given by name")
         add("--account", metavar="NUMBER", help="the AWS account of a queue that is given by name")
         add("--check", action="store_true",
@@ -91,6 +96,7 @@ def _make_plan(config: Config, seconds: int, options: Mapping[str, Any]) -> Lamb
         queue=plan.read_queue,
         other_arns=[each.arn for each in plan.configured_queues if each.arn not in own],
         timeout=seconds,
+        max_concurrency=options["max_concurrency"],
         properties=[
             Property(name=ENVIRONMENT_VARIABLE, value=module),
             *with_values(properties_in_effect(worker=True), plan.queue_variables),

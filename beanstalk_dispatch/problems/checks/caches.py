@@ -11,12 +11,22 @@ from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import SETTINGS, Config
 from beanstalk_dispatch.conf.variables import LEASE_CACHE, RESULTS
+from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
+from beanstalk_dispatch.messages.shared_cache import cache_of
 
 from .registry import ID, on_every_machine, on_workers
 
 MIN_LEASE_ENTRIES: Final = 100_000
 _UNSHARED_CACHES: Final = ("LocMemCache", "DummyCache", "FileBasedCache")
+_ATOMIC_CACHES: Final = (
+    "django.core.cache.backends.redis",
+    "django.core.cache.backends.memcached",
+    "django.core.cache.backends.db",
+    "django_redis.",
+    "django_valkey.",
+)
+"""The modules of caches whose ``add`` is atomic."""
 
 
 @on_workers
@@ -41,6 +51,21 @@ def _unshared_lease_cache(config: Config) -> Iterator[CheckMessage]:
             hint="Name a cache in Redis, Memcached or the database.",
             id=f"{ID}.E006",
         )
+
+
+@on_workers
+def _lease_cache_without_atomic_add(config: Config) -> Iterator[CheckMessage]:
+    alias = config.lease_cache
+    if alias is None or _why_not_shared(alias) or _has_atomic_add(alias):
+        return
+    yield checks.Warning(
+        f"{LEASE_CACHE.variable}: it is not known whether add() of the cache {alias!r}, a "
+        f"{_cache(alias)['BACKEND']}, is atomic. If it is not, two workers that receive the same "
+        "message at the same time both run it.",
+        hint="Name a cache in Redis, Memcached or the database. If add() of this one is atomic, "
+        "silence the check with SILENCED_SYSTEM_CHECKS.",
+        id=f"{ID}.W022",
+    )
 
 
 @on_every_machine
@@ -88,6 +113,19 @@ def _why_not_shared(alias: str) -> str | None:
     if backend.endswith(_UNSHARED_CACHES):
         return f"is a {backend.rpartition('.')[2]}, which the worker processes do not share"
     return None
+
+
+def _has_atomic_add(alias: str) -> bool:
+    """Return True if the class that defines the cache's ``add`` is known to do so atomically.
+
+    A cache that cannot be made has other problems, which its use shows.
+    """
+    try:
+        cache = type(cache_of(alias))
+    except ConfigurationError:
+        return True
+    definer = next(each for each in cache.__mro__ if "add" in vars(each))
+    return definer.__module__.startswith(_ATOMIC_CACHES)
 
 
 def _max_entries(cache: Mapping[str, Any]) -> int:

@@ -57,6 +57,7 @@ def test_the_template_has_what_aws_advises() -> None:
     assert worker["Events"]["Tasks"]["Properties"] == {
         "Queue": "GetAtt Tasks.Arn", "BatchSize": 10,
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "ScalingConfig": {"MaximumConcurrency": 10},
     }  # fmt: skip
 
 

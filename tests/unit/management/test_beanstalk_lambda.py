@@ -40,6 +40,22 @@ def test_the_template_has_the_configuration_of_this_process() -> None:
 
 
 @pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize(("arguments", "number"), [((), 10), (("--max-concurrency", "50"), 50)])
+def test_the_number_of_invocations_at_a_time_is_bounded(
+    arguments: tuple[str, ...], number: int
+) -> None:
+    assert f"ScalingConfig: {{MaximumConcurrency: {number}}}\n" in run(*arguments)
+    bound = f"  scaling_config {{\n    maximum_concurrency = {number}\n  }}\n"
+    assert bound in run(*arguments, "--format", "terraform")
+
+
+@pytest.mark.parametrize("number", ["1", "1001"])
+def test_aws_bounds_the_number_of_invocations(number: str) -> None:
+    with pytest.raises(CommandError, match="expected an integer from 2 to 1000"):
+        run("--max-concurrency", number)
+
+
+@pytest.mark.usefixtures("shop")
 def test_format_and_timeout_are_options() -> None:
     template = run("--format", "terraform", "--timeout", "100")
     assert "timeout       = 100\n" in template

@@ -7,6 +7,7 @@ import pytest
 from django.conf import settings
 from django.conf.urls.i18n import i18n_patterns
 from django.contrib.auth.decorators import login_required
+from django.core.cache.backends.db import DatabaseCache
 from django.core.checks import CheckMessage, run_checks
 from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
@@ -184,6 +185,24 @@ def cache(backend: str, **options: Any) -> dict[str, Any]:
     return {"default": {"BACKEND": name, "LOCATION": "here", "OPTIONS": options}}
 
 
+def their_cache(name: str) -> dict[str, Any]:
+    return {"default": {"BACKEND": f"{__name__}.{name}"}}
+
+
+class Renamed(DatabaseCache):
+    """A cache of a project that adds as Django's does."""
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(location, {"OPTIONS": {"MAX_ENTRIES": 10_000_000}})
+
+
+class ReadThenWrite(Renamed):
+    """A cache that reads and then writes."""
+
+    def add(self, *args: Any, **kwargs: Any) -> bool:
+        raise NotImplementedError  # pragma: no cover - only looked at
+
+
 def never(request: HttpRequest) -> HttpResponse:
     """A view without any exemption, which no test calls."""
     raise NotImplementedError  # pragma: no cover - only looked at
@@ -226,6 +245,12 @@ def never(request: HttpRequest) -> HttpResponse:
          ["W012"]),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default",
           "CACHES": cache("redis.RedisCache", socket_timeout=5)}, []),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default",
+          "CACHES": cache("memcached.PyMemcacheCache")}, []),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": their_cache("ReadThenWrite")},
+         ["W022"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": their_cache("Renamed")}, []),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": their_cache("Nowhere")}, []),
         ({"BEANSTALK_DISPATCH_RESULTS": "default", "CACHES": cache("redis.RedisCache")}, ["W012"]),
         ({"BEANSTALK_DISPATCH_RESULTS": "db", "INSTALLED_APPS": ["beanstalk_dispatch"]}, ["E012"]),
     ],
