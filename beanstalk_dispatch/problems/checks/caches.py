@@ -53,21 +53,6 @@ def _unshared_lease_cache(config: Config) -> Iterator[CheckMessage]:
         )
 
 
-@on_workers
-def _lease_cache_without_atomic_add(config: Config) -> Iterator[CheckMessage]:
-    alias = config.lease_cache
-    if alias is None or _why_not_shared(alias) or _has_atomic_add(alias):
-        return
-    yield checks.Warning(
-        f"{LEASE_CACHE.variable}: it is not known whether add() of the cache {alias!r}, a "
-        f"{_cache(alias)['BACKEND']}, is atomic. If it is not, two workers that receive the same "
-        "message at the same time both run it.",
-        hint="Name a cache in Redis, Memcached or the database. If add() of this one is atomic, "
-        "silence the check with SILENCED_SYSTEM_CHECKS.",
-        id=f"{ID}.W022",
-    )
-
-
 @on_every_machine
 def _unshared_results_cache(config: Config) -> Iterator[CheckMessage]:
     alias = config.results
@@ -93,6 +78,21 @@ def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
                 hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'socket_timeout': 5}}}}}}",
                 id=f"{ID}.W012",
             )
+
+
+@on_workers
+def _lease_cache_without_atomic_add(config: Config) -> Iterator[CheckMessage]:
+    alias = config.lease_cache
+    if alias is None or _why_not_shared(alias) or _has_atomic_add(alias):
+        return
+    yield checks.Warning(
+        f"{LEASE_CACHE.variable}: it is not known whether add() of the cache {alias!r}, a "
+        f"{_cache(alias)['BACKEND']}, is atomic. If it is not, two workers that receive the same "
+        "message at the same time both run it.",
+        hint="Name a cache in Redis, Memcached or the database. If add() of this one is atomic, "
+        "silence the check with SILENCED_SYSTEM_CHECKS.",
+        id=f"{ID}.W022",
+    )
 
 
 def _cache(alias: str | None) -> Mapping[str, Any]:
