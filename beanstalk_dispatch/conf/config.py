@@ -105,6 +105,19 @@ class Config:
         """Return True if messages have the format of beanstalk-dispatch 0.1, without an id."""
         return self.message_format == "base64"
 
+    @property
+    def work_queues(self) -> list[str]:
+        """Return the aliases of the queues that consumers read: all but the dead-letter queue's."""
+        return [alias for alias in self.queues if alias != self.dead_letter_queue]
+
+    def is_dead_letter_queue(self, name: str) -> bool:
+        """Return True if ``name`` is the alias or the own name of the dead-letter queue."""
+        alias = self.dead_letter_queue
+        if alias is None:
+            return False
+        address = self.queues.get(alias) or QueueAddress.parse(alias)
+        return name in {alias, address.name}
+
     def alias_of(self, queue_name: str) -> str | None:
         """Return the alias of the queue with this own name."""
         return next((key for key, each in self.queues.items() if each.name == queue_name), None)
@@ -172,11 +185,7 @@ def _find_contradictions(config: Config) -> Iterable[str]:
         yield f"{secret} is set without {key}; set both, or neither for the instance profile"
     if config.sqs_token and not (config.sqs_key and config.sqs_secret):
         yield f"{SQS_TOKEN.variable} is set without {key} and {secret}"
-    if config.dead_letter_queue and config.queues and config.dead_letter_queue not in config.queues:
-        yield (
-            f"{DEAD_LETTER_QUEUE.variable}: {config.dead_letter_queue!r} is not in "
-            f"{QUEUES.variable}; known: {joined(config.queues)}"
-        )
+    yield from _problems_of_the_dead_letter_queue(config)
     if config.max_age and not config.signing_keys:
         yield (
             f"{MAX_AGE.variable} is set without {SIGNING_KEYS.variable}; without a signature a "
@@ -192,6 +201,26 @@ def _find_contradictions(config: Config) -> Iterable[str]:
             f"{MESSAGE_FORMAT.variable}: base64 messages cannot be signed, but "
             f"{SIGNING_KEYS.variable} is set; write json, or unset the keys"
         )
+
+
+def _problems_of_the_dead_letter_queue(config: Config) -> Iterable[str]:
+    name, variable = config.dead_letter_queue, DEAD_LETTER_QUEUE.variable
+    if name is None:
+        return
+    if not config.queues:
+        try:
+            QueueAddress.parse(name)
+        except ValueError as exc:
+            yield f"{variable}: {exc}"
+    elif name not in config.queues:
+        yield f"{variable}: {name!r} is not in {QUEUES.variable}; known: {joined(config.queues)}"
+    for alias in config.work_queues:
+        if name in config.queues and config.queues[alias].is_same_queue(config.queues[name]):
+            yield (
+                f"{variable}: {name!r} is the queue {config.queues[name].name!r}, and so is the "
+                f"alias {alias!r}: a message that fails would go back to its own queue; give "
+                f"{name!r} another queue"
+            )
 
 
 def contradictions() -> list[str]:

@@ -68,6 +68,11 @@ class QueueAddress:
         """Return True for a FIFO queue. See ``sqs.fifo`` for its rules."""
         return self.name.endswith(FIFO_SUFFIX)
 
+    def is_same_queue(self, other: QueueAddress) -> bool:
+        """Return True if both stand for one queue, as far as they say its region and account."""
+        places = {self.region, other.region} - {None}, {self.location, other.location} - {None}
+        return self.name == other.name and all(len(each) < 2 for each in places)
+
     @classmethod
     def parse(cls, value: str) -> QueueAddress:
         """Read a queue name, URL or ARN. Raise ValueError if it is none of these."""

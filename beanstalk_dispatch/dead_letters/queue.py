@@ -10,7 +10,6 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, SendError
 from beanstalk_dispatch.queues.waiting import (
     find_queue,
-    own_name,
     problem_of,
     queue_statuses,
     source_names,
@@ -187,5 +186,4 @@ class DeadLetterQueue:
 
     def _is_written_to(self) -> bool:
         """Return True if this package sends dead letters here, as far as this process knows."""
-        name = get_config().dead_letter_queue
-        return name is not None and self.queue.name in {name, own_name(name)}
+        return get_config().is_dead_letter_queue(self.queue.name)

@@ -31,7 +31,7 @@ from beanstalk_dispatch.deploying.dispatcher_path import (
 )
 from beanstalk_dispatch.deploying.listed_tasks import listed_tasks
 from beanstalk_dispatch.deploying.settings_module import settings_module
-from beanstalk_dispatch.deploying.sqsd_options import http_path
+from beanstalk_dispatch.deploying.sqsd_options import http_path, options
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.messages import cron
@@ -39,6 +39,7 @@ from beanstalk_dispatch.running.dispatch_table import is_listed
 
 from . import daemon_request
 from .findings import ID, ok, problem, safely
+from .own_queue import own_queue
 
 _SHOWN_BY_THE_POST: Final = frozenset(
     f"{ID}.{each}" for each in ("E014", "E015", "E016", "E017", "W003", "W014")
@@ -64,6 +65,7 @@ def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterat
     yield from safely("cron.yaml", _periodic_tasks(config, cron_file))
     yield from safely("lease", _examine_lease(config))
     yield from safely("draining", _drain_file(config))
+    yield from safely("queues", own_queue("queues", options(Path()).get("WorkerQueueURL", "")))
     yield from answers
 
 

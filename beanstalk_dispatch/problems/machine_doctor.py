@@ -25,6 +25,7 @@ from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
 from beanstalk_dispatch.exceptions import ConfigurationError
 
 from .findings import DOCS, ok, problem
+from .own_queue import own_queue
 
 DEFAULT_PROXY_READ_TIMEOUT: Final = 60.0
 """https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_read_timeout"""
@@ -62,6 +63,7 @@ def examine(machine: Machine | None = None) -> Iterator[CheckMessage]:
     path = options.get("http_path") or "/"
     if options:
         yield from _examine_daemon_options(options, path)
+        yield from own_queue("daemon", options.get("queue_url", ""))
     timeout = _proxy_read_timeout(machine.nginx)
     yield from _examine_timeouts(options, timeout)
     yield _examine_endpoint(machine.port, path if options else PATH)

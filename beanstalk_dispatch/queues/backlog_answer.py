@@ -13,7 +13,7 @@ from beanstalk_dispatch.consumers.endpoint import trusted_peers
 from beanstalk_dispatch.consumers.endpoint.responses import error_response, wrong_method
 from beanstalk_dispatch.logging.log_lines import joined, quoted, quoted_error
 from beanstalk_dispatch.logging.throttle import THROTTLE
-from beanstalk_dispatch.sqs.backlog import BACKLOG, Backlog, public_problem, queue_names
+from beanstalk_dispatch.sqs.backlog import BACKLOG, Backlog, public_problem
 
 logger = logging.getLogger("beanstalk_dispatch.endpoint")
 
@@ -25,7 +25,7 @@ def answer(request: HttpRequest) -> HttpResponse:
         return refusal
     if request.method not in {"GET", "HEAD"}:
         return wrong_method("GET", "HEAD")
-    if not queue_names(config):
+    if not config.work_queues:
         return error_response(503, f"{QUEUES.variable} names no queue that a worker reads")
     found = BACKLOG.read(config)
     if found is None:

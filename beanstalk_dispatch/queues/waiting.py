@@ -220,5 +220,5 @@ def _with_sources(found: Sequence[QueueStatus], config: Config) -> Iterator[Queu
             targets.setdefault(target.name, set()).add(each.name)
     for each in found:
         sources = tuple(sorted(targets.get(each.name, ())))
-        is_configured = config.dead_letter_queue in ({each.alias, each.name} - {""})
+        is_configured = config.is_dead_letter_queue(each.alias or each.name)
         yield replace(each, sources=sources, is_dead_letter_queue=bool(sources) or is_configured)

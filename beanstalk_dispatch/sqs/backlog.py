@@ -95,14 +95,6 @@ def public_problem(exc: BeanstalkDispatchError) -> str:
     return "SQS has not said; see the log"
 
 
-def queue_names(config: Config) -> list[str]:
-    """Return the aliases of the queues that a worker reads.
-
-    These are all but the dead-letter queue's.
-    """
-    return [name for name in config.queues if name != config.dead_letter_queue]
-
-
 def ask(names: Sequence[str], *, threads: int, per_thread: int) -> Backlog:
     """Return the backlog of each queue, after one request to SQS for each.
 
@@ -166,7 +158,7 @@ class SharedBacklog:
 
         Return None if another thread asks for the first one, and SQS does not answer.
         """
-        names = queue_names(config)
+        names = config.work_queues
         fresh = max(FRESH_SECONDS, len(names) / QUEUES_PER_SECOND)
         if found := self._younger_than(fresh, config):
             return found

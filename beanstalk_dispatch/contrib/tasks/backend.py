@@ -35,7 +35,6 @@ from beanstalk_dispatch.exceptions import (
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.messages.message import now
 from beanstalk_dispatch.scheduling.prepare import prepare_calls
-from beanstalk_dispatch.sqs.backlog import queue_names
 
 from .allowed import find_task
 from .library import (
@@ -322,7 +321,7 @@ def _queue_alias(name: str, config: Config) -> str:
     """Return the queue that a task with this ``queue_name`` is sent to."""
     if name != DEFAULT_TASK_QUEUE_NAME or name in config.queues:
         return name
-    return next(iter(queue_names(config)), name)
+    return next(iter(config.work_queues), name)
 
 
 def _delay_seconds(run_after: datetime) -> float:

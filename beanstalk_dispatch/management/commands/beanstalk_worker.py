@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf.removed import WORKER_OPTIONS
-from beanstalk_dispatch.conf.variables import LEASE_CACHE, WORKER
+from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, LEASE_CACHE, WORKER
 from beanstalk_dispatch.consumers.poller.cron_scheduler import Scheduler
 from beanstalk_dispatch.consumers.poller.embedded_metrics import write_backlog
 from beanstalk_dispatch.consumers.poller.health import ProbeServer, touch_while_healthy
@@ -167,12 +167,22 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_queues(names: Sequence[str]) -> None:
-    """Refuse a name that is not an alias. A queue that does not exist yet is waited for."""
+    """Refuse a name that is not an alias, and the dead-letter queue, which no consumer reads.
+
+    A queue that does not exist yet is waited for.
+    """
+    config = conf.get_config()
     try:
-        for name in names:
-            resolve_address(name, conf.get_config())
+        addresses = [resolve_address(name, config) for name in names]
     except UnknownQueue as exc:
         raise CommandError(str(exc)) from exc
+    for each in addresses:
+        if config.is_dead_letter_queue(each.name):
+            raise CommandError(
+                f"{DEAD_LETTER_QUEUE.variable} names {each.name}: a message that fails would go "
+                "back to its own queue; to run dead letters again, type: "
+                "python manage.py beanstalk_dead_letters redrive"
+            )
 
 
 def options_of_every_worker(options: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from django.utils import translation
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES
 from beanstalk_dispatch.deploying.dispatcher_path import has_urls
-from beanstalk_dispatch.sqs.backlog import queue_names
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
 from .registry import ID, Check, on_every_machine, on_workers
@@ -173,7 +172,7 @@ def _unreachable_backlog(config: Config) -> Iterator[CheckMessage]:
     if config.backlog_token is None or not _serves.get():
         return
     variable = BACKLOG_TOKEN.variable
-    if not queue_names(config):
+    if not config.work_queues:
         queues = QUEUES.variable
         problem = f"{queues} names no queue that a worker reads, so the answer is 503"
         hint = f"Set {queues} on this process, too."

@@ -96,6 +96,14 @@ def test_all_problems_are_reported_together(env: Environment) -> None:
           "signature a sender may write any time")),
         ({"QUEUES": "a=q", "DEAD_LETTER_QUEUE": "b"},
          "BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE: 'b' is not in BEANSTALK_DISPATCH_QUEUES; known: a"),
+        ({"DEAD_LETTER_QUEUE": "my queue"},
+         ("BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE: 'my queue' is not a queue name, its URL "
+         "(https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN")),
+        ({"QUEUES": "mail=shop-mail dead=https://sqs.eu-west-1.amazonaws.com/123456789012/shop-mail",
+          "DEAD_LETTER_QUEUE": "dead"},
+         ("BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE: 'dead' is the queue 'shop-mail', and so is the "
+         "alias 'mail': a message that fails would go back to its own queue; give 'dead' another "
+         "queue")),
     ],
 )  # fmt: skip
 def test_contradictions_are_errors(
@@ -105,6 +113,25 @@ def test_contradictions_are_errors(
     with pytest.raises(ConfigurationError) as caught:
         get_config()
     assert str(caught.value).splitlines()[1:] == [f"  - {problem}"]
+
+
+def test_queues_of_one_name_in_two_accounts_are_two_queues(env: Environment) -> None:
+    url = "https://sqs.eu-west-1.amazonaws.com/{}/shop"
+    mail, dead = url.format("123456789012"), url.format("210987654321")
+    env(DISPATCH_QUEUES=f"mail={mail} dead={dead}", DISPATCH_DEAD_LETTER_QUEUE="dead")
+    assert get_config().work_queues == ["mail"]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_dead_letter_queue_is_known_by_its_alias_and_by_its_own_name(
+    env: Environment, alone: bool
+) -> None:
+    assert not get_config().is_dead_letter_queue("shop-dead")
+    queues = None if alone else "mail=shop-mail dead=shop-dead"
+    env(DISPATCH_QUEUES=queues, DISPATCH_DEAD_LETTER_QUEUE="shop-dead" if alone else "dead")
+    assert get_config().is_dead_letter_queue("shop-dead")
+    assert get_config().is_dead_letter_queue("dead") is not alone
+    assert not get_config().is_dead_letter_queue("mail")
 
 
 def test_the_repr_shows_everything_but_secrets(env: Environment) -> None:

@@ -294,6 +294,11 @@ def test_a_name_that_is_not_an_alias_is_refused(env: Environment) -> None:
     assert refusal("jobs", "jbos") == "'jbos' is not in BEANSTALK_DISPATCH_QUEUES; known: jobs"
 
 
+def test_the_dead_letter_queue_is_read_by_nobody(env: Environment) -> None:
+    env(WORKER=True, DISPATCH_QUEUES="jobs=shop dead=shop-dead", DISPATCH_DEAD_LETTER_QUEUE="dead")
+    assert "BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE names shop-dead" in refusal("dead")
+
+
 @pytest.mark.parametrize(("option", "replacement"), WORKER_OPTIONS.items())
 def test_an_option_that_was_removed_is_refused_with_its_replacement(
     option: str, replacement: str

@@ -96,6 +96,18 @@ def test_a_project_that_is_set_up_well_has_nothing_but_ok() -> None:
     assert found["tasks"].msg == "9 can run; the longest time limit is 120 s"
 
 
+def test_files_whose_daemon_reads_the_dead_letter_queue_are_an_error(
+    folder: Path, env: Environment
+) -> None:
+    url = "https://sqs.eu-west-1.amazonaws.com/123456789012/shop-mail"
+    with (folder / ".ebextensions" / "worker.config").open("a") as file:
+        file.write(f"    WorkerQueueURL: {url}\n")
+    env(DISPATCH_QUEUES="mail=shop-mail", DISPATCH_DEAD_LETTER_QUEUE="mail")
+    assert examine()["queues"].id == "beanstalk_dispatch.E123"
+    env(DISPATCH_QUEUES="mail=shop-mail dead=dead", DISPATCH_DEAD_LETTER_QUEUE="dead")
+    assert "queues" not in examine()
+
+
 def test_a_wrong_configuration_is_all_that_is_said(env: Environment) -> None:
     env(WORKER="Ture")
     (finding,) = doctor.examine()

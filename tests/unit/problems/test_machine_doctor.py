@@ -66,6 +66,18 @@ def machine(tmp_path: Path, env: Environment, front: tuple[type[Front], int]) ->
     )
 
 
+def test_a_daemon_that_reads_the_dead_letter_queue_is_an_error(
+    machine: Machine, env: Environment
+) -> None:
+    url = "https://sqs.eu-west-1.amazonaws.com/123456789012/shop-mail"
+    machine.daemon_options.write_text(f"{DAEMON}queue_url: {url}\n")
+    assert bad(machine) == []
+    env(DISPATCH_DEAD_LETTER_QUEUE="shop-mail")
+    (finding,) = bad(machine)
+    assert finding.id == "beanstalk_dispatch.E123"
+    assert "would go back to its own queue" in finding.msg
+
+
 def examine(machine: Machine) -> list[CheckMessage]:
     return list(machine_doctor.examine(machine))
 

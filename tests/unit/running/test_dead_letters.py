@@ -43,6 +43,16 @@ def body(function: str, *args: Any, queue: str = "q", **members: Any) -> str:
     return Message(function=function, args=args, **members).encode(queue=queue)
 
 
+def test_a_message_of_the_dead_letter_queue_is_not_sent_there_again(
+    dead: Environment, queue_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = f"{queue_name}-dead"
+    result = run(body("fail", "no", queue=own, attempt=3, options={"max_retries": 2}), queue=own)
+    assert (result.outcome, result.is_acknowledged) == (Outcome.FAILED, False)
+    assert f"error=the message was received from {own} itself" in caplog.text
+    assert letters() == []
+
+
 def test_spent_retries_are_a_dead_letter_with_the_reason(
     dead: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,7 +17,6 @@ from beanstalk_dispatch.sqs.backlog import (
     QueueBacklog,
     SharedBacklog,
     ask,
-    queue_names,
     wanted_processes,
 )
 from beanstalk_dispatch.sqs.opening import open_queue
@@ -137,7 +136,7 @@ def test_no_request_is_begun_once_sqs_takes_too_long(
 
 def test_the_dead_letter_queue_has_no_backlog(env: Environment) -> None:
     env(DISPATCH_QUEUES="jobs=jobs dead=dead", DISPATCH_DEAD_LETTER_QUEUE="dead")
-    assert queue_names(get_config()) == ["jobs"]
+    assert get_config().work_queues == ["jobs"]
 
 
 def test_the_token_is_no_signing_key(env: Environment) -> None:
