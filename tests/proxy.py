@@ -12,9 +12,10 @@ from contextlib import closing, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-Answer = tuple[int, dict[str, Any]]
+Answer = tuple[int, dict[str, Any] | str]
+"""A status with JSON or, as from a program that is not SQS, with a page."""
 Spoil = Callable[[str, dict[str, Any]], Answer | None]
 
 
@@ -62,15 +63,18 @@ class Proxy:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                operation = self.headers["X-Amz-Target"].partition(".")[2]
+                target = self.headers["X-Amz-Target"]
+                request = json.loads(body) if target else dict(parse_qsl(body.decode()))
+                operation = target.partition(".")[2] if target else request["Action"]  # STS
                 proxy.counts[operation] += 1
                 keeps_open, self.close_connection = not self.close_connection, True
                 with suppress(OSError):  # the server does not answer, or the client has gone
-                    answer = proxy.spoil(operation, json.loads(body))
+                    answer = proxy.spoil(operation, request)
                     if answer is None:
                         status, content = proxy.answer(operation, body, dict(self.headers))
                     else:
-                        status, content = answer[0], json.dumps(answer[1]).encode()
+                        status, given = answer
+                        content = (given if isinstance(given, str) else json.dumps(given)).encode()
                     self.send_response(status)
                     self.send_header("Content-Type", "application/x-amz-json-1.0")
                     self.send_header("Content-Length", str(len(content)))

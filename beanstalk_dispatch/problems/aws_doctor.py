@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final
 
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.conf.queue_address import QueueAddress
-from beanstalk_dispatch.conf.variables import QUEUES, SQS_KEY, SQS_REGION
+from beanstalk_dispatch.conf.queue_address import QueueAddress, location_of
+from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES, SQS_REGION
 from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.sqs.backlog import queue_names
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.sqs.session import DEFAULT_REGION
 
-from .findings import DOCS, ok, problem
+from .findings import DOCS, ok, problem, safely
 
 MAX_SKEW_SECONDS: Final = 300
 """AWS refuses requests whose time is further off.
@@ -27,6 +26,10 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.
 """
 _NOTICEABLE_SKEW_SECONDS: Final = 30
 _MIN_RECEIVES: Final = 3
+_UNKNOWN: Final = (
+    "look the error up: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/"
+    "CommonErrors.html"
+)
 
 
 def examine() -> Iterator[CheckMessage]:
@@ -36,16 +39,22 @@ def examine() -> Iterator[CheckMessage]:
     except ConfigurationError:  # which the examination without AWS reports
         return
     inspector = Inspector(config)
-    yield from _examine_identity(inspector, config)
+    yield from safely("credentials", _examine_identity(inspector, config))
     for alias, address in config.queues.items():
-        yield from _examine_queue(alias, address, config, inspector)
+        topic = f"queue {alias}"
+        yield from safely(topic, _examine_queue(topic, alias, address, config, inspector))
     if not config.queues:
         yield problem("W206", "queues", f"{QUEUES.variable} is not set, so no queue is looked at")
     yield from _examine_clock(inspector)
 
 
 def _examine_identity(inspector: Inspector, config: Config) -> Iterator[CheckMessage]:
-    if region := inspector.region():
+    try:
+        region = inspector.region()
+    except InspectionError as exc:
+        yield _failed_request("region", "the profile", exc)
+        return
+    if region:
         yield ok("region", region)
     elif not all(address.region for address in config.queues.values()):
         yield problem(
@@ -67,22 +76,14 @@ def _failed_request(topic: str, operation: str, exc: InspectionError) -> CheckMe
 
     A missing permission is not a fault of the queue.
     """
-    message = f"{operation}: {exc}"
     if exc.is_denied:
         return problem(
             "W202",
             topic,
             f"these credentials may not {operation}, so this is not known ({exc})",
-            "Elastic Beanstalk's roles lack this permission; to see it, run the command with your "
-            "own credentials",
+            f"{exc.remedy}; or run the command with your own credentials",
         )
-    if exc.may_be_the_clock:
-        hint = "set the clock of this machine, or correct the secret key"
-    elif exc.is_without_credentials:
-        hint = f"on AWS use the instance profile; elsewhere set {SQS_KEY.variable} and its secret"
-    else:
-        hint = "see that this machine reaches AWS, and that the credentials are valid"
-    return problem("E203", topic, message, hint)
+    return problem("E203", topic, f"{operation}: {exc}", exc.remedy or _UNKNOWN)
 
 
 def _examine_clock(inspector: Inspector) -> Iterator[CheckMessage]:
@@ -102,19 +103,20 @@ def _examine_clock(inspector: Inspector) -> Iterator[CheckMessage]:
 
 
 def _examine_queue(
-    alias: str, address: QueueAddress, config: Config, inspector: Inspector
+    topic: str, alias: str, address: QueueAddress, config: Config, inspector: Inspector
 ) -> Iterator[CheckMessage]:
-    topic = f"queue {alias}"
     try:
         url = inspector.queue_url(address)
     except InspectionError as exc:
         yield _unreachable_queue(topic, address, "GetQueueUrl", exc, inspector)
         return
-    yield from _examine_sending(topic, address, url, inspector)
+    may_be_sent_to = yield from _examine_sending(topic, address, url, inspector)
+    if not may_be_sent_to:
+        return
     try:
         attributes = inspector.attributes(address, url)
     except InspectionError as exc:
-        if exc.is_denied and config.backlog_token and alias in queue_names(config):
+        if exc.is_denied and config.backlog_token and alias in config.work_queues:
             yield problem(
                 "E207",
                 topic,
@@ -125,44 +127,79 @@ def _examine_queue(
         else:
             yield _unreachable_queue(topic, address, "GetQueueAttributes", exc, inspector)
         return
-    yield from _examine_visibility(topic, attributes, config)
-    yield from _examine_redrive_policy(topic, attributes, address, inspector)
     yield from _examine_size(topic, attributes)
     yield from _examine_encryption(topic, attributes)
-    yield from _examine_consumers(topic, attributes)
+    if config.is_dead_letter_queue(alias):
+        yield from _examine_dead_letter_queue(topic, attributes, address, url)
+    else:
+        yield from _examine_visibility(topic, attributes, config)
+        yield from _examine_redrive_policy(topic, attributes, address, inspector)
+        yield from _examine_consumers(topic, attributes)
 
 
 def _unreachable_queue(
     topic: str, address: QueueAddress, operation: str, exc: InspectionError, inspector: Inspector
 ) -> CheckMessage:
+    if exc.is_denied and operation == "GetQueueUrl":
+        message = f"these credentials may not look up a queue by its name: {exc}"
+        return problem("E219", topic, message, exc.remedy)
     if not exc.is_missing_queue:
         return _failed_request(topic, operation, exc)
-    region = inspector.region(address) or DEFAULT_REGION
+    region = inspector.region(address)
+    guessed = "" if region else ", the default, because no region is configured"
     return problem(
         "E208",
         topic,
-        f"there is no queue {address.name!r} in {region} for these credentials",
-        f"correct {QUEUES.variable}, or {SQS_REGION.variable}; to be sure, write the queue's URL",
+        f"there is no queue {address.name!r} in {region or DEFAULT_REGION} for these credentials"
+        f"{guessed}",
+        f"correct the region with {SQS_REGION.variable} or by the queue's URL in "
+        f"{QUEUES.variable}; aws sqs list-queues --region {region or DEFAULT_REGION} shows those "
+        "that are there",
     )
+
+
+def _examine_dead_letter_queue(
+    topic: str, attributes: Mapping[str, str], address: QueueAddress, url: str
+) -> Iterator[CheckMessage]:
+    """Yield the findings of the queue to which this package sends dead letters: nobody reads it."""
+    if attributes.get("RedrivePolicy"):
+        yield problem(
+            "E220",
+            topic,
+            f"{DEAD_LETTER_QUEUE.variable} names it, and its redrive policy counts each look at a "
+            "dead letter as a receive",
+            f"aws sqs set-queue-attributes --queue-url {url} --attributes "
+            '\'{"RedrivePolicy": ""}\'',
+        )
+    yield _depth_of_dead_letters(topic, attributes, address.name)
 
 
 def _examine_sending(
     topic: str, address: QueueAddress, url: str, inspector: Inspector
-) -> Iterator[CheckMessage]:
+) -> Generator[CheckMessage, None, bool]:
+    """Yield a finding. Return True if a further request about the queue is worth making."""
     try:
         inspector.try_to_send_nothing(address, url)
     except InspectionError as exc:
         if exc.is_denied:
-            yield problem(
-                "E209",
-                topic,
-                f"these credentials may not send: {exc}",
-                "allow sqs:SendMessage on the queue; manage.py beanstalk_eb writes the policy",
-            )
-        elif not exc.is_missing_queue:  # which the request for its attributes reports
-            yield _failed_request(topic, "SendMessageBatch", exc)
-    else:
-        yield ok(topic, f"{url} answers, and does not refuse to be sent to")
+            hint = _of_another_account(url, inspector) or exc.remedy
+            yield problem("E209", topic, f"these credentials may not send: {exc}", hint)
+            return True
+        yield _unreachable_queue(topic, address, "SendMessageBatch", exc, inspector)
+        return False
+    yield ok(topic, f"{url} answers, and does not refuse to be sent to")
+    return True
+
+
+def _of_another_account(url: str, inspector: Inspector) -> str:
+    """Return the remedy for a queue of another account; empty if it is one of this account."""
+    account = (location_of(url) or "").rpartition("/")[2]
+    if not (account and inspector.account) or account == inspector.account:
+        return ""
+    return (
+        f"the queue belongs to the account {account}, and these credentials to {inspector.account}:"
+        f" correct {QUEUES.variable}, or allow sqs:SendMessage in the policy of the queue, too"
+    )
 
 
 def _examine_visibility(
@@ -223,16 +260,23 @@ def _dead_letters(topic: str, arn: str, source: QueueAddress, inspector: Inspect
                 f"the dead-letter queue {arn} does not exist: messages that fail are lost",
                 "create it, or correct RedrivePolicy",
             )
-        return problem("W214", topic, f"the dead-letter queue {arn} could not be read: {exc}")
-    depth = int(found.get("ApproximateNumberOfMessages", "0"))
+        remedy = exc.remedy if isinstance(exc, InspectionError) else "correct RedrivePolicy"
+        message = f"the dead-letter queue {arn} could not be read: {exc}"
+        return problem("W214", topic, message, remedy)
+    return _depth_of_dead_letters(topic, found, address.name)
+
+
+def _depth_of_dead_letters(topic: str, attributes: Mapping[str, str], name: str) -> CheckMessage:
+    depth = int(attributes.get("ApproximateNumberOfMessages", "0"))
     if depth:
         return problem(
             "W215",
             topic,
-            f"about {depth} messages are in the dead-letter queue {address.name}",
-            f"find the reason in the log, correct it, and redrive them: {DOCS}/failures.md",
+            f"about {depth} messages are in the dead-letter queue {name}",
+            f"python manage.py beanstalk_dead_letters list {name} shows the reasons; correct them, "
+            f"and redrive: {DOCS}/dead-letters.md",
         )
-    return ok(topic, f"the dead-letter queue {address.name} is empty")
+    return ok(topic, f"the dead-letter queue {name} is empty")
 
 
 def _examine_size(topic: str, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:

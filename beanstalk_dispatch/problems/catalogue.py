@@ -32,6 +32,7 @@ DOCTOR: Final[Mapping[str, str]] = {
     "E121": "A middleware redirects the daemon's POST.",
     "E122": "A middleware answers the daemon's POST.",
     "W131": "The module of the web server has another settings module than manage.py.",
+    "E123": "The daemon reads the dead-letter queue, so what fails goes back to its own queue.",
 }
 AWS: Final[Mapping[str, str]] = {
     "W201": "No region is configured, and a queue is given by its name.",
@@ -52,6 +53,8 @@ AWS: Final[Mapping[str, str]] = {
     "W216": "A queue takes smaller messages than SQS allows.",
     "W217": "A queue is encrypted with a KMS key, which both roles must be allowed to use.",
     "W218": "Messages wait and none is in flight: perhaps nobody reads the queue.",
+    "E219": "These credentials may not look up a queue by its name.",
+    "E220": "The dead-letter queue of the configuration has a redrive policy of its own.",
 }
 MACHINE: Final[Mapping[str, str]] = {
     "W301": "A file of the machine cannot be read.",

@@ -12,10 +12,10 @@ from beanstalk_dispatch.conf.variables import (
     CREATE_QUEUES,
     QUEUES,
     SQS_ENDPOINT_URL,
-    SQS_KEY,
-    SQS_SECRET,
 )
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
+
+from .remedies import remedy_for
 
 _MISSING_QUEUE_CODES: Final = frozenset({
     "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue",
@@ -104,8 +104,10 @@ The scope of any other status is LATER.
 def boto_errors() -> tuple[type[Exception], ...]:
     """Return the errors that a request of boto3 raises."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as boto3
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415 - as boto3
 
-    return BotoCoreError, ClientError, RuntimeError  # the last: see _STALE_CREDENTIALS_CODES
+    # RuntimeError: see _STALE_CREDENTIALS_CODES
+    return BotoCoreError, ClientError, RuntimeError, ResponseParserError
 
 
 def client_errors() -> tuple[type[Exception], ...]:
@@ -129,11 +131,6 @@ def is_access_denied(exc: Exception) -> bool:
 def has_stale_credentials(exc: Exception) -> bool:
     """Return True if botocore's error says that the credentials are missing or expired."""
     return error_code(exc) in _STALE_CREDENTIALS_CODES
-
-
-def may_be_the_clock(exc: Exception) -> bool:
-    """Return True if AWS gives this answer also if this machine's clock is some minutes off."""
-    return error_code(exc) in _CLOCK_CODES
 
 
 def scope_of(exc: BaseException) -> Scope:
@@ -166,6 +163,12 @@ def is_timeout(exc: Exception) -> bool:
     return error_code(exc) in _TIMEOUT_CODES
 
 
+def remedy_of(exc: Exception, operation: str = "") -> str:
+    """Return what to do about botocore's error; empty if only AWS's own message can say it."""
+    called = operation or str(getattr(exc, "operation_name", ""))
+    return remedy_for(error_code(exc), str(exc), operation=called, is_denied=is_access_denied(exc))
+
+
 def missing_permission(exc: BaseException) -> str | None:
     """Return the IAM action that SQS denied, such as ``sqs:GetQueueAttributes``; or None.
 
@@ -194,24 +197,14 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
     """
     code = error_code(exc)
     advice = ""
-    if code in _ACCESS_DENIED_CODES and operation == "GetQueueUrl":
-        advice = (
-            "; Elastic Beanstalk's roles do not allow it. Set the queue's URL or ARN in "
-            f"{QUEUES.variable}"
-        )
-    elif code == "NoCredentialsError":
-        advice = (
-            "; give the environment an instance profile that allows sqs:SendMessage, on a worker "
-            "also sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility, or set "
-            f"{SQS_KEY.variable} and {SQS_SECRET.variable}"
-        )
-    elif code in _MISSING_QUEUE_CODES:
-        advice = (
-            f"; create the queue, or correct its URL in {QUEUES.variable}; "
-            f"{CREATE_QUEUES.variable} creates only what is given by name"
-        )
+    if code in _MISSING_QUEUE_CODES:
+        advice = f"; correct the region, account and name of its URL in {QUEUES.variable}"
+        if get_config().create_queues:
+            advice += f"; {CREATE_QUEUES.variable} creates only what is given by name"
     elif code == "EndpointConnectionError" and get_config().sqs_endpoint_url:
         advice = f"; start that server, or correct {SQS_ENDPOINT_URL.variable}"
+    elif scope_of(exc) in {Scope.QUEUE, Scope.EVERYBODY} and (remedy := remedy_of(exc, operation)):
+        advice = f"; {remedy}"
     reason = first_line(exc).rstrip(".") if advice else first_line(exc)
     error = SendError(f"{operation} on {address.name}: {code}: {reason}{advice}")
     _remove_secrets(exc)
@@ -220,8 +213,10 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
 
 def client_error(address: QueueAddress, exc: Exception) -> SendError:
     """Return the SendError for ``exc``, because of which no client could be made."""
+    remedy = remedy_of(exc)
     error = SendError(
         f"cannot make a boto3 client for {address.name}: {error_code(exc)}: {first_line(exc)}"
+        f"{remedy and f'; {remedy}'}"
     )
     _remove_secrets(exc)
     return error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.queue_address import QueueAddress
+from beanstalk_dispatch.logging.log_lines import joined
 
 from .errors import (
     boto_errors,
@@ -22,7 +23,7 @@ from .errors import (
     first_line,
     is_access_denied,
     is_missing_queue,
-    may_be_the_clock,
+    remedy_of,
 )
 from .session import ConfiguredSession
 from .timeouts import DIAGNOSIS_TIMEOUTS
@@ -42,16 +43,18 @@ class InspectionError(Exception):
     """
 
     def __init__(self, exc: Exception) -> None:
-        answer: Mapping[str, Any] = getattr(exc, "response", {}).get("Error", {})
+        answer: Mapping[str, Any] = (getattr(exc, "response", None) or {}).get("Error", {})
         super().__init__(f"{error_code(exc)}: {first_line(answer.get('Message') or exc)}")
         self.is_denied = is_access_denied(exc)
         """True if these credentials lack the permission."""
         self.is_missing_queue = is_missing_queue(exc)
         """True if the queue does not exist, or these credentials may not know of it."""
-        self.may_be_the_clock = may_be_the_clock(exc)
-        """True if AWS gives this answer also if the clock of this machine is some minutes off."""
-        self.is_without_credentials = error_code(exc) == "NoCredentialsError"
-        """True if boto3 has found no credentials, and has made no request."""
+        self.remedy = remedy_of(exc)
+        """The remedy; empty if only AWS's own message can say it."""
+
+
+class UnexpectedAnswer(RuntimeError):
+    """The error of an answer that is not one of AWS, such as the page of a proxy."""
 
 
 class Inspector:
@@ -61,25 +64,35 @@ class Inspector:
         self._session = ConfiguredSession(config)
         self.clock_skew: float | None = None
         """The seconds by which this machine's clock is ahead of AWS's, by the last answer."""
+        self.account: str | None = None
+        """The account of these credentials, once AWS has said it."""
 
     def identity(self) -> Mapping[str, str]:
         """Return ``Account`` and ``Arn`` of these credentials. It needs no permission.
 
         https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
         """
-        answer = self._send_request(lambda: self._make_client("sts").get_caller_identity())
+        answer = self._send_request(
+            lambda: self._make_client("sts").get_caller_identity(), "Account", "Arn"
+        )
+        self.account = answer["Account"]
         return {"Account": answer["Account"], "Arn": answer["Arn"]}
 
     def region(self, address: QueueAddress | None = None) -> str | None:
         """Return the region in which a queue is searched. None: boto3 knows none."""
-        return self._session.region(address)
+        try:
+            return self._session.region(address)
+        except client_errors() as exc:
+            raise InspectionError(exc) from None
 
     def queue_url(self, address: QueueAddress) -> str:
         """Return the URL of a queue. A URL or ARN in the configuration needs no request."""
         if address.url:
             return address.url
         client = self._sqs_client(address)
-        answer = self._send_request(lambda: client.get_queue_url(QueueName=address.name))
+        answer = self._send_request(
+            lambda: client.get_queue_url(QueueName=address.name), "QueueUrl"
+        )
         return str(answer["QueueUrl"])
 
     def attributes(self, address: QueueAddress, url: str) -> Mapping[str, str]:
@@ -89,9 +102,9 @@ class Inspector:
         """
         client = self._sqs_client(address)
         answer = self._send_request(
-            lambda: client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+            lambda: client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]), "Attributes"
         )
-        attributes: Mapping[str, str] = answer.get("Attributes", {})
+        attributes: Mapping[str, str] = answer["Attributes"]
         return attributes
 
     def try_to_send_nothing(self, address: QueueAddress, url: str) -> None:
@@ -121,11 +134,16 @@ class Inspector:
         except client_errors() as exc:
             raise InspectionError(exc) from None
 
-    def _send_request(self, request: Callable[[], Any]) -> Any:
+    def _send_request(self, request: Callable[[], Any], *members: str) -> Any:
+        """Return the answer, which has these members."""
         try:
             answer = request()
+            if missing := [each for each in members if each not in answer]:
+                raise UnexpectedAnswer(f"the answer has no {joined(missing)}")
+        except KeyError as exc:  # of botocore, for a page in place of an answer of STS
+            raise InspectionError(UnexpectedAnswer(f"the answer has no {exc}")) from None
         except boto_errors() as exc:
-            self._read_clock(getattr(exc, "response", {}))
+            self._read_clock(getattr(exc, "response", None) or {})
             raise InspectionError(exc) from None
         self._read_clock(answer)
         return answer

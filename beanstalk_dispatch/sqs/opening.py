@@ -153,15 +153,9 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
         if not is_missing_queue(exc):
             raise send_error("GetQueueUrl", address, exc) from exc
         if not clients.config.create_queues:
-            is_guess = not (address.region or clients.config.region)
-            region = f", or {SQS_REGION.variable}" if is_guess else ""
-            raise UnknownQueue(
-                f"SQS has no queue {address.name!r} in {client.meta.region_name} for these "
-                f"credentials; create the queue, or set {CREATE_QUEUES.variable}=True"
-                f"{region}"
-            ) from None
+            raise UnknownQueue(_describe_missing_queue(address, client, clients.config)) from None
     try:
-        if address.name == _dead_letter_queue(clients.config):
+        if clients.config.is_dead_letter_queue(address.name):
             logger.info("created queue=%s dead_letter_queue=%s", address.name, "none")
             return _create_dead_letter_queue(address.name, client)
         return _create_queue(address, client)
@@ -169,10 +163,18 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
         raise send_error("CreateQueue", address, exc) from exc
 
 
-def _dead_letter_queue(config: Config) -> str | None:
-    """Return the name of the queue to which the package itself sends dead letters."""
-    name = config.dead_letter_queue
-    return resolve_address(name, config).name if name else None
+def _describe_missing_queue(address: QueueAddress, client: SQSClient, config: Config) -> str:
+    """Return the problem with its remedies, and the likeliest first: AWS has 30 regions."""
+    is_guess = not (address.region or config.region)
+    guessed = ", which is only the default" if is_guess else ""
+    create = "create it as manage.py beanstalk_eb prints"
+    if config.sqs_endpoint_url:  # on AWS it would make a queue in the wrong region
+        create = f"set {CREATE_QUEUES.variable}=True"
+    return (
+        f"SQS has no queue {address.name!r} in {client.meta.region_name}{guessed}, for these "
+        f"credentials; correct the region with {SQS_REGION.variable}, or by the queue's URL in "
+        f"{QUEUES.variable}, or {create}"
+    )
 
 
 def _create_dead_letter_queue(name: str, client: SQSClient) -> str:

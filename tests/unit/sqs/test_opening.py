@@ -82,8 +82,9 @@ def test_a_missing_queue_is_an_error_that_says_where(
     with pytest.raises(UnknownQueue) as caught:
         open_queue("jobs")
     assert str(caught.value) == (
-        f"SQS has no queue '{queue_name}' in eu-west-1 for these credentials; create the queue, or "
-        "set BEANSTALK_DISPATCH_CREATE_QUEUES=True"
+        f"SQS has no queue '{queue_name}' in eu-west-1, for these credentials; correct the region "
+        "with BEANSTALK_DISPATCH_SQS_REGION, or by the queue's URL in BEANSTALK_DISPATCH_QUEUES, "
+        "or set BEANSTALK_DISPATCH_CREATE_QUEUES=True"
     )
 
 
@@ -190,16 +191,23 @@ def test_a_queue_that_is_given_by_url_is_not_created(sqs_env: Environment) -> No
     with pytest.raises(SendError) as caught:
         open_queue("jobs").send("{}", {})
     assert str(caught.value).endswith(
-        "does not exist; create the queue, or correct its URL in BEANSTALK_DISPATCH_QUEUES; "
+        "does not exist; correct the region, account and name of its URL in "
+        "BEANSTALK_DISPATCH_QUEUES; "
         "BEANSTALK_DISPATCH_CREATE_QUEUES creates only what is given by name"
     )
 
 
-def test_without_a_region_the_error_says_which_variable_sets_it(without_queue: Environment) -> None:
+def test_without_a_region_the_error_says_which_variable_sets_it(
+    without_queue: Environment, moto: str
+) -> None:
     without_queue(DISPATCH_SQS_REGION=None, DISPATCH_CREATE_QUEUES=None)
     with pytest.raises(
-        UnknownQueue, match="in us-east-1 .*=True, or BEANSTALK_DISPATCH_SQS_REGION"
+        UnknownQueue,
+        match="in us-east-1, which is only the default, .* with BEANSTALK_DISPATCH_SQS_REGION",
     ):
+        open_queue("jobs")
+    without_queue(DISPATCH_SQS_ENDPOINT_URL=None, AWS_ENDPOINT_URL_SQS=moto)
+    with pytest.raises(UnknownQueue, match=r"or create it as manage\.py beanstalk_eb prints$"):
         open_queue("jobs")
 
 
