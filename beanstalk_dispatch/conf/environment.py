@@ -129,6 +129,12 @@ def is_in_environment(value: str) -> bool:
     return any(value in found for found in os.environ.values())
 
 
+def environment_with(changes: Mapping[str, str], *, programs: str) -> dict[str, str]:
+    """Return the environment of a child process, which first looks for programs in a folder."""
+    path = os.pathsep.join(filter(None, [programs, os.environ.get("PATH")]))
+    return {**os.environ, **changes, "PATH": path}
+
+
 def default_region() -> str | None:
     """Return the region that the environment names, in the order in which the AWS SDKs look."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None

@@ -30,6 +30,13 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/platforms-linux-extend.ho
 """
 NGINX_STAGING: Final = "/var/proxy/staging/nginx"
 """The directory of nginx's configuration while a deployment runs."""
+NGINX_FILES: Final = ".platform/nginx"
+"""The folder of a bundle with nginx's configuration of the project."""
+NGINX_INCLUDE: Final = "conf.d/elasticbeanstalk/*.conf"
+"""The files that the platform's own nginx.conf includes, the hook's among them.
+
+https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/platforms-linux-extend.proxy.html
+"""
 MAX_BODY: Final = "2m"
 """nginx's ``client_max_body_size``. A message has up to 1 MiB, and nginx's default is 1 MiB."""
 

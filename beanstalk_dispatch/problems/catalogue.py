@@ -88,6 +88,10 @@ EB: Final[Mapping[str, str]] = {
     "W421": "The web server of the Procfile is not a known one, so its options are not compared.",
     "W422": "The Procfile has a process `release`, which Elastic Beanstalk would start for ever.",
     "W423": "The web server waits for no request at a stop, so a deployment ends running tasks.",
+    "E424": "The project's own nginx.conf does not include the file of the hook.",
+    "E425": "The project's own configuration of nginx has the same location as the hook's file.",
+    "E426": "The web server of the Procfile does not start, or does not answer.",
+    "E427": "The web server of the Procfile starts, but the dispatcher does not answer a request.",
 }
 LAMBDA: Final[Mapping[str, str]] = {
     "E501": "The queue's VisibilityTimeout is too short for the function.",

@@ -18,6 +18,8 @@ from beanstalk_dispatch.deploying.eb_files import (
     CRON,
     EBEXTENSIONS,
     HOOKS,
+    NGINX_FILES,
+    NGINX_INCLUDE,
     WEB_POLICY,
     WORKER_POLICY,
     bundle_files,
@@ -58,6 +60,7 @@ def check(plan: Plan, root: Path) -> list[CheckMessage]:
     }
     server = read_web_server(root)
     found += _check_hooks(plan, contents, root)
+    found += _check_nginx(plan, root)
     found += _check_procfile(plan, contents.get(PROCFILE), server)
     found += _check_daemon_options(plan, root, server)
     found += _check_timeouts(plan, contents, root, server)
@@ -82,6 +85,27 @@ def _check_hooks(plan: Plan, contents: Mapping[str, str], root: Path) -> Iterato
                 path,
                 "X-Proxy-Read-Timeout and proxy_read_timeout are not the same time",
                 OVERWRITE,
+            )
+
+
+def _check_nginx(plan: Plan, root: Path) -> Iterator[CheckMessage]:
+    """Yield the problems of the project's own files of nginx, beside which the hook's has to be."""
+    for file in sorted((root / NGINX_FILES).rglob("*.conf")):
+        path, content = file.relative_to(root).as_posix(), file.read_text(errors="replace")
+        if file.name == "nginx.conf" and NGINX_INCLUDE not in content:
+            yield problem(
+                "E424",
+                path,
+                "replaces the platform's configuration and does not include its parts, so nginx "
+                "does not read what the hook writes",
+                f"include {NGINX_INCLUDE}; in the server block",
+            )
+        if re.search(rf"location\s*=\s*{re.escape(plan.http_path)}\s*{{", content):
+            yield problem(
+                "E425",
+                path,
+                f"has a location for {plan.http_path}, as the hook's file, and nginx refuses two",
+                "remove it, and keep the hook",
             )
 
 

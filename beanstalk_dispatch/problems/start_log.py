@@ -12,12 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from django.conf import settings
 from django.core.signals import request_started
 from django.dispatch import Signal
 
 from beanstalk_dispatch.conf import get_config, import_rooms, unknown_variables
 from beanstalk_dispatch.conf.variables import OBSERVERS, WORKER
-from beanstalk_dispatch.deploying.settings_module import settings_module
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined, quoted
 from beanstalk_dispatch.running import monkey_patching
@@ -93,7 +93,7 @@ def log_start_line() -> None:
         joined([*config.table, *config.tasks]),
         joined(config.queues),
         "yes" if config.signing_keys else "no",
-        settings_module() or "none",
+        getattr(settings, "SETTINGS_MODULE", None) or "none",
     )
     if not (config.signing_keys or config.execute_synchronously):
         logger.warning("start signed=no: %s. %s", UNSIGNED, SIGN_MESSAGES)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from django.conf import ENVIRONMENT_VARIABLE
-from django.core.checks import CheckMessage
+from django.core.checks import ERROR, CheckMessage
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
@@ -20,12 +21,18 @@ from beanstalk_dispatch.deploying.application import find_application, project_n
 from beanstalk_dispatch.deploying.eb_commands import commands, fresh_key
 from beanstalk_dispatch.deploying.eb_files import BundleFile, bundle_files
 from beanstalk_dispatch.deploying.plan import Plan, make_plan
-from beanstalk_dispatch.deploying.procfile import PROCFILE, with_web_line
+from beanstalk_dispatch.deploying.procfile import (
+    GUNICORN,
+    PROCFILE,
+    read_web_command,
+    read_web_server,
+    with_web_line,
+)
 from beanstalk_dispatch.deploying.settings_module import settings_module
 from beanstalk_dispatch.management.arguments import integer
 from beanstalk_dispatch.management.printing import ReportingCommand
-from beanstalk_dispatch.problems import eb_check
-from beanstalk_dispatch.problems.findings import ok
+from beanstalk_dispatch.problems import eb_check, web_boot
+from beanstalk_dispatch.problems.findings import lines, ok
 
 _ASKED = {
     "web": "Name of the web environment",
@@ -85,14 +92,16 @@ class Command(ReportingCommand):
             problems = eb_check.check(plan, options["directory"])
             if options["check"]:
                 fine = [ok("files", "the files do what is needed")]
-                self.report(problems or fine, options)
+                booted = web_boot.boot(plan, options["directory"])
+                self.report(itertools.chain(problems or fine, booted), options)
                 return
-            self._write_files(plan, problems, options)
+            left = self._write_files(plan, problems, options)
         except BrokenPipeError:  # of what is printed
             raise
         except OSError as exc:
             raise CommandError(f"--directory: {exc}") from exc
         self._print_commands(plan, config)
+        self._report_what_is_left(left, eb_check.check(plan, options["directory"]))
 
     def _make_plan(self, config: Config, options: dict[str, Any]) -> Plan:
         name = options["name"] or project_name(options["directory"])
@@ -116,8 +125,10 @@ class Command(ReportingCommand):
 
     def _write_files(
         self, plan: Plan, problems: list[CheckMessage], options: dict[str, Any]
-    ) -> None:
-        root, faulty = options["directory"], {problem.obj for problem in problems}
+    ) -> list[str]:
+        """Write the files. Return those that differ and stay as they are."""
+        root = options["directory"]
+        faulty = {problem.obj for problem in problems if problem.level >= ERROR}
         has_timeouts = eb_check.TIMEOUTS in faulty
         left: list[str] = []
         for path, file in _needed_files(plan, root).items():
@@ -133,11 +144,20 @@ class Command(ReportingCommand):
                 self.stdout.write(f"different: {path}")
                 self.stdout.write(_show_difference(path, current, file.content))
                 left.append(path)
+        return left
+
+    def _report_what_is_left(self, left: list[str], problems: list[CheckMessage]) -> None:
+        """Write the problems that remain, below the commands. Raise CommandError for an error."""
+        found = [each for each in problems if not each.is_silenced()]
+        if found:
+            self.stderr.write("\n".join(lines(found)))
         if left:
             raise CommandError(
                 f"not as needed: {', '.join(left)}; read the differences above, and add "
                 "--overwrite to replace these files"
             )
+        if errors := [str(each.obj) for each in found if each.level >= ERROR]:
+            raise CommandError(f"not as needed: {', '.join(errors)}; the lines above say why")
 
     def _write_one(self, target: Path, path: str, current: str | None, file: BundleFile) -> None:
         if current is None:
@@ -209,10 +229,13 @@ def _ask_for(key: str, default: str | None) -> str | None:
 
 
 def _needed_files(plan: Plan, root: Path) -> Mapping[str, BundleFile]:
-    """Return the files of the plan. Other processes of an existing Procfile stay in it."""
+    """Return the files of the plan. In a Procfile, other processes and web servers stay."""
     files = bundle_files(plan)
     if current := _read_or_none(root / PROCFILE):
-        files[PROCFILE] = BundleFile(content=with_web_line(current, files[PROCFILE].content))
+        server, has_server = read_web_server(root), read_web_command(root) is not None
+        is_ours = not has_server or (server is not None and server.program is GUNICORN)
+        needed = with_web_line(current, files[PROCFILE].content) if is_ours else current
+        files[PROCFILE] = BundleFile(content=needed)
     return files
 
 

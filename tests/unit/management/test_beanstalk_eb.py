@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.test import override_settings
 from beanstalk_dispatch.deploying.eb_files import HOOKS
 from beanstalk_dispatch.deploying.procfile import PROCFILE
 from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
+from beanstalk_dispatch.problems import web_boot
 from tests.conftest import TABLE, Environment
 from tests.services import ROOT
 
@@ -24,6 +26,7 @@ KEY = "0123456789abcdef"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: Environment) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(web_boot, "boot", lambda plan, root: [])  # test_web_boot.py starts servers
     env(DISPATCH_TABLE=TABLE)
     return tmp_path
 
@@ -286,3 +289,36 @@ def test_the_properties_that_the_settings_read_are_named(
     )
     assert lines[required + 1].split() == ["#", "DJANGO_SECRET_KEY"]
     assert lines[required + 3].split() == ["#", "SHOP_DEBUG"]
+
+
+def test_the_commands_are_printed_though_a_file_stays_as_it_is(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    (folder / PROCFILE).write_text("web: gunicorn shop.wsgi\n")
+    with pytest.raises(CommandError, match="not as needed: Procfile; read the differences"):
+        run(capsys)
+    output = capsys.readouterr()
+    assert "eb create tests-web" in output.out
+    assert "error    E407 Procfile: gunicorn's --timeout, 30 s, is not longer" in output.err
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "told"),
+    [
+        ("web: uvicorn shop.asgi:application --port 8000\n", "", ""),
+        ("web: sh serve.sh\n", "", "warning  W421 Procfile: the options of 'sh' are not known"),
+        (
+            "web: uvicorn --timeout-graceful-shutdown 3 shop.asgi\n",
+            "not as needed: timeouts; the lines above say why",
+            "error    E303 timeouts: the server's graceful timeout, 3 s, is not longer than",
+        ),
+    ],
+)
+def test_another_web_server_is_left_alone(
+    capsys: pytest.CaptureFixture[str], folder: Path, line: str, error: str, told: str
+) -> None:
+    (folder / PROCFILE).write_text(line)
+    with pytest.raises(CommandError, match=error) if error else nullcontext():
+        call_command("beanstalk_eb", *WHERE, "--overwrite")
+    assert (folder / PROCFILE).read_text() == line
+    assert told in capsys.readouterr().err

@@ -198,3 +198,27 @@ def test_the_options_of_gunicorn_may_be_in_its_own_file(plan: Plan, bundle: Path
     (bundle / "gunicorn.conf.py").rename(bundle / "web.py")
     (bundle / PROCFILE).write_text("web: gunicorn -c web.py --graceful-timeout 270 shop.wsgi\n")
     assert problems_in(plan, bundle) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("nginx.conf", "http { server { include conf.d/elasticbeanstalk/*.conf; } }", ""),
+        ("nginx.conf", "http { server { listen 80; } }", "replaces the platform's configuration"),
+        ("conf.d/limits.conf", "proxy_read_timeout 280s;", ""),
+        (
+            "conf.d/elasticbeanstalk/own.conf",
+            "location = /beanstalk_dispatch/dispatcher { return 200; }",
+            "has a location for /beanstalk_dispatch/dispatcher, as the hook's file",
+        ),
+    ],
+)
+def test_the_projects_own_files_of_nginx_must_leave_room_for_the_hooks(
+    plan: Plan, bundle: Path, name: str, content: str, problem: str
+) -> None:
+    file = bundle / ".platform" / "nginx" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    found = problems_in(plan, bundle)
+    assert len(found) == bool(problem)
+    assert problem in "".join(found)
