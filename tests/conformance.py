@@ -225,7 +225,7 @@ class BackendConformance:
         assert result.status == "READY"
 
     def test_the_checks_are_messages(self) -> None:
-        assert list(self.backend.check()) == []
+        assert [each for each in self.backend.check() if each.is_serious()] == []
 
     # --- running ---------------------------------------------------------------------------------
 

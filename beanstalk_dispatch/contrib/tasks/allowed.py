@@ -91,3 +91,14 @@ def find_task(name: str, config: Config) -> AnyTask | None:
         module, _, attribute = name.rpartition(".")
         found = getattr(sys.modules.get(module), attribute, None)
     return found if isinstance(found, Task) else None
+
+
+def imported_tasks(backend: str) -> list[AnyTask]:
+    """Return the tasks of a backend that the modules of this process define, without an import."""
+    found: list[AnyTask] = []
+    for name, module in sorted(sys.modules.items()):
+        for each in [*getattr(module, "__dict__", {}).values()]:
+            # isinstance() would evaluate a lazy object of the project's.
+            if issubclass(type(each), Task) and each.func.__module__ == name:
+                found += [each] if each.backend == backend else []
+    return found

@@ -8,17 +8,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
-from django.core import checks
 from django.core.checks import CheckMessage
+from django.db import transaction
 
 from beanstalk_dispatch import client
 from beanstalk_dispatch.client import Call
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.conf.casts import InvalidValue, boolean
-from beanstalk_dispatch.conf.variables import QUEUES, RESULTS
+from beanstalk_dispatch.conf.variables import RESULTS
 from beanstalk_dispatch.contrib import results
 from beanstalk_dispatch.contrib.results.record import (
     BACKEND_HEADER,
@@ -32,11 +31,11 @@ from beanstalk_dispatch.exceptions import (
     SchedulingError,
     UnknownResult,
 )
-from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.messages.message import now
 from beanstalk_dispatch.scheduling.prepare import prepare_calls
 
 from .allowed import find_task
+from .checks import check_entry
 from .library import (
     DEFAULT_TASK_QUEUE_NAME,
     AnyResult,
@@ -47,11 +46,10 @@ from .library import (
     ready_result,
     task_enqueued,
 )
+from .options import on_commit_option, waits_for_commits
 from .policy import SQSTask
 from .running import RunningHere, arguments_of, running_here, to_task_result
 
-ON_COMMIT: Final = "ENQUEUE_ON_COMMIT"
-"""The one of OPTIONS."""
 TaskCall = tuple[AnyTask, Sequence[Any], Mapping[str, Any]]
 """A task with its positional and its keyword arguments."""
 
@@ -82,7 +80,8 @@ class SQSBackend(BaseTaskBackend):
         """Read ``params``, an entry of TASKS.
 
         QUEUES restricts the queues. ENQUEUE_ON_COMMIT in OPTIONS has the effect of ``on_commit`` of
-        ``schedule``.
+        ``schedule``. Without it BEANSTALK_DISPATCH_ON_COMMIT applies, and without both a task
+        waits for the transaction in which it is enqueued.
         """
         self.alias = alias
         self.options = params.get("OPTIONS", {})
@@ -110,7 +109,7 @@ class SQSBackend(BaseTaskBackend):
         """
         [(queue, call, result)] = self._ready_calls([(task, args, kwargs)])
         with self._running_here(result) if client.is_local(get_config()) else nullcontext():
-            task_id = client.schedule(queue, call, on_commit=self._on_commit)
+            task_id = client.schedule(queue, call, on_commit=self._on_commit_here())
         self._announce_result(result, task_id)
         return result
 
@@ -119,11 +118,12 @@ class SQSBackend(BaseTaskBackend):
     ) -> AnyResult:
         """Send one task as ``enqueue`` does, awaitable.
 
-        Several coroutines send at the same time.
+        Several coroutines send at the same time. Django has no transactions in asynchronous code,
+        so the task waits for none unless the option is set.
         """
         [(queue, call, result)] = self._ready_calls([(task, args, kwargs)])
         with self._running_here(result) if client.is_local(get_config()) else nullcontext():
-            task_id = await client.aschedule(queue, call, on_commit=self._on_commit)
+            task_id = await client.aschedule(queue, call, on_commit=on_commit_option(self))
         if not result.id:
             object.__setattr__(result, "id", task_id)
             await task_enqueued.asend_robust(sender=type(self), task_result=result)
@@ -175,45 +175,20 @@ class SQSBackend(BaseTaskBackend):
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Return the problems of this entry of TASKS. The checks of the core report the rest."""
-        return [*self._check_queues(), *self._check_options()]
-
-    def _check_queues(self) -> Iterator[CheckMessage]:
-        known = _queue_names(_config_or_none())
-        unknown = set(self._queues or ()) - known
-        if known and unknown:
-            yield checks.Error(
-                f"TASKS[{self.alias!r}] has the queues {joined(unknown)}, which "
-                f"{QUEUES.variable} does not list.",
-                hint="Remove QUEUES: the queues are then the aliases of that variable.",
-                id="beanstalk_dispatch.tasks.E001",
-            )
-
-    def _check_options(self) -> Iterator[CheckMessage]:
-        hint = f"The one option is {ON_COMMIT}, which is True or False."
-        try:
-            self._on_commit  # noqa: B018
-        except ConfigurationError as exc:
-            yield checks.Error(f"{exc}.", hint=hint, id="beanstalk_dispatch.tasks.E002")
-        if unknown := self.options.keys() - {ON_COMMIT}:
-            yield checks.Error(
-                f"TASKS[{self.alias!r}] has unknown OPTIONS: {joined(unknown)}.",
-                hint=hint,
-                id="beanstalk_dispatch.tasks.E002",
-            )
+        config = _config_or_none()
+        return check_entry(self, self._queues or (), _queue_names(config), config)
 
     # --- one task ------------------------------------------------------------------------------
 
-    @property
-    def _on_commit(self) -> bool | None:
-        """True, False, or None for BEANSTALK_DISPATCH_ON_COMMIT.
+    def _on_commit_here(self) -> bool | None:
+        """Return ``on_commit`` for what is enqueued now.
 
-        Raise ConfigurationError if it is wrong.
+        A task of the default waits in a transaction only. Manual transactions know no callbacks.
         """
-        value = self.options.get(ON_COMMIT)
-        try:
-            return None if value is None else boolean(value)
-        except InvalidValue as exc:
-            raise ConfigurationError(f"TASKS[{self.alias!r}]: {ON_COMMIT} {exc}") from None
+        option = on_commit_option(self)
+        if option is None and waits_for_commits(option, get_config()):
+            return transaction.get_connection().in_atomic_block or None
+        return option
 
     def _ready_calls(self, calls: Iterable[TaskCall]) -> list[_Ready]:
         """Return the calls to send.
@@ -269,7 +244,7 @@ class SQSBackend(BaseTaskBackend):
         by_queue: dict[str, list[int]] = defaultdict(list)
         for position, each in enumerate(ready):
             by_queue[each.queue].append(position)
-        config = get_config()
+        config, on_commit = get_config(), self._on_commit_here()
         prepared = {
             queue: prepare_calls(
                 queue, [ready[position].call for position in positions], config, is_local=False
@@ -282,7 +257,7 @@ class SQSBackend(BaseTaskBackend):
         cause: BaseException | None = None
         for queue, positions in by_queue.items():
             try:
-                ids = client.send_prepared(*prepared[queue], on_commit=self._on_commit)
+                ids = client.send_prepared(*prepared[queue], on_commit=on_commit)
             except BatchError as exc:
                 cause = exc.__cause__
                 sent |= {positions[place]: task_id for place, task_id in exc.sent.items()}

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
+from contextlib import suppress
 from datetime import timedelta
+from types import ModuleType
 from typing import Any
 
 import pytest
+from django.core import checks
 from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
@@ -263,7 +267,7 @@ def test_queues_of_the_settings_restrict_them(tasks_env: Environment) -> None:
         (message,) = backend().check()
     assert message.id == "beanstalk_dispatch.tasks.E001"
     assert "has the queues gone, which BEANSTALK_DISPATCH_QUEUES" in message.msg
-    assert list(backend().check()) == []
+    assert not {each.id for each in backend().check()} & {message.id}
 
 
 def test_a_wrong_configuration_does_not_break_the_import_of_tasks(tasks_env: Environment) -> None:
@@ -287,15 +291,16 @@ def test_wrong_calls_are_refused(tasks_env: Environment) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_transaction_is_waited_for_if_asked(tasks_env: Environment, sent: Sent) -> None:
-    with capture_tasks() as tasks, transaction.atomic():
-        add.enqueue(1, 2)
-        assert len(tasks) == 1  # Django's tasks are sent at once by default
     tasks_env(DISPATCH_ON_COMMIT=True)
     with capture_tasks() as tasks, transaction.atomic():
         result = add.enqueue(1, 2)
         assert (result.status, len(tasks)) == ("READY", 0)
-        assert len(sent) == 2
+        assert len(sent) == 1
     assert [task.message.id for task in tasks] == [result.id]
+    tasks_env(DISPATCH_ON_COMMIT=False)
+    with capture_tasks() as tasks, transaction.atomic():
+        add.enqueue(1, 2)
+        assert len(tasks) == 1
     tasks_env(DISPATCH_ON_COMMIT=None)
     entry = {**from_environment()["default"], "OPTIONS": {"ENQUEUE_ON_COMMIT": True}}
     with override_settings(TASKS={"default": entry}), capture_tasks() as tasks:
@@ -306,11 +311,93 @@ def test_a_transaction_is_waited_for_if_asked(tasks_env: Environment, sent: Sent
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(("value", "waits"), [("False", False), ("on", True), (None, False)])
+def test_a_task_of_another_author_waits_for_the_commit_of_its_row(tasks_env: Environment) -> None:
+    """As Wagtail's index tasks, which a receiver of post_save enqueues."""
+    with capture_tasks() as tasks:
+        with transaction.atomic():
+            backend().enqueue_many([(add, (1, 2), {})])
+            result = add.enqueue(1, 2)
+            assert (result.status, len(tasks)) == ("READY", 0)
+        assert len(tasks) == 2
+        with suppress(ZeroDivisionError), transaction.atomic():
+            add.enqueue(1, 2)
+            raise ZeroDivisionError
+        assert len(tasks) == 2
+        add.enqueue(1, 2)
+        assert len(tasks) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_outside_of_autocommit_a_task_is_sent_at_once(tasks_env: Environment) -> None:
+    """Django knows no callbacks there."""
+    transaction.set_autocommit(False)
+    try:
+        with capture_tasks() as tasks:
+            add.enqueue(1, 2)
+            assert len(tasks) == 1
+    finally:
+        transaction.set_autocommit(True)
+
+
+@pytest.mark.parametrize(
+    ("option", "variables", "is_reported"),
+    [
+        (False, {}, True),
+        (None, {"DISPATCH_ON_COMMIT": False}, True),
+        (False, {"DISPATCH_OUTBOX": "always"}, False),
+        (False, {"DISPATCH_RESULTS": None}, False),
+        (None, {}, False),
+        (True, {"DISPATCH_ON_COMMIT": False}, False),
+    ],
+)
+def test_a_backend_that_sends_before_the_commit_is_reported(
+    results_env: Environment, option: bool | None, variables: dict[str, Any], is_reported: bool
+) -> None:
+    results_env(**variables)
+    options = {} if option is None else {"ENQUEUE_ON_COMMIT": option}
+    entry = {**from_environment()["default"], "OPTIONS": options}
+    with override_settings(TASKS={"default": entry}):
+        found = [each.id for each in checks.run_checks()]
+    assert ("beanstalk_dispatch.tasks.W003" in found) is is_reported
+
+
+def unlisted() -> list[tuple[str, str | None]]:
+    """What the check of unlisted tasks says of this process."""
+    return [
+        (each.msg, each.hint) for each in backend().check()
+        if each.id == "beanstalk_dispatch.tasks.W004"
+    ]  # fmt: skip
+
+
+def test_tasks_that_are_not_listed_are_named_with_the_line_to_type(
+    tasks_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [each for each in sys.modules if each.startswith("tests.")]:
+        monkeypatch.delitem(sys.modules, name)
+    module: Any = ModuleType("search.tasks")
+    monkeypatch.setitem(sys.modules, "search.tasks", module)
+    source = "from beanstalk_dispatch.contrib.tasks import task\n@task\ndef index(pk): pass\n"
+    exec(source, vars(module))
+    tasks_env(DISPATCH_TABLE="a=tests.jobs.record")
+    ((message, hint),) = unlisted()
+    assert message.endswith("neither sends nor runs them: search.tasks.index.")
+    line = "eb setenv 'BEANSTALK_DISPATCH_TASKS=tests.django_tasks search.tasks'"
+    assert hint == line
+    for variables in (
+        {"DISPATCH_TABLE": "index=search.tasks.index"},
+        {"DISPATCH_TASKS": "tests.django_tasks search.tasks.index"},
+        {"DISPATCH_TASKS": None, "DISPATCH_TABLE": None, "WORKER": None},  # sends any task
+    ):
+        tasks_env(**({"DISPATCH_TABLE": "a=tests.jobs.record"} | variables))
+        assert unlisted() == []
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("value", "waits"), [("False", False), ("on", True), (None, True)])
 def test_the_option_may_be_a_string(tasks_env: Environment, value: object, waits: bool) -> None:
     entry = {**from_environment()["default"], "OPTIONS": {"ENQUEUE_ON_COMMIT": value}}
     with override_settings(TASKS={"default": entry}), capture_tasks() as tasks:
-        assert list(backend().check()) == []
+        assert not {each.id for each in backend().check()} & {"beanstalk_dispatch.tasks.E002"}
         with transaction.atomic():
             add.enqueue(1, 2)
             assert len(tasks) == (0 if waits else 1)
