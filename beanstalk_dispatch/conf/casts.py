@@ -16,9 +16,10 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .queue_address import REGION, QueueAddress, endpoint_host
+if TYPE_CHECKING:
+    from .queue_address import QueueAddress
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -33,16 +34,16 @@ MAX_TIME_TO_LIVE: Final = timedelta(days=400)
 MIN_KEY_LENGTH: Final = 16
 """The fewest characters of a signing key or a token. A shorter one can be guessed."""
 
-_SEPARATORS = re.compile(r"[\s,]+")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
+_SEPARATORS: Final = r"[\s,]+"
+_DURATION: Final = r"(\d+(?:\.\d+)?)(s|m|h|d)?"
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_MINUTES = re.compile(r"[0-9]{1,5}")
-_DIGITS = re.compile(r"[0-9]{1,9}")
-_DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-_COLON_PAIR = re.compile(r"(?!arn:|https?:)([\w-]+):([^=:]+)")
-_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-_SECRET_ARN = re.compile(r"\barn:aws[a-z-]*:(secretsmanager|ssm):")
-_SWALLOWED_PROPERTY = re.compile(r"(BEANSTALK_[A-Z_]+)=")
+_MINUTES: Final = r"[0-9]{1,5}"
+_DIGITS: Final = r"[0-9]{1,9}"
+_DOTTED_PATH: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)+"
+_COLON_PAIR: Final = r"(?!arn:|https?:)([\w-]+):([^=:]+)"
+_MODULE: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+_UNRESOLVED_ARN: Final = r"\barn:aws[a-z-]*:(secretsmanager|ssm):"
+_SWALLOWED_PROPERTY: Final = r"(BEANSTALK_[A-Z_]+)="
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -169,7 +170,7 @@ def signing_keys_of_file(content: str) -> tuple[Secret, ...]:
         return signing_keys(content)
     lines = [line.strip() for line in content.splitlines() if line.strip()]
     for line in lines:
-        items = [item for item in _SEPARATORS.split(line) if item]
+        items = [item for item in re.split(_SEPARATORS, line) if item]
         if len(items) > 1 and all(len(item) >= MIN_KEY_LENGTH for item in items):
             raise InvalidValue(_SEVERAL_KEYS_IN_A_LINE)
     return signing_keys(lines)
@@ -179,7 +180,7 @@ def refuse_reference(value: object) -> None:
     """Raise InvalidValue if a secret is the ARN of a secret, which nobody has replaced."""
     items = [value] if isinstance(value, str) else value
     if isinstance(items, list | tuple) and any(
-        isinstance(item, str) and _SECRET_ARN.search(item) for item in items
+        isinstance(item, str) and re.search(_UNRESOLVED_ARN, item) for item in items
     ):
         raise InvalidValue(_UNRESOLVED)
 
@@ -191,7 +192,7 @@ def refuse_shell_syntax(value: str) -> None:
     On the Python platform systemd removes them, and may read the next property as a part of this
     one.
     """
-    if match := _SWALLOWED_PROPERTY.search(value):
+    if match := re.search(_SWALLOWED_PROPERTY, value):
         raise InvalidValue(
             f"contains the next property, {match[1]}; remove the backslash at the end of "
             "the value, or the quote that is not closed",
@@ -246,7 +247,7 @@ def _parse_duration(
     """
     length = value
     if not isinstance(length, timedelta):
-        match = _DURATION.fullmatch(str(value))
+        match = re.fullmatch(_DURATION, str(value))
         if match is None:
             raise InvalidValue("is not a duration; write 90, 90s, 5m or 1h", value)
         try:
@@ -260,7 +261,7 @@ def _parse_duration(
 
 def minutes(value: object) -> int:
     """Return a whole number of minutes."""
-    if not _MINUTES.fullmatch(str(value)) or not int(str(value)):
+    if not re.fullmatch(_MINUTES, str(value)) or not int(str(value)):
         raise InvalidValue(f"is not a number of minutes; write 1 to {MAX_MINUTES}", value)
     return int(str(value))
 
@@ -270,7 +271,7 @@ def integer(low: int, high: int) -> Callable[[object], int]:
 
     def cast(value: object) -> int:
         found = str(value)
-        if not _DIGITS.fullmatch(found) or not low <= int(found) <= high:
+        if not re.fullmatch(_DIGITS, found) or not low <= int(found) <= high:
             raise InvalidValue(f"is not an integer from {low} to {high}", found)
         return int(found)
 
@@ -293,7 +294,7 @@ def strings(value: object) -> tuple[str, ...]:
     items = value
     if isinstance(value, str):
         is_json = value.startswith("[")
-        items = _load_json(value) if is_json else filter(None, _SEPARATORS.split(value))
+        items = _load_json(value) if is_json else filter(None, re.split(_SEPARATORS, value))
     if not isinstance(items, Iterable) or isinstance(items, Mapping):
         raise InvalidValue(f"expected a list of strings, not {type(items).__name__}")
     found = tuple(items)
@@ -320,7 +321,7 @@ def pairs(value: object) -> Mapping[str, str]:
 
 def _split_pairs(value: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for item in filter(None, _SEPARATORS.split(value)):
+    for item in filter(None, re.split(_SEPARATORS, value)):
         name, _, target = item.partition("=")
         if not (name and target):
             raise InvalidValue(f"{_NOT_A_PAIR}{_likely_pair(item)}", item)
@@ -332,9 +333,9 @@ def _split_pairs(value: str) -> dict[str, str]:
 
 def _likely_pair(item: str) -> str:
     """Return advice for ``name:value``, or for the path of a task without its name."""
-    if match := _COLON_PAIR.fullmatch(item):
+    if match := re.fullmatch(_COLON_PAIR, item):
         return f"; write {match[1]}={match[2]}"
-    if _DOTTED_PATH.fullmatch(item):
+    if re.fullmatch(_DOTTED_PATH, item):
         return f"; write {item.rpartition('.')[2]}={item}"
     return ""
 
@@ -367,7 +368,7 @@ def table(value: object) -> Mapping[str, str]:
     found = pairs(value)
     if isinstance(value, str):
         for name, target in found.items():
-            if not _DOTTED_PATH.fullmatch(target):
+            if not re.fullmatch(_DOTTED_PATH, target):
                 wrong = next((each for each in ":;" if each in target), "")
                 remedy = f"; {_IN_PLACE_OF[wrong]}" if wrong else ""
                 raise InvalidValue(f"{_NOT_A_TABLE_ENTRY}{remedy}", f"{name}={target}")
@@ -376,6 +377,8 @@ def table(value: object) -> Mapping[str, str]:
 
 def queues(value: object) -> Mapping[str, QueueAddress]:
     """Return a mapping of pairs ``alias=queue``; a queue is given by its name, URL or ARN."""
+    from .queue_address import QueueAddress  # noqa: PLC0415 - few processes need it
+
     addresses = {alias: QueueAddress.parse(queue) for alias, queue in pairs(value).items()}
     return MappingProxyType(addresses)
 
@@ -383,7 +386,7 @@ def queues(value: object) -> Mapping[str, QueueAddress]:
 def dotted_path(value: object) -> str:
     """Return a path like ``package.module.attribute``. It is not imported here."""
     found = string(value)
-    if not _DOTTED_PATH.fullmatch(found):
+    if not re.fullmatch(_DOTTED_PATH, found):
         raise InvalidValue("is not a dotted path; write package.module.Class", found)
     return found
 
@@ -392,21 +395,25 @@ def dotted_paths(value: object) -> tuple[str, ...]:
     """Return a list of modules, or of dotted paths. Nothing is imported here."""
     found = strings(value)
     for item in found:
-        if not _MODULE.fullmatch(item):
+        if not re.fullmatch(_MODULE, item):
             raise InvalidValue("is not a module or a dotted path; write shop.tasks", item)
     return found
 
 
 def region(value: object) -> str:
     """Return the name of an AWS region."""
+    from .queue_address import REGION  # noqa: PLC0415 - few processes need it
+
     name = string(value)
-    if not REGION.fullmatch(name):
+    if not re.fullmatch(REGION, name):
         raise InvalidValue("is not an AWS region; write one like eu-west-1", name)
     return name
 
 
 def url(value: object) -> str:
     """Return an http or https URL that a client can be made for, without a slash at its end."""
+    from .queue_address import endpoint_host  # noqa: PLC0415 - few processes need it
+
     address = string(value)
     if "@" in address:
         raise InvalidValue("a user name or password in the URL is not accepted")

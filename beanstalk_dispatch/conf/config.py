@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.apps import apps
 from django.core.signals import setting_changed
@@ -18,9 +18,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import state
 
-from .casts import Network
 from .environment import Values, default_region, read_values
-from .queue_address import QueueAddress
 from .registry import registered_groups, values_of
 from .variables import (
     BACKLOG_TOKEN,
@@ -35,6 +33,10 @@ from .variables import (
     SQS_SECRET,
     SQS_TOKEN,
 )
+
+if TYPE_CHECKING:
+    from .casts import Network
+    from .queue_address import QueueAddress
 
 logger = logging.getLogger("beanstalk_dispatch")
 
@@ -84,6 +86,11 @@ class Config:
     backlog_per_thread: int
     sources: Mapping[str, str]
     """The source of each field's value by the field's name, in the words of ``Values.sources``."""
+
+    @property
+    def is_set(self) -> bool:
+        """Return True if any variable is set: without one there is no task, no queue, no worker."""
+        return any(source != "default" for source in self.sources.values())
 
     @property
     def region(self) -> str | None:

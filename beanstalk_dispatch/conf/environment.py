@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from django.conf import settings
-from environ.fileaware_mapping import FileAwareMapping
 
 from . import casts
 from .casts import InvalidValue
@@ -68,7 +67,7 @@ def _read_setting(setting: Setting[T]) -> tuple[T, str]:
         if found is not None:
             return found, "settings"
     is_file = bool(file_of(setting))
-    content = FileAwareMapping(os.environ, cache=False).get(setting.variable, "").strip()
+    content = (_read_file(setting) if is_file else os.environ.get(setting.variable, "")).strip()
     if not content:
         if is_file and setting.secret:
             raise InvalidValue("the file is empty")
@@ -80,6 +79,14 @@ def _read_setting(setting: Setting[T]) -> tuple[T, str]:
     if is_file:
         return (setting.cast_file or setting.cast)(content), "file"
     return setting.cast(content), "environment"
+
+
+def _read_file(setting: Setting[Any]) -> str:
+    """Return the content of the file that ``NAME_FILE`` names."""
+    from environ.fileaware_mapping import FileAwareMapping  # noqa: PLC0415 - few processes need it
+
+    content: str = FileAwareMapping(os.environ, cache=False)[setting.variable]
+    return content
 
 
 def _problem_line(setting: Setting[Any], exc: OSError | ValueError) -> str:

@@ -5,40 +5,42 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
-FIFO_SUFFIX = ".fifo"
+# Patterns are strings here and in casts: most processes match none of them, and re keeps those that
+# are compiled.
+
+FIFO_SUFFIX: Final = ".fifo"
 """The end of the name of each FIFO queue, and of no other.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
 """
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
-NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
-REGION = re.compile(r"[a-z]{2,8}(-[a-z]+)+-\d+")
+NAME: Final = r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo"
+REGION: Final = r"[a-z]{2,8}(-[a-z]+)+-\d+"
 
 # The hosts that a client uses by default for its region, and the legacy hosts that queue URLs
 # still contain: https://docs.aws.amazon.com/general/latest/gr/sqs-service.html
-REGIONAL_HOSTS = re.compile(
-    rf"(sqs\.(?P<region>{REGION.pattern})\.amazonaws\.(com(\.cn)?|eu)"
-    rf"|((?P<legacy>{REGION.pattern})\.)?queue\.amazonaws\.com(\.cn)?)"
+REGIONAL_HOSTS: Final = (
+    rf"(sqs\.(?P<region>{REGION})\.amazonaws\.(com(\.cn)?|eu)"
+    rf"|((?P<legacy>{REGION})\.)?queue\.amazonaws\.com(\.cn)?)"
 )
 # Hosts that contain their region but must be given to a client as its endpoint: FIPS, dual-stack,
 # a VPC endpoint, an isolated partition, a local server.
-OTHER_HOSTS = re.compile(rf"(.+\.)?sqs(-fips)?\.(?P<region>{REGION.pattern})\..+")
+OTHER_HOSTS: Final = rf"(.+\.)?sqs(-fips)?\.(?P<region>{REGION})\..+"
 _DOMAINS_BY_PARTITION = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}
-ARN = re.compile(
-    rf"arn:(?P<partition>aws[a-z-]*):sqs:(?P<region>{REGION.pattern}):(?P<account>\d{{12}}):(?P<name>.+)"
+ARN: Final = (
+    rf"arn:(?P<partition>aws[a-z-]*):sqs:(?P<region>{REGION}):(?P<account>\d{{12}}):(?P<name>.+)"
 )
 
-_ACCOUNT = re.compile(r"\d{12}")
+_ACCOUNT: Final = r"\d{12}"
 
-CONSOLE = re.compile(rf"https://(({REGION.pattern})\.)?console\.(aws\.amazon\.com|amazonaws\.cn)/")
+CONSOLE: Final = rf"https://(({REGION})\.)?console\.(aws\.amazon\.com|amazonaws\.cn)/"
 
 # The host names that botocore accepts in an endpoint; it also accepts an IPv6 address.
-_HOST = re.compile(
-    r"(?=.{1,254}$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?"
-)
+_HOST: Final = r"(?=.{1,254}$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?"
 
 _FORMS = "a queue name, its URL (https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN"
 
@@ -60,7 +62,7 @@ class QueueAddress:
     def location(self) -> str | None:
         """Return the region and account, such as ``eu-west-1/123456789012``; None if not known."""
         *_, account, _ = ["", *urlsplit(self.url or "").path.strip("/").split("/")]
-        is_known = self.region and _ACCOUNT.fullmatch(account)
+        is_known = self.region and re.fullmatch(_ACCOUNT, account)
         return f"{self.region}/{account}" if is_known else None
 
     @property
@@ -84,7 +86,7 @@ class QueueAddress:
 
     @classmethod
     def _from_arn(cls, value: str) -> QueueAddress:
-        match = ARN.fullmatch(value)
+        match = re.fullmatch(ARN, value)
         if match is None:
             raise ValueError(f"{value!r} is not an SQS ARN (arn:aws:sqs:REGION:ACCOUNT:NAME)")
         domain = _DOMAINS_BY_PARTITION.get(match["partition"], "amazonaws.com")
@@ -99,7 +101,7 @@ class QueueAddress:
     def _from_url(cls, value: str) -> QueueAddress:
         if "@" in value:
             raise ValueError("a queue URL must not contain a user name or password")
-        if CONSOLE.match(value):
+        if re.match(CONSOLE, value):
             raise ValueError(
                 f"{value!r} is a page of the AWS console; {_url_on_console_page(value)}"
             )
@@ -108,11 +110,11 @@ class QueueAddress:
         if host is None or len(path) < 2:
             raise ValueError(f"{value!r} is not a queue URL (https://HOST/ACCOUNT/NAME)")
         name = _checked_name(path[-1], value)
-        if match := REGIONAL_HOSTS.fullmatch(host):
+        if match := re.fullmatch(REGIONAL_HOSTS, host):
             region = match["region"] or match["legacy"] or "us-east-1"
             return cls(name=name, url=value, region=region)
         parts = urlsplit(value)
-        other = OTHER_HOSTS.fullmatch(host)
+        other = re.fullmatch(OTHER_HOSTS, host)
         return cls(
             name=name,
             url=value,
@@ -156,12 +158,12 @@ def endpoint_host(url: str) -> str | None:
         return None
     if parts.scheme not in {"http", "https"} or not (url.isprintable() and " " not in url):
         return None
-    if ":" not in host and not _HOST.fullmatch(host):
+    if ":" not in host and not re.fullmatch(_HOST, host):
         return None
     return host if parts.netloc.lower() in {written, f"{written}:{port}"} else None
 
 
 def _checked_name(name: str, value: str) -> str:
-    if not NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise ValueError(f"{value!r} is not {_FORMS}")
     return name

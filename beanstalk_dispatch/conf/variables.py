@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from . import casts
-from .casts import Network
-from .queue_address import QueueAddress
 from .setting import Setting, SettingsGroup, flag
+
+if TYPE_CHECKING:
+    from .casts import Network
+    from .queue_address import QueueAddress
 
 PREFIX: Final = "BEANSTALK_"
 _NO_PAIRS: Final[Mapping[str, Any]] = MappingProxyType({})

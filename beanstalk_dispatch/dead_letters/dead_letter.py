@@ -142,7 +142,7 @@ def _sent_by_package(
         received=received,
         id=_string_member(reason, "id") or received.message_id,
         function=_string_member(reason, "function"),
-        queue=queue if NAME.fullmatch(queue) else "",
+        queue=queue if re.fullmatch(NAME, queue) else "",
         at=at if _is_time(at) else int(received.attributes.get("SentTimestamp", "0")) / 1000,
         outcome=_string_member(reason, "outcome"),
         exception=_string_member(reason, "exception") or _string_member(reason, "outcome"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -227,7 +228,7 @@ def _plan_queue(
             "that 'aws sts get-caller-identity --query Account --output text' prints"
         )
     queue = PlannedQueue(alias=alias, name=address.name, region=own_region, account=own_account)
-    if ARN.fullmatch(queue.arn) is None:
+    if re.fullmatch(ARN, queue.arn) is None:
         raise ConfigurationError(
             f"{queue.arn!r} is not the ARN of a queue; write a region like eu-west-1, and an "
             "account of 12 digits"

@@ -18,7 +18,7 @@ MAX_VALUE: Final = 4_000
 MAX_TRACEBACK: Final = 20_000
 """The number of characters of a traceback that are kept in a result and in a dead letter."""
 
-_OTHER_FIELD: Final = re.compile(r"\s\S*=")
+_OTHER_FIELD: Final = r"\s\S*="
 
 
 def joined(names: Iterable[str], limit: int = 20) -> str:
@@ -41,7 +41,7 @@ def quoted(value: object) -> str:
 def quoted_error(value: object, *, with_type: bool = False) -> str:
     """Return the value of the last field, ``error=``: it may contain spaces, but no other field."""
     string = f"{type(value).__name__}: {_to_string(value)}" if with_type else _to_string(value)
-    return string if string.isprintable() and not _OTHER_FIELD.search(string) else repr(string)
+    return string if string.isprintable() and not re.search(_OTHER_FIELD, string) else repr(string)
 
 
 def _to_string(value: object) -> str:

@@ -17,15 +17,19 @@ from django.core.signals import request_started
 from django.dispatch import Signal
 
 from beanstalk_dispatch.conf import get_config, import_rooms, unknown_variables
-from beanstalk_dispatch.conf.variables import OBSERVERS, WORKER
+from beanstalk_dispatch.conf.variables import OBSERVERS, SIGNING_KEYS, WORKER
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined, quoted
 from beanstalk_dispatch.running import monkey_patching
 from beanstalk_dispatch.signals import task_scheduled, task_started
 
-from .unsigned import SIGN_MESSAGES, UNSIGNED
-
 logger = logging.getLogger("beanstalk_dispatch")
+
+UNSIGNED: Final = "anyone who may send to the queue may run every listed function"
+SIGN_MESSAGES: Final = (
+    f"Set {SIGNING_KEYS.variable} to one long random string, on the web environment first and then "
+    'on the worker environment: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+)
 
 _SIGNALS: Final[Sequence[Signal]] = (request_started, task_scheduled, task_started)
 _TOOLS: Final = frozenset({"manage", "django-admin", "django", "mypy", "dmypy"})

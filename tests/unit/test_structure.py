@@ -116,16 +116,22 @@ def test_importing_everything_reads_no_setting_and_starts_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_a_project_that_only_lists_the_app_imports_little_of_it() -> None:
+def test_a_project_that_only_lists_the_app_imports_little_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     code = """
 import sys
 import django
 from django.conf import settings
+from django.core.checks import run_checks
 settings.configure(INSTALLED_APPS=["beanstalk_dispatch"], LOGGING_CONFIG=None)
 django.setup()
+run_checks()
+assert "environ" not in sys.modules
 rooms = {name.split(".")[1] for name in sys.modules if name.startswith("beanstalk_dispatch.")}
 print(*sorted(rooms))
 """
+    monkeypatch.delenv("BEANSTALK_DISPATCH_CRASH_LEDGER")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
         "apps", "conf", "exceptions", "logging", "problems", "process", "running", "signals",

@@ -14,7 +14,8 @@ from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.consumers.lambda_.batch import Batch
 from beanstalk_dispatch.consumers.lambda_.event import records_of
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.problems import check_log, checks
+from beanstalk_dispatch.problems import check_log
+from beanstalk_dispatch.problems.checks.endpoint import without_endpoint
 from beanstalk_dispatch.running import dispatch_table, time_limit
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import invocation_finished
@@ -46,7 +47,7 @@ def start() -> Handler:
         django.setup()
     config = _worker_config()
     check_log.do_not_log_on_first_request()
-    with checks.without_endpoint():
+    with without_endpoint():
         check_log.log_failing()
     for name in config.table:
         with suppress(Exception, SystemExit):  # its messages are refused with the reason

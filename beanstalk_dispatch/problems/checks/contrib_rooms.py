@@ -14,7 +14,6 @@ from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import OUTBOX, OUTBOX_DATABASES, RESULTS
 from beanstalk_dispatch.logging.log_lines import joined
-from beanstalk_dispatch.scheduling import outbox
 
 from .registry import ID, on_every_machine
 
@@ -23,7 +22,11 @@ RESULTS_APP: Final = "beanstalk_dispatch.contrib.results"
 
 @on_every_machine
 def _missing_outbox_app(config: Config) -> Iterator[CheckMessage]:
-    if config.uses_outbox and outbox.registered() is None:
+    if not config.uses_outbox:
+        return
+    from beanstalk_dispatch.scheduling import outbox  # noqa: PLC0415
+
+    if outbox.registered() is None:
         yield checks.Error(
             f"{OUTBOX.variable} is {config.outbox}, but {outbox.APP!r} is not in INSTALLED_APPS.",
             hint="Add it to INSTALLED_APPS, and run 'manage.py migrate'.",
@@ -59,3 +62,15 @@ def _missing_results_app(config: Config) -> Iterator[CheckMessage]:
             hint=f"Add {RESULTS_APP!r} to INSTALLED_APPS, and run 'manage.py migrate'.",
             id=f"{ID}.E012",
         )
+
+
+@on_every_machine
+def _contrib_variables(config: Config) -> Iterator[CheckMessage]:
+    for group in conf.registered_groups():
+        if group is not conf.CORE:  # whose problems are E001
+            for problem in conf.values_of(group).problems:
+                yield checks.Warning(
+                    f"{problem}.",
+                    hint="Correct the variable. Until then it counts as not set.",
+                    id=f"{ID}.W015",
+                )

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
 
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
 
+import beanstalk_dispatch
 from beanstalk_dispatch.conf import Config, removed
 from beanstalk_dispatch.running.monkey_patching import patched_by
 
 from .registry import ID, on_every_machine, on_workers
 
+_FILE_OF_0_1: Final = Path(beanstalk_dispatch.__file__).parent / "common.py"
+"""A file of beanstalk-dispatch 0.1 that this package does not have."""
+
 
 @on_every_machine
 def _both_distributions(config: Config) -> Iterator[CheckMessage]:
-    with suppress(PackageNotFoundError):
+    if _FILE_OF_0_1.exists():
         yield checks.Error(
-            f"beanstalk-dispatch {version('beanstalk-dispatch')} is installed beside "
-            "django-beanstalk-dispatch. The files of both are in one package, beanstalk_dispatch.",
+            "beanstalk-dispatch 0.1 is installed beside django-beanstalk-dispatch. The files of "
+            "both are in one package, beanstalk_dispatch.",
             hint="pip uninstall beanstalk-dispatch; "
             "pip install --force-reinstall django-beanstalk-dispatch",
             id=f"{ID}.E019",

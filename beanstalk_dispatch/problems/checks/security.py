@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SETTINGS, Config
 from beanstalk_dispatch.conf.variables import SIGNING_KEYS
-from beanstalk_dispatch.problems.unsigned import SIGN_MESSAGES, UNSIGNED
+from beanstalk_dispatch.problems.start_log import SIGN_MESSAGES, UNSIGNED
 
 from .registry import ID, on_every_machine, on_workers
 

@@ -1,4 +1,4 @@
-"""Checks that each variable of the environment is read, and can be read by its contrib room."""
+"""The check that each variable of the environment is read."""
 
 from __future__ import annotations
 
@@ -29,15 +29,3 @@ def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
             hint=hint,
             id=f"{ID}.W008",
         )
-
-
-@on_every_machine
-def _contrib_variables(config: Config) -> Iterator[CheckMessage]:
-    for group in conf.registered_groups():
-        if group is not conf.CORE:  # whose problems are E001
-            for problem in conf.values_of(group).problems:
-                yield checks.Warning(
-                    f"{problem}.",
-                    hint="Correct the variable. Until then it counts as not set.",
-                    id=f"{ID}.W015",
-                )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from beanstalk_dispatch.conf import SETTINGS
 from beanstalk_dispatch.deploying import overview
 from beanstalk_dispatch.problems import checks
 from beanstalk_dispatch.problems.checks import installation
+from beanstalk_dispatch.problems.checks.endpoint import without_endpoint
 from beanstalk_dispatch.scheduling import outbox
 from tests import urls
 from tests.conftest import TABLE, Environment
@@ -319,7 +321,7 @@ def test_a_token_for_a_backlog_that_nobody_can_read(
         messages = found()
         assert [message.id for message in messages] == ["beanstalk_dispatch.W020"] * len(problems)
         assert all(problem in each.msg for problem, each in zip(problems, messages, strict=True))
-        with checks.without_endpoint():
+        with without_endpoint():
             assert ids() == []
     with override_settings():
         del settings.ROOT_URLCONF
@@ -376,13 +378,13 @@ def test_the_databases_of_the_outbox_exist(env: Environment) -> None:
 
 
 def test_version_0_1_must_not_be_installed_too(
-    env: Environment, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ids() == []
-    monkeypatch.setattr(installation, "version", {"beanstalk-dispatch": "0.1.5"}.__getitem__)
+    monkeypatch.setattr(installation, "_FILE_OF_0_1", tmp_path)
     (message,) = found()
     assert message.id == "beanstalk_dispatch.E019"
-    assert message.msg.startswith("beanstalk-dispatch 0.1.5 is installed beside")
+    assert message.msg.startswith("beanstalk-dispatch 0.1 is installed beside")
 
 
 def test_a_worker_whose_threads_are_greenlets_has_no_time_limits(
@@ -397,7 +399,7 @@ def test_a_worker_whose_threads_are_greenlets_has_no_time_limits(
 
 def test_a_process_without_an_endpoint_needs_no_url(env: Environment) -> None:
     env(**DEFAULTS)
-    with override_settings(ALLOWED_HOSTS=["a"], ROOT_URLCONF=ROOT), checks.without_endpoint():
+    with override_settings(ALLOWED_HOSTS=["a"], ROOT_URLCONF=ROOT), without_endpoint():
         assert ids() == []
     with override_settings(ALLOWED_HOSTS=["a"]):
         assert ids() == ["beanstalk_dispatch.E017"]
