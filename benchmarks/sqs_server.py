@@ -50,12 +50,15 @@ class Waiting:
 
 @dataclass(slots=True)
 class Queue:
-    """One queue. A held queue takes messages, and hands none out."""
+    """One queue. It drops what it is sent, unless it is held or used."""
 
     visible: deque[Message] = field(default_factory=deque)
     in_flight: dict[str, Message] = field(default_factory=dict)
     waiting: list[Waiting] = field(default_factory=list)
     is_held: bool = False
+    """True if it keeps messages, and hands none out."""
+    is_used: bool = False
+    """True if it keeps messages, and hands them out."""
     requests: int = 0
     deleted: int = 0
     last_delete: float = 0.0
@@ -172,8 +175,9 @@ class Sqs:
     @staticmethod
     def _take(queue: Queue, entries: list[dict[str, Any]]) -> list[dict[str, str]]:
         messages = [Message(entry) for entry in entries]
-        if queue.is_held:  # what is only sent would otherwise fill the memory
+        if queue.is_held or queue.is_used:  # what is only sent would otherwise fill the memory
             queue.visible += messages
+            queue.answer_waiting()
         return [
             {
                 "Id": message.entry.get("Id", ""),
@@ -202,6 +206,12 @@ class Sqs:
             queue = self.queues.setdefault(name, Queue())
             queue.is_held = True
             queue.deleted = 0
+        return {}
+
+    def control_use(self, names: list[str]) -> dict[str, Any]:
+        """Keep what is sent to these queues from now on, and hand it out."""
+        for name in names:
+            self.queues.setdefault(name, Queue()).is_used = True
         return {}
 
     def control_release(self, names: list[str]) -> dict[str, Any]:

@@ -6,11 +6,13 @@ start soon, because a message that waits here is hidden from every other worker.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 from beanstalk_dispatch.process import clock
@@ -73,6 +75,10 @@ class QueueState:
     """The time at which the last receive returned."""
     unanswered_since: float = math.inf
     """Since when a receive is open and none has returned; infinite if none is open."""
+    waiting: deque[MessageGroup] = field(default_factory=deque)
+    """The messages received ahead, the oldest first."""
+    turn: int = 0
+    """The number of the last turn at which one of them was taken."""
 
     @classmethod
     def create(cls, name: str, options: WorkerOptions) -> QueueState:
@@ -119,7 +125,9 @@ class Prefetch:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         """Notified when a task thread has something to do."""
-        self._waiting: deque[MessageGroup] = deque()
+        self._waiting: set[QueueState] = set()
+        """The queues of which messages wait. They take turns."""
+        self._turns = itertools.count(1)
         self._waiting_receivers: dict[QueueState, threading.Condition] = {}
         """The condition of each receiver that waits for its turn to ask; the oldest first."""
         self._expected: dict[ReceivePermit, int] = {}
@@ -160,17 +168,25 @@ class Prefetch:
         return None
 
     def _should_receive(self, queue: QueueState, has_idle_thread: bool, room: int) -> bool:
-        """Return True if a thread will have nothing to do, or a receive can bring a full batch."""
+        """Return True if a thread or the turn of the queue would have no message.
+
+        Also if a receive can bring a full batch.
+        """
         if self._tasks_left <= self.counters.waiting or queue.is_paused:
             return False
         is_failing = queue.receive_backoff.failures > 0
         if is_failing and queue.probe:
             return False
         is_first = is_failing or queue.open_receives == 0
-        if is_first and has_idle_thread:
+        needs_message = not queue.waiting and (room > 0 or not queue.is_busy)
+        if is_first and (has_idle_thread or (needs_message and self._are_tasks_slow())):
             return True
         may_join = queue.is_busy and queue.open_receives < MAX_OPEN_RECEIVES
         return (is_first or may_join) and room >= queue.in_flight.budget.max_messages()
+
+    def _are_tasks_slow(self) -> bool:
+        """Return True if tasks start soon, but too few for a full batch."""
+        return 0 < self._starts_soon() < MAX_BATCH_ENTRIES
 
     def _give_permit(self, queue: QueueState) -> ReceivePermit:
         options = self._options
@@ -241,7 +257,9 @@ class Prefetch:
             MessageGroup(queue=queue, messages=messages, received_at=now)
             for messages in _by_group(new)
         ]
-        self._waiting.extend(groups)
+        if groups:
+            queue.waiting.extend(groups)
+            self._waiting.add(queue)
         self.counters.waiting += len(new)
         self._work.notify(1 if self._average_seconds < _QUICK_SECONDS else len(groups))
         if len(new) < permit.count:
@@ -254,7 +272,11 @@ class Prefetch:
         with self._lock:
             while not self.is_closed:
                 if self._waiting and self._tasks_left > 0:
-                    group = self._waiting.popleft()
+                    queue = min(self._waiting, key=attrgetter("turn"))  # the longest without a turn
+                    queue.turn = next(self._turns)
+                    group = queue.waiting.popleft()
+                    if not queue.waiting:
+                        self._waiting.remove(queue)
                     self._tasks_left -= len(group.messages)
                     self.counters.waiting -= len(group.messages)
                     self.counters.running += 1
@@ -291,7 +313,8 @@ class Prefetch:
         if not self._waiting_receivers:
             return
         has_idle_thread, room = self._has_idle_thread(), self._room_left()
-        for queue in self._waiting_receivers if has_idle_thread or room > 0 else ():
+        may_receive = has_idle_thread or room > 0 or self._are_tasks_slow()
+        for queue in self._waiting_receivers if may_receive else ():
             if self._should_receive(queue, has_idle_thread, room):
                 self._waiting_receivers.pop(queue).notify()
                 return
@@ -312,16 +335,17 @@ class Prefetch:
         now, times = clock.monotonic(), self._options.times
         latest = now - times.requeue_after
         with self._lock:
-            if self._waiting and self._waiting[0].received_at < latest:
-                groups, self._waiting = self._waiting, deque()
-                for group in groups:
-                    is_first_receive = all(each.receive_count == 1 for each in group.messages)
-                    if group.received_at < latest and is_first_receive:
-                        self._requeue_group(group)
-                        self._no_prefetch_until = now + times.no_prefetch_after
-                    else:
-                        self._waiting.append(group)
-            self._work.notify(len(self._waiting))
+            for queue in [*self._waiting]:
+                expired = [
+                    each
+                    for each in queue.waiting
+                    if each.received_at < latest
+                    and all(one.receive_count == 1 for one in each.messages)
+                ]
+                if expired:
+                    self._requeue(queue, expired)
+                    self._no_prefetch_until = now + times.no_prefetch_after
+            self._work.notify(self.counters.waiting)
             self._expect_nothing_of_receives_before(now - _ANSWER_SECONDS)
             self._wake_receiver()
 
@@ -340,15 +364,19 @@ class Prefetch:
         """Requeue the messages that have not started, and wake all threads so that they end."""
         with self._lock:
             self.is_closed = True
-            while self._waiting:
-                self._requeue_group(self._waiting.popleft())
+            for queue in [*self._waiting]:
+                self._requeue(queue, [*queue.waiting])
             self._work.notify_all()
             for condition in self._waiting_receivers.values():
                 condition.notify()
 
-    def _requeue_group(self, group: MessageGroup) -> None:
-        self.counters.waiting -= len(group.messages)
-        group.queue.in_flight.requeue_unrun(group.messages)
+    def _requeue(self, queue: QueueState, groups: Iterable[MessageGroup]) -> None:
+        for group in groups:
+            queue.waiting.remove(group)
+            self.counters.waiting -= len(group.messages)
+            queue.in_flight.requeue_unrun(group.messages)
+        if not queue.waiting:
+            self._waiting.remove(queue)
 
 
 def _note_answer(permit: ReceivePermit, received: list[Received], now: float) -> None:

@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions, WorkerTimes
-from beanstalk_dispatch.consumers.poller.prefetch import Prefetch, QueueState, ReceivePermit
+from beanstalk_dispatch.consumers.poller.prefetch import (
+    MessageGroup,
+    Prefetch,
+    QueueState,
+    ReceivePermit,
+)
 from tests.workers import messages, until
 
 
@@ -27,6 +32,7 @@ class OneQueue(Prefetch):
         *,
         running: int = 0,
         waiting: int = 0,
+        own_waiting: int = 0,
         average: float = math.inf,
         ended: float = 0.0,
         open_receives: int = 0,
@@ -36,7 +42,11 @@ class OneQueue(Prefetch):
         worker_options = WorkerOptions(**options)
         super().__init__(worker_options)
         self.queue = QueueState.create("jobs", worker_options)
-        self.counters.running, self.counters.waiting = running, waiting
+        self.counters.running, self.counters.waiting = running, waiting + own_waiting
+        self.queue.waiting.extend(
+            MessageGroup(queue=self.queue, messages=[each], received_at=0.0)
+            for each in messages(own_waiting)
+        )
         self._average_seconds, self._last_ended_at = average, time.monotonic() - ended
         self.queue.is_busy = True
         for _ in range(open_receives):
@@ -67,7 +77,12 @@ BUSY: dict[str, Any] = {"running": 10, "average": 0.01, "open_receives": 1, "is_
         ({"running": 10, "average": 0.01}, 10),
         ({"running": 10, "average": 0.01, "ended": 2}, None),
         ({"running": 9, "average": 0.01, "ended": 2}, 1),
-        ({"running": 10, "average": 2.0}, None),
+        ({"running": 10, "average": 11.0}, None),
+        # while tasks are slow, a queue has a message for its turn
+        ({"running": 10, "average": 2.0}, 5),
+        ({"running": 10, "average": 2.0, "waiting": 5}, 1),
+        ({"running": 10, "average": 2.0, "waiting": 5, "is_busy": True}, None),
+        ({"running": 10, "average": 2.0, "own_waiting": 1}, None),
         ({"running": 9, "average": 2.0}, 6),
         ({"threads": 1, "average": 6.0}, 1),
         ({"running": 10, "average": 0.01, "waiting": 35}, None),
@@ -293,6 +308,32 @@ def test_of_several_queues_that_wait_for_room_one_at_a_time_is_woken() -> None:
     for thread in threads:
         thread.join(10)
     assert permits[1:] == [None, None]
+
+
+def test_queues_take_turns() -> None:
+    prefetch = OneQueue()
+    flooded, quiet = prefetch.queue, QueueState.create("quiet", WorkerOptions())
+    prefetch.add(prefetch.permit(), messages(4))
+    taken = [prefetch.next()]
+    prefetch.add(prefetch._give_permit(quiet), messages(2))
+    taken += [prefetch.next() for _ in range(4)]
+    queues = [group and group.queue for group in taken]
+    assert queues == [flooded, quiet, flooded, quiet, flooded]
+
+
+def test_a_queue_whose_message_was_taken_is_asked_for_its_next_turn() -> None:
+    prefetch = OneQueue(threads=4, running=3, average=3.0, ended=-100)
+    quiet = QueueState.create("quiet", WorkerOptions())
+    prefetch.add(prefetch._give_permit(quiet), messages(1))
+    permits: list[ReceivePermit | None] = []
+    thread = threading.Thread(target=lambda: permits.append(prefetch.acquire(quiet)))
+    thread.start()
+    until(lambda: quiet in prefetch._waiting_receivers)
+    prefetch.add(prefetch.permit(), messages(3)[1:])
+    assert prefetch.next() is not None
+    assert prefetch._room_left() < 0
+    thread.join(10)
+    assert [permit and permit.count for permit in permits] == [1]
 
 
 def test_once_closed_nothing_starts_and_all_is_requeued() -> None:
