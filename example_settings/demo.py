@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def environment(endpoint: str) -> dict[str, str]:
         ),
         "BEANSTALK_DISPATCH_QUEUES": "mail=demo-mail work=demo-work",
         "BEANSTALK_DISPATCH_PERIODIC_TASKS": "clean_up",
-        "BEANSTALK_DISPATCH_SIGNING_KEYS": "for-the-demo-only",
+        "BEANSTALK_DISPATCH_SIGNING_KEYS": secrets.token_urlsafe(),
         "BEANSTALK_DISPATCH_CRASH_LEDGER": "off",  # a later demo has nothing to do with this one
         "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": endpoint,
         "BEANSTALK_DISPATCH_SQS_REGION": REGION,

@@ -63,7 +63,8 @@ def bundle_files(plan: Plan) -> dict[str, BundleFile]:
         ),
         WORKER_POLICY: _json_file(
             iam.worker_policy(
-                [each.arn for each in plan.queues],
+                plan.read_queue.arn,
+                [each.arn for each in plan.queues if each != plan.read_queue],
                 list(plan.dead_letter_queues),
                 partition=plan.read_queue.partition,
                 shows_backlog=plan.shows_backlog,

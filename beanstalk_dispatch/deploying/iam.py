@@ -36,7 +36,8 @@ def web_policy(queue_arns: Sequence[str], *, shows_backlog: bool = False) -> Pol
 
 
 def worker_policy(
-    queue_arns: Sequence[str],
+    read_arn: str,
+    other_arns: Sequence[str],
     dead_letter_arns: Sequence[str],
     *,
     partition: str = "aws",
@@ -44,25 +45,21 @@ def worker_policy(
 ) -> Policy:
     """Return the permissions of the worker tier, in place of AWSElasticBeanstalkWorkerTier.
 
-    The managed policy allows the same actions on every queue of the account.
+    The managed policy allows the same actions on every queue of the account. An environment reads
+    one queue; its tasks may send to the others.
     """
     return _policy_document([
-        {
-            "Sid": "RunTasks",
-            "Effect": "Allow",
-            "Action": ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility",
-                       "sqs:SendMessage"],
-            "Resource": list(queue_arns),
-        },
-        {
-            "Sid": "SendDeadLetters",
-            "Effect": "Allow",
-            "Action": "sqs:SendMessage",
-            "Resource": list(dead_letter_arns),
-        },
-        *_backlog_statements(queue_arns, shows_backlog),
+        _allow_statement("RunTasks", [read_arn], "sqs:ReceiveMessage", "sqs:DeleteMessage",
+                         "sqs:ChangeMessageVisibility", "sqs:SendMessage"),
+        *_send_statements("SendTasks", other_arns),
+        *_send_statements("SendDeadLetters", dead_letter_arns),
+        *_backlog_statements([read_arn, *other_arns], shows_backlog),
         *_platform_statements(partition),
     ])  # fmt: skip
+
+
+def _send_statements(sid: str, queue_arns: Sequence[str]) -> list[Policy]:
+    return [_allow_statement(sid, list(queue_arns), "sqs:SendMessage")] if queue_arns else []
 
 
 def _backlog_statements(queue_arns: Sequence[str], shows_backlog: bool) -> list[Policy]:

@@ -109,9 +109,9 @@ def as_sam(plan: LambdaPlan) -> str:
     return _fill_in(
         "lambda.sam.yaml",
         plan,
-        name=plan.name,
-        queue=plan.queue.name,
-        dead_letters=plan.queue.dead_letters.name,
+        name=double_quoted(plan.name),  # without quotes 007 is a number, and no is false
+        queue=double_quoted(plan.queue.name),
+        dead_letters=double_quoted(plan.queue.dead_letters.name),
         fifo="      FifoQueue: true\n" if plan.queue.is_fifo else "",
         variables="\n".join(variables),
         others=_sam_statement(plan.other_arns) if plan.other_arns else "",

@@ -58,12 +58,24 @@ def as_eb(export: Export) -> str:
 
 def as_dotenv(export: Export) -> str:
     """Return lines that a shell and django-environ read alike."""
-    lines = [f"{each.name}={shlex.quote(each.value)}" for each in export.properties]
+    lines = [f"{each.name}={_dotenv_word(each.value)}" for each in export.properties]
     comments = [
         f"# {name} is the secret {arn}: read it into the environment yourself"
         for name, arn in export.secrets.items()
     ]
     return "\n".join([*_secret_comments(export), *comments, *lines])
+
+
+def _dotenv_word(value: str) -> str:
+    """Quote a value so that a shell and django-environ read it alike.
+
+    ``shlex.quote`` writes an apostrophe as a quoted word among others. django-environ takes these
+    quotes for a part of the value, and removes double quotes inside single ones. Both read a
+    backslash in double quotes.
+    """
+    if "'" not in value and not value.startswith('"'):
+        return shlex.quote(value)
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", value) + '"'
 
 
 def as_ebextensions(export: Export) -> str:

@@ -43,7 +43,7 @@ from packaging.requirements import Requirement
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.conf import SETTINGS, casts, get_config
 from beanstalk_dispatch.conf.queue_address import QueueAddress
-from beanstalk_dispatch.conf.variables import BACKLOG_PER_THREAD
+from beanstalk_dispatch.conf.variables import BACKLOG_PER_THREAD, SIGNING_KEYS
 from beanstalk_dispatch.consumers.poller.embedded_metrics import embedded_metrics
 from beanstalk_dispatch.contrib.outbox import checks as outbox_checks
 from beanstalk_dispatch.contrib.results import checks as results_checks
@@ -180,6 +180,16 @@ def test_the_check_ids_are_those_of_the_code() -> None:
     assert len(known) == len(set(known))
     assert used <= {*known, *in_code}
     assert set(known) <= used - set(in_code)
+
+
+def test_no_page_has_a_key_that_passes_the_checks() -> None:
+    """Somebody would copy it. The check of published keys knows that of .env.example alone."""
+    pages = [*DOCUMENTS, ROOT / ".env.example", ROOT / "example_settings" / "demo.py"]
+    text = "\n".join(path.read_text() for path in pages)
+    values = re.findall(r"SIGNING_KEYS\"?[=:] ?[\"']?([\w -]+)", text)
+    keys = {key for value in values for key in value.split() if len(key) >= casts.MIN_KEY_LENGTH}
+    assert "THE-KEY" in values
+    assert keys == {SIGNING_KEYS.example}
 
 
 _SENT = {Outcome.RETRY: Successor.COPY, Outcome.DEFERRED: Successor.COPY}

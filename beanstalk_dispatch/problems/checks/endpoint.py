@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils import translation
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES
+from beanstalk_dispatch.conf.casts import Network
+from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES, SIGNING_KEYS, TRUSTED_PEERS
 from beanstalk_dispatch.deploying.dispatcher_path import has_urls
+from beanstalk_dispatch.problems.start_log import SIGN_MESSAGES
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
 from .registry import ID, Check, on_every_machine, on_workers
@@ -115,6 +118,27 @@ def _allowed_hosts(path: str, view: View) -> Iterator[CheckMessage]:
             hint="Add 'localhost' to ALLOWED_HOSTS on the worker.",
             id=f"{ID}.E017",
         )
+
+
+@on_workers
+def _trusted_everybody(config: Config) -> Iterator[CheckMessage]:
+    if _serves.get() and not config.signing_keys and _has_everybody(config.trusted_peers or ()):
+        yield checks.Error(
+            f"{TRUSTED_PEERS.variable} lists every address, and {SIGNING_KEYS.variable} is not "
+            "set: anyone who reaches this machine may run every listed function.",
+            hint=f"List your proxy's network only, or none. {SIGN_MESSAGES}",
+            id=f"{ID}.E021",
+        )
+
+
+def _has_everybody(networks: tuple[Network, ...]) -> bool:
+    """Return True if the networks together have every address of IPv4 or of IPv6."""
+    by_version = [[each for each in networks if each.version == version] for version in (4, 6)]
+    return any(
+        each.prefixlen == 0
+        for same in by_version
+        for each in ipaddress.collapse_addresses(same)  # type: ignore[type-var]
+    )
 
 
 @_on_the_dispatcher

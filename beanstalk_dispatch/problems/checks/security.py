@@ -16,13 +16,23 @@ from .registry import ID, on_every_machine, on_workers
 
 
 @on_every_machine
+def _published_secrets(config: Config) -> Iterator[CheckMessage]:
+    for field, setting in SETTINGS.items():
+        if setting.secret and setting.example in _values(config, field):
+            yield checks.Error(
+                f"{setting.variable} has the value of the example in the documentation, which "
+                "everybody knows.",
+                hint='Use a random one: python -c "import secrets; print(secrets.token_urlsafe())"',
+                id=f"{ID}.E022",
+            )
+
+
+@on_every_machine
 def _secrets_in_settings(config: Config) -> Iterator[CheckMessage]:
     for field in ("sqs_key", "sqs_secret", "sqs_token", "signing_keys", "backlog_token"):
         if config.sources[field] != "settings":
             continue
-        value = getattr(config, field)
-        keys = {value} if isinstance(value, str) else set(value)
-        if not all(map(conf.is_in_environment, keys)):
+        if not all(map(conf.is_in_environment, _values(config, field))):
             variable = SETTINGS[field].variable
             yield checks.Warning(
                 f"{variable} is in your Django settings as plain text.",
@@ -40,3 +50,9 @@ def _missing_signing_keys(config: Config) -> Iterator[CheckMessage]:
             hint=SIGN_MESSAGES,
             id=f"{ID}.W007",
         )
+
+
+def _values(config: Config, field: str) -> set[str]:
+    """Return the values of a secret: the keys of a list, or the one value."""
+    value = getattr(config, field, None) or ()
+    return {value} if isinstance(value, str) else set(value)

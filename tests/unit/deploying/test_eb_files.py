@@ -103,8 +103,18 @@ def test_each_tier_gets_no_more_than_it_needs(plan: Plan) -> None:
     assert set(run["Action"]) == {
         "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:SendMessage",
     }  # fmt: skip
-    assert (dead["Action"], dead["Resource"]) == ("sqs:SendMessage", [f"{queue}-dead-letter"])
+    assert (dead["Action"], dead["Resource"]) == (["sqs:SendMessage"], [f"{queue}-dead-letter"])
     assert not any("sqs:" in str(each["Action"]) for each in others)
+
+
+def test_a_worker_may_only_send_to_the_queues_that_it_does_not_read(env: Environment) -> None:
+    arns = [f"arn:aws:sqs:eu-west-1:{ACCOUNT}:{name}" for name in ("one", "two", "three")]
+    env(DISPATCH_QUEUES=f"one={arns[0]} two={arns[1]} three={arns[2]}")
+    content = bundle_files(make(queue="two"))[WORKER_POLICY].content
+    statements = {each["Sid"]: each for each in json.loads(content)["Statement"]}
+    assert statements["RunTasks"]["Resource"] == [arns[1]]
+    assert statements["SendTasks"]["Resource"] == [arns[0], arns[2]]
+    assert statements["SendTasks"]["Action"] == ["sqs:SendMessage"]
 
 
 def test_policies_of_another_part_of_aws_have_its_arns(env: Environment) -> None:

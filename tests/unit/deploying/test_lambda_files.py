@@ -76,6 +76,12 @@ def test_a_fifo_queue_and_its_dead_letter_queue_are_fifo() -> None:
     assert "fifo_queue                = true" in as_terraform(plan("shop.fifo"))
 
 
+@pytest.mark.parametrize("name", ["007", "no", "1e3", "null"])
+def test_a_name_is_a_string_in_yaml(name: str) -> None:
+    found = resources(as_sam(replace(plan(name), name=name)))
+    assert found["Tasks"]["QueueName"] == found["Worker"]["FunctionName"] == name
+
+
 def test_terraform_says_the_same() -> None:
     text = as_terraform(plan())
     assert "visibility_timeout_seconds = 360" in text

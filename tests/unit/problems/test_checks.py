@@ -17,6 +17,7 @@ from django.views.decorators.csrf import csrf_protect
 
 from beanstalk_dispatch import conf, views
 from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, SIGNING_KEYS
 from beanstalk_dispatch.deploying import overview
 from beanstalk_dispatch.problems import checks
 from beanstalk_dispatch.problems.checks import installation
@@ -63,6 +64,22 @@ def test_the_checks_are_registered(env: Environment) -> None:
         ({"DISPATCH_SAFE_TASK": "tests.nowhere.Task"}, ["E003"]),
         ({"DISPATCH_PERIODIC_TASKS": "record unlisted"}, ["E005"]),
         ({"DISPATCH_SIGNING_KEYS": None}, ["W007"]),
+        ({"DISPATCH_SIGNING_KEYS": f"{KEY} {SIGNING_KEYS.example}"}, ["E022"]),
+        ({"DISPATCH_BACKLOG_TOKEN": BACKLOG_TOKEN.example, "DISPATCH_QUEUES": "q=q"}, ["E022"]),
+        ({"DISPATCH_TRUSTED_PEERS": "0.0.0.0/0", "DISPATCH_SIGNING_KEYS": None}, ["E021", "W007"]),
+        (
+            {"DISPATCH_TRUSTED_PEERS": "10.0.0.0/8 ::/0", "DISPATCH_SIGNING_KEYS": None},
+            ["E021", "W007"],
+        ),
+        (
+            {"DISPATCH_TRUSTED_PEERS": "0.0.0.0/1 128.0.0.0/1", "DISPATCH_SIGNING_KEYS": None},
+            ["E021", "W007"],
+        ),
+        (
+            {"DISPATCH_TRUSTED_PEERS": "10.0.0.0/8 172.16.0.0/12", "DISPATCH_SIGNING_KEYS": None},
+            ["W007"],
+        ),
+        ({"DISPATCH_TRUSTED_PEERS": "0.0.0.0/0"}, []),
         ({"DISPATCH_TABEL": "x"}, ["W008"]),
         ({"DISPATCH_SIGNING_KEYS": f"{KEY}{KEY},{KEY[1:]}"}, ["E001"]),
         ({"DISPATCH_TABLE": None}, ["E018"]),
