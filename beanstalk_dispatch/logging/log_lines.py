@@ -11,12 +11,15 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 MAX_VALUE: Final = 4_000
 """The number of characters of a value that are logged."""
 MAX_TRACEBACK: Final = 20_000
 """The number of characters of a traceback that are kept in a result and in a dead letter."""
+MAX_CHAIN: Final = 50
+"""The number of exceptions whose tracebacks are logged in full if they are shown together."""
 
 _OTHER_FIELD: Final = r"\s\S*="
 
@@ -117,16 +120,22 @@ def failed_line(exception: BaseException) -> str:
 
 
 class LongTraceback(Exception):
-    """A stand-in for an exception whose message is too long for a log. It shows both ends of it."""
+    """A stand-in for an exception whose message or chain is too long for a log.
+
+    It shows both ends of the traceback.
+    """
 
 
 def to_log(exception: BaseException) -> BaseException:
-    """Return the exception for ``exc_info``, or a LongTraceback if a message in it is very long.
+    """Return the exception for ``exc_info``, or a LongTraceback if it would fill the log.
 
+    That is one with a very long message, or with more than MAX_CHAIN exceptions that led to it.
     Return a LongTraceback for an exception that cannot be read, too.
     """
     with suppress(Exception):
-        if all(len(_whole_string(each)) <= MAX_TRACEBACK for each in _exception_chain(exception)):
+        chain = list(islice(_exception_chain(exception), MAX_CHAIN + 1))
+        is_short = len(chain) <= MAX_CHAIN
+        if is_short and all(len(_whole_string(each)) <= MAX_TRACEBACK for each in chain):
             return exception
     return LongTraceback(traceback_of(exception))
 

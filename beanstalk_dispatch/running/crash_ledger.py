@@ -158,6 +158,14 @@ class CrashLedger:
         self._generation = -1
         self._times_cut: dict[bytes, int] = {}
 
+    def is_whole(self) -> bool:
+        """Return False if the file was truncated: to touch its pages would end the process."""
+        return os.fstat(self._descriptor).st_size == SIZE
+
+    def _check_whole(self) -> None:
+        if not self.is_whole():
+            raise LedgerError("truncated")
+
     # --- what runs ---------------------------------------------------------------------------
 
     def begin(self, message: Message, delivery: Delivery, *, company: Company) -> int | None:
@@ -185,8 +193,10 @@ class CrashLedger:
     def end(self, slot: int) -> None:
         """Note that the task of this slot has ended."""
         try:
+            if not self.is_whole():
+                return
             self._view[slot + _STATE] = _FREE
-        except ValueError:  # closed since: a forked child, or another configuration
+        except (OSError, ValueError):  # closed since: a forked child, or another configuration
             return
         self._free.append(slot)
 
@@ -259,14 +269,17 @@ class CrashLedger:
     def count_as_cut(self, task_id: str, slot: int) -> None:
         """Count the task that has this slot as cut off, although its process has not ended.
 
-        Raise LedgerError if another process has locked the table for too long.
+        Raise LedgerError if another process has locked the table for too long, or if the file was
+        truncated.
         """
+        self._check_whole()
         company = Company(self._view[slot + _STATE])
         with self._lock, _table_locked(self._descriptor):
             self._add_cut(_ledger_key(task_id), time.time(), company)
 
     def forget_cuts(self, task_id: str) -> None:
-        """Forget that a task was cut off."""
+        """Forget that a task was cut off. Raise as ``count_as_cut``."""
+        self._check_whole()
         with self._lock, _table_locked(self._descriptor):
             for at, found, _, _ in self._cut_table():
                 if found == _ledger_key(task_id):

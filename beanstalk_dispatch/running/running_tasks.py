@@ -244,6 +244,9 @@ class RunningTasks:
         """
         if config is not self._config:
             self._open_ledger(config)
+        if (ledger := self._ledger) is not None and not ledger.is_whole():
+            self._ledger = None  # not closed: tasks that run may still look at it
+            logger.warning("crash ledger not used path=%s error=%s", _path(config), "truncated")
         return self._ledger
 
     def _open_ledger(self, config: Config) -> None:
@@ -253,12 +256,11 @@ class RunningTasks:
                 return
             self._close_ledger()
             if config.worker and not config.execute_synchronously and config.crash_ledger != OFF:
-                path = config.crash_ledger or default_path()
                 try:
-                    self._ledger, cut = open_ledger(path)
+                    self._ledger, cut = open_ledger(_path(config))
                 except Exception as exc:  # no file of ours may cost a task
                     logger.warning(
-                        "crash ledger not used path=%s error=%s", path, quoted_error(exc)
+                        "crash ledger not used path=%s error=%s", _path(config), quoted_error(exc)
                     )
             self._config = config
         for each in cut:
@@ -275,6 +277,10 @@ class RunningTasks:
         ledger, self._ledger = self._ledger, None
         if ledger is not None:
             ledger.close()
+
+
+def _path(config: Config) -> str:
+    return config.crash_ledger or default_path()
 
 
 def _log_cut(task: CutTask) -> None:

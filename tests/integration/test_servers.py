@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,22 @@ def test_gevent_has_no_time_limits_and_says_so(tmp_path: Path, options: str) -> 
         until(gevent.is_up)
         assert gevent.post(body("loop", 1))[0] == 200
         assert gevent.log().count(NO_TIME_LIMIT) == 1
-        assert "check failed id=beanstalk_dispatch.W018" in gevent.log()
+        until(lambda: "check failed id=beanstalk_dispatch.W018" in gevent.log())
+    finally:
+        gevent.stop()
+
+
+def test_one_greenlet_that_is_stuck_does_not_replace_the_process(tmp_path: Path) -> None:
+    """Such a process has a thousand of them."""
+    gevent = Gunicorn(tmp_path, **VARIABLES, GUNICORN_CMD_ARGS="--worker-class=gevent")
+    try:
+        until(gevent.is_up)
+        with ThreadPoolExecutor(1) as pool:
+            stuck = pool.submit(gevent.post, body("nap", 8))
+            until(lambda: "stuck task label=nap id=nap-1" in gevent.log())
+            assert gevent.post(body("record", 1))[0] == 200
+            assert stuck.result()[0] == 500
+        assert "recycle pid=" not in gevent.log()
     finally:
         gevent.stop()
 

@@ -49,7 +49,10 @@ class _ServerProcess:
     def forget(self) -> None:
         """Forget the web server. A process that a task forks is not gunicorn's to replace."""
         self.threads: int | None = None
-        """The number of threads that gunicorn gives the process; None under another server."""
+        """The number of threads or greenlets that gunicorn gives the process.
+
+        None under another server.
+        """
         self.stopping = ""
         """The reason why the process takes no new task; empty while it does."""
         self.graceful_timeout: float | None = None
@@ -148,7 +151,8 @@ def watch() -> bool:
 
     signal.signal(signal.SIGTERM, on_sigterm)
     signal.siginterrupt(signal.SIGTERM, False)
-    _process.threads = worker.cfg.threads
+    is_patched = bool(monkey_patching.patched_by())  # each connection then has its greenlet
+    _process.threads = worker.cfg.worker_connections if is_patched else worker.cfg.threads
     if any(each.__module__ == "gunicorn.workers.gthread" for each in type(worker).__mro__):
         _process.graceful_timeout = worker.cfg.graceful_timeout
     time_limit.call_when_stuck(_replace_process_if_spoiled)

@@ -93,6 +93,28 @@ def test_an_exception_with_a_short_message_is_logged_as_it_is() -> None:
     assert to_log(ExceptionGroup("group", [short])).args[0] == "group"
 
 
+def chain_of(length: int) -> BaseException:
+    error: BaseException = raised(ValueError("the first"))
+    for number in range(length - 2):
+        following = raised(KeyError(number))
+        following.__context__ = error
+        error = following
+    last = raised(RuntimeError("the last"))
+    last.__context__ = error
+    return last
+
+
+def test_a_chain_of_exceptions_does_not_fill_the_log() -> None:
+    """3,000 of them would be 0.9 MB at each receive."""
+    short = chain_of(50)
+    assert to_log(short) is short
+    logged = to_log(chain_of(3_000))
+    assert isinstance(logged, LongTraceback)
+    assert len(str(logged)) < 20_100
+    assert "ValueError: the first" in str(logged)
+    assert str(logged).endswith("RuntimeError: the last\n")
+
+
 @pytest.mark.parametrize("where", ["itself", "cause", "group"])
 def test_an_exception_with_a_long_message_is_logged_with_both_of_its_ends(where: str) -> None:
     long = raised(ValueError("the start" + "x" * 5_000_000 + "the end"))
