@@ -19,6 +19,7 @@ from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import state
 
 from .environment import Values, default_region, read_values
+from .queue_address import QueueAddress
 from .registry import registered_groups, values_of
 from .variables import (
     BACKLOG_TOKEN,
@@ -36,7 +37,6 @@ from .variables import (
 
 if TYPE_CHECKING:
     from .casts import Network
-    from .queue_address import QueueAddress
 
 logger = logging.getLogger("beanstalk_dispatch")
 
