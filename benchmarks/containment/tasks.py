@@ -113,7 +113,7 @@ class Swallows(SafeTask):
 
 
 class Endless(SafeTask):
-    """Swallow one interrupt after the other."""
+    """Swallow the interrupt, and run on."""
 
     timeout_timedelta = LIMIT
     verbose = False
