@@ -418,7 +418,10 @@ def url(value: object) -> str:
     if "@" in address:
         raise InvalidValue("a user name or password in the URL is not accepted")
     if endpoint_host(address) is None:
-        raise InvalidValue("is not a URL; write https://host or http://host:port", address)
+        advice = "write https://host or http://host:port"
+        if "_" in address:
+            advice = "a host's name has no underscore; in compose, give the service another name"
+        raise InvalidValue(f"is not a URL; {advice}", address)
     return address.rstrip("/")
 
 

@@ -122,7 +122,7 @@ class Config:
         alias = self.dead_letter_queue
         if alias is None:
             return False
-        address = self.queues.get(alias) or QueueAddress.parse(alias)
+        address = self.queues.get(alias) or _parse_address(alias)
         return name in {alias, address.name}
 
     def alias_of(self, queue_name: str) -> str | None:
@@ -210,13 +210,20 @@ def _find_contradictions(config: Config) -> Iterable[str]:
         )
 
 
+def _parse_address(value: str) -> QueueAddress:
+    """Read a queue's name, URL or ARN. A process that has none does not import the module."""
+    from .queue_address import QueueAddress  # noqa: PLC0415
+
+    return QueueAddress.parse(value)
+
+
 def _problems_of_the_dead_letter_queue(config: Config) -> Iterable[str]:
     name, variable = config.dead_letter_queue, DEAD_LETTER_QUEUE.variable
     if name is None:
         return
     if not config.queues:
         try:
-            QueueAddress.parse(name)
+            _parse_address(name)
         except ValueError as exc:
             yield f"{variable}: {exc}"
     elif name not in config.queues:
