@@ -7,10 +7,14 @@ from pathlib import Path
 from beanstalk_dispatch.deploying.application import Application
 from beanstalk_dispatch.deploying.eb_files import bundle_files
 from beanstalk_dispatch.deploying.plan import Plan
+from beanstalk_dispatch.deploying.sqsd_options import options_file, policy_file
 from beanstalk_dispatch.problems.eb_check import check
 
 SHOP = Application(module="shop.wsgi")
 """A project as startproject makes it."""
+WORKER_OPTIONS = options_file("shop-worker")
+WEB_POLICY, WORKER_POLICY = policy_file("shop-web"), policy_file("shop-worker")
+SCALING = "beanstalk/shop-worker-scaling.json"
 
 
 def write_bundle(plan: Plan, root: Path) -> Path:

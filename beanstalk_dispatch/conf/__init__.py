@@ -6,7 +6,7 @@ and registers it. Each group is read by itself: a wrong value in one never break
 
 from .config import Config, clear_caches, contradictions, get_config
 from .environment import Values, default_region, file_of, is_in_environment, is_on_lambda
-from .misspellings import overruled_variables, unknown_variables
+from .misspellings import unknown_variables
 from .registry import empty_variables, import_rooms, register, registered_groups, values_of
 from .removed import replacement_of
 from .setting import Setting, SettingsGroup, flag
@@ -29,7 +29,6 @@ __all__ = [
     "import_rooms",
     "is_in_environment",
     "is_on_lambda",
-    "overruled_variables",
     "register",
     "registered_groups",
     "replacement_of",

@@ -304,6 +304,13 @@ def strings(value: object) -> tuple[str, ...]:
     return found
 
 
+def strings_or_off(value: object) -> tuple[str, ...]:
+    """Return the items of a list, none for the word ``off``, in capitals or not."""
+    if isinstance(value, str) and value.strip().lower() == "off":
+        return ()
+    return strings(value)
+
+
 def pairs(value: object) -> Mapping[str, str]:
     """Return a mapping: ``name=value`` separated by whitespace or commas, or a JSON object."""
     found = value
@@ -418,10 +425,7 @@ def url(value: object) -> str:
     if "@" in address:
         raise InvalidValue("a user name or password in the URL is not accepted")
     if endpoint_host(address) is None:
-        advice = "write https://host or http://host:port"
-        if "_" in address:
-            advice = "a host's name has no underscore; in compose, give the service another name"
-        raise InvalidValue(f"is not a URL; {advice}", address)
+        raise InvalidValue("is not a URL; write https://host or http://host:port", address)
     return address.rstrip("/")
 
 

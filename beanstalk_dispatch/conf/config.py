@@ -19,7 +19,6 @@ from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import state
 
 from .environment import Values, default_region, read_values
-from .queue_address import QueueAddress
 from .registry import registered_groups, values_of
 from .variables import (
     BACKLOG_TOKEN,
@@ -37,6 +36,7 @@ from .variables import (
 
 if TYPE_CHECKING:
     from .casts import Network
+    from .queue_address import QueueAddress
 
 logger = logging.getLogger("beanstalk_dispatch")
 
@@ -122,7 +122,9 @@ class Config:
         alias = self.dead_letter_queue
         if alias is None:
             return False
-        address = self.queues.get(alias) or _parse_address(alias)
+        from .queue_address import QueueAddress  # noqa: PLC0415 - few processes need it
+
+        address = self.queues.get(alias) or QueueAddress.parse(alias)
         return name in {alias, address.name}
 
     def alias_of(self, queue_name: str) -> str | None:
@@ -210,20 +212,15 @@ def _find_contradictions(config: Config) -> Iterable[str]:
         )
 
 
-def _parse_address(value: str) -> QueueAddress:
-    """Read a queue's name, URL or ARN. A process that has none does not import the module."""
-    from .queue_address import QueueAddress  # noqa: PLC0415
-
-    return QueueAddress.parse(value)
-
-
 def _problems_of_the_dead_letter_queue(config: Config) -> Iterable[str]:
     name, variable = config.dead_letter_queue, DEAD_LETTER_QUEUE.variable
     if name is None:
         return
     if not config.queues:
+        from .queue_address import QueueAddress  # noqa: PLC0415 - few processes need it
+
         try:
-            _parse_address(name)
+            QueueAddress.parse(name)
         except ValueError as exc:
             yield f"{variable}: {exc}"
     elif name not in config.queues:

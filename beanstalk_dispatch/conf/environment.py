@@ -115,17 +115,6 @@ def file_of(setting: Setting[Any]) -> str:
     return os.environ.get(f"{setting.variable}_FILE", "")
 
 
-def is_overruled(setting: Setting[Any]) -> bool:
-    """Return True if a Django setting hides another value in the environment."""
-    given, content = getattr(settings, setting.variable, None), os.environ.get(setting.variable)
-    if given is None or not content:
-        return False
-    try:
-        return bool(setting.cast(given) != setting.cast(content))
-    except ValueError:
-        return True
-
-
 def names_in_use() -> set[str]:
     """Return the names of all environment variables and of all Django settings."""
     return {*os.environ, *(name for name in dir(settings) if name.isupper())}

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 from typing import Final
 
-from .environment import is_overruled, names_in_use
+from .environment import names_in_use
 from .registry import registered_groups
 from .removed import replacement_of
-from .variables import CORE, PREFIX, without_prefix
+from .variables import PREFIX, without_prefix
 
 # Two letters in the wrong order differ by two characters: one is removed and added elsewhere.
 _MAX_SLIP: Final = 2
@@ -37,18 +37,10 @@ def unknown_variables() -> dict[str, str | None]:
                 is_slip = closest is not None and _count_differences(name, closest) <= _MAX_SLIP
                 if is_slip or not group.is_prefix_shared:
                     unknown[name] = closest
-    ours = {each for each in known - present if each.startswith(PREFIX)}
-    for name in sorted(present - known - unknown.keys()):
-        # Another prefix is a project's own, or the byte order mark of a file.
-        without_ours = PREFIX + name if name.startswith("DISPATCH_") else name
-        if meant := next((each for each in ours if without_ours.endswith(each)), None):
-            unknown[name] = meant
+    for name in sorted(present):
+        if name.startswith("DISPATCH_") and PREFIX + name in known:
+            unknown[name] = PREFIX + name
     return unknown
-
-
-def overruled_variables() -> list[str]:
-    """Return the variables of the environment that a Django setting with another value hides."""
-    return [setting.variable for setting in CORE.settings if is_overruled(setting)]
 
 
 def _closest_name(name: str, candidates: Iterable[str]) -> str | None:

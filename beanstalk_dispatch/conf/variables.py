@@ -194,11 +194,12 @@ MAX_AGE: Final[Setting[timedelta | None]] = Setting(
 )
 PERIODIC_TASKS: Final[Setting[tuple[str, ...]]] = Setting(
     variable="BEANSTALK_DISPATCH_PERIODIC_TASKS",
-    form="list",
-    cast=casts.strings,
+    form="list, or `off`",
+    cast=casts.strings_or_off,
     default=(),
     default_text="empty",
-    meaning="Names from the table that a POST of cron.yaml may run. Such a POST cannot be signed.",
+    meaning="Names from the table that a POST of cron.yaml may run. Such a POST cannot be signed. "
+    "`off`: another environment with the same bundle runs them.",
     example="clean_up",
 )
 LEASE_CACHE: Final[Setting[str | None]] = Setting(

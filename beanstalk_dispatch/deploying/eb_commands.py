@@ -17,14 +17,14 @@ from beanstalk_dispatch.conf.casts import Secret
 from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, SIGNING_KEYS
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
-from .eb_files import TRUST_POLICY, WEB_POLICY, WORKER_POLICY
+from .eb_files import TRUST_POLICY
 from .ladder import MAX_RECEIVES
 from .plan import Plan, PlannedQueue
 from .properties import Property, properties_in_effect, with_values
 from .property_formats import Export, as_eb
-from .scaling import GROUP_PLACEHOLDER, IN_SERVICE, POLICY
+from .scaling import GROUP_PLACEHOLDER, IN_SERVICE, scaling_file
 from .settings_module import variables_read
-from .sqsd_options import WORKER_OPTIONS
+from .sqsd_options import options_file, policy_file
 
 _WEEKS: Final = 14 * 86400
 """Seconds for which a dead-letter queue keeps a message; as long as SQS allows."""
@@ -39,40 +39,46 @@ def commands(plan: Plan, config: Config, *, key: str | None) -> Iterator[str]:
     """Yield lines for a shell, with a comment above each step.
 
     ``key`` is a new signing key, which is written as plain text. With None the properties are
-    written without one.
+    written without one. What belongs to the other environments of the bundle is left out.
     """
     yield "# Commit the files first: the EB CLI deploys what is committed."
     version = ".".join(map(str, min(max(sys.version_info[:2], (3, 11)), (3, 14))))
-    yield (
-        f"eb init {quote(plan.name)} --platform python-{version} --region {plan.read_queue.region}"
-    )
-    yield "# 1. A role and an instance profile for each environment"
-    yield from _role_step(plan)
-    yield "# 2. Each queue, with a dead-letter queue and an alarm when something is in that"
-    yield from _queue_step(plan)
-    yield "# 3. The environments"
-    yield from _environment_step(plan)
-    yield "# 4. The properties, on the web environment first"
-    for environment, is_worker in ((plan.web, False), (plan.worker, True)):
-        properties = list(_exported_properties(plan, config, key, worker=is_worker))
-        yield as_eb(Export(properties=properties, environment=environment))
-    yield from _comments_on_settings(plan)
-    yield "# 5. The deployment"
-    yield from (f"eb deploy {quote(each)}" for each in (plan.worker, plan.web))
-    yield f"eb logs {quote(plan.worker)}"
+    if plan.is_first:
+        region = plan.read_queue.region
+        yield f"eb init {quote(plan.name)} --platform python-{version} --region {region}"
+    else:
+        others = " and ".join(plan.existing.workers)
+        yield f"# {plan.web} and {others} exist, so this is what {plan.worker} needs besides."
+    steps = {
+        "A role and an instance profile for each environment": _role_step(plan),
+        "Each queue, with a dead-letter queue and an alarm when something is in that": _queue_step(
+            plan
+        ),
+        "The environments": _environment_step(plan),
+        "The properties, on the web environment first": _property_step(plan, config, key),
+        "The deployment": _deployment_step(plan),
+    }
+    found = {title: lines for title, step in steps.items() if (lines := list(step))}
+    for number, (title, lines) in enumerate(found.items(), start=1):
+        yield f"# {number}. {title}"
+        yield from lines
 
 
 def _role_step(plan: Plan) -> Iterator[str]:
-    for role, policy in ((plan.web, WEB_POLICY), (plan.worker, WORKER_POLICY)):
-        yield from _role_commands(role, policy)
-    partition = plan.read_queue.partition
-    yield (
-        f"aws iam attach-role-policy --role-name {quote(plan.web)} \\\n"
-        f"  --policy-arn arn:{partition}:iam::aws:policy/AWSElasticBeanstalkWebTier"
-    )
+    if plan.is_first:
+        yield from _role_commands(plan.web)
+    elif plan.new_queues:
+        yield _policy_command(plan.web)
+    yield from _role_commands(plan.worker)
+    if plan.is_first:
+        partition = plan.read_queue.partition
+        yield (
+            f"aws iam attach-role-policy --role-name {quote(plan.web)} \\\n"
+            f"  --policy-arn arn:{partition}:iam::aws:policy/AWSElasticBeanstalkWebTier"
+        )
 
 
-def _role_commands(role: str, policy: str) -> Iterator[str]:
+def _role_commands(role: str) -> Iterator[str]:
     yield (
         f"aws iam create-role --role-name {quote(role)} "
         f"--assume-role-policy-document file://{TRUST_POLICY}"
@@ -82,15 +88,19 @@ def _role_commands(role: str, policy: str) -> Iterator[str]:
         f"aws iam add-role-to-instance-profile --instance-profile-name {quote(role)} "
         f"--role-name {quote(role)}"
     )
-    yield (
+    yield _policy_command(role)
+
+
+def _policy_command(role: str) -> str:
+    return (
         f"aws iam put-role-policy --role-name {quote(role)} --policy-name beanstalk-dispatch \\\n"
-        f"  --policy-document file://{policy}"
+        f"  --policy-document file://{policy_file(role)}"
     )
 
 
 def _queue_step(plan: Plan) -> Iterator[str]:
     """Yield the commands for each dead-letter queue before its queue, which names it."""
-    for queue in plan.queues:
+    for queue in plan.new_queues:
         dead = queue.dead_letters
         redrive = {"deadLetterTargetArn": dead.arn, "maxReceiveCount": str(MAX_RECEIVES)}
         visibility = str(int(plan.ladder.visibility or 0))
@@ -98,7 +108,7 @@ def _queue_step(plan: Plan) -> Iterator[str]:
         yield _create_queue(queue, VisibilityTimeout=visibility, RedrivePolicy=json.dumps(redrive))
         yield _alarm_command(dead)
     own = plan.dead_letter_queue
-    if own and own.arn not in [queue.dead_letters.arn for queue in plan.queues]:
+    if plan.is_first and own and own.arn not in [queue.dead_letters.arn for queue in plan.queues]:
         yield from (_create_dead_letter_queue(own), _alarm_command(own))
 
 
@@ -127,14 +137,15 @@ def _alarm_command(dead: PlannedQueue) -> str:
 
 
 def _environment_step(plan: Plan) -> Iterator[str]:
-    yield f"eb create {quote(plan.web)} --instance_profile {quote(plan.web)}"
+    if plan.is_first:
+        yield f"eb create {quote(plan.web)} --instance_profile {quote(plan.web)}"
     yield f"eb create {quote(plan.worker)} --tier worker --instance_profile {quote(plan.worker)}"
     if not plan.is_shared:
         return
     region = f"--region {quote(plan.read_queue.region)}"
     yield (
         f"aws elasticbeanstalk update-environment {region} \\\n"
-        f"  --environment-name {quote(plan.worker)} --option-settings file://{WORKER_OPTIONS}"
+        f"  --environment-name {quote(plan.worker)} --option-settings file://{options_file(plan.worker)}"
     )
     yield "#    An environment that changes refuses the next change: wait a few minutes"
     yield (
@@ -162,8 +173,28 @@ def _scaling_commands(plan: Plan) -> Iterator[str]:
         f'aws autoscaling put-scaling-policy {region} --auto-scaling-group-name "$group" \\\n'
         "  --policy-name beanstalk-dispatch --policy-type TargetTrackingScaling \\\n"
         "  --target-tracking-configuration "
-        f'"$(sed "s/{GROUP_PLACEHOLDER}/$group/" {POLICY})"'
+        f'"$(sed "s/{GROUP_PLACEHOLDER}/$group/" {scaling_file(plan)})"'
     )
+
+
+def _property_step(plan: Plan, config: Config, key: str | None) -> Iterator[str]:
+    tiers = {plan.web: False, plan.worker: True}
+    if not (plan.is_first or plan.new_queues):
+        del tiers[plan.web]
+    for environment, is_worker in tiers.items():
+        properties = list(_exported_properties(plan, config, key, worker=is_worker))
+        yield as_eb(Export(properties=properties, environment=environment))
+    if not (plan.is_first or config.signing_keys):
+        yield f"#    {SIGNING_KEYS.variable} has to be that of {plan.web}: eb printenv {plan.web}"
+    yield from _comments_on_settings(plan)
+
+
+def _deployment_step(plan: Plan) -> Iterator[str]:
+    """Yield the worker environment first: it knows a new task before somebody schedules it."""
+    yield f"eb deploy {quote(plan.worker)}"
+    if plan.is_first or plan.new_queues:
+        yield f"eb deploy {quote(plan.web)}"
+    yield f"eb logs {quote(plan.worker)}"
 
 
 def _exported_properties(
@@ -174,6 +205,8 @@ def _exported_properties(
     if plan.schedules and worker:
         names: Sequence[str] = [*dict.fromkeys([*config.periodic_tasks, *plan.schedules])]
         replaced[PERIODIC_TASKS.variable] = " ".join(names)
+    elif plan.periodic_elsewhere and worker:
+        replaced[PERIODIC_TASKS.variable] = "off"
     if module := plan.application.settings:
         yield Property(name=ENVIRONMENT_VARIABLE, value=module)
     known = [each for each in properties_in_effect(worker=worker) if not each.is_secret]

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from . import iam
+from .existing import CRON, cron_owner_line
 from .ladder import ERROR_VISIBILITY_SECONDS, MAX_RECEIVES
 from .plan import Plan
 from .procfile import PROCFILE
 from .scaling import scaling_files, scaling_options
-from .sqsd_options import NAMESPACE, WORKER_OPTIONS
+from .sqsd_options import NAMESPACE, options_file, policy_file
 from .template_files import fill_in
 
-CRON: Final = "cron.yaml"
 EBEXTENSIONS: Final = ".ebextensions/beanstalk_dispatch.config"
 TRUST_POLICY: Final = "beanstalk/trust-policy.json"
-WEB_POLICY: Final = "beanstalk/web-policy.json"
-WORKER_POLICY: Final = "beanstalk/worker-policy.json"
 HOOKS: Final = (
     ".platform/hooks/predeploy/50_beanstalk_dispatch.sh",
     ".platform/confighooks/predeploy/50_beanstalk_dispatch.sh",
@@ -58,10 +56,10 @@ def bundle_files(plan: Plan) -> dict[str, BundleFile]:
         PROCFILE: BundleFile(content=f"web: {gunicorn_command(plan)}\n"),
         **dict.fromkeys(HOOKS, hook),
         TRUST_POLICY: _json_file(iam.trust_policy()),
-        WEB_POLICY: _json_file(
+        policy_file(plan.web): _json_file(
             iam.web_policy([each.arn for each in plan.queues], shows_backlog=plan.shows_backlog)
         ),
-        WORKER_POLICY: _json_file(
+        policy_file(plan.worker): _json_file(
             iam.worker_policy(
                 plan.read_queue.arn,
                 [each.arn for each in plan.queues if each != plan.read_queue],
@@ -75,7 +73,7 @@ def bundle_files(plan: Plan) -> dict[str, BundleFile]:
     # A deployment fails if .ebextensions set an option that the environment does not know, and a
     # web environment has no daemon.
     if plan.is_shared:
-        found[WORKER_OPTIONS] = _json_file(_option_settings(plan))
+        found[options_file(plan.worker)] = _json_file(_option_settings(plan))
     else:
         found[EBEXTENSIONS] = BundleFile(content=_ebextensions_file(plan))
     if plan.schedules:
@@ -131,7 +129,7 @@ def _ebextensions_file(plan: Plan) -> str:
 
 def cron_yaml(plan: Plan) -> str:
     """Return the periodic tasks, from the schedules that stand at the tasks."""
-    lines = [f"# {_WRITTEN_BY}", "version: 1", "cron:"]
+    lines = [f"# {_WRITTEN_BY}", cron_owner_line(plan.worker), "version: 1", "cron:"]
     for name, schedule in plan.schedules.items():
         lines += [
             f"  - name: {json.dumps(name)}",

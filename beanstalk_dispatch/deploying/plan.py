@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from beanstalk_dispatch.conf import Config
@@ -15,6 +16,7 @@ from beanstalk_dispatch.logging.log_lines import joined
 
 from .application import Application
 from .dispatcher_path import PATH, dispatcher_path
+from .existing import Existing, find_existing
 from .ladder import Ladder
 from .listed_tasks import listed_tasks, longest_time_limit
 
@@ -81,7 +83,11 @@ class Plan:
     threads: int
     ladder: Ladder
     schedules: Mapping[str, str]
-    """Name of a task → its schedule in cron.yaml."""
+    """Name of a task → its schedule in cron.yaml, of the tasks that this environment runs."""
+    periodic_elsewhere: Sequence[str] = ()
+    """The names of those that another environment runs."""
+    existing: Existing = field(default_factory=Existing)
+    """The other environments of the bundle, whose worker environments read other queues."""
     is_shared: bool = True
     """True if both environments get the same bundle."""
     dead_letter_queue: PlannedQueue | None = None
@@ -100,6 +106,17 @@ class Plan:
     def connections(self) -> int:
         """HttpConnections: as many requests as can run at the same time, at most 100."""
         return min(self.processes * self.threads, 100)
+
+    @property
+    def is_first(self) -> bool:
+        """True if the bundle has no other worker environment, so that everything is new."""
+        return not self.existing.workers
+
+    @property
+    def new_queues(self) -> Sequence[PlannedQueue]:
+        """The queues that have tasks and that no environment of the bundle uses yet."""
+        known = frozenset() if self.is_first else self.existing.queue_arns
+        return [queue for queue in self.queues if queue.arn not in known]
 
     @property
     def dead_letter_queues(self) -> Mapping[str, PlannedQueue]:
@@ -125,13 +142,13 @@ class Plan:
 
     def warnings(self) -> Iterator[str]:
         """Yield a sentence for each queue and each schedule that the plan leaves out."""
-        if self.read_queue.is_fifo and self.schedules:
+        if self.read_queue.is_fifo and self.periodic_elsewhere:
             yield (
                 f"the worker environment reads the FIFO queue {self.read_queue.alias!r}, so the "
                 "daemon runs no periodic task; give the periodic tasks a standard queue"
             )
         for queue in self.queues:
-            if queue != self.read_queue:
+            if queue != self.read_queue and queue.url not in self.existing.workers.values():
                 yield (
                     f"the worker environment does not read {queue.alias!r}: give that queue an "
                     f"environment of its own, with --queue {queue.alias} --worker "
@@ -153,17 +170,24 @@ def make_plan(
     threads: int = 15,
     is_shared: bool = True,
     max_instances: int | None = None,
+    root: Path | None = None,
 ) -> Plan:
     """Return the plan for this configuration. Raise ConfigurationError if a value is missing.
 
-    ``name`` is the project's; the environments' names are made from it.
+    ``name`` is the project's; the environments' names are made from it. ``root`` is the folder of
+    the bundle, whose files name the environments that exist.
     """
     region = region or config.region
     queues, read, dead = _plan_queues(config, name=name, region=region, account=account, read=queue)
+    web, worker = web or f"{name}-web", worker or f"{name}-worker"
+    existing = find_existing(root, web) if root else Existing()
+    others = {key: url for key, url in existing.workers.items() if url != read.url}
+    schedules = {task.name: task.schedule for task in listed_tasks(config) if task.schedule}
+    owns_schedules = existing.cron_owner in (None, worker) and not read.is_fifo
     return Plan(
         name=name,
-        web=web or f"{name}-web",
-        worker=worker or f"{name}-worker",
+        web=web,
+        worker=worker,
         queues=queues,
         read_queue=read,
         http_path=dispatcher_path() or PATH,
@@ -171,7 +195,9 @@ def make_plan(
         processes=processes,
         threads=threads,
         ladder=Ladder.for_time_limit(longest_time_limit(config)),
-        schedules={task.name: task.schedule for task in listed_tasks(config) if task.schedule},
+        schedules=schedules if owns_schedules else {},
+        periodic_elsewhere=() if owns_schedules else tuple(schedules),
+        existing=replace(existing, workers=others),
         is_shared=is_shared,
         dead_letter_queue=dead,
         max_instances=max_instances,

@@ -107,6 +107,8 @@ def _strings_of(value: Any) -> list[str]:
             return [_format_duration(value)]
         case float():
             return [f"{value:g}", repr(value)]
+        case ():
+            return ["off", "", "[]"]
         case tuple() | list():
             items = [str(item) for item in value]
             return [" ".join(items), json.dumps(items, ensure_ascii=False)]

@@ -12,12 +12,10 @@ from typing import Any, Final
 
 from .plan import Plan
 
-POLICY: Final = "beanstalk/scaling-policy.json"
-"""The policy for ``aws autoscaling put-scaling-policy``, in a bundle that both environments get."""
 SCALING_EBEXTENSIONS: Final = ".ebextensions/beanstalk_dispatch_scaling.config"
 """The same in a bundle for workers only, with the options. Elastic Beanstalk also reads JSON."""
 GROUP_PLACEHOLDER: Final = "AUTO_SCALING_GROUP"
-"""Stands in POLICY for the name of the Auto Scaling group, which is known when there is one."""
+"""Stands for the name of the Auto Scaling group, which is known when there is one."""
 
 _GROUP: Final = "AWSEBAutoScalingGroup"
 """Elastic Beanstalk's own name of the Auto Scaling group.
@@ -29,12 +27,20 @@ IN_SERVICE: Final = "GroupInServiceInstances"
 """A metric that the group does not send by default."""
 
 
+def scaling_file(plan: Plan) -> str:
+    """Return the path of the policy for ``aws autoscaling put-scaling-policy``.
+
+    It is in a bundle that web environments get, too.
+    """
+    return f"beanstalk/{plan.worker}-scaling.json"
+
+
 def scaling_files(plan: Plan) -> dict[str, Any]:
     """Return the content of each file, by its path; empty if the plan does not scale."""
     if plan.max_instances is None:
         return {}
     if plan.is_shared:
-        return {POLICY: target_tracking(plan, GROUP_PLACEHOLDER)}
+        return {scaling_file(plan): target_tracking(plan, GROUP_PLACEHOLDER)}
     policy = {
         "Type": "AWS::AutoScaling::ScalingPolicy",
         "Properties": {

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 NAMESPACE: Final = "aws:elasticbeanstalk:sqsd"
-WORKER_OPTIONS: Final = "beanstalk/worker-options.json"
-"""A file for ``aws elasticbeanstalk update-environment --option-settings``."""
+OPTIONS_FILES: Final = "beanstalk/*-options.json"
+"""Files for ``aws elasticbeanstalk update-environment``, one for each worker environment."""
 _NAMESPACE_LINE: Final = re.compile(rf"^(\s*)['\"]?{NAMESPACE}['\"]?:\s*(?:#.*)?$")
 _OPTION_LINE: Final = re.compile(r"^(\s*)(\w+):\s*['\"]?([^'\"#]*?)['\"]?\s*(?:#.*)?$")
 
@@ -20,14 +20,27 @@ def http_path(root: Path) -> str | None:
     return options(root).get("HttpPath")
 
 
-def options(root: Path) -> dict[str, str]:
-    """Return every option of the namespace, from WORKER_OPTIONS and then ``.ebextensions``.
+def options_file(environment: str) -> str:
+    """Return the path of an environment's own file."""
+    return OPTIONS_FILES.replace("*", environment)
 
+
+def policy_file(environment: str) -> str:
+    """Return the path of the policy of an environment's role."""
+    return f"beanstalk/{environment}-policy.json"
+
+
+def options(root: Path, environment: str = "*") -> dict[str, str]:
+    """Return every option of the namespace, from OPTIONS_FILES and then ``.ebextensions``.
+
+    With the name of an environment, only its own file is read and not those of others.
     The last file of ``.ebextensions`` in alphabetical order wins. The files are read line by line,
     so that PyYAML is not needed. Elastic Beanstalk also accepts a list of ``namespace``,
     ``option_name`` and ``value``, which is not read.
     """
-    found = json_options(root / WORKER_OPTIONS, NAMESPACE)
+    found: dict[str, str] = {}
+    for file in sorted(root.glob(options_file(environment))):
+        found |= json_options(file, NAMESPACE)
     for file in sorted((root / ".ebextensions").glob("*.config")):
         found |= dict(_options_of(file.read_text(errors="replace")))
     return found

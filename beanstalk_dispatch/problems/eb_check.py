@@ -15,17 +15,15 @@ from typing import Any, Final
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.deploying.eb_files import (
-    CRON,
     EBEXTENSIONS,
     HOOKS,
     NGINX_FILES,
     NGINX_INCLUDE,
-    WEB_POLICY,
-    WORKER_POLICY,
     bundle_files,
     daemon_options,
     gunicorn_command,
 )
+from beanstalk_dispatch.deploying.existing import CRON
 from beanstalk_dispatch.deploying.ladder import OUTAGE_SECONDS, Ladder
 from beanstalk_dispatch.deploying.plan import Plan
 from beanstalk_dispatch.deploying.procfile import (
@@ -35,7 +33,7 @@ from beanstalk_dispatch.deploying.procfile import (
     read_web_server,
     web_command,
 )
-from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, WORKER_OPTIONS, options
+from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, options, options_file, policy_file
 
 from . import scaling_check
 from .findings import OVERWRITE, problem
@@ -52,7 +50,7 @@ def check(plan: Plan, root: Path) -> list[CheckMessage]:
     """Return every problem of the files in ``root``, in the order of the files."""
     needed = bundle_files(plan)
     missing = [path for path in needed if not (root / path).exists()]
-    if EBEXTENSIONS in missing and options(root):
+    if EBEXTENSIONS in missing and options(root, plan.worker):
         missing.remove(EBEXTENSIONS)  # a file of another name has the options
     found = [problem("E401", path, "is missing", OVERWRITE) for path in missing]
     contents = {
@@ -170,7 +168,7 @@ def _check_server(plan: Plan, server: WebServer) -> Iterator[CheckMessage]:
 def _check_daemon_options(
     plan: Plan, root: Path, server: WebServer | None
 ) -> Iterator[CheckMessage]:
-    path = WORKER_OPTIONS if plan.is_shared else EBEXTENSIONS
+    path = options_file(plan.worker) if plan.is_shared else EBEXTENSIONS
     if plan.is_shared and NAMESPACE in _read_ebextensions(root):
         yield problem(
             "E408",
@@ -179,7 +177,7 @@ def _check_daemon_options(
             "web environment does not know",
             "remove it, or add --worker-bundle if this bundle is for workers only",
         )
-    found, needed = options(root), daemon_options(plan)
+    found, needed = options(root, plan.worker), daemon_options(plan)
     if not found:
         return  # the file is missing, which is a problem already
     for name in ("WorkerQueueURL", "HttpPath", "MimeType"):
@@ -233,7 +231,7 @@ def _read_ebextensions(root: Path) -> str:
 def _check_timeouts(
     plan: Plan, contents: Mapping[str, str], root: Path, server: WebServer | None
 ) -> Iterator[CheckMessage]:
-    found = options(root)
+    found = options(root, plan.worker)
     script = contents.get(HOOKS[0], "")
     nginx = _READ_TIMEOUT.search(script)
     ladder = Ladder(
@@ -255,7 +253,7 @@ def _graceful_timeout(server: WebServer | None) -> float | None:
 
 def _check_policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[CheckMessage]:
     needed = bundle_files(plan)
-    for path in (WEB_POLICY, WORKER_POLICY):
+    for path in (policy_file(plan.web), policy_file(plan.worker)):
         if path not in contents:
             continue
         missing = _granted_actions(needed[path].content) - _granted_actions(contents[path])

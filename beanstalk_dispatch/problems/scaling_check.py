@@ -15,7 +15,7 @@ from beanstalk_dispatch.deploying.scaling import (
     scaling_files,
     scaling_options,
 )
-from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS, json_options
+from beanstalk_dispatch.deploying.sqsd_options import json_options, options_file
 
 from .findings import OVERWRITE, problem
 
@@ -46,18 +46,19 @@ def check(plan: Plan, root: Path) -> Iterator[CheckMessage]:
                     "a higher target removes instances that have work, and then adds even more",
                     f"TargetValue: {limit:g}",
                 )
-    if plan.is_shared and (root / WORKER_OPTIONS).exists():
+    if plan.is_shared and (root / options_file(plan.worker)).exists():
         yield from _check_options(plan, root)
 
 
 def _check_options(plan: Plan, root: Path) -> Iterator[CheckMessage]:
+    path = options_file(plan.worker)
     for namespace, needed in scaling_options(plan).items():
-        found = json_options(root / WORKER_OPTIONS, namespace)
+        found = json_options(root / path, namespace)
         for name, value in needed.items():
             current = found.get(name, "not set")
             if current != value and name not in _CHOICES:
                 message = f"{namespace} {name} is {current}, not {value}"
-                yield problem("E420", WORKER_OPTIONS, message, OVERWRITE)
+                yield problem("E420", path, message, OVERWRITE)
 
 
 def _read_json(file: Path) -> Any:

@@ -160,7 +160,7 @@ def _call_within(
             has_returned = True
     except TimeLimitExceeded:  # came out in the instant the block ended
         limit.end()
-        if not limit.fired:
+        if not limit.fires:
             raise  # raised by an enclosing time limit
         if not has_returned:
             raise limit.timeout() from None

@@ -38,7 +38,7 @@ def run_to_end(result: object, limit: time_limit) -> object:
             # Not on a loop that runs already: under ASGI that is the server's.
             return async_to_sync(_await_within, force_new_loop=True)(result, inside)
     except TimeLimitExceeded:
-        if not (inside.fired or around.fired):
+        if not (inside.fires or around.fires):
             raise  # raised by an enclosing time limit
         raise limit.timeout() from None
     finally:

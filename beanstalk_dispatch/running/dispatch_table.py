@@ -121,9 +121,6 @@ class TaskSource(Protocol):
     def problems(self, config: Config) -> Iterable[str]:
         """Return the problems of the tasks that the configuration lists, for the system checks."""
 
-    def unsent(self, config: Config) -> Iterable[str]:
-        """Return the reasons why the library does not send listed tasks to a queue."""
-
 
 ObserverSource = Callable[[Config], Sequence[Observer]]
 """A function that returns the observers of a contrib room.

@@ -141,7 +141,7 @@ def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
                 return function(*args, **kwargs)
         except TimeLimitExceeded:  # came out in the instant the block ended
             limit.end()
-            if not limit.fired:
+            if not limit.fires:
                 raise  # raised by an enclosing time limit
             raise limit.timeout() from None
     except TaskTimeout:

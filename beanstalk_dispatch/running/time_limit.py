@@ -38,7 +38,10 @@ from .uninterruptible import is_interruptible
 logger = logging.getLogger("beanstalk_dispatch.task.time_limit")
 
 GRACE: Final = 5.0
-"""The seconds after its limit at which a running block is reported as stuck."""
+"""The seconds after its limit at which a running block is reported as stuck.
+
+Also the seconds between two interrupts of it.
+"""
 RETRY_PAUSE: Final = 0.05
 """The seconds between two checks of a thread that is due but not interruptible."""
 PULSE: Final = 10.0
@@ -65,8 +68,8 @@ class TimeLimitExceeded(BaseException):
     """The interrupt of a block. It is not an Exception, so that ``except Exception`` lets it pass.
 
     Code that catches BaseException can swallow it, and so does Python itself where it strikes in a
-    ``__del__``. A block gets one interrupt. If it swallows that, it is reported as stuck, and when
-    it ends, it has timed out.
+    ``__del__``. A block that swallows it is interrupted again every GRACE seconds and reported as
+    stuck, and when it ends, it has timed out.
     """
 
 
@@ -88,7 +91,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         "_passed_at",
         "_previous_handler",
         "deadline",
-        "fired",
+        "fires",
         "interrupts",
         "label",
         "leeway",
@@ -125,13 +128,17 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         self.on_stuck = on_stuck
         self.interrupts = interrupts
         self.owner = threading.get_ident()  # may be entered in a thread that this one waits for
-        self.fired = False
-        """True once the limit has passed, and the interrupt was sent."""
+        self.fires = 0
         self.struck = False
         self.stuck = False
         self._in_main_thread = False
         self._has_ended = False
         self._passed_at: float | None = None
+
+    @property
+    def fired(self) -> bool:
+        """Return True if the limit has passed, and an interrupt was sent."""
+        return self.fires > 0
 
     def __enter__(self) -> Self:
         self.thread_id = threading.get_ident()
@@ -160,7 +167,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
             self._has_ended = True
             self.end()
         if isinstance(exc, TimeLimitExceeded):
-            if self.fired:
+            if self.fires:
                 raise self.timeout() from exc
         elif self.struck and not is_for_the_process(exc):
             raise self.timeout() from exc
@@ -172,19 +179,21 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         """Close the limit, and those within it. May be called twice."""
         _watchdog.forget(self)
         if self._in_main_thread:
-            if self.fired:
+            if self.fires:
                 # An alarm on its way arrives with the end of any system call. Had the handler
                 # gone before, and was there none, it would end the process.
                 signal.sigpending()
             signal.signal(signal.SIGALRM, self._previous_handler or signal.SIG_DFL)
-        elif self.fired and not self._has_ended:
+        elif self.fires and not self._has_ended:
             self._has_ended = True
             # If the interrupt is still on its way, it strikes here. Taking it back with a NULL
             # would leave the interpreter's eval breaker set for ever on Python 3.11 and 3.12.
             try:
                 _let_interrupts_strike()
             except TimeLimitExceeded:
-                self.struck = False
+                # A second interrupt replaces one that has not struck yet, so after two of them
+                # it is unknown whether the first has struck.
+                self.struck = self.fires > 1
             else:
                 self.struck = True
         if self.stuck:
@@ -207,14 +216,14 @@ class time_limit:  # noqa: N801 - a context manager, named like one
 
     def fire(self) -> None:
         """Interrupt the block's thread. The watchdog calls this, with its lock held."""
-        self.fired = True
+        self.fires += 1
         if self._in_main_thread:
             signal.pthread_kill(self.thread_id, signal.SIGALRM)
         else:
             _set_async_exc(self.thread_id, TimeLimitExceeded)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
-        if self.fired and _watchdog.is_watched(self):
+        if self.fires and _watchdog.is_watched(self):
             self.struck = True
             raise TimeLimitExceeded
         if callable(self._previous_handler):  # an enclosing limit's, or the project's own
@@ -292,7 +301,7 @@ class _WatchdogThread:
             self._stuck.discard(limit)
             if clock.monotonic() > self._wakes_at + HELD:
                 self._held.add(limit)
-            if limit.fired:  # the interrupt may have kept one within it from being closed
+            if limit.fires:  # the interrupt may have kept one within it from being closed
                 for other in [*self._limits]:
                     if other.owner == limit.owner and other.started >= limit.started:
                         self._limits.discard(other)
@@ -357,9 +366,6 @@ class _WatchdogThread:
     def _fire_due(self) -> list[Callable[[], None]]:
         now, self._wakes_at = clock.monotonic(), math.inf
         newly_stuck: list[Callable[[], None]] = []
-        # A thread keeps only one of two interrupts that reach it within one C call. So an enclosing
-        # limit waits for the end of the limit within it.
-        interrupted = {each.thread_id for each in self._limits if each.fired}
         for limit in self._limits:
             if limit.deadline <= now:
                 is_late = limit.is_late(now)
@@ -368,13 +374,10 @@ class _WatchdogThread:
                     limit.stuck = True
                     self._stuck.add(limit)
                     newly_stuck += [partial(_report_stuck, limit), *self.when_stuck]
-                if limit.fired or not limit.interrupts:
+                if not limit.interrupts:
                     limit.deadline = now + GRACE
-                elif limit.thread_id not in interrupted and is_interruptible(
-                    limit.thread_id, is_late=is_late
-                ):
+                elif is_interruptible(limit.thread_id, is_late=is_late):
                     limit.fire()
-                    interrupted.add(limit.thread_id)
                     limit.deadline = now + GRACE
                 else:
                     limit.deadline = now + RETRY_PAUSE

@@ -113,7 +113,7 @@ class Swallows(SafeTask):
 
 
 class Endless(SafeTask):
-    """Swallow the interrupt, and run on."""
+    """Swallow one interrupt after the other."""
 
     timeout_timedelta = LIMIT
     verbose = False

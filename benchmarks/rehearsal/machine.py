@@ -17,9 +17,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beanstalk_dispatch.deploying.eb_files import CRON, HOOKS, NGINX_STAGING
+from beanstalk_dispatch.deploying.eb_files import HOOKS, NGINX_STAGING
+from beanstalk_dispatch.deploying.existing import CRON
 from beanstalk_dispatch.deploying.procfile import PROCFILE
-from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
+from beanstalk_dispatch.deploying.sqsd_options import options_file
 from tests.services import NO_COVERAGE, free_port, nginx, until
 
 from .environment_file import delivered, environment_file
@@ -80,7 +81,7 @@ class Bundle:
 
     def options(self) -> dict[str, str]:
         """The daemon's options, by name."""
-        settings = json.loads((self.root / WORKER_OPTIONS).read_text())
+        settings = json.loads((self.root / options_file("shop-worker")).read_text())
         return {each["OptionName"]: each["Value"] for each in settings}
 
     def web_command(self) -> list[str]:

@@ -31,8 +31,9 @@ from beanstalk_dispatch import conf
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.consumers.endpoint.sqsd import HEADER
 from beanstalk_dispatch.consumers.poller.cron_scheduler import Scheduler
-from beanstalk_dispatch.deploying.eb_files import CRON, HOOKS
-from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
+from beanstalk_dispatch.deploying.eb_files import HOOKS
+from beanstalk_dispatch.deploying.existing import CRON
+from beanstalk_dispatch.deploying.sqsd_options import options_file
 from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.scheduling.destination import resolve
@@ -475,7 +476,7 @@ class Rehearsal:
 
     def _wrong_files(self, console: Console) -> None:
         """One ``beanstalk_eb --check`` says all of it."""
-        options = self._bundle.root / WORKER_OPTIONS
+        options = self._bundle.root / options_file("shop-worker")
         changed = options.read_text()
         for wrong, right in (
             ('"/beanstalk_dispatch"', '"/beanstalk_dispatch/dispatcher"'), ('"50"', '"15"'),

@@ -16,7 +16,7 @@ from django.core.management import call_command
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.deploying.eb_files import HOOKS, NGINX_STAGING
 from beanstalk_dispatch.deploying.procfile import PROCFILE
-from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
+from beanstalk_dispatch.deploying.sqsd_options import options_file
 from beanstalk_dispatch.problems import machine_doctor
 from beanstalk_dispatch.problems.machine_doctor import Machine
 from tests.conftest import Environment
@@ -38,7 +38,7 @@ def test_a_task_runs_with_the_files_that_are_written(
     bundle, staging = tmp_path / "bundle", tmp_path / "staging"
     call_command("beanstalk_eb", "--region=eu-west-1", "--account=123456789012",
                  f"--directory={bundle}")  # fmt: skip
-    settings = json.loads((bundle / WORKER_OPTIONS).read_text())
+    settings = json.loads((bundle / options_file("tests-worker")).read_text())
     options = {each["OptionName"]: each["Value"] for each in settings}
     words = shlex.split((bundle / PROCFILE).read_text().partition(":")[2])
     arguments = " ".join(word for word in words[3:-1] if "workers" not in word)

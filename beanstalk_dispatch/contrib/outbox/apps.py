@@ -15,11 +15,9 @@ class OutboxConfig(AppConfig):
 
     def ready(self) -> None:
         # The model can be imported from now on.
-        from beanstalk_dispatch.contrib import needs_core  # noqa: PLC0415
         from beanstalk_dispatch.scheduling import outbox  # noqa: PLC0415
 
         from . import checks, store  # noqa: PLC0415
 
-        needs_core.register_check()
         checks.register()
         outbox.register(store.DatabaseOutbox())

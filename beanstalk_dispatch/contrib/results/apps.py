@@ -15,9 +15,6 @@ class ResultsConfig(AppConfig):
 
     def ready(self) -> None:
         # The model can be imported from now on.
-        from beanstalk_dispatch.contrib import needs_core  # noqa: PLC0415
-
         from . import checks  # noqa: PLC0415
 
-        needs_core.register_check()
         checks.register()

@@ -38,7 +38,7 @@ from .library import (
     task_started,
     to_json,
 )
-from .policy import SQSTask, apply_policy
+from .policy import apply_policy
 
 
 class FailedBefore(Exception):
@@ -75,20 +75,6 @@ class DjangoTasks:
     def problems(self, config: Config) -> Sequence[str]:
         """Return the problems of BEANSTALK_DISPATCH_TASKS."""
         return allowed_tasks(config).problems
-
-    def unsent(self, config: Config) -> Iterator[str]:
-        """Yield a reason for each task whose backend in TASKS is another: it runs elsewhere."""
-        for name, task in allowed_tasks(config).by_name.items():
-            try:
-                backend = type(task.get_backend())
-            except Exception as exc:
-                yield f"{name!r} has no backend: TASKS[{task.backend!r}]: {exc}"
-                continue
-            if not issubclass(backend.task_class, SQSTask):
-                yield (
-                    f"{name!r} has the backend {backend.__name__} of TASKS[{task.backend!r}]: "
-                    "enqueue() sends nothing to SQS"
-                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,3 @@ class WorkbenchConfig(AppConfig):
     label = "beanstalk_workbench"
     verbose_name = "Beanstalk dispatch"
     default_auto_field = "django.db.models.BigAutoField"
-
-    def ready(self) -> None:
-        from beanstalk_dispatch.contrib import needs_core  # noqa: PLC0415
-
-        needs_core.register_check()

@@ -1,7 +1,9 @@
 #!/bin/sh
 # %{written_by}
 # On a worker it gives nginx the limits of the daemon's requests; elsewhere it removes them.
+# Where BEANSTALK_DISPATCH_PERIODIC_TASKS is off, another environment runs the tasks of cron.yaml.
 set -e
+case "$BEANSTALK_DISPATCH_PERIODIC_TASKS" in [Oo][Ff][Ff]) rm -f cron.yaml ;; esac
 folder=%{staging}/conf.d/elasticbeanstalk
 file=$folder/beanstalk_dispatch.conf
 rm -f "$file"

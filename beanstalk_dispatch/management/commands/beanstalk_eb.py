@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import itertools
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,8 @@ _ASKED = {
     "region": "AWS region of the queues",
     "account": "AWS account number, which 'aws sts get-caller-identity' shows",
 }
+_ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{2,38}[A-Za-z0-9]")
+"""https://docs.aws.amazon.com/elasticbeanstalk/latest/api/API_CreateEnvironment.html"""
 _REQUIREMENTS = ("requirements.txt", "Pipfile", "Dockerfile", "docker-compose.yml")
 """The files in which Elastic Beanstalk finds the packages to install.
 
@@ -110,7 +113,7 @@ class Command(ReportingCommand):
             defaults = _asked_for(config, name)
             for key in [key for key in defaults if not given[key]]:
                 given[key] = _ask_for(key, defaults[key])
-        return make_plan(
+        plan = make_plan(
             config,
             name=name,
             application=find_application(options["directory"]),
@@ -118,8 +121,16 @@ class Command(ReportingCommand):
             threads=options["threads"],
             is_shared=not options["worker_bundle"],
             max_instances=options["max_instances"],
+            root=options["directory"],
             **given,
         )
+        for option, environment in (("--web", plan.web), ("--worker", plan.worker)):
+            if not _ENVIRONMENT.fullmatch(environment):
+                raise CommandError(
+                    f"{environment!r} is not the name of an environment, which has 4 to 40 "
+                    f"letters, digits and hyphens; add {option} NAME"
+                )
+        return plan
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -183,7 +194,7 @@ class Command(ReportingCommand):
                 f"warning: {BACKLOG_TOKEN.variable} is set here and not shown; set it on the "
                 "environment whose backlog is read"
             )
-        key = None if config.signing_keys else fresh_key()
+        key = fresh_key() if plan.is_first and not config.signing_keys else None
         self.stdout.write("\n" + "\n".join(commands(plan, config, key=key)))
 
 

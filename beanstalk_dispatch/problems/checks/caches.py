@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from typing import Any, Final
 
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
-from django.utils.module_loading import import_string
 
 from beanstalk_dispatch.conf import SETTINGS, Config
 from beanstalk_dispatch.conf.variables import LEASE_CACHE, RESULTS
@@ -20,12 +18,6 @@ from beanstalk_dispatch.messages.shared_cache import cache_of
 from .registry import ID, on_every_machine, on_workers
 
 MIN_LEASE_ENTRIES: Final = 100_000
-_CLIENTS: Final = {
-    "django.core.cache.backends.redis.RedisCache": "redis",
-    "django.core.cache.backends.memcached.PyMemcacheCache": "pymemcache",
-    "django.core.cache.backends.memcached.PyLibMCCache": "pylibmc",
-}
-"""The package that each of Django's caches needs."""
 _UNSHARED_CACHES: Final = ("LocMemCache", "DummyCache", "FileBasedCache")
 _ATOMIC_CACHES: Final = (
     "django.core.cache.backends.redis",
@@ -74,18 +66,6 @@ def _unshared_results_cache(config: Config) -> Iterator[CheckMessage]:
         )
 
 
-@on_every_machine
-def _cache_that_cannot_be_made(config: Config) -> Iterator[CheckMessage]:
-    for field in ("lease_cache", "results"):
-        alias = getattr(config, field)
-        if problem := _why_not_importable(str(_cache(alias).get("BACKEND", ""))):
-            yield checks.Error(
-                f"{SETTINGS[field].variable}: the cache {alias!r} cannot be used: {problem}.",
-                hint="Install what is missing with pip, and add it to requirements.txt.",
-                id=f"{ID}.E031",
-            )
-
-
 @on_workers
 def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
     for field in ("lease_cache", "results"):
@@ -113,19 +93,6 @@ def _lease_cache_without_atomic_add(config: Config) -> Iterator[CheckMessage]:
         "silence the check with SILENCED_SYSTEM_CHECKS.",
         id=f"{ID}.W022",
     )
-
-
-def _why_not_importable(backend: str) -> str | None:
-    """Return the reason why a cache cannot be made. Django imports the client at its first use."""
-    client = _CLIENTS.get(backend)
-    if client and find_spec(client) is None:
-        return f"No module named {client!r}"
-    try:
-        if backend:
-            import_string(backend)
-    except ImportError as exc:
-        return str(exc)
-    return None
 
 
 def _cache(alias: str | None) -> Mapping[str, Any]:

@@ -51,19 +51,3 @@ def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
             hint="Run gunicorn with --worker-class gthread, or use beanstalk_worker.",
             id=f"{ID}.W018",
         )
-
-
-@on_workers
-def _database_of_one_machine(config: Config) -> Iterator[CheckMessage]:
-    if settings.DEBUG or config.sqs_endpoint_url:  # on a laptop one file is right
-        return
-    for alias, database in settings.DATABASES.items():
-        name = str(database.get("NAME", ""))
-        is_in_memory = not name or ":memory:" in name or "mode=memory" in name
-        if str(database.get("ENGINE")).endswith("sqlite3") and not is_in_memory:
-            yield checks.Warning(
-                f"DATABASES[{alias!r}] is SQLite: each machine has a file of its own, which the "
-                "next deployment deletes. Tasks do not see the rows of the web environment.",
-                hint="Let both environments use one database server, such as PostgreSQL on RDS.",
-                id=f"{ID}.W034",
-            )

@@ -149,20 +149,6 @@ def _observers(config: Config) -> Iterator[CheckMessage]:
         )
 
 
-@on_every_machine
-def _tasks_of_another_backend(config: Config) -> Iterator[CheckMessage]:
-    if config.execute_synchronously:
-        return
-    for source in dispatch_table.task_sources():
-        for problem in source.unsent(config):
-            yield checks.Warning(
-                f"{TASKS.variable}: {problem}.",
-                hint="TASKS = {'default': {'BACKEND': 'beanstalk_dispatch.contrib.tasks."
-                "SQSBackend'}}",
-                id=f"{ID}.W033",
-            )
-
-
 def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
     """Yield the names of the table that stand for a class, each with the class."""
     failed = dispatch_table.not_importable(config)  # E002 reports it, and has tried the import

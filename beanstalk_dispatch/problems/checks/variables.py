@@ -29,14 +29,3 @@ def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
             hint=hint,
             id=f"{ID}.W008",
         )
-
-
-@on_every_machine
-def _variables_without_effect(config: Config) -> Iterator[CheckMessage]:
-    for name in conf.overruled_variables():
-        yield checks.Warning(
-            f"{name} is in your Django settings and, with another value, in the environment: the "
-            "settings win, so 'eb setenv' has no effect.",
-            hint=f"Remove {name} from the settings module.",
-            id=f"{ID}.W035",
-        )

@@ -47,18 +47,6 @@ def test_a_name_without_its_first_word_is_found(
     assert conf.unknown_variables() == {"DISPATCH_TABLE": "BEANSTALK_DISPATCH_TABLE"}
 
 
-@pytest.mark.parametrize("start", ["SHOP_", "\ufeff"])
-def test_a_name_with_more_before_it_is_found(
-    start: str, env: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A project's own prefix, and the mark that some editors put at the start of .env."""
-    monkeypatch.setenv(f"{start}BEANSTALK_WORKER", "True")
-    monkeypatch.setenv("SHOP_SENTRY_DSN", "another product's")
-    assert conf.unknown_variables() == {f"{start}BEANSTALK_WORKER": "BEANSTALK_WORKER"}
-    env(WORKER=True)  # the settings of the project may read the other name
-    assert conf.unknown_variables() == {}
-
-
 def test_a_removed_variable_is_unknown_though_others_are_close(env: Environment) -> None:
     env(DISPATCH_BACKLOG_THREADS="10", DISPATCH_BACKLOG_THREADS_FILE="x")
     assert conf.unknown_variables() == {

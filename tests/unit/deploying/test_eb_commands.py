@@ -11,9 +11,9 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.deploying.eb_commands import commands, fresh_key
 from beanstalk_dispatch.deploying.eb_files import bundle_files
 from beanstalk_dispatch.deploying.plan import make_plan
-from beanstalk_dispatch.deploying.scaling import POLICY, target_tracking
+from beanstalk_dispatch.deploying.scaling import target_tracking
 from beanstalk_dispatch.exceptions import ConfigurationError
-from tests.bundles import SHOP
+from tests.bundles import SCALING, SHOP
 from tests.conftest import Environment
 from tests.docs.test_docs import check_aws
 from tests.docs.test_docs import commands as words_of
@@ -53,7 +53,7 @@ def test_the_policy_gets_the_name_of_the_group(tmp_path: Path) -> None:
     plan = make_plan(get_config(), name="shop", application=SHOP, region="eu-west-1",
                      account=ACCOUNT, max_instances=4)  # fmt: skip
     (tmp_path / "beanstalk").mkdir()
-    (tmp_path / POLICY).write_text(bundle_files(plan)[POLICY].content)
+    (tmp_path / SCALING).write_text(bundle_files(plan)[SCALING].content)
     lines = "\n".join(commands(plan, get_config(), key=KEY)).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("group="))
     end = next(i for i, line in enumerate(lines) if line.startswith("# 4."))
@@ -153,7 +153,7 @@ def test_a_key_that_exists_is_not_shown(env: Environment) -> None:
 
 
 def test_a_shared_bundle_needs_one_more_command() -> None:
-    command = "--option-settings file://beanstalk/worker-options.json"
+    command = "--option-settings file://beanstalk/shop-worker-options.json"
     assert command in script()
     assert command not in script(is_shared=False)
 

@@ -15,19 +15,17 @@ import yaml
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.deploying.eb_files import (
-    CRON,
     EBEXTENSIONS,
     HOOKS,
     NGINX_STAGING,
-    WEB_POLICY,
-    WORKER_POLICY,
     bundle_files,
 )
+from beanstalk_dispatch.deploying.existing import CRON
 from beanstalk_dispatch.deploying.plan import Plan, make_plan
 from beanstalk_dispatch.deploying.procfile import PROCFILE
-from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, WORKER_OPTIONS
+from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE
 from beanstalk_dispatch.messages import cron
-from tests.bundles import SHOP
+from tests.bundles import SHOP, WEB_POLICY, WORKER_OPTIONS, WORKER_POLICY
 from tests.conftest import Environment
 from tests.services import PATH, nginx
 

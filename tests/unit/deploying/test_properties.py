@@ -69,6 +69,7 @@ def test_signing_keys_are_read_back(keys: list[str]) -> None:
             "q=https://sqs.eu-west-1.amazonaws.com/123456789012/mail",
         ),
         (variables.PERIODIC_TASKS, ("a", "b"), "a b"),
+        (variables.PERIODIC_TASKS, (), "off"),
         (variables.PERIODIC_TASKS, ("a,b",), '["a,b"]'),
         (
             variables.TRUSTED_PEERS,

@@ -14,14 +14,12 @@ from beanstalk_dispatch.deploying.eb_files import bundle_files
 from beanstalk_dispatch.deploying.plan import Plan, make_plan
 from beanstalk_dispatch.deploying.scaling import (
     GROUP_PLACEHOLDER,
-    POLICY,
     SCALING_EBEXTENSIONS,
     scaling_files,
     scaling_options,
     target_tracking,
 )
-from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
-from tests.bundles import SHOP, problems_in, write_bundle
+from tests.bundles import SCALING, SHOP, WORKER_OPTIONS, problems_in, write_bundle
 from tests.conftest import Environment
 
 TARGET = "TargetTrackingConfiguration"
@@ -45,7 +43,7 @@ def test_a_plan_that_does_not_scale_has_no_files_for_it() -> None:
 
 
 def test_the_policy_is_one_that_ec2_auto_scaling_knows() -> None:
-    policy = json.loads(bundle_files(make())[POLICY].content)
+    policy = json.loads(bundle_files(make())[SCALING].content)
     model = get_session().get_service_model("autoscaling").operation_model("PutScalingPolicy")
     assert model.input_shape
     request = {
@@ -99,7 +97,7 @@ def test_a_bundle_for_workers_has_the_policy_as_a_resource() -> None:
 def test_the_commands_put_the_policy_on_the_group_of_the_environment() -> None:
     lines = "\n".join(commands(make(), get_config(), key=None))
     assert "--metrics GroupInServiceInstances" in lines
-    assert f'sed "s/{GROUP_PLACEHOLDER}/$group/" {POLICY}' in lines
+    assert f'sed "s/{GROUP_PLACEHOLDER}/$group/" {SCALING}' in lines
     for plan in (make(is_shared=False), make(max_instances=None)):
         assert "put-scaling-policy" not in "\n".join(commands(plan, get_config(), key=None))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, WORKER_OPTIONS, http_path, options
+from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, http_path, options
 
 CONFIG = """\
 # comment
@@ -50,7 +50,7 @@ def test_a_folder_that_is_missing_sets_nothing(tmp_path: Path) -> None:
 
 
 def test_the_options_for_a_shared_bundle_are_read(tmp_path: Path) -> None:
-    file = tmp_path / WORKER_OPTIONS
+    file = tmp_path / "beanstalk" / "shop-worker-options.json"
     file.parent.mkdir()
     settings = [
         {"Namespace": NAMESPACE, "OptionName": "HttpPath", "Value": "/y"},
@@ -65,7 +65,7 @@ def test_the_options_for_a_shared_bundle_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["{", "5", "[5]", "[{}]"])
 def test_a_file_that_is_not_option_settings_sets_nothing(tmp_path: Path, content: str) -> None:
-    file = tmp_path / WORKER_OPTIONS
+    file = tmp_path / "beanstalk" / "shop-worker-options.json"
     file.parent.mkdir()
     file.write_text(content)
     assert options(tmp_path) == {}

@@ -13,7 +13,7 @@ from django.test import override_settings
 
 from beanstalk_dispatch.deploying.eb_files import HOOKS
 from beanstalk_dispatch.deploying.procfile import PROCFILE
-from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
+from beanstalk_dispatch.deploying.sqsd_options import options_file
 from beanstalk_dispatch.problems import web_boot
 from tests.conftest import TABLE, Environment
 from tests.services import ROOT
@@ -116,7 +116,7 @@ def test_nothing_is_overwritten_without_being_asked_for(
         run(capsys)
     output = capsys.readouterr().out
     assert "  -web: gunicorn --threads=4 shop.wsgi" in output
-    assert f"written: {WORKER_OPTIONS}" in output
+    assert "written: beanstalk/tests-worker-options.json" in output
     assert (folder / PROCFILE).read_text() == own
     output = run(capsys, "--overwrite")
     assert f"replaced: {PROCFILE}" in output
@@ -130,7 +130,7 @@ def test_a_file_that_does_what_is_needed_stays(
 ) -> None:
     run(capsys)
     content = (folder / PROCFILE).read_text().replace("160", "400")
-    for path in (*HOOKS, WORKER_OPTIONS):
+    for path in (*HOOKS, options_file("tests-worker")):
         text = (folder / path).read_text()
         for old in ("170", "180", "190"):
             text = text.replace(old, f"9{old[1:]}")
@@ -248,7 +248,7 @@ def test_what_the_queues_say_is_not_asked_for(
     ]  # fmt: skip
     asked.clear()
     env(DISPATCH_QUEUES="mail=shop-mail", DISPATCH_SQS_REGION="eu-west-1")
-    call_command("beanstalk_eb", "--account=123456789012", "--web=a")
+    call_command("beanstalk_eb", "--account=123456789012", "--web=shop")
     assert asked[1:] == ["AWS region of the queues [eu-west-1]: "]
 
 
@@ -322,3 +322,23 @@ def test_another_web_server_is_left_alone(
         call_command("beanstalk_eb", *WHERE, "--overwrite")
     assert (folder / PROCFILE).read_text() == line
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "name"), [("--web", "a"), ("--worker", "shop_worker")])
+def test_a_name_that_elastic_beanstalk_refuses_is_a_command_error(option: str, name: str) -> None:
+    with pytest.raises(CommandError, match=f"'{name}' is not the name .* 40 .*; add {option} NAME"):
+        call_command("beanstalk_eb", *WHERE, option, name)
+
+
+def test_a_second_worker_environment_gets_its_own_files_and_no_new_key(
+    capsys: pytest.CaptureFixture[str], env: Environment, folder: Path
+) -> None:
+    env(DISPATCH_QUEUES="mail=shop-mail work=shop-work")
+    run(capsys)
+    second = ("--queue=work", "--worker=tests-work")
+    output = run(capsys, *second)
+    assert "written: beanstalk/tests-work-options.json\n" in output
+    assert "different:" not in output
+    assert "replaced:" not in output
+    assert "BEANSTALK_DISPATCH_SIGNING_KEYS=" not in output
+    assert run(capsys, "--check") == run(capsys, "--check", *second) == FINE

@@ -247,7 +247,7 @@ def never(request: HttpRequest) -> HttpResponse:
         ({"BEANSTALK_DISPATCH_SQS_KEY": "AKIA-IN-SETTINGS",
           "BEANSTALK_DISPATCH_SQS_SECRET": "plain-text-secret"},
          ["W006", "W006"]),
-        ({"BEANSTALK_DISPATCH_SIGNING_KEYS": [f"plain-text-secret{KEY}"]}, ["W006", "W035"]),
+        ({"BEANSTALK_DISPATCH_SIGNING_KEYS": [f"plain-text-secret{KEY}"]}, ["W006"]),
         ({"BEANSTALK_DISPATCH_BACKLOG_TOKEN": f"plain-text-secret{KEY}",
           "BEANSTALK_DISPATCH_QUEUES": "jobs=jobs"}, ["W006"]),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("locmem.LocMemCache")},
@@ -269,8 +269,7 @@ def never(request: HttpRequest) -> HttpResponse:
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": their_cache("ReadThenWrite")},
          ["W022"]),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": their_cache("Renamed")}, []),
-        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": their_cache("Nowhere")},
-         ["E031"]),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": their_cache("Nowhere")}, []),
         ({"BEANSTALK_DISPATCH_RESULTS": "default", "CACHES": cache("redis.RedisCache")}, ["W012"]),
         ({"BEANSTALK_DISPATCH_RESULTS": "db", "INSTALLED_APPS": ["beanstalk_dispatch"]}, ["E012"]),
     ],
@@ -284,71 +283,6 @@ def test_settings_that_break_a_worker(
         assert "plain-text-secret" not in "".join(
             f"{message.msg}{message.hint}" for message in found()
         )
-
-
-@pytest.mark.parametrize(
-    ("backend", "client"),
-    [("redis.RedisCache", "redis"), ("memcached.PyLibMCCache", "pylibmc")],
-)
-def test_a_cache_whose_client_is_not_installed_is_an_error(
-    env: Environment, monkeypatch: pytest.MonkeyPatch, backend: str, client: str
-) -> None:
-    monkeypatch.setitem(sys.modules, client, None)
-    env(DISPATCH_LEASE_CACHE="default")
-    with override_settings(CACHES=cache(backend)):
-        (message,) = found()
-    assert message.id == "beanstalk_dispatch.E031"
-    assert f"No module named '{client}'" in message.msg
-    assert "requirements.txt" in str(message.hint)
-
-
-@pytest.mark.parametrize(
-    ("database", "variables", "expected"),
-    [
-        ("/var/app/current/db.sqlite3", {}, ["W034"]),
-        ("file:x?mode=memory&cache=shared", {}, []),
-        ("", {}, []),
-        ("db.sqlite3", {"DISPATCH_SQS_ENDPOINT_URL": "http://127.0.0.1:5000"}, []),
-        ("db.sqlite3", {"WORKER": None}, []),
-    ],
-)
-def test_a_database_that_each_machine_has_for_itself_is_a_warning_on_a_worker(
-    env: Environment, database: str, variables: dict[str, Any], expected: list[str]
-) -> None:
-    env(**DEFAULTS | variables)
-    databases = {
-        "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": database},
-        "other": {"ENGINE": "django.db.backends.postgresql", "NAME": "shop"},
-    }
-    with pytest.MonkeyPatch.context() as patch:  # Django warns of an override of DATABASES
-        patch.setattr(settings, "DATABASES", databases)
-        assert ids() == [f"beanstalk_dispatch.{each}" for each in expected]
-        patch.setattr(settings, "DEBUG", True)
-        assert ids() == []
-
-
-@pytest.mark.parametrize(
-    ("value", "variable", "is_reported"),
-    [(False, "True", True), (True, "1", False), (True, "Ture", True), (True, None, False)],
-)
-def test_a_variable_that_the_settings_overrule_is_a_warning(
-    env: Environment, value: bool, variable: str | None, is_reported: bool
-) -> None:
-    env(DISPATCH_TABLE=TABLE, WORKER=variable)
-    with override_settings(BEANSTALK_WORKER=value, BEANSTALK_DISPATCH_SIGNING_KEYS=[KEY]):
-        messages = [each for each in found() if each.id == "beanstalk_dispatch.W035"]
-    assert bool(messages) is is_reported
-
-
-def test_contrib_apps_without_the_core_are_an_error() -> None:
-    def run() -> list[CheckMessage]:
-        return [m for m in run_checks(tags=["beanstalk_dispatch"]) if m.id and "E032" in m.id]
-
-    assert run() == []
-    for name in ("outbox", "results", "workbench"):
-        with override_settings(INSTALLED_APPS=[f"beanstalk_dispatch.contrib.{name}"]):
-            (message,) = run()
-        assert "'beanstalk_dispatch'" in str(message.hint)
 
 
 def test_a_key_that_settings_took_from_the_environment_is_not_plaintext(

@@ -166,6 +166,17 @@ def test_other_settings_of_the_server_are_a_finding(monkeypatch: pytest.MonkeyPa
     assert str(found["settings"].hint).startswith("DJANGO_SETTINGS_MODULE=tests.settings python")
 
 
+def test_periodic_tasks_of_another_environment_are_no_problem(
+    env: Environment, folder: Path
+) -> None:
+    (folder / "cron.yaml").write_text(CRON.format(**RIGHT))
+    assert examine()["cron.yaml"].id == "beanstalk_dispatch.E107"
+    env(DISPATCH_PERIODIC_TASKS="off")
+    assert examine()["cron.yaml"].msg == (
+        "another environment runs it: BEANSTALK_DISPATCH_PERIODIC_TASKS is off"
+    )
+
+
 def test_a_check_of_another_room_needs_no_id_and_no_hint() -> None:
     def check(**options: Any) -> list[CheckWarning]:
         return [CheckWarning("something")]
@@ -286,6 +297,7 @@ def lease(backend: str, **more: Any) -> CheckMessage:
         (f"{__name__}.OwnCache", "(OwnCache) is not shared by processes"),
         (f"{__name__}.Forgetful", "does not keep what is added to it"),
         (f"{__name__}.Broken", "does not answer: ConnectionError: refused"),
+        ("tests.nowhere.Cache", "does not answer: InvalidCacheBackendError"),
     ],
 )
 def test_a_cache_that_cannot_hold_a_lease_is_said(
@@ -304,20 +316,6 @@ def test_a_cache_that_is_shared_is_ok(env: Environment) -> None:
         finding = lease(backend, LOCATION=f"redis://127.0.0.1:{port}")
         assert finding.msg == "the cache 'leases' answers and keeps its entries"
     caches["default"].clear()
-
-
-def test_a_cache_without_its_client_is_left_to_its_check(
-    env: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    env(DISPATCH_LEASE_CACHE="leases")
-    monkeypatch.setitem(sys.modules, "redis", None)
-    for backend in ("django.core.cache.backends.redis.RedisCache", "tests.nowhere.Cache"):
-        with override_settings(
-            CACHES={"default": {"BACKEND": LOCMEM}, "leases": {"BACKEND": backend}}
-        ):
-            found = examine()
-        assert found["E031"].level == ERROR
-        assert "lease" not in found
 
 
 def test_a_cache_that_is_missing_is_left_to_its_check(env: Environment) -> None:

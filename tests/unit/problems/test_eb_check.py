@@ -9,17 +9,14 @@ import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.deploying.eb_files import (
-    CRON,
     EBEXTENSIONS,
     HOOKS,
-    WEB_POLICY,
-    WORKER_POLICY,
     bundle_files,
 )
+from beanstalk_dispatch.deploying.existing import CRON
 from beanstalk_dispatch.deploying.plan import Plan, make_plan
 from beanstalk_dispatch.deploying.procfile import PROCFILE
-from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
-from tests.bundles import SHOP, problems_in, write_bundle
+from tests.bundles import SHOP, WEB_POLICY, WORKER_OPTIONS, WORKER_POLICY, problems_in, write_bundle
 from tests.conftest import Environment
 
 HOOK = HOOKS[0]

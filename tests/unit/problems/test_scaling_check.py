@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from beanstalk_dispatch.deploying.scaling import POLICY, SCALING_EBEXTENSIONS
-from beanstalk_dispatch.deploying.sqsd_options import WORKER_OPTIONS
-from tests.bundles import problems_in, write_bundle
+from beanstalk_dispatch.deploying.scaling import SCALING_EBEXTENSIONS
+from tests.bundles import SCALING, WORKER_OPTIONS, problems_in, write_bundle
 from tests.conftest import Environment
 from tests.unit.deploying.test_scaling import make
 
@@ -38,7 +37,7 @@ def test_each_difference_of_the_policy_is_explained(
     tmp_path: Path, is_shared: bool, old: str, new: str, problem: str
 ) -> None:
     plan = make(is_shared=is_shared)
-    path = POLICY if is_shared else SCALING_EBEXTENSIONS
+    path = SCALING if is_shared else SCALING_EBEXTENSIONS
     replace(write_bundle(plan, tmp_path) / path, old, new)
     found = problems_in(plan, tmp_path)
     assert len(found) == bool(problem)
@@ -64,10 +63,10 @@ def test_each_option_that_differs_is_said(tmp_path: Path, old: str, new: str, pr
 
 def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:
     plan = make()
-    (write_bundle(plan, tmp_path) / POLICY).unlink()
+    (write_bundle(plan, tmp_path) / SCALING).unlink()
     (tmp_path / WORKER_OPTIONS).unlink()
     assert problems_in(plan, tmp_path) == [
-        f"{path}: is missing" for path in (POLICY, WORKER_OPTIONS)
+        f"{path}: is missing" for path in (SCALING, WORKER_OPTIONS)
     ]
 
 

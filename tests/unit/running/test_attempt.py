@@ -134,7 +134,7 @@ def test_the_instant_in_which_a_task_ends(
 
     class Instant(time_limit):
         def __enter__(self) -> Any:
-            self.fired = True
+            self.fires = 1
             if not has_returned:
                 raise TimeLimitExceeded
             return super().__enter__()

@@ -325,7 +325,7 @@ def test_an_interrupt_in_the_instant_in_which_the_code_ends(
     class Late(time_limit):
         def __exit__(self, *args: object) -> None:
             self.end()
-            self.fired = True
+            self.fires = 1
             raise TimeLimitExceeded
 
     with outer_limit.OuterLimit(5, str):

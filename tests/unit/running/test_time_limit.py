@@ -513,30 +513,27 @@ def test_a_forked_child_has_a_watchdog_of_its_own() -> None:
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_what_swallows_its_interrupt_is_stuck_and_gets_no_other(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The thread of a consumer would not get to its next task, whatever it swallows."""
+def test_what_swallows_an_interrupt_is_interrupted_again(place: Place) -> None:
     swallowed: list[BaseException] = []
 
     def body() -> None:
-        try:
-            run_in_steps(20)
-        except BaseException as exc:
-            swallowed.append(exc)
-        run_in_steps(0.5)
-        assert len(timeouts.stuck()) == 1
+        while True:
+            try:
+                run_in_steps(20)
+            except BaseException as exc:
+                swallowed.append(exc)
+                if len(swallowed) == 3:
+                    raise
 
     with pytest.raises(TaskTimeout):
         place(lambda: limited(time_limit(0.05), body))
-    assert len(swallowed) == 1
-    assert timeouts.stuck() == []
-    until(lambda: "stuck task ended" in caplog.text)
+    assert len(swallowed) == 3
 
 
+@pytest.mark.usefixtures("short_grace")
 @pytest.mark.slow
-def test_an_outer_limit_that_passes_with_an_inner_one_strikes_after_it(place: Place) -> None:
-    """Both pass during one C call: the interpreter keeps one of two interrupts."""
+def test_an_outer_limit_whose_interrupt_an_inner_one_took_strikes_again(place: Place) -> None:
+    """Both pass during one C call: the interpreter keeps one of the two interrupts."""
 
     def in_one_call() -> None:
         sum(range(30_000_000))
@@ -546,11 +543,8 @@ def test_an_outer_limit_that_passes_with_an_inner_one_strikes_after_it(place: Pl
             limited(time_limit(0.05), in_one_call)
         run_in_steps(20)
 
-    started = time.monotonic()
     with pytest.raises(TaskTimeout):
         place(lambda: limited(time_limit(0.05), body))
-    assert time.monotonic() - started < 10
-    assert timeouts.stuck() == []
 
 
 def test_a_limit_that_an_outer_interrupt_kept_from_being_closed_is_closed_with_the_outer_one(
@@ -683,15 +677,22 @@ def test_an_exit_of_the_main_thread_passes_all_the_same(error: type[BaseExceptio
         raise error
 
 
+@pytest.mark.parametrize(("fires", "has_struck"), [(1, False), (2, True)])
 def test_an_interrupt_that_is_still_on_its_way_has_not_struck_the_block(
-    monkeypatch: pytest.MonkeyPatch,
+    fires: int, has_struck: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A second interrupt replaces the first, which may have struck or not."""
+
     def strike() -> None:
         raise TimeLimitExceeded
 
     def run() -> None:
         monkeypatch.setattr(timeouts, "_let_interrupts_strike", strike)
         with time_limit(60) as limit:
-            limit.fired = True
+            limit.fires = fires
 
-    in_thread(run)
+    if has_struck:
+        with pytest.raises(TaskTimeout):
+            in_thread(run)
+    else:
+        in_thread(run)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from django.core import checks
 from django.core.cache import caches
-from django.test import override_settings
 
 from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
@@ -426,29 +425,6 @@ def test_what_is_listed_and_is_no_task_is_a_problem(tasks_env: Environment) -> N
     ]
     assert source.find("tests.django_tasks.add", get_config()) is tasks.add
     assert source.find("tests.django_tasks.echo", get_config()) is None
-
-
-@pytest.mark.parametrize(
-    ("backend", "problem"),
-    [
-        ("{}.immediate.ImmediateBackend", "enqueue() sends nothing to SQS"),
-        ("beanstalk_dispatch.contrib.tasks.SQSBackendd", "'tests.django_tasks.add' has no backend"),
-        ("beanstalk_dispatch.contrib.tasks.SQSBackend", ""),
-    ],
-)
-def test_a_listed_task_that_is_not_sent_to_sqs_is_a_warning(
-    tasks_env: Environment, backend: str, problem: str
-) -> None:
-    def found() -> list[str]:
-        warnings = checks.run_checks(tags=["beanstalk_dispatch"])
-        return [each.msg for each in warnings if each.id == "beanstalk_dispatch.W033"]
-
-    tasks_env(DISPATCH_TASKS="tests.django_tasks.add")
-    path = backend.format(f"{library.BaseTaskBackend.__module__.rpartition('.')[0]}")
-    with override_settings(TASKS={"default": {"BACKEND": path}}):
-        assert [problem in each for each in found()] == [True] * bool(problem)
-        tasks_env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
-        assert found() == []
 
 
 def test_a_module_that_ends_the_process_is_a_problem(
