@@ -43,7 +43,7 @@ _DOTTED_PATH: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)+"
 _COLON_PAIR: Final = r"(?!arn:|https?:)([\w-]+):([^=:]+)"
 _MODULE: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 _UNRESOLVED_ARN: Final = r"\barn:aws[a-z-]*:(secretsmanager|ssm):"
-_SWALLOWED_PROPERTY: Final = r"(BEANSTALK_[A-Z_]+)="
+_SWALLOWED_PROPERTY: Final = r"((AWS|BEANSTALK|DJANGO|SENTRY)_[A-Z_]+)="
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),

@@ -131,7 +131,7 @@ def as_parameter(shape: Shape) -> Any:
     return pytest.param(shape, id=shape.name, marks=skip)
 
 
-@pytest.mark.parametrize("shape", map(as_parameter, SHAPES))
+@pytest.mark.parametrize("shape", [as_parameter(shape) for shape in SHAPES])
 def test_a_project_runs_a_task_with_the_files_and_properties_of_beanstalk_eb(
     shape: Shape, moto: str, queue_name: str, env: Environment, tmp_path: Path, database: str
 ) -> None:

@@ -255,17 +255,18 @@ def test_what_a_shell_would_have_removed_is_refused(
     assert f"BEANSTALK_DISPATCH_QUEUES: {value!r} {problem}" in str(caught.value)
 
 
+@pytest.mark.parametrize("following", ["BEANSTALK_WORKER", "DJANGO_SETTINGS_MODULE"])
 @pytest.mark.parametrize("between", ["", "\n"])
 def test_a_value_that_has_swallowed_the_next_property_is_refused(
-    env: Environment, between: str
+    env: Environment, between: str, following: str
 ) -> None:
     """As after a backslash at the end of a property, or a quote that is not closed."""
-    env(DISPATCH_QUEUES=f"a=b mail=shop-mail{between}BEANSTALK_WORKER=True")
-    shown = "BEANSTALK_WORKER=" if between else "mail=shop-mailBEANSTALK_WORKER="
+    env(DISPATCH_QUEUES=f"a=b mail=shop-mail{between}{following}=True")
+    shown = f"{following}=" if between else f"mail=shop-mail{following}="
     with pytest.raises(ConfigurationError) as caught:
         get_config()
     assert (
-        f"BEANSTALK_DISPATCH_QUEUES: {shown!r} contains the next property, BEANSTALK_WORKER; "
+        f"BEANSTALK_DISPATCH_QUEUES: {shown!r} contains the next property, {following}; "
         "remove the backslash at the end of the value, or the quote that is not closed"
     ) in str(caught.value)
 
