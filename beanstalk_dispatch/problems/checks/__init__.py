@@ -16,7 +16,7 @@ from django.core.checks import CheckMessage
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.exceptions import ConfigurationError
 
-from . import installation, variables  # noqa: F401 - importing a module adds its checks
+from . import installation  # noqa: F401 - importing a module adds its checks
 from .registry import CHECKS, ID
 
 

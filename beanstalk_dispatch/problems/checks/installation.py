@@ -1,4 +1,4 @@
-"""Checks that no other installed library breaks the package, or its time limits."""
+"""The checks of every project: of other libraries, and of names that nothing reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from django.core import checks
 from django.core.checks import CheckMessage
 
 import beanstalk_dispatch
-from beanstalk_dispatch.conf import Config, removed
+from beanstalk_dispatch import conf
+from beanstalk_dispatch.conf import SETTINGS, Config, removed
+from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.running.monkey_patching import patched_by
 
 from .registry import ID, on_every_machine, on_workers
@@ -50,4 +52,21 @@ def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
             f"{library} has replaced threads: no time limit interrupts a task in this process.",
             hint="Run gunicorn with --worker-class gthread, or use beanstalk_worker.",
             id=f"{ID}.W018",
+        )
+
+
+@on_every_machine
+def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
+    for name, closest in conf.unknown_variables().items():
+        if closest:
+            hint = f"Did you mean {closest}?"
+        elif advice := conf.replacement_of(name):
+            hint = f"Remove it. {advice}"
+        else:
+            known = joined([setting.variable for setting in SETTINGS.values()], limit=len(SETTINGS))
+            hint = f"Remove it. The variables are: {known}"
+        yield checks.Warning(
+            f"{name} is set, but beanstalk_dispatch has no variable of that name.",
+            hint=hint,
+            id=f"{ID}.W008",
         )
