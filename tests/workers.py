@@ -117,7 +117,8 @@ def wait_for_threads() -> None:
 def restored_signal_handlers() -> Iterator[None]:
     """Restore the handlers of the signals that a process with a worker handles."""
     numbers = (
-        signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF,
+        signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGVTALRM,
+        signal.SIGPROF,
     )  # fmt: skip
     handlers = {number: signal.getsignal(number) for number in numbers}
     try:

@@ -12,7 +12,9 @@ from array import array
 from typing import Final
 
 from beanstalk_dispatch.messages.delivery import Delivery
-from beanstalk_dispatch.process import clock, state
+from beanstalk_dispatch.process import state
+
+from .run import Run
 
 ROOM: Final = 65_536
 """The number of finished messages that are remembered at most, in 768 KiB.
@@ -47,31 +49,30 @@ class RecentDeliveries:
     def forget(self) -> None:
         """Forget all messages: a forked child has run none, and cannot trust its parent's lock."""
         self._lock = threading.Lock()
-        self._running: dict[int, float] = {}
+        self._running: dict[int, Run] = {}
         self._finished = array("q", bytes(8 * self._room))
         self._seconds = array("f", bytes(4 * self._room))
 
-    def begin(self, key: int) -> bool:
-        """Note that a message is to be run. Return False if it is running or finished here."""
+    def begin(self, key: int, run: Run) -> bool:
+        """Note that a run is to begin. Return False if its message runs or has finished here."""
         with self._lock:
             if key in self._running or self._finished[key % self._room] == key:
                 return False
-            self._running[key] = clock.monotonic()
+            self._running[key] = run
             return True
 
     def end(self, key: int, *, is_finished: bool) -> None:
         """Note the end of a run. A message that is not finished may be run again."""
         with self._lock:
-            started = self._running.pop(key)
+            run = self._running.pop(key)
             if is_finished:
                 place = key % self._room
                 self._finished[place] = key
-                self._seconds[place] = clock.monotonic() - started
+                self._seconds[place] = run.seconds
 
-    def seconds_running(self, key: int) -> float | None:
-        """Return the seconds that a message has been running here; None if it is not running."""
-        started = self._running.get(key)
-        return None if started is None else clock.monotonic() - started
+    def running(self, key: int) -> Run | None:
+        """Return the run of a message that is running here; None if it is not."""
+        return self._running.get(key)
 
     def seconds_taken(self, key: int) -> float:
         """Return the seconds that the run of a finished message took."""

@@ -133,6 +133,11 @@ class Run:
         return f"<Run {self.message or self.delivery.message_id} outcome={self.outcome}>"
 
     @property
+    def seconds(self) -> float:
+        """Return the seconds since the delivery, or where a proxy says it, since its request."""
+        return clock.monotonic() - self.started + (self.delivery.waited or 0.0)
+
+    @property
     def accepted(self) -> Message:
         """Return the message, which is there once the stage ``accept`` has let it pass."""
         return cast("Message", self.message)

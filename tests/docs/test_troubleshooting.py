@@ -60,7 +60,9 @@ ROWS: Final = {
     "`transaction left open`":
         "tests/unit/running/test_connections.py::test_a_task_that_fails_keeps_its_own_error",
     # A task runs more than once
-    "`task delivered again`": REHEARSAL,
+    "`task delivered again … nobody waited`": REHEARSAL,
+    "`task delivered again` with another reason": f"{RECENT}"
+        "::test_a_second_delivery_is_explained_by_what_nginx_and_the_task_may_take",
     "504 in nginx's log": REHEARSAL,
     "`outcome=running` often": f"{RECENT}::test_what_runs_here_is_not_run_beside_itself",
     "Two `outcome=done` lines with one id":

@@ -94,19 +94,22 @@ def _stop_on_signals(worker: Worker) -> None:
     """Have the first SIGTERM or Ctrl-C stop the worker, and the second end the process at once.
 
     Without a terminal nobody presses Ctrl-C, and a task may have called
-    ``_thread.interrupt_main()``.
+    ``_thread.interrupt_main()``. A terminal that is closed sends SIGHUP, as does its shell, so any
+    number of them is one. nohup has it ignored.
     """
     received = []
     has_terminal = any(map(os.isatty, range(3)))
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         worker.stop()
-        if has_terminal or signum != signal.SIGINT:
+        if signum == signal.SIGTERM or (has_terminal and signum == signal.SIGINT):
             received.append(signum)
         if len(received) > 1:
             os._exit(128 + signum)
 
     HANDLERS.set(on_signal, (signal.SIGTERM, signal.SIGINT))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        HANDLERS.set(on_signal, (signal.SIGHUP,))
 
 
 def _survive_timers() -> Tick:

@@ -13,11 +13,13 @@ from beanstalk_dispatch.consumers.endpoint.sqsd import (
     parse_time,
     printable,
 )
+from beanstalk_dispatch.exceptions import MessageError
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.outcomes import Settle
 from beanstalk_dispatch.running import pipeline
-from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.consumer import NOBODY, DelayedCopies
 from beanstalk_dispatch.running.run import Run
+from beanstalk_dispatch.running.stages.read import decode
 from beanstalk_dispatch.sqs.queue import Received
 
 from .in_flight import Ack, Nack
@@ -50,6 +52,14 @@ def delivery_of(received: Received) -> Delivery:
         scheduled_at=parse_time(message_attributes.get(SCHEDULED_AT_ATTRIBUTE)),
         group_id=attributes.get("MessageGroupId"),
     )
+
+
+def task_id_of(received: Received) -> str:
+    """Return the id of a received message's task, for a log line; without one, that of SQS."""
+    try:
+        return decode(Run(delivery_of(received), get_config(), NOBODY)).id
+    except MessageError:
+        return received.message_id
 
 
 class PollerConsumer(DelayedCopies):

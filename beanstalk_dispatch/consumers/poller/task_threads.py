@@ -16,7 +16,7 @@ from beanstalk_dispatch.sqs.queue import Received
 from .in_flight import Ack, Nack
 from .options import WorkerOptions
 from .prefetch import MessageGroup, Prefetch, QueueState
-from .runners import Runner
+from .runners import Runner, task_id_of
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
@@ -88,7 +88,7 @@ class TaskThreads:
             return True
         logger.warning(
             "skipped id=%s error=the visibility timeout has ended",
-            quoted(remaining[0].message_id),
+            quoted(task_id_of(remaining[0])),
         )
         return False
 
@@ -103,7 +103,7 @@ class TaskThreads:
             answer = self._runner(message, partial(queue.in_flight.set_deadline, message))
         except BaseException as exc:
             logger.exception(
-                "runner failed id=%s error=%s", quoted(message.message_id), type(exc).__name__
+                "runner failed id=%s error=%s", quoted(task_id_of(message)), type(exc).__name__
             )
         finally:
             del self.running[thread_id]

@@ -21,13 +21,14 @@ from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.sqs.opening import open_queue
+from beanstalk_dispatch.sqs.queue import Received
 
 from .options import WorkerOptions
 from .pauses import Pauses
 from .prefetch import Counters, Prefetch, QueueState
 from .receiver import QueueReceiver
 from .request_threads import RequestThreads
-from .runners import Runner
+from .runners import Runner, task_id_of
 from .task_threads import TaskThreads
 from .threads import alive, every, join_within
 
@@ -226,7 +227,7 @@ class Worker:
 
     def _requeue_unfinished(self) -> None:
         for thread_id, (queue, message) in list(self.tasks.running.items()):
-            self._log_without_blocking(_log_unfinished, message.message_id, thread_id)
+            self._log_without_blocking(_log_unfinished, message, thread_id)
             # Without heartbeats the task may run on in the web server it was posted to.
             if self.options.heartbeat:
                 queue.in_flight.requeue([message])
@@ -282,5 +283,5 @@ def _log_threads() -> None:
     )  # fmt: skip
 
 
-def _log_unfinished(message_id: str, thread_id: int) -> None:
-    logger.error("stop unfinished id=%s thread=%s", quoted(message_id), thread_id)
+def _log_unfinished(message: Received, thread_id: int) -> None:
+    logger.error("stop unfinished id=%s thread=%s", quoted(task_id_of(message)), thread_id)

@@ -13,7 +13,10 @@ from beanstalk_dispatch.management.printing import PrintingCommand
 
 
 class Command(PrintingCommand):
-    """The command that marks each task as cancelled."""
+    """The command that cancels each task for all workers.
+
+    Nobody knows of an id whether there is such a task, or whether it runs.
+    """
 
     help = "Cancel tasks: each is deleted instead of run, as soon as a worker receives it."
 
@@ -22,10 +25,10 @@ class Command(PrintingCommand):
         parser.add_argument("ids", nargs="+", metavar="ID", help="what schedule_function returned")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print the id of each task that is marked."""
+        """Print the id of each task that no worker starts any more."""
         for task_id in options["ids"]:
             try:
                 cancel(task_id)
             except BeanstalkDispatchError as exc:
                 raise CommandError(str(exc)) from exc
-            self.stdout.write(f"cancelled {task_id}")
+            self.stdout.write(f"no worker starts {task_id} any more; if it runs now, it runs on")

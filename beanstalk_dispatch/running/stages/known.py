@@ -9,6 +9,7 @@ from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.recent_deliveries import RECENT, key_of
 from beanstalk_dispatch.running.run import Run, Surround
+from beanstalk_dispatch.running.time_limit import GRACE
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
@@ -19,7 +20,7 @@ def known(run: Run) -> Surround:
     """Remember the message while it runs, and if it is acknowledged, afterwards."""
     if (key := key_of(run.delivery)) is None:
         return None
-    if not RECENT.begin(key):
+    if not RECENT.begin(key, run):
         return _delivered_again(run, key)
     is_finished = False
     try:
@@ -31,17 +32,17 @@ def known(run: Run) -> Surround:
 
 
 def _delivered_again(run: Run, key: int) -> Result:
-    running = RECENT.seconds_running(key)
+    running = RECENT.running(key)
     is_behind_proxy = not run.consumer.can_hide and run.delivery.deadline is None
     if is_behind_proxy:
+        seconds = running.seconds if running else RECENT.seconds_taken(key)
         logger.warning(
-            "task delivered again id=%s function=%s is_running=%s seconds=%.0f: nobody waited "
-            "for its answer; keep nginx's proxy_read_timeout, 60 s by default, above the "
-            "task's time limit",
+            "task delivered again id=%s function=%s is_running=%s seconds=%.0f: %s",
             quoted(run.accepted.id),
             quoted(run.accepted.function),
             running is not None,
-            RECENT.seconds_taken(key) if running is None else running,
+            seconds,
+            _explain(running, seconds, run.delivery.proxy_timeout),
         )
     if running is None:
         reason = "this process has finished the message before"
@@ -51,3 +52,25 @@ def _delivered_again(run: Run, key: int) -> Result:
         reason="this process is running the message",
         retry_after=_RETRY_RUNNING_SECONDS,
     )
+
+
+def _explain(running: Run | None, seconds: float, proxy_timeout: float) -> str:
+    """Return the most likely cause of a second delivery, with its remedy."""
+    if running and seconds > (limit := _time_limit(running)) + GRACE:
+        return f"it runs on after its time limit of {limit:g} s, which could not interrupt it"
+    if seconds >= proxy_timeout:
+        return (
+            "nobody waited for its answer; keep nginx's proxy_read_timeout, 60 s by default, "
+            "above the task's time limit"
+        )
+    if running:
+        return (
+            f"nginx waits {proxy_timeout:g} s; keep InactivityTimeout and VisibilityTimeout "
+            "above the task's time limit"
+        )
+    return "it was answered in time; SQS may deliver a message twice"
+
+
+def _time_limit(run: Run) -> float:
+    """Return the time limit of a run's task, or the default if the task has not begun."""
+    return getattr(run, "time_limit", run.config.task_timeout.total_seconds())

@@ -67,12 +67,15 @@ def test_a_burst_runs_all_and_ends(process_env: Environment, tmp_path: Path) -> 
     assert sorted((tmp_path / "out").read_text().split()) == ["0", "1", "2", "3"]
 
 
-def test_sigterm_ends_it_when_its_tasks_are_done(process_env: Environment, tmp_path: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_when_its_tasks_are_done(
+    process_env: Environment, tmp_path: Path, signum: signal.Signals
+) -> None:
     out = tmp_path / "out"
     schedule_many("jobs", [Call("linger", [str(out), 0.5])])
     with process() as child:
         until(out.exists)
-        child.send_signal(signal.SIGTERM)
+        child.send_signal(signum)
         assert child.wait(30) == 0
     assert out.read_text().split() == ["0", "1"]
     assert open_queue("jobs").depth() == 0

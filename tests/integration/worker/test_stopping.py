@@ -18,6 +18,7 @@ from beanstalk_dispatch.consumers.poller.health import why_unhealthy
 from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
 from beanstalk_dispatch.consumers.poller.runners import run_here
 from beanstalk_dispatch.consumers.poller.worker import EXIT_NO_QUEUE, EXIT_STUCK, Worker
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running import left_threads, time_limit
 from beanstalk_dispatch.sqs.queue import Received
 from tests import jobs
@@ -55,13 +56,14 @@ def test_messages_that_have_not_started_are_requeued(sqs_env: Environment) -> No
 def test_a_task_that_runs_longer_than_the_grace_is_requeued(
     sqs_env: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:
-    send("long")
+    body = Message(function="long", id="task-1").encode(queue="jobs")
+    send(body)
     gate = threading.Event()
     runner = Recording(waiting_for(gate))
     with running(runner, grace=0.1, wait=0):
         until(lambda: runner.bodies)
-    assert left() == ["long"]
-    assert "stop unfinished id=" in caplog.text
+    assert left() == [body]
+    assert "stop unfinished id=task-1 thread=" in caplog.text
     gate.set()
 
 

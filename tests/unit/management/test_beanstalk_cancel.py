@@ -15,7 +15,10 @@ def test_tasks_are_cancelled_by_their_ids(
     env(DISPATCH_LEASE_CACHE="default")
     caches["default"].clear()
     call_command("beanstalk_cancel", "one", "two")
-    assert capsys.readouterr().out == "cancelled one\ncancelled two\n"
+    assert capsys.readouterr().out == (
+        "no worker starts one any more; if it runs now, it runs on\n"
+        "no worker starts two any more; if it runs now, it runs on\n"
+    )
     assert is_cancelled("one", get_config())
     assert is_cancelled("two", get_config())
     caches["default"].clear()

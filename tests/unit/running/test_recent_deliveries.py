@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from beanstalk_dispatch.running.recent_deliveries import RECENT, RecentDeliverie
 from tests import jobs
 from tests.conftest import TABLE, Environment
 from tests.jobs import calls
-from tests.runs import deliver
+from tests.runs import deliver, run_of
 from tests.services import until
 
 
@@ -42,10 +43,62 @@ def test_what_this_process_has_finished_is_not_run_again(caplog: pytest.LogCaptu
     assert again.reason == "this process has finished the message before"
     assert len(calls) == 1
     assert (
-        "task delivered again id=task-1 function=record is_running=False seconds=0: nobody waited "
-        "for its answer; keep nginx's proxy_read_timeout, 60 s by default, above the task's time "
-        "limit"
+        "task delivered again id=task-1 function=record is_running=False seconds=0: it was "
+        "answered in time; SQS may deliver a message twice"
     ) in caplog.text
+
+
+NGINX = (
+    "nobody waited for its answer; keep nginx's proxy_read_timeout, 60 s by default, above the "
+    "task's time limit"
+)
+STILL_WAITS = (
+    "nginx waits 280 s; keep InactivityTimeout and VisibilityTimeout above the task's time limit"
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waited", "timeout", "limit", "explanation"),
+    [
+        (62, 0, 60, 120, NGINX),
+        (57, 5, 60, 120, NGINX),  # nginx counts what the request has waited
+        (281, 0, 280, 300, NGINX),
+        (62, 0, 280, 120, STILL_WAITS),
+        (62, 0, 60, 50, "it runs on after its time limit of 50 s, which could not interrupt it"),
+    ],
+)
+def test_a_second_delivery_is_explained_by_what_nginx_and_the_task_may_take(
+    env: Environment, caplog: pytest.LogCaptureFixture, seconds: float, waited: float,
+    timeout: float, limit: int, explanation: str,
+) -> None:  # fmt: skip
+    jobs.release.clear()
+    env(DISPATCH_TASK_TIMEOUT=limit)
+    body = Message(function="block", args=[20], id="task-1").encode(queue="q")
+    first = Delivery(queue="q", message_id="from-sqs", waited=waited, proxy_timeout=400)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(deliver, body, first)
+        until(lambda: any(hasattr(each, "time_limit") for each in RECENT._running.values()))
+        (run_of_first,) = RECENT._running.values()
+        run_of_first.started -= seconds
+        deliver(body, replace(first, receive_count=2, proxy_timeout=timeout))
+        jobs.release.set()
+        answer.result(20)
+    assert f"is_running=True seconds={seconds + waited}: {explanation}\n" in caplog.text
+
+
+def test_a_run_that_hangs_before_its_task_has_the_default_limit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run_before = run_of(Message(function="record", id="task-1"), queue="q", message_id="from-sqs")
+    run_before.started -= 200
+    body = Message(function="record", id="task-1").encode(queue="q")
+    delivery = Delivery(queue="q", message_id="from-sqs")
+    key = key_of(replace(delivery, body=body))
+    assert key
+    assert RECENT.begin(key, run_before)
+    deliver(body, delivery)
+    RECENT.end(key, is_finished=False)
+    assert "seconds=200: it runs on after its time limit of 120 s" in caplog.text
 
 
 def test_what_runs_here_is_not_run_beside_itself(caplog: pytest.LogCaptureFixture) -> None:
@@ -98,13 +151,13 @@ def test_another_queue_message_or_body_is_another_matter() -> None:
 def test_only_so_much_is_remembered() -> None:
     recent = RecentDeliveries(room=2)
     for key in (1, 2, 3):
-        assert recent.begin(key)
+        assert recent.begin(key, run_of())
         recent.end(key, is_finished=True)
-    assert not recent.begin(2)
-    assert not recent.begin(3)
-    assert recent.begin(1)
+    assert not recent.begin(2, run_of())
+    assert not recent.begin(3, run_of())
+    assert recent.begin(1, run_of())
     recent.end(1, is_finished=False)
-    assert recent.begin(1)
+    assert recent.begin(1, run_of())
 
 
 def test_a_forked_child_remembers_nothing() -> None:
@@ -150,12 +203,12 @@ def test_no_key_is_that_of_an_empty_place(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(recent_deliveries, "hash", lambda parts: 0, raising=False)
     key = key_of(Delivery(queue="q", message_id="from-sqs"))
     assert key
-    assert RecentDeliveries().begin(key)
+    assert RecentDeliveries().begin(key, run_of())
 
 
 def test_how_long_a_finished_message_took_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     recent, moments = RecentDeliveries(), iter([100.0, 103.5])
     monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: next(moments))
-    assert recent.begin(7)
+    assert recent.begin(7, run_of())
     recent.end(7, is_finished=True)
     assert recent.seconds_taken(7) == 3.5

@@ -87,6 +87,24 @@ def test_without_a_terminal_a_task_that_interrupts_the_main_thread_ends_no_proce
     assert exits == [128 + signal.SIGTERM]
 
 
+def test_a_terminal_that_is_closed_stops_the_worker(worker: Worker, exits: list[int]) -> None:
+    WorkerProcess(worker).run(sender=Worker)
+    for _ in range(2):  # the kernel and the shell each send one
+        signal.raise_signal(signal.SIGHUP)
+        assert worker.is_stopping()
+    assert exits == []
+    signal.raise_signal(signal.SIGTERM)
+    assert exits == []
+
+
+def test_nohup_keeps_the_worker_running(worker: Worker, exits: list[int]) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    WorkerProcess(worker).run(sender=Worker)
+    signal.raise_signal(signal.SIGHUP)
+    assert not worker.is_stopping()
+    assert exits == []
+
+
 def test_once_the_worker_is_stopping_by_itself_the_first_signal_changes_nothing(
     worker: Worker, exits: list[int]
 ) -> None:

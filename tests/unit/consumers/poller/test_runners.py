@@ -9,7 +9,7 @@ from django.core.cache import caches
 from django.core.signals import request_finished, request_started
 
 from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
-from beanstalk_dispatch.consumers.poller.runners import delivery_of, run_here
+from beanstalk_dispatch.consumers.poller.runners import delivery_of, run_here, task_id_of
 from beanstalk_dispatch.messages.message import Message
 from tests.conftest import TABLE, Environment
 from tests.jobs import calls
@@ -177,3 +177,14 @@ def test_a_threads_tasks_share_its_caches(
         thread.start()
         thread.join()
     assert seen[0] is seen[1] is not seen[2]
+
+
+# --- the id in a log line ---
+
+
+@pytest.mark.parametrize(
+    ("text", "task_id"),
+    [(Message(function="record", id="task-1").encode(queue="q"), "task-1"), ("{}", "from-sqs")],
+)
+def test_the_id_of_a_task_is_in_its_message(env: Environment, text: str, task_id: str) -> None:
+    assert task_id_of(received(text)) == task_id
