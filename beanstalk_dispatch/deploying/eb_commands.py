@@ -17,6 +17,7 @@ from beanstalk_dispatch.conf.casts import Secret
 from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, SIGNING_KEYS
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
+from .alarms import alarm_command, topic_commands
 from .eb_files import TRUST_POLICY
 from .ladder import MAX_RECEIVES
 from .plan import Plan, PlannedQueue
@@ -100,16 +101,18 @@ def _policy_command(role: str) -> str:
 
 def _queue_step(plan: Plan) -> Iterator[str]:
     """Yield the commands for each dead-letter queue before its queue, which names it."""
+    if plan.is_first:
+        yield from topic_commands(plan)
     for queue in plan.new_queues:
         dead = queue.dead_letters
         redrive = {"deadLetterTargetArn": dead.arn, "maxReceiveCount": str(MAX_RECEIVES)}
         visibility = str(int(plan.ladder.visibility or 0))
         yield _create_dead_letter_queue(dead)
         yield _create_queue(queue, VisibilityTimeout=visibility, RedrivePolicy=json.dumps(redrive))
-        yield _alarm_command(dead)
+        yield alarm_command(plan, dead)
     own = plan.dead_letter_queue
     if plan.is_first and own and own.arn not in [queue.dead_letters.arn for queue in plan.queues]:
-        yield from (_create_dead_letter_queue(own), _alarm_command(own))
+        yield from (_create_dead_letter_queue(own), alarm_command(plan, own))
 
 
 def _create_dead_letter_queue(dead: PlannedQueue) -> str:
@@ -122,17 +125,6 @@ def _create_queue(queue: PlannedQueue, **attributes: str) -> str:
     return (
         f"aws sqs create-queue --region {quote(queue.region)} --queue-name {quote(queue.name)} \\\n"
         f"  --attributes {quote(json.dumps(every))}"
-    )
-
-
-def _alarm_command(dead: PlannedQueue) -> str:
-    return (
-        f"aws cloudwatch put-metric-alarm --region {quote(dead.region)} "
-        f"--alarm-name {quote(dead.name)} "
-        "\\\n  --namespace AWS/SQS --metric-name ApproximateNumberOfMessagesVisible "
-        f"--dimensions Name=QueueName,Value={quote(dead.name)} \\\n"
-        "  --statistic Maximum --period 300 --evaluation-periods 1 --threshold 0 "
-        "--comparison-operator GreaterThanThreshold"
     )
 
 

@@ -57,7 +57,11 @@ def bundle_files(plan: Plan) -> dict[str, BundleFile]:
         **dict.fromkeys(HOOKS, hook),
         TRUST_POLICY: _json_file(iam.trust_policy()),
         policy_file(plan.web): _json_file(
-            iam.web_policy([each.arn for each in plan.queues], shows_backlog=plan.shows_backlog)
+            iam.web_policy(
+                [each.arn for each in plan.queues],
+                shows_backlog=plan.shows_backlog,
+                operated_arns=list(plan.dead_letter_queues) if plan.shows_dead_letters else [],
+            )
         ),
         policy_file(plan.worker): _json_file(
             iam.worker_policy(

@@ -22,17 +22,37 @@ def trust_policy() -> Policy:
     ])  # fmt: skip
 
 
-def web_policy(queue_arns: Sequence[str], *, shows_backlog: bool = False) -> Policy:
+def web_policy(
+    queue_arns: Sequence[str],
+    *,
+    shows_backlog: bool = False,
+    operated_arns: Sequence[str] = (),
+) -> Policy:
     """Return the permissions of the web tier besides AWSElasticBeanstalkWebTier: to send.
 
     The queues are given by URL, so no queue is looked up. Only to show the backlog, their depths
-    are asked for.
+    are asked for. ``operated_arns`` are the dead-letter queues that the admin shows.
     """
     return _policy_document([
         {"Sid": "SendTasks", "Effect": "Allow", "Action": "sqs:SendMessage",
          "Resource": list(queue_arns)},
-        *_backlog_statements(queue_arns, shows_backlog),
+        *_backlog_statements(queue_arns, shows_backlog or bool(operated_arns)),
+        *_operator_statements(operated_arns),
     ])  # fmt: skip
+
+
+def _operator_statements(dead_letter_arns: Sequence[str]) -> list[Policy]:
+    """Return the permissions to look at dead letters, and to redrive and discard them."""
+    if not dead_letter_arns:
+        return []
+    return [
+        _allow_statement(
+            "DeadLetters", list(dead_letter_arns), "sqs:GetQueueAttributes",
+            "sqs:ListDeadLetterSourceQueues", "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility",
+            "sqs:DeleteMessage", "sqs:StartMessageMoveTask", "sqs:ListMessageMoveTasks",
+            "sqs:CancelMessageMoveTask",
+        )
+    ]  # fmt: skip
 
 
 def worker_policy(

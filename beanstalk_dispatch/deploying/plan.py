@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from django.apps import apps
+
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.queue_address import ARN, FIFO_SUFFIX, QueueAddress, dead_letter_name
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
@@ -20,6 +22,7 @@ from .existing import Existing, find_existing
 from .ladder import Ladder
 from .listed_tasks import listed_tasks, longest_time_limit
 
+WORKBENCH_APP: Final = "beanstalk_dispatch.contrib.workbench"
 _PARTITIONS: Final = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "eusc-": "aws-eusc"}
 """The partition for each start of a region's name outside of the commercial regions."""
 
@@ -101,6 +104,10 @@ class Plan:
     """The number of messages for each thread at which another instance is added."""
     shows_backlog: bool = False
     """True if both tiers may ask for the depth of the queues."""
+    shows_dead_letters: bool = False
+    """True if the web tier has the admin's pages of dead letters."""
+    alarm_topic: str | None = None
+    """The ARN of the topic that alarms go to, or an e-mail address to make one for."""
 
     @property
     def connections(self) -> int:
@@ -171,6 +178,7 @@ def make_plan(
     is_shared: bool = True,
     max_instances: int | None = None,
     root: Path | None = None,
+    alarm_topic: str | None = None,
 ) -> Plan:
     """Return the plan for this configuration. Raise ConfigurationError if a value is missing.
 
@@ -203,6 +211,8 @@ def make_plan(
         max_instances=max_instances,
         per_thread=config.backlog_per_thread,
         shows_backlog=config.backlog_token is not None,
+        shows_dead_letters=apps.is_installed(WORKBENCH_APP),
+        alarm_topic=alarm_topic,
     )
 
 

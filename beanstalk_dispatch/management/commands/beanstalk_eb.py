@@ -17,7 +17,7 @@ from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES, SIGNING_KEYS, TABLE
-from beanstalk_dispatch.deploying import overview
+from beanstalk_dispatch.deploying import alarms, overview
 from beanstalk_dispatch.deploying.application import find_application, project_name
 from beanstalk_dispatch.deploying.eb_commands import commands, fresh_key
 from beanstalk_dispatch.deploying.eb_files import BundleFile, bundle_files
@@ -73,6 +73,8 @@ class Command(ReportingCommand):
             help="threads of each (default %(default)s)")
         add("--max-instances", type=integer(1, 10_000), metavar="NUMBER",
             help="scale the worker environment by its queue, up to this number of instances")
+        add("--alarm-topic", type=_topic_or_address, metavar="TOPIC",
+            help="the SNS topic that alarms go to: its ARN, or an e-mail address to make one for")
         add("--worker-bundle", action="store_true",
             help="this bundle is for workers only, so .ebextensions may have the daemon's options")
         add("--directory", type=Path, default=Path(), metavar="DIRECTORY",
@@ -122,6 +124,7 @@ class Command(ReportingCommand):
             is_shared=not options["worker_bundle"],
             max_instances=options["max_instances"],
             root=options["directory"],
+            alarm_topic=options["alarm_topic"],
             **given,
         )
         for option, environment in (("--web", plan.web), ("--worker", plan.worker)):
@@ -182,7 +185,7 @@ class Command(ReportingCommand):
             target.chmod(0o755)
 
     def _print_commands(self, plan: Plan, config: Config) -> None:
-        for warning in (*overview.warnings(), *plan.warnings()):
+        for warning in (*overview.warnings(), *plan.warnings(), *alarms.warnings(plan)):
             self.stderr.write(f"warning: {warning}")
         if config.signing_keys:
             self.stderr.write(
@@ -196,6 +199,15 @@ class Command(ReportingCommand):
             )
         key = fresh_key() if plan.is_first and not config.signing_keys else None
         self.stdout.write("\n" + "\n".join(commands(plan, config, key=key)))
+
+
+def _topic_or_address(argument: str) -> str:
+    """Read a topic or an address as an argparse type."""
+    if not alarms.is_topic_or_address(argument):
+        raise argparse.ArgumentTypeError(
+            f"expected an e-mail address, or arn:aws:sns:REGION:ACCOUNT:NAME, not {argument!r}"
+        )
+    return argument
 
 
 def _missing_values(plan: Plan, config: Config, root: Path) -> Iterator[str]:

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.checks import INFO
 
-from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
+from beanstalk_dispatch.deploying import alarms
 from beanstalk_dispatch.deploying.eb_commands import commands, fresh_key
 from beanstalk_dispatch.deploying.eb_files import bundle_files
-from beanstalk_dispatch.deploying.plan import make_plan
+from beanstalk_dispatch.deploying.plan import Plan, make_plan
 from beanstalk_dispatch.deploying.scaling import target_tracking
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.problems import aws_doctor
+from tests import aws_cli
 from tests.bundles import SCALING, SHOP
 from tests.conftest import Environment
 from tests.docs.test_docs import check_aws
@@ -30,11 +35,15 @@ def properties(env: Environment) -> None:
         DISPATCH_PERIODIC_TASKS="record")  # fmt: skip
 
 
+def planned(config: Config, **given: Any) -> Plan:
+    return make_plan(
+        config, name="shop", application=SHOP, region="eu-west-1", account=ACCOUNT, **given
+    )
+
+
 def script(key: str | None = KEY, **given: Any) -> str:
     config = get_config()
-    plan = make_plan(config, name="shop", application=SHOP, region="eu-west-1", account=ACCOUNT,
-                     **given)  # fmt: skip
-    return "\n".join(commands(plan, config, key=key))
+    return "\n".join(commands(planned(config, **given), config, key=key))
 
 
 def typed(text: str, *start: str) -> list[list[str]]:
@@ -47,6 +56,66 @@ def test_each_command_of_aws_is_one_that_aws_knows() -> None:
     assert len(typed(scaled, "aws")) == len(typed(script(), "aws")) + 3
     for _, *arguments in typed(scaled, "aws"):
         check_aws(arguments)
+
+
+NOT_IN_MOTO = {
+    "attach-role-policy": "moto has none of AWS's own policies",
+    "update-environment": "moto has no options of environments",
+    "wait": "moto's environments never change",
+}
+"""The commands that the stand-in cannot run, with the reason. ``check_aws`` knows their options."""
+
+
+def test_aws_accepts_each_command_and_the_doctor_finds_nothing_wrong(
+    env: Environment, moto: str, tmp_path: Path
+) -> None:
+    """All but those of Elastic Beanstalk are run, in their order, on a stand-in for AWS."""
+    env(DISPATCH_QUEUES="mail=shop-mail dead=shop-failed", DISPATCH_DEAD_LETTER_QUEUE="dead",
+        DISPATCH_SQS_KEY="key", DISPATCH_SQS_SECRET="secret", DISPATCH_PERIODIC_TASKS=None,
+        DISPATCH_SQS_REGION="eu-west-1", DISPATCH_SQS_ENDPOINT_URL=moto,
+        AWS_ENDPOINT_URL_STS=moto)  # fmt: skip
+    config = get_config()
+    plan = planned(config, alarm_topic="ops@example.com")
+    for path, file in bundle_files(plan).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(file.content)
+    every = typed("\n".join(commands(plan, config, key=KEY)), "aws")
+    for _, *words in every:
+        if words[1] not in NOT_IN_MOTO:
+            aws_cli.run(words, endpoint_url=moto, root=tmp_path)
+    assert len(every) == 18
+    assert sum(words[2] in NOT_IN_MOTO for words in every) == len(NOT_IN_MOTO)
+    found = list(aws_doctor.examine())
+    assert [each.msg for each in found if each.level > INFO] == []
+    assert DeadLetterQueue.open("shop-failed").sources == ()
+    assert DeadLetterQueue.open("shop-mail-dead-letter").sources == ("shop-mail",)
+    found_alarms = aws_cli.run(
+        ["cloudwatch", "describe-alarms", "--region", "eu-west-1"], endpoint_url=moto, root=tmp_path
+    )["MetricAlarms"]
+    topic = f"arn:aws:sns:eu-west-1:{ACCOUNT}:shop-alarms"
+    assert {each["AlarmName"]: each["AlarmActions"] for each in found_alarms} == {
+        "shop-mail-dead-letter": [topic], "shop-failed": [topic],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("topic", "actions", "is_warned"),
+    [
+        (None, 0, True),
+        (f"arn:aws:sns:eu-west-1:{ACCOUNT}:on-call", 2, False),
+        (f"arn:aws:sns:us-east-1:{ACCOUNT}:on-call", 0, True),
+        ("ops@example.com", 2, False),
+    ],
+)
+def test_an_alarm_that_nobody_hears_is_a_warning(
+    topic: str | None, actions: int, is_warned: bool
+) -> None:
+    plan = planned(get_config(), alarm_topic=topic)
+    text = "\n".join(commands(plan, get_config(), key=KEY))
+    assert text.count("--alarm-actions") == actions
+    assert ("aws sns subscribe" in text) is ("@" in (topic or ""))
+    found = [each.partition(":")[0] for each in alarms.warnings(plan)]
+    assert found == ["the alarms in eu-west-1 tell nobody"] * is_warned
 
 
 def test_the_policy_gets_the_name_of_the_group(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from beanstalk_dispatch.deploying.eb_files import HOOKS
 from beanstalk_dispatch.deploying.procfile import PROCFILE
-from beanstalk_dispatch.deploying.sqsd_options import options_file
+from beanstalk_dispatch.deploying.sqsd_options import options_file, policy_file
 from beanstalk_dispatch.problems import web_boot
 from tests.conftest import TABLE, Environment
 from tests.services import ROOT
@@ -60,6 +61,30 @@ def test_the_worker_environment_scales_by_its_queue_if_asked_to(
     assert run(capsys, "--check", "--max-instances=4") == FINE
     with pytest.raises(SystemExit, match="1"):
         run(capsys, "--check", "--max-instances=5")
+
+
+def test_what_is_no_topic_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CommandError, match="--alarm-topic: expected an e-mail address, or arn:"):
+        run(capsys, "--alarm-topic", "on-call")
+    call_command("beanstalk_eb", *WHERE, "--alarm-topic", "ops@example.com")
+    assert "tell nobody" not in capsys.readouterr().err
+
+
+def test_the_admins_pages_of_dead_letters_get_their_permissions(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    run(capsys)
+    policy = folder / policy_file("tests-web")
+    assert "ReceiveMessage" not in policy.read_text()
+    apps = [*settings.INSTALLED_APPS, "beanstalk_dispatch.contrib.workbench"]
+    with override_settings(INSTALLED_APPS=apps):
+        with pytest.raises(SystemExit):
+            run(capsys, "--check")
+        assert "does not allow sqs:ReceiveMessage on arn:aws:sqs" in capsys.readouterr().out
+        run(capsys, "--overwrite")
+        assert run(capsys, "--check") == FINE
+    statement = json.loads(policy.read_text())["Statement"][-1]
+    assert statement["Resource"] == ["arn:aws:sqs:eu-west-1:123456789012:tests-work-dead-letter"]
 
 
 @pytest.mark.parametrize("option", ["--processes", "--threads", "--max-instances"])
@@ -181,7 +206,7 @@ def test_what_the_files_are_made_without_is_a_warning(
 ) -> None:
     env(DISPATCH_TABLE=None, DISPATCH_QUEUES=None)
     for mode in ((), ("--check",)):
-        call_command("beanstalk_eb", *WHERE, *mode)
+        call_command("beanstalk_eb", *WHERE, *mode, "--alarm-topic=ops@example.com")
         queues, table, requirements = capsys.readouterr().err.splitlines()
         assert queues == (
             "warning: BEANSTALK_DISPATCH_QUEUES is not set here, so there is one queue, "
