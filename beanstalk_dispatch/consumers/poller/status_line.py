@@ -6,7 +6,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TextIO
 
 from beanstalk_dispatch.process import clock
@@ -84,7 +84,8 @@ class StatusLine:
         finally:
             for handler, stream in replaced:
                 handler.setStream(stream)
-            self._write_and_flush("", "\n" if self._line else "")
+            with suppress(OSError):  # the terminal may have been closed
+                self._write_and_flush("", "\n" if self._line else "")
 
     def write(self, lines: str) -> None:
         """Write whole lines above the status line. Logging handlers call it."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import logging
 from typing import Any
@@ -115,6 +116,18 @@ def test_lines_logged_to_another_stream_of_the_terminal_scroll_past_too(
     log.removeHandler(handler)
     assert (stream.getvalue(), stdout.getvalue()) == ("\r\x1b[Ka line\n", "")
     assert handler.stream is stdout
+
+
+class Closed(io.StringIO):
+    """A terminal that is closed meanwhile."""
+
+    def flush(self) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_terminal_that_is_closed_ends_no_stop(worker: Worker) -> None:
+    with StatusLine(worker, Closed()).attached():
+        pass
 
 
 class WriteOnly:
