@@ -19,8 +19,10 @@ https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_read_timeout
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One receive of one message. Times are Unix seconds.
+    """One receive of one message, with the facts that its consumer knows of it.
 
+    Some of them are of SQS, and some of the proxy of an HTTP request; what a consumer does not know
+    has its default. Times are Unix seconds, but for ``deadline``.
     The result of the delivery is on its run, which a project sees as a RunView.
     """
 

@@ -39,7 +39,11 @@ _WEIGHT_OF_LAST_TASK: Final = 0.2
 
 @dataclass(slots=True, kw_only=True)
 class Counters:
-    """The figures of a worker that people see."""
+    """The counts of a worker.
+
+    People see them, and the worker decides by them how much it receives, when it has ended, and
+    with which exit code.
+    """
 
     done: int = 0
     """Deliveries that did not fail: the task has succeeded, or its message was sent again."""

@@ -65,7 +65,7 @@ class Worker:
 
     @property
     def counters(self) -> Counters:
-        """The figures of the worker that people see."""
+        """The counts of the worker."""
         return self.prefetch.counters
 
     def run(self, *ticks: Tick) -> int:
