@@ -27,6 +27,7 @@ from .scaling import GROUP_PLACEHOLDER, IN_SERVICE, scaling_file
 from .settings_module import variables_read
 from .sqsd_options import options_file, policy_file
 
+_CREATE: Final = "eb create {0} --instance_profile {0}"
 _WEEKS: Final = 14 * 86400
 """Seconds for which a dead-letter queue keeps a message; as long as SQS allows."""
 
@@ -55,7 +56,7 @@ def commands(plan: Plan, config: Config, *, key: str | None) -> Iterator[str]:
         "Each queue, with a dead-letter queue and an alarm when something is in that": _queue_step(
             plan
         ),
-        "The environments": _environment_step(plan),
+        "The environments, with a sample until they have their properties": _environment_step(plan),
         "The properties, on the web environment first": _property_step(plan, config, key),
         "The deployment": _deployment_step(plan),
     }
@@ -130,8 +131,8 @@ def _create_queue(queue: PlannedQueue, **attributes: str) -> str:
 
 def _environment_step(plan: Plan) -> Iterator[str]:
     if plan.is_first:
-        yield f"eb create {quote(plan.web)} --instance_profile {quote(plan.web)}"
-    yield f"eb create {quote(plan.worker)} --tier worker --instance_profile {quote(plan.worker)}"
+        yield f"{_CREATE.format(quote(plan.web))} --sample"
+    yield f"{_CREATE.format(quote(plan.worker))} --tier worker --sample"
     if not plan.is_shared:
         return
     region = f"--region {quote(plan.read_queue.region)}"

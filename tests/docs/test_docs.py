@@ -346,8 +346,14 @@ def long_enough(keys: str) -> str:
     return re.sub("-(KEY|TOKEN)", r"-\1-0123456789abcdef", keys)
 
 
+# What the tutorial's own settings read.
+OWN_PROPERTIES = {"DATABASE_URL", "DJANGO_DEBUG", "DJANGO_SECRET_KEY"}
+
+
 def cast(name: str, value: str) -> None:
     """Fail unless ``name`` is a variable, or the file of one, and ``value`` fits it."""
+    if name in OWN_PROPERTIES:
+        return
     if name in KNOWN:
         KNOWN[name].cast(long_enough(value) if KNOWN[name].secret else value)
     else:
@@ -489,10 +495,14 @@ def eb_parser() -> argparse.ArgumentParser:
     create.add_argument("environment")
     create.add_argument("-t", "--tier", choices=["webserver", "worker"])
     create.add_argument("-ip", "--instance_profile")
+    create.add_argument("--sample", action="store_true")
     init = subparsers.add_parser("init")
     init.add_argument("application")
     init.add_argument("-p", "--platform")
     init.add_argument("-r", "--region")
+    terminate = subparsers.add_parser("terminate")
+    terminate.add_argument("environment")
+    terminate.add_argument("--force", action="store_true")
     for name in ("deploy", "logs", "printenv"):
         subparsers.add_parser(name).add_argument("environment")
     return parser
@@ -524,7 +534,8 @@ def check_aws(arguments: list[str]) -> None:
         "--query",
         "--region",
     }
-    options = {word for word in rest if word.startswith("--")}
+    # The AWS CLI writes False with --no-.
+    options = {word.replace("--no-", "--") for word in rest if word.startswith("--")}
     assert options <= known
     assert {f"--{xform_name(member, '-')}" for member in shape.required_members} <= options
 
@@ -934,7 +945,14 @@ def documented_properties(environment: str) -> dict[str, str]:
         for words in commands(snippet.text)
         if words[:4] == ["eb", "setenv", "-e", environment]
         for name, value in assignments(words).items()
+        if name not in OWN_PROPERTIES
     }
+
+
+def properties_with_both_tasks() -> dict[str, str]:
+    """Those of the tutorial's worker once it has the class of tasks.md, too."""
+    table = "send_welcome=shop.tasks.send_welcome build_report=shop.tasks.BuildReport"
+    return documented_properties("shop-worker") | {"BEANSTALK_DISPATCH_TABLE": table}
 
 
 def documented(variable: str) -> dict[str, Any]:
@@ -955,6 +973,7 @@ def documented_queues() -> dict[str, QueueAddress]:
 def shop(env: Environment, monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> ModuleType:
     """The module that a document's Python runs in, with the documentation's own variables set."""
     module = ModuleType(TASKS)
+    monkeypatch.setenv("DJANGO_SECRET_KEY", "for-the-tutorials-settings")
     monkeypatch.setitem(sys.modules, TASKS, module)
     queues = documented_properties("shop-worker")["BEANSTALK_DISPATCH_QUEUES"]
     env(
@@ -1052,7 +1071,7 @@ def template(shop: ModuleType, env: Environment, capsys: pytest.CaptureFixture[s
         for each in snippets_of(ROOT / "docs" / "tasks.md"):
             if each.file == "shop/tasks.py":
                 exec(each.text, vars(shop))
-        properties = documented_properties("shop-worker")
+        properties = properties_with_both_tasks()
         env(**{name: long_enough(value) for name, value in properties.items()})
         env(DISPATCH_CRASH_LEDGER=None)
         with override_settings(SETTINGS_MODULE="shop.settings"):
@@ -1124,7 +1143,7 @@ def test_console(
     for each in snippets_of(ROOT / "docs" / "tasks.md"):
         if each.file == "shop/tasks.py":
             exec(each.text, vars(shop))
-    properties = documented_properties("shop-worker")
+    properties = properties_with_both_tasks()
     env(**{name: long_enough(value) for name, value in properties.items()})
     first, *lines = snippet.text.splitlines()
     prompt, python_name, manage_py, *arguments = shlex.split(first)
@@ -1164,6 +1183,7 @@ def check_tutorials_project(tmp_path: Path, more_settings: str = "") -> str:
     variables = documented_properties("shop-worker")
     assert variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] == "THE-KEY"
     variables["BEANSTALK_DISPATCH_SIGNING_KEYS"] = secrets.token_urlsafe(32)  # as it says
+    variables["DJANGO_SECRET_KEY"] = secrets.token_urlsafe(50)
     checked = manage(tmp_path, "shop.settings", variables, "check", "--fail-level", "WARNING")
     assert checked.returncode == 0, checked.stderr
     return checked.stderr

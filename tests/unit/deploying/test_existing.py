@@ -72,13 +72,13 @@ def test_only_the_parts_of_the_second_environment_are_printed(bundle: Path) -> N
     assert [line for line in text.splitlines() if re.match("# [a-z0-9]", line)] == [
         "# shop-web and shop-worker exist, so this is what shop-work needs besides.",
         "# 1. A role and an instance profile for each environment",
-        "# 2. The environments",
+        "# 2. The environments, with a sample until they have their properties",
         "# 3. The properties, on the web environment first",
         "# 4. The deployment",
     ]
     for part in ("eb init", "eb create shop-web", "-e shop-web", "create-queue", "shop-worker "):
         assert part not in text.partition("# 1.")[2]
-    assert "eb create shop-work --tier worker --instance_profile shop-work" in text
+    assert "eb create shop-work --instance_profile shop-work --tier worker --sample" in text
     assert "file://beanstalk/shop-work-options.json" in text
     assert "BEANSTALK_DISPATCH_PERIODIC_TASKS=off" in text
     assert "BEANSTALK_DISPATCH_SIGNING_KEYS has to be that of shop-web: eb printenv" in text
