@@ -92,6 +92,7 @@ EB: Final[Mapping[str, str]] = {
     "E425": "The project's own configuration of nginx has the same location as the hook's file.",
     "E426": "The web server of the Procfile does not start, or does not answer.",
     "E427": "The web server of the Procfile starts, but the dispatcher does not answer a request.",
+    "W428": "`requirements.txt` does not name a package that the deployment needs.",
 }
 LAMBDA: Final[Mapping[str, str]] = {
     "E501": "The queue's VisibilityTimeout is too short for the function.",

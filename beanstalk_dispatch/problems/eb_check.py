@@ -35,7 +35,7 @@ from beanstalk_dispatch.deploying.procfile import (
 )
 from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, options, options_file, policy_file
 
-from . import scaling_check
+from . import requirements_check, scaling_check
 from .findings import OVERWRITE, problem
 
 TIMEOUTS: Final = "timeouts"
@@ -65,6 +65,7 @@ def check(plan: Plan, root: Path) -> list[CheckMessage]:
     found += _check_policies(plan, contents)
     found += _check_cron(plan, root)
     found += scaling_check.check(plan, root)
+    found += requirements_check.check(server, root)
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from django.conf import ENVIRONMENT_VARIABLE
+from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core.checks import ERROR, CheckMessage
 from django.core.management.base import CommandError
 
@@ -227,6 +227,11 @@ def _missing_values(plan: Plan, config: Config, root: Path) -> Iterator[str]:
         yield (
             f"this is made with the settings {settings_module()}, but the servers will use "
             f"{server}: run it with {ENVIRONMENT_VARIABLE}={server}"
+        )
+    elif settings.DEBUG:
+        yield (
+            f"DEBUG is on in {server}: on the servers it shows settings and code to everybody; "
+            f"if they have other settings, run it with {ENVIRONMENT_VARIABLE}"
         )
     if not any((root / name).exists() for name in _REQUIREMENTS):
         yield (

@@ -367,3 +367,9 @@ def test_a_second_worker_environment_gets_its_own_files_and_no_new_key(
     assert "replaced:" not in output
     assert "BEANSTALK_DISPATCH_SIGNING_KEYS=" not in output
     assert run(capsys, "--check") == run(capsys, "--check", *second) == FINE
+
+
+def test_debug_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    with override_settings(DEBUG=True, SETTINGS_MODULE="shop.settings.dev"):
+        call_command("beanstalk_eb", *WHERE)
+    assert "warning: DEBUG is on in shop.settings.dev: on the servers" in capsys.readouterr().err
