@@ -45,16 +45,6 @@ def _removed_middleware(config: Config) -> Iterator[CheckMessage]:
             )
 
 
-@on_workers
-def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
-    if library := patched_by():
-        yield checks.Warning(
-            f"{library} has replaced threads: no time limit interrupts a task in this process.",
-            hint="Run gunicorn with --worker-class gthread, or use beanstalk_worker.",
-            id=f"{ID}.W018",
-        )
-
-
 @on_every_machine
 def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
     for name, closest in conf.unknown_variables().items():
@@ -69,4 +59,14 @@ def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
             f"{name} is set, but beanstalk_dispatch has no variable of that name.",
             hint=hint,
             id=f"{ID}.W008",
+        )
+
+
+@on_workers
+def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
+    if library := patched_by():
+        yield checks.Warning(
+            f"{library} has replaced threads: no time limit interrupts a task in this process.",
+            hint="Run gunicorn with --worker-class gthread, or use beanstalk_worker.",
+            id=f"{ID}.W018",
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.core.checks import INFO
+from moto.sqs.models import sqs_backends
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
@@ -70,10 +71,13 @@ def test_aws_accepts_each_command_and_the_doctor_finds_nothing_wrong(
     env: Environment, moto: str, tmp_path: Path
 ) -> None:
     """All but those of Elastic Beanstalk are run, in their order, on a stand-in for AWS."""
+    moto_queues = sqs_backends[ACCOUNT]["eu-west-1"].queues
     env(DISPATCH_QUEUES="mail=shop-mail dead=shop-failed", DISPATCH_DEAD_LETTER_QUEUE="dead",
         DISPATCH_SQS_KEY="key", DISPATCH_SQS_SECRET="secret", DISPATCH_PERIODIC_TASKS=None,
         DISPATCH_SQS_REGION="eu-west-1", DISPATCH_SQS_ENDPOINT_URL=moto,
         AWS_ENDPOINT_URL_STS=moto)  # fmt: skip
+    for name in ("shop-mail", "shop-mail-dead-letter", "shop-failed"):
+        moto_queues.pop(name, None)  # of a test in the same process
     config = get_config()
     plan = planned(config, alarm_topic="ops@example.com")
     for path, file in bundle_files(plan).items():
