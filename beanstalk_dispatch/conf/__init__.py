@@ -5,7 +5,14 @@ and registers it. Each group is read by itself: a wrong value in one never break
 """
 
 from .config import Config, clear_caches, contradictions, get_config
-from .environment import Values, default_region, file_of, is_in_environment, is_on_lambda
+from .environment import (
+    Values,
+    default_region,
+    file_of,
+    is_in_environment,
+    is_on_lambda,
+    wants_no_color,
+)
 from .misspellings import unknown_variables
 from .registry import empty_variables, import_rooms, register, registered_groups, values_of
 from .removed import replacement_of
@@ -34,4 +41,5 @@ __all__ = [
     "replacement_of",
     "unknown_variables",
     "values_of",
+    "wants_no_color",
 ]

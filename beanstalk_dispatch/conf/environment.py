@@ -147,6 +147,11 @@ def default_region() -> str | None:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
+def wants_no_color() -> bool:
+    """Return True if a user wants plain text on every terminal. See https://no-color.org."""
+    return bool(os.environ.get("NO_COLOR"))
+
+
 def is_on_lambda() -> bool:
     """Return True in a Lambda function.
 

@@ -180,35 +180,34 @@ def _check_signature(dead_letter: ReceivedDeadLetter, config: Config) -> str:
 class Filters:
     """A filter of dead letters; an empty one lets all of them pass."""
 
-    function: str = ""
-    exception: str = ""
-    """A type such as ``ValueError``, or with a colon the start of the type and its message."""
-    queue: str = ""
-    """The own name of the queue that it came from."""
+    functions: frozenset[str] = frozenset()
+    exceptions: frozenset[str] = frozenset()
+    """Types such as ``ValueError``, or with a colon the start of the type and its message."""
+    queues: frozenset[str] = frozenset()
+    """The own names of the queues that it came from."""
     since: float | None = None
     """The time since which the task failed, in Unix seconds."""
     ids: frozenset[str] = frozenset()
     """Task ids or ids of SQS."""
 
     def __bool__(self) -> bool:
-        return bool(
-            self.function or self.exception or self.queue or self.ids or self.since is not None
-        )
+        given = self.functions or self.exceptions or self.queues or self.ids
+        return bool(given) or self.since is not None
 
     def match(self, dead_letter: ReceivedDeadLetter) -> bool:
-        """Return True if a dead letter passes the filter."""
+        """Return True if a dead letter passes the filter: of each kind, one of those given."""
         return (
-            self.function in {"", dead_letter.function}
-            and self._match_exception(dead_letter)
-            and self.queue in {"", dead_letter.queue}
+            (not self.functions or dead_letter.function in self.functions)
+            and (not self.exceptions or self._match_exception(dead_letter))
+            and (not self.queues or dead_letter.queue in self.queues)
             and (self.since is None or dead_letter.at >= self.since)
             and (not self.ids or not self.ids.isdisjoint({dead_letter.id, dead_letter.message_id}))
         )
 
     def _match_exception(self, dead_letter: ReceivedDeadLetter) -> bool:
-        if ":" in self.exception:
-            return dead_letter.exception.startswith(self.exception)
-        return self.exception in {"", dead_letter.exception_type}
+        starts = tuple(each for each in self.exceptions if ":" in each)
+        is_of_type = dead_letter.exception_type in self.exceptions
+        return is_of_type or dead_letter.exception.startswith(starts)
 
 
 @dataclass(slots=True, kw_only=True)

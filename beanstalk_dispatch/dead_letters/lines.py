@@ -27,8 +27,8 @@ def sample_lines(dead_letters: DeadLetterQueue, sample: Sample) -> Iterator[str]
     yield from table(
         ["LETTERS", "FUNCTION", "EXCEPTION", "QUEUE", "NEWEST", "OLDEST"],
         [
-            [str(each.count), each.function or "?", each.exception, each.queue or "?",
-             age(each.newest), age(each.oldest)]
+            [f"{each.count} of {sample.looked_at}", each.function or "?", each.exception,
+             each.queue or "?", age(each.newest), age(each.oldest)]
             for each in grouped(sample.dead_letters)
         ],
     )  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Final
 
 from beanstalk_dispatch.conf import get_config
@@ -148,7 +149,7 @@ class DeadLetterQueue:
     def discard(self, filters: Filters | None = None, options: SweepOptions = _DEFAULTS) -> Steps:
         """Delete dead letters, and yield the report after each step. It cannot be undone."""
         report = SweepReport(about=self.about())
-        yield from self._run_steps(filters or Filters(), options, lambda dead_letter: None, report)
+        yield from self._run_steps(filters or Filters(), options, None, report)
 
     def purge(self) -> None:
         """Have SQS delete every message, at most once a minute. It cannot be undone.
@@ -159,7 +160,7 @@ class DeadLetterQueue:
 
     def _run_steps(
         self, filters: Filters, options: SweepOptions,
-        prepare: Callable[[ReceivedDeadLetter], None], report: SweepReport,
+        prepare: Callable[[ReceivedDeadLetter], None] | None, report: SweepReport,
     ) -> Steps:  # fmt: skip
         run = Sweep(
             self.queue, filters, options, read=self._read_received, prepare=prepare, report=report
@@ -170,7 +171,7 @@ class DeadLetterQueue:
         return dead_letter_of(received, get_config(), sources=self.sources)
 
     def _movable_arn(self) -> str | None:
-        """Return the queue's ARN if SQS can move every message: this package has sent none of them.
+        """Return the queue's ARN if SQS can move every message, and this package has sent none.
 
         SQS knows the source only of the messages that it moved itself.
         """
@@ -178,7 +179,8 @@ class DeadLetterQueue:
             return None
         try:
             sample = self.sample(limit=MAX_BATCH_ENTRIES)
-            if any(each.is_from_package for each in sample.dead_letters):
+            letters = sample.dead_letters
+            if not letters or any(each.is_from_package for each in letters):
                 return None
             return administration.get_attributes(self.queue).arn or None
         except BeanstalkDispatchError:
@@ -187,3 +189,29 @@ class DeadLetterQueue:
     def _is_written_to(self) -> bool:
         """Return True if this package sends dead letters here, as far as this process knows."""
         return get_config().is_dead_letter_queue(self.queue.name)
+
+
+def redrive_each(
+    names: Sequence[str], filters: Filters, options: SweepOptions, *,
+    to: str | None, reset_attempts: bool,
+) -> Steps:  # fmt: skip
+    """Redrive from one dead-letter queue after the other, as ``redrive`` does, with one report."""
+    total = SweepReport(about=0)
+    for name in names:
+        latest = total
+        steps = DeadLetterQueue.open(name).redrive(
+            filters, options, to=to, reset_attempts=reset_attempts
+        )
+        with closing(steps):
+            for report in steps:
+                latest = total.plus(report)
+                yield latest
+        total = latest
+        if total.error:
+            return
+        if options.limit is not None:
+            options = replace(options, limit=options.limit - report.done)
+        if filters.ids:
+            filters = replace(filters, ids=frozenset(total.not_found))
+            if not filters.ids:
+                return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, SendError
@@ -82,6 +82,21 @@ class SweepReport:
         """True if everything that matched was done."""
         return not (self.error or self.failed or self.not_deleted or self.not_found)
 
+    def plus(self, later: SweepReport) -> SweepReport:
+        """Return one report for this run and for a later one of another queue."""
+        is_known = self.about is not None and later.about is not None
+        return replace(
+            later,
+            about=(self.about or 0) + (later.about or 0) if is_known else None,
+            looked_at=self.looked_at + later.looked_at,
+            done=self.done + later.done,
+            failed=self.failed + later.failed,
+            reasons=self.reasons | later.reasons,
+            not_deleted=self.not_deleted + later.not_deleted,
+            still_hidden=self.still_hidden + later.still_hidden,
+            note=self.note or later.note,
+        )
+
     def fail(self, dead_letter: ReceivedDeadLetter, reason: str) -> None:
         """Count a dead letter that stays."""
         self.failed += 1
@@ -97,13 +112,14 @@ class Sweep:
     """A run that does one thing with each dead letter that matches, and then deletes it.
 
     ``prepare`` comes first, and may be repeated: a redrive sends there. So a run that ends anywhere
-    loses nothing, and one message at most is in both queues.
+    loses nothing, and one message at most is in both queues. Without ``prepare`` the messages are
+    deleted in batches.
     """
 
     def __init__(
         self, queue: Queue, filters: Filters, options: SweepOptions, *,
         read: Callable[[Received], ReceivedDeadLetter],
-        prepare: Callable[[ReceivedDeadLetter], None],
+        prepare: Callable[[ReceivedDeadLetter], None] | None,
         report: SweepReport,
     ) -> None:  # fmt: skip
         self._queue = queue
@@ -134,11 +150,14 @@ class Sweep:
                 received = yield from self._retry_on_server_errors(
                     lambda: self._held.receive(self._receive_count())
                 )
+                if self._prepare is None:
+                    yield from self._delete_matching(received)
+                    continue
                 for each in received:
                     if self._has_enough():
                         break
                     report.looked_at += 1
-                    yield from self._handle(each)
+                    yield from self._handle(each, self._prepare)
                 yield report
             report.not_found = sorted(self._ids_left)
         except SendError as exc:
@@ -160,7 +179,30 @@ class Sweep:
             return MAX_BATCH_ENTRIES
         return max(1, min(MAX_BATCH_ENTRIES, int(options.rate * options.hide / 2)))
 
-    def _handle(self, received: Received) -> Steps:
+    def _delete_matching(self, received: list[Received]) -> Steps:
+        """Delete those that match with one request, at most as many as the limit allows."""
+        report, limit = self._report, self._options.limit
+        matching: list[ReceivedDeadLetter] = []
+        for dead_letter in map(self._read, received):
+            if limit is not None and report.done + len(matching) >= limit:
+                break
+            report.looked_at += 1
+            is_new = dead_letter.message_id not in self._prepared
+            if is_new and self._filters.match(dead_letter):
+                yield from self._wait_for_rate()
+                matching.append(dead_letter)
+        already_kept = len(report.not_deleted)
+        try:
+            if matching and not self._options.dry_run:
+                self._delete(matching)
+        finally:
+            report.done += len(matching) - (len(report.not_deleted) - already_kept)
+        for each in matching:
+            self._prepared.add(each.message_id)
+            self._ids_left -= {each.id, each.message_id}
+        yield report
+
+    def _handle(self, received: Received, prepare: Callable[[ReceivedDeadLetter], None]) -> Steps:
         dead_letter = self._read(received)
         if not self._filters.match(dead_letter):
             return
@@ -172,11 +214,11 @@ class Sweep:
             is_new = received.message_id not in self._prepared
             if is_new:
                 yield from self._retry_on_server_errors(
-                    lambda: self._prepare(dead_letter), until=received.expires
+                    lambda: prepare(dead_letter), until=received.expires
                 )
                 self._prepared.add(received.message_id)
             if not self._options.dry_run:
-                self._delete(dead_letter)
+                self._delete([dead_letter])
             self._report.done += is_new
         except BeanstalkDispatchError as exc:
             if isinstance(exc, SendError) and not _is_about_one_message(exc):
@@ -185,24 +227,34 @@ class Sweep:
         self._ids_left -= {dead_letter.id, dead_letter.message_id}
         yield self._report
 
-    def _delete(self, dead_letter: ReceivedDeadLetter) -> None:
-        """Delete a dead letter. Nothing may come between ``prepare`` and this."""
+    def _delete(self, dead_letters: list[ReceivedDeadLetter]) -> None:
+        """Delete dead letters. Nothing may come between ``prepare`` and this."""
+        left = {each.message_id: each for each in dead_letters}
         pause, deadline = _FIRST_PAUSE_SECONDS, time.monotonic() + _PATIENCE_SECONDS
+        deadline = min(deadline, *(each.received.expires for each in dead_letters))
         while True:
-            try:
-                refused = self._queue.delete_batch([dead_letter.received])
-                reason = refused[0].reason if refused else ""
-                is_final = bool(refused and refused[0].is_final)
-            except SendError as exc:
-                reason, is_final = problem_of(exc), scope_of(exc) is not Scope.LATER
-            if not reason:
-                self._held.settle(dead_letter.received)
+            reasons, is_final = self._try_to_delete(list(left.values()))
+            for message_id in left.keys() - reasons.keys():
+                self._held.settle(left.pop(message_id).received)
+            if not left:
                 return
-            if is_final or time.monotonic() + pause > min(deadline, dead_letter.received.expires):
-                self._report.not_deleted.append(dead_letter.id)
-                raise SendError(f"{dead_letter.id} could not be deleted: {reason}")
+            if is_final or time.monotonic() + pause > deadline:
+                kept = [each.id for each in left.values()]
+                self._report.not_deleted += kept
+                reason = next(iter(reasons.values()))
+                raise SendError(f"{kept[0]} could not be deleted: {reason}")
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _try_to_delete(self, dead_letters: list[ReceivedDeadLetter]) -> tuple[dict[str, str], bool]:
+        """Return the reason of each that stays, and whether another try would fail, too."""
+        try:
+            refused = self._queue.delete_batch([each.received for each in dead_letters])
+        except SendError as exc:
+            reasons = dict.fromkeys((each.message_id for each in dead_letters), problem_of(exc))
+            return reasons, scope_of(exc) is not Scope.LATER
+        is_final = any(each.is_final for each in refused)
+        return {each.message.message_id: each.reason for each in refused}, is_final
 
     def _retry_on_server_errors(
         self, request: Callable[[], T], *, until: float = math.inf

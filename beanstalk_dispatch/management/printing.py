@@ -12,6 +12,7 @@ from typing import Any, Final
 from django.core.checks import ERROR, WARNING, CheckMessage
 from django.core.management.base import BaseCommand, CommandError
 
+from beanstalk_dispatch import conf
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.problems.findings import as_dict, lines
 
@@ -32,6 +33,8 @@ class PrintingCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Run the command. A wrong configuration is one line, and not a traceback."""
+        if conf.wants_no_color() and not options["force_color"]:
+            options["no_color"] = True
         try:
             return super().execute(*args, **options)
         except ConfigurationError as exc:

@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError, LeaseUnavailable, UnknownQueue
+from beanstalk_dispatch.exceptions import (
+    BeanstalkDispatchError,
+    ConfigurationError,
+    LeaseUnavailable,
+    UnknownQueue,
+)
 from beanstalk_dispatch.logging.log_lines import escaped, joined
 from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.sqs.administration import (
@@ -37,6 +42,8 @@ class QueueStatus:
     is_dead_letter_queue: bool = False
     paused_since: float | None = None
     """The time at which the queue was paused, in Unix seconds; None if it is not paused."""
+    pause_problem: str = ""
+    """The reason why it is not known whether the queue is paused."""
     problem: str = ""
     """The facts that cannot be shown, and the permission that is missing."""
 
@@ -104,9 +111,8 @@ def pause_limit(queue_name: str) -> str:
 def _with_pauses(found: list[QueueStatus], config: Config) -> list[QueueStatus]:
     try:
         since = record.paused_since([each.name for each in found], config)
-    except LeaseUnavailable as exc:
-        problem = f"not known whether it is paused: {exc}"
-        return [replace(each, problem=each.problem or problem) for each in found]
+    except (ConfigurationError, LeaseUnavailable) as exc:
+        return [replace(each, pause_problem=str(exc)) for each in found]
     return [replace(each, paused_since=since.get(each.name)) for each in found]
 
 

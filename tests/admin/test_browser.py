@@ -126,7 +126,7 @@ def test_letters_of_a_group_are_redriven_and_others_discarded(
     assert "Done: 12 redriven, 14 looked at, 0 stay." in page.words
     assert dead.ids() == ["moved", "record-0"]
     page.click("#content a[href*='exception=ValueError']")
-    assert "No letter matches." in page.words
+    assert "No letter of the sample matches." in page.words
     page.click(".breadcrumbs a[href$='/deadletter/']")
     page.click(f"a[href$='/{dead.name}/']")
     page.click("a[href*='/letter/']")

@@ -121,7 +121,7 @@ def test_letters_are_shown_in_groups_and_one_by_one(dead: Dead) -> None:
     dead.moved(id="moved")
     page = words(client("view_deadletter").get(f"{PAGES}{dead.name}/"))
     assert "sample of 3 of about 3" in page
-    assert f"2 fail ValueError {dead.source_name} 1 minute ago" in page
+    assert f"2 of 3 fail ValueError {dead.source_name} 1 minute ago" in page
     assert "moved record moved by SQS 1 0 minutes" in page
     assert "Redrive" not in page
     assert len(dead.ids()) == 3
@@ -242,6 +242,19 @@ def test_all_that_match_are_redriven_after_a_confirmation(
         "Redriven: all letters with exception='ValueError'. Done: 12. Not possible: 0."
     )
     assert entry.get_admin_url() == f"{PAGES}{dead.name}/"
+
+
+def test_a_filter_without_a_match_in_the_sample_may_have_one_outside_of_it(dead: Dead) -> None:
+    dead.sent_many(3)
+    dead.moved(id="moved")
+    logged_in = client(*ALL)
+    page = logged_in.get(f"{PAGES}{dead.name}/", {"function": "nobody"}).content.decode()
+    assert "No letter of the sample matches." in page
+    assert 'value="redrive"' in page
+    assert 'value="selected"' not in page
+    page = logged_in.get(f"{PAGES}{dead.name}/", {"function": "fail"}).content.decode()
+    assert "3 of 4" in page
+    assert 'value="selected"' in page
 
 
 def test_a_selection_is_redriven_with_its_retries(dead: Dead) -> None:

@@ -47,9 +47,9 @@ class FilterForm(forms.Form):
         """Return the filters of a valid form, for dead letters with these ids if any are given."""
         found = self.cleaned_data
         return Filters(
-            function=found["function"],
-            exception=found["exception"],
-            queue=own_name(found["queue"]),
+            functions=frozenset(filter(None, [found["function"]])),
+            exceptions=frozenset(filter(None, [found["exception"]])),
+            queues=frozenset(filter(None, [own_name(found["queue"])])),
             since=parse_since(found["since"]) if found["since"] else None,
             ids=frozenset(ids or ()),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -23,6 +24,7 @@ class Command(PrintingCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of docs/cancel-and-pause.md."""
         parser.add_argument("ids", nargs="+", metavar="ID", help="what schedule_function returned")
+        parser.add_argument("--json", action="store_true", help="print a JSON list of the ids")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the id of each task that no worker starts any more."""
@@ -31,4 +33,9 @@ class Command(PrintingCommand):
                 cancel(task_id)
             except BeanstalkDispatchError as exc:
                 raise CommandError(str(exc)) from exc
-            self.stdout.write(f"no worker starts {task_id} any more; if it runs now, it runs on")
+            if not options["json"]:
+                self.stdout.write(
+                    f"no worker starts {task_id} any more; if it runs now, it runs on"
+                )
+        if options["json"]:
+            self.stdout.write(json.dumps(options["ids"]))

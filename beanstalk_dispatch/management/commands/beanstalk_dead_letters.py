@@ -22,7 +22,7 @@ from beanstalk_dispatch.dead_letters.lines import (
     sample_as_json,
     sample_lines,
 )
-from beanstalk_dispatch.dead_letters.queue import SAMPLE_SIZE, DeadLetterQueue
+from beanstalk_dispatch.dead_letters.queue import SAMPLE_SIZE, DeadLetterQueue, redrive_each
 from beanstalk_dispatch.dead_letters.receiving import HIDE_SECONDS
 from beanstalk_dispatch.dead_letters.sweep import Steps, SweepOptions, SweepReport
 from beanstalk_dispatch.dead_letters.terminal import ProgressLine, Stop, stoppable
@@ -71,7 +71,8 @@ class Command(PrintingCommand):
         for each in (listing, showing, redriving, discarding, purging):
             each.add_argument(
                 "queue", nargs="?", metavar="QUEUE",
-                help="the dead-letter queue; may be left out if there is only one",
+                help="the dead-letter queue; without it list, show and redrive take all, and the "
+                "others need it if there are several",
             )  # fmt: skip
             each.add_argument("--json", action="store_true", help="print JSON")
         listing.add_argument(
@@ -130,11 +131,13 @@ class Command(PrintingCommand):
             self.stdout.write(json.dumps(found))
 
     def _show_dead_letter(self, options: dict[str, Any]) -> None:
+        names = [options["queue"]] if options["queue"] else _known_queues()
+        dead_letter = None
         with self._stop_on_interrupt() as stop:
-            dead_letters = _open_queue(options)
-            dead_letter = dead_letters.find(
-                options["id"], hide=options["hide"], is_stopping=lambda: bool(stop)
-            )
+            for name in names:
+                dead_letter = dead_letter or DeadLetterQueue.open(name).find(
+                    options["id"], hide=options["hide"], is_stopping=lambda: bool(stop)
+                )
         if dead_letter is None:
             raise CommandError(
                 f"no letter with the id {options['id']!r} was found; another process may be "
@@ -146,9 +149,9 @@ class Command(PrintingCommand):
             self._write_lines(dead_letter_lines(dead_letter))
 
     def _redrive(self, options: dict[str, Any]) -> None:
-        dead_letters = _open_queue(options)
-        steps = dead_letters.redrive(
-            _filters_from(options), _run_options(options), to=options["to"],
+        names = [options["queue"]] if options["queue"] else _known_queues()
+        steps = redrive_each(
+            names, _filters_from(options), _run_options(options), to=options["to"],
             reset_attempts=options["reset_attempts"],
         )  # fmt: skip
         self._run_steps(steps, "redriven", options)
@@ -224,22 +227,28 @@ class Command(PrintingCommand):
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--function", default="", help="only letters of this function")
+    several = "; may be given several times"
+    add(
+        "--function", action="append", default=[],
+        help=f"only letters of this function{several}",
+    )  # fmt: skip
     add(
         "--exception",
-        default="",
+        action="append",
+        default=[],
         help="only letters with this exception: its type, or with a colon the start of its type "
-        f"and message; {MOVED_BY_SQS!r} for letters without a reason",
+        f"and message; {MOVED_BY_SQS!r} for letters without a reason{several}",
     )
     add(
         "--queue",
         dest="source",
-        default="",
+        action="append",
+        default=[],
         metavar="SOURCE",
-        help="only letters that came from this queue",
+        help=f"only letters that came from this queue{several}",
     )
     add("--since", type=since, help="only letters since then: 30m, 2h, 3d or 2026-11-25T08:00")
-    add("--id", action="append", default=[], help="only this letter; may be given several times")
+    add("--id", action="append", default=[], help=f"only this letter{several}")
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -250,9 +259,9 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _filters_from(options: dict[str, Any]) -> Filters:
     return Filters(
-        function=options["function"],
-        exception=options["exception"],
-        queue=own_name(options["source"]),
+        functions=frozenset(options["function"]),
+        exceptions=frozenset(options["exception"]),
+        queues=frozenset(map(own_name, options["source"])),
         since=options["since"],
         ids=frozenset(options["id"]),
     )
@@ -285,9 +294,8 @@ def _open_queue(options: dict[str, Any]) -> DeadLetterQueue:
         return DeadLetterQueue.open(options["queue"])
     name, *others = _known_queues()
     if others:
-        words = [options["action"], *([options["id"]] if options["action"] == "show" else [])]
         raise CommandError(
-            f"there are several dead-letter queues; type: beanstalk_dead_letters {' '.join(words)} "
-            f"QUEUE, where QUEUE is one of {joined([name, *others])}"
+            f"there are several dead-letter queues; type: beanstalk_dead_letters "
+            f"{options['action']} QUEUE, where QUEUE is one of {joined([name, *others])}"
         )
     return DeadLetterQueue.open(name)

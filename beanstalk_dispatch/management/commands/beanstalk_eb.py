@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import itertools
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -89,6 +90,8 @@ class Command(ReportingCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Write the files and print the commands, or check the files."""
+        self._is_json: bool = options["json"]
+        self._files: list[dict[str, str]] = []
         config = get_config()
         plan = self._make_plan(config, options)
         for warning in _missing_values(plan, config, options["directory"]):
@@ -149,14 +152,13 @@ class Command(ReportingCommand):
             current = _read_or_none(root / path)
             is_fine = path not in faulty and not (current and has_timeouts)
             if current == file.content or is_fine:
-                self.stdout.write(f"unchanged: {path}")
+                self._note("unchanged", path)
                 if file.is_executable:
                     (root / path).chmod(0o755)
             elif current is None or options["overwrite"]:
                 self._write_one(root / path, path, current, file)
             else:
-                self.stdout.write(f"different: {path}")
-                self.stdout.write(_show_difference(path, current, file.content))
+                self._note("different", path, _show_difference(path, current, file.content))
                 left.append(path)
         return left
 
@@ -173,12 +175,17 @@ class Command(ReportingCommand):
         if errors := [str(each.obj) for each in found if each.level >= ERROR]:
             raise CommandError(f"not as needed: {', '.join(errors)}; the lines above say why")
 
+    def _note(self, state: str, path: str, difference: str = "") -> None:
+        """Write what became of a file, or keep it for the JSON."""
+        self._files.append({"path": path, "state": state, "difference": difference})
+        if not self._is_json:
+            self.stdout.write("\n".join(filter(None, [f"{state}: {path}", difference])))
+
     def _write_one(self, target: Path, path: str, current: str | None, file: BundleFile) -> None:
         if current is None:
-            self.stdout.write(f"written: {path}")
+            self._note("written", path)
         else:
-            self.stdout.write(f"replaced: {path}")
-            self.stdout.write(_show_difference(path, current, file.content))
+            self._note("replaced", path, _show_difference(path, current, file.content))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(file.content)
         if file.is_executable:
@@ -198,7 +205,11 @@ class Command(ReportingCommand):
                 "environment whose backlog is read"
             )
         key = fresh_key() if plan.is_first and not config.signing_keys else None
-        self.stdout.write("\n" + "\n".join(commands(plan, config, key=key)))
+        printed = list(commands(plan, config, key=key))
+        if self._is_json:
+            self.stdout.write(json.dumps({"files": self._files, "commands": printed}, indent=2))
+        else:
+            self.stdout.write("\n" + "\n".join(printed))
 
 
 def _topic_or_address(argument: str) -> str:

@@ -115,6 +115,8 @@ class Command(PrintingCommand):
         for each in statuses:
             if each.problem:
                 self.stderr.write(self.style.WARNING(f"{each.name}: {each.problem}"))
+        for reason in dict.fromkeys(each.pause_problem for each in statuses if each.pause_problem):
+            self.stderr.write(self.style.WARNING(f"not known which queues are paused: {reason}"))
 
 
 def _wait_or_stop(seconds: float, stop: Stop) -> bool:
@@ -164,5 +166,6 @@ def as_json(status: QueueStatus) -> dict[str, Any]:
         "is_dead_letter_queue": status.is_dead_letter_queue,
         "sources": list(status.sources),
         "paused_since": status.paused_since,
+        "pause_problem": status.pause_problem or None,
         "problem": status.problem or None,
     }

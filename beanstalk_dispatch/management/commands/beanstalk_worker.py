@@ -73,12 +73,12 @@ class Command(BaseCommand):
         add_removed_options(parser, WORKER_OPTIONS)
 
     def check(self, *args: Any, **kwargs: Any) -> None:
-        """Run Django's checks, but none of a URL that this process does not serve.
+        """Run this package's checks, but none of a URL that this process does not serve.
 
         A task that cannot run fails by itself, as under a web server, and does not stop the others.
         """
         with without_endpoint(), warning_of_one_task():
-            super().check(*args, **kwargs)
+            super().check(*args, **kwargs | {"tags": ["beanstalk_dispatch"]})
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the worker until it stops."""

@@ -60,12 +60,14 @@ def test_where_nothing_is_filtered_sqs_moves_the_letters(dead: Dead, spoilt: Pro
 
 
 def test_the_report_says_that_sqs_moves_them(dead: Dead, spoilt: Proxy) -> None:
+    dead.moved()
     spoilt.spoil = Moves(status("COMPLETED", 9))
     report = finish(dead.open().redrive())
     assert (report.by_sqs, report.done, report.about, report.is_complete) == (True, 9, 9, True)
 
 
 def test_a_move_that_is_closed_is_cancelled(dead: Dead, spoilt: Proxy) -> None:
+    dead.moved()
     moves = Moves(status("RUNNING", 2))
     spoilt.spoil = moves
     steps = dead.open().redrive()
@@ -107,6 +109,7 @@ def test_a_server_without_moves_gets_the_letters_one_by_one(dead: Dead) -> None:
 
 
 def test_a_question_without_an_answer_is_asked_again(dead: Dead, spoilt: Proxy) -> None:
+    dead.moved()
     spoilt.spoil = Moves(500, 500, 500, status("COMPLETED", 5))
     reports = [report.waiting_for for report in dead.open().redrive()]
     assert any("ListMessageMoveTasks on" in each for each in reports)
@@ -116,6 +119,7 @@ def test_a_question_without_an_answer_is_asked_again(dead: Dead, spoilt: Proxy) 
 def test_a_move_that_nobody_answers_for_is_cancelled(
     dead: Dead, spoilt: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    dead.moved()
     monkeypatch.setattr(move_task, "MAX_FAILED_POLLS", 1)
     moves = Moves(500)
     spoilt.spoil = moves
@@ -127,7 +131,7 @@ def test_a_move_that_nobody_answers_for_is_cancelled(
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"filters": Filters(function="record")},
+        {"filters": Filters(functions=frozenset({"record"}))},
         {"options": SweepOptions(limit=5)},
         {"options": SweepOptions(dry_run=True)},
         {"reset_attempts": True},

@@ -41,7 +41,7 @@ def test_a_sample_has_what_matches_and_the_newest_first(dead: Dead) -> None:
     for number in range(3):
         dead.sent(number=number, at=time.time() - 100 + number)
     dead.moved()
-    sample = dead.open().sample(Filters(function="fail"))
+    sample = dead.open().sample(Filters(functions=frozenset({"fail"})))
     assert [each.id for each in sample.dead_letters] == ["fail-2", "fail-1", "fail-0"]
     assert sample.looked_at == 4
 
@@ -153,7 +153,7 @@ def execute(dead: Dead, body: str) -> Result:
 def test_only_what_matches_goes_back(dead: Dead) -> None:
     dead.sent_many(15)
     dead.sent_many(12, function="loop")
-    report = finish(dead.open().redrive(Filters(function="loop")))
+    report = finish(dead.open().redrive(Filters(functions=frozenset({"loop"}))))
     assert (report.done, report.looked_at) == (12, 27)
     assert dead.ids(dead.source) == sorted(f"loop-{number}" for number in range(12))
     assert dead.ids() == sorted(f"fail-{number}" for number in range(15))
@@ -206,7 +206,7 @@ def test_at_a_low_rate_few_letters_are_hidden_at_a_time(dead: Dead) -> None:
 
 def test_a_run_that_is_closed_leaves_nothing_hidden(dead: Dead) -> None:
     dead.sent_many(25)
-    steps = dead.open().redrive(Filters(exception="ValueError"))
+    steps = dead.open().redrive(Filters(exceptions=frozenset({"ValueError"})))
     while (report := next(steps)).done < 4:
         pass
     steps.close()
@@ -238,7 +238,7 @@ def test_a_dead_letter_that_comes_again_after_it_was_sent_is_not_sent_again(
         return None
 
     spoilt.spoil = spoil
-    report = finish(dead.open().redrive(Filters(exception="ValueError")))
+    report = finish(dead.open().redrive(Filters(exceptions=frozenset({"ValueError"}))))
     assert (report.done, ignored) == (1, ["DeleteMessageBatch"])
     assert (dead.ids(), dead.ids(dead.source)) == ([], ["fail-0"])
 
@@ -329,12 +329,28 @@ def test_what_matches_is_deleted(dead: Dead) -> None:
     dead.sent_many(3)
     dead.moved(id="moved")
     dead_letters = dead.open()
-    report = finish(dead_letters.discard(Filters(exception="moved by SQS")))
+    report = finish(dead_letters.discard(Filters(exceptions=frozenset({"moved by SQS"}))))
     assert (report.done, dead.ids(dead.source)) == (1, [])
     assert dead.ids() == ["fail-0", "fail-1", "fail-2"]
     assert finish(dead_letters.discard(options=SweepOptions(dry_run=True))).done == 3
     assert finish(dead_letters.discard()).done == 3
     assert dead.ids() == []
+
+
+def test_a_discard_deletes_ten_at_a_time(dead: Dead, spoilt: Proxy) -> None:
+    dead.sent_many(25)
+    report = finish(dead.open().discard(options=SweepOptions(limit=22)))
+    assert (report.done, len(dead.ids())) == (22, 3)
+    assert spoilt.counts["DeleteMessageBatch"] == 3
+
+
+def test_a_discard_that_is_refused_counts_what_is_deleted(dead: Dead, spoilt: Proxy) -> None:
+    dead.sent_many(12)
+    spoilt.spoil = failing("DeleteMessageBatch", after=1, status=403)
+    report = finish(dead.open().discard())
+    assert (report.done, len(report.not_deleted)) == (10, 2)
+    assert "could not be deleted: DeleteMessageBatch" in report.error
+    assert len(dead.ids()) == 2
 
 
 def test_a_purge_deletes_everything(dead: Dead, spoilt: Proxy) -> None:

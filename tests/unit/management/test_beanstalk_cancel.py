@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from django.core.cache import caches
 from django.core.management import CommandError, call_command
@@ -19,6 +21,8 @@ def test_tasks_are_cancelled_by_their_ids(
         "no worker starts one any more; if it runs now, it runs on\n"
         "no worker starts two any more; if it runs now, it runs on\n"
     )
+    call_command("beanstalk_cancel", "three", "--json")
+    assert json.loads(capsys.readouterr().out) == ["three"]
     assert is_cancelled("one", get_config())
     assert is_cancelled("two", get_config())
     caches["default"].clear()

@@ -92,16 +92,67 @@ def test_a_queue_has_to_be_named_if_none_or_several_are_known(
 ) -> None:
     assert dead.source.name
     sqs_env(DISPATCH_QUEUES=f"jobs={dead.source_name} more={dead.source_name}-more")
-    for words in (["show", "fail-7"], ["redrive"]):
+    for action in ("discard", "purge"):
         with pytest.raises(CommandError) as caught:
-            call(*words)
+            call(action)
         assert str(caught.value).startswith(
-            f"there are several dead-letter queues; type: beanstalk_dead_letters {' '.join(words)} "
+            f"there are several dead-letter queues; type: beanstalk_dead_letters {action} "
             f"QUEUE, where QUEUE is one of {dead.source_name}-dead-letter, "
         )
     sqs_env(DISPATCH_QUEUES=None)
     with pytest.raises(CommandError, match="no dead-letter queue is known.*; name a queue$"):
         call("list")
+
+
+@pytest.fixture
+def other(dead: Dead, sqs_env: Environment) -> Dead:
+    """A second queue with a dead-letter queue, behind the alias ``more``."""
+    name = f"{dead.source_name}-more"
+    sqs_env(DISPATCH_QUEUES=f"jobs={dead.source_name} more={name}")
+    open_queue("more")
+    return Dead(name)
+
+
+def test_a_letter_is_found_whichever_queue_it_is_on(dead: Dead, other: Dead) -> None:
+    other.sent(number=7)
+    assert f"queue      {other.source_name}" in call("show", "fail-7")
+
+
+def test_letters_of_every_queue_go_back_to_their_own(dead: Dead, other: Dead) -> None:
+    dead.sent_many(2)
+    other.sent_many(3)
+    assert call("redrive", "--limit", "4") == "4 redriven, 4 looked at, 0 stay\n"
+    assert call("redrive") == "1 redriven, 1 looked at, 0 stay\n"
+    assert (len(dead.ids(dead.source)), len(other.ids(open_queue("more")))) == (2, 3)
+
+
+def test_letters_with_an_id_are_looked_for_until_all_are_found(dead: Dead, other: Dead) -> None:
+    dead.sent(number=1)
+    other.sent(number=2)
+    other.sent(number=3)
+    assert call("redrive", "--id", "fail-1") == "1 redriven, 1 looked at, 0 stay\n"
+    with pytest.raises(CommandError, match="not every letter"):
+        call("redrive", "--id", "fail-2", "--id", "fail-9")
+    report = json.loads(call("redrive", "--id", "fail-3", "--json"))
+    assert (report["done"], report["not_found"], report["about"]) == (1, [], 1)
+
+
+def test_a_queue_that_does_not_answer_ends_the_run(
+    dead: Dead, other: Dead, sqs_env: Environment, proxy: Proxy
+) -> None:
+    dead.sent(number=1)
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    proxy.spoil = failing("DeleteMessageBatch", status=403)
+    with pytest.raises(CommandError, match="fail-1 could not be deleted.*; run the command again"):
+        call("redrive")
+
+
+def test_a_filter_may_be_given_several_times(dead: Dead) -> None:
+    for function in ("fail", "loop", "nap"):
+        dead.sent(function)
+    text = call("list", "--function", "fail", "--function", "nap")
+    assert "2 match in a sample of 3" in text
+    assert "1 of 3" in text
 
 
 # --- redrive ---------------------------------------------------------------------------------
@@ -229,5 +280,5 @@ def test_options_reach_the_run(dead: Dead, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(DeadLetterQueue, "redrive", redrive)
     call("redrive", "--rate", "2.5", "--hide", "60", "--to", "jobs", "--exception", "KeyError")
     assert (seen["options"].rate, seen["options"].hide, seen["to"]) == (2.5, 60, "jobs")
-    assert (seen["filters"].exception, seen["reset_attempts"]) == ("KeyError", False)
+    assert (seen["filters"].exceptions, seen["reset_attempts"]) == ({"KeyError"}, False)
     assert open_queue("jobs").name

@@ -131,6 +131,17 @@ def test_programs_get_the_differences_as_json(capsys: pytest.CaptureFixture[str]
     assert (found["error"], found["findings"][0]["object"]) == (7, PROCFILE)
 
 
+def test_programs_get_the_files_and_the_commands_as_json(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    (folder / PROCFILE).write_text("web: gunicorn --threads=4 shop.wsgi\n")
+    found = json.loads(run(capsys, "--json", "--overwrite"))
+    states = {each["path"]: each["state"] for each in found["files"]}
+    assert (states[PROCFILE], states[HOOKS[0]]) == ("replaced", "written")
+    assert "+web: gunicorn --bind" in found["files"][0]["difference"]
+    assert any(each.startswith("eb create tests-web") for each in found["commands"])
+
+
 def test_nothing_is_overwritten_without_being_asked_for(
     capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 import pytest
-from django.core.management import CommandError
+from django.core.management import CommandError, call_command
 
 from beanstalk_dispatch.management.commands import beanstalk_eb
 from beanstalk_dispatch.management.printing import EXIT_NO_READER, PrintingCommand
@@ -75,3 +75,21 @@ def test_a_closed_pipe_is_no_fault_of_the_directory(
             code = ended(beanstalk_eb.Command, "--no-input", *where)
     assert code == EXIT_NO_READER
     assert "--directory" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "option", "is_plain"),
+    [("1", [], True), ("", [], False), ("1", ["--force-color"], False)],
+)
+def test_no_color_is_plain_text(
+    monkeypatch: pytest.MonkeyPatch, value: str, option: list[str], is_plain: bool
+) -> None:
+    seen: list[bool] = []
+
+    class Command(Unchecked):
+        def handle(self, *args: Any, **options: Any) -> None:
+            seen.append(options["no_color"])
+
+    monkeypatch.setenv("NO_COLOR", value)
+    call_command(Command(), *option)
+    assert seen == [is_plain]
