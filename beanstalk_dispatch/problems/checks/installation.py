@@ -18,7 +18,7 @@ from beanstalk_dispatch.running.monkey_patching import patched_by
 
 from .registry import ID, on_every_machine, on_workers
 
-_FILE_OF_0_1: Final = Path(beanstalk_dispatch.__file__).parent / "common.py"
+_FILE_OF_0_1: Final = Path(beanstalk_dispatch.__file__).parent / "execution.py"
 """A file of beanstalk-dispatch 0.1 that this package does not have."""
 
 
