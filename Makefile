@@ -5,8 +5,8 @@ VENV ?= .venv
 DJANGO ?=
 # The tag of a release, for release-check.
 TAG ?=
-# Processes for the tests, which wait for clocks more than for the CPU.
-WORKERS ?= $(shell expr 3 \* $$(getconf _NPROCESSORS_ONLN))
+# Processes for the tests, which wait for clocks. Each takes ten seconds of CPU to collect them.
+WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 
 # An environment may forbid bytecode files. Each of the hundred processes that the tests start
 # would then compile the package anew, which takes a third of their time.

@@ -18,6 +18,7 @@ from example_settings import demo, demo_admin, jobs
 from tests.kent import Kent
 from tests.services import ROOT
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 EXAMPLE = ROOT / "example_settings"
 
 

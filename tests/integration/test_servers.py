@@ -11,7 +11,7 @@ from beanstalk_dispatch.messages.message import Message
 from tests.conftest import TABLE
 from tests.services import Gunicorn, Uvicorn, Waitress, accepts, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unmeasured")]
 
 VARIABLES = {
     "BEANSTALK_WORKER": "True",
