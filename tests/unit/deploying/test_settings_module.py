@@ -23,6 +23,7 @@ NAME = env.str("SHOP_NAME", default="shop")
 os.environ["WRITTEN"] = "x"
 CACHE = env["CACHE_PREFIX"]
 OTHER = env(NAME)
+DEFAULT = DATABASES["NAME"]
 """
 PRODUCTION = """\
 from os import environ, getenv

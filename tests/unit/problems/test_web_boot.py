@@ -6,6 +6,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -55,7 +56,6 @@ def test_the_line_that_is_written_starts_and_leaves_nothing_behind(
         ("gunicorn --bind 127.0.0.1:8000 nothing.wsgi", "No module named 'nothing'"),
         ("gunicorn", "No application module specified"),
         ("nothing-of-this-name", "not found"),
-        ("false", "ends: it writes nothing"),
     ],
 )
 def test_the_reason_is_told_if_it_does_not_start(
@@ -87,6 +87,11 @@ def test_another_answer_is_told(plan: Plan, tmp_path: Path, content: str, told: 
     assert finding.id == "beanstalk_dispatch.E427"
     assert told in finding.msg
     assert str(finding.hint).startswith("DJANGO_SETTINGS_MODULE=tests.settings python")
+
+
+def test_settings_without_a_module_are_left_to_the_environment(plan: Plan, tmp_path: Path) -> None:
+    unknown = replace(plan, application=Application())
+    assert boot(unknown, tmp_path, "false").msg == "the web server ends: it writes nothing"
 
 
 def test_without_a_line_nothing_starts(plan: Plan, tmp_path: Path) -> None:
