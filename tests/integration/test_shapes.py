@@ -23,7 +23,7 @@ from tests.services import NO_COVERAGE, free_port, nginx, postgres, until
 from tests.shapes import SHAPES, Shape
 from tests.workers import restored_signal_handlers
 
-REGION, ACCOUNT = "eu-west-1", "123456789012"
+WRITE = ("beanstalk_eb", "--region=eu-west-1", "--account=123456789012")
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,7 @@ def deploy(project: Project, queue: str) -> tuple[dict[str, str], dict[str, str]
         "BEANSTALK_DISPATCH_TABLE": f"send_welcome={shape.package}.tasks.send_welcome",
         "BEANSTALK_DISPATCH_QUEUES": f"mail={queue}",
     }
-    words = ["beanstalk_eb", f"--region={REGION}", f"--account={ACCOUNT}"]
-    words += ["--overwrite"] * shape.overwrites
-    written = project.manage(own | first, *words)
+    written = project.manage(own | first, *WRITE, *["--overwrite"] * shape.overwrites)
     assert written.returncode == 0, written.stderr + written.stdout
     web, worker = (
         {**shape.properties, **project.properties_of(written.stdout, f"shop-{tier}")}
@@ -97,7 +95,12 @@ def run_hook(project: Project, properties: Mapping[str, str], port: int) -> Path
 
 
 def run_a_task(
-    project: Project, web: Mapping[str, str], worker: Mapping[str, str], set_env: Environment
+    project: Project,
+    web: Mapping[str, str],
+    worker: Mapping[str, str],
+    set_env: Environment,
+    *,
+    alias: str = "mail",
 ) -> str:
     """Let the web tier schedule, and the daemon deliver; return the log of the worker."""
     port, log = free_port(), project.root.parent / "web.log"
@@ -114,15 +117,32 @@ def run_a_task(
     ):  # fmt: skip
         try:
             until(lambda: "Listening at" in log.read_text() or server.poll() is not None)
-            set_env(**web)
-            task_id = schedule_function("mail", "send_welcome", 7)
+            set_env(**{name: each for name, each in web.items() if name.startswith("BEANSTALK_")})
+            task_id = schedule_function(alias, "send_welcome", 7)
             url = f"http://127.0.0.1:{front}/beanstalk_dispatch/dispatcher"
             with restored_signal_handlers():
-                call_command("beanstalk_daemon", "mail", url, "--wait=1", "--burst")
+                call_command("beanstalk_daemon", alias, url, "--wait=1", "--burst")
             until(lambda: f"id={task_id} function=send_welcome outcome=" in log.read_text())
         finally:
             server.terminate()
     return log.read_text()
+
+
+def start(shape: Shape, folder: Path, database: str) -> Project:
+    """Make the project in a folder that nginx may read."""
+    folder.chmod(0o755)
+    root = folder / "shop"
+    root.mkdir(mode=0o755)
+    shape.build(root)
+    return Project(shape=shape, root=root, variables={"DATABASE_URL": database})
+
+
+def credentials(moto: str) -> dict[str, str]:
+    """Return what stands for the instance profile, and for AWS."""
+    return {
+        "BEANSTALK_DISPATCH_SQS_KEY": "key", "BEANSTALK_DISPATCH_SQS_SECRET": "a-secret-key",
+        "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": moto,
+    }  # fmt: skip
 
 
 def as_parameter(shape: Shape) -> Any:
@@ -135,15 +155,7 @@ def as_parameter(shape: Shape) -> Any:
 def test_a_project_runs_a_task_with_the_files_and_properties_of_beanstalk_eb(
     shape: Shape, moto: str, queue_name: str, env: Environment, tmp_path: Path, database: str
 ) -> None:
-    tmp_path.chmod(0o755)
-    root = tmp_path / "shop"
-    root.mkdir(mode=0o755)
-    shape.build(root)
-    local = {
-        "BEANSTALK_DISPATCH_SQS_KEY": "key", "BEANSTALK_DISPATCH_SQS_SECRET": "a-secret-key",
-        "BEANSTALK_DISPATCH_SQS_ENDPOINT_URL": moto,
-    }  # fmt: skip
-    project = Project(shape=shape, root=root, variables={"DATABASE_URL": database})
+    project, local = start(shape, tmp_path, database), credentials(moto)
     create_queue(queue_name)
 
     web, worker = deploy(project, queue_name)
@@ -157,3 +169,30 @@ def test_a_project_runs_a_task_with_the_files_and_properties_of_beanstalk_eb(
     assert "outcome=done" in log
     assert f"welcome, user 7 from {shape.vendor}" in log
     assert f" settings={shape.settings}\n" in log
+
+
+def test_a_second_worker_environment_of_a_bundle_runs_the_tasks_of_its_queue(
+    moto: str, queue_name: str, env: Environment, tmp_path: Path, database: str
+) -> None:
+    project, local = start(SHAPES[0], tmp_path, database), credentials(moto)
+    create_queue(f"{queue_name}-work")
+    own = {
+        "BEANSTALK_DISPATCH_TABLE": "send_welcome=shop.tasks.send_welcome",
+        "BEANSTALK_DISPATCH_QUEUES": f"mail={queue_name} work={queue_name}-work",
+    }
+    second = ("--queue=work", "--worker=shop-work")
+
+    first = project.manage(own, *WRITE)
+    written = project.manage(own, *WRITE, *second)
+    assert written.returncode == 0, written.stderr
+    web = project.properties_of(first.stdout, "shop-web")
+    worker = project.properties_of(written.stdout, "shop-work")
+    key = "BEANSTALK_DISPATCH_SIGNING_KEYS"
+    worker[key] = web[key]  # as a comment says
+    for properties, options in ((web, ()), (worker, second)):
+        checked = project.manage(properties, *WRITE, *options, "--check")
+        assert checked.returncode == 0, checked.stdout
+    log = run_a_task(project, web | local, worker | local, env, alias="work")
+
+    assert "outcome=done" in log
+    assert not (project.root / "cron.yaml").exists()  # the hook leaves it to the first one
