@@ -159,6 +159,14 @@ def test_one_letter_is_shown_without_its_arguments(dead: Dead, sqs_env: Environm
     assert "you have no permission to view them" in page
 
 
+def test_who_may_redrive_and_delete_may_not_therefore_see_the_arguments(dead: Dead) -> None:
+    dead.sent(number=771)
+    logged_in = client("view_deadletter", "redrive_deadletter", "delete_deadletter", "pause_queue")
+    page = words(logged_in.get(f"{PAGES}{dead.name}/letter/fail-771/"))
+    assert "[771]" not in page
+    assert "you have no permission to view them" in page
+
+
 def test_a_user_with_the_permission_sees_the_arguments(dead: Dead) -> None:
     dead.sent(number=771)
     dead.queue.send("{<b>", {})

@@ -211,6 +211,20 @@ def test_a_delay_hides_the_message(sqs_env: Environment) -> None:
     assert found[0].not_before is None
 
 
+@pytest.mark.parametrize(
+    ("delay", "seconds"), [(0.2, 1), (timedelta(milliseconds=7001), 8), (7, 7)]
+)
+def test_a_call_is_never_early(
+    sqs_env: Environment, proxy: Proxy, delay: float | timedelta, seconds: int
+) -> None:
+    """SQS takes whole seconds."""
+    requests: list[dict[str, Any]] = []
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    proxy.spoil = lambda operation, request: requests.append(request)
+    schedule("jobs", Call("record", delay=delay))
+    assert requests[-1]["DelaySeconds"] == seconds
+
+
 def test_a_delay_beyond_sqs_travels_in_the_message(sqs_env: Environment, proxy: Proxy) -> None:
     requests: list[dict[str, Any]] = []
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)

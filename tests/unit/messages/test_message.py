@@ -237,6 +237,7 @@ def test_half_a_surrogate_pair_has_no_signature(body: str) -> None:
         ("not_before", -1, "not_before is not"),
         ("options", [], "options is not"),
         ("headers", {"a": 1}, "headers is not"),
+        ("headers", {"a": "b", "c": 1}, "headers is not"),
         ("headers", "x", "headers is not"),
     ],
 )

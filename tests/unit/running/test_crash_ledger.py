@@ -327,9 +327,15 @@ def readable(path: Path) -> None:
     path.chmod(0o644)
 
 
+def writable_by_its_group(path: Path) -> None:
+    cut_tasks(path)
+    path.chmod(0o620)
+
+
 @pytest.mark.parametrize(
     ("prepare", "error"),
     [
+        (writable_by_its_group, "its mode is 620, so that other users can use it; write 600"),
         (symbolic_link, "it is a symbolic link"),
         (hard_link, "it has 2 names; it must have one"),
         (pipe, "it is not a regular file"),

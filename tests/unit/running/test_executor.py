@@ -48,13 +48,14 @@ def delivery(**more: Any) -> Delivery:
 class Recording:
     """A consumer that keeps what it is asked to send again, and the time limits of tasks."""
 
-    def __init__(self, *, can_hide: bool = False) -> None:
+    def __init__(self, *, can_hide: bool = False, queue: str = "q") -> None:
         self.can_hide = can_hide
+        self._queue = queue
         self.sent: list[tuple[Message, float]] = []
         self.limits: list[float] = []
 
     def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
-        assert delivery.queue == "q"
+        assert delivery.queue == self._queue
         self.sent.append((message, delay))
 
     def task_starts(self, time_limit: float) -> None:
@@ -601,6 +602,30 @@ def test_what_was_received_and_given_back_costs_no_retry(table: Environment) -> 
     assert [copy.attempt for copy, _ in consumer.sent] == [2]
 
 
+@pytest.mark.parametrize(("hours", "copies"), [(6, 0), (6.01, 1), (11.9, 1)])
+def test_a_retry_is_hidden_for_half_of_the_12_hours_of_sqs_at_most(
+    table: Environment, hours: float, copies: int
+) -> None:
+    """They are counted from the receive, and the task has run since."""
+    body = Message(function="AlwaysRetry", args=[hours * 3600]).encode(queue="q.fifo")
+    consumer = Recording(can_hide=True, queue="q.fifo")
+    result = deliver(body, Delivery(queue="q.fifo", message_id="1"), consumer)
+    assert (result.outcome, result.is_acknowledged) == (Outcome.RETRY, bool(copies))
+    assert len(consumer.sent) == copies
+
+
+@pytest.mark.parametrize(("delay", "seconds"), [(0, 0), (0.2, 1), (7, 7), (7.001, 8), (5000, 900)])
+def test_a_copy_is_never_early(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, delay: float, seconds: int
+) -> None:
+    """SQS takes whole seconds."""
+    sent: list[Any] = []
+    monkeypatch.setattr(Queue, "send", lambda self, body, options: sent.append(options))
+    name = open_queue("jobs").name
+    DELAYED_COPIES.resend(Message(function="record"), delay, Delivery(queue=name))
+    assert sent[0].get("DelaySeconds", 0) == seconds
+
+
 @pytest.mark.parametrize(("suffix", "group"), [("", "tenant-1"), (".fifo", None)])
 def test_a_copy_stays_in_its_fair_group(
     sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, suffix: str, group: str | None
@@ -1043,6 +1068,7 @@ def test_a_periodic_task_has_the_id_of_its_message(
         (Result(outcome=Outcome.FAILED), "give_up"),
         (Result(outcome=Outcome.FAILED, successor=Successor.NOBODY), "give_up"),
         (Result(outcome=Outcome.TIMED_OUT), "give_up"),
+        (Result(outcome=Outcome.OVERDUE), "give_up"),
     ],
 )
 def test_a_lease_learns_the_end_of_its_attempt(result: Result, call: str) -> None:

@@ -191,6 +191,16 @@ def test_a_request_that_waited_until_its_limit_does_not_fit_is_not_run(
     assert len(calls) == (outcome is Outcome.DONE)
 
 
+def test_an_overdue_message_gives_up_its_lease_so_that_its_next_delivery_runs(
+    env: Environment,
+) -> None:
+    env(DISPATCH_TASK_TIMEOUT=50, DISPATCH_LEASE_CACHE="default")
+    body = Message(function="record", id="overdue").encode(queue="q")
+    for waited, outcome in ((11, Outcome.OVERDUE), (9, Outcome.DONE)):
+        delivery = Delivery(queue="q", message_id="1", waited=waited, proxy_timeout=60)
+        assert deliver(body, delivery).outcome is outcome
+
+
 def test_the_time_that_a_request_waited_is_in_its_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "beanstalk_dispatch")
     body = Message(function="record", id="1").encode(queue="q")

@@ -19,6 +19,12 @@ def test_another_event_is_refused_with_what_is_expected(wrong: Any) -> None:
         records_of(wrong)
 
 
+@pytest.mark.parametrize("source", ["aws:kafka", None])
+def test_a_record_of_another_source_is_refused_whatever_else_it_has(source: str | None) -> None:
+    with pytest.raises(ValueError, match="expected Records with the eventSource aws:sqs"):
+        records_of(event(record("a"), record("b") | {"eventSource": source}))
+
+
 @pytest.mark.parametrize("name", ["messageId", "body", "eventSourceARN"])
 @pytest.mark.parametrize("value", [None, 5])
 def test_a_record_without_what_is_needed_is_refused_before_a_task_runs(

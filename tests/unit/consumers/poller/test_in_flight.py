@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,6 +149,51 @@ def test_only_the_last_messages_that_could_not_be_deleted_are_remembered(
     jobs.messages.clear()
     assert jobs.add(messages(2)) != []
     assert jobs.pending == 1
+
+
+def test_the_message_that_is_forgotten_first_is_the_oldest_that_was_not_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The newest is the one that SQS delivers again."""
+    monkeypatch.setattr(in_flight, "_MAX_UNDELETED", 2)
+    jobs = InFlight("jobs", visibility_timeout=30, times=WorkerTimes())
+    oldest, *newest = messages(3)
+    for message in (oldest, *newest):
+        jobs._remember_undeleted([message])
+    assert jobs.add(messages(3)) == [jobs.messages[oldest.message_id]]
+    assert jobs.pending == 2
+
+
+def test_a_message_that_was_received_again_is_deleted_with_its_last_receipt(
+    jobs: InFlight, received: list[Received], proxy: Proxy
+) -> None:
+    """SQS may keep a message that is deleted with an older one."""
+    assert jobs.add([replace(received[0], receipt="the-last")]) == []
+    receipts: list[str] = []
+
+    def note(operation: str, request: dict[str, Any]) -> None:
+        receipts.extend(each["ReceiptHandle"] for each in request["Entries"])
+
+    proxy.spoil = note
+    jobs.ack(received[0])
+    jobs.deletes.send_batch()
+    assert receipts == ["the-last"]
+
+
+@pytest.mark.parametrize(("delay", "seconds"), [(0.0, 0), (0.2, 1), (7.001, 8), (7.0, 7)])
+def test_a_requeued_message_is_never_early(
+    jobs: InFlight, received: list[Received], proxy: Proxy, delay: float, seconds: int
+) -> None:
+    """SQS takes whole seconds."""
+    timeouts: list[int] = []
+
+    def note(operation: str, request: dict[str, Any]) -> None:
+        timeouts.extend(each["VisibilityTimeout"] for each in request["Entries"])
+
+    proxy.spoil = note
+    jobs.requeue([received[0]], delay)
+    jobs.requeues.send_batch()
+    assert timeouts == [seconds]
 
 
 def test_a_message_that_cannot_be_deleted_is_kept_for_an_hour() -> None:

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,10 +15,12 @@ from beanstalk_dispatch.client import Call, schedule, schedule_function, schedul
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.outbox import claims
 from beanstalk_dispatch.contrib.outbox import relay as relay_module
-from beanstalk_dispatch.contrib.outbox.claims import Heads, claim, database_now
+from beanstalk_dispatch.contrib.outbox.claims import Claim, Heads, claim, database_now
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay, send_waiting
+from beanstalk_dispatch.contrib.outbox.rows import to_prepared
 from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.scheduling.destination import Destination, resolve
 from beanstalk_dispatch.signals import task_scheduled
 from beanstalk_dispatch.sqs.backoff import BackoffTimes
 from beanstalk_dispatch.sqs.opening import open_queue
@@ -229,6 +230,19 @@ def test_a_message_that_sqs_refuses_waits_longer_each_time_and_keeps_no_other(
     assert 150 <= wait.total_seconds() < 330
 
 
+def test_a_message_that_sqs_refuses_pauses_no_queue(
+    sqs: Sqs, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs.refuses_entry = lambda label: label == "bad"
+    relay = Relay()
+    for each in ("bad", "good"):
+        schedule_function("jobs", "record", each)
+        relay.send_available()
+    assert sqs.labels == ["good"]
+    assert relay.retry_in() is None
+    assert "send from the outbox failed" not in caplog.text
+
+
 def test_one_message_for_which_sqs_refuses_the_request_keeps_no_other(sqs: Sqs) -> None:
     sqs.refuses_request = lambda label: label == "bad"
     for each in ("bad", "good", "better"):
@@ -374,23 +388,56 @@ def test_heads_that_must_wait_keep_no_later_group_from_being_found(
     assert heads.find("default", "fifo", now, 3) == [last]
 
 
-def test_no_request_begins_that_could_end_after_the_claim(
-    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("timeout", [5, 60])
+def test_a_claim_lasts_longer_than_three_sends(
+    sqs: Sqs, sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, timeout: int
 ) -> None:
-    fifo(1, 2, 3)
-    send, late = relay_module._send_wave, time.monotonic() + 1000
+    sqs_env(DISPATCH_SEND_TIMEOUT=timeout)
+    schedule_function("jobs", "record", 1)
+    lasts: list[float] = []
 
-    def send_late(*args: Any) -> Any:
-        monkeypatch.setattr("time.monotonic", lambda: late)
-        return send(*args)
+    def note(database: str, ids: Any, *, now: datetime, seconds: float) -> Any:
+        claimed = claim(database, ids, now=now, seconds=seconds)
+        assert claimed
+        lasts.append((claimed.until - now).total_seconds())
+        return claimed
+
+    monkeypatch.setattr(relay_module, "claim", note)
+    Relay().send_available()
+    assert sqs.labels == [1]
+    assert lasts[0] >= 3 * timeout + 5
+
+
+def test_the_rest_of_a_delay_is_rounded_up(sqs: Sqs) -> None:
+    """SQS takes whole seconds, and a task must not run early."""
+    schedule("jobs", Call("record", [0], delay=600))
+    due_at = timezone.now() + timedelta(seconds=99.2)
+    OutboxMessage.objects.update(due_at=due_at)
+    now = due_at - timedelta(seconds=98.3)
+    destination = resolve("jobs", get_config())
+    prepared = to_prepared(OutboxMessage.objects.get(), destination, now=now)
+    assert prepared.send_parameters["DelaySeconds"] == 99
+
+
+@pytest.mark.parametrize(("seconds_left", "sent"), [(61, [1, 2, 3]), (59, [1]), (-1000, [1])])
+def test_no_request_begins_that_could_end_after_the_claim(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch, seconds_left: float, sent: list[int]
+) -> None:
+    """A send takes a minute at most."""
+    fifo(1, 2, 3)
+    send = relay_module._send_wave
+
+    def send_late(destination: Destination, rows: Any, claimed: Claim) -> Any:
+        monkeypatch.setattr("time.monotonic", lambda: claimed.ends_at - seconds_left)
+        return send(destination, rows, claimed)
 
     monkeypatch.setattr(relay_module, "_send_wave", send_late)
     relay, now = Relay(), database_now("default")
     head = OutboxMessage.objects.order_by("id")[0].id
     relay._send_ids("default", [head], now, get_config())
     monkeypatch.undo()
-    assert sqs.labels == [1]
-    assert labels() == [2, 3]
+    assert sqs.labels == sent
+    assert labels() == [each for each in (1, 2, 3) if each not in sent]
 
 
 def test_what_another_has_claimed_after_the_end_of_a_claim_is_not_given_free(sqs: Sqs) -> None:

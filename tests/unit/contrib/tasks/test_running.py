@@ -16,6 +16,7 @@ from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import Status, get_result
 from beanstalk_dispatch.contrib.tasks import library, running
+from beanstalk_dispatch.contrib.tasks.allowed import allowed_tasks
 from beanstalk_dispatch.exceptions import TaskCancelled, TaskCut
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
@@ -425,6 +426,22 @@ def test_what_is_listed_and_is_no_task_is_a_problem(tasks_env: Environment) -> N
     ]
     assert source.find("tests.django_tasks.add", get_config()) is tasks.add
     assert source.find("tests.django_tasks.echo", get_config()) is None
+
+
+def test_a_module_lists_the_tasks_that_it_defines_and_none_that_it_imports(
+    tasks_env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_tasks.py").write_text(
+        "from beanstalk_dispatch.contrib.tasks import task\n"
+        "from tests.django_tasks import add, fail\n"
+        "@task\ndef own() -> None: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    tasks_env(DISPATCH_TASKS="their_tasks")
+    assert list(allowed_tasks(get_config()).by_name) == ["their_tasks.own"]
+    source = running.DjangoTasks()
+    assert source.find("their_tasks.own", get_config()) is not None
+    assert source.find("tests.django_tasks.fail", get_config()) is None
 
 
 def test_a_module_that_ends_the_process_is_a_problem(
