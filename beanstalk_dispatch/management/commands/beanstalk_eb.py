@@ -35,6 +35,7 @@ from beanstalk_dispatch.management.arguments import integer
 from beanstalk_dispatch.management.printing import ReportingCommand
 from beanstalk_dispatch.problems import eb_check, web_boot
 from beanstalk_dispatch.problems.findings import lines, ok
+from beanstalk_dispatch.problems.requirements_check import REQUIREMENTS
 
 _ASKED = {
     "web": "Name of the web environment",
@@ -244,7 +245,15 @@ def _missing_values(plan: Plan, config: Config, root: Path) -> Iterator[str]:
             f"DEBUG is on in {server}: on the servers it shows settings and code to everybody; "
             f"if they have other settings, run it with {ENVIRONMENT_VARIABLE}"
         )
-    if not any((root / name).exists() for name in _REQUIREMENTS):
+    if any((root / name).exists() for name in _REQUIREMENTS):
+        return
+    folder = root.resolve()
+    if (folder.parent / REQUIREMENTS).exists():
+        yield (
+            f"{REQUIREMENTS} is in {folder.parent}, so this is not the root of the bundle; run the "
+            f"command there: python {folder.name}/manage.py beanstalk_eb"
+        )
+    else:
         yield (
             "there is no requirements.txt, from which Elastic Beanstalk installs your packages; "
             "'pip freeze > requirements.txt' writes one"

@@ -384,3 +384,14 @@ def test_debug_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     with override_settings(DEBUG=True, SETTINGS_MODULE="shop.settings.dev"):
         call_command("beanstalk_eb", *WHERE)
     assert "warning: DEBUG is on in shop.settings.dev: on the servers" in capsys.readouterr().err
+
+
+def test_a_folder_below_the_root_of_the_bundle_is_a_warning(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    (folder / "requirements.txt").touch()
+    (folder / "src").mkdir()
+    call_command("beanstalk_eb", *WHERE, "--directory=src")
+    error = capsys.readouterr().err
+    assert f"requirements.txt is in {folder}, so this is not the root of the bundle" in error
+    assert "run the command there: python src/manage.py beanstalk_eb" in error
