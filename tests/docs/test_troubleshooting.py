@@ -29,6 +29,8 @@ ROWS: Final = {
     "`start worker=False` on a worker": f"{GUNICORN}::test_elsewhere_it_is_a_404",
     "`start worker=unknown reason=configuration`":
         "tests/unit/problems/test_start_log.py::test_the_start_line_says_what_the_process_is",
+    "`start … settings=` names the settings of a laptop":
+        "tests/unit/problems/test_doctor.py::test_other_settings_of_the_server_are_a_finding",
     "`start … functions=none`":
         "tests/unit/problems/test_checks.py"
         "::test_a_misspelt_variable_is_reported_with_the_one_that_was_meant",
