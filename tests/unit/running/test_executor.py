@@ -14,7 +14,7 @@ import pytest
 from django.core.cache import caches
 from django.utils import timezone, translation
 
-from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf import get_config, import_rooms
 from beanstalk_dispatch.exceptions import ConfigurationError, SendError, UnknownFunction
 from beanstalk_dispatch.messages.delivery import Delivery, RunView
 from beanstalk_dispatch.messages.message import Message
@@ -145,6 +145,7 @@ def test_what_this_machine_cannot_import_waits_as_a_copy_from_the_third_receive_
     table: Environment, function: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     table(DISPATCH_TASKS="nowhere")
+    import_rooms()
     body = Message(function=function, id="the-id").encode(queue="q")
     consumer = Recording(can_hide=True)
     for receive_count in (1, 2):
