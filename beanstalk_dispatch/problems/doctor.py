@@ -219,7 +219,8 @@ def _examine_lease(config: Config) -> Iterator[CheckMessage]:
         cache.delete(key)
     except Exception as exc:
         message = f"the cache {alias!r} does not answer: {type(exc).__name__}: {exc}"
-        yield problem("E110", "lease", message, hint)
+        away = "start its server, and let its security group admit that of this environment"
+        yield problem("E110", "lease", message, away)
         return
     if was_added and is_exclusive and is_kept:
         yield ok("lease", f"the cache {alias!r} answers and keeps its entries")

@@ -79,6 +79,9 @@ ROWS: Final = {
     "Letters with a reason": f"{LETTERS}::test_a_letter_that_sqs_has_moved_has_no_reason",
     "Letters without a reason, receive count 10 or more":
         f"{LETTERS}::test_a_letter_that_sqs_has_moved_has_no_reason",
+    "`dead letter not sent … received from … itself`":
+        "tests/unit/running/test_dead_letters.py"
+        "::test_a_message_of_the_dead_letter_queue_is_not_sent_there_again",
     "Letters whose tasks never started": f"{AWS_DOCTOR}::test_few_receives_are_said",
     # A call raises
     "`UnknownFunction`": f"{CLIENT}::test_a_function_the_table_does_not_list_is_refused",
@@ -97,6 +100,9 @@ ROWS: Final = {
         "::test_without_credentials_the_error_says_where_they_come_from",
     "`SendError: … AccessDenied`":
         f"{CLIENT}::test_a_role_that_may_not_send_is_a_send_error",
+    "Another error of AWS, such as a timeout, a throttled request or a KMS key":
+        "tests/unit/problems/test_aws_faults.py"
+        "::test_each_fault_of_aws_is_named_with_its_remedy",
     # The fleet does not scale
     "`/beanstalk_dispatch/backlog` answers 404":
         f"{VIEWS}::test_without_a_token_a_web_process_has_no_backlog",
