@@ -27,6 +27,7 @@ class BeanstalkDispatchConfig(AppConfig):
         from .conf.variables import CORE, SAFE_TASK, WARM, WORKER  # noqa: PLC0415
         from .logging import loggers  # noqa: PLC0415
         from .problems import start_log  # noqa: PLC0415
+        from .process import role  # noqa: PLC0415
 
         loggers.protect_loggers()
         checks.register(_check, "beanstalk_dispatch")
@@ -36,6 +37,8 @@ class BeanstalkDispatchConfig(AppConfig):
             from .running import dispatch_table  # noqa: PLC0415
 
             dispatch_table.start_configured_class()
+        if role.NOW.is_server:
+            return
         start_log.log_rooms()
         if values[WORKER] or values.problems:
             _prepare_worker()

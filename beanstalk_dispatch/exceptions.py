@@ -19,7 +19,8 @@
     │   └── NotAllowed          a periodic task that the configuration does not list
     ├── UnknownResult           no result is kept under this id (also a LookupError)
     ├── NoTimeLeft              the consumer ends before the task could
-    ├── TaskCut                 its process has ended, or run out of files, three times while it ran
+    ├── TaskCut                 its process has ended while it ran
+    ├── TaskFailed          it has failed in a process of its own
     ├── TaskCancelled           it was cancelled; a task may raise it, too
     └── LeaseError              a received message that does not run now
         ├── AlreadyDone         it has succeeded, or this attempt of it has ended
@@ -144,7 +145,14 @@ class NoTimeLeft(BeanstalkDispatchError):
 
 
 class TaskCut(BeanstalkDispatchError):
-    """The process has ended too often while the task ran, so it does not run again."""
+    """The process has ended while the task ran."""
+
+
+class TaskFailed(BeanstalkDispatchError):
+    """The task has failed in a process of its own, where its observers have seen the exception.
+
+    The message is the name and the message of that exception.
+    """
 
 
 class TaskCancelled(BeanstalkDispatchError):

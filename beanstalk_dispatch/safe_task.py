@@ -12,6 +12,7 @@ from .messages.delivery import RunView
 from .messages.outcomes import Outcome
 
 __all__ = [
+    "ISOLATIONS",
     "POLICY",
     "RETRY_LIMIT",
     "TRAVELLING_OPTIONS",
@@ -31,10 +32,15 @@ POLICY: Final[Mapping[str, str]] = {
     "backoff": "retry_backoff",
     "timeout": "timeout_timedelta",
     "retry_on": "retry_on",
+    "isolation": "isolation",
 }
 """The keywords of ``@task`` and of a SafeTask subclass → the attributes of SafeTask they set."""
 _OPTIONS: Final = (*TRAVELLING_OPTIONS, "max_attempts", "backoff", "timeout")
 _MAX_DELAY_SECONDS: Final = 2**31
+
+
+ISOLATIONS: Final = ("thread", "process", "fresh")
+"""The values of ``isolation`` and of BEANSTALK_DISPATCH_ISOLATION."""
 
 
 Body = Callable[["SafeTask", tuple[Any, ...], dict[str, Any]], None]
@@ -55,8 +61,10 @@ def retries_of(max_attempts: object) -> int | None:
 def attributes_of(policy: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of SafeTask that a policy sets. A keyword that is None sets none.
 
-    Raise ValueError for a wrong ``max_attempts``.
+    Raise ValueError for a wrong ``max_attempts`` or ``isolation``.
     """
+    if policy.get("isolation") not in {None, *ISOLATIONS}:
+        raise ValueError(f"isolation is {policy['isolation']!r}; expected {', '.join(ISOLATIONS)}.")
     return {
         POLICY[name]: retries_of(value) if name == "max_attempts" else value
         for name, value in policy.items()
@@ -112,6 +120,11 @@ class SafeTask:
     """The exceptions that ``max_retries`` is for. Does not travel with a message."""
     dont_retry_on: tuple[type[BaseException], ...] = ()
     """The exceptions after which the task is not tried again. Does not travel with a message."""
+    isolation: str | None = None
+    """Where the task runs: ``thread``, ``process`` or ``fresh``. Does not travel with a message.
+
+    None: BEANSTALK_DISPATCH_ISOLATION.
+    """
     schedule: ClassVar[str | None] = None
     """When the task runs as a periodic task: five fields as in ``cron.yaml``, in UTC.
 

@@ -80,9 +80,11 @@ def findings_table() -> str:
 def stages_table() -> str:
     """Return the Markdown table of a run's stages, in their order, from their docstrings."""
     rows = []
+    handed_over = [step.name for step in STAGES].index("hand over") + 1
     for number, step in enumerate(STAGES, 1):
         _, _, sentence = str(sys.modules[step.stage.__module__].__doc__).partition(": ")
-        where = "child" if step.in_child else "parent"
+        sides = ["parent"] if number <= handed_over else []
+        where = ", ".join([*sides, *(["child"] if step.in_child else [])])
         rows.append(
             f"| {number} {step.name} | {sentence.split(chr(10))[0].rstrip('.')} | {where} |\n"
         )

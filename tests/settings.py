@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from typing import Any
+
 SECRET_KEY = "tests-only"
 ALLOWED_HOSTS = ["localhost", "testserver"]
 INSTALLED_APPS = [
@@ -12,6 +16,14 @@ INSTALLED_APPS = [
 DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
     "other": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+}
+_RUN = [os.environ.get(f"PYTEST_XDIST_{name}", "") for name in ("TESTRUNUID", "WORKER")]
+CACHES: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "shared": {  # with the processes that a test starts
+        "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+        "LOCATION": f"{tempfile.gettempdir()}/beanstalk_dispatch-tests-{'-'.join(_RUN)}",
+    },
 }
 TASKS = {"default": {"BACKEND": "beanstalk_dispatch.contrib.tasks.SQSBackend"}}
 ROOT_URLCONF = "tests.urls"

@@ -38,6 +38,8 @@ _SEPARATORS: Final = r"[\s,]+"
 _DURATION: Final = r"(\d+(?:\.\d+)?)(s|m|h|d)?"
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _MINUTES: Final = r"[0-9]{1,5}"
+_SIZE: Final = r"([0-9]{1,15})([KMG]?)(?:I?B)?"
+_UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _DIGITS: Final = r"[0-9]{1,9}"
 _DOTTED_PATH: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)+"
 _COLON_PAIR: Final = r"(?!arn:|https?:)([\w-]+):([^=:]+)"
@@ -276,6 +278,15 @@ def integer(low: int, high: int) -> Callable[[object], int]:
         return int(found)
 
     return cast
+
+
+def size(value: object) -> int:
+    """Return a number of bytes from ``300M`` or ``1G``. A number alone means bytes."""
+    match = re.fullmatch(_SIZE, str(value).upper())
+    found = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not found:
+        raise InvalidValue("is not a size; write 300M or 1G", value)
+    return found
 
 
 def rate(value: object) -> float:

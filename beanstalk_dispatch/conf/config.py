@@ -77,6 +77,9 @@ class Config:
     warm: bool
     drain_file: str | None
     crash_ledger: str | None
+    isolation: str
+    child_memory: int | None
+    child_tasks: int | None
     trusted_peers: tuple[Network, ...] | None
     tasks: tuple[str, ...]
     results: str | None

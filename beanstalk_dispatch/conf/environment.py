@@ -136,7 +136,7 @@ def is_in_environment(value: str) -> bool:
     return any(value in found for found in os.environ.values())
 
 
-def environment_with(changes: Mapping[str, str], *, programs: str) -> dict[str, str]:
+def environment_with(changes: Mapping[str, str], *, programs: str = "") -> dict[str, str]:
     """Return the environment of a child process, which first looks for programs in a folder."""
     path = os.pathsep.join(filter(None, [programs, os.environ.get("PATH")]))
     return {**os.environ, **changes, "PATH": path}
@@ -158,3 +158,17 @@ def is_on_lambda() -> bool:
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
     """
     return "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+
+
+def variable(name: str) -> str | None:
+    """Return a variable of this process's environment; None if it is not set."""
+    return os.environ.get(name)
+
+
+def set_variables(values: Mapping[str, str | None]) -> None:
+    """Set variables of this process's environment, and remove those that are None."""
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -255,6 +255,34 @@ CRASH_LEDGER: Final[Setting[str | None]] = Setting(
     "cut off when a process was killed.",
     example="/var/app/ledger",
 )
+ISOLATION: Final[Setting[str]] = Setting(
+    variable="BEANSTALK_DISPATCH_ISOLATION",
+    form="`thread`, `process` or `fresh`",
+    cast=casts.choice("thread", "process", "fresh"),
+    default="thread",
+    default_text="thread",
+    meaning="Where tasks run. thread: in the threads of the worker. process: in child processes, "
+    "each of which runs one task at a time and is used again. fresh: each in a new child process.",
+    example="process",
+)
+CHILD_MEMORY: Final[Setting[int | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_CHILD_MEMORY",
+    form="size `300M`, `1G`",
+    cast=casts.size,
+    default=None,
+    default_text="none",
+    meaning="The resident memory above which a child process is ended, with the task that it runs.",
+    example="300M",
+)
+CHILD_TASKS: Final[Setting[int | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_CHILD_TASKS",
+    form="integer",
+    cast=casts.integer(1, 1_000_000_000),
+    default=None,
+    default_text="none",
+    meaning="The number of tasks after which a child process is replaced.",
+    example="1000",
+)
 TRUSTED_PEERS: Final[Setting[tuple[Network, ...] | None]] = Setting(
     variable="BEANSTALK_DISPATCH_TRUSTED_PEERS",
     form="list of networks",

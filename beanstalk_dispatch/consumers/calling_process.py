@@ -11,7 +11,7 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Result
 from beanstalk_dispatch.running import pipeline
-from beanstalk_dispatch.running.run import Run
+from beanstalk_dispatch.running.run import Children, Run
 from beanstalk_dispatch.scheduling.destination import Destination
 from beanstalk_dispatch.scheduling.prepare import Prepared
 from beanstalk_dispatch.scheduling.send import SendResult
@@ -45,6 +45,7 @@ def execute(destination: Destination, body: str) -> tuple[Run, Result]:
 class CallingProcess:
     """The consumer of a call that runs in its caller's process: a retry runs at once."""
 
+    children: Children | None = None
     can_hide = False
 
     def __init__(self, config: Config) -> None:

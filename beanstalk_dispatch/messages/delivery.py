@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Protocol
 
 from .message import Message
@@ -69,18 +69,21 @@ class Delivery:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, for ``from_json``."""
-        fields = asdict(self)
+        values = {name: getattr(self, name) for name in _FIELDS}
         if isinstance(self.body, bytes):
-            fields["body"] = {"base64": base64.b64encode(self.body).decode("ascii")}
-        return fields
+            values["body"] = {"base64": base64.b64encode(self.body).decode("ascii")}
+        return values
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Delivery:
-        """Return the delivery whose ``to_json`` returned ``fields``."""
-        body = fields["body"]
+    def from_json(cls, values: Mapping[str, Any]) -> Delivery:
+        """Return the delivery whose ``to_json`` returned ``values``."""
+        body = values["body"]
         if isinstance(body, Mapping):
             body = base64.b64decode(body["base64"])
-        return cls(**{**fields, "body": body})
+        return cls(**{**values, "body": body})
+
+
+_FIELDS: Final = tuple(each.name for each in fields(Delivery))
 
 
 class RunView(Protocol):

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from hmac import HMAC
 from typing import Any, Final, NoReturn, TypeGuard
 
@@ -86,6 +86,10 @@ class Message:
     """The limits that a scheduled SafeTask instance sets itself: see ``SafeTask.options``."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """The trace context."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values. ``Message(**fields)`` is the same message."""
+        return {name: getattr(self, name) for name in _FIELDS}
 
     @property
     def counted_attempt(self) -> int:
@@ -192,6 +196,9 @@ class Message:
             _check_location(content, location)
         message = _to_message(content, default_id)
         return replace(message, attempt=attempts + 1) if attempts else message
+
+
+_FIELDS: Final = tuple(each.name for each in fields(Message))
 
 
 def wrap(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -129,7 +129,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, for ``from_json``."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _FIELDS}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Result:
@@ -142,3 +142,6 @@ class Result:
                 "successor": successor and Successor(successor),
             }
         )
+
+
+_FIELDS: Final = tuple(each.name for each in fields(Result))

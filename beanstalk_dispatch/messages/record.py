@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import LEASE_CACHE
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, LeaseUnavailable
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.logging.throttle import THROTTLE
 
 from .message import NAME_FORM, is_name
 from .shared_cache import cache_key, cache_of, unavailable_error
@@ -24,6 +25,10 @@ Each copy of a message, such as a retry or a hop, is checked when it arrives. So
 outlast one copy only: the copy on the queue now, or the one that the running attempt will send.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 """
+
+
+STOP_SECONDS: Final = 3600
+"""The seconds for which a task is asked to end. Each parent of a child asks every two seconds."""
 
 
 def cancelled_key(task_id: str) -> str:
@@ -63,6 +68,37 @@ def is_cancelled(task_id: str, config: Config) -> bool:
             quoted(task_id), config.lease_cache, quoted_error(exc, with_type=True),
         )  # fmt: skip
         return False
+
+
+def stop(task_id: str) -> None:
+    """Ask for the end of a task that runs in a process of its own. Raise as ``cancel`` does."""
+    cancel(task_id)
+    alias = _cache_alias("a task is stopped")
+    _keep_time(alias, _stop_key(task_id), STOP_SECONDS)
+
+
+def to_be_stopped(task_ids: Sequence[str], config: Config) -> frozenset[str]:
+    """Return those tasks that are to be stopped.
+
+    Return none, and log a warning, if the cache does not answer.
+    """
+    if config.lease_cache is None:
+        return frozenset()
+    keys = {_stop_key(each): each for each in task_ids}
+    try:
+        found = cache_of(config.lease_cache).get_many(list(keys))
+    except Exception as exc:
+        if (repeated := THROTTLE.repeated("stops")) is not None:
+            logger.warning(
+                "not known whether stopped cache=%s%s error=%s",
+                config.lease_cache, repeated, quoted_error(exc, with_type=True),
+            )  # fmt: skip
+        return frozenset()
+    return frozenset(keys[each] for each in found)
+
+
+def _stop_key(task_id: str) -> str:
+    return cache_key("stop", task_id)
 
 
 # --- queues ----------------------------------------------------------------------------------

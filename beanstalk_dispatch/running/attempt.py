@@ -26,12 +26,13 @@ from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
 from . import connections
 from .consumer import NOBODY
 from .coroutines import run_to_end
-from .outer_limit import allow, call_within, send_signal, speakable
+from .expected_end import expect_end
+from .outer_limit import allow, call_within, expect_rest, send_signal, speakable
 from .process_exceptions import is_for_the_process
 from .retries import RetryDecision, decide
 from .run import DONE, Run, failure_of
 from .task_options import time_limit_of
-from .time_limit import TimeLimitExceeded, time_limit
+from .time_limit import GRACE, TimeLimitExceeded, time_limit
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 hook_logger = logging.getLogger("beanstalk_dispatch.task.hooks")
@@ -39,6 +40,8 @@ hook_logger = logging.getLogger("beanstalk_dispatch.task.hooks")
 
 HOOK_SECONDS: Final = 0.2
 """The seconds that each hook may take after the deadline of a delivery that has one."""
+_KILL_SECONDS: Final = 2.0
+"""The seconds from the report that a call is stuck to the end of the child that makes it."""
 _EMPTY_HOOKS: Final = {
     name: getattr(SafeTask, name) for name in ("on_error", "on_success", "on_completion")
 }
@@ -128,6 +131,7 @@ def call_limited(
         before = connections.aliases_in_transaction()
     seconds = _limit_seconds(run, is_hook=is_hook)
     allow(seconds)
+    expect_end(seconds + GRACE + _KILL_SECONDS)
     limit = time_limit(
         seconds,
         label=lambda: _stuck_label(run),
@@ -141,6 +145,8 @@ def call_limited(
         elif error := connections.drop_left_open(before):
             logger.error("transaction left open %s error=%s", _log_label(run), quoted_error(error))
         raise
+    finally:
+        expect_rest()
     if error := connections.drop_left_open(before):
         raise error
     return value

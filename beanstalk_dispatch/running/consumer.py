@@ -1,11 +1,10 @@
-"""Consumer: the receiver of messages, as a run sees it, in three answers."""
+"""The consumers of a run that all others are made of: one that only acknowledges, and none."""
 
 from __future__ import annotations
 
 import math
 import time
 from dataclasses import replace
-from typing import Protocol
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.messages.delivery import Delivery
@@ -14,33 +13,13 @@ from beanstalk_dispatch.sqs.opening import open_queue_by_own_name
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
 
-
-class Consumer(Protocol):
-    """The receiver of messages: the endpoint, the poller, Lambda, the caller, or your own."""
-
-    can_hide: bool
-    """True if the consumer can hide a message for ``Result.retry_after`` seconds.
-
-    On a FIFO queue, which takes no delayed copy, a task is then retried that way, and each receive
-    counts as an attempt.
-    """
-
-    def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
-        """Have ``message`` delivered after ``delay`` seconds.
-
-        Raise BeanstalkDispatchError if that is not possible.
-        """
-
-    def task_starts(self, time_limit: float) -> None:
-        """Note that a task starts, under a time limit in seconds.
-
-        Raise NoTimeLeft if the consumer has too little time for it.
-        """
+from .run import Children
 
 
 class Nobody:
     """The consumer of a task that a project runs by itself: nothing is sent for it."""
 
+    children: Children | None = None
     can_hide = False
 
     def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
@@ -56,6 +35,7 @@ NOBODY = Nobody()
 class DelayedCopies:
     """A consumer that can only acknowledge, such as the endpoint. A retry is a delayed copy."""
 
+    children: Children | None = None
     can_hide = False
 
     def resend(self, message: Message, delay: float, delivery: Delivery) -> None:

@@ -38,7 +38,7 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.process import clock
 
 _MAGIC: Final = b"bdledger"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _HEADER: Final = struct.Struct("<8sI")  # magic, version
 _CUT: Final = struct.Struct("<128sId")  # task id, how often it was cut off, when it last was
 _OWNER: Final = struct.Struct("<I")  # process id, for the log
@@ -50,15 +50,13 @@ _FREE: Final = 0
 _ID_LENGTH: Final = 128
 
 
-class Company(IntEnum):
-    """The other tasks of the process when a task begins: the state of a slot in use."""
+class TaskPlace(IntEnum):
+    """The place where a task runs: the state of a slot in use."""
 
-    OTHERS = 1
-    """The task may run beside others. Each of them may be the reason if the process ends."""
-    NONE = 2
-    """The task runs alone: nothing runs beside it, and nothing begins."""
-    SUSPECT = 3
-    """A suspect runs: a task that began alone. It is the reason if the process ends."""
+    THREAD = 1
+    """A thread of the process that has the slot. Each of its tasks may be the reason if it ends."""
+    CHILD = 2
+    """A process of its own. The task cannot be the reason if the process that has the slot ends."""
 
 
 SLOTS_IN_BLOCK: Final = 16
@@ -68,9 +66,9 @@ gunicorn has 15 threads on Elastic Beanstalk.
 """
 BLOCKS: Final = 64
 MAX_CUTS: Final = 3
-"""The times that a task is cut off before it is taken for the reason.
+"""The times that a task is cut off before it goes to the dead-letter queue.
 
-The last time it must have run alone.
+The last time it must have run in a process of its own, so that no other task can be the reason.
 """
 MAX_CUT_TASKS: Final = 256
 """The number of tasks in the table.
@@ -114,19 +112,23 @@ class CutTask:
     """The number of times that the task was cut off on this machine, this time included."""
 
 
+def memory_directory() -> str:
+    """Return a directory in memory if the system has one, or else that of temporary files."""
+    shared_memory = "/dev/shm"  # noqa: S108 - files are created safely there
+    return shared_memory if os.access(shared_memory, os.W_OK) else tempfile.gettempdir()
+
+
 def default_path() -> str:
     """Return the path of the file of this user and this project.
 
     It is in memory if the system has such a directory.
     """
-    shared_memory = "/dev/shm"  # noqa: S108 - the file is created safely there
-    directory = shared_memory if os.access(shared_memory, os.W_OK) else tempfile.gettempdir()
     module = getattr(settings, "SETTINGS_MODULE", None) or ""
     project = re.sub(r"[^\w.]", "_", module or "settings")[:100]
     # Two projects may both have a config.settings. The name is the same after a deployment.
     place = getattr(sys.modules.get(module), "__file__", None) or ""
     project += "-" + hashlib.sha256(os.fsencode(os.path.abspath(place))).hexdigest()[:12]
-    return f"{directory}/beanstalk_dispatch-{os.geteuid()}-{project}.ledger{_VERSION}"
+    return f"{memory_directory()}/beanstalk_dispatch-{os.geteuid()}-{project}.ledger{_VERSION}"
 
 
 def open_ledger(path: str) -> tuple[CrashLedger, list[CutTask]]:
@@ -168,7 +170,7 @@ class CrashLedger:
 
     # --- what runs ---------------------------------------------------------------------------
 
-    def begin(self, message: Message, delivery: Delivery, *, company: Company) -> int | None:
+    def begin(self, message: Message, delivery: Delivery, *, place: TaskPlace) -> int | None:
         """Note that a task runs. Return its slot, or None if the file has no more room."""
         try:
             slot = self._free.pop()
@@ -186,7 +188,7 @@ class CrashLedger:
             message.function.encode("utf-8", "replace"),
             (delivery.message_id or "").encode("utf-8", "replace"),
             delivery.queue.encode("utf-8", "replace"),
-            company,
+            place,
         )
         return slot
 
@@ -266,16 +268,15 @@ class CrashLedger:
             self._read_times_cut()
         return self._times_cut.get(_ledger_key(task_id), 0) if self._times_cut else 0
 
-    def count_as_cut(self, task_id: str, slot: int) -> None:
-        """Count the task that has this slot as cut off, although its process has not ended.
+    def count_as_cut(self, task_id: str, *, place: TaskPlace) -> int:
+        """Count a task as cut off by this process, which does not end. Return the count.
 
         Raise LedgerError if another process has locked the table for too long, or if the file was
         truncated.
         """
         self._check_whole()
-        company = Company(self._view[slot + _STATE])
         with self._lock, _table_locked(self._descriptor):
-            self._add_cut(_ledger_key(task_id), time.time(), company)
+            return self._add_cut(_ledger_key(task_id), time.time(), place, is_own=True)
 
     def forget_cuts(self, task_id: str) -> None:
         """Forget that a task was cut off. Raise as ``count_as_cut``."""
@@ -302,15 +303,15 @@ class CrashLedger:
             times_cut=self._add_cut(key.rstrip(b"\0"), now, state),
         )
 
-    def _add_cut(self, key: bytes, now: float, company: int) -> int:
+    def _add_cut(self, key: bytes, now: float, place: int, *, is_own: bool = False) -> int:
         rows = list(self._cut_table())
         oldest = min(rows, key=lambda row: row[3])  # or one that is free
         at, found, times, _ = next((row for row in rows if row[1] == key), oldest)
         times = times if found == key else 0
-        if company == Company.SUSPECT:
+        if place == TaskPlace.CHILD and not is_own:
             return times
         times += 1
-        if company != Company.NONE:  # another task may have been the reason
+        if place == TaskPlace.THREAD:  # another task may have been the reason
             times = min(times, MAX_CUTS - 1)
         _CUT.pack_into(self._view, at, key, times, now)
         self._change_generation()

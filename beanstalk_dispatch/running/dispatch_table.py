@@ -24,7 +24,7 @@ from beanstalk_dispatch.exceptions import (
 )
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.observers import Observer
-from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.safe_task import ISOLATIONS, SafeTask
 
 from .outer_limit import IMPORT_SECONDS, OuterLimit, call_within
 from .time_limit import TimeLimitExceeded
@@ -56,6 +56,12 @@ class Entry:
     """The observers of its attempts."""
     is_plain: bool = field(init=False, default=False)
     """True if making a task runs no code of the project, so that it needs no time limit."""
+
+    @property
+    def isolation(self) -> str | None:
+        """Return the ``isolation`` that the task sets. None leaves it to the configuration."""
+        own = self.inherited.get("isolation", self.task_class.isolation)
+        return own if own in ISOLATIONS else None
 
     def __post_init__(self) -> None:
         """Set ``is_plain`` once."""

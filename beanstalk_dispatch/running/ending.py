@@ -29,6 +29,12 @@ def cancelled(run: Run) -> Result:
         return Result(outcome=Outcome.CANCELLED, reason=WHY_CANCELLED)
 
 
+def stopped(run: Run) -> Result:
+    """End a task that was stopped while it ran, as one that was cancelled."""
+    result = cancelled(run)
+    return replace(result, reason="it was stopped while it ran")
+
+
 def sent_again(
     run: Run, message: Message, delay: float, outcome: Outcome, *, waits_because: str = ""
 ) -> Result:

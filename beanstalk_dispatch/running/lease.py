@@ -238,6 +238,21 @@ class Lease:
         )
 
 
+def free_lease_of_ended(alias: str, message: Message, *, queue: str) -> None:
+    """Free the lease of a task whose process has ended, so that it may run again at once."""
+    key = cache_key("turn", _key(queue, message.function, message.id))
+    try:
+        cache = cache_of(alias)
+        owner, _ = cache.get(key, ("", 0.0))
+        if has_ended(owner.rpartition(" ")[2]):
+            cache.delete(key)
+    except Exception as exc:
+        logger.warning(
+            "lease not freed id=%s cache=%s error=%s",
+            quoted(message.id), alias, quoted_error(exc, with_type=True),
+        )  # fmt: skip
+
+
 def _does_not_run(owner: str) -> bool:
     """Return True if the owner of a lease is known not to run its task.
 

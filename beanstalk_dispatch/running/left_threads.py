@@ -111,7 +111,7 @@ class LeftThreads:
         """
         if len(self._starters) <= MAX_LEFT:
             return False
-        return len({id(_owner_of(thread)) for thread in self.left()}) > MAX_LEFT
+        return len({id(owner_of(thread)) for thread in self.left()}) > MAX_LEFT
 
     def delay_exit(self) -> bool:
         """Return True if the interpreter's own exit would wait for one of these threads."""
@@ -145,7 +145,7 @@ class LeftThreads:
                 )  # fmt: skip
 
 
-def _owner_of(thread: threading.Thread) -> object:
+def owner_of(thread: threading.Thread) -> object:
     """Return the ThreadPoolExecutor of a thread, or the thread itself."""
     first = next(iter(getattr(thread, "_args", ())), None)
     pool = first() if isinstance(first, weakref.ref) else None

@@ -26,6 +26,7 @@ from beanstalk_dispatch.observers import CALLER
 from beanstalk_dispatch.process import clock
 
 from . import connections
+from .expected_end import REST_SECONDS, expect_end
 from .process_exceptions import is_for_the_process
 from .time_limit import TimeLimitExceeded, time_limit
 
@@ -92,6 +93,10 @@ class OuterLimit:
         for part in self.parts:
             part.deadline = max(part.deadline, ends)
 
+    def expect_rest(self) -> None:
+        """Have a child's parent expect the rest of the delivery."""
+        expect_end(max(self.watch.deadline - clock.monotonic(), 0.0) + REST_SECONDS)
+
     def seconds_left(self) -> float:
         """Return the seconds that a part may take if it begins now."""
         return round(max(self._deadline - clock.monotonic(), OUTER_SECONDS), 1)
@@ -122,6 +127,12 @@ def allow(seconds: float) -> None:
         outer.allow(seconds)
 
 
+def expect_rest() -> None:
+    """Have a child's parent expect the rest of this thread's delivery."""
+    if (outer := _current.get()) is not None:
+        outer.expect_rest()
+
+
 def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call code of the project within the outer limit, if this is part of a delivery.
 
@@ -132,6 +143,7 @@ def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     seconds = outer.seconds_left()
     ends = clock.monotonic() + seconds + OUTER_SECONDS
     outer.watch.deadline = max(outer.watch.deadline, ends)  # this may be within a longer hook
+    outer.expect_rest()
     in_transaction = connections.aliases_in_transaction()
     limit = time_limit(seconds, outer.label)
     try:

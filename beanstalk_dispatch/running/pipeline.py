@@ -19,8 +19,10 @@ from .stages import (
     accept,
     attempt,
     contain,
+    count,
     due,
     follow_up,
+    hand_over,
     known,
     lease,
     limit,
@@ -41,26 +43,28 @@ class Step(NamedTuple):
     name: str
     stage: Stage
     in_child: bool
-    """True if a child runs the stage, where tasks have processes of their own.
+    """True if a child runs the stage, of a task that has a process of its own.
 
-    The parent runs the others.
+    The parent runs all stages up to ``hand over``.
     """
 
 
 STAGES: Final = (
-    Step("limit", limit.limit, in_child=False),
+    Step("limit", limit.limit, in_child=True),
     Step("read", read.read, in_child=False),
     Step("report", report.report, in_child=False),
     Step("accept", accept.accept, in_child=False),
     Step("postpone", postpone.postpone, in_child=False),
     Step("known", known.known, in_child=False),
-    Step("look up", look_up.look_up, in_child=False),
+    Step("look up", look_up.look_up, in_child=True),
     Step("due", due.due, in_child=False),
-    Step("start", start.start, in_child=False),
+    Step("count", count.count, in_child=False),
+    Step("contain", contain.contain, in_child=False),
+    Step("hand over", hand_over.hand_over, in_child=False),
+    Step("start", start.start, in_child=True),
     Step("lease", lease.lease, in_child=True),
     Step("overdue", overdue.overdue, in_child=True),
     Step("observe", observe.observe, in_child=True),
-    Step("contain", contain.contain, in_child=True),
     Step("follow up", follow_up.follow_up, in_child=True),
     Step("restore", restore.restore, in_child=True),
     Step("attempt", attempt.attempt, in_child=True),
@@ -83,6 +87,16 @@ def run_delivery(run: Run) -> Result:
     return copy_context().run(run_stages, run, stages_of(run.config))
 
 
+def run_in_child(run: Run) -> Result:
+    """Run the stages of a child, for a run that its parent has brought as far as ``hand over``.
+
+    Raise what ``run_delivery`` raises.
+    """
+    if not _has_caches.get():
+        _make_caches()
+    return copy_context().run(run_stages, run, stages_of(run.config, in_child=True))
+
+
 def _make_caches() -> None:
     """Let a thread's tasks share its cache backends, as its requests do under a web server.
 
@@ -95,14 +109,15 @@ def _make_caches() -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def stages_of(config: Config) -> Sequence[Stage]:
+def stages_of(config: Config, *, in_child: bool = False) -> Sequence[Stage]:
     """Return the stages that this configuration has not turned off."""
     off: set[Stage] = set()
     if config.lease_cache is None:
         off.add(lease.lease)
     if config.execute_synchronously:  # the caller may be a log handler
         off.add(restore.restore)
-    return [each.stage for each in STAGES if each.stage not in off]
+    steps = [each for each in STAGES if each.in_child or not in_child]
+    return [each.stage for each in steps if each.stage not in off]
 
 
 def run_stages(run: Run, stages: Sequence[Stage]) -> Result:

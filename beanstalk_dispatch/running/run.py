@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Generator, Sequence
 from operator import attrgetter
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import TaskTimeout
@@ -17,13 +17,53 @@ from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
-from .consumer import Consumer
 from .dispatch_table import Entry
 from .running_tasks import RunningTask
 
 DONE: Final = Result(outcome=Outcome.DONE)
 ASK_SECONDS: Final = 1.0
 """The seconds for which ``cancelled`` does not ask the cache a second time."""
+
+
+class Children(Protocol):
+    """The processes of their own in which the tasks of a consumer may run."""
+
+    def are_possible(self) -> bool:
+        """Return True if this process can have children."""
+
+    def run(self, run: Run, *, is_fresh: bool) -> Result:
+        """Run the stages of a child in one, and return its Result.
+
+        ``is_fresh``: the child runs no other task before or after. Raise NotImportable if the
+        project cannot be imported there.
+        """
+
+
+class Consumer(Protocol):
+    """The receiver of messages: the endpoint, the poller, Lambda, the caller, or your own."""
+
+    @property
+    def children(self) -> Children | None:
+        """Return the processes of the tasks; None if all run in the consumer's own."""
+
+    can_hide: bool
+    """True if the consumer can hide a message for ``Result.retry_after`` seconds.
+
+    On a FIFO queue, which takes no delayed copy, a task is then retried that way, and each receive
+    counts as an attempt.
+    """
+
+    def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
+        """Have ``message`` delivered after ``delay`` seconds.
+
+        Raise BeanstalkDispatchError if that is not possible.
+        """
+
+    def task_starts(self, time_limit: float) -> None:
+        """Note that a task starts, under a time limit in seconds.
+
+        Raise NoTimeLeft if the consumer has too little time for it.
+        """
 
 
 def failure_of(exc: BaseException) -> Result:
@@ -60,6 +100,7 @@ class Run:
         "in_transaction",
         "is_dead_lettered",
         "is_final",
+        "left_behind",
         "message",
         "notes",
         "on_success",
@@ -125,6 +166,8 @@ class Run:
         """The headers that observers add to those of a retry."""
         self.notes: dict[str, Any] = {}
         """The values that observers keep between their methods, by names of their own."""
+        self.left_behind: Sequence[str] = ()
+        """Traces of the task in its process that were put right, in words."""
         self._is_cancelled = False
         self._next_ask_at = -math.inf
 

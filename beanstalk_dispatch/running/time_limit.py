@@ -327,9 +327,21 @@ class _WatchdogThread:
                 self._stack_dump.cancel()
                 self._wakes_at = math.inf
 
+    def stop(self) -> None:
+        """End the thread, until there is another limit."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._stack_dump.cancel()
+            self._wakes_at = math.inf
+            self._changed.notify()
+        if thread is not None:
+            thread.join()
+
     def _watch_deadlines(self) -> None:
         while True:
             with self._lock:
+                if self._thread is not threading.current_thread():
+                    return
                 reports = [*self._report_if_late(), *self._fire_due()]
                 if not reports:
                     self._sleep_until_deadline()
@@ -436,6 +448,11 @@ def rest() -> None:
     threads would be written.
     """
     _watchdog.rest()
+
+
+def stop_watchdog() -> None:
+    """End the watchdog's thread, in a process that is to fork."""
+    _watchdog.stop()
 
 
 def stuck() -> list[time_limit]:

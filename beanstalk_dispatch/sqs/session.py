@@ -16,6 +16,14 @@ DEFAULT_REGION: Final = "us-east-1"
 """The region if none is configured at all, as in beanstalk-dispatch 0.1."""
 
 
+def import_boto3() -> None:
+    """Import boto3 and what its first client imports."""
+    from botocore import config, endpoint  # noqa: F401, PLC0415 - as boto3
+
+    _new_session()
+    _loaders[0].load_service_model("sqs", "service-2")
+
+
 class ConfiguredSession:
     """The maker of the boto3 clients of one configuration.
 

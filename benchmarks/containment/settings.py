@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import Any
 
 import pymysql
 
@@ -30,7 +29,7 @@ if size := os.environ.get("POOL_SIZE"):
     pool = {"min_size": int(size), "max_size": int(size), "timeout": 30}
     _database |= {"CONN_MAX_AGE": 0, "OPTIONS": {"pool": pool}}
 DATABASES = {"default": _database}
-CACHES: dict[str, Any] = {
+CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": f"redis://127.0.0.1:{os.environ['VALKEY_PORT']}",

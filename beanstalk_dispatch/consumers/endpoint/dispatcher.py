@@ -14,13 +14,14 @@ from django.http.request import RawPostDataException, UnreadablePostError
 from beanstalk_dispatch.conf import CORE, Config, get_config, values_of
 from beanstalk_dispatch.conf.variables import TRUSTED_PEERS, WORKER
 from beanstalk_dispatch.exceptions import UnknownFunction
+from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.running import pipeline
-from beanstalk_dispatch.running.consumer import DELAYED_COPIES
+from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.unrun_receives import UNRUN
 
@@ -37,6 +38,15 @@ _HELD: Final[Mapping[Outcome, holding.Patience]] = {
     Outcome.DRAINING: holding.FOR_ALL_MESSAGES,
     Outcome.UNAVAILABLE: holding.FOR_ALL_MESSAGES,
 }
+
+
+class EndpointConsumer(DelayedCopies):
+    """The endpoint as a run sees it."""
+
+    children = CHILDREN
+
+
+_ENDPOINT: Final = EndpointConsumer()
 
 
 def dispatch(request: HttpRequest) -> HttpResponse:
@@ -91,7 +101,7 @@ def _log_not_a_worker(request: HttpRequest) -> None:
 
 
 def _run_or_hold(delivery: Delivery, config: Config) -> Result:
-    run = Run(delivery, config, DELAYED_COPIES)
+    run = Run(delivery, config, _ENDPOINT)
     result = _run_unless_draining(run)
     patience = _HELD.get(result.outcome)
     if patience and isinstance(run.exception, UnknownFunction):  # other tasks can run
@@ -104,7 +114,7 @@ def _run_or_hold(delivery: Delivery, config: Config) -> Result:
     if delivery.waited is not None:  # the proxy has waited for as long
         waited = delivery.waited + clock.monotonic() - began
         delivery = replace(delivery, waited=waited)
-    return _run_unless_draining(Run(delivery, config, DELAYED_COPIES))
+    return _run_unless_draining(Run(delivery, config, _ENDPOINT))
 
 
 def _run_unless_draining(run: Run) -> Result:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import clock, state
 from beanstalk_dispatch.running import monkey_patching, time_limit
@@ -160,6 +161,7 @@ def watch() -> bool:
         config = get_config()
         _log_short_timeout(worker, config)
         RUNNING.report_cut_tasks(config)
+        CHILDREN.start(config)
     return True
 
 
@@ -228,7 +230,6 @@ def _end_process(graceful_timeout: float) -> None:
         logged = threading.Event()
         _start_thread(_log_end, logged)
         logged.wait(_LOG_SECONDS)
-        RUNNING.acquit(except_in=time_limit.stuck_threads())
         os._exit(0)
 
 

@@ -14,6 +14,7 @@ from beanstalk_dispatch.consumers.endpoint.sqsd import (
     printable,
 )
 from beanstalk_dispatch.exceptions import MessageError
+from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.outcomes import Settle
 from beanstalk_dispatch.running import pipeline
@@ -65,6 +66,7 @@ def task_id_of(received: Received) -> str:
 class PollerConsumer(DelayedCopies):
     """The poller as a run sees it while one message runs."""
 
+    children = CHILDREN
     can_hide = True
 
     def __init__(self, on_start: TaskStarts) -> None:

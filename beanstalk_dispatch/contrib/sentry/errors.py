@@ -8,7 +8,7 @@ from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import Any, Final
 
-from beanstalk_dispatch.exceptions import MessageError, TaskTimeout, UnknownFunction
+from beanstalk_dispatch.exceptions import MessageError, TaskFailed, TaskTimeout, UnknownFunction
 from beanstalk_dispatch.logging.throttle import Throttle
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome
@@ -116,7 +116,8 @@ def delivering(delivery: RunView) -> Iterator[None]:
         yield
         exception, outcome = delivery.exception, delivery.outcome
         is_failure = outcome is not None and OUTCOMES[outcome].is_failure
-        if exception is None or exception is _handled.get() or not is_failure:
+        is_reported = exception is _handled.get() or isinstance(exception, TaskFailed)
+        if exception is None or is_reported or not is_failure:
             return
         repeated = _refusals.count(str(outcome)) if isinstance(exception, _REFUSED) else 0
         if repeated is not None:

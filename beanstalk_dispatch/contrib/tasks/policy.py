@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unp
 
 from beanstalk_dispatch.logging.log_lines import quoted_error
 from beanstalk_dispatch.running.task_options import seconds_of
-from beanstalk_dispatch.safe_task import POLICY, SafeTask, attributes_of, retries_of
+from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask, attributes_of, retries_of
 
 from .library import (
     DEFAULT_TASK_BACKEND_ALIAS,
@@ -37,6 +37,7 @@ class Policy(TypedDict, total=False):
     backoff: timedelta | float | BackoffFunction | None
     timeout: timedelta | float | None
     retry_on: tuple[type[BaseException], ...]
+    isolation: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,8 @@ class SQSTask(Task):  # type: ignore[type-arg]  # Django's own has no type param
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     """The exceptions after which the task is attempted again. A time limit that has passed is a
     TimeoutError."""
+    isolation: str | None = None
+    """Where the task runs, as ``SafeTask.isolation``."""
 
     def __post_init__(self) -> None:
         # The class that slots=True makes is another one than super() without arguments would use.
@@ -78,6 +81,8 @@ def _find_problems(task: SQSTask) -> list[str]:
         found.append(f"timeout is {task.timeout!r}; expected seconds or a timedelta above 0.")
     if not (task.backoff is None or callable(task.backoff) or _is_seconds(task.backoff)):
         found.append(f"backoff is {task.backoff!r}; expected seconds, a timedelta or a function.")
+    if task.isolation not in {None, *ISOLATIONS}:
+        found.append(f"isolation is {task.isolation!r}; expected {', '.join(ISOLATIONS)}.")
     if not (isinstance(task.retry_on, tuple) and all(map(_is_exception, task.retry_on))):
         found.append(f"retry_on is {task.retry_on!r}; expected a tuple of exception classes.")
     return found

@@ -83,6 +83,11 @@ class TaskEntry(Entry):
 
     task: AnyTask
 
+    @property
+    def isolation(self) -> str | None:
+        """Return the ``isolation`` of the task, or of the configured class."""
+        return getattr(self.task, "isolation", None) or self.task_class.isolation
+
     def make_task(self) -> tuple[SafeTask, SafeTask | None]:
         """Return an instance of the configured class that runs the task under its policy."""
         safe_task = self.task_class()

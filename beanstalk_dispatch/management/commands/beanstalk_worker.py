@@ -25,6 +25,7 @@ from beanstalk_dispatch.consumers.poller.process import WorkerProcess
 from beanstalk_dispatch.consumers.poller.runners import run_here
 from beanstalk_dispatch.consumers.poller.worker import Tick, Worker
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
+from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.logging import output
 from beanstalk_dispatch.management.arguments import add_removed_options, integer, to_number
 from beanstalk_dispatch.messages import cron
@@ -122,6 +123,7 @@ class Command(BaseCommand):
         ticks = list(_make_ticks(worker, options))
         if self.runs_tasks:
             RUNNING.report_cut_tasks(conf.get_config())
+            CHILDREN.start(conf.get_config())
         if server := _make_server(worker, options):
             threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
         WorkerProcess(worker, ticks).run(sender=type(self))

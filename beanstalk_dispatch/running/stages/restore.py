@@ -15,5 +15,5 @@ def restore(run: Run) -> Surround:
     result = yield
     if result.outcome is not Outcome.DONE:
         FILES.are_suspect = True
-    put_right(run.accepted, before)
+    run.left_behind = put_right(run.accepted, before)
     return None

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from beanstalk_dispatch.exceptions import NoTimeLeft
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.outer_limit import call_within, set_task_limit
 from beanstalk_dispatch.running.refusing import failed_outside
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.task_options import apply_received_options, time_limit_of
-from beanstalk_dispatch.running.unrun_receives import UNRUN
 
 
 def start(run: Run) -> Result | None:
     """Set ``run.task`` and its time limit. Raise MalformedMessage for options that are wrong."""
     message = run.accepted
-    if run.retries_by_hiding:
-        earlier = max(run.delivery.earlier_runs - UNRUN.start(run.delivery), 0)
-        run.message = message = replace(message, attempt=message.attempt + earlier)
     is_plain, make_task = run.entry.is_plain, run.entry.make_task
     try:
         run.task, run.configured = make_task() if is_plain else call_within(make_task)

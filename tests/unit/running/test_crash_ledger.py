@@ -23,10 +23,10 @@ from beanstalk_dispatch.running.crash_ledger import (
     MAX_CUT_TASKS,
     SIZE,
     SLOTS_IN_BLOCK,
-    Company,
     CrashLedger,
     CutTask,
     LedgerError,
+    TaskPlace,
     open_ledger,
 )
 
@@ -50,20 +50,20 @@ def in_child(function: Callable[[], None]) -> None:
 
 
 def begin(
-    ledger: CrashLedger, task_id: str = "task-1", *, company: Company = Company.OTHERS
+    ledger: CrashLedger, task_id: str = "task-1", *, place: TaskPlace = TaskPlace.THREAD
 ) -> int:
     message = Message(function="build_report", id=task_id)
     delivery = Delivery(queue="shop-mail", message_id="from-sqs", receive_count=3)
-    slot = ledger.begin(message, delivery, company=company)
+    slot = ledger.begin(message, delivery, place=place)
     assert slot is not None
     return slot
 
 
-def run_and_die(path: Path, *task_ids: str, company: Company = Company.OTHERS) -> None:
+def run_and_die(path: Path, *task_ids: str, place: TaskPlace = TaskPlace.THREAD) -> None:
     def run() -> None:
         ledger, _ = open_ledger(str(path))
         for task_id in task_ids:
-            begin(ledger, task_id, company=company)
+            begin(ledger, task_id, place=place)
 
     in_child(run)
 
@@ -123,7 +123,7 @@ def test_what_a_living_process_runs_is_left_alone(path: Path) -> None:
 def test_a_message_without_an_id_of_sqs_is_noted(path: Path) -> None:
     def run() -> None:
         ledger, _ = open_ledger(str(path))
-        ledger.begin(Message(function="f", id="x"), Delivery(), company=Company.OTHERS)
+        ledger.begin(Message(function="f", id="x"), Delivery(), place=TaskPlace.THREAD)
 
     in_child(run)
     (task,) = cut_tasks(path)
@@ -151,28 +151,19 @@ def test_a_clock_that_was_set_back_gives_no_negative_time(
 # --- how often -------------------------------------------------------------------------------
 
 
-def test_cuts_are_counted_and_the_third_counts_only_if_the_task_ran_alone(path: Path) -> None:
+def test_cuts_in_threads_are_counted_and_never_convict(path: Path) -> None:
     counts = []
-    for company in (*[Company.OTHERS] * 3, *[Company.NONE] * 2):
-        run_and_die(path, "task-1", company=company)
+    for _ in range(4):
+        run_and_die(path, "task-1")
         counts += [task.times_cut for task in cut_tasks(path)]
-    assert counts == [1, 2, 2, 3, 4]
+    assert counts == [1, 2, 2, 2]
 
 
-def test_a_task_beside_one_that_runs_alone_is_not_counted_with_it(path: Path) -> None:
-    run_and_die(path, "beside")
+def test_a_task_in_a_child_is_not_counted_when_its_parent_ends(path: Path) -> None:
+    run_and_die(path, "task-1")
     cut_tasks(path)
-
-    def run() -> None:
-        ledger, _ = open_ledger(str(path))
-        begin(ledger, "suspect", company=Company.NONE)
-        begin(ledger, "beside", company=Company.SUSPECT)
-        begin(ledger, "new", company=Company.SUSPECT)
-
-    for times in (1, 2, 3):
-        in_child(run)
-        found = {task.id: task.times_cut for task in cut_tasks(path)}
-        assert found == {"suspect": times, "beside": 1, "new": 0}
+    run_and_die(path, "task-1", "new", place=TaskPlace.CHILD)
+    assert {task.id: task.times_cut for task in cut_tasks(path)} == {"task-1": 1, "new": 0}
 
 
 def test_every_process_sees_the_count_and_that_it_was_forgotten(path: Path) -> None:
@@ -191,15 +182,11 @@ def test_every_process_sees_the_count_and_that_it_was_forgotten(path: Path) -> N
     ledger.close()
 
 
-@pytest.mark.parametrize(
-    ("company", "expected"), [(Company.OTHERS, 2), (Company.NONE, 3), (Company.SUSPECT, 0)]
-)
-def test_a_task_that_runs_can_be_counted(path: Path, company: Company, expected: int) -> None:
+@pytest.mark.parametrize(("place", "expected"), [(TaskPlace.THREAD, 2), (TaskPlace.CHILD, 3)])
+def test_a_process_that_goes_on_can_count(path: Path, place: TaskPlace, expected: int) -> None:
     ledger, _ = open_ledger(str(path))
-    for _ in range(3):
-        slot = begin(ledger, company=company)
-        ledger.count_as_cut("task-1", slot)
-        ledger.end(slot)
+    counts = [ledger.count_as_cut("task-1", place=place) for _ in range(3)]
+    assert counts == [1, 2, expected]
     assert ledger.times_cut("task-1") == expected
     ledger.close()
     assert cut_tasks(path) == []
@@ -208,7 +195,7 @@ def test_a_task_that_runs_can_be_counted(path: Path, company: Company, expected:
 def test_when_the_table_is_full_the_oldest_is_forgotten(path: Path) -> None:
     ledger, _ = open_ledger(str(path))
     for number in range(MAX_CUT_TASKS + 1):
-        ledger._add_cut(str(number).encode(), 1000.0 + number, Company.OTHERS)
+        ledger._add_cut(str(number).encode(), 1000.0 + number, TaskPlace.THREAD)
     assert ledger.times_cut("0") == 0
     assert ledger.times_cut("1") == ledger.times_cut(str(MAX_CUT_TASKS)) == 1
     ledger.close()
@@ -244,7 +231,7 @@ def test_a_process_takes_more_blocks_until_there_are_none(
     slots = [begin(ledger) for _ in range(2 * SLOTS_IN_BLOCK)]
     assert len(set(slots)) == 2 * SLOTS_IN_BLOCK
     message = Message(function="f")
-    assert ledger.begin(message, Delivery(), company=Company.OTHERS) is None
+    assert ledger.begin(message, Delivery(), place=TaskPlace.THREAD) is None
     ledger.end(slots[0])
     assert begin(ledger) == slots[0]
     in_child(lambda: None if [t.id for t in cut_tasks(path)] == ["left over"] else os._exit(1))
@@ -318,7 +305,7 @@ def short(path: Path) -> None:
 
 
 def of_another_version(path: Path) -> None:
-    path.write_bytes(b"bdledger\2" + bytes(SIZE - 9))
+    path.write_bytes(b"bdledger\1" + bytes(SIZE - 9))
     path.chmod(0o600)
 
 
@@ -402,7 +389,7 @@ def test_the_default_is_a_file_of_the_user_and_the_project(monkeypatch: pytest.M
     monkeypatch.setattr(os, "access", lambda path, mode: True)
     (name,) = [Path(crash_ledger.default_path()).name]
     assert re.fullmatch(
-        rf"beanstalk_dispatch-{os.geteuid()}-tests\.settings-\w{{12}}\.ledger1", name
+        rf"beanstalk_dispatch-{os.geteuid()}-tests\.settings-\w{{12}}\.ledger2", name
     )
     assert crash_ledger.default_path() == f"/dev/shm/{name}"
     monkeypatch.setattr(os, "access", lambda path, mode: False)

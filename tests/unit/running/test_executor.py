@@ -22,8 +22,9 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.running import consumer as consumer_module
 from beanstalk_dispatch.running import dispatch_table
-from beanstalk_dispatch.running.consumer import DELAYED_COPIES, Consumer
+from beanstalk_dispatch.running.consumer import DELAYED_COPIES
 from beanstalk_dispatch.running.recent_deliveries import RECENT
+from beanstalk_dispatch.running.run import Consumer
 from beanstalk_dispatch.running.stages import lease
 from beanstalk_dispatch.running.time_limit import TimeLimitExceeded, _watchdog, time_limit
 from beanstalk_dispatch.safe_task import SafeTask
@@ -47,6 +48,8 @@ def delivery(**more: Any) -> Delivery:
 
 class Recording:
     """A consumer that keeps what it is asked to send again, and the time limits of tasks."""
+
+    children = None
 
     def __init__(self, *, can_hide: bool = False, queue: str = "q") -> None:
         self.can_hide = can_hide
@@ -1034,6 +1037,7 @@ def test_a_delivery_says_whether_its_failure_is_final(
     table: Environment, function: str, on_failure: str, is_final: bool
 ) -> None:
     class Keeper:
+        children = None
         can_hide = False
 
         def resend(self, message: Message, delay: float, delivery: Delivery) -> None:

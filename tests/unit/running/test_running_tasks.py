@@ -22,8 +22,8 @@ from beanstalk_dispatch.running.crash_ledger import (
     BLOCKS,
     SIZE,
     SLOTS_IN_BLOCK,
-    Company,
     CrashLedger,
+    TaskPlace,
 )
 from beanstalk_dispatch.running.open_files import FILES
 from beanstalk_dispatch.running.run import Run
@@ -38,7 +38,6 @@ from tests.workers import until
 
 @pytest.fixture(autouse=True)
 def ledger_file(env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(running_tasks, "ANSWER_SECONDS", 0.0)
     calls.clear()
     jobs.release.clear()
     path = tmp_path / "ledger"
@@ -63,9 +62,9 @@ def ledger() -> CrashLedger:
 
 
 def was_cut(times: int, task_id: str = "task-1") -> None:
-    """As if processes had ended while this task ran, alone in the end."""
+    """As if children had ended while this task ran."""
     for _ in range(times):
-        ledger()._add_cut(task_id.encode(), time.time(), Company.NONE)
+        ledger().count_as_cut(task_id, place=TaskPlace.CHILD)
 
 
 def task(task_id: str) -> RunningTask:
@@ -97,17 +96,6 @@ def test_what_was_cut_off_is_logged_by_the_next_process(caplog: pytest.LogCaptur
         record.message,
     )
     assert ledger().times_cut("task-1") == 1
-
-
-def test_a_process_that_ends_itself_has_cut_off_none_but_the_stuck_tasks() -> None:
-    innocent, stuck = task("innocent"), task("stuck")
-    for each in (innocent, stuck):
-        each.__enter__()
-    stuck.thread_id = 0
-    for _ in range(2):
-        RUNNING.acquit(except_in={0})
-    RUNNING.forget()  # the file is left as if the process had ended
-    assert [ledger().times_cut(name) for name in ("innocent", "stuck")] == [0, 1]
 
 
 def test_what_was_cut_off_need_not_wait_for_its_lease(env: Environment, tmp_path: Path) -> None:
@@ -270,10 +258,10 @@ def test_after_three_times_it_goes_to_the_dead_letter_queue(
     assert calls == []
     (letter,) = letters
     assert letter["outcome"] == "cut"
-    assert str(letter["exception"]) == "its process ended or ran out of files 3 times"
+    assert str(letter["exception"]) == "its process has ended 3 times"
     assert caplog.messages[-1].startswith("task id=task-1 function=record outcome=cut ")
     assert caplog.messages[-1].endswith(
-        " reason='its process ended or ran out of files 3 times' dead_letter_queue=dead"
+        " reason='its process has ended 3 times' dead_letter_queue=dead"
     )
     assert run("record").outcome is Outcome.DONE  # put back on its queue
 
@@ -289,13 +277,10 @@ def test_without_a_queue_that_takes_it_it_runs(
     assert len(calls) == 1
 
 
-def test_what_was_cut_off_twice_runs(
-    letters: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_was_cut_off_twice_runs(letters: list[dict[str, Any]]) -> None:
     was_cut(2)
     assert run("record").outcome is Outcome.DONE
     assert letters == []
-    assert "task was cut off before id=task-1 function=record times_cut=2 beside=0" in caplog.text
 
 
 @pytest.mark.parametrize(("function", "count"), [("record", 0), ("fail", 2)])
@@ -312,28 +297,14 @@ def open_no_files(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(fcntl, "fcntl", refuse)
 
 
-def test_what_fails_without_files_counts_as_cut_off(
-    letters: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its process is replaced each time. In the end it runs alone in a new one."""
-    for expected in (1, 2, 3):
+def test_what_fails_without_files_counts_as_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process is replaced each time. From the second time on, it has one of its own."""
+    for expected in (1, 2, 2):
         FILES.are_suspect = False
         with monkeypatch.context() as patch:
             open_no_files(patch)
             assert run("fail").outcome is Outcome.FAILED
         assert ledger().times_cut("task-1") == expected
-    FILES.are_suspect = False
-    assert run("fail").outcome is Outcome.CUT
-    assert len(letters) == 1
-
-
-def test_what_begins_without_files_is_not_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its server does not replace the process."""
-    open_no_files(monkeypatch)
-    FILES.are_suspect = True
-    for _ in range(4):
-        run("fail")
-    assert ledger().times_cut("task-1") == 2
 
 
 def test_without_files_and_without_a_ledger_a_task_fails_as_ever(
@@ -348,121 +319,6 @@ def test_a_count_that_cannot_be_forgotten_changes_nothing(monkeypatch: pytest.Mo
     was_cut(1)
     monkeypatch.setattr(CrashLedger, "forget_cuts", lambda *args: 1 / 0)
     assert run("record").outcome is Outcome.DONE
-
-
-# --- alone -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pool() -> Any:
-    with ThreadPoolExecutor(4) as threads:
-        yield threads
-        jobs.release.set()
-
-
-def running() -> list[str]:
-    return [each.message.id for each in RUNNING.now()]
-
-
-def hold_until(event: threading.Event, task_id: str) -> None:
-    with task(task_id):
-        calls.append((task_id,))
-        assert event.wait(20)
-
-
-def begun() -> list[str]:
-    return [name for (name,) in calls]
-
-
-def test_a_suspect_waits_until_the_others_have_ended_and_they_wait_for_it(
-    pool: ThreadPoolExecutor,
-) -> None:
-    was_cut(2, "suspect")
-    first, alone = threading.Event(), threading.Event()
-    pool.submit(hold_until, first, "first")
-    until(begun)
-    suspect = pool.submit(hold_until, alone, "suspect")
-    until(lambda: RUNNING._alone)
-    later = pool.submit(hold_until, alone, "later")
-    time.sleep(0.1)
-    assert begun() == ["first"]
-    first.set()
-    until(lambda: len(calls) == 2)
-    time.sleep(0.1)
-    assert begun() == ["first", "suspect"]
-    alone.set()
-    for future in (suspect, later):
-        future.result(20)
-    assert begun() == ["first", "suspect", "later"]
-
-
-def test_a_suspect_waits_until_the_answers_of_the_others_are_sent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(running_tasks, "ANSWER_SECONDS", 0.2)
-    was_cut(2, "suspect")
-    before = time.monotonic()
-    with task("suspect"):
-        assert time.monotonic() - before >= 0.2
-
-
-def test_two_suspects_take_turns(pool: ThreadPoolExecutor) -> None:
-    for name in ("one", "two"):
-        was_cut(2, name)
-    events = {name: threading.Event() for name in ("one", "two")}
-    one = pool.submit(hold_until, events["one"], "one")
-    until(begun)
-    two = pool.submit(hold_until, events["two"], "two")
-    time.sleep(0.1)
-    assert begun() == ["one"]
-    events["one"].set()
-    one.result(20)
-    until(lambda: len(calls) == 2)
-    events["two"].set()
-    two.result(20)
-    assert RUNNING._alone is None
-
-
-def test_nobody_waits_for_long(
-    pool: ThreadPoolExecutor,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    letters: list[dict[str, Any]],
-) -> None:
-    monkeypatch.setattr(running_tasks, "MAX_WAIT_SECONDS", 0.2)
-    was_cut(2, "suspect")
-    was_cut(2, "second")
-    end = threading.Event()
-    futures = [pool.submit(hold_until, end, "first")]
-    until(begun)
-    for name in ("suspect", "second", "later"):
-        futures.append(pool.submit(hold_until, end, name))
-        until(lambda: len(running()) == len(futures))
-    until(lambda: len(calls) == 4)
-    end.set()
-    for future in futures:
-        future.result(20)
-    assert re.search(r"id=suspect function=f times_cut=2 beside=[1-9]", caplog.text)
-    RUNNING.forget()
-    assert ledger().times_cut("suspect") == 2
-
-
-def test_only_what_ran_alone_is_cut_off_a_third_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Company] = []
-    begin = CrashLedger.begin
-
-    def noting(self: CrashLedger, *args: Any, company: Company) -> int | None:
-        seen.append(company)
-        return begin(self, *args, company=company)
-
-    monkeypatch.setattr(CrashLedger, "begin", noting)
-    monkeypatch.setattr(running_tasks, "MAX_WAIT_SECONDS", 0.1)
-    was_cut(2, "suspect")
-    with task("first"), task("suspect"):
-        pass
-    with task("suspect"), task("beside"):
-        pass
-    assert seen == [Company.OTHERS, Company.OTHERS, Company.NONE, Company.SUSPECT]
 
 
 def test_a_task_knows_for_how_long_it_has_been_running() -> None:

@@ -21,9 +21,9 @@ from beanstalk_dispatch.exceptions import TaskCancelled, TaskCut
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
+from beanstalk_dispatch.running import cutting
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.dispatch_table import entry
-from beanstalk_dispatch.running.stages import contain
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests import django_tasks as tasks
@@ -199,7 +199,7 @@ def test_a_task_that_ends_its_process_has_failed(
 ) -> None:
     dead = f"jobs={queue_name} dead={queue_name}-dead"
     results_env(DISPATCH_QUEUES=dead, DISPATCH_DEAD_LETTER_QUEUE="dead")
-    monkeypatch.setattr(contain, "MAX_CUTS", 0)  # as if it had been cut off that often
+    monkeypatch.setattr(cutting, "MAX_CUTS", 0)  # as if it had been cut off that often
     result = tasks.add.enqueue(1, 2)
     assert run_all() == [Outcome.CUT]
     result.refresh()

@@ -1,0 +1,143 @@
+"""A child: a process that runs the tasks that its parent sends, one at a time."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import faulthandler
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, NoReturn
+
+from django.core.signals import request_finished, request_started
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Result
+from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.expected_end import EXPECTED
+from beanstalk_dispatch.running.pipeline import run_in_child
+from beanstalk_dispatch.running.process_exceptions import all_are_failures
+from beanstalk_dispatch.running.run import Run
+
+from . import pipe
+from .limits import Leftovers
+from .pipe import Notes
+
+logger = logging.getLogger("beanstalk_dispatch.isolation")
+
+END_SECONDS: Final = 5
+"""The seconds that a child may take for what is registered with ``atexit``, once it has answered.
+
+Sentry's SDK sends its last events then.
+"""
+_OUT_OF_MEMORY_SCORE: Final = b"500"
+_PR_SET_PDEATHSIG: Final = 1
+_end_process = os._exit
+
+
+class ChildConsumer(DelayedCopies):
+    """The consumer of a run in a child: what its parent's is."""
+
+    def __init__(self, *, can_hide: bool) -> None:
+        self.can_hide = can_hide
+
+
+def main(descriptor: int, notes: Notes, *, server: int) -> NoReturn:
+    """Run what the parent sends through ``descriptor``, until it sends no more."""
+    _prepare_process(notes, server=server)
+    config = get_config()
+    leftovers = Leftovers(max_memory=config.child_memory)
+    tasks, is_last = 0, False
+    while not is_last and (request := pipe.receive(descriptor)) is not None:
+        notes.has_begun = True
+        tasks += 1
+        run, result = run_request(request)
+        is_last = request["is_fresh"] or tasks == config.child_tasks
+        why = "" if is_last else leftovers.why_to_end(run.left_behind)
+        is_last = is_last or bool(why)
+        pipe.send(descriptor, _to_answer(run, result, ends=is_last))
+        if why:
+            _log_end(run, why)
+    _end()
+
+
+def run_request(request: Mapping[str, Any]) -> tuple[Run, Result]:
+    """Run the task of a request between Django's signals for the start and end of a request.
+
+    At them Django closes the database connections that are unusable or too old.
+    """
+    consumer = ChildConsumer(can_hide=request["can_hide"])
+    run = Run(Delivery.from_json(request["delivery"]), get_config(), consumer)
+    run.message = Message(**request["message"])
+    request_started.send_robust(sender=run_request)
+    try:
+        with all_are_failures():  # this is the main thread
+            return run, run_in_child(run)
+    finally:
+        request_finished.send_robust(sender=run_request)
+
+
+def _to_answer(run: Run, result: Result, *, ends: bool) -> dict[str, Any]:
+    error = run.exception
+    return {
+        "id": run.accepted.id,
+        "result": result.to_json(),
+        "outcome": run.outcome,
+        "notes": [*run.notes],
+        "error": None if error is None else [type(error).__name__, quoted_error(error)],
+        "ends": ends,
+    }
+
+
+def _log_end(run: Run, why: str) -> None:
+    message = run.accepted
+    with suppress(Exception):
+        logger.warning(
+            "child ended id=%s function=%s reason=%s",
+            quoted(message.id), quoted(message.function), quoted(why),
+        )  # fmt: skip
+
+
+def _prepare_process(notes: Notes, *, server: int) -> None:
+    _end_with(server)
+    # Only the parent stops a child. A handler, unlike SIG_IGN, is not inherited by a program that
+    # a task starts.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _do_nothing)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+        file.write(_OUT_OF_MEMORY_SCORE)  # the kernel ends a child before its parent
+    notes.seek_stacks()
+    faulthandler.enable(notes.descriptor)
+    EXPECTED.write = notes.write_expected_end
+
+
+def _end_with(server: int) -> None:
+    """Have the kernel end this process when its server ends. Linux can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != server:
+            _end_process(1)
+
+
+def _do_nothing(signum: int, frame: object) -> None:
+    """Handle a signal that is for the parent."""
+
+
+def _end() -> NoReturn:
+    """End this process, after what is registered with ``atexit``, within END_SECONDS."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(END_SECONDS)
+    try:
+        atexit._run_exitfuncs()  # noqa: SLF001 - sys.exit() would wait for left threads
+        logging.shutdown()
+    finally:
+        _end_process(0)

@@ -1,0 +1,230 @@
+"""The children of this process, in which tasks run, and the server that makes them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from beanstalk_dispatch import exceptions
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, NotImportable, TaskFailed
+from beanstalk_dispatch.logging.log_lines import indented, quoted
+from beanstalk_dispatch.messages import record
+from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result
+from beanstalk_dispatch.process import clock, state
+from beanstalk_dispatch.running.cutting import end_cut_task
+from beanstalk_dispatch.running.ending import stopped
+from beanstalk_dispatch.running.expected_end import REST_SECONDS
+from beanstalk_dispatch.running.lease import free_lease_of_ended
+from beanstalk_dispatch.running.run import Run
+from beanstalk_dispatch.running.running_tasks import RUNNING
+
+from . import pipe
+from .limits import in_mebibytes, resident_memory
+from .server_process import Child, Ended, ServerEnded, ServerFailed, ServerProcess, why_impossible
+
+logger = logging.getLogger("beanstalk_dispatch.isolation")
+
+TRIES: Final = 2
+"""The children that are tried if they end before the task begins."""
+STOP_CHECK_SECONDS: Final = 2.0
+"""The seconds between two questions to the cache whether a running task is to be stopped."""
+_STOPPED: Final = "it was stopped"
+
+
+class ChildrenOfProcess:
+    """The children of this process. Each thread that runs a delivery uses one of them at a time."""
+
+    def __init__(self) -> None:
+        self._server: ServerProcess | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the server and its children: those of its parent are not a forked process's."""
+        self._lock = threading.Lock()
+        self._idle: deque[Child] = deque()
+        self._possible: bool | None = None
+        self._stops = _Stops()
+        server, self._server = self._server, None
+        if server is not None:
+            server.abandon()
+
+    def close(self) -> None:
+        """End the server and its children, and wait until they have ended."""
+        server, self._server = self._server, None
+        while self._idle:
+            self._idle.pop().close()
+        if server is not None:
+            server.close()
+        self.forget()
+
+    def start(self, config: Config) -> None:
+        """Start the server at the start of a worker, if its tasks run in children."""
+        if config.isolation != "thread" and self.are_possible():
+            with self._lock:
+                if self._server is None:
+                    self._server = ServerProcess()
+
+    def are_possible(self) -> bool:
+        """Return True if this process can have children."""
+        if self._possible is None:
+            self._possible = not why_impossible()
+        return self._possible
+
+    def run(self, run: Run, *, is_fresh: bool) -> Result:
+        """Run the stages of a child in one, and return its Result.
+
+        Raise NotImportable if no child can be made, because the project cannot be imported there.
+        """
+        request = _to_request(run, is_fresh=is_fresh)
+        for _ in range(TRIES):
+            try:
+                child = self._make_child() if is_fresh else self._take_child()
+            except ServerFailed as exc:
+                raise NotImportable(f"no process for the task: {exc}") from exc
+            answer = self._ask(child, request, run)
+            if not isinstance(answer, Ended):
+                return answer
+            child.close()
+            if answer.has_begun:
+                return self._end(run, child, answer)
+        raise NotImportable(f"no process for the task: {answer.reason}")
+
+    def _take_child(self) -> Child:
+        while self._idle:
+            try:
+                child = self._idle.pop()
+            except IndexError:  # another thread has taken it
+                break
+            if child.is_alive():
+                return child
+            child.close()
+        return self._make_child()
+
+    def _make_child(self) -> Child:
+        with self._lock:
+            server = self._server
+            if server is not None:
+                if not server.has_ended():
+                    with suppress(ServerEnded):  # since the last child was made
+                        return server.make_child()
+                server.close()
+            self._server = server = ServerProcess()
+            return server.make_child()
+
+    def _ask(self, child: Child, request: bytes, run: Run) -> Result | Ended:
+        seconds = run.config.task_timeout.total_seconds() + REST_SECONDS
+        answer = child.work(request, seconds, lambda: self._why_to_end(run, child))
+        if isinstance(answer, Ended):
+            return answer
+        try:
+            result = _result_of(run, answer)
+            ends = answer["ends"]
+        except Exception:  # the task has written to its pipe
+            return child.end("its answer makes no sense")
+        if ends:
+            child.close()
+        else:
+            self._idle.append(child)
+        return result
+
+    def _why_to_end(self, run: Run, child: Child) -> str:
+        """Return why a running child is to be ended; the empty string if it is not."""
+        limit = run.config.child_memory
+        if limit and (used := resident_memory(child.process_id)) > limit:
+            return f"it used {in_mebibytes(used)} of memory, more than {in_mebibytes(limit)}"
+        return _STOPPED if self._stops.is_asked(run) else ""
+
+    def _end(self, run: Run, child: Child, ended: Ended) -> Result:
+        """End the run of a task whose child has ended, instead of the child."""
+        message = run.accepted
+        is_stopped = ended.why == _STOPPED
+        logger.log(
+            logging.WARNING if is_stopped else logging.ERROR,
+            "child ended id=%s function=%s process_id=%d exit_code=%s reason=%s%s",
+            quoted(message.id), quoted(message.function), child.process_id, ended.exit_code,
+            quoted(ended.reason), f"\n{indented(ended.stacks)}" if ended.stacks else "",
+        )  # fmt: skip
+        if (alias := run.config.lease_cache) is not None:
+            free_lease_of_ended(alias, message, queue=run.queue)
+        if is_stopped:
+            return stopped(run)
+        if ended.exit_code is None:  # the server has ended, for which no task is to blame
+            reason = ended.reason
+            run.exception = exceptions.TaskCut(reason)
+            return Result(outcome=Outcome.CUT, reason=reason)
+        return end_cut_task(run, ended.reason)
+
+
+class _Stops:
+    """The tasks that are to be stopped, as the lease's cache knew them last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next_ask_at = 0.0
+        self._asked: frozenset[str] = frozenset()
+
+    def is_asked(self, run: Run) -> bool:
+        """Return True if the task is to be stopped.
+
+        One thread asks for all of them, once in STOP_CHECK_SECONDS.
+        """
+        if run.config.lease_cache is None:
+            return False
+        if clock.monotonic() >= self._next_ask_at and self._lock.acquire(blocking=False):
+            try:
+                self._next_ask_at = clock.monotonic() + STOP_CHECK_SECONDS
+                self._asked = record.to_be_stopped(
+                    [each.message.id for each in RUNNING.now()], run.config
+                )
+            finally:
+                self._lock.release()
+        return run.accepted.id in self._asked
+
+
+def _to_request(run: Run, *, is_fresh: bool) -> bytes:
+    return pipe.to_frame({
+        "delivery": run.delivery.to_json(),
+        "message": run.accepted.to_json(),
+        "can_hide": run.consumer.can_hide,
+        "is_fresh": is_fresh,
+    })  # fmt: skip
+
+
+def _result_of(run: Run, answer: Mapping[str, Any]) -> Result:
+    """Return the Result in a child's answer, and note on the run what its parent shows of it.
+
+    Raise any exception for an answer that makes no sense.
+    """
+    if answer["id"] != run.accepted.id:
+        raise ValueError("the answer is about another task")
+    result = Result.from_json(answer["result"])
+    run.attempted = result
+    if answer["error"] is not None:
+        seen = answer["outcome"]
+        is_observed = seen is not None and OUTCOMES[Outcome(seen)].is_failure
+        run.exception = _to_exception(*answer["error"], is_observed=is_observed)
+    for name in answer["notes"]:
+        run.notes.setdefault(name, None)
+    return result
+
+
+def _to_exception(name: str, text: str, *, is_observed: bool) -> Exception:
+    """Return an exception that stands for one in a child."""
+    if is_observed:
+        return TaskFailed(f"{name}: {text}")
+    kind = getattr(exceptions, name, None)
+    if isinstance(kind, type) and issubclass(kind, BeanstalkDispatchError):
+        error = BeanstalkDispatchError.__new__(kind)
+        error.args = (text,)
+        return error
+    return BeanstalkDispatchError(f"{name}: {text}")
+
+
+CHILDREN: Final = ChildrenOfProcess()
+state.declare(CHILDREN.forget, in_tests=False)
+state.declare(CHILDREN.close, in_child=False)

@@ -1,0 +1,96 @@
+"""The traces of a task after which a child is not used again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from asgiref.sync import SyncToAsync
+
+from beanstalk_dispatch.logging.log_lines import joined
+from beanstalk_dispatch.running.left_threads import LEFT, owner_of
+
+MAX_LEFT_FILES: Final = 16
+"""The number of files that the tasks of a child may leave open.
+
+Connections to databases, caches and AWS stay open for the next task.
+"""
+_LIBRARIES: Final = frozenset({"opentelemetry", "psycopg_pool", "sentry_sdk"})
+"""The libraries whose threads serve all tasks of a process."""
+_TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_SIGNALS: Final = (
+    signal.SIGALRM, signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1,
+)  # fmt: skip
+"""The signals whose handlers a library is most likely to set."""
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class Leftovers:
+    """The state of a child before its first task, to compare with."""
+
+    def __init__(self, *, max_memory: int | None) -> None:
+        """``max_memory`` is in bytes of resident memory."""
+        self._max_memory = max_memory
+        self._files = _lowest_free_file()
+        self._handlers = [signal.getsignal(each) for each in _SIGNALS]
+
+    def why_to_end(self, left_behind: Sequence[str]) -> str:
+        """Return why the child is to end after a task; the empty string if it continues.
+
+        ``left_behind``: traces of the task that were put right already.
+        """
+        return next(self._reasons(left_behind), "")
+
+    def _reasons(self, left_behind: Sequence[str]) -> Iterator[str]:
+        if left_behind:
+            yield f"it has left {joined(left_behind)}"
+        if threads := _left_threads():
+            yield f"it has left threads: {joined(threads)}"
+        if _lowest_free_file() > self._files + MAX_LEFT_FILES:
+            yield f"its tasks have left more than {MAX_LEFT_FILES} files open"
+        if any(signal.getitimer(each) != (0.0, 0.0) for each in _TIMERS):
+            yield "it has left a timer running"
+        if self._handlers != [signal.getsignal(each) for each in _SIGNALS]:
+            yield "it has left another signal handler"
+        if self._max_memory and (used := resident_memory("self")) > self._max_memory:
+            yield f"it uses {in_mebibytes(used)} of memory"
+
+
+def _left_threads() -> list[str]:
+    """Return the names of the threads that tasks have left, but for those that serve all tasks."""
+    shared = SyncToAsync.single_thread_executor
+    return [
+        thread.name
+        for thread in LEFT.left()
+        if thread.is_alive() and owner_of(thread) is not shared and not _is_of_library(thread)
+    ]
+
+
+def _is_of_library(thread: threading.Thread) -> bool:
+    target = getattr(thread, "_target", None)
+    modules = (type(thread).__module__, getattr(target, "__module__", None) or "")
+    return not _LIBRARIES.isdisjoint(each.partition(".")[0] for each in modules)
+
+
+def _lowest_free_file() -> int:
+    """Return the number of the next file to be opened, which rises as files are left open."""
+    descriptor = os.dup(2)
+    os.close(descriptor)
+    return descriptor
+
+
+def resident_memory(process: int | str) -> int:
+    """Return the bytes of memory that a process uses; 0 where the system does not say so."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def in_mebibytes(size: int) -> str:
+    """Return a number of bytes for people."""
+    return f"{size / 2**20:.0f} MiB"

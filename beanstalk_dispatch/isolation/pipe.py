@@ -1,0 +1,139 @@
+"""What crosses between a parent and its child: JSON in frames, and a page of memory with two facts.
+
+Nothing is pickled. A child writes with the functions that are bound here, before any task can
+replace them in their modules.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import tempfile
+from typing import Any, Final
+
+from beanstalk_dispatch.running.crash_ledger import memory_directory
+
+_LENGTH: Final = struct.Struct("!I")
+MAX_FRAME: Final = 1 << 26
+"""The longest frame. A message of SQS has a mebibyte at most, and six times that as JSON."""
+_END: Final = struct.Struct("d")
+_BEGUN_AT: Final = _END.size
+_STACKS_AT: Final = mmap.PAGESIZE
+_MAX_STACKS: Final = 20_000
+
+_read, _write = os.read, os.write
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.loads
+
+
+def to_frame(content: object) -> bytes:
+    """Return the content as JSON, with its length before it."""
+    data = _encode(content).encode()
+    return _LENGTH.pack(len(data)) + data
+
+
+def send(descriptor: int, content: object) -> None:
+    """Write a frame. Raise OSError if nobody can read it."""
+    view = memoryview(to_frame(content))
+    while view:
+        view = view[_write(descriptor, view) :]
+
+
+def receive(descriptor: int) -> Any:
+    """Read a frame, and return its content; None if there is no other.
+
+    Raise ValueError for anything that is not a frame.
+    """
+    header = _read_exactly(descriptor, _LENGTH.size)
+    if header is None:
+        return None
+    data = _read_exactly(descriptor, _LENGTH.unpack(header)[0])
+    return None if data is None else _decode(data)
+
+
+def _read_exactly(descriptor: int, size: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < size:
+        part = _read(descriptor, min(size - len(parts), 1 << 20))
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)
+
+
+class Frames:
+    """The frame that arrives in parts, as a parent reads it."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, part: bytes) -> Any:
+        """Add a part, and return the content once the frame is complete, or else None.
+
+        Raise ValueError for anything that is not a frame.
+        """
+        self._data += part
+        if len(self._data) < _LENGTH.size:
+            return None
+        end = _LENGTH.size + _LENGTH.unpack_from(self._data)[0]
+        if end > MAX_FRAME:
+            raise ValueError("the frame is too long")
+        if len(self._data) < end:
+            return None
+        content = _decode(bytes(self._data[_LENGTH.size : end]))
+        self._data.clear()
+        return content
+
+
+class Notes:
+    """A small file in memory that parent and child share.
+
+    Its first page has the time by which the child's work should have ended, and whether the task
+    has begun. Behind it Python writes the stacks of a child that a signal ends.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._page = mmap.mmap(descriptor, mmap.PAGESIZE)
+
+    @classmethod
+    def create(cls) -> Notes:
+        """Return the notes of a new child."""
+        with tempfile.TemporaryFile(dir=memory_directory()) as file:
+            descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, _STACKS_AT)
+        return cls(descriptor)
+
+    def write_expected_end(self, moment: float) -> None:
+        """Note the time, by the monotonic clock, by which the present work should have ended."""
+        _END.pack_into(self._page, 0, moment)
+
+    @property
+    def expected_end(self) -> float:
+        """Return the time by which the child's present work should have ended."""
+        end: float = _END.unpack_from(self._page, 0)[0]
+        return end
+
+    @property
+    def has_begun(self) -> bool:
+        """Return True if the child has begun the work that it was sent last."""
+        return bool(self._page[_BEGUN_AT])
+
+    @has_begun.setter
+    def has_begun(self, value: bool) -> None:
+        self._page[_BEGUN_AT] = value
+
+    def stacks(self) -> str:
+        """Return the stacks that Python has written at the child's end."""
+        return os.pread(self.descriptor, _MAX_STACKS, _STACKS_AT).decode("utf-8", "replace")
+
+    def seek_stacks(self) -> None:
+        """Let what is written to the file next be the stacks."""
+        os.lseek(self.descriptor, _STACKS_AT, os.SEEK_SET)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._page.close()
+        os.close(self.descriptor)

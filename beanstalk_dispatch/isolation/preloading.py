@@ -1,0 +1,62 @@
+"""Import in the server of isolation what a first task would import, so that children share it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, cast
+
+from django.core.cache import caches
+from django.db import connections
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.logging.output import show
+from beanstalk_dispatch.running.dispatch_table import resolve_early, task_sources
+from beanstalk_dispatch.running.time_limit import stop_watchdog
+from beanstalk_dispatch.sqs.session import import_boto3
+
+from . import child  # noqa: F401 - a child needs it
+
+_JOIN_SECONDS: Final = 10.0
+
+logger = logging.getLogger("beanstalk_dispatch.isolation")
+
+
+def preload(output: Mapping[str, Any] | None) -> None:
+    """Import the listed tasks and boto3. Log a task that cannot be imported.
+
+    ``output`` is the log's, as ``logging.output.shown`` returned it in the parent.
+    """
+    if output is not None:
+        show(**output)
+    config = get_config()
+    names = [*config.table, *(name for each in task_sources() for name in each.names(config))]
+    for name in names:
+        try:
+            resolve_early(name, config)
+        except Exception as exc:
+            logger.error(
+                "task cannot be imported function=%s error=%s",
+                quoted(name), quoted_error(exc.__cause__ or exc, with_type=True),
+            )  # fmt: skip
+    import_boto3()
+    _close_connections()
+    stop_watchdog()
+    # A thread of ours, such as that of BEANSTALK_DISPATCH_WARM, ends by itself.
+    for thread in threading.enumerate():
+        if thread.name.startswith("beanstalk_dispatch-"):
+            thread.join(_JOIN_SECONDS)
+
+
+def _close_connections() -> None:
+    """Close what the project has opened when it was imported: no child may share a connection."""
+    for connection in connections.all(initialized_only=True):
+        with suppress(Exception):
+            connection.close()
+        with suppress(Exception):  # only a few backends have one
+            cast("Any", connection).close_pool()
+    with suppress(Exception):
+        caches.close_all()

@@ -1,0 +1,223 @@
+"""The server of isolation: imports the project, runs no task, and forks a child for each request.
+
+    python -m beanstalk_dispatch.isolation.server DESCRIPTOR
+
+A process that runs tasks starts it, and writes to DESCRIPTOR, a socket, how to import the project.
+Nothing here imports that process's ``__main__``. A fork is safe only in a process of one thread.
+If the project's modules start others, children are made by exec instead, which import the project
+again.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, NoReturn
+
+import django
+
+from beanstalk_dispatch.conf import environment
+from beanstalk_dispatch.process import role
+from beanstalk_dispatch.process.state import FORKS
+
+logger = logging.getLogger("beanstalk_dispatch.isolation")
+
+HANDED_OVER: Final = 3
+"""The number of descriptors of a request: the task's socket, the child's own, and its notes."""
+_TASKS: Final = "/proc/self/task"
+
+
+class Server:
+    """The server of one parent, with its children."""
+
+    def __init__(self, control: socket.socket, hello: Mapping[str, Any]) -> None:
+        self._control = control
+        self._hello = hello
+        self._selector = selectors.DefaultSelector()
+        self._children: dict[int, socket.socket | None] = {}
+        """The process ids of the children that live, with the sockets for their ends."""
+        self._wakeup, wakes = socket.socketpair()
+        self._wakeup.setblocking(False)
+        wakes.setblocking(False)
+        self._wakes = wakes
+        self.forks = True
+        """True if children are made by fork."""
+
+    def serve(self) -> None:
+        """Make children, and report their ends, until the parent ends."""
+        signal.signal(signal.SIGCHLD, _do_nothing)
+        signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
+        self._selector.register(self._control, selectors.EVENT_READ)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
+        try:
+            while self._handle_next():
+                pass
+        finally:
+            for process_id in self._children:
+                os.kill(process_id, signal.SIGKILL)
+
+    def _handle_next(self) -> bool:
+        """Handle what has arrived. Return False once the parent has ended."""
+        for key, _ in self._selector.select():
+            if key.fileobj is self._control:
+                request, descriptors, *_ = socket.recv_fds(self._control, 1, HANDED_OVER)
+                if not request:
+                    return False
+                self._make_child(*descriptors)
+            elif key.fileobj is self._wakeup:
+                with suppress(BlockingIOError):
+                    self._wakeup.recv(4096)
+                self._note_ends()
+            else:
+                self._end_child(key.data)
+        return True
+
+    def _make_child(self, data: int, end: int, notes: int) -> None:
+        connection = socket.socket(fileno=end)
+        start = self._fork if self.forks else self._exec
+        process_id = start(data, notes, connection)
+        os.close(data)
+        os.close(notes)
+        self._children[process_id] = connection
+        self._selector.register(connection, selectors.EVENT_READ, process_id)
+        _send_line(connection, process_id)
+
+    def _fork(self, data: int, notes: int, end: socket.socket) -> int:
+        server = os.getpid()
+        if process_id := os.fork():
+            return process_id
+        try:
+            end.close()
+            self._forget_server()
+            run_child(data, notes, server=server)
+        finally:
+            os._exit(1)
+
+    def _forget_server(self) -> None:
+        """Close what a forked child has of this process."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._selector.close()
+        for connection in (self._control, self._wakeup, self._wakes, *self._children.values()):
+            if connection is not None:
+                connection.close()
+        role.NOW.is_server = False
+
+    def _exec(self, data: int, notes: int, end: socket.socket) -> int:
+        reader, writer = os.pipe()
+        command = [sys.executable, "-m", __spec__.name, *map(str, (data, notes, reader))]
+        process = subprocess.Popen(command, pass_fds=(data, notes, reader))  # noqa: S603 - itself
+        process.returncode = 0  # its end is noted here
+        os.close(reader)
+        from . import pipe  # noqa: PLC0415 - it imports the project's settings
+
+        with suppress(BrokenPipeError):
+            pipe.send(writer, self._hello)
+        os.close(writer)
+        return process.pid
+
+    def _end_child(self, process_id: int) -> None:
+        """Send a child the signal that its parent asks for, or forget a parent's thread."""
+        connection = self._children[process_id]
+        if connection is None:
+            return
+        if number := connection.recv(1):
+            os.kill(process_id, number[0])
+        else:
+            self._forget_end(process_id)
+
+    def _forget_end(self, process_id: int) -> None:
+        connection, self._children[process_id] = self._children[process_id], None
+        if connection is not None:
+            self._selector.unregister(connection)
+            connection.close()
+
+    def _note_ends(self) -> None:
+        for process_id in list(self._children):
+            ended, status = os.waitpid(process_id, os.WNOHANG)
+            if ended:
+                connection = self._children[process_id]
+                if connection is not None:
+                    _send_line(connection, os.waitstatus_to_exitcode(status))
+                self._forget_end(process_id)
+                del self._children[process_id]
+
+
+def _send_line(connection: socket.socket, number: int) -> None:
+    with suppress(OSError):  # the parent's thread has ended
+        connection.sendall(b"%d\n" % number)
+
+
+def _do_nothing(signum: int, frame: object) -> None:
+    """Handle a signal, so that it wakes the server."""
+
+
+def import_project(hello: Mapping[str, Any]) -> None:
+    """Import the project as the parent did, and everything that a first task would import."""
+    sys.path[:] = hello["path"]
+    environment.set_variables(hello["environment"])
+    role.NOW.is_server = True
+    django.setup()
+    from .preloading import preload  # noqa: PLC0415 - models are ready by now
+
+    preload(hello["output"])
+
+
+def threads_beside() -> Sequence[str]:
+    """Return the names of the threads beside this one, also of those that Python does not know."""
+    names = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
+    with suppress(OSError):
+        unknown = len(os.listdir(_TASKS)) - 1 - len(names)
+        if unknown > 0:
+            names.append(f"{unknown} of a C library")
+    return names
+
+
+def run_child(data: int, notes: int, *, server: int) -> NoReturn:
+    """Run as a child."""
+    from . import child, pipe  # noqa: PLC0415 - they import the project's settings
+
+    child.main(data, pipe.Notes(notes), server=server)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run as the server, or with three descriptors as a child that was made by exec."""
+    from . import pipe  # noqa: PLC0415 - it imports the project's settings
+
+    if len(arguments) == HANDED_OVER:
+        data, notes, reader = map(int, arguments)
+        import_project(pipe.receive(reader))
+        run_child(data, notes, server=os.getppid())
+    control = socket.socket(fileno=int(arguments[0]))
+    hello = pipe.receive(control.fileno())
+    try:
+        import_project(hello)
+    except BaseException:
+        pipe.send(control.fileno(), {"error": traceback.format_exc()})
+        raise SystemExit(1) from None
+    server = Server(control, hello)
+    if threads := threads_beside():
+        server.forks = False
+        logger.warning(
+            "isolation by exec threads=%s: the project starts these threads when it is imported, "
+            "so its children cannot be forked; each of them imports the project again",
+            ", ".join(threads),
+        )
+    gc.collect()
+    gc.freeze()  # what exists now stays shared: the collector writes to what it visits
+    pipe.send(control.fileno(), {"threads": list(threads), "forks": FORKS.count})
+    server.serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

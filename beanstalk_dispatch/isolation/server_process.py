@@ -1,0 +1,306 @@
+"""The server of isolation and a child, as the process sees them that started the server."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+
+from beanstalk_dispatch.conf import environment, is_on_lambda
+from beanstalk_dispatch.logging.output import shown
+from beanstalk_dispatch.process import clock
+from beanstalk_dispatch.running import monkey_patching
+
+from . import pipe
+from .pipe import Frames, Notes
+
+READY_SECONDS: Final = 120.0
+"""The seconds that the server may take to import the project."""
+FAILED_SECONDS: Final = 5.0
+"""The seconds for which no other server is started after one that could not import the project."""
+CHECK_SECONDS: Final = 0.5
+"""The seconds between two checks whether a running child uses too much or is to be stopped."""
+_ABORT_SECONDS: Final = 1.0
+_KILL_SECONDS: Final = 5.0
+_SEND_SECONDS: Final = 30.0
+_MODULE: Final = "beanstalk_dispatch.isolation.server"
+
+
+class ServerFailed(Exception):
+    """The server could not import the project, or could not be started."""
+
+
+class ServerEnded(ServerFailed):
+    """The server has ended since it imported the project."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The end of a child that has not answered."""
+
+    exit_code: int | None
+    """As of ``subprocess``: minus the signal that ended it; None if its server has ended, too."""
+    has_begun: bool
+    """True if it had begun to work for the request."""
+    why: str = ""
+    """Why its parent has ended it; the empty string if it has not."""
+    stacks: str = ""
+    """The stacks of its threads, if a signal has ended it."""
+
+    @property
+    def reason(self) -> str:
+        """Return why it has ended, in words."""
+        if self.why:
+            return self.why
+        if self.exit_code is None:
+            return "the server of its process has ended"
+        if self.exit_code >= 0:
+            return f"its process ended with exit code {self.exit_code}"
+        name = signal.Signals(-self.exit_code).name
+        hint = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+
+
+def why_impossible() -> str:
+    """Return why this process cannot have children; the empty string if it can."""
+    if is_on_lambda():
+        return "AWS Lambda runs one task at a time"
+    if not getattr(settings, "SETTINGS_MODULE", None):
+        return "the settings have no module that another process could import"
+    if library := monkey_patching.patched_by():
+        return f"{library} has replaced threads by greenlets"
+    return ""
+
+
+class ServerProcess:
+    """The server: started at once, and ready after it has imported the project."""
+
+    def __init__(self) -> None:
+        """Start the server. Raise ServerFailed if no process can be started."""
+        self._failure = ""
+        self._failed_at = 0.0
+        self._is_ready = False
+        ours, theirs = socket.socketpair()
+        self._control = ours
+        try:
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - it is Python
+                    [_python(), "-m", _MODULE, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    env=environment.environment_with(
+                        {"PYTHONPATH": os.pathsep.join(_import_path())}
+                    ),
+                )
+            ours.sendall(pipe.to_frame(_hello()))
+        except BaseException as exc:
+            ours.close()
+            if isinstance(exc, OSError):
+                raise ServerFailed(f"{type(exc).__name__}: {exc}") from exc
+            raise
+
+    def has_ended(self) -> bool:
+        """Return True if there is to be another server."""
+        if self._failure:
+            return clock.monotonic() > self._failed_at + FAILED_SECONDS
+        return self._process.poll() is not None
+
+    def make_child(self) -> Child:
+        """Return a new child. Wait for the server. Raise ServerFailed if it makes none."""
+        self._wait_until_ready()
+        data, their_data = socket.socketpair()
+        end, their_end = socket.socketpair()
+        notes = Notes.create()
+        try:
+            with their_data, their_end:
+                theirs = [their_data.fileno(), their_end.fileno(), notes.descriptor]
+                socket.send_fds(self._control, [b"c"], theirs)
+            end.settimeout(READY_SECONDS)
+            process_id = int(_receive_line(end))
+        except (OSError, ValueError) as exc:
+            for each in (data, end, notes):
+                each.close()
+            self._process.kill()
+            raise ServerEnded(f"the server has ended: {type(exc).__name__}") from exc
+        return Child(process_id, data=data, end=end, notes=notes)
+
+    def _wait_until_ready(self) -> None:
+        if self._failure:
+            raise ServerFailed(self._failure)
+        if self._is_ready:
+            return
+        self._control.settimeout(READY_SECONDS)
+        try:
+            answer = _receive_frame(self._control)
+        except (OSError, ValueError) as exc:
+            answer = {"error": f"{type(exc).__name__}: {exc}"}
+        if "error" in answer:
+            self._failure = str(answer["error"]).strip().rpartition("\n")[2]
+            self._failed_at = clock.monotonic()
+            self._process.kill()
+            raise ServerFailed(self._failure)
+        self._is_ready = True
+
+    def abandon(self) -> None:
+        """Release the server without ending it, in a process that its parent has forked."""
+        self._control.close()
+        self._process.returncode = 0
+
+    def close(self) -> None:
+        """End the server with its children, and wait for it."""
+        self._control.close()
+        try:
+            self._process.wait(_KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Child:
+    """A child, which works for one thread at a time."""
+
+    def __init__(
+        self, process_id: int, *, data: socket.socket, end: socket.socket, notes: Notes
+    ) -> None:
+        self.process_id = process_id
+        self._data, self._end, self._notes = data, end, notes
+        self._poll = select.poll()
+        for each in (data, end):
+            self._poll.register(each, select.POLLIN)
+
+    def is_alive(self) -> bool:
+        """Return True if an idle child can be used again."""
+        return not self._poll.poll(0)
+
+    def work(self, request: bytes, seconds: float, watch: Callable[[], str]) -> Any:
+        """Send a request, and return the child's answer, or its Ended.
+
+        ``seconds``: how long it may take until it says itself how long. ``watch`` is called from
+        time to time, and returns why the child is to be ended.
+        """
+        self._notes.has_begun = False
+        self._notes.write_expected_end(clock.monotonic() + seconds)
+        try:
+            self._data.settimeout(_SEND_SECONDS)
+            self._data.sendall(request)
+            self._data.setblocking(False)
+        except OSError as exc:
+            return self.end(f"it could not be reached: {type(exc).__name__}")
+        frames = Frames()
+        while True:
+            left = self._notes.expected_end - clock.monotonic()
+            events = self._poll.poll(max(min(left, CHECK_SECONDS), 0) * 1000)
+            try:
+                if events and (answer := self._read_answer(frames)) is not None:
+                    return answer
+            except (OSError, ValueError):
+                return self.end("its answer makes no sense")
+            if events:
+                if any(descriptor == self._end.fileno() for descriptor, _ in events):
+                    return self._ended("")
+                continue
+            if left <= 0:
+                return self.end("it ran on after its time limit and could not be interrupted")
+            if why := watch():
+                return self.end(why)
+
+    def _read_answer(self, frames: Frames) -> Any:
+        """Return the answer, if all of it has arrived, or else None.
+
+        Raise ValueError for anything else.
+        """
+        while True:
+            try:
+                part = self._data.recv(1 << 20)
+            except BlockingIOError:
+                return None
+            if not part:
+                with suppress(KeyError):  # from now on, only its end is waited for
+                    self._poll.unregister(self._data)
+                return None
+            if (answer := frames.feed(part)) is not None:
+                return answer
+
+    def end(self, why: str) -> Ended:
+        """End the child by a signal that writes its stacks, or else by one that nothing stops."""
+        for number, seconds in ((signal.SIGABRT, _ABORT_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
+            with suppress(OSError):
+                self._end.send(bytes([number]))
+            if self._has_ended_within(seconds):
+                break
+        return self._ended(why)
+
+    def _has_ended_within(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._end, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def _ended(self, why: str) -> Ended:
+        self._end.settimeout(_KILL_SECONDS)
+        exit_code: int | None
+        try:
+            exit_code = int(_receive_line(self._end))
+        except (OSError, ValueError):
+            exit_code = None  # its server has ended, too
+        return Ended(
+            exit_code=exit_code, has_begun=self._notes.has_begun, why=why,
+            stacks=self._notes.stacks(),
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Release the child. If it is idle, it ends."""
+        for each in (self._data, self._end, self._notes):
+            each.close()
+
+
+def _receive_line(connection: socket.socket) -> bytes:
+    """Read a line. Raise OSError if it does not come; return what came if it is not complete."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        part = connection.recv(1)
+        if not part:
+            break
+        line += part
+    return bytes(line)
+
+
+def _receive_frame(connection: socket.socket) -> Any:
+    """Read a frame. Raise OSError if it does not come, and ValueError if it is none."""
+    frames = Frames()
+    while part := connection.recv(1 << 16):
+        if (content := frames.feed(part)) is not None:
+            return content
+    raise ConnectionError("the server has ended")
+
+
+def _hello() -> dict[str, Any]:
+    return {
+        "path": _import_path(),
+        "environment": {
+            "PYTHONPATH": environment.variable("PYTHONPATH"),
+            "DJANGO_SETTINGS_MODULE": settings.SETTINGS_MODULE,
+        },
+        "output": shown(),
+    }
+
+
+def _import_path() -> list[str]:
+    """Return ``sys.path``, with the working directory by its name."""
+    return [each or os.getcwd() for each in sys.path]
+
+
+def _python() -> str:
+    """Return the path of Python. ``sys.executable`` is that of a server that embeds it."""
+    if Path(sys.executable or "").name.startswith("python"):
+        return sys.executable
+    return shutil.which("python3", path=str(Path(sys.prefix) / "bin")) or "python3"

@@ -1,0 +1,114 @@
+"""The end of a task that was cut off: its process ended while it ran."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from beanstalk_dispatch.exceptions import TaskCut
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of
+from beanstalk_dispatch.observers import observed
+from beanstalk_dispatch.process import clock
+from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.signals import task_finished
+
+from .crash_ledger import MAX_CUTS
+from .outer_limit import send_signal
+from .refusing import sent_to_dead_letter_queue
+from .run import Run
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+_REMEMBERED_SECONDS: Final = 4 * 86400
+
+
+def end_cut_task(run: Run, reason: str) -> Result:
+    """Count a task whose child has ended, and end its run as ``end_spent_task`` does."""
+    times = max(run.running.count_as_cut(), _count_in_cache(run))
+    return _end(run, f"{reason}; it was cut off {_times(times)}", is_final=times >= MAX_CUTS)
+
+
+def end_spent_task(run: Run) -> Result | None:
+    """End the run of a task that was cut off too often before, so that it does not run again.
+
+    Return None if it has to run, because there is no dead-letter queue that takes it.
+    """
+    times = run.running.times_cut
+    if times < MAX_CUTS or not run.config.dead_letter_queue:
+        return None
+    result = _end(run, f"its process has ended {_times(times)}", is_final=True)
+    if result.successor is None:
+        run.exception = run.outcome = None
+        return None
+    return result
+
+
+def forget_cuts(run: Run) -> None:
+    """Forget that the task was cut off: it is done, or moved back to its queue it is to run."""
+    if not run.running.times_cut:
+        return
+    run.running.forget_cuts()
+    if run.config.lease_cache is not None:
+        with suppress(Exception):
+            cache_of(run.config.lease_cache).delete(_key(run))
+
+
+def _end(run: Run, reason: str, *, is_final: bool) -> Result:
+    """Return the Result, once the observers have seen an attempt that has it from its start."""
+    run.exception = TaskCut(reason)
+    result = Result(outcome=Outcome.CUT, reason=reason, is_final=is_final)
+    if is_final:
+        result = sent_to_dead_letter_queue(run, result)
+        is_taken = result.successor is Successor.DEAD_LETTER
+        result = replace(result, is_final=is_taken)
+        if is_taken:
+            forget_cuts(run)
+    run.outcome = result.outcome
+    task = _uninitialized_task(run)
+    with observed(run.entry.observers, "attempting", lambda each: each.attempting(task, run)):
+        run.set_fate(result)
+    if task_finished.receivers:
+        send_signal(
+            "task_finished", task_finished,
+            sender=type(task), delivery=run, outcome=result.outcome, exception=run.exception,
+            duration=clock.monotonic() - run.started,
+        )  # fmt: skip
+    return result
+
+
+def _uninitialized_task(run: Run) -> SafeTask:
+    """Return an instance for observers, which shows the attributes of its class.
+
+    It is made without the class's own code, which has just ended a process.
+    """
+    task = object.__new__(run.entry.task_class)
+    object.__setattr__(task, "delivery", run)
+    return task
+
+
+def _count_in_cache(run: Run) -> int:
+    """Count the cut for all machines, and return the count; 0 if no cache can."""
+    if run.config.lease_cache is None:
+        return 0
+    try:
+        cache = cache_of(run.config.lease_cache)
+        cache.add(_key(run), 0, _REMEMBERED_SECONDS)
+        return int(cache.incr(_key(run)))
+    except Exception as exc:
+        logger.warning(
+            "cut not counted id=%s cache=%s error=%s",
+            quoted(run.accepted.id), run.config.lease_cache, quoted_error(exc, with_type=True),
+        )  # fmt: skip
+        return 0
+
+
+def _key(run: Run) -> str:
+    return cache_key("cuts", f"{run.queue}\n{run.accepted.id}")
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

@@ -1,0 +1,118 @@
+"""Tasks for processes of their own. Each harms the process in which it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import re
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.safe_task import Retry, SafeTask
+
+kept: list[Any] = []
+
+
+def note(path: str) -> None:
+    """Write the process id and whether this is the main thread."""
+    is_main = threading.current_thread() is threading.main_thread()
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()} {is_main}\n")
+
+
+def fail() -> None:
+    raise ValueError("no such customer")
+
+
+def fail_to_send() -> None:
+    raise SendError("SQS is away")
+
+
+def retry() -> None:
+    raise Retry(delay=1)
+
+
+def leave_at_once(code: int) -> None:
+    os._exit(code)
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def hold_lock() -> None:
+    """Keep the interpreter's lock for years, so that no Python code can stop it."""
+    re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+def swallow() -> None:
+    """Run on after the interrupt of the time limit, in Python code."""
+    while True:
+        with suppress(BaseException):
+            time.sleep(60)
+
+
+def sleep(seconds: float, path: str = "") -> None:
+    if path:
+        note(path)
+    time.sleep(seconds)
+
+
+def leave_thread() -> None:
+    threading.Thread(target=time.sleep, args=(60,), name="left-here", daemon=True).start()
+
+
+def leave_files() -> None:
+    kept.extend(os.dup(2) for _ in range(20))
+
+
+def leave_loop() -> None:
+    asyncio._set_running_loop(asyncio.new_event_loop())
+
+
+def leave_timer() -> None:
+    signal.setitimer(signal.ITIMER_PROF, 3600)
+
+
+def leave_handler() -> None:
+    signal.signal(signal.SIGUSR1, lambda *args: None)
+
+
+def use_memory(mebibytes: int, seconds: float = 0) -> None:
+    kept.append(b"x" * (mebibytes << 20))
+    time.sleep(seconds)
+
+
+def write_everywhere() -> None:
+    """Write to every descriptor that the process has, as a confused library may."""
+    for descriptor in range(3, 64):
+        with suppress(OSError):
+            os.write(descriptor, b"x" * 64)
+
+
+def close_everything() -> None:
+    os.closerange(3, 64)
+
+
+def kill_parent() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+class Initialized(SafeTask):
+    """A class of which the parent must not make an instance."""
+
+    isolation = "fresh"
+
+    def __init__(self) -> None:
+        super().__init__()
+        note(os.environ["BEANSTALK_TEST_NOTES"])
+
+    def run(self) -> None:
+        leave_at_once(9)

@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, TaskCut, TaskFailed
+from beanstalk_dispatch.isolation.children import CHILDREN
+from beanstalk_dispatch.messages import record
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.running import dead_letters
+from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.run import Run
+from beanstalk_dispatch.running.running_tasks import RUNNING
+from beanstalk_dispatch.signals import task_finished
+from tests import isolated_jobs
+from tests.conftest import Environment
+from tests.runs import deliver_and_keep
+from tests.workers import until
+
+pytestmark = pytest.mark.slow
+
+NAMES = (
+    "note", "fail", "fail_to_send", "retry", "leave_at_once", "crash", "hold_lock", "swallow",
+    "sleep", "leave_thread", "leave_files", "leave_loop", "leave_timer", "leave_handler",
+    "use_memory", "write_everywhere", "close_everything", "kill_parent", "Initialized",
+)  # fmt: skip
+TABLE = " ".join(f"{name}=tests.isolated_jobs.{name}" for name in NAMES)
+
+
+class Endpoint(DelayedCopies):
+    """A consumer with children, which keeps what it is asked to send again."""
+
+    children = CHILDREN
+
+
+@pytest.fixture(autouse=True)
+def process_env(env: Environment, tmp_path: Path) -> Environment:
+    env(
+        WORKER=True, DISPATCH_ISOLATION="process", DISPATCH_TABLE=TABLE, DISPATCH_QUEUES="q=q",
+        DISPATCH_TASK_TIMEOUT="60s", DISPATCH_CRASH_LEDGER=tmp_path / "ledger",
+    )  # fmt: skip
+    return env
+
+
+def run(function: str, *args: Any, task_id: str = "task-1", count: int = 1) -> tuple[Run, Result]:
+    body = Message(function=function, args=args, id=task_id).encode(queue="q")
+    delivery = Delivery(queue="q", message_id=f"{task_id}-{count}", receive_count=count)
+    return deliver_and_keep(body, delivery, Endpoint())
+
+
+def outcome(function: str, *args: Any, **facts: Any) -> Outcome:
+    return run(function, *args, **facts)[1].outcome
+
+
+def processes(path: Path) -> list[int]:
+    """The ids of the processes in which ``note`` has run."""
+    lines = [line.split() for line in path.read_text().splitlines()]
+    assert {is_main for _, is_main in lines} == {"True"}
+    return [int(process_id) for process_id, _ in lines]
+
+
+# --- where a task runs -----------------------------------------------------------------------
+
+
+def test_a_child_runs_one_task_after_the_other_in_its_main_thread(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    for number in range(3):
+        assert outcome("note", str(notes), task_id=str(number)) is Outcome.DONE
+    (child,) = set(processes(notes))
+    assert child != os.getpid()
+
+
+def test_each_thread_has_a_child_of_its_own(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    threads = [
+        threading.Thread(target=run, args=("sleep", 1, str(notes)), kwargs={"task_id": str(number)})
+        for number in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(set(processes(notes))) == 3
+
+
+def test_fresh_is_a_child_for_each_task(env: Environment, tmp_path: Path) -> None:
+    env(DISPATCH_ISOLATION="fresh")
+    notes = tmp_path / "notes"
+    for number in range(3):
+        assert outcome("note", str(notes), task_id=str(number)) is Outcome.DONE
+    assert len(set(processes(notes))) == 3
+
+
+def test_a_child_is_replaced_after_its_number_of_tasks(env: Environment, tmp_path: Path) -> None:
+    env(DISPATCH_CHILD_TASKS=2)
+    notes = tmp_path / "notes"
+    for number in range(4):
+        outcome("note", str(notes), task_id=str(number))
+    first, second, third, fourth = processes(notes)
+    assert first == second != third == fourth
+
+
+def test_a_failure_is_told_as_it_was_in_the_child(capfd: pytest.CaptureFixture[str]) -> None:
+    failed, result = run("fail")
+    assert (result.outcome, result.status) == (Outcome.FAILED, 500)
+    assert isinstance(failed.exception, TaskFailed)
+    assert str(failed.exception) == "ValueError: no such customer"
+    assert (
+        "SafeTask failed id=task-1 function=fail error=no such customer" in capfd.readouterr().err
+    )
+
+
+def test_an_error_of_ours_that_no_observer_has_seen_keeps_its_class(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(DISPATCH_SQS_ENDPOINT_URL="http://127.0.0.1:9", DISPATCH_SEND_TIMEOUT="1s")
+    failed, result = run("retry")  # its copy cannot be sent
+    assert (result.outcome, result.reason) == (Outcome.FAILED, "could not be sent again")
+    assert type(failed.exception) is BeanstalkDispatchError
+    assert isinstance(run("fail_to_send", task_id="2")[0].exception, TaskFailed)
+
+
+# --- what ends a child -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "reason"),
+    [
+        ("leave_at_once", (3,), "its process ended with exit code 3"),
+        ("leave_at_once", (0,), "its process ended with exit code 0"),
+        ("crash", (), "its process was ended by SIGSEGV"),
+        ("write_everywhere", (), "its answer makes no sense"),
+        ("close_everything", (), "its process ended with exit code 1"),
+    ],
+)
+def test_a_task_that_ends_its_process_is_cut_off(
+    function: str, args: Sequence[Any], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut, result = run(function, *args)
+    assert (result.outcome, result.status) == (Outcome.CUT, 500)
+    assert result.reason == f"{reason}; it was cut off once"
+    assert isinstance(cut.exception, TaskCut)
+    assert re.search(rf"child ended id=task-1 function={function} process_id=\d+ ", caplog.text)
+    assert outcome("sleep", 0, task_id="2") is Outcome.DONE
+
+
+def test_the_stacks_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    run("crash")
+    assert 'isolated_jobs.py", line' in caplog.text
+    assert " in crash" in caplog.text
+
+
+@pytest.mark.parametrize("function", ["hold_lock", "swallow"])
+def test_a_task_that_cannot_be_interrupted_is_ended(env: Environment, function: str) -> None:
+    env(DISPATCH_TASK_TIMEOUT="1s")
+    began = time.monotonic()
+    _, result = run(function)
+    assert result.outcome is Outcome.CUT
+    assert result.reason.startswith("it ran on after its time limit and could not be interrupted")
+    assert time.monotonic() - began < 20
+
+
+def test_the_third_time_it_is_a_dead_letter(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[object] = []
+
+    def send(run: Run, **kwargs: object) -> bool:
+        sent.append(kwargs["outcome"])
+        return True
+
+    monkeypatch.setattr(dead_letters, "send", send)
+    env(DISPATCH_DEAD_LETTER_QUEUE="dead", DISPATCH_QUEUES="q=q dead=dead")
+    finished: list[object] = []
+
+    def note_end(outcome: Outcome, **kwargs: object) -> None:
+        finished.append(outcome)
+
+    task_finished.connect(note_end)
+    try:
+        results = [run("leave_at_once", 1, count=count)[1] for count in (1, 2, 3)]
+    finally:
+        task_finished.disconnect(note_end)
+    assert [each.status for each in results] == [500, 500, 200]
+    assert results[-1].successor is Successor.DEAD_LETTER
+    assert finished == [Outcome.CUT] * 3
+    assert sent == [Outcome.CUT]
+    assert RUNNING.task(Message(function="f", id="task-1"), Delivery(), get_config()).times_cut == 0
+
+
+def test_the_parent_makes_no_instance_of_the_tasks_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tmp_path / "notes"
+    monkeypatch.setenv("BEANSTALK_TEST_NOTES", str(notes))
+    assert outcome("Initialized") is Outcome.CUT
+    (child,) = processes(notes)
+    assert child != os.getpid()
+
+
+def test_a_server_that_has_ended_is_replaced_and_nobody_is_blamed(tmp_path: Path) -> None:
+    _, result = run("kill_parent")
+    assert (result.outcome, result.reason) == (Outcome.CUT, "the server of its process has ended")
+    assert outcome("sleep", 0, task_id="2") is Outcome.DONE
+    assert RUNNING.task(Message(function="f", id="task-1"), Delivery(), get_config()).times_cut == 0
+
+
+def test_an_idle_child_that_was_killed_is_not_used(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    outcome("note", str(notes), task_id="1")
+    (child,) = processes(notes)
+    os.kill(child, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{child}").exists())
+    assert outcome("note", str(notes), task_id="2") is Outcome.DONE
+
+
+# --- what a reused child is ended for --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        ("leave_thread", "it has left threads: left-here"),
+        ("leave_files", "its tasks have left more than 16 files open"),
+        ("leave_loop", "it has left an event loop"),
+        ("leave_timer", "it has left a timer running"),
+        ("leave_handler", "it has left another signal handler"),
+    ],
+)
+def test_a_child_that_is_not_clean_ends_after_its_answer(
+    function: str, reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path / "notes"
+    outcome("note", str(notes), task_id="1")
+    assert outcome(function, task_id="2") is Outcome.DONE
+    outcome("note", str(notes), task_id="3")
+    before, after = processes(notes)
+    assert before != after
+    line = f"child ended id=2 function={function} reason='{reason}'"
+    until(lambda: line in _all_of(capfd))
+
+
+_read: list[str] = []
+
+
+def _all_of(capfd: pytest.CaptureFixture[str]) -> str:
+    _read.append(capfd.readouterr().err)
+    return "".join(_read)
+
+
+def test_a_child_that_uses_too_much_memory_is_ended(env: Environment) -> None:
+    env(DISPATCH_CHILD_MEMORY="200M")
+    _, result = run("use_memory", 300, 60)
+    assert result.outcome is Outcome.CUT
+    assert re.match(r"it used \d+ MiB of memory, more than 200 MiB; ", result.reason)
+
+
+def test_a_child_whose_tasks_have_used_too_much_ends_after_its_answer(
+    env: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    env(DISPATCH_CHILD_MEMORY="1M")
+    notes = tmp_path / "notes"
+    for number in range(2):
+        assert outcome("note", str(notes), task_id=str(number)) is Outcome.DONE
+    assert len(set(processes(notes))) == 2
+    until(lambda: re.search(r"id=1 function=note reason='it uses \d+ MiB", _all_of(capfd)))
+
+
+# --- with a lease ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared_cache(env: Environment) -> Iterator[None]:
+    env(DISPATCH_LEASE_CACHE="shared")
+    caches["shared"].clear()
+    yield
+    caches["shared"].clear()
+
+
+@pytest.mark.usefixtures("shared_cache")
+def test_a_running_task_is_stopped_and_its_lease_is_free(tmp_path: Path) -> None:
+    results: list[Outcome] = []
+    thread = threading.Thread(
+        target=lambda: results.append(outcome("sleep", 60, str(tmp_path / "notes")))
+    )
+    thread.start()
+    until((tmp_path / "notes").exists)
+    record.stop("task-1")
+    thread.join(60)
+    assert results == [Outcome.CANCELLED]
+    assert outcome("sleep", 0, count=2) is Outcome.CANCELLED
+
+
+@pytest.mark.usefixtures("shared_cache")
+def test_the_lease_of_a_child_that_has_ended_is_free() -> None:
+    assert outcome("leave_at_once", 1) is Outcome.CUT
+    body = Message(function="sleep", args=[0], id="task-1").encode(queue="q")
+    assert deliver_and_keep(body, Delivery(queue="q"), Endpoint())[1].outcome is Outcome.DONE
+    _, result = run("leave_at_once", 1, task_id="2")
+    assert result.reason.endswith("it was cut off once")
+
+
+@pytest.mark.usefixtures("shared_cache")
+def test_cuts_are_counted_in_the_leases_cache_for_all(env: Environment, tmp_path: Path) -> None:
+    for number in (1, 2):
+        env(DISPATCH_CRASH_LEDGER=tmp_path / f"ledger-{number}")
+        _, result = run("leave_at_once", 1, count=number)
+    assert result.reason.endswith("it was cut off 2 times")
+
+
+# --- where children are not possible ---------------------------------------------------------
+
+
+def test_a_quarantined_task_runs_in_a_process_of_its_own(env: Environment, tmp_path: Path) -> None:
+    env(DISPATCH_ISOLATION="thread")
+    body = Message(function="note", args=[str(tmp_path / "notes")], id="task-1").encode(queue="q")
+    RUNNING.task(
+        Message(function="note", id="task-1"), Delivery(queue="q"), get_config()
+    ).count_as_cut()
+    _, result = deliver_and_keep(body, Delivery(queue="q"), Endpoint())
+    assert result.outcome is Outcome.DONE
+    (child,) = processes(tmp_path / "notes")
+    assert child != os.getpid()
+    isolated_jobs.note(str(tmp_path / "here"))  # and here it would be this process
+    assert processes(tmp_path / "here") == [os.getpid()]
