@@ -53,10 +53,13 @@ Send: TypeAlias = Callable[[Destination, Sequence[Prepared]], list[SendResult]]
 
 
 def send_one(destination: Destination, prepared: Sequence[Prepared]) -> list[SendResult]:
-    """Send one call by a request that is cheaper than a batch. Raise UnknownQueue."""
+    """Send one call by a request that is cheaper than a batch. Raise UnknownQueue.
+
+    Other threads that send to the queue at the same time may share the request.
+    """
     [call] = prepared
     try:
-        sqs_id = destination.open().send(call.body, call.send_parameters)
+        sqs_id = destination.open().send_joined(call.body, call.send_parameters)
     except SendError as exc:
         return [Unsent(call, str(exc), scope_of(exc), exc)]
     # A message of 0.1 carries no id; its worker knows only SQS's.

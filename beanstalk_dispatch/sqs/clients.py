@@ -13,6 +13,7 @@ from beanstalk_dispatch.process import clock
 
 from .circuit import Circuit
 from .errors import client_error, client_errors
+from .joined_sends import WAITED
 from .session import DEFAULT_REGION, ConfiguredSession
 from .timeouts import Timeouts
 
@@ -107,5 +108,6 @@ def _refuse_late_attempt(total: float, latest: float, *, request: Any, **_: obje
     botocore emits this event for each attempt, with the context of the whole call.
     """
     now = clock.monotonic()
-    if now - request.context.setdefault(_STARTED, now) > latest:
+    started = request.context.setdefault(_STARTED, now - WAITED.get())
+    if now - started > latest:
         raise SendTimeout(f"no answer came in time; {SEND_TIMEOUT.variable} is {total:g} s")

@@ -32,6 +32,7 @@ from .errors import (
     send_error,
 )
 from .fifo import queue_rules
+from .joined_sends import JoinedSends
 from .timeouts import SHORT_TIMEOUTS, Timeouts, long_poll_timeouts, send_timeouts
 
 if TYPE_CHECKING:
@@ -121,6 +122,11 @@ class Queue:
         self._send_timeouts = send_timeouts(clients.config)
         self._sender: tuple[SQSClient, Circuit] | None = None
         """The client that sends, with its circuit."""
+        self._joined = JoinedSends(
+            alone=self.send,
+            together=self.send_together,
+            time_limit=clients.config.send_timeout.total_seconds(),
+        )
 
     def is_usable(self, config: Config) -> bool:
         """Return True if a send can use this object.
@@ -167,6 +173,12 @@ class Queue:
             )["MessageId"]
         except boto_errors() as exc:
             raise self._to_send_error("SendMessage", exc) from exc
+
+    def send_joined(self, body: str, send_parameters: Mapping[str, Any]) -> str:
+        """Do as ``send``, on a standard queue together with other threads that send to it."""
+        if self.rules.keeps_order:
+            return self.send(body, send_parameters)
+        return self._joined.send(body, send_parameters)
 
     def send_batch(self, entries: Sequence[BatchEntry]) -> Sent:
         """Send ``entries`` in as few requests as SQS's limits allow.
