@@ -116,6 +116,7 @@ def other(dead: Dead, sqs_env: Environment) -> Dead:
 def test_a_letter_is_found_whichever_queue_it_is_on(dead: Dead, other: Dead) -> None:
     other.sent(number=7)
     assert f"queue      {other.source_name}" in call("show", "fail-7")
+    assert call("discard", other.name, "--confirm", other.name).startswith("1 discarded")
 
 
 def test_letters_of_every_queue_go_back_to_their_own(dead: Dead, other: Dead) -> None:

@@ -135,6 +135,9 @@ FAULTS = {
                                             "enable the region"),
     "a profile that is misspelt": set_wrong("E203", "ProfileNotFound", "correct AWS_PROFILE",
                                             AWS_PROFILE="shpo"),
+    "a profile without a region": set_wrong("E203", "the profile: ProfileNotFound",
+                                            "aws configure list-profiles", AWS_PROFILE="shpo",
+                                            DISPATCH_SQS_REGION=None),
     # --- queues ---
     "no such queue": set_wrong("E208", "no queue 'none' in eu-west-1", "correct the region",
                                DISPATCH_QUEUES="jobs=none"),

@@ -195,6 +195,9 @@ def test_a_queue_that_is_given_by_url_is_not_created(sqs_env: Environment) -> No
         "BEANSTALK_DISPATCH_QUEUES; "
         "BEANSTALK_DISPATCH_CREATE_QUEUES creates only what is given by name"
     )
+    sqs_env(DISPATCH_CREATE_QUEUES=None)
+    with pytest.raises(SendError, match="of its URL in BEANSTALK_DISPATCH_QUEUES$"):
+        open_queue("jobs").send("{}", {})
 
 
 def test_without_a_region_the_error_says_which_variable_sets_it(
