@@ -56,8 +56,12 @@ class Kent:
         return [span for span in found if span["trace"] == trace_id]
 
     def stop(self) -> None:
+        """End it. Nothing that it was sent may have been refused."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/problems", timeout=10) as answer:
+            problems = json.load(answer)
         self._process.terminate()
         self._process.wait(10)
+        assert problems == []
 
 
 def _static(span: dict[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class Config:
     periodic_tasks: tuple[str, ...]
     lease_cache: str | None
     dead_letter_queue: str | None
+    max_receives: int | None
     send_timeout: timedelta
     warm: bool
     drain_file: str | None

@@ -120,6 +120,12 @@ def names_in_use() -> set[str]:
     return {*os.environ, *(name for name in dir(settings) if name.isupper())}
 
 
+def is_given(variable: str) -> bool:
+    """Return True if a Django setting, the environment or a file gives the variable a value."""
+    names = (variable, f"{variable}_FILE")
+    return bool(getattr(settings, variable, "")) or any(map(os.environ.get, names))
+
+
 def is_empty(variable: str) -> bool:
     """Return True if the environment has this variable without a value.
 

@@ -222,6 +222,17 @@ DEAD_LETTER_QUEUE: Final[Setting[str | None]] = Setting(
     "never run.",
     example="dead",
 )
+MAX_RECEIVES: Final[Setting[int | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_MAX_RECEIVES",
+    form="integer",
+    cast=casts.integer(1, 1_000),  # as SQS
+    default=None,
+    default_text="none",
+    meaning="After how many receives SQS moves a message to the queue's own dead-letter queue: its "
+    "maxReceiveCount, or Elastic Beanstalk's MaxRetries. A failure at the last one is then final. "
+    "beanstalk_worker asks SQS.",
+    example="10",
+)
 SEND_TIMEOUT: Final[Setting[timedelta]] = Setting(
     variable="BEANSTALK_DISPATCH_SEND_TIMEOUT",
     form="duration `10`, `10s`, `1m`",

@@ -14,6 +14,7 @@ from django.conf import ENVIRONMENT_VARIABLE
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.casts import Secret
+from beanstalk_dispatch.conf.variables import MAX_RECEIVES as MAX_RECEIVES_VARIABLE
 from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, SIGNING_KEYS
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
@@ -195,6 +196,8 @@ def _exported_properties(
 ) -> Iterator[Property]:
     """Yield the properties in effect, with queues by URL, the periodic tasks and the new key."""
     replaced = dict(plan.queue_variables)
+    if worker:
+        replaced[MAX_RECEIVES_VARIABLE.variable] = str(MAX_RECEIVES)
     if plan.schedules and worker:
         names: Sequence[str] = [*dict.fromkeys([*config.periodic_tasks, *plan.schedules])]
         replaced[PERIODIC_TASKS.variable] = " ".join(names)

@@ -36,6 +36,8 @@ class Delivery:
     """The id that SQS gave the message; a retry is another SQS message."""
     receive_count: int = 1
     """The number of times that SQS has handed out this message, this time included."""
+    max_receives: int | None = None
+    """The number of receives after which SQS moves the message away, if the consumer knows it."""
     unrun_receives: int = 0
     """The number of earlier receives that are known not to have started the task."""
     first_received_at: float | None = None
@@ -119,9 +121,13 @@ class RunView(Protocol):
     def is_final(self) -> bool:
         """Return True if no retry follows a failure. It is known after the task's hooks.
 
-        The retries are spent, the message can never run, the failure is acknowledged, or there is
-        no queue.
+        The retries are spent, the message can never run, the failure is acknowledged, SQS moves the
+        message to its dead-letter queue now, or there is no queue.
         """
+
+    @property
+    def max_receives(self) -> int | None:
+        """Return the number of receives after which SQS moves the message away, if it is known."""
 
     @property
     def is_dead_lettered(self) -> bool:

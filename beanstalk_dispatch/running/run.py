@@ -157,8 +157,8 @@ class Run:
         self.is_final = False
         """True if no retry follows a failure. It is known after the task's hooks.
 
-        The retries are spent, the message can never run, the failure is acknowledged, or there is
-        no queue.
+        The retries are spent, the message can never run, the failure is acknowledged, SQS moves the
+        message to its dead-letter queue now, or there is no queue.
         """
         self.is_dead_lettered = False
         """True if the dead-letter queue has the message. It is known after the task's hooks."""
@@ -188,8 +188,18 @@ class Run:
     def set_fate(self, result: Result) -> None:
         """Note for observers whether a failure is final, and has become a dead letter."""
         is_over = result.is_final or result.is_acknowledged or self.config.execute_synchronously
-        self.is_final = result.is_failure and is_over
+        self.is_final = result.is_failure and (is_over or self.is_last_receive)
         self.is_dead_lettered = result.successor is Successor.DEAD_LETTER
+
+    @property
+    def max_receives(self) -> int | None:
+        """Return the number of receives after which SQS moves the message away, if it is known."""
+        return self.delivery.max_receives or self.config.max_receives
+
+    @property
+    def is_last_receive(self) -> bool:
+        """Return True if SQS is known not to deliver the message again."""
+        return self.max_receives is not None and self.receive_count >= self.max_receives
 
     @property
     def cancelled(self) -> bool:

@@ -93,6 +93,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         "deadline",
         "fires",
         "interrupts",
+        "is_reported",
         "label",
         "leeway",
         "on_stuck",
@@ -131,6 +132,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         self.fires = 0
         self.struck = False
         self.stuck = False
+        self.is_reported = False
         self._in_main_thread = False
         self._has_ended = False
         self._passed_at: float | None = None
@@ -406,8 +408,11 @@ def _report_stuck(limit: time_limit) -> None:
         limit.thread_id,
         GRACE,
     )
-    if limit.on_stuck:
-        limit.on_stuck(limit.thread_id)
+    try:
+        if limit.on_stuck:
+            limit.on_stuck(limit.thread_id)
+    finally:
+        limit.is_reported = True
 
 
 def _report_held(seconds: float, limits: Iterable[time_limit]) -> None:
@@ -458,6 +463,16 @@ def stop_watchdog() -> None:
 def stuck() -> list[time_limit]:
     """Return the limits whose blocks could not be interrupted and still run in this process."""
     return _watchdog.stuck()
+
+
+def wait_for_reports(seconds: float) -> None:
+    """Wait until every stuck block is reported, before the process ends. Wait ``seconds`` at most.
+
+    A thread of its own reports each, because the block may hold a lock that a report needs.
+    """
+    until = clock.monotonic() + seconds
+    while clock.monotonic() < until and not all(each.is_reported for each in stuck()):
+        clock.sleep(RETRY_PAUSE)
 
 
 def stuck_threads() -> set[int]:

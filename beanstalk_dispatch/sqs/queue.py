@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -116,6 +118,9 @@ class Queue:
         self.url = url
         self.location = location_of(url)
         """The region and account of the queue, if its URL contains them."""
+        self.max_receives: int | None = None
+        """The number of receives after which SQS moves a message away, once it was asked for."""
+        self._is_asked_for_policy = False
         self._clients = clients
         self._clients_by_timeouts: dict[Timeouts, SQSClient] = {}
         self._is_missing = False
@@ -312,6 +317,19 @@ class Queue:
                 each.expires = started + seconds[i]
         return refused
 
+    def start_asking_max_receives(self) -> None:
+        """Ask for the redrive policy, once, in a thread: no message waits for the answer."""
+        if not self._is_asked_for_policy:
+            self._is_asked_for_policy = True
+            threading.Thread(
+                target=self.ask_max_receives, name="beanstalk_dispatch-redrive", daemon=True
+            ).start()
+
+    def ask_max_receives(self) -> None:
+        """Ask for the redrive policy. These credentials may not be allowed to."""
+        policy = json.loads(self._read_attribute("RedrivePolicy") or "{}")
+        self.max_receives = int(policy.get("maxReceiveCount", 0)) or None
+
     def depth(self) -> int | None:
         """Return the number of visible messages, approximately.
 
@@ -327,11 +345,15 @@ class Queue:
         return self._read_count("ApproximateNumberOfMessagesDelayed")
 
     def _read_count(self, attribute: Any) -> int | None:
+        found = self._read_attribute(attribute)
+        return None if found is None else int(found)
+
+    def _read_attribute(self, attribute: Any) -> str | None:
         try:
             answer = self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=[attribute])
         except Exception:
             return None
-        return int(answer["Attributes"][attribute])
+        return answer.get("Attributes", {}).get(attribute)
 
     def request(self, operation: str, **parameters: Any) -> Mapping[str, Any]:
         """Make a request that no method above makes, such as ``purge_queue``.

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from beanstalk_dispatch.logging.log_lines import joined, quoted
 from beanstalk_dispatch.process import state
 from beanstalk_dispatch.process.service_thread import ServiceThread
+from beanstalk_dispatch.running import time_limit
 from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
@@ -59,6 +60,7 @@ class WorkerProcess:
         )
         if must_exit:
             self._exit_later(exit_code)
+            time_limit.wait_for_reports(self._worker.options.times.log_timeout)
         worker_stopped.send_robust(sender=sender, exit_code=exit_code)
         if must_exit:
             # The interpreter's own exit could wait for the thread of a task that still runs, or

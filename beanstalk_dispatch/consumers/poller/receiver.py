@@ -58,7 +58,8 @@ class QueueReceiver:
         """Return the received messages; None if the request failed."""
         queue = self.queue
         try:
-            received = open_queue(queue.name).receive(
+            opened = open_queue(queue.name)
+            received = opened.receive(
                 count=permit.count,
                 wait=permit.wait,
                 visibility=self._options.visibility_timeout,
@@ -68,4 +69,6 @@ class QueueReceiver:
             queue.receive_backoff.failed(exc, started=permit.since)
             return None
         queue.receive_backoff.succeeded()
+        if received:  # SQS answers, and it matters from now on
+            opened.start_asking_max_receives()
         return received

@@ -46,6 +46,7 @@ def delivery_of(received: Received) -> Delivery:
         location=received.queue.location,
         message_id=received.message_id,
         receive_count=received.receive_count,
+        max_receives=received.queue.max_receives,
         unrun_receives=received.unrun_receives,
         first_received_at=int(first) / 1000 if first else None,
         sent_at=int(sent) / 1000 if sent else None,

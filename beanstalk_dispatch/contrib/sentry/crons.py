@@ -41,8 +41,9 @@ _HEADER: Final = "sentry-monitor"
 def checking_in(task: SafeTask, delivery: RunView, message: Message) -> Iterator[None]:
     """Send two check-ins of one run of a periodic task: in progress, then ok or error.
 
-    A run that will be repeated is not an error. Its repetition is a message like any other, and
-    checks in again because of a header.
+    A run that will be repeated is not an error, as a retry or by SQS. A retry is a message like any
+    other, and checks in again because of a header. Where nobody knows how often SQS delivers the
+    message, the first failure is an error, and a redelivery checks in only if it has succeeded.
     """
     is_periodic = bool(delivery.task_name) or _HEADER in message.headers
     if not (is_periodic and getattr(task, "sentry_monitor", True)):
@@ -53,18 +54,23 @@ def checking_in(task: SafeTask, delivery: RunView, message: Message) -> Iterator
         "monitor_slug": slug_of(message.function, conf.get_config().periodic_tasks),
         "monitor_config": _monitor_config(task, message.function),
     }
+    is_repetition = delivery.receive_count > 1 and delivery.max_receives is None
     started = time.monotonic()
-    check_in_id = sentry_sdk.crons.capture_checkin(status="in_progress", **monitor)
+    check_in_id = None
+    if not is_repetition:
+        check_in_id = sentry_sdk.crons.capture_checkin(status="in_progress", **monitor)
     status = "error"
     try:
         yield
-        if delivery.outcome in {Outcome.DONE, Outcome.RETRY, Outcome.CANCELLED}:
+        is_repeated = delivery.max_receives is not None and not delivery.is_final
+        if is_repeated or delivery.outcome in {Outcome.DONE, Outcome.RETRY, Outcome.CANCELLED}:
             status = "ok"
     finally:
-        duration = time.monotonic() - started
-        sentry_sdk.crons.capture_checkin(
-            status=status, check_in_id=check_in_id, duration=duration, **monitor
-        )
+        if status == "ok" or delivery.is_final or not is_repetition:
+            duration = time.monotonic() - started
+            sentry_sdk.crons.capture_checkin(
+                status=status, check_in_id=check_in_id, duration=duration, **monitor
+            )
 
 
 def slug_of(name: str, periodic_tasks: Sequence[str]) -> str:

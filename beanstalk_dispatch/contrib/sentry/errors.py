@@ -66,7 +66,8 @@ def scope_of(delivery: RunView) -> Iterator[None]:
         }
         if message and privacy.may_send_arguments():
             context |= {"args": list(message.args), "kwargs": dict(message.kwargs)}
-        scope.set_tags({name: str(value) for name, value in _without_none(facts).items()})
+        tags = {name: str(value) for name, value in _without_none(facts).items()}
+        scope.set_tags({name: value for name, value in tags.items() if value})  # Sentry drops ""
         scope.set_context(NAME, _without_none(context))
         scope.add_event_processor(add_hint)
         yield

@@ -52,6 +52,10 @@ def clean(event: Event, hint: Any) -> Event | None:
     logged = (event.get("logentry") or {}).get("message") or ""
     if event.get("logger") == _TIME_LIMIT_LOGGER and logged.startswith("stuck task "):
         return None  # a stuck task has an event of its own with more in it
+    if str(event.get("logger")).startswith(_OURS) and logged.startswith("%s "):
+        # Sentry groups by the format, which failed receives, deletes and requeues have in common.
+        operation = str(((event["logentry"].get("params")) or [""])[0])
+        event.setdefault("fingerprint", ["{{ default }}", operation])
     drop_message(event, hint)
     messages = [each.message for each in hint.get(NAME, ()) if each.message]
     _scrub_frames(event, messages)

@@ -11,12 +11,14 @@ from django.core.checks import CheckMessage
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.variables import MAX_RECEIVES
 from beanstalk_dispatch.deploying import overview
 from beanstalk_dispatch.deploying.lambda_files import (
     DEFAULT_CONCURRENCY,
     MAX_CONCURRENCY,
     MAX_TIMEOUT_SECONDS,
     MIN_CONCURRENCY,
+    RECEIVES,
     TEMPLATES,
     LambdaPlan,
     function_timeout,
@@ -99,6 +101,9 @@ def _make_plan(config: Config, seconds: int, options: Mapping[str, Any]) -> Lamb
         max_concurrency=options["max_concurrency"],
         properties=[
             Property(name=ENVIRONMENT_VARIABLE, value=module),
-            *with_values(properties_in_effect(worker=True), plan.queue_variables),
+            *with_values(
+                properties_in_effect(worker=True),
+                {**plan.queue_variables, MAX_RECEIVES.variable: str(RECEIVES)},
+            ),
         ],
     )

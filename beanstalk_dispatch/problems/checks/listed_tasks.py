@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Final
+from typing import Any, Final
 
 from django.core import checks
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.environment import is_given
 from beanstalk_dispatch.conf.variables import (
     OBSERVERS,
     PERIODIC_TASKS,
@@ -27,6 +29,7 @@ from beanstalk_dispatch.safe_task import SafeTask
 
 from .registry import ID, on_every_machine, on_workers
 
+_SENTRY: Final = "beanstalk_dispatch.contrib.sentry"
 _only_warns: Final = ContextVar("beanstalk_dispatch.only_warns", default=False)
 """True if a problem that keeps one task from running is a warning here."""
 
@@ -146,6 +149,19 @@ def _observers(config: Config) -> Iterator[CheckMessage]:
             hint="Write the dotted path of an Observer subclass or of an instance, such as "
             f"{OBSERVERS.example}, or remove it.",
             id=f"{ID}.W021",
+        )
+
+
+@on_workers
+def _sentry_without_tasks(config: Config) -> Iterator[CheckMessage]:
+    """Look after the tasks are imported: the project, or a listed class, may set the SDK up."""
+    sdk: Any = sys.modules.get("sentry_sdk")
+    is_used = _SENTRY in sys.modules or (sdk is not None and sdk.get_client().is_active())
+    if is_given("SENTRY_DSN") and not is_used:
+        yield checks.Warning(
+            "SENTRY_DSN is set, but nothing sets up Sentry here: no failure is reported.",
+            hint=f"eb setenv {SAFE_TASK.variable}={_SENTRY}.SentrySafeTask",
+            id=f"{ID}.W023",
         )
 
 

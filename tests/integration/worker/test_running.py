@@ -13,7 +13,7 @@ import pytest
 
 from beanstalk_dispatch.client import Call, schedule_many
 from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
-from beanstalk_dispatch.consumers.poller.runners import run_here
+from beanstalk_dispatch.consumers.poller.runners import delivery_of, run_here
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.parameters import send_parameters
 from beanstalk_dispatch.sqs.queue import Received
@@ -283,3 +283,31 @@ def test_messages_of_a_group_that_were_not_run_do_not_count_as_tasks() -> None:
     runner = Recording(lambda received: next(answers, ACK))
     assert make_worker(runner, max_tasks=3).run() == 0
     assert len(runner.bodies) == 3
+
+
+def test_a_delivery_knows_how_often_sqs_delivers_its_message(
+    sqs_env: Environment, proxy: Proxy
+) -> None:
+    """A worker asks once for each queue, when it has received a message."""
+    send("1", "2")
+    seen: list[int | None] = []
+
+    def run(received: Received, on_start: object) -> Ack:
+        seen.append(delivery_of(received).max_receives)
+        return Ack()
+
+    drain(run, threads=1)
+    until(lambda: open_queue("jobs").max_receives)
+    send("3")
+    drain(run, threads=1)
+    assert seen[-1] == 10
+    assert proxy.counts["GetQueueAttributes"] == 1
+
+
+def test_without_the_right_to_ask_it_does_not_know(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = open_queue("jobs")
+    monkeypatch.setattr(queue.client, "get_queue_attributes", lambda **_: 1 / 0)
+    queue.ask_max_receives()
+    assert queue.max_receives is None

@@ -216,6 +216,7 @@ def test_the_properties_of_both_tiers_have_the_new_key_and_the_queues_urls() -> 
     }
     found = dict(word.split("=", 1) for word in worker[4:])
     assert found["BEANSTALK_WORKER"] == "True"
+    assert found["BEANSTALK_DISPATCH_MAX_RECEIVES"] == "12"
     assert found["BEANSTALK_DISPATCH_PERIODIC_TASKS"] == "record night"
     assert found["BEANSTALK_DISPATCH_SIGNING_KEYS"] == KEY
 

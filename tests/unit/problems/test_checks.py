@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,12 @@ from tests.conftest import TABLE, Environment
 
 KEY = "0123456789abcdef"
 DEFAULTS: dict[str, Any] = {"WORKER": True, "DISPATCH_TABLE": TABLE, "DISPATCH_SIGNING_KEYS": KEY}
+
+
+def sdk(*, is_active: bool) -> SimpleNamespace:
+    """Return Sentry's SDK, as far as the checks look at it."""
+    client = SimpleNamespace(is_active=lambda: is_active)
+    return SimpleNamespace(get_client=lambda: client)
 
 
 def found() -> list[CheckMessage]:
@@ -412,6 +419,29 @@ def test_a_worker_whose_threads_are_greenlets_has_no_time_limits(
     (message,) = found()
     assert message.id == "beanstalk_dispatch.W018"
     assert message.msg.startswith("gevent has replaced threads")
+
+
+@pytest.mark.parametrize(
+    ("modules", "variables", "is_reported"),
+    [
+        ({}, {}, True),
+        ({"sentry_sdk": sdk(is_active=False)}, {}, True),
+        ({"sentry_sdk": sdk(is_active=True)}, {}, False),
+        ({"beanstalk_dispatch.contrib.sentry": ModuleType("sentry")}, {}, False),
+        ({}, {"SENTRY_DSN": ""}, False),
+        ({}, {"WORKER": None}, False),
+    ],
+)
+def test_a_dsn_that_nothing_uses(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, modules: dict[str, Any],
+    variables: dict[str, Any], is_reported: bool,
+) -> None:  # fmt: skip
+    for name in ("sentry_sdk", "beanstalk_dispatch.contrib.sentry"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    env(**({"WORKER": True, "DISPATCH_TABLE": TABLE, "SENTRY_DSN": "http://x@y/1"} | variables))
+    assert ("beanstalk_dispatch.W023" in ids()) is is_reported
 
 
 def test_a_process_without_an_endpoint_needs_no_url(env: Environment) -> None:

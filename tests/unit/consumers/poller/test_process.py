@@ -19,6 +19,7 @@ from beanstalk_dispatch.consumers.poller.process import HANDLERS, WorkerProcess
 from beanstalk_dispatch.consumers.poller.worker import EXIT_STUCK, Tick, Worker
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.running import time_limit
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import worker_stopped
 from tests.runs import noted
@@ -270,3 +271,27 @@ def test_the_relay_of_the_outbox_ends_before_the_process(worker: Worker) -> None
     worker.stop()
     WorkerProcess(worker).run(sender=Worker)
     assert relay.has_ended
+
+
+@pytest.mark.parametrize(("takes", "is_reported"), [(0.2, True), (30, False)])
+def test_a_stuck_task_is_reported_before_the_receivers_of_the_end(
+    exits: list[int], monkeypatch: pytest.MonkeyPatch, takes: float, is_reported: bool
+) -> None:
+    """Such as Sentry's, which send what waits. A report that hangs keeps no process."""
+    block = time_limit.time_limit(1)
+    monkeypatch.setattr(time_limit._watchdog, "stuck", lambda: [block])
+    monkeypatch.setattr(Worker, "run", returning(EXIT_STUCK))
+    report = threading.Timer(takes, setattr, [block, "is_reported", True])
+    report.start()
+    seen: list[bool] = []
+
+    def stopped(**_: object) -> None:
+        seen.append(block.is_reported)
+
+    worker_stopped.connect(stopped)
+    times = WorkerTimes(exit_timeout=20, log_timeout=1.0)
+    WorkerProcess(make_worker(Recording(), times=times)).run(sender=Worker)
+    worker_stopped.disconnect(stopped)
+    report.cancel()
+    assert seen == [is_reported]
+    assert exits == [EXIT_STUCK]

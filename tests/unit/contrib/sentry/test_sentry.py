@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from contextvars import Context
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sentry_sdk
@@ -48,6 +48,7 @@ from tests import jobs
 from tests.conftest import Environment
 from tests.integration.test_sentry import SAFE_TASK, environment_of
 from tests.runs import deliver, run_of
+from tests.sentry_rules import Ingestion
 from tests.sentry_sdk_support import skip_unless_supported
 from tests.sentry_site import SECRET, TABLE, boom
 from tests.services import ROOT, until
@@ -63,12 +64,14 @@ class Memory(Transport):
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
         self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.ingestion = Ingestion()
         self.fails = False
         self.ignored: set[str] = set()
 
     def capture_envelope(self, envelope: Any) -> None:
         if self.fails:
             raise OSError("no transport")
+        self.ingestion.refuse(envelope.serialize())
         for item in envelope.items:
             self.sent.append((item.type, json.loads(item.get_bytes())))
 
@@ -98,6 +101,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[Memor
         setup.init()
         transport.ignored = ignored
         yield transport
+        assert transport.ingestion.problems == []
     sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
     signals.worker_stopped.disconnect(setup._send_what_waits)
@@ -554,8 +558,9 @@ def test_the_sampler_asks_another() -> None:
 # --- check-ins -------------------------------------------------------------------------------
 
 
-def periodic(name: str) -> None:
-    deliver(b"", Delivery(queue="q", message_id="p", task_name=name), KEEPER)
+def periodic(name: str, receive_count: int = 1) -> None:
+    delivery = Delivery(queue="q", message_id="p", task_name=name, receive_count=receive_count)
+    deliver(b"", delivery, KEEPER)
 
 
 class Keeper(DelayedCopies):
@@ -580,6 +585,43 @@ def test_a_run_that_is_repeated_is_no_error_and_the_repetition_checks_in(sentry:
     progress = ("patient", "in_progress")
     assert statuses == [progress, ("patient", "ok"), progress, ("patient", "ok"),
                         progress, ("patient", "error")]  # fmt: skip
+
+
+def test_failed_receives_and_deletes_are_an_issue_each(sentry: Memory) -> None:
+    """Sentry groups by the format of a line, which they have in common."""
+    for operation in ("receive", "delete"):
+        event = {
+            "logger": "beanstalk_dispatch.worker", "event_id": "e" * 32,
+            "logentry": {"message": "%s failed queue=%s", "params": [operation, "mail"]},
+        }  # fmt: skip
+        sentry_sdk.capture_event(cast("Any", event))
+    assert [each["fingerprint"] for each in sentry.of("event")] == [
+        ["{{ default }}", "receive"], ["{{ default }}", "delete"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("max_receives", "expected"),
+    [
+        (3, ["in_progress", "ok", "in_progress", "ok", "in_progress", "error"]),
+        (None, ["in_progress", "error"]),
+    ],
+)
+def test_redeliveries_of_a_run_are_not_a_failed_check_in_each(
+    sentry: Memory, env: Environment, max_receives: int | None, expected: list[str]
+) -> None:
+    env(DISPATCH_MAX_RECEIVES=max_receives, DISPATCH_EXECUTE_SYNCHRONOUSLY=None)
+    for receive_count in (1, 2, 3):
+        periodic("boom", receive_count)
+    assert [each["status"] for each in sentry.of("check_in")] == expected
+
+
+def test_a_redelivery_that_succeeds_says_so_where_the_last_one_is_not_known(
+    sentry: Memory, env: Environment
+) -> None:
+    env(DISPATCH_EXECUTE_SYNCHRONOUSLY=None)
+    periodic("quiet", receive_count=2)
+    assert [each["status"] for each in sentry.of("check_in")] == ["ok"]
 
 
 @pytest.mark.parametrize(
@@ -1055,6 +1097,8 @@ FAILURE = ValueError("no good")
         ("patient", 3, {}, ("yes", "no")),
         ("patient", 3, {"DISPATCH_DEAD_LETTER_QUEUE": "dead"}, ("yes", "yes")),
         ("unlisted", 1, {"DISPATCH_DEAD_LETTER_QUEUE": "dead"}, ("yes", "yes")),
+        ("boom", 1, {"DISPATCH_MAX_RECEIVES": 4}, ("no", "no")),
+        ("boom", 1, {"DISPATCH_MAX_RECEIVES": 3}, ("yes", "no")),
     ],
 )
 def test_tags_say_whether_a_failure_is_final_and_where_the_message_is(
@@ -1063,7 +1107,7 @@ def test_tags_say_whether_a_failure_is_final_and_where_the_message_is(
 ) -> None:  # fmt: skip
     env(DISPATCH_EXECUTE_SYNCHRONOUSLY=None, **variables)
     monkeypatch.setattr(dead_letters, "send", lambda *args, **kwargs: True)
-    run(function, SECRET, attempt=attempt)
+    run(function, SECRET, attempt=attempt, receive_count=3)
     (event,) = sentry.of("event")
     assert (event["tags"]["final"], event["tags"]["dead_lettered"]) == expected
 
