@@ -166,8 +166,15 @@ def _is_time(value: object) -> TypeGuard[float]:
 
 
 def _check_signature(dead_letter: ReceivedDeadLetter, config: Config) -> str:
+    """Return ``valid`` if a worker would accept the message, or else the reason why not."""
+    received = dead_letter.received
+    # SQS moves messages within an account and a region, and the package to any queue.
+    here = None if dead_letter.is_from_package else received.queue.location
+    location = here or config.location_of(dead_letter.queue)
     try:
-        Message.decode(dead_letter.received.body, queue=dead_letter.queue, keys=config.signing_keys)
+        Message.decode(
+            received.body, queue=dead_letter.queue, keys=config.signing_keys, location=location
+        )
     except MessageError as exc:
         return str(exc)
     return "valid"

@@ -93,6 +93,7 @@ def traces_sampler(otherwise: float | Sampler) -> Sampler:
         if callable(otherwise):
             return otherwise(context)
         parent = context.get("parent_sampled")
-        return otherwise if parent is None else float(parent)
+        # Anyone who may send a message can say that its trace is sampled. Rate 0 stays 0.
+        return otherwise if parent is None or not otherwise else float(parent)
 
     return sample

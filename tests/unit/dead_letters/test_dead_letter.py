@@ -108,6 +108,27 @@ def test_the_signature_is_checked_with_keys(env: Environment) -> None:
     assert dead_letter(wrap(signed, REASON, queue="q")).signature.startswith("not signed; set")
 
 
+ELSEWHERE = "us-east-1/123456789012"
+HERE = "eu-west-1/123456789012"
+
+
+@pytest.mark.parametrize(
+    ("location", "is_wrapped", "expected"),
+    [(HERE, True, "valid"), (HERE, False, "valid"), (ELSEWHERE, True, "signed for a queue in"),
+     (ELSEWHERE, False, "signed for a queue in")],
+)  # fmt: skip
+def test_a_signature_of_another_region_is_not_valid_as_a_worker_refuses_it(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, location: str, is_wrapped: bool,
+    expected: str,
+) -> None:  # fmt: skip
+    env(DISPATCH_SIGNING_KEYS=KEY, DISPATCH_QUEUES=f"q=arn:aws:sqs:{HERE.replace('/', ':')}:q")
+    (received,) = messages(1)
+    monkeypatch.setattr(received.queue, "location", HERE)
+    signed = Message(function="f").encode(queue="q", keys=[KEY], location=location)
+    body = wrap(signed, REASON, queue="q", keys=[KEY]) if is_wrapped else signed
+    assert dead_letter(body, sources=("q",)).signature.startswith(expected)
+
+
 # --- filters ---------------------------------------------------------------------------------
 
 

@@ -549,6 +549,11 @@ def test_the_sampler(context: dict[str, Any], rate: float) -> None:
     assert client.traces_sampler(0.25)(context) == rate
 
 
+def test_a_message_opens_no_trace_where_the_rate_is_zero() -> None:
+    """Anyone who can send one can write a header that says so."""
+    assert client.traces_sampler(0)({"parent_sampled": True}) == 0.0
+
+
 def test_the_sampler_asks_another() -> None:
     sampler = client.traces_sampler(lambda context: 0.75)
     assert sampler({"parent_sampled": True}) == 0.75
