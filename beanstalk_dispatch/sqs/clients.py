@@ -110,4 +110,7 @@ def _refuse_late_attempt(total: float, latest: float, *, request: Any, **_: obje
     now = clock.monotonic()
     started = request.context.setdefault(_STARTED, now - WAITED.get())
     if now - started > latest:
-        raise SendTimeout(f"no answer came in time; {SEND_TIMEOUT.variable} is {total:g} s")
+        raise SendTimeout(
+            f"no answer came in time, which was {now - started:.1f} s; another attempt could end "
+            f"after {SEND_TIMEOUT.variable}, which is {total:g} s"
+        )

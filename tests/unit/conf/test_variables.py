@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
+from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SETTINGS, Config, Setting, variables
 from beanstalk_dispatch.conf.casts import Network
 from beanstalk_dispatch.conf.queue_address import QueueAddress
@@ -36,3 +39,15 @@ def test_a_setting_is_described(setting: Setting[Any]) -> None:
     assert setting.cast(setting.example)
     if isinstance(setting.default, bool | str):
         assert setting.default_text == str(setting.default)
+
+
+@pytest.mark.parametrize("field", SETTINGS)
+def test_each_variable_is_read(field: str) -> None:
+    """As ``config.field``, or as ``values[NAME]`` where there is no Config yet."""
+    package = Path(str(conf.__file__)).parents[1]
+    sources = [each for each in package.rglob("*.py") if each.parent.name != "conf"]
+    (name,) = [key for key, each in vars(variables).items() if each is SETTINGS[field]]
+    read = re.compile(rf"\.{field}\b|\[{name}\]")
+    own = (package / "conf" / "config.py").read_text()
+    in_properties = re.search(rf"self\.{field}\b", own)
+    assert in_properties or any(read.search(each.read_text()) for each in sources)
