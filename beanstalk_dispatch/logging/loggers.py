@@ -16,9 +16,9 @@ from .throttle import THROTTLE
 LOGGERS: Final = tuple(
     f"beanstalk_dispatch{name}"
     for name in (
-        "", ".endpoint", ".lambda", ".scheduling", ".sentry", ".task", ".task.connections",
-        ".task.dead_letters", ".task.hooks", ".task.lease", ".task.observers", ".task.time_limit",
-        ".worker",
+        "", ".endpoint", ".isolation", ".lambda", ".scheduling", ".sentry", ".task",
+        ".task.connections", ".task.dead_letters", ".task.hooks", ".task.lease", ".task.observers",
+        ".task.time_limit", ".worker",
     )
 )  # fmt: skip
 """The names of the package's loggers."""

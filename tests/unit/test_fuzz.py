@@ -429,6 +429,10 @@ VALID = {
     "backlog_per_thread": ["1"],
     "drain_file": ["/nowhere"],
     "crash_ledger": ["/nowhere", "off"],
+    "isolation": ["thread", "process", "fresh"],
+    "child_memory": ["300M", "1 G"],
+    "child_tasks": ["1000"],
+    "max_receives": ["10"],
     "trusted_peers": ["127.0.0.0/8 ::1", '["10.0.0.0/8"]'],
 }
 snippets = st.sampled_from(
