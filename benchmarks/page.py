@@ -217,6 +217,11 @@ def _ticks(low: float, high: float) -> Iterator[float]:
                 yield tick
 
 
+def _fit(name: str) -> str:
+    """The attribute that keeps a long label within the picture."""
+    return f' textLength="{LEFT - 24}" lengthAdjust="spacingAndGlyphs"' if len(name) > 34 else ""
+
+
 def draw(picture: Picture, lines: Sequence[Line]) -> str:
     """The picture as SVG: a dot for each median and a line between its quartiles, on a log scale.
 
@@ -252,9 +257,9 @@ def draw(picture: Picture, lines: Sequence[Line]) -> str:
             f'  <text class="note middle" x="{x(tick):.1f}" y="{bottom + 20}">{tick:g}</text>',
         ]
     for number, each in enumerate(points):
-        y = TOP + STEP * (number + 0.5)
+        y, name = TOP + STEP * (number + 0.5), html.escape(each.name)
         parts += [
-            f'  <text class="end" x="{LEFT - 16}" y="{y + 5}">{html.escape(each.name)}</text>',
+            f'  <text class="end" x="{LEFT - 16}" y="{y + 5}"{_fit(each.name)}>{name}</text>',
             (
                 f'  <line class="{each.kind}" stroke-width="3" x1="{x(each.low):.1f}" y1="{y}" '
                 f'x2="{x(each.high):.1f}" y2="{y}"/>'

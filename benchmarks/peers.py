@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,8 @@ class Peer:
     env: dict[str, str] = field(default_factory=dict)
     worker: tuple[str, ...] = ()
     """The command of its worker, in ``bin`` of its environment. Empty if it has none."""
+    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Options → the same command with them, as further rows of drains."""
     no_worker: str = ""
     """What it has instead."""
     note: str = ""
@@ -43,6 +45,11 @@ class Peer:
         )  # fmt: skip
 
 
+_CELERY: Final = (
+    "celery", "-A", "benchmarks.sides.celery_sqs", "worker", "--concurrency=10",
+    "--loglevel=WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat",
+)  # fmt: skip
+
 PEERS: Final = (
     Peer(
         name="beanstalk-dispatch 0.1.5", requirement="beanstalk-dispatch==0.1.5",
@@ -51,9 +58,7 @@ PEERS: Final = (
     ),
     Peer(
         name="Celery", requirement="celery[sqs]", module="celery_sqs",
-        worker=("celery", "-A", "benchmarks.sides.celery_sqs", "worker", "--concurrency=10",
-                "--loglevel=WARNING", "--without-gossip", "--without-mingle",
-                "--without-heartbeat"),
+        worker=_CELERY, variants={"--pool=threads": (*_CELERY, "--pool=threads")},
     ),
     Peer(
         name="dramatiq-sqs", requirement="dramatiq-sqs", module="dramatiq_sqs",

@@ -57,7 +57,7 @@ def one_send(run: Run, peers: Sequence[Peer]) -> None:
                  count=1 if each.side.note and each.side.is_peer else 10)
             for each in children
         ]  # fmt: skip
-        targets = {OURS.name: Target(1.02, "cpu"), signed.name: Target(1.05, "cpu")}
+        targets = {OURS.name: Target(1.02, "cpu"), signed.name: Target(1.09, "cpu")}
         run.compare("one send", "send", turns, rounds=run.rounds(40, 300), targets=targets)
         named = _by_name(children)
         for row, operation, times in (("10 kB", "large", 10), ("32 threads", "threads", 320)):

@@ -82,6 +82,12 @@ class Queue:
             })  # fmt: skip
         return received
 
+    def forget(self, reply: Reply) -> None:
+        """Forget the long poll of a connection that was lost. It would be handed messages."""
+        for waiting in [each for each in self.waiting if each.reply == reply]:
+            waiting.timer.cancel()
+            self.waiting.remove(waiting)
+
     def answer_waiting(self) -> None:
         while self.waiting and self.visible and not self.is_held:
             waiting = self.waiting.pop(0)
@@ -201,11 +207,13 @@ class Sqs:
         return counted
 
     def control_hold(self, names: list[str]) -> dict[str, Any]:
-        """Keep what is sent to these queues from now on, and hand nothing out."""
+        """Empty these queues, keep what is sent to them from now on, and hand nothing out."""
         for name in names:
             queue = self.queues.setdefault(name, Queue())
             queue.is_held = True
             queue.deleted = 0
+            queue.visible.clear()
+            queue.in_flight.clear()
         return {}
 
     def control_use(self, names: list[str]) -> dict[str, Any]:
@@ -243,6 +251,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport, self.received = transport, b""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for queue in self.sqs.queues.values():
+            queue.forget(self.reply)
 
     def data_received(self, data: bytes) -> None:
         self.received += data

@@ -12,7 +12,7 @@ from typing import Any
 from .raw import in_threads
 from .tasks import QUEUE
 
-DISTRIBUTIONS = ["django-beanstalk-dispatch", "django", "boto3", "botocore"]
+DISTRIBUTIONS = ["django", "boto3", "botocore"]  # the tree has no version of its own
 
 
 def operations() -> dict[str, Callable[..., Any]]:

@@ -160,3 +160,11 @@ def test_a_project_may_add_filters_of_its_own() -> None:
         if own.lookup_allowed(each, "x", request)
     }
     assert allowed == {"queue", "of_the_project", "worker_ids", "finished_at"}
+
+
+def test_a_search_for_a_task_id_can_use_the_index() -> None:
+    page = StoredResultAdmin(StoredResult, admin.site)
+    found, _ = page.get_search_results(RequestFactory().get("/"), StoredResult.objects.all(), "id")
+    where = str(found.query).partition(" WHERE ")[2].upper()
+    assert '"ID" = ID' in where
+    assert "LIKE" not in where

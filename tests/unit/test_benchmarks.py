@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import xml.etree.ElementTree as ET
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,24 @@ import pytest
 from benchmarks import gate, page, scaling
 from benchmarks.compare import Line, Quartiles, Target, duration
 from benchmarks.sqs_server import Sqs
+
+
+def test_the_stand_in_hands_nothing_to_a_connection_that_was_lost() -> None:
+    async def lose_one_of_two() -> list[dict[str, Any]]:
+        sqs = Sqs()
+        sqs.control_use(["q"])
+        answers: list[dict[str, Any]] = []
+        lost: list[dict[str, Any]] = []
+        poll = {"QueueUrl": "q", "WaitTimeSeconds": 20}
+        sqs.answer("AmazonSQS.ReceiveMessage", poll, "h", lost.append)
+        sqs.answer("AmazonSQS.ReceiveMessage", poll, "h", answers.append)
+        sqs.queues["q"].forget(lost.append)
+        send = {"QueueUrl": "q", "MessageBody": "b"}
+        sqs.answer("AmazonSQS.SendMessage", send, "h", answers.append)
+        assert lost == []
+        return answers[0]["Messages"]
+
+    assert len(asyncio.run(lose_one_of_two())) == 1
 
 
 @pytest.mark.parametrize(("figure", "is_green"), [(5.0, True), (5.01, False)])

@@ -38,7 +38,7 @@ class StoredResultAdmin(ReadOnlyAdmin):
 
     list_display = ("function", "outcome", "enqueued_at", "duration", "attempts", "queue")
     list_filter = ("status", "enqueued_at")
-    search_fields = ("=id", "=function")
+    search_fields = ("id__exact", "function__exact")  # "=id" is iexact, which uses no index
     search_help_text = "A task id, or the whole name of a task"
     ordering: ClassVar = ("-enqueued_at",)
     show_full_result_count = False

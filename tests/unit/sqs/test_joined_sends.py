@@ -202,7 +202,9 @@ def interrupt_at(step: int) -> Callable[[], None]:
     """
     left = step
 
-    def trace(frame: FrameType, event: str, _: object) -> Any:
+    def trace(  # pragma: no cover - it stands in the place of coverage's own
+        frame: FrameType, event: str, _: object
+    ) -> Any:
         nonlocal left
         if frame.f_code.co_filename != joined_sends.__file__ or frame.f_code.co_name == "__init__":
             return None
@@ -238,6 +240,23 @@ def test_an_interrupt_at_any_step_costs_no_other_thread_its_message(victim: str)
         step += 1
     assert step > 10
     assert found[victim] == f"id of {victim}"
+
+
+def test_what_a_thread_leaves_undone_is_taken_over_by_the_next() -> None:
+    joined = Service().joined
+    sends = [joined_sends._Send(str(number), {}) for number in range(7)]
+    for each in sends:
+        joined._enter(each)
+    joined._hand_over(sends[0])
+    assert sends[4].batch == sends[4:]
+    joined._hand_over(sends[4])  # an interrupt has struck its thread
+    assert sends[5].batch == sends[5:]
+    late = joined_sends._Send("late", {})
+    joined._enter(late)
+    joined._hand_over(late)
+    assert joined._waiting == []
+    sends[5].wake()
+    assert not sends[5].woken.locked()
 
 
 # --- with requests ---------------------------------------------------------------------------
