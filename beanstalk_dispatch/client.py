@@ -179,20 +179,25 @@ async def aschedule_many(
     return await run(queue, calls, on_commit=on_commit)
 
 
-def cancel(task_id: str) -> None:
+def cancel(task_id: str, *, stop: bool = False) -> None:
     """Cancel a task: it does not run, or not again. Nobody finds out whether there is such a task.
 
     A worker that receives its message deletes it, with the outcome ``cancelled``. A task that runs
-    now continues, unless it looks at ``self.cancelled``. If it fails, it is not tried again. Raise
-    ConfigurationError if BEANSTALK_DISPATCH_LEASE_CACHE is not set, LeaseUnavailable if that cache
-    does not keep the mark, and InvalidCall for an id that no task can have.
+    now continues, unless it looks at ``self.cancelled``. If it fails, it is not tried again. With
+    ``stop``, a task that runs in a process of its own is ended within a few seconds. Raise
+    ConfigurationError if BEANSTALK_DISPATCH_LEASE_CACHE is not set, or if ``stop`` is asked for and
+    BEANSTALK_DISPATCH_ISOLATION is ``thread``; LeaseUnavailable if that cache does not keep the
+    mark, and InvalidCall for an id that no task can have.
     """
-    record.cancel(task_id)
+    if stop:
+        record.stop(task_id)
+    else:
+        record.cancel(task_id)
 
 
-async def acancel(task_id: str) -> None:
+async def acancel(task_id: str, *, stop: bool = False) -> None:
     """Do as ``cancel``, awaitable."""
-    await sync_to_async(cancel)(task_id)
+    await sync_to_async(cancel)(task_id, stop=stop)
 
 
 class batching:  # noqa: N801 - as the context managers of contextlib

@@ -17,7 +17,7 @@ from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result
 from beanstalk_dispatch.process import clock, state
 from beanstalk_dispatch.running.cutting import end_cut_task
-from beanstalk_dispatch.running.ending import stopped
+from beanstalk_dispatch.running.ending import cancelled
 from beanstalk_dispatch.running.expected_end import REST_SECONDS
 from beanstalk_dispatch.running.lease import free_lease_of_ended
 from beanstalk_dispatch.running.run import Run
@@ -152,7 +152,7 @@ class ChildrenOfProcess:
         if (alias := run.config.lease_cache) is not None:
             free_lease_of_ended(alias, message, queue=run.queue)
         if is_stopped:
-            return stopped(run)
+            return cancelled(run, "it was stopped while it ran")
         if ended.exit_code is None:  # the server has ended, for which no task is to blame
             reason = ended.reason
             run.exception = exceptions.TaskCut(reason)

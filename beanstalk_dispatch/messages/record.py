@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.conf.variables import LEASE_CACHE
+from beanstalk_dispatch.conf.variables import ISOLATION, LEASE_CACHE
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, LeaseUnavailable
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.logging.throttle import THROTTLE
@@ -71,7 +71,15 @@ def is_cancelled(task_id: str, config: Config) -> bool:
 
 
 def stop(task_id: str) -> None:
-    """Ask for the end of a task that runs in a process of its own. Raise as ``cancel`` does."""
+    """Cancel a task, and ask for its end if it runs in a process of its own.
+
+    Raise as ``cancel`` does, and ConfigurationError if tasks run in threads.
+    """
+    if get_config().isolation == "thread":
+        raise ConfigurationError(
+            f"{ISOLATION.variable} is thread here: a running task can be stopped only in a process "
+            "of its own, and otherwise be cancelled only"
+        )
     cancel(task_id)
     alias = _cache_alias("a task is stopped")
     _keep_time(alias, _stop_key(task_id), STOP_SECONDS)

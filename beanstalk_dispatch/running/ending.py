@@ -22,17 +22,14 @@ from .run import Run
 logger = logging.getLogger("beanstalk_dispatch.task")
 
 
-def cancelled(run: Run) -> Result:
-    """End a task that does not run. Observers see that before the message is deleted."""
-    run.outcome, run.exception = Outcome.CANCELLED, TaskCancelled(WHY_CANCELLED)
+def cancelled(run: Run, reason: str = WHY_CANCELLED) -> Result:
+    """End a cancelled task, whose child has ended if there was one.
+
+    Observers see that before the message is deleted.
+    """
+    run.outcome, run.exception = Outcome.CANCELLED, TaskCancelled(reason)
     with observed(run.entry.observers, "cancelling", lambda each: each.cancelling(run)):
-        return Result(outcome=Outcome.CANCELLED, reason=WHY_CANCELLED)
-
-
-def stopped(run: Run) -> Result:
-    """End a task that was stopped while it ran, as one that was cancelled."""
-    result = cancelled(run)
-    return replace(result, reason="it was stopped while it ran")
+        return Result(outcome=Outcome.CANCELLED, reason=reason)
 
 
 def sent_again(

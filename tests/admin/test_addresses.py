@@ -31,6 +31,7 @@ FORMS = (
     {"action": "redrive", "scope": "all", "confirmed": "on"},
     {"action": "discard", "scope": "all", "confirmed": "on"},
     {"action": "cancel_tasks", "_selected_action": "task"},
+    {"action": "stop_tasks", "_selected_action": "task"},
     {"action": "run_again", "_selected_action": "task"},
     {"action": "delete_selected", "_selected_action": "task", "post": "yes"},
     {"pause": "on"},

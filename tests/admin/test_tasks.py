@@ -19,7 +19,7 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results.models import StoredResult
 from beanstalk_dispatch.exceptions import LeaseUnavailable
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.messages.record import is_cancelled
+from beanstalk_dispatch.messages.record import is_cancelled, to_be_stopped
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.admin.users import client
 from tests.conftest import Environment
@@ -93,6 +93,7 @@ def test_the_page_of_a_task_has_the_buttons_of_those_who_may_use_them(
     User.objects.get().user_permissions.add(Permission.objects.get(codename="cancel_storedresult"))
     page = logged_in.get(f"{PAGES}waits/change/").content.decode()
     assert "Cancel this task</button>" in page
+    assert "Stop this task now</button>" in page
     assert "Run this task again" not in page
 
 
@@ -107,6 +108,16 @@ def test_tasks_are_cancelled(results: Environment, pages: str) -> None:
     entry = LogEntry.objects.get()
     assert (entry.object_id, entry.change_message) == ("waits", "Cancelled.")
     assert "had finished before" not in act(logged_in, "cancel_tasks", "waits", pages=pages)
+
+
+def test_running_tasks_are_stopped(results: Environment) -> None:
+    logged_in = client("view_storedresult", "cancel_storedresult")
+    assert "BEANSTALK_DISPATCH_ISOLATION is thread here" in act(logged_in, "stop_tasks", "waits")
+    assert not is_cancelled("waits", get_config())
+    results(DISPATCH_ISOLATION="process")
+    assert "1 task to be stopped" in act(logged_in, "stop_tasks", "waits")
+    assert to_be_stopped(["waits"], get_config()) == {"waits"}
+    assert LogEntry.objects.get().change_message == "Stopped."
 
 
 def test_without_a_lease_nothing_is_cancelled(results: Environment) -> None:
@@ -131,7 +142,7 @@ def test_tasks_run_again_as_new_tasks(results: Environment) -> None:
 def test_an_error_ends_the_action_and_the_rest_is_counted(
     results: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(task_id: str) -> None:
+    def fail(task_id: str, *, stop: bool) -> None:
         raise LeaseUnavailable("no answer")
 
     monkeypatch.setattr(client_module, "cancel", fail)

@@ -26,7 +26,11 @@ from .record import Status
 _HIDDEN: Final = frozenset({"args", "kwargs", "return_value"})
 """The fields that may hold personal data, and have a permission of their own."""
 
-_BUTTONS: Final = {"cancel_tasks": "Cancel this task", "run_again": "Run this task again"}
+_BUTTONS: Final = {
+    "cancel_tasks": "Cancel this task",
+    "stop_tasks": "Stop this task now",
+    "run_again": "Run this task again",
+}
 """The actions of the list that the page of a task has a button for."""
 
 _TRACEBACK: Final = '<pre style="white-space: pre-wrap; overflow-wrap: anywhere">{}</pre>'
@@ -119,14 +123,24 @@ class StoredResultAdmin(ReadOnlyAdmin):
     @admin.action(description="Cancel the selected tasks", permissions=["cancel"])
     def cancel_tasks(self, request: HttpRequest, results: QuerySet[StoredResult]) -> None:
         """Cancel each task that is not finished."""
+        self._cancel_each(request, results, stop=False)
 
+    @admin.action(description="Stop the selected tasks now", permissions=["cancel"])
+    def stop_tasks(self, request: HttpRequest, results: QuerySet[StoredResult]) -> None:
+        """Cancel each task that is not finished, and end it if it runs."""
+        self._cancel_each(request, results, stop=True)
+
+    def _cancel_each(
+        self, request: HttpRequest, results: QuerySet[StoredResult], *, stop: bool
+    ) -> None:
         def cancel(result: StoredResult) -> str:
             if result.status in {Status.SUCCESSFUL, Status.FAILED}:
                 return ""
-            client.cancel(result.id)
-            return "Cancelled."
+            client.cancel(result.id, stop=stop)
+            return "Stopped." if stop else "Cancelled."
 
-        self._act_on_each(request, results, cancel, done="cancelled", left="had finished before")
+        done = "to be stopped" if stop else "cancelled"
+        self._act_on_each(request, results, cancel, done=done, left="had finished before")
 
     @admin.action(description="Run the selected tasks again", permissions=["run"])
     def run_again(self, request: HttpRequest, results: QuerySet[StoredResult]) -> None:

@@ -24,18 +24,19 @@ class Command(PrintingCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of docs/cancel-and-pause.md."""
         parser.add_argument("ids", nargs="+", metavar="ID", help="what schedule_function returned")
+        parser.add_argument("--stop", action="store_true",
+            help="also end the tasks that run now in a process of their own")  # fmt: skip
         parser.add_argument("--json", action="store_true", help="print a JSON list of the ids")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the id of each task that no worker starts any more."""
+        now = "ends, unless it runs in a thread" if options["stop"] else "runs on"
         for task_id in options["ids"]:
             try:
-                cancel(task_id)
+                cancel(task_id, stop=options["stop"])
             except BeanstalkDispatchError as exc:
                 raise CommandError(str(exc)) from exc
             if not options["json"]:
-                self.stdout.write(
-                    f"no worker starts {task_id} any more; if it runs now, it runs on"
-                )
+                self.stdout.write(f"no worker starts {task_id} any more; if it runs now, it {now}")
         if options["json"]:
             self.stdout.write(json.dumps(options["ids"]))

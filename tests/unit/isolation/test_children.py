@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -12,10 +13,10 @@ from typing import Any
 import pytest
 from django.core.cache import caches
 
+from beanstalk_dispatch.client import acancel
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, TaskCut, TaskFailed
 from beanstalk_dispatch.isolation.children import CHILDREN
-from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
@@ -290,16 +291,19 @@ def shared_cache(env: Environment) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("shared_cache")
-def test_a_running_task_is_stopped_and_its_lease_is_free(tmp_path: Path) -> None:
+def test_a_running_task_is_stopped_and_its_lease_is_free(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     results: list[Outcome] = []
     thread = threading.Thread(
         target=lambda: results.append(outcome("sleep", 60, str(tmp_path / "notes")))
     )
     thread.start()
     until((tmp_path / "notes").exists)
-    record.stop("task-1")
+    asyncio.run(acancel("task-1", stop=True))
     thread.join(60)
     assert results == [Outcome.CANCELLED]
+    assert "reason='it was stopped while it ran'" in caplog.text
     assert outcome("sleep", 0, count=2) is Outcome.CANCELLED
 
 

@@ -7,7 +7,7 @@ from django.core.cache import caches
 from django.core.management import CommandError, call_command
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.messages.record import is_cancelled
+from beanstalk_dispatch.messages.record import is_cancelled, to_be_stopped
 from tests.conftest import Environment
 
 
@@ -26,6 +26,25 @@ def test_tasks_are_cancelled_by_their_ids(
     assert is_cancelled("one", get_config())
     assert is_cancelled("two", get_config())
     caches["default"].clear()
+
+
+def test_running_tasks_are_stopped(env: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    env(DISPATCH_LEASE_CACHE="default", DISPATCH_ISOLATION="process")
+    caches["default"].clear()
+    call_command("beanstalk_cancel", "--stop", "one")
+    assert capsys.readouterr().out == (
+        "no worker starts one any more; if it runs now, it ends, unless it runs in a thread\n"
+    )
+    assert to_be_stopped(["one", "two"], get_config()) == {"one"}
+    assert is_cancelled("one", get_config())
+    caches["default"].clear()
+
+
+def test_a_task_in_a_thread_cannot_be_stopped(env: Environment) -> None:
+    env(DISPATCH_LEASE_CACHE="default")
+    with pytest.raises(CommandError, match="BEANSTALK_DISPATCH_ISOLATION is thread here: "):
+        call_command("beanstalk_cancel", "--stop", "one")
+    assert not is_cancelled("one", get_config())
 
 
 def test_what_cannot_be_cancelled_is_a_command_error(env: Environment) -> None:
