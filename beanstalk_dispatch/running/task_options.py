@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from beanstalk_dispatch.conf import casts, get_config
 from beanstalk_dispatch.exceptions import InvalidCall, MalformedMessage
-from beanstalk_dispatch.safe_task import TRAVELLING_OPTIONS, SafeTask
+from beanstalk_dispatch.safe_task import ISOLATIONS, TRAVELLING_OPTIONS, SafeTask
 
 _MAX_ERROR_LENGTH: Final = 200  # characters; the value of a received option may be a megabyte
 _MAX_SECONDS: Final = 2**31
@@ -135,4 +135,6 @@ def problems_of_options(task_class: type[SafeTask]) -> list[str]:
             option.cast(value)
         except ValueError as exc:
             problems.append(f"{name}: {exc}")
+    if task_class.isolation not in (None, *ISOLATIONS):
+        problems.append(f"isolation: {task_class.isolation!r} is not {' or '.join(ISOLATIONS)}")
     return problems

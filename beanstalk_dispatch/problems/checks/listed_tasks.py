@@ -14,6 +14,8 @@ from django.core.checks import CheckMessage
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.environment import is_given
 from beanstalk_dispatch.conf.variables import (
+    EXECUTE_SYNCHRONOUSLY,
+    ISOLATION,
     OBSERVERS,
     PERIODIC_TASKS,
     SAFE_TASK,
@@ -22,16 +24,18 @@ from beanstalk_dispatch.conf.variables import (
     TASKS,
 )
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
-from beanstalk_dispatch.logging.log_lines import failed_line
+from beanstalk_dispatch.isolation.server_process import why_impossible
+from beanstalk_dispatch.logging.log_lines import failed_line, joined
 from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.task_problems import problems_of
-from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.safe_task import ISOLATIONS, SafeTask
 
 from .registry import ID, on_every_machine, on_workers
 
 _SENTRY: Final = "beanstalk_dispatch.contrib.sentry"
 _only_warns: Final = ContextVar("beanstalk_dispatch.only_warns", default=False)
 """True if a problem that keeps one task from running is a warning here."""
+_PROCESSES: Final = tuple(each for each in ISOLATIONS if each != "thread")
 
 
 @contextmanager
@@ -163,6 +167,27 @@ def _sentry_without_tasks(config: Config) -> Iterator[CheckMessage]:
             hint=f"eb setenv {SAFE_TASK.variable}={_SENTRY}.SentrySafeTask",
             id=f"{ID}.W023",
         )
+
+
+@on_every_machine
+def _isolation_without_effect(config: Config) -> Iterator[CheckMessage]:
+    if not (reason := _why_in_threads(config)):
+        return
+    asked: dict[str, str | None] = {ISOLATION.variable: config.isolation}
+    asked |= {name: task_class.isolation for name, task_class in _task_classes(config)}
+    if ignored := [f"{name}={value}" for name, value in asked.items() if value in _PROCESSES]:
+        yield checks.Warning(
+            f"{joined(ignored)} has no effect: tasks run in threads here, because {reason}.",
+            hint="Remove it here, or run the tasks under gunicorn's gthread or beanstalk_worker.",
+            id=f"{ID}.W024",
+        )
+
+
+def _why_in_threads(config: Config) -> str:
+    """Return why the tasks of this process cannot have one of their own; empty if they can."""
+    if config.execute_synchronously:
+        return f"{EXECUTE_SYNCHRONOUSLY.variable} runs them in the calling process"
+    return why_impossible() if config.worker else ""
 
 
 def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:

@@ -24,7 +24,7 @@ from beanstalk_dispatch.problems import checks
 from beanstalk_dispatch.problems.checks import installation
 from beanstalk_dispatch.problems.checks.endpoint import without_endpoint
 from beanstalk_dispatch.scheduling import outbox
-from tests import urls
+from tests import jobs, urls
 from tests.conftest import TABLE, Environment
 
 KEY = "0123456789abcdef"
@@ -442,6 +442,37 @@ def test_a_dsn_that_nothing_uses(
         monkeypatch.setitem(sys.modules, name, module)
     env(**({"WORKER": True, "DISPATCH_TABLE": TABLE, "SENTRY_DSN": "http://x@y/1"} | variables))
     assert ("beanstalk_dispatch.W023" in ids()) is is_reported
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_lambda", "task", "message"),
+    [
+        ({"DISPATCH_ISOLATION": "process", "DISPATCH_EXECUTE_SYNCHRONOUSLY": True}, False, None,
+         "BEANSTALK_DISPATCH_ISOLATION=process has no effect: tasks run in threads here"),
+        ({"DISPATCH_ISOLATION": "process", "DISPATCH_EXECUTE_SYNCHRONOUSLY": True}, False, None,
+         "because BEANSTALK_DISPATCH_EXECUTE_SYNCHRONOUSLY runs them in the calling process."),
+        ({"DISPATCH_EXECUTE_SYNCHRONOUSLY": True}, False, "fresh", "large=fresh has no effect: "),
+        ({"DISPATCH_ISOLATION": "fresh"}, True, None, "because AWS Lambda runs one task"),
+        ({"DISPATCH_ISOLATION": "fresh", "WORKER": None}, True, None, None),
+        ({"DISPATCH_ISOLATION": "fresh"}, False, "process", None),
+        ({}, True, "thread", None),
+    ],
+)  # fmt: skip
+def test_isolation_without_effect(
+    env: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, Any],
+    is_lambda: bool,
+    task: str | None,
+    message: str | None,
+) -> None:
+    if is_lambda:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "shop-worker")
+    monkeypatch.setattr(jobs.Recorder, "isolation", task)
+    env(**DEFAULTS | {"DISPATCH_TABLE": "large=tests.jobs.Recorder"} | variables)
+    messages = found()
+    assert [each.id for each in messages] == ["beanstalk_dispatch.W024"] * bool(message)
+    assert all(message in each.msg for each in messages if message)
 
 
 def test_a_process_without_an_endpoint_needs_no_url(env: Environment) -> None:

@@ -98,6 +98,7 @@ def test_an_option_that_is_set_to_none_does_not_travel() -> None:
         ("retry_backoff", "1m", "'1m' is a string; write a timedelta or seconds"),
         ("max_retries", "3", "'3' is not a count"),
         ("verbose", "no", "'no' is not true or false"),
+        ("isolation", "proces", "'proces' is not thread or process or fresh"),
     ],
 )
 def test_a_class_with_an_option_that_cannot_work(name: str, value: object, problem: str) -> None:
@@ -111,6 +112,7 @@ def test_options_that_work_are_no_problem() -> None:
     class Fine(SafeTask):
         timeout_timedelta = 5
         max_retries = 3
+        isolation = "fresh"
 
         @property
         def retry_backoff(self) -> timedelta:  # type: ignore[override]
