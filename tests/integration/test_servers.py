@@ -11,7 +11,7 @@ from beanstalk_dispatch.messages.message import Message
 from tests.conftest import TABLE
 from tests.services import Gunicorn, Uvicorn, Waitress, accepts, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unmeasured")]
+pytestmark = pytest.mark.slow
 
 VARIABLES = {
     "BEANSTALK_WORKER": "True",
@@ -26,6 +26,7 @@ def body(function: str, *args: object) -> str:
     return Message(id=f"{function}-1", function=function, args=args).encode(queue="q")
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     ("server", "variables"),
     [

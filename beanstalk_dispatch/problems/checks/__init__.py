@@ -31,7 +31,7 @@ def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list
         )
         return [checks.Error(str(exc), hint=hint, id=f"{ID}.E001")]
     if config.is_set:
-        # They import what runs tasks. contrib_rooms is before listed_tasks, whose tasks it finds.
+        # They import what runs tasks.
         from . import caches, contrib_rooms, endpoint, listed_tasks, security  # noqa: F401, PLC0415
     found = [message for find in CHECKS for message in find(config)]
     return sorted(found, key=lambda message: str(message.id))

@@ -30,6 +30,7 @@ from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.task_problems import problems_of
 from beanstalk_dispatch.safe_task import ISOLATIONS, SafeTask
 
+from . import contrib_rooms  # noqa: F401 - its checks are first: they import rooms with tasks
 from .registry import ID, on_every_machine, on_workers
 
 _SENTRY: Final = "beanstalk_dispatch.contrib.sentry"

@@ -23,6 +23,7 @@ from beanstalk_dispatch.deploying import overview
 from beanstalk_dispatch.problems import checks
 from beanstalk_dispatch.problems.checks import installation
 from beanstalk_dispatch.problems.checks.endpoint import without_endpoint
+from beanstalk_dispatch.problems.checks.registry import CHECKS
 from beanstalk_dispatch.scheduling import outbox
 from tests import jobs, urls
 from tests.conftest import TABLE, Environment
@@ -52,6 +53,14 @@ def test_a_worker_set_up_well_has_nothing_to_report(env: Environment) -> None:
 
 def test_a_web_machine_without_any_variable_has_nothing_to_report() -> None:
     assert ids() == []
+
+
+def test_rooms_are_imported_before_their_tasks_are_looked_at(env: Environment) -> None:
+    """Also in a command that imports listed_tasks before any check runs."""
+    env(**DEFAULTS)
+    assert ids() == []
+    modules = [check.__module__.rpartition(".")[2] for check in CHECKS]
+    assert modules.index("contrib_rooms") < modules.index("listed_tasks")
 
 
 def test_the_checks_are_registered(env: Environment) -> None:
