@@ -22,6 +22,7 @@
     ├── TaskCut                 its process has ended while it ran
     ├── TaskFailed          it has failed in a process of its own
     ├── TaskCancelled           it was cancelled; a task may raise it, too
+    ├── TaskExpired             its moment had passed before it could run
     └── LeaseError              a received message that does not run now
         ├── AlreadyDone         it has succeeded, or this attempt of it has ended
         ├── AlreadyRunning      it is running now, here or elsewhere
@@ -160,6 +161,10 @@ class TaskCancelled(BeanstalkDispatchError):
 
     A task that finds ``self.cancelled`` may raise it. It is not a failure, and is not retried.
     """
+
+
+class TaskExpired(BeanstalkDispatchError):
+    """The task has not run before the moment that its ``expires`` names, so it never runs."""
 
 
 class LeaseError(BeanstalkDispatchError):

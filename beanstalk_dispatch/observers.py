@@ -87,6 +87,7 @@ class Observer:
     def cancelling(self, delivery: RunView) -> AbstractContextManager[object]:
         """Surround the end of a task that was cancelled and does not run, so it has no attempt.
 
+        The end of a task that has expired is seen here, too. ``delivery.outcome`` tells them apart.
         A task that runs and raises TaskCancelled ends its attempt, and is not seen here.
         """
         return nullcontext()

@@ -33,6 +33,7 @@ POLICY: Final[Mapping[str, str]] = {
     "timeout": "timeout_timedelta",
     "retry_on": "retry_on",
     "isolation": "isolation",
+    "expires": "expires_after",
 }
 """The keywords of ``@task`` and of a SafeTask subclass → the attributes of SafeTask they set."""
 _OPTIONS: Final = (*TRAVELLING_OPTIONS, "max_attempts", "backoff", "timeout")
@@ -124,6 +125,13 @@ class SafeTask:
     """Where the task runs: ``thread``, ``process`` or ``fresh``. Does not travel with a message.
 
     None: BEANSTALK_DISPATCH_ISOLATION.
+    """
+    expires_after: timedelta | float | None = None
+    """The time after which a message of the task is worthless; a number means seconds.
+
+    It counts from the moment that the task was sent, or scheduled for. A message that comes later
+    is deleted, and the task does not run. None: never. Does not travel with a message; a call has
+    its own in ``Call.expires``.
     """
     schedule: ClassVar[str | None] = None
     """When the task runs as a periodic task: five fields as in ``cron.yaml``, in UTC.

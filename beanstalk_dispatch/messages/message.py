@@ -82,6 +82,8 @@ class Message:
     """
     not_before: float | None = None
     """The earliest time of the task, in Unix seconds, for a delay longer than SQS allows."""
+    not_after: float | None = None
+    """The moment after which the task does not run any more, in Unix seconds."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The limits that a scheduled SafeTask instance sets itself: see ``SafeTask.options``."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -136,6 +138,8 @@ class Message:
             content["first_attempt"] = self.first_attempt
         if self.not_before is not None:
             content["not_before"] = self.not_before
+        if self.not_after is not None:
+            content["not_after"] = self.not_after
         if self.options:
             content["options"] = self.options
         return _to_json(content)
@@ -442,6 +446,7 @@ _OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, s
     "attempt": (int, _is_count, "a count from 1"),
     "first_attempt": (int, _is_count, "a count from 1"),
     "not_before": ((int, float), is_time, "Unix seconds"),
+    "not_after": ((int, float), is_time, "Unix seconds"),
     "options": (dict, None, "an object"),
     "headers": (dict, _is_headers, "an object of strings"),
 }

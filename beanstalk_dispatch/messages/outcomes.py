@@ -25,6 +25,7 @@ class Outcome(StrEnum):
     NOT_ALLOWED = "not-allowed"
     DUPLICATE = "duplicate"
     CANCELLED = "cancelled"
+    EXPIRED = "expired"
     RUNNING = "running"
     UNAVAILABLE = "unavailable"
     DRAINING = "draining"
@@ -76,6 +77,7 @@ OUTCOMES: Final[Mapping[Outcome, Consequences]] = MappingProxyType(
         Outcome.DONE: Consequences(_OK, _DELETE, logging.INFO),
         Outcome.DUPLICATE: Consequences(_OK, _DELETE, logging.INFO),
         Outcome.CANCELLED: Consequences(_OK, _DELETE, logging.INFO),
+        Outcome.EXPIRED: Consequences(_OK, _DELETE, logging.INFO),
         # Only on a FIFO queue is a retry the same message.
         Outcome.RETRY: Consequences(503, _HIDE, logging.INFO),
         Outcome.DEFERRED: Consequences(503, _HIDE, logging.INFO),
@@ -92,6 +94,9 @@ OUTCOMES: Final[Mapping[Outcome, Consequences]] = MappingProxyType(
         Outcome.OVERDUE: Consequences(503, _HIDE, logging.WARNING),
     }
 )
+
+UNWANTED: Final = frozenset({Outcome.CANCELLED, Outcome.EXPIRED})
+"""The outcomes of a task that nobody wants any more. That is the end of it, and no failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from django.utils.module_loading import import_string
@@ -24,9 +25,10 @@ from beanstalk_dispatch.exceptions import (
 )
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.observers import Observer
-from beanstalk_dispatch.safe_task import ISOLATIONS, SafeTask
+from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask
 
 from .outer_limit import IMPORT_SECONDS, OuterLimit, call_within
+from .task_options import seconds_of
 from .time_limit import TimeLimitExceeded
 
 logger = logging.getLogger("beanstalk_dispatch")
@@ -60,8 +62,20 @@ class Entry:
     @property
     def isolation(self) -> str | None:
         """Return the ``isolation`` that the task sets. None leaves it to the configuration."""
-        own = self.inherited.get("isolation", self.task_class.isolation)
+        own = self.option("isolation")
         return own if own in ISOLATIONS else None
+
+    @property
+    def expires(self) -> float | None:
+        """Return the seconds after which a message of the task is worthless; None means never."""
+        own = self.option("expires")
+        is_time = isinstance(own, int | float | timedelta) and not isinstance(own, bool)
+        return seconds_of(own) if is_time else None
+
+    def option(self, name: str) -> Any:
+        """Return the value of a keyword of POLICY that is needed before the task is made."""
+        attribute = POLICY[name]
+        return self.inherited.get(attribute, getattr(self.task_class, attribute))
 
     def __post_init__(self) -> None:
         """Set ``is_plain`` once."""

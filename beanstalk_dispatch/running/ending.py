@@ -1,4 +1,4 @@
-"""The end of a delivery without its task: sent again, or cancelled."""
+"""The end of a delivery without its task: sent again, cancelled, or expired."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ logger = logging.getLogger("beanstalk_dispatch.task")
 
 
 def cancelled(run: Run, reason: str = WHY_CANCELLED) -> Result:
-    """End a cancelled task, whose child has ended if there was one.
+    """End a cancelled task, whose child has ended if there was one."""
+    return unwanted(run, Outcome.CANCELLED, TaskCancelled(reason))
 
-    Observers see that before the message is deleted.
-    """
-    run.outcome, run.exception = Outcome.CANCELLED, TaskCancelled(reason)
+
+def unwanted(run: Run, outcome: Outcome, error: Exception) -> Result:
+    """End a task that does not run. Observers see that before the message is deleted."""
+    run.outcome, run.exception = outcome, error
     with observed(run.entry.observers, "cancelling", lambda each: each.cancelling(run)):
-        return Result(outcome=Outcome.CANCELLED, reason=reason)
+        return Result(outcome=outcome, reason=str(error))
 
 
 def sent_again(

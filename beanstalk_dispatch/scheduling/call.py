@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeAlias
 
 from beanstalk_dispatch.safe_task import SafeTask
@@ -42,6 +42,11 @@ class Call:
     """
     deduplication_id: str | None = field(default=None, kw_only=True)
     """For FIFO queues only. The task id by default."""
+    expires: float | timedelta | datetime | None = field(default=None, kw_only=True)
+    """When the task is worthless, so that it is deleted instead of being run.
+
+    Seconds or a timedelta count from the moment at which the task is due, or a datetime.
+    """
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
     """Strings that travel with the message. An observer reads them in ``message.headers``."""
     sent_at: float | None = field(default=None, kw_only=True)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from beanstalk_dispatch.conf import Config
@@ -72,13 +72,18 @@ def prepare_calls(
     return destination, prepared
 
 
-def _refuse_in_base64(message: Message, config: Config) -> None:
-    """Raise InvalidCall for a delay that only messages in JSON can have."""
-    if config.sends_base64:
-        raise InvalidCall(
-            f"{message.function}: a delay beyond {MAX_DELAY_SECONDS} s needs "
-            f"{MESSAGE_FORMAT.variable}=json; 0.1 workers would run it too early"
-        )
+def _refuse_in_base64(message: Message) -> None:
+    """Raise InvalidCall for a moment that only messages in JSON can have."""
+    if message.not_before is not None:
+        needs, effect = f"a delay beyond {MAX_DELAY_SECONDS} s", "too early"
+    elif message.not_after is not None:
+        needs, effect = "expires", "too late"
+    else:
+        return
+    raise InvalidCall(
+        f"{message.function}: {needs} needs {MESSAGE_FORMAT.variable}=json; 0.1 workers would run "
+        f"it {effect}"
+    )
 
 
 def _checked_message(call: Call, config: Config, *, is_local: bool) -> tuple[Message, int]:
@@ -99,11 +104,12 @@ def _checked_message(call: Call, config: Config, *, is_local: bool) -> tuple[Mes
         options=options_to_send(call.function) if isinstance(call.function, SafeTask) else {},
         headers=_checked_headers(call.headers) if call.headers else {},
         not_before=round(time.time() + delay, 3) if delay > MAX_DELAY_SECONDS else None,
+        not_after=None if call.expires is None else _end_of(call.expires, time.time() + delay),
     )
     if config.table:
         check_call(message.function, message.args, message.kwargs, config, is_local=is_local)
-    if message.not_before is not None:
-        _refuse_in_base64(message, config)
+    if config.sends_base64:
+        _refuse_in_base64(message)
     return message, min(delay, MAX_DELAY_SECONDS)
 
 
@@ -127,6 +133,23 @@ def _as_list(args: object) -> list[Any]:
     if isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping):
         return list(args)
     raise InvalidCall(_ARGUMENTS_FORM)
+
+
+def _end_of(expires: float | timedelta | datetime, due: float) -> float:
+    """Return the moment at which a task that is due then expires, in Unix seconds."""
+    if isinstance(expires, timedelta):
+        expires = expires.total_seconds()
+    if isinstance(expires, datetime):
+        moment = expires.timestamp()
+    elif isinstance(expires, int | float) and not isinstance(expires, bool):
+        moment = due + expires
+    else:
+        raise InvalidCall(
+            f"expires {expires!r} is not a number of seconds, a timedelta or a datetime"
+        )
+    if not (moment > due and is_time(moment)):
+        raise InvalidCall(f"expires {expires!r} has passed when the task is due; name a later one")
+    return round(moment, 3)
 
 
 def _delay_seconds(delay: float | timedelta) -> int:

@@ -20,7 +20,7 @@ from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.messages.outcomes import Outcome
+from beanstalk_dispatch.messages.outcomes import UNWANTED, Outcome
 from beanstalk_dispatch.observers import Observer, Publication
 from beanstalk_dispatch.process import state
 from beanstalk_dispatch.safe_task import Retry, SafeTask
@@ -161,7 +161,7 @@ class Recording:
         delivery = self._delivery
         if delivery.outcome is None or (self._is_retry_saved and not delivery.is_final):
             return
-        is_over = delivery.is_final or delivery.outcome is Outcome.CANCELLED
+        is_over = delivery.is_final or delivery.outcome in UNWANTED
         self._save_end(delivery.outcome, delivery.exception, is_over=is_over)
 
     def end_cancelled(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from beanstalk_dispatch.exceptions import BatchError
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.messages.outcomes import Outcome
+from beanstalk_dispatch.messages.outcomes import UNWANTED, Outcome
 from beanstalk_dispatch.observers import Publication
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
@@ -169,10 +169,10 @@ def processing(task: SafeTask, delivery: RunView, message: Message) -> Iterator[
 
 
 def failure_of(delivery: RunView) -> BaseException | None:
-    """Return the failure of a run. A granted Retry is control flow, and so is TaskCancelled."""
+    """Return the failure of a run. A granted Retry and an unwanted task are none."""
     is_granted = delivery.outcome is Outcome.RETRY and isinstance(delivery.exception, Retry)
-    is_cancelled = delivery.outcome is Outcome.CANCELLED
-    return None if is_granted or is_cancelled else delivery.exception
+    is_unwanted = delivery.outcome in UNWANTED
+    return None if is_granted or is_unwanted else delivery.exception
 
 
 def _count_retries(delivery: RunView, message: Message) -> int:

@@ -38,6 +38,7 @@ class Policy(TypedDict, total=False):
     timeout: timedelta | float | None
     retry_on: tuple[type[BaseException], ...]
     isolation: str | None
+    expires: timedelta | float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,8 @@ class SQSTask(Task):  # type: ignore[type-arg]  # Django's own has no type param
     TimeoutError."""
     isolation: str | None = None
     """Where the task runs, as ``SafeTask.isolation``."""
+    expires: timedelta | float | None = None
+    """The time after which a message of the task is worthless, as ``SafeTask.expires_after``."""
 
     def __post_init__(self) -> None:
         # The class that slots=True makes is another one than super() without arguments would use.
@@ -77,8 +80,10 @@ def _find_problems(task: SQSTask) -> list[str]:
         retries_of(task.max_attempts)
     except ValueError as exc:
         found.append(str(exc))
-    if task.timeout is not None and not _is_seconds(task.timeout, above_zero=True):
-        found.append(f"timeout is {task.timeout!r}; expected seconds or a timedelta above 0.")
+    for name in ("timeout", "expires"):
+        value = getattr(task, name)
+        if value is not None and not _is_seconds(value, above_zero=True):
+            found.append(f"{name} is {value!r}; expected seconds or a timedelta above 0.")
     if not (task.backoff is None or callable(task.backoff) or _is_seconds(task.backoff)):
         found.append(f"backoff is {task.backoff!r}; expected seconds, a timedelta or a function.")
     if task.isolation not in {None, *ISOLATIONS}:

@@ -83,10 +83,10 @@ class TaskEntry(Entry):
 
     task: AnyTask
 
-    @property
-    def isolation(self) -> str | None:
-        """Return the ``isolation`` of the task, or of the configured class."""
-        return getattr(self.task, "isolation", None) or self.task_class.isolation
+    def option(self, name: str) -> Any:
+        """Return an option of the Django task, or of the configured class."""
+        own = getattr(self.task, name, None)
+        return Entry.option(self, name) if own is None else own
 
     def make_task(self) -> tuple[SafeTask, SafeTask | None]:
         """Return an instance of the configured class that runs the task under its policy."""

@@ -25,6 +25,7 @@ EXPECTED = {
     Outcome.DEFERRED: (503, "INFO", False),
     Outcome.DUPLICATE: (200, "INFO", False),
     Outcome.CANCELLED: (200, "INFO", False),
+    Outcome.EXPIRED: (200, "INFO", False),
     Outcome.MALFORMED: (400, "ERROR", True),
     Outcome.UNKNOWN_FUNCTION: (400, "ERROR", True),
     Outcome.BAD_SIGNATURE: (403, "ERROR", True),
