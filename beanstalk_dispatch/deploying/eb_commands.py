@@ -14,8 +14,8 @@ from django.conf import ENVIRONMENT_VARIABLE
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.casts import Secret
+from beanstalk_dispatch.conf.variables import ISOLATION, PERIODIC_TASKS, SIGNING_KEYS
 from beanstalk_dispatch.conf.variables import MAX_RECEIVES as MAX_RECEIVES_VARIABLE
-from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, SIGNING_KEYS
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
 from .alarms import alarm_command, topic_commands
@@ -194,8 +194,14 @@ def _deployment_step(plan: Plan) -> Iterator[str]:
 def _exported_properties(
     plan: Plan, config: Config, key: str | None, *, worker: bool
 ) -> Iterator[Property]:
-    """Yield the properties in effect, with queues by URL, the periodic tasks and the new key."""
+    """Yield the properties in effect, with queues by URL, the periodic tasks and the new key.
+
+    A new environment runs tasks in processes of their own. The web tier asks for it, too, because
+    it stops tasks.
+    """
     replaced = dict(plan.queue_variables)
+    if config.sources["isolation"] == "default":
+        replaced[ISOLATION.variable] = "process"
     if worker:
         replaced[MAX_RECEIVES_VARIABLE.variable] = str(MAX_RECEIVES)
     if plan.schedules and worker:

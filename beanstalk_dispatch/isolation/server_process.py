@@ -34,7 +34,8 @@ CHECK_SECONDS: Final = 0.5
 _ABORT_SECONDS: Final = 1.0
 _KILL_SECONDS: Final = 5.0
 _SEND_SECONDS: Final = 30.0
-_MODULE: Final = "beanstalk_dispatch.isolation.server"
+MODULE: Final = "beanstalk_dispatch.isolation.server"
+"""The module that Python runs as the server. Its children have the same command line."""
 
 
 class ServerFailed(Exception):
@@ -96,7 +97,7 @@ class ServerProcess:
         try:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - it is Python
-                    [_python(), "-m", _MODULE, str(theirs.fileno())],
+                    [_python(), "-m", MODULE, str(theirs.fileno())],
                     pass_fds=(theirs.fileno(),),
                     env=environment.environment_with(
                         {"PYTHONPATH": os.pathsep.join(_import_path())}

@@ -63,6 +63,8 @@ MACHINE: Final[Mapping[str, str]] = {
     "E304": "nginx does not answer.",
     "E305": "The endpoint is not reached through nginx.",
     "W306": "The daemon's log has posts that were not answered with 200.",
+    "W307": "The child processes of all tasks that the daemon posts at a time do not fit into "
+    "memory.",
 }
 EB: Final[Mapping[str, str]] = {
     "E401": "A file is missing.",

@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from beanstalk_dispatch.deploying.ladder import Ladder
 from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
 from beanstalk_dispatch.exceptions import ConfigurationError
 
+from . import memory_doctor
 from .findings import DOCS, ok, problem
 from .own_queue import own_queue
 
@@ -47,6 +49,8 @@ class Machine:
     daemon_log: Path = Path("/var/log/aws-sqsd/default.log")
     nginx: Path = Path("/etc/nginx")
     port: int = 80
+    proc: Path = Path("/proc")
+    cgroup: Path = Path("/sys/fs/cgroup")
 
 
 def examine(machine: Machine | None = None) -> Iterator[CheckMessage]:
@@ -68,6 +72,7 @@ def examine(machine: Machine | None = None) -> Iterator[CheckMessage]:
     yield from _examine_timeouts(options, timeout)
     yield _examine_endpoint(machine.port, path if options else PATH)
     yield from _examine_daemon_log(machine.daemon_log)
+    yield from _examine_memory(options, machine)
 
 
 def _unreadable_file(topic: str, file: Path, exc: OSError) -> CheckMessage:
@@ -138,6 +143,13 @@ def _examine_timeouts(options: Mapping[str, str], nginx: float) -> Iterator[Chec
 
 def _to_seconds(value: str | None) -> float | None:
     return float(value) if value and value.isdecimal() else None
+
+
+def _examine_memory(options: Mapping[str, str], machine: Machine) -> Iterator[CheckMessage]:
+    with suppress(ConfigurationError):
+        if get_config().isolation != "thread":
+            connections = options.get("http_connections", SqsdOptions().http_connections)
+            yield from memory_doctor.examine(int(connections), machine.proc, machine.cgroup)
 
 
 # --- the endpoint ----------------------------------------------------------------------------

@@ -213,12 +213,20 @@ def test_the_properties_of_both_tiers_have_the_new_key_and_the_queues_urls() -> 
         "BEANSTALK_DISPATCH_QUEUES": f"mail={QUEUE} "
         f"orders=https://sqs.eu-west-1.amazonaws.com/{ACCOUNT}/orders.fifo",
         "BEANSTALK_DISPATCH_SIGNING_KEYS": KEY,
+        "BEANSTALK_DISPATCH_ISOLATION": "process",
     }
     found = dict(word.split("=", 1) for word in worker[4:])
     assert found["BEANSTALK_WORKER"] == "True"
     assert found["BEANSTALK_DISPATCH_MAX_RECEIVES"] == "12"
+    assert found["BEANSTALK_DISPATCH_ISOLATION"] == "process"
     assert found["BEANSTALK_DISPATCH_PERIODIC_TASKS"] == "record night"
     assert found["BEANSTALK_DISPATCH_SIGNING_KEYS"] == KEY
+
+
+def test_an_isolation_that_is_set_is_kept(env: Environment) -> None:
+    env(DISPATCH_ISOLATION="thread")
+    for words in typed(script(), "eb", "setenv"):
+        assert "BEANSTALK_DISPATCH_ISOLATION=thread" in words
 
 
 def test_a_key_that_exists_is_not_shown(env: Environment) -> None:

@@ -63,7 +63,22 @@ def machine(tmp_path: Path, env: Environment, front: tuple[type[Front], int]) ->
         daemon_log=tmp_path / "default.log",
         nginx=tmp_path / "nginx",
         port=front[1],
+        proc=tmp_path / "proc",
+        cgroup=tmp_path / "cgroup",
     )
+
+
+def test_the_memory_of_child_processes(machine: Machine, env: Environment) -> None:
+    machine.proc.mkdir()
+    (machine.proc / "meminfo").write_text("MemAvailable:  204800 kB\n")
+    assert bad(machine) == []
+    env(DISPATCH_ISOLATION="process")
+    (finding,) = bad(machine)
+    assert finding.id == "beanstalk_dispatch.W307"
+    assert finding.msg.startswith("the daemon posts 15 tasks at a time: a child process uses ")
+    assert str(finding.hint).startswith("HttpConnections: 13, ")
+    env(DISPATCH_ISOLATION="proces")  # which the examination without AWS reports
+    assert "memory" not in {each.obj for each in machine_doctor.examine(machine)}
 
 
 def test_a_daemon_that_reads_the_dead_letter_queue_is_an_error(
