@@ -34,22 +34,21 @@ T = TypeVar("T")
 class _Send:
     """One message, and the thread that waits for its result."""
 
-    __slots__ = ("answer", "answers", "batch", "body", "leader", "send_parameters", "since",
-                 "woken")  # fmt: skip
+    leader: _Send | None = None
+    """The one whose thread sends it. None before, and once there is an answer."""
+    batch: Sequence[_Send] = ()
+    """The messages that this one's thread sends together."""
+    answers: Sequence[Answer] = ()
+    """The answers for ``batch``."""
+    answer: Answer = None
+    has_waited = False
+    woken: threading.Lock
+    """Released when the thread has to do something, or has its answer."""
 
     def __init__(self, body: str, send_parameters: Mapping[str, Any]) -> None:
         self.body = body
         self.send_parameters = send_parameters
         self.since = clock.monotonic()
-        self.leader: _Send | None = None
-        """The one whose thread sends it. None before, and once there is an answer."""
-        self.batch: Sequence[_Send] = ()
-        """The messages that this one's thread sends together."""
-        self.answers: Sequence[Answer] = ()
-        """The answers for ``batch``."""
-        self.answer: Answer = None
-        self.woken: threading.Lock
-        """Released when the thread has to do something, or has its answer."""
 
     def wake(self) -> None:
         if self.woken.locked():
@@ -83,11 +82,10 @@ class JoinedSends:
         try:
             try:
                 if self._enter(own):
-                    own.answer = self._alone(body, send_parameters)
-                else:
-                    self._wait(own)
-                    if own.leader is own:
-                        self._send_batch(own)
+                    return self._alone(body, send_parameters)
+                self._wait(own)
+                if own.leader is own:
+                    self._send_batch(own)
             finally:
                 self._hand_over(own)
         except BaseException:
@@ -111,6 +109,7 @@ class JoinedSends:
             else:
                 own.woken = threading.Lock()
                 own.woken.acquire()
+                own.has_waited = True
                 self._waiting.append(own)
         return is_first
 
@@ -149,20 +148,24 @@ class JoinedSends:
         """
         with self._lock:
             self._open.discard(own)
-            if own in self._waiting:
-                self._waiting.remove(own)
-            if own.answers:
-                for each, answer in zip(own.batch, own.answers, strict=True):
-                    each.answer, each.leader = answer, None
-                    each.wake()
-            for each in reversed(own.batch):
-                if each.leader is own:  # the thread was interrupted: another one sends the rest
-                    if each is not own and each not in self._waiting:
-                        self._waiting.insert(0, each)
-                    each.leader = None
-            own.leader = None
+            if own.has_waited:
+                self._settle(own)
             while self._waiting and (len(self._open) < MAX_OPEN or self._waiting[0] in self._open):
                 self._start_next()
+
+    def _settle(self, own: _Send) -> None:
+        if own in self._waiting:
+            self._waiting.remove(own)
+        if own.answers:
+            for each, answer in zip(own.batch, own.answers, strict=True):
+                each.answer, each.leader = answer, None
+                each.wake()
+        for each in reversed(own.batch):
+            if each.leader is own:  # the thread was interrupted: another one sends the rest
+                if each is not own and each not in self._waiting:
+                    self._waiting.insert(0, each)
+                each.leader = None
+        own.leader = None
 
     def _start_next(self) -> None:
         """Have the first of the waiting threads send a batch."""
