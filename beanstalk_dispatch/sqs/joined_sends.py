@@ -42,13 +42,14 @@ class _Send:
     """The answers for ``batch``."""
     answer: Answer = None
     has_waited = False
+    since = 0.0
+    """When it began to wait, or when another that waits has first seen it. Monotonic seconds."""
     woken: threading.Lock
     """Released when the thread has to do something, or has its answer."""
 
     def __init__(self, body: str, send_parameters: Mapping[str, Any]) -> None:
         self.body = body
         self.send_parameters = send_parameters
-        self.since = clock.monotonic()
 
     def wake(self) -> None:
         if self.woken.locked():
@@ -99,8 +100,10 @@ class JoinedSends:
         """Return True if a message may be sent at once."""
         with self._lock:
             if len(self._open) >= MAX_OPEN:
-                # One that is older has ended without leaving: two interrupts struck it.
+                own.since = clock.monotonic()
                 for each in tuple(self._open):
+                    each.since = each.since or own.since
+                    # One that is older has ended without leaving: two interrupts struck it.
                     if each.since < own.since - 2 * self._time_limit:
                         self._open.discard(each)
             is_first = len(self._open) < MAX_OPEN
