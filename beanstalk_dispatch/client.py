@@ -24,6 +24,7 @@ from .process.state import no_fork
 from .scheduling import gathering, later, outbox
 from .scheduling.batching import CollectedCalls, Collecting
 from .scheduling.call import Call, Function
+from .scheduling.commits import on_commit_by_policy
 from .scheduling.destination import Destination
 from .scheduling.prepare import Prepared, prepare_calls
 from .scheduling.send import (
@@ -132,6 +133,9 @@ def _wait(
     destination: Destination, prepared: Sequence[Prepared], on_commit: bool | str | None
 ) -> bool:
     """Have calls wait in the first place that takes them. Return False if none does."""
+    if on_commit is None and destination.config.policies:
+        names = {each.message.function for each in prepared}
+        on_commit = on_commit_by_policy(names, destination.config)
     places = later.PLACES[destination.is_local] if prepared else ()
     return any(
         each.takes(destination, on_commit) and each.take(destination, prepared, on_commit, _send)
@@ -313,7 +317,7 @@ def _uses_database(on_commit: bool | str | None) -> bool:
     sending.
     """
     config = get_config()
-    may_wait = config.waits_for_commits if on_commit is None else on_commit
+    may_wait = config.may_wait_for_commits if on_commit is None else on_commit
     return bool(may_wait or config.results or is_local(config) or task_scheduled.receivers)
 
 

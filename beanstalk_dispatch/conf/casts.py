@@ -324,17 +324,24 @@ def strings_or_off(value: object) -> tuple[str, ...]:
 
 def pairs(value: object) -> Mapping[str, str]:
     """Return a mapping: ``name=value`` separated by whitespace or commas, or a JSON object."""
+    found: dict[str, str] = {}
+    for name, item in mapping(value).items():
+        if not (isinstance(name, str) and isinstance(item, str) and name and item):
+            raise InvalidValue("is not accepted; expected a mapping of strings", {name: item})
+        if not _is_unicode(name + item):
+            raise InvalidValue("is not valid Unicode", {name: item})
+        found[name] = item
+    return MappingProxyType(found)
+
+
+def mapping(value: object) -> Mapping[str, object]:
+    """Return the pairs, the JSON object or the mapping as they are written."""
     found = value
     if isinstance(value, str):
         found = _load_json(value) if value.startswith("{") else _split_pairs(value)
     if not isinstance(found, Mapping):
         raise InvalidValue(f"expected a mapping of strings, not {type(found).__name__}")
-    for name, item in found.items():
-        if not (isinstance(name, str) and isinstance(item, str) and name and item):
-            raise InvalidValue("is not accepted; expected a mapping of strings", {name: item})
-        if not _is_unicode(name + item):
-            raise InvalidValue("is not valid Unicode", {name: item})
-    return MappingProxyType(dict(found))
+    return found
 
 
 def _split_pairs(value: str) -> dict[str, str]:

@@ -79,6 +79,7 @@ class Config:
     drain_file: str | None
     crash_ledger: str | None
     isolation: str
+    policies: Mapping[str, Any]
     child_memory: int | None
     child_tasks: int | None
     trusted_peers: tuple[Network, ...] | None
@@ -105,6 +106,12 @@ class Config:
     def waits_for_commits(self) -> bool:
         """Return True if calls wait for the commit of a transaction, unless they say otherwise."""
         return self.on_commit or self.outbox == "always"
+
+    @property
+    def may_wait_for_commits(self) -> bool:
+        """Return True if calls of some task may wait for a commit without saying so."""
+        by_policy = (key.endswith(".on_commit") and each for key, each in self.policies.items())
+        return self.waits_for_commits or any(by_policy)
 
     @property
     def uses_outbox(self) -> bool:

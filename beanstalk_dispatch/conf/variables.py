@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from . import casts
+from .policies import policies
 from .setting import Setting, SettingsGroup, flag
 
 if TYPE_CHECKING:
@@ -275,6 +276,16 @@ ISOLATION: Final[Setting[str]] = Setting(
     meaning="Where tasks run. thread: in the threads of the worker. process: in child processes, "
     "each of which runs one task at a time and is used again. fresh: each in a new child process.",
     example="process",
+)
+POLICIES: Final[Setting[Mapping[str, Any]]] = Setting(
+    variable="BEANSTALK_DISPATCH_POLICIES",
+    form="pairs `task.option=value`, or JSON",
+    cast=policies,
+    default=_NO_PAIRS,
+    default_text="empty",
+    meaning="Options of single tasks, or of all tasks of a module, which win over those in the "
+    "code.",
+    example="send_welcome.timeout=30s shop.tasks.max_attempts=3",
 )
 CHILD_MEMORY: Final[Setting[int | None]] = Setting(
     variable="BEANSTALK_DISPATCH_CHILD_MEMORY",

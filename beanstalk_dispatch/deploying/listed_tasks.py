@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.variables import SAFE_TASK, TASK_TIMEOUT
+from beanstalk_dispatch.conf.policies import OPTIONS, policy_of
+from beanstalk_dispatch.conf.variables import POLICIES, SAFE_TASK, TASK_TIMEOUT
 from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.dispatch_table import Entry
 from beanstalk_dispatch.running.task_options import seconds_of
-from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.safe_task import POLICY, SafeTask
 
 _AT_RUN_TIME = "a property of the class, known when the task runs"
 _ITSELF = "the task itself"
@@ -33,6 +35,8 @@ class ListedTask:
     """The number of times that a failed run is repeated. None: left to SQS."""
     max_retries_from: str = ""
     """The class that sets it, or ``default``."""
+    policy: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """The option that is set, by its keyword → its value in words, and the place that sets it."""
     schedule: str = ""
     """The schedule of a periodic task; empty if the task is not one."""
 
@@ -72,8 +76,26 @@ def _listed_task(name: str, path: str, config: Config) -> ListedTask:
         time_limit_from=time_limit_from,
         max_retries=max_retries,
         max_retries_from=max_retries_from,
+        policy=_policy(entry, task, name, path, config),
         schedule=_own_schedule(entry),
     )
+
+
+def _policy(
+    entry: Entry, task: SafeTask, name: str, path: str, config: Config
+) -> dict[str, tuple[str, str]]:
+    """Return each option that is set for the task, in words, and the place that sets it."""
+    by_environment = policy_of(config.policies, name=name, path=path)
+    found = {}
+    for keyword in OPTIONS:
+        if keyword in POLICY:
+            value, source = _option_and_source(entry, task, POLICY[keyword])
+            value = value + 1 if keyword == "max_attempts" and value is not None else value
+        else:
+            value, source = by_environment.get(keyword), POLICIES.variable
+        if value is not None and source != "default":
+            found[keyword] = (getattr(value, "__qualname__", str(value)), source)
+    return found
 
 
 def _own_schedule(entry: Entry) -> str:
@@ -101,6 +123,8 @@ def _option_and_source(entry: Entry, task: SafeTask, name: str) -> tuple[Any, st
     if isinstance(getattr(entry.task_class, name), property):
         return None, _AT_RUN_TIME
     value = getattr(task, name)
+    if name in entry.policy:
+        return value, POLICIES.variable
     if name in entry.inherited:
         return value, SAFE_TASK.variable
     if name in vars(task):

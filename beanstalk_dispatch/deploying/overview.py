@@ -151,6 +151,12 @@ def as_table(*, worker: bool) -> Iterator[str]:
         yield from _format_table(
             ("TASK", "TIME LIMIT", "MAX RETRIES", "PATH"), map(_task_row, tasks)
         )
+        options = [
+            (task.name, keyword, *value) for task in tasks for keyword, value in task.policy.items()
+        ]
+        if options:
+            yield ""
+            yield from _format_table(("OPTION OF", "OPTION", "VALUE", "FROM"), options)
     if queues := _configured_queues():
         yield ""
         yield from _format_table(

@@ -120,8 +120,10 @@ def _strings_of(value: Any) -> list[str]:
             return [str(value)]
 
 
-def _queue_target(value: str | QueueAddress) -> str:
-    return (value.url or value.name) if isinstance(value, QueueAddress) else value
+def _queue_target(value: Any) -> str:
+    if isinstance(value, QueueAddress):
+        return value.url or value.name
+    return _strings_of(value)[0]
 
 
 def _format_duration(value: timedelta) -> str:

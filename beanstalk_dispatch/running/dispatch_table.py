@@ -8,14 +8,15 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from django.utils.module_loading import import_string
 
 from beanstalk_dispatch.conf import CORE, Config, values_of
+from beanstalk_dispatch.conf.policies import policy_of
 from beanstalk_dispatch.conf.variables import SAFE_TASK
 from beanstalk_dispatch.exceptions import (
     ConfigurationError,
@@ -25,7 +26,7 @@ from beanstalk_dispatch.exceptions import (
 )
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.observers import Observer
-from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask
+from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask, attributes_of
 
 from .outer_limit import IMPORT_SECONDS, OuterLimit, call_within
 from .task_options import seconds_of
@@ -56,6 +57,8 @@ class Entry:
     """Attributes such as ``max_retries`` that only the configured class sets."""
     observers: Sequence[Observer]
     """The observers of its attempts."""
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    """The attributes that BEANSTALK_DISPATCH_POLICIES sets."""
     is_plain: bool = field(init=False, default=False)
     """True if making a task runs no code of the project, so that it needs no time limit."""
 
@@ -74,6 +77,11 @@ class Entry:
 
     def option(self, name: str) -> Any:
         """Return the value of a keyword of POLICY that is needed before the task is made."""
+        own = self.policy.get(POLICY[name])
+        return self.own_option(name) if own is None else own
+
+    def own_option(self, name: str) -> Any:
+        """Return the value that the project's code gives to a keyword of POLICY."""
         attribute = POLICY[name]
         return self.inherited.get(attribute, getattr(self.task_class, attribute))
 
@@ -87,6 +95,14 @@ class Entry:
 
         Raise any exception of their ``__init__``.
         """
+        task, configured = self.new_task()
+        for name, value in self.policy.items():
+            with suppress(AttributeError):  # a property of the class, which knows better
+                setattr(task, name, value)
+        return task, configured
+
+    def new_task(self) -> tuple[SafeTask, SafeTask | None]:
+        """Do as ``make_task``, without the policy of the environment."""
         task = self.task_class()
         if self.function is not None:
             task.run = self.function  # type: ignore[method-assign]
@@ -393,7 +409,11 @@ def entry(name: str, config: Config) -> Entry:
     Raise UnknownFunction if there is none, ConfigurationError if the configured class is wrong.
     """
     if (found := made_entry(name, config)) is None:
-        found = _entries_by_name(config)[name] = _make_entry(name, config)
+        found = _make_entry(name, config)
+        if policy := policy_of(config.policies, name=name, path=config.table.get(name, name)):
+            of_run = {option: value for option, value in policy.items() if option in POLICY}
+            found = replace(found, policy=attributes_of(of_run))
+        _entries_by_name(config)[name] = found
     return found
 
 

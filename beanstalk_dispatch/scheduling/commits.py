@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from django.db import DEFAULT_DB_ALIAS, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.policies import policy_of
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 
 from . import outbox
@@ -112,6 +114,15 @@ class _Commits:
 
 
 COMMITS: Final = _Commits()
+
+
+def on_commit_by_policy(names: Collection[str], config: Config) -> bool | None:
+    """Return ``on_commit`` for calls of these tasks. All of them wait if one of them is to."""
+    wanted = {
+        policy_of(config.policies, name=each, path=config.table.get(each, each)).get("on_commit")
+        for each in names
+    }
+    return True if True in wanted else False if wanted == {False} else None
 
 
 def _database(on_commit: bool | str | None) -> str:

@@ -42,6 +42,7 @@ from packaging.requirements import Requirement
 
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.conf import SETTINGS, casts, get_config
+from beanstalk_dispatch.conf.policies import policies
 from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.conf.variables import BACKLOG_PER_THREAD, SIGNING_KEYS
 from beanstalk_dispatch.consumers.poller.embedded_metrics import embedded_metrics
@@ -719,6 +720,7 @@ JSON: dict[str, Callable[[Any], object]] = {
     "dead-letters.md": check_policy,
     "failures.md": check_dead_letter,
     "threats.md": check_policy,
+    "unique-limits-expiry.md": policies,
 }
 
 

@@ -32,7 +32,9 @@ from beanstalk_dispatch.exceptions import (
     UnknownResult,
 )
 from beanstalk_dispatch.messages.message import now
+from beanstalk_dispatch.scheduling.commits import on_commit_by_policy
 from beanstalk_dispatch.scheduling.prepare import prepare_calls
+from beanstalk_dispatch.scheduling.task_names import table_name
 
 from .allowed import find_task
 from .checks import check_entry
@@ -109,7 +111,7 @@ class SQSBackend(BaseTaskBackend):
         """
         [(queue, call, result)] = self._ready_calls([(task, args, kwargs)])
         with self._running_here(result) if client.is_local(get_config()) else nullcontext():
-            task_id = client.schedule(queue, call, on_commit=self._on_commit_here())
+            task_id = client.schedule(queue, call, on_commit=self._on_commit_here(call))
         self._announce_result(result, task_id)
         return result
 
@@ -123,7 +125,7 @@ class SQSBackend(BaseTaskBackend):
         """
         [(queue, call, result)] = self._ready_calls([(task, args, kwargs)])
         with self._running_here(result) if client.is_local(get_config()) else nullcontext():
-            task_id = await client.aschedule(queue, call, on_commit=on_commit_option(self))
+            task_id = await client.aschedule(queue, call, on_commit=self._on_commit(call))
         if not result.id:
             object.__setattr__(result, "id", task_id)
             await task_enqueued.asend_robust(sender=type(self), task_result=result)
@@ -180,12 +182,20 @@ class SQSBackend(BaseTaskBackend):
 
     # --- one task ------------------------------------------------------------------------------
 
-    def _on_commit_here(self) -> bool | None:
+    def _on_commit(self, *calls: Call) -> bool | None:
+        """Return ``on_commit`` of these calls by their policies, or by the option."""
+        by_policy = None
+        if (config := get_config()).policies:
+            names = {table_name(each.function, config) for each in calls}
+            by_policy = on_commit_by_policy(names, config)
+        return on_commit_option(self) if by_policy is None else by_policy
+
+    def _on_commit_here(self, *calls: Call) -> bool | None:
         """Return ``on_commit`` for what is enqueued now.
 
         A task of the default waits in a transaction only. Manual transactions know no callbacks.
         """
-        option = on_commit_option(self)
+        option = self._on_commit(*calls)
         if option is None and waits_for_commits(option, get_config()):
             return transaction.get_connection().in_atomic_block or None
         return option
@@ -244,7 +254,7 @@ class SQSBackend(BaseTaskBackend):
         by_queue: dict[str, list[int]] = defaultdict(list)
         for position, each in enumerate(ready):
             by_queue[each.queue].append(position)
-        config, on_commit = get_config(), self._on_commit_here()
+        config, on_commit = get_config(), self._on_commit_here(*(each.call for each in ready))
         prepared = {
             queue: prepare_calls(
                 queue, [ready[position].call for position in positions], config, is_local=False

@@ -83,12 +83,12 @@ class TaskEntry(Entry):
 
     task: AnyTask
 
-    def option(self, name: str) -> Any:
+    def own_option(self, name: str) -> Any:
         """Return an option of the Django task, or of the configured class."""
         own = getattr(self.task, name, None)
-        return Entry.option(self, name) if own is None else own
+        return Entry.own_option(self, name) if own is None else own
 
-    def make_task(self) -> tuple[SafeTask, SafeTask | None]:
+    def new_task(self) -> tuple[SafeTask, SafeTask | None]:
         """Return an instance of the configured class that runs the task under its policy."""
         safe_task = self.task_class()
         run = TaskRun(self.task, safe_task)

@@ -13,11 +13,13 @@ from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.environment import is_given
+from beanstalk_dispatch.conf.policies import tasks_named
 from beanstalk_dispatch.conf.variables import (
     EXECUTE_SYNCHRONOUSLY,
     ISOLATION,
     OBSERVERS,
     PERIODIC_TASKS,
+    POLICIES,
     SAFE_TASK,
     TABLE,
     TASK_TIMEOUT,
@@ -189,6 +191,22 @@ def _why_in_threads(config: Config) -> str:
     if config.execute_synchronously:
         return f"{EXECUTE_SYNCHRONOUSLY.variable} runs them in the calling process"
     return why_impossible() if config.worker else ""
+
+
+@on_workers
+def _policies_of_no_task(config: Config) -> Iterator[CheckMessage]:
+    names = [*config.table, *config.tasks]
+    for source in dispatch_table.task_sources():
+        names += source.names(config)
+    paths = [config.table.get(each, each) for each in names]
+    known = {*names, *paths, *(each.rpartition(".")[0] for each in paths)}
+    for name in tasks_named(config.policies):
+        if name not in known:
+            yield checks.Warning(
+                f"{POLICIES.variable} has options of {name!r}, which is not a task here.",
+                hint="Write a name of the table, a dotted path, or the module of listed tasks.",
+                id=f"{ID}.W025",
+            )
 
 
 def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:

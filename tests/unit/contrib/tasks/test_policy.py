@@ -11,12 +11,14 @@ from typing import Any
 
 import django
 import pytest
+from django.db import transaction
 from django.test import override_settings
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.contrib.tasks import SQSTask, library, task
+from beanstalk_dispatch.contrib.tasks import SQSTask, from_environment, library, task
 from beanstalk_dispatch.contrib.tasks.library import InvalidTask, task_backends
 from beanstalk_dispatch.running.dispatch_table import entry
+from beanstalk_dispatch.testing import capture_tasks
 from tests import django_tasks
 from tests.conftest import Environment
 from tests.jobs import record
@@ -130,3 +132,27 @@ def test_a_missing_library_says_what_to_install(
 
 def test_each_backend_is_its_own() -> None:
     assert task_backends["default"].supports_priority is False
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("value", "waits"), [("true", True), ("false", False)])
+def test_the_environment_decides_whether_a_task_waits_for_a_commit(
+    tasks_env: Environment, value: str, waits: bool
+) -> None:
+    tasks_env(DISPATCH_POLICIES=f"tests.django_tasks.on_commit={value}")
+    options = {"ENQUEUE_ON_COMMIT": not waits}
+    entry_ = {**from_environment()["default"], "OPTIONS": options}
+    settings = override_settings(TASKS={"default": entry_})
+    with settings, capture_tasks() as captured, transaction.atomic():
+        django_tasks.add.enqueue(1, 2)
+        assert len(captured) == (0 if waits else 1)
+
+
+def test_the_environment_wins_over_the_policy_of_a_task(tasks_env: Environment) -> None:
+    name = "tests.django_tasks.add"
+    tasks_env(DISPATCH_POLICIES=f"{name}.max_attempts=3 {name}.isolation=fresh {name}.expires=9s")
+    found = entry(name, get_config())
+    safe_task, _ = found.make_task()
+    assert (safe_task.max_retries, found.isolation, found.expires) == (2, "fresh", 9)
+    other = entry("tests.django_tasks.fail", get_config())
+    assert (other.isolation, other.expires, other.make_task()[0].max_retries) == (None, None, 0)
