@@ -63,7 +63,9 @@ def main(descriptor: int, notes: Notes, *, server: int) -> NoReturn:
         is_last = request["is_fresh"] or tasks == config.child_tasks
         why = "" if is_last else leftovers.why_to_end(run.left_behind)
         is_last = is_last or bool(why)
-        pipe.send(descriptor, _to_answer(run, result, ends=is_last))
+        answer = _to_answer(run, result, ends=is_last)
+        _flush()  # the next task may end this process
+        pipe.send(descriptor, answer)
         if why:
             _log_end(run, why)
     _end()
@@ -108,10 +110,6 @@ def _log_end(run: Run, why: str) -> None:
 
 def _prepare_process(notes: Notes, *, server: int) -> None:
     _end_with(server)
-    # Only the parent stops a child. A handler, unlike SIG_IGN, is not inherited by a program that
-    # a task starts.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _do_nothing)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
         file.write(_OUT_OF_MEMORY_SCORE)  # the kernel ends a child before its parent
@@ -128,8 +126,11 @@ def _end_with(server: int) -> None:
             _end_process(1)
 
 
-def _do_nothing(signum: int, frame: object) -> None:
-    """Handle a signal that is for the parent."""
+def _flush() -> None:
+    """Write the output of a task, which may have closed or replaced the files."""
+    for file in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            file.flush()
 
 
 def _end() -> NoReturn:
@@ -139,5 +140,6 @@ def _end() -> NoReturn:
     try:
         atexit._run_exitfuncs()  # noqa: SLF001 - sys.exit() would wait for left threads
         logging.shutdown()
+        _flush()
     finally:
         _end_process(0)

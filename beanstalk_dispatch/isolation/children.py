@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections import deque
@@ -67,7 +68,7 @@ class ChildrenOfProcess:
         if config.isolation != "thread" and self.are_possible():
             with self._lock:
                 if self._server is None:
-                    self._server = ServerProcess()
+                    self._start_server()
 
     def are_possible(self) -> bool:
         """Return True if this process can have children."""
@@ -113,8 +114,13 @@ class ChildrenOfProcess:
                     with suppress(ServerEnded):  # since the last child was made
                         return server.make_child()
                 server.close()
-            self._server = server = ServerProcess()
-            return server.make_child()
+            return self._start_server().make_child()
+
+    def _start_server(self) -> ServerProcess:
+        self._server = ServerProcess()
+        atexit.unregister(self.close)
+        atexit.register(self.close)
+        return self._server
 
     def _ask(self, child: Child, request: bytes, run: Run) -> Result | Ended:
         seconds = run.config.task_timeout.total_seconds() + REST_SECONDS

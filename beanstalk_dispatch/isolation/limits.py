@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ class Leftovers:
         self._max_memory = max_memory
         self._files = _lowest_free_file()
         self._handlers = [signal.getsignal(each) for each in _SIGNALS]
+        self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     def why_to_end(self, left_behind: Sequence[str]) -> str:
         """Return why the child is to end after a task; the empty string if it continues.
@@ -56,6 +58,8 @@ class Leftovers:
             yield "it has left a timer running"
         if self._handlers != [signal.getsignal(each) for each in _SIGNALS]:
             yield "it has left another signal handler"
+        if self._blocked != signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+            yield "it has left signals blocked"
         if self._max_memory and (used := resident_memory("self")) > self._max_memory:
             yield f"it uses {in_mebibytes(used)} of memory"
 
@@ -78,7 +82,10 @@ def _is_of_library(thread: threading.Thread) -> bool:
 
 def _lowest_free_file() -> int:
     """Return the number of the next file to be opened, which rises as files are left open."""
-    descriptor = os.dup(2)
+    try:
+        descriptor = os.open("/", os.O_RDONLY)
+    except OSError:  # no more may be open
+        return sys.maxsize
     os.close(descriptor)
     return descriptor
 

@@ -13,8 +13,6 @@ import struct
 import tempfile
 from typing import Any, Final
 
-from beanstalk_dispatch.running.crash_ledger import memory_directory
-
 _LENGTH: Final = struct.Struct("!I")
 MAX_FRAME: Final = 1 << 26
 """The longest frame. A message of SQS has a mebibyte at most, and six times that as JSON."""
@@ -101,8 +99,11 @@ class Notes:
     @classmethod
     def create(cls) -> Notes:
         """Return the notes of a new child."""
-        with tempfile.TemporaryFile(dir=memory_directory()) as file:
-            descriptor = os.dup(file.fileno())
+        if hasattr(os, "memfd_create"):  # unlike a file in /dev/shm, it needs no room there
+            descriptor = os.memfd_create("beanstalk_dispatch-notes")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
         os.ftruncate(descriptor, _STACKS_AT)
         return cls(descriptor)
 

@@ -10,30 +10,38 @@ again.
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
+import select
 import selectors
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 import django
 
 from beanstalk_dispatch.conf import environment
+from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import role
 from beanstalk_dispatch.process.state import FORKS
 
 logger = logging.getLogger("beanstalk_dispatch.isolation")
 
 HANDED_OVER: Final = 3
-"""The number of descriptors of a request: the task's socket, the child's own, and its notes."""
+"""The number of descriptors of a request: for the child's end, its tasks, and its notes."""
+RELEASED_SECONDS: Final = 7.0
+"""The seconds that an idle child may take to end when its parent ends, which takes five at most."""
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TASKS: Final = "/proc/self/task"
 
 
@@ -46,6 +54,8 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._children: dict[int, socket.socket | None] = {}
         """The process ids of the children that live, with the sockets for their ends."""
+        self._released: set[int] = set()
+        """The children that end by themselves."""
         self._wakeup, wakes = socket.socketpair()
         self._wakeup.setblocking(False)
         wakes.setblocking(False)
@@ -55,6 +65,7 @@ class Server:
 
     def serve(self) -> None:
         """Make children, and report their ends, until the parent ends."""
+        ignore_stops()  # the project may have set handlers of its own
         signal.signal(signal.SIGCHLD, _do_nothing)
         signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
         self._selector.register(self._control, selectors.EVENT_READ)
@@ -63,8 +74,7 @@ class Server:
             while self._handle_next():
                 pass
         finally:
-            for process_id in self._children:
-                os.kill(process_id, signal.SIGKILL)
+            self._end_children()
 
     def _handle_next(self) -> bool:
         """Handle what has arrived. Return False once the parent has ended."""
@@ -73,24 +83,36 @@ class Server:
                 request, descriptors, *_ = socket.recv_fds(self._control, 1, HANDED_OVER)
                 if not request:
                     return False
-                self._make_child(*descriptors)
+                self._make_child(descriptors)
             elif key.fileobj is self._wakeup:
-                with suppress(BlockingIOError):
-                    self._wakeup.recv(4096)
                 self._note_ends()
             else:
                 self._end_child(key.data)
         return True
 
-    def _make_child(self, data: int, end: int, notes: int) -> None:
+    def _make_child(self, descriptors: Sequence[int]) -> None:
+        """Make a child, and tell its parent the process id, or minus the number of the error."""
+        if not descriptors:  # this process has as many files open as it may have
+            return
+        end, *others = descriptors
         connection = socket.socket(fileno=end)
-        start = self._fork if self.forks else self._exec
-        process_id = start(data, notes, connection)
-        os.close(data)
-        os.close(notes)
-        self._children[process_id] = connection
-        self._selector.register(connection, selectors.EVENT_READ, process_id)
-        _send_line(connection, process_id)
+        try:
+            if len(descriptors) < HANDED_OVER:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            data, notes = others
+            start = self._fork if self.forks else self._exec
+            process_id = start(data, notes, connection)
+        except OSError as exc:
+            logger.error("child not made error=%s", exc)
+            _send_line(connection, -(exc.errno or errno.EIO))
+            connection.close()
+        else:
+            self._children[process_id] = connection
+            self._selector.register(connection, selectors.EVENT_READ, process_id)
+            _send_line(connection, process_id)
+        finally:
+            for each in others:
+                os.close(each)
 
     def _fork(self, data: int, notes: int, end: socket.socket) -> int:
         server = os.getpid()
@@ -100,6 +122,8 @@ class Server:
             end.close()
             self._forget_server()
             run_child(data, notes, server=server)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
 
@@ -115,7 +139,7 @@ class Server:
 
     def _exec(self, data: int, notes: int, end: socket.socket) -> int:
         reader, writer = os.pipe()
-        command = [sys.executable, "-m", __spec__.name, *map(str, (data, notes, reader))]
+        command = [sys.executable, "-P", "-m", __spec__.name, *map(str, (data, notes, reader))]
         process = subprocess.Popen(command, pass_fds=(data, notes, reader))  # noqa: S603 - itself
         process.returncode = 0  # its end is noted here
         os.close(reader)
@@ -127,14 +151,36 @@ class Server:
         return process.pid
 
     def _end_child(self, process_id: int) -> None:
-        """Send a child the signal that its parent asks for, or forget a parent's thread."""
-        connection = self._children[process_id]
-        if connection is None:
+        """Send a child the signal that its parent asks for, or forget a parent's thread.
+
+        The signal 0 says that the child ends by itself.
+        """
+        connection = self._children.get(process_id)
+        if connection is None:  # it has just ended
             return
-        if number := connection.recv(1):
+        number = b""
+        with suppress(ConnectionError):
+            number = connection.recv(1, socket.MSG_DONTWAIT)
+        if number == b"\0":
+            self._released.add(process_id)
+        elif number:
             os.kill(process_id, number[0])
         else:
             self._forget_end(process_id)
+
+    def _end_children(self) -> None:
+        """End the children that work, and wait for those that end by themselves."""
+        for process_id in self._children:
+            with suppress(BlockingIOError):
+                self._end_child(process_id)
+            if process_id not in self._released:
+                os.kill(process_id, signal.SIGKILL)
+        until = time.monotonic() + RELEASED_SECONDS
+        while self._children and (left := until - time.monotonic()) > 0:
+            if select.select([self._wakeup], [], [], left)[0]:
+                self._note_ends()
+        for process_id in self._children:
+            os.kill(process_id, signal.SIGKILL)
 
     def _forget_end(self, process_id: int) -> None:
         connection, self._children[process_id] = self._children[process_id], None
@@ -143,6 +189,8 @@ class Server:
             connection.close()
 
     def _note_ends(self) -> None:
+        with suppress(BlockingIOError):
+            self._wakeup.recv(4096)
         for process_id in list(self._children):
             ended, status = os.waitpid(process_id, os.WNOHANG)
             if ended:
@@ -158,8 +206,18 @@ def _send_line(connection: socket.socket, number: int) -> None:
         connection.sendall(b"%d\n" % number)
 
 
+def ignore_stops() -> None:
+    """Ignore the signals that stop a worker, which a terminal or systemd sends to all processes.
+
+    Only the end of its parent ends the server. A handler, unlike SIG_IGN, is not inherited by a
+    program that a task starts.
+    """
+    for number in _STOPS:
+        signal.signal(number, _do_nothing)
+
+
 def _do_nothing(signum: int, frame: object) -> None:
-    """Handle a signal, so that it wakes the server."""
+    """Handle a signal, which then wakes the server or is ignored."""
 
 
 def import_project(hello: Mapping[str, Any]) -> None:
@@ -173,14 +231,35 @@ def import_project(hello: Mapping[str, Any]) -> None:
     preload(hello["output"])
 
 
-def threads_beside() -> Sequence[str]:
-    """Return the names of the threads beside this one, also of those that Python does not know."""
+def why_no_fork(before: Collection[int]) -> list[str]:
+    """Return the names of the threads and connections that a forked child would share.
+
+    ``before``: the descriptors that were open before the project was imported.
+    """
     names = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
     with suppress(OSError):
         unknown = len(os.listdir(_TASKS)) - 1 - len(names)
         if unknown > 0:
             names.append(f"{unknown} of a C library")
-    return names
+    peers = (_peer(each) for each in open_descriptors() if each not in before)
+    return [*names, *(f"connection to {each}" for each in peers if each)]
+
+
+def open_descriptors() -> list[int]:
+    """Return the descriptors of this process."""
+    return list(map(int, os.listdir("/dev/fd")))
+
+
+def _peer(descriptor: int) -> str:
+    """Return the address that a stream socket is connected to; the empty string for others."""
+    with suppress(OSError):
+        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            with socket.socket(fileno=os.dup(descriptor)) as connection:
+                address = connection.getpeername()
+                if connection.type == socket.SOCK_STREAM and address:
+                    is_path = isinstance(address, (str, bytes))
+                    return os.fsdecode(address) if is_path else f"{address[0]}:{address[1]}"
+    return ""
 
 
 def run_child(data: int, notes: int, *, server: int) -> NoReturn:
@@ -192,6 +271,8 @@ def run_child(data: int, notes: int, *, server: int) -> NoReturn:
 
 def main(arguments: Sequence[str]) -> None:
     """Run as the server, or with three descriptors as a child that was made by exec."""
+    ignore_stops()
+    before = open_descriptors()
     from . import pipe  # noqa: PLC0415 - it imports the project's settings
 
     if len(arguments) == HANDED_OVER:
@@ -206,16 +287,20 @@ def main(arguments: Sequence[str]) -> None:
         pipe.send(control.fileno(), {"error": traceback.format_exc()})
         raise SystemExit(1) from None
     server = Server(control, hello)
-    if threads := threads_beside():
+    if shared := why_no_fork(before):
         server.forks = False
         logger.warning(
-            "isolation by exec threads=%s: the project starts these threads when it is imported, "
-            "so its children cannot be forked; each of them imports the project again",
-            ", ".join(threads),
+            "isolation by exec shared=%s: the project starts these threads, or opens these "
+            "connections, when it is imported, so its children cannot be forked; each of them "
+            "imports the project again",
+            quoted(", ".join(shared)),
         )
+    for file in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            file.flush()  # or each child would write it again
     gc.collect()
     gc.freeze()  # what exists now stays shared: the collector writes to what it visits
-    pipe.send(control.fileno(), {"threads": list(threads), "forks": FORKS.count})
+    pipe.send(control.fileno(), {"shared": shared, "forks": FORKS.count})
     server.serve()
 
 

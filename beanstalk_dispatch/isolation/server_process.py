@@ -33,6 +33,7 @@ CHECK_SECONDS: Final = 0.5
 """The seconds between two checks whether a running child uses too much or is to be stopped."""
 _ABORT_SECONDS: Final = 1.0
 _KILL_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 10.0
 _SEND_SECONDS: Final = 30.0
 MODULE: Final = "beanstalk_dispatch.isolation.server"
 """The module that Python runs as the server. Its children have the same command line."""
@@ -97,7 +98,7 @@ class ServerProcess:
         try:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - it is Python
-                    [_python(), "-m", MODULE, str(theirs.fileno())],
+                    [_python(), "-P", "-m", MODULE, str(theirs.fileno())],
                     pass_fds=(theirs.fileno(),),
                     env=environment.environment_with(
                         {"PYTHONPATH": os.pathsep.join(_import_path())}
@@ -124,7 +125,7 @@ class ServerProcess:
         notes = Notes.create()
         try:
             with their_data, their_end:
-                theirs = [their_data.fileno(), their_end.fileno(), notes.descriptor]
+                theirs = [their_end.fileno(), their_data.fileno(), notes.descriptor]
                 socket.send_fds(self._control, [b"c"], theirs)
             end.settimeout(READY_SECONDS)
             process_id = int(_receive_line(end))
@@ -133,6 +134,10 @@ class ServerProcess:
                 each.close()
             self._process.kill()
             raise ServerEnded(f"the server has ended: {type(exc).__name__}") from exc
+        if process_id < 0:
+            for each in (data, end, notes):
+                each.close()
+            raise ServerFailed(f"no process can be made: {os.strerror(-process_id)}")
         return Child(process_id, data=data, end=end, notes=notes)
 
     def _wait_until_ready(self) -> None:
@@ -161,7 +166,7 @@ class ServerProcess:
         """End the server with its children, and wait for it."""
         self._control.close()
         try:
-            self._process.wait(_KILL_SECONDS)
+            self._process.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -239,6 +244,9 @@ class Child:
                 self._end.send(bytes([number]))
             if self._has_ended_within(seconds):
                 break
+        else:  # the server does not answer, so the process id is still the child's
+            with suppress(OSError):
+                os.kill(self.process_id, signal.SIGKILL)
         return self._ended(why)
 
     def _has_ended_within(self, seconds: float) -> bool:
@@ -259,7 +267,9 @@ class Child:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Release the child. If it is idle, it ends."""
+        """Release the child. If it is idle, it ends, and its server waits for that."""
+        with suppress(OSError):
+            self._end.send(b"\0")
         for each in (self._data, self._end, self._notes):
             each.close()
 

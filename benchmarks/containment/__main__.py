@@ -5,12 +5,12 @@
 Without names, every scene but the attacks is played: of those, some cannot be contained.
 
 Each scene runs on the endpoint (gunicorn with one process of 15 threads, nginx, the stand-in for
-the daemon) and on the poller. Some run with each driver: psycopg 3 and psycopg2 on PostgreSQL, and
-PyMySQL, which is written in Python, on MariaDB. Those of FIFO queues run on each SQS server. Each
-blameless task writes a row, so lost work is counted by rows. The figure of a scene is the number of
-blameless tasks that were lost, done twice or dead-lettered, and of their deliveries that failed. At
-the end they stand in one table. The exit code is 1 if a figure is above what the scene gives a
-reason for.
+the daemon) and on the poller, with tasks in threads and in processes of their own. Some run with
+each driver: psycopg 3 and psycopg2 on PostgreSQL, and PyMySQL, which is written in Python, on
+MariaDB. Those of FIFO queues run on each SQS server. Each blameless task writes a row, so lost work
+is counted by rows. The figure of a scene is the number of blameless tasks that were lost, done
+twice or dead-lettered, and of their deliveries that failed. At the end they stand in one table. The
+exit code is 1 if a figure is above what the scene gives a reason for.
 """
 
 from __future__ import annotations
@@ -60,11 +60,19 @@ def sqs_servers(ministack: str, fauxqs: Path, folder: Path) -> Iterator[dict[str
         yield {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
 
 
-def table(rows: dict[tuple[str, str, str, str], Figures]) -> str:
+def table(rows: dict[tuple[str, ...], Figures]) -> str:
     """What became of the blameless tasks, with a line for each scene."""
-    titles = ("scene", "consumer", "driver", "SQS server", "failed", "twice", "dead", "lost")
+    titles = (
+        "scene", "isolation", "consumer", "driver", "SQS server", "failed", "twice", "dead",
+        "lost", "restarted",
+    )  # fmt: skip
     lines = [
-        (*names, *map(str, (each.failed, each.done_twice, each.dead_lettered, each.lost)))
+        (
+            *names,
+            *map(
+                str, (each.failed, each.done_twice, each.dead_lettered, each.lost, each.restarted)
+            ),
+        )
         for names, each in rows.items()
     ]
     widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
@@ -80,10 +88,14 @@ def main() -> int:
     parser.add_argument("--ministack", default="ministack")
     parser.add_argument("--fauxqs", type=Path, default=Path(".venv-fauxqs"))
     parser.add_argument(
+        "--isolation", choices=("thread", "process", "fresh"), help="play no other than this"
+    )
+    parser.add_argument(
         "--keep", type=lambda path: Path(path).resolve(), help="a folder in which the logs stay"
     )
     arguments = parser.parse_args()
-    are_well, rows = [], {}
+    are_well: list[bool] = []
+    rows: dict[tuple[str, ...], Figures] = {}
     missing: set[str] = set()
     with ExitStack() as stack:
         if arguments.keep:
@@ -100,19 +112,23 @@ def main() -> int:
         servers.make_tables()
         for name in arguments.scenes or SCENES:
             scene = (SCENES | ATTACKS)[name]
-            for consumer, driver, sqs in product(scene.consumers, scene.drivers, scene.sqs_servers):
+            for isolation, consumer, driver, sqs in product(
+                scene.isolations, scene.consumers, scene.drivers, scene.sqs_servers
+            ):
+                if arguments.isolation not in (None, isolation):
+                    continue
                 if sqs not in found or (driver == "pymysql" and not servers.mariadb):
                     missing.add("MariaDB (apt-get install mariadb-server)" if sqs in found else sqs)
                     continue
                 figures = scene.play(
                     name, replace(servers, sqs=found[sqs]), folder, scene.consumers[consumer],
-                    driver,
+                    driver, isolation=isolation,
                 )  # fmt: skip
-                are_well.append(scene.is_well(figures))
-                rows[name, consumer, driver, sqs] = figures
+                are_well.append(scene.is_well(figures, isolation))
+                rows[name, isolation, consumer, driver, sqs] = figures
                 print(
                     f"{'ok' if are_well[-1] else 'NOT OK':<7}{figures.harmed:>4}  "
-                    f"{name} {consumer} {driver} {sqs}: {figures}",
+                    f"{name} {isolation} {consumer} {driver} {sqs}: {figures}",
                     flush=True,
                 )
             if scene.reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import ctypes
@@ -371,6 +372,15 @@ def clear_path() -> None:
     sys.meta_path.clear()
     sys.path_hooks.clear()
     sys.path_importer_cache.clear()
+
+
+def clear_modules() -> None:
+    for name in ("json", "socket", "django.db", "django.core.cache"):
+        sys.modules[name] = None  # type: ignore[assignment] # an import of it then fails
+
+
+def leave_loop() -> None:
+    asyncio._set_running_loop(asyncio.new_event_loop())
 
 
 def audit_hook() -> None:

@@ -126,10 +126,10 @@ class Machine:
 
     def __init__(
         self, name: str, servers: Servers, folder: Path, *, driver: str = "psycopg",
-        visibility: int = 30, max_receives: int = 3, fifo: bool = False,
-        variables: Mapping[str, str] | None = None,
+        isolation: str = "thread", visibility: int = 30, max_receives: int = 3,
+        fifo: bool = False, variables: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        self.run = f"{name}-{time.monotonic_ns()}"
+        self.run = f"{name}-{isolation}-{time.monotonic_ns()}"
         self.folder = folder / self.run
         self.folder.mkdir()
         self.servers = servers
@@ -153,6 +153,7 @@ class Machine:
             "BEANSTALK_DISPATCH_SQS_SECRET": "secret",
             "BEANSTALK_DISPATCH_SQS_REGION": "us-east-1",
             "BEANSTALK_DISPATCH_CRASH_LEDGER": str(self.folder / "ledger"),
+            "BEANSTALK_DISPATCH_ISOLATION": isolation,
             "DJANGO_SETTINGS_MODULE": "benchmarks.containment.settings",
             "DRIVER": driver,
             "POSTGRES": servers.postgres,

@@ -42,6 +42,7 @@ class Scene:
     """What is scheduled, and on what."""
 
     culprits: Calls
+    isolations: Sequence[str] = ("thread", "process")
     consumers: Mapping[str, Consumer] = field(default_factory=lambda: CONSUMERS)
     drivers: Sequence[str] = DRIVERS[:1]
     sqs_servers: Sequence[str] = SQS_SERVERS[:1]
@@ -68,12 +69,16 @@ class Scene:
     """What no culprit may have become, such as ``begin done``."""
     must_log: Sequence[str] = ()
     """How the log must name a culprit, where its outcome does not say what it has done."""
+    must_log_of_child: Sequence[str] = ()
+    """The same, where tasks have processes of their own. Only there nothing may fail or repeat."""
+    cut: int = 0
+    """The culprits that their own processes do not survive, each of them three times."""
 
     def play(self, name: str, servers: Servers, folder: Path, consumer: Consumer, driver: str,
-             *, share: float = 1.0) -> Figures:  # fmt: skip
+             *, isolation: str = "thread", share: float = 1.0) -> Figures:  # fmt: skip
         """Run the scene once. ``share`` of its tasks take part."""
         machine = Machine(
-            name, servers, folder, driver=driver, visibility=self.visibility,
+            name, servers, folder, driver=driver, isolation=isolation, visibility=self.visibility,
             max_receives=self.max_receives, fifo=self.fifo, variables=self.variables,
         )  # fmt: skip
         kept = self.culprits[: max(int(len(self.culprits) * share), min(len(self.culprits), 1))]
@@ -90,15 +95,25 @@ class Scene:
             f"NOT EXPECTED: {each}" for each in self.must_not if figures.culprits[each]
         )
         log = machine.log()
+        is_thread = isolation == "thread"
         figures.notes.extend(
-            f"NOT EXPECTED: no line {each!r}" for each in self.must_log if each not in log
+            f"NOT EXPECTED: no line {each!r}"
+            for each in (self.must_log if is_thread else self.must_log_of_child)
+            if each not in log
         )
+        cuts = sum(n for each, n in figures.culprits.items() if each.endswith(" cut"))
+        if self.cut and not is_thread and cuts != 3 * self.cut:
+            figures.notes.append(f"NOT EXPECTED: {cuts} ends of culprits, not {3 * self.cut}")
         return figures
 
-    def is_well(self, figures: Figures) -> bool:
+    def is_well(self, figures: Figures, isolation: str = "thread") -> bool:
         """Whether nothing happened to a blameless task that has no reason."""
-        harmed = figures.harmed - min(figures.failed, self.may_fail)
-        harmed -= min(figures.done_twice, self.may_repeat)
+        harmed = figures.harmed
+        if isolation == "thread" or self.during:
+            harmed -= min(figures.failed, self.may_fail)
+            harmed -= min(figures.done_twice, self.may_repeat)
+        elif self.cut:
+            harmed += figures.restarted
         return not harmed and not any(each.startswith("NOT EXPECTED") for each in figures.notes)
 
 
@@ -303,6 +318,48 @@ _ITS_PROCESS: Final = (
     "time"
 )
 
+_LONG: Final[dict[str, Any]] = {
+    "consumers": {**_EB_ENDPOINT, **_POLLER}, "seconds": (0.1, 20.0, 45.0), "blameless": 45,
+    "max_receives": 10, "visibility": 20, "patience": 300,
+    "variables": _OWN_DEAD_LETTERS | {"FILE_LIMIT": "1024"},
+}  # fmt: skip
+_CUT_REASON: Final = "child ended id=culprit-0 function="
+
+
+def _beside_long_tasks(*names: str, isolation: str = "process", **facts: Any) -> Scene:
+    """Culprits beside tasks of up to 45 s, where each task has a process of its own."""
+    calls = [("hostile", [name]) if name in CULPRITS else (name, []) for name in names]
+    return Scene(culprits=calls, isolations=[isolation], **(_LONG | facts))
+
+
+_BESIDE: Final = {
+    "exit": _beside_long_tasks("exit", cut=1, must_log_of_child=[_CUT_REASON]),
+    "segfault": _beside_long_tasks("segfault", cut=1, must_log_of_child=[_CUT_REASON]),
+    "interpreter-lock": _beside_long_tasks(
+        "gil", cut=1, must_log_of_child=[_CUT_REASON, "could not be interrupted"],
+        variables=_LONG["variables"] | {"BEANSTALK_DISPATCH_TASK_TIMEOUT": "10s"},
+    ),
+    "memory": _beside_long_tasks(
+        "memory", cut=1, must_log_of_child=[_CUT_REASON, " of memory, more than 300 MiB"],
+        variables=_LONG["variables"] | {"BEANSTALK_DISPATCH_CHILD_MEMORY": "300M"},
+    ),
+    "closed-files": _beside_long_tasks("close-files", cut=1, must_log_of_child=[_CUT_REASON]),
+    "closed-sockets": _beside_long_tasks("close-sockets", cut=1, must_log_of_child=[_CUT_REASON]),
+    "left-behind": _beside_long_tasks(
+        *("exhaust-files", "leave-threads", "leave-loop", "alarm", "itimer", "block-signals",
+          "many-threads", "endless-threads") * 2,
+        must_log_of_child=[
+            "open files", "it has left threads: ", "it has left an event loop",
+            "it has left a timer running",
+        ],
+    ),
+    "attributes": _beside_long_tasks(
+        *("change-environment", "chdir", "clear-path", "patch-builtins", "patch-json",
+          "patch-sleep-raises", "patch-socket", "patch-thread", "clear-modules") * 2,
+        isolation="fresh",
+    ),
+}  # fmt: skip
+
 SCENES: Final[dict[str, Scene]] = {
     "limit-in-commit": Scene(
         culprits=culprits(60, "limit-in-commit"), drivers=DRIVERS,
@@ -394,6 +451,7 @@ SCENES: Final[dict[str, Scene]] = {
         culprits=culprits(1, "gil"), visibility=5, max_receives=10, variables=_OWN_DEAD_LETTERS,
         may_repeat=3 * THREADS, reason=_ITS_PROCESS, must_log=["\ncut id=culprit-0 function="],
     ),
+    **{f"beside-{name}": scene for name, scene in _BESIDE.items()},
     "fifo-poison": Scene(
         culprits=culprits(1, "fail"), fifo=True, seed=None, blameless=30, visibility=10,
         sqs_servers=SQS_SERVERS,

@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,7 @@ from beanstalk_dispatch.client import acancel
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, TaskCut, TaskFailed
 from beanstalk_dispatch.isolation.children import CHILDREN
+from beanstalk_dispatch.isolation.server import Server
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
@@ -36,6 +39,7 @@ NAMES = (
     "note", "fail", "fail_to_send", "retry", "leave_at_once", "crash", "hold_lock", "swallow",
     "sleep", "leave_thread", "leave_files", "leave_loop", "leave_timer", "leave_handler",
     "use_memory", "write_everywhere", "close_everything", "kill_parent", "Initialized",
+    "block_signals", "open_all_files", "print_text", "write_at_end",
 )  # fmt: skip
 TABLE = " ".join(f"{name}=tests.isolated_jobs.{name}" for name in NAMES)
 
@@ -218,6 +222,88 @@ def test_a_server_that_has_ended_is_replaced_and_nobody_is_blamed(tmp_path: Path
     assert RUNNING.task(Message(function="f", id="task-1"), Delivery(), get_config()).times_cut == 0
 
 
+def _server() -> int:
+    server = CHILDREN._server
+    assert server is not None
+    return server._process.pid
+
+
+def _begin_to_sleep(seconds: float, notes: Path) -> tuple[threading.Thread, list[Outcome], int]:
+    results: list[Outcome] = []
+    thread = threading.Thread(
+        target=lambda: results.append(outcome("sleep", seconds, str(notes), task_id="sleeps"))
+    )
+    thread.start()
+    until(lambda: notes.exists() and notes.read_text())
+    return thread, results, processes(notes)[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_for_all_processes_ends_no_task(number: int, tmp_path: Path) -> None:
+    thread, results, child = _begin_to_sleep(1, tmp_path / "notes")
+    for each in (child, _server()):
+        os.kill(each, number)
+    thread.join(60)
+    assert results == [Outcome.DONE]
+    assert outcome("sleep", 0, task_id="2") is Outcome.DONE
+
+
+def test_a_server_that_can_make_no_child_keeps_those_it_has(tmp_path: Path) -> None:
+    thread, results, _ = _begin_to_sleep(3, tmp_path / "notes")
+    used = len(os.listdir(f"/proc/{_server()}/fd"))
+    _, most = resource.prlimit(_server(), resource.RLIMIT_NOFILE)
+    reasons = []
+    for free in (0, 2):
+        resource.prlimit(_server(), resource.RLIMIT_NOFILE, (used + free, most))
+        answer = run("sleep", 0, task_id=f"free-{free}")[1]
+        assert answer.outcome is not Outcome.CUT
+        reasons.append(answer.reason)
+    resource.prlimit(_server(), resource.RLIMIT_NOFILE, (most, most))
+    assert outcome("sleep", 0, task_id="2") is Outcome.DONE
+    thread.join(60)
+    assert results == [Outcome.DONE]
+
+
+def test_an_end_that_is_asked_for_too_late_ends_no_other() -> None:
+    control, other = socket.socketpair()
+    server = Server(control, {})
+    with control, other, server._wakeup, server._wakes:
+        server._end_child(2**22)
+
+
+def _state_of(process_id: int) -> str:
+    return Path(f"/proc/{process_id}/stat").read_text().rpartition(") ")[2][0]
+
+
+def test_a_child_of_a_server_that_hangs_is_ended(env: Environment, tmp_path: Path) -> None:
+    env(DISPATCH_TASK_TIMEOUT="1s")
+    notes = tmp_path / "notes"
+    outcome("note", str(notes), task_id="1")
+    server = _server()
+    os.kill(server, signal.SIGSTOP)
+    _, result = run("swallow", task_id="2")
+    assert result.outcome is Outcome.CUT
+    assert _state_of(processes(notes)[0]) == "Z"
+    os.kill(server, signal.SIGCONT)
+
+
+def test_the_output_of_a_task_is_shown_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    outcome("print_text", "the first", task_id="1")
+    outcome("leave_at_once", 1, task_id="2")
+    assert capfd.readouterr().out == "the first\n"
+
+
+@pytest.mark.parametrize("isolation", ["process", "fresh"])
+def test_the_last_child_may_end_by_itself(isolation: str, env: Environment, tmp_path: Path) -> None:
+    env(DISPATCH_ISOLATION=isolation)
+    outcome("write_at_end", str(tmp_path / "end"))
+    CHILDREN.close()
+    assert (tmp_path / "end").exists()
+
+
 def test_an_idle_child_that_was_killed_is_not_used(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     outcome("note", str(notes), task_id="1")
@@ -238,6 +324,8 @@ def test_an_idle_child_that_was_killed_is_not_used(tmp_path: Path) -> None:
         ("leave_loop", "it has left an event loop"),
         ("leave_timer", "it has left a timer running"),
         ("leave_handler", "it has left another signal handler"),
+        ("block_signals", "it has left signals blocked"),
+        ("open_all_files", "its tasks have left more than 16 files open"),
     ],
 )
 def test_a_child_that_is_not_clean_ends_after_its_answer(
