@@ -196,7 +196,7 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
     with (
         mock.patch.dict(os.environ, prefixed),
         mock.patch.object(Clients, "get", return_value=client),
-        mock.patch("beanstalk_dispatch.running.dispatch_table.import_string", import_string),
+        mock.patch("beanstalk_dispatch.running.declared_tasks.import_string", import_string),
         mock.patch.object(holding, "_LONGEST_SECONDS", 0),
         mock.patch.object(logger, "handlers", [log]),
     ):

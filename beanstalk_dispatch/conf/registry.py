@@ -55,5 +55,7 @@ def import_rooms() -> list[str]:
             try:
                 importlib.import_module(setting.room)
             except Exception as exc:
+                if setting.is_room_optional and isinstance(exc, ImportError):
+                    continue
                 problems.append(f"{setting.variable}: {exc}")
     return problems

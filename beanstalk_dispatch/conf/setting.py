@@ -44,6 +44,8 @@ class Setting(Generic[T]):
 
     It is imported at start if the variable is set, and not otherwise.
     """
+    is_room_optional: bool = False
+    """True if the variable has an effect without the library that the room needs, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -320,10 +320,11 @@ TASKS: Final[Setting[tuple[str, ...]]] = Setting(
     cast=casts.dotted_paths,
     default=(),
     default_text="empty",
-    meaning="Modules whose Django `@task` functions may run, or the dotted paths of single ones, "
-    "besides those in the table.",
-    example="shop.tasks mail.tasks.send_letter",
+    meaning="The tasks that may run: modules, each for the SafeTask subclasses and `@task` "
+    "functions that it defines, and the dotted paths of functions.",
+    example="shop.tasks mail.sending.send_letter",
     room="beanstalk_dispatch.contrib.tasks",
+    is_room_optional=True,
 )
 RESULTS: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_RESULTS",

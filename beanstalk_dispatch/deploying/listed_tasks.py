@@ -20,7 +20,7 @@ _ITSELF = "the task itself"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedTask:
-    """One name of the dispatch table, or of another library's tasks that may run."""
+    """One name of the dispatch table, or of BEANSTALK_DISPATCH_TASKS."""
 
     name: str
     path: str
@@ -42,11 +42,9 @@ class ListedTask:
 
 
 def listed_tasks(config: Config) -> list[ListedTask]:
-    """Return every task of the table, then those of other libraries. Import their modules."""
-    paths = dict(config.table)
-    for source in dispatch_table.task_sources():
-        paths |= {name: name for name in source.names(config) if name not in paths}
-    return [_listed_task(name, path, config) for name, path in paths.items()]
+    """Return every task of the table, then of BEANSTALK_DISPATCH_TASKS. Import their modules."""
+    names = dispatch_table.listed_names(config)
+    return [_listed_task(name, config.table.get(name, name), config) for name in names]
 
 
 def longest_time_limit(config: Config) -> float:

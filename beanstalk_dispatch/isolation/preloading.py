@@ -14,7 +14,7 @@ from django.db import connections
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.logging.output import show
-from beanstalk_dispatch.running.dispatch_table import resolve_early, task_sources
+from beanstalk_dispatch.running.dispatch_table import listed_names, resolve_early
 from beanstalk_dispatch.running.time_limit import stop_watchdog
 from beanstalk_dispatch.sqs.session import import_boto3
 
@@ -33,8 +33,7 @@ def preload(output: Mapping[str, Any] | None) -> None:
     if output is not None:
         show(**output)
     config = get_config()
-    names = [*config.table, *(name for each in task_sources() for name in each.names(config))]
-    for name in names:
+    for name in listed_names(config):
         try:
             resolve_early(name, config)
         except Exception as exc:

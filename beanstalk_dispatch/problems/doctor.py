@@ -35,7 +35,7 @@ from beanstalk_dispatch.deploying.sqsd_options import http_path, options
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.messages import cron
-from beanstalk_dispatch.running.dispatch_table import is_listed
+from beanstalk_dispatch.running.declared_tasks import is_listed
 
 from . import daemon_request
 from .findings import ID, ok, problem, safely
@@ -71,7 +71,8 @@ def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterat
 
 def _describe_config(config: Config) -> str:
     return (
-        f"worker={config.worker} functions={joined(config.table)} queues={joined(config.queues)} "
+        f"worker={config.worker} functions={joined([*config.table, *config.tasks])} "
+        f"queues={joined(config.queues)} "
         f"signed={'yes' if config.signing_keys else 'no'} settings={settings_module() or 'none'}"
     )
 

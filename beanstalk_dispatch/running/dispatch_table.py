@@ -7,7 +7,7 @@ import inspect
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -28,6 +28,7 @@ from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask, attributes_of
 
+from .declared_tasks import declared_in, find_declared, import_dotted_path, why_no_task
 from .outer_limit import IMPORT_SECONDS, OuterLimit, call_within
 from .task_options import seconds_of
 from .time_limit import TimeLimitExceeded
@@ -131,31 +132,15 @@ def _is_plain(task_class: type[SafeTask]) -> bool:
 class TaskSource(Protocol):
     """The tasks of another library, such as django.tasks. A contrib room registers one.
 
-    The core knows nothing of that library. A source names the objects that are tasks of it, the
-    tasks that may run without being in the table, and their entries.
+    The core knows nothing of that library. A source names the objects that are tasks of it, and
+    their entries. A task has its dotted path as ``module_path``.
     """
 
-    def find(self, name: str, config: Config) -> object | None:
-        """Return the task of a name that the table does not list, or None if none may run.
-
-        The name comes from a message, so nothing is imported for it but the module that lists it.
-        Raise NotImportable if that fails.
-        """
-
-    def names(self, config: Config) -> Iterable[str]:
-        """Return every name that may run without being in the table.
-
-        Commands that list tasks show them.
-        """
-
     def is_task(self, listed_object: object) -> bool:
-        """Return True if an object that the table lists is a task of this library."""
+        """Return True if an object is a task of this library. It may be a lazy one."""
 
     def make_entry(self, name: str, task: Any, config: Config) -> Entry:
         """Return the entry that runs a task of this library."""
-
-    def problems(self, config: Config) -> Iterable[str]:
-        """Return the problems of the tasks that the configuration lists, for the system checks."""
 
 
 ObserverSource = Callable[[Config], Sequence[Observer]]
@@ -174,6 +159,7 @@ def register_tasks(source: TaskSource) -> None:
     A contrib room calls it when it is imported.
     """
     _task_sources.append(source)
+    declared_tasks.cache_clear()
     _resolved_names.cache_clear()
     _entries_by_name.cache_clear()
 
@@ -193,12 +179,47 @@ def task_sources() -> Sequence[TaskSource]:
     return tuple(_task_sources)
 
 
-def is_listed(name: str, config: Config) -> bool:
-    """Return True if a name is in the table, or in BEANSTALK_DISPATCH_TASKS.
+def _is_task(listed_object: object) -> bool:
+    """Return True for a task of another library."""
+    return any(source.is_task(listed_object) for source in _task_sources)
 
-    The latter lists the path of a task or its module.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """The tasks that BEANSTALK_DISPATCH_TASKS stands for."""
+
+    names: Sequence[str]
+    problems: Sequence[str]
+    """The reasons why items of the list stand for no task."""
+
+
+@functools.lru_cache(maxsize=1)
+def declared_tasks(config: Config) -> Declared:
+    """Import all modules of BEANSTALK_DISPATCH_TASKS, once.
+
+    One that cannot be imported is a problem in the result.
     """
-    return name in config.table or name in config.tasks or name.rpartition(".")[0] in config.tasks
+    names: dict[str, None] = {}
+    problems = []
+    for item in config.tasks:
+        try:
+            found = import_early(item, declared_in, item, config, _is_task)
+        except Exception as exc:
+            problems.append(f"{item!r} cannot be imported: {exc}")
+            continue
+        if not found:
+            problems.append(why_no_task(item))
+        for name, each in found.items():
+            if reason := _why_not_a_task(each, name):
+                problems.append(f"{name!r} {reason}")
+            else:
+                names[name] = None
+    return Declared(names=tuple(names), problems=tuple(problems))
+
+
+def listed_names(config: Config) -> Sequence[str]:
+    """Return the names of all tasks that may run. Import the modules that list them."""
+    return tuple(dict.fromkeys((*config.table, *declared_tasks(config).names)))
 
 
 @functools.lru_cache(maxsize=1)
@@ -254,7 +275,8 @@ def resolve_early(name: str, config: Config) -> Any:
     try:
         return import_early(name, resolve, name, config)
     except ImportError as exc:
-        raise NotImportable(f"Unable to locate function: {config.table[name]}") from exc
+        path = config.table.get(name, name)
+        raise NotImportable(f"Unable to locate function: {path}") from exc
 
 
 def import_early(name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -274,23 +296,34 @@ def import_early(name: str, function: Callable[P, T], *args: P.args, **kwargs: P
 def _resolve_name(name: str, config: Config) -> Any:
     path = config.table.get(name)
     if path is None:
-        for source in _task_sources:
-            if (found := source.find(name, config)) is not None:
-                return found
-        if not (config.table or config.tasks):
-            raise UnknownFunction("No beanstalk dispatch table configured")
-        raise UnknownFunction(f"Requested function not found: {name}")
-    try:
-        runnable = import_dotted_path(path)
-    except Exception as exc:
-        raise NotImportable(f"Unable to locate function: {path}") from exc
-    if any(source.is_task(runnable) for source in _task_sources):
-        return runnable
-    if inspect.isclass(runnable) and not issubclass(runnable, SafeTask):
-        raise UnknownFunction(f"Requested task is not a SafeTask subclass: {name}")
-    if reason := _why_not_runnable(runnable) or _why_not_callable_alone(path):
+        path, runnable = name, find_declared(name, config, _is_task)
+        if runnable is None:
+            raise _unknown(name, config)
+    else:
+        try:
+            runnable = import_dotted_path(path)
+        except Exception as exc:
+            raise NotImportable(f"Unable to locate function: {path}") from exc
+    if reason := _why_not_a_task(runnable, path):
         raise UnknownFunction(f"Requested task {reason}: {name}")
     return runnable
+
+
+def _unknown(name: str, config: Config) -> UnknownFunction:
+    if not (config.table or config.tasks):
+        return UnknownFunction("No beanstalk dispatch table configured")
+    module = name.rpartition(".")[0]
+    advice = f"; {module} defines no such task" if module in config.tasks else ""
+    return UnknownFunction(f"Requested function not found: {name}{advice}")
+
+
+def _why_not_a_task(runnable: object, path: str) -> str | None:
+    """Return the reason why what stands at a path cannot run, or None."""
+    if _is_task(runnable):
+        return None
+    if inspect.isclass(runnable) and not issubclass(runnable, SafeTask):
+        return "is not a SafeTask subclass"
+    return _why_not_runnable(runnable) or _why_not_callable_alone(path)
 
 
 def _why_not_runnable(runnable: Any) -> str | None:
@@ -494,20 +527,3 @@ def start_configured_class() -> None:
         logger.error(
             "%s could not start error=%s", SAFE_TASK.variable, quoted_error(exc),
         )  # fmt: skip
-
-
-def import_dotted_path(path: str) -> Any:
-    """Import ``package.module.attribute``.
-
-    The attribute may itself be dotted (a static method).
-    """
-    try:
-        return import_string(path)
-    except ModuleNotFoundError as exc:
-        parent, _, attribute = path.rpartition(".")
-        if exc.name != parent or "." not in parent:
-            raise
-        try:
-            return getattr(import_dotted_path(parent), attribute)
-        except (ImportError, AttributeError):
-            raise exc from None

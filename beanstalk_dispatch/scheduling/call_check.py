@@ -17,7 +17,7 @@ from typing import Any, Final
 from django.conf import settings
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.exceptions import InvalidCall
+from beanstalk_dispatch.exceptions import InvalidCall, UnknownFunction
 from beanstalk_dispatch.running.dispatch_table import Entry, entry
 from beanstalk_dispatch.safe_task import SafeTask
 
@@ -68,17 +68,21 @@ def check_call(
 ) -> None:
     """Raise InvalidCall if the listed task ``name`` does not take these arguments.
 
+    Raise UnknownFunction if a listed module has no such task.
+
     With ``is_local`` its module is imported for that, because the task may run in this process.
     """
     known = _parameters_by_name(config)
     if name not in known:
-        path = config.table.get(name, "")
+        path = config.table.get(name, name)
         may_import = settings.DEBUG or is_local
         if not (may_import or path.rpartition(".")[0] in sys.modules):
             return
         try:
             known[name] = _read_parameters(entry(name, config))
-        except (Exception, SystemExit):  # checks and worker report what cannot be imported
+        except (Exception, SystemExit) as exc:  # checks and worker report a failed import
+            if type(exc) is UnknownFunction and name not in config.table:
+                raise
             return
     parameters = known[name]
     call = (len(args), *kwargs)

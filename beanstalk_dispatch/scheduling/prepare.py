@@ -106,7 +106,7 @@ def _checked_message(call: Call, config: Config, *, is_local: bool) -> tuple[Mes
         not_before=round(time.time() + delay, 3) if delay > MAX_DELAY_SECONDS else None,
         not_after=None if call.expires is None else _end_of(call.expires, time.time() + delay),
     )
-    if config.table:
+    if config.table or config.tasks:
         check_call(message.function, message.args, message.kwargs, config, is_local=is_local)
     if config.sends_base64:
         _refuse_in_base64(message)

@@ -12,7 +12,7 @@ from beanstalk_dispatch.conf.variables import TABLE, TASKS
 from beanstalk_dispatch.exceptions import InvalidCall, UnknownFunction
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.messages.message import NAME_FORM, is_name
-from beanstalk_dispatch.running.dispatch_table import is_listed
+from beanstalk_dispatch.running.declared_tasks import is_listed
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .call import Function, NamedByPath
@@ -36,6 +36,8 @@ def table_name(function: Function, config: Config) -> str:
         )
     path = _dotted_path(function)
     name = _names_by_path(config).get(path)
+    if name is None and _is_declared(function, path, config):
+        return path
     if name is None:
         raise UnknownFunction(
             f"no name in {TABLE.variable} stands for {path}; known: "
@@ -45,12 +47,27 @@ def table_name(function: Function, config: Config) -> str:
     return name
 
 
+def _is_declared(function: object, path: str, config: Config) -> bool:
+    """Return True if BEANSTALK_DISPATCH_TASKS lists a path; for a class, its module suffices."""
+    is_class = isinstance(function, type) or (
+        isinstance(function, SafeTask) and "run" not in vars(function)
+    )
+    return path in config.tasks or (is_class and path.rpartition(".")[0] in config.tasks)
+
+
 def _advice_on(function: object, path: str, config: Config) -> str:
     """Say how to have a function listed."""
     is_found_by_path = isinstance(function, SafeTask | type) or inspect.isfunction(function)
     if not is_found_by_path or "<" in path:
         return "; a worker finds a function by its dotted path, so write one in a module"
-    return "" if config.table else "; set the table here, too, or pass the function's name"
+    if path.rpartition(".")[0] in config.tasks:
+        return (
+            f"; a module in {TASKS.variable} stands for its SafeTask subclasses and its @task "
+            f"functions: add {path} to it"
+        )
+    if config.table:
+        return ""
+    return f"; add {path} to {TASKS.variable} here and on the worker, or pass the function's name"
 
 
 def _unlisted_error(name: str, config: Config) -> UnknownFunction:

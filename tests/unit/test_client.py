@@ -151,7 +151,10 @@ def test_without_a_table_any_name_is_sent(sqs_env: Environment) -> None:
     sqs_env(DISPATCH_TABLE=None)
     schedule_function("jobs", "whatever")
     assert [message.function for message in messages()] == ["whatever"]
-    with pytest.raises(UnknownFunction, match="known: none; set the table here, too, or pass the"):
+    with pytest.raises(
+        UnknownFunction,
+        match="known: none; add tests.jobs.record to BEANSTALK",
+    ):
         schedule_function("jobs", jobs.record)
 
 

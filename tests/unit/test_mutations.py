@@ -14,7 +14,7 @@ import pytest
 from beanstalk_dispatch.exceptions import BadSignature
 from beanstalk_dispatch.messages import message
 from beanstalk_dispatch.messages.message import Message, wrap
-from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running import declared_tasks, dispatch_table
 from beanstalk_dispatch.running.stages import read
 from tests import fuzzing
 from tests.fuzzing import KEYS, Worker, demand
@@ -64,7 +64,7 @@ def take_any_type_in_headers(patch: Patch) -> None:
 
 def import_any_path(patch: Patch) -> None:
     patch.setattr(
-        dispatch_table, "resolve", lambda name, config: dispatch_table.import_dotted_path(name)
+        dispatch_table, "resolve", lambda name, config: declared_tasks.import_dotted_path(name)
     )
 
 

@@ -49,7 +49,7 @@ def start() -> Handler:
     check_log.do_not_log_on_first_request()
     with without_endpoint():
         check_log.log_failing()
-    for name in config.table:
+    for name in dispatch_table.listed_names(config):
         with suppress(Exception, SystemExit):  # its messages are refused with the reason
             dispatch_table.entry(name, config)
     RUNNING.report_cut_tasks(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -24,7 +24,6 @@ from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.dispatch_table import Entry
 from beanstalk_dispatch.safe_task import SafeTask
 
-from .allowed import allowed_task, allowed_tasks
 from .library import (
     AnyResult,
     AnyTask,
@@ -48,17 +47,9 @@ class FailedBefore(Exception):
 class DjangoTasks:
     """The source of Django's tasks for the dispatch table."""
 
-    def find(self, name: str, config: Config) -> object | None:
-        """Return the listed task of that name."""
-        return allowed_task(name, config)
-
-    def names(self, config: Config) -> Iterable[str]:
-        """Return the listed tasks, by their ``module_path``."""
-        return allowed_tasks(config).by_name
-
     def is_task(self, listed_object: object) -> bool:
         """Return True if an object is a Task."""
-        return isinstance(listed_object, Task)
+        return issubclass(type(listed_object), Task)
 
     def make_entry(self, name: str, task: AnyTask, config: Config) -> Entry:
         """Return the entry that runs the task in the configured class, with signals and result."""
@@ -71,10 +62,6 @@ class DjangoTasks:
             observers=(TaskObserver(task), *others),
             task=task,
         )
-
-    def problems(self, config: Config) -> Sequence[str]:
-        """Return the problems of BEANSTALK_DISPATCH_TASKS."""
-        return allowed_tasks(config).problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

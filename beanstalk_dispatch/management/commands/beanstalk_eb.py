@@ -17,7 +17,7 @@ from django.core.checks import ERROR, CheckMessage
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES, SIGNING_KEYS, TABLE
+from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES, SIGNING_KEYS, TASKS
 from beanstalk_dispatch.deploying import alarms, overview
 from beanstalk_dispatch.deploying.application import find_application, project_name
 from beanstalk_dispatch.deploying.eb_commands import commands, fresh_key
@@ -229,9 +229,9 @@ def _missing_values(plan: Plan, config: Config, root: Path) -> Iterator[str]:
             f"{QUEUES.variable} is not set here, so there is one queue, {plan.read_queue.name!r} "
             f"with the alias {plan.read_queue.alias!r}"
         )
-    if not config.table:
+    if not (config.table or config.tasks):
         yield (
-            f"{TABLE.variable} is not set here, so no time limit of a task is known, and the "
+            f"{TASKS.variable} is not set here, so no time limit of a task is known, and the "
             "commands do not set it either"
         )
     server = plan.application.settings

@@ -29,6 +29,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
 from beanstalk_dispatch.isolation.server_process import why_impossible
 from beanstalk_dispatch.logging.log_lines import failed_line, joined
 from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running.declared_tasks import is_listed
 from beanstalk_dispatch.running.task_problems import problems_of
 from beanstalk_dispatch.safe_task import ISOLATIONS, SafeTask
 
@@ -92,7 +93,7 @@ def _safe_task(config: Config) -> Iterator[CheckMessage]:
 @on_workers
 def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
     for name in config.periodic_tasks:
-        if not dispatch_table.is_listed(name, config):
+        if not is_listed(name, config):
             yield _of_one_task(
                 f"{PERIODIC_TASKS.variable} lists {name!r}, which {TABLE.variable} does not.",
                 hint="Add it to the table, or remove it here.",
@@ -106,29 +107,28 @@ def _listed_classes(config: Config) -> Iterator[CheckMessage]:
         for problem in problems_of(task_class):
             yield _of_one_task(
                 f"{name!r} does not fit SafeTask: {problem}.",
-                hint=f"Correct the class {config.table[name]}.",
+                hint=f"Correct the class {config.table.get(name, name)}.",
                 id=f"{ID}.E007",
             )
 
 
 @on_every_machine
 def _listed_tasks(config: Config) -> Iterator[CheckMessage]:
-    for source in dispatch_table.task_sources():
-        for problem in source.problems(config):
-            yield _of_one_task(
-                f"{TASKS.variable}: {problem}.",
-                hint="List modules, such as shop.tasks, or the dotted paths of tasks.",
-                id=f"{ID}.E011",
-            )
+    for problem in dispatch_table.declared_tasks(config).problems:
+        yield _of_one_task(
+            f"{TASKS.variable}: {problem}.",
+            hint="List modules, such as shop.tasks, or the dotted paths of tasks.",
+            id=f"{ID}.E011",
+        )
 
 
 @on_workers
 def _empty_table(config: Config) -> Iterator[CheckMessage]:
     if not (config.table or config.tasks):
-        variable = TABLE.variable
         yield checks.Error(
-            f"This is a worker, but {variable} is empty: every message fails.",
-            hint=f"eb setenv '{variable}=name=package.module.function'",
+            f"This is a worker, but {TASKS.variable} and {TABLE.variable} are empty: every "
+            "message fails.",
+            hint=f"eb setenv {TASKS.variable}=package.module",
             id=f"{ID}.E018",
         )
 
@@ -210,9 +210,10 @@ def _policies_of_no_task(config: Config) -> Iterator[CheckMessage]:
 
 
 def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
-    """Yield the names of the table that stand for a class, each with the class."""
+    """Yield the listed names that stand for a class, each with the class."""
+    names = dispatch_table.listed_names(config)
     failed = dispatch_table.not_importable(config)  # E002 reports it, and has tried the import
-    for name in (each for each in config.table if each not in failed):
+    for name in (each for each in names if each not in failed):
         with suppress(UnknownFunction):  # E002 reports it, too
             listed_object = dispatch_table.resolve_early(name, config)
             if isinstance(listed_object, type):

@@ -223,7 +223,7 @@ def test_what_the_files_are_made_without_is_a_warning(
             "warning: BEANSTALK_DISPATCH_QUEUES is not set here, so there is one queue, "
             "'tests-work' with the alias 'work'"
         )
-        assert "BEANSTALK_DISPATCH_TABLE is not set here" in table
+        assert "BEANSTALK_DISPATCH_TASKS is not set here" in table
         assert "there is no requirements.txt" in requirements
     env(DISPATCH_TABLE=TABLE, DISPATCH_QUEUES="mail=tests-work")
     (folder / "requirements.txt").write_text("django-beanstalk-dispatch\n")

@@ -107,7 +107,7 @@ def test_the_checks_are_registered(env: Environment) -> None:
             },
             [],
         ),
-        ({"DISPATCH_TASKS": "tests.jobs tests.nowhere"}, ["E011", "E011"]),
+        ({"DISPATCH_TASKS": "tests.batches tests.nowhere"}, ["E011", "E011"]),
         ({"DISPATCH_RESULTS": "nowhere"}, ["E013"]),
         ({"DISPATCH_RESULTS": "default"}, ["E013"]),
         ({"DISPATCH_RESULTS": "default", "DISPATCH_EXECUTE_SYNCHRONOUSLY": True}, []),
@@ -125,11 +125,11 @@ def test_variables_that_break_a_worker(
 def test_a_room_that_cannot_be_imported_is_an_error(
     env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "beanstalk_dispatch.contrib.tasks", None)
-    env(**(DEFAULTS | {"DISPATCH_TASKS": "tests.django_tasks"}))
-    message = found()[0]  # E011 follows, if an earlier test has imported the room
+    monkeypatch.setitem(sys.modules, "beanstalk_dispatch.contrib.results", None)
+    env(**(DEFAULTS | {"DISPATCH_RESULTS": "default"}))
+    message = found()[0]
     assert message.id == "beanstalk_dispatch.E010"
-    assert message.msg.startswith("BEANSTALK_DISPATCH_TASKS: import of beanstalk_dispatch.contrib")
+    assert message.msg.startswith("BEANSTALK_DISPATCH_RESULTS: import of beanstalk_dispatch.contr")
 
 
 def test_what_is_wrong_with_a_listed_class_is_said_in_words(env: Environment) -> None:

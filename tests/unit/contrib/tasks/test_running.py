@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core import checks
 from django.core.cache import caches
 
 from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import Status, get_result
-from beanstalk_dispatch.contrib.tasks import library, running
-from beanstalk_dispatch.contrib.tasks.allowed import allowed_tasks
+from beanstalk_dispatch.contrib.tasks import library
 from beanstalk_dispatch.exceptions import TaskCancelled, TaskCut
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
@@ -406,58 +404,6 @@ def test_the_context_is_made_anew_without_its_observer(tasks_env: Environment) -
     safe_task.delivery = run_of(message, queue="q")
     result = safe_task.run.result()
     assert (result.id, result.task) == (message.id, tasks.flaky)
-
-
-def test_what_is_listed_and_is_no_task_is_a_problem(tasks_env: Environment) -> None:
-    tasks_env(
-        DISPATCH_TASKS="tests.jobs no.such.module tests.django_tasks.add tests.django_tasks.gone "
-        "tests.broken_module nowhere tests.jobs.record"
-    )
-    source = running.DjangoTasks()
-    no_attribute = 'cannot be imported: Module "{}" does not define a "{}" attribute/class'
-    problems = dict.fromkeys(source.problems(get_config()))
-    assert list(problems) == [
-        "'tests.jobs' is neither a @task nor a module that defines one",
-        "'no.such.module' cannot be imported: No module named 'no'",
-        f"'tests.django_tasks.gone' {no_attribute.format('tests.django_tasks', 'gone')}",
-        f"'tests.broken_module' {no_attribute.format('tests', 'broken_module')}",
-        "'nowhere' cannot be imported: No module named 'nowhere'",
-        "'tests.jobs.record' is neither a @task nor a module that defines one",
-    ]
-    assert source.find("tests.django_tasks.add", get_config()) is tasks.add
-    assert source.find("tests.django_tasks.echo", get_config()) is None
-
-
-def test_a_module_lists_the_tasks_that_it_defines_and_none_that_it_imports(
-    tasks_env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "their_tasks.py").write_text(
-        "from beanstalk_dispatch.contrib.tasks import task\n"
-        "from tests.django_tasks import add, fail\n"
-        "@task\ndef own() -> None: pass\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    tasks_env(DISPATCH_TASKS="their_tasks")
-    assert list(allowed_tasks(get_config()).by_name) == ["their_tasks.own"]
-    source = running.DjangoTasks()
-    assert source.find("their_tasks.own", get_config()) is not None
-    assert source.find("tests.django_tasks.fail", get_config()) is None
-
-
-def test_a_module_that_ends_the_process_is_a_problem(
-    tasks_env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a_script.py").write_text("import sys\nsys.exit('usage: a_script FILE')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    tasks_env(DISPATCH_TASKS="a_script tests.django_tasks", DISPATCH_TABLE="run=a_script.main")
-    problem = "its import raises SystemExit('usage: a_script FILE')"
-    assert running.DjangoTasks().problems(get_config()) == [
-        f"'a_script' cannot be imported: {problem}",
-    ]
-    found = [each.msg for each in checks.run_checks() if "a_script" in each.msg]
-    assert [each.partition("a_script.main: ")[2] or each for each in found] == [
-        problem, f"BEANSTALK_DISPATCH_TASKS: 'a_script' cannot be imported: {problem}.",
-    ]  # fmt: skip
 
 
 def test_a_message_imports_nothing_but_the_module_that_lists_its_task(

@@ -1,0 +1,109 @@
+"""The tasks that BEANSTALK_DISPATCH_TASKS lists: those a module defines, or one by its dotted path.
+
+A message's function is looked up in a list of names. It causes the import of no other module.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from django.utils.module_loading import import_string
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.exceptions import NotImportable
+from beanstalk_dispatch.safe_task import SafeTask
+
+IsTask = Callable[[object], bool]
+"""A function that returns True for a task of another library, which has a ``module_path``."""
+
+
+def is_listed(name: str, config: Config) -> bool:
+    """Return True if a name is in the table, or in BEANSTALK_DISPATCH_TASKS.
+
+    The latter lists the path of a task or its module.
+    """
+    return name in config.table or name in config.tasks or name.rpartition(".")[0] in config.tasks
+
+
+def find_declared(name: str, config: Config, is_task: IsTask) -> object | None:
+    """Import the item that lists a task, and return the task. Return None if no item lists it.
+
+    The other items are not imported, so that none of them delays a message or stops it. Raise
+    NotImportable if the import fails.
+    """
+    for item in (name, name.rpartition(".")[0]):
+        if item in config.tasks:
+            try:
+                found = declared_in(item, config, is_task)
+            except Exception as exc:
+                raise NotImportable(f"Unable to locate function: {name}") from exc
+            if name in found:
+                return found[name]
+    return None
+
+
+def declared_in(item: str, config: Config, is_task: IsTask) -> dict[str, object]:
+    """Return the tasks of a module, or the object of a dotted path, by their names."""
+    try:
+        found: object = import_module(item)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{item}.".startswith(f"{exc.name}.") or "." not in item:
+            raise  # the module is there, and what it imports is not
+        found = import_dotted_path(item)
+    if isinstance(found, ModuleType):
+        return dict(_defined_in(found, config, is_task))
+    return {item: found}
+
+
+def _defined_in(
+    module: ModuleType, config: Config, is_task: IsTask
+) -> Iterator[tuple[str, object]]:
+    """Yield the tasks that a module defines. One that it imports belongs to another module."""
+    for each in [*vars(module).values()]:
+        path = ""
+        # isinstance() would evaluate a lazy object of the project's.
+        if issubclass(type(each), type) and issubclass(each, SafeTask):
+            path = "" if _is_base(each, config) else f"{each.__module__}.{each.__qualname__}"
+        elif is_task(each):
+            path = each.module_path
+        if path.rpartition(".")[0] == module.__name__:
+            yield path, each
+
+
+def _is_base(task_class: type[SafeTask], config: Config) -> bool:
+    """Return True if a class without ``run`` is there for others to inherit from it."""
+    if task_class.run is not SafeTask.run:
+        return False
+    path = f"{task_class.__module__}.{task_class.__qualname__}"
+    return bool(task_class.__subclasses__()) or path == config.safe_task
+
+
+def why_no_task(item: str) -> str:
+    """Return the problem of an imported module that defines no task, with the remedy."""
+    functions = [
+        name for name, each in vars(import_module(item)).items()
+        if inspect.isfunction(each) and each.__module__ == item
+    ]  # fmt: skip
+    remedy = f"; list a function by its path, such as {item}.{functions[0]}" if functions else ""
+    return f"{item!r} defines no SafeTask subclass and no @task{remedy}"
+
+
+def import_dotted_path(path: str) -> Any:
+    """Import ``package.module.attribute``.
+
+    The attribute may itself be dotted (a static method).
+    """
+    try:
+        return import_string(path)
+    except ModuleNotFoundError as exc:
+        parent, _, attribute = path.rpartition(".")
+        if exc.name != parent or "." not in parent:
+            raise
+        try:
+            return getattr(import_dotted_path(parent), attribute)
+        except (ImportError, AttributeError):
+            raise exc from None
