@@ -195,9 +195,7 @@ def _why_in_threads(config: Config) -> str:
 
 @on_workers
 def _policies_of_no_task(config: Config) -> Iterator[CheckMessage]:
-    names = [*config.table, *config.tasks]
-    for source in dispatch_table.task_sources():
-        names += source.names(config)
+    names = [*config.tasks, *dispatch_table.listed_names(config)]
     paths = [config.table.get(each, each) for each in names]
     known = {*names, *paths, *(each.rpartition(".")[0] for each in paths)}
     for name in tasks_named(config.policies):
