@@ -44,7 +44,7 @@ The tasks of most projects are shorter than that.
 MARGIN: Final = 60.0
 """The seconds that a lease is renewed beyond the time limit and the grace period of its task.
 
-A task may wait for half of it to run alone. Later than that it is stuck, and may run elsewhere.
+Later than that the task is stuck, and may run elsewhere.
 """
 ENDED_SECONDS: Final = 4 * 86400
 """The seconds that a finished task is remembered: as long as a queue keeps messages by default.

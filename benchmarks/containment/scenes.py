@@ -424,7 +424,7 @@ SCENES: Final[dict[str, Scene]] = {
         variables={"FILE_LIMIT": "1024", **_OWN_DEAD_LETTERS},
         visibility=5, max_receives=10, may_fail=3 * THREADS,
         reason="the tasks that run when no file is left fail, and are delivered again; no other "
-        "task begins, and the process is replaced; then the culprit runs alone",
+        "task begins, and the process is replaced; then the culprit has a process of its own",
         must_log=["reason=no-files", "task was cut off before id="],
     ),
     "memory": Scene(
@@ -517,11 +517,11 @@ SCENES: Final[dict[str, Scene]] = {
             "AWS_LAMBDA_FUNCTION_NAME": "another-machine",
         },
     ),
-    "waiting-alone": Scene(
+    "kills-and-exit": Scene(
         culprits=culprits(1, "exit"), blameless=200, seconds=(0.1, 1.0), max_receives=10,
         during=partial(Kills, seconds=45), patience=300, consumers=_EB_ENDPOINT,
-        # Without a dead-letter queue of its own: a task that is killed while it runs alone is
-        # taken for the reason, and it was none.
+        # Without a dead-letter queue of its own: a task that was killed three times would be taken
+        # for the reason, and it was none.
         variables=_LEASE, may_repeat=THREADS,
         reason="as in kills: between the commit of a task and its entry in the cache",
     ),

@@ -37,8 +37,7 @@ logger = logging.getLogger("beanstalk_dispatch.worker")
 EXIT_FAILED: Final = 1
 """The exit code of a ``burst`` in which a delivery did not succeed."""
 EXIT_STUCK: Final = 75
-"""EX_TEMPFAIL: a task cannot be interrupted, no file can be opened, or tasks have left too many
-threads behind: start a new process."""
+"""EX_TEMPFAIL: start a new process, for one of the reasons in _SPOILED."""
 EXIT_NO_QUEUE: Final = 69
 """EX_UNAVAILABLE: with ``burst``, a queue that does not exist or does not answer."""
 
@@ -151,15 +150,10 @@ class Worker:
     # --- the reasons to stop ---------------------------------------------------------------
 
     def _check_stop_conditions(self) -> None:
-        if overdue := self.tasks.give_up_overdue():
+        spoiled = next((log for is_so, log in _SPOILED if is_so(self)), None)
+        if spoiled is not None:
             self.stop(EXIT_STUCK)
-            self._log_without_blocking(_log_stuck, len(overdue))
-        elif self.tasks.has_no_files:
-            self.stop(EXIT_STUCK)
-            self._log_without_blocking(_log_no_files)
-        elif LEFT.are_too_many():
-            self.stop(EXIT_STUCK)
-            self._log_without_blocking(_log_threads)
+            self._log_without_blocking(spoiled, self)
         elif self.prefetch.is_used_up():
             self.stop()
         elif self.options.burst:
@@ -262,11 +256,13 @@ class Worker:
         )  # fmt: skip
 
 
-def _log_stuck(tasks: int) -> None:
-    logger.critical("stop reason=stuck tasks=%d exit_code=%d", tasks, EXIT_STUCK)
+def _log_stuck(worker: Worker) -> None:
+    logger.critical(
+        "stop reason=stuck tasks=%d exit_code=%d", len(worker.tasks.overdue()), EXIT_STUCK
+    )
 
 
-def _log_no_files() -> None:
+def _log_no_files(worker: Worker) -> None:
     logger.critical(
         "stop reason=no-files exit_code=%d: this process can open no more files, so every task "
         "would fail; a task most likely keeps files or connections open",
@@ -274,13 +270,21 @@ def _log_no_files() -> None:
     )
 
 
-def _log_threads() -> None:
+def _log_threads(worker: Worker) -> None:
     LEFT.report(waits=False)
     logger.critical(
         "stop reason=threads threads=%d left_by=%r exit_code=%d: tasks have left these threads "
         "behind, each of which may keep a database connection",
         len(LEFT.left()), LEFT.summary(), EXIT_STUCK,
     )  # fmt: skip
+
+
+_SPOILED: Final[Sequence[tuple[Callable[[Worker], object], Callable[[Worker], None]]]] = (
+    (lambda worker: worker.tasks.give_up_overdue(), _log_stuck),
+    (lambda worker: worker.tasks.has_no_files, _log_no_files),
+    (lambda worker: LEFT.are_too_many(), _log_threads),
+)
+"""The reasons to be replaced by another process, each with its line in the log."""
 
 
 def _log_unfinished(message: Received, thread_id: int) -> None:
