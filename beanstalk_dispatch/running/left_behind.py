@@ -1,20 +1,32 @@
-"""Traces of a task in its process that would harm other tasks: removed, and logged."""
+"""Traces of a task in its process that would harm other tasks: removed, and logged.
+
+An interrupt can strike right after a thread got the lock of a log handler. Every other thread of
+the process would then wait for ever at its next log line, and its task would never be acknowledged.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
+from functools import cache
+from typing import Any, Final
 
 from beanstalk_dispatch.logging.log_lines import joined, quoted
+from beanstalk_dispatch.logging.loggers import LOGGERS
 from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.process import state
 
 from .left_threads import LEFT
-from .log_locks import release_left_locked
-from .logging_state import LoggingState
 from .running_tasks import RUNNING
 
 logger = logging.getLogger("beanstalk_dispatch.task")
+
+_LOGGERS: Final = [logging.getLogger(name) for name in LOGGERS]
+_LOCK_TYPE: Final[Any] = type(threading.RLock())
+"""The type of a handler's lock, unless the project gives it another one."""
+_is_owned: Final = _LOCK_TYPE._is_owned  # noqa: SLF001 - as threading.Condition uses it
 
 
 def put_right(message: Message, before: LoggingState) -> Sequence[str]:
@@ -48,3 +60,67 @@ def put_right(message: Message, before: LoggingState) -> Sequence[str]:
         )  # fmt: skip
         found.append("logging turned off")
     return found
+
+
+# --- locks -----------------------------------------------------------------------------------
+
+
+def release_left_locked() -> str:
+    """Release the locks of log handlers, logging and threading that this thread holds.
+
+    Return the names of the handlers, or the empty string. A thread of a consumer holds none between
+    two tasks. Without the lock of ``threading``, no other thread could start one.
+    """
+    left = ["logging"] if _release_lock(logging._lock) else []  # type: ignore[attr-defined] # noqa: SLF001
+    if _release_lock(threading._active_limbo_lock):  # type: ignore[attr-defined] # noqa: SLF001
+        left.append("threading")
+    # The public names lead only to handlers of loggers, not to those within another handler.
+    for reference in logging._handlerList:  # type: ignore[attr-defined] # noqa: SLF001
+        handler = reference()
+        if _release_lock(getattr(handler, "lock", None)):
+            left.append(handler.name or type(handler).__name__)
+    return joined(left) if left else ""
+
+
+def _release_lock(lock: Any) -> bool:
+    """Release the lock if this thread holds it. Return True if it did.
+
+    The thread may have taken the lock twice.
+    """
+    if type(lock) is not _LOCK_TYPE or not _is_owned(lock):
+        return False
+    while _is_owned(lock):
+        lock.release()
+    return True
+
+
+# --- logging ---------------------------------------------------------------------------------
+
+
+class LoggingState:
+    """The state of logging before the first task, to restore if a task hides the log of others."""
+
+    def __init__(self) -> None:
+        self._disabled_level = logging.root.manager.disable
+        self._is_logger_disabled = _LOGGERS[0].disabled
+
+    def restore(self) -> list[str]:
+        """Restore what a task has disabled. Return the names of the changes."""
+        restored: list[str] = []
+        if logging.root.manager.disable > self._disabled_level:
+            logging.disable(self._disabled_level)
+            restored.append("logging-level")
+        if _LOGGERS[0].disabled and not self._is_logger_disabled:
+            for each in _LOGGERS:
+                each.disabled = False
+            restored.append("disabled-loggers")
+        return restored
+
+
+@cache
+def logging_state() -> LoggingState:
+    """Return the state before the first task, which is noted by the first call."""
+    return LoggingState()
+
+
+state.declare(logging_state.cache_clear, in_child=False)

@@ -12,7 +12,7 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
-from beanstalk_dispatch.running.logging_state import LoggingState
+from beanstalk_dispatch.running.left_behind import LoggingState
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from tests import jobs
 from tests.conftest import Environment

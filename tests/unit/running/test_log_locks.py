@@ -14,7 +14,7 @@ import pytest
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
-from beanstalk_dispatch.running.log_locks import release_left_locked
+from beanstalk_dispatch.running.left_behind import release_left_locked
 from beanstalk_dispatch.safe_task import SafeTask
 from tests.conftest import Environment
 from tests.runs import deliver
