@@ -16,8 +16,8 @@ from typing import Any, Final
 _LENGTH: Final = struct.Struct("!I")
 MAX_FRAME: Final = 1 << 26
 """The longest frame. A message of SQS has a mebibyte at most, and six times that as JSON."""
-_END: Final = struct.Struct("d")
-_BEGUN_AT: Final = _END.size
+_END_SIZE: Final = struct.calcsize("d")
+_BEGUN_AT: Final = _END_SIZE
 _STACKS_AT: Final = mmap.PAGESIZE
 _MAX_STACKS: Final = 20_000
 
@@ -95,6 +95,9 @@ class Notes:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._page = mmap.mmap(descriptor, mmap.PAGESIZE)
+        # It is written at once. struct.pack_into() would write zeros first, and a parent that reads
+        # them would end a child that is on time.
+        self._end = memoryview(self._page)[:_END_SIZE].cast("d")
 
     @classmethod
     def create(cls) -> Notes:
@@ -109,13 +112,12 @@ class Notes:
 
     def write_expected_end(self, moment: float) -> None:
         """Note the time, by the monotonic clock, by which the present work should have ended."""
-        _END.pack_into(self._page, 0, moment)
+        self._end[0] = moment
 
     @property
     def expected_end(self) -> float:
         """Return the time by which the child's present work should have ended."""
-        end: float = _END.unpack_from(self._page, 0)[0]
-        return end
+        return self._end[0]
 
     @property
     def has_begun(self) -> bool:
@@ -136,5 +138,6 @@ class Notes:
 
     def close(self) -> None:
         """Release the file."""
+        self._end.release()
         self._page.close()
         os.close(self.descriptor)

@@ -80,7 +80,10 @@ class Server:
         """Handle what has arrived. Return False once the parent has ended."""
         for key, _ in self._selector.select():
             if key.fileobj is self._control:
-                request, descriptors, *_ = socket.recv_fds(self._control, 1, HANDED_OVER)
+                try:
+                    request, descriptors, *_ = socket.recv_fds(self._control, 1, HANDED_OVER)
+                except ConnectionError:  # the parent has not read the last answer
+                    return False
                 if not request:
                     return False
                 self._make_child(descriptors)

@@ -67,7 +67,7 @@ def test_a_project_with_threads_has_children_by_exec(
         assert outcome("note", str(notes), task_id=str(number)) is Outcome.DONE
     assert len(set(processes(notes))) == 1
     assert outcome("leave_at_once", 7, task_id="3") is Outcome.CUT
-    assert "isolation by exec threads=started-early" in capfd.readouterr().err
+    assert "isolation by exec shared=started-early" in capfd.readouterr().err
 
 
 def test_a_task_that_cannot_be_imported_is_logged_and_the_others_run(
