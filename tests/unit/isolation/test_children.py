@@ -17,6 +17,7 @@ from django.core.cache import caches
 
 from beanstalk_dispatch.client import acancel
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.contrib.results import Status, get_result
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, TaskCut, TaskFailed
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.isolation.server import Server
@@ -380,8 +381,9 @@ def shared_cache(env: Environment) -> Iterator[None]:
 
 @pytest.mark.usefixtures("shared_cache")
 def test_a_running_task_is_stopped_and_its_lease_is_free(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    env: Environment, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    env(DISPATCH_RESULTS="shared")
     results: list[Outcome] = []
     thread = threading.Thread(
         target=lambda: results.append(outcome("sleep", 60, str(tmp_path / "notes")))
@@ -392,6 +394,9 @@ def test_a_running_task_is_stopped_and_its_lease_is_free(
     thread.join(60)
     assert results == [Outcome.CANCELLED]
     assert "reason='it was stopped while it ran'" in caplog.text
+    stored = get_result("task-1")
+    assert (stored.status, stored.attempts, len(stored.errors)) == (Status.FAILED, 1, 1)
+    assert stored.errors[0].traceback.endswith("TaskCancelled: it was stopped while it ran\n")
     assert outcome("sleep", 0, count=2) is Outcome.CANCELLED
 
 
