@@ -38,6 +38,7 @@ from .scheduling.send import (
     send_one,
 )  # fmt: skip
 from .scheduling.threads import sending_executor
+from .scheduling.typed_calls import typed_call
 from .signals import task_scheduled
 from .sqs.warming import warm_queues
 
@@ -61,6 +62,7 @@ capture: Send | None = None
 """Takes all calls instead of SQS: see testing.capture_tasks."""
 
 
+@typed_call
 def schedule_function(queue: str, function: Function, /, *args: Any, **kwargs: Any) -> str:
     """Run ``function`` with these arguments on a worker of ``queue``, and return the task's id.
 
@@ -143,6 +145,7 @@ def _wait(
     )
 
 
+@typed_call
 async def aschedule_function(queue: str, function: Function, /, *args: Any, **kwargs: Any) -> str:
     """Do as ``schedule_function``, awaitable."""
     return await aschedule(queue, Call(function, args, kwargs))

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from beanstalk_dispatch.logging.log_lines import quoted_error
 from beanstalk_dispatch.running.task_options import seconds_of
@@ -133,6 +143,34 @@ def _delay_function(
     return delay
 
 
+class Decorate(Protocol):
+    """The decorator that ``@task(...)`` returns. An async function counts as what it returns."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class DecorateWithContext(Protocol):
+    """The decorator that ``@task(takes_context=True)`` returns."""
+
+    @overload
+    def __call__(
+        self,
+        function: Callable[Concatenate[TaskContext[..., Any], P], Coroutine[Any, Any, R]],
+        /,
+    ) -> Task[P, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[TaskContext[..., Any], P], R], /
+    ) -> Task[P, R]: ...
+
+
+@overload
+def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+
+
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 
@@ -145,7 +183,7 @@ def task(
     backend: str = ...,
     takes_context: Literal[True],
     **policy: Unpack[Policy],
-) -> Callable[[Callable[Concatenate[TaskContext[..., Any], P], R]], Task[P, R]]: ...
+) -> DecorateWithContext: ...
 
 
 @overload
@@ -156,7 +194,7 @@ def task(
     backend: str = ...,
     takes_context: Literal[False] = ...,
     **policy: Unpack[Policy],
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+) -> Decorate: ...
 
 
 def task(

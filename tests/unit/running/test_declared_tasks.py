@@ -88,8 +88,9 @@ def test_a_task_that_is_not_listed_is_refused_with_the_remedy(
 
 def test_arguments_are_checked_as_those_of_the_table(sqs_env: Environment) -> None:
     sqs_env(DISPATCH_TASKS=MODULE, DISPATCH_TABLE=None)
+    misspelt: dict[str, Any] = {"nummer": 1}
     with pytest.raises(InvalidCall, match=r"it is tests.declared_jobs.Report\(number\)"):
-        schedule_function("jobs", declared_jobs.Report, nummer=1)
+        schedule_function("jobs", declared_jobs.Report, **misspelt)
 
 
 def test_the_limits_and_the_schedule_are_those_of_the_class(env: Environment) -> None:

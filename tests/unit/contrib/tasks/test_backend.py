@@ -207,7 +207,8 @@ def test_a_task_in_the_table_runs_under_its_name(tasks_env: Environment, sent: S
         add.enqueue(1, 2)
         schedule_function("jobs", add, 1, 2)
         schedule_function("jobs", "sum", 1, 2)
-        schedule_function("jobs", SafeTask(add), 1, 2)  # type: ignore[arg-type]
+        task: Any = SafeTask(add)  # type: ignore[arg-type]
+        schedule_function("jobs", task, 1, 2)
     assert [task.function for task in tasks] == ["sum"] * 4
     add.enqueue(1, 2)
     assert run_all() == [Outcome.DONE]
