@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from .logging.log_lines import quoted, quoted_error
 from .messages import record
 from .process.state import no_fork
 from .scheduling import gathering, later, outbox
-from .scheduling.batching import CollectedCalls, Collecting
+from .scheduling.batching import BLOCKS, CollectedCalls, Collecting
 from .scheduling.call import Call, Function
 from .scheduling.commits import on_commit_by_policy
 from .scheduling.destination import Destination
@@ -37,6 +38,7 @@ from .scheduling.send import (
     send_batches,
     send_one,
 )  # fmt: skip
+from .scheduling.send_once import send_once
 from .scheduling.threads import sending_executor
 from .scheduling.typed_calls import typed_call
 from .signals import task_scheduled
@@ -139,6 +141,8 @@ def _wait(
         names = {each.message.function for each in prepared}
         on_commit = on_commit_by_policy(names, destination.config)
     places = later.PLACES[destination.is_local] if prepared else ()
+    if any(each.message.unique for each in prepared):
+        places = [each for each in places if each is not BLOCKS]  # the answer has to be known now
     return any(
         each.takes(destination, on_commit) and each.take(destination, prepared, on_commit, _send)
         for each in places
@@ -159,6 +163,9 @@ async def aschedule(queue: str, call: Call, *, on_commit: bool | str | None = No
     """
     if _uses_database(on_commit):
         return await sync_to_async(schedule)(queue, call, on_commit=on_commit)
+    if getattr(call, "unique", None) is not None or get_config().has_policy("unique_by"):
+        run = sync_to_async(schedule, thread_sensitive=False, executor=sending_executor())
+        return await run(queue, call, on_commit=on_commit)
     return await gathering.join(queue, _schedule_in_steps(queue, call, on_commit))
 
 
@@ -338,10 +345,12 @@ def _send(
     destination: Destination, prepared: Sequence[Prepared], send: Send = send_batches
 ) -> list[SendResult]:
     """Send calls now, and announce those that were sent."""
-    results = publish(destination, prepared, way_of(destination.config, send))
+    way = way_of(destination.config, send)
+    results = send_once(destination, prepared, partial(publish, send=way))
     if task_scheduled.receivers:
         for each, result in zip(prepared, results, strict=True):
-            if isinstance(result, str):
+            is_other = bool(each.message.unique) and result != each.message.id
+            if isinstance(result, str) and not is_other:
                 send_task_scheduled(result, each.message.function, destination.name)
     return results
 

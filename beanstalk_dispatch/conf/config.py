@@ -24,8 +24,10 @@ from .variables import (
     BACKLOG_TOKEN,
     CORE,
     DEAD_LETTER_QUEUE,
+    LEASE_CACHE,
     MAX_AGE,
     MESSAGE_FORMAT,
+    POLICIES,
     QUEUES,
     SETTINGS,
     SIGNING_KEYS,
@@ -110,8 +112,11 @@ class Config:
     @property
     def may_wait_for_commits(self) -> bool:
         """Return True if calls of some task may wait for a commit without saying so."""
-        by_policy = (key.endswith(".on_commit") and each for key, each in self.policies.items())
-        return self.waits_for_commits or any(by_policy)
+        return self.waits_for_commits or self.has_policy("on_commit")
+
+    def has_policy(self, option: str) -> bool:
+        """Return True if BEANSTALK_DISPATCH_POLICIES sets this option of any task."""
+        return any(each.endswith(f".{option}") for each in self.policies)
 
     @property
     def uses_outbox(self) -> bool:
@@ -210,6 +215,11 @@ def _find_contradictions(config: Config) -> Iterable[str]:
         yield (
             f"{MAX_AGE.variable} is set without {SIGNING_KEYS.variable}; without a signature a "
             "sender may write any time"
+        )
+    if config.lease_cache is None and config.has_policy("unique_by"):
+        yield (
+            f"{POLICIES.variable} has unique_by without {LEASE_CACHE.variable}; set the cache, in "
+            "which a key is kept"
         )
     if config.backlog_token in config.signing_keys:
         yield (

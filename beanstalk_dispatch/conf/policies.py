@@ -8,6 +8,16 @@ from typing import Any, Final
 
 from . import casts
 
+
+def _names(value: object) -> tuple[str, ...]:
+    """Return names of arguments, joined by plus signs or as a list."""
+    found = value.split("+") if isinstance(value, str) else value
+    names = tuple(found) if isinstance(found, list | tuple) else ()
+    if not (names and all(isinstance(each, str) and each.isidentifier() for each in names)):
+        raise casts.InvalidValue("is not a name, or names such as account_id+month", value)
+    return names
+
+
 OPTIONS: Final[Mapping[str, Callable[[object], Any]]] = MappingProxyType(
     {
         "max_attempts": casts.integer(1, 1000),
@@ -16,6 +26,9 @@ OPTIONS: Final[Mapping[str, Callable[[object], Any]]] = MappingProxyType(
         "isolation": casts.choice("thread", "process", "fresh"),
         "expires": casts.time_to_live,
         "on_commit": casts.boolean,
+        "unique_by": _names,
+        "unique_for": casts.time_to_live,
+        "unique_until": casts.choice("start", "end"),
     }
 )
 """The options of a task → the cast of each. They are keywords of ``@task`` and of SafeTask, too."""

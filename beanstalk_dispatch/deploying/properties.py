@@ -123,6 +123,8 @@ def _strings_of(value: Any) -> list[str]:
 def _queue_target(value: Any) -> str:
     if isinstance(value, QueueAddress):
         return value.url or value.name
+    if isinstance(value, tuple):  # of unique_by
+        return "+".join(value)
     return _strings_of(value)[0]
 
 

@@ -84,6 +84,8 @@ class Message:
     """The earliest time of the task, in Unix seconds, for a delay longer than SQS allows."""
     not_after: float | None = None
     """The moment after which the task does not run any more, in Unix seconds."""
+    unique: Mapping[str, Any] = field(default_factory=dict)
+    """The ``key`` of a unique call, the seconds ``for`` which it is held, and ``until`` its end."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The limits that a scheduled SafeTask instance sets itself: see ``SafeTask.options``."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -140,6 +142,8 @@ class Message:
             content["not_before"] = self.not_before
         if self.not_after is not None:
             content["not_after"] = self.not_after
+        if self.unique:
+            content["unique"] = self.unique
         if self.options:
             content["options"] = self.options
         return _to_json(content)
@@ -439,6 +443,11 @@ def _is_headers(value: dict[str, Any]) -> bool:
     return all(isinstance(item, str) for item in value.values())
 
 
+def _is_unique(value: dict[str, Any]) -> bool:
+    key, seconds = value.get("key"), value.get("for")
+    return isinstance(key, str) and is_name(key) and is_time(seconds) and seconds > 0
+
+
 # Optional member → its types, a further condition, and the description of both for an error.
 _OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
     "id": (str, is_name, NAME_FORM),
@@ -447,6 +456,7 @@ _OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, s
     "first_attempt": (int, _is_count, "a count from 1"),
     "not_before": ((int, float), is_time, "Unix seconds"),
     "not_after": ((int, float), is_time, "Unix seconds"),
+    "unique": (dict, _is_unique, "an object with a key and a time"),
     "options": (dict, None, "an object"),
     "headers": (dict, _is_headers, "an object of strings"),
 }

@@ -76,6 +76,13 @@ class Entry:
         is_time = isinstance(own, int | float | timedelta) and not isinstance(own, bool)
         return seconds_of(own) if is_time else None
 
+    @property
+    def signed(self) -> tuple[Callable[..., Any], int]:
+        """Return the function with the task's parameters, and how many a call does not give."""
+        if self.function is not None:
+            return self.function, 0
+        return inspect.getattr_static(self.task_class, "run"), 1
+
     def option(self, name: str) -> Any:
         """Return the value of a keyword of POLICY that is needed before the task is made."""
         own = self.policy.get(POLICY[name])

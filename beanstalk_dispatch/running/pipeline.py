@@ -23,6 +23,7 @@ from .stages import (
     due,
     expire,
     follow_up,
+    free,
     hand_over,
     known,
     lease,
@@ -35,6 +36,7 @@ from .stages import (
     report,
     restore,
     start,
+    unique,
 )
 
 
@@ -58,6 +60,7 @@ STAGES: Final = (
     Step("postpone", postpone.postpone, in_child=False),
     Step("known", known.known, in_child=False),
     Step("look up", look_up.look_up, in_child=True),
+    Step("unique", unique.unique, in_child=False),
     Step("expire", expire.expire, in_child=False),
     Step("due", due.due, in_child=False),
     Step("count", count.count, in_child=False),
@@ -66,6 +69,7 @@ STAGES: Final = (
     Step("start", start.start, in_child=True),
     Step("lease", lease.lease, in_child=True),
     Step("overdue", overdue.overdue, in_child=True),
+    Step("free", free.free, in_child=True),
     Step("observe", observe.observe, in_child=True),
     Step("follow up", follow_up.follow_up, in_child=True),
     Step("restore", restore.restore, in_child=True),
@@ -116,8 +120,9 @@ def stages_of(config: Config, *, in_child: bool = False) -> Sequence[Stage]:
     off: set[Stage] = set()
     if config.lease_cache is None:
         off.add(lease.lease)
+        off |= {unique.unique, free.free}
     if config.execute_synchronously:  # the caller may be a log handler
-        off.add(restore.restore)
+        off |= {restore.restore, unique.unique, free.free}
     steps = [each for each in STAGES if each.in_child or not in_child]
     return [each.stage for each in steps if each.stage not in off]
 

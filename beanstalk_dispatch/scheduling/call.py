@@ -47,6 +47,15 @@ class Call:
 
     Seconds or a timedelta count from the moment at which the task is due, or a datetime.
     """
+    unique: str | None = field(default=None, repr=False, kw_only=True)
+    """A key of the task, which the message of one call holds at a time.
+
+    While it waits, another call with that key is not sent, and gets the id of the first.
+    """
+    unique_for: float | timedelta | None = field(default=None, kw_only=True)
+    """How long the key is held at most, in seconds or as a timedelta. An hour by default."""
+    unique_until: str | None = field(default=None, kw_only=True)
+    """``start``, the default, frees the key when the task starts, ``end`` when it has ended."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
     """Strings that travel with the message. An observer reads them in ``message.headers``."""
     sent_at: float | None = field(default=None, kw_only=True)

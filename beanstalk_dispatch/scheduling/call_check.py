@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from django.conf import settings
 
@@ -28,6 +28,8 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "delay": _BELONGS_TO_CALL,
     "group_id": _BELONGS_TO_CALL,
     "deduplication_id": _BELONGS_TO_CALL,
+    "expires": _BELONGS_TO_CALL,
+    "unique": _BELONGS_TO_CALL,
     "countdown": "write Call({task!r}, [...], delay=...) for countdown=",
     "on_commit": "on_commit= belongs to schedule: schedule(queue, Call(...), on_commit=True)",
 }
@@ -96,14 +98,31 @@ def check_call(
         parameters.fitting.add(call)
 
 
+def arguments_of(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], config: Config
+) -> Mapping[str, Any]:
+    """Return the arguments of a call by their names, defaults included.
+
+    The module of the task is imported for that. Of a task that cannot be imported here, only the
+    keyword arguments are known.
+    """
+    try:
+        function, skipped = entry(name, config).signed
+        parameters = _parameters_of(function, skipped=skipped)
+        bound = cast("_TaskParameters", parameters).signature.bind(*args, **kwargs)
+    except (Exception, SystemExit):
+        return kwargs
+    bound.apply_defaults()
+    return {**bound.arguments, **kwargs}
+
+
 def _read_parameters(task: Entry) -> _TaskParameters | None:
     """Return the parameters of a task's function or ``run``; None if arguments may be changed."""
     classes = [each for each in (task.task_class, task.configured_class) if each]
     if any(each.process is not SafeTask.process for each in classes):
         return None
-    if task.function is not None:
-        return _parameters_of(task.function, skipped=0)
-    return _parameters_of(inspect.getattr_static(task.task_class, "run"), skipped=1)
+    function, skipped = task.signed
+    return _parameters_of(function, skipped=skipped)
 
 
 def _parameters_of(function: Callable[..., Any], *, skipped: int) -> _TaskParameters | None:

@@ -22,6 +22,7 @@ from .call import Call
 from .call_check import check_call
 from .destination import Destination, resolve
 from .task_names import table_name
+from .unique import unique_of
 
 _ARGUMENTS_FORM = "args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})"
 
@@ -96,8 +97,9 @@ def _checked_message(call: Call, config: Config, *, is_local: bool) -> tuple[Mes
     if not isinstance(call.kwargs, (dict, Mapping)):
         raise InvalidCall(_ARGUMENTS_FORM)
     delay = _delay_seconds(call.delay) if call.delay else 0
+    name = table_name(call.function, config)
     message = Message(
-        function=table_name(call.function, config),
+        function=name,
         args=call.args if isinstance(call.args, (list, tuple)) else _as_list(call.args),
         kwargs=call.kwargs,
         sent_at=now() if call.sent_at is None else _checked_sent_at(call.sent_at),
@@ -105,6 +107,7 @@ def _checked_message(call: Call, config: Config, *, is_local: bool) -> tuple[Mes
         headers=_checked_headers(call.headers) if call.headers else {},
         not_before=round(time.time() + delay, 3) if delay > MAX_DELAY_SECONDS else None,
         not_after=None if call.expires is None else _end_of(call.expires, time.time() + delay),
+        unique=unique_of(call, name, delay, config),
     )
     if config.table or config.tasks:
         check_call(message.function, message.args, message.kwargs, config, is_local=is_local)

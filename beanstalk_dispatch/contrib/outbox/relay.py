@@ -22,7 +22,8 @@ from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.scheduling.destination import Destination, resolve
 from beanstalk_dispatch.scheduling.prepare import Prepared
-from beanstalk_dispatch.scheduling.send import send_batches, send_what_can_be
+from beanstalk_dispatch.scheduling.send import SendResult, send_batches, send_what_can_be
+from beanstalk_dispatch.scheduling.send_once import send_once
 from beanstalk_dispatch.sqs.backoff import Backoff, BackoffTimes
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
 from beanstalk_dispatch.sqs.errors import Scope
@@ -307,7 +308,11 @@ def _send_wave(
             failed[row.task_id] = _SendFailure(str(exc), Scope.MESSAGE)
     if not prepared:
         return failed
-    send = way_of(destination.config, send_batches)
+    way = way_of(destination.config, send_batches)
+
+    def send(destination: Destination, prepared: Sequence[Prepared]) -> list[SendResult]:
+        return send_once(destination, prepared, way)
+
     for _, unsent in send_what_can_be([(destination, prepared)], send):
         for each in unsent:
             failed[each.prepared.message.id] = _SendFailure(each.reason, each.scope)

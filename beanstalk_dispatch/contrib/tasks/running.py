@@ -70,6 +70,11 @@ class TaskEntry(Entry):
 
     task: AnyTask
 
+    @property
+    def signed(self) -> tuple[Callable[..., Any], int]:
+        """Return the function of the task, whose context a call does not give."""
+        return self.task.func, int(self.task.takes_context)
+
     def own_option(self, name: str) -> Any:
         """Return an option of the Django task, or of the configured class."""
         own = getattr(self.task, name, None)

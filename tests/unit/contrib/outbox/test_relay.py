@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.core.management import call_command
 from django.db import OperationalError, connection, transaction
 from django.db.models import QuerySet
@@ -610,3 +611,15 @@ def test_an_error_of_a_database_is_not_raised_in_the_middle(
     assert (sqs.labels, labels()) == ([1], [1])
     assert "error=OperationalError: the disk is full" in caplog.text
     assert "a-secret" not in caplog.text
+
+
+def test_the_key_of_a_unique_call_is_asked_for_when_it_is_sent(
+    sqs: Sqs, sqs_env: Environment
+) -> None:
+    sqs_env(DISPATCH_LEASE_CACHE="default")
+    caches["default"].clear()
+    first, second = schedule_many("jobs", [Call("record", [n], unique="k") for n in range(2)])
+    assert first != second
+    Relay().send_available()
+    assert [body_of(each)["id"] for request in sqs.requests for each in request] == [first]
+    assert not OutboxMessage.objects.exists()

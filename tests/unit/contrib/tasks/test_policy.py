@@ -18,6 +18,7 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.tasks import SQSTask, from_environment, library, task
 from beanstalk_dispatch.contrib.tasks.library import InvalidTask, task_backends
 from beanstalk_dispatch.running.dispatch_table import entry
+from beanstalk_dispatch.scheduling.call_check import arguments_of
 from beanstalk_dispatch.testing import capture_tasks
 from tests import django_tasks
 from tests.conftest import Environment
@@ -156,3 +157,8 @@ def test_the_environment_wins_over_the_policy_of_a_task(tasks_env: Environment) 
     assert (safe_task.max_retries, found.isolation, found.expires) == (2, "fresh", 9)
     other = entry("tests.django_tasks.fail", get_config())
     assert (other.isolation, other.expires, other.make_task()[0].max_retries) == (None, None, 0)
+
+
+def test_the_arguments_of_a_task_are_those_of_its_function(tasks_env: Environment) -> None:
+    found = arguments_of("tests.django_tasks.add", [1], {"b": 2}, get_config())
+    assert found == {"a": 1, "b": 2}

@@ -1,0 +1,76 @@
+"""The key of a unique call: as the call gives it, or made of its arguments."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final, cast
+
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.policies import policy_of
+from beanstalk_dispatch.conf.variables import LEASE_CACHE, MESSAGE_FORMAT
+from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall
+from beanstalk_dispatch.messages.message import NAME_FORM, is_name
+from beanstalk_dispatch.running.task_options import seconds_of
+
+from .call import Call
+from .call_check import arguments_of
+
+DEFAULT_SECONDS: Final = 3600.0
+"""The seconds for which a key is held at most, after the moment at which the task is due."""
+_UNTIL: Final = ("start", "end")
+
+
+def unique_of(call: Call, name: str, delay: float, config: Config) -> dict[str, Any]:
+    """Return the member ``unique`` of a call's message; it is empty for other calls.
+
+    Raise InvalidCall, or ConfigurationError if there is no cache for keys.
+    """
+    policy = {}
+    if config.policies:
+        policy = policy_of(config.policies, name=name, path=config.table.get(name, name))
+    if call.unique is not None:
+        key = call.unique
+    elif "unique_by" in policy:
+        key = _key_of(call, name, policy["unique_by"], config)
+    else:
+        return {}
+    _check(key, name, config)
+    seconds = policy.get("unique_for", DEFAULT_SECONDS)
+    seconds = _seconds(seconds if call.unique_for is None else call.unique_for)
+    until = call.unique_until or policy.get("unique_until", "start")
+    if until not in _UNTIL:
+        raise InvalidCall(f"unique_until is {until!r}; expected {' or '.join(_UNTIL)}")
+    ends_late = {"until": "end"} if until == "end" else {}
+    return {"key": key, "for": round(seconds + delay, 3), **ends_late}
+
+
+def _check(key: object, name: str, config: Config) -> None:
+    if not (isinstance(key, str) and is_name(key)):
+        raise InvalidCall(f"unique {key!r:.100} is not {NAME_FORM}")
+    if config.sends_base64:
+        raise InvalidCall(f"{name}: unique needs {MESSAGE_FORMAT.variable}=json")
+    if config.lease_cache is None:
+        raise ConfigurationError(
+            f"{LEASE_CACHE.variable} is not set: a task is unique by an entry in that cache, which "
+            "web and worker tier share"
+        )
+
+
+def _seconds(duration: object) -> float:
+    is_duration = isinstance(duration, int | float | timedelta) and not isinstance(duration, bool)
+    seconds = seconds_of(cast("float", duration)) if is_duration else 0.0
+    if 0 < seconds < 2**31:
+        return seconds
+    raise InvalidCall(f"unique_for {duration!r} is not a number of seconds or a timedelta above 0")
+
+
+def _key_of(call: Call, name: str, by: Sequence[str], config: Config) -> str:
+    """Return a key of the arguments with these names."""
+    given: Mapping[str, Any] = arguments_of(name, call.args, call.kwargs, config)
+    if missing := [each for each in by if each not in given]:
+        raise InvalidCall(f"{name}: unique_by names {missing[0]!r}, which the call does not have")
+    text = json.dumps([given[each] for each in by], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
