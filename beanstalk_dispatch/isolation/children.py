@@ -179,8 +179,6 @@ class _Stops:
 
         One thread asks for all of them, once in STOP_CHECK_SECONDS.
         """
-        if run.config.lease_cache is None:
-            return False
         if clock.monotonic() >= self._next_ask_at and self._lock.acquire(blocking=False):
             try:
                 self._next_ask_at = clock.monotonic() + STOP_CHECK_SECONDS

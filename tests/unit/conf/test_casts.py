@@ -236,6 +236,7 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
                       "http://user:hunter2@[host")],
         (casts.path, b"/drain", "expected a path, not bytes"),
         (casts.path, 5, "expected a path, not int"),
+        (casts.size, "300 megabytes", "'300 megabytes' is not a size; write 300M or 1G"),
         (casts.absolute_path, "here", "'here' is not an absolute path"),
         (path_or_off, "here", "'here' is not an absolute path; write one, or off"),
         (casts.networks, "10.0.0.1/8", f"'10.0.0.1/8' {NOT_A_NETWORK}"),

@@ -417,6 +417,16 @@ def test_cuts_are_counted_in_the_leases_cache_for_all(env: Environment, tmp_path
     assert result.reason.endswith("it was cut off 2 times")
 
 
+@pytest.mark.usefixtures("shared_cache")
+def test_a_cache_that_is_away_counts_no_cuts_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(caches["shared"], "incr", lambda key: 1 / 0)
+    _, result = run("leave_at_once", 1)
+    assert result.reason.endswith("it was cut off once")
+    assert "cut not counted id=task-1 cache=shared error=ZeroDivisionError" in caplog.text
+
+
 # --- where children are not possible ---------------------------------------------------------
 
 

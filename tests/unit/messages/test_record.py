@@ -130,6 +130,17 @@ def test_a_cache_that_is_away_cancels_nothing_and_is_logged(
     ]
 
 
+def test_a_cache_that_is_away_stops_nothing_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(caches["default"], "get_many", away)
+    for _ in range(2):
+        assert not record.to_be_stopped(["one", "two"], get_config())
+    assert caplog.messages == [
+        "not known whether stopped cache=default error=ConnectionError: refused"
+    ]
+
+
 def test_a_queue_is_paused_until_it_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     pause("one")
     found = paused_since(["one", "two"], get_config())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from beanstalk_dispatch.exceptions import AlreadyDone, AlreadyRunning, LeaseUnav
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running import lease as lease_module
 from beanstalk_dispatch.running.held_leases import HELD
-from beanstalk_dispatch.running.lease import Lease
+from beanstalk_dispatch.running.lease import Lease, free_lease_of_ended
 from tests.unit.running.test_process_identity import ended_process, living_process
 
 FOUR_DAYS = 4 * 86400
@@ -226,6 +227,24 @@ def test_a_turn_of_a_process_that_lives_is_left_to_it(cache: Cache) -> None:
         taken_by(cache, name)
         with pytest.raises(AlreadyRunning):
             new().take()
+
+
+def test_the_turn_of_a_process_that_lives_is_not_freed(cache: Cache) -> None:
+    free = partial(free_lease_of_ended, "default", new()._message, queue="q")
+    with living_process() as name:
+        turn, _ = taken_by(cache, name)
+        free()
+        assert cache.get(turn) is not None
+    free()
+    assert cache.get(turn) is None
+
+
+def test_a_turn_that_could_not_be_freed_is_logged(
+    cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.fails = {"get"}
+    free_lease_of_ended("default", new()._message, queue="q")
+    assert caplog.messages == ["lease not freed id=the-id cache=default error=ConnectionError: "]
 
 
 @pytest.mark.parametrize("owner", ["1700000000.0 0123456789abcdef", "1700000000.0 01234567 ", ""])

@@ -43,6 +43,7 @@ DJANGOS = f"{library.PACKAGE}.backends"  # type: ignore[attr-defined]
         {"retry_on": ValueError},
         {"retry_on": ("ValueError",)},
         {"retry_on": (5,)},
+        {"isolation": "container"},
     ],
 )
 def test_what_cannot_be_meant_is_refused(policy: dict[str, Any]) -> None:
