@@ -121,6 +121,7 @@ def restored_signal_handlers() -> Iterator[None]:
         signal.SIGPROF,
     )  # fmt: skip
     handlers = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     try:
         yield
     finally:

@@ -42,6 +42,9 @@ class ReadOnlyAdmin(ModelAdmin):
             each[0] if isinstance(each, tuple | list) else getattr(each, "parameter_name", each)
             for each in filters
         }
-        searched = {str(each).lstrip("^=@") for each in self.get_search_fields(request)}
+        searched = {
+            str(each).lstrip("^=@").removesuffix("__exact")
+            for each in self.get_search_fields(request)
+        }
         column = lookup.partition(LOOKUP_SEP)[0]
         return column in filtered | searched | {self.date_hierarchy}

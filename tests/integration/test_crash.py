@@ -58,40 +58,35 @@ def test_after_kill_9_what_was_running_need_not_wait_for_its_lease(tmp_path: Pat
         assert [each.result()[0] for each in again] == [200] * 5
 
 
-def test_what_ends_its_process_three_times_is_dead_lettered_and_its_neighbour_is_not(
+def test_what_ends_its_process_is_alone_the_next_time_and_then_a_dead_letter(
     sqs_env: Environment, queue_name: str, tmp_path: Path
 ) -> None:
-    """It keeps Python's lock for years: once in a thread, and then in processes of its own."""
+    """The neighbour is cut off once with it, and then each has a process of its own."""
     dead = f"{queue_name}-dead"
     sqs_env(DISPATCH_QUEUES=f"q={queue_name} dead={dead}")
-    culprit = body("match", "(a+)+$", "a" * 40 + "b", id="culprit")
+    culprit = body("match", "(a+)+$", "a" * 40 + "b", id="culprit")  # keeps Python's lock for years
     with (
         gunicorn(
             tmp_path,
             BEANSTALK_DISPATCH_TABLE=f"{TABLE} match=re.match",
             BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE="dead",
-            BEANSTALK_DISPATCH_TASK_TIMEOUT="3s",
+            BEANSTALK_DISPATCH_TASK_TIMEOUT="10s",
             GUNICORN_CMD_ARGS="--threads=15 --timeout=2",
         ) as server,
-        ThreadPoolExecutor(4) as pool,
+        ThreadPoolExecutor(1) as pool,
     ):
-        neighbour = pool.submit(quietly, server, body("nap", 60, id="neighbour"))
+        pool.submit(quietly, server, body("nap", 60, id="neighbour"))
         time.sleep(0.5)
         assert quietly(server, culprit) == "lost"
-        assert neighbour.result(20) == "lost"
+        until(lambda: server.log().count("start worker=True") == 2)
         until(lambda: len(cut(server)) == 2)
         assert sorted(cut(server)) == [("culprit", "1"), ("neighbour", "1")]
-        again = pool.submit(server.post, culprit)
-        time.sleep(0.5)
-        assert server.post(body("nap", 1, id="neighbour"))[0] == 200
-        assert again.result(30)[0] == 500
-        assert server.post(culprit)[0] == 200
+        neighbour = pool.submit(quietly, server, body("nap", 1, id="neighbour"))
+        assert [server.post(culprit)[0] for _ in range(2)] == [500, 200]
+        assert neighbour.result(20) == "200"
         assert server.log().count("WORKER TIMEOUT") == 1
-        assert "task id=culprit function=match outcome=cut" in server.log()
     (dead_letter,) = open_queue("dead").receive(count=10, wait=1, visibility=30)
     reason = json.loads(dead_letter.body)["dead_letter"]
     assert (reason["outcome"], reason["id"]) == ("cut", "culprit")
-    assert reason["exception"] == (
-        "TaskCut: it ran on after its time limit and could not be interrupted; it was cut off 3 "
-        "times"
-    )
+    assert reason["exception"].startswith("TaskCut: it ran on after its time limit")
+    assert reason["exception"].endswith("; it was cut off 3 times")

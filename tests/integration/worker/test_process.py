@@ -73,7 +73,7 @@ def test_a_signal_ends_it_when_its_tasks_are_done(
 ) -> None:
     out = tmp_path / "out"
     schedule_many("jobs", [Call("linger", [str(out), 0.5])])
-    with process() as child:
+    with restored_signal_handlers(), process() as child:
         until(out.exists)
         child.send_signal(signum)
         assert child.wait(30) == 0

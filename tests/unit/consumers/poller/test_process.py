@@ -89,7 +89,6 @@ def test_without_a_terminal_a_task_that_interrupts_the_main_thread_ends_no_proce
 
 
 def test_a_terminal_that_is_closed_stops_the_worker(worker: Worker, exits: list[int]) -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
     WorkerProcess(worker).run(sender=Worker)
     for _ in range(2):  # the kernel and the shell each send one
         signal.raise_signal(signal.SIGHUP)
