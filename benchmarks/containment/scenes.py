@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import psutil
 
+from beanstalk_dispatch.isolation.server_process import MODULE
 from tests.proxy import Proxy, error
 
 from .hostile import CULPRITS
@@ -250,9 +251,9 @@ class Kills:
 
 
 def _is_consumer(process: psutil.Process) -> bool:
-    """Whether this is gunicorn's worker, the poller, or the stand-in for the daemon."""
+    """Whether this is gunicorn's worker, the poller, the server of isolation, or a child of it."""
     with suppress(psutil.Error):
-        if "beanstalk_worker" in process.cmdline():
+        if not {"beanstalk_worker", MODULE}.isdisjoint(process.cmdline()):
             return True
         parent = process.parent()
         return "gunicorn" in process.cmdline() and parent is not None and (

@@ -11,7 +11,7 @@ _WRITE = """
 import sys
 from beanstalk_dispatch.isolation.pipe import Notes
 notes = Notes(int(sys.argv[1]))
-for number in range(300_000):
+for number in range(3_000_000):
     notes.write_expected_end(1e6 + number)
 """
 
