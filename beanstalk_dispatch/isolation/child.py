@@ -54,7 +54,7 @@ def main(descriptor: int, notes: Notes, *, server: int) -> NoReturn:
     """Run what the parent sends through ``descriptor``, until it sends no more."""
     _prepare_process(notes, server=server)
     config = get_config()
-    leftovers = Leftovers(max_memory=config.child_memory)
+    leftovers = Leftovers(descriptor, max_memory=config.child_memory)
     tasks, is_last = 0, False
     while not is_last and (request := pipe.receive(descriptor)) is not None:
         notes.has_begun = True

@@ -33,10 +33,11 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 class Leftovers:
     """The state of a child before its first task, to compare with."""
 
-    def __init__(self, *, max_memory: int | None) -> None:
-        """``max_memory`` is in bytes of resident memory."""
+    def __init__(self, descriptor: int, *, max_memory: int | None) -> None:
+        """``descriptor``: one that stays open. ``max_memory`` is in bytes of resident memory."""
+        self._descriptor = descriptor
         self._max_memory = max_memory
-        self._files = _lowest_free_file()
+        self._files = self._lowest_free_file()
         self._handlers = [signal.getsignal(each) for each in _SIGNALS]
         self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
@@ -52,7 +53,7 @@ class Leftovers:
             yield f"it has left {joined(left_behind)}"
         if threads := _left_threads():
             yield f"it has left threads: {joined(threads)}"
-        if _lowest_free_file() > self._files + MAX_LEFT_FILES:
+        if self._lowest_free_file() > self._files + MAX_LEFT_FILES:
             yield f"its tasks have left more than {MAX_LEFT_FILES} files open"
         if any(signal.getitimer(each) != (0.0, 0.0) for each in _TIMERS):
             yield "it has left a timer running"
@@ -62,6 +63,15 @@ class Leftovers:
             yield "it has left signals blocked"
         if self._max_memory and (used := resident_memory("self")) > self._max_memory:
             yield f"it uses {in_mebibytes(used)} of memory"
+
+    def _lowest_free_file(self) -> int:
+        """Return the number of the next file to be opened, which rises as files are left open."""
+        try:
+            descriptor = os.dup(self._descriptor)
+        except OSError:  # no more may be open
+            return sys.maxsize
+        os.close(descriptor)
+        return descriptor
 
 
 def _left_threads() -> list[str]:
@@ -78,16 +88,6 @@ def _is_of_library(thread: threading.Thread) -> bool:
     target = getattr(thread, "_target", None)
     modules = (type(thread).__module__, getattr(target, "__module__", None) or "")
     return not _LIBRARIES.isdisjoint(each.partition(".")[0] for each in modules)
-
-
-def _lowest_free_file() -> int:
-    """Return the number of the next file to be opened, which rises as files are left open."""
-    try:
-        descriptor = os.open("/", os.O_RDONLY)
-    except OSError:  # no more may be open
-        return sys.maxsize
-    os.close(descriptor)
-    return descriptor
 
 
 def resident_memory(process: int | str) -> int:

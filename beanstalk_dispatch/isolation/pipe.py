@@ -39,30 +39,8 @@ def send(descriptor: int, content: object) -> None:
         view = view[_write(descriptor, view) :]
 
 
-def receive(descriptor: int) -> Any:
-    """Read a frame, and return its content; None if there is no other.
-
-    Raise ValueError for anything that is not a frame.
-    """
-    header = _read_exactly(descriptor, _LENGTH.size)
-    if header is None:
-        return None
-    data = _read_exactly(descriptor, _LENGTH.unpack(header)[0])
-    return None if data is None else _decode(data)
-
-
-def _read_exactly(descriptor: int, size: int) -> bytes | None:
-    parts = bytearray()
-    while len(parts) < size:
-        part = _read(descriptor, min(size - len(parts), 1 << 20))
-        if not part:
-            return None
-        parts += part
-    return bytes(parts)
-
-
 class Frames:
-    """The frame that arrives in parts, as a parent reads it."""
+    """The frame that arrives in parts. No other follows it before it is answered."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -83,6 +61,18 @@ class Frames:
         content = _decode(bytes(self._data[_LENGTH.size : end]))
         self._data.clear()
         return content
+
+
+def receive(descriptor: int) -> Any:
+    """Read a frame, and return its content; None if there is no other.
+
+    Raise ValueError for anything that is not a frame.
+    """
+    frames = Frames()
+    while part := _read(descriptor, 1 << 16):
+        if (content := frames.feed(part)) is not None:
+            return content
+    return None
 
 
 class Notes:

@@ -180,6 +180,7 @@ class Child:
     ) -> None:
         self.process_id = process_id
         self._data, self._end, self._notes = data, end, notes
+        data.setblocking(False)
         self._poll = select.poll()
         for each in (data, end):
             self._poll.register(each, select.POLLIN)
@@ -197,9 +198,7 @@ class Child:
         self._notes.has_begun = False
         self._notes.write_expected_end(clock.monotonic() + seconds)
         try:
-            self._data.settimeout(_SEND_SECONDS)
-            self._data.sendall(request)
-            self._data.setblocking(False)
+            self._send(request)
         except OSError as exc:
             return self.end(f"it could not be reached: {type(exc).__name__}")
         frames = Frames()
@@ -220,6 +219,16 @@ class Child:
             if why := watch():
                 return self.end(why)
 
+    def _send(self, request: bytes) -> None:
+        """Send a request. Raise OSError if the child does not read it."""
+        sent = 0
+        with suppress(BlockingIOError):
+            sent = self._data.send(request)
+        if sent < len(request):  # it is longer than a socket's buffer
+            self._data.settimeout(_SEND_SECONDS)
+            self._data.sendall(memoryview(request)[sent:])
+            self._data.setblocking(False)
+
     def _read_answer(self, frames: Frames) -> Any:
         """Return the answer, if all of it has arrived, or else None.
 
@@ -227,7 +236,7 @@ class Child:
         """
         while True:
             try:
-                part = self._data.recv(1 << 20)
+                part = self._data.recv(1 << 16)  # more would be mapped and unmapped each time
             except BlockingIOError:
                 return None
             if not part:
