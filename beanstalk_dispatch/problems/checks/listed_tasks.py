@@ -36,6 +36,7 @@ from beanstalk_dispatch.safe_task import ISOLATIONS, SafeTask
 from . import contrib_rooms  # noqa: F401 - its checks are first: they import rooms with tasks
 from .registry import ID, on_every_machine, on_workers
 
+_BOTO3SQS: Final = "opentelemetry.instrumentation.boto3sqs"
 _SENTRY: Final = "beanstalk_dispatch.contrib.sentry"
 _only_warns: Final = ContextVar("beanstalk_dispatch.only_warns", default=False)
 """True if a problem that keeps one task from running is a warning here."""
@@ -216,3 +217,17 @@ def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
             listed_object = dispatch_table.resolve_early(name, config)
             if isinstance(listed_object, type):
                 yield name, listed_object
+
+
+@on_workers
+def _instrumented_receives(config: Config) -> Iterator[CheckMessage]:
+    """Look after the tasks are imported, as ``_sentry_without_tasks`` does."""
+    library: Any = sys.modules.get(_BOTO3SQS)
+    if library is not None and library.Boto3SQSInstrumentor().is_instrumented_by_opentelemetry:
+        yield checks.Warning(
+            "OpenTelemetry's instrumentation boto3sqs is on: it makes a span for each message that "
+            "a worker receives, and ends few of them.",
+            hint="Set OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=boto3sqs, or do not call "
+            "Boto3SQSInstrumentor().instrument() on workers.",
+            id=f"{ID}.W026",
+        )

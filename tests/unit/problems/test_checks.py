@@ -484,6 +484,22 @@ def test_isolation_without_effect(
     assert all(message in each.msg for each in messages if message)
 
 
+@pytest.mark.parametrize(
+    ("is_on", "worker", "is_reported"),
+    [(True, True, True), (False, True, False), (True, None, False), (None, True, False)],
+)
+def test_an_instrumentation_that_leaves_spans_behind(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, is_on: bool | None, worker: bool | None,
+    is_reported: bool,
+) -> None:  # fmt: skip
+    library: Any = ModuleType("boto3sqs")
+    library.Boto3SQSInstrumentor = lambda: SimpleNamespace(is_instrumented_by_opentelemetry=is_on)
+    if is_on is not None:
+        monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.boto3sqs", library)
+    env(WORKER=worker, DISPATCH_TABLE=TABLE)
+    assert ("beanstalk_dispatch.W026" in ids()) is is_reported
+
+
 def test_a_process_without_an_endpoint_needs_no_url(env: Environment) -> None:
     env(**DEFAULTS)
     with override_settings(ALLOWED_HOSTS=["a"], ROOT_URLCONF=ROOT), without_endpoint():
