@@ -79,6 +79,11 @@ def test_a_wrong_number_of_attempts_is_refused(attempts: object) -> None:
         type("Wrong", (SafeTask,), {}, max_attempts=attempts)
 
 
+def test_a_wrong_isolation_is_refused() -> None:
+    with pytest.raises(ValueError, match="isolation is 'alone'; expected thread, process, fresh."):
+        SafeTask(jobs.record, isolation="alone")
+
+
 def test_two_words_of_one_meaning_are_refused() -> None:
     problem = "max_retries is set, and by max_attempts again; write one of them"
     with pytest.raises(TypeError, match=problem):

@@ -315,6 +315,14 @@ def test_without_files_and_without_a_ledger_a_task_fails_as_ever(
     assert run("fail").outcome is Outcome.FAILED
 
 
+def test_without_a_ledger_no_cut_is_counted_and_none_forgotten(env: Environment) -> None:
+    env(DISPATCH_CRASH_LEDGER="off")
+    with task("task-1") as running:
+        assert running.count_as_cut() == 0
+        running.forget_cuts()
+        assert running.times_cut == 0
+
+
 def test_a_count_that_cannot_be_forgotten_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     was_cut(1)
     monkeypatch.setattr(CrashLedger, "forget_cuts", lambda *args: 1 / 0)

@@ -393,6 +393,18 @@ def test_the_watchdog_is_woken_once_by_many_short_tasks(monkeypatch: pytest.Monk
     assert len(woken) == 2
 
 
+def test_a_watchdog_is_ended_whether_it_runs_or_not() -> None:
+    watchdog = timeouts._WatchdogThread()
+    watchdog.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timeouts, "_watchdog", watchdog)
+        limited(time_limit(600), lambda: None)
+        thread = watchdog._thread
+        assert thread is not None
+        timeouts.stop_watchdog()
+    assert not thread.is_alive()
+
+
 def test_rest_leaves_a_running_task_watched() -> None:
     with time_limit(600):
         timeouts.rest()
