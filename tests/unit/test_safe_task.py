@@ -81,7 +81,7 @@ def test_a_wrong_number_of_attempts_is_refused(attempts: object) -> None:
 
 def test_a_wrong_isolation_is_refused() -> None:
     with pytest.raises(ValueError, match="isolation is 'alone'; expected thread, process, fresh."):
-        SafeTask(jobs.record, isolation="alone")
+        type("Wrong", (SafeTask,), {}, isolation="alone")
 
 
 def test_two_words_of_one_meaning_are_refused() -> None:
