@@ -430,6 +430,7 @@ VALID = {
     "drain_file": ["/nowhere"],
     "crash_ledger": ["/nowhere", "off"],
     "isolation": ["thread", "process", "fresh"],
+    "policies": ["a.max_attempts=3 b.unique_by=x+y", '{"a": {"timeout": "5m"}}'],
     "child_memory": ["300M", "1 G"],
     "child_tasks": ["1000"],
     "max_receives": ["10"],

@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from django.core import checks
 from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
@@ -358,7 +357,7 @@ def test_a_backend_that_sends_before_the_commit_is_reported(
     options = {} if option is None else {"ENQUEUE_ON_COMMIT": option}
     entry = {**from_environment()["default"], "OPTIONS": options}
     with override_settings(TASKS={"default": entry}):
-        found = [each.id for each in checks.run_checks()]
+        found = [each.id for each in backend().check()]
     assert ("beanstalk_dispatch.tasks.W003" in found) is is_reported
 
 
