@@ -216,11 +216,12 @@ def _find_contradictions(config: Config) -> Iterable[str]:
             f"{MAX_AGE.variable} is set without {SIGNING_KEYS.variable}; without a signature a "
             "sender may write any time"
         )
-    if config.lease_cache is None and config.has_policy("unique_by"):
-        yield (
-            f"{POLICIES.variable} has unique_by without {LEASE_CACHE.variable}; set the cache, in "
-            "which a key is kept"
-        )
+    for option in ("limit", "unique_by"):
+        if config.lease_cache is None and config.has_policy(option):
+            yield (
+                f"{POLICIES.variable} has {option} without {LEASE_CACHE.variable}; set that cache, "
+                "which all machines share"
+            )
     if config.backlog_token in config.signing_keys:
         yield (
             f"{BACKLOG_TOKEN.variable} is also in {SIGNING_KEYS.variable}; a client that reads the "

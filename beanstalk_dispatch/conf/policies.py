@@ -26,6 +26,8 @@ OPTIONS: Final[Mapping[str, Callable[[object], Any]]] = MappingProxyType(
         "isolation": casts.choice("thread", "process", "fresh"),
         "expires": casts.time_to_live,
         "on_commit": casts.boolean,
+        "limit": casts.integer(1, 100),
+        "limit_by": _names,
         "unique_by": _names,
         "unique_for": casts.time_to_live,
         "unique_until": casts.choice("start", "end"),

@@ -58,8 +58,10 @@ class Entry:
     """Attributes such as ``max_retries`` that only the configured class sets."""
     observers: Sequence[Observer]
     """The observers of its attempts."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options of BEANSTALK_DISPATCH_POLICIES, such as ``limit``."""
     policy: Mapping[str, Any] = field(default_factory=dict)
-    """The attributes that BEANSTALK_DISPATCH_POLICIES sets."""
+    """The attributes that they set."""
     is_plain: bool = field(init=False, default=False)
     """True if making a task runs no code of the project, so that it needs no time limit."""
 
@@ -452,9 +454,23 @@ def entry(name: str, config: Config) -> Entry:
         found = _make_entry(name, config)
         if policy := policy_of(config.policies, name=name, path=config.table.get(name, name)):
             of_run = {option: value for option, value in policy.items() if option in POLICY}
-            found = replace(found, policy=attributes_of(of_run))
+            found = replace(found, options=policy, policy=attributes_of(of_run))
         _entries_by_name(config)[name] = found
     return found
+
+
+def arguments_of(task: Entry, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of a call by their names, defaults included.
+
+    If they do not fit the task, only the keyword arguments are known.
+    """
+    function, skipped = task.signed
+    try:
+        bound = inspect.signature(function).bind(*[None] * skipped, *args, **kwargs)
+    except (TypeError, ValueError):
+        return kwargs
+    bound.apply_defaults()
+    return {**bound.arguments, **kwargs}
 
 
 def made_entry(name: str, config: Config) -> Entry | None:

@@ -36,7 +36,7 @@ logger = logging.getLogger("beanstalk_dispatch.task.lease")
 
 LEASE_SECONDS: Final = 60
 """The seconds that a lease lasts if nobody renews it."""
-_RENEW_AFTER: Final = 20.0
+RENEW_AFTER: Final = 20.0
 """The age in seconds at which a lease is renewed.
 
 The tasks of most projects are shorter than that.
@@ -60,7 +60,7 @@ _RENEWED_WAIT: Final = 30.0
 
 Its owner lived at most a minute ago.
 """
-_CLAIM_SECONDS: Final = 10
+CLAIM_SECONDS: Final = 10
 """The seconds for one delivery to replace the entry of an owner that does not run the task."""
 
 
@@ -115,7 +115,7 @@ class Lease:
             is_over = self._is_over(found)
             owner, until = found.get(self._entry_key, ("", time.time() + 1))
             wait = _seconds_to_wait(until)
-            if not taken and not is_over and _does_not_run(owner):
+            if not taken and not is_over and does_not_run(owner):
                 taken, is_over = self._replace(owner)
         except Exception as exc:
             if taken:
@@ -140,7 +140,7 @@ class Lease:
         it was read first.
         """
         cache = self._cache
-        if not cache.add(cache_key("claim", f"{self._entry_key} {owner}"), 1, _CLAIM_SECONDS):
+        if not cache.add(cache_key("claim", f"{self._entry_key} {owner}"), 1, CLAIM_SECONDS):
             return False, False
         found = cache.get_many([self._end_key, self._entry_key])
         is_over = self._is_over(found)
@@ -159,7 +159,7 @@ class Lease:
         suspended, the entry stays that of the other process.
         """
         now = clock.monotonic()
-        if now < self._expires - LEASE_SECONDS + _RENEW_AFTER or now > self._renewable_until:
+        if now < self._expires - LEASE_SECONDS + RENEW_AFTER or now > self._renewable_until:
             return True
         try:
             cache = cache_of(self._alias)  # this thread's
@@ -253,7 +253,7 @@ def free_lease_of_ended(alias: str, message: Message, *, queue: str) -> None:
         )  # fmt: skip
 
 
-def _does_not_run(owner: str) -> bool:
+def does_not_run(owner: str) -> bool:
     """Return True if the owner of a lease is known not to run its task.
 
     It has ended, or it is this process, which holds no such lease: it has asked for it, or has

@@ -35,6 +35,7 @@ from .stages import (
     read,
     report,
     restore,
+    slot,
     start,
     unique,
 )
@@ -68,6 +69,7 @@ STAGES: Final = (
     Step("hand over", hand_over.hand_over, in_child=False),
     Step("start", start.start, in_child=True),
     Step("lease", lease.lease, in_child=True),
+    Step("slot", slot.slot, in_child=True),
     Step("overdue", overdue.overdue, in_child=True),
     Step("free", free.free, in_child=True),
     Step("observe", observe.observe, in_child=True),
@@ -121,6 +123,8 @@ def stages_of(config: Config, *, in_child: bool = False) -> Sequence[Stage]:
     if config.lease_cache is None:
         off.add(lease.lease)
         off |= {unique.unique, free.free}
+    if config.execute_synchronously or not config.has_policy("limit"):
+        off.add(slot.slot)
     if config.execute_synchronously:  # the caller may be a log handler
         off |= {restore.restore, unique.unique, free.free}
     steps = [each for each in STAGES if each.in_child or not in_child]

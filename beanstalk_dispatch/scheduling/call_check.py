@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from django.conf import settings
 
@@ -96,24 +96,6 @@ def check_call(
         raise InvalidCall(_explain_mismatch(name, parameters.signature, kwargs, exc)) from None
     if len(parameters.fitting) < _MAX_FITTING:
         parameters.fitting.add(call)
-
-
-def arguments_of(
-    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], config: Config
-) -> Mapping[str, Any]:
-    """Return the arguments of a call by their names, defaults included.
-
-    The module of the task is imported for that. Of a task that cannot be imported here, only the
-    keyword arguments are known.
-    """
-    try:
-        function, skipped = entry(name, config).signed
-        parameters = _parameters_of(function, skipped=skipped)
-        bound = cast("_TaskParameters", parameters).signature.bind(*args, **kwargs)
-    except (Exception, SystemExit):
-        return kwargs
-    bound.apply_defaults()
-    return {**bound.arguments, **kwargs}
 
 
 def _read_parameters(task: Entry) -> _TaskParameters | None:

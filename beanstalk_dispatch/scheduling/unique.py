@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, cast
 
@@ -13,10 +13,10 @@ from beanstalk_dispatch.conf.policies import policy_of
 from beanstalk_dispatch.conf.variables import LEASE_CACHE, MESSAGE_FORMAT
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall
 from beanstalk_dispatch.messages.message import NAME_FORM, is_name
+from beanstalk_dispatch.running.dispatch_table import arguments_of, entry
 from beanstalk_dispatch.running.task_options import seconds_of
 
 from .call import Call
-from .call_check import arguments_of
 
 DEFAULT_SECONDS: Final = 3600.0
 """The seconds for which a key is held at most, after the moment at which the task is due."""
@@ -69,7 +69,10 @@ def _seconds(duration: object) -> float:
 
 def _key_of(call: Call, name: str, by: Sequence[str], config: Config) -> str:
     """Return a key of the arguments with these names."""
-    given: Mapping[str, Any] = arguments_of(name, call.args, call.kwargs, config)
+    try:
+        given = arguments_of(entry(name, config), call.args, call.kwargs)
+    except (Exception, SystemExit):  # it cannot be imported here
+        given = call.kwargs
     if missing := [each for each in by if each not in given]:
         raise InvalidCall(f"{name}: unique_by names {missing[0]!r}, which the call does not have")
     text = json.dumps([given[each] for each in by], sort_keys=True, default=str)

@@ -133,7 +133,7 @@ def test_a_lease_that_is_renewed_does_not_expire(
     cache: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 3)  # a database cache counts in whole seconds
-    monkeypatch.setattr(lease, "_RENEW_AFTER", 0.9)
+    monkeypatch.setattr(lease, "RENEW_AFTER", 0.9)
     message = Message(function="f")
     held = taken(message)
     for _ in range(4):
@@ -147,7 +147,7 @@ def test_a_thread_renews_what_this_process_holds(
     in_valkey: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 1)
-    monkeypatch.setattr(lease, "_RENEW_AFTER", 0.2)
+    monkeypatch.setattr(lease, "RENEW_AFTER", 0.2)
     monkeypatch.setattr(held_leases, "CHECK_SECONDS", 0.1)
     message = Message(function="f")
     held = taken(message)

@@ -21,7 +21,13 @@ logger = logging.getLogger("beanstalk_dispatch.task")
 
 
 _NOT_RUN: Final = frozenset(
-    {Outcome.RUNNING, Outcome.UNAVAILABLE, Outcome.OVERDUE, Outcome.BAD_SIGNATURE}
+    {
+        Outcome.RUNNING,
+        Outcome.UNAVAILABLE,
+        Outcome.OVERDUE,
+        Outcome.BAD_SIGNATURE,
+        Outcome.DEFERRED,
+    }
 )
 
 

@@ -140,9 +140,9 @@ def test_a_parent_runs_the_first_stages_and_a_child_the_rest() -> None:
 @pytest.mark.parametrize(
     ("off", "members"),
     [
-        ("unique lease free", {}),
+        ("unique lease slot free", {}),
         (
-            "unique free restore",
+            "unique slot free restore",
             {"DISPATCH_LEASE_CACHE": "default", "DISPATCH_EXECUTE_SYNCHRONOUSLY": True},
         ),
     ],

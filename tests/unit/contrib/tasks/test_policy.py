@@ -17,8 +17,7 @@ from django.test import override_settings
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.tasks import SQSTask, from_environment, library, task
 from beanstalk_dispatch.contrib.tasks.library import InvalidTask, task_backends
-from beanstalk_dispatch.running.dispatch_table import entry
-from beanstalk_dispatch.scheduling.call_check import arguments_of
+from beanstalk_dispatch.running.dispatch_table import arguments_of, entry
 from beanstalk_dispatch.testing import capture_tasks
 from tests import django_tasks
 from tests.conftest import Environment
@@ -161,5 +160,5 @@ def test_the_environment_wins_over_the_policy_of_a_task(tasks_env: Environment) 
 
 
 def test_the_arguments_of_a_task_are_those_of_its_function(tasks_env: Environment) -> None:
-    found = arguments_of("tests.django_tasks.add", [1], {"b": 2}, get_config())
+    found = arguments_of(entry("tests.django_tasks.add", get_config()), [1], {"b": 2})
     assert found == {"a": 1, "b": 2}

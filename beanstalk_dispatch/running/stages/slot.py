@@ -1,0 +1,42 @@
+"""slot: run no more of a task at a time than its policy allows, among all workers."""
+
+from __future__ import annotations
+
+import json
+
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
+from beanstalk_dispatch.running.dispatch_table import arguments_of
+from beanstalk_dispatch.running.ending import sent_again
+from beanstalk_dispatch.running.run import Run, Surround
+from beanstalk_dispatch.running.slots import Slot
+from beanstalk_dispatch.sqs.fifo import queue_rules
+
+
+def slot(run: Run) -> Surround:
+    """Hold a slot while the task runs. A message that finds none waits as a delayed copy."""
+    if (limit := run.entry.options.get("limit")) is None:
+        return None
+    alias = str(run.config.lease_cache)
+    held = Slot(alias, _name(run), limit=limit, time_limit=run.time_limit)
+    if not held.take():
+        return _wait(run, held.seconds_to_wait(), f"{limit} of it run")
+    try:
+        yield
+    finally:
+        held.give_up()
+    return None
+
+
+def _name(run: Run) -> str:
+    """Return the name of the slots: of the task, and of the arguments by which it is limited."""
+    message, by = run.accepted, run.entry.options.get("limit_by", ())
+    given = arguments_of(run.entry, message.args, message.kwargs) if by else {}
+    values = [given.get(each) for each in by]
+    return "\n".join((message.function, json.dumps(values, sort_keys=True, default=str)))
+
+
+def _wait(run: Run, seconds: float, why: str) -> Result:
+    """Send the message again, so that no receive is spent; on a FIFO queue it is hidden."""
+    if queue_rules(run.queue).takes_delay:
+        return sent_again(run, run.accepted, seconds, Outcome.DEFERRED, waits_because=why)
+    return Result(outcome=Outcome.DEFERRED, reason=why, retry_after=seconds)

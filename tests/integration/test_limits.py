@@ -1,0 +1,98 @@
+"""Never more than the limit on three workers that are killed, on Valkey and in a database."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from beanstalk_dispatch.client import Call, schedule_many
+from beanstalk_dispatch.sqs.opening import open_queue
+from tests.conftest import Environment
+from tests.integration.test_unique import shared
+from tests.services import until
+
+__all__ = ["shared"]
+
+LIMIT, WORKERS, TASKS, KILLS = 5, 3, 60, 8
+COMMAND = [
+    sys.executable, "-m", "django", "beanstalk_worker", "jobs", "--threads=8", "--wait=1",
+    "--visibility-timeout=10",
+]  # fmt: skip
+
+
+class Workers:
+    """Workers of which one is killed now and then, and started again."""
+
+    def __init__(self, environment: dict[str, str], shown: Path) -> None:
+        self._environment, self._shown = environment, shown
+        self._processes = [self._start() for _ in range(WORKERS)]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(COMMAND, env=self._environment)
+
+    def kill_one(self) -> None:
+        victim = random.choice(self._processes)
+        victim.kill()
+        victim.wait()
+        with self._shown.open("a") as file:
+            file.write(f"{time.time()} {victim.pid} killed -\n")
+        self._processes[self._processes.index(victim)] = self._start()
+
+    def stop(self) -> None:
+        for each in self._processes:
+            each.terminate()
+        for each in self._processes:
+            each.wait(30)
+
+
+def most_at_a_time(lines: Sequence[str]) -> int:
+    """Return the highest number of runs between their start and their end, or their kill."""
+    running: set[tuple[str, str]] = set()
+    most = 0
+    for _, process, event, number in sorted(each.split() for each in lines):
+        if event == "start":
+            running.add((process, number))
+        elif event == "end":
+            running.discard((process, number))
+        else:
+            running = {each for each in running if each[0] != process}
+        most = max(most, len(running))
+    return most
+
+
+def ended(shown: Path) -> set[str]:
+    return {line.split()[3] for line in shown.read_text().splitlines() if " end " in line}
+
+
+@pytest.mark.slow
+def test_five_at_a_time_on_workers_that_are_killed(
+    worker_env: Environment, shared: dict[str, str], tmp_path: Path
+) -> None:
+    worker_env(
+        DISPATCH_LEASE_CACHE="leases",
+        DISPATCH_TABLE="work=tests.limited_jobs.work",
+        DISPATCH_POLICIES=f"work.limit={LIMIT}",
+    )
+    shown = tmp_path / "runs"
+    shown.touch()
+    schedule_many("jobs", [Call("work", [str(shown), n, 0.3]) for n in range(TASKS)])
+    ours = {name: value for name, value in os.environ.items() if name.startswith("BEANSTALK")}
+    workers = Workers(shared | ours, shown)
+    try:
+        until(lambda: ended(shown))
+        for _ in range(KILLS):
+            time.sleep(1)
+            workers.kill_one()
+        until(lambda: len(ended(shown)) == TASKS, seconds=150)
+    finally:
+        workers.stop()
+    lines = shown.read_text().splitlines()
+    assert most_at_a_time(lines) == LIMIT
+    assert open_queue("jobs").receive(count=10, wait=0, visibility=0) == []
