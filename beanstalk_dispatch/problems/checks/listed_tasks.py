@@ -31,7 +31,7 @@ from beanstalk_dispatch.logging.log_lines import failed_line, joined
 from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.declared_tasks import is_listed
 from beanstalk_dispatch.running.task_problems import problems_of
-from beanstalk_dispatch.safe_task import ISOLATIONS, SafeTask
+from beanstalk_dispatch.safe_task import SafeTask
 
 from . import contrib_rooms  # noqa: F401 - its checks are first: they import rooms with tasks
 from .registry import ID, on_every_machine, on_workers
@@ -40,7 +40,6 @@ _BOTO3SQS: Final = "opentelemetry.instrumentation.boto3sqs"
 _SENTRY: Final = "beanstalk_dispatch.contrib.sentry"
 _only_warns: Final = ContextVar("beanstalk_dispatch.only_warns", default=False)
 """True if a problem that keeps one task from running is a warning here."""
-_PROCESSES: Final = tuple(each for each in ISOLATIONS if each != "thread")
 
 
 @contextmanager
@@ -177,14 +176,22 @@ def _sentry_without_tasks(config: Config) -> Iterator[CheckMessage]:
 def _isolation_without_effect(config: Config) -> Iterator[CheckMessage]:
     if not (reason := _why_in_threads(config)):
         return
-    asked: dict[str, str | None] = {ISOLATION.variable: config.isolation}
-    asked |= {name: task_class.isolation for name, task_class in _task_classes(config)}
-    if ignored := [f"{name}={value}" for name, value in asked.items() if value in _PROCESSES]:
+    asked = [(ISOLATION.variable, config.isolation), *_own_isolations(config)]
+    if ignored := [f"{name}={value}" for name, value in asked if value != "thread"]:
         yield checks.Warning(
             f"{joined(ignored)} has no effect: tasks run in threads here, because {reason}.",
             hint="Remove it here, or run the tasks under gunicorn's gthread or beanstalk_worker.",
             id=f"{ID}.W024",
         )
+
+
+def _own_isolations(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield the listed names whose code or policy sets an isolation, each with that."""
+    failed = dispatch_table.not_importable(config)  # E002 reports it, and has tried the import
+    for name in (each for each in dispatch_table.listed_names(config) if each not in failed):
+        with suppress(UnknownFunction, ConfigurationError):  # E002 and E003 report them
+            if own := dispatch_table.entry(name, config).isolation:
+                yield name, own
 
 
 def _why_in_threads(config: Config) -> str:

@@ -462,6 +462,7 @@ def test_a_dsn_that_nothing_uses(
          "because BEANSTALK_DISPATCH_EXECUTE_SYNCHRONOUSLY runs them in the calling process."),
         ({"DISPATCH_EXECUTE_SYNCHRONOUSLY": True}, False, "fresh", "large=fresh has no effect: "),
         ({"DISPATCH_ISOLATION": "fresh"}, True, None, "because AWS Lambda runs one task"),
+        ({"DISPATCH_POLICIES": "large.isolation=fresh"}, True, None, "large=fresh has no effect: "),
         ({"DISPATCH_ISOLATION": "fresh", "WORKER": None}, True, None, None),
         ({"DISPATCH_ISOLATION": "fresh"}, False, "process", None),
         ({}, True, "thread", None),
@@ -498,6 +499,14 @@ def test_an_instrumentation_that_leaves_spans_behind(
         monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.boto3sqs", library)
     env(WORKER=worker, DISPATCH_TABLE=TABLE)
     assert ("beanstalk_dispatch.W026" in ids()) is is_reported
+
+
+def test_the_isolation_of_a_task_that_is_wrong_in_another_way_is_not_asked_for(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "shop-worker")
+    env(**DEFAULTS | {"DISPATCH_TABLE": "gone=tests.jobs.gone number=tests.jobs.calls"})
+    assert ids() == ["beanstalk_dispatch.E002"] * 2
 
 
 def test_a_process_without_an_endpoint_needs_no_url(env: Environment) -> None:
