@@ -445,11 +445,11 @@ def test_a_dsn_that_nothing_uses(
     env: Environment, monkeypatch: pytest.MonkeyPatch, modules: dict[str, Any],
     variables: dict[str, Any], is_reported: bool,
 ) -> None:  # fmt: skip
-    for name in ("sentry_sdk", "beanstalk_dispatch.contrib.sentry"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
     env(**({"WORKER": True, "DISPATCH_TABLE": TABLE, "SENTRY_DSN": "http://x@y/1"} | variables))
+    found()  # it imports the modules of the checks, in their order
+    # Not sys.modules itself: other tests may have imported the SDK, which cannot be imported twice.
+    listed_tasks: Any = sys.modules["beanstalk_dispatch.problems.checks.listed_tasks"]
+    monkeypatch.setattr(listed_tasks, "sys", SimpleNamespace(modules=modules))
     assert ("beanstalk_dispatch.W023" in ids()) is is_reported
 
 
