@@ -14,6 +14,7 @@ from asgiref.sync import SyncToAsync
 
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.running.left_threads import LEFT, owner_of
+from beanstalk_dispatch.running.time_limit import interrupts
 
 MAX_LEFT_FILES: Final = 16
 """The number of files that the tasks of a child may leave open.
@@ -40,6 +41,7 @@ class Leftovers:
         self._files = self._lowest_free_file()
         self._handlers = [signal.getsignal(each) for each in _SIGNALS]
         self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._interrupts = interrupts()
 
     def why_to_end(self, left_behind: Sequence[str]) -> str:
         """Return why the child is to end after a task; the empty string if it continues.
@@ -51,6 +53,8 @@ class Leftovers:
     def _reasons(self, left_behind: Sequence[str]) -> Iterator[str]:
         if left_behind:
             yield f"it has left {joined(left_behind)}"
+        if interrupts() != self._interrupts:  # in the middle of an import, for example
+            yield "its time limit has interrupted it"
         if threads := _left_threads():
             yield f"it has left threads: {joined(threads)}"
         if self._lowest_free_file() > self._files + MAX_LEFT_FILES:

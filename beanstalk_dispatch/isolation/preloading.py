@@ -42,12 +42,21 @@ def preload(output: Mapping[str, Any] | None) -> None:
                 quoted(name), quoted_error(exc.__cause__ or exc, with_type=True),
             )  # fmt: skip
     import_boto3()
+    _import_backends()
     _close_connections()
     stop_watchdog()
     # A thread of ours, such as that of BEANSTALK_DISPATCH_WARM, ends by itself.
     for thread in threading.enumerate():
         if thread.name.startswith("beanstalk_dispatch-"):
             thread.join(_JOIN_SECONDS)
+
+
+def _import_backends() -> None:
+    """Import the drivers of databases and caches, without a connection."""
+    for handler in (connections, caches):
+        for alias in handler:
+            with suppress(Exception):  # one that cannot be made fails where it is used
+                handler[alias]
 
 
 def _close_connections() -> None:

@@ -252,6 +252,7 @@ class _WatchdogThread:
 
     def __init__(self) -> None:
         self.when_stuck: list[Callable[[], None]] = []
+        self.interrupts = 0
         self.forget_all()
 
     def forget_all(self) -> None:
@@ -392,6 +393,7 @@ class _WatchdogThread:
                     limit.deadline = now + GRACE
                 elif is_interruptible(limit.thread_id, is_late=is_late):
                     limit.fire()
+                    self.interrupts += 1
                     limit.deadline = now + GRACE
                 else:
                     limit.deadline = now + RETRY_PAUSE
@@ -458,6 +460,11 @@ def rest() -> None:
 def stop_watchdog() -> None:
     """End the watchdog's thread, in a process that is to fork."""
     _watchdog.stop()
+
+
+def interrupts() -> int:
+    """Return the number of interrupts that time limits have sent to threads of this process."""
+    return _watchdog.interrupts
 
 
 def stuck() -> list[time_limit]:

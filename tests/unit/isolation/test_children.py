@@ -342,6 +342,14 @@ def test_a_child_that_is_not_clean_ends_after_its_answer(
     until(lambda: line in _all_of(capfd))
 
 
+def test_a_child_that_was_interrupted_is_not_used_again(env: Environment, tmp_path: Path) -> None:
+    env(DISPATCH_TASK_TIMEOUT="1s")
+    notes = tmp_path / "notes"
+    assert outcome("sleep", 60, str(notes), task_id="1") is Outcome.TIMED_OUT
+    assert outcome("note", str(notes), task_id="2") is Outcome.DONE
+    assert len(set(processes(notes))) == 2
+
+
 _read: list[str] = []
 
 
