@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 from typing import Any, Final
 
+from .fields import add_fields
 from .log_lines import escaped, indented, quoted_error, to_log, traceback_of
 from .throttle import THROTTLE
 
@@ -57,6 +58,7 @@ def _protect_logger(logger: logging.Logger) -> None:
             report_unwritten(exc)
             return logging.LogRecord(*values[:8])
 
+    logger.addFilter(add_fields)
     logger.addFilter(_keep_from_margin)
     logger.handle = handle_safely  # type: ignore[method-assign]
     logger.makeRecord = make_record_safely  # type: ignore[method-assign]

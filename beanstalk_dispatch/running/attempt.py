@@ -103,7 +103,7 @@ def fail_outside(run: Run, raised: BaseException) -> None:
     exc = speakable(raised)
     logger.error(
         "SafeTask failed outside of its run() %s error=%s",
-        _log_label(run), quoted_error(exc), exc_info=exc,
+        _log_label(run), quoted_error(exc), exc_info=exc, extra=_fields_of(run),
     )  # fmt: skip
     _end_attempt(run, failure_of(exc), exc)
 
@@ -143,7 +143,10 @@ def call_limited(
         if limit.struck or isinstance(exc, TaskTimeout):
             connections.drop_interrupted(before)
         elif error := connections.drop_left_open(before):
-            logger.error("transaction left open %s error=%s", _log_label(run), quoted_error(error))
+            logger.error(
+                "transaction left open %s error=%s", _log_label(run), quoted_error(error),
+                extra=_fields_of(run),
+            )  # fmt: skip
         raise
     finally:
         expect_rest()
@@ -199,6 +202,7 @@ def _end_forked_process(run: Run) -> None:
     logger.warning(
         "forked process left its task %s process_id=%d: end such a process with os._exit()",
         _log_label(run), os.getpid(), exc_info=None if is_exit else exc,
+        extra=_fields_of(run),
     )  # fmt: skip
     code = exc.code if isinstance(exc, SystemExit) else exc and 1
     os._exit(code if isinstance(code, int) else int(code is not None))
@@ -214,7 +218,10 @@ def _handle_failure(run: Run, exc: BaseException) -> None:
         number = message.counted_attempt if message else 1
         decision = call_within(decide, run.task, exc, number)
     except Exception as error:  # wrong options; the checks name them too
-        logger.error("retry options are wrong %s error=%s", _log_label(run), quoted_error(error))
+        logger.error(
+            "retry options are wrong %s error=%s", _log_label(run), quoted_error(error),
+            extra=_fields_of(run),
+        )  # fmt: skip
         decision = RetryDecision(is_retried=False, is_final=False, delay=0.0)
     if decision.is_retried and message is not None:
         result = Result(outcome=Outcome.RETRY, retry_after=decision.delay)
@@ -234,14 +241,16 @@ def _end_attempt(run: Run, result: Result, exc: BaseException | None) -> None:
 
 
 def _log_failure(run: Run, exc: BaseException) -> None:
-    details = _log_label(run), quoted_error(exc)
+    details, fields = (_log_label(run), quoted_error(exc)), _fields_of(run)
     if run.attempted.outcome is Outcome.RETRY:
         traceback = None if isinstance(exc, Retry) else exc
-        logger.warning("SafeTask will be retried %s error=%s", *details, exc_info=traceback)
+        logger.warning(
+            "SafeTask will be retried %s error=%s", *details, exc_info=traceback, extra=fields
+        )
     elif run.attempted.outcome is Outcome.TIMED_OUT:
-        logger.error("SafeTask timed out %s error=%s", *details, exc_info=exc)
+        logger.error("SafeTask timed out %s error=%s", *details, exc_info=exc, extra=fields)
     else:
-        logger.error("SafeTask failed %s error=%s", *details, exc_info=exc)
+        logger.error("SafeTask failed %s error=%s", *details, exc_info=exc, extra=fields)
 
 
 def _call_hooks(run: Run, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -254,8 +263,9 @@ def _call_hooks(run: Run, name: str, args: tuple[Any, ...], kwargs: dict[str, An
             if not _is_failure(exc):
                 raise
             hook_logger.error(
-                "hook failed hook=%s %s", name, _log_label(run), exc_info=speakable(exc)
-            )
+                "hook failed hook=%s %s", name, _log_label(run), exc_info=speakable(exc),
+                extra=_fields_of(run),
+            )  # fmt: skip
 
 
 def _send_task_stuck(run: Run, thread_id: int) -> None:
@@ -270,6 +280,14 @@ def _stuck_label(run: Run) -> str:
     if message is None:
         return type(run.task).__name__
     return f"{quoted(message.function)} id={quoted(message.id)}"
+
+
+def _fields_of(run: Run) -> dict[str, str]:
+    """Return the fields of ``_log_label``, for the record."""
+    message = run.message
+    if message is None:
+        return {"function": type(run.task).__name__}
+    return {"task_id": message.id, "function": message.function}
 
 
 def _log_label(run: Run) -> str:

@@ -79,6 +79,12 @@ def log_outcome(run: Run, result: Result) -> None:
         delivery.receive_count,
         (clock.monotonic() - run.started) * 1000,
         repeated + extra,
+        extra={
+            "queue": delivery.queue,
+            "message_id": delivery.message_id,
+            "attempt": message.attempt if message else None,
+            "reason": result.reason,
+        },
     )
 
 
