@@ -13,7 +13,6 @@ import pytest
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests import services
 from tests.conftest import Environment
-from tests.services import NO_COVERAGE
 
 PROCESSES, CALLS = 3, 334
 SCHEDULE = f"""
@@ -45,7 +44,7 @@ def shared(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
         else:
             url = stack.enter_context(services.postgres())
         found = {
-            **os.environ, **NO_COVERAGE, "CACHE_KIND": request.param, "CACHE_URL": url,
+            **os.environ, "CACHE_KIND": request.param, "CACHE_URL": url,
             "DJANGO_SETTINGS_MODULE": "tests.shared_cache_settings",
         }  # fmt: skip
         if request.param == "database":

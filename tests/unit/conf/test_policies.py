@@ -90,6 +90,8 @@ def test_each_way_to_write_them(value: object) -> None:
         ("charge.max_attempts=0", "charge.max_attempts: '0' is not an integer from 1 to 1000"),
         ('{"a": {"expires": "1h"}, "a.expires": "2h"}', "'a.expires' is given twice"),
         ('{"a": 3}', "'a' is not task.option"),
+        ("a.unique_by=account-id", "a.unique_by: 'account-id' is not a name, or names such as"),
+        ({"a": {"unique_by": [7]}}, "is not a name, or names such as account_id.month"),
         ("3", "'3' is not a pair"),
         (3, "expected a mapping of strings, not int"),
     ],
@@ -205,8 +207,9 @@ def test_the_command_shows_each_option_with_its_place(policy: Callable[[str], No
     assert tasks["other"] == {"expires": ["1 day, 0:00:00", VARIABLE]}
 
 
-def test_the_command_writes_what_it_reads(policy: Callable[[str], None]) -> None:
-    value = "report.backoff=90s report.on_commit=True record.max_attempts=2"
+def test_the_command_writes_what_it_reads(policy: Callable[[str], None], env: Environment) -> None:
+    value = "report.backoff=90s report.on_commit=True record.max_attempts=2 report.unique_by=a+b"
+    env(DISPATCH_LEASE_CACHE="default")
     policy(value)
     out = StringIO()
     call_command("beanstalk_config", format="json", stdout=out)

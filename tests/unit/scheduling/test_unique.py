@@ -174,6 +174,15 @@ def test_the_arguments_make_the_key(unique_env: Environment) -> None:
         schedule_function("jobs", "record", 7)
 
 
+def test_of_a_task_that_cannot_be_imported_the_named_arguments_are_known(
+    unique_env: Environment,
+) -> None:
+    unique_env(DISPATCH_TABLE="away=tests.nowhere.away", DISPATCH_POLICIES="away.unique_by=pk")
+    assert schedule_function("jobs", "away", pk=7) == schedule_function("jobs", "away", pk=7)
+    with pytest.raises(InvalidCall, match="away: unique_by names 'pk'"):
+        schedule_function("jobs", "away", 7)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
