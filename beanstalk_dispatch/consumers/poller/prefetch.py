@@ -129,8 +129,8 @@ class Prefetch:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         """Notified when a task thread has something to do."""
-        self._waiting: set[QueueState] = set()
-        """The queues of which messages wait. They take turns."""
+        self._waiting: dict[QueueState, None] = {}
+        """The queues of which messages wait, the oldest first. They take turns."""
         self._turns = itertools.count(1)
         self._waiting_receivers: dict[QueueState, threading.Condition] = {}
         """The condition of each receiver that waits for its turn to ask; the oldest first."""
@@ -263,7 +263,7 @@ class Prefetch:
         ]
         if groups:
             queue.waiting.extend(groups)
-            self._waiting.add(queue)
+            self._waiting[queue] = None
         self.counters.waiting += len(new)
         self._work.notify(1 if self._average_seconds < _QUICK_SECONDS else len(groups))
         if len(new) < permit.count:
@@ -280,7 +280,7 @@ class Prefetch:
                     queue.turn = next(self._turns)
                     group = queue.waiting.popleft()
                     if not queue.waiting:
-                        self._waiting.remove(queue)
+                        del self._waiting[queue]
                     self._tasks_left -= len(group.messages)
                     self.counters.waiting -= len(group.messages)
                     self.counters.running += 1
@@ -380,7 +380,7 @@ class Prefetch:
             self.counters.waiting -= len(group.messages)
             queue.in_flight.requeue_unrun(group.messages)
         if not queue.waiting:
-            self._waiting.remove(queue)
+            del self._waiting[queue]
 
 
 def _note_answer(permit: ReceivePermit, received: list[Received], now: float) -> None:

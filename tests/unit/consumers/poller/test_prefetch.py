@@ -294,7 +294,9 @@ def test_of_several_queues_that_wait_for_room_one_at_a_time_is_woken() -> None:
         queue.is_busy = True
     permits: list[ReceivePermit | None] = []
     threads = [
-        threading.Thread(target=lambda each=queue: permits.append(prefetch.acquire(each)))
+        threading.Thread(
+            target=lambda each=queue: permits.append(prefetch.acquire(each)), daemon=True
+        )
         for queue in queues
     ]
     for number, thread in enumerate(threads):
@@ -326,7 +328,7 @@ def test_a_queue_whose_message_was_taken_is_asked_for_its_next_turn() -> None:
     quiet = QueueState.create("quiet", WorkerOptions())
     prefetch.add(prefetch._give_permit(quiet), messages(1))
     permits: list[ReceivePermit | None] = []
-    thread = threading.Thread(target=lambda: permits.append(prefetch.acquire(quiet)))
+    thread = threading.Thread(target=lambda: permits.append(prefetch.acquire(quiet)), daemon=True)
     thread.start()
     until(lambda: quiet in prefetch._waiting_receivers)
     prefetch.add(prefetch.permit(), messages(3)[1:])
