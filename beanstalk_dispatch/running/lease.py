@@ -95,6 +95,9 @@ class Lease:
         answer of the cache also says whether the task is cancelled and, with ``asks_for_pause``,
         since when the queue is paused.
         """
+        self._entry = (self.token, time.time() + LEASE_SECONDS)
+        self._expires = clock.monotonic() + LEASE_SECONDS
+        self._renewable_until = clock.monotonic() + self._seconds
         HELD.add(self)  # before the cache knows it: what this process does not hold is replaced
         try:
             self._take(asks_for_pause=asks_for_pause)
@@ -104,9 +107,6 @@ class Lease:
 
     def _take(self, *, asks_for_pause: bool) -> None:
         cache, cancelled = self._cache, cancelled_key(self._message.id)
-        self._entry = (self.token, time.time() + LEASE_SECONDS)
-        self._expires = clock.monotonic() + LEASE_SECONDS
-        self._renewable_until = clock.monotonic() + self._seconds
         taken = False
         try:
             taken = cache.add(self._entry_key, self._entry, LEASE_SECONDS)

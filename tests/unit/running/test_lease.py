@@ -13,7 +13,7 @@ from django.core.cache import caches
 from beanstalk_dispatch.exceptions import AlreadyDone, AlreadyRunning, LeaseUnavailable
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running import lease as lease_module
-from beanstalk_dispatch.running.held_leases import HELD
+from beanstalk_dispatch.running.held_leases import HeldLeases
 from beanstalk_dispatch.running.lease import Lease, free_lease_of_ended
 from tests.unit.running.test_process_identity import ended_process, living_process
 
@@ -25,6 +25,8 @@ class Cache:
 
     def __init__(self) -> None:
         self._cache = caches["default"]
+        self.held = HeldLeases()
+        self.held._is_watched = True  # no thread renews what these tests renew
         self.requests: list[tuple[Any, ...]] = []
         self.fails: set[str] = set()
         self.loses: set[str] = set()
@@ -63,6 +65,7 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
     caches["default"].clear()
     found = Cache()
     monkeypatch.setattr(lease_module, "cache_of", lambda alias: found)
+    monkeypatch.setattr(lease_module, "HELD", found.held)
     monkeypatch.setattr(lease_module, "_PAUSE", 0)
     yield found
     caches["default"].clear()
@@ -142,6 +145,16 @@ def test_the_turn_of_a_stuck_task_is_not_renewed_for_ever(cache: Cache, clock: C
     assert cache.requests == []
 
 
+def test_a_turn_that_nobody_has_yet_may_be_renewed(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that renews may look at it before the cache was asked for it."""
+    renewed: list[bool] = []
+    monkeypatch.setattr(cache.held, "add", lambda lease: renewed.append(lease.renew()))
+    taken()
+    assert renewed == [True]
+
+
 def test_a_turn_that_was_renewed_is_looked_at_every_half_minute(cache: Cache) -> None:
     held = taken()
     cache.set(held._entry_key, (held.token, time.time() - 1))
@@ -217,7 +230,7 @@ def taken_by(cache: Cache, process: str) -> tuple[str, str]:
 
 def test_a_turn_of_a_process_that_has_ended_is_replaced_at_once(cache: Cache) -> None:
     taken_by(cache, ended_process())
-    assert taken().token in HELD
+    assert taken().token in cache.held
     with pytest.raises(AlreadyRunning):
         new().take()
 
