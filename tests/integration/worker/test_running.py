@@ -210,8 +210,9 @@ def test_waiting_messages_are_requeued_in_batches(sqs_env: Environment, proxy: P
         prefetch = worker.prefetch
         prefetch._average_seconds, prefetch._last_ended_at = 0.01, math.inf
         until(lambda: worker.counters.waiting >= 30)
-        gate.set()
         worker.stop()
+        until(lambda: prefetch.is_closed)
+        gate.set()
     requeued = 40 - worker.counters.done
     assert open_queue("jobs").depth() == requeued >= 20
     assert proxy.counts["ChangeMessageVisibilityBatch"] <= requeued / 10 + 2
