@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # A Django version to install, such as 5.2; empty for the newest.
 DJANGO ?=
+# An SQS server to ask, for beliefs, such as https://sqs.eu-west-1.amazonaws.com; empty for the stand-ins.
+ENDPOINT ?=
 # The tag of a release, for release-check.
 TAG ?=
 # Processes for the tests, which wait for clocks. Each takes ten seconds of CPU to collect them.
@@ -32,7 +34,7 @@ TOOLS_READY := .venv-tools/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-admin test test-again test-fast test-matrix test-django-tasks test-sentry-oldest test-sentry-next test-upgrade lint types tables docs pictures hooks audit sbom release-check rehearsal \
-  benchmark benchmark-quick benchmark-gate faults fuzz clean
+  benchmark benchmark-quick benchmark-gate beliefs faults fuzz clean
 
 ## help: list the targets
 help:
@@ -185,6 +187,10 @@ benchmark-quick: $(READY)
 ## benchmark-gate: instructions, requests and ratios within their bounds; needs valgrind
 benchmark-gate: $(READY)
 	$(BIN)/python -m benchmarks.gate
+
+## beliefs: ask the stand-ins for SQS, or ENDPOINT, whether they do what we believe of SQS
+beliefs: $(READY) $(if $(ENDPOINT),,$(MINISTACK) $(FAUXQS))
+	$(BIN)/python -m benchmarks.beliefs $(if $(ENDPOINT),--endpoint '$(ENDPOINT)',--ministack $(MINISTACK))
 
 ## faults: both consumers killed and cut off, and culprits beside blameless tasks; nothing may be lost
 faults: $(READY) $(MINISTACK) $(FAUXQS)

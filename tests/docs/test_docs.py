@@ -402,10 +402,13 @@ def check_command(words: list[str]) -> None:
     COMMANDS[command](arguments)
 
 
-def check_make(targets: list[str]) -> None:
+def check_make(arguments: list[str]) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in targets:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for each in arguments:  # a target, or a variable with its value
+        name, is_variable, _ = each.partition("=")
+        assert re.search(rf"^{name}{r' [?]=' if is_variable else ':'}", makefile, re.MULTILINE), (
+            each
+        )
 
 
 def check_python(arguments: list[str]) -> None:
