@@ -301,7 +301,7 @@ def test_an_owner_that_ends_its_task_during_the_look_is_not_replaced(
         held.done()
         return True
 
-    monkeypatch.setattr(lease_module, "_does_not_run", look)
+    monkeypatch.setattr(lease_module, "does_not_run", look)
     with pytest.raises(AlreadyDone):
         taken()
 
