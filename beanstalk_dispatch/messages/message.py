@@ -90,6 +90,8 @@ class Message:
     """The limits that a scheduled SafeTask instance sets itself: see ``SafeTask.options``."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """The trace context."""
+    typed: Sequence[int | str] = ()
+    """The arguments that the sender has converted: positions in ``args``, names in ``kwargs``."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values. ``Message(**fields)`` is the same message."""
@@ -146,6 +148,8 @@ class Message:
             content["unique"] = self.unique
         if self.options:
             content["options"] = self.options
+        if self.typed:
+            content["typed"] = list(self.typed)
         return _to_json(content)
 
     def seal(
@@ -448,6 +452,10 @@ def _is_unique(value: dict[str, Any]) -> bool:
     return isinstance(key, str) and is_name(key) and is_time(seconds) and seconds > 0
 
 
+def _is_typed(value: list[Any]) -> bool:
+    return all(type(each) is str or (type(each) is int and each >= 0) for each in value)
+
+
 # Optional member → its types, a further condition, and the description of both for an error.
 _OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
     "id": (str, is_name, NAME_FORM),
@@ -459,6 +467,7 @@ _OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, s
     "unique": (dict, _is_unique, "an object with a key and a time"),
     "options": (dict, None, "an object"),
     "headers": (dict, _is_headers, "an object of strings"),
+    "typed": (list, _is_typed, "a list of positions and names"),
 }
 
 

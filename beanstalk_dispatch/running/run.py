@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias, cast
 
@@ -105,6 +105,7 @@ class Run:
         "notes",
         "on_success",
         "outcome",
+        "rebuilt",
         "retries_by_hiding",
         "return_value",
         "running",
@@ -123,6 +124,9 @@ class Run:
     """The instances whose hooks are called, in that order: the task, and the configured one."""
     time_limit: float
     """The time limit of the task, in seconds."""
+    rebuilt: tuple[Sequence[Any], Mapping[str, Any]]
+    """The arguments, of the types of the task's annotations. A message without ``typed`` has none.
+    """
 
     def __init__(self, delivery: Delivery, config: Config, consumer: Consumer) -> None:
         self.delivery = delivery

@@ -76,9 +76,7 @@ def check_call(
     """
     known = _parameters_by_name(config)
     if name not in known:
-        path = config.table.get(name, name)
-        may_import = settings.DEBUG or is_local
-        if not (may_import or path.rpartition(".")[0] in sys.modules):
+        if not is_known(name, config, is_local=is_local):
             return
         try:
             known[name] = _read_parameters(entry(name, config))
@@ -96,6 +94,12 @@ def check_call(
         raise InvalidCall(_explain_mismatch(name, parameters.signature, kwargs, exc)) from None
     if len(parameters.fitting) < _MAX_FITTING:
         parameters.fitting.add(call)
+
+
+def is_known(name: str, config: Config, *, is_local: bool) -> bool:
+    """Return True if this process has imported a listed task, or may import it."""
+    path = config.table.get(name, name)
+    return is_local or settings.DEBUG or path.rpartition(".")[0] in sys.modules
 
 
 def _read_parameters(task: Entry) -> _TaskParameters | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import MESSAGE_FORMAT
-from beanstalk_dispatch.exceptions import InvalidCall
+from beanstalk_dispatch.exceptions import InvalidArgument, InvalidCall
 from beanstalk_dispatch.messages.message import MAX_DELAY_DAYS, Message, is_time, now
 from beanstalk_dispatch.running.task_options import options_to_send
 from beanstalk_dispatch.safe_task import SafeTask
@@ -65,12 +65,25 @@ def prepare_calls(
                 deduplication_id=call.deduplication_id,
                 message_id=message.id,
             )
-        text = message.write(legacy=is_base64)
-        prepared.append(Prepared(message, text, destination.seal(message, text), parameters))
+        written, text = _write(message, config, is_base64=is_base64, is_local=is_local)
+        prepared.append(Prepared(written, text, destination.seal(written, text), parameters))
     # A call that is stored needs no SQS, which may not answer now.
     if checked and not is_local and config.outbox != "always":
         destination.open()  # raises if there is no such queue, also where the call is sent later
     return destination, prepared
+
+
+def _write(
+    message: Message, config: Config, *, is_base64: bool, is_local: bool
+) -> tuple[Message, str]:
+    """Return the message with its arguments as JSON, and its text. Raise InvalidArgument."""
+    try:
+        return message, message.write(legacy=is_base64)
+    except InvalidArgument as exc:
+        from .conversion import convert_arguments  # noqa: PLC0415 - for such a call only
+
+        message = convert_arguments(message, exc, config, is_local=is_local)
+        return message, message.write()
 
 
 def _refuse_in_base64(message: Message) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ from beanstalk_dispatch.logging.log_lines import failed_line, joined
 from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.declared_tasks import is_listed
 from beanstalk_dispatch.running.task_problems import problems_of
+from beanstalk_dispatch.running.typed_arguments import problems as problems_of_annotations
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import contrib_rooms  # noqa: F401 - its checks are first: they import rooms with tasks
@@ -215,17 +217,6 @@ def _policies_of_no_task(config: Config) -> Iterator[CheckMessage]:
             )
 
 
-def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
-    """Yield the listed names that stand for a class, each with the class."""
-    names = dispatch_table.listed_names(config)
-    failed = dispatch_table.not_importable(config)  # E002 reports it, and has tried the import
-    for name in (each for each in names if each not in failed):
-        with suppress(UnknownFunction):  # E002 reports it, too
-            listed_object = dispatch_table.resolve_early(name, config)
-            if isinstance(listed_object, type):
-                yield name, listed_object
-
-
 @on_workers
 def _instrumented_receives(config: Config) -> Iterator[CheckMessage]:
     """Look after the tasks are imported, as ``_sentry_without_tasks`` does."""
@@ -238,3 +229,33 @@ def _instrumented_receives(config: Config) -> Iterator[CheckMessage]:
             "Boto3SQSInstrumentor().instrument() on workers.",
             id=f"{ID}.W026",
         )
+
+
+@on_every_machine
+def _annotations(config: Config) -> Iterator[CheckMessage]:
+    for name, listed in _importable(config):
+        function, skipped = (getattr(listed, "run", listed), int(inspect.isclass(listed)))
+        if hasattr(listed, "module_path"):  # a Task of django.tasks
+            function, skipped = listed.func, int(listed.takes_context)
+        for problem in problems_of_annotations(function, skipped=skipped):
+            yield checks.Warning(
+                f"{name!r}: {problem}.",
+                hint="Annotate JSON, or one of the types that docs/scheduling.md lists.",
+                id=f"{ID}.W027",
+            )
+
+
+def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:
+    """Yield the listed names that stand for a class, each with the class."""
+    for name, listed in _importable(config):
+        if isinstance(listed, type):
+            yield name, listed
+
+
+def _importable(config: Config) -> Iterator[tuple[str, Any]]:
+    """Yield the listed names, each with the function, class or task that it stands for."""
+    names = dispatch_table.listed_names(config)
+    failed = dispatch_table.not_importable(config)  # E002 reports it, and has tried the import
+    for name in (each for each in names if each not in failed):
+        with suppress(UnknownFunction):  # E002 reports it, too
+            yield name, dispatch_table.resolve_early(name, config)

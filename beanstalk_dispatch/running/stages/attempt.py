@@ -32,13 +32,14 @@ def attempt(run: Run) -> Result:
     safe_task.BODIES[id(run.task)] = partial(execute, run)
     if run.configured is not None:
         safe_task.BODIES[id(run.configured)] = partial(_process_listed, run)
+    args, kwargs = run.rebuilt if message.typed else (message.args, message.kwargs)
     starter = LEFT.begin(message)
     try:
         try:
             if is_own_process:
-                call_within(hooked[-1].process, *message.args, **message.kwargs)
+                call_within(hooked[-1].process, *args, **kwargs)
             else:
-                hooked[-1].process(*message.args, **message.kwargs)
+                hooked[-1].process(*args, **kwargs)
         finally:
             LEFT.end(starter)
         if is_own_process and (error := connections.drop_left_open(before)):

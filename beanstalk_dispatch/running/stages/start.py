@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from beanstalk_dispatch.exceptions import NoTimeLeft
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from beanstalk_dispatch.exceptions import MalformedMessage, NoTimeLeft
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.outer_limit import call_within, set_task_limit
 from beanstalk_dispatch.running.refusing import failed_outside
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.task_options import apply_received_options, time_limit_of
+
+
+def _rebuild(run: Run) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Return the arguments of a message of which its sender has converted some."""
+    # It imports Django's models, and is needed for such a message only.
+    from beanstalk_dispatch.running.typed_arguments import Annotations, rebuilt  # noqa: PLC0415
+
+    message = run.accepted
+    function, skipped = run.entry.signed
+    try:
+        known = Annotations(function, skipped=skipped)
+    except Exception as exc:
+        raise MalformedMessage(f"the task's annotations cannot be read: {exc}") from None
+    return rebuilt(message.args, message.kwargs, message.typed, known)
 
 
 def start(run: Run) -> Result | None:
@@ -18,6 +35,8 @@ def start(run: Run) -> Result | None:
         run.task, run.configured = make_task() if is_plain else call_within(make_task)
     except BaseException as exc:  # from an __init__() of the project's own
         return failed_outside(run, exc)
+    if message.typed:
+        run.rebuilt = call_within(_rebuild, run)
     if message.options:
         apply_received_options(run.task, message.options)
     run.hooked = (run.task,) if run.configured is None else (run.task, run.configured)
