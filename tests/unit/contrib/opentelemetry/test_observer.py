@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.signals import request_started
 from opentelemetry import baggage, context, metrics, trace
 from opentelemetry.metrics import _internal as metrics_internal
 from opentelemetry.sdk.metrics import MeterProvider
@@ -391,9 +390,8 @@ def test_the_spans_of_a_child_are_flushed(
 ) -> None:  # fmt: skip
     file = tmp_path / "spans"
     monkeypatch.setenv("TRACE_FILE", str(file))
-    request_started.disconnect(tracing.set_up)  # in this process
     env(WORKER=True, DISPATCH_ISOLATION=isolation, DISPATCH_QUEUES="q=q",
-        DISPATCH_TABLE="record=tests.tracing.record", DISPATCH_OBSERVERS=OBSERVER,
+        DISPATCH_TABLE=f"record={tracing.__name__}.record", DISPATCH_OBSERVERS=OBSERVER,
         DISPATCH_CRASH_LEDGER=tmp_path / "ledger")  # fmt: skip
     parent = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     for number in range(3):
