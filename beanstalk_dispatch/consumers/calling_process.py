@@ -11,7 +11,8 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Result
 from beanstalk_dispatch.running import pipeline
-from beanstalk_dispatch.running.run import Children, Run
+from beanstalk_dispatch.running.consumer import Nobody
+from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.scheduling.destination import Destination
 from beanstalk_dispatch.scheduling.prepare import Prepared
 from beanstalk_dispatch.scheduling.send import SendResult
@@ -42,11 +43,8 @@ def execute(destination: Destination, body: str) -> tuple[Run, Result]:
         body, caller.next_body = caller.next_body, None
 
 
-class CallingProcess:
+class CallingProcess(Nobody):
     """The consumer of a call that runs in its caller's process: a retry runs at once."""
-
-    children: Children | None = None
-    can_hide = False
 
     def __init__(self, config: Config) -> None:
         self.next_body: str | None = None
@@ -58,6 +56,3 @@ class CallingProcess:
         self.next_body = message.encode(
             queue=delivery.queue, keys=self._config.signing_keys, location=delivery.location
         )
-
-    def task_starts(self, time_limit: float) -> None:
-        """Do nothing: a task in the caller's own process needs no visibility timeout."""

@@ -46,8 +46,13 @@ _end_process = os._exit
 class ChildConsumer(DelayedCopies):
     """The consumer of a run in a child: what its parent's is."""
 
-    def __init__(self, *, can_hide: bool) -> None:
+    def __init__(self, notes: Notes, *, can_hide: bool) -> None:
         self.can_hide = can_hide
+        self._notes = notes
+
+    def is_ending(self) -> bool:
+        """Return True if the parent has noted that it is about to end."""
+        return self._notes.is_ending
 
 
 def main(descriptor: int, notes: Notes, *, server: int) -> NoReturn:
@@ -59,7 +64,7 @@ def main(descriptor: int, notes: Notes, *, server: int) -> NoReturn:
     while not is_last and (request := pipe.receive(descriptor)) is not None:
         notes.has_begun = True
         tasks += 1
-        run, result = run_request(request)
+        run, result = run_request(request, notes)
         is_last = request["is_fresh"] or tasks == config.child_tasks
         why = "" if is_last else leftovers.why_to_end(run.left_behind)
         is_last = is_last or bool(why)
@@ -71,12 +76,12 @@ def main(descriptor: int, notes: Notes, *, server: int) -> NoReturn:
     _end()
 
 
-def run_request(request: Mapping[str, Any]) -> tuple[Run, Result]:
+def run_request(request: Mapping[str, Any], notes: Notes) -> tuple[Run, Result]:
     """Run the task of a request between Django's signals for the start and end of a request.
 
     At them Django closes the database connections that are unusable or too old.
     """
-    consumer = ChildConsumer(can_hide=request["can_hide"])
+    consumer = ChildConsumer(notes, can_hide=request["can_hide"])
     run = Run(Delivery.from_json(request["delivery"]), get_config(), consumer)
     run.message = Message(**request["message"])
     request_started.send_robust(sender=run_request)

@@ -140,6 +140,8 @@ class ChildrenOfProcess:
 
     def _why_to_end(self, run: Run, child: Child) -> str:
         """Return why a running child is to be ended; the empty string if it is not."""
+        if run.consumer.is_ending():
+            child.note_ending()
         limit = run.config.child_memory
         if limit and (used := resident_memory(child.process_id)) > limit:
             return f"it used {in_mebibytes(used)} of memory, more than {in_mebibytes(limit)}"

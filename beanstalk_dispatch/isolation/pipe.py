@@ -1,4 +1,4 @@
-"""What crosses between a parent and its child: JSON in frames, and a page of memory with two facts.
+"""What crosses between a parent and its child: JSON in frames, and three facts in a page of memory.
 
 Nothing is pickled. A child writes with the functions that are bound here, before any task can
 replace them in their modules.
@@ -18,6 +18,7 @@ MAX_FRAME: Final = 1 << 26
 """The longest frame. A message of SQS has a mebibyte at most, and six times that as JSON."""
 _END_SIZE: Final = struct.calcsize("d")
 _BEGUN_AT: Final = _END_SIZE
+_ENDING_AT: Final = _BEGUN_AT + 1
 _STACKS_AT: Final = mmap.PAGESIZE
 _MAX_STACKS: Final = 20_000
 
@@ -78,8 +79,9 @@ def receive(descriptor: int) -> Any:
 class Notes:
     """A small file in memory that parent and child share.
 
-    Its first page has the time by which the child's work should have ended, and whether the task
-    has begun. Behind it Python writes the stacks of a child that a signal ends.
+    Its first page has the time by which the child's work should have ended, whether the task has
+    begun, and whether the parent is about to end. Behind it Python writes the stacks of a child
+    that a signal ends.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -117,6 +119,15 @@ class Notes:
     @has_begun.setter
     def has_begun(self, value: bool) -> None:
         self._page[_BEGUN_AT] = value
+
+    @property
+    def is_ending(self) -> bool:
+        """Return True if the parent is about to end, so that a long task should stop."""
+        return bool(self._page[_ENDING_AT])
+
+    @is_ending.setter
+    def is_ending(self, value: bool) -> None:
+        self._page[_ENDING_AT] = value
 
     def stacks(self) -> str:
         """Return the stacks that Python has written at the child's end."""

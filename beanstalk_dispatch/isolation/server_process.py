@@ -189,13 +189,17 @@ class Child:
         """Return True if an idle child can be used again."""
         return not self._poll.poll(0)
 
+    def note_ending(self) -> None:
+        """Let a long task of the child know that its parent is about to end."""
+        self._notes.is_ending = True
+
     def work(self, request: bytes, seconds: float, watch: Callable[[], str]) -> Any:
         """Send a request, and return the child's answer, or its Ended.
 
         ``seconds``: how long it may take until it says itself how long. ``watch`` is called from
         time to time, and returns why the child is to be ended.
         """
-        self._notes.has_begun = False
+        self._notes.has_begun = self._notes.is_ending = False
         self._notes.write_expected_end(clock.monotonic() + seconds)
         try:
             self._send(request)

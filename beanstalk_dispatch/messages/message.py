@@ -92,6 +92,10 @@ class Message:
     """The trace context."""
     typed: Sequence[int | str] = ()
     """The arguments that the sender has converted: positions in ``args``, names in ``kwargs``."""
+    cursor: Any = None
+    """The position at which ``resume`` begins, as a JSON value; None for the start."""
+    leg: int = 1
+    """The number of the leg: one more for each copy that begins at another position."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values. ``Message(**fields)`` is the same message."""
@@ -136,18 +140,9 @@ class Message:
             if self.sent_at is not None:
                 content["sent_at"] = self.sent_at
         content |= {"id": self.id} if is_copy else {}
-        if self.attempt != 1:
-            content["attempt"] = self.attempt
-        if self.first_attempt != 1:
-            content["first_attempt"] = self.first_attempt
-        if self.not_before is not None:
-            content["not_before"] = self.not_before
-        if self.not_after is not None:
-            content["not_after"] = self.not_after
-        if self.unique:
-            content["unique"] = self.unique
-        if self.options:
-            content["options"] = self.options
+        for name, default in _UNSET.items():
+            if (value := getattr(self, name)) != default:
+                content[name] = value
         if self.typed:
             content["typed"] = list(self.typed)
         return _to_json(content)
@@ -211,6 +206,11 @@ class Message:
 
 
 _FIELDS: Final = tuple(each.name for each in fields(Message))
+_UNSET: Final[Mapping[str, Any]] = {
+    "attempt": 1, "first_attempt": 1, "not_before": None, "not_after": None,
+    "unique": {}, "options": {}, "cursor": None, "leg": 1,
+}  # fmt: skip
+"""The members that are written only if they have another value."""
 
 
 def wrap(
@@ -468,6 +468,8 @@ _OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, s
     "options": (dict, None, "an object"),
     "headers": (dict, _is_headers, "an object of strings"),
     "typed": (list, _is_typed, "a list of positions and names"),
+    "cursor": (object, None, "a value"),
+    "leg": (int, _is_count, "a count from 1"),
 }
 
 

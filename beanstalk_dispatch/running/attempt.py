@@ -20,6 +20,7 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.process.state import FORKS
+from beanstalk_dispatch.resuming import NextLeg
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
 
@@ -70,6 +71,8 @@ def execute(run: Run, task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, A
         send_signal("task_started", task_started, sender=kind, delivery=task.delivery)
     try:
         value = call_limited(run, task.run, args, kwargs)
+        if run.leg is not None:
+            run.leg.check()
     except BaseException as raised:
         if not _is_failure(raised):
             raise
@@ -212,6 +215,9 @@ def _handle_failure(run: Run, exc: BaseException) -> None:
     if isinstance(exc, TaskCancelled):
         reason = str(exc) or "the task has ended itself"
         _end_attempt(run, Result(outcome=Outcome.CANCELLED, reason=reason), exc)
+        return
+    if isinstance(exc, NextLeg):
+        _end_attempt(run, Result(outcome=Outcome.RETRY, reason=str(exc), retry_after=0.0), exc)
         return
     message = run.message
     try:

@@ -26,17 +26,18 @@ class Nobody:
         """Do nothing: such a task has no message."""
 
     def task_starts(self, time_limit: float) -> None:
-        """Do nothing."""
+        """Do nothing: nobody hides the message, so there is no visibility to extend."""
+
+    def is_ending(self) -> bool:
+        """Return False: nobody says that the process ends."""
+        return False
 
 
 NOBODY = Nobody()
 
 
-class DelayedCopies:
+class DelayedCopies(Nobody):
     """A consumer that can only acknowledge, such as the endpoint. A retry is a delayed copy."""
-
-    children: Children | None = None
-    can_hide = False
 
     def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
         """Send a delayed copy to the queue that the delivery came from.
@@ -58,9 +59,6 @@ class DelayedCopies:
         seconds = min(math.ceil(delay), MAX_DELAY_SECONDS)
         group_id = delivery.group_id if target.rules.takes_delay else None
         target.send(body, send_parameters(target.address, delay=seconds, group_id=group_id))
-
-    def task_starts(self, time_limit: float) -> None:
-        """Do nothing: such a consumer cannot extend the visibility of a message."""
 
 
 DELAYED_COPIES = DelayedCopies()

@@ -14,6 +14,7 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.process import clock
+from beanstalk_dispatch.resuming import Leg
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
@@ -65,6 +66,9 @@ class Consumer(Protocol):
         Raise NoTimeLeft if the consumer has too little time for it.
         """
 
+    def is_ending(self) -> bool:
+        """Return True if the process is about to end, so that a long task should stop."""
+
 
 def failure_of(exc: BaseException) -> Result:
     """Return the Result of a task that has raised this exception."""
@@ -101,6 +105,7 @@ class Run:
         "is_dead_lettered",
         "is_final",
         "left_behind",
+        "leg",
         "message",
         "notes",
         "on_success",
@@ -156,6 +161,8 @@ class Run:
         """
         self.exception: BaseException | None = None
         """The exception with which the task or the delivery has failed."""
+        self.leg: Leg | None = None
+        """The position of the task's ``resume``, from its start on."""
         self.return_value: object = None
         """The return value of the task's ``run``. It is known before the task's hooks."""
         self.is_final = False

@@ -107,7 +107,8 @@ def test_what_is_promised_exists_and_has_a_docstring(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["client", "observers", "draining", "contrib.aws_lambda", "contrib.results"]
+    "module",
+    ["client", "observers", "resuming", "draining", "contrib.aws_lambda", "contrib.results"],
 )
 def test_a_door_exports_what_is_promised(module: str) -> None:
     door = f"beanstalk_dispatch.{module}"

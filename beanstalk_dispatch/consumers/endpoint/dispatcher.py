@@ -45,6 +45,10 @@ class EndpointConsumer(DelayedCopies):
 
     children = CHILDREN
 
+    def is_ending(self) -> bool:
+        """Return True if the process takes no new task."""
+        return bool(draining.reason(get_config()))
+
 
 _ENDPOINT: Final = EndpointConsumer()
 

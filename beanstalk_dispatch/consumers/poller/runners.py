@@ -17,6 +17,7 @@ from beanstalk_dispatch.exceptions import MessageError
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.outcomes import Settle
+from beanstalk_dispatch.process.ending import ENDING
 from beanstalk_dispatch.running import pipeline
 from beanstalk_dispatch.running.consumer import NOBODY, DelayedCopies
 from beanstalk_dispatch.running.run import Run
@@ -76,6 +77,10 @@ class PollerConsumer(DelayedCopies):
     def task_starts(self, time_limit: float) -> None:
         """Have the message's visibility extended for as long as its task may run."""
         self._on_start(time_limit)
+
+    def is_ending(self) -> bool:
+        """Return True once the worker is stopping."""
+        return ENDING.has_begun
 
 
 def run_here(received: Received, on_start: TaskStarts = lambda time_limit: None) -> Ack | Nack:

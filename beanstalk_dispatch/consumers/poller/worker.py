@@ -17,6 +17,7 @@ from typing import Final
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import clock
+from beanstalk_dispatch.process.ending import ENDING
 from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
@@ -97,6 +98,7 @@ class Worker:
         if not self._is_stopping:
             self._exit_code = exit_code
             self._is_stopping = self.prefetch.is_closed = True
+            ENDING.has_begun = True
 
     def is_stopping(self) -> bool:
         """Return True if ``stop`` was called."""

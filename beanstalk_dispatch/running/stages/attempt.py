@@ -6,9 +6,11 @@ from functools import partial
 
 from beanstalk_dispatch import safe_task
 from beanstalk_dispatch.messages.outcomes import Result
+from beanstalk_dispatch.resuming import LEG
 from beanstalk_dispatch.running import connections
 from beanstalk_dispatch.running.attempt import execute, fail_outside
 from beanstalk_dispatch.running.left_threads import LEFT
+from beanstalk_dispatch.running.legs import RunLeg
 from beanstalk_dispatch.running.outer_limit import call_within
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 from beanstalk_dispatch.running.run import Run
@@ -23,6 +25,7 @@ def attempt(run: Run) -> Result:
     from it.
     """
     hooked, message = run.hooked, run.accepted
+    LEG.set(RunLeg(run))  # in the context of this delivery
     before = connections.aliases_in_transaction()
     is_own_process = any(type(each).process is not SafeTask.process for each in hooked)
     if is_own_process:

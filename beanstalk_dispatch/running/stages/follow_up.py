@@ -7,6 +7,7 @@ from typing import Final
 
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import observed
+from beanstalk_dispatch.resuming import NextLeg
 from beanstalk_dispatch.running.ending import sent_again
 from beanstalk_dispatch.running.outer_limit import call_within
 from beanstalk_dispatch.running.refusing import (
@@ -45,8 +46,13 @@ def _retried(run: Run, result: Result) -> Result:
         headers={**run.accepted.headers, **run.headers},
         not_before=None,
     )
+    why = ""
+    if run.leg is not None:
+        copy = replace(copy, cursor=run.leg.cursor, leg=copy.leg + 1)
+    if isinstance(run.exception, NextLeg):  # not an attempt
+        copy, why = replace(copy, first_attempt=copy.first_attempt + 1), str(run.exception)
     with observed(run.entry.observers, "retrying", lambda each: each.retrying(run)):
-        return sent_again(run, copy, delay, Outcome.RETRY)
+        return sent_again(run, copy, delay, Outcome.RETRY, waits_because=why)
 
 
 def _failed(run: Run, result: Result) -> Result:

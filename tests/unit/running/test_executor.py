@@ -22,7 +22,7 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.running import consumer as consumer_module
 from beanstalk_dispatch.running import dispatch_table
-from beanstalk_dispatch.running.consumer import DELAYED_COPIES
+from beanstalk_dispatch.running.consumer import DELAYED_COPIES, DelayedCopies
 from beanstalk_dispatch.running.recent_deliveries import RECENT
 from beanstalk_dispatch.running.run import Consumer
 from beanstalk_dispatch.running.stages import lease
@@ -46,10 +46,8 @@ def delivery(**more: Any) -> Delivery:
     return Delivery(queue="q", message_id="from-sqs", receive_count=3, **more)
 
 
-class Recording:
+class Recording(DelayedCopies):
     """A consumer that keeps what it is asked to send again, and the time limits of tasks."""
-
-    children = None
 
     def __init__(self, *, can_hide: bool = False, queue: str = "q") -> None:
         self.can_hide = can_hide
@@ -1036,19 +1034,9 @@ def cached() -> None:
 def test_a_delivery_says_whether_its_failure_is_final(
     table: Environment, function: str, on_failure: str, is_final: bool
 ) -> None:
-    class Keeper:
-        children = None
-        can_hide = False
-
-        def resend(self, message: Message, delay: float, delivery: Delivery) -> None:
-            """Take it."""
-
-        def task_starts(self, time_limit: float) -> None:
-            """Nothing to do."""
-
     table(DISPATCH_ON_FAILURE=on_failure)
     body, delivery = Message(function=function).encode(queue="q"), Delivery(queue="q")
-    ended, _ = deliver_and_keep(body, delivery, Keeper())
+    ended, _ = deliver_and_keep(body, delivery, Recording())
     assert (ended.is_final, ended.is_dead_lettered) == (is_final, False)
 
 

@@ -1,0 +1,134 @@
+"""The leg of a long task: the items that one delivery runs, and the reasons to end it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from contextlib import suppress
+from typing import Any, Final
+
+from beanstalk_dispatch.exceptions import LeaseUnavailable, TaskCancelled
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.logging.throttle import THROTTLE
+from beanstalk_dispatch.messages import record
+from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of, unavailable_error
+from beanstalk_dispatch.process import clock
+from beanstalk_dispatch.resuming import NextLeg
+
+from . import connections
+from .lease import ENDED_SECONDS
+from .run import Run
+
+logger = logging.getLogger("beanstalk_dispatch.task")
+
+MARGIN_SHARE: Final = 0.1
+"""The share of the time limit that is left when a leg ends, or twice its longest item if longer."""
+_LOOK_SECONDS: Final = 0.1
+_ASK_SECONDS: Final = 1.0
+
+
+class RunLeg:
+    """The leg of a run, from its cursor on."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.cursor = run.accepted.cursor
+        self._end_reason = ""
+        self._transactions = connections.aliases_in_transaction()
+        self._last = clock.monotonic()
+        self._finished = 0
+        self._next_look_at = self._next_ask_at = -math.inf
+
+    def begin(self, every: int) -> None:
+        """Read the cursor that is kept of this leg, if there is one.
+
+        A killed process has kept it. Then the message is sent again at once, so that its receives
+        do not add up to a dead letter. Raise RuntimeError for a second ``resume`` of the task.
+        """
+        run = self._run
+        if run.leg is not None:
+            raise RuntimeError("a task can call resume() once")
+        if set(connections.aliases_in_transaction()) - set(self._transactions):
+            raise RuntimeError(
+                "resume() is inside of transaction.atomic(), which the end of a leg would roll "
+                "back: open the transaction inside of the loop"
+            )
+        run.leg, self._every = self, every
+        self._deadline = self._last + run.time_limit
+        if run.delivery.deadline is not None:
+            self._deadline = min(self._deadline, run.delivery.deadline)
+        self._margin = run.time_limit * MARGIN_SHARE
+        name = f"{run.queue}\n{run.accepted.function}\n{run.accepted.id}"
+        self._key = cache_key("cursor", name)
+        if (alias := run.config.lease_cache) is None:
+            return
+        try:
+            number, kept = cache_of(alias).get(self._key, (0, None))
+        except Exception as exc:
+            raise unavailable_error(alias, exc) from exc
+        if number == run.accepted.leg:
+            self.cursor = kept
+            if run.receive_count > 1 and not run.retries_by_hiding:
+                self._end("an earlier delivery was interrupted")
+
+    def finish_item(self, cursor: Any) -> None:
+        """Note the cursor of a finished item. Raise NextLeg if the leg ends here."""
+        if not self._finished and json.loads(json.dumps(cursor)) != cursor:
+            raise ValueError(f"JSON would change the cursor {cursor!r:.100}")
+        self.cursor = cursor
+        self._finished += 1
+        if self._finished % self._every == 0:
+            self._keep()
+        now = clock.monotonic()
+        self._margin = max(self._margin, 2 * (now - self._last))
+        self._last = now
+        if not self._run.retries_by_hiding and (why := self._why_to_end(now)):
+            self._end(why)
+
+    def _end(self, why: str) -> None:
+        self._end_reason = why
+        raise NextLeg(why)
+
+    def check(self) -> None:
+        """Raise NextLeg if the leg has ended, and the task has caught its end."""
+        if self._end_reason:
+            raise NextLeg(self._end_reason)
+
+    def _why_to_end(self, now: float) -> str:
+        """Return why the leg ends now; the empty string if it does not.
+
+        Raise TaskCancelled if the task is cancelled.
+        """
+        if now > self._deadline - self._margin:
+            return "the time limit is near"
+        if now < self._next_look_at:
+            return ""
+        self._next_look_at = now + _LOOK_SECONDS
+        if self._run.cancelled:
+            raise TaskCancelled("it was cancelled while it ran")
+        if self._run.consumer.is_ending():
+            return "the process is ending"
+        return "the queue is paused" if self._is_paused(now) else ""
+
+    def _is_paused(self, now: float) -> bool:
+        if now < self._next_ask_at:
+            return False
+        self._next_ask_at = now + _ASK_SECONDS
+        with suppress(LeaseUnavailable):
+            return bool(record.paused_since([self._run.queue], self._run.config))
+        return False
+
+    def _keep(self) -> None:
+        """Keep the cursor in the lease's cache, if there is one."""
+        alias, message = self._run.config.lease_cache, self._run.accepted
+        if alias is None:
+            return
+        try:
+            cache_of(alias).set(self._key, (message.leg, self.cursor), ENDED_SECONDS)
+        except Exception as exc:
+            if (repeated := THROTTLE.repeated("cursor")) is not None:
+                logger.warning(
+                    "cursor not kept id=%s cache=%s%s error=%s",
+                    quoted(message.id), alias, repeated, quoted_error(exc, with_type=True),
+                )  # fmt: skip
