@@ -96,14 +96,12 @@ class ChildrenOfProcess:
         raise NotImportable(f"no process for the task: {answer.reason}")
 
     def _take_child(self) -> Child:
-        while self._idle:
-            try:
+        with suppress(IndexError):  # other threads have taken all
+            while True:
                 child = self._idle.pop()
-            except IndexError:  # another thread has taken it
-                break
-            if child.is_alive():
-                return child
-            child.close()
+                if child.is_alive():
+                    return child
+                child.close()
         return self._make_child()
 
     def _make_child(self) -> Child:

@@ -20,6 +20,7 @@ from beanstalk_dispatch.contrib.results import Status, get_result
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, TaskCut, TaskFailed
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.isolation.server import Server
+from beanstalk_dispatch.isolation.server_process import Ended
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
@@ -432,6 +433,45 @@ def test_a_cache_that_is_away_counts_no_cuts_and_is_logged(
     _, result = run("leave_at_once", 1)
     assert result.reason.endswith("it was cut off once")
     assert "cut not counted id=task-1 cache=shared error=ZeroDivisionError" in caplog.text
+
+
+class Stub:
+    """A child that answers as a test says."""
+
+    process_id = 5
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def work(self, *args: object) -> object:
+        return self.answer
+
+    def end(self, why: str) -> Ended:
+        return Ended(exit_code=-6, has_begun=True, why=why)
+
+    def close(self) -> None:
+        pass
+
+
+def test_children_that_end_before_their_task_begins_cost_it_no_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = Ended(exit_code=1, has_begun=False)
+    made: list[Stub] = []
+
+    def make() -> Stub:
+        made.append(Stub(ended))
+        return made[-1]
+
+    monkeypatch.setattr(CHILDREN, "_take_child", make)
+    assert outcome("note", "x") is Outcome.UNAVAILABLE
+    assert len(made) == 2
+
+
+def test_an_answer_about_another_task_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CHILDREN, "_take_child", lambda: Stub({"id": "another"}))
+    _, result = run("note", "x")
+    assert result.reason == "its answer makes no sense; it was cut off once"
 
 
 # --- where children are not possible ---------------------------------------------------------
