@@ -54,6 +54,7 @@ class Slot:
 
         Raise LeaseUnavailable if the cache does not answer.
         """
+        self._expires = clock.monotonic() + LEASE_SECONDS  # nothing is to be renewed yet
         HELD.add(self)  # before the cache knows it, as a lease
         is_taken = False
         try:
