@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import selectors
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,18 @@ from django.test import override_settings
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import NotImportable
+from beanstalk_dispatch.isolation import server as server_module
 from beanstalk_dispatch.isolation import server_process
 from beanstalk_dispatch.isolation.children import CHILDREN
-from beanstalk_dispatch.isolation.server_process import Ended, why_impossible
+from beanstalk_dispatch.isolation.limits import resident_memory
+from beanstalk_dispatch.isolation.pipe import Frames, Notes
+from beanstalk_dispatch.isolation.server import Server, open_descriptors, why_no_fork
+from beanstalk_dispatch.isolation.server_process import (
+    Ended,
+    ServerFailed,
+    ServerProcess,
+    why_impossible,
+)
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running import monkey_patching
 from tests.conftest import Environment
@@ -145,3 +158,103 @@ def test_python_is_found_under_a_server_that_embeds_it(monkeypatch: pytest.Monke
 )
 def test_an_end_has_a_reason(exit_code: int | None, reason: str) -> None:
     assert Ended(exit_code=exit_code, has_begun=True).reason == reason
+
+
+# --- the parts alone -------------------------------------------------------------------------
+
+
+def test_a_server_ends_with_its_parent_whatever_that_has_left_unread() -> None:
+    control, parent = socket.socketpair()
+    server = Server(control, {})
+    with control, server._wakeup, server._wakes, server._selector:
+        server._selector.register(control, selectors.EVENT_READ)
+        server._make_child([])  # of a request whose descriptors found no room
+        control.send(b"x")
+        parent.close()
+        assert not server._handle_next()
+
+
+def test_a_released_child_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "RELEASED_SECONDS", 0.1)
+    control, parent = socket.socketpair()
+    server = Server(control, {})
+    child = subprocess.Popen(["/bin/sleep", "60"])
+    ours, theirs = socket.socketpair()
+    with control, parent, server._wakeup, server._wakes, server._selector, ours, theirs:
+        server._children[child.pid] = ours
+        theirs.send(b"\0")
+        server._end_children()
+        assert child.wait(10) == -signal.SIGKILL
+
+
+def test_threads_of_a_library_and_connections_prevent_a_fork(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = open_descriptors()
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    monkeypatch.setattr(threading, "enumerate", lambda: [threading.main_thread()])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            shared = why_no_fork(before)
+    done.set()
+    thread.join()
+    assert shared[0].endswith(" of a C library")
+    assert f"connection to 127.0.0.1:{port}" in shared
+
+
+def test_a_server_that_ends_while_it_is_waited_for_has_failed() -> None:
+    server = ServerProcess()
+    server._process.kill()
+    with pytest.raises(ServerFailed):
+        server.make_child()
+    server.close()
+
+
+def test_a_server_that_hangs_is_killed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_process, "_CLOSE_SECONDS", 0.2)
+    server = ServerProcess()
+    os.kill(server._process.pid, signal.SIGSTOP)
+    server.close()
+    assert server._process.returncode == -signal.SIGKILL
+
+
+def test_an_error_of_ours_at_the_start_of_a_server_is_no_failed_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_process, "_import_path", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ServerProcess()
+
+
+def test_a_long_message_reaches_a_child_or_another_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+    outcome("note", str(notes), task_id="1")
+    assert outcome("note", "x" * 500_000, task_id="2") is Outcome.FAILED  # too long for a path
+    os.kill(processes(notes)[0], signal.SIGSTOP)
+    monkeypatch.setattr(server_process, "_SEND_SECONDS", 0.2)
+    assert outcome("note", "x" * 500_000, task_id="3") is Outcome.FAILED
+
+
+def test_a_process_that_has_ended_uses_no_memory() -> None:
+    assert resident_memory(2**22 + 1) == 0
+
+
+def test_a_frame_arrives_in_parts_and_is_never_too_long() -> None:
+    frames = Frames()
+    parts = (b"\0\0", b"\0\x02", b"[", b"]")
+    assert [frames.feed(each) for each in parts] == [None, None, None, []]
+    with pytest.raises(ValueError, match="too long"):
+        frames.feed(b"\xff" * 4)
+
+
+def test_notes_need_no_function_of_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    notes = Notes.create()
+    notes.has_begun = True
+    assert notes.has_begun
+    notes.close()
