@@ -45,7 +45,11 @@ def preload(output: Mapping[str, Any] | None) -> None:
     _import_backends()
     _close_connections()
     stop_watchdog()
-    # A thread of ours, such as that of BEANSTALK_DISPATCH_WARM, ends by itself.
+    _wait_for_threads()
+
+
+def _wait_for_threads() -> None:
+    """Wait for our own threads, such as that of BEANSTALK_DISPATCH_WARM: they end soon."""
     for thread in threading.enumerate():
         if thread.name.startswith("beanstalk_dispatch-"):
             thread.join(_JOIN_SECONDS)

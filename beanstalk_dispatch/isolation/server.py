@@ -286,7 +286,7 @@ def main(arguments: Sequence[str]) -> None:
     hello = pipe.receive(control.fileno())
     try:
         import_project(hello)
-    except BaseException:
+    except BaseException:  # pragma: no cover - the parent kills this process once it has read it
         pipe.send(control.fileno(), {"error": traceback.format_exc()})
         raise SystemExit(1) from None
     server = Server(control, hello)

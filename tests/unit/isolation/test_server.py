@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from django.test import override_settings
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import NotImportable
+from beanstalk_dispatch.isolation import preloading, server_process
 from beanstalk_dispatch.isolation import server as server_module
-from beanstalk_dispatch.isolation import server_process
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.isolation.limits import resident_memory
 from beanstalk_dispatch.isolation.pipe import Frames, Notes
@@ -29,6 +30,7 @@ from beanstalk_dispatch.isolation.server_process import (
     ServerProcess,
     why_impossible,
 )
+from beanstalk_dispatch.logging.output import show
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running import monkey_patching
 from tests.conftest import Environment
@@ -174,17 +176,20 @@ def test_a_server_ends_with_its_parent_whatever_that_has_left_unread() -> None:
         assert not server._handle_next()
 
 
-def test_a_released_child_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "RELEASED_SECONDS", 0.1)
     control, parent = socket.socketpair()
     server = Server(control, {})
-    child = subprocess.Popen(["/bin/sleep", "60"])
     ours, theirs = socket.socketpair()
     with control, parent, server._wakeup, server._wakes, server._selector, ours, theirs:
-        server._children[child.pid] = ours
-        theirs.send(b"\0")
-        server._end_children()
-        assert child.wait(10) == -signal.SIGKILL
+        for released in (True, False):  # or in the middle of a task
+            child = subprocess.Popen(["/bin/sleep", "60"])
+            server._children = {child.pid: ours}
+            server._released.clear()
+            if released:
+                theirs.send(b"\0")
+            server._end_children()
+            assert child.wait(10) == -signal.SIGKILL
 
 
 def test_threads_of_a_library_and_connections_prevent_a_fork(
@@ -258,3 +263,15 @@ def test_notes_need_no_function_of_linux(monkeypatch: pytest.MonkeyPatch) -> Non
     notes.has_begun = True
     assert notes.has_begun
     notes.close()
+
+
+def test_a_server_has_its_parents_output(tmp_path: Path) -> None:
+    show(verbosity=1, level=None)
+    assert outcome("note", str(tmp_path / "notes")) is Outcome.DONE
+
+
+def test_a_server_waits_for_our_threads_before_it_forks() -> None:
+    thread = threading.Thread(target=time.sleep, args=[0.2], name="beanstalk_dispatch-warm")
+    thread.start()
+    preloading._wait_for_threads()
+    assert not thread.is_alive()
