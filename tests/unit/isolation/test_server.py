@@ -20,12 +20,14 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import NotImportable
 from beanstalk_dispatch.isolation import preloading, server_process
 from beanstalk_dispatch.isolation import server as server_module
+from beanstalk_dispatch.isolation.child import ChildConsumer
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.isolation.limits import resident_memory
 from beanstalk_dispatch.isolation.pipe import Frames, Notes
 from beanstalk_dispatch.isolation.server import Server, open_descriptors, why_no_fork
 from beanstalk_dispatch.isolation.server_process import (
     Ended,
+    ServerEnded,
     ServerFailed,
     ServerProcess,
     why_impossible,
@@ -34,7 +36,7 @@ from beanstalk_dispatch.logging.output import show
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running import monkey_patching
 from tests.conftest import Environment
-from tests.unit.isolation.test_children import outcome, process_env, processes, run
+from tests.unit.isolation.test_children import Endpoint, outcome, process_env, processes, run
 
 pytestmark = pytest.mark.slow
 __all__ = ["process_env"]
@@ -275,3 +277,30 @@ def test_a_server_waits_for_our_threads_before_it_forks() -> None:
     thread.start()
     preloading._wait_for_threads()
     assert not thread.is_alive()
+
+
+def test_a_server_that_has_ended_since_makes_no_child() -> None:
+    server = ServerProcess()
+    child = server.make_child()
+    child.note_ending()
+    assert child._notes.is_ending
+    child.close()
+    server._process.kill()
+    server._process.wait()
+    with pytest.raises(ServerEnded):
+        server.make_child()
+    server.close()
+
+
+def test_a_child_knows_that_its_parent_is_about_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[object] = []
+    monkeypatch.setattr(Endpoint, "is_ending", lambda self: True)
+    monkeypatch.setattr(server_process.Child, "note_ending", noted.append)
+    assert outcome("sleep", 1.5) is Outcome.DONE
+    assert noted
+    notes = Notes.create()
+    consumer = ChildConsumer(can_hide=True, notes=notes)
+    assert not consumer.is_ending()
+    notes.is_ending = True
+    assert consumer.is_ending()
+    notes.close()
