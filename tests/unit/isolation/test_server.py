@@ -294,12 +294,16 @@ def test_a_server_that_has_ended_since_makes_no_child() -> None:
 
 def test_a_child_knows_that_its_parent_is_about_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     noted: list[object] = []
+
+    def note(child: object) -> None:
+        noted.append(child)
+
     monkeypatch.setattr(Endpoint, "is_ending", lambda self: True)
-    monkeypatch.setattr(server_process.Child, "note_ending", noted.append)
+    monkeypatch.setattr(server_process.Child, "note_ending", note)
     assert outcome("sleep", 1.5) is Outcome.DONE
     assert noted
     notes = Notes.create()
-    consumer = ChildConsumer(can_hide=True, notes=notes)
+    consumer = ChildConsumer(notes, can_hide=True)
     assert not consumer.is_ending()
     notes.is_ending = True
     assert consumer.is_ending()
