@@ -1,0 +1,74 @@
+"""A long task whose worker is killed again and again, or stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from beanstalk_dispatch.client import schedule_function
+from tests.conftest import Environment
+from tests.integration.worker.test_process import ROOT
+from tests.services import valkey
+from tests.workers import until
+
+ITEMS = 2000
+
+
+def written(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+@contextmanager
+def process(port: str) -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen(
+        [sys.executable, "manage.py", "beanstalk_worker", "jobs", "--wait=1",
+         "--visibility-timeout=2"],
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.lease_settings", "LEASES_PORT": port},
+        cwd=ROOT, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+EVERY = 50
+KILLS = 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_task_goes_on_after_each_end_of_its_worker(
+    sqs_env: Environment, queue_name: str, tmp_path: Path, isolation: str, number: signal.Signals
+) -> None:
+    sqs_env(
+        WORKER=True, DISPATCH_QUEUES=f"jobs={queue_name}", DISPATCH_LEASE_CACHE="leases",
+        DISPATCH_TABLE="append_all=tests.long_jobs.append_all", DISPATCH_ISOLATION=isolation,
+        DISPATCH_CRASH_LEDGER=tmp_path / "ledger", DISPATCH_TASK_TIMEOUT="60s",
+    )  # fmt: skip
+    path = tmp_path / "items"
+    path.touch()
+    with valkey() as port:
+        schedule_function("jobs", "append_all", str(path), ITEMS, EVERY, 0.002)
+        for _ in range(KILLS):
+            before = written(path)
+            with process(str(port)) as worker:
+                until(lambda: written(path) > before + 300, 40)  # noqa: B023 - called at once
+                worker.send_signal(number)
+                worker.wait(20)
+        with process(str(port)):
+            until(lambda: f"{ITEMS - 1}\n" in path.read_text(), 40)
+        counts = Counter(map(int, path.read_text().split()))
+        assert sorted(counts) == list(range(ITEMS))
+        repeated = sum(counts.values()) - ITEMS
+        assert repeated <= (0 if number is signal.SIGTERM else EVERY * KILLS)
