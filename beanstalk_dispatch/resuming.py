@@ -1,4 +1,4 @@
-"""Resume: a long task that goes on in another delivery at the item where it was interrupted.
+"""Resume: a long task that continues in another delivery at the item where it was interrupted.
 
     for order in resume(Order.objects.order_by("pk"), every=100):
         send_invoice(order)

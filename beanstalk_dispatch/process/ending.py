@@ -1,4 +1,4 @@
-"""The end of this process, of which long tasks are told."""
+"""The end of this process, which long tasks ask for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _Ending:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: a forked process ends by itself."""
+        """Begin again: a forked process ends by itself."""
         self.has_begun = False
         """True if the process takes no new task."""
 
