@@ -65,7 +65,7 @@ def _flat(found: Mapping[str, object]) -> Iterator[tuple[str, object]]:
         if isinstance(item, Mapping):
             yield from ((f"{name}.{option}", each) for option, each in item.items())
         else:
-            yield name, item
+            yield str(name), item
 
 
 def _cast(key: str, cast: Callable[[object], Any], item: object) -> Any:

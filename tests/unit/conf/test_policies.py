@@ -93,6 +93,7 @@ def test_each_way_to_write_them(value: object) -> None:
         ("a.unique_by=account-id", "a.unique_by: 'account-id' is not a name, or names such as"),
         ({"a": {"unique_by": [7]}}, "is not a name, or names such as account_id.month"),
         ("3", "'3' is not a pair"),
+        ({5: 3}, "'5' is not task.option"),
         (3, "expected a mapping of strings, not int"),
     ],
 )
