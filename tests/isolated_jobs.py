@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from asgiref.sync import sync_to_async
+
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
@@ -26,6 +28,10 @@ def note(path: str) -> None:
     is_main = threading.current_thread() is threading.main_thread()
     with Path(path).open("a") as file:
         file.write(f"{os.getpid()} {is_main}\n")
+
+
+async def note_later(path: str) -> None:
+    await sync_to_async(note)(path)
 
 
 def fail() -> None:
@@ -122,6 +128,15 @@ def open_all_files() -> None:
 
 def print_text(text: str) -> None:
     print(text)
+
+
+def end_forked() -> None:
+    """Fork processes, and end each by SIGTERM at once, as multiprocessing does."""
+    for _ in range(20):
+        if not (process_id := os.fork()):
+            time.sleep(60)
+        os.kill(process_id, signal.SIGTERM)
+        assert os.waitpid(process_id, 0)[1] == signal.SIGTERM
 
 
 def write_at_end(path: str) -> None:

@@ -73,7 +73,7 @@ def main(descriptor: int, notes: Notes, *, server: int) -> NoReturn:
         pipe.send(descriptor, answer)
         if why:
             _log_end(run, why)
-    _end()
+    end_process()
 
 
 def run_request(request: Mapping[str, Any], notes: Notes) -> tuple[Run, Result]:
@@ -138,7 +138,7 @@ def _flush() -> None:
             file.flush()
 
 
-def _end() -> NoReturn:  # pragma: no cover - coverage ends in it
+def end_process() -> NoReturn:  # pragma: no cover - coverage ends in it
     """End this process, after what is registered with ``atexit``, within END_SECONDS."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(END_SECONDS)

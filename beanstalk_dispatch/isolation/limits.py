@@ -13,7 +13,7 @@ from typing import Final
 from asgiref.sync import SyncToAsync
 
 from beanstalk_dispatch.logging.log_lines import joined
-from beanstalk_dispatch.running.left_threads import LEFT, owner_of
+from beanstalk_dispatch.running.left_threads import LEFT, is_ending, owner_of
 from beanstalk_dispatch.running.time_limit import interrupts
 
 MAX_LEFT_FILES: Final = 16
@@ -80,12 +80,12 @@ class Leftovers:
 
 def _left_threads() -> list[str]:
     """Return the names of the threads that tasks have left, but for those that serve all tasks."""
-    shared = SyncToAsync.single_thread_executor
-    return [
-        thread.name
-        for thread in LEFT.left()
-        if thread.is_alive() and owner_of(thread) is not shared and not _is_of_library(thread)
-    ]
+    return [each.name for each in LEFT.left() if each.is_alive() and not _may_stay(each)]
+
+
+def _may_stay(thread: threading.Thread) -> bool:
+    is_shared = owner_of(thread) is SyncToAsync.single_thread_executor
+    return is_shared or is_ending(thread) or _is_of_library(thread)
 
 
 def _is_of_library(thread: threading.Thread) -> bool:

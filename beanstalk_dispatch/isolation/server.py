@@ -33,7 +33,7 @@ import django
 from beanstalk_dispatch.conf import environment
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import role
-from beanstalk_dispatch.process.state import FORKS
+from beanstalk_dispatch.process.state import FORKS, declare
 
 logger = logging.getLogger("beanstalk_dispatch.isolation")
 
@@ -42,6 +42,7 @@ HANDED_OVER: Final = 3
 RELEASED_SECONDS: Final = 7.0
 """The seconds that an idle child may take to end when its parent ends, which takes five at most."""
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_DEFAULTS: Final[tuple[Any, ...]] = (signal.SIG_DFL, signal.default_int_handler, signal.SIG_DFL)
 _TASKS: Final = "/proc/self/task"
 
 
@@ -219,6 +220,13 @@ def ignore_stops() -> None:
         signal.signal(number, _do_nothing)
 
 
+def heed_stops() -> None:
+    """Let those signals end this process, which a task has forked. Its task may send them to it."""
+    for number, default in zip(_STOPS, _DEFAULTS, strict=True):
+        if signal.getsignal(number) is _do_nothing:
+            signal.signal(number, default)
+
+
 def _do_nothing(signum: int, frame: object) -> None:
     """Handle a signal, which then wakes the server or is ignored."""
 
@@ -249,8 +257,15 @@ def why_no_fork(before: Collection[int]) -> list[str]:
 
 
 def open_descriptors() -> list[int]:
-    """Return the descriptors of this process."""
-    return list(map(int, os.listdir("/dev/fd")))
+    """Return the descriptors of this process, without the one that lists them."""
+    return [each for each in map(int, os.listdir("/dev/fd")) if _is_open(each)]
+
+
+def _is_open(descriptor: int) -> bool:
+    with suppress(OSError):
+        os.fstat(descriptor)
+        return True
+    return False
 
 
 def _peer(descriptor: int) -> str:
@@ -269,6 +284,8 @@ def run_child(data: int, notes: int, *, server: int) -> NoReturn:
     """Run as a child."""
     from . import child, pipe  # noqa: PLC0415 - they import the project's settings
 
+    FORKS.held_signals = _STOPS
+    declare(heed_stops, in_tests=False)
     child.main(data, pipe.Notes(notes), server=server)
 
 
@@ -290,6 +307,8 @@ def main(arguments: Sequence[str]) -> None:
         pipe.send(control.fileno(), {"error": traceback.format_exc()})
         raise SystemExit(1) from None
     server = Server(control, hello)
+    from .child import end_process  # noqa: PLC0415 - models are ready by now
+
     if shared := why_no_fork(before):
         server.forks = False
         logger.warning(
@@ -305,6 +324,7 @@ def main(arguments: Sequence[str]) -> None:
     gc.freeze()  # what exists now stays shared: the collector writes to what it visits
     pipe.send(control.fileno(), {"shared": shared, "forks": FORKS.count})
     server.serve()
+    end_process()
 
 
 if __name__ == "__main__":

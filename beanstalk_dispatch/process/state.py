@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask
 from typing import Final, TypeAlias
 
 FORK_WAIT_SECONDS: Final = 10.0
@@ -63,21 +64,35 @@ class _Forks:
         A process id would be a system call.
         """
         self.lock = threading.Lock()
+        self.held_signals: Sequence[int] = ()
+        """The signals that are held back during a fork.
+
+        Python drops a signal that comes to the new process before ``after_in_child``.
+        """
+        self._blocked: set[int] = set()
         self._is_held = False
 
     def before(self) -> None:
+        if self.held_signals:
+            self._blocked = pthread_sigmask(SIG_BLOCK, self.held_signals)
         self._is_held = self.lock.acquire(timeout=FORK_WAIT_SECONDS)
 
     def after_in_parent(self) -> None:
         if self._is_held:
             self._is_held = False
             self.lock.release()
+        self._release_signals()
 
     def after_in_child(self) -> None:
         self.count += 1
         self.lock = threading.Lock()  # its holder may not exist in the child
         self._is_held = False
         _call_all(_in_child)
+        self._release_signals()
+
+    def _release_signals(self) -> None:
+        if self.held_signals:
+            pthread_sigmask(SIG_SETMASK, self._blocked)
 
 
 FORKS: Final = _Forks()

@@ -152,6 +152,15 @@ def owner_of(thread: threading.Thread) -> object:
     return thread if pool is None else pool
 
 
+def is_ending(thread: threading.Thread) -> bool:
+    """Return True for the thread of a ThreadPoolExecutor that nobody has any more.
+
+    Such a thread ends by itself, after a moment. asgiref has one for each coroutine.
+    """
+    first = next(iter(getattr(thread, "_args", ())), None)
+    return isinstance(first, weakref.ref) and first() is None
+
+
 LEFT: Final = LeftThreads()
 state.declare(LEFT.forget_all)
 

@@ -40,7 +40,8 @@ NAMES = (
     "note", "fail", "fail_to_send", "retry", "leave_at_once", "crash", "hold_lock", "swallow",
     "sleep", "leave_thread", "leave_files", "leave_loop", "leave_timer", "leave_handler",
     "use_memory", "write_everywhere", "close_everything", "kill_parent", "Initialized",
-    "block_signals", "open_all_files", "print_text", "write_at_end",
+    "block_signals", "open_all_files", "print_text", "write_at_end", "end_forked",
+    "note_later",
 )  # fmt: skip
 TABLE = " ".join(f"{name}=tests.isolated_jobs.{name}" for name in NAMES)
 
@@ -270,6 +271,18 @@ def test_an_end_that_is_asked_for_too_late_ends_no_other() -> None:
     server = Server(control, {})
     with control, other, server._wakeup, server._wakes:
         server._end_child(2**22)
+
+
+def test_a_child_runs_one_coroutine_after_the_other(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    for number in range(3):
+        assert outcome("note_later", str(notes), task_id=str(number)) is Outcome.DONE
+    assert len(set(processes(notes))) == 1
+
+
+def test_a_task_can_end_the_processes_that_it_has_forked(env: Environment) -> None:
+    env(DISPATCH_TASK_TIMEOUT="20s")
+    assert run("end_forked")[1].outcome is Outcome.DONE
 
 
 def _state_of(process_id: int) -> str:

@@ -308,3 +308,20 @@ def test_a_child_knows_that_its_parent_is_about_to_end(monkeypatch: pytest.Monke
     notes.is_ending = True
     assert consumer.is_ending()
     notes.close()
+
+
+def test_a_project_with_connections_has_children_by_exec(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX) as other:
+        path = str(tmp_path / "s")
+        other.bind(path)
+        other.listen()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv("CONNECTED_EARLY", f"{address} {path}")
+        with_settings(monkeypatch, "tests.connected_settings")
+        notes = tmp_path / "notes"
+        for number in range(2):
+            assert outcome("note", str(notes), task_id=str(number)) is Outcome.DONE
+    line = f"isolation by exec shared='connection to {address}, connection to {path}'"
+    assert line in capfd.readouterr().err
