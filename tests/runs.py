@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +46,7 @@ def attempt(task: SafeTask, *args: Any, number: int = 1, **kwargs: Any) -> Run:
     run = run_of(message, queue="q")
     run.task, run.hooked = task, (task,)
     task.delivery = run
-    attempt_stage(run)
+    copy_context().run(attempt_stage, run)
     return run
 
 

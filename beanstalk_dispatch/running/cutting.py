@@ -48,9 +48,12 @@ def end_spent_task(run: Run) -> Result | None:
 
 
 def forget_cuts(run: Run) -> None:
-    """Forget that the task was cut off: it is done, or moved back to its queue it is to run."""
-    if not run.running.times_cut:
-        return
+    """Forget that the task was cut off, because it is done."""
+    if run.running.times_cut:
+        _forget_cuts(run)
+
+
+def _forget_cuts(run: Run) -> None:
     run.running.forget_cuts()
     if run.config.lease_cache is not None:
         with suppress(Exception):
@@ -65,8 +68,8 @@ def _end(run: Run, reason: str, *, is_final: bool) -> Result:
         result = sent_to_dead_letter_queue(run, result)
         is_taken = result.successor is Successor.DEAD_LETTER
         result = replace(result, is_final=is_taken)
-        if is_taken:
-            forget_cuts(run)
+        if is_taken:  # moved back to its queue, it is to run
+            _forget_cuts(run)
     run.outcome = result.outcome
     task = _uninitialized_task(run)
     with observed(run.entry.observers, "attempting", lambda each: each.attempting(task, run)):

@@ -23,13 +23,15 @@ from beanstalk_dispatch.isolation import server as server_module
 from beanstalk_dispatch.isolation.child import ChildConsumer
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.isolation.limits import resident_memory
-from beanstalk_dispatch.isolation.pipe import Frames, Notes
+from beanstalk_dispatch.isolation.pipe import Frames, Notes, to_frame
 from beanstalk_dispatch.isolation.server import Server, open_descriptors, why_no_fork
 from beanstalk_dispatch.isolation.server_process import (
+    Child,
     Ended,
     ServerEnded,
     ServerFailed,
     ServerProcess,
+    _receive_frame,
     why_impossible,
 )
 from beanstalk_dispatch.logging.output import show
@@ -325,3 +327,35 @@ def test_a_project_with_connections_has_children_by_exec(
             assert outcome("note", str(notes), task_id=str(number)) is Outcome.DONE
     line = f"isolation by exec shared='connection to {address}, connection to {path}'"
     assert line in capfd.readouterr().err
+
+
+# --- what arrives in parts -------------------------------------------------------------------
+
+
+def test_a_childs_answer_may_arrive_in_parts() -> None:
+    ours, theirs = socket.socketpair()
+    end, their_end = socket.socketpair()
+    child = Child(0, data=ours, end=end, notes=Notes.create())
+    frame = to_frame({"id": "task-1"})
+    ours.setblocking(False)
+    frames = Frames()
+    with theirs, their_end:
+        theirs.sendall(frame[:6])
+        assert child._read_answer(frames) is None
+        theirs.sendall(frame[6:])
+        assert child._read_answer(frames) == {"id": "task-1"}
+        child.close()
+
+
+def test_the_servers_first_answer_may_arrive_in_parts_or_not_at_all() -> None:
+    ours, theirs = socket.socketpair()
+    frame = to_frame({"threads": []})
+    with ours, theirs:
+        parts = threading.Timer(0.2, theirs.sendall, [frame[6:]])
+        theirs.sendall(frame[:6])
+        parts.start()
+        assert _receive_frame(ours) == {"threads": []}
+        parts.join()
+        theirs.close()
+        with pytest.raises(ConnectionError, match="the server has ended"):
+            _receive_frame(ours)

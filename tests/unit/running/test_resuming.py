@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from beanstalk_dispatch.consumers.endpoint.dispatcher import EndpointConsumer
 from beanstalk_dispatch.consumers.poller.runners import PollerConsumer
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.results.models import StoredResult
+from beanstalk_dispatch.exceptions import LeaseUnavailable
 from beanstalk_dispatch.isolation.children import CHILDREN
+from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
@@ -212,6 +215,26 @@ def test_after_a_kill_the_kept_cursor_becomes_the_next_leg(env: Environment) -> 
     assert [(each.cursor, each.leg) for each in copies.sent] == [(20, 2)]
     assert run(copies.sent[0], copies)[1].outcome is Outcome.FAILED
     assert long_jobs.done == [*range(25), *range(20, 25)]
+
+
+def test_the_kept_cursor_of_an_earlier_leg_is_not_used(env: Environment) -> None:
+    leased(env)
+    assert run(of("fail_at", 40, 25, 10, "ValueError"), Copies())[1].outcome is Outcome.FAILED
+    later = replace(of("note", 40), cursor=30, leg=2)
+    assert run(later, Copies())[1].outcome is Outcome.DONE
+    assert long_jobs.done == [*range(25), *range(30, 40)]
+
+
+def test_a_cache_that_does_not_say_whether_the_queue_is_paused_ends_no_leg(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leased(env)
+
+    def refuse(*_: object) -> None:
+        raise LeaseUnavailable("ConnectionError of cache 'default'")
+
+    monkeypatch.setattr(record, "paused_since", refuse)
+    assert run(of("note", 20), Copies())[1].outcome is Outcome.DONE
 
 
 def test_a_poison_item_ends_as_any_failing_task(env: Environment) -> None:

@@ -66,6 +66,14 @@ def test_each_coroutine_uses_the_threads_for_sending(sqs_env: Environment, seen:
     assert all(name.startswith("beanstalk-dispatch-send") for name in seen)
 
 
+def test_many_calls_that_may_wait_for_a_commit_stay_in_the_thread_of_the_orm(
+    sqs_env: Environment, seen: list[str]
+) -> None:
+    asyncio.run(aschedule_many("jobs", [Call("record")], on_commit=True))
+    assert not any(name.startswith("beanstalk-dispatch-send") for name in seen)
+    assert len(seen) == 1
+
+
 def test_an_error_is_raised_where_it_is_awaited(sqs_env: Environment) -> None:
     with pytest.raises(UnknownFunction):
         asyncio.run(aschedule_function("jobs", "nowhere"))
