@@ -322,8 +322,9 @@ def main(arguments: Sequence[str]) -> None:
             file.flush()  # or each child would write it again
     gc.collect()
     gc.freeze()  # what exists now stays shared: the collector writes to what it visits
-    pipe.send(control.fileno(), {"shared": shared, "forks": FORKS.count})
-    server.serve()
+    with suppress(BrokenPipeError):  # the parent has ended meanwhile
+        pipe.send(control.fileno(), {"shared": shared, "forks": FORKS.count})
+        server.serve()
     end_process()
 
 

@@ -490,10 +490,11 @@ SCENES: Final[dict[str, Scene]] = {
         ],
         blameless=1_000, visibility=10, max_receives=20, during=Kills, patience=400,
         variables=_OWN_DEAD_LETTERS | _LEASE,
-        may_repeat=THREADS, may_fail=3,
+        may_repeat=THREADS, may_fail=10 * THREADS,
         reason="processes are killed, some of them in the milliseconds between the commit of a "
-        "task and the entry in the cache that says that it is done; what a culprit changes for "
-        "its whole process is restored when it ends, and not before",
+        "task and the entry in the cache that says that it is done; with a server of isolation "
+        "all its children end, and each of those deliveries has failed; what a culprit changes "
+        "for its whole process is restored when it ends, and not before",
     ),
     **{
         f"drained-{connections}": Scene(
