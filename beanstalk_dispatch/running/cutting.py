@@ -29,7 +29,8 @@ _REMEMBERED_SECONDS: Final = 4 * 86400
 def end_cut_task(run: Run, reason: str) -> Result:
     """Count a task whose child has ended, and end its run as ``end_spent_task`` does."""
     times = max(run.running.count_as_cut(), _count_in_cache(run))
-    return _end(run, f"{reason}; it was cut off {_times(times)}", is_final=times >= MAX_CUTS)
+    counted = f"; it was cut off {_times(times)}" if times else ""  # nothing may count it
+    return _end(run, reason + counted, is_final=times >= MAX_CUTS)
 
 
 def end_spent_task(run: Run) -> Result | None:

@@ -165,6 +165,11 @@ def test_a_task_that_ends_its_process_is_cut_off(
     assert outcome("sleep", 0, task_id="2") is Outcome.DONE
 
 
+def test_where_nothing_counts_the_cuts_no_count_is_said(env: Environment) -> None:
+    env(DISPATCH_CRASH_LEDGER="off")
+    assert run("leave_at_once", 3)[1].reason == "its process ended with exit code 3"
+
+
 def test_the_stacks_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     run("crash")
     assert 'isolated_jobs.py", line' in caplog.text
