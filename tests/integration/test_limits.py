@@ -39,10 +39,11 @@ class Workers:
 
     def kill_one(self) -> None:
         victim = random.choice(self._processes)
+        moment = time.time()  # as soon as it has ended, another takes its slots
         victim.kill()
         victim.wait()
         with self._shown.open("a") as file:
-            file.write(f"{time.time()} {victim.pid} killed -\n")
+            file.write(f"{moment} {victim.pid} killed -\n")
         self._processes[self._processes.index(victim)] = self._start()
 
     def stop(self) -> None:
@@ -54,9 +55,13 @@ class Workers:
 
 def most_at_a_time(lines: Sequence[str]) -> int:
     """Return the highest number of runs between their start and their end, or their kill."""
+    events = sorted(each.split() for each in lines)
+    killed_at = {process: moment for moment, process, event, _ in events if event == "killed"}
     running: set[tuple[str, str]] = set()
     most = 0
-    for _, process, event, number in sorted(each.split() for each in lines):
+    for _, process, event, number in (
+        each for each in events if each[0] <= killed_at.get(each[1], each[0])
+    ):
         if event == "start":
             running.add((process, number))
         elif event == "end":
