@@ -141,7 +141,7 @@ docs: $(DOCS_READY)
 $(DOCS_READY): pyproject.toml
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	.venv-docs/bin/python -m pip install --quiet --editable '.[sentry,tasks]' --group docs
+	.venv-docs/bin/python -m pip install --quiet --editable '.[opentelemetry,sentry,tasks]' --group docs
 	touch $@
 
 ## pictures: draw what `make demo` prints, and take those of the admin with a headless Chromium

@@ -220,7 +220,7 @@ def ignore_stops() -> None:
         signal.signal(number, _do_nothing)
 
 
-def heed_stops() -> None:
+def heed_stops() -> None:  # pragma: no cover - in a process that a task forks, and that is killed
     """Let those signals end this process, which a task has forked. Its task may send them to it."""
     for number, default in zip(_STOPS, _DEFAULTS, strict=True):
         if signal.getsignal(number) is _do_nothing:

@@ -217,6 +217,14 @@ def test_after_a_kill_the_kept_cursor_becomes_the_next_leg(env: Environment) -> 
     assert long_jobs.done == [*range(25), *range(20, 25)]
 
 
+def test_a_first_receive_begins_at_the_kept_cursor(env: Environment) -> None:
+    leased(env)
+    message = of("fail_at", 40, 25, 10, "ValueError")
+    for _ in range(2):
+        assert run(message, Copies())[1].outcome is Outcome.FAILED
+    assert long_jobs.done == [*range(25), *range(20, 25)]
+
+
 def test_the_kept_cursor_of_an_earlier_leg_is_not_used(env: Environment) -> None:
     leased(env)
     assert run(of("fail_at", 40, 25, 10, "ValueError"), Copies())[1].outcome is Outcome.FAILED
