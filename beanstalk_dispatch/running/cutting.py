@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
 
 from beanstalk_dispatch.exceptions import TaskCut
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
@@ -17,13 +16,12 @@ from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.signals import task_finished
 
 from .crash_ledger import MAX_CUTS
+from .lease import ENDED_SECONDS
 from .outer_limit import send_signal
 from .refusing import sent_to_dead_letter_queue
 from .run import Run
 
 logger = logging.getLogger("beanstalk_dispatch.task")
-
-_REMEMBERED_SECONDS: Final = 4 * 86400
 
 
 def end_cut_task(run: Run, reason: str) -> Result:
@@ -100,7 +98,7 @@ def _count_in_cache(run: Run) -> int:
         return 0
     try:
         cache = cache_of(run.config.lease_cache)
-        cache.add(_key(run), 0, _REMEMBERED_SECONDS)
+        cache.add(_key(run), 0, ENDED_SECONDS)
         return int(cache.incr(_key(run)))
     except Exception as exc:
         logger.warning(

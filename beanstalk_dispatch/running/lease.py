@@ -71,7 +71,7 @@ class Lease:
     """
 
     def __init__(self, alias: str, message: Message, *, queue: str, time_limit: float) -> None:
-        key = _key(queue, message.function, message.id)
+        key = task_key(queue, message)
         # Workers of earlier releases share these keys.
         self._entry_key, self._end_key = cache_key("turn", key), cache_key("mark", key)
         self._alias = alias
@@ -240,7 +240,7 @@ class Lease:
 
 def free_lease_of_ended(alias: str, message: Message, *, queue: str) -> None:
     """Free the lease of a task whose process has ended, so that it may run again at once."""
-    key = cache_key("turn", _key(queue, message.function, message.id))
+    key = cache_key("turn", task_key(queue, message))
     try:
         cache = cache_of(alias)
         owner, _ = cache.get(key, ("", 0.0))
@@ -271,5 +271,6 @@ def _seconds_to_wait(until: float) -> float:
     return min(max(left, 1.0), LEASE_SECONDS) if left > 0 else _RENEWED_WAIT
 
 
-def _key(queue: str, function: str, task_id: str) -> str:
-    return "\n".join((queue, function, task_id))
+def task_key(queue: str, message: Message) -> str:
+    """Return what an entry of a task has in its key, so that no other task can have it."""
+    return "\n".join((queue, message.function, message.id))

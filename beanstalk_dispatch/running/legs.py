@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import NextLeg
 
 from . import connections
-from .lease import ENDED_SECONDS
+from .lease import ENDED_SECONDS, task_key
 from .run import Run
 
 logger = logging.getLogger("beanstalk_dispatch.task")
@@ -29,13 +30,16 @@ _ASK_SECONDS: Final = 1.0
 
 
 class RunLeg:
-    """The leg of a run, from its cursor on."""
+    """The leg of a run, from its cursor on.
 
-    def __init__(self, run: Run) -> None:
+    ``in_transaction``: the databases that were in a transaction before it.
+    """
+
+    def __init__(self, run: Run, *, in_transaction: Collection[str]) -> None:
         self._run = run
         self.cursor = run.accepted.cursor
         self._end_reason = ""
-        self._transactions = connections.aliases_in_transaction()
+        self._in_transaction = in_transaction
         self._last = clock.monotonic()
         self._finished = 0
         self._next_look_at = self._next_ask_at = -math.inf
@@ -49,7 +53,7 @@ class RunLeg:
         run = self._run
         if run.leg is not None:
             raise RuntimeError("a task can call resume() once")
-        if set(connections.aliases_in_transaction()) - set(self._transactions):
+        if set(connections.aliases_in_transaction()) - set(self._in_transaction):
             raise RuntimeError(
                 "resume() is inside of transaction.atomic(), which the end of a leg would roll "
                 "back: open the transaction inside of the loop"
@@ -59,8 +63,7 @@ class RunLeg:
         if run.delivery.deadline is not None:
             self._deadline = min(self._deadline, run.delivery.deadline)
         self._margin = run.time_limit * MARGIN_SHARE
-        name = f"{run.queue}\n{run.accepted.function}\n{run.accepted.id}"
-        self._key = cache_key("cursor", name)
+        self._key = cache_key("cursor", task_key(run.queue, run.accepted))
         if (alias := run.config.lease_cache) is None:
             return
         try:

@@ -104,6 +104,7 @@ class Run:
         "in_transaction",
         "is_dead_lettered",
         "is_final",
+        "isolation",
         "left_behind",
         "leg",
         "message",
@@ -123,6 +124,8 @@ class Run:
     """The message's function in the dispatch table, which the stage ``look_up`` finds."""
     running: RunningTask
     """The entry of the task in the crash ledger, which the stage ``observe`` makes."""
+    isolation: str
+    """``thread``, ``process`` or ``fresh``, which the stage ``contain`` decides."""
     task: SafeTask
     """The instance that runs, which the stage ``start`` makes."""
     hooked: Sequence[SafeTask]

@@ -233,7 +233,7 @@ def _read_by_index(database: str) -> Iterator[None]:
     if connection.vendor != "postgresql":
         yield
         return
-    with transaction.atomic(using=database):
+    with transaction.atomic(using=database, savepoint=False):
         with connection.cursor() as cursor:
             cursor.execute(_BY_INDEX)
         yield

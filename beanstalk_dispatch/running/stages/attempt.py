@@ -25,8 +25,8 @@ def attempt(run: Run) -> Result:
     from it.
     """
     hooked, message = run.hooked, run.accepted
-    LEG.set(RunLeg(run))  # in the context of this delivery
     before = connections.aliases_in_transaction()
+    LEG.set(RunLeg(run, in_transaction=before))  # in the context of this delivery
     is_own_process = any(type(each).process is not SafeTask.process for each in hooked)
     if is_own_process:
         run.on_success = None  # more than ``run`` has to succeed

@@ -9,8 +9,6 @@ from beanstalk_dispatch.running.open_files import can_open_files
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.running.running_tasks import RUNNING
 
-from .hand_over import isolation_of
-
 
 def contain(run: Run) -> Surround:
     """Keep the task in the crash ledger until its retry or dead letter is sent.
@@ -20,7 +18,8 @@ def contain(run: Run) -> Surround:
     running = run.running = RUNNING.task(run.accepted, run.delivery, run.config)
     if (result := end_spent_task(run)) is not None:
         return result
-    if isolation_of(run) != "thread":
+    run.isolation = _isolation_of(run)
+    if run.isolation != "thread":
         running.place = TaskPlace.CHILD
     with running:
         result = yield
@@ -30,3 +29,17 @@ def contain(run: Run) -> Surround:
     if result.is_acknowledged:
         forget_cuts(run)
     return None
+
+
+def _isolation_of(run: Run) -> str:
+    """Return ``thread``, ``process`` or ``fresh``.
+
+    A task that was cut off before has a process of its own, wherever there are any: it may be the
+    reason.
+    """
+    children = run.consumer.children
+    if children is None or not children.are_possible():
+        return "thread"
+    if run.running.times_cut:
+        return "fresh"
+    return run.entry.isolation or run.config.isolation
