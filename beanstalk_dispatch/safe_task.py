@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 
 from django.apps import apps
 
+from .conf.policies import ISOLATIONS
 from .messages.delivery import RunView
 from .messages.outcomes import Outcome
 
@@ -38,11 +39,6 @@ POLICY: Final[Mapping[str, str]] = {
 """The keywords of ``@task`` and of a SafeTask subclass → the attributes of SafeTask they set."""
 _OPTIONS: Final = (*TRAVELLING_OPTIONS, "max_attempts", "backoff", "timeout")
 _MAX_DELAY_SECONDS: Final = 2**31
-
-
-ISOLATIONS: Final = ("thread", "process", "fresh")
-"""The values of ``isolation`` and of BEANSTALK_DISPATCH_ISOLATION."""
-
 
 Body = Callable[["SafeTask", tuple[Any, ...], dict[str, Any]], None]
 BODIES: Final[dict[int, Body]] = {}
@@ -122,9 +118,9 @@ class SafeTask:
     dont_retry_on: tuple[type[BaseException], ...] = ()
     """The exceptions after which the task is not tried again. Does not travel with a message."""
     isolation: str | None = None
-    """Where the task runs: ``thread``, ``process`` or ``fresh``. Does not travel with a message.
+    """The place where the task runs: ``thread``, ``process`` or ``fresh``.
 
-    None: BEANSTALK_DISPATCH_ISOLATION.
+    Does not travel with a message. None: BEANSTALK_DISPATCH_ISOLATION.
     """
     expires_after: timedelta | float | None = None
     """The time after which a message of the task is worthless; a number means seconds.

@@ -13,11 +13,13 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Result
 from beanstalk_dispatch.running import pipeline
-from beanstalk_dispatch.running.consumer import DELAYED_COPIES, NOBODY
+from beanstalk_dispatch.running.consumer import NOBODY, DelayedCopies
 from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.run import Consumer, Run
 from beanstalk_dispatch.running.stages.attempt import attempt as attempt_stage
 from beanstalk_dispatch.safe_task import SafeTask
+
+DELAYED_COPIES = DelayedCopies()
 
 
 def deliver(body: bytes | str, delivery: Delivery, consumer: Consumer = DELAYED_COPIES) -> Result:

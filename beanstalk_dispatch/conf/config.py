@@ -19,6 +19,7 @@ from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import state
 
 from .environment import Values, default_region, read_values
+from .policies import policy_of
 from .registry import registered_groups, values_of
 from .variables import (
     BACKLOG_TOKEN,
@@ -113,6 +114,12 @@ class Config:
     def may_wait_for_commits(self) -> bool:
         """Return True if calls of some task may wait for a commit without saying so."""
         return self.waits_for_commits or self.has_policy("on_commit")
+
+    def policy(self, name: str) -> dict[str, Any]:
+        """Return the options that BEANSTALK_DISPATCH_POLICIES sets of the task with this name."""
+        if not self.policies:
+            return {}
+        return policy_of(self.policies, name=name, path=self.table.get(name, name))
 
     def has_policy(self, option: str) -> bool:
         """Return True if BEANSTALK_DISPATCH_POLICIES sets this option of any task."""

@@ -8,6 +8,9 @@ from typing import Any, Final
 
 from . import casts
 
+ISOLATIONS: Final = ("thread", "process", "fresh")
+"""The values of ``isolation`` and of BEANSTALK_DISPATCH_ISOLATION."""
+
 
 def _names(value: object) -> tuple[str, ...]:
     """Return names of arguments, joined by plus signs or as a list."""
@@ -23,7 +26,7 @@ OPTIONS: Final[Mapping[str, Callable[[object], Any]]] = MappingProxyType(
         "max_attempts": casts.integer(1, 1000),
         "backoff": casts.duration,
         "timeout": casts.duration,
-        "isolation": casts.choice("thread", "process", "fresh"),
+        "isolation": casts.choice(*ISOLATIONS),
         "expires": casts.time_to_live,
         "on_commit": casts.boolean,
         "limit": casts.integer(1, 100),

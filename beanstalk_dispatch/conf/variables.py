@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from . import casts
-from .policies import policies
+from .policies import ISOLATIONS, policies
 from .setting import Setting, SettingsGroup, flag
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ CRASH_LEDGER: Final[Setting[str | None]] = Setting(
 ISOLATION: Final[Setting[str]] = Setting(
     variable="BEANSTALK_DISPATCH_ISOLATION",
     form="`thread`, `process` or `fresh`",
-    cast=casts.choice("thread", "process", "fresh"),
+    cast=casts.choice(*ISOLATIONS),
     default="thread",
     default_text="thread",
     meaning="Where tasks run. thread: in the threads of the worker. process: in child processes, "

@@ -17,7 +17,10 @@ _UNSPECIFIC: Final = frozenset(
 )
 """Names of packages that many projects have. Such a project goes by the name of its folder."""
 _WORKER_CLASSES: Final = ("uvicorn_worker", "uvicorn.workers")
-"""Where gunicorn's worker class for ASGI is. uvicorn 0.30 has moved it to a package of its own."""
+"""The modules of gunicorn's worker class for ASGI.
+
+uvicorn 0.30 has moved it to a package of its own.
+"""
 _TARGET: Final = re.compile(r"(?:^|\s)(?P<module>[\w.]+\.[aw]sgi)(?::(?P<name>\w+))?(?=\s|$)")
 
 

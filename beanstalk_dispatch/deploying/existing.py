@@ -18,7 +18,7 @@ _QUEUE: Final = re.compile(r'"(arn:[\w-]+:sqs:[^"]+)"')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Existing:
-    """What the files of a bundle name already."""
+    """The environments and queues that the files of a bundle name already."""
 
     workers: Mapping[str, str] = field(default_factory=dict)
     """Worker environment → the URL of the queue that it reads."""

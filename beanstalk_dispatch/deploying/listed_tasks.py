@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.policies import OPTIONS, policy_of
+from beanstalk_dispatch.conf.policies import OPTIONS
 from beanstalk_dispatch.conf.variables import POLICIES, SAFE_TASK, TASK_TIMEOUT
 from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.dispatch_table import Entry
@@ -74,16 +74,14 @@ def _listed_task(name: str, path: str, config: Config) -> ListedTask:
         time_limit_from=time_limit_from,
         max_retries=max_retries,
         max_retries_from=max_retries_from,
-        policy=_policy(entry, task, name, path, config),
+        policy=_policy(entry, task, name, config),
         schedule=_own_schedule(entry),
     )
 
 
-def _policy(
-    entry: Entry, task: SafeTask, name: str, path: str, config: Config
-) -> dict[str, tuple[str, str]]:
+def _policy(entry: Entry, task: SafeTask, name: str, config: Config) -> dict[str, tuple[str, str]]:
     """Return each option that is set for the task, in words, and the place that sets it."""
-    by_environment = policy_of(config.policies, name=name, path=path)
+    by_environment = config.policy(name)
     found = {}
     for keyword in OPTIONS:
         if keyword in POLICY:

@@ -81,7 +81,7 @@ class Plan:
     """The one that the worker environment reads: each environment reads one."""
     http_path: str
     application: Application
-    """What a web server loads, and how."""
+    """The application that a web server loads, and its kind."""
     processes: int
     threads: int
     ladder: Ladder

@@ -69,7 +69,7 @@ def main(descriptor: int, notes: Notes, *, server: int) -> NoReturn:
         why = "" if is_last else leftovers.why_to_end(run.left_behind)
         is_last = is_last or bool(why)
         answer = _to_answer(run, result, ends=is_last)
-        _flush()  # the next task may end this process
+        flush_output()  # the next task may end this process
         pipe.send(descriptor, answer)
         if why:
             _log_end(run, why)
@@ -131,8 +131,8 @@ def _end_with(server: int) -> None:
             _end_process(1)
 
 
-def _flush() -> None:
-    """Write the output of a task, which may have closed or replaced the files."""
+def flush_output() -> None:
+    """Write the output so far. A task may have closed or replaced the files."""
     for file in (sys.stdout, sys.stderr):
         with suppress(Exception):
             file.flush()
@@ -145,6 +145,6 @@ def end_process() -> NoReturn:  # pragma: no cover - coverage ends in it
     try:
         atexit._run_exitfuncs()  # noqa: SLF001 - sys.exit() would wait for left threads
         logging.shutdown()
-        _flush()
+        flush_output()
     finally:
         _end_process(0)

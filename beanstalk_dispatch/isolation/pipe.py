@@ -1,4 +1,4 @@
-"""What crosses between a parent and its child: JSON in frames, and three facts in a page of memory.
+"""The traffic between a parent and its child: JSON in frames, and three facts in a page of memory.
 
 Nothing is pickled. A child writes with the functions that are bound here, before any task can
 replace them in their modules.
@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 import tempfile
+from collections.abc import Callable
 from typing import Any, Final
 
 _LENGTH: Final = struct.Struct("!I")
@@ -69,8 +70,13 @@ def receive(descriptor: int) -> Any:
 
     Raise ValueError for anything that is not a frame.
     """
+    return receive_from(lambda size: _read(descriptor, size))
+
+
+def receive_from(read: Callable[[int], bytes]) -> Any:
+    """Do as ``receive``. ``read`` returns up to a number of bytes, and none at the end."""
     frames = Frames()
-    while part := _read(descriptor, 1 << 16):
+    while part := read(1 << 16):
         if (content := frames.feed(part)) is not None:
             return content
     return None

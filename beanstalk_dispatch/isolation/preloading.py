@@ -49,7 +49,7 @@ def preload(output: Mapping[str, Any] | None) -> None:
 
 
 def _wait_for_threads() -> None:
-    """Wait for our own threads, such as that of BEANSTALK_DISPATCH_WARM: they end soon."""
+    """Wait for our own threads, such as that of a queue that the project opens: they end soon."""
     for thread in threading.enumerate():
         if thread.name.startswith("beanstalk_dispatch-"):
             thread.join(_JOIN_SECONDS)

@@ -307,7 +307,7 @@ def main(arguments: Sequence[str]) -> None:
         pipe.send(control.fileno(), {"error": traceback.format_exc()})
         raise SystemExit(1) from None
     server = Server(control, hello)
-    from .child import end_process  # noqa: PLC0415 - models are ready by now
+    from .child import end_process, flush_output  # noqa: PLC0415 - models are ready by now
 
     if shared := why_no_fork(before):
         server.forks = False
@@ -317,13 +317,11 @@ def main(arguments: Sequence[str]) -> None:
             "imports the project again",
             quoted(", ".join(shared)),
         )
-    for file in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            file.flush()  # or each child would write it again
+    flush_output()  # or each child would write it again
     gc.collect()
     gc.freeze()  # what exists now stays shared: the collector writes to what it visits
     with suppress(BrokenPipeError):  # the parent has ended meanwhile
-        pipe.send(control.fileno(), {"shared": shared, "forks": FORKS.count})
+        pipe.send(control.fileno(), {})
         server.serve()
     end_process()
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -123,21 +123,21 @@ class ServerProcess:
         data, their_data = socket.socketpair()
         end, their_end = socket.socketpair()
         notes = Notes.create()
-        try:
-            with their_data, their_end:
-                theirs = [their_end.fileno(), their_data.fileno(), notes.descriptor]
-                socket.send_fds(self._control, [b"c"], theirs)
-            end.settimeout(READY_SECONDS)
-            process_id = int(_receive_line(end))
-        except (OSError, ValueError) as exc:
+        with ExitStack() as failed:
             for each in (data, end, notes):
-                each.close()
-            self._process.kill()
-            raise ServerEnded(f"the server has ended: {type(exc).__name__}") from exc
-        if process_id < 0:
-            for each in (data, end, notes):
-                each.close()
-            raise ServerFailed(f"no process can be made: {os.strerror(-process_id)}")
+                failed.callback(each.close)
+            try:
+                with their_data, their_end:
+                    theirs = [their_end.fileno(), their_data.fileno(), notes.descriptor]
+                    socket.send_fds(self._control, [b"c"], theirs)
+                end.settimeout(READY_SECONDS)
+                process_id = int(_receive_line(end))
+            except (OSError, ValueError) as exc:
+                self._process.kill()
+                raise ServerEnded(f"the server has ended: {type(exc).__name__}") from exc
+            if process_id < 0:
+                raise ServerFailed(f"no process can be made: {os.strerror(-process_id)}")
+            failed.pop_all()
         return Child(process_id, data=data, end=end, notes=notes)
 
     def _wait_until_ready(self) -> None:
@@ -300,11 +300,10 @@ def _receive_line(connection: socket.socket) -> bytes:
 
 def _receive_frame(connection: socket.socket) -> Any:
     """Read a frame. Raise OSError if it does not come, and ValueError if it is none."""
-    frames = Frames()
-    while part := connection.recv(1 << 16):
-        if (content := frames.feed(part)) is not None:
-            return content
-    raise ConnectionError("the server has ended")
+    content = pipe.receive_from(connection.recv)
+    if content is None:
+        raise ConnectionError("the server has ended")
+    return content
 
 
 def _hello() -> dict[str, Any]:

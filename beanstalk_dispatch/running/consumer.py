@@ -59,6 +59,3 @@ class DelayedCopies(Nobody):
         seconds = min(math.ceil(delay), MAX_DELAY_SECONDS)
         group_id = delivery.group_id if target.rules.takes_delay else None
         target.send(body, send_parameters(target.address, delay=seconds, group_id=group_id))
-
-
-DELAYED_COPIES = DelayedCopies()

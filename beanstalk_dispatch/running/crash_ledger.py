@@ -112,12 +112,6 @@ class CutTask:
     """The number of times that the task was cut off on this machine, this time included."""
 
 
-def memory_directory() -> str:
-    """Return a directory in memory if the system has one, or else that of temporary files."""
-    shared_memory = "/dev/shm"  # noqa: S108 - files are created safely there
-    return shared_memory if os.access(shared_memory, os.W_OK) else tempfile.gettempdir()
-
-
 def default_path() -> str:
     """Return the path of the file of this user and this project.
 
@@ -128,7 +122,9 @@ def default_path() -> str:
     # Two projects may both have a config.settings. The name is the same after a deployment.
     place = getattr(sys.modules.get(module), "__file__", None) or ""
     project += "-" + hashlib.sha256(os.fsencode(os.path.abspath(place))).hexdigest()[:12]
-    return f"{memory_directory()}/beanstalk_dispatch-{os.geteuid()}-{project}.ledger{_VERSION}"
+    shared_memory = "/dev/shm"  # noqa: S108 - the file is created safely there
+    directory = shared_memory if os.access(shared_memory, os.W_OK) else tempfile.gettempdir()
+    return f"{directory}/beanstalk_dispatch-{os.geteuid()}-{project}.ledger{_VERSION}"
 
 
 def open_ledger(path: str) -> tuple[CrashLedger, list[CutTask]]:

@@ -10,13 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from django.utils.module_loading import import_string
 
 from beanstalk_dispatch.conf import CORE, Config, values_of
-from beanstalk_dispatch.conf.policies import policy_of
 from beanstalk_dispatch.conf.variables import SAFE_TASK
 from beanstalk_dispatch.exceptions import (
     ConfigurationError,
@@ -30,7 +28,7 @@ from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask, attribute
 
 from .declared_tasks import declared_in, find_declared, import_dotted_path, why_no_task
 from .outer_limit import IMPORT_SECONDS, OuterLimit, call_within
-from .task_options import seconds_of
+from .task_options import is_duration, seconds_of
 from .time_limit import TimeLimitExceeded
 
 logger = logging.getLogger("beanstalk_dispatch")
@@ -75,8 +73,7 @@ class Entry:
     def expires(self) -> float | None:
         """Return the seconds after which a message of the task is worthless; None means never."""
         own = self.option("expires")
-        is_time = isinstance(own, int | float | timedelta) and not isinstance(own, bool)
-        return seconds_of(own) if is_time else None
+        return seconds_of(own) if is_duration(own) else None
 
     @property
     def signed(self) -> tuple[Callable[..., Any], int]:
@@ -452,7 +449,7 @@ def entry(name: str, config: Config) -> Entry:
     """
     if (found := made_entry(name, config)) is None:
         found = _make_entry(name, config)
-        if policy := policy_of(config.policies, name=name, path=config.table.get(name, name)):
+        if policy := config.policy(name):
             of_run = {option: value for option, value in policy.items() if option in POLICY}
             found = replace(found, options=policy, policy=attributes_of(of_run))
         _entries_by_name(config)[name] = found

@@ -147,8 +147,8 @@ class LeftThreads:
 
 def owner_of(thread: threading.Thread) -> object:
     """Return the ThreadPoolExecutor of a thread, or the thread itself."""
-    first = next(iter(getattr(thread, "_args", ())), None)
-    pool = first() if isinstance(first, weakref.ref) else None
+    reference = _pool_of(thread)
+    pool = reference() if reference else None
     return thread if pool is None else pool
 
 
@@ -157,8 +157,14 @@ def is_ending(thread: threading.Thread) -> bool:
 
     Such a thread ends by itself, after a moment. asgiref has one for each coroutine.
     """
+    reference = _pool_of(thread)
+    return reference is not None and reference() is None
+
+
+def _pool_of(thread: threading.Thread) -> weakref.ref[Any] | None:
+    """Return the reference of a thread to its ThreadPoolExecutor; None if it is of no pool."""
     first = next(iter(getattr(thread, "_args", ())), None)
-    return isinstance(first, weakref.ref) and first() is None
+    return first if isinstance(first, weakref.ref) else None
 
 
 LEFT: Final = LeftThreads()

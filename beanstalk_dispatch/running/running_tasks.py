@@ -45,7 +45,6 @@ class RunningTask:
         "message",
         "place",
         "started",
-        "thread_id",
         "times_cut",
     )
 
@@ -64,7 +63,6 @@ class RunningTask:
         """The time when the task began, by the monotonic clock."""
         self.times_cut = ledger.times_cut(message.id) if ledger else 0
         """The number of times that the task was cut off before, as far as this machine knows."""
-        self.thread_id = threading.get_ident()
         self._tasks = tasks
         self._ledger = ledger
         self._slot: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeGuard, cast
 
 from beanstalk_dispatch.conf import casts, get_config
 from beanstalk_dispatch.exceptions import InvalidCall, MalformedMessage
@@ -36,6 +36,11 @@ def seconds_of(duration: timedelta | float) -> float:
     Raise TypeError or ValueError if it is neither.
     """
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+
+
+def is_duration(value: object) -> TypeGuard[timedelta | float]:
+    """Return True for a timedelta, or a number of seconds."""
+    return isinstance(value, int | float | timedelta) and not isinstance(value, bool)
 
 
 def time_limit_of(task: SafeTask) -> float:

@@ -53,7 +53,10 @@ class Call:
     While it waits, another call with that key is not sent, and gets the id of the first.
     """
     unique_for: float | timedelta | None = field(default=None, kw_only=True)
-    """How long the key is held at most, in seconds or as a timedelta. An hour by default."""
+    """The longest time for which the key is held, in seconds or as a timedelta.
+
+    An hour by default.
+    """
     unique_until: str | None = field(default=None, kw_only=True)
     """``start``, the default, frees the key when the task starts, ``end`` when it has ended."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)

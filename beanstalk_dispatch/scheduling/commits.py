@@ -14,11 +14,10 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from django.db import DEFAULT_DB_ALIAS, transaction
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.policies import policy_of
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 
 from . import outbox
@@ -87,7 +86,7 @@ class _Commits:
         """Return True if a transaction has begun for whose commit the calls are to wait."""
         if not (destination.waits_for_commits if on_commit is None else on_commit):
             return False
-        connection = transaction.get_connection(_database(on_commit))
+        connection = transaction.get_connection(outbox.database_of(on_commit))
         # get_autocommit() would connect, which may fail, only to repeat the settings.
         is_connected = connection.connection is not None
         is_autocommit = (
@@ -104,7 +103,7 @@ class _Commits:
         send: Send,
     ) -> bool:
         """Send the calls when the current transaction commits."""
-        using = _database(on_commit)
+        using = outbox.database_of(on_commit)
         connection = transaction.get_connection(using)
         waiting = _waiting_by_connection.setdefault(connection, WeakValueDictionary())
         calls = WaitingCalls(destination, prepared, using=using, waiting=waiting, send=send)
@@ -118,15 +117,8 @@ COMMITS: Final = _Commits()
 
 def on_commit_by_policy(names: Collection[str], config: Config) -> bool | None:
     """Return ``on_commit`` for calls of these tasks. All of them wait if one of them is to."""
-    wanted = {
-        policy_of(config.policies, name=each, path=config.table.get(each, each)).get("on_commit")
-        for each in names
-    }
+    wanted = {config.policy(each).get("on_commit") for each in names}
     return True if True in wanted else False if wanted == {False} else None
-
-
-def _database(on_commit: bool | str | None) -> str:
-    return on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS
 
 
 def _by_destination(waiting: Iterable[WaitingCalls]) -> dict[Destination, list[Prepared]]:

@@ -73,6 +73,11 @@ def registered() -> Outbox | None:
     return _registered
 
 
+def database_of(on_commit: bool | str | None) -> str:
+    """Return the alias of the database for whose commit such a call waits."""
+    return on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS
+
+
 class _StoredCalls:
     """The calls of BEANSTALK_DISPATCH_OUTBOX=always: a place of ``later``."""
 
@@ -96,7 +101,7 @@ class _StoredCalls:
             destination.config.outbox_databases,
             variables.OUTBOX_DATABASES.variable,
         )
-        using = on_commit if isinstance(on_commit, str) else DEFAULT_DB_ALIAS
+        using = database_of(on_commit)
         if _registered is None:
             raise ConfigurationError(MISSING_APP)
         if using not in databases:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.policies import policy_of
 from beanstalk_dispatch.conf.variables import LEASE_CACHE, MESSAGE_FORMAT
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall
 from beanstalk_dispatch.messages.message import NAME_FORM, is_name
 from beanstalk_dispatch.running.dispatch_table import arguments_of, entry
-from beanstalk_dispatch.running.task_options import seconds_of
+from beanstalk_dispatch.running.task_options import is_duration, seconds_of
 
 from .call import Call
 
@@ -28,9 +26,7 @@ def unique_of(call: Call, name: str, delay: float, config: Config) -> dict[str, 
 
     Raise InvalidCall, or ConfigurationError if there is no cache for keys.
     """
-    policy = {}
-    if config.policies:
-        policy = policy_of(config.policies, name=name, path=config.table.get(name, name))
+    policy = config.policy(name)
     if call.unique is not None:
         key = call.unique
     elif "unique_by" in policy:
@@ -60,8 +56,7 @@ def _check(key: object, name: str, config: Config) -> None:
 
 
 def _seconds(duration: object) -> float:
-    is_duration = isinstance(duration, int | float | timedelta) and not isinstance(duration, bool)
-    seconds = seconds_of(cast("float", duration)) if is_duration else 0.0
+    seconds = seconds_of(duration) if is_duration(duration) else 0.0
     if 0 < seconds < 2**31:
         return seconds
     raise InvalidCall(f"unique_for {duration!r} is not a number of seconds or a timedelta above 0")

@@ -138,7 +138,7 @@ def tables() -> dict[str, Callable[..., Any]]:
     from beanstalk_dispatch.conf import get_config
     from beanstalk_dispatch.messages.delivery import Delivery
     from beanstalk_dispatch.messages.message import Message
-    from beanstalk_dispatch.running.consumer import DELAYED_COPIES
+    from beanstalk_dispatch.running.consumer import DelayedCopies
     from beanstalk_dispatch.running.pipeline import run_delivery
     from beanstalk_dispatch.running.run import Run
     from beanstalk_dispatch.testing import capture_tasks
@@ -167,7 +167,7 @@ def tables() -> dict[str, Callable[..., Any]]:
                 Run(
                     Delivery(body=message.encode(queue=QUEUE), queue=QUEUE),
                     get_config(),
-                    DELAYED_COPIES,
+                    DelayedCopies(),
                 )
             )
 
@@ -178,7 +178,7 @@ def tables() -> dict[str, Callable[..., Any]]:
                 Run(
                     Delivery(body=message.encode(queue=QUEUE), queue=QUEUE),
                     get_config(),
-                    DELAYED_COPIES,
+                    DelayedCopies(),
                 )
             )
 

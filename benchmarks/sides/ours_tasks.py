@@ -20,7 +20,7 @@ def operations() -> dict[str, Callable[..., Any]]:
     from beanstalk_dispatch.conf import get_config
     from beanstalk_dispatch.messages.delivery import Delivery
     from beanstalk_dispatch.messages.message import Message
-    from beanstalk_dispatch.running.consumer import DELAYED_COPIES
+    from beanstalk_dispatch.running.consumer import DelayedCopies
     from beanstalk_dispatch.running.pipeline import run_delivery
     from beanstalk_dispatch.running.run import Run
 
@@ -46,7 +46,7 @@ def operations() -> dict[str, Callable[..., Any]]:
     def run(count: int, name: str) -> None:
         for _ in range(count):
             body = Message(function=name, args=(1, "two"), kwargs={"x": 3}).encode(queue=QUEUE)
-            run_delivery(Run(Delivery(body=body, queue=QUEUE), get_config(), DELAYED_COPIES))
+            run_delivery(Run(Delivery(body=body, queue=QUEUE), get_config(), DelayedCopies()))
 
     return {
         "enqueue": enqueue, "enqueue_many": enqueue_many, "schedule": schedule,

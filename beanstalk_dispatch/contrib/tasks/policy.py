@@ -19,7 +19,7 @@ from typing import (
 )
 
 from beanstalk_dispatch.logging.log_lines import quoted_error
-from beanstalk_dispatch.running.task_options import seconds_of
+from beanstalk_dispatch.running.task_options import is_duration, seconds_of
 from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask, attributes_of, retries_of
 
 from .library import (
@@ -73,7 +73,7 @@ class SQSTask(Task):  # type: ignore[type-arg]  # Django's own has no type param
     """The exceptions after which the task is attempted again. A time limit that has passed is a
     TimeoutError."""
     isolation: str | None = None
-    """Where the task runs, as ``SafeTask.isolation``."""
+    """The place where the task runs, as ``SafeTask.isolation``."""
     expires: timedelta | float | None = None
     """The time after which a message of the task is worthless, as ``SafeTask.expires_after``."""
 
@@ -104,7 +104,7 @@ def _find_problems(task: SQSTask) -> list[str]:
 
 
 def _is_seconds(value: object, *, above_zero: bool = False) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
+    if not is_duration(value):
         return False
     return seconds_of(value) > 0 if above_zero else seconds_of(value) >= 0
 

@@ -22,7 +22,7 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.running import consumer as consumer_module
 from beanstalk_dispatch.running import dispatch_table
-from beanstalk_dispatch.running.consumer import DELAYED_COPIES, DelayedCopies
+from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.recent_deliveries import RECENT
 from beanstalk_dispatch.running.run import Consumer
 from beanstalk_dispatch.running.stages import lease
@@ -34,7 +34,7 @@ from beanstalk_dispatch.sqs.queue import Queue
 from tests import jobs
 from tests.conftest import Environment
 from tests.jobs import calls
-from tests.runs import deliver, deliver_and_keep
+from tests.runs import DELAYED_COPIES, deliver, deliver_and_keep
 
 
 @pytest.fixture(autouse=True)

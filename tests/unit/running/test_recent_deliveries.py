@@ -11,12 +11,12 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running import recent_deliveries
-from beanstalk_dispatch.running.consumer import DELAYED_COPIES, DelayedCopies
+from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.recent_deliveries import RECENT, RecentDeliveries, key_of
 from tests import jobs
 from tests.conftest import TABLE, Environment
 from tests.jobs import calls
-from tests.runs import deliver, run_of
+from tests.runs import DELAYED_COPIES, deliver, run_of
 from tests.services import until
 
 

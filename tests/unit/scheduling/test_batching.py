@@ -35,18 +35,6 @@ from tests.workers import until
 
 
 @pytest.fixture
-def sqs(sqs_env: Environment, proxy: Proxy, queue_name: str) -> Sqs:
-    sqs_env(
-        DISPATCH_SQS_ENDPOINT_URL=proxy.url,
-        DISPATCH_QUEUES=f"jobs={queue_name} more={queue_name}-more fifo={queue_name}.fifo",
-        DISPATCH_CREATE_QUEUES=False,
-        AWS_MAX_ATTEMPTS=1,
-    )
-    proxy.spoil = found = Sqs()
-    return found
-
-
-@pytest.fixture
 def announced() -> Iterator[list[str]]:
     found: list[str] = []
 
