@@ -55,11 +55,12 @@ def fuzz_atheris(kind: str, arguments: list[str]) -> None:
         importlib.import_module("django").setup()
         fuzzing = importlib.import_module("tests.fuzzing")
     message = importlib.import_module("beanstalk_dispatch.messages.message")
+    signatures = importlib.import_module("beanstalk_dispatch.messages.signatures")
     keys = fuzzing.KEYS
 
     def signed(data: bytes) -> bytes:
         text = data.decode("utf-8", "ignore")
-        return bytes(message._signer("q", tuple(keys)).sign(text).encode())
+        return bytes(signatures.signer("q", tuple(keys)).sign(text).encode())
 
     def dead_letter(data: bytes) -> bytes:
         reason = {"attempts": 1, "id": "i"}

@@ -9,7 +9,8 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import QUEUES, SIGNING_KEYS
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, UnknownQueue
 from beanstalk_dispatch.logging.log_lines import joined
-from beanstalk_dispatch.messages.message import Message, is_signed, now
+from beanstalk_dispatch.messages.message import Message, now
+from beanstalk_dispatch.messages.signatures import is_signed
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
 from beanstalk_dispatch.sqs.queue import Queue

@@ -1,33 +1,25 @@
-"""Message: one task as it travels through SQS. Encode, sign, verify and decode it."""
+"""Message: one task as it travels through SQS, and the dead letter around one."""
 
 from __future__ import annotations
 
 import base64
-import binascii
-import functools
 import json
-import math
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from hmac import HMAC
 from typing import Any, Final, NoReturn, TypeGuard
 
-from django.core.signing import BadSignature as DjangoBadSignature
-from django.core.signing import Signer, b64_encode
-from django.utils.crypto import salted_hmac
-from django.utils.encoding import force_bytes
-
-from beanstalk_dispatch.conf.variables import SIGNING_KEYS
 from beanstalk_dispatch.exceptions import (
     BadSignature,
     InvalidArgument,
     MalformedMessage,
     MessageError,
 )
+
+from .bodies import parse_object, read_object
+from .signatures import signer, strip_signature
 
 VERSION: Final = 1
 """The version of the format that this release writes, and the newest that it reads."""
@@ -43,10 +35,6 @@ Until it is due, its message is sent again every 15 minutes.
 
 _LOCATION: Final = "location"
 """The member that has the region and account of the queue that a message was signed for."""
-_SALT: Final = "beanstalk_dispatch.message."
-_SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")  # HMAC-SHA256 as django.core.signing writes it
-# Whitespace is matched in one place only: with a second, a long body would take quadratic time.
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}")
 _MAX_NAME_LENGTH: Final = 255
 NAME_FORM: Final = f"a string of 1 to {_MAX_NAME_LENGTH} printable characters"
 """The values that ``is_name`` accepts, in words for an error."""
@@ -171,7 +159,7 @@ class Message:
             return text
         if location:
             text = f'{text[:-1]},"{_LOCATION}":"{location}"}}'
-        return _signer(queue, tuple(keys)).sign(text)
+        return signer(queue, tuple(keys)).sign(text)
 
     @classmethod
     def decode(
@@ -193,12 +181,12 @@ class Message:
         Raise BadSignature if the signature or the location is wrong, MalformedMessage if
         the body is not a message.
         """
-        content = _parse_object(_verified_json(body, queue=queue, keys=keys))
+        content = read_object(body, queue=queue, keys=keys)
         attempts = 0
         while DEAD_LETTER in content:
             inner, count, inner_id = _dead_letter_parts(content)
             attempts, default_id = max(attempts, count), inner_id or default_id
-            content = _parse_object(_verified_json(inner, queue=queue, keys=keys))
+            content = read_object(inner, queue=queue, keys=keys)
         if keys and location:
             _check_location(content, location)
         message = _to_message(content, default_id)
@@ -230,10 +218,10 @@ def wrap(
     """
     inner = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     with suppress(MessageError):
-        content = _parse_object(_verified_json(body, queue=queue, keys=keys))
+        content = read_object(body, queue=queue, keys=keys)
         inner, *_ = _dead_letter_parts(content)
     dead_letter = _json_encode({"v": VERSION, DEAD_LETTER: dict(reason), "body": inner})
-    return _signer(queue, tuple(keys)).sign(dead_letter) if keys else dead_letter
+    return signer(queue, tuple(keys)).sign(dead_letter) if keys else dead_letter
 
 
 def read_dead_letter(body: str) -> tuple[Mapping[str, Any], str] | None:
@@ -243,7 +231,7 @@ def read_dead_letter(body: str) -> tuple[Mapping[str, Any], str] | None:
     person to read.
     """
     try:
-        content = _parse_object(strip_signature(body.strip()))
+        content = parse_object(strip_signature(body.strip()))
         inner, *_ = _dead_letter_parts(content)
     except MalformedMessage:
         return None
@@ -290,49 +278,7 @@ def _raise_invalid_argument(content: Mapping[str, Any]) -> NoReturn:
     raise InvalidArgument(f"{function}: the message cannot be written as JSON")
 
 
-# --- signing ---------------------------------------------------------------------------------
-
-
-class _Signer(Signer):
-    """A Signer that derives the HMAC's key from each signing key once, not at each use."""
-
-    def __init__(self, queue: str, keys: Sequence[str]) -> None:
-        salt = _SALT + queue
-        super().__init__(key=keys[0], salt=salt, fallback_keys=list(keys[1:]))
-        self._keyed: dict[str | bytes, HMAC] = {
-            key: salted_hmac(f"{salt}signer", "", key, algorithm=self.algorithm) for key in keys
-        }
-        """The HMAC of an empty string with each key, as Signer.signature makes it."""
-
-    def signature(self, value: str | bytes, key: str | bytes | None = None) -> str:
-        hmac = self._keyed[key or self.key].copy()
-        hmac.update(force_bytes(value))
-        return b64_encode(hmac.digest()).decode()
-
-
-@functools.lru_cache(maxsize=100)
-def _signer(queue: str, keys: tuple[str, ...]) -> Signer:
-    return _Signer(queue, keys)
-
-
-def _verified_json(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
-    """Return the JSON in a body without its signature, which is verified if there are ``keys``."""
-    content = _decode_utf8(body)
-    content = (
-        _verified_content(content, queue=queue, keys=keys) if keys else strip_signature(content)
-    )
-    return content if content.startswith("{") else _decode_base64(content)
-
-
-def _verified_content(content: str, *, queue: str, keys: Sequence[str]) -> str:
-    try:
-        return _signer(queue, tuple(keys)).unsign(content)
-    except (DjangoBadSignature, UnicodeEncodeError):  # half a surrogate pair has no bytes
-        if _ends_with_signature(content):
-            raise BadSignature(f"no signing key matches for queue {queue!r}") from None
-        raise BadSignature(
-            f"not signed; set {SIGNING_KEYS.variable} where it is sent, too"
-        ) from None
+# --- reading ---------------------------------------------------------------------------------
 
 
 def _check_location(content: Mapping[str, Any], location: str) -> None:
@@ -343,79 +289,6 @@ def _check_location(content: Mapping[str, Any], location: str) -> None:
     signed_for = content.get(_LOCATION, location)
     if signed_for != location:
         raise BadSignature(f"signed for a queue in {signed_for!r:.80}, received in {location!r}")
-
-
-def strip_signature(content: str) -> str:
-    """Return a body in JSON without its signature, which is not verified."""
-    if not content.endswith("}") and _ends_with_signature(content):
-        return content.rpartition(":")[0]
-    return content
-
-
-def _ends_with_signature(content: str) -> bool:
-    _, colon, signature = content[-44:].rpartition(":")
-    return bool(colon and _SIGNATURE.fullmatch(signature))
-
-
-def is_signed(body: str) -> bool:
-    """Return True if a body looks signed, by anyone and for any queue."""
-    return body != strip_signature(body)
-
-
-# --- reading ---------------------------------------------------------------------------------
-
-
-def _decode_utf8(body: bytes | str) -> str:
-    """Return the body as a string without surrounding whitespace."""
-    if isinstance(body, bytes):
-        try:
-            body = body.decode("utf-8")
-        except UnicodeDecodeError as exc:
-            raise MalformedMessage(f"not UTF-8 at byte {exc.start}") from None
-    content = body.strip()
-    if not content:
-        raise MalformedMessage("empty body")
-    return content
-
-
-def _decode_base64(content: str) -> str:
-    """Return the JSON inside a body of 0.1. Return any other string as it is."""
-    if not _BASE64.fullmatch(content):
-        return content
-    try:
-        return base64.b64decode("".join(content.split()), validate=True).decode("utf-8").strip()
-    except (binascii.Error, UnicodeDecodeError):
-        return content
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _parse_finite_float(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError("a number is too large")
-    return number
-
-
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_finite_float)
-
-
-def _parse_object(content: str) -> dict[str, Any]:
-    try:
-        value, end = _decoder.raw_decode(content)
-        if end != len(content):
-            raise json.JSONDecodeError("Extra data", content, end)
-    except json.JSONDecodeError as exc:
-        raise MalformedMessage(f"not JSON: {exc.msg} at character {exc.pos}") from None
-    except RecursionError:
-        raise MalformedMessage("nested too deeply") from None
-    except ValueError as exc:
-        raise MalformedMessage(str(exc).partition(";")[0]) from None
-    if not isinstance(value, dict):
-        raise MalformedMessage(f"expected a JSON object, got {type(value).__name__}")
-    return value
 
 
 def _dead_letter_parts(content: Mapping[str, Any]) -> tuple[str, int, str | None]:

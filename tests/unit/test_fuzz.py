@@ -23,10 +23,10 @@ from beanstalk_dispatch.conf import SETTINGS, Config, get_config
 from beanstalk_dispatch.consumers.endpoint.dispatcher import make_response
 from beanstalk_dispatch.consumers.endpoint.sqsd import printable
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError
-from beanstalk_dispatch.messages import message
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message, wrap
 from beanstalk_dispatch.messages.outcomes import Outcome
+from beanstalk_dispatch.messages.signatures import signer
 from beanstalk_dispatch.problems import checks, start_log
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from tests import fuzzing
@@ -237,7 +237,7 @@ def test_any_signed_body(worker: Worker, data: st.DataObject) -> None:
 
 
 def sign(text: str, *, queue: str, keys: Sequence[str]) -> str:
-    return message._signer(queue, tuple(keys)).sign(text)
+    return signer(queue, tuple(keys)).sign(text)
 
 
 def test_a_signed_message_runs() -> None:

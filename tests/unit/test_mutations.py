@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 import pytest
 
 from beanstalk_dispatch.exceptions import BadSignature
-from beanstalk_dispatch.messages import message
+from beanstalk_dispatch.messages import bodies, message
 from beanstalk_dispatch.messages.message import Message, wrap
+from beanstalk_dispatch.messages.signatures import strip_signature
 from beanstalk_dispatch.running import declared_tasks, dispatch_table
 from beanstalk_dispatch.running.stages import read
 from tests import fuzzing
@@ -30,19 +31,17 @@ def body(**members: Any) -> bytes:
 
 
 def skip_the_signature(patch: Patch) -> None:
-    patch.setattr(
-        message, "_verified_content", lambda content, **more: message.strip_signature(content)
-    )
+    patch.setattr(bodies, "verified", lambda content, **more: strip_signature(content))
 
 
 def skip_the_signature_inside_a_dead_letter(patch: Patch) -> None:
-    verified = message._verified_json
+    verified = bodies._verified_json
 
     def verify(content: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
         is_inside = isinstance(content, str)  # what is received by POST is bytes
         return verified(content, queue=queue, keys=() if is_inside else keys)
 
-    patch.setattr(message, "_verified_json", verify)
+    patch.setattr(bodies, "_verified_json", verify)
 
 
 def let_any_task_be_periodic(patch: Patch) -> None:
@@ -54,7 +53,7 @@ def take_any_character_in_a_name(patch: Patch) -> None:
 
 
 def parse_any_depth(patch: Patch) -> None:
-    patch.setattr(message, "_parse_object", json.loads)
+    patch.setattr(bodies, "parse_object", json.loads)
 
 
 def take_any_type_in_headers(patch: Patch) -> None:
@@ -72,7 +71,7 @@ def show_the_keys(patch: Patch) -> None:
     def unsign(content: str, *, queue: str, keys: Sequence[str]) -> NoReturn:
         raise BadSignature(f"signed by none of {[str(key) for key in keys]}")
 
-    patch.setattr(message, "_verified_content", unsign)
+    patch.setattr(bodies, "verified", unsign)
 
 
 # --- the inputs ------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from django.conf import settings
 from django.utils import timezone
 
 from beanstalk_dispatch.exceptions import MalformedMessage
-from beanstalk_dispatch.messages.message import Message, strip_signature
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.message import now as message_time
+from beanstalk_dispatch.messages.signatures import strip_signature
 from beanstalk_dispatch.scheduling.destination import Destination
 from beanstalk_dispatch.scheduling.prepare import Prepared
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS

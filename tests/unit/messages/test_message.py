@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beanstalk_dispatch.exceptions import BadSignature, InvalidArgument, MalformedMessage
-from beanstalk_dispatch.messages.message import Message, is_signed, now, read_dead_letter, wrap
+from beanstalk_dispatch.messages.message import Message, now, read_dead_letter, wrap
+from beanstalk_dispatch.messages.signatures import is_signed
 
 KEYS = ["new-key", "old-key"]
 

@@ -1,0 +1,87 @@
+"""The JSON object in a body, in the format of this version or of 0.1."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from beanstalk_dispatch.exceptions import MalformedMessage
+
+from .signatures import strip_signature, verified
+
+# Whitespace is matched in one place only: with a second, a long body would take quadratic time.
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}")
+
+
+def read_object(body: bytes | str, *, queue: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON object in a body. The signature is verified first if there are ``keys``.
+
+    Raise BadSignature or MalformedMessage.
+    """
+    return parse_object(_verified_json(body, queue=queue, keys=keys))
+
+
+def _verified_json(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
+    """Return the JSON in a body without its signature, which is verified if there are ``keys``."""
+    content = _decode_utf8(body)
+    content = verified(content, queue=queue, keys=keys) if keys else strip_signature(content)
+    return content if content.startswith("{") else _decode_base64(content)
+
+
+def _decode_utf8(body: bytes | str) -> str:
+    """Return the body as a string without surrounding whitespace."""
+    if isinstance(body, bytes):
+        try:
+            body = body.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise MalformedMessage(f"not UTF-8 at byte {exc.start}") from None
+    content = body.strip()
+    if not content:
+        raise MalformedMessage("empty body")
+    return content
+
+
+def _decode_base64(content: str) -> str:
+    """Return the JSON inside a body of 0.1. Return any other string as it is."""
+    if not _BASE64.fullmatch(content):
+        return content
+    try:
+        return base64.b64decode("".join(content.split()), validate=True).decode("utf-8").strip()
+    except (binascii.Error, UnicodeDecodeError):
+        return content
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_finite_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_finite_float)
+
+
+def parse_object(content: str) -> dict[str, Any]:
+    """Return the JSON object in a string. Raise MalformedMessage for anything else."""
+    try:
+        value, end = _decoder.raw_decode(content)
+        if end != len(content):
+            raise json.JSONDecodeError("Extra data", content, end)
+    except json.JSONDecodeError as exc:
+        raise MalformedMessage(f"not JSON: {exc.msg} at character {exc.pos}") from None
+    except RecursionError:
+        raise MalformedMessage("nested too deeply") from None
+    except ValueError as exc:
+        raise MalformedMessage(str(exc).partition(";")[0]) from None
+    if not isinstance(value, dict):
+        raise MalformedMessage(f"expected a JSON object, got {type(value).__name__}")
+    return value
