@@ -23,6 +23,7 @@ from .policies import policy_of
 from .registry import registered_groups, values_of
 from .variables import (
     BACKLOG_TOKEN,
+    CELERY_QUEUES,
     CORE,
     DEAD_LETTER_QUEUE,
     LEASE_CACHE,
@@ -87,6 +88,7 @@ class Config:
     child_tasks: int | None
     trusted_peers: tuple[Network, ...] | None
     tasks: tuple[str, ...]
+    celery_queues: tuple[str, ...]
     results: str | None
     result_ttl: timedelta
     result_arguments: bool
@@ -223,6 +225,8 @@ def _find_contradictions(config: Config) -> Iterable[str]:
             f"{MAX_AGE.variable} is set without {SIGNING_KEYS.variable}; without a signature a "
             "sender may write any time"
         )
+    unknown = {*config.celery_queues}.difference(config.queues or config.celery_queues)
+    yield from (_unknown_alias(CELERY_QUEUES.variable, name, config) for name in sorted(unknown))
     for option in ("limit", "unique_by"):
         if config.lease_cache is None and config.has_policy(option):
             yield (
@@ -253,7 +257,7 @@ def _problems_of_the_dead_letter_queue(config: Config) -> Iterable[str]:
         except ValueError as exc:
             yield f"{variable}: {exc}"
     elif name not in config.queues:
-        yield f"{variable}: {name!r} is not in {QUEUES.variable}; known: {joined(config.queues)}"
+        yield _unknown_alias(variable, name, config)
     for alias in config.work_queues:
         if name in config.queues and config.queues[alias].is_same_queue(config.queues[name]):
             yield (
@@ -261,6 +265,10 @@ def _problems_of_the_dead_letter_queue(config: Config) -> Iterable[str]:
                 f"alias {alias!r}: a message that fails would go back to its own queue; give "
                 f"{name!r} another queue"
             )
+
+
+def _unknown_alias(variable: str, name: str, config: Config) -> str:
+    return f"{variable}: {name!r} is not in {QUEUES.variable}; known: {joined(config.queues)}"
 
 
 def contradictions() -> list[str]:

@@ -326,6 +326,17 @@ TASKS: Final[Setting[tuple[str, ...]]] = Setting(
     room="beanstalk_dispatch.contrib.tasks",
     is_room_optional=True,
 )
+CELERY_QUEUES: Final[Setting[tuple[str, ...]]] = Setting(
+    variable="BEANSTALK_DISPATCH_CELERY_QUEUES",
+    form="list",
+    cast=casts.strings,
+    default=(),
+    default_text="empty",
+    meaning="The queues whose messages may be Celery's. Celery signs none, so these run also if "
+    "there are signing keys.",
+    example="celery",
+    room="beanstalk_dispatch.contrib.celery",
+)
 RESULTS: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_RESULTS",
     form="CACHES alias or `db`",

@@ -1,4 +1,4 @@
-"""The JSON object in a body, in the format of this version or of 0.1."""
+"""The JSON object in a body, in the format of this version, of 0.1, or of another library."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
 
 from beanstalk_dispatch.exceptions import MalformedMessage
 
@@ -17,13 +17,35 @@ from .signatures import strip_signature, verified
 # Whitespace is matched in one place only: with a second, a long body would take quadratic time.
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}")
 
+Translator = Callable[[bytes | str, str], dict[str, Any] | None]
+"""A function that gets a body and its queue's name, and returns the members of our message.
+
+It returns None for a body that is not of its library, and raises MalformedMessage.
+"""
+
+_translators: Final[list[Translator]] = []
+
+
+def register_translator(translator: Translator) -> None:
+    """Have the messages of another library read. A contrib room calls it when it is imported."""
+    _translators.append(translator)
+
 
 def read_object(body: bytes | str, *, queue: str, keys: Sequence[str]) -> dict[str, Any]:
     """Return the JSON object in a body. The signature is verified first if there are ``keys``.
 
-    Raise BadSignature or MalformedMessage.
+    A contrib room may translate the messages of another library, which nobody has signed. Raise
+    BadSignature or MalformedMessage.
     """
+    for translate in _translators:
+        if (members := translate(body, queue)) is not None:
+            return members
     return parse_object(_verified_json(body, queue=queue, keys=keys))
+
+
+def read_unsigned(body: bytes | str) -> dict[str, Any]:
+    """Return the JSON object in a body, whose signature is not verified if it has one."""
+    return parse_object(_verified_json(body, queue="", keys=()))
 
 
 def _verified_json(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
@@ -70,8 +92,8 @@ def _parse_finite_float(digits: str) -> float:
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_parse_finite_float)
 
 
-def parse_object(content: str) -> dict[str, Any]:
-    """Return the JSON object in a string. Raise MalformedMessage for anything else."""
+def parse_json(content: str) -> Any:
+    """Return a value of JSON. Raise MalformedMessage for what JSON cannot bring back."""
     try:
         value, end = _decoder.raw_decode(content)
         if end != len(content):
@@ -82,6 +104,12 @@ def parse_object(content: str) -> dict[str, Any]:
         raise MalformedMessage("nested too deeply") from None
     except ValueError as exc:
         raise MalformedMessage(str(exc).partition(";")[0]) from None
+    return value
+
+
+def parse_object(content: str) -> dict[str, Any]:
+    """Return the JSON object in a string. Raise MalformedMessage for anything else."""
+    value = parse_json(content)
     if not isinstance(value, dict):
         raise MalformedMessage(f"expected a JSON object, got {type(value).__name__}")
     return value

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, NoReturn, TypeGuard
 
+from beanstalk_dispatch.conf.variables import CELERY_QUEUES
 from beanstalk_dispatch.exceptions import (
     BadSignature,
     InvalidArgument,
@@ -351,6 +352,10 @@ def _to_message(content: dict[str, Any], default_id: str | None) -> Message:
     try:
         function, args, kwargs = content["function"], content["args"], content["kwargs"]
     except KeyError as exc:
+        if "content-type" in content:
+            raise MalformedMessage(
+                f"a message of Celery; to run it, name its queue in {CELERY_QUEUES.variable}"
+            ) from None
         raise MalformedMessage(f"Please provide a {exc.args[0]} argument") from None
     if not (isinstance(function, str) and is_name(function)):
         raise MalformedMessage(f"function is not {NAME_FORM}")

@@ -109,8 +109,10 @@ def rebuilt(
             value = kwargs[key] if isinstance(key, str) else args[key]
             _set(new_args, new_kwargs, key, read(annotation, value))
         except Exception:  # an __init__ of the project's own may raise anything
-            expected = "any type" if annotation is None else _name_of(annotation)
-            raise MalformedMessage(f"argument {name or key!r} does not fit {expected}") from None
+            reason = "needs an annotation that says its type"
+            if annotation is not None:
+                reason = f"does not fit {_name_of(annotation)}"
+            raise MalformedMessage(f"argument {name or key!r} {reason}") from None
     return new_args, new_kwargs
 
 

@@ -96,6 +96,8 @@ def test_all_problems_are_reported_together(env: Environment) -> None:
           "signature a sender may write any time")),
         ({"QUEUES": "a=q", "DEAD_LETTER_QUEUE": "b"},
          "BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE: 'b' is not in BEANSTALK_DISPATCH_QUEUES; known: a"),
+        ({"QUEUES": "a=q", "CELERY_QUEUES": "a b"},
+         "BEANSTALK_DISPATCH_CELERY_QUEUES: 'b' is not in BEANSTALK_DISPATCH_QUEUES; known: a"),
         ({"DEAD_LETTER_QUEUE": "my queue"},
          ("BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE: 'my queue' is not a queue name, its URL "
          "(https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN")),

@@ -134,8 +134,8 @@ def received(function: str, *args: Any, **kwargs: Any) -> Result:
     [
         (lambda: received("single", "no id"), "argument 'id' does not fit "),
         (lambda: received("single", id=[]), "argument 'id' does not fit "),
-        (lambda: received("bare", 1), "argument 'value' does not fit any type"),
-        (lambda: received("single", 1, 2), "argument 1 does not fit any type"),
+        (lambda: received("bare", 1), "argument 'value' needs an annotation that says its type"),
+        (lambda: received("single", 1, 2), "argument 1 needs an annotation that says its type"),
         (lambda: received("nested", [{"item": 5}], {}), "argument 'lines' does not fit list"),
         (lambda: received("nested", [], [1]), "argument 'days' does not fit dict"),
         (lambda: received("nested", [], {}, 7), "argument 'rest' does not fit Decimal"),
