@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .queue_address import QueueAddress
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+UdpAddress = tuple[str, int]
+"""An IP address and a port."""
 
 # A message can be in flight for 12 hours, so no task may take longer:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
@@ -445,6 +447,21 @@ def url(value: object) -> str:
     if endpoint_host(address) is None:
         raise InvalidValue("is not a URL; write https://host or http://host:port", address)
     return address.rstrip("/")
+
+
+def stdout_or_agent(value: object) -> str | UdpAddress:
+    """Return ``stdout``, or the address of an agent that listens on UDP.
+
+    It is an IP address, so that no task waits for a name server.
+    """
+    destination = string(value)
+    if destination == "stdout":
+        return destination
+    match = re.fullmatch(r"udp://\[?([0-9a-f.:]+?)\]?:(\d{1,5})", destination)
+    with suppress(ValueError):
+        if match and int(match[2]) < 2**16:
+            return str(ipaddress.ip_address(match[1])), int(match[2])
+    raise InvalidValue("is not a destination; write stdout or udp://127.0.0.1:25888", destination)
 
 
 def path(value: object) -> Path:

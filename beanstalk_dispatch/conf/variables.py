@@ -348,6 +348,16 @@ RESULTS: Final[Setting[str | None]] = Setting(
     example="results",
     room="beanstalk_dispatch.contrib.results",
 )
+EMBEDDED_METRICS: Final[Setting[str | casts.UdpAddress | None]] = Setting(
+    variable="BEANSTALK_DISPATCH_EMBEDDED_METRICS",
+    form="`stdout` or `udp://IP:PORT`",
+    cast=casts.stdout_or_agent,
+    default=None,
+    default_text="none",
+    meaning="Where a line about each delivery is written, of which CloudWatch makes metrics.",
+    example="udp://127.0.0.1:25888",
+    room="beanstalk_dispatch.contrib.cloudwatch",
+)
 RESULT_TTL: Final[Setting[timedelta]] = Setting(
     variable="BEANSTALK_DISPATCH_RESULT_TTL",
     form="duration `1h`, `1d`, `30d`",

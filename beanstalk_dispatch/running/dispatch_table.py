@@ -176,6 +176,11 @@ def register_observers(source: ObserverSource) -> None:
     The room calls this when it is imported.
     """
     _observer_sources.append(source)
+    forget_observers()
+
+
+def forget_observers() -> None:
+    """Ask the rooms for their observers again, because one of them has another answer now."""
     configured_observers.cache_clear()
     _entries_by_name.cache_clear()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -95,6 +96,7 @@ class RunningTask:
 
     def count_as_cut(self) -> int:
         """Count the task as cut off, although this process does not end. Return the count."""
+        self._tasks.cuts[self.delivery.queue, self.message.function] += 1
         if self._ledger is not None:
             with suppress(Exception):  # no file of ours may cost a task
                 self.times_cut = self._ledger.count_as_cut(self.message.id, place=self.place)
@@ -118,6 +120,8 @@ class RunningTasks:
     def forget(self) -> None:
         """Forget all tasks: a forked child runs none, and must not write to its parent's slots."""
         self._lock = threading.Lock()
+        self.cuts: Counter[tuple[str, str]] = Counter()
+        """The tasks known here to be cut off, also in other processes, by queue and function."""
         self._running: set[RunningTask] = set()
         self._is_full_logged = False
         self._close_ledger()
@@ -171,6 +175,7 @@ class RunningTasks:
                     )
             self._config = config
         for each in cut:
+            self.cuts[each.queue, each.function] += 1
             _log_cut(each)
 
     def log_full_ledger(self) -> None:

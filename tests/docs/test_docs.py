@@ -552,6 +552,7 @@ def check_touch(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     ".": check_source,
     ".venv/bin/python": check_python,
+    "/opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl": lambda arguments: None,
     "aws": check_aws,
     "cd": check_directory,
     "django-admin": check_startproject,
@@ -614,10 +615,19 @@ def check_container_commands(snippet: Snippet, content: Any, tmp_path: Path) -> 
             check_command(words)
 
 
+def check_files(snippet: Snippet, content: Any, tmp_path: Path) -> None:
+    """Each file is JSON, and a container command reads it."""
+    for path, each in content.items():
+        assert json.loads(each["content"])
+        assert f"file:{path}" in snippet.text
+
+
 YAML: dict[str, Callable[[Snippet, Any, Path], None]] = {
     "option_settings": check_option_settings,
     "container_commands": check_container_commands,
     "cron": check_cron,
+    "files": check_files,
+    "packages": lambda snippet, content, tmp_path: None,
     "version": lambda snippet, content, tmp_path: None,  # checked with cron
 }
 

@@ -51,7 +51,7 @@ def numbers(path: Path) -> Counter[str]:
 
 def test_batches_run_and_a_timeout_and_an_exit_cost_one_record_each(tmp_path: Path) -> None:
     path = tmp_path / "numbers"
-    with function(tmp_path) as started:
+    with function(tmp_path, BEANSTALK_DISPATCH_EMBEDDED_METRICS="stdout") as started:
         records = [
             task("append", str(path), 1), task("fail"), record("not a message"), task("exits"),
             task("append", str(path), 2), task("loop", 60),
@@ -65,6 +65,8 @@ def test_batches_run_and_a_timeout_and_an_exit_cost_one_record_each(tmp_path: Pa
     assert numbers(path) == {"1": 1, "2": 1, "3": 1}
     assert log.count("start worker=True") == 1
     assert "outcome=timed-out" in log
+    metrics = [json.loads(line) for line in log.splitlines() if line.startswith('{"_aws"')]
+    assert [line["Failures"] for line in metrics] == [0, 1, 1, 1, 0, 1, 0]
     assert "batch queue=jobs records=6 reported=4 unstarted=0" in log
 
 

@@ -15,7 +15,7 @@ from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.running import dispatch_table
 
-from .metrics import metrics, prometheus_text
+from .metrics import FIGURES, prometheus_text
 from .threads import every
 from .worker import Tick, Worker
 
@@ -86,6 +86,7 @@ class ProbeServer(http.server.ThreadingHTTPServer):
         Raise OSError if the address cannot be used.
         """
         self.worker = worker
+        FIGURES.start()
         self._connections: dict[Any, None] = {}
         if ":" in host or (not host and socket.has_dualstack_ipv6()):
             self.address_family = socket.AF_INET6
@@ -141,7 +142,7 @@ class _ProbeHandler(http.server.BaseHTTPRequestHandler):
     def _status_and_body(self) -> tuple[int, bytes]:
         if self.path.partition("?")[0] == "/metrics":
             try:
-                return 200, prometheus_text(metrics(self.server.worker))
+                return 200, prometheus_text(self.server.worker)
             except ConfigurationError as exc:
                 return 501, f"{exc}\n".encode()
         reason = why_unhealthy(self.server.worker)

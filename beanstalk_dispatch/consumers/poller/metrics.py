@@ -1,90 +1,177 @@
-"""The figures of a worker, and the same for Prometheus."""
+"""The figures of a worker and of its tasks, for Prometheus."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+import threading
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, product
+from typing import Any, Final, NamedTuple
 
+from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.scheduling.outbox import OutboxRelay
+from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome
+from beanstalk_dispatch.observers import Observer
+from beanstalk_dispatch.process import clock, state
+from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running.figures import Figures, FiguresObserver
+from beanstalk_dispatch.running.running_tasks import RUNNING
 
 from .worker import Worker
 
 MISSING_LIBRARY: Final = (
     "/metrics needs prometheus_client: pip install 'django-beanstalk-dispatch[metrics]'"
 )
+_PREFIX: Final = "beanstalk_dispatch_"
+_SECONDS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+HISTOGRAMS: Final = {
+    "task_duration_seconds": ("The time of a delivery that has started its task", _SECONDS),
+    "task_delay_seconds": ("From the schedule of a task to its first start", _SECONDS),
+    "task_attempts": ("The number of times that a task was started", (1.0, 2.0, 3.0, 5.0, 10.0)),
+}
+"""The meaning of each histogram, and the upper bounds of its buckets but for the last."""
+_FROM_ZERO: Final = tuple(
+    each for each in Outcome if each is Outcome.DONE or OUTCOMES[each].is_failure
+)
+"""The outcomes that each listed function has from the start.
+
+Prometheus sees no increase in a series that begins with its first failure.
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One figure of a worker, for a monitoring system."""
+class TaskFigures(FiguresObserver):
+    """The deliveries of this process, counted for Prometheus."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all figures, and count no more."""
+        self.lock = threading.Lock()
+        self.is_counting = False
+        self.deliveries: Counter[tuple[str, Outcome]] = Counter()
+        self.buckets: dict[str, dict[str, list[int]]] = {name: {} for name in HISTOGRAMS}
+        self.sums: defaultdict[tuple[str, str], float] = defaultdict(float)
+
+    def start(self) -> None:
+        """Count the deliveries from now on."""
+        self.is_counting = True
+        dispatch_table.forget_observers()
+
+    def count(self, figures: Figures) -> None:
+        """Count one delivery."""
+        function = figures.function
+        with self.lock:
+            self.deliveries[function, figures.outcome] += 1
+            if figures.has_started:
+                self._add("task_duration_seconds", function, figures.seconds)
+                self._add("task_attempts", function, figures.attempt)
+                if figures.delay is not None:
+                    self._add("task_delay_seconds", function, figures.delay)
+
+    def _add(self, name: str, function: str, value: float) -> None:
+        bounds, buckets = HISTOGRAMS[name][1], self.buckets[name]
+        if function not in buckets:
+            buckets[function] = [0] * (len(bounds) + 1)
+        buckets[function][bisect_left(bounds, value)] += 1
+        self.sums[name, function] += value
+
+
+FIGURES: Final = TaskFigures()
+state.declare(FIGURES.forget)
+
+
+def _observers(_: Config) -> Sequence[Observer]:
+    return (FIGURES,) if FIGURES.is_counting else ()
+
+
+dispatch_table.register_observers(_observers)
+
+
+class Metric(NamedTuple):
+    """One figure of a worker that has no labels."""
+
+    kind: str
+    """``counter`` or ``gauge``."""
     name: str
     """Without the prefix ``beanstalk_dispatch_``."""
-    kind: Literal["counter", "gauge"]
     meaning: str
     value: float
 
 
-def metrics(worker: Worker) -> list[Metric]:
-    """Return the current figures of a worker."""
+def metrics(worker: Worker) -> Iterator[Metric]:
+    """Yield the current figures of a worker."""
     counters, relay = worker.counters, worker.relay
     oldest_answer = min(queue.answered_at for queue in worker.queues)
-    return [
-        Metric("tasks_done", "counter", "Deliveries that did not fail", counters.done),
-        Metric("tasks_failed", "counter", "Deliveries that failed", counters.failed),
-        Metric("tasks_running", "gauge", "Tasks running now", counters.running),
-        Metric("tasks_waiting", "gauge", "Messages received and not started", counters.waiting),
-        Metric(
-            "tasks_stuck", "gauge", "Tasks that outlived their limit", len(worker.tasks.overdue())
-        ),
-        Metric(
-            "last_poll_age_seconds", "gauge",
-            "Since a receive last came back, in the worst queue", clock.monotonic() - oldest_answer,
-        ),
-        *(_of_outbox(relay) if relay else ()),
-    ]  # fmt: skip
-
-
-def _of_outbox(relay: OutboxRelay) -> Iterable[Metric]:
-    yield Metric("outbox_sent", "counter", "Messages sent from the outbox", relay.sent)
-    yield Metric("outbox_waiting", "gauge", "Messages that wait in the outbox", relay.waiting)
+    yield Metric("gauge", "tasks_running", "Tasks running now", counters.running)
+    yield Metric("gauge", "tasks_waiting", "Messages received and not started", counters.waiting)
+    stuck = len(worker.tasks.overdue())
+    yield Metric("gauge", "tasks_stuck", "Tasks that outlived their limit", stuck)
     yield Metric(
-        "outbox_oldest_seconds", "gauge", "Since the oldest of them was stored",
-        relay.oldest_seconds,
+        "gauge", "last_poll_age_seconds", "Since a receive last came back, in the worst queue",
+        clock.monotonic() - oldest_answer,
     )  # fmt: skip
+    if relay:
+        yield Metric("counter", "outbox_sent", "Messages sent from the outbox", relay.sent)
+        yield Metric("gauge", "outbox_waiting", "Messages that wait in the outbox", relay.waiting)
+        yield Metric(
+            "gauge", "outbox_oldest_seconds", "Since the oldest of them was stored",
+            relay.oldest_seconds,
+        )  # fmt: skip
 
 
-def prometheus_text(figures: Sequence[Metric]) -> bytes:
-    """Return figures in Prometheus's text format. Raise ConfigurationError without its library.
+def prometheus_text(worker: Worker) -> bytes:
+    """Return all figures in Prometheus's text format. Raise ConfigurationError without its library.
 
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
     try:
         # Optional.
-        from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
-        from prometheus_client.core import (  # noqa: PLC0415
-            CounterMetricFamily,
-            GaugeMetricFamily,
-        )
+        from prometheus_client import CollectorRegistry, core, generate_latest  # noqa: PLC0415
     except ImportError as exc:
         raise ConfigurationError(MISSING_LIBRARY) from exc
-    families = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+    families = {"counter": core.CounterMetricFamily, "gauge": core.GaugeMetricFamily}
+    with FIGURES.lock:
+        found = [*_of_tasks(core)]
+    found += [families[kind](_PREFIX + name, *rest) for kind, name, *rest in metrics(worker)]
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector([
-        families[each.kind](f"beanstalk_dispatch_{each.name}", each.meaning, value=each.value)
-        for each in figures
-    ]))  # fmt: skip
+    registry.register(_Collector(found))
     return generate_latest(registry)
 
 
-@dataclass(slots=True, eq=False)
 class _Collector:
     """A collector as prometheus_client asks for it: the metrics of one function."""
 
-    families: Sequence[Any]
+    def __init__(self, families: Sequence[Any]) -> None:
+        self._families = families
 
     def collect(self) -> Sequence[Any]:
-        return self.families
+        return self._families
+
+
+def _of_tasks(core: Any) -> Iterator[Any]:
+    """Yield the metrics that have labels. The counters of a listed function begin with 0."""
+    names = dispatch_table.listed_names(get_config())
+    cuts = dict.fromkeys(names, 0)
+    for (_, function), number in [*RUNNING.cuts.items()]:
+        cuts[function] = cuts.get(function, 0) + number
+    family = core.CounterMetricFamily(
+        f"{_PREFIX}tasks_cut", "Tasks whose process has ended", labels=["function"]
+    )
+    for function, number in cuts.items():
+        family.add_metric([function], number)
+    yield family
+    family = core.CounterMetricFamily(
+        f"{_PREFIX}deliveries", "Deliveries by their outcome", labels=["function", "outcome"]
+    )
+    for labels in dict.fromkeys((*product(names, _FROM_ZERO), *FIGURES.deliveries)):
+        family.add_metric(labels, FIGURES.deliveries[labels])
+    yield family
+    for name, (meaning, bounds) in HISTOGRAMS.items():
+        family = core.HistogramMetricFamily(_PREFIX + name, meaning, labels=["function"])
+        for function, counts in FIGURES.buckets[name].items():
+            buckets = zip((*map(str, bounds), "+Inf"), accumulate(counts), strict=True)
+            family.add_metric([function], [*buckets], FIGURES.sums[name, function])
+        yield family

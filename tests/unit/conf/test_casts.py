@@ -47,6 +47,7 @@ NOT_A_CREDENTIAL = "contains whitespace or non-ASCII characters"
 PASSWORD = "a user name or password in the URL is not accepted"
 
 json_or_base64 = casts.choice("json", "base64")
+NOT_A_DESTINATION = "is not a destination; write stdout or udp://127.0.0.1:25888"
 path_or_off = casts.absolute_path_or("off")
 
 
@@ -111,6 +112,9 @@ path_or_off = casts.absolute_path_or("off")
         (casts.region, "us-gov-east-1", "us-gov-east-1"),
         (casts.url, "http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
         (casts.url, "http://[::1]:9", "http://[::1]:9"),
+        (casts.stdout_or_agent, "stdout", "stdout"),
+        (casts.stdout_or_agent, "udp://127.0.0.1:25888", ("127.0.0.1", 25888)),
+        (casts.stdout_or_agent, "udp://[::1]:9", ("::1", 9)),
         (casts.url, "https://a-b.c1.", "https://a-b.c1."),
         (casts.url, "http://127.0.0.1:4566/x", "http://127.0.0.1:4566/x"),
         (casts.path, "cron.yaml", Path("cron.yaml")),
@@ -226,6 +230,9 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (casts.dotted_path, "SafeTask",
          "'SafeTask' is not a dotted path; write package.module.Class"),
         (casts.region, "Europe", f"'Europe' {NOT_A_REGION}"),
+        *[(casts.stdout_or_agent, value, f"{value!r} {NOT_A_DESTINATION}")
+          for value in ("stderr", "tcp://127.0.0.1:9", "udp://agent:9", "udp://1.2:9",
+                        "udp://127.0.0.1:65536")],
         (casts.url, "localhost:5000", f"'localhost:5000' {NOT_A_URL}"),
         *[(casts.url, url, f"{url!r} {NOT_A_URL}")
           for url in ("http://host:port", "http://host:70000", "http://my_host", "http://-host",

@@ -227,10 +227,10 @@ def test_only_errors_of_the_worker_are_reported(
 
 
 def test_metrics_are_prometheus_text(server: ProbeServer, worker: Worker) -> None:
-    worker.counters.done = 7
+    worker.counters.running = 7
     status, text = get(server, "/metrics?x=1")
     assert status == 200
-    assert "beanstalk_dispatch_tasks_done_total 7.0" in text
+    assert "beanstalk_dispatch_tasks_running 7.0" in text
     assert "# TYPE beanstalk_dispatch_tasks_running gauge" in text
 
 

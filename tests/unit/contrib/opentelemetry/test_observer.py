@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+import beanstalk_dispatch.contrib.cloudwatch  # noqa: F401 - a worker imports it at its start
 from beanstalk_dispatch import signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
 from beanstalk_dispatch.consumers.lambda_.batch import Batch
@@ -386,13 +387,14 @@ def spans_in(file: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("isolation", ["process", "fresh"])
 def test_the_spans_of_a_child_are_flushed(
     telemetry: Telemetry, env: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    isolation: str,
+    capfd: pytest.CaptureFixture[str], isolation: str,
 ) -> None:  # fmt: skip
+    """The parent counts its tasks, for CloudWatch too."""
     file = tmp_path / "spans"
     monkeypatch.setenv("TRACE_FILE", str(file))
     env(WORKER=True, DISPATCH_ISOLATION=isolation, DISPATCH_QUEUES="q=q",
         DISPATCH_TABLE=f"record={tracing.__name__}.record", DISPATCH_OBSERVERS=OBSERVER,
-        DISPATCH_CRASH_LEDGER=tmp_path / "ledger")  # fmt: skip
+        DISPATCH_CRASH_LEDGER=tmp_path / "ledger", DISPATCH_EMBEDDED_METRICS="stdout")  # fmt: skip
     parent = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     for number in range(3):
         body = Message(function="record", id=str(number), headers=parent).encode(queue="q")
@@ -405,6 +407,7 @@ def test_the_spans_of_a_child_are_flushed(
     assert telemetry.spans("process") == []
     consumed = telemetry.values("messaging.client.consumed.messages")
     assert consumed == {("record", "done", None): 3}
+    assert capfd.readouterr().out.count('"Outcome": "done", "Deliveries": 1') == 3
 
 
 # --- without the library ---------------------------------------------------------------------

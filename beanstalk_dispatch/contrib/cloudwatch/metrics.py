@@ -1,0 +1,131 @@
+"""Writes a line for each delivery in CloudWatch's embedded metric format.
+
+CloudWatch makes metrics of it, so nothing is kept in memory, and no process needs another.
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from beanstalk_dispatch import signals
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.casts import UdpAddress
+from beanstalk_dispatch.consumers.poller.embedded_metrics import NAMESPACE
+from beanstalk_dispatch.messages.delivery import RunView
+from beanstalk_dispatch.messages.outcomes import OUTCOMES
+from beanstalk_dispatch.running.figures import Figures, FiguresObserver, function_label
+from beanstalk_dispatch.running.running_tasks import RUNNING
+
+LOG_GROUP: Final = "/aws/elasticbeanstalk/beanstalk_dispatch"
+"""The log group in which CloudWatch's agent writes.
+
+The instance profile of Elastic Beanstalk may write to groups of this prefix, and to no other.
+"""
+_UNITS: Final = {"Duration": "Milliseconds", "Delay": "Milliseconds"}
+_DIMENSIONS: Final[Mapping[str, Sequence[Sequence[str]]]] = {
+    "Duration": (["Queue"], ["Queue", "Function"]),
+    "Failures": (["Queue"], ["Queue", "Function"]),
+    "Deliveries": (["Queue", "Function", "Outcome"],),
+}
+"""The sets of dimensions of each metric; of the others, the queue alone. Each set is charged."""
+
+Write = Callable[[str], object]
+
+
+@functools.lru_cache(maxsize=1)
+def observers(config: Config) -> Sequence[MetricsObserver]:
+    """Return the observer, if the configuration says where to write."""
+    destination = config.embedded_metrics
+    if destination is None:
+        return ()
+    if isinstance(destination, str):
+        return (MetricsObserver(_write_to_stdout),)
+    return (MetricsObserver(functools.partial(_send_to_agent, destination)),)
+
+
+def _on_task_stuck(*, delivery: RunView | None, **_: Any) -> None:
+    for each in observers(get_config()):
+        each.count_stuck(delivery)
+
+
+signals.task_stuck.connect(_on_task_stuck)
+
+
+class MetricsObserver(FiguresObserver):
+    """An observer that writes the figures of each delivery."""
+
+    def __init__(self, write: Write) -> None:
+        super().__init__()
+        self._write = write
+        self._known_cuts: Counter[tuple[str, str]] = Counter()
+
+    def count(self, figures: Figures) -> None:
+        """Write a line about a delivery, and one about each task that was cut off before it."""
+        values: dict[str, float] = {
+            "Deliveries": 1,
+            "Failures": int(OUTCOMES[figures.outcome].is_failure),
+            "Running": len(self.running) + 1,
+        }
+        if figures.has_started:
+            values["Duration"] = round(figures.seconds * 1000, 3)
+            values["Attempt"] = figures.attempt
+            if figures.delay is not None:
+                values["Delay"] = round(figures.delay * 1000)
+        self._write_line(values, figures.queue, figures.function, figures.outcome)
+        if self._known_cuts != RUNNING.cuts:
+            cuts, self._known_cuts = RUNNING.cuts - self._known_cuts, RUNNING.cuts.copy()
+            for (queue, function), number in cuts.items():
+                self._write_line({"Cut": number}, queue, function)
+
+    def count_stuck(self, delivery: RunView | None) -> None:
+        """Write a line about a task that cannot be interrupted."""
+        queue = delivery.queue if delivery else ""
+        self._write_line({"Stuck": 1}, queue or "none", function_label(delivery))
+
+    def _write_line(
+        self, values: Mapping[str, float], queue: str, function: str, outcome: str = "none"
+    ) -> None:
+        metadata, labels = _constants(queue, function, outcome, tuple(values))
+        numbers = json.dumps({**values})[1:]
+        self._write(f'{metadata}, "Timestamp": {time.time() * 1000:.0f}}}, {labels}, {numbers}\n')
+
+
+@functools.lru_cache(maxsize=1024)
+def _constants(queue: str, function: str, outcome: str, names: Sequence[str]) -> tuple[str, str]:
+    """Return the parts of a line that have no figures, as JSON without its closing brackets.
+
+    They name the metrics that the line has: CloudWatch drops one that names another.
+    """
+    directives = [
+        {
+            "Namespace": NAMESPACE,
+            "Dimensions": _DIMENSIONS.get(name, (["Queue"],)),
+            "Metrics": [{"Name": name, "Unit": _UNITS.get(name, "Count")}],
+        }
+        for name in names
+    ]
+    metadata = {"LogGroupName": LOG_GROUP, "CloudWatchMetrics": directives}
+    labels = {"Queue": queue, "Function": function, "Outcome": outcome}
+    return json.dumps({"_aws": metadata})[:-2], json.dumps(labels)[1:-1]
+
+
+def _write_to_stdout(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
+
+
+def _send_to_agent(address: UdpAddress, line: str) -> None:
+    """Send a line to CloudWatch's agent. It is lost if the agent is not there, or too busy."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as agent:
+        agent.setblocking(False)
+        agent.sendto(line.encode(), address)
