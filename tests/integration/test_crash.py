@@ -10,11 +10,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import TABLE, Environment
 from tests.integration.test_draining import gunicorn, quietly, workers
 from tests.integration.test_gunicorn import body
 from tests.services import Gunicorn, until, valkey
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
 def cut(server: Gunicorn) -> list[tuple[str, str]]:

@@ -46,6 +46,7 @@ KILLS = 3
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("isolation", ["thread", "process"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_task_goes_on_after_each_end_of_its_worker(

@@ -24,7 +24,10 @@ from tests.conftest import Environment
 from tests.services import Gunicorn
 from tests.workers import until
 
-pytestmark = pytest.mark.skipif(django.VERSION < (6, 0), reason="the apps need Django 6")
+pytestmark = [
+    pytest.mark.skipif(django.VERSION < (6, 0), reason="the apps need Django 6"),
+    pytest.mark.usefixtures("unmeasured"),
+]
 
 PROJECT: Final = "tests.apps_project"
 ROOT: Final = Path(__file__).resolve().parents[2]

@@ -53,6 +53,7 @@ def shared(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
         yield found
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_racing_schedulers_send_one_message_and_return_one_id(
     worker_env: Environment, shared: dict[str, str]
 ) -> None:
