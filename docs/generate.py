@@ -69,12 +69,11 @@ def table(heading: str, group: SettingsGroup) -> str:
 
 def findings_table() -> str:
     """Return the Markdown table of the findings of the commands, besides the system checks."""
-    rows = [
-        f"| {number} | `{command}` | {meaning} |\n"
-        for command, found in CATALOGUE.items()
-        for number, meaning in found.items()
-    ]
-    return f"| Finding | Found by | Meaning |\n|---|---|---|\n{''.join(rows)}"
+    rows = []
+    for command, found in CATALOGUE.items():
+        rows.append(f"| **`{command}`** | |\n")
+        rows += [f"| {number} | {meaning} |\n" for number, meaning in found.items()]
+    return f"| Finding | Meaning |\n|---|---|\n{''.join(rows)}"
 
 
 def stages_table() -> str:

@@ -20,7 +20,7 @@ _NO_PAIRS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 WORKER: Final = flag(
     "BEANSTALK_WORKER",
-    "This machine is a worker. On other machines the endpoint answers 404 and no task runs.",
+    "This machine is a worker. Elsewhere the endpoint answers 404, and no task runs.",
 )
 TABLE: Final[Setting[Mapping[str, str]]] = Setting(
     variable="BEANSTALK_DISPATCH_TABLE",
@@ -37,8 +37,7 @@ QUEUES: Final[Setting[Mapping[str, QueueAddress]]] = Setting(
     cast=casts.queues,
     default=_NO_PAIRS,
     default_text="empty",
-    meaning="Aliases of queues. If any are set, another name is an error. If none are set, names "
-    "are used as they are.",
+    meaning="Aliases of queues. If any are set, other names are errors.",
     example="mail=shop-mail work=shop-work",
 )
 SQS_KEY: Final[Setting[str | None]] = Setting(
@@ -57,7 +56,7 @@ SQS_SECRET: Final[Setting[str | None]] = Setting(
     cast=casts.aws_credential,
     default=None,
     default_text="boto3's own credentials",
-    meaning="AWS secret access key. Set it together with the key.",
+    meaning="AWS secret access key, with the key.",
     example="the-secret-access-key",
     secret=True,
 )
@@ -67,8 +66,7 @@ SQS_TOKEN: Final[Setting[str | None]] = Setting(
     cast=casts.aws_credential,
     default=None,
     default_text="none",
-    meaning="AWS session token of temporary credentials. Set it together with the key and the "
-    "secret.",
+    meaning="AWS session token of temporary credentials, with both.",
     example="the-session-token",
     secret=True,
 )
@@ -78,7 +76,7 @@ SQS_REGION: Final[Setting[str | None]] = Setting(
     cast=casts.region,
     default=None,
     default_text="AWS_REGION, AWS_DEFAULT_REGION, boto3's own, us-east-1",
-    meaning="Region of the queues that are given by name. A URL or an ARN contains its region.",
+    meaning="Region of queues that are given by name.",
     example="eu-west-1",
 )
 SQS_ENDPOINT_URL: Final[Setting[str | None]] = Setting(
@@ -87,12 +85,12 @@ SQS_ENDPOINT_URL: Final[Setting[str | None]] = Setting(
     cast=casts.url,
     default=None,
     default_text="none",
-    meaning="A VPC endpoint or a local SQS server, to use instead of the public endpoint.",
+    meaning="A VPC endpoint or local SQS server to use.",
     example="https://vpce-0123.sqs.eu-west-1.vpce.amazonaws.com",
 )
 CREATE_QUEUES: Final = flag(
     "BEANSTALK_DISPATCH_CREATE_QUEUES",
-    "Create a queue that is missing, with a dead-letter queue beside it. For local use.",
+    "Create missing queues, with dead-letter queues. For local use.",
 )
 MESSAGE_FORMAT: Final[Setting[str]] = Setting(
     variable="BEANSTALK_DISPATCH_MESSAGE_FORMAT",
@@ -100,8 +98,8 @@ MESSAGE_FORMAT: Final[Setting[str]] = Setting(
     cast=casts.choice("json", "base64"),
     default="json",
     default_text="json",
-    meaning="The format of sent messages; both are always accepted. beanstalk-dispatch 0.1 workers "
-    "can read base64: use it during a migration.",
+    meaning="The format of sent messages; both are always read. Workers of beanstalk-dispatch "
+    "0.1 need base64.",
     example="json",
 )
 TASK_TIMEOUT: Final[Setting[timedelta]] = Setting(
@@ -110,7 +108,7 @@ TASK_TIMEOUT: Final[Setting[timedelta]] = Setting(
     cast=casts.duration,
     default=timedelta(minutes=2),
     default_text="2m",
-    meaning="Time limit of a task that does not set its own. At most 12h.",
+    meaning="Time limit of a task without its own. At most 12h.",
     example="2m",
 )
 SAFE_TASK: Final[Setting[str]] = Setting(
@@ -119,7 +117,7 @@ SAFE_TASK: Final[Setting[str]] = Setting(
     cast=casts.dotted_path,
     default="beanstalk_dispatch.safe_task.SafeTask",
     default_text="beanstalk_dispatch.safe_task.SafeTask",
-    meaning="The SafeTask class that runs every plain function. Its observers watch every task.",
+    meaning="The class that runs plain functions. Its observers watch every task.",
     example="beanstalk_dispatch.safe_task.SafeTask",
 )
 OBSERVERS: Final[Setting[tuple[str, ...]]] = Setting(
@@ -128,8 +126,7 @@ OBSERVERS: Final[Setting[tuple[str, ...]]] = Setting(
     cast=casts.strings,  # a path that cannot be imported is W021, because tasks run without it
     default=(),
     default_text="empty",
-    meaning="Observer classes or instances that watch every task, every delivery and every message "
-    "that is sent.",
+    meaning="Classes or instances that watch tasks, deliveries and sent messages.",
     example="shop.observers.Stopwatch",
 )
 ON_FAILURE: Final[Setting[str]] = Setting(
@@ -138,18 +135,17 @@ ON_FAILURE: Final[Setting[str]] = Setting(
     cast=casts.choice("redeliver", "acknowledge"),
     default="redeliver",
     default_text="redeliver",
-    meaning="What the endpoint answers when a task fails. redeliver: 500, so SQS delivers the "
-    "message again and finally moves it to the dead-letter queue. acknowledge: 200, as in 0.1, so "
-    "the message is deleted.",
+    meaning="The answer to a failed task. redeliver: 500, so SQS delivers it again. "
+    "acknowledge: 200, as in 0.1, so it is deleted.",
     example="redeliver",
 )
 EXECUTE_SYNCHRONOUSLY: Final = flag(
     "BEANSTALK_DISPATCH_EXECUTE_SYNCHRONOUSLY",
-    "Run tasks in the calling process, without SQS. For tests and development.",
+    "Run tasks in the calling process, without SQS.",
 )
 ON_COMMIT: Final = flag(
     "BEANSTALK_DISPATCH_ON_COMMIT",
-    "Send messages after the current database transaction commits.",
+    "Send messages after the current transaction commits.",
 )
 OUTBOX: Final[Setting[str]] = Setting(
     variable="BEANSTALK_DISPATCH_OUTBOX",
@@ -157,9 +153,8 @@ OUTBOX: Final[Setting[str]] = Setting(
     cast=casts.choice("always", "on-failure", "off"),
     default="off",
     default_text="off",
-    meaning="Where messages wait until SQS has taken them. always: in the database, stored in the "
-    "caller's transaction. on-failure: the same, but only what could not be sent after its commit. "
-    "Needs beanstalk_dispatch.contrib.outbox in INSTALLED_APPS.",
+    meaning="Store messages in the database until SQS has taken them. always: in the caller's "
+    "transaction. on-failure: only those that could not be sent after it.",
     example="always",
 )
 OUTBOX_DATABASES: Final[Setting[tuple[str, ...]]] = Setting(
@@ -168,7 +163,7 @@ OUTBOX_DATABASES: Final[Setting[tuple[str, ...]]] = Setting(
     cast=casts.strings,
     default=("default",),
     default_text="default",
-    meaning="The databases that have an outbox. The relay sends from all of them.",
+    meaning="The databases that have an outbox.",
     example="default",
 )
 SIGNING_KEYS: Final[Setting[tuple[str, ...]]] = Setting(
@@ -189,8 +184,8 @@ MAX_AGE: Final[Setting[timedelta | None]] = Setting(
     cast=casts.age,
     default=None,
     default_text="none",
-    meaning="Refuse a signed message that was sent longer ago, or was due longer ago if it has a "
-    "delay of more than 15 minutes. More than 15m, and at most 14d.",
+    meaning="Refuse a signed message sent longer ago, or due longer ago after a delay of more "
+    "than 15m. More than 15m, at most 14d.",
     example="4d",
 )
 PERIODIC_TASKS: Final[Setting[tuple[str, ...]]] = Setting(
@@ -199,8 +194,8 @@ PERIODIC_TASKS: Final[Setting[tuple[str, ...]]] = Setting(
     cast=casts.strings_or_off,
     default=(),
     default_text="empty",
-    meaning="Names from the table that a POST of cron.yaml may run. Such a POST cannot be signed. "
-    "`off`: another environment with the same bundle runs them.",
+    meaning="Names that a POST of cron.yaml, which cannot be signed, may run. `off`: another "
+    "environment with the same bundle runs them.",
     example="clean_up",
 )
 LEASE_CACHE: Final[Setting[str | None]] = Setting(
@@ -209,8 +204,8 @@ LEASE_CACHE: Final[Setting[str | None]] = Setting(
     cast=casts.string,
     default=None,
     default_text="none",
-    meaning="Run each message to success only once, with a lease in this cache. All workers must "
-    "share the cache.",
+    meaning="Run each message to success only once, with leases in this cache, which all "
+    "workers share.",
     example="leases",
 )
 DEAD_LETTER_QUEUE: Final[Setting[str | None]] = Setting(
@@ -219,8 +214,7 @@ DEAD_LETTER_QUEUE: Final[Setting[str | None]] = Setting(
     cast=casts.string,
     default=None,
     default_text="none",
-    meaning="Where a message is sent, with its traceback, when its retries are used up or it can "
-    "never run.",
+    meaning="Where a message goes, with its traceback, that will not run again.",
     example="dead",
 )
 MAX_RECEIVES: Final[Setting[int | None]] = Setting(
@@ -229,9 +223,8 @@ MAX_RECEIVES: Final[Setting[int | None]] = Setting(
     cast=casts.integer(1, 1_000),  # as SQS
     default=None,
     default_text="none",
-    meaning="After how many receives SQS moves a message to the queue's own dead-letter queue: its "
-    "maxReceiveCount, or Elastic Beanstalk's MaxRetries. A failure at the last one is then final. "
-    "beanstalk_worker asks SQS.",
+    meaning="The queue's maxReceiveCount or Elastic Beanstalk's MaxRetries, so that the last "
+    "failure is known. beanstalk_worker asks SQS.",
     example="10",
 )
 SEND_TIMEOUT: Final[Setting[timedelta]] = Setting(
@@ -240,13 +233,12 @@ SEND_TIMEOUT: Final[Setting[timedelta]] = Setting(
     cast=casts.duration,
     default=timedelta(seconds=10),
     default_text="10s",
-    meaning="How long one request that sends messages may take in all, its retries included.",
+    meaning="How long a request that sends may take, with its retries.",
     example="10s",
 )
 WARM: Final = flag(
     "BEANSTALK_DISPATCH_WARM",
-    "Import boto3 and make its clients in a thread when Django starts, so that the first "
-    "message is sent as fast as the others.",
+    "Prepare boto3 when Django starts, so that the first message is as fast as others.",
 )
 DRAIN_FILE: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_DRAIN_FILE",
@@ -263,8 +255,7 @@ CRASH_LEDGER: Final[Setting[str | None]] = Setting(
     cast=casts.absolute_path_or("off"),
     default=None,
     default_text="a private file under /dev/shm, or else in the temporary directory",
-    meaning="The file that says which tasks run, so that the next process can log those that were "
-    "cut off when a process was killed.",
+    meaning="The file from which the next process logs the tasks that a kill has cut off.",
     example="/var/app/ledger",
 )
 ISOLATION: Final[Setting[str]] = Setting(
@@ -273,8 +264,8 @@ ISOLATION: Final[Setting[str]] = Setting(
     cast=casts.choice(*ISOLATIONS),
     default="thread",
     default_text="thread",
-    meaning="Where tasks run. thread: in the threads of the worker. process: in child processes, "
-    "each of which runs one task at a time and is used again. fresh: each in a new child process.",
+    meaning="Where tasks run. thread: in threads of the worker. process: in child processes, "
+    "one task at a time. fresh: each in a new child process.",
     example="process",
 )
 POLICIES: Final[Setting[Mapping[str, Any]]] = Setting(
@@ -283,8 +274,7 @@ POLICIES: Final[Setting[Mapping[str, Any]]] = Setting(
     cast=policies,
     default=_NO_PAIRS,
     default_text="empty",
-    meaning="Options of single tasks, or of all tasks of a module, which win over those in the "
-    "code.",
+    meaning="Options of single tasks or modules, which win over the code.",
     example="send_welcome.timeout=30s shop.tasks.max_attempts=3",
 )
 CHILD_MEMORY: Final[Setting[int | None]] = Setting(
@@ -293,7 +283,7 @@ CHILD_MEMORY: Final[Setting[int | None]] = Setting(
     cast=casts.size,
     default=None,
     default_text="none",
-    meaning="The resident memory above which a child process is ended, with the task that it runs.",
+    meaning="Resident memory above which a child process is ended, with its task.",
     example="300M",
 )
 CHILD_TASKS: Final[Setting[int | None]] = Setting(
@@ -302,7 +292,7 @@ CHILD_TASKS: Final[Setting[int | None]] = Setting(
     cast=casts.integer(1, 1_000_000_000),
     default=None,
     default_text="none",
-    meaning="The number of tasks after which a child process is replaced.",
+    meaning="Number of tasks after which a child process is replaced.",
     example="1000",
 )
 TRUSTED_PEERS: Final[Setting[tuple[Network, ...] | None]] = Setting(
@@ -311,7 +301,7 @@ TRUSTED_PEERS: Final[Setting[tuple[Network, ...] | None]] = Setting(
     cast=casts.networks,
     default=None,
     default_text="loopback and the container's gateway",
-    meaning="The addresses that may POST to the endpoint. Replaces the default.",
+    meaning="Addresses that may POST to the endpoint, in place of the default.",
     example="127.0.0.0/8 ::1 172.17.0.1",
 )
 TASKS: Final[Setting[tuple[str, ...]]] = Setting(
@@ -320,8 +310,8 @@ TASKS: Final[Setting[tuple[str, ...]]] = Setting(
     cast=casts.dotted_paths,
     default=(),
     default_text="empty",
-    meaning="The tasks that may run: modules, each for the SafeTask subclasses and `@task` "
-    "functions that it defines, and the dotted paths of functions.",
+    meaning="The tasks that may run: modules, for the SafeTask subclasses and `@task` functions "
+    "that they define, and paths of functions.",
     example="shop.tasks mail.sending.send_letter",
     room="beanstalk_dispatch.contrib.tasks",
     is_room_optional=True,
@@ -343,8 +333,7 @@ RESULTS: Final[Setting[str | None]] = Setting(
     cast=casts.string,
     default=None,
     default_text="none",
-    meaning="Where the results of tasks are kept: a cache that all processes share, or the "
-    "database.",
+    meaning="Where results of tasks are kept: a shared cache, or the database.",
     example="results",
     room="beanstalk_dispatch.contrib.results",
 )
@@ -377,8 +366,8 @@ BACKLOG_TOKEN: Final[Setting[str | None]] = Setting(
     cast=casts.token,
     default=None,
     default_text="none",
-    meaning="A client that shows this bearer token may read the backlog of the queues. If it is "
-    "not set, only the trusted peers of a worker may.",
+    meaning="The bearer token of clients that may read the backlog. Without it only trusted peers "
+    "of a worker may.",
     example="another-long-random-string",
     secret=True,
 )
@@ -388,8 +377,7 @@ BACKLOG_PER_THREAD: Final[Setting[int]] = Setting(
     cast=casts.integer(1, 1_000_000),
     default=1,
     default_text="1",
-    meaning="How many messages there may be for each thread of the workers. With more, the backlog "
-    "wants another process.",
+    meaning="Messages for each thread, above which the backlog wants another process.",
     example="1",
 )
 

@@ -551,4 +551,4 @@ ATTACKS: Final[dict[str, Scene]] = {
     )
     for name in CULPRITS
 }  # fmt: skip
-"""One scene for each hostile task. Not all of them can be contained: docs/containment.md."""
+"""One scene for each hostile task. Not all of them can be contained: docs/isolation.md."""

@@ -1,4 +1,4 @@
-"""What docs/containment.md says of connection pools, on PostgreSQL."""
+"""What docs/isolation.md says of connection pools, on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.services import database_settings, postgres
 
 
 def reset(connection: psycopg.Connection[Any]) -> None:
-    """As in docs/containment.md."""
+    """As in docs/isolation.md."""
     connection.autocommit = True
     connection.execute("RESET ALL; SET TIME ZONE 'UTC'")
 

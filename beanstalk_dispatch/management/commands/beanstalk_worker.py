@@ -65,7 +65,7 @@ class Command(BaseCommand):
     """False for a command that hands messages on, on a machine that may be no worker."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments of docs/local.md."""
+        """Add the arguments of docs/worker.md."""
         parser.add_argument(
             "queues", nargs="+", metavar="QUEUE", help="alias, name, URL or ARN of a queue"
         )
