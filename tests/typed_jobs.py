@@ -71,8 +71,10 @@ class Ship(SafeTask, max_attempts=3):
 
 
 @task(takes_context=True)
-def with_context(context: Any, price: Decimal) -> None:
-    calls.append((price, context.attempt))
+def with_context(
+    context: Any, price: Decimal, on: list[date] | None = None, tags: list[str] | None = None
+) -> None:
+    calls.append((price, context.attempt, on, tags))
 
 
 def of_a_model(user: Model) -> None: ...

@@ -37,6 +37,7 @@ from beanstalk_dispatch.scheduling.prepare import prepare_calls
 from beanstalk_dispatch.scheduling.task_names import table_name
 
 from .allowed import find_task
+from .arguments import arguments_to_send
 from .checks import check_entry
 from .library import (
     DEFAULT_TASK_QUEUE_NAME,
@@ -139,14 +140,15 @@ class SQSBackend(BaseTaskBackend):
         Raise BatchError if some were not sent. Its positions are those of the calls.
         """
         ready = self._ready_calls(calls)
-        results = [each.result for each in ready]
         if client.is_local(get_config()):
-            return [self.enqueue(each.task, each.args, each.kwargs) for each in results]
+            return [
+                self.enqueue(each.result.task, each.call.args, each.call.kwargs) for each in ready
+            ]
         try:
             self._send_batches(ready)
         except SchedulingError as exc:
             raise exc.with_traceback(None) from exc.__cause__  # as in client.schedule
-        return results
+        return [each.result for each in ready]
 
     async def aenqueue_many(self, calls: Iterable[TaskCall]) -> list[AnyResult]:
         """Send several tasks as ``enqueue_many`` does, awaitable."""
@@ -214,13 +216,13 @@ class SQSBackend(BaseTaskBackend):
                 self.validate_task(task)
                 valid[id(task)] = _queue_alias(task.queue_name, config), _policy_headers(task)
             queue, headers = valid[id(task)]
+            sent, shown = arguments_to_send(task, args, kwargs)
             result = ready_result(
-                task, id="", enqueued_at=enqueued_at, args=args, kwargs=kwargs, backend=self.alias
+                task, id="", enqueued_at=enqueued_at, arguments=shown, backend=self.alias
             )
             call = Call(
                 task,
-                result.args,
-                result.kwargs,
+                *sent,
                 delay=_delay_seconds(task.run_after) if task.run_after else 0,
                 headers=headers,
                 sent_at=sent_at,

@@ -81,14 +81,10 @@ def ready_result(
     *,
     id: str,  # noqa: A002 - as the field of TaskResult
     enqueued_at: datetime | None,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
+    arguments: tuple[Sequence[Any], Mapping[str, Any]],
     backend: str,
 ) -> AnyResult:
-    """Return the TaskResult of a task that has not started.
-
-    Raise TypeError if a value is not JSON.
-    """
+    """Return the TaskResult of a task that has not started, with ``arguments``, which are JSON."""
     result: AnyResult = TaskResult(
         task=task,
         id=id,
@@ -103,9 +99,9 @@ def ready_result(
         errors=[],
         worker_ids=[],
     )
-    # TaskResult would do this itself, with normalize_json. It is frozen.
-    object.__setattr__(result, "args", to_json(args))
-    object.__setattr__(result, "kwargs", to_json(kwargs))
+    # TaskResult would normalize them again. It is frozen.
+    object.__setattr__(result, "args", arguments[0])
+    object.__setattr__(result, "kwargs", arguments[1])
     return result
 
 

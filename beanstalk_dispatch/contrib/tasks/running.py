@@ -255,8 +255,7 @@ def to_task_result(
         _task_as_enqueued(task, queue_name, backend),
         id=record.id,
         enqueued_at=None,
-        args=args,
-        kwargs=kwargs,
+        arguments=(list(args), dict(kwargs)),
         backend=backend if backend in task_backends else task.backend,
     )
     update_result(result, record)

@@ -13,6 +13,8 @@ import pytest
 from django.core import checks
 
 from beanstalk_dispatch.client import schedule_function
+from beanstalk_dispatch.contrib.tasks import SQSBackend
+from beanstalk_dispatch.contrib.tasks.library import task_backends
 from beanstalk_dispatch.exceptions import InvalidArgument
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
@@ -88,7 +90,31 @@ def test_a_retry_of_a_class_has_them_too(listed: Environment) -> None:
 
 def test_a_django_task_has_them_after_its_context(listed: Environment) -> None:
     schedule_function("jobs", typed_jobs.with_context, PRICE)
-    assert jobs.calls == [(PRICE, 1)]
+    assert jobs.calls == [(PRICE, 1, None, None)]
+
+
+def test_enqueue_sends_them_too(listed: Environment) -> None:
+    task, backend = typed_jobs.with_context, task_backends["default"]
+    tags: Any = ("a",)  # which Django makes a list
+    result = task.enqueue(PRICE, on=[DAY], tags=tags)
+    assert isinstance(backend, SQSBackend)
+    backend.enqueue_many([(task, [PRICE], {})])
+    assert jobs.calls == [(PRICE, 1, [DAY], ["a"]), (PRICE, 1, None, None)]
+    assert (result.args, result.kwargs) == (["12.50"], {"on": ["2026-12-01"], "tags": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("price", "error"),
+    [
+        (ID, "Unsupported type: <class 'uuid.UUID'>; or annotate the parameter: price: UUID"),
+        ({1}, "Unsupported type: <class 'set'>"),
+    ],
+)
+def test_enqueue_names_the_argument_that_would_not_come_back(
+    listed: Environment, price: Any, error: str
+) -> None:
+    with pytest.raises(TypeError, match=f"^{error}$"):
+        typed_jobs.with_context.enqueue(on=[DAY], price=price)
 
 
 @pytest.mark.parametrize(
