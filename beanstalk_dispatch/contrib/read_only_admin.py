@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import quote
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -34,6 +36,23 @@ class ReadOnlyAdmin(ModelAdmin):
         """Return True if the user has a permission of this model."""
         user: Any = request.user  # of the project's own model, which has permissions in an admin
         return bool(user.has_perm(f"{self.opts.app_label}.{codename}"))
+
+    def page_of_other_room(self, request: HttpRequest, model: str, page: str, key: str) -> str:
+        """Return the address of a page about ``key``, such as the result of a dead letter's task.
+
+        ``model`` is an app label and a model's name with an underscore between them. Return an
+        empty string if the admin has no such page, or if the user may not view it.
+        """
+        label, _, name = model.rpartition("_")
+        user: Any = request.user
+        if not user.has_perm(f"{label}.view_{name}"):
+            return ""
+        try:
+            return reverse(
+                f"admin:{model}_{page}", args=[quote(key)], current_app=self.admin_site.name
+            )
+        except NoReverseMatch:
+            return ""
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Return True if the page has a filter, a search or a date hierarchy for the column."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -74,6 +75,13 @@ class ReceivedDeadLetter:
     def message_id(self) -> str:
         """The id that SQS gave the dead letter."""
         return self.received.message_id
+
+    @property
+    def arguments(self) -> str:
+        """The arguments as JSON; the body if it cannot be read."""
+        if self.message is None:
+            return self.body
+        return json.dumps([self.message.args, self.message.kwargs], ensure_ascii=False)
 
     @property
     def exception_type(self) -> str:
@@ -196,9 +204,11 @@ class Filters:
     """The time since which the task failed, in Unix seconds."""
     ids: frozenset[str] = frozenset()
     """Task ids or ids of SQS."""
+    argument: str = ""
+    """Text in the JSON of the arguments, or in a body that cannot be read."""
 
     def __bool__(self) -> bool:
-        given = self.functions or self.exceptions or self.queues or self.ids
+        given = self.functions or self.exceptions or self.queues or self.ids or self.argument
         return bool(given) or self.since is not None
 
     def match(self, dead_letter: ReceivedDeadLetter) -> bool:
@@ -209,6 +219,7 @@ class Filters:
             and (not self.queues or dead_letter.queue in self.queues)
             and (self.since is None or dead_letter.at >= self.since)
             and (not self.ids or not self.ids.isdisjoint({dead_letter.id, dead_letter.message_id}))
+            and (not self.argument or self.argument in dead_letter.arguments)
         )
 
     def _match_exception(self, dead_letter: ReceivedDeadLetter) -> bool:

@@ -13,14 +13,13 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Final, TextIO
 
-from beanstalk_dispatch.logging.log_lines import escaped
+from beanstalk_dispatch.logging.log_lines import duration, escaped
 
 from .sweep import SweepReport
 
 _CLEAR_LINE: Final = "\r\x1b[K"
 _BAR_WIDTH: Final = 24
 _REDRAW_SECONDS: Final = 0.1
-_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -31,17 +30,6 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str
     for row in cells:
         padded = (cell.ljust(size) for cell, size in zip(row, widths, strict=True))
         yield "  ".join(padded).rstrip()[:width]
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its largest units: ``3d 4h``, ``12m``."""
-    left = int(max(seconds, 0))
-    parts: list[str] = []
-    for size, unit in _UNITS:
-        if left >= size and len(parts) < 2:
-            parts.append(f"{left // size}{unit}")
-            left %= size
-    return " ".join(parts) or "0s"
 
 
 def age(when: datetime) -> str:

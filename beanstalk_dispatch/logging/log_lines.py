@@ -1,4 +1,4 @@
-"""Quote, escape and shorten strings for log lines, tracebacks and pages.
+"""Quote, escape and shorten values for log lines, tracebacks and pages.
 
 Function names come from messages, ids from headers, and errors from anywhere. A value must not look
 like another field of its line, or like another line, and must not fill the log.
@@ -21,6 +21,7 @@ MAX_TRACEBACK: Final = 20_000
 MAX_CHAIN: Final = 50
 """The number of exceptions whose tracebacks are logged in full if they are shown together."""
 
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _OTHER_FIELD: Final = r"\s\S*="
 
 
@@ -85,6 +86,17 @@ def escaped(string: str) -> str:
 def escaped_lines(string: str) -> str:
     """Return the string with its line breaks, and with other unprintable characters escaped."""
     return "\n".join(map(escaped, string.split("\n")))
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its largest units: ``3d 4h``, ``12m``."""
+    left = int(max(seconds, 0))
+    parts: list[str] = []
+    for size, unit in _UNITS:
+        if left >= size and len(parts) < 2:
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return " ".join(parts) or "0s"
 
 
 def indented(string: str) -> str:

@@ -76,6 +76,14 @@ def load(
     return tasks
 
 
+def next_run(task: PeriodicTask, after: datetime) -> datetime:
+    """Return the moment at which a task is due next."""
+    from cronsim import CronSim  # noqa: PLC0415 - optional
+
+    found: datetime = next(CronSim(task.schedule, after))
+    return found
+
+
 def _periodic_task(path: Path, position: int, entry: Any) -> PeriodicTask:
     from cronsim import CronSim, CronSimError  # noqa: PLC0415 - optional
 

@@ -48,6 +48,11 @@ class QueueStatus:
     """The facts that cannot be shown, and the permission that is missing."""
 
     @property
+    def has_letters(self) -> bool:
+        """True if the queue is a dead-letter queue, and SQS says that it is not empty."""
+        return bool(self.is_dead_letter_queue and self.attributes and self.attributes.total)
+
+    @property
     def is_pausable(self) -> bool:
         """True if a pause of the queue, or its end, may be offered.
 

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.core.cache import caches
 from django.core.management import call_command
 from django.test import AsyncClient, Client
+from django.utils import timezone
 
+from beanstalk_dispatch.contrib.results.models import StoredResult
 from beanstalk_dispatch.contrib.workbench import admin, progress
 from beanstalk_dispatch.contrib.workbench.models import DeadLetter
 from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
-from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.exceptions import LeaseUnavailable, SendError
 from beanstalk_dispatch.messages.record import pause, resume
+from beanstalk_dispatch.queues import running
 from beanstalk_dispatch.sqs.administration import get_attributes
 from beanstalk_dispatch.sqs.queue import Queue
 from tests.admin.users import client
 from tests.conftest import Environment
 from tests.dead_letters import KEY, Dead, failing
+from tests.entries import add_entry
 from tests.proxy import Proxy
 
 pytestmark = pytest.mark.django_db
@@ -113,7 +119,72 @@ def test_an_error_of_the_queues_is_shown(dead: Dead, monkeypatch: pytest.MonkeyP
         raise SendError("SQS says no")
 
     monkeypatch.setattr(admin, "queue_statuses", fail)
-    assert words(client("view_deadletter").get(PAGES)).endswith("SQS says no")
+    logged_in = client("view_deadletter")
+    assert "SQS says no" in words(logged_in.get(PAGES))
+    assert "SQS says no" in words(logged_in.get(f"{PAGES}_find/fail-0/"))
+
+
+def test_a_dead_letter_queue_with_letters_is_red(dead: Dead) -> None:
+    logged_in = client("view_deadletter")
+    red = f'style="{admin._RED}"'
+    assert red not in logged_in.get(PAGES).content.decode()
+    dead.sent_many(2)
+    assert f"{red}>2</td>" in logged_in.get(PAGES).content.decode()
+
+
+# --- what runs now ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lease_cache(sqs_env: Environment) -> Iterator[Environment]:
+    sqs_env(DISPATCH_LEASE_CACHE="default")
+    caches["default"].clear()
+    yield sqs_env
+    caches["default"].clear()
+
+
+def test_the_running_tasks_lead_to_their_results(
+    lease_cache: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(running, "CRON_FILE", tmp_path / "cron.yaml")
+    monkeypatch.setattr(admin, "_MAX_TASKS", 2)
+    add_entry("<b>one", tasks={"a_1": 3.0, "b": 2.0, "c": 1.0}, next_runs=[["clean_up", 4e9]])
+    add_entry("killed", ago=90)
+    logged_in = client("view_deadletter", "view_storedresult")
+    response = logged_in.get(f"{PAGES}_running/")
+    page, html = words(response), response.content.decode()
+    assert "3s record 1 jobs <b>one 7 a_1 2s record 1 jobs <b>one 7 b The 2 oldest of 3." in page
+    assert "killed 7 poller jobs 0 of 4 1.1.0 1h 1m 30s ago: killed, or it hangs" in page
+    assert "clean_up in" in page
+    assert "<b>one" not in html
+    assert html.count(admin._RED) == 8
+    assert "/storedresult/a" not in html
+    lease_cache(DISPATCH_RESULTS="db")
+    html = logged_in.get(f"{PAGES}_running/").content.decode()
+    assert 'href="/admin/beanstalk_results/storedresult/a_5F1/change/"' in html
+    User.objects.get().user_permissions.remove(Permission.objects.get(codename="view_storedresult"))
+    assert "/storedresult/a" not in logged_in.get(f"{PAGES}_running/").content.decode()
+    caches["default"].clear()
+    assert "Tasks None. Workers None. Periodic tasks None." in words(
+        logged_in.get(f"{PAGES}_running/")
+    )
+
+
+def test_what_runs_is_not_known_without_a_cache(
+    lease_cache: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged_in = client("view_deadletter")
+
+    def fail() -> None:
+        raise LeaseUnavailable("ConnectionError of cache 'default'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(admin, "what_runs", fail)
+        page = words(logged_in.get(f"{PAGES}_running/"))
+    assert page.startswith("ConnectionError of cache 'default'", page.index("Conn"))
+    lease_cache(DISPATCH_LEASE_CACHE=None)
+    page = words(logged_in.get(f"{PAGES}_running/"))
+    assert "BEANSTALK_DISPATCH_LEASE_CACHE is not set" in page
 
 
 def test_letters_are_shown_in_groups_and_one_by_one(dead: Dead) -> None:
@@ -196,6 +267,51 @@ def test_what_a_stranger_has_written_is_escaped(
         assert re.sub("[\n\xa0]", "", page).isprintable()
 
 
+def test_a_letter_and_the_result_of_its_task_lead_to_each_other(
+    dead: Dead, sqs_env: Environment
+) -> None:
+    sqs_env(DISPATCH_RESULTS="db")
+    dead.sent(function="fail_often", id="fail_often-1")
+    now = timezone.now()
+    StoredResult.objects.create(
+        id="fail_often-0", function="fail_often", status="FAILED", enqueued_at=now, expires_at=now
+    )
+    logged_in = client("view_deadletter", "view_storedresult")
+    html = logged_in.get(f"{PAGES}_find/fail_5Foften-0/").content.decode()
+    result = "/admin/beanstalk_results/storedresult/fail_5Foften-0/change/"
+    assert f'href="{result}">fail_often-0</a>' in html
+    assert f'action="{PAGES}{dead.name}/act/"' in html
+    assert f'href="{PAGES}_find/fail_5Foften-0/"' in logged_in.get(result).content.decode()
+    assert "was not found" in words(logged_in.get(f"{PAGES}_find/other/"))
+    User.objects.get().user_permissions.remove(Permission.objects.get(codename="view_deadletter"))
+    assert "_find" not in logged_in.get(result).content.decode()
+
+
+def test_letters_are_searched_by_argument_by_those_who_may_see_them(dead: Dead) -> None:
+    dead.sent_many(3)
+    dead.queue.send("{not read 77", {})
+    given = {"argument": "[1]"}
+    logged_in = client(*ALL)
+    page = words(logged_in.get(f"{PAGES}{dead.name}/", given))
+    assert "1 match in a sample of 4" in page
+    assert "1 match" in words(logged_in.get(f"{PAGES}{dead.name}/", {"argument": "read 77"}))
+    asked = words(act(logged_in, dead, action="redrive", scope="all", **given))
+    assert "all letters with argument='[1]'" in asked
+    hidden = Permission.objects.get(codename="view_deadletter_arguments")
+    User.objects.get().user_permissions.remove(hidden)
+    assert "Argument" not in words(logged_in.get(f"{PAGES}{dead.name}/"))
+    page = words(logged_in.get(f"{PAGES}{dead.name}/", given))
+    assert "You have no permission to view arguments." in page
+    assert "match" not in page
+    # Without the filter, the action would be one on all letters.
+    act(logged_in, dead, action="redrive", scope="all", confirmed="on", **given)
+    assert get_attributes(dead.queue).visible == 4
+    User.objects.get().user_permissions.add(hidden)
+    done = words(act(logged_in, dead, action="redrive", scope="all", confirmed="on", **given))
+    assert "1 redriven, 4 looked at, 0 stay." in done
+    assert "with argument='hidden'. Done: 1." in LogEntry.objects.get().change_message
+
+
 def test_a_letter_that_is_gone_is_not_found(dead: Dead) -> None:
     page = words(client("view_deadletter").get(f"{PAGES}{dead.name}/letter/other/"))
     assert "The letter other was not found." in page
@@ -275,6 +391,17 @@ def test_a_selection_is_redriven_with_its_retries(dead: Dead) -> None:
     assert dead.ids(dead.source) == ["fail-1"]
     (message,) = dead.source.receive(count=1, wait=0, visibility=30)
     assert "first_attempt" in message.body
+
+
+def test_all_letters_of_the_page_are_selected_with_one_box(dead: Dead) -> None:
+    dead.sent_many(3)
+    logged_in = client(*ALL)
+    html = logged_in.get(f"{PAGES}{dead.name}/", {"sample": "2"}).content.decode()
+    every = re.findall('name="every" value="([^"]+)"', html)
+    given = {"action": "redrive", "scope": "selected", "every": every}
+    assert "2 selected letters" in words(act(logged_in, dead, **given))
+    assert "2 redriven, " in words(act(logged_in, dead, **given, confirmed="on"))
+    assert len(dead.ids()) == 1
 
 
 def test_a_discard_needs_the_name_of_the_queue(dead: Dead) -> None:

@@ -64,6 +64,24 @@ def test_tasks_are_listed_and_searched(results: Environment) -> None:
     assert "Run the selected" not in page
 
 
+def test_tasks_are_searched_by_argument_by_those_who_may_see_them(results: Environment) -> None:
+    StoredResult.objects.filter(id="waits").update(kwargs=json.dumps({"customer": "Zo\xeb"}))
+    logged_in = client("view_storedresult")
+
+    def found(query: str) -> int:
+        page = logged_in.get(PAGES, {"q": query})
+        count: int = page.context["cl"].result_count
+        return count
+
+    queries = ("argument=a secret", "argument=Zo\xeb", 'argument="b": 2')
+    assert [found(each) for each in queries] == [0, 0, 0]
+    User.objects.get().user_permissions.add(
+        Permission.objects.get(codename="view_storedresult_arguments")
+    )
+    assert [found(each) for each in queries] == [1, 1, 1]
+    assert [found(each) for each in ("argument=nobody", "argument", "other=a secret")] == [0, 0, 0]
+
+
 def test_a_task_shows_its_traceback_and_its_arguments_to_those_who_may_see_them(
     results: Environment,
 ) -> None:

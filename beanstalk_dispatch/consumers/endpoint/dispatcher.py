@@ -24,6 +24,7 @@ from beanstalk_dispatch.running import pipeline
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.unrun_receives import UNRUN
+from beanstalk_dispatch.running.worker_entry import WORKER_ENTRY
 
 from . import draining, holding, trusted_peers
 from .responses import error_response, wrong_method
@@ -76,6 +77,8 @@ def dispatch(request: HttpRequest) -> HttpResponse:
         return error_response(400, "the body cannot be read")
     if DOCTOR_KEY in request.META:
         return JsonResponse({DOCTOR_KEY: True})
+    if not WORKER_ENTRY.is_started:
+        WORKER_ENTRY.start("endpoint", config, threads=draining.threads())
     return make_response(_run_or_hold(delivery_from_meta(request.META, body), config))
 
 

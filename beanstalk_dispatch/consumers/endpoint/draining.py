@@ -27,6 +27,7 @@ from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.open_files import can_open_files
 from beanstalk_dispatch.running.running_tasks import RUNNING, RunningTask
 from beanstalk_dispatch.running.thread_frames import threads_within
+from beanstalk_dispatch.running.worker_entry import WORKER_ENTRY
 
 from . import holding
 
@@ -162,6 +163,8 @@ def watch() -> bool:
         _log_short_timeout(worker, config)
         RUNNING.report_cut_tasks(config)
         CHILDREN.start(config)
+        if config.worker:
+            WORKER_ENTRY.start("endpoint", config, threads=_process.threads)
     return True
 
 

@@ -65,6 +65,11 @@ class Scheduler:
         self._occurrences = [(task, CronSim(task.schedule, start)) for task in tasks]
         self._due = [next(moments) for _, moments in self._occurrences]
 
+    def next_runs(self) -> list[tuple[str, float]]:
+        """Return each task's name, and the Unix seconds at which it is sent next."""
+        pairs = zip(self._occurrences, self._due, strict=True)
+        return [(task.name, due_at.timestamp()) for (task, _), due_at in pairs]
+
     def tick(self, is_stopping: Callable[[], bool]) -> Callable[[], None]:
         """Return a tick that sends the tasks that are due, once a second until ``is_stopping``."""
 

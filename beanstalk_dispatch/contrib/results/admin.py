@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.contrib.admin.utils import unquote
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import pluralize
 from django.utils.html import format_html
@@ -26,6 +27,9 @@ from .record import Status
 _HIDDEN: Final = frozenset({"args", "kwargs", "return_value"})
 """The fields that may hold personal data, and have a permission of their own."""
 
+_ARGUMENT: Final = "argument"
+"""The word before a string that is searched for in the arguments."""
+
 _BUTTONS: Final = {
     "cancel_tasks": "Cancel this task",
     "stop_tasks": "Stop this task now",
@@ -43,7 +47,9 @@ class StoredResultAdmin(ReadOnlyAdmin):
     list_display = ("function", "outcome", "enqueued_at", "duration", "attempts", "queue")
     list_filter = ("status", "enqueued_at")
     search_fields = ("id__exact", "function__exact")  # "=id" is iexact, which uses no index
-    search_help_text = "A task id, or the whole name of a task"
+    search_help_text = (
+        f"A task id, the whole name of a task, or {_ARGUMENT}=TEXT if you may view arguments"
+    )
     ordering: ClassVar = ("-enqueued_at",)
     show_full_result_count = False
     actions = tuple(_BUTTONS)
@@ -58,6 +64,27 @@ class StoredResultAdmin(ReadOnlyAdmin):
         """Return True if the user may run tasks again."""
         return self.has_own_permission(request, "run_storedresult")
 
+    def has_arguments_permission(self, request: HttpRequest) -> bool:
+        """Return True if the user may see the arguments of tasks, which may hold personal data."""
+        return self.has_own_permission(request, "view_storedresult_arguments")
+
+    # --- search ------------------------------------------------------------------------------
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Search the arguments for the string after ``argument=``, if the user may see them.
+
+        No index helps with that, so it reads each row that the filters leave.
+        """
+        prefix, separator, text = search_term.partition("=")
+        if not (separator and prefix == _ARGUMENT and self.has_arguments_permission(request)):
+            return super().get_search_results(request, queryset, search_term)
+        found = Q()
+        for each in {text, json.dumps(text)[1:-1]}:  # as it is typed, and as JSON writes a string
+            found |= Q(args__contains=each) | Q(kwargs__contains=each)
+        return queryset.filter(found), False
+
     # --- what is shown -----------------------------------------------------------------------
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -70,7 +97,7 @@ class StoredResultAdmin(ReadOnlyAdmin):
             "last_attempted_at", "finished_at", "duration", "worker_ids", "failures", "args",
             "kwargs", "return_value", "expires_at",
         ]  # fmt: skip
-        if self.has_own_permission(request, "view_storedresult_arguments"):
+        if self.has_arguments_permission(request):
             return fields
         return [each for each in fields if each not in _HIDDEN]
 
@@ -88,7 +115,13 @@ class StoredResultAdmin(ReadOnlyAdmin):
         """Show the page of a task, with a button for each action that the user may take."""
         allowed = self.get_actions(request)
         buttons = {action: label for action, label in _BUTTONS.items() if action in allowed}
-        context = {"task_buttons": buttons, "unfold": UNFOLD, **(extra_context or {})}
+        letter = self.page_of_other_room(
+            request, "beanstalk_workbench_deadletter", "find", unquote(object_id)
+        )
+        context = {
+            "task_buttons": buttons, "unfold": UNFOLD, "letter_url": letter,
+            **(extra_context or {}),
+        }  # fmt: skip
         return super().change_view(request, object_id, form_url, context)
 
     @admin.display(ordering="status")

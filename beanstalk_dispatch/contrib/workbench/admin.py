@@ -15,14 +15,23 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
 from beanstalk_dispatch.contrib.unfold import UNFOLD
 from beanstalk_dispatch.dead_letters.dead_letter import ReceivedDeadLetter, grouped
 from beanstalk_dispatch.dead_letters.lines import sample_size
 from beanstalk_dispatch.dead_letters.queue import FIND_SIZE, SAMPLE_SIZE, DeadLetterQueue
-from beanstalk_dispatch.dead_letters.terminal import duration
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
-from beanstalk_dispatch.logging.log_lines import escaped
+from beanstalk_dispatch.logging.log_lines import duration, escaped
+from beanstalk_dispatch.queues.running import (
+    RUN_COLUMNS,
+    TASK_COLUMNS,
+    WORKER_COLUMNS,
+    PeriodicRun,
+    RunningTask,
+    Worker,
+    what_runs,
+)
 from beanstalk_dispatch.queues.waiting import (
     QueueStatus,
     pause,
@@ -39,6 +48,10 @@ from .progress import log_action, progress_response
 _TEMPLATES: Final = "admin/beanstalk_workbench/deadletter"
 _MAX_RECEIVES: Final = 20
 """The number of receives of the page of one dead letter: SQS may return fewer than ten in each."""
+_MAX_TASKS: Final = 1000
+"""The number of running tasks on the page, the oldest first."""
+_RED: Final = "color: var(--error-fg, #d64545); font-weight: bold"
+"""The style of what needs somebody. Unfold has no such variable."""
 _VERBS: Final = {"redrive": "redriven", "discard": "discarded"}
 _QUEUE_COLUMNS: Final = (
     "Queue", "Visible", "In flight", "Delayed", "Visibility timeout", "Retention",
@@ -81,6 +94,9 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         pages: list[tuple[str, Callable[..., HttpResponseBase], str]] = [
             ("", self.queues_view, "changelist"),
+            # quote() writes an underscore as _5F, so no queue has these addresses.
+            ("_running/", self.running_view, "running"),
+            ("_find/<str:letter>/", self.dead_letter_view, "find"),
             ("<str:queue>/act/", self.action_view, "act"),
             ("<str:queue>/pause/", self.pause_view, "pause"),
             ("<str:queue>/letter/<str:letter>/", self.dead_letter_view, "letter"),
@@ -130,9 +146,40 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             return status, url, "", "", paused
         return status, url, duration(found.visibility_timeout), duration(found.retention), paused
 
+    def running_view(self, request: HttpRequest) -> HttpResponse:
+        """Show the workers, the tasks that run now, and the next runs of periodic tasks."""
+        context: dict[str, Any] = {}
+        try:
+            found = what_runs()
+        except BeanstalkDispatchError as exc:
+            context["problem"] = problem_of(exc)
+        except ConfigurationError as exc:
+            context["problem"] = str(exc)
+        else:
+            tasks = found.tasks[:_MAX_TASKS]
+            context = {
+                "problem": found.problem,
+                "count": len(found.tasks),
+                "tables": [
+                    ("Tasks", TASK_COLUMNS, [self._task_row(request, each) for each in tasks]),
+                    ("Workers", WORKER_COLUMNS, list(map(_row, found.workers))),
+                    ("Periodic tasks", RUN_COLUMNS, list(map(_row, found.next_runs))),
+                ],
+            }
+        return self._render_page(request, "running", "What runs now", context)
+
+    def _task_row(self, request: HttpRequest, task: RunningTask) -> tuple[list[str], str, bool]:
+        return task.cells(), self._result_url(request, task.id), task.is_late
+
+    def _result_url(self, request: HttpRequest, task_id: str) -> str:
+        """Return the address of a task's result; empty if there is none for this user."""
+        if get_config().results != "db":
+            return ""
+        return self.page_of_other_room(request, "beanstalk_results_storedresult", "change", task_id)
+
     def dead_letters_view(self, request: HttpRequest, queue: str) -> HttpResponse:
         """Show a sample of the messages of one dead-letter queue, in groups and one by one."""
-        form = SampleForm(request.GET)
+        form = SampleForm(request.GET, sees_arguments=self.has_arguments_permission(request))
         context: dict[str, Any] = {"form": form, "is_filtered": bool(request.GET)}
         if form.is_valid():
             try:
@@ -154,21 +201,19 @@ class DeadLetterAdmin(ReadOnlyAdmin):
                 }
         return self._render_page(request, "letters", queue, context, queue)
 
-    def dead_letter_view(self, request: HttpRequest, queue: str, letter: str) -> HttpResponse:
+    def dead_letter_view(self, request: HttpRequest, letter: str, queue: str = "") -> HttpResponse:
         """Show one dead letter in full; its arguments only to users who may see them.
 
-        Few messages are received: each receive counts, and hides messages from others for a time.
+        Without a queue, look for it in every dead-letter queue.
         """
         context: dict[str, Any] = {"id": letter, "looked_at": SAMPLE_SIZE, "all": FIND_SIZE}
-        receives = iter(range(_MAX_RECEIVES))
         try:
-            found = DeadLetterQueue.open(queue).find(
-                letter, limit=SAMPLE_SIZE, is_stopping=lambda: next(receives, None) is None
-            )
-            context |= {
-                "letter": found,
-                "facts": self._facts_of(request, found) if found else {},
-            }
+            for name in [queue] if queue else _dead_letter_queues():
+                if found := _find(name, letter):
+                    queue = name
+                    context |= {"letter": found, "facts": self._facts_of(request, found)}
+                    context["result_url"] = self._result_url(request, found.id)
+                    break
         except BeanstalkDispatchError as exc:
             context["problem"] = problem_of(exc)
         return self._render_page(request, "letter", f"Letter {letter}", context, queue)
@@ -220,7 +265,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         """Ask for confirmation, and then act. Only a POST does anything."""
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        form = ActionForm(request.POST)
+        form = ActionForm(request.POST, sees_arguments=self.has_arguments_permission(request))
         if not form.is_valid():
             return self._refuse_action(request, queue, form)
         action = form.cleaned_data["action"]
@@ -269,7 +314,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             request,
             queue=name,
             verb=verb,
-            message=f"{verb.capitalize()}: {_describe_selection(form)}.",
+            message=f"{verb.capitalize()}: {_describe_selection(form, has_argument=False)}.",
         )
         context = self._page_context(request, _title(form), name) | {
             "verb": verb,
@@ -299,6 +344,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             "queue": queue,
             "object": DeadLetter(pk=queue) if queue else None,  # for the breadcrumbs of Unfold
             "unfold": UNFOLD,
+            "red": _RED,
             "may_redrive": may_redrive,
             "may_delete": may_delete,
             "may_act": may_redrive or may_delete,
@@ -308,15 +354,32 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         }
 
 
+def _dead_letter_queues() -> list[str]:
+    return [each.name for each in queue_statuses() if each.is_dead_letter_queue]
+
+
+def _find(queue: str, letter: str) -> ReceivedDeadLetter | None:
+    """Receive few messages: each receive counts, and hides messages from others for a time."""
+    receives = iter(range(_MAX_RECEIVES))
+    return DeadLetterQueue.open(queue).find(
+        letter, limit=SAMPLE_SIZE, is_stopping=lambda: next(receives, None) is None
+    )
+
+
+def _row(each: Worker | PeriodicRun) -> tuple[list[str], str, bool]:
+    """Return the cells of a row, the address that the last one leads to, and whether it is red."""
+    return each.cells(), "", isinstance(each, Worker) and each.is_late
+
+
 def _title(form: ActionForm) -> str:
     """Return the heading of the pages of an action."""
     return f"{form.cleaned_data['action'].capitalize()} letters"
 
 
-def _describe_selection(form: ActionForm) -> str:
+def _describe_selection(form: ActionForm, *, has_argument: bool = True) -> str:
     """Return the dead letters that an action is about, in words."""
     given = form.cleaned_data
     if given["scope"] == "selected":
         return f"{len(given['ids'])} selected: {', '.join(sorted(given['ids']))}"
-    description = form.description()
+    description = form.description(has_argument=has_argument)
     return f"all letters with {description}" if description else "all letters"

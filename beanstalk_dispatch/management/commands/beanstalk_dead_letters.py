@@ -249,6 +249,10 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     )
     add("--since", type=since, help="only letters since then: 30m, 2h, 3d or 2026-11-25T08:00")
     add("--id", action="append", default=[], help=f"only this letter{several}")
+    add(
+        "--argument", default="", metavar="TEXT",
+        help="only letters with this text in the JSON of their arguments, such as a customer's id",
+    )  # fmt: skip
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -264,6 +268,7 @@ def _filters_from(options: dict[str, Any]) -> Filters:
         queues=frozenset(map(own_name, options["source"])),
         since=options["since"],
         ids=frozenset(options["id"]),
+        argument=options["argument"],
     )
 
 

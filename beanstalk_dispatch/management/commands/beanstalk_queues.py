@@ -11,12 +11,20 @@ from typing import Any, Final
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
-from beanstalk_dispatch.dead_letters.terminal import Stop, duration, stoppable, table
+from beanstalk_dispatch.dead_letters.terminal import Stop, stoppable, table
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError
+from beanstalk_dispatch.logging.log_lines import duration
 from beanstalk_dispatch.management.arguments import to_number
 from beanstalk_dispatch.management.printing import PrintingCommand
+from beanstalk_dispatch.queues.running import (
+    RUN_COLUMNS,
+    TASK_COLUMNS,
+    WORKER_COLUMNS,
+    what_runs,
+)
 from beanstalk_dispatch.queues.waiting import (
     QueueStatus,
+    own_name,
     pause,
     pause_limit,
     queue_statuses,
@@ -25,7 +33,7 @@ from beanstalk_dispatch.queues.waiting import (
 
 _HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
 _HEADING: Final = (
-    "QUEUE", "VISIBLE", "IN FLIGHT", "DELAYED", "HIDES", "KEEPS", "DEAD-LETTER QUEUE",
+    "Queue", "Visible", "In flight", "Delayed", "Hides", "Keeps", "Dead-letter queue",
 )  # fmt: skip
 
 
@@ -53,6 +61,10 @@ class Command(PrintingCommand):
         action = parser.add_mutually_exclusive_group()
         action.add_argument("--pause", action="store_true", help="pause these queues first")
         action.add_argument("--resume", action="store_true", help="resume these queues first")
+        action.add_argument(
+            "--running", action="store_true",
+            help="show the workers, the tasks that run now and the next runs of periodic tasks",
+        )  # fmt: skip
         parser.add_argument("--json", action="store_true", help="print JSON, one line a look")
         parser.add_argument("--watch", action="store_true", help="look again until Ctrl-C")
         parser.add_argument(
@@ -64,10 +76,11 @@ class Command(PrintingCommand):
         """Pause or resume the queues if asked to, and show them until it is enough."""
         if options["pause"] or options["resume"]:
             self._pause_or_resume(options)
+        show = self._show_running if options["running"] else self._show_queues
         with stoppable() as stop:
-            statuses = self._show_queues(options)
+            statuses = show(options)
             while options["watch"] and not _wait_or_stop(options["interval"], stop):
-                statuses = self._show_queues(options)
+                statuses = show(options)
         if not options["watch"] and any(each.problem for each in statuses):
             raise CommandError("not every queue can be shown; see above")
 
@@ -92,12 +105,8 @@ class Command(PrintingCommand):
         if options["json"]:
             self.stdout.write(json.dumps([as_json(each) for each in statuses]))
             return statuses
-        if options["watch"] and self.stdout.isatty():
-            self.stdout.write(_HOME_AND_CLEAR, ending="")
-        heading, *lines = table(_HEADING, [_table_row(each) for each in statuses])
-        self.stdout.write(self.style.MIGRATE_HEADING(heading))
-        for status, line in zip(statuses, lines, strict=True):
-            self.stdout.write(self._style_line(status, line))
+        self._clear_screen(options)
+        self._write_table(_HEADING, [(_table_row(each), each.has_letters) for each in statuses])
         for each in statuses:
             if each.paused_since is not None:
                 since = duration(time.time() - each.paused_since)
@@ -106,10 +115,37 @@ class Command(PrintingCommand):
         self._show_problems(statuses)
         return statuses
 
-    def _style_line(self, status: QueueStatus, line: str) -> str:
-        if status.is_dead_letter_queue and status.attributes and status.attributes.total:
-            return self.style.ERROR(line)
-        return line
+    def _show_running(self, options: dict[str, Any]) -> list[QueueStatus]:
+        try:
+            found = what_runs([own_name(each) for each in options["queues"]])
+        except BeanstalkDispatchError as exc:
+            raise CommandError(str(exc)) from exc
+        if options["json"]:
+            self.stdout.write(json.dumps(found.as_json()))
+            return []
+        self._clear_screen(options)
+        self._write_table(WORKER_COLUMNS, [(each.cells(), each.is_late) for each in found.workers])
+        self.stdout.write("")
+        self._write_table(TASK_COLUMNS, [(each.cells(), each.is_late) for each in found.tasks])
+        if found.next_runs:
+            self.stdout.write("")
+            self._write_table(RUN_COLUMNS, [(each.cells(), False) for each in found.next_runs])
+        if found.problem:
+            self.stderr.write(self.style.WARNING(found.problem))
+        return []
+
+    def _clear_screen(self, options: dict[str, Any]) -> None:
+        if options["watch"] and self.stdout.isatty():
+            self.stdout.write(_HOME_AND_CLEAR, ending="")
+
+    def _write_table(
+        self, columns: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]
+    ) -> None:
+        """Write a table; each row with whether it is red."""
+        heading, *lines = table([each.upper() for each in columns], [cells for cells, _ in rows])
+        self.stdout.write(self.style.MIGRATE_HEADING(heading))
+        for line, (_, is_red) in zip(lines, rows, strict=True):
+            self.stdout.write(self.style.ERROR(line) if is_red else line)
 
     def _show_problems(self, statuses: Sequence[QueueStatus]) -> None:
         for each in statuses:

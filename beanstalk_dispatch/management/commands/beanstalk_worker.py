@@ -34,6 +34,7 @@ from beanstalk_dispatch.problems.check_log import do_not_log_on_first_request
 from beanstalk_dispatch.problems.checks.endpoint import without_endpoint
 from beanstalk_dispatch.problems.checks.listed_tasks import warning_of_one_task
 from beanstalk_dispatch.running.running_tasks import RUNNING
+from beanstalk_dispatch.running.worker_entry import WORKER_ENTRY
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
@@ -124,6 +125,9 @@ class Command(BaseCommand):
         if self.runs_tasks:
             RUNNING.report_cut_tasks(conf.get_config())
             CHILDREN.start(conf.get_config())
+            WORKER_ENTRY.start(
+                "poller", conf.get_config(), threads=options["threads"], queues=options["queues"]
+            )
         if server := _make_server(worker, options):
             threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
         WorkerProcess(worker, ticks).run(sender=type(self))
@@ -214,7 +218,9 @@ def _make_ticks(worker: Worker, options: dict[str, Any]) -> Iterator[Tick]:
     if options["embedded_metrics"]:
         yield write_backlog(worker, sys.stdout)
     if options["cron"]:
-        yield Scheduler(cron.load(options["cron"]), options["queues"][0]).tick(worker.is_stopping)
+        scheduler = Scheduler(cron.load(options["cron"]), options["queues"][0])
+        WORKER_ENTRY.next_runs = scheduler.next_runs
+        yield scheduler.tick(worker.is_stopping)
     if file := options["health_file"]:
         with _option_at_fault("--health-file"):
             file.touch()

@@ -146,6 +146,7 @@ def test_a_signature_of_another_region_is_not_valid_as_a_worker_refuses_it(
         ({"queues": {"other"}}, False),
         ({"since": 1_764_000_000}, True),
         ({"since": 1_764_000_001}, False),
+        ({"argument": "771"}, False),
         ({"ids": frozenset({"the-id"})}, True),
         ({"ids": frozenset({"None-0"})}, True),
         ({"ids": frozenset({"other"})}, False),

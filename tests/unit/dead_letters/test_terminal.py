@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from beanstalk_dispatch.dead_letters.sweep import SweepReport
-from beanstalk_dispatch.dead_letters.terminal import ProgressLine, age, duration, stoppable, table
+from beanstalk_dispatch.dead_letters.terminal import ProgressLine, age, stoppable, table
+from beanstalk_dispatch.logging.log_lines import duration
 
 
 class Terminal(io.StringIO):

@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from django.core.cache import caches
 from django.core.management import CommandError, call_command
 
 from beanstalk_dispatch.dead_letters.terminal import Stop
+from beanstalk_dispatch.exceptions import LeaseUnavailable
 from beanstalk_dispatch.management.commands import beanstalk_queues
+from beanstalk_dispatch.queues import running
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment
 from tests.dead_letters import failing
+from tests.entries import add_entry
 from tests.proxy import Proxy
 
 
@@ -120,6 +124,52 @@ def test_a_wait_is_over_after_its_time_or_at_the_end() -> None:
 def test_a_wrong_interval_is_refused(seconds: str) -> None:
     with pytest.raises(CommandError, match="expected 1 to 3600 seconds"):
         show("--interval", seconds)
+
+
+# --- what runs now ---
+
+
+def test_what_runs_now_is_three_tables(
+    lease_env: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(running, "CRON_FILE", tmp_path / "cron.yaml")
+    add_entry("one", tasks={"task-1": 3.0})
+    add_entry("two", ago=90, tasks={"task-2": 1.0})
+    assert [re.split(r"  +", line) for line in show("--running").splitlines()] == [
+        ["MACHINE", "PROCESS", "CONSUMER", "QUEUES", "RUNNING", "VERSION", "UP", "SEEN"],
+        ["one", "7", "poller", "jobs", "1 of 4", "1.1.0", "1h", "0s ago"],
+        ["two", "7", "poller", "jobs", "1 of 4", "1.1.0", "1h", "1m 30s ago: killed, or it hangs"],
+        [""],
+        ["AGE", "FUNCTION", "ATTEMPT", "QUEUE", "MACHINE", "PROCESS", "TASK ID"],
+        ["1m 31s ?", "record", "1", "jobs", "two", "7", "task-2"],
+        ["3s", "record", "1", "jobs", "one", "7", "task-1"],
+    ]
+    lines = show("--running", "other", force_color=True).splitlines()
+    assert ["\x1b[31" in line for line in lines] == [False, False, True, False, False]
+    running.CRON_FILE.write_text("x")
+    add_entry("one", next_runs=[["clean_up", 4e9]])
+    problems = io.StringIO()
+    lines = show("--running", stderr=problems).splitlines()
+    assert lines[-2].split() == ["PERIODIC", "TASK", "NEXT", "RUN", "AT"]
+    assert lines[-1].startswith("clean_up")
+    assert "expected 'version: 1'" in problems.getvalue()
+    (found,) = show("--running", "--json").splitlines()
+    assert [each["id"] for each in json.loads(found)["running"]] == ["task-2", "task-1"]
+
+
+def test_what_runs_now_is_not_known_without_a_cache(
+    lease_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(names: object) -> None:
+        raise LeaseUnavailable("ConnectionError of cache 'default'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(beanstalk_queues, "what_runs", fail)
+        with pytest.raises(CommandError, match="ConnectionError of cache 'default'"):
+            show("--running")
+    lease_env(DISPATCH_LEASE_CACHE=None)
+    with pytest.raises(CommandError, match="BEANSTALK_DISPATCH_LEASE_CACHE is not set"):
+        show("--running")
 
 
 # --- pause ---

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from beanstalk_dispatch.logging import output
 from beanstalk_dispatch.management.commands import beanstalk_worker
 from beanstalk_dispatch.problems import start_log
 from beanstalk_dispatch.running.running_tasks import RUNNING
+from beanstalk_dispatch.running.worker_entry import WORKER_ENTRY
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment
@@ -163,6 +165,7 @@ def test_the_tasks_of_a_cron_yaml_go_to_the_first_queue(
     (tick,) = made[0]._ticks
     tick()
     assert [each._queue for each in schedulers] == ["jobs"]
+    assert [name for name, due_at in WORKER_ENTRY.next_runs() if due_at > time.time()] == ["a"]
 
 
 @pytest.mark.parametrize(

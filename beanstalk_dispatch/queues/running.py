@@ -1,0 +1,223 @@
+"""What runs now: the workers, their tasks, and the next runs of periodic tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf.variables import LEASE_CACHE
+from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.logging.log_lines import duration, escaped
+from beanstalk_dispatch.messages import cron
+from beanstalk_dispatch.messages.shared_cache import cache_of, unavailable_error
+from beanstalk_dispatch.running.worker_entry import KEPT_SECONDS, WRITE_SECONDS, entry_keys
+
+LATE_SECONDS: Final = 4 * WRITE_SECONDS
+"""The seconds without a sign after which a worker may be dead."""
+MAX_CLOCK_ERROR: Final = 2.0
+"""The seconds by which the clocks of two machines may differ unnoticed."""
+CRON_FILE: Final = Path("cron.yaml")
+"""The periodic tasks of Elastic Beanstalk's bundle, whose root is the working directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningTask:
+    """A task that a worker ran when it was last seen."""
+
+    id: str
+    function: str
+    queue: str
+    attempt: int
+    receive_count: int
+    seconds: float
+    """The age of the attempt."""
+    machine: str
+    process_id: int
+    is_late: bool
+    """True if nothing is seen of its worker."""
+
+    def cells(self) -> list[str]:
+        """Return the cells of its row below TASK_COLUMNS."""
+        age = duration(self.seconds) + (" ?" if self.is_late else "")
+        return [
+            age, self.function, str(self.attempt), self.queue, self.machine, str(self.process_id),
+            self.id,
+        ]  # fmt: skip
+
+
+TASK_COLUMNS: Final = ("Age", "Function", "Attempt", "Queue", "Machine", "Process", "Task id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One process that runs tasks."""
+
+    machine: str
+    process_id: int
+    consumer: str
+    version: str
+    threads: int | None
+    """The tasks that it runs at a time at most; None if its server does not say."""
+    queues: Sequence[str]
+    count: int
+    """The number of tasks that it runs."""
+    up_seconds: float
+    seen_seconds: float
+    """The seconds since its last sign, if its clock and the one here agree."""
+    running: Sequence[RunningTask] = field(repr=False)
+    """The oldest of those tasks, a hundred at most."""
+    next_runs: Sequence[PeriodicRun] = field(repr=False)
+
+    @property
+    def is_late(self) -> bool:
+        """True if the worker may be dead: it was killed, or hangs, or its clock is slow."""
+        return self.seen_seconds > LATE_SECONDS
+
+    @property
+    def seen(self) -> str:
+        """The time of the last sign in words."""
+        seconds = self.seen_seconds
+        if seconds > KEPT_SECONDS or seconds < -MAX_CLOCK_ERROR:  # the cache has kept no such entry
+            word = "behind" if seconds > 0 else "ahead"
+            return f"its clock is {duration(abs(seconds))} {word}"
+        return f"{duration(seconds)} ago{': killed, or it hangs' if self.is_late else ''}"
+
+    def cells(self) -> list[str]:
+        """Return the cells of its row below WORKER_COLUMNS."""
+        threads = f"{self.count} of {self.threads}" if self.threads else str(self.count)
+        return [
+            self.machine, str(self.process_id), self.consumer, ", ".join(self.queues) or "any",
+            threads, self.version, duration(self.up_seconds), self.seen,
+        ]  # fmt: skip
+
+
+WORKER_COLUMNS: Final = (
+    "Machine", "Process", "Consumer", "Queues", "Running", "Version", "Up", "Seen",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class PeriodicRun:
+    """The next run of a periodic task."""
+
+    due_at: datetime
+    name: str
+
+    def cells(self) -> list[str]:
+        """Return the cells of its row below RUN_COLUMNS."""
+        wait = (self.due_at - datetime.now(UTC)).total_seconds()
+        return [self.name, f"in {duration(wait)}", f"{self.due_at:%Y-%m-%d %H:%M} UTC"]
+
+
+RUN_COLUMNS: Final = ("Periodic task", "Next run", "At")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatRuns:
+    """The workers that are seen, their tasks, and the next runs of periodic tasks."""
+
+    workers: Sequence[Worker]
+    """The workers by machine and process."""
+    tasks: Sequence[RunningTask]
+    """The tasks, the oldest first."""
+    next_runs: Sequence[PeriodicRun]
+    """The periodic tasks, the next one first."""
+    problem: str = ""
+    """The reason why the cron.yaml here cannot be read."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it as the JSON object of ``--json``."""
+        workers = [asdict(each) for each in self.workers]
+        for each in workers:
+            del each["running"], each["next_runs"]
+        return {
+            "workers": workers,
+            "running": [asdict(each) for each in self.tasks],
+            "next_runs": [
+                {"name": each.name, "due_at": each.due_at.isoformat()} for each in self.next_runs
+            ],
+            "problem": self.problem or None,
+        }
+
+
+def what_runs(queues: Sequence[str] = ()) -> WhatRuns:
+    """Ask the lease's cache for the entries of all workers, with one request.
+
+    With the own names of ``queues``, return the tasks of those only. Raise ConfigurationError if
+    there is no such cache, LeaseUnavailable if it does not answer.
+    """
+    alias = get_config().lease_cache
+    if alias is None:
+        raise ConfigurationError(
+            f"{LEASE_CACHE.variable} is not set: each worker writes what it runs into that cache"
+        )
+    cache = cache_of(alias)
+    try:
+        entries = cache.get_many(entry_keys()).values()
+    except Exception as exc:
+        raise unavailable_error(alias, exc) from exc
+    workers = sorted(map(_worker, entries), key=lambda each: (each.machine, each.process_id))
+    tasks = [
+        task for each in workers for task in each.running if not queues or task.queue in queues
+    ]
+    next_runs = {run for each in workers for run in each.next_runs}
+    problem = ""
+    try:
+        next_runs.update(_next_runs_here())
+    except ConfigurationError as exc:
+        problem = str(exc)
+    return WhatRuns(
+        workers=workers,
+        tasks=sorted(tasks, key=lambda each: -each.seconds),
+        next_runs=sorted(next_runs),
+        problem=problem,
+    )
+
+
+_WORKER_AS_WRITTEN: Final = ("process_id", "consumer", "version", "threads", "queues", "count")
+_TASK_AS_WRITTEN: Final = ("id", "function", "queue", "attempt", "receive_count")
+"""The fields that are taken as they are."""
+
+
+def _fields(entry: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return these fields of an entry. Another version may write more, or fewer."""
+    return {name: entry.get(name) for name in names}
+
+
+def _worker(entry: Mapping[str, Any]) -> Worker:
+    """Read an entry of a worker, whose clock may be another."""
+    seen = time.time() - entry["written_at"]
+    gone = min(max(seen, 0.0), KEPT_SECONDS) if seen > LATE_SECONDS else 0.0
+    machine = escaped(entry["machine"])
+    return Worker(
+        machine=machine,
+        running=[
+            RunningTask(
+                **_fields(each, _TASK_AS_WRITTEN),
+                seconds=each["seconds"] + gone,
+                machine=machine,
+                process_id=entry["process_id"],
+                is_late=seen > LATE_SECONDS,
+            )
+            for each in entry["running"]
+        ],
+        next_runs=[
+            PeriodicRun(name=name, due_at=datetime.fromtimestamp(at, UTC))
+            for name, at in entry["next_runs"]
+        ],
+        up_seconds=entry["written_at"] - entry["started_at"],
+        seen_seconds=seen,
+        **_fields(entry, _WORKER_AS_WRITTEN),
+    )
+
+
+def _next_runs_here() -> Iterator[PeriodicRun]:
+    """Yield the periodic tasks that the daemon sends, by the cron.yaml of the bundle."""
+    if CRON_FILE.is_file():
+        for task in cron.load(CRON_FILE):
+            yield PeriodicRun(name=task.name, due_at=cron.next_run(task, datetime.now(UTC)))
