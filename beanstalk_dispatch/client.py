@@ -196,13 +196,20 @@ async def aschedule_many(
 def cancel(task_id: str, *, stop: bool = False) -> None:
     """Cancel a task: it does not run, or not again. Nobody finds out whether there is such a task.
 
-    A worker that receives its message deletes it, with the outcome ``cancelled``. A task that runs
-    now continues, unless it looks at ``self.cancelled``. If it fails, it is not tried again. With
-    ``stop``, a task that runs in a process of its own is ended within a few seconds. Raise
-    ConfigurationError if BEANSTALK_DISPATCH_LEASE_CACHE is not set, or if ``stop`` is asked for and
+    A message that waits in the outbox is deleted there, which needs no lease. A worker that
+    receives the message deletes it, with the outcome ``cancelled``. A task that runs now continues,
+    unless it looks at ``self.cancelled``. If it fails, it is not tried again. With ``stop``, a task
+    that runs in a process of its own is ended within a few seconds. Raise ConfigurationError if
+    BEANSTALK_DISPATCH_LEASE_CACHE is not set, or if ``stop`` is asked for and
     BEANSTALK_DISPATCH_ISOLATION is ``thread``; LeaseUnavailable if that cache does not keep the
-    mark, and InvalidCall for an id that no task can have.
+    mark, and InvalidCall for an id that no task can have. A DatabaseError of the outbox is raised
+    as it is.
     """
+    config = get_config()
+    if outbox.cancel(task_id, config):
+        if config.lease_cache is None:
+            return
+        stop = False
     if stop:
         record.stop(task_id)
     else:

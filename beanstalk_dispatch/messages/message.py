@@ -31,7 +31,7 @@ DEAD_LETTER: Final = "dead_letter"
 MAX_DELAY_DAYS: Final = 400
 """The number of days ahead for which a task may be scheduled.
 
-Until it is due, its message is sent again every 15 minutes.
+Until it is due, its message is sent again every 15 minutes, if no outbox keeps it.
 """
 
 _LOCATION: Final = "location"

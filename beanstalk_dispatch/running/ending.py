@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import (
     BeanstalkDispatchError,
+    ConfigurationError,
     NotImportable,
     TaskCancelled,
     UnknownFunction,
 )
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message, now
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import observed
+from beanstalk_dispatch.safe_task import SafeTask
 
+from .consumer import NOBODY
+from .dispatch_table import Entry, configured_observers, entry
 from .lease import WHY_CANCELLED
 from .run import Run
 
@@ -25,6 +31,20 @@ logger = logging.getLogger("beanstalk_dispatch.task")
 def cancelled(run: Run, reason: str = WHY_CANCELLED) -> Result:
     """End a cancelled task, whose child has ended if there was one."""
     return unwanted(run, Outcome.CANCELLED, TaskCancelled(reason))
+
+
+def end_unsent(message: Message, queue: str, config: Config) -> None:
+    """End a cancelled task whose message no queue has. Its observers see that as on a worker."""
+    run = Run(Delivery(queue=queue), config, NOBODY)
+    run.message = message
+    try:
+        run.entry = entry(message.function, config)
+    except (UnknownFunction, ConfigurationError):  # such as in a web process without the table
+        run.entry = Entry(task_class=SafeTask, observers=configured_observers(config))
+    cancelled(run, "it was cancelled before it was sent")
+    logger.info(
+        "cancelled in the outbox id=%s function=%s", quoted(message.id), quoted(message.function)
+    )
 
 
 def unwanted(run: Run, outcome: Outcome, error: Exception) -> Result:

@@ -10,9 +10,10 @@ from typing import Final, Protocol
 
 from django.db import DEFAULT_DB_ALIAS
 
-from beanstalk_dispatch.conf import variables
+from beanstalk_dispatch.conf import Config, variables
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall
 from beanstalk_dispatch.logging.log_lines import joined
+from beanstalk_dispatch.messages.message import is_name
 
 from .destination import Destination
 from .prepare import Prepared
@@ -54,6 +55,9 @@ class Outbox(Protocol):
         self, destination: Destination, unsent: Sequence[Unsent], *, using: str
     ) -> list[Unsent]:
         """Store calls that could not be sent. Return those that could not be stored either."""
+
+    def cancel(self, task_id: str) -> bool:
+        """Delete the message of a task. Return False if there is none that is certainly unsent."""
 
     def relay(self) -> OutboxRelay:
         """Make a relay of all databases of the outbox."""
@@ -113,6 +117,13 @@ class _StoredCalls:
 
 
 OUTBOX: Final = _StoredCalls()
+
+
+def cancel(task_id: str, config: Config) -> bool:
+    """Cancel a task whose message waits in the outbox. Return False if none does."""
+    if _registered is None or not config.uses_outbox or not is_name(task_id):
+        return False
+    return _registered.cancel(task_id)
 
 
 def keep(destination: Destination, unsent: Sequence[Unsent], *, using: str) -> list[Unsent]:

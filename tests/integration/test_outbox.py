@@ -136,14 +136,14 @@ def test_processes_that_are_killed_lose_nothing_and_an_outage_neither() -> None:
 # --- on PostgreSQL ---------------------------------------------------------------------------
 
 
-def fill(queue: str, groups: int, count: int) -> None:
+def fill(queue: str, groups: int, count: int, *, days: int = 0) -> None:
     with connections["postgres"].cursor() as cursor:
         cursor.execute(
             "INSERT INTO beanstalk_outbox_outboxmessage (task_id, function, queue, fifo_group, "
             "body, parameters, created_at, available_at, failures, error) "
             "SELECT n::text, 'f', %s, CASE WHEN %s = 0 THEN '' ELSE 'g' || n %% %s END, '{}', "
-            "'{}', now(), now(), 0, '' FROM generate_series(1, %s) n",
-            [queue, groups, max(groups, 1), count],
+            "'{}', now(), now() + %s * interval '1 day', 0, '' FROM generate_series(1, %s) n",
+            [queue, groups, max(groups, 1), days, count],
         )
 
 
@@ -166,6 +166,7 @@ def test_a_claim_reads_few_rows_beside_a_dead_queue(
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
     fill("dead", groups, 20_000)
+    fill("live", 0, 20_000, days=30)
     fill("live", groups, 20_000)
     if statistics == "of these rows":
         with connection.cursor() as cursor:

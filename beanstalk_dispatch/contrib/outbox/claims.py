@@ -44,6 +44,7 @@ _HEAD: Final = """
 SELECT (SELECT id FROM {table} WHERE queue = %s AND fifo_group >= %s AND fifo_group <= %s
         ORDER BY fifo_group, id LIMIT 1)
 """
+# A join would let PostgreSQL look for the head of a group among all messages.
 _HEADS: Final = """
 WITH RECURSIVE waiting(name, place) AS (
     SELECT (SELECT MIN(fifo_group) FROM {table} WHERE queue = %s AND fifo_group > %s), 1
@@ -51,11 +52,13 @@ WITH RECURSIVE waiting(name, place) AS (
     SELECT (SELECT MIN(fifo_group) FROM {table} WHERE queue = %s AND fifo_group > name), place + 1
     FROM waiting WHERE name IS NOT NULL AND place < %s
 )
-SELECT name, head.id, CASE WHEN head.available_at <= %s THEN 1 ELSE 0 END
-FROM waiting JOIN {table} head ON head.id = (
-    SELECT id FROM {table} WHERE queue = %s AND fifo_group >= name AND fifo_group <= name
-    ORDER BY fifo_group, id LIMIT 1
-)
+SELECT name,
+    (SELECT id FROM {table} WHERE queue = %s AND fifo_group >= name AND fifo_group <= name
+     ORDER BY fifo_group, id LIMIT 1),
+    (SELECT CASE WHEN available_at <= %s THEN 1 ELSE 0 END FROM {table}
+     WHERE queue = %s AND fifo_group >= name AND fifo_group <= name
+     ORDER BY fifo_group, id LIMIT 1)
+FROM waiting WHERE name IS NOT NULL
 """
 """The next groups of a queue by name, each with its head.
 
@@ -71,7 +74,7 @@ SELECT id FROM (
 
 _BY_INDEX: Final = "; ".join(
     f"SET LOCAL enable_{way} = off"
-    for way in ("bitmapscan", "hashjoin", "mergejoin", "seqscan", "sort")
+    for way in ("bitmapscan", "hashjoin", "incremental_sort", "mergejoin", "seqscan", "sort")
 )
 
 
@@ -136,10 +139,8 @@ class Heads:
             return self._find(database, queue, now, count)
 
     def _find(self, database: str, queue: str, now: datetime, count: int) -> list[int]:
-        free = _rows(database).filter(
-            queue=queue, fifo_group__gte="", fifo_group__lte="", available_at__lte=now
-        )
-        found = list(free.order_by("fifo_group", "id").values_list("id", flat=True)[:count])
+        free = _rows(database).filter(queue=queue, fifo_group="", available_at__lte=now)
+        found = list(free.order_by("available_at", "id").values_list("id", flat=True)[:count])
         after, is_over = self._last_groups.pop((database, queue), ""), False
         rounds = MAX_LOOKED_AT
         while len(found) < count and rounds and not is_over:
@@ -159,7 +160,7 @@ class Heads:
 def _heads(database: str, queue: str, now: datetime, after: str) -> list[tuple[str, int, int]]:
     """Return the name and the head of the groups after ``after``, and whether the head is free."""
     moment = connections[database].ops.adapt_datetimefield_value(now)
-    return _select(database, _HEADS, [queue, after, queue, MAX_CLAIMED, moment, queue])
+    return _select(database, _HEADS, [queue, after, queue, MAX_CLAIMED, queue, moment, queue])
 
 
 def heads_of(database: str, queue: str, groups: Iterable[str]) -> list[int]:

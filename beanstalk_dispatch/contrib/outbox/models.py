@@ -30,7 +30,10 @@ class OutboxMessage(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     """The time at which the message was stored."""
     available_at = models.DateTimeField(default=timezone.now)
-    """The time before which the message is not sent: it has failed, or a relay has claimed it."""
+    """The time before which the message is not sent.
+
+    It is not near its time, it has failed, or a relay has claimed it.
+    """
     failures = models.PositiveIntegerField(default=0)
     """The number of times that the message could not be sent."""
     error = models.TextField(blank=True, default="")
@@ -39,12 +42,16 @@ class OutboxMessage(models.Model):
     objects: ClassVar[models.Manager[OutboxMessage]]
 
     class Meta:
-        """The index for the oldest messages of a queue and of each of its groups."""
+        """The indexes for the oldest message of each group, and for those that may be sent now."""
 
         verbose_name = "outbox message"
         ordering: ClassVar[Any] = ["id"]
         indexes: ClassVar[Any] = [
             models.Index(fields=["queue", "fifo_group", "id"], name="beanstalk_outbox_head"),
+            models.Index(
+                fields=["queue", "fifo_group", "available_at", "id"],
+                name="beanstalk_outbox_available",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -23,6 +23,8 @@ from .models import OutboxMessage
 
 AT_ONCE: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """The ``available_at`` of a row that is available at once, at any time of this machine's clock."""
+NEAR: Final = timedelta(seconds=MAX_DELAY_SECONDS)
+"""The time before a message is due in which SQS can keep it."""
 
 
 def to_row(destination: Destination, prepared: Prepared) -> OutboxMessage:
@@ -41,7 +43,7 @@ def to_row(destination: Destination, prepared: Prepared) -> OutboxMessage:
         body=body,
         parameters=json.dumps(parameters),
         due_at=_due_at(message, delay),
-        available_at=_in_settings_zone(AT_ONCE),
+        available_at=_in_settings_zone(_available_at(message)),
     )
 
 
@@ -49,6 +51,17 @@ def _due_at(message: Message, delay: int) -> datetime | None:
     if message.not_before is not None:
         return _in_settings_zone(datetime.fromtimestamp(message.not_before, UTC))
     return timezone.now() + timedelta(seconds=delay) if delay else None
+
+
+def _available_at(message: Message) -> datetime:
+    """Return the time from which on SQS can keep the message until it is due.
+
+    It is a full minute, so that messages which are due in the same minute are sent in tens.
+    """
+    if message.not_before is None:
+        return AT_ONCE
+    minutes = math.ceil((message.not_before - MAX_DELAY_SECONDS) / 60)
+    return datetime.fromtimestamp(minutes * 60, UTC)
 
 
 def _in_settings_zone(moment: datetime) -> datetime:

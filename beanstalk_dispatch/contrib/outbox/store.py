@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, connections, transaction
+from django.db.models import Q
+from django.utils import timezone
 
-from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.exceptions import MalformedMessage, SendError, UnknownQueue
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
-from beanstalk_dispatch.scheduling.destination import Destination
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.running.ending import end_unsent
+from beanstalk_dispatch.scheduling.destination import Destination, resolve
 from beanstalk_dispatch.scheduling.prepare import Prepared
 from beanstalk_dispatch.scheduling.send import Unsent, publishing
 
+from .claims import database_now
 from .committed import StoredRow
 from .errors import describe_error
 from .models import OutboxMessage
 from .relay import Relay
-from .rows import to_row
+from .rows import NEAR, to_row
 from .sender import SENDER
 
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
@@ -39,7 +46,8 @@ class DatabaseOutbox:
                     f"the outbox in the database {using!r} does not take the message: "
                     f"{describe_error(exc)}"
                 ) from exc
-        transaction.on_commit(_waking(rows, using), using=using, robust=True)
+        if near := _near(rows):
+            transaction.on_commit(_waking(near, using), using=using, robust=True)
 
     def keep(
         self, destination: Destination, unsent: Sequence[Unsent], *, using: str
@@ -54,8 +62,13 @@ class DatabaseOutbox:
             reason = f"the outbox does not take it either: {describe_error(exc)}"
             return [Unsent(each.prepared, f"{each.reason}; {reason}") for each in unsent]
         _log_kept(rows)
-        _waking(rows, using)()
+        if near := _near(rows):
+            _waking(near, using)()
         return []
+
+    def cancel(self, task_id: str) -> bool:
+        """See ``scheduling.outbox.Outbox``."""
+        return discard(task_id, if_unsent=True)
 
     def relay(self) -> Relay:
         """See ``scheduling.outbox.Outbox``."""
@@ -84,6 +97,12 @@ def _insert(rows: Sequence[OutboxMessage], *, using: str) -> None:
         rows[0].pk = cursor.fetchone()[0] if returns else cursor.lastrowid
 
 
+def _near(rows: Sequence[OutboxMessage]) -> Sequence[OutboxMessage]:
+    """Return the rows that can be sent now. A relay sends the others when they are near."""
+    now = timezone.now()
+    return [row for row in rows if row.available_at <= now]
+
+
 def _waking(rows: Sequence[OutboxMessage], using: str) -> Callable[[], None]:
     """Return a function that has the sender send rows. MySQL does not tell ids of a bulk insert."""
     known = [StoredRow(using, row.queue, row.fifo_group, row.pk) for row in rows if row.pk]
@@ -96,3 +115,28 @@ def _log_kept(rows: Iterable[OutboxMessage]) -> None:
             "kept in the outbox id=%s function=%s queue=%s error=%s",
             quoted(row.task_id), quoted(row.function), quoted(row.queue), quoted_error(row.error),
         )  # fmt: skip
+
+
+def discard(task_id: str, *, if_unsent: bool = False) -> bool:
+    """Delete the message of a task, and have its observers see the end. Return True if it is done.
+
+    With ``if_unsent``, a message that a relay may be sending now stays.
+    """
+    config = get_config()
+    for using in config.outbox_databases:
+        rows = OutboxMessage.objects.using(using).filter(task_id=task_id)
+        if if_unsent:
+            now = database_now(using)
+            rows = rows.filter(Q(available_at__lte=now) | Q(due_at__gt=now + NEAR))
+        for row in rows:
+            if rows.filter(id=row.id).delete()[0]:
+                transaction.on_commit(partial(_end, row, config), using=using, robust=True)
+                return True
+    return False
+
+
+def _end(row: OutboxMessage, config: Config) -> None:
+    """End the task of a deleted message as a worker does that receives a cancelled one."""
+    with suppress(MalformedMessage, UnknownQueue):  # its task is unknown
+        queue = resolve(row.queue, config).address.name
+        end_unsent(Message.decode(row.body, queue=queue), queue, config)

@@ -13,7 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from beanstalk_dispatch.client import schedule_function
+from beanstalk_dispatch.client import Call, schedule, schedule_function
 from beanstalk_dispatch.contrib.outbox import relay
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from tests.conftest import Environment
@@ -46,7 +46,19 @@ def test_what_waits_is_shown(sqs: Sqs, capsys: pytest.CaptureFixture[str]) -> No
     assert ", 1 of them refused by SQS;" in run("--status", capsys=capsys)
     (found,) = json.loads(run("--status", "--json", capsys=capsys))
     assert found.pop("oldest_seconds") == pytest.approx(90, abs=20)
-    assert found == {"database": "default", "queue": "jobs", "count": 2, "refused": 1}
+    assert found == {"database": "default", "queue": "jobs", "count": 2, "refused": 1,
+                     "delayed": 0, "next_due_at": None}  # fmt: skip
+
+
+def test_what_waits_for_later_is_shown_apart(sqs: Sqs, capsys: pytest.CaptureFixture[str]) -> None:
+    for hours in (2, 3):
+        schedule("jobs", Call("record", [1], delay=timedelta(hours=hours)))
+    due_at = OutboxMessage.objects.order_by("due_at").values_list("due_at", flat=True)[0]
+    assert due_at
+    shown = run("--status", capsys=capsys)
+    first = due_at.isoformat()
+    assert shown == f"jobs: 0 waiting in default; 2 due later, the first at {first}"
+    assert run("--once", capsys=capsys) == "sent 0, 0 left"
 
 
 def test_a_wrong_configuration_is_an_error(sqs: Sqs, sqs_env: Environment) -> None:

@@ -20,6 +20,7 @@ from beanstalk_dispatch.contrib.outbox.claims import Claim, Heads, claim, databa
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay, send_waiting
 from beanstalk_dispatch.contrib.outbox.rows import to_prepared
+from beanstalk_dispatch.contrib.outbox.status import waiting_in
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.scheduling.destination import Destination, resolve
 from beanstalk_dispatch.signals import task_scheduled
@@ -85,14 +86,45 @@ def test_a_message_keeps_its_id_its_group_and_its_deduplication_id(sqs: Sqs) -> 
 
 
 def test_a_delay_is_counted_from_the_call(sqs: Sqs) -> None:
-    for n, delay in enumerate((600, 600, 3600)):
-        schedule("jobs", Call("record", [n], delay=delay))
-    schedule("jobs", Call("record", [3]))
+    for n in range(2):
+        schedule("jobs", Call("record", [n], delay=600))
+    schedule("jobs", Call("record", [2]))
     waited = OutboxMessage.objects.order_by("id")[0]
     OutboxMessage.objects.filter(id=waited.id).update(due_at=timezone.now() - timedelta(seconds=5))
     Relay().send_available()
     delays = {body_of(entry)["args"][0]: entry.get("DelaySeconds") for entry in sqs.entries}
-    assert delays == {0: None, 1: 600, 2: 900, 3: None}
+    assert delays == {0: None, 1: 600, 2: None}
+
+
+def test_a_call_of_a_later_time_stays_until_sqs_can_keep_it(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay's clock is that of the database."""
+    for n in range(12):  # of one minute, which may begin in between
+        schedule("jobs", Call("record", [n], delay=timedelta(days=30)))
+    Relay().send_available()
+    assert (sqs.requests, len(labels())) == ([], 12)
+    due_at = OutboxMessage.objects.order_by("id")[0].due_at
+    assert due_at
+
+    def send(before: timedelta) -> None:
+        monkeypatch.setattr(relay_module, "database_now", lambda _: due_at - before)
+        Relay().send_available()
+
+    send(timedelta(minutes=15, seconds=1))
+    assert sqs.requests == []
+    send(timedelta(minutes=13, seconds=59))
+    assert sorted(map(len, sqs.requests)) == [2, 10]
+    assert {entry["DelaySeconds"] for entry in sqs.entries} <= {839, 840}
+    assert labels() == []
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+def test_what_waits_for_later_does_not_count_as_late(sqs: Sqs, is_later: bool) -> None:
+    schedule("jobs", Call("record", [1], delay=timedelta(hours=2 if is_later else 0.2)))
+    OutboxMessage.objects.update(created_at=timezone.now() - timedelta(days=1))
+    (found,) = waiting_in("default")
+    assert (found.count, found.delayed, found.oldest_seconds) == (not is_later, is_later, 0)
 
 
 def test_a_message_is_signed_when_it_is_sent_and_is_as_old_as_its_signature(
@@ -114,9 +146,13 @@ def test_a_message_is_signed_when_it_is_sent_and_is_as_old_as_its_signature(
 
 def test_a_time_zone_is_not_needed(sqs: Sqs, settings: Any) -> None:
     settings.USE_TZ = False
-    schedule("jobs", Call("record", [1], delay=3600))
+    schedule("jobs", Call("record", [1], delay=900))
+    schedule("jobs", Call("record", [2], delay=3600))
     Relay().send_available()
-    assert sqs.entries[0]["DelaySeconds"] == 900
+    assert [entry["DelaySeconds"] for entry in sqs.entries] == [900]
+    OutboxMessage.objects.update(available_at=timezone.now())
+    Relay().send_available()
+    assert [entry["DelaySeconds"] for entry in sqs.entries] == [900, 900]
 
 
 # --- failures --------------------------------------------------------------------------------

@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.db import connection, transaction
@@ -15,6 +17,7 @@ from django.utils import timezone
 from beanstalk_dispatch.client import (
     Call,
     aschedule_function,
+    cancel,
     schedule,
     schedule_function,
     schedule_many,
@@ -24,9 +27,11 @@ from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.rows import to_prepared
 from beanstalk_dispatch.contrib.outbox.sender import SENDER
+from beanstalk_dispatch.contrib.results import get_result
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, SendError
+from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.observers import Observer
+from beanstalk_dispatch.observers import Observer, RunView
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.scheduling.destination import resolve
@@ -317,3 +322,76 @@ def test_a_message_that_is_kept_is_not_overtaken_by_its_fifo_group(
         schedule_many(alias, [Call("record", [n], group_id=group) for n in range(3)])
     assert on_failure.labels == sent
     assert stored() == [n for n in range(3) if n not in sent]
+
+
+# --- cancelled before it is sent -------------------------------------------------------------
+
+
+class Ends(Observer):
+    """Sees the ends of tasks that do not run."""
+
+    seen: ClassVar[list[tuple[str, str]]] = []
+
+    @contextmanager
+    def cancelling(self, delivery: RunView) -> Iterator[None]:
+        assert delivery.message
+        self.seen.append((delivery.message.id, str(delivery.exception)))
+        yield
+
+
+@pytest.mark.parametrize("table", ["record=tests.jobs.record", None])
+def test_a_cancelled_call_of_a_later_time_is_deleted_and_its_end_is_seen(
+    sqs: Sqs, sqs_env: Environment, table: str | None
+) -> None:
+    sqs_env(DISPATCH_TABLE=table, DISPATCH_OBSERVERS=f"{__name__}.Ends", DISPATCH_RESULTS="db")
+    Ends.seen.clear()
+    task_id = schedule("jobs", Call("record", ["later"], delay=timedelta(days=30)))
+    with transaction.atomic():
+        cancel(task_id)
+        assert Ends.seen == []
+    assert Ends.seen == [(task_id, "it was cancelled before it was sent")]
+    result = get_result(task_id)
+    assert (stored(), result.status, result.attempts) == ([], "FAILED", 0)
+    with pytest.raises(ConfigurationError, match="LEASE_CACHE is not set"):
+        cancel(task_id)
+
+
+def test_a_cancel_in_a_transaction_that_is_rolled_back_is_none(sqs: Sqs) -> None:
+    task_id = schedule("jobs", Call("record", ["later"], delay=timedelta(days=30)))
+    with transaction.atomic():
+        cancel(task_id)
+        transaction.set_rollback(True)
+    assert stored() == ["later"]
+
+
+@pytest.mark.usefixtures("no_sender")
+def test_a_cancelled_call_that_may_be_sent_now_is_left_to_a_worker(
+    sqs: Sqs, sqs_env: Environment
+) -> None:
+    sqs_env(DISPATCH_LEASE_CACHE="default")
+    task_id = schedule("jobs", Call("record", ["now"]))
+    OutboxMessage.objects.update(available_at=timezone.now() + timedelta(seconds=30))
+    cancel(task_id)
+    assert stored() == ["now"]
+    assert record.is_cancelled(task_id, get_config())
+    OutboxMessage.objects.update(available_at=timezone.now())
+    cancel(task_id, stop=True)
+    assert stored() == []
+
+
+def test_a_deleted_row_whose_task_is_unknown_has_no_end_to_see(sqs: Sqs) -> None:
+    schedule("jobs", Call("record", ["x"], delay=timedelta(days=1)))
+    OutboxMessage.objects.update(body="spoilt", task_id="spoilt")
+    cancel("spoilt")
+    assert not OutboxMessage.objects.exists()
+
+
+def test_the_sender_is_not_woken_by_a_call_of_a_later_time(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[Any] = []
+    monkeypatch.setattr(SENDER, "wake", lambda rows, **_: woken.extend(rows))
+    schedule_many("jobs", [Call("record", [n], delay=3600 * n) for n in range(2)])
+    assert [row.id for row in OutboxMessage.objects.filter(due_at=None)] == [
+        each.id for each in woken
+    ]

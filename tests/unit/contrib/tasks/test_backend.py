@@ -17,7 +17,8 @@ from django.test import override_settings
 from django.utils import timezone
 
 from beanstalk_dispatch import client
-from beanstalk_dispatch.client import schedule_function
+from beanstalk_dispatch.client import cancel, schedule_function
+from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.results import get_result
 from beanstalk_dispatch.contrib.results.pruning import prune
 from beanstalk_dispatch.contrib.tasks import SQSBackend, from_environment, library
@@ -168,6 +169,21 @@ def test_a_delay_of_any_length_is_one_of_sqs_or_of_hops(tasks_env: Environment) 
             naive = timezone.now() + timedelta(minutes=1)
             add.using(run_after=naive).enqueue(1, 2)
     assert [round(task.delay, -1) for task in tasks] == [0, 60, 86400, 60]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_far_delay_stays_in_the_outbox_until_it_is_cancelled(
+    tasks_env: Environment, sent: Sent
+) -> None:
+    tasks_env(DISPATCH_OUTBOX="always", DISPATCH_RESULTS="db")
+    result = add.using(run_after=timezone.now() + timedelta(days=30)).enqueue(1, 2)
+    cancel(result.id)
+    assert not OutboxMessage.objects.exists()
+    result.refresh()
+    assert (result.status, sent) == (
+        "FAILED",
+        [("enqueued", "READY", 0), ("finished", "FAILED", 0)],
+    )
 
 
 def test_using_travels_with_the_message(tasks_env: Environment, sent: Sent) -> None:

@@ -14,9 +14,9 @@ from django.db import DatabaseError
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.outbox.errors import describe_error
-from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.status import Waiting, waiting_in
+from beanstalk_dispatch.contrib.outbox.store import discard
 from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.problems import start_log
 
@@ -53,12 +53,9 @@ class Command(PrintingCommand):
             _run_until_signal()
 
     def _discard_message(self, task_id: str) -> None:
-        for database in get_config().outbox_databases:
-            deleted, _ = OutboxMessage.objects.using(database).filter(task_id=task_id).delete()
-            if deleted:
-                self.stdout.write(f"deleted the message of the task {task_id}")
-                return
-        raise CommandError(f"no message of the task {task_id!r} waits in the outbox")
+        if not discard(task_id):
+            raise CommandError(f"no message of the task {task_id!r} waits in the outbox")
+        self.stdout.write(f"deleted the message of the task {task_id}")
 
     def _show_waiting(self, waiting: list[Waiting], *, as_json: bool) -> None:
         if as_json:
@@ -66,10 +63,12 @@ class Command(PrintingCommand):
             return
         for each in waiting:
             refused = f", {each.refused} of them refused by SQS" if each.refused else ""
-            self.stdout.write(
-                f"{each.queue}: {each.count} waiting in {each.database}{refused}; the oldest for "
-                f"{each.oldest_seconds:.0f} s"
-            )
+            line = f"{each.queue}: {each.count} waiting in {each.database}{refused}"
+            if each.count:
+                line += f"; the oldest for {each.oldest_seconds:.0f} s"
+            if each.delayed:
+                line += f"; {each.delayed} due later, the first at {each.next_due_at}"
+            self.stdout.write(line)
         if not waiting:
             self.stdout.write("nothing waits in the outbox")
 
