@@ -3,7 +3,7 @@
 ``python -m benchmarks.scaling`` simulates one process of ``beanstalk_worker`` for some kinds of
 tasks, and prints what 10, 1,000 and 100,000 tasks a second need. ``--check`` compares the
 simulation with the drains of the last report of ``python -m benchmarks``. ``--docs`` writes the
-tables of docs/scaling.md.
+tables of docs/benchmarks.md.
 
 A process is simulated event by event: its threads, the one CPU that Python lets them use at a time,
 the receives of up to ten messages, and the deletes of up to ten. Processes share nothing but the
@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple
 
 from .compare import ROOT, duration
 
-PAGE: Final = ROOT / "docs" / "scaling.md"
+PAGE: Final = ROOT / "docs" / "benchmarks.md"
 BEGIN: Final = "<!-- `python -m benchmarks.scaling --docs` writes what follows. -->"
 END: Final = "<!-- End of what it writes. -->"
 
@@ -347,7 +347,9 @@ def checks_table(report: Mapping[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the last report")
-    parser.add_argument("--docs", action="store_true", help="write the tables of docs/scaling.md")
+    parser.add_argument(
+        "--docs", action="store_true", help="write the tables of docs/benchmarks.md"
+    )
     options = parser.parse_args()
     tables = needs_table()
     if options.check or options.docs:

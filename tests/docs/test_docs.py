@@ -716,7 +716,7 @@ def test_keda(snippet: Snippet) -> None:
 
 
 def test_the_figures_of_the_fleet_are_those_of_the_simulation() -> None:
-    rows = table_rows(ROOT / "docs" / "autoscaling.md", "Messages")
+    rows = table_rows(ROOT / "docs" / "benchmarks.md", "Messages")
     for row, (_, load, make_scaler, start_seconds) in zip(rows, scenarios(), strict=True):
         found = simulate(load, make_scaler(), start_seconds=start_seconds)
         assert row[2] == (f"{found.drained_seconds:.0f} s" if load.burst else "")

@@ -55,35 +55,35 @@ def _optional(variable: str, default_text: str, meaning: str, **members: Any) ->
 
 DSN: Final[Setting[str | None]] = _optional(
     "SENTRY_DSN", "none",
-    "The client key (DSN) of the Sentry project to send to. Without it nothing is sent.",
+    "The client key (DSN) of the Sentry project.",
     form="URL", cast=cast_dsn, example="https://0123456789abcdef@o1.ingest.sentry.io/1",
     secret=True,
 )  # fmt: skip
 _SDK_SETTINGS: Final = (
     DSN,
-    _optional("SENTRY_ENVIRONMENT", "production", "The name of this environment in Sentry.",
+    _optional("SENTRY_ENVIRONMENT", "production", "The environment in Sentry.",
               form="string", cast=casts.string, example="laptop"),
     _optional("SENTRY_RELEASE", "the git commit, if there is one",
-              "The version of your project that runs.",
+              "The version of your project.",
               form="string", cast=casts.string, example="1.0"),
     _optional("SENTRY_TRACES_SAMPLE_RATE", "no traces",
-              "The share of requests and tasks that are traced.", **_RATE),
+              "The share of requests and tasks traced.", **_RATE),
     _optional("SENTRY_PROFILES_SAMPLE_RATE", "no profiles",
-              "The share of the traced requests and tasks that are profiled.", **_RATE),
-    _optional("SENTRY_SAMPLE_RATE", "1", "The share of errors that are sent.", **_RATE),
+              "The share of these profiled.", **_RATE),
+    _optional("SENTRY_SAMPLE_RATE", "1", "The share of errors sent.", **_RATE),
     _optional("SENTRY_SEND_DEFAULT_PII", "False",
               "Send personal data, and with it the arguments of tasks.", **_BOOL),
     _optional("SENTRY_INCLUDE_LOCAL_VARIABLES", "True",
               "Send the local variables of stack frames.", **_BOOL),
     _optional("SENTRY_ENABLE_LOGS", "False",
-              "Send log records to Sentry's Logs, those of tasks in the trace of their task.",
+              "Send log records to Sentry's Logs, in the task's trace.",
               **_BOOL),
     _optional("SENTRY_SHUTDOWN_TIMEOUT", "2s",
-              "How long the end of a process waits until its events are sent.",
+              "How long a process waits at its end for events to be sent.",
               form="duration", cast=lambda value: casts.duration(value).total_seconds(),
               example="2s"),
     _optional("SENTRY_TRANSPORT_QUEUE_SIZE", "1000",
-              "How many errors may wait to be sent. Half as many traces may wait beside them.",
+              "How many errors may wait, and half as many traces.",
               form="number", cast=_cast_count, example="1000", default=1000),
 )  # fmt: skip
 SDK_OPTIONS: Final = {
@@ -94,22 +94,22 @@ SDK_OPTIONS: Final = {
 REPORT_RETRIES: Final = flag("SENTRY_REPORT_RETRIES", "Also report a failure that will be retried.")
 REPORT_RECEIVES: Final[Setting[tuple[int, ...]]] = _optional(
     "SENTRY_REPORT_RECEIVES", "all",
-    "The receives of a message whose failure is an event. A final failure always is.",
+    "The receives whose failure is an event, besides the final one.",
     form="list of numbers", cast=cast_receives, example="1 10", default=(),
 )  # fmt: skip
 CHECKIN_MARGIN: Final[Setting[int | None]] = _optional(
     "SENTRY_CHECKIN_MARGIN", "Sentry's own",
-    "How late a periodic task may start before Sentry calls it missed.",
+    "How late a periodic task may start.",
     form="minutes", cast=casts.minutes, example="5",
 )  # fmt: skip
 MAX_RUNTIME: Final[Setting[int | None]] = _optional(
     "SENTRY_MAX_RUNTIME", "the task's time limit",
-    "How long a periodic task may run before Sentry calls it failed.",
+    "How long a periodic task may run.",
     form="minutes", cast=casts.minutes, example="10",
 )  # fmt: skip
 CRON_YAML: Final[Setting[Path | None]] = _optional(
     "SENTRY_CRON_YAML", "in the working directory, or in BASE_DIR",
-    "The cron.yaml that has the schedules of the periodic tasks.",
+    "The cron.yaml with the schedules.",
     form="path", cast=casts.path, example="/var/app/current/cron.yaml",
 )  # fmt: skip
 
