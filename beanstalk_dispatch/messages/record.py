@@ -10,11 +10,9 @@ from typing import Final
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import ISOLATION, LEASE_CACHE
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, LeaseUnavailable
-from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
-from beanstalk_dispatch.logging.throttle import THROTTLE
 
 from .message import NAME_FORM, is_name
-from .shared_cache import cache_key, cache_of, unavailable_error
+from .shared_cache import cache_key, cache_of, errors_logged, required
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
@@ -60,14 +58,9 @@ def is_cancelled(task_id: str, config: Config) -> bool:
     """Return True if a task is cancelled. Log an error of the cache and return False."""
     if config.lease_cache is None:
         return False
-    try:
+    with errors_logged(logger, "not known whether cancelled", id=task_id, cache=config.lease_cache):
         return cache_of(config.lease_cache).get(cancelled_key(task_id)) is not None
-    except Exception as exc:
-        logger.warning(
-            "not known whether cancelled id=%s cache=%s error=%s",
-            quoted(task_id), config.lease_cache, quoted_error(exc, with_type=True),
-        )  # fmt: skip
-        return False
+    return False
 
 
 def stop(task_id: str) -> None:
@@ -93,16 +86,10 @@ def to_be_stopped(task_ids: Sequence[str], config: Config) -> frozenset[str]:
     if config.lease_cache is None:
         return frozenset()
     keys = {_stop_key(each): each for each in task_ids}
-    try:
+    with errors_logged(logger, "not known whether stopped", cache=config.lease_cache):
         found = cache_of(config.lease_cache).get_many(list(keys))
-    except Exception as exc:
-        if (repeated := THROTTLE.repeated("stops")) is not None:
-            logger.warning(
-                "not known whether stopped cache=%s%s error=%s",
-                config.lease_cache, repeated, quoted_error(exc, with_type=True),
-            )  # fmt: skip
-        return frozenset()
-    return frozenset(keys[each] for each in found)
+        return frozenset(keys[each] for each in found)
+    return frozenset()
 
 
 def _stop_key(task_id: str) -> str:
@@ -125,12 +112,8 @@ def resume(queue_name: str) -> bool:
 
     Raise ConfigurationError if no cache is configured, LeaseUnavailable if it does not answer.
     """
-    alias = _cache_alias("a queue is paused")
-    cache = cache_of(alias)
-    try:
-        return bool(cache.delete(paused_key(queue_name)))
-    except Exception as exc:
-        raise unavailable_error(alias, exc) from exc
+    with required(_cache_alias("a queue is paused")) as shared:
+        return bool(shared.cache.delete(paused_key(queue_name)))
 
 
 def paused_since(queue_names: Iterable[str], config: Config) -> Mapping[str, float]:
@@ -142,11 +125,8 @@ def paused_since(queue_names: Iterable[str], config: Config) -> Mapping[str, flo
     if config.lease_cache is None:
         return {}
     names = {paused_key(each): each for each in queue_names}
-    cache = cache_of(config.lease_cache)
-    try:
-        found = cache.get_many(list(names))
-    except Exception as exc:
-        raise unavailable_error(config.lease_cache, exc) from exc
+    with required(config.lease_cache) as shared:
+        found = shared.cache.get_many(list(names))
     return {names[key]: since for key, since in found.items()}
 
 
@@ -165,11 +145,8 @@ def _cache_alias(purpose: str) -> str:
 
 def _keep_time(alias: str, key: str, seconds: float | None) -> None:
     """Keep the present time under a key, unless one is kept. Raise LeaseUnavailable if not."""
-    cache = cache_of(alias)
-    try:
-        cache.add(key, time.time(), seconds)
-        is_kept = cache.get(key) is not None
-    except Exception as exc:
-        raise unavailable_error(alias, exc) from exc
+    with required(alias) as shared:
+        shared.cache.add(key, time.time(), seconds)
+        is_kept = shared.cache.get(key) is not None
     if not is_kept:
         raise LeaseUnavailable(f"cache {alias!r} does not keep what is added to it")

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
-from beanstalk_dispatch.logging.throttle import THROTTLE
 
 from .message import Message
-from .shared_cache import cache_key, cache_of
+from .shared_cache import SharedCache, cache_key, errors_logged
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
@@ -32,11 +30,12 @@ def claim(message: Message, config: Config) -> str | None:
     """
     seconds = config.send_timeout.total_seconds() + _PENDING_SECONDS
 
-    def take(cache: Any, key: str) -> str | None:
+    def take(shared: SharedCache, key: str) -> str | None:
         for _ in range(_TRIES):
-            if cache.add(key, message.id, seconds):
+            taken, found = shared.take([key], message.id, seconds)
+            if taken:
                 return None
-            if (holder := cache.get(key)) is not None:  # it was freed between the two
+            if (holder := found.get(key)) is not None:  # it was freed between the two
                 return None if holder == message.id else str(holder)
         return None
 
@@ -50,33 +49,24 @@ def confirm(message: Message, config: Config) -> None:
     word.
     """
     seconds = message.unique["for"]
-    _with_cache(message, config, lambda cache, key: cache.touch(key, seconds))
+    _with_cache(message, config, lambda shared, key: shared.cache.touch(key, seconds))
 
 
 def free(message: Message, config: Config) -> None:
     """Free the key, if the message holds it."""
-
-    def give_up(cache: Any, key: str) -> None:
-        if cache.get(key) == message.id:
-            cache.delete(key)
-
-    _with_cache(message, config, give_up)
+    _with_cache(message, config, lambda shared, key: shared.free(key, message.id))
 
 
 def _with_cache(
-    message: Message, config: Config, action: Callable[[Any, str], str | None]
+    message: Message, config: Config, action: Callable[[SharedCache, str], str | None]
 ) -> str | None:
     """Call ``action`` with the cache and the key. Log an error of the cache, once a minute."""
     if config.lease_cache is None:
         return None
     key = cache_key("unique", f"{message.function}\n{message.unique['key']}")
-    try:
-        return action(cache_of(config.lease_cache), key)
-    except Exception as exc:
-        if (repeated := THROTTLE.repeated("unique")) is not None:
-            logger.warning(
-                "key not unique id=%s function=%s cache=%s%s error=%s",
-                quoted(message.id), quoted(message.function), config.lease_cache, repeated,
-                quoted_error(exc, with_type=True),
-            )  # fmt: skip
-        return None
+    with errors_logged(
+        logger, "key not unique",
+        id=message.id, function=message.function, cache=config.lease_cache,
+    ):  # fmt: skip
+        return action(SharedCache(config.lease_cache), key)
+    return None

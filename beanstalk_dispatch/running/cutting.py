@@ -7,9 +7,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from beanstalk_dispatch.exceptions import TaskCut
-from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
-from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of
+from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of, errors_logged
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.safe_task import SafeTask
@@ -96,16 +95,11 @@ def _count_in_cache(run: Run) -> int:
     """Count the cut for all machines, and return the count; 0 if no cache can."""
     if run.config.lease_cache is None:
         return 0
-    try:
+    with errors_logged(logger, "cut not counted", id=run.accepted.id, cache=run.config.lease_cache):
         cache = cache_of(run.config.lease_cache)
         cache.add(_key(run), 0, ENDED_SECONDS)
         return int(cache.incr(_key(run)))
-    except Exception as exc:
-        logger.warning(
-            "cut not counted id=%s cache=%s error=%s",
-            quoted(run.accepted.id), run.config.lease_cache, quoted_error(exc, with_type=True),
-        )  # fmt: skip
-        return 0
+    return 0
 
 
 def _key(run: Run) -> str:

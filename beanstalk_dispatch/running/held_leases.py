@@ -1,40 +1,79 @@
-"""The leases that this process holds, and the thread that renews those of long tasks."""
+"""The entries of the lease's cache that runs of this process own, and the thread that renews them.
+
+Such an entry says that a task runs, or has a slot. It lasts for a minute and is renewed while the
+task runs, so that a killed process does not block its task for longer. If its owner is known not to
+run the task, the entry is replaced at once.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
+import random
 import threading
-from typing import Final, Protocol
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Protocol
 
 from django.db import connections
 
+from beanstalk_dispatch.logging.log_lines import quoted
+from beanstalk_dispatch.messages.shared_cache import (
+    Announcement,
+    CacheEntry,
+    SharedCache,
+    errors_logged,
+    required,
+)
 from beanstalk_dispatch.process import clock, state
 from beanstalk_dispatch.process.service_thread import ServiceThread
+from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
+
+from .process_identity import has_ended, process_name
+from .time_limit import GRACE
+
+logger = logging.getLogger("beanstalk_dispatch.task.lease")
 
 CHECK_SECONDS: Final = 10.0
-"""The seconds between two checks of the leases."""
+"""The seconds between two checks of the entries."""
+LEASE_SECONDS: Final = 60
+"""The seconds that an entry lasts if nobody renews it."""
+RENEW_AFTER: Final = 20.0
+"""The age in seconds at which an entry is renewed.
+
+The tasks of most projects are shorter than that.
+"""
+MARGIN: Final = 60.0
+"""The seconds that an entry is renewed beyond the time limit and the grace period of its task.
+
+Later than that the task is stuck, and may run elsewhere.
+"""
+_TRIES: Final = 3
+_PAUSE: Final = 0.5  # seconds between two of them
 
 
 class Renewable(Protocol):
-    """A lease, as this module sees it."""
+    """An owned entry, as the thread sees it."""
 
     token: str
 
     def renew(self) -> bool:
-        """Renew the lease if it is old enough. Return False if the cache does not answer."""
+        """Renew the entry if it is old enough. Return False if the cache does not answer."""
 
 
 class HeldLeases:
-    """The leases that this process holds, by their tokens.
+    """The entries that this process owns, by their tokens.
 
-    While there are any, a thread checks them. It makes no request for a lease that is not old
-    enough to be renewed.
+    While there are any, a thread checks them. It makes no request for one that is not old enough
+    to be renewed.
     """
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Forget all leases: a forked child holds none, and has no thread."""
+        """Forget all entries: a forked child owns none, and has no thread."""
         self._lock = threading.Lock()
         self._leases: dict[str, Renewable] = {}
         self._is_watched = False
@@ -43,7 +82,7 @@ class HeldLeases:
         return token in self._leases
 
     def add(self, lease: Renewable) -> None:
-        """Note that this process holds a lease, or is about to ask for it."""
+        """Note that this process owns an entry, or is about to ask for it."""
         with self._lock:
             self._leases[lease.token] = lease
             is_watched, self._is_watched = self._is_watched, True
@@ -55,7 +94,7 @@ class HeldLeases:
             self._is_watched = False
 
     def discard(self, lease: Renewable) -> None:
-        """Note that this process does not hold a lease, whatever its cache says."""
+        """Note that this process does not own an entry, whatever its cache says."""
         self._leases.pop(lease.token, None)
 
     def _renew_while_held(self) -> None:
@@ -69,7 +108,7 @@ class HeldLeases:
             return self._is_watched
 
     def renew(self) -> None:
-        """Renew the leases that are old enough. Stop at a cache that does not answer."""
+        """Renew the entries that are old enough. Stop at a cache that does not answer."""
         try:
             all(lease.renew() for lease in [*self._leases.values()])
         finally:
@@ -78,3 +117,129 @@ class HeldLeases:
 
 HELD: Final = HeldLeases()
 state.declare(HELD.forget)
+
+
+class OwnedEntry:
+    """One of several entries in the lease's cache, which one run owns. Only its owner frees it."""
+
+    kind: ClassVar[str]
+    """The first word of the log lines about it."""
+    if_lost: ClassVar[str]
+    """The consequence if it is lost while the task runs."""
+
+    def __init__(self, alias: str, keys: Sequence[str], *, time_limit: float) -> None:
+        self.token = f"{time.time()} {uuid.uuid4().hex} {process_name()}"
+        self.key = ""
+        """The key of the entry that is owned; empty before it is taken."""
+        self._alias, self._keys = alias, keys
+        self._seconds = min(time_limit, MAX_VISIBILITY_SECONDS) + GRACE + MARGIN
+        self._value = (self.token, 0.0)
+        self._expires = self._renewable_until = -math.inf
+
+    @property
+    def _label(self) -> dict[str, str]:
+        """Return the fields of a log line that name the entry."""
+        raise NotImplementedError
+
+    def _take(self, reads: Sequence[str], announcement: Announcement | None) -> Mapping[str, Any]:
+        """Take one of the entries if one is free, and return those that were read.
+
+        Raise LeaseUnavailable if the cache does not answer.
+        """
+        now = clock.monotonic()
+        self._expires, self._renewable_until = now + LEASE_SECONDS, now + self._seconds
+        self._value = (self.token, time.time() + LEASE_SECONDS)
+        HELD.add(self)  # before the cache knows it: what this process does not own is replaced
+        try:
+            with required(self._alias) as shared:
+                self.key, found = shared.take(
+                    self._keys, self._value, LEASE_SECONDS, reads=reads, announcement=announcement
+                )
+        finally:
+            if not self.key:
+                HELD.discard(self)
+        return found
+
+    def _replace(self, found: Mapping[str, Any]) -> bool:
+        """Replace one of the entries whose owners do not run, if there is any."""
+        HELD.add(self)
+        try:
+            with required(self._alias) as shared:
+                self.key = next(
+                    (key for key in self._keys if self._replace_one(shared, key, found)), ""
+                )
+        finally:
+            if not self.key:
+                HELD.discard(self)
+        return bool(self.key)
+
+    def _replace_one(self, shared: SharedCache, key: str, found: Mapping[str, Any]) -> bool:
+        owned = found.get(key)
+        return (
+            owned is not None
+            and does_not_run(owned[0])
+            and shared.replace(key, owned, self._value, LEASE_SECONDS)
+        )
+
+    def renew(self) -> bool:
+        """Renew the entry for another minute. Return False if the cache does not answer."""
+        now = clock.monotonic()
+        if now < self._expires - LEASE_SECONDS + RENEW_AFTER or now > self._renewable_until:
+            return True
+        is_renewed = None
+        with self._errors_logged():
+            is_renewed = SharedCache(self._alias).renew(self.key, self._value, LEASE_SECONDS)
+        if is_renewed:
+            self._expires = now + LEASE_SECONDS
+        elif is_renewed is not None and self._renewable_until > now:
+            self._renewable_until = -math.inf
+            ((name, value),) = self._label.items()
+            logger.warning(
+                "%s lost %s=%s cache=%s: %s",
+                self.kind, name, quoted(value), self._alias, self.if_lost,
+            )  # fmt: skip
+        return is_renewed is not None
+
+    def _end(self, *entries: CacheEntry, is_freed: bool = True) -> None:
+        """Write entries, and free this one unless it may be somebody else's by now. Raise nothing.
+
+        The outcome stands if all tries fail. The entry then ends by its time.
+        """
+        self._renewable_until = -math.inf
+        is_freed = is_freed and clock.monotonic() < self._expires - 1
+        if entries or is_freed:
+            freed = (self.key, self._value) if is_freed else None
+            with self._errors_logged():
+                _try(lambda: SharedCache(self._alias).write(*entries, freed=freed))
+        HELD.discard(self)
+
+    def _errors_logged(self) -> errors_logged:
+        return errors_logged(
+            logger, f"{self.kind} not updated", logging.ERROR, **self._label, cache=self._alias,
+            expires_in=lambda: f"{max(self._expires - clock.monotonic(), 0):.0f}",
+        )  # fmt: skip
+
+
+def does_not_run(owner: str) -> bool:
+    """Return True if the owner of an entry is known not to run its task.
+
+    It has ended, or it is this process, which owns no such entry: it has asked for it, or has
+    freed it, and heard no answer of the cache.
+    """
+    process = owner.rpartition(" ")[2]
+    if process and process == process_name():
+        return owner not in HELD
+    return has_ended(process)
+
+
+def _try(action: Callable[[], None]) -> None:
+    """Try an action on the cache, several times. Raise its last error."""
+    for number in range(1, _TRIES + 1):
+        try:
+            action()
+        except Exception:
+            if number == _TRIES:
+                raise
+        else:
+            return
+        time.sleep(_PAUSE * random.uniform(0.5, 1))

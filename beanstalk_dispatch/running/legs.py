@@ -10,10 +10,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from beanstalk_dispatch.exceptions import LeaseUnavailable, TaskCancelled
-from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
-from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages import record
-from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of, unavailable_error
+from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of, errors_logged, required
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import NextLeg
 
@@ -66,10 +64,8 @@ class RunLeg:
         self._key = cache_key("cursor", task_key(run.queue, run.accepted))
         if (alias := run.config.lease_cache) is None:
             return
-        try:
+        with required(alias):
             number, kept = cache_of(alias).get(self._key, (0, None))
-        except Exception as exc:
-            raise unavailable_error(alias, exc) from exc
         if number == run.accepted.leg:
             self.cursor = kept
             if run.receive_count > 1 and not run.retries_by_hiding:
@@ -127,11 +123,5 @@ class RunLeg:
         alias, message = self._run.config.lease_cache, self._run.accepted
         if alias is None:
             return
-        try:
+        with errors_logged(logger, "cursor not kept", id=message.id, cache=alias):
             cache_of(alias).set(self._key, (message.leg, self.cursor), ENDED_SECONDS)
-        except Exception as exc:
-            if (repeated := THROTTLE.repeated("cursor")) is not None:
-                logger.warning(
-                    "cursor not kept id=%s cache=%s%s error=%s",
-                    quoted(message.id), alias, repeated, quoted_error(exc, with_type=True),
-                )  # fmt: skip

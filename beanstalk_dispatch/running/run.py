@@ -13,6 +13,7 @@ from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.messages.shared_cache import CacheEntry
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import Leg
 from beanstalk_dispatch.safe_task import SafeTask
@@ -70,6 +71,23 @@ class Consumer(Protocol):
         """Return True if the process is about to end, so that a long task should stop."""
 
 
+class SharedResult(Protocol):
+    """The result of a task that is kept in the cache of its lease."""
+
+    @property
+    def key(self) -> str:
+        """Return the key of its entry."""
+
+    def first_entry(self) -> CacheEntry:
+        """Return the entry that says that the task runs, unless an earlier delivery has run it."""
+
+    def read(self, fields: Any, *, is_announced: bool) -> None:
+        """Note the entry that was there, or None, and whether ``first_entry`` has replaced it."""
+
+    def success_entry(self) -> CacheEntry | None:
+        """Return the entry of the success of the task; None if one is kept already."""
+
+
 def failure_of(exc: BaseException) -> Result:
     """Return the Result of a task that has raised this exception."""
     if isinstance(exc, TaskTimeout):
@@ -115,6 +133,7 @@ class Run:
         "retries_by_hiding",
         "return_value",
         "running",
+        "shared_result",
         "started",
         "task",
         "time_limit",
@@ -155,6 +174,8 @@ class Run:
         """The databases that were in a transaction before the task; None if that is unknown."""
         self.on_success: Callable[[], None] | None = None
         """A function to call when the task's ``run`` has returned, before its hooks."""
+        self.shared_result: SharedResult | None = None
+        """The result of the task, while it is kept in the cache of the lease that the run has."""
         self.attempted = DONE
         """The Result of the task's ``run``, before anything is sent for it."""
         self.outcome: Outcome | None = None
@@ -234,6 +255,9 @@ class Run:
     task_name = _fact("task_name")
     scheduled_at = _fact("scheduled_at")
 
+
+RESULT_SOURCES: Final[list[Callable[[Run], SharedResult]]] = []
+"""The function that makes the result of a run, if the room of results is loaded."""
 
 Surround: TypeAlias = "Generator[None, Result, Result | None]"
 """A stage that surrounds those after it.

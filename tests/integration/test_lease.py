@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +13,10 @@ import redis
 from django.core.cache import caches
 from django.core.management import call_command
 from django.test import override_settings
+from redis.client import Monitor
 
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.contrib.results import Status, get_result
 from beanstalk_dispatch.exceptions import (
     AlreadyDone,
     AlreadyRunning,
@@ -20,10 +24,11 @@ from beanstalk_dispatch.exceptions import (
     LeaseUnavailable,
     SendError,
 )
+from beanstalk_dispatch.messages import unique_key
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
-from beanstalk_dispatch.running import held_leases, lease
+from beanstalk_dispatch.running import held_leases
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.lease import Lease
 from tests import services
@@ -119,7 +124,7 @@ def test_what_was_handed_on_is_for_later_attempts(cache: None) -> None:
 
 
 def test_a_lease_expires(in_valkey: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 1)
+    monkeypatch.setattr(held_leases, "LEASE_SECONDS", 1)
     message = Message(function="f")
     lost = taken(message)
     time.sleep(1.1)
@@ -135,8 +140,8 @@ def test_a_lease_expires(in_valkey: None, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_lease_that_is_renewed_does_not_expire(
     cache: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 3)  # a database cache counts in whole seconds
-    monkeypatch.setattr(lease, "RENEW_AFTER", 0.9)
+    monkeypatch.setattr(held_leases, "LEASE_SECONDS", 3)  # a database cache counts in whole seconds
+    monkeypatch.setattr(held_leases, "RENEW_AFTER", 0.9)
     message = Message(function="f")
     held = taken(message)
     for _ in range(4):
@@ -149,14 +154,14 @@ def test_a_lease_that_is_renewed_does_not_expire(
 def test_a_thread_renews_what_this_process_holds(
     valkey: Service, in_valkey: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "RENEW_AFTER", 0.2)
+    monkeypatch.setattr(held_leases, "RENEW_AFTER", 0.2)
     monkeypatch.setattr(held_leases, "CHECK_SECONDS", 0.1)
     message = Message(function="f")
     held = taken(message)
     first = held._expires
-    caches["leases"].touch(held._entry_key, 20)
+    caches["leases"].touch(held.key, 20)
     until(lambda: held._expires > first)
-    assert redis.Redis(port=valkey.port).ttl(caches["leases"].make_key(held._entry_key)) > 20
+    assert redis.Redis(port=valkey.port).ttl(caches["leases"].make_key(held.key)) > 20
     with pytest.raises(AlreadyRunning):
         new(message).take()
     held.give_up()
@@ -206,7 +211,7 @@ def test_what_somebody_else_wrote_to_the_cache_runs_nothing(
 ) -> None:
     message = Message(function="f")
     held = taken(message)
-    caches["leases"].set(held._entry_key, written)
+    caches["leases"].set(held.key, written)
     with pytest.raises(LeaseUnavailable, match="Error of cache 'leases'"):
         new(message).take()
 
@@ -235,7 +240,7 @@ def test_a_cache_that_stays_away_is_told_to_the_log(
     valkey: Service, in_valkey: None, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(lease, "_PAUSE", 0.01)
+    monkeypatch.setattr(held_leases, "_PAUSE", 0.01)
     held = taken(Message(function="f", id="the-id"))
     with valkey.paused():
         held.give_up()
@@ -355,20 +360,6 @@ def test_what_a_silent_cache_has_taken_runs_as_soon_as_it_answers(
     assert run(message).outcome is Outcome.DUPLICATE
 
 
-def test_a_turn_that_nobody_can_use_is_given_up(
-    in_valkey: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(*args: Any) -> None:
-        raise ConnectionError
-
-    message = Message(function="f")
-    with monkeypatch.context() as patch:
-        patch.setattr(caches["leases"], "get_many", away)
-        with pytest.raises(LeaseUnavailable):
-            taken(message)
-    taken(message)
-
-
 def test_a_cache_whose_library_is_missing_is_a_configuration_error(table: Environment) -> None:
     with (
         override_settings(CACHES={"leases": {"BACKEND": "tests.nowhere.Cache"}}),
@@ -428,6 +419,50 @@ def test_200_deliveries_of_20_messages_run_20_times(table: Environment) -> None:
     assert sorted(args for args, _ in calls) == [(n,) for n in range(20)]
     assert outcomes.count(Outcome.DONE) == 20
     assert set(outcomes) <= {Outcome.DONE, Outcome.DUPLICATE, Outcome.RUNNING}
+
+
+# --- round trips -----------------------------------------------------------------------------
+
+
+def requests_of(port: int, action: Callable[[], object]) -> list[str]:
+    """The requests that Valkey gets while the action runs, without those of its own scripts."""
+    with redis.Redis(port=port) as client, Monitor(client.connection_pool) as monitor:  # type: ignore[no-untyped-call]
+        client.echo("begin")
+        action()
+        client.echo("end")
+        commands = (each["command"] for each in monitor.listen() if each["client_type"] != "lua")
+        until_end = itertools.takewhile(lambda each: each != "ECHO end", commands)
+        seen = itertools.dropwhile(lambda each: each != "ECHO begin", until_end)
+        return [each.split()[0] for each in seen][1:]
+
+
+@pytest.mark.parametrize(
+    ("policies", "unique", "requests"),
+    [
+        (None, {}, ["EVALSHA"] * 2),
+        (None, {"key": "one", "for": 60}, ["EVALSHA"] * 3),  # its key is freed
+        ("record.limit=2", {}, ["EVALSHA", "EVALSHA", "SET", "EVALSHA", "EVALSHA"]),
+    ],
+)
+def test_a_task_with_its_result_makes_two_requests(
+    valkey: Service,
+    table: Environment,
+    policies: str | None,
+    unique: dict[str, Any],
+    requests: list[str],
+) -> None:
+    table(DISPATCH_RESULTS="leases", DISPATCH_POLICIES=policies)
+    warm, message = (Message(function="record", args=[n], unique=unique) for n in range(2))
+    if unique:
+        assert unique_key.claim(message, get_config()) is None
+    assert caches["leases"].get("warm") is None  # which connects in this context
+    run(warm)  # which loads the scripts
+    assert requests_of(valkey.port, lambda: run(message)) == requests
+    result = get_result(message.id)
+    assert (result.status, result.attempts) == (Status.SUCCESSFUL, 1)
+    again = requests_of(valkey.port, lambda: run(message))
+    assert again == ["EVALSHA"] * (1 + bool(unique))
+    assert calls == [((0,), {}), ((1,), {})]
 
 
 # --- messages that wait for a lease --------------------------------------------------------------

@@ -14,14 +14,16 @@ from beanstalk_dispatch.conf.variables import RESULTS
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
 from beanstalk_dispatch.messages.message import is_name
 from beanstalk_dispatch.running.dispatch_table import register_observers
+from beanstalk_dispatch.running.run import RESULT_SOURCES
 
 from .record import Status, TaskFailure, TaskRecord
-from .recording import observers
+from .recording import observers, shared_recording
 from .stores import store_of
 
 __all__ = ["Status", "TaskFailure", "TaskRecord", "aget_result", "get_result"]
 
 register_observers(observers)
+RESULT_SOURCES.append(shared_recording)
 
 
 def get_result(task_id: str) -> TaskRecord:

@@ -14,15 +14,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Final, TypeVar, cast
+from dataclasses import replace
+from typing import Any, Final, TypeVar, cast
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import UNWANTED, Outcome
+from beanstalk_dispatch.messages.shared_cache import CacheEntry
 from beanstalk_dispatch.observers import Observer, Publication
 from beanstalk_dispatch.process import state
+from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
 from .record import (
@@ -37,7 +40,7 @@ from .record import (
     json_of,
     now,
 )
-from .stores import store_of
+from .stores import CacheStore, result_key, store_of
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
@@ -105,7 +108,10 @@ def worker_id() -> str:
 
 
 class Recording:
-    """The record of one attempt, from its start to its end, kept in the store if there is one."""
+    """The record of one attempt, from its start to its end, kept in the store if there is one.
+
+    If it is kept in the cache of the lease, the lease reads and writes it in its own requests.
+    """
 
     def __init__(self, delivery: RunView, message: Message, config: Config) -> None:
         self._delivery = delivery
@@ -113,7 +119,10 @@ class Recording:
         self._store = store_of(config)
         self._has_queue = not config.execute_synchronously
         self.record = new_record(message, delivery.queue, config)
-        self._is_retry_saved = False
+        self._began_at = now()
+        self._is_retry_saved = self._is_success_saved = False
+        self._first: TaskRecord | None = None
+        self._read_with_lease: Callable[[], TaskRecord | None] | None = None
         self.is_settled = False
         """The task has ended before, and ``record`` is that of its end, which stays."""
 
@@ -134,24 +143,46 @@ class Recording:
         finally:
             self._delivery.notes[_RECORDING] = None  # it keeps its run, which would keep itself
 
+    @property
+    def key(self) -> str:
+        """Return the key of the record in the cache of the lease."""
+        return result_key(self._message.id)
+
+    def first_entry(self) -> CacheEntry:
+        """Return the entry of a record that begins with this attempt."""
+        self._first = replace(self.record, worker_ids=[])
+        self._note_start(self._first)
+        return cast("CacheStore", self._store).entry(self._first)
+
+    def read(self, fields: Any, *, is_announced: bool) -> None:
+        """Note the fields of the earlier record, and whether ``first_entry`` was written."""
+        self._read_with_lease = lambda: None if fields is None else TaskRecord.from_fields(fields)
+        if not is_announced:
+            self._first = None
+
+    def success_entry(self) -> CacheEntry | None:
+        """Return the entry of the success, which is written with the end of the lease."""
+        if self.is_settled or self._is_success_saved:
+            return None
+        self._note_success()
+        return cast("CacheStore", self._store).entry(self.record)
+
     def start(self) -> None:
         """Note that the attempt begins, unless the message only goes to the dead-letter queue."""
         self._delivery.notes[_RECORDING] = None
         is_late = self._delivery.receive_count > 1
         self._continue_record(self._load_record(), unless_announced=is_late)
-        if self.is_settled:
-            return
-        record = self.record
-        runs = self._delivery.outcome is not Outcome.CUT
-        missing = self._message.attempt - runs - len(record.worker_ids)
-        record.worker_ids += [UNKNOWN_WORKER] * min(missing, MAX_UNKNOWN_WORKERS)
-        if not runs:
-            return
-        record.worker_ids.append(worker_id())
-        record.last_attempted_at = now()
-        record.started_at = record.started_at or record.last_attempted_at
-        record.status = Status.RUNNING
-        self._save_record()
+        if not self.is_settled:
+            record = self.record
+            runs = self._delivery.outcome is not Outcome.CUT
+            missing = self._message.attempt - runs - len(record.worker_ids)
+            record.worker_ids += [UNKNOWN_WORKER] * min(missing, MAX_UNKNOWN_WORKERS)
+            if not runs:
+                return
+            self._note_start(record)
+        # What has settled stays, also where the lease has just replaced it.
+        if self._first != self.record and (self._first or not self.is_settled):
+            self._save_record()
 
     def end(self) -> None:
         """Note the end of the attempt, as ``delivery`` has it.
@@ -192,22 +223,33 @@ class Recording:
     def _save_end(
         self, outcome: Outcome, exception: BaseException | None, *, is_over: bool
     ) -> None:
-        record = self.record
-        if outcome is not Outcome.DONE:
+        record, is_done = self.record, outcome is Outcome.DONE
+        if not (is_done or self._is_success_saved):
             self._settle_if_done(self._load_record())  # by a duplicate that ran at the same time
-        if self.is_settled:
+        if self.is_settled or (is_done and self._is_success_saved):
             return
-        if outcome is Outcome.DONE:
-            record.status = Status.SUCCESSFUL
-            record.return_value = self._return_value()
+        if is_done:
+            self._note_success()
         else:
             record.status = Status.FAILED if is_over else Status.READY
             if exception is not None and not (
                 outcome is Outcome.RETRY and isinstance(exception, Retry)
             ):
                 record.errors = [*record.errors, TaskFailure.of(exception)][-MAX_ERRORS:]
-        record.finished_at = now() if record.is_finished else None
+            record.finished_at = now() if is_over else None
         self._save_record()
+
+    def _note_start(self, record: TaskRecord) -> None:
+        record.worker_ids.append(worker_id())
+        record.last_attempted_at = self._began_at
+        record.started_at = record.started_at or self._began_at
+        record.status = Status.RUNNING
+
+    def _note_success(self) -> None:
+        self._is_success_saved = True
+        self.record.status = Status.SUCCESSFUL
+        self.record.return_value = self._return_value()
+        self.record.finished_at = now()
 
     def retry(self) -> None:
         """Note that the attempt has ended, and that its retry is about to be sent.
@@ -229,7 +271,8 @@ class Recording:
         """Load the record that another attempt or delivery of the task has left."""
         if self._store is None:
             return None
-        load = functools.partial(self._store.load, self._message.id)
+        read, self._read_with_lease = self._read_with_lease, None
+        load = read or functools.partial(self._store.load, self._message.id)
         return GUARD.call(load, what="read", task_id=self._message.id)
 
     def _settle_if_done(self, earlier: TaskRecord | None) -> None:
@@ -268,6 +311,19 @@ class Recording:
         if self._store is not None:
             save = functools.partial(self._store.save, self.record)
             GUARD.call(save, what="written", task_id=self.record.id)
+
+
+def shared_recording(run: Run) -> Recording:
+    """Make the recording of a run whose record is in the cache of the lease."""
+    return Recording(run, run.accepted, run.config)
+
+
+def recording_of(delivery: RunView) -> Recording:
+    """Return the recording of an attempt: that of its lease, or its own."""
+    shared = cast("Run", delivery).shared_result
+    return cast("Recording | None", shared) or Recording(
+        delivery, cast("Message", delivery.message), get_config()
+    )
 
 
 @contextmanager
@@ -320,7 +376,7 @@ class ResultsObserver(Observer):
     @contextmanager
     def attempting(self, task: SafeTask, delivery: RunView) -> Iterator[None]:
         """Write RUNNING before the attempt, and its outcome after it."""
-        recording = Recording(delivery, cast("Message", delivery.message), get_config())
+        recording = recording_of(delivery)
         recording.start()
         with recording.as_current():
             yield

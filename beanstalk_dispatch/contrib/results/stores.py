@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import RESULTS
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of
+from beanstalk_dispatch.messages.shared_cache import CacheEntry, cache_key, cache_of
 
 from .record import TaskRecord, from_django, now, to_django
 
@@ -65,19 +65,22 @@ class CacheStore:
         """Keep records of tasks that are about to be sent."""
         cache = self._open_cache()
         if len(records) == 1:
-            cache.set(_cache_key(records[0].id), records[0].to_fields(), self._seconds)
+            cache.set(*self.entry(records[0]))
         else:
-            cache.set_many(
-                {_cache_key(each.id): each.to_fields() for each in records}, self._seconds
-            )
+            entries = map(self.entry, records)
+            cache.set_many({each.key: each.value for each in entries}, self._seconds)
+
+    def entry(self, record: TaskRecord) -> CacheEntry:
+        """Return the entry that keeps a record."""
+        return CacheEntry(result_key(record.id), record.to_fields(), self._seconds)
 
     def save(self, record: TaskRecord) -> None:
         """Keep a record in place of an older one."""
-        self._open_cache().set(_cache_key(record.id), record.to_fields(), self._seconds)
+        self._open_cache().set(*self.entry(record))
 
     def load(self, task_id: str) -> TaskRecord | None:
         """Return the record of a task, until it expires."""
-        fields = self._open_cache().get(_cache_key(task_id))
+        fields = self._open_cache().get(result_key(task_id))
         return None if fields is None else TaskRecord.from_fields(fields)
 
     def _open_cache(self) -> Any:
@@ -88,7 +91,8 @@ class CacheStore:
         return cache_of(self._alias, RESULTS)
 
 
-def _cache_key(task_id: str) -> str:
+def result_key(task_id: str) -> str:
+    """Return the key of the record of a task."""
     return cache_key("result", task_id)
 
 

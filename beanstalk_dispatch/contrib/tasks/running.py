@@ -16,7 +16,12 @@ from beanstalk_dispatch.contrib.results.record import (
     TaskRecord,
     to_django,
 )
-from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObserver, retrying
+from beanstalk_dispatch.contrib.results.recording import (
+    Recording,
+    ResultsObserver,
+    recording_of,
+    retrying,
+)
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.observers import Observer
@@ -129,9 +134,11 @@ async def _await_and_normalize(value: Awaitable[Any]) -> Any:
 class TaskAttempt:
     """One attempt of a task: its record, and the TaskResult that the project sees."""
 
-    def __init__(self, task: AnyTask, delivery: RunView) -> None:
+    def __init__(
+        self, task: AnyTask, delivery: RunView, *, recording: Recording | None = None
+    ) -> None:
         message = cast("Message", delivery.message)
-        self.recording = Recording(delivery, message, get_config())
+        self.recording = recording or Recording(delivery, message, get_config())
         self.result = to_task_result(
             task, self.recording.record, args=message.args, kwargs=message.kwargs
         )
@@ -205,7 +212,7 @@ class TaskObserver(Observer):
     @contextmanager
     def attempting(self, task: SafeTask, delivery: RunView) -> Iterator[None]:
         """Send ``task_started`` before each attempt, and ``task_finished`` after the last."""
-        attempt = TaskAttempt(self._task, delivery)
+        attempt = TaskAttempt(self._task, delivery, recording=recording_of(delivery))
         here = running_here.get()
         if here is not None:
             here.announce(here.result, attempt.result.id)

@@ -12,9 +12,11 @@ from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running.ending import cancelled, sent_again
 from beanstalk_dispatch.running.lease import Lease
-from beanstalk_dispatch.running.run import Run, Surround
+from beanstalk_dispatch.running.run import RESULT_SOURCES, Run, Surround
 from beanstalk_dispatch.running.waiting import half_since
 from beanstalk_dispatch.sqs.fifo import queue_rules
+
+from .overdue import overdue
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
@@ -27,22 +29,32 @@ def lease(run: Run) -> Surround:
     if config.execute_synchronously:
         return cancelled(run) if record.is_cancelled(message.id, config) else None
     alias = str(config.lease_cache)
-    held = Lease(alias, message, queue=run.queue, time_limit=run.time_limit)
+    results = RESULT_SOURCES if config.results == alias else ()
+    shared = next((each(run) for each in results), None)
+    held = Lease(alias, message, queue=run.queue, time_limit=run.time_limit, result=shared)
     try:
-        held.take(asks_for_pause=not run.consumer.can_hide)
+        held.take(asks_for_pause=not run.consumer.can_hide, announces=_runs_first(run))
     except TaskCancelled:
         return cancelled(run)
     if held.paused_since is not None and _may_wait_for_resume(run):
         held.give_up()
         return _wait_for_resume(run, held.paused_since)
-    run.on_success = held.done
+    run.on_success, run.shared_result = held.done, shared
     try:
         result = yield
     except BaseException:
         held.give_up()
         raise
+    finally:
+        run.on_success = run.shared_result = None  # they have the run, which would keep itself
     update(held, result)
     return None
+
+
+def _runs_first(run: Run) -> bool:
+    """Return True if the task runs once it has the lease, and if nothing has run it before."""
+    is_first = (run.accepted.attempt, run.receive_count, run.accepted.leg) == (1, 1, 1)
+    return is_first and "limit" not in run.entry.options and overdue(run) is None
 
 
 def update(held: Lease, result: Result) -> None:

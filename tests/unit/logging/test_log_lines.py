@@ -305,10 +305,9 @@ def test_a_dead_letter_and_a_lease_have_one_id(
 
     monkeypatch.setattr(dead_letters, "open_queue", fail)
     dead_letters.send(run_of(message_id=NAME), alias="dead", outcome="x")
-    monkeypatch.setattr("beanstalk_dispatch.running.lease.time.sleep", lambda seconds: None)
-    lease = Lease("default", Message(function="f", id=NAME), queue="q", time_limit=1)
-    lease._expires = 0.0
-    lease._try_cache(fail)
+    monkeypatch.setattr("beanstalk_dispatch.running.held_leases.time.sleep", lambda seconds: None)
+    lease = Lease("nowhere", Message(function="f", id=NAME), queue="q", time_limit=1)
+    lease.handed_on()
 
 
 def test_a_record_keeps_its_template_by_which_sentry_groups(

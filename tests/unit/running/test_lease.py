@@ -11,8 +11,9 @@ import pytest
 from django.core.cache import caches
 
 from beanstalk_dispatch.exceptions import AlreadyDone, AlreadyRunning, LeaseUnavailable
+from beanstalk_dispatch.messages import shared_cache
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.running import lease as lease_module
+from beanstalk_dispatch.running import held_leases
 from beanstalk_dispatch.running.held_leases import HeldLeases
 from beanstalk_dispatch.running.lease import Lease, free_lease_of_ended
 from tests.unit.running.test_process_identity import ended_process, living_process
@@ -64,9 +65,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
     caches["default"].clear()
     found = Cache()
-    monkeypatch.setattr(lease_module, "cache_of", lambda alias: found)
-    monkeypatch.setattr(lease_module, "HELD", found.held)
-    monkeypatch.setattr(lease_module, "_PAUSE", 0)
+    monkeypatch.setattr(shared_cache, "cache_of", lambda alias: found)
+    monkeypatch.setattr(held_leases, "HELD", found.held)
+    monkeypatch.setattr(held_leases, "_PAUSE", 0)
     yield found
     caches["default"].clear()
 
@@ -157,7 +158,7 @@ def test_a_turn_that_nobody_has_yet_may_be_renewed(
 
 def test_a_turn_that_was_renewed_is_looked_at_every_half_minute(cache: Cache) -> None:
     held = taken()
-    cache.set(held._entry_key, (held.token, time.time() - 1))
+    cache.set(held.key, (held.token, time.time() - 1))
     with pytest.raises(AlreadyRunning) as caught:
         new().take()
     assert caught.value.retry_after == 30
@@ -168,15 +169,15 @@ def test_a_process_that_was_suspended_takes_nobodys_turn(
     cache: Cache, clock: Clock, caplog: pytest.LogCaptureFixture, is_taken: bool
 ) -> None:
     held = taken(time_limit=300)
-    cache.delete(held._entry_key)  # it has expired
+    cache.delete(held.key)  # it has expired
     if is_taken:
-        cache.set(held._entry_key, ("of another process", time.time() + 60))
+        cache.set(held.key, ("of another process", time.time() + 60))
     clock.now += 70
     assert held.renew()
     assert held.renew()
     assert caplog.messages == ["lease lost id=the-id cache=default: the task may run twice"]
     expected = "of another process" if is_taken else None
-    assert (cache.get(held._entry_key) or (None,))[0] == expected
+    assert (cache.get(held.key) or (None,))[0] == expected
 
 
 def test_a_task_that_has_just_ended_has_not_lost_its_turn(
@@ -184,8 +185,7 @@ def test_a_task_that_has_just_ended_has_not_lost_its_turn(
 ) -> None:
     held = taken(time_limit=300)
     clock.now += 30
-    monkeypatch.setattr(cache, "get", lambda key: held.give_up(), raising=False)
-    monkeypatch.setattr(held, "_free", lambda: None)
+    monkeypatch.setattr(cache, "get", lambda key: held.done(), raising=False)
     assert held.renew()
     assert caplog.messages == []
 
@@ -223,7 +223,7 @@ def test_a_turn_whose_answer_was_lost_is_replaced_at_once(cache: Cache, lost: st
 
 def taken_by(cache: Cache, process: str) -> tuple[str, str]:
     """The key of a turn, and the owner of this process that has it."""
-    turn, owner = new()._entry_key, f"1700000000.0 0123456789abcdef {process}"
+    turn, owner = new()._keys[0], f"1700000000.0 0123456789abcdef {process}"
     cache.set(turn, (owner, time.time() + 60))
     return turn, owner
 
@@ -262,7 +262,7 @@ def test_a_turn_that_could_not_be_freed_is_logged(
 
 @pytest.mark.parametrize("owner", ["1700000000.0 0123456789abcdef", "1700000000.0 01234567 ", ""])
 def test_a_turn_without_a_known_owner_is_left_to_expire(cache: Cache, owner: str) -> None:
-    cache.set(new()._entry_key, (owner, time.time() + 60))
+    cache.set(new()._keys[0], (owner, time.time() + 60))
     with pytest.raises(AlreadyRunning):
         new().take()
 
@@ -274,22 +274,21 @@ def test_what_is_over_is_over_whoever_has_its_turn(cache: Cache) -> None:
 
 
 def test_of_two_that_replace_a_turn_only_one_succeeds(cache: Cache) -> None:
-    turn, owner = taken_by(cache, ended_process())
-    first, second = new(), new()
-    for each in (first, second):
-        each._entry = (each.token, time.time() + 60)
-    assert first._replace(owner) == (True, False)
-    assert second._replace(owner) == (False, False)
+    turn, _ = taken_by(cache, ended_process())
+    first, second, found = new(), new(), {turn: cache.get(turn)}
+    assert first._replace(found)
+    assert not second._replace(found)
     assert cache.get(turn)[0] == first.token
+    assert second.token not in cache.held
 
 
 @pytest.mark.parametrize("now", ["of another process", None])
 def test_a_turn_that_has_changed_is_not_replaced(cache: Cache, now: str | None) -> None:
     made = new()
     if now:
-        cache.set(made._entry_key, (now, 0.0))
-    assert made._replace("an owner that has ended") == (False, False)
-    assert (cache.get(made._entry_key) or (None,))[0] == now
+        cache.set(made._keys[0], (now, 0.0))
+    assert not made._replace({made._keys[0]: (f"token {ended_process()}", 0.0)})
+    assert (cache.get(made._keys[0]) or (None,))[0] == now
 
 
 def test_an_owner_that_ends_its_task_during_the_look_is_not_replaced(
@@ -301,7 +300,7 @@ def test_an_owner_that_ends_its_task_during_the_look_is_not_replaced(
         held.done()
         return True
 
-    monkeypatch.setattr(lease_module, "does_not_run", look)
+    monkeypatch.setattr(held_leases, "does_not_run", look)
     with pytest.raises(AlreadyDone):
         taken()
 

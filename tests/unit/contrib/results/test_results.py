@@ -61,14 +61,16 @@ from tests.runs import deliver, run_of
 W019 = "beanstalk_dispatch.W019"
 
 
-@pytest.fixture(params=["default", "db"])
+@pytest.fixture(params=["default", "db", "lease"])
 def store(
     request: pytest.FixtureRequest, worker_env: Environment, transactional_db: None
 ) -> Environment:
-    """An environment whose results are in a cache, and then one with the database."""
+    """An environment whose results are in a cache, in the database, or in the lease's cache."""
     caches["default"].clear()
     calls.clear()
-    worker_env(DISPATCH_RESULTS=request.param)
+    kept_in = "default" if request.param == "lease" else request.param
+    lease = "default" if request.param == "lease" else None
+    worker_env(DISPATCH_RESULTS=kept_in, DISPATCH_LEASE_CACHE=lease)
     return worker_env
 
 
@@ -101,6 +103,14 @@ def capture_ids(signal: Signal = task_started) -> Iterator[list[str]]:
     signal.connect(receive)
     yield found
     signal.disconnect(receive)
+
+
+def lose_leases() -> None:
+    """Evict the entries of the cache that are not results."""
+    cache = caches["default"]
+    for key in [*vars(cache)["_cache"]]:
+        if ".result." not in key:
+            cache.delete(key.removeprefix(":1:"))
 
 
 def test_a_task_is_ready_then_done(store: Environment) -> None:
@@ -163,6 +173,33 @@ def test_a_retry_is_ready_before_it_is_sent(
     monkeypatch.setattr(DelayedCopies, "resend", look_and_resend)
     assert run_all(deliveries=1) == [Outcome.RETRY]
     assert seen == [Status.READY]
+
+
+def test_a_message_that_is_redriven_keeps_its_errors_and_runs(store: Environment) -> None:
+    """It is new to its queue, so its first receive is not the first of its task."""
+    store(DISPATCH_ON_FAILURE="redeliver")
+    task_id = schedule_function("jobs", "fail")
+    seen: list[TaskRecord] = []
+
+    def look(**_: Any) -> None:
+        seen.append(get_result(task_id))
+
+    task_started.connect(look)
+    for _ in range(2):
+        assert deliver(message_of("fail", task_id), delivery()).outcome is Outcome.FAILED
+    task_started.disconnect(look)
+    assert [(each.status, each.attempts, len(each.errors)) for each in seen] == [
+        (Status.RUNNING, 1, 0), (Status.RUNNING, 2, 1),
+    ]  # fmt: skip
+    result = get_result(task_id)
+    assert (result.status, result.attempts, len(result.errors)) == (Status.READY, 2, 2)
+
+
+def test_a_task_that_fails_after_its_success_has_failed(store: Environment) -> None:
+    store(DISPATCH_ON_FAILURE="acknowledge", DISPATCH_TABLE="own=tests.jobs.OwnProcess")
+    task_id = schedule_function("jobs", "own", "raise")
+    assert run_all() == [Outcome.FAILED]
+    assert get_result(task_id).status is Status.FAILED
 
 
 def test_a_failure_that_sqs_delivers_again_is_ready(store: Environment) -> None:
@@ -375,6 +412,7 @@ def test_a_late_duplicate_leaves_a_success_as_it_is(
     body = message_of("once", task_id)
     assert run_all() == [Outcome.DONE]
     before = get_result(task_id)
+    lose_leases()
     late = delivery(receive_count=receive_count)
     assert deliver(body, late).outcome is Outcome.FAILED
     assert get_result(task_id) == before
@@ -386,7 +424,12 @@ def test_a_duplicate_that_ran_at_the_same_time_leaves_a_success_as_it_is(
     store(DISPATCH_ON_FAILURE="acknowledge", DISPATCH_TABLE="runs=tests.jobs.runs_its_duplicate")
     task_id = schedule_function("jobs", "runs")
     body = message_of("runs", task_id)
-    jobs.duplicate.append(lambda: deliver(body, delivery(receive_count=2)))
+
+    def run_duplicate() -> None:
+        lose_leases()
+        deliver(body, delivery(receive_count=2))
+
+    jobs.duplicate.append(run_duplicate)
     assert run_all() == [Outcome.FAILED]
     result = get_result(task_id)
     assert (result.status, result.return_value, result.errors) == (Status.SUCCESSFUL, "done", [])
