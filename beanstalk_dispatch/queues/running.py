@@ -14,7 +14,7 @@ from beanstalk_dispatch.conf.variables import LEASE_CACHE
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import duration, escaped
 from beanstalk_dispatch.messages import cron
-from beanstalk_dispatch.messages.shared_cache import cache_of, unavailable_error
+from beanstalk_dispatch.messages.shared_cache import required
 from beanstalk_dispatch.running.worker_entry import KEPT_SECONDS, WRITE_SECONDS, entry_keys
 
 LATE_SECONDS: Final = 4 * WRITE_SECONDS
@@ -156,11 +156,8 @@ def what_runs(queues: Sequence[str] = ()) -> WhatRuns:
         raise ConfigurationError(
             f"{LEASE_CACHE.variable} is not set: each worker writes what it runs into that cache"
         )
-    cache = cache_of(alias)
-    try:
-        entries = cache.get_many(entry_keys()).values()
-    except Exception as exc:
-        raise unavailable_error(alias, exc) from exc
+    with required(alias) as shared:
+        entries = shared.cache.get_many(entry_keys()).values()
     workers = sorted(map(_worker, entries), key=lambda each: (each.machine, each.process_id))
     tasks = [
         task for each in workers for task in each.running if not queues or task.queue in queues

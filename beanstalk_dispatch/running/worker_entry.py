@@ -25,9 +25,7 @@ from django.db import connections
 
 from beanstalk_dispatch import __version__
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.logging.log_lines import quoted_error
-from beanstalk_dispatch.logging.throttle import THROTTLE
-from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of
+from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of, errors_logged
 from beanstalk_dispatch.process import state
 from beanstalk_dispatch.process.service_thread import ServiceThread
 
@@ -92,13 +90,8 @@ class _Entry:
 
     def _use_cache(self, action: Callable[[Any], object]) -> None:
         try:
-            action(cache_of(self._alias))
-        except Exception as exc:
-            if (repeated := THROTTLE.repeated("worker-entry")) is not None:
-                logger.warning(
-                    "worker entry not written cache=%s%s error=%s",
-                    self._alias, repeated, quoted_error(exc, with_type=True),
-                )  # fmt: skip
+            with errors_logged(logger, "worker entry not written", cache=self._alias):
+                action(cache_of(self._alias))
         finally:
             connections.close_all()  # this thread's, if the cache is in a database
 
