@@ -1,0 +1,1 @@
+"""A project of ten tasks: with Celery, and with this package."""
