@@ -18,7 +18,7 @@ from tests.docs.test_language import faults
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGE: Final = ROOT / "beanstalk_dispatch"
 ARCHITECTURE: Final = (ROOT / "docs" / "architecture.md").read_text()
-GLOSSARY: Final = (ROOT / "docs" / "glossary.md").read_text()
+WORDS: Final = ARCHITECTURE.partition("\n## The words\n")[2].partition("\n## ")[0]
 PICTURES: Final = sorted((ROOT / "docs" / "images").glob("*.svg"))
 DECISIONS: Final = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 
@@ -87,11 +87,11 @@ def test_what_is_looked_for_is_where_the_table_says(where: str) -> None:
         assert resolve(f"{path.removesuffix('.py').replace('/', '.')}.{inside}") is not None
 
 
-# --- docs/glossary.md ------------------------------------------------------------------------
+# --- its words -------------------------------------------------------------------------------
 
 
 def entries() -> Iterator[str]:
-    for paragraph in GLOSSARY.split("\n\n"):
+    for paragraph in WORDS.split("\n\n"):
         if paragraph.startswith("**"):
             yield " ".join(paragraph.split())
 

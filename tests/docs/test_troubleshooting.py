@@ -1,4 +1,4 @@
-"""Each row of docs/troubleshooting.md is seen in a test."""
+"""Each symptom of docs/troubleshooting.md, and of the pages that it leads to, is seen in a test."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ VIEWS: Final = "tests/unit/test_views.py"
 DRAINING: Final = "tests/integration/test_draining.py"
 DOCTOR: Final = "tests/unit/problems/test_daemon_request.py"
 AWS_DOCTOR: Final = "tests/unit/problems/test_aws_doctor.py"
+EXECUTOR: Final = "tests/unit/running/test_executor.py"
+UNIT_DRAINING: Final = "tests/unit/consumers/endpoint/test_draining.py"
 CLIENT: Final = "tests/unit/test_client.py"
 RECENT: Final = "tests/unit/running/test_recent_deliveries.py"
 LETTERS: Final = "tests/unit/management/test_beanstalk_dead_letters.py"
@@ -26,9 +28,6 @@ ROWS: Final = {
         f"{DOCS}::test_with_djangos_own_logging_there_is_no_line_at_all",
     "`not in INSTALLED_APPS`, or `Unknown command`":
         "tests/unit/conf/test_config.py::test_a_project_that_has_not_installed_the_app_is_told",
-    "`start worker=False` on a worker": f"{GUNICORN}::test_elsewhere_it_is_a_404",
-    "`start worker=unknown reason=configuration`":
-        "tests/unit/problems/test_start_log.py::test_the_start_line_says_what_the_process_is",
     "`start … settings=` names the settings of a laptop":
         "tests/unit/problems/test_doctor.py::test_other_settings_of_the_server_are_a_finding",
     "`start … functions=none`":
@@ -40,41 +39,19 @@ ROWS: Final = {
         f"{DOCTOR}::test_a_page_that_answers_200_loses_the_messages",
     "No `task` line, and the messages stay in the queue":
         f"{AWS_DOCTOR}::test_dead_letters_and_waiting_messages_are_said",
-    "`refused status=404 reason=not-a-worker`":
-        f"{VIEWS}::test_refusals_of_one_kind_are_one_line_a_minute",
     "`refused status=403 reason=untrusted-peer`":
         "tests/unit/consumers/endpoint/test_trusted_peers.py::test_trusted_networks_can_be_set",
     # A task does not do what it should
-    "`outcome=unknown-function`": f"{GUNICORN}::test_outcome_status_and_log_line",
-    "`outcome=unavailable reason='Unable to locate function: …'`":
-        "tests/unit/running/test_executor.py"
-        "::test_what_this_machine_cannot_import_waits_as_a_copy_from_the_third_receive_on",
-    "`outcome=bad-signature reason='not signed; …'`":
-        "tests/unit/running/test_executor.py::test_a_bad_signature_is_told_to_the_log",
-    "`outcome=bad-signature reason='no signing key matches …'`": REHEARSAL,
-    "`outcome=malformed`": f"{GUNICORN}::test_malformed_bodies_are_a_400_with_one_line",
-    "`outcome=failed`": f"{GUNICORN}::test_outcome_status_and_log_line",
-    "`outcome=timed-out`": f"{GUNICORN}::test_outcome_status_and_log_line",
-    "`stuck task`": f"{GUNICORN}::test_a_blocked_call_is_reported_as_stuck_and_times_out",
-    "`outcome=overdue`": REHEARSAL,
-    "`hook failed`":
-        "tests/unit/running/test_attempt.py::test_a_failing_hook_changes_nothing",
-    "`transaction left open`":
-        "tests/unit/running/test_connections.py::test_a_task_that_fails_keeps_its_own_error",
     # A task runs more than once
-    "`task delivered again … nobody waited`": REHEARSAL,
-    "`task delivered again` with another reason": f"{RECENT}"
+    "`task delivered again …`": f"{RECENT}"
         "::test_a_second_delivery_is_explained_by_what_nginx_and_the_task_may_take",
     "504 in nginx's log": REHEARSAL,
-    "`outcome=running` often": f"{RECENT}::test_what_runs_here_is_not_run_beside_itself",
     "Two `outcome=done` lines with one id":
         "tests/integration/test_lease.py"
         "::test_a_duplicate_of_a_finished_task_is_acknowledged_and_does_not_run",
     "`WORKER TIMEOUT` in gunicorn's log, then `cut id=…`":
         "tests/integration/test_servers.py"
         "::test_gunicorn_kills_a_worker_without_threads_and_this_is_said_before",
-    "`cut id=…` after a start":
-        "tests/integration/test_crash.py::test_after_kill_9_exactly_what_was_running_is_logged",
     # Everything is in the dead-letter queue
     "Letters with a reason": f"{LETTERS}::test_a_letter_that_sqs_has_moved_has_no_reason",
     "Letters without a reason, receive count 10 or more":
@@ -119,25 +96,71 @@ ROWS: Final = {
     "The fleet shrinks and grows again every few minutes":
         "tests/unit/test_autoscaling.py::test_several_messages_for_each_thread_make_it_flap",
     # The environment's health is red
-    "`recycle … reason=no-files`, `stop reason=no-files`":
-        "tests/unit/consumers/endpoint/test_draining.py"
-        "::test_a_gunicorn_worker_that_can_open_no_files_is_replaced",
-    "`recycle … reason=threads`, `stop reason=threads`":
-        f"{DRAINING}::test_a_task_that_leaves_threads_is_named_and_its_process_replaced",
-    "`recycle … reason=stuck`": (
-        f"{DRAINING}::test_when_all_threads_are_stuck_another_process_takes_over_without_being_asked"
-    ),
     "`stopping running` lines at each deployment":
         f"{DRAINING}::test_after_sigterm_what_runs_ends_and_what_waits_is_refused",
     "400 from the health check": f"{VIEWS}::test_a_health_check_needs_its_host_and_a_page",
     "404 from the health check": f"{VIEWS}::test_a_health_check_needs_its_host_and_a_page",
 }  # fmt: skip
 
+ELSEWHERE: Final = {
+    ("log.md", "`worker=False`"): f"{GUNICORN}::test_elsewhere_it_is_a_404",
+    (
+        "log.md",
+        "`reason=configuration`",
+    ): "tests/unit/problems/test_start_log.py::test_the_start_line_says_what_the_process_is",
+    ("log.md", "`not-a-worker`"): f"{VIEWS}::test_refusals_of_one_kind_are_one_line_a_minute",
+    ("failures.md", "`unknown-function`"): f"{GUNICORN}::test_outcome_status_and_log_line",
+    (
+        "failures.md",
+        "`unavailable`",
+    ): f"{EXECUTOR}::"
+    "test_what_this_machine_cannot_import_waits_as_a_copy_from_the_third_receive_on",
+    ("failures.md", "`not signed; …`"): f"{EXECUTOR}::test_a_bad_signature_is_told_to_the_log",
+    ("failures.md", "`no signing key matches …`"): REHEARSAL,
+    ("failures.md", "`malformed`"): f"{GUNICORN}::test_malformed_bodies_are_a_400_with_one_line",
+    ("failures.md", "`failed`"): f"{GUNICORN}::test_outcome_status_and_log_line",
+    ("failures.md", "`timed-out`"): f"{GUNICORN}::test_outcome_status_and_log_line",
+    (
+        "log.md",
+        "`stuck task`",
+    ): f"{GUNICORN}::test_a_blocked_call_is_reported_as_stuck_and_times_out",
+    ("failures.md", "`overdue`"): REHEARSAL,
+    (
+        "log.md",
+        "`hook failed`",
+    ): "tests/unit/running/test_attempt.py::test_a_failing_hook_changes_nothing",
+    (
+        "log.md",
+        "`transaction left open`",
+    ): "tests/unit/running/test_connections.py::test_a_task_that_fails_keeps_its_own_error",
+    ("run-once.md", "`nobody waited for its answer`"): REHEARSAL,
+    ("failures.md", "`running`"): f"{RECENT}::test_what_runs_here_is_not_run_beside_itself",
+    (
+        "failures.md",
+        "`cut`",
+    ): "tests/integration/test_crash.py::test_after_kill_9_exactly_what_was_running_is_logged",
+    (
+        "log.md",
+        "`no-files`",
+    ): f"{UNIT_DRAINING}::test_a_gunicorn_worker_that_can_open_no_files_is_replaced",
+    (
+        "log.md",
+        "`threads`",
+    ): f"{DRAINING}::test_a_task_that_leaves_threads_is_named_and_its_process_replaced",
+    ("log.md", "`recycle`"): (
+        f"{DRAINING}::test_when_all_threads_are_stuck_another_process_takes_over_without_being_asked"
+    ),
+}
+"""What stands on another page: the page, the words there → the test that shows it."""
+
 
 def test_each_row_names_a_test_that_exists() -> None:
-    page = (ROOT / "docs" / "troubleshooting.md").read_text()
-    seen = re.findall(r"^\| (.+?) \| .+ \| .+ \|$", page, re.MULTILINE)
+    symptoms = (ROOT / "docs" / "troubleshooting.md").read_text()
+    seen = re.findall(r"^\| (.+?) \| .+ \| .+ \|$", symptoms, re.MULTILINE)
     assert [each for each in seen if each != "What you see"] == [*ROWS]
-    for path, _, name in (test.partition("::") for test in ROWS.values()):
+    for page, words in ELSEWHERE:
+        lines = (ROOT / "docs" / page).read_text().splitlines()
+        assert any(words in line for line in lines if line.startswith(("| ", "- "))), words
+    for path, _, name in (test.partition("::") for test in [*ROWS.values(), *ELSEWHERE.values()]):
         tests = ast.parse((ROOT / path).read_text()).body
         assert name in [each.name for each in tests if isinstance(each, ast.FunctionDef)], path
