@@ -93,6 +93,10 @@ class Observer:
         return nullcontext()
 
 
+class OwnObserver(Observer):
+    """An observer of this package that cannot hang, so that it needs no time limit."""
+
+
 _NOT_OBSERVED: Final = nullcontext()
 
 
@@ -107,48 +111,53 @@ CALLER: Final[ContextVar[Callable[[Callable[[], Any]], Any]]] = ContextVar(
 
 
 def observed(
-    observers: Sequence[Observer],
-    stage: str,
-    enter: Callable[[Observer], AbstractContextManager[object]],
+    observers: Sequence[Observer], stage: str, *args: object
 ) -> AbstractContextManager[object]:
-    """Make one context manager of those of all observers; ``stage`` names it in the log."""
-    return _observed(observers, stage, enter) if observers else _NOT_OBSERVED
+    """Make one context manager of those that a method of the observers returns.
+
+    ``stage`` is the name of the method. An observer that does not override it costs nothing.
+    """
+    ignored = getattr(Observer, stage)
+    watching = [
+        _HarmlessContext(each, stage, args)
+        for each in observers
+        if getattr(type(each), stage, None) is not ignored
+    ]
+    if len(watching) == 1:
+        return watching[0]
+    return _observed(watching) if watching else _NOT_OBSERVED
 
 
 @contextmanager
-def _observed(
-    observers: Sequence[Observer],
-    stage: str,
-    enter: Callable[[Observer], AbstractContextManager[object]],
-) -> Iterator[None]:
+def _observed(watching: Sequence[_HarmlessContext]) -> Iterator[None]:
     with ExitStack() as stack:
-        for observer in observers:
-            stack.enter_context(_HarmlessContext(observer, stage, enter))
+        for each in watching:
+            stack.enter_context(each)
         yield
 
 
 class _HarmlessContext:
     """Enters and leaves a context manager, and logs its errors instead of raising them."""
 
-    def __init__(
-        self,
-        observer: Observer,
-        stage: str,
-        enter: Callable[[Observer], AbstractContextManager[object]],
-    ) -> None:
+    __slots__ = ("_args", "_manager", "_observer", "_stage")
+
+    def __init__(self, observer: Observer, stage: str, args: tuple[object, ...]) -> None:
         self._observer = observer
         self._stage = stage
-        self._enter = enter
+        self._args = args
         self._manager: AbstractContextManager[object] | None = None
 
     def __enter__(self) -> None:
         try:
-            self._manager = CALLER.get()(self._make_and_enter)
+            self._manager = self._caller()(self._make_and_enter)
         except Exception as error:
             self._log_observer_error("start", error)
 
+    def _caller(self) -> Callable[[Callable[[], Any]], Any]:
+        return _call if isinstance(self._observer, OwnObserver) else CALLER.get()
+
     def _make_and_enter(self) -> AbstractContextManager[object]:
-        manager = self._enter(self._observer)
+        manager: AbstractContextManager[object] = getattr(self._observer, self._stage)(*self._args)
         manager.__enter__()
         return manager
 
@@ -161,7 +170,7 @@ class _HarmlessContext:
         if self._manager is None:
             return
         try:
-            CALLER.get()(partial(self._manager.__exit__, exc_type, exc, traceback))
+            self._caller()(partial(self._manager.__exit__, exc_type, exc, traceback))
         except Exception as error:
             if error is not exc:
                 self._log_observer_error("end", error)

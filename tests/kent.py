@@ -67,6 +67,7 @@ class Kent:
 def _static(span: dict[str, Any]) -> dict[str, Any]:
     return {
         "op": span["op"],
+        "name": span.get("description"),
         "id": span["span_id"],
         "parent": span.get("parent_span_id"),
         "failed": "internal_error" in {span.get("status"), span.get("tags", {}).get("status")},
@@ -79,6 +80,7 @@ def _streamed(span: dict[str, Any]) -> dict[str, Any]:
     data = {name: attribute["value"] for name, attribute in span["attributes"].items()}
     return {
         "op": data.get("sentry.op"),
+        "name": span["name"],
         "id": span["span_id"],
         "parent": span.get("parent_span_id"),
         "failed": span["status"] == "error",

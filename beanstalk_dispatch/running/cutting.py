@@ -70,7 +70,7 @@ def _end(run: Run, reason: str, *, is_final: bool) -> Result:
             _forget_cuts(run)
     run.outcome = result.outcome
     task = _uninitialized_task(run)
-    with observed(run.entry.observers, "attempting", lambda each: each.attempting(task, run)):
+    with observed(run.entry.observers, "attempting", task, run):
         run.set_fate(result)
     if task_finished.receivers:
         send_signal(

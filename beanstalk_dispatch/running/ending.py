@@ -50,7 +50,7 @@ def end_unsent(message: Message, queue: str, config: Config) -> None:
 def unwanted(run: Run, outcome: Outcome, error: Exception) -> Result:
     """End a task that does not run. Observers see that before the message is deleted."""
     run.outcome, run.exception = outcome, error
-    with observed(run.entry.observers, "cancelling", lambda each: each.cancelling(run)):
+    with observed(run.entry.observers, "cancelling", run):
         return Result(outcome=outcome, reason=str(error))
 
 

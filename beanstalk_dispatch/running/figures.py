@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.messages.delivery import RunView
+from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
-from beanstalk_dispatch.observers import Observer
+from beanstalk_dispatch.observers import OwnObserver
 from beanstalk_dispatch.process import clock
 
 from .declared_tasks import is_listed
@@ -39,57 +39,57 @@ class Figures(NamedTuple):
     """The seconds from the schedule of the task to its first start; None at a later one."""
 
 
-class FiguresObserver(Observer, ABC):
+class FiguresObserver(OwnObserver, ABC):
     """An observer that counts deliveries. A child's are seen by its parent, so each counts once."""
 
     def __init__(self) -> None:
-        self.running: set[int] = set()
+        self.running: set[_Measured] = set()
         """The deliveries that run now in this process."""
 
-    @contextmanager
-    def delivering(self, delivery: RunView) -> Iterator[None]:
+    def delivering(self, delivery: RunView) -> AbstractContextManager[object]:
         """Take the figures of a delivery at its end."""
-        began, started = time.time(), clock.monotonic()
-        self.running.add(id(delivery))
-        try:
-            yield
-        finally:
-            self.running.discard(id(delivery))
-        if delivery.outcome is None:  # an exception for the process, such as Ctrl-C
-            return
-        self.count(
-            Figures(
-                delivery.queue,
-                function_label(delivery),
-                delivery.outcome,
-                delivery.outcome in _STARTED,
-                clock.monotonic() - started,
-                _attempt(delivery),
-                _delay(delivery, began),
-            )
-        )
+        return _Measured(self, delivery)
 
     @abstractmethod
     def count(self, figures: Figures) -> None:
         """Count one delivery."""
 
 
-def function_label(delivery: RunView | None) -> str:
-    """Return the function of a delivery if it is listed, else UNLISTED."""
-    message = delivery.message if delivery else None
+class _Measured:
+    """A delivery while it runs, as a context manager. A generator would take twice its time."""
+
+    __slots__ = ("_began", "_observer", "_run", "_started")
+
+    def __init__(self, observer: FiguresObserver, run: RunView) -> None:
+        self._observer = observer
+        self._run = run
+
+    def __enter__(self) -> None:
+        self._began, self._started = time.time(), clock.monotonic()
+        self._observer.running.add(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._observer.running.discard(self)
+        outcome = self._run.outcome
+        if outcome is not None:  # else it is an exception for the process, such as Ctrl-C
+            self._observer.count(self._figures(outcome))
+
+    def _figures(self, outcome: Outcome) -> Figures:
+        message, facts = self._run.message, self._run.delivery
+        attempt, delay = facts.receive_count, None
+        if message is not None:
+            # A copy counts its own attempts, and SQS those of one message.
+            attempt = max(message.attempt, attempt)
+            due = facts.scheduled_at or message.not_before or message.sent_at
+            if due is not None and attempt == message.leg == 1:
+                delay = max(self._began - due, 0.0)
+        seconds = clock.monotonic() - self._started
+        has_started, function = outcome in _STARTED, function_label(message)
+        return Figures(facts.queue, function, outcome, has_started, seconds, attempt, delay)
+
+
+def function_label(message: Message | None) -> str:
+    """Return the function of a message if it is listed, else UNLISTED."""
     if message is None or not is_listed(message.function, get_config()):
         return UNLISTED
     return message.function
-
-
-def _attempt(delivery: RunView) -> int:
-    """Return the number of the attempt: a copy counts its own, and SQS those of one message."""
-    return max(delivery.message.attempt if delivery.message else 1, delivery.receive_count)
-
-
-def _delay(delivery: RunView, now: float) -> float | None:
-    message = delivery.message
-    if message is None or message.leg > 1 or _attempt(delivery) > 1:
-        return None
-    due = delivery.scheduled_at or message.not_before or message.sent_at
-    return None if due is None else max(now - due, 0.0)

@@ -166,7 +166,7 @@ def _with_headers(
     destination: Destination, prepared: Sequence[Prepared], observers: Sequence[Observer]
 ) -> Iterator[None]:
     name = destination.address.name
-    with observed(observers, "publishing", lambda each: each.publishing(prepared, name)):
+    with observed(observers, "publishing", prepared, name):
         for each in prepared:
             if each.headers:
                 _seal_with_headers(destination, each)

@@ -89,7 +89,9 @@ class MetricsObserver(FiguresObserver):
     def count_stuck(self, delivery: RunView | None) -> None:
         """Write a line about a task that cannot be interrupted."""
         queue = delivery.queue if delivery else ""
-        self._write_line({"Stuck": 1}, queue or "none", function_label(delivery))
+        self._write_line(
+            {"Stuck": 1}, queue or "none", function_label(delivery.message if delivery else None)
+        )
 
     def _write_line(
         self, values: Mapping[str, float], queue: str, function: str, outcome: str = "none"

@@ -16,6 +16,6 @@ if find_spec("sentry_sdk") is None:
 from .client import traces_sampler
 from .privacy import drop_message
 from .setup import init
-from .task import SentrySafeTask
+from .task import SentryObserver, SentrySafeTask
 
-__all__ = ["SentrySafeTask", "drop_message", "init", "traces_sampler"]
+__all__ = ["SentryObserver", "SentrySafeTask", "drop_message", "init", "traces_sampler"]

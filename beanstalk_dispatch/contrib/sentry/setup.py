@@ -22,11 +22,10 @@ logger = logging.getLogger("beanstalk_dispatch.sentry")
 def init() -> None:
     """Set the SDK up from the environment, unless there is no SENTRY_DSN or it is set up already.
 
-    Called when Django starts if BEANSTALK_DISPATCH_SAFE_TASK names SentrySafeTask, and otherwise
+    Called when Django starts if a variable names SentrySafeTask or SentryObserver, and otherwise
     when the first such task runs. A wrong value counts as not set. At the end, wrong values raise
     one ConfigurationError that names them all.
     """
-    request_started.connect(_on_request_started)
     signals.task_stuck.connect(_on_task_stuck)
     signals.worker_stopped.connect(_send_what_waits)
     signals.invocation_finished.connect(_send_what_waits)
@@ -35,7 +34,8 @@ def init() -> None:
         from .transport import ErrorsFirstTransport
 
         sentry_sdk.init(transport=ErrorsFirstTransport, **_options_of(values))
-    is_sending()
+    if not is_sending():
+        request_started.connect(_on_request_started)
     variables.raise_problems()
 
 
@@ -63,7 +63,12 @@ def _options_of(values: Values) -> dict[str, Any]:
 
 
 def _on_request_started(**_: Any) -> None:
-    is_sending()
+    """Adopt a client that the project has set up after Django's start.
+
+    Once there is one, requests have no span of this receiver. Tasks adopt the next client.
+    """
+    if is_sending():
+        request_started.disconnect(_on_request_started)
 
 
 def _on_task_stuck(*, delivery: Any, thread_id: int, **_: Any) -> None:

@@ -6,11 +6,11 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.observers import Observer, Publication
+from beanstalk_dispatch.observers import Observer, OwnObserver, Publication, observed
 from beanstalk_dispatch.running.attempt import undelivered
 from beanstalk_dispatch.safe_task import SafeTask
 
@@ -70,13 +70,47 @@ class ReportObserver(_SentryObserver):
         return errors.reporting(task, delivery)
 
 
+# Each surrounds those after it: an event is sent from inside of the scope and the trace.
+_PARTS: Final = (ScopeObserver(), TraceObserver(), CheckInObserver(), ReportObserver())
+
+
+class Watching(OwnObserver):
+    """An observer that has all of Sentry's observers watch. An error of one is not that of others.
+
+    All objects of this class and its subclasses are equal, so that only the first of them watches.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Watching)
+
+    def __hash__(self) -> int:
+        return hash(Watching)
+
+    def publishing(self, publications: Sequence[Publication], queue: str) -> Watch:
+        return observed(_PARTS, "publishing", publications, queue)
+
+    def delivering(self, delivery: RunView) -> Watch:
+        return observed(_PARTS, "delivering", delivery)
+
+    def attempting(self, task: SafeTask, delivery: RunView) -> Watch:
+        return observed(_PARTS, "attempting", task, delivery)
+
+
+class SentryObserver(Watching):
+    """An observer that sends failures, traces and check-ins of all tasks to Sentry.
+
+    It does so beside any class, also one that BEANSTALK_DISPATCH_SAFE_TASK names.
+    """
+
+    def __init__(self) -> None:
+        """Set the SDK up, if that has not been done and there is a SENTRY_DSN."""
+        setup.init_on_first_use()
+
+
 class SentrySafeTask(SafeTask):
     """A SafeTask whose failures, traces and check-ins are in Sentry."""
 
-    # Each surrounds those after it: an event is sent from inside of the scope and the trace.
-    observers: ClassVar[Sequence[Observer]] = (
-        ScopeObserver(), TraceObserver(), CheckInObserver(), ReportObserver(),
-    )  # fmt: skip
+    observers: ClassVar[Sequence[Observer]] = (Watching(),)
     sentry_report_retries: bool | None = None
     """Report a failure that will be retried, too. None: SENTRY_REPORT_RETRIES, else no."""
     sentry_ignore: type[BaseException] | Sequence[type[BaseException]] = ()

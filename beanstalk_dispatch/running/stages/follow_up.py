@@ -51,7 +51,7 @@ def _retried(run: Run, result: Result) -> Result:
         copy = replace(copy, cursor=run.leg.cursor, leg=copy.leg + 1)
     if isinstance(run.exception, NextLeg):  # not an attempt
         copy, why = replace(copy, first_attempt=copy.first_attempt + 1), str(run.exception)
-    with observed(run.entry.observers, "retrying", lambda each: each.retrying(run)):
+    with observed(run.entry.observers, "retrying", run):
         return sent_again(run, copy, delay, Outcome.RETRY, waits_because=why)
 
 

@@ -34,7 +34,7 @@ _NOT_RUN: Final = frozenset(
 def report(run: Run) -> Surround:
     """Surround the delivery with the observers' ``delivering``; log and signal its outcome."""
     observers = configured_observers(run.config)
-    with observed(observers, "delivering", lambda each: each.delivering(run)):
+    with observed(observers, "delivering", run):
         result = yield
         run.outcome = result.outcome
         run.set_fate(result)

@@ -290,10 +290,11 @@ def test_an_error_of_the_project_is_one_field(
 
 
 def test_what_watches_a_task_cannot_write_fields(lines: list[str]) -> None:
-    def enter(observer: Observer) -> Any:
-        raise ValueError(EVIL)
+    class Fails(Observer):
+        def delivering(self, delivery: object) -> Any:
+            raise ValueError(EVIL)
 
-    with observed([Observer()], "delivering", enter):
+    with observed([Fails()], "delivering", None):
         pass
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -178,12 +178,23 @@ class Swallows:
         return True
 
 
+class Returns(Observer):
+    """An observer that returns the same context manager for each retry."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+
+    def retrying(self, delivery: RunView) -> AbstractContextManager[object]:
+        manager: AbstractContextManager[object] = self._manager
+        return manager
+
+
 @pytest.mark.parametrize("reraises", [True, False])
 def test_an_observer_cannot_keep_an_error_from_the_caller(
     reraises: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    swallows: Any = Swallows(reraises=reraises)
-    with pytest.raises(ValueError, match="mine"), observed([Observer()], "x", lambda _: swallows):
+    swallows: Any = Returns(Swallows(reraises=reraises))
+    with pytest.raises(ValueError, match="mine"), observed([swallows], "retrying", None):
         raise ValueError("mine")
     assert caplog.text == ""
 
@@ -197,10 +208,8 @@ def test_observers_surround_in_their_order() -> None:
         yield
         order.append(f"{name} out")
 
-    managers: Iterator[AbstractContextManager[None]] = iter(
-        [named("first"), named("second"), nullcontext()]
-    )
-    with observed([Observer()] * 3, "x", lambda _: next(managers)):
+    managers = [Returns(named("first")), Observer(), Returns(named("second"))]
+    with observed(managers, "retrying", None):
         pass
     assert order == ["first in", "second in", "second out", "first out"]
 

@@ -475,6 +475,44 @@ def test_without_a_client_nothing_is_observed(env: Environment) -> None:
     assert not client.is_sending()
 
 
+OBSERVER = "beanstalk_dispatch.contrib.sentry.SentryObserver"
+BOTH = {"DISPATCH_OBSERVERS": OBSERVER, "DISPATCH_SAFE_TASK": SAFE_TASK}
+
+
+@pytest.mark.parametrize("ways", [BOTH, BOTH | {"DISPATCH_SAFE_TASK": None}])
+@pytest.mark.parametrize("function", ["boom", "mine", "block"])
+def test_a_task_is_watched_once_by_the_observer_and_the_class(
+    sentry: Memory, env: Environment, ways: dict[str, Any], function: str
+) -> None:
+    """Whatever the class of the task: a plain function, one of the project, or one of Sentry."""
+    table = f"boom=tests.sentry_site.boom mine=tests.sentry_site.Mine block={__name__}.Failing"
+    env(**ways, DISPATCH_TABLE=table, DISPATCH_PERIODIC_TASKS="boom mine block",
+        DISPATCH_TASK_TIMEOUT="1s")  # fmt: skip
+    delivery = Delivery(queue="q", message_id="1", task_name=function, max_receives=1)
+    deliver(b"", delivery)
+    deliver(Message(function="missing").encode(queue="q"), Delivery(queue="q"))
+    of_task, refused = sentry.of("event")
+    assert of_task["tags"]["function"] == function
+    assert of_task["tags"]["final"] == "yes"
+    assert refused["tags"]["outcome"] == "unknown-function"
+    (found,) = sentry.of("transaction")
+    assert [span["op"] for span in found["spans"]] == ["queue.process"]
+    assert found["contexts"]["trace"]["trace_id"] == of_task["contexts"]["trace"]["trace_id"]
+    assert [each["status"] for each in sentry.of("check_in")] == ["in_progress", "error"]
+
+
+def test_the_observer_sets_the_sdk_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    monkeypatch.setattr(setup, "init_on_first_use", lambda: begun.append("init"))
+    assert task_module.SentryObserver() == task_module.SentryObserver()
+    assert begun == ["init", "init"]
+
+
+class Failing(task_module.SentrySafeTask):
+    def run(self) -> None:
+        raise ValueError("no good")
+
+
 def test_receives_of_a_posted_message_count_as_retries(sentry: Memory) -> None:
     run("quiet", attempt=2, receive_count=3)
     (found,) = sentry.of("transaction")
