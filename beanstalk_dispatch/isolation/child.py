@@ -20,7 +20,7 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.messages.outcomes import Result
+from beanstalk_dispatch.messages.outcomes import OUTCOMES, Result
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.expected_end import EXPECTED
 from beanstalk_dispatch.running.pipeline import run_in_child
@@ -93,15 +93,13 @@ def run_request(request: Mapping[str, Any], notes: Notes) -> tuple[Run, Result]:
 
 
 def _to_answer(run: Run, result: Result, *, ends: bool) -> dict[str, Any]:
-    error = run.exception
-    return {
-        "id": run.accepted.id,
-        "result": result.to_json(),
-        "outcome": run.outcome,
-        "notes": [*run.notes],
-        "error": None if error is None else [type(error).__name__, quoted_error(error)],
-        "ends": ends,
-    }
+    answer = {"id": run.accepted.id, "result": result.to_json(), "ends": ends}
+    if run.notes:
+        answer["notes"] = [*run.notes]
+    if (error := run.exception) is not None:
+        is_observed = run.outcome is not None and OUTCOMES[run.outcome].is_failure
+        answer["error"] = type(error).__name__, quoted_error(error), is_observed
+    return answer
 
 
 def _log_end(run: Run, why: str) -> None:

@@ -15,7 +15,7 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, NotImportable, TaskFailed
 from beanstalk_dispatch.logging.log_lines import indented, quoted
 from beanstalk_dispatch.messages import record
-from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.process import clock, state
 from beanstalk_dispatch.running.cutting import end_cut_task
 from beanstalk_dispatch.running.ending import cancelled
@@ -31,7 +31,7 @@ from .server_process import Child, Ended, ServerEnded, ServerFailed, ServerProce
 logger = logging.getLogger("beanstalk_dispatch.isolation")
 
 TRIES: Final = 2
-"""The children that are tried if they end before the task begins."""
+"""The children that are tried if they end before the task begins, and the servers for each."""
 STOP_CHECK_SECONDS: Final = 2.0
 """The seconds between two questions to the cache whether a running task is to be stopped."""
 _STOPPED: Final = "it was stopped"
@@ -82,9 +82,9 @@ class ChildrenOfProcess:
         Raise NotImportable if no child can be made, because the project cannot be imported there.
         """
         request = _to_request(run, is_fresh=is_fresh)
-        for _ in range(TRIES):
+        for number in range(TRIES):
             try:
-                child = self._make_child() if is_fresh else self._take_child()
+                child = self._make_child() if is_fresh or number else self._take_child()
             except ServerFailed as exc:
                 raise NotImportable(f"no process for the task: {exc}") from exc
             answer = self._ask(child, request, run)
@@ -96,23 +96,25 @@ class ChildrenOfProcess:
         raise NotImportable(f"no process for the task: {answer.reason}")
 
     def _take_child(self) -> Child:
-        with suppress(IndexError):  # other threads have taken all
-            while True:
-                child = self._idle.pop()
-                if child.is_alive():
-                    return child
-                child.close()
-        return self._make_child()
+        try:
+            return self._idle.pop()
+        except IndexError:  # other threads have taken all
+            return self._make_child()
 
     def _make_child(self) -> Child:
         with self._lock:
-            server = self._server
-            if server is not None:
-                if not server.has_ended():
-                    with suppress(ServerEnded):  # since the last child was made
-                        return server.make_child()
-                server.close()
-            return self._start_server().make_child()
+            for _ in range(TRIES):
+                server = self._living_server()
+                with suppress(ServerEnded):  # something has killed it
+                    return server.make_child()
+            raise server.fail("its server has ended again and again")
+
+    def _living_server(self) -> ServerProcess:
+        if (server := self._server) is not None:
+            if not server.has_ended():
+                return server
+            server.close()
+        return self._start_server()
 
     def _start_server(self) -> ServerProcess:
         self._server = ServerProcess()
@@ -208,11 +210,10 @@ def _result_of(run: Run, answer: Mapping[str, Any]) -> Result:
         raise ValueError("the answer is about another task")
     result = Result.from_json(answer["result"])
     run.attempted = result
-    if answer["error"] is not None:
-        seen = answer["outcome"]
-        is_observed = seen is not None and OUTCOMES[Outcome(seen)].is_failure
-        run.exception = _to_exception(*answer["error"], is_observed=is_observed)
-    for name in answer["notes"]:
+    if "error" in answer:
+        name, text, is_observed = answer["error"]
+        run.exception = _to_exception(name, text, is_observed=is_observed)
+    for name in answer.get("notes", ()):
         run.notes.setdefault(name, None)
     return result
 

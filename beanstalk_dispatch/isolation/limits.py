@@ -6,6 +6,10 @@ import os
 import signal
 import sys
 import threading
+
+# The functions of ``signal`` convert each value to an enum, which takes longer than all checks.
+from _signal import getsignal as _handler_of  # type: ignore[import-not-found]
+from _signal import pthread_sigmask as _change_mask
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -24,6 +28,7 @@ Connections to databases, caches and AWS stay open for the next task.
 _LIBRARIES: Final = frozenset({"opentelemetry", "psycopg_pool", "sentry_sdk"})
 """The libraries whose threads serve all tasks of a process."""
 _TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_NO_TIMERS: Final = [(0.0, 0.0)] * len(_TIMERS)
 _SIGNALS: Final = (
     signal.SIGALRM, signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1,
 )  # fmt: skip
@@ -39,8 +44,8 @@ class Leftovers:
         self._descriptor = descriptor
         self._max_memory = max_memory
         self._files = self._lowest_free_file()
-        self._handlers = [signal.getsignal(each) for each in _SIGNALS]
-        self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._handlers = [*map(_handler_of, _SIGNALS)]
+        self._blocked = _change_mask(signal.SIG_BLOCK, ())
         self._interrupts = interrupts()
 
     def why_to_end(self, left_behind: Sequence[str]) -> str:
@@ -59,11 +64,11 @@ class Leftovers:
             yield f"it has left threads: {joined(threads)}"
         if self._lowest_free_file() > self._files + MAX_LEFT_FILES:
             yield f"its tasks have left more than {MAX_LEFT_FILES} files open"
-        if any(signal.getitimer(each) != (0.0, 0.0) for each in _TIMERS):
+        if [*map(signal.getitimer, _TIMERS)] != _NO_TIMERS:
             yield "it has left a timer running"
-        if self._handlers != [signal.getsignal(each) for each in _SIGNALS]:
+        if self._handlers != [*map(_handler_of, _SIGNALS)]:
             yield "it has left another signal handler"
-        if self._blocked != signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        if self._blocked != _change_mask(signal.SIG_BLOCK, ()):
             yield "it has left signals blocked"
         if self._max_memory and (used := resident_memory("self")) > self._max_memory:
             yield f"it uses {in_mebibytes(used)} of memory"

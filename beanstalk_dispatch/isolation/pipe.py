@@ -25,7 +25,7 @@ _MAX_STACKS: Final = 20_000
 
 _read, _write = os.read, os.write
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-_decode = json.loads
+_decode = json.JSONDecoder().decode
 
 
 def to_frame(content: object) -> bytes:
@@ -45,24 +45,20 @@ class Frames:
     """The frame that arrives in parts. No other follows it before it is answered."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._data = b""
 
     def feed(self, part: bytes) -> Any:
         """Add a part, and return the content once the frame is complete, or else None.
 
         Raise ValueError for anything that is not a frame.
         """
-        self._data += part
-        if len(self._data) < _LENGTH.size:
+        data = self._data = self._data + part
+        if len(data) < _LENGTH.size:
             return None
-        end = _LENGTH.size + _LENGTH.unpack_from(self._data)[0]
+        end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
         if end > MAX_FRAME:
             raise ValueError("the frame is too long")
-        if len(self._data) < end:
-            return None
-        content = _decode(bytes(self._data[_LENGTH.size : end]))
-        self._data.clear()
-        return content
+        return None if len(data) < end else _decode(data[_LENGTH.size : end].decode())
 
 
 def receive(descriptor: int) -> Any:

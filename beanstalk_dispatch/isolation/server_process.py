@@ -28,7 +28,7 @@ from .pipe import Frames, Notes
 READY_SECONDS: Final = 120.0
 """The seconds that the server may take to import the project."""
 FAILED_SECONDS: Final = 5.0
-"""The seconds for which no other server is started after one that could not import the project."""
+"""The seconds for which no other server is started after one that has failed."""
 CHECK_SECONDS: Final = 0.5
 """The seconds between two checks whether a running child uses too much or is to be stopped."""
 _ABORT_SECONDS: Final = 1.0
@@ -43,8 +43,8 @@ class ServerFailed(Exception):
     """The server could not import the project, or could not be started."""
 
 
-class ServerEnded(ServerFailed):
-    """The server has ended since it imported the project."""
+class ServerEnded(Exception):
+    """The server has ended, without a word about the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,10 @@ class ServerProcess:
         return self._process.poll() is not None
 
     def make_child(self) -> Child:
-        """Return a new child. Wait for the server. Raise ServerFailed if it makes none."""
+        """Return a new child. Wait for the server.
+
+        Raise ServerFailed if it makes none, and ServerEnded if it does not live.
+        """
         self._wait_until_ready()
         data, their_data = socket.socketpair()
         end, their_end = socket.socketpair()
@@ -133,8 +136,7 @@ class ServerProcess:
                 end.settimeout(READY_SECONDS)
                 process_id = int(_receive_line(end))
             except (OSError, ValueError) as exc:
-                self._process.kill()
-                raise ServerEnded(f"the server has ended: {type(exc).__name__}") from exc
+                raise self._ended() from exc
             if process_id < 0:
                 raise ServerFailed(f"no process can be made: {os.strerror(-process_id)}")
             failed.pop_all()
@@ -148,14 +150,24 @@ class ServerProcess:
         self._control.settimeout(READY_SECONDS)
         try:
             answer = _receive_frame(self._control)
+        except TimeoutError:
+            answer = {"error": f"it takes more than {READY_SECONDS:g} s"}
         except (OSError, ValueError) as exc:
-            answer = {"error": f"{type(exc).__name__}: {exc}"}
+            raise self._ended() from exc
         if "error" in answer:
-            self._failure = str(answer["error"]).strip().rpartition("\n")[2]
-            self._failed_at = clock.monotonic()
-            self._process.kill()
-            raise ServerFailed(self._failure)
+            raise self.fail(str(answer["error"]).strip().rpartition("\n")[2])
         self._is_ready = True
+
+    def _ended(self) -> ServerEnded:
+        self._process.kill()
+        self._process.wait()
+        return ServerEnded()
+
+    def fail(self, reason: str) -> ServerFailed:
+        """End the server, and return the error of everyone who asks for a child for some time."""
+        self._failure, self._failed_at = reason, clock.monotonic()
+        self._process.kill()
+        return ServerFailed(reason)
 
     def abandon(self) -> None:
         """Release the server without ending it, in a process that its parent has forked."""
@@ -184,10 +196,6 @@ class Child:
         self._poll = select.poll()
         for each in (data, end):
             self._poll.register(each, select.POLLIN)
-
-    def is_alive(self) -> bool:
-        """Return True if an idle child can be used again."""
-        return not self._poll.poll(0)
 
     def note_ending(self) -> None:
         """Let a long task of the child know that its parent is about to end."""

@@ -70,8 +70,10 @@ class Delivery:
         return bool(self.task_name) and not self.body.strip()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values, for ``from_json``."""
-        values = {name: getattr(self, name) for name in _FIELDS}
+        """Return the fields that differ from their defaults as JSON values, for ``from_json``."""
+        values = {
+            name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default
+        }
         if isinstance(self.body, bytes):
             values["body"] = {"base64": base64.b64encode(self.body).decode("ascii")}
         return values
@@ -79,13 +81,12 @@ class Delivery:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Delivery:
         """Return the delivery whose ``to_json`` returned ``values``."""
-        body = values["body"]
-        if isinstance(body, Mapping):
-            body = base64.b64decode(body["base64"])
-        return cls(**{**values, "body": body})
+        if isinstance(body := values.get("body"), Mapping):
+            values = {**values, "body": base64.b64decode(body["base64"])}
+        return cls(**values)
 
 
-_FIELDS: Final = tuple(each.name for each in fields(Delivery))
+_DEFAULTS: Final = tuple((each.name, each.default) for each in fields(Delivery))
 
 
 class RunView(Protocol):

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn, TypeGuard
 
 from beanstalk_dispatch.conf.variables import CELERY_QUEUES
@@ -87,8 +87,20 @@ class Message:
     """The number of the leg: one more for each copy that begins at another position."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values. ``Message(**fields)`` is the same message."""
-        return {name: getattr(self, name) for name in _FIELDS}
+        """Return the fields that differ from their defaults as JSON values.
+
+        ``Message(**fields)`` is the same message.
+        """
+        values = {
+            "function": self.function,
+            "args": self.args,
+            "kwargs": self.kwargs,
+            "id": self.id,
+        }
+        for name, default in _DEFAULTS:
+            if (value := getattr(self, name)) != default:
+                values[name] = value
+        return values
 
     @property
     def counted_attempt(self) -> int:
@@ -194,12 +206,12 @@ class Message:
         return replace(message, attempt=attempts + 1) if attempts else message
 
 
-_FIELDS: Final = tuple(each.name for each in fields(Message))
 _UNSET: Final[Mapping[str, Any]] = {
     "attempt": 1, "first_attempt": 1, "not_before": None, "not_after": None,
     "unique": {}, "options": {}, "cursor": None, "leg": 1,
 }  # fmt: skip
 """The members that are written only if they have another value."""
+_DEFAULTS: Final = ("sent_at", None), ("headers", {}), ("typed", ()), *_UNSET.items()
 
 
 def wrap(

@@ -133,13 +133,15 @@ class Result:
         return OUTCOMES[self.outcome].is_failure
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values, for ``from_json``."""
-        return {name: getattr(self, name) for name in _FIELDS}
+        """Return the fields that differ from their defaults as JSON values, for ``from_json``."""
+        return {
+            name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default
+        }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Result:
         """Return the result whose ``to_json`` returned ``fields``."""
-        successor = fields["successor"]
+        successor = fields.get("successor")
         return cls(
             **{
                 **fields,
@@ -149,4 +151,4 @@ class Result:
         )
 
 
-_FIELDS: Final = tuple(each.name for each in fields(Result))
+_DEFAULTS: Final = tuple((each.name, each.default) for each in fields(Result))

@@ -47,6 +47,11 @@ def _note_opened(connection: BaseDatabaseWrapper, **_: object) -> None:
     _opened.by_alias[connection.alias] = connection
 
 
+def are_open() -> bool:
+    """Return True if this thread has opened a connection to a database."""
+    return bool(_opened.by_alias)
+
+
 def aliases_in_transaction() -> Collection[str]:
     """Return the aliases of the databases on which this thread is in a transaction."""
     return [

@@ -26,7 +26,7 @@ from beanstalk_dispatch.observers import CALLER
 from beanstalk_dispatch.process import clock
 
 from . import connections
-from .expected_end import REST_SECONDS, expect_end
+from .expected_end import EXPECTED, REST_SECONDS, expect_end
 from .process_exceptions import is_for_the_process
 from .time_limit import TimeLimitExceeded, time_limit
 
@@ -54,13 +54,15 @@ class OuterLimit:
         self.label = label
         self._started = clock.monotonic()
         self.watch = time_limit(seconds + OUTER_SECONDS, label, interrupts=False)
-        self._deadline = self._started + self.watch.seconds
+        self._deadline = self.watch.deadline = self._started + self.watch.seconds
+        self._is_watched = EXPECTED.write is None  # or the parent watches this child
         self.parts: list[time_limit] = []
         """The limits of the parts that run now, each within the one before it."""
 
     def __enter__(self) -> Self:
         self._tokens = _current.set(self), CALLER.set(_call_observer)
-        self.watch.__enter__()
+        if self._is_watched:
+            self.watch.__enter__()
         return self
 
     def __exit__(
@@ -70,7 +72,8 @@ class OuterLimit:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self.watch.__exit__(exc_type, exc, traceback)
+            if self._is_watched:
+                self.watch.__exit__(exc_type, exc, traceback)
         finally:
             _current.reset(self._tokens[0])
             CALLER.reset(self._tokens[1])

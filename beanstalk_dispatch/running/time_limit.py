@@ -20,6 +20,10 @@ import math
 import resource
 import signal
 import threading
+
+# The functions of ``signal`` also convert each argument and result to an enum, which takes longer
+# than the system call.
+from _signal import signal as _set_handler  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context
@@ -60,6 +64,7 @@ suspended process does nothing.
 _WAKING_SWITCHES: Final = 3
 """The times that it leaves the CPU when it goes to sleep and wakes up."""
 
+_SIGALRM, _SIG_DFL = int(signal.SIGALRM), int(signal.SIG_DFL)
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _set_async_exc.argtypes = (ctypes.c_ulong, ctypes.py_object)
 
@@ -149,7 +154,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         in_main_thread = self.thread_id == threading.main_thread().ident
         self._in_main_thread = in_main_thread and self.interrupts
         if self._in_main_thread:
-            self._previous_handler = signal.signal(signal.SIGALRM, self._on_alarm)
+            self._previous_handler = _set_handler(_SIGALRM, self._on_alarm)
         try:
             _watchdog.watch(self)
         except BaseException:  # an enclosing limit, or Ctrl-C: nobody would call __exit__
@@ -185,7 +190,7 @@ class time_limit:  # noqa: N801 - a context manager, named like one
                 # An alarm on its way arrives with the end of any system call. Had the handler
                 # gone before, and was there none, it would end the process.
                 signal.sigpending()
-            signal.signal(signal.SIGALRM, self._previous_handler or signal.SIG_DFL)
+            _set_handler(_SIGALRM, self._previous_handler or _SIG_DFL)
         elif self.fires and not self._has_ended:
             self._has_ended = True
             # If the interrupt is still on its way, it strikes here. Taking it back with a NULL

@@ -19,6 +19,7 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.outcomes import Settle
 from beanstalk_dispatch.process.ending import ENDING
 from beanstalk_dispatch.running import pipeline
+from beanstalk_dispatch.running.connections import are_open
 from beanstalk_dispatch.running.consumer import NOBODY, DelayedCopies
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.stages.read import decode
@@ -84,13 +85,20 @@ class PollerConsumer(DelayedCopies):
 
 
 def run_here(received: Received, on_start: TaskStarts = lambda time_limit: None) -> Ack | Nack:
-    """Run a message in this thread, between Django's signals for the start and end of a request."""
-    run = Run(delivery_of(received), get_config(), PollerConsumer(on_start))
-    request_started.send_robust(sender=run_here)
+    """Run a message in this thread, between Django's signals for the start and end of a request.
+
+    A child sends them itself, so its parent does so only for a connection of its own.
+    """
+    config = get_config()
+    run = Run(delivery_of(received), config, PollerConsumer(on_start))
+    runs_here = config.isolation == "thread"
+    if runs_here or are_open():
+        request_started.send_robust(sender=run_here)
     try:
         result = pipeline.run_delivery(run)
     finally:
-        request_finished.send_robust(sender=run_here)
+        if runs_here or are_open():
+            request_finished.send_robust(sender=run_here)
     if result.settle is Settle.DELETE:
         return Ack(is_failure=result.is_failure)
     return Nack(result.retry_after if result.settle is Settle.HIDE else None)

@@ -481,7 +481,7 @@ def test_children_that_end_before_their_task_begins_cost_it_no_attempt(
         made.append(Stub(ended))
         return made[-1]
 
-    monkeypatch.setattr(CHILDREN, "_take_child", make)
+    monkeypatch.setattr(CHILDREN, "_make_child", make)
     assert outcome("note", "x") is Outcome.UNAVAILABLE
     assert len(made) == 2
 

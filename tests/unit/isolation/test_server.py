@@ -214,10 +214,31 @@ def test_threads_of_a_library_and_connections_prevent_a_fork(
     assert f"connection to 127.0.0.1:{port}" in shared
 
 
-def test_a_server_that_ends_while_it_is_waited_for_has_failed() -> None:
-    server = ServerProcess()
+def test_a_server_that_is_killed_while_it_imports_is_replaced_at_once() -> None:
+    CHILDREN.start(get_config())
+    server = CHILDREN._server
+    assert server is not None
     server._process.kill()
-    with pytest.raises(ServerFailed):
+    assert outcome("sleep", 0) is Outcome.DONE
+
+
+def test_after_servers_that_have_ended_again_and_again_messages_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_process, "MODULE", "no_such_module")
+    for number in (1, 2):
+        _, result = run("sleep", 0, task_id=str(number))
+        assert result.outcome is Outcome.UNAVAILABLE
+        assert result.reason == "no process for the task: its server has ended again and again"
+    server = CHILDREN._server
+    assert server is not None
+    assert not server.has_ended()  # until the next one may be started
+
+
+def test_a_server_that_does_not_become_ready_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_process, "READY_SECONDS", 0.0001)
+    server = ServerProcess()
+    with pytest.raises(ServerFailed, match="takes more than"):
         server.make_child()
     server.close()
 
@@ -258,7 +279,7 @@ def test_a_frame_arrives_in_parts_and_is_never_too_long() -> None:
     parts = (b"\0\0", b"\0\x02", b"[", b"]")
     assert [frames.feed(each) for each in parts] == [None, None, None, []]
     with pytest.raises(ValueError, match="too long"):
-        frames.feed(b"\xff" * 4)
+        Frames().feed(b"\xff" * 4)
 
 
 def test_notes_need_no_function_of_linux(monkeypatch: pytest.MonkeyPatch) -> None:

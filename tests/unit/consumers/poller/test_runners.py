@@ -8,9 +8,12 @@ import pytest
 from django.core.cache import caches
 from django.core.signals import request_finished, request_started
 
+from beanstalk_dispatch.consumers.poller import runners
 from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
 from beanstalk_dispatch.consumers.poller.runners import delivery_of, run_here, task_id_of
 from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.running import pipeline
+from beanstalk_dispatch.running.run import DONE
 from tests.conftest import TABLE, Environment
 from tests.jobs import calls
 from tests.workers import PERIODIC, received
@@ -97,8 +100,21 @@ def test_a_task_name_that_would_break_a_log_line_is_left_out() -> None:
     assert delivery_of(message).task_name is None
 
 
-@in_process
-def test_a_task_is_surrounded_as_a_request_is(worker: Environment) -> None:
+@pytest.mark.parametrize(
+    ("isolation", "has_connection", "expected"),
+    [
+        ("thread", False, ["started", "finished"]),
+        ("process", False, []),
+        ("process", True, ["started", "finished"]),
+    ],
+)
+def test_a_task_is_surrounded_as_a_request_is(
+    worker: Environment, monkeypatch: pytest.MonkeyPatch, isolation: str, *,
+    has_connection: bool, expected: list[str],
+) -> None:  # fmt: skip
+    worker(DISPATCH_ISOLATION=isolation)
+    monkeypatch.setattr(runners, "are_open", lambda: has_connection)
+    monkeypatch.setattr(pipeline, "run_delivery", lambda run: DONE)
     seen: list[str] = []
 
     def started(**kwargs: Any) -> None:
@@ -114,7 +130,7 @@ def test_a_task_is_surrounded_as_a_request_is(worker: Environment) -> None:
     finally:
         request_started.disconnect(started)
         request_finished.disconnect(finished)
-    assert seen == ["started", "finished"]
+    assert seen == expected
 
 
 @in_process
