@@ -18,6 +18,7 @@ from django.core.signals import request_finished, request_started
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.messages.changed_fields import changed_fields
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Result
@@ -93,7 +94,7 @@ def run_request(request: Mapping[str, Any], notes: Notes) -> tuple[Run, Result]:
 
 
 def _to_answer(run: Run, result: Result, *, ends: bool) -> dict[str, Any]:
-    answer = {"id": run.accepted.id, "result": result.to_json(), "ends": ends}
+    answer = {"id": run.accepted.id, "result": changed_fields(result), "ends": ends}
     if run.notes:
         answer["notes"] = [*run.notes]
     if (error := run.exception) is not None:

@@ -15,6 +15,7 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, NotImportable, TaskFailed
 from beanstalk_dispatch.logging.log_lines import indented, quoted
 from beanstalk_dispatch.messages import record
+from beanstalk_dispatch.messages.changed_fields import changed_fields
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.process import clock, state
 from beanstalk_dispatch.running.cutting import end_cut_task
@@ -195,7 +196,7 @@ class _Stops:
 def _to_request(run: Run, *, is_fresh: bool) -> bytes:
     return pipe.to_frame({
         "delivery": run.delivery.to_json(),
-        "message": run.accepted.to_json(),
+        "message": changed_fields(run.accepted),
         "can_hide": run.consumer.can_hide,
         "is_fresh": is_fresh,
     })  # fmt: skip

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from .changed_fields import changed_fields
 from .message import Message
 from .outcomes import Outcome
 
@@ -71,9 +72,7 @@ class Delivery:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults as JSON values, for ``from_json``."""
-        values = {
-            name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default
-        }
+        values = changed_fields(self)
         if isinstance(self.body, bytes):
             values["body"] = {"base64": base64.b64encode(self.body).decode("ascii")}
         return values
@@ -84,9 +83,6 @@ class Delivery:
         if isinstance(body := values.get("body"), Mapping):
             values = {**values, "body": base64.b64decode(body["base64"])}
         return cls(**values)
-
-
-_DEFAULTS: Final = tuple((each.name, each.default) for each in fields(Delivery))
 
 
 class RunView(Protocol):

@@ -86,22 +86,6 @@ class Message:
     leg: int = 1
     """The number of the leg: one more for each copy that begins at another position."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields that differ from their defaults as JSON values.
-
-        ``Message(**fields)`` is the same message.
-        """
-        values = {
-            "function": self.function,
-            "args": self.args,
-            "kwargs": self.kwargs,
-            "id": self.id,
-        }
-        for name, default in _DEFAULTS:
-            if (value := getattr(self, name)) != default:
-                values[name] = value
-        return values
-
     @property
     def counted_attempt(self) -> int:
         """Return the attempt as the limit of retries counts it."""
@@ -211,7 +195,6 @@ _UNSET: Final[Mapping[str, Any]] = {
     "unique": {}, "options": {}, "cursor": None, "leg": 1,
 }  # fmt: skip
 """The members that are written only if they have another value."""
-_DEFAULTS: Final = ("sent_at", None), ("headers", {}), ("typed", ()), *_UNSET.items()
 
 
 def wrap(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -132,15 +132,9 @@ class Result:
         """Return True if something went wrong that somebody should look at."""
         return OUTCOMES[self.outcome].is_failure
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields that differ from their defaults as JSON values, for ``from_json``."""
-        return {
-            name: value for name, default in _DEFAULTS if (value := getattr(self, name)) != default
-        }
-
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Result:
-        """Return the result whose ``to_json`` returned ``fields``."""
+        """Return the result whose ``changed_fields`` these are."""
         successor = fields.get("successor")
         return cls(
             **{
@@ -149,6 +143,3 @@ class Result:
                 "successor": successor and Successor(successor),
             }
         )
-
-
-_DEFAULTS: Final = tuple((each.name, each.default) for each in fields(Result))
