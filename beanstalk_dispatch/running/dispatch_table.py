@@ -324,7 +324,9 @@ def _unknown(name: str, config: Config) -> UnknownFunction:
     if not (config.table or config.tasks):
         return UnknownFunction("No beanstalk dispatch table configured")
     module = name.rpartition(".")[0]
-    advice = f"; {module} defines no such task" if module in config.tasks else ""
+    advice = ""
+    if module in config.tasks:
+        advice = f"; {module} defines no such task; list a plain function by its own path"
     return UnknownFunction(f"Requested function not found: {name}{advice}")
 
 

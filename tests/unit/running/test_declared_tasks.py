@@ -21,6 +21,7 @@ from tests import declared_jobs, jobs
 Environment = Callable[..., None]
 
 MODULE = "tests.declared_jobs"
+NO_TASK = f"{MODULE} defines no such task; list a plain function by its own path"
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def test_a_module_lists_the_classes_that_it_defines(env: Environment) -> None:
 @pytest.mark.parametrize("name", ["Base", "plain", "Recorder", "record", "calls", "lazy"])
 def test_a_module_lists_nothing_else(env: Environment, name: str) -> None:
     env(DISPATCH_TASKS=MODULE)
-    expected = f"^Requested function not found: {MODULE}.{name}; {MODULE} defines no such task$"
+    expected = f"^Requested function not found: {MODULE}.{name}; {NO_TASK}$"
     with pytest.raises(UnknownFunction, match=expected):
         dispatch_table.resolve(f"{MODULE}.{name}", get_config())
 
@@ -73,8 +74,8 @@ def test_both_run_when_they_are_scheduled_by_themselves(env: Environment) -> Non
         (declared_jobs.plain, f"stands for its SafeTask .*: add {MODULE}.plain to it"),
         (SafeTask(declared_jobs.plain), f"add {MODULE}.plain to it"),
         (jobs.record, "add tests.jobs.record to BEANSTALK_DISPATCH_TASKS here and on the worker"),
-        (f"{MODULE}.plain", f"{MODULE} defines no such task"),
-        (f"{MODULE}.missing", f"{MODULE} defines no such task"),
+        (f"{MODULE}.plain", NO_TASK),
+        (f"{MODULE}.missing", NO_TASK),
         ("tests.jobs.record", f"by its module, in BEANSTALK_DISPATCH_TASKS; known: {MODULE}"),
     ],
 )
