@@ -78,10 +78,11 @@ class ReceivedDeadLetter:
 
     @property
     def arguments(self) -> str:
-        """The arguments as JSON; the body if it cannot be read."""
+        """The arguments as JSON without spaces between values; the body if it cannot be read."""
         if self.message is None:
             return self.body
-        return json.dumps([self.message.args, self.message.kwargs], ensure_ascii=False)
+        values = [self.message.args, self.message.kwargs]
+        return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
     @property
     def exception_type(self) -> str:

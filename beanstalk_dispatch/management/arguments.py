@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from beanstalk_dispatch.dead_letters.dead_letter import parse_since
+
 
 def to_number(argument: str) -> float:
     """Return a number. The answer for anything else is NaN, which is in no range."""
@@ -46,3 +48,11 @@ def add_removed_options(parser: argparse.ArgumentParser, options: Mapping[str, s
     """Have each of these options end with an error that says its replacement."""
     for option, replacement in options.items():
         parser.add_argument(option, action=RemovedOption, replacement=replacement)
+
+
+def since(argument: str) -> float:
+    """Read an age or a date as an argparse type, in Unix seconds."""
+    try:
+        return parse_since(argument)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None

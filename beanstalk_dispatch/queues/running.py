@@ -44,9 +44,10 @@ class RunningTask:
     def cells(self) -> list[str]:
         """Return the cells of its row below TASK_COLUMNS."""
         age = duration(self.seconds) + (" ?" if self.is_late else "")
+        receives = f", receive {self.receive_count}" if self.receive_count > 1 else ""
         return [
-            age, self.function, str(self.attempt), self.queue, self.machine, str(self.process_id),
-            self.id,
+            age, self.function, f"{self.attempt}{receives}", self.queue, self.machine,
+            str(self.process_id), self.id,
         ]  # fmt: skip
 
 

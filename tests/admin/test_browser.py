@@ -18,6 +18,7 @@ from beanstalk_dispatch.messages.record import is_cancelled
 from tests.browser import Browser, browser, find_browser
 from tests.conftest import Environment
 from tests.dead_letters import Dead
+from tests.entries import add_entry
 
 pytestmark = pytest.mark.django_db(transaction=True)
 QUEUES = "/admin/beanstalk_workbench/deadletter/"
@@ -139,15 +140,17 @@ def test_letters_of_a_group_are_redriven_and_others_discarded(
 
 
 def test_every_page_fits_on_a_phone_and_is_dark_if_asked_to(
-    page: Browser, live_server: Any, dead: Dead
+    page: Browser, live_server: Any, dead: Dead, sqs_env: Environment
 ) -> None:
     dead.sent(traceback=LINE)
     (dead_letter,) = dead.open().sample().dead_letters
+    sqs_env(DISPATCH_LEASE_CACHE="default")
+    add_entry("ip-10-0-1-23.eu-central-1.compute.internal" * 3, ago=90, tasks={"a" * 36: 90})
     shades = set()
     for is_dark in (False, True):
         page.show_as(width=390, is_dark=is_dark, runs_scripts=False)
         for address in (
-            "", f"{dead.name}/", f"{dead.name}/?since=yesterday",
+            "", "_running/", f"{dead.name}/", f"{dead.name}/?since=yesterday",
             f"{dead.name}/letter/{dead_letter.message_id}/",
         ):  # fmt: skip
             page.open(live_server.url + QUEUES + address)

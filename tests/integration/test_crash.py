@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from django.test import override_settings
 
+from beanstalk_dispatch.queues.running import what_runs
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import TABLE, Environment
 from tests.integration.test_draining import gunicorn, quietly, workers
@@ -39,7 +41,10 @@ def test_after_kill_9_exactly_what_was_running_is_logged(tmp_path: Path) -> None
         assert len(cut(server)) == 3
 
 
-def test_after_kill_9_what_was_running_need_not_wait_for_its_lease(tmp_path: Path) -> None:
+def test_after_kill_9_what_was_running_is_seen_and_need_not_wait_for_its_lease(
+    tmp_path: Path, env: Environment
+) -> None:
+    env(DISPATCH_LEASE_CACHE="leases")
     with (
         valkey() as port,
         gunicorn(
@@ -54,9 +59,15 @@ def test_after_kill_9_what_was_running_need_not_wait_for_its_lease(tmp_path: Pat
         names = [f"nap-{number}" for number in range(5)]
         for name in names:
             pool.submit(quietly, server, body("nap", 60, id=name))
-        time.sleep(1)
+        location = f"redis://127.0.0.1:{port}"
+        cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": location}
+        with override_settings(CACHES={"leases": cache}):
+            until(lambda: sorted(each.id for each in what_runs().tasks) == names)
+            (worker,) = what_runs().workers
+        assert (worker.consumer, worker.threads) == ("endpoint", 15)
+        assert worker.process_id == int(workers(server)[0])
         assert server.post(body("nap", 0, id=names[-1]))[0] == 409
-        os.kill(int(workers(server)[0]), signal.SIGKILL)
+        os.kill(worker.process_id, signal.SIGKILL)
         until(lambda: server.log().count("start worker=True") == 2)
         again = [pool.submit(server.post, body("nap", 0, id=name)) for name in names]
         assert [each.result()[0] for each in again] == [200] * 5

@@ -28,9 +28,11 @@ from beanstalk_dispatch.messages import unique_key
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
-from beanstalk_dispatch.running import held_leases
+from beanstalk_dispatch.queues.running import what_runs
+from beanstalk_dispatch.running import held_leases, worker_entry
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.lease import Lease
+from beanstalk_dispatch.running.running_tasks import RUNNING
 from tests import services
 from tests.conftest import Environment
 from tests.jobs import calls
@@ -203,6 +205,30 @@ def test_only_the_same_task_of_the_same_queue_is_over(cache: None) -> None:
 
 def test_any_id_makes_a_key(cache: None) -> None:
     taken(Message(function="f", id="ä b\ud800" * 60)).done()
+
+
+def test_what_runs_is_read_from_any_shared_cache(
+    cache: None, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(DISPATCH_LEASE_CACHE="leases")
+    monkeypatch.setattr(worker_entry, "KEPT_SECONDS", 1)
+    entries = [
+        worker_entry._Entry(
+            "leases", {"token": name, "machine": name, "process_id": 7, "started_at": 0.0}
+        )
+        for name in ("one", "two")
+    ]
+    task = RUNNING.task(Message(function="f", id="runs"), Delivery(queue="q"), get_config())
+    with task:
+        for entry in (*entries, *entries):
+            entry.write(lambda: [("clean_up", 4e9)])
+    found = what_runs()
+    assert [each.machine for each in found.workers] == ["one", "two"]
+    assert [each.id for each in found.tasks] == ["runs", "runs"]
+    assert [each.name for each in found.next_runs] == ["clean_up"]
+    entries[0].delete()
+    assert [each.machine for each in what_runs().workers] == ["two"]
+    until(lambda: what_runs().workers == [])  # as after a kill
 
 
 @pytest.mark.parametrize("written", [b"no-pickle", 5])

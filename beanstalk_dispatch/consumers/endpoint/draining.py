@@ -233,6 +233,7 @@ def _end_process(graceful_timeout: float) -> None:
         logged = threading.Event()
         _start_thread(_log_end, logged)
         logged.wait(_LOG_SECONDS)
+        WORKER_ENTRY.end()
         os._exit(0)
 
 

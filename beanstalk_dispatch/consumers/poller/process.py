@@ -18,6 +18,7 @@ from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.running import time_limit
 from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.running_tasks import RUNNING
+from beanstalk_dispatch.running.worker_entry import WORKER_ENTRY
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.signals import worker_stopped
 
@@ -53,6 +54,7 @@ class WorkerProcess:
         relays = [_start_relay(self._worker, self._worker.relay)] if self._worker.relay else []
         _stop_on_signals(self._worker)
         exit_code = self._run_and_display()
+        WORKER_ENTRY.end()
         # What a relay has sent and not deleted would be sent again.
         join_within(self._worker.options.times.flush_timeout, relays)
         must_exit = (

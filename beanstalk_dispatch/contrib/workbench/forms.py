@@ -28,7 +28,9 @@ class FilterForm(forms.Form):
     queue = forms.CharField(required=False, label="From queue")
     since = forms.CharField(required=False, help_text="30m, 2h, 3d or 2026-11-25T08:00")
 
-    argument = forms.CharField(required=False, help_text="Text in the arguments, as JSON has it.")
+    argument = forms.CharField(
+        required=False, help_text='Part of the JSON of the arguments: "customer":12.'
+    )
 
     def __init__(self, data: Any, *, sees_arguments: bool) -> None:
         """Take the data of a request. Who may not see arguments may not search by them either."""

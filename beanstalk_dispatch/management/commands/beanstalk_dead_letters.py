@@ -13,7 +13,7 @@ from typing import Any, Final
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
-from beanstalk_dispatch.dead_letters.dead_letter import MOVED_BY_SQS, Filters, parse_since
+from beanstalk_dispatch.dead_letters.dead_letter import MOVED_BY_SQS, Filters
 from beanstalk_dispatch.dead_letters.lines import (
     dead_letter_as_json,
     dead_letter_lines,
@@ -28,7 +28,7 @@ from beanstalk_dispatch.dead_letters.sweep import Steps, SweepOptions, SweepRepo
 from beanstalk_dispatch.dead_letters.terminal import ProgressLine, Stop, stoppable
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.logging.log_lines import joined
-from beanstalk_dispatch.management.arguments import integer, to_number
+from beanstalk_dispatch.management.arguments import integer, since, to_number
 from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.queues.waiting import own_name, problem_of, queue_statuses
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
@@ -44,14 +44,6 @@ def rate(argument: str) -> float:
     if not 0 < found < math.inf:
         raise argparse.ArgumentTypeError(f"expected letters per second, not {argument!r}")
     return found
-
-
-def since(argument: str) -> float:
-    """Read an age or a date as an argparse type, in Unix seconds."""
-    try:
-        return parse_since(argument)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from None
 
 
 class Command(PrintingCommand):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -723,6 +724,48 @@ def test_expired_rows_are_pruned(database: Environment, monkeypatch: pytest.Monk
     out = io.StringIO()
     call_command("beanstalk_results", "prune", database="default", stdout=out)
     assert out.getvalue() == "deleted 0\n"
+
+
+@pytest.mark.parametrize("is_aware", [True, False])
+def test_what_has_become_slow_since_a_deploy_is_shown(
+    database: Environment, is_aware: bool
+) -> None:
+    def add(function: str, minutes: int, *seconds: float, status: str = "SUCCESSFUL") -> None:
+        at = timezone.now() - timedelta(minutes=minutes)
+        for number, each in enumerate(seconds):
+            start = at + timedelta(seconds=0.5)
+            StoredResult.objects.create(
+                id=f"{function}-{minutes}-{number}", function=function, status=status,
+                enqueued_at=at, started_at=start, last_attempted_at=start,
+                finished_at=start + timedelta(seconds=each), expires_at=at,
+            )  # fmt: skip
+
+    with override_settings(USE_TZ=is_aware):
+        add("steady", 5, 1.0)
+        add("steady", 15, 1.0)
+        add("slower", 5, 1.0, 5.0)
+        add("slower", 15, 1.0)
+        add("new", 5, 2.0, status="FAILED")
+        add("gone", 15, 2.0)
+        add("long ago", 25, 2.0)
+        StoredResult.objects.create(
+            id="runs", function="runs", enqueued_at=timezone.now(), expires_at=timezone.now()
+        )
+        out = io.StringIO()
+        call_command("beanstalk_results", "durations", "--since", "10m", stdout=out)
+        assert [line.split() for line in out.getvalue().splitlines()] == [
+            ["FUNCTION", "CHANGE", "MEAN", "BEFORE", "LONGEST", "WAIT", "RUNS", "FAILED"],
+            ["slower", "x", "3.0", "3.000s", "1.000s", "5.000s", "0.500s", "2", "0"],
+            ["steady", "x", "1.0", "1.000s", "1.000s", "1.000s", "0.500s", "1", "0"],
+            ["new", "-", "2.000s", "-", "2.000s", "0.500s", "1", "1"],
+            ["gone", "-", "-", "2.000s", "-", "-", "0", "0"],
+        ]
+        out = io.StringIO()
+        call_command("beanstalk_results", "durations", "--since=10m", "--json", stdout=out)
+    assert json.loads(out.getvalue())[0] == {
+        "function": "slower", "mean": 3.0, "before": 1.0, "longest": 5.0, "wait": 0.5, "runs": 2,
+        "failed": 0, "change": 3.0,
+    }  # fmt: skip
 
 
 def test_the_periodic_task_prunes_for_a_limited_time(
