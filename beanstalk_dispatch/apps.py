@@ -44,7 +44,7 @@ class BeanstalkDispatchConfig(AppConfig):
             _prepare_worker()
         else:
             start_log.log_start()
-        if values[WARM]:
+        if values[WARM] and not conf.is_on_lambda():  # whose handler does so
             from . import client  # noqa: PLC0415
 
             client.start_warming()

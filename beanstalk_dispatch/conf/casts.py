@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from .queue_address import QueueAddress
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-UdpAddress = tuple[str, int]
-"""An IP address and a port."""
 
 # A message can be in flight for 12 hours, so no task may take longer:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
@@ -449,8 +447,8 @@ def url(value: object) -> str:
     return address.rstrip("/")
 
 
-def stdout_or_agent(value: object) -> str | UdpAddress:
-    """Return ``stdout``, or the address of an agent that listens on UDP.
+def stdout_or_agent(value: object) -> str:
+    """Return ``stdout``, or the address of an agent that listens on UDP, as a URL.
 
     It is an IP address, so that no task waits for a name server.
     """
@@ -459,8 +457,8 @@ def stdout_or_agent(value: object) -> str | UdpAddress:
         return destination
     match = re.fullmatch(r"udp://\[?([0-9a-f.:]+?)\]?:(\d{1,5})", destination)
     with suppress(ValueError):
-        if match and int(match[2]) < 2**16:
-            return str(ipaddress.ip_address(match[1])), int(match[2])
+        if match and ipaddress.ip_address(match[1]) and int(match[2]) < 2**16:
+            return destination
     raise InvalidValue("is not a destination; write stdout or udp://127.0.0.1:25888", destination)
 
 

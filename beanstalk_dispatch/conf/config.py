@@ -39,7 +39,7 @@ from .variables import (
 )
 
 if TYPE_CHECKING:
-    from .casts import Network, UdpAddress
+    from .casts import Network
     from .queue_address import QueueAddress
 
 logger = logging.getLogger("beanstalk_dispatch")
@@ -90,7 +90,7 @@ class Config:
     tasks: tuple[str, ...]
     celery_queues: tuple[str, ...]
     results: str | None
-    embedded_metrics: str | UdpAddress | None
+    embedded_metrics: str | None
     result_ttl: timedelta
     result_arguments: bool
     backlog_token: str | None

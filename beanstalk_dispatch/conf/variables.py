@@ -337,7 +337,7 @@ RESULTS: Final[Setting[str | None]] = Setting(
     example="results",
     room="beanstalk_dispatch.contrib.results",
 )
-EMBEDDED_METRICS: Final[Setting[str | casts.UdpAddress | None]] = Setting(
+EMBEDDED_METRICS: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_EMBEDDED_METRICS",
     form="`stdout` or `udp://IP:PORT`",
     cast=casts.stdout_or_agent,

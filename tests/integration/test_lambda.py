@@ -51,7 +51,13 @@ def numbers(path: Path) -> Counter[str]:
 
 def test_batches_run_and_a_timeout_and_an_exit_cost_one_record_each(tmp_path: Path) -> None:
     path = tmp_path / "numbers"
-    with function(tmp_path, BEANSTALK_DISPATCH_EMBEDDED_METRICS="stdout") as started:
+    variables = {
+        "DJANGO_SETTINGS_MODULE": "tests.lambda_settings",
+        "BEANSTALK_DISPATCH_EMBEDDED_METRICS": "stdout",
+        # As the template has it.
+        "AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": "INFO",
+    }  # fmt: skip
+    with function(tmp_path, **variables) as started:
         records = [
             task("append", str(path), 1), task("fail"), record("not a message"), task("exits"),
             task("append", str(path), 2), task("loop", 60),
@@ -63,11 +69,18 @@ def test_batches_run_and_a_timeout_and_an_exit_cost_one_record_each(tmp_path: Pa
         assert (kind, error["errorType"]) == ("error", "ValueError")
         log = started.log()
     assert numbers(path) == {"1": 1, "2": 1, "3": 1}
-    assert log.count("start worker=True") == 1
-    assert "outcome=timed-out" in log
-    metrics = [json.loads(line) for line in log.splitlines() if line.startswith('{"_aws"')]
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    ours = [line for line in lines if line.get("logger", "").startswith("beanstalk_dispatch")]
+    assert [line["message"].startswith("start worker=True") for line in ours].count(True) == 1
+    tasks = [line for line in ours if line["message"].startswith("task ")]
+    assert Counter(line["outcome"] for line in tasks) == {
+        "done": 3, "failed": 2, "malformed": 1, "timed-out": 1,
+    }  # fmt: skip
+    first, second = (line for line in ours if line["message"].startswith("batch "))
+    assert (first["records"], first["reported"], first["unstarted"]) == (6, 4, 0)
+    assert (second["records"], second["reported"]) == (1, 0)
+    metrics = [line for line in lines if "_aws" in line]
     assert [line["Failures"] for line in metrics] == [0, 1, 1, 1, 0, 1, 0]
-    assert "batch queue=jobs records=6 reported=4 unstarted=0" in log
 
 
 def test_errors_reach_sentry_before_the_process_is_suspended(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import django
 from django.apps import apps
+from django.db import connections
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import WORKER
@@ -19,6 +21,7 @@ from beanstalk_dispatch.problems.checks.endpoint import without_endpoint
 from beanstalk_dispatch.running import dispatch_table, time_limit
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import invocation_finished
+from beanstalk_dispatch.sqs.warming import warm_clients
 
 
 class Context(Protocol):
@@ -39,7 +42,7 @@ Handler = Callable[[Mapping[str, Any], Context], Response]
 
 
 def start() -> Handler:
-    """Start Django, unless the project has, and import the listed tasks.
+    """Start Django, unless the project has, import the listed tasks, and make the clients of SQS.
 
     Raise ConfigurationError if the configuration is wrong, or if this is not a worker.
     """
@@ -53,7 +56,23 @@ def start() -> Handler:
         with suppress(Exception, SystemExit):  # its messages are refused with the reason
             dispatch_table.entry(name, config)
     RUNNING.report_cut_tasks(config)
+    with suppress(Exception):  # the first send reports it
+        warm_clients(config)  # in the init phase, which has a whole CPU
+    _prepare_for_snapshot()
+    time_limit.rest()  # Lambda may suspend the process until there is an event
     return handle
+
+
+def _prepare_for_snapshot() -> None:
+    """Leave nothing in a snapshot of SnapStart that the processes made of it must not share.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
+    """
+    with suppress(ImportError):  # it is part of Lambda's runtime
+        import snapshot_restore_py  # noqa: PLC0415
+
+        snapshot_restore_py.register_before_snapshot(connections.close_all)
+        snapshot_restore_py.register_after_restore(random.seed)  # of the pauses before retries
 
 
 def handle(event: Mapping[str, Any], context: Context) -> Response:

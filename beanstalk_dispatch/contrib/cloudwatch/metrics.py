@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from beanstalk_dispatch import signals
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.conf.casts import UdpAddress
 from beanstalk_dispatch.consumers.poller.embedded_metrics import NAMESPACE
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.outcomes import OUTCOMES
@@ -47,9 +46,11 @@ def observers(config: Config) -> Sequence[MetricsObserver]:
     destination = config.embedded_metrics
     if destination is None:
         return ()
-    if isinstance(destination, str):
+    if destination == "stdout":
         return (MetricsObserver(_write_to_stdout),)
-    return (MetricsObserver(functools.partial(_send_to_agent, destination)),)
+    host, _, port = destination.removeprefix("udp://").rpartition(":")
+    address = host.strip("[]"), int(port)
+    return (MetricsObserver(functools.partial(_send_to_agent, address)),)
 
 
 def _on_task_stuck(*, delivery: RunView | None, **_: Any) -> None:
@@ -125,7 +126,7 @@ def _write_to_stdout(line: str) -> None:
     sys.stdout.flush()
 
 
-def _send_to_agent(address: UdpAddress, line: str) -> None:
+def _send_to_agent(address: tuple[str, int], line: str) -> None:
     """Send a line to CloudWatch's agent. It is lost if the agent is not there, or too busy."""
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as agent:

@@ -22,6 +22,16 @@ resource "aws_lambda_function" "worker" {
   runtime       = "%{runtime}"
   memory_size   = %{memory}
   timeout       = %{timeout}
+  logging_config {
+    log_format            = "JSON"
+    application_log_level = "INFO"
+  }
+  # For a database or a cache in a VPC, where SQS then needs an endpoint or a NAT gateway,
+  # and the role the policy AWSLambdaVPCAccessExecutionRole:
+  # vpc_config {
+  #   subnet_ids         = ["subnet-1"]
+  #   security_group_ids = ["sg-1"]
+  # }
   environment {
     variables = {
 %{variables}

@@ -10,7 +10,7 @@ import pytest
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SETTINGS, Config, Setting, variables
-from beanstalk_dispatch.conf.casts import Network, UdpAddress
+from beanstalk_dispatch.conf.casts import Network
 from beanstalk_dispatch.conf.queue_address import QueueAddress
 
 
@@ -23,7 +23,7 @@ def test_each_field_of_the_config_has_a_setting() -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_field_of_the_config_has_the_type_of_its_setting(name: str) -> None:
-    types_of_others = {"Network": Network, "UdpAddress": UdpAddress, "QueueAddress": QueueAddress}
+    types_of_others = {"Network": Network, "QueueAddress": QueueAddress}
     setting, hint = SETTINGS[name], get_type_hints(Config, localns=types_of_others)[name]
     either = get_args(hint) if NoneType in get_args(hint) else (hint,)
     types = tuple(get_origin(each) or each for each in either)
