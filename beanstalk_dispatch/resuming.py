@@ -1,4 +1,4 @@
-"""Resume: a long task that continues in another delivery at the item where it was interrupted.
+"""Resume and progress: long tasks that continue where they were interrupted, and say how far.
 
     for order in resume(Order.objects.order_by("pk"), every=100):
         send_invoice(order)
@@ -17,7 +17,7 @@ from beanstalk_dispatch.safe_task import Retry
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
-__all__ = ["resume"]
+__all__ = ["progress", "resume"]
 
 T = TypeVar("T")
 
@@ -33,9 +33,14 @@ class Leg(Protocol):
     """The part of a long task that one delivery runs, from its cursor on."""
 
     cursor: Any
+    progress: tuple[int, int | None]
+    """The number of items that are finished, and of all items if that is known."""
 
-    def begin(self, every: int) -> None:
-        """Read the cursor. Raise RuntimeError for a second ``resume`` of one task."""
+    def begin(self, every: int, count: Callable[[], int | None]) -> None:
+        """Read the cursor. Raise RuntimeError for a second ``resume`` of one task.
+
+        Call ``count`` for the number of all items if the progress is kept and no leg has done it.
+        """
 
     def finish_item(self, cursor: Any) -> None:
         """Note the cursor of a finished item. Raise NextLeg if the leg ends here."""
@@ -46,6 +51,20 @@ class Leg(Protocol):
 
 LEG: Final[ContextVar[Leg | None]] = ContextVar("beanstalk_dispatch.leg", default=None)
 """The leg of the task that runs, which is None outside of a delivery."""
+PROGRESS: Final[ContextVar[Callable[[float, float | None], None] | None]] = ContextVar(
+    "beanstalk_dispatch.progress", default=None
+)
+"""Keeps the progress of the task that runs. It is None if no results are kept."""
+
+
+def progress(n: float, of: float | None = None) -> None:
+    """Say that the task is at ``n``, of ``of`` if that is known: ``progress(300, 1000)``.
+
+    It is kept with the result, once a second at most. A wrong value and a store that does not
+    answer are logged, and fail no task. Without results, and outside of a task, nothing happens.
+    """
+    if (keep := PROGRESS.get()) is not None:
+        keep(n, of)
 
 
 def resume(
@@ -68,13 +87,15 @@ def resume(
     Raise TypeError or ValueError for items that have no cursor, and RuntimeError for a second
     ``resume`` of one task, or inside of ``transaction.atomic()``. Outside of a task all items are
     returned.
+
+    If results are kept, the loop calls ``progress``. A queryset is counted for that once a task.
     """
     if every < 1:
         raise ValueError(f"every is at least 1, not {every}")
-    after = _source(items, every, cursor)
+    after, count = _source(items, every, cursor)
     leg = LEG.get()
     if leg is not None:
-        leg.begin(every)
+        leg.begin(every, count)
     return _items(leg, after)
 
 
@@ -85,15 +106,18 @@ def _items(leg: Leg | None, after: _After[T]) -> Iterator[T]:
             leg.finish_item(cursor)
 
 
-def _source(items: Any, every: int, cursor: Callable[[T], Any] | None) -> _After[T]:
+def _source(
+    items: Any, every: int, cursor: Callable[[T], Any] | None
+) -> tuple[_After[T], Callable[[], int | None]]:
+    """Return the function of the items after a cursor, and one that returns their number."""
     if cursor is not None:
-        return lambda last: ((cursor(each), each) for each in items(last))
+        return lambda last: ((cursor(each), each) for each in items(last)), lambda: None
     from django.db.models import QuerySet  # noqa: PLC0415 - web processes do without
 
     if isinstance(items, QuerySet):
-        return _rows(items, every)
+        return _rows(items, every), items.count
     if isinstance(items, Sequence):
-        return lambda last: enumerate(items[last or 0 :], (last or 0) + 1)
+        return lambda last: enumerate(items[last or 0 :], (last or 0) + 1), items.__len__
     raise TypeError(
         "resume() takes a queryset, a sequence, or a function of a cursor with cursor=, "
         f"not {type(items).__name__}"

@@ -7,12 +7,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from django.core.cache import caches
 from django.db import transaction
 
 from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
+from beanstalk_dispatch.contrib.results import aget_result, get_result
+from beanstalk_dispatch.contrib.results.models import StoredResult
+from beanstalk_dispatch.exceptions import UnknownResult
 from beanstalk_dispatch.messages.record import pause
-from beanstalk_dispatch.resuming import resume
+from beanstalk_dispatch.resuming import progress, resume
 from beanstalk_dispatch.safe_task import Retry
 
 done: list[Any] = []
@@ -34,6 +38,40 @@ def note(count: int, seconds: float = 0.0, every: int = 10) -> None:
 
 async def note_async(count: int, seconds: float) -> None:
     note(count, seconds)
+
+
+def tell(values: list[Any]) -> None:
+    """Say each progress, and note how far others see the task."""
+    for value in values:
+        progress(*value)
+        done.append(get_result("task-1").progress)
+
+
+async def tell_async(values: list[Any]) -> None:
+    for value in values:
+        progress(*value)
+        done.append((await aget_result("task-1")).progress)
+
+
+def tell_in_transaction(values: list[Any]) -> None:
+    with transaction.atomic():
+        tell(values)
+
+
+def see() -> None:
+    for each in resume(OutboxMessage.objects.filter(function="f"), every=2):
+        done.append(get_result("task-1").progress)
+        if each.task_id == "b":
+            OutboxMessage.objects.filter(task_id="c").delete()
+
+
+def lose_result() -> None:
+    """Delete the result of this task, and say a progress."""
+    StoredResult.objects.all().delete()
+    caches["default"].clear()
+    progress(1)
+    with suppress(UnknownResult):
+        done.append(get_result("task-1"))
 
 
 def fail_at(count: int, number: int, every: int, error: str) -> None:

@@ -85,6 +85,8 @@ class Message:
     """The position at which ``resume`` begins, as a JSON value; None for the start."""
     leg: int = 1
     """The number of the leg: one more for each copy that begins at another position."""
+    progress: Sequence[int | None] = ()
+    """The number of items that earlier legs have finished, and of all items if that is known."""
 
     @property
     def counted_attempt(self) -> int:
@@ -193,6 +195,7 @@ class Message:
 _UNSET: Final[Mapping[str, Any]] = {
     "attempt": 1, "first_attempt": 1, "not_before": None, "not_after": None,
     "unique": {}, "options": {}, "cursor": None, "leg": 1,
+    "progress": (),
 }  # fmt: skip
 """The members that are written only if they have another value."""
 
@@ -325,6 +328,10 @@ def _is_typed(value: list[Any]) -> bool:
     return all(type(each) is str or (type(each) is int and each >= 0) for each in value)
 
 
+def _is_progress(value: list[Any]) -> bool:
+    return len(value) == 2 and type(value[0]) is int and type(value[1]) in {int, type(None)}
+
+
 # Optional member → its types, a further condition, and the description of both for an error.
 _OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
     "id": (str, is_name, NAME_FORM),
@@ -339,6 +346,7 @@ _OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, s
     "typed": (list, _is_typed, "a list of positions and names"),
     "cursor": (object, None, "a value"),
     "leg": (int, _is_count, "a count from 1"),
+    "progress": (list, _is_progress, "a list of two counts"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from beanstalk_dispatch.exceptions import LeaseUnavailable, TaskCancelled
 from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of, errors_logged, required
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.resuming import NextLeg
+from beanstalk_dispatch.resuming import PROGRESS, NextLeg, progress
 
 from . import connections
 from .lease import ENDED_SECONDS, task_key
@@ -36,13 +36,15 @@ class RunLeg:
     def __init__(self, run: Run, *, in_transaction: Collection[str]) -> None:
         self._run = run
         self.cursor = run.accepted.cursor
+        done, total = run.accepted.progress or (0, None)
+        self.progress = (done or 0, total)
         self._end_reason = ""
         self._in_transaction = in_transaction
         self._last = clock.monotonic()
         self._finished = 0
         self._next_look_at = self._next_ask_at = -math.inf
 
-    def begin(self, every: int) -> None:
+    def begin(self, every: int, count: Callable[[], int | None]) -> None:
         """Read the cursor that is kept of this leg, if there is one.
 
         A killed process has kept it. Then the message is sent again at once, so that its receives
@@ -62,23 +64,37 @@ class RunLeg:
             self._deadline = min(self._deadline, run.delivery.deadline)
         self._margin = run.time_limit * MARGIN_SHARE
         self._key = cache_key("cursor", task_key(run.queue, run.accepted))
+        self._read_kept()
+        if self.progress[1] is None and PROGRESS.get() is not None:
+            self.progress = (self.progress[0], self._total(count))
+
+    def _read_kept(self) -> None:
+        run = self._run
         if (alias := run.config.lease_cache) is None:
             return
         with required(alias):
-            number, kept = cache_of(alias).get(self._key, (0, None))
+            number, *kept = cache_of(alias).get(self._key, (0,))
         if number == run.accepted.leg:
-            self.cursor = kept
+            self.cursor, self.progress = kept
             if run.receive_count > 1 and not run.retries_by_hiding:
                 self._end("an earlier delivery was interrupted")
+
+    def _total(self, count: Callable[[], int | None]) -> int | None:
+        """Return the number of all items; None if it is not known. Log an error of the query."""
+        with errors_logged(logger, "items not counted", id=self._run.accepted.id):
+            return count()
+        return None
 
     def finish_item(self, cursor: Any) -> None:
         """Note the cursor of a finished item. Raise NextLeg if the leg ends here."""
         if not self._finished and json.loads(json.dumps(cursor)) != cursor:
             raise ValueError(f"JSON would change the cursor {cursor!r:.100}")
-        self.cursor = cursor
+        done, total = self.progress
+        self.cursor, self.progress = cursor, (done + 1, total)
         self._finished += 1
         if self._finished % self._every == 0:
             self._keep()
+        progress(*self.progress)
         now = clock.monotonic()
         self._margin = max(self._margin, 2 * (now - self._last))
         self._last = now
@@ -123,5 +139,6 @@ class RunLeg:
         alias, message = self._run.config.lease_cache, self._run.accepted
         if alias is None:
             return
+        value = (message.leg, self.cursor, self.progress)
         with errors_logged(logger, "cursor not kept", id=message.id, cache=alias):
-            cache_of(alias).set(self._key, (message.leg, self.cursor), ENDED_SECONDS)
+            cache_of(alias).set(self._key, value, ENDED_SECONDS)

@@ -15,7 +15,7 @@ from pytest_django import DjangoDbBlocker
 
 from beanstalk_dispatch.client import Call, schedule_function, schedule_many
 from beanstalk_dispatch.contrib.results import Status, get_result
-from beanstalk_dispatch.contrib.results.recording import GUARD
+from beanstalk_dispatch.contrib.results.stores import GUARD
 from beanstalk_dispatch.messages.outcomes import Outcome
 from tests.conftest import Environment
 from tests.consumers import run_all

@@ -22,7 +22,7 @@ from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationE
 from beanstalk_dispatch.logging.log_lines import escaped, escaped_lines
 
 from .models import StoredResult
-from .record import Status
+from .record import Progress, Status
 
 _HIDDEN: Final = frozenset({"args", "kwargs", "return_value"})
 """The fields that may hold personal data, and have a permission of their own."""
@@ -94,8 +94,8 @@ class StoredResultAdmin(ReadOnlyAdmin):
         """
         fields = [
             "id", "function", "queue", "outcome", "attempts", "enqueued_at", "started_at",
-            "last_attempted_at", "finished_at", "duration", "worker_ids", "failures", "args",
-            "kwargs", "return_value", "expires_at",
+            "last_attempted_at", "finished_at", "duration", "how_far", "worker_ids", "failures",
+            "args", "kwargs", "return_value", "expires_at",
         ]  # fmt: skip
         if self.has_arguments_permission(request):
             return fields
@@ -144,6 +144,12 @@ class StoredResultAdmin(ReadOnlyAdmin):
         if result.finished_at is None or result.last_attempted_at is None:
             return "-"
         return f"{(result.finished_at - result.last_attempted_at).total_seconds():.3f} s"
+
+    @admin.display(description="Progress")
+    def how_far(self, result: StoredResult) -> str:
+        """Return how far the task has said that it is."""
+        found = json.loads(result.progress)
+        return str(Progress(*found)) if found else "-"
 
     @admin.display(description="Tracebacks")
     def failures(self, result: StoredResult) -> str:

@@ -25,6 +25,7 @@ class StoredResult(models.Model):
     finished_at = models.DateTimeField(null=True)
     worker_ids = models.TextField(default="[]")
     errors = models.TextField(default="[]")
+    progress = models.CharField(max_length=60, default="null", db_default="null")
     return_value = models.TextField(default="null")
     args = models.TextField(default="null")
     kwargs = models.TextField(default="null")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from django.utils import timezone
@@ -21,6 +21,8 @@ MAX_WORKERS: Final = 100
 """The number of worker ids kept of one task: those of its last attempts. The others are counted."""
 MAX_RETURN_VALUE: Final = 500_000
 """Characters of JSON. A larger value is not kept: Memcached takes 1 MiB for a whole record."""
+MAX_PROGRESS: Final = 2**53
+"""The largest number that is the same in every JSON."""
 UNKNOWN_WORKER: Final = "unknown"
 BACKEND_HEADER: Final = "task_backend"
 QUEUE_HEADER: Final = "task_queue"
@@ -56,6 +58,32 @@ class TaskFailure:
         )
 
 
+class Progress(NamedTuple):
+    """How far a task is. ``str`` returns it as ``300 of 1,000 (30 %)``."""
+
+    n: float
+    of: float | None = None
+    """The end of the task, if it is known."""
+
+    @classmethod
+    def checked(cls, n: object, of: object) -> Progress:
+        """Return the progress as numbers for JSON. Raise an error for other values."""
+        return cls(_to_number(n), None if of is None else _to_number(of))
+
+    def __str__(self) -> str:
+        if self.of is None:
+            return f"{self.n:,}"
+        share = f" ({self.n / self.of:.0%})".replace("%", " %") if self.of else ""
+        return f"{self.n:,} of {self.of:,}{share}"
+
+
+def _to_number(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number <= MAX_PROGRESS:
+        raise ValueError(f"progress is a number from 0 to 2**53, not {value!r:.50}")
+    return int(number) if number.is_integer() else number
+
+
 @dataclass(slots=True, kw_only=True)
 class TaskRecord:
     """The record of one task. Times are in UTC."""
@@ -79,6 +107,8 @@ class TaskRecord:
     hundred others came after it."""
     errors: list[TaskFailure] = field(default_factory=list)
     """The last ten failures, the newest at the end."""
+    progress: Progress | None = None
+    """How far the task has said that it is."""
     return_value: Any = field(default=None, repr=False)
     """The return value of the task, if it is JSON of at most 500,000 characters."""
     args: list[Any] | None = field(default=None, repr=False)
@@ -112,7 +142,9 @@ class TaskRecord:
         """Read the fields that ``to_fields`` has written. Fields of a newer version are ignored."""
         known = {each.name for each in dataclasses.fields(cls)}
         values = {name: value for name, value in fields.items() if name in known}
+        values.setdefault("progress", "null")  # an earlier release has kept none
         values |= {name: json.loads(values[name]) for name in JSON_FIELDS}
+        values["progress"] = values["progress"] and Progress(*values["progress"])
         values["status"] = Status(values["status"])
         values["worker_ids"] = _without_count(values["worker_ids"])
         values["errors"] = [TaskFailure(**each) for each in values["errors"]]
@@ -132,7 +164,9 @@ def _without_count(counted: list[Any]) -> list[str]:
     return counted
 
 
-JSON_FIELDS: Final = ("worker_ids", "errors", "return_value", "args", "kwargs", "headers")
+JSON_FIELDS: Final = (
+    "worker_ids", "errors", "progress", "return_value", "args", "kwargs", "headers",
+)  # fmt: skip
 """The fields that are kept as JSON. It is ASCII, which every database takes as it is."""
 
 

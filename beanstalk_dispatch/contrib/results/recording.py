@@ -11,23 +11,23 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import UNWANTED, Outcome
 from beanstalk_dispatch.messages.shared_cache import CacheEntry
 from beanstalk_dispatch.observers import Observer, Publication
-from beanstalk_dispatch.process import state
+from beanstalk_dispatch.resuming import PROGRESS
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
+from .progress import ProgressKeeper
 from .record import (
     HEADERS,
     MAX_ERRORS,
@@ -40,14 +40,12 @@ from .record import (
     json_of,
     now,
 )
-from .stores import CacheStore, result_key, store_of
+from .stores import GUARD, CacheStore, result_key, store_of
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
 MAX_UNKNOWN_WORKERS: Final = 1000
 """The number of attempts without a record that may be added. The number comes from the message."""
-_SLOW_SECONDS: Final = 1.0
-_PAUSE_SECONDS: Final = 10.0
 
 _REFUSED: Final = frozenset({
     Outcome.UNKNOWN_FUNCTION, Outcome.BAD_SIGNATURE, Outcome.MALFORMED,
@@ -57,44 +55,6 @@ _REFUSED: Final = frozenset({
 
 _RECORDING: Final = "beanstalk_dispatch.recording"
 """The note of a run that has a record: its Recording while the attempt runs, or else None."""
-
-T = TypeVar("T")
-
-
-class _StoreGuard:
-    """A guard around calls of the store: an error of the store is logged, and not raised.
-
-    After a failure that has taken more than a second, the store is left alone for ten seconds, so
-    that a store that hangs does not take its timeout from every task.
-    """
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Call the store again at once."""
-        self._paused_until = 0.0
-
-    def call(self, action: Callable[[], T], *, what: str, task_id: str) -> T | None:
-        """Return the result of ``action``; None if it has failed, or if the store is left alone."""
-        started = time.monotonic()
-        if started < self._paused_until:
-            return None
-        try:
-            return action()
-        except Exception as exc:
-            ended = time.monotonic()
-            if ended - started > _SLOW_SECONDS:
-                self._paused_until = ended + _PAUSE_SECONDS
-            logger.error(
-                "result not %s id=%s error=%s",
-                what, quoted(task_id), quoted_error(exc, with_type=True),
-            )  # fmt: skip
-            return None
-
-
-GUARD: Final = _StoreGuard()
-state.declare(GUARD.forget)
 
 
 @functools.cache
@@ -135,12 +95,14 @@ class Recording:
     def as_current(self) -> Iterator[None]:
         """Have ``retrying`` find this recording while the attempt runs."""
         self._delivery.notes[_RECORDING] = self
+        before = PROGRESS.set(self._progress_keeper())
         try:
             yield
         except BaseException as exc:  # Ctrl-C, or the time limit of a caller
             self._break_off(exc)
             raise
         finally:
+            PROGRESS.reset(before)
             self._delivery.notes[_RECORDING] = None  # it keeps its run, which would keep itself
 
     @property
@@ -291,8 +253,20 @@ class Recording:
         record = self.record
         record.worker_ids = list(earlier.worker_ids)
         record.errors = list(earlier.errors)
+        record.progress = earlier.progress
         record.started_at = earlier.started_at
         record.enqueued_at = earlier.enqueued_at or record.enqueued_at
+
+    def _progress_keeper(self) -> ProgressKeeper | None:
+        """Return what ``progress`` calls while the attempt runs; None if nothing is to be kept."""
+        if self._store is None or self.is_settled:
+            return None
+        record, save = self.record, self._store.save_progress
+
+        def save_record() -> bool | None:
+            return GUARD.call(lambda: save(record), what="written", task_id=record.id)
+
+        return ProgressKeeper(record, save_record)
 
     def _return_value(self) -> object:
         """Return the task's return value, if it can be kept."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta
@@ -15,17 +17,59 @@ from django.db.models import QuerySet
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import RESULTS
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.messages.shared_cache import CacheEntry, cache_key, cache_of
+from beanstalk_dispatch.process import state
 
-from .record import TaskRecord, from_django, now, to_django
+from .record import Status, TaskRecord, from_django, now, to_django
 
 if TYPE_CHECKING:
     from .models import StoredResult
 
+logger = logging.getLogger("beanstalk_dispatch.task")
+
 T = TypeVar("T")
 DATABASE: Final = "db"
 """The value of BEANSTALK_DISPATCH_RESULTS that is not a cache."""
+_SLOW_SECONDS: Final = 1.0
+_PAUSE_SECONDS: Final = 10.0
 APP: Final = "beanstalk_dispatch.contrib.results"
+
+
+class _StoreGuard:
+    """A guard around calls of the store: an error of the store is logged, and not raised.
+
+    After a failure that has taken more than a second, the store is left alone for ten seconds, so
+    that a store that hangs does not take its timeout from every task.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Call the store again at once."""
+        self._paused_until = 0.0
+
+    def call(self, action: Callable[[], T], *, what: str, task_id: str) -> T | None:
+        """Return the result of ``action``; None if it has failed, or if the store is left alone."""
+        started = time.monotonic()
+        if started < self._paused_until:
+            return None
+        try:
+            return action()
+        except Exception as exc:
+            ended = time.monotonic()
+            if ended - started > _SLOW_SECONDS:
+                self._paused_until = ended + _PAUSE_SECONDS
+            logger.error(
+                "result not %s id=%s error=%s",
+                what, quoted(task_id), quoted_error(exc, with_type=True),
+            )  # fmt: skip
+            return None
+
+
+GUARD: Final = _StoreGuard()
+state.declare(GUARD.forget)
 
 
 class Store(Protocol):
@@ -36,6 +80,9 @@ class Store(Protocol):
 
     def save(self, record: TaskRecord) -> None:
         """Keep a record in place of an older one of the same task."""
+
+    def save_progress(self, record: TaskRecord) -> bool:
+        """Keep the progress of a task, if its record says that it runs. Return True."""
 
     def load(self, task_id: str) -> TaskRecord | None:
         """Return the record of a task; None if there is none, or if it has expired."""
@@ -77,6 +124,13 @@ class CacheStore:
     def save(self, record: TaskRecord) -> None:
         """Keep a record in place of an older one."""
         self._open_cache().set(*self.entry(record))
+
+    def save_progress(self, record: TaskRecord) -> bool:
+        """Keep the progress of a task, if its record says that it runs."""
+        kept = self.load(record.id)
+        if kept is not None and kept.status is Status.RUNNING:
+            self.save(record)
+        return True
 
     def load(self, task_id: str) -> TaskRecord | None:
         """Return the record of a task, until it expires."""
@@ -124,6 +178,21 @@ class DatabaseStore:
     def save(self, record: TaskRecord) -> None:
         """Keep a record in place of an older one, in one query."""
         self._query_database(functools.partial(self._insert_or_update, record))
+
+    def save_progress(self, record: TaskRecord) -> bool:
+        """Keep the progress of a task, if its record says that it runs.
+
+        Not in a transaction, before whose end nobody would see it, and which would lock the row.
+        """
+        text = record.to_fields()["progress"]
+
+        def update(using: str) -> None:
+            if not transaction.get_connection(using).in_atomic_block:
+                rows = self._query_rows(using).filter(id=record.id, status=Status.RUNNING)
+                rows.update(progress=text)
+
+        self._query_database(update)
+        return True
 
     def load(self, task_id: str) -> TaskRecord | None:
         """Return the record of a task, until it expires. A replica may not have it yet."""

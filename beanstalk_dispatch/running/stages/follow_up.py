@@ -48,7 +48,9 @@ def _retried(run: Run, result: Result) -> Result:
     )
     why = ""
     if run.leg is not None:
-        copy = replace(copy, cursor=run.leg.cursor, leg=copy.leg + 1)
+        copy = replace(
+            copy, cursor=run.leg.cursor, leg=copy.leg + 1, progress=list(run.leg.progress)
+        )
     if isinstance(run.exception, NextLeg):  # not an attempt
         copy, why = replace(copy, first_attempt=copy.first_attempt + 1), str(run.exception)
     with observed(run.entry.observers, "retrying", run):
