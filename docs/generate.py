@@ -118,10 +118,9 @@ def contents() -> dict[Path, str]:
         ROOT / page: with_table((ROOT / page).read_text(), heading, table(heading, group))
         for page, (heading, group) in TABLES.items()
     }
-    checks = ROOT / "docs" / "checks.md"
-    files[checks] = with_table(checks.read_text(), "Finding", findings_table())
     architecture = ROOT / "docs" / "architecture.md"
-    files[architecture] = with_table(architecture.read_text(), "Stage", stages_table())
+    page = with_table(architecture.read_text(), "Finding", findings_table())
+    files[architecture] = with_table(page, "Stage", stages_table())
     return files | {ROOT / ".env.example": env_example()}
 
 
