@@ -1,4 +1,4 @@
-"""The ids and meanings of the commands' findings besides the system checks, for docs/architecture.md.
+"""The ids and meanings of the commands' findings besides the checks, for docs/architecture.md.
 
 The doctor's POST also uses E014 to E017: it shows the first reason for a refusal as a fact.
 """
