@@ -333,7 +333,8 @@ class Turn:
 
 
 TABLE: Final = " ".join(
-    f"{name}=benchmarks.sides.tasks.{name}" for name in ("noop", "cpu5", "sleep50", "counted50")
+    f"{name}=benchmarks.sides.tasks.{name}"
+    for name in ("noop", "cpu5", "cpu20", "sleep50", "counted50")
 )
 
 

@@ -59,7 +59,7 @@ def _by_hand(threads: int) -> Consumer:
     )  # fmt: skip
 
 
-def _ours(name: str, queues: Sequence[str], *, isolation: str = "thread") -> Consumer:
+def our_worker(name: str, queues: Sequence[str], *, isolation: str = "thread") -> Consumer:
     """Ten threads, whose tasks run in them or in processes of their own."""
     producer = Side(name=name, module="ours", queue=queues[0])
     command = (sys.executable, "-m", "django", "beanstalk_worker", *queues, "--threads=10")
@@ -187,7 +187,9 @@ class Consuming:
 
 
 @contextmanager
-def _running(run: Run, consumers: Sequence[Consumer], row: str) -> Iterator[list[Consuming]]:
+def started_consumers(
+    run: Run, consumers: Sequence[Consumer], row: str
+) -> Iterator[list[Consuming]]:
     with ExitStack() as stack:
         children = stack.enter_context(
             run.children([each.producer for each in consumers], row, "task")
@@ -211,7 +213,7 @@ def _running(run: Run, consumers: Sequence[Consumer], row: str) -> Iterator[list
         yield ready
 
 
-def _drain_in_turns(
+def drain_in_turns(
     run: Run, row: str, running: Sequence[Consuming], *,
     task: str, count: int, rounds: int, targets: Mapping[str, Target],
 ) -> None:  # fmt: skip
@@ -247,24 +249,26 @@ def _drain_in_turns(
 
 def kinds(run: Run, peers: Sequence[Peer]) -> None:
     """A drain of tasks that do nothing, that use CPU, and that wait; each with ten threads."""
-    ours = _ours("beanstalk_worker", ["ours"])
-    isolated = _ours("beanstalk_worker, isolation process", ["ours-process"], isolation="process")
+    ours = our_worker("beanstalk_worker", ["ours"])
+    isolated = our_worker(
+        "beanstalk_worker, isolation process", ["ours-process"], isolation="process"
+    )
     consumers = [_by_hand(1), _by_hand(4), _by_hand(10), ours, isolated]
     consumers += [consumer for peer in peers for consumer in _peer(peer)]
     for peer in peers:
         if not peer.worker:
             run.add(Line(row="drain", side=peer.name, unit="task", note=peer.no_worker))
-    with _running(run, consumers, "drain") as running:
+    with started_consumers(run, consumers, "drain") as running:
         _idle(run, running)
         for name, task, quick, full in KINDS:
-            _drain_in_turns(
+            drain_in_turns(
                 run, f"drain, {name}", running, task=task, count=run.rounds(quick, full),
                 rounds=run.rounds(2, 5),
                 targets={ours.name: Target(2.0, "cpu")} if task == "noop" else {},
             )  # fmt: skip
         run.control.ask("Latency", seconds=AWAY_SECONDS)
         for name, task, quick, full in KINDS:
-            _drain_in_turns(
+            drain_in_turns(
                 run, f"drain, {name}, SQS 10 ms away", running, task=task,
                 count=run.rounds(quick // 4, full // 4), rounds=run.rounds(2, 5), targets={},
             )  # fmt: skip
@@ -273,7 +277,7 @@ def kinds(run: Run, peers: Sequence[Peer]) -> None:
 
 def stop(run: Run, peers: Sequence[Peer]) -> None:
     """A SIGTERM in the middle of a drain: how long the worker takes, and what it leaves behind."""
-    consumers = [_by_hand(10), _ours("beanstalk_worker", ["ours-stopped"])]
+    consumers = [_by_hand(10), our_worker("beanstalk_worker", ["ours-stopped"])]
     consumers += [consumer for peer in peers for consumer in _peer(peer)]
     for consumer in consumers:
         seconds: list[float] = []
@@ -314,7 +318,7 @@ def _stop_once(run: Run, consumer: Consumer) -> Stopped | None:
     runs = run.directory / f"{consumer.queue_names[0]}-runs"
     runs.write_bytes(b"")
     counted = replace(consumer, env={**consumer.env, "BENCHMARK_RUNS": str(runs)})
-    with _running(run, [counted], "stop under load") as running:
+    with started_consumers(run, [counted], "stop under load") as running:
         for each in running:
             each.fill("counted50", 600)
             already = each.state()["in_flight"]
@@ -350,13 +354,13 @@ class OneLoop(NamedTuple):
 
 def against_one_loop(run: Run, *, tasks: int, rounds: int) -> OneLoop:
     """What the gate asks of the worker."""
-    ours = _ours("beanstalk_worker", ["ours"])
-    with _running(run, [_by_hand(1), ours], "worker") as running:
-        _drain_in_turns(run, "worker", running, task="noop", count=tasks, rounds=rounds, targets={})
+    ours = our_worker("beanstalk_worker", ["ours"])
+    with started_consumers(run, [_by_hand(1), ours], "worker") as running:
+        drain_in_turns(run, "worker", running, task="noop", count=tasks, rounds=rounds, targets={})
     line = run.lines[-1]
     if line.cpu_ratio is None or line.requests is None:
         raise RuntimeError(f"the worker has not drained its queue: {line.note}")
-    with _running(run, [ours], "worker"):
+    with started_consumers(run, [ours], "worker"):
         run.control.ask("Counts")
         time.sleep(10)
         idle = run.control.ask("Counts")["requests"]
@@ -366,11 +370,13 @@ def against_one_loop(run: Run, *, tasks: int, rounds: int) -> OneLoop:
 def queues(run: Run, peers: Sequence[Peer]) -> None:
     """The same number of tasks in one queue, in twenty and in fifty, with one worker each."""
     consumers = [
-        _ours(f"{number} queue{'s' * (number > 1)}", [f"of{number}-{n}" for n in range(number)])
+        our_worker(
+            f"{number} queue{'s' * (number > 1)}", [f"of{number}-{n}" for n in range(number)]
+        )
         for number in (1, 20, 50)
     ]
-    with _running(run, consumers, "queues") as running:
-        _drain_in_turns(
+    with started_consumers(run, consumers, "queues") as running:
+        drain_in_turns(
             run, "queues, no-op", running, task="noop", count=run.rounds(2_000, 10_000),
             rounds=run.rounds(3, 9), targets={"20 queues": Target(1.3, "cpu")},
         )  # fmt: skip

@@ -23,6 +23,13 @@ def cpu5(number: int, word: str, *, x: int) -> None:
         pass
 
 
+def cpu20(number: int, word: str, *, x: int) -> None:
+    """Use 20 ms of CPU time."""
+    end = time.thread_time() + 0.02
+    while time.thread_time() < end:
+        pass
+
+
 def sleep50(number: int, word: str, *, x: int) -> None:
     """Wait for 50 ms, as for another service."""
     time.sleep(0.05)
@@ -35,4 +42,4 @@ def counted50(number: int, word: str, *, x: int) -> None:
         file.write(b".")
 
 
-TASKS = {"noop": noop, "cpu5": cpu5, "sleep50": sleep50, "counted50": counted50}
+TASKS = {"noop": noop, "cpu5": cpu5, "cpu20": cpu20, "sleep50": sleep50, "counted50": counted50}
