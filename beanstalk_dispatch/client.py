@@ -18,7 +18,7 @@ from django.db import DEFAULT_DB_ALIAS
 
 from .conf import Config, get_config
 from .consumers.calling_process import run_here
-from .exceptions import SchedulingError
+from .exceptions import SchedulingError, SendError
 from .logging.log_lines import quoted, quoted_error
 from .messages import record
 from .process.state import no_fork
@@ -27,6 +27,7 @@ from .scheduling.batching import BLOCKS, CollectedCalls, Collecting
 from .scheduling.call import Call, Function
 from .scheduling.commits import on_commit_by_policy
 from .scheduling.destination import Destination
+from .scheduling.misplaced_calls import IN_A_TEST, is_test, warn_if_misplaced
 from .scheduling.prepare import Prepared, prepare_calls
 from .scheduling.send import (
     Send,
@@ -93,8 +94,7 @@ def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> 
         destination, prepared = prepare_calls(queue, [call], config, is_local=is_local(config))
         [task_id] = send_prepared(destination, prepared, on_commit=on_commit, send=send_one)
     except SchedulingError as exc:
-        # The frames below have the message as a local.
-        raise exc.with_traceback(None) from exc.__cause__
+        raise shown_to_callers(exc) from exc.__cause__
     else:
         return task_id
 
@@ -114,7 +114,14 @@ def schedule_many(
         destination, prepared = prepare_calls(queue, calls, config, is_local=is_local(config))
         return send_prepared(destination, prepared, on_commit=on_commit)
     except SchedulingError as exc:
-        raise exc.with_traceback(None) from exc.__cause__  # as in schedule
+        raise shown_to_callers(exc) from exc.__cause__
+
+
+def shown_to_callers(error: SchedulingError) -> SchedulingError:
+    """Return an error without its frames, which have the message as a local."""
+    if isinstance(error, SendError) and is_test():
+        error.add_note(IN_A_TEST)
+    return error.with_traceback(None)
 
 
 def send_prepared(
@@ -127,6 +134,8 @@ def send_prepared(
     """Have calls wait, or send them now; return their task ids. Raise SendError or BatchError."""
     if _wait(destination, prepared, on_commit):
         return [each.message.id for each in prepared]
+    if prepared and not destination.is_local:
+        warn_if_misplaced(destination.config, on_commit)
     results = _send(destination, prepared, send)
     if Unsent in map(type, results) and (error := error_of(results)):
         raise error from error.__cause__

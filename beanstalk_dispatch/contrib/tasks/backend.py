@@ -147,7 +147,7 @@ class SQSBackend(BaseTaskBackend):
         try:
             self._send_batches(ready)
         except SchedulingError as exc:
-            raise exc.with_traceback(None) from exc.__cause__  # as in client.schedule
+            raise client.shown_to_callers(exc) from exc.__cause__
         return [each.result for each in ready]
 
     async def aenqueue_many(self, calls: Iterable[TaskCall]) -> list[AnyResult]:
