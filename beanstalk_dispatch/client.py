@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Final, Never, cast
 
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS
@@ -61,6 +61,11 @@ __all__ = [
 
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
 
+_ONE_CALL: Final = (
+    "schedule() takes a queue and one Call: schedule(queue, Call('name', [1]), on_commit=True), or "
+    "schedule_function(queue, 'name', 1)"
+)
+
 capture: Send | None = None
 """Takes all calls instead of SQS: see testing.capture_tasks."""
 
@@ -78,7 +83,7 @@ def schedule_function(queue: str, function: Function, /, *args: Any, **kwargs: A
     return schedule(queue, Call(function, args, kwargs))
 
 
-def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> str:
+def schedule(queue: str, call: Call, *more: Never, on_commit: bool | str | None = None) -> str:
     """Schedule one Call, and return the task's id.
 
     ``on_commit``: True or a database alias sends the message after that database's transaction
@@ -89,6 +94,8 @@ def schedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> 
     the same commit. With BEANSTALK_DISPATCH_OUTBOX=always the message is stored in the transaction
     of that database, "default" if none is named; False sends it at once, and stores nothing.
     """
+    if more:
+        raise TypeError(_ONE_CALL)
     try:
         config = get_config()
         destination, prepared = prepare_calls(queue, [call], config, is_local=is_local(config))
@@ -164,12 +171,16 @@ async def aschedule_function(queue: str, function: Function, /, *args: Any, **kw
     return await aschedule(queue, Call(function, args, kwargs))
 
 
-async def aschedule(queue: str, call: Call, *, on_commit: bool | str | None = None) -> str:
+async def aschedule(
+    queue: str, call: Call, *more: Never, on_commit: bool | str | None = None
+) -> str:
     """Do as ``schedule``, awaitable.
 
     The calls to a standard queue that coroutines make in one iteration of the event loop, as with
     ``asyncio.gather``, are sent in batches of ten.
     """
+    if more:
+        raise TypeError(_ONE_CALL)
     if _uses_database(on_commit):
         return await sync_to_async(schedule)(queue, call, on_commit=on_commit)
     if getattr(call, "unique", None) is not None or get_config().has_policy("unique_by"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from django.apps import apps
 
@@ -88,6 +88,20 @@ class Retry(Exception):
             raise ValueError(f"delay {delay!r} is not a number of seconds below 2**31")
 
 
+class NotHere:
+    """An attribute of Celery's tasks that ours do not have; the error says what to write."""
+
+    def __init__(self, remedy: str) -> None:
+        self._remedy = remedy
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, task: object, owner: type) -> NoReturn:
+        remedy = self._remedy.format(owner.__name__)
+        raise AttributeError(f"{owner.__name__!r} has no attribute {self._name!r}; write {remedy}")
+
+
 class SafeTask:
     """A function with a time limit, retries and hooks; one instance runs one delivery.
 
@@ -147,6 +161,9 @@ class SafeTask:
 
     The observers of the class that BEANSTALK_DISPATCH_SAFE_TASK names watch every task.
     """
+    if not TYPE_CHECKING:
+        delay = NotHere("schedule_function(queue, {}, …)")
+        apply_async = NotHere("schedule(queue, Call({}, […], delay=…))")
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Set the attributes that max_attempts, backoff, timeout and retry_on stand for.

@@ -257,7 +257,8 @@ def _parse_duration(
         except OverflowError:
             raise InvalidValue(f"is too long; at most {longest}", value) from None
     if not low < length <= high:
-        raise InvalidValue(f"is out of range; more than {above} and at most {longest}", value)
+        unit = "; a number alone means seconds" if str(value).isdecimal() else ""
+        raise InvalidValue(f"is out of range; more than {above} and at most {longest}{unit}", value)
     return length
 
 
@@ -346,23 +347,25 @@ def mapping(value: object) -> Mapping[str, object]:
 
 def _split_pairs(value: str) -> dict[str, str]:
     found: dict[str, str] = {}
+    before = ""
     for item in filter(None, re.split(_SEPARATORS, value)):
         name, _, target = item.partition("=")
         if not (name and target):
-            raise InvalidValue(f"{_NOT_A_PAIR}{_likely_pair(item)}", item)
+            raise InvalidValue(f"{_NOT_A_PAIR}{_likely_pair(item, before)}", item)
         if name in found:
             raise InvalidValue("is given twice", name)
         found[name] = target
+        before = item
     return found
 
 
-def _likely_pair(item: str) -> str:
-    """Return advice for ``name:value``, or for the path of a task without its name."""
+def _likely_pair(item: str, before: str) -> str:
+    """Return advice for ``name:value``, a path without its name, and the rest of a name."""
     if match := re.fullmatch(_COLON_PAIR, item):
         return f"; write {match[1]}={match[2]}"
     if re.fullmatch(_DOTTED_PATH, item):
         return f"; write {item.rpartition('.')[2]}={item}"
-    return ""
+    return f"; if it belongs to {before!r}: no name has whitespace in it" if before else ""
 
 
 def _load_json(value: str) -> object:
@@ -443,7 +446,8 @@ def url(value: object) -> str:
     if "@" in address:
         raise InvalidValue("a user name or password in the URL is not accepted")
     if endpoint_host(address) is None:
-        raise InvalidValue("is not a URL; write https://host or http://host:port", address)
+        host = "; a host's name has no underscore: rename that service" if "_" in address else ""
+        raise InvalidValue(f"is not a URL; write https://host or http://host:port{host}", address)
     return address.rstrip("/")
 
 

@@ -27,18 +27,21 @@ from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
 from . import connections
 from .consumer import NOBODY
 from .coroutines import run_to_end
+from .dispatch_table import made_entry
 from .expected_end import expect_end
 from .outer_limit import allow, call_within, expect_rest, send_signal, speakable
 from .process_exceptions import is_for_the_process
 from .retries import RetryDecision, decide
 from .run import DONE, Run, failure_of
 from .task_options import time_limit_of
+from .task_parameters import explain_mismatch, read_parameters
 from .time_limit import GRACE, TimeLimitExceeded, time_limit
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 hook_logger = logging.getLogger("beanstalk_dispatch.task.hooks")
 
 
+_DEPLOY_FIRST: Final = "if the sender has a newer version of the task, deploy the worker, too"
 HOOK_SECONDS: Final = 0.2
 """The seconds that each hook may take after the deadline of a delivery that has one."""
 _KILL_SECONDS: Final = 2.0
@@ -220,6 +223,8 @@ def _handle_failure(run: Run, exc: BaseException) -> None:
         _end_attempt(run, Result(outcome=Outcome.RETRY, reason=str(exc), retry_after=0.0), exc)
         return
     message = run.message
+    if type(exc) is TypeError and message is not None:
+        _explain_wrong_arguments(exc, message, run)
     try:
         number = message.counted_attempt if message else 1
         decision = call_within(decide, run.task, exc, number)
@@ -240,6 +245,16 @@ def _handle_failure(run: Run, exc: BaseException) -> None:
     _end_attempt(run, result, exc)
     if run.task.verbose:
         _log_failure(run, exc)
+
+
+def _explain_wrong_arguments(exc: TypeError, message: Message, run: Run) -> None:
+    """Note it in the error if the task does not take the arguments of its message."""
+    task = made_entry(message.function, run.config)
+    parameters = read_parameters(task) if task else None
+    if parameters is None:
+        return
+    if problem := explain_mismatch(message.function, message.args, message.kwargs, parameters):
+        exc.add_note(f"{problem}; {_DEPLOY_FIRST}")
 
 
 def _end_attempt(run: Run, result: Result, exc: BaseException | None) -> None:

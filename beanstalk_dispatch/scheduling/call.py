@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
+from beanstalk_dispatch.running.task_parameters import advice_on
 from beanstalk_dispatch.safe_task import SafeTask
 
 
@@ -63,3 +65,17 @@ class Call:
     """Strings that travel with the message. An observer reads them in ``message.headers``."""
     sent_at: float | None = field(default=None, kw_only=True)
     """When the task was scheduled, in Unix seconds. The present time by default."""
+
+
+_make: Final = Call.__init__
+
+
+@functools.wraps(_make)
+def _make_with_advice(call: Call, *args: Any, **options: Any) -> None:
+    try:
+        _make(call, *args, **options)
+    except TypeError as exc:
+        raise TypeError("; ".join([str(exc), *advice_on(options, "name")])) from None
+
+
+Call.__init__ = _make_with_advice  # type: ignore[assignment,method-assign]

@@ -92,6 +92,15 @@ def test_two_words_of_one_meaning_are_refused() -> None:
         type("Twice", (SafeTask,), {"max_retries": 2}, max_attempts=3)
 
 
+@pytest.mark.parametrize("word", ["delay", "apply_async"])
+def test_the_words_of_celery_say_what_to_write(word: str) -> None:
+    with pytest.raises(AttributeError, match=f"'Report' has no attribute '{word}'; write schedule"):
+        getattr(Report, word)
+    task = SQSTask(func=jobs.record, priority=0, queue_name="q", backend="default", run_after=None)
+    with pytest.raises(AttributeError, match=rf"no attribute '{word}'; write task\..*enqueue\("):
+        getattr(task, word)
+
+
 def test_the_keywords_of_another_base_reach_it() -> None:
     class Labelled:
         label = ""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import (
+    TYPE_CHECKING,
     Any,
     Concatenate,
     Literal,
@@ -20,7 +21,14 @@ from typing import (
 
 from beanstalk_dispatch.logging.log_lines import quoted_error
 from beanstalk_dispatch.running.task_options import is_duration, seconds_of
-from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask, attributes_of, retries_of
+from beanstalk_dispatch.safe_task import (
+    ISOLATIONS,
+    POLICY,
+    NotHere,
+    SafeTask,
+    attributes_of,
+    retries_of,
+)
 
 from .library import (
     DEFAULT_TASK_BACKEND_ALIAS,
@@ -76,6 +84,10 @@ class SQSTask(Task):  # type: ignore[type-arg]  # Django's own has no type param
     """The place where the task runs, as ``SafeTask.isolation``."""
     expires: timedelta | float | None = None
     """The time after which a message of the task is worthless, as ``SafeTask.expires_after``."""
+
+    if not TYPE_CHECKING:
+        delay = NotHere("task.enqueue(…)")
+        apply_async = NotHere("task.using(run_after=…).enqueue(…)")
 
     def __post_init__(self) -> None:
         # The class that slots=True makes is another one than super() without arguments would use.

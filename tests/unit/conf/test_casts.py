@@ -37,6 +37,9 @@ NOT_A_TABLE_ENTRY = (
     "is not name=package.module.attribute; write dots between the parts of the path, and "
     "whitespace or commas between pairs"
 )
+REST_OF_A_NAME = "; if it belongs to 'mail=shop': no name has whitespace in it"
+SECONDS = "; a number alone means seconds"
+UNDERSCORE = "; a host's name has no underscore: rename that service"
 NOT_A_URL = "is not a URL; write https://host or http://host:port"
 NOT_A_NETWORK = "is not an IP address or network; write one like 10.0.0.1 or 10.0.0.0/8"
 NOT_A_DURATION = "is not a duration; write 90, 90s, 5m or 1h"
@@ -160,7 +163,7 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (casts.duration, "nan", f"'nan' {NOT_A_DURATION}"),
         (casts.duration, "-1", f"'-1' {NOT_A_DURATION}"),
         (casts.duration, None, f"None {NOT_A_DURATION}"),
-        (casts.duration, "0", "'0' is out of range; more than 0s and at most 12h"),
+        (casts.duration, "0", "'0' is out of range; more than 0s and at most 12h" + SECONDS),
         (casts.duration, "13h", "'13h' is out of range; more than 0s and at most 12h"),
         (casts.duration, timedelta(0),
          "datetime.timedelta(0) is out of range; more than 0s and at most 12h"),
@@ -194,6 +197,7 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (casts.strings, '["a"', ("starts like JSON but is not JSON (character 4: Expecting ',' "
          "delimiter); write JSON, or items separated by whitespace")),
         (casts.pairs, "mail", f"'mail' {NOT_A_PAIR}"),
+        (casts.pairs, "mail=shop mail", f"'mail' {NOT_A_PAIR}{REST_OF_A_NAME}"),
         (casts.pairs, "mail=", f"'mail=' {NOT_A_PAIR}"),
         (casts.pairs, "mail = shop-mail", f"'mail' {NOT_A_PAIR}"),
         (casts.pairs, "=shop-mail", f"'=shop-mail' {NOT_A_PAIR}"),
@@ -234,8 +238,9 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
           for value in ("stderr", "tcp://127.0.0.1:9", "udp://agent:9", "udp://1.2:9",
                         "udp://127.0.0.1:65536")],
         (casts.url, "localhost:5000", f"'localhost:5000' {NOT_A_URL}"),
+        (casts.url, "http://my_host", f"'http://my_host' {NOT_A_URL}{UNDERSCORE}"),
         *[(casts.url, url, f"{url!r} {NOT_A_URL}")
-          for url in ("http://host:port", "http://host:70000", "http://my_host", "http://-host",
+          for url in ("http://host:port", "http://host:70000", "http://-host",
                       "http://[::g]", "http://host name", "http://h\x7f", "http://h\u00e4",
                       "http://[::1]x", "http://..", "http:/h")],
         *[(casts.url, url, PASSWORD)
@@ -252,7 +257,7 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (json_or_base64, 5, "expected a string, not int"),
         (casts.dotted_paths, "shop.tasks shop:tasks",
          "'shop:tasks' is not a module or a dotted path; write shop.tasks"),
-        (casts.time_to_live, "0", "'0' is out of range; more than 0s and at most 400d"),
+        (casts.time_to_live, "0", "'0' is out of range; more than 0s and at most 400d" + SECONDS),
         (casts.time_to_live, "401d", "'401d' is out of range; more than 0s and at most 400d"),
     ],
 )  # fmt: skip

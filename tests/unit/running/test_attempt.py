@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from beanstalk_dispatch.messages.delivery import RunView
+from beanstalk_dispatch.messages.delivery import Delivery, RunView
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running import time_limit as timeouts
 from beanstalk_dispatch.running.attempt import _stuck_label, undelivered
@@ -23,8 +24,9 @@ from beanstalk_dispatch.running.time_limit import TimeLimitExceeded, time_limit
 from beanstalk_dispatch.safe_task import RETRY_LIMIT, Retry, SafeTask
 from beanstalk_dispatch.signals import task_finished, task_started
 from tests import jobs
+from tests.conftest import Environment
 from tests.jobs import Recorder, calls, run_in_steps
-from tests.runs import attempt
+from tests.runs import attempt, deliver
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +51,30 @@ def test_failure_calls_on_error_and_on_completion(caplog: pytest.LogCaptureFixtu
     assert (came.outcome, came.exception) == (Outcome.FAILED, calls[1][1])
     assert "SafeTask failed id=1 function=f error=told to fail" in caplog.text
     assert "Traceback" in caplog.text
+
+
+def takes_one(number: int) -> None:
+    raise TypeError("its own")
+
+
+@pytest.mark.parametrize(
+    ("path", "kwargs", "explained"),
+    [
+        ("tests.unit.running.test_attempt.takes_one", {"delay": 60},
+         "it is task(number); delay= belongs to Call: schedule(queue, Call('task', [...], delay"),
+        ("tests.unit.running.test_attempt.takes_one", {}, ""),
+        ("tests.unit.scheduling.test_call_check.WithOwnProcess", {"delay": 60}, ""),
+    ],
+)  # fmt: skip
+def test_arguments_that_the_task_does_not_take_are_explained(
+    path: str, kwargs: dict[str, int], explained: str, env: Environment,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    env(DISPATCH_TABLE=f"task={path}")
+    body = json.dumps({"v": 1, "id": "1", "function": "task", "args": [1], "kwargs": kwargs})
+    assert deliver(body, Delivery(queue="q")).outcome is Outcome.FAILED
+    assert explained in caplog.text
+    assert ("deploy the worker, too" in caplog.text) is bool(explained)
 
 
 def test_a_class_without_a_run_of_its_own_has_failed(caplog: pytest.LogCaptureFixture) -> None:

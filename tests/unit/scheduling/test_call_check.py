@@ -7,9 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.test import override_settings
 
-from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
+from beanstalk_dispatch.client import (
+    Call,
+    aschedule,
+    schedule,
+    schedule_function,
+    schedule_many,
+)
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import InvalidCall
 from beanstalk_dispatch.messages.outcomes import Outcome
@@ -140,6 +147,7 @@ def test_a_task_that_takes_any_names_costs_no_more_memory_with_each_of_them() ->
 WELCOME = "send_welcome(user_id, template=..., *, copies=...)"
 CALL_DELAY = "delay= belongs to Call: schedule(queue, Call('Mail', [...], delay=...))"
 ON_COMMIT = "on_commit= belongs to schedule: schedule(queue, Call(...), on_commit=True)"
+ARGUMENTS = "for args= and kwargs= write schedule_function(queue, 'Mail', 1, a=2)"
 COUNTDOWN = "write Call('Mail', [...], delay=...) for countdown="
 
 
@@ -156,12 +164,36 @@ COUNTDOWN = "write Call('Mail', [...], delay=...) for countdown="
          f"it is Mail(user_id); {ON_COMMIT}"),
         (Call("Mail", [1], {"countdown": 5}), "got an unexpected keyword argument 'countdown'",
          f"it is Mail(user_id); {COUNTDOWN}"),
+        (Call("Mail", [], {"args": [1], "kwargs": {}}), "missing a required argument: 'user_id'",
+         f"it is Mail(user_id); {ARGUMENTS}"),
     ],
 )  # fmt: skip
 def test_a_wrong_call_is_refused_with_what_to_write(call: Call, error: str, remedy: str) -> None:
     with pytest.raises(InvalidCall) as caught:
         schedule("q", call)
     assert str(caught.value) == f"{call.function}: {error}; {remedy}"
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ("countdown", "write Call('name', [...], delay=...) for countdown="),
+        ("eta", "write Call('name', [...], delay=eta - timezone.now()) for eta="),
+        ("timeout", "a time limit is set by @task(timeout=...) or SafeTask(..., timeout=...)"),
+    ],
+)
+def test_options_of_celery_are_refused_with_ours(option: str, advice: str) -> None:
+    options: dict[str, Any] = {option: 1}
+    with pytest.raises(TypeError) as caught:
+        Call("Mail", [1], **options)
+    problem = f"Call.__init__() got an unexpected keyword argument '{option}'"
+    assert str(caught.value) == f"{problem}; {advice}"
+
+
+@pytest.mark.parametrize("call", [schedule, async_to_sync(aschedule)])
+def test_schedule_takes_one_call(call: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match=r"takes a queue and one Call: schedule\(queue, Call"):
+        call("mail", "Mail", 1)
 
 
 def test_what_changes_arguments_is_run_with_what_it_changes(table: Environment) -> None:
