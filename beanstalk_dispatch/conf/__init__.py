@@ -14,7 +14,14 @@ from .environment import (
     wants_no_color,
 )
 from .misspellings import unknown_variables
-from .registry import empty_variables, import_rooms, register, registered_groups, values_of
+from .registry import (
+    empty_variables,
+    import_rooms,
+    overruled_variables,
+    register,
+    registered_groups,
+    values_of,
+)
 from .removed import replacement_of
 from .setting import Setting, SettingsGroup, flag
 from .variables import CORE, SETTINGS
@@ -36,6 +43,7 @@ __all__ = [
     "import_rooms",
     "is_in_environment",
     "is_on_lambda",
+    "overruled_variables",
     "register",
     "registered_groups",
     "replacement_of",

@@ -126,6 +126,17 @@ def is_given(variable: str) -> bool:
     return bool(getattr(settings, variable, "")) or any(map(os.environ.get, names))
 
 
+def is_overruled(setting: Setting[Any]) -> bool:
+    """Return True if the environment's value has no effect: the Django settings have another."""
+    given, value = getattr(settings, setting.variable, None), variable(setting.variable)
+    if given is None or not value:
+        return False
+    try:
+        return bool(setting.cast(given) != setting.cast(value))
+    except ValueError:
+        return True
+
+
 def is_empty(variable: str) -> bool:
     """Return True if the environment has this variable without a value.
 

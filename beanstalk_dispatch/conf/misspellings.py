@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 from typing import Final
 
-from .environment import names_in_use
+from .environment import is_given, names_in_use
 from .registry import registered_groups
 from .removed import replacement_of
 from .variables import PREFIX, without_prefix
@@ -40,7 +40,17 @@ def unknown_variables() -> dict[str, str | None]:
     for name in sorted(present):
         if name.startswith("DISPATCH_") and PREFIX + name in known:
             unknown[name] = PREFIX + name
+        elif meant := _with_own_prefix(name, known):
+            unknown[name] = meant
     return unknown
+
+
+def _with_own_prefix(name: str, known: Iterable[str]) -> str | None:
+    """Return the variable that a name is, after a prefix of the project's or a byte order mark."""
+    meant = f"BEANSTALK_{name.partition('BEANSTALK_')[2]}"
+    if name == meant or meant not in known or is_given(meant):
+        return None  # a setting may read a variable of the project's own name
+    return meant
 
 
 def _closest_name(name: str, candidates: Iterable[str]) -> str | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 from beanstalk_dispatch.logging.log_lines import joined
 
-from .environment import Values, is_empty, read_values
-from .setting import SettingsGroup
+from .environment import Values, is_empty, is_overruled, read_values
+from .setting import Setting, SettingsGroup
 from .variables import CORE
 
 _groups: Final = [CORE]
@@ -43,8 +44,17 @@ def empty_variables() -> list[str]:
 
     They count as not set.
     """
-    variables = [setting.variable for group in _groups for setting in group.settings]
-    return [variable for variable in variables if is_empty(variable)]
+    return [each.variable for each in _settings() if is_empty(each.variable)]
+
+
+def overruled_variables() -> list[str]:
+    """Return the variables of the environment to which the Django settings give another value."""
+    return [each.variable for each in _settings() if is_overruled(each)]
+
+
+def _settings() -> Iterator[Setting[Any]]:
+    for group in _groups:
+        yield from group.settings
 
 
 def import_rooms() -> list[str]:

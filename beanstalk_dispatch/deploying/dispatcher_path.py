@@ -21,10 +21,11 @@ def dispatcher_path() -> str | None:
     if not has_urls():
         return None
     try:
-        path = f"{reverse('beanstalk_dispatcher').rstrip('/')}/dispatcher"
+        shortest = reverse("beanstalk_dispatcher")
     except NoReverseMatch:
         return None
-    return path if leads_to_the_dispatcher(path) else None
+    paths = [f"{shortest.rstrip('/')}/dispatcher", shortest]
+    return next(filter(leads_to_the_dispatcher, paths), None)
 
 
 def leads_to_the_dispatcher(path: str) -> bool:

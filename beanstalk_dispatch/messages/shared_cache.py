@@ -149,7 +149,8 @@ def required(alias: str) -> Iterator[SharedCache]:
     try:
         yield shared
     except Exception as exc:
-        raise LeaseUnavailable(f"{type(exc).__name__} of cache {alias!r}") from exc
+        library = f": {exc}" if isinstance(exc, ImportError) else ""
+        raise LeaseUnavailable(f"{type(exc).__name__} of cache {alias!r}{library}") from exc
 
 
 class errors_logged:  # noqa: N801 - a context manager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Mapping
 from contextvars import Context
 from threading import Thread
 from typing import Any, Final
@@ -11,6 +13,8 @@ from django.core.signals import request_started
 from django.db import connections
 
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.consumers.endpoint.sqsd import HEADER, MESSAGE_ID
+from beanstalk_dispatch.deploying.dispatcher_path import dispatcher_path, leads_to_the_dispatcher
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.process import state
@@ -20,6 +24,7 @@ from .checks import check
 logger = logging.getLogger("beanstalk_dispatch")
 
 _FIRST_REQUEST: Final = "beanstalk_dispatch.check_log"
+_MESSAGE_ID: Final = f"{HEADER}Msgid".lower().encode()
 _THREAD: Final = "beanstalk_dispatch-checks"
 
 
@@ -35,11 +40,36 @@ def log_on_first_request() -> None:
         return
     if is_worker:
         request_started.connect(_log_once, dispatch_uid=_FIRST_REQUEST)
+        request_started.connect(_look_at_path)
+
+
+def _look_at_path(
+    environ: Mapping[str, Any] | None = None, scope: Mapping[str, Any] | None = None, **kwargs: Any
+) -> None:
+    """Log a path at which the daemon posts and the dispatcher is not, once for each path.
+
+    Django answers such a POST by itself.
+    """
+    facts = environ or scope or {}
+    if MESSAGE_ID in facts or any(name == _MESSAGE_ID for name, _ in facts.get("headers", ())):
+        _explain_path(facts.get("PATH_INFO") or facts.get("path", ""))
+
+
+@functools.lru_cache(maxsize=8)
+def _explain_path(path: str) -> None:
+    if not leads_to_the_dispatcher(path):
+        logger.error(
+            "wrong path path=%s error=the daemon posts there, and the dispatcher is at %s: correct "
+            "HttpPath, or the url in cron.yaml",
+            quoted(path), dispatcher_path() or "no URL",
+        )  # fmt: skip
 
 
 def do_not_log_on_first_request() -> None:
     """Log no checks at the first request, because a command has run them itself."""
     request_started.disconnect(dispatch_uid=_FIRST_REQUEST)
+    request_started.disconnect(_look_at_path)
+    _explain_path.cache_clear()
 
 
 state.declare(do_not_log_on_first_request, in_child=False)

@@ -152,9 +152,10 @@ def _periodic_tasks(config: Config, given: Path | None) -> Iterator[CheckMessage
         problems.append(exc)
     for each in problems:
         message = str(each).removeprefix(f"{file}: ")
-        yield problem(
-            "E104", "cron.yaml", message, "the daemon refuses the file; correct the entry"
-        )
+        hint = "the daemon refuses the file; correct the entry"
+        if message == cron.MISSING_LIBRARY:
+            hint = "the daemon itself needs neither"
+        yield problem("E104", "cron.yaml", message, hint)
     found = [finding for task in tasks for finding in _periodic_task(task, config)]
     yield from found
     if not (problems or found):
@@ -221,6 +222,8 @@ def _examine_lease(config: Config) -> Iterator[CheckMessage]:
     except Exception as exc:
         message = f"the cache {alias!r} does not answer: {type(exc).__name__}: {exc}"
         away = "start its server, and let its security group admit that of this environment"
+        if isinstance(exc, ImportError):
+            away = f"pip install {exc.name}"
         yield problem("E110", "lease", message, away)
         return
     if was_added and is_exclusive and is_kept:

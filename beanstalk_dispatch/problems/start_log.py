@@ -16,7 +16,12 @@ from django.conf import settings
 from django.core.signals import request_started
 from django.dispatch import Signal
 
-from beanstalk_dispatch.conf import get_config, import_rooms, unknown_variables
+from beanstalk_dispatch.conf import (
+    get_config,
+    import_rooms,
+    overruled_variables,
+    unknown_variables,
+)
 from beanstalk_dispatch.conf.variables import OBSERVERS, SIGNING_KEYS, WORKER
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined, quoted
@@ -110,7 +115,7 @@ def log_rooms() -> None:
 
 
 def log_unknown_variables() -> None:
-    """Log one line that names the variables that are most likely misspelt, if there are any."""
+    """Log the variables that are most likely misspelt, and those that have no effect."""
     unknown = unknown_variables()
     if unknown:
         meant = {closest for closest in unknown.values() if closest}
@@ -118,6 +123,11 @@ def log_unknown_variables() -> None:
             "unknown variables names=%r did_you_mean=%r",
             joined(unknown),
             joined(meant),
+        )
+    if overruled := overruled_variables():
+        logger.warning(
+            "variables overruled names=%r error=the Django settings have other values",
+            joined(overruled),
         )
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, SendError
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error, shortened, traceback_of
 from beanstalk_dispatch.messages.message import now, wrap
@@ -28,7 +29,10 @@ def send(run: Run, *, alias: str, outcome: str) -> bool:
     try:
         target = open_queue(alias)
         if target.name == delivery.queue:
-            raise SendError(f"the message was received from {target.name} itself")
+            raise SendError(
+                f"the message was received from {target.name} itself; give "
+                f"{DEAD_LETTER_QUEUE.variable} another queue"
+            )
         dead_letter = wrap(
             delivery.body, _describe_reason(run, outcome),
             queue=delivery.queue, keys=run.config.signing_keys,

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from django.utils.module_loading import import_string
 
@@ -17,6 +17,9 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import NotImportable
 from beanstalk_dispatch.safe_task import SafeTask
 
+NO_BACKEND: Final = (
+    "write TASKS = {'default': {'BACKEND': 'beanstalk_dispatch.contrib.tasks.SQSBackend'}}"
+)
 IsTask = Callable[[object], bool]
 """A function that returns True for a task of another library, which has a ``module_path``."""
 
@@ -82,12 +85,20 @@ def _is_base(task_class: type[SafeTask], config: Config) -> bool:
     return bool(task_class.__subclasses__()) or path == config.safe_task
 
 
+def is_task_of_django(listed: object) -> bool:
+    """Return True for a ``@task`` of Django or of its backport, of any backend."""
+    modules = {each.__module__ for each in type(listed).__mro__}
+    return not modules.isdisjoint({"django.tasks.base", "django_tasks.base"})
+
+
 def why_no_task(item: str) -> str:
     """Return the problem of an imported module that defines no task, with the remedy."""
+    module = vars(import_module(item)).items()
+    if any(is_task_of_django(each) for _, each in module):
+        return f"{item!r} has tasks of another backend; {NO_BACKEND}"
     functions = [
-        name for name, each in vars(import_module(item)).items()
-        if inspect.isfunction(each) and each.__module__ == item
-    ]  # fmt: skip
+        name for name, each in module if inspect.isfunction(each) and each.__module__ == item
+    ]
     remedy = f"; list a function by its path, such as {item}.{functions[0]}" if functions else ""
     return f"{item!r} defines no SafeTask subclass and no @task{remedy}"
 

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 from django.utils.module_loading import import_string
 
 from beanstalk_dispatch.conf import CORE, Config, values_of
-from beanstalk_dispatch.conf.variables import SAFE_TASK
+from beanstalk_dispatch.conf.variables import SAFE_TASK, TABLE, TASKS
 from beanstalk_dispatch.exceptions import (
     ConfigurationError,
     NotImportable,
@@ -26,7 +26,14 @@ from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask, attributes_of
 
-from .declared_tasks import declared_in, find_declared, import_dotted_path, why_no_task
+from .declared_tasks import (
+    NO_BACKEND,
+    declared_in,
+    find_declared,
+    import_dotted_path,
+    is_task_of_django,
+    why_no_task,
+)
 from .outer_limit import IMPORT_SECONDS, OuterLimit, call_within
 from .task_options import is_duration, seconds_of
 from .time_limit import TimeLimitExceeded
@@ -324,10 +331,12 @@ def _unknown(name: str, config: Config) -> UnknownFunction:
     if not (config.table or config.tasks):
         return UnknownFunction("No beanstalk dispatch table configured")
     module = name.rpartition(".")[0]
-    advice = ""
     if module in config.tasks:
-        advice = f"; {module} defines no such task; list a plain function by its own path"
-    return UnknownFunction(f"Requested function not found: {name}{advice}")
+        advice = f"{module} defines no such task; list a plain function by its own path"
+    else:
+        variable = (TASKS if module else TABLE).variable
+        advice = f"add it to {variable} on this worker, after a renaming under its old name, too"
+    return UnknownFunction(f"Requested function not found: {name}; {advice}")
 
 
 def _why_not_a_task(runnable: object, path: str) -> str | None:
@@ -342,6 +351,8 @@ def _why_not_a_task(runnable: object, path: str) -> str | None:
 def _why_not_runnable(runnable: Any) -> str | None:
     if isinstance(runnable, SafeTask):
         return "is a SafeTask instance; list its class or its function"
+    if is_task_of_django(runnable):
+        return f"is a task of another backend; {NO_BACKEND}"
     if not callable(runnable):
         return f"is a {type(runnable).__name__}, not a function"
     run: Any = getattr(runnable, "run", None) if inspect.isclass(runnable) else runnable

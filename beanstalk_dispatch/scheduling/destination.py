@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.queue_address import QueueAddress
+from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE
+from beanstalk_dispatch.exceptions import UnknownQueue
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.sqs.fifo import QueueRules, queue_rules
 from beanstalk_dispatch.sqs.opening import open_address, resolve_address
@@ -53,6 +55,11 @@ class Destination:
 def resolve(name: str, config: Config, is_local: bool = False) -> Destination:
     """Return the destination that a caller names. Raise UnknownQueue if there is none."""
     address = resolve_address(name, config)
+    if config.is_dead_letter_queue(address.name):
+        raise UnknownQueue(
+            f"{name!r} is {DEAD_LETTER_QUEUE.variable}, from which no worker runs tasks; name the "
+            "queue of a worker, or correct that variable"
+        )
     return Destination(
         name=name,
         address=address,

@@ -76,11 +76,14 @@ def _unlisted_error(name: str, config: Config) -> UnknownFunction:
         return UnknownFunction(
             f"{name!r} is a queue, and not in {table}; write schedule_function(queue, function, …)"
         )
+    module = name.rpartition(".")[0]
+    advice = f"; add {module} to {tasks} here and on the worker" if module else ""
     if not config.tasks:
-        return UnknownFunction(f"{name!r} is not in {table}; known: {joined(config.table)}")
+        known = joined(config.table)
+        return UnknownFunction(f"{name!r} is not in {table}; known: {known}{advice}")
     return UnknownFunction(
         f"{name!r} is neither in {table} nor, by itself or by its module, in {tasks}; known: "
-        f"{joined([*config.table, *config.tasks])}"
+        f"{joined([*config.table, *config.tasks])}{advice}"
     )
 
 

@@ -23,7 +23,8 @@ _MISSING_QUEUE_CODES: Final = frozenset({
 # A new client reads the credentials again, so it may succeed after these.
 _STALE_CREDENTIALS_CODES: Final = frozenset({
     "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException",
-    "NoCredentialsError",
+    "NoCredentialsError", "LoginRefreshRequired", "LoginTokenLoadError", "SSOError",
+    "SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError",
     "RuntimeError",  # botocore raises it for credentials that were refreshed and are still expired
 })  # fmt: skip
 _CLOCK_CODES: Final = frozenset({

@@ -47,6 +47,7 @@ from beanstalk_dispatch.conf.policies import policies
 from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.conf.variables import BACKLOG_PER_THREAD, SIGNING_KEYS
 from beanstalk_dispatch.consumers.poller.embedded_metrics import embedded_metrics
+from beanstalk_dispatch.contrib import core_app
 from beanstalk_dispatch.contrib.outbox import checks as outbox_checks
 from beanstalk_dispatch.contrib.results import checks as results_checks
 from beanstalk_dispatch.contrib.sentry import spans
@@ -166,7 +167,7 @@ def test_the_sentry_tags_are_those_of_an_event() -> None:
 def test_the_check_ids_are_those_of_the_code() -> None:
     in_code: list[str] = []
     modules = Path(str(checks.__file__)).parent.glob("*.py")
-    for path in (*modules, outbox_checks.__file__, results_checks.__file__):
+    for path in (*modules, outbox_checks.__file__, results_checks.__file__, core_app.__file__):
         source = Path(str(path)).read_text()
         found = re.findall(r'id=f"\{ID\}\.([EW]\d{3})"', source)
         assert found == sorted(found)

@@ -35,8 +35,9 @@ ROWS: Final = {
         "::test_a_misspelt_variable_is_reported_with_the_one_that_was_meant",
     "`start` is right, but no `task` line, and the messages go to the dead-letter queue":
         f"{DOCTOR}::test_each_mistake_is_told_from_the_others",
-    "The same, and messages disappear":
-        f"{DOCTOR}::test_a_page_that_answers_200_loses_the_messages",
+    "`wrong path path=/`":
+        "tests/unit/problems/test_check_log.py::"
+        "test_a_path_of_the_daemon_that_is_not_the_dispatchers_is_logged_once",
     "No `task` line, and the messages stay in the queue":
         f"{AWS_DOCTOR}::test_dead_letters_and_waiting_messages_are_said",
     "`refused status=403 reason=untrusted-peer`":

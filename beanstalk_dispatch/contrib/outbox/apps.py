@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core import checks as system_checks
+
+from beanstalk_dispatch.contrib.core_app import check_core
 
 
 class OutboxConfig(AppConfig):
@@ -19,5 +22,6 @@ class OutboxConfig(AppConfig):
 
         from . import checks, store  # noqa: PLC0415
 
+        system_checks.register(check_core, "beanstalk_dispatch")
         checks.register()
         outbox.register(store.DatabaseOutbox())

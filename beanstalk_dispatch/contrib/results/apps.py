@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core import checks as system_checks
+
+from beanstalk_dispatch.contrib.core_app import check_core
 
 
 class ResultsConfig(AppConfig):
@@ -17,4 +20,5 @@ class ResultsConfig(AppConfig):
         # The model can be imported from now on.
         from . import checks  # noqa: PLC0415
 
+        system_checks.register(check_core, "beanstalk_dispatch")
         checks.register()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core import checks
+
+from beanstalk_dispatch.contrib.core_app import check_core
 
 
 class WorkbenchConfig(AppConfig):
@@ -12,3 +15,6 @@ class WorkbenchConfig(AppConfig):
     label = "beanstalk_workbench"
     verbose_name = "Beanstalk dispatch"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        checks.register(check_core, "beanstalk_dispatch")

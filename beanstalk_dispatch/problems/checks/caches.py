@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, Final
 
 from django.conf import settings
@@ -17,6 +18,12 @@ from beanstalk_dispatch.messages.shared_cache import cache_of
 
 from .registry import ID, on_every_machine, on_workers
 
+_LIBRARIES: Final = {
+    "PyLibMCCache": "pylibmc",
+    "PyMemcacheCache": "pymemcache",
+    "RedisCache": "redis",
+}
+"""The backends of Django that import their library at the first use → the library."""
 MIN_LEASE_ENTRIES: Final = 100_000
 _UNSHARED_CACHES: Final = ("LocMemCache", "DummyCache", "FileBasedCache")
 _ATOMIC_CACHES: Final = (
@@ -64,6 +71,21 @@ def _unshared_results_cache(config: Config) -> Iterator[CheckMessage]:
             hint="Name a cache in Redis, Memcached or the database, or db.",
             id=f"{ID}.E013",
         )
+
+
+@on_every_machine
+def _cache_without_library(config: Config) -> Iterator[CheckMessage]:
+    for field in ("lease_cache", "results"):
+        alias = getattr(config, field)
+        backend = str(_cache(alias).get("BACKEND", "")).rpartition(".")[2]
+        library = _LIBRARIES.get(backend)
+        if library and find_spec(library) is None:
+            yield checks.Error(
+                f"{SETTINGS[field].variable}: the cache {alias!r} needs the package {library!r}, "
+                "which is not installed.",
+                hint=f"Add {library} to requirements.txt: pip install {library}",
+                id=f"{ID}.E023",
+            )
 
 
 @on_workers

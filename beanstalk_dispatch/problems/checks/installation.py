@@ -70,3 +70,14 @@ def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
             hint="Run gunicorn with --worker-class gthread, or use beanstalk_worker.",
             id=f"{ID}.W018",
         )
+
+
+@on_every_machine
+def _overruled_variables(config: Config) -> Iterator[CheckMessage]:
+    if names := conf.overruled_variables():
+        yield checks.Warning(
+            f"The environment's {joined(names)} has no effect: your Django settings have another "
+            "value, which comes first.",
+            hint="Remove it from the settings.",
+            id=f"{ID}.W028",
+        )

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Final
 
+from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
 
@@ -39,6 +40,7 @@ from . import contrib_rooms  # noqa: F401 - its checks are first: they import ro
 from .registry import ID, on_every_machine, on_workers
 
 _BOTO3SQS: Final = "opentelemetry.instrumentation.boto3sqs"
+_TASKS: Final = "beanstalk_dispatch.contrib.tasks"
 _SENTRY: Final = "beanstalk_dispatch.contrib.sentry"
 _only_warns: Final = ContextVar("beanstalk_dispatch.only_warns", default=False)
 """True if a problem that keeps one task from running is a warning here."""
@@ -242,6 +244,24 @@ def _annotations(config: Config) -> Iterator[CheckMessage]:
                 f"{name!r}: {problem}.",
                 hint="Annotate JSON, or one of the types that docs/scheduling.md lists.",
                 id=f"{ID}.W027",
+            )
+
+
+@on_every_machine
+def _tasks_of_another_backend(config: Config) -> Iterator[CheckMessage]:
+    # mypy's plugin does not know the method.
+    is_set = settings.is_overridden("TASKS")  # type: ignore[misc]
+    if config.execute_synchronously or (is_set and not config.worker):
+        return  # a machine that is to have another one, such as that of a developer
+    for name, listed in _importable(config):
+        if not hasattr(listed, "module_path"):
+            continue
+        backend = type(listed.get_backend())
+        if not any(each.__module__.startswith(_TASKS) for each in backend.__mro__):
+            yield checks.Warning(
+                f"{name!r} is a task of {backend.__name__}, so enqueue() does not send it to SQS.",
+                hint=f"TASKS = {{{listed.backend!r}: {{'BACKEND': '{_TASKS}.SQSBackend'}}}}",
+                id=f"{ID}.W029",
             )
 
 

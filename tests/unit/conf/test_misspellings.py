@@ -47,6 +47,19 @@ def test_a_name_without_its_first_word_is_found(
     assert conf.unknown_variables() == {"DISPATCH_TABLE": "BEANSTALK_DISPATCH_TABLE"}
 
 
+@pytest.mark.parametrize("prefix", ["SHOP_", "\ufeff"])
+def test_a_name_after_a_prefix_is_found(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    monkeypatch.setenv(f"{prefix}BEANSTALK_DISPATCH_TABLE", "x")
+    monkeypatch.setenv(f"{prefix}BEANSTALK_STAGE", "another's")
+    assert conf.unknown_variables() == {
+        f"{prefix}BEANSTALK_DISPATCH_TABLE": "BEANSTALK_DISPATCH_TABLE"
+    }
+    with override_settings(BEANSTALK_DISPATCH_TABLE={"a": "shop.a"}):
+        assert conf.unknown_variables() == {}
+
+
 def test_a_removed_variable_is_unknown_though_others_are_close(env: Environment) -> None:
     env(DISPATCH_BACKLOG_THREADS="10", DISPATCH_BACKLOG_THREADS_FILE="x")
     assert conf.unknown_variables() == {

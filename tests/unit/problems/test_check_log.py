@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.core.signals import request_started
@@ -50,6 +51,34 @@ def test_a_worker_logs_its_failing_checks_at_its_first_request(
         "ERROR checks failed ids=beanstalk_dispatch.E017: messages may not run",
     ]
     assert lines[1].startswith("WARNING check failed id=beanstalk_dispatch.W007 hint=")
+
+
+@pytest.mark.parametrize(
+    "request_facts",
+    [
+        {"environ": {"HTTP_X_AWS_SQSD_MSGID": "1", "PATH_INFO": "/"}},
+        {"scope": {"headers": [(b"x-aws-sqsd-msgid", b"1")], "path": "/"}},
+    ],
+)
+def test_a_path_of_the_daemon_that_is_not_the_dispatchers_is_logged_once(
+    request_facts: dict[str, Any], env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(WORKER=True, DISPATCH_TABLE=TABLE)
+    check_log.log_on_first_request()
+    for facts in (
+        {"environ": {"PATH_INFO": "/"}},
+        {"environ": {"HTTP_X_AWS_SQSD_MSGID": "1", "PATH_INFO": PATH}},
+        request_facts,
+        request_facts,
+    ):
+        request_started.send(None, **facts)
+    wait_for_checks()
+    assert [each for each in caplog.messages if each.startswith("wrong")] == [
+        (
+            "wrong path path=/ error=the daemon posts there, and the dispatcher is at "
+            f"{PATH}: correct HttpPath, or the url in cron.yaml"
+        )
+    ]
 
 
 def test_all_errors_are_one_line_and_so_one_event_in_sentry(

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from django.apps import apps as django_apps
 from django.conf import settings
 from django.conf.urls.i18n import i18n_patterns
 from django.contrib.auth.decorators import login_required
 from django.core.cache.backends.db import DatabaseCache
 from django.core.checks import CheckMessage, run_checks
+from django.core.checks.registry import registry
 from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.urls import include, path
@@ -19,13 +22,14 @@ from django.views.decorators.csrf import csrf_protect
 from beanstalk_dispatch import conf, views
 from beanstalk_dispatch.conf import SETTINGS
 from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, SIGNING_KEYS
+from beanstalk_dispatch.contrib.tasks.library import ImmediateBackend
 from beanstalk_dispatch.deploying import overview
 from beanstalk_dispatch.problems import checks
 from beanstalk_dispatch.problems.checks import installation
 from beanstalk_dispatch.problems.checks.endpoint import without_endpoint
 from beanstalk_dispatch.problems.checks.registry import CHECKS
 from beanstalk_dispatch.scheduling import outbox
-from tests import jobs, urls
+from tests import django_tasks, jobs, urls
 from tests.conftest import TABLE, Environment
 
 KEY = "0123456789abcdef"
@@ -68,6 +72,33 @@ def test_the_checks_are_registered(env: Environment) -> None:
     messages = [m for m in run_checks() if (m.id or "").startswith("beanstalk_dispatch.")]
     assert [message.id for message in messages] == ["beanstalk_dispatch.E001"]
     assert "'Ture' is not a boolean" in messages[0].msg
+
+
+@pytest.mark.parametrize("name", ["OutboxConfig", "ResultsConfig", "WorkbenchConfig"])
+def test_an_app_of_contrib_needs_that_of_the_core(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = f"beanstalk_dispatch.contrib.{name.removesuffix('Config').lower()}"
+    monkeypatch.setattr(registry, "registered_checks", set())
+    getattr(import_module(f"{package}.apps"), name)(package, import_module(package)).ready()
+    assert run_checks(tags=["beanstalk_dispatch"]) == []
+    monkeypatch.setattr(django_apps, "is_installed", lambda name: name != "beanstalk_dispatch")
+    [missing] = run_checks(tags=["beanstalk_dispatch"])
+    assert missing.hint == "Add 'beanstalk_dispatch' to INSTALLED_APPS."
+
+
+@pytest.mark.parametrize(("worker", "synchronously"), [(True, False), (False, False), (True, True)])
+def test_a_listed_task_of_another_backend_is_not_sent(
+    env: Environment, worker: bool, synchronously: bool
+) -> None:
+    env(**DEFAULTS | {"DISPATCH_TASKS": django_tasks.__name__, "WORKER": worker})
+    env(DISPATCH_EXECUTE_SYNCHRONOUSLY=synchronously)
+    immediate = {"default": {"BACKEND": f"{ImmediateBackend.__module__}.ImmediateBackend"}}
+    with override_settings(TASKS=immediate):
+        messages = [each for each in found() if each.id == "beanstalk_dispatch.W029"]
+    assert bool(messages) is (worker and not synchronously)
+    for each in messages:
+        assert "is a task of ImmediateBackend, so enqueue() does not send it to SQS" in each.msg
 
 
 @pytest.mark.parametrize(
@@ -263,7 +294,7 @@ def never(request: HttpRequest) -> HttpResponse:
         ({"BEANSTALK_DISPATCH_SQS_KEY": "AKIA-IN-SETTINGS",
           "BEANSTALK_DISPATCH_SQS_SECRET": "plain-text-secret"},
          ["W006", "W006"]),
-        ({"BEANSTALK_DISPATCH_SIGNING_KEYS": [f"plain-text-secret{KEY}"]}, ["W006"]),
+        ({"BEANSTALK_DISPATCH_SIGNING_KEYS": [f"plain-text-secret{KEY}"]}, ["W006", "W028"]),
         ({"BEANSTALK_DISPATCH_BACKLOG_TOKEN": f"plain-text-secret{KEY}",
           "BEANSTALK_DISPATCH_QUEUES": "jobs=jobs"}, ["W006"]),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": cache("locmem.LocMemCache")},
@@ -282,6 +313,10 @@ def never(request: HttpRequest) -> HttpResponse:
           "CACHES": cache("redis.RedisCache", socket_timeout=5)}, []),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default",
           "CACHES": cache("memcached.PyMemcacheCache")}, []),
+        ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default",
+          "CACHES": cache("memcached.PyLibMCCache")}, ["E023"]),
+        ({"BEANSTALK_WORKER": "yes"}, []),
+        ({"BEANSTALK_DISPATCH_TABLE": {"record": "tests.jobs.record"}}, ["W028"]),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": their_cache("ReadThenWrite")},
          ["W022"]),
         ({"BEANSTALK_DISPATCH_LEASE_CACHE": "default", "CACHES": their_cache("Renamed")}, []),

@@ -276,6 +276,16 @@ def test_a_file_that_is_not_yaml_is_said(folder: Path) -> None:
     assert finding.msg.startswith("while scanning")  # the topic has said the file
 
 
+def test_what_reads_a_cron_yaml_may_be_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "cron.yaml").write_text(CRON.format_map(RIGHT))
+    monkeypatch.setitem(sys.modules, "cronsim", None)
+    finding = examine()["cron.yaml"]
+    assert finding.msg.endswith("pip install 'django-beanstalk-dispatch[local]'")
+    assert finding.hint == "the daemon itself needs neither"
+
+
 def test_a_fifo_queue_has_no_periodic_tasks(folder: Path, env: Environment) -> None:
     env(DISPATCH_PERIODIC_TASKS="record", DISPATCH_QUEUES="orders=orders.fifo")
     (folder / "cron.yaml").write_text(CRON.format_map(RIGHT))
@@ -298,6 +308,10 @@ def lease(backend: str, **more: Any) -> CheckMessage:
         (f"{__name__}.Forgetful", "does not keep what is added to it"),
         (f"{__name__}.Broken", "does not answer: ConnectionError: refused"),
         ("tests.nowhere.Cache", "does not answer: InvalidCacheBackendError"),
+        (
+            "django.core.cache.backends.memcached.PyLibMCCache",
+            "answer: ModuleNotFoundError: No mod",
+        ),
     ],
 )
 def test_a_cache_that_cannot_hold_a_lease_is_said(
@@ -307,6 +321,7 @@ def test_a_cache_that_cannot_hold_a_lease_is_said(
     finding = lease(backend)
     assert finding.level == ERROR
     assert message in finding.msg
+    assert (finding.hint == "pip install pylibmc") is backend.endswith("PyLibMCCache")
 
 
 def test_a_cache_that_is_shared_is_ok(env: Environment) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from django.core.signals import request_started
 from django.dispatch import Signal
+from django.test import override_settings
 
 from beanstalk_dispatch.problems import start_log
 from beanstalk_dispatch.signals import task_scheduled, task_started
@@ -92,6 +93,23 @@ def test_unknown_variables_are_one_warning(
     start_log.log_unknown_variables()
     assert [record.getMessage() for record in caplog.records] == lines
     assert {record.levelname for record in caplog.records} <= {"WARNING"}
+
+
+def test_what_the_settings_overrule_is_one_warning(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    env(WORKER="True", DISPATCH_TABLE="a=m.f", DISPATCH_TASKS="m", DISPATCH_TASK_TIMEOUT="5x")
+    with override_settings(
+        BEANSTALK_WORKER=False, BEANSTALK_DISPATCH_TABLE={"a": "m.f"},
+        BEANSTALK_DISPATCH_TASK_TIMEOUT="5m",
+    ):  # fmt: skip
+        start_log.log_unknown_variables()
+    assert caplog.messages == [
+        (
+            "variables overruled names='BEANSTALK_DISPATCH_TASK_TIMEOUT, BEANSTALK_WORKER' "
+            "error=the Django settings have other values"
+        )
+    ]
 
 
 @pytest.mark.parametrize(

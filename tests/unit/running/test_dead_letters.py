@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from django.core.signing import Signer
 
-from beanstalk_dispatch.exceptions import BadSignature, MalformedMessage
+from beanstalk_dispatch.client import schedule_function
+from beanstalk_dispatch.exceptions import BadSignature, MalformedMessage, UnknownQueue
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message, wrap
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
@@ -49,8 +50,16 @@ def test_a_message_of_the_dead_letter_queue_is_not_sent_there_again(
     own = f"{queue_name}-dead"
     result = run(body("fail", "no", queue=own, attempt=3, options={"max_retries": 2}), queue=own)
     assert (result.outcome, result.is_acknowledged) == (Outcome.FAILED, False)
-    assert f"error=the message was received from {own} itself" in caplog.text
+    advice = "give BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE another queue"
+    assert f"error=the message was received from {own} itself; {advice}" in caplog.text
     assert letters() == []
+
+
+def test_no_call_goes_to_the_dead_letter_queue(dead: Environment) -> None:
+    with pytest.raises(
+        UnknownQueue, match="'dead' is BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE, from wh"
+    ):
+        schedule_function("dead", "record", 1)
 
 
 def test_spent_retries_are_a_dead_letter_with_the_reason(

@@ -33,6 +33,19 @@ def here(env: Environment, tasks: str, **variables: Any) -> None:
     env(DISPATCH_TASKS=tasks, DISPATCH_EXECUTE_SYNCHRONOUSLY=True, **variables)
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [{"DISPATCH_TASKS": "tests.django_tasks"}, {"DISPATCH_TABLE": "add=tests.django_tasks.add"}],
+)
+def test_tasks_of_a_project_without_our_backend_say_what_to_write(
+    variables: dict[str, str], env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch_table, "_task_sources", [])  # as without contrib.tasks
+    env(**variables)
+    [found] = checks.run_checks(tags=["beanstalk_dispatch"])
+    assert "of another backend; write TASKS = {'default': {'BACKEND': 'beanst" in found.msg
+
+
 def test_a_module_lists_the_classes_that_it_defines(env: Environment) -> None:
     env(DISPATCH_TASKS=MODULE)
     assert dispatch_table.listed_names(get_config()) == (f"{MODULE}.Report", f"{MODULE}.Misspelt")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,13 @@ from tests.conftest import Environment
 from tests.proxy import Proxy, error
 
 ACCOUNT = "123456789012"
+SSO_PROFILE = f"""
+[profile sso]
+sso_start_url = https://shop.awsapps.com/start
+sso_region = eu-west-1
+sso_account_id = {ACCOUNT}
+sso_role_name = Developer
+"""
 
 
 def entries(*sizes: int) -> list[Entry]:
@@ -290,6 +298,19 @@ def test_a_queue_without_an_alias_is_looked_up_by_its_name(
     sqs_env(DISPATCH_QUEUES="other=http://127.0.0.1:9/1/other")
     assert open_queue_by_own_name(queue_name).name == queue_name
     assert get_config().queues.keys() == {"other"}
+
+
+def test_an_ended_login_says_how_to_log_in(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(SSO_PROFILE)
+    sqs_env(DISPATCH_SQS_KEY=None, DISPATCH_SQS_SECRET=None, AWS_PROFILE="sso")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    with pytest.raises(
+        SendError, match="SSOTokenLoadError: .*; the login has ended: aws sso login"
+    ):
+        open_queue("jobs")
 
 
 def test_credentials_that_come_later_are_found(
