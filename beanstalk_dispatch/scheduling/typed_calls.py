@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import CodeType
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+
+if TYPE_CHECKING:
+    from functools import _Wrapped  # the type that functools.wraps returns, in typeshed only
 
 P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
@@ -15,14 +18,6 @@ class AFunction(Protocol[P]):
 
     @property
     def __code__(self) -> CodeType: ...
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any: ...
-
-
-class ADecoratedFunction(Protocol[P]):
-    """A function that ``functools.wraps`` has made."""
-
-    __wrapped__: Any
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any: ...
 
@@ -68,7 +63,7 @@ class TypedCall(Protocol[T_co]):
     ) -> T_co: ...
     @overload
     def __call__(
-        self, queue: str, function: ADecoratedFunction[P], /, *args: P.args, **kwargs: P.kwargs
+        self, queue: str, function: _Wrapped[..., Any, P, Any], /, *args: P.args, **kwargs: P.kwargs
     ) -> T_co: ...
 
 
