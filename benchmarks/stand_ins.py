@@ -52,6 +52,21 @@ def fauxqs(folder: Path) -> Iterator[str | None]:
         yield _serving(port)
 
 
+@contextmanager
+def localstack(python: str) -> Iterator[str]:
+    """Run the SQS of LocalStack, in the environment of this Python."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as scratch:
+        variables = {
+            "SERVICES": "sqs", "EAGER_SERVICE_LOADING": "1", "SKIP_SSL_CERT_DOWNLOAD": "1",
+            "DISABLE_EVENTS": "1", "DNS_ADDRESS": "0", "FILESYSTEM_ROOT": scratch,
+            "GATEWAY_LISTEN": address, "LOCALSTACK_HOST": address,
+        }  # fmt: skip
+        with process(python, "-m", "localstack.runtime.main", **variables):
+            yield _serving(port)
+
+
 def _serving(port: int) -> str:
     wait_for(port)
     return f"http://127.0.0.1:{port}"

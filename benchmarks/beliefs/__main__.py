@@ -1,6 +1,6 @@
 """Ask servers that speak SQS whether they do what this package believes of SQS.
 
-    python -m benchmarks.beliefs [--ministack PATH] [--fauxqs PATH]
+    python -m benchmarks.beliefs [--ministack PATH] [--fauxqs PATH] [--localstack PATH]
     python -m benchmarks.beliefs --endpoint https://sqs.eu-west-1.amazonaws.com
 
 Without an endpoint the stand-ins are asked, and the table of docs/beliefs.md is written; the exit
@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from benchmarks.stand_ins import fauxqs, ministack, moto
+from benchmarks.stand_ins import fauxqs, localstack, ministack, moto
 
 from . import batches, fifo, messages, queues
 from .server import BELIEFS, MAX_REQUESTS, MAX_SECONDS, Belief, Server, answer_to
@@ -60,7 +60,9 @@ def with_tables(page: str, tables: str) -> str:
 
 
 @contextmanager
-def stand_ins(ministack_program: str, fauxqs_folder: Path) -> Iterator[dict[str, str]]:
+def stand_ins(
+    ministack_program: str, fauxqs_folder: Path, localstack_python: str
+) -> Iterator[dict[str, str]]:
     """Run the stand-ins, and yield their URLs by name. Raise SystemExit if one is missing."""
     with ExitStack() as stack:
         found = {
@@ -70,13 +72,14 @@ def stand_ins(ministack_program: str, fauxqs_folder: Path) -> Iterator[dict[str,
         other = stack.enter_context(fauxqs(fauxqs_folder))
         if other is None:
             raise SystemExit("fauxqs has no Node here; `make beliefs` installs it")
-        yield found | {"fauxqs": other}
+        last = stack.enter_context(localstack(localstack_python))
+        yield found | {"fauxqs": other, "localstack": last}
 
 
-def ask_stand_ins(ministack_program: str, fauxqs_folder: Path) -> int:
+def ask_stand_ins(*programs: Any) -> int:
     """Ask the stand-ins, and write the page. Return 1 if it has changed."""
     answers = {}
-    with stand_ins(ministack_program, fauxqs_folder) as found:
+    with stand_ins(*programs) as found:
         for name, endpoint in found.items():
             started = time.monotonic()
             answers[name] = ask(Server(endpoint, is_local=True))
@@ -116,10 +119,11 @@ def main() -> int:
     parser.add_argument("--endpoint", help="ask this server, in place of the stand-ins")
     parser.add_argument("--ministack", default="ministack")
     parser.add_argument("--fauxqs", type=Path, default=Path(".venv-fauxqs"))
+    parser.add_argument("--localstack", default=".venv-localstack/bin/python")
     arguments = parser.parse_args()
     if arguments.endpoint:
         return ask_endpoint(arguments.endpoint)
-    return ask_stand_ins(arguments.ministack, arguments.fauxqs)
+    return ask_stand_ins(arguments.ministack, arguments.fauxqs, arguments.localstack)
 
 
 if __name__ == "__main__":
