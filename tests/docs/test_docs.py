@@ -1095,38 +1095,6 @@ def run_what_is_scheduled() -> None:
             assert queue.delete_batch(received) == []
 
 
-Template = Callable[[str], str]
-
-
-@pytest.fixture
-def template(shop: ModuleType, env: Environment, capsys: pytest.CaptureFixture[str]) -> Template:
-    """What ``beanstalk_lambda`` prints in a format, with the tutorial's properties."""
-
-    def printed(format: str) -> str:  # noqa: A002 - the option's name
-        for each in snippets_of(ROOT / "docs" / "tasks.md"):
-            if each.file == "shop/tasks.py":
-                exec(each.text, vars(shop))
-        properties = properties_with_both_tasks()
-        env(**{name: long_enough(value) for name, value in properties.items()})
-        env(DISPATCH_CRASH_LEDGER=None)
-        with override_settings(SETTINGS_MODULE="shop.settings"):
-            call_command("beanstalk_lambda", "--format", format)
-        return capsys.readouterr().out
-
-    return printed
-
-
-@every("sam")
-def test_sam(snippet: Snippet, template: Template) -> None:
-    assert snippet.text == template("sam")
-
-
-@every("terraform")
-def test_terraform(snippet: Snippet, template: Template) -> None:
-    """A part of what the command prints."""
-    assert snippet.text in template("terraform")
-
-
 # --- the tutorial's other ways ---------------------------------------------------------------
 
 
@@ -1139,10 +1107,9 @@ def tutorials_plan(shop: ModuleType, env: Environment) -> Plan:
     return make_plan(get_config(), name="shop", application=SHOP)
 
 
-@every("hcl")
-def test_hcl(snippet: Snippet, tutorials_plan: Plan) -> None:
+def test_the_terraform_file_fits_the_plan(tutorials_plan: Plan) -> None:
     """It reads files that beanstalk_eb writes, and its queues are those of the printed commands."""
-    text = snippet.text
+    text = (EXAMPLE / "elastic_beanstalk.tf").read_text()
     assert text.count("{") == text.count("}")
     for file in re.findall(r'file\("([^"]+)"\)', text):
         for tier in ("web", "worker"):
