@@ -1,4 +1,4 @@
-"""The fields of a dataclass that differ from their defaults, which another process is told."""
+"""The fields of a dataclass that differ from their defaults, which another process needs."""
 
 from __future__ import annotations
 

@@ -862,6 +862,16 @@ def read_log_patterns() -> Iterator[str]:
                     level = {"log": r"\w+", "exception": "ERROR"}.get(method, method.upper())
                     texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
                     yield f"{level} {re.escape(names[variable])} {message_pattern(str(texts[0]))}"
+                case ast.Call(
+                    func=ast.Name(id="errors_logged"),
+                    args=[ast.Name(id=variable), event, *level],
+                    keywords=fields,
+                ):
+                    words = re.sub(r"\{.*?\}", r"\\w+", ast.unparse(event).strip("f\"'"))
+                    named = "".join(f" {each.arg or r'.*'}=.*" for each in fields)
+                    names_level = [ast.unparse(each).rpartition(".")[2] for each in level]
+                    [of_line] = names_level or ["WARNING"]
+                    yield f"{of_line} {re.escape(names[variable])} {words}{named}.* error=.*"
                 case _:
                     pass
 
