@@ -77,6 +77,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 ELASTIC_BEANSTALK = ROOT / "docs" / "elastic-beanstalk.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TASKS = "shop.tasks"  # the module the documentation's tasks are in
 DJANGO_TASKS = {"DISPATCH_TASKS": TASKS, "DISPATCH_RESULTS": "default"}
@@ -728,10 +729,10 @@ def test_the_figures_of_the_fleet_are_those_of_the_simulation() -> None:
 
 CHECKS_BY_MEMBER = {"Version": check_policy, "v": check_dead_letter}
 JSON: dict[str, Callable[[Any], object]] = {
+    "architecture.md": check_policy,
     "autoscaling.md": check_autoscaling,
     "configuration.md": casts.table,
     "dead-letters.md": lambda content: CHECKS_BY_MEMBER[next(iter(content))](content),
-    "elastic-beanstalk.md": check_policy,
     "unique-limits-expiry.md": policies,
 }
 
@@ -774,9 +775,7 @@ def test_the_documented_limits_are_in_order() -> None:
 
 
 def documented_daemon_options() -> dict[str, Any]:
-    blocks = [
-        yaml.safe_load(s.text) for s in snippets_of(ELASTIC_BEANSTALK) if "yaml" in s.language
-    ]
+    blocks = [yaml.safe_load(s.text) for s in snippets_of(ARCHITECTURE) if "yaml" in s.language]
     (options,) = [block["option_settings"][SQSD] for block in blocks if "option_settings" in block]
     return dict(options)
 
@@ -985,7 +984,7 @@ def documented_properties(environment: str) -> dict[str, str]:
     """What the ``eb setenv`` for the tutorial's project sets in an environment."""
     return {
         name: value
-        for snippet in snippets_of(ELASTIC_BEANSTALK)
+        for snippet in snippets_of(ARCHITECTURE)
         if snippet.language == "sh"
         for words in commands(snippet.text)
         if words[:4] == ["eb", "setenv", "-e", environment]
