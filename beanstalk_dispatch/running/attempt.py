@@ -108,8 +108,8 @@ def fail_outside(run: Run, raised: BaseException) -> None:
     """Note that the task's ``process`` has failed, outside of its ``run`` and hooks."""
     exc = speakable(raised)
     logger.error(
-        "SafeTask failed outside of its run() %s error=%s",
-        _log_label(run), quoted_error(exc), exc_info=exc, extra=_fields_of(run),
+        "SafeTask failed outside of its run() id=%s function=%s error=%s",
+        *_names_of(run), quoted_error(exc), exc_info=exc,
     )  # fmt: skip
     _end_attempt(run, failure_of(exc), exc)
 
@@ -150,8 +150,8 @@ def call_limited(
             connections.drop_interrupted(before)
         elif error := connections.drop_left_open(before):
             logger.error(
-                "transaction left open %s error=%s", _log_label(run), quoted_error(error),
-                extra=_fields_of(run),
+                "transaction left open id=%s function=%s error=%s",
+                *_names_of(run), quoted_error(error),
             )  # fmt: skip
         raise
     finally:
@@ -206,9 +206,9 @@ def _end_forked_process(run: Run) -> None:
     exc = sys.exception()
     is_exit = isinstance(exc, SystemExit)
     logger.warning(
-        "forked process left its task %s process_id=%d: end such a process with os._exit()",
-        _log_label(run), os.getpid(), exc_info=None if is_exit else exc,
-        extra=_fields_of(run),
+        "forked process left its task id=%s function=%s process_id=%d: end such a process with "
+        "os._exit()",
+        *_names_of(run), os.getpid(), exc_info=None if is_exit else exc,
     )  # fmt: skip
     code = exc.code if isinstance(exc, SystemExit) else exc and 1
     os._exit(code if isinstance(code, int) else int(code is not None))
@@ -230,8 +230,8 @@ def _handle_failure(run: Run, exc: BaseException) -> None:
         decision = call_within(decide, run.task, exc, number)
     except Exception as error:  # wrong options; the checks name them too
         logger.error(
-            "retry options are wrong %s error=%s", _log_label(run), quoted_error(error),
-            extra=_fields_of(run),
+            "retry options are wrong id=%s function=%s error=%s",
+            *_names_of(run), quoted_error(error),
         )  # fmt: skip
         decision = RetryDecision(is_retried=False, is_final=False, delay=0.0)
     if decision.is_retried and message is not None:
@@ -262,16 +262,17 @@ def _end_attempt(run: Run, result: Result, exc: BaseException | None) -> None:
 
 
 def _log_failure(run: Run, exc: BaseException) -> None:
-    details, fields = (_log_label(run), quoted_error(exc)), _fields_of(run)
+    names, error = _names_of(run), quoted_error(exc)
     if run.attempted.outcome is Outcome.RETRY:
         traceback = None if isinstance(exc, Retry) else exc
         logger.warning(
-            "SafeTask will be retried %s error=%s", *details, exc_info=traceback, extra=fields
-        )
+            "SafeTask will be retried id=%s function=%s error=%s", *names, error,
+            exc_info=traceback,
+        )  # fmt: skip
     elif run.attempted.outcome is Outcome.TIMED_OUT:
-        logger.error("SafeTask timed out %s error=%s", *details, exc_info=exc, extra=fields)
+        logger.error("SafeTask timed out id=%s function=%s error=%s", *names, error, exc_info=exc)
     else:
-        logger.error("SafeTask failed %s error=%s", *details, exc_info=exc, extra=fields)
+        logger.error("SafeTask failed id=%s function=%s error=%s", *names, error, exc_info=exc)
 
 
 def _call_hooks(run: Run, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -284,8 +285,8 @@ def _call_hooks(run: Run, name: str, args: tuple[Any, ...], kwargs: dict[str, An
             if not _is_failure(exc):
                 raise
             hook_logger.error(
-                "hook failed hook=%s %s", name, _log_label(run), exc_info=speakable(exc),
-                extra=_fields_of(run),
+                "hook failed hook=%s id=%s function=%s", name, *_names_of(run),
+                exc_info=speakable(exc),
             )  # fmt: skip
 
 
@@ -303,16 +304,12 @@ def _stuck_label(run: Run) -> str:
     return f"{quoted(message.function)} id={quoted(message.id)}"
 
 
-def _fields_of(run: Run) -> dict[str, str]:
-    """Return the fields of ``_log_label``, for the record."""
+def _names_of(run: Run) -> tuple[str, str]:
+    """Return the id and the function of a task, for its lines.
+
+    There is no id if a project has called the task's ``process`` itself.
+    """
     message = run.message
     if message is None:
-        return {"function": type(run.task).__name__}
-    return {"task_id": message.id, "function": message.function}
-
-
-def _log_label(run: Run) -> str:
-    message = run.message
-    if message is None:
-        return f"function={type(run.task).__name__}"
-    return f"id={quoted(message.id)} function={quoted(message.function)}"
+        return "-", type(run.task).__name__
+    return quoted(message.id), quoted(message.function)
