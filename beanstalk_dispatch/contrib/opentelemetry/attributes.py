@@ -5,6 +5,8 @@ https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Final
 
 from beanstalk_dispatch.conf import get_config
@@ -17,11 +19,12 @@ ERROR_TYPE: Final = "error.type"
 FUNCTION: Final = "beanstalk_dispatch.function"
 OUTCOME: Final = "beanstalk_dispatch.outcome"
 
-Attributes = dict[str, str | int]
+Attributes = Mapping[str, str | int]
 
 
+@functools.lru_cache(maxsize=256)
 def of_operation(operation: str, queue: str) -> Attributes:
-    """Return the attributes of every span and every metric."""
+    """Return the attributes of every span and every metric, from which a sampler may choose."""
     return {
         "messaging.system": "aws_sqs",
         "messaging.operation.type": operation,
@@ -40,32 +43,46 @@ def of_message(message: Message) -> Attributes:
 
 
 def of_delivery(delivery: RunView) -> Attributes:
-    """Return the attributes of the process span of a delivery."""
-    attributes = of_operation("process", delivery.queue)
-    if delivery.message is not None:
-        attributes |= of_message(delivery.message)
-    if delivery.message_id is not None:
-        attributes["beanstalk_dispatch.message_id"] = delivery.message_id
-    attributes["beanstalk_dispatch.receive_count"] = delivery.receive_count
-    attributes["messaging.message.body.size"] = len(delivery.body)
+    """Return the attributes of the process span of a delivery, without those of its operation."""
+    facts, message = delivery.delivery, delivery.message
+    attributes: dict[str, str | int] = {
+        "beanstalk_dispatch.receive_count": facts.receive_count,
+        "messaging.message.body.size": len(facts.body),
+    }
+    if facts.message_id is not None:
+        attributes["beanstalk_dispatch.message_id"] = facts.message_id
+    if message is not None:
+        attributes |= of_message(message)
     return attributes
 
 
 def of_outcome(delivery: RunView) -> Attributes:
     """Return the outcome of a delivery, with the type of its error if it is a failure."""
-    outcome = delivery.outcome
+    outcome, error = delivery.outcome, delivery.exception
     if outcome is None:  # an exception for the process, such as Ctrl-C
         return {}
-    attributes: Attributes = {OUTCOME: outcome.value}
-    if OUTCOMES[outcome].is_failure:
-        error = delivery.exception
-        attributes[ERROR_TYPE] = outcome.value if error is None else type(error).__qualname__
-    return attributes
+    if not OUTCOMES[outcome].is_failure:
+        return {OUTCOME: outcome.value}
+    return {
+        OUTCOME: outcome.value,
+        ERROR_TYPE: outcome.value if error is None else type(error).__qualname__,
+    }
 
 
-def of_listed_function(delivery: RunView) -> Attributes:
-    """Return the function of a delivery if it is listed, so that metrics have few labels."""
-    message = delivery.message
-    if message is None or not is_listed(message.function, get_config()):
-        return {}
-    return {FUNCTION: message.function}
+def of_metrics(delivery: RunView) -> Attributes:
+    """Return the labels of a delivery's metrics. Only a listed function is one, so they are few."""
+    message, outcome = delivery.message, of_outcome(delivery)
+    function = message.function if message else ""
+    listed = function if is_listed(function, get_config()) else None
+    return _labels(delivery.queue, listed, *outcome.values())
+
+
+@functools.lru_cache(maxsize=1024)
+def _labels(
+    queue: str, function: str | None, outcome: str | None = None, error: str | None = None
+) -> Attributes:
+    found = {FUNCTION: function, OUTCOME: outcome, ERROR_TYPE: error}
+    return {
+        **of_operation("process", queue),
+        **{name: value for name, value in found.items() if value is not None},
+    }

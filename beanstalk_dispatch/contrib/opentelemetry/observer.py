@@ -74,9 +74,7 @@ class TracingObserver(Observer):
         began, clock = time.time_ns(), time.perf_counter()
         yield
         seconds = time.perf_counter() - clock
-        outcome = attributes.of_outcome(delivery)
-        labels = attributes.of_operation("process", delivery.queue) | outcome
-        labels |= attributes.of_listed_function(delivery)
+        labels = attributes.of_metrics(delivery)
         self._consumed.add(1, labels)
         if _ATTEMPTED in delivery.notes:
             self._duration.record(seconds, labels)
@@ -99,15 +97,18 @@ class TracingObserver(Observer):
         """Surround the sending of a retry, which keeps the context of its creation."""
         return self._tracer.start_as_current_span(
             f"send {delivery.queue}", kind=SpanKind.PRODUCER,
-            attributes=attributes.of_operation("send", delivery.queue)
-            | (attributes.of_message(delivery.message) if delivery.message else {}),
+            attributes={
+                **attributes.of_operation("send", delivery.queue),
+                **(attributes.of_message(delivery.message) if delivery.message else {}),
+            },
         )  # fmt: skip
 
     def _create(self, message: Message, queue: str) -> Span:
         """Return the span of a message of a batch, which has ended."""
         span = self._tracer.start_span(
             f"create {queue}", kind=SpanKind.PRODUCER,
-            attributes=attributes.of_operation("create", queue) | attributes.of_message(message),
+            attributes={**attributes.of_operation("create", queue),
+                        **attributes.of_message(message)},
         )  # fmt: skip
         span.end()
         return span
@@ -116,14 +117,13 @@ class TracingObserver(Observer):
         self, publications: Sequence[Publication], queue: str, creations: Sequence[Span]
     ) -> AbstractContextManager[Span]:
         """Return the span of a send as a context manager, in which it is current."""
-        values = attributes.of_operation("send", queue)
-        if creations:
-            values["messaging.batch.message_count"] = len(publications)
-        else:
-            values |= attributes.of_message(publications[0].message)
+        values: attributes.Attributes = {"messaging.batch.message_count": len(publications)}
+        if not creations:
+            values = attributes.of_message(publications[0].message)
         return self._tracer.start_as_current_span(
             f"send {queue}", kind=SpanKind.CLIENT if creations else SpanKind.PRODUCER,
-            attributes=values, links=[Link(each.get_span_context()) for each in creations],
+            attributes={**attributes.of_operation("send", queue), **values},
+            links=[Link(each.get_span_context()) for each in creations],
         )  # fmt: skip
 
     def _count_sent(self, queue: str, count: int, unsent: int, error: str) -> None:
@@ -131,7 +131,7 @@ class TracingObserver(Observer):
         if sent := count - unsent:
             self._sent.add(sent, labels)
         if unsent:
-            self._sent.add(unsent, labels | {attributes.ERROR_TYPE: error})
+            self._sent.add(unsent, {**labels, attributes.ERROR_TYPE: error})
 
     def _start(self, delivery: RunView, *, start_time: int | None = None) -> tuple[Span, Context]:
         """Return the process span of a delivery, and its context with the message's baggage.
@@ -147,8 +147,11 @@ class TracingObserver(Observer):
             context = trace.set_span_in_context(trace.get_current_span(), context)
         span = self._tracer.start_span(
             f"process {delivery.queue}", context=context, kind=SpanKind.CONSUMER,
-            attributes=attributes.of_delivery(delivery), links=links, start_time=start_time,
+            attributes=attributes.of_operation("process", delivery.queue), links=links,
+            start_time=start_time,
         )  # fmt: skip
+        if span.is_recording():
+            span.set_attributes(attributes.of_delivery(delivery))
         return span, context
 
 
@@ -175,12 +178,13 @@ def _inject(span: Span, headers: dict[str, str]) -> None:
 
 def _end(span: Span, delivery: RunView) -> None:
     """End a process span. Only a failure is an error: a retry, a duplicate and others are not."""
-    outcome = attributes.of_outcome(delivery)
-    span.set_attributes(outcome)
-    if attributes.ERROR_TYPE in outcome:
-        span.set_status(Status(StatusCode.ERROR, str(outcome[attributes.OUTCOME])))
-        if delivery.exception is not None:
-            span.record_exception(delivery.exception)
+    if span.is_recording():
+        outcome = attributes.of_outcome(delivery)
+        span.set_attributes(outcome)
+        if attributes.ERROR_TYPE in outcome:
+            span.set_status(Status(StatusCode.ERROR, str(outcome[attributes.OUTCOME])))
+            if delivery.exception is not None:
+                span.record_exception(delivery.exception)
     span.end()
 
 

@@ -21,13 +21,14 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 import beanstalk_dispatch.contrib.cloudwatch  # noqa: F401 - a worker imports it at its start
 from beanstalk_dispatch import signals
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
 from beanstalk_dispatch.consumers.lambda_.batch import Batch
-from beanstalk_dispatch.contrib.opentelemetry import TracingObserver, observer
+from beanstalk_dispatch.contrib.opentelemetry import TracingObserver, attributes, observer
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.messages.delivery import Delivery
@@ -347,6 +348,16 @@ def test_metrics_name_listed_functions_only(traced: Telemetry) -> None:
 
 
 # --- the end of a process --------------------------------------------------------------------
+
+
+def test_nothing_is_computed_for_a_span_that_is_not_sampled(
+    traced: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(sampler=ALWAYS_OFF))
+    monkeypatch.setattr(attributes, "of_delivery", pytest.fail)
+    run("fail")
+    consumed = traced.values("messaging.client.consumed.messages")
+    assert consumed == {("fail", "failed", "ValueError"): 1}
 
 
 def test_an_end_flushes_what_waits(traced: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
