@@ -39,6 +39,8 @@ class PrintingCommand(BaseCommand):
             return super().execute(*args, **options)
         except ConfigurationError as exc:
             raise CommandError(str(exc)) from exc
+        except EOFError:
+            raise CommandError("the input has ended before a question was answered") from None
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run the command. The rest of its buffer is written here, and not at Python's exit."""

@@ -24,10 +24,11 @@ from beanstalk_dispatch.consumers.poller.options import WorkerOptions
 from beanstalk_dispatch.consumers.poller.process import WorkerProcess
 from beanstalk_dispatch.consumers.poller.runners import run_here
 from beanstalk_dispatch.consumers.poller.worker import Tick, Worker
-from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownQueue
+from beanstalk_dispatch.exceptions import SchedulingError, UnknownQueue
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.logging import output
 from beanstalk_dispatch.management.arguments import add_removed_options, integer, to_number
+from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.problems import start_log
 from beanstalk_dispatch.problems.check_log import do_not_log_on_first_request
@@ -58,7 +59,7 @@ def seconds(argument: str) -> float:
     return number
 
 
-class Command(BaseCommand):
+class Command(PrintingCommand):
     """The command that makes a worker from the command line's arguments, and runs it."""
 
     help = "Receive messages from SQS queues and run their tasks."
@@ -80,26 +81,10 @@ class Command(BaseCommand):
         A task that cannot run fails by itself, as under a web server, and does not stop the others.
         """
         with without_endpoint(), warning_of_one_task():
-            super().check(*args, **kwargs | {"tags": ["beanstalk_dispatch"]})
+            BaseCommand.check(self, *args, **kwargs | {"tags": ["beanstalk_dispatch"]})
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the worker until it stops."""
-        try:
-            self._run_worker(options)
-        except ConfigurationError as exc:
-            raise CommandError(str(exc)) from exc
-
-    def make_worker(self, options: dict[str, Any]) -> Worker:
-        """Return a worker that runs the tasks of the messages."""
-        worker_options = WorkerOptions(
-            threads=options["threads"],
-            visibility_timeout=options["visibility_timeout"],
-            obeys_pauses=conf.get_config().lease_cache is not None,
-            **options_of_every_worker(options),
-        )
-        return Worker(options["queues"], run_here, worker_options)
-
-    def _run_worker(self, options: dict[str, Any]) -> None:
         do_not_log_on_first_request()
         is_new = output.show(verbosity=options["verbosity"], level=options["log_level"])
         config = conf.get_config()
@@ -118,6 +103,16 @@ class Command(BaseCommand):
                 LEASE_CACHE.variable,
             )
         self._run_process(self.make_worker(options), options)
+
+    def make_worker(self, options: dict[str, Any]) -> Worker:
+        """Return a worker that runs the tasks of the messages."""
+        worker_options = WorkerOptions(
+            threads=options["threads"],
+            visibility_timeout=options["visibility_timeout"],
+            obeys_pauses=conf.get_config().lease_cache is not None,
+            **options_of_every_worker(options),
+        )
+        return Worker(options["queues"], run_here, worker_options)
 
     def _run_process(self, worker: Worker, options: dict[str, Any]) -> None:
         worker.relay = _make_relay(options)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TextIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from beanstalk_dispatch.management.commands import beanstalk_eb
+from beanstalk_dispatch.management.commands import beanstalk_eb, beanstalk_worker
 from beanstalk_dispatch.management.printing import EXIT_NO_READER, PrintingCommand
 
 
@@ -93,3 +93,17 @@ def test_no_color_is_plain_text(
     monkeypatch.setenv("NO_COLOR", value)
     call_command(Command(), *option)
     assert seen == [is_plain]
+
+
+def test_a_worker_is_one_of_these_commands_and_runs_its_checks() -> None:
+    assert issubclass(beanstalk_worker.Command, PrintingCommand)
+    assert beanstalk_worker.Command.check is not PrintingCommand.check
+
+
+def test_a_question_that_nobody_answers_is_one_sentence() -> None:
+    class Command(Unchecked):
+        def handle(self, *args: Any, **options: Any) -> None:
+            raise EOFError
+
+    with pytest.raises(CommandError, match="the input has ended before a question was answered"):
+        call_command(Command())
