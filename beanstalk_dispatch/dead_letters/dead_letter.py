@@ -16,12 +16,14 @@ from django.utils.timezone import is_aware, make_aware
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.queue_address import NAME
 from beanstalk_dispatch.exceptions import MessageError
-from beanstalk_dispatch.logging.log_lines import escaped, escaped_lines
+from beanstalk_dispatch.logging.log_lines import duration, escaped, escaped_lines
 from beanstalk_dispatch.messages.message import Message, read_dead_letter
 from beanstalk_dispatch.sqs.queue import Received
 
 MOVED_BY_SQS: Final = "moved by SQS"
 """The exception of a dead letter that SQS moved, because SQS does not record a reason."""
+
+UNKNOWN: Final = "unknown"
 
 SOURCE_ATTRIBUTE: Final = "DeadLetterQueueSourceArn"
 """SQS's attribute with the ARN of the queue that it moved the message from.
@@ -76,13 +78,39 @@ class ReceivedDeadLetter:
         """The id that SQS gave the dead letter."""
         return self.received.message_id
 
+    def cells(self) -> list[str]:
+        """Return the cells of its row below COLUMNS."""
+        return [self.id, self.function or UNKNOWN, str(self.attempts), age(self.at), self.exception]
+
+    def facts(self, *, has_arguments: bool) -> dict[str, str]:
+        """Return what is shown of it by name, with the arguments of its task if they are wanted."""
+        facts = {
+            "id": self.id,
+            "SQS id": self.message_id,
+            "function": self.function or UNKNOWN,
+            "queue": self.queue or UNKNOWN,
+            "outcome": self.outcome or UNKNOWN,
+            "exception": self.exception,
+            "attempts": str(self.attempts),
+            "receives": str(self.receive_count),
+            "failed" if self.is_from_package else "sent": f"{self.when:%Y-%m-%d %H:%M:%S} UTC",
+            "signature": self.signature,
+        }
+        if self.problem:
+            facts["problem"] = self.problem
+        if has_arguments and self.message:
+            facts["args"] = escaped(_to_json(self.message.args))
+            facts["kwargs"] = escaped(_to_json(self.message.kwargs))
+        elif has_arguments:
+            facts["body"] = escaped(self.body)
+        return facts
+
     @property
     def arguments(self) -> str:
-        """The arguments as JSON without spaces between values; the body if it cannot be read."""
+        """The arguments as JSON, as they are shown; the body if it cannot be read."""
         if self.message is None:
             return self.body
-        values = [self.message.args, self.message.kwargs]
-        return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+        return _to_json([self.message.args, self.message.kwargs])
 
     @property
     def exception_type(self) -> str:
@@ -229,6 +257,18 @@ class Filters:
         return is_of_type or dead_letter.exception.startswith(starts)
 
 
+COLUMNS: Final = ("Task id", "Function", "Attempts", "Age", "Exception")
+
+
+def age(at: float) -> str:
+    """Return the time since a moment in Unix seconds, in words."""
+    return duration(time.time() - at)
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 @dataclass(slots=True, kw_only=True)
 class Group:
     """The dead letters of a sample with the same function, exception type and source queue."""
@@ -237,8 +277,22 @@ class Group:
     exception: str
     queue: str
     count: int = 0
-    oldest: datetime
-    newest: datetime
+    oldest: float
+    newest: float
+
+    def filters(self) -> dict[str, str]:
+        """Return the filters that let these dead letters pass, by name."""
+        return {"function": self.function, "exception": self.exception, "queue": self.queue}
+
+    def cells(self, looked_at: int) -> list[str]:
+        """Return the cells of its row below GROUP_COLUMNS, in a sample of this size."""
+        return [
+            f"{self.count} of {looked_at}", self.function or UNKNOWN, self.exception,
+            self.queue or UNKNOWN, age(self.newest), age(self.oldest),
+        ]  # fmt: skip
+
+
+GROUP_COLUMNS: Final = ("Letters", "Function", "Exception", "Queue", "Newest", "Oldest")
 
 
 def grouped(dead_letters: Iterable[ReceivedDeadLetter]) -> list[Group]:
@@ -251,11 +305,11 @@ def grouped(dead_letters: Iterable[ReceivedDeadLetter]) -> list[Group]:
             function, exception, queue = key
             group = groups[key] = Group(
                 function=function, exception=exception, queue=queue,
-                oldest=dead_letter.when, newest=dead_letter.when,
+                oldest=dead_letter.at, newest=dead_letter.at,
             )  # fmt: skip
         group.count += 1
-        group.oldest = min(group.oldest, dead_letter.when)
-        group.newest = max(group.newest, dead_letter.when)
+        group.oldest = min(group.oldest, dead_letter.at)
+        group.newest = max(group.newest, dead_letter.at)
     return sorted(groups.values(), key=lambda each: (-each.count, each.function, each.exception))
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
-from beanstalk_dispatch.logging.log_lines import escaped
-
-from .dead_letter import ReceivedDeadLetter, grouped
+from .dead_letter import COLUMNS, GROUP_COLUMNS, ReceivedDeadLetter, grouped
 from .queue import DeadLetterQueue, Sample
 from .sweep import SweepReport
-from .terminal import age, table
+from .terminal import table
 
 MAX_SHOWN: Final = 20
 """The number of dead letters that are listed below their groups."""
@@ -24,22 +21,10 @@ def sample_lines(dead_letters: DeadLetterQueue, sample: Sample) -> Iterator[str]
     if not sample.dead_letters:
         return
     yield ""
-    yield from table(
-        ["LETTERS", "FUNCTION", "EXCEPTION", "QUEUE", "NEWEST", "OLDEST"],
-        [
-            [f"{each.count} of {sample.looked_at}", each.function or "?", each.exception,
-             each.queue or "?", age(each.newest), age(each.oldest)]
-            for each in grouped(sample.dead_letters)
-        ],
-    )  # fmt: skip
+    groups = [each.cells(sample.looked_at) for each in grouped(sample.dead_letters)]
+    yield from table(GROUP_COLUMNS, groups)
     yield ""
-    yield from table(
-        ["ID", "FUNCTION", "AGE", "EXCEPTION"],
-        [
-            [each.id, each.function or "?", age(each.when), each.exception]
-            for each in sample.dead_letters[:MAX_SHOWN]
-        ],
-    )
+    yield from table(COLUMNS, [each.cells() for each in sample.dead_letters[:MAX_SHOWN]])
     if len(sample.dead_letters) > MAX_SHOWN:
         yield f"… and {len(sample.dead_letters) - MAX_SHOWN} more"
 
@@ -55,32 +40,11 @@ def sample_size(sample: Sample) -> str:
 
 def dead_letter_lines(dead_letter: ReceivedDeadLetter) -> Iterator[str]:
     """Yield the lines of one dead letter in full, with the arguments of its task."""
-    when = f"{dead_letter.when:%Y-%m-%d %H:%M:%S} UTC"
-    facts = {
-        "id": dead_letter.id,
-        "SQS id": dead_letter.message_id,
-        "function": dead_letter.function or "?",
-        "queue": dead_letter.queue or "?",
-        "outcome": dead_letter.outcome or "?",
-        "exception": dead_letter.exception,
-        "attempts": str(dead_letter.attempts),
-        "receives": str(dead_letter.receive_count),
-        "failed" if dead_letter.is_from_package else "sent": when,
-        "signature": dead_letter.signature,
-    }
-    if dead_letter.message:
-        facts["args"] = json.dumps(dead_letter.message.args)
-        facts["kwargs"] = json.dumps(dead_letter.message.kwargs)
-    if dead_letter.problem:
-        facts["problem"] = dead_letter.problem
-    for name, value in facts.items():
+    for name, value in dead_letter.facts(has_arguments=True).items():
         yield f"{name:<11}{value}"
     if dead_letter.traceback:
         yield ""
         yield from dead_letter.traceback.splitlines()
-    if dead_letter.message is None:
-        yield ""
-        yield escaped(dead_letter.body)
 
 
 def report_lines(report: SweepReport, *, verb: str, dry_run: bool) -> Iterator[str]:
@@ -146,8 +110,8 @@ def sample_as_json(dead_letters: DeadLetterQueue, sample: Sample) -> dict[str, A
                 "function": each.function or None,
                 "exception": each.exception,
                 "queue": each.queue or None,
-                "oldest": each.oldest.timestamp(),
-                "newest": each.newest.timestamp(),
+                "oldest": each.oldest,
+                "newest": each.newest,
             }
             for each in grouped(sample.dead_letters)
         ],

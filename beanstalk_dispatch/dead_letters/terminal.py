@@ -1,4 +1,4 @@
-"""The output of the commands on a terminal: tables, ages, a progress line; and how they stop."""
+"""The output of the commands on a terminal: tables, a progress line; and how they stop."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from types import FrameType
 from typing import Final, TextIO
 
-from beanstalk_dispatch.logging.log_lines import duration, escaped
+from beanstalk_dispatch.logging.log_lines import escaped
 
 from .sweep import SweepReport
 
@@ -23,18 +22,16 @@ _REDRAW_SECONDS: Final = 0.1
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table, each cut off at the width of the terminal if there is one."""
+    """Yield the lines of a table, each cut off at the width of the terminal if there is one.
+
+    The heading is in capitals.
+    """
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    cells = [list(heading), *([escaped(cell) for cell in row] for row in rows)]
+    cells = [[each.upper() for each in heading], *([escaped(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         padded = (cell.ljust(size) for cell, size in zip(row, widths, strict=True))
         yield "  ".join(padded).rstrip()[:width]
-
-
-def age(when: datetime) -> str:
-    """Return the time since a moment, in words."""
-    return duration((datetime.now(UTC) - when).total_seconds())
 
 
 class ProgressLine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
@@ -13,7 +14,7 @@ from beanstalk_dispatch.exceptions import (
     LeaseUnavailable,
     UnknownQueue,
 )
-from beanstalk_dispatch.logging.log_lines import escaped, joined
+from beanstalk_dispatch.logging.log_lines import duration, escaped, joined
 from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.sqs.administration import (
     QueueAttributes,
@@ -52,6 +53,23 @@ class QueueStatus:
         """True if the queue is a dead-letter queue, and SQS says that it is not empty."""
         return bool(self.is_dead_letter_queue and self.attributes and self.attributes.total)
 
+    def cells(self) -> list[str]:
+        """Return the cells of its row below COLUMNS."""
+        is_renamed = self.alias not in {"", self.name}
+        name = f"{self.alias} ({self.name})" if is_renamed else self.name
+        found = self.attributes
+        if found is None:
+            return [name, *"??????"]
+        if found.dead_letter_queue:
+            target = f"{found.dead_letter_queue} after {found.max_receives} receives"
+        elif self.is_dead_letter_queue:
+            target = f"is that of {', '.join(self.sources) or DEAD_LETTER_QUEUE.variable}"
+        else:
+            target = "none"
+        figures = map(str, (found.visible, found.in_flight, found.delayed))
+        times = map(duration, (found.visibility_timeout, found.retention))
+        return [name, *figures, *times, target]
+
     @property
     def is_pausable(self) -> bool:
         """True if a pause of the queue, or its end, may be offered.
@@ -61,6 +79,11 @@ class QueueStatus:
         if self.is_dead_letter_queue and self.paused_since is None:
             return False
         return self.queue is not None
+
+
+COLUMNS: Final = (
+    "Queue", "Visible", "In flight", "Delayed", "Hides", "Keeps", "Dead-letter queue",
+)  # fmt: skip
 
 
 def queue_statuses(names: Sequence[str] = ()) -> list[QueueStatus]:

@@ -18,7 +18,7 @@ from django.test import AsyncClient, Client
 from django.utils import timezone
 
 from beanstalk_dispatch.contrib.results.models import StoredResult
-from beanstalk_dispatch.contrib.workbench import admin, progress
+from beanstalk_dispatch.contrib.workbench import admin, progress, tables
 from beanstalk_dispatch.contrib.workbench.models import DeadLetter
 from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
 from beanstalk_dispatch.exceptions import LeaseUnavailable, SendError
@@ -51,8 +51,8 @@ def test_the_index_leads_to_the_queues(dead: Dead) -> None:
     logged_in = client("view_deadletter")
     assert PAGES in logged_in.get("/admin/").content.decode()
     page = words(logged_in.get(PAGES))
-    assert f"{dead.source_name} (jobs) 0 0 0 5m 4d {dead.name} after 10 receives" in page
-    assert f"{dead.name} 0 0 0 30s 4d of {dead.source_name}" in page
+    assert f"jobs ({dead.source_name}) 0 0 0 5m 4d {dead.name} after 10 receives" in page
+    assert f"{dead.name} 0 0 0 30s 4d is that of {dead.source_name}" in page
 
 
 def test_a_queue_is_paused_and_resumed(dead: Dead, sqs_env: Environment) -> None:
@@ -147,13 +147,13 @@ def test_the_running_tasks_lead_to_their_results(
     lease_cache: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(running, "CRON_FILE", tmp_path / "cron.yaml")
-    monkeypatch.setattr(admin, "_MAX_TASKS", 2)
+    monkeypatch.setattr(tables, "MAX_TASKS", 2)
     add_entry("<b>one", tasks={"a_1": 3.0, "b": 2.0, "c": 1.0}, next_runs=[["clean_up", 4e9]])
     add_entry("killed", ago=90)
     logged_in = client("view_deadletter", "view_storedresult")
     response = logged_in.get(f"{PAGES}_running/")
     page, html = words(response), response.content.decode()
-    assert "3s record 1 jobs <b>one 7 a_1 2s record 1 jobs <b>one 7 b The 2 oldest of 3." in page
+    assert "3s record 1 jobs <b>one 7 a_1 2s record 1 jobs <b>one 7 b 1 more are not shown." in page
     assert "killed 7 poller jobs 0 of 4 1.1.0 1h 1m 30s ago: killed, or it hangs" in page
     assert "clean_up in" in page
     assert "<b>one" not in html
@@ -192,8 +192,8 @@ def test_letters_are_shown_in_groups_and_one_by_one(dead: Dead) -> None:
     dead.moved(id="moved")
     page = words(client("view_deadletter").get(f"{PAGES}{dead.name}/"))
     assert "sample of 3 of about 3" in page
-    assert f"2 of 3 fail ValueError {dead.source_name} 1 minute ago" in page
-    assert "moved record moved by SQS 1 0 minutes" in page
+    assert f"2 of 3 fail ValueError {dead.source_name} 1m" in page
+    assert "moved record 1 0s moved by SQS" in page
     assert "Redrive" not in page
     assert len(dead.ids()) == 3
 
@@ -242,7 +242,7 @@ def test_a_user_with_the_permission_sees_the_arguments(dead: Dead) -> None:
     dead.sent(number=771)
     dead.queue.send("{<b>", {})
     logged_in = client("view_deadletter", "view_deadletter_arguments")
-    assert "Arguments [771]" in words(logged_in.get(f"{PAGES}{dead.name}/letter/fail-771/"))
+    assert "Args [771]" in words(logged_in.get(f"{PAGES}{dead.name}/letter/fail-771/"))
     (broken,) = [each for each in dead.open().sample().dead_letters if each.problem]
     page = logged_in.get(f"{PAGES}{dead.name}/letter/{broken.message_id}/")
     assert "Body {<b>" in words(page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import django
@@ -18,20 +19,13 @@ from django.urls import URLPattern, path, reverse
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
 from beanstalk_dispatch.contrib.unfold import UNFOLD
-from beanstalk_dispatch.dead_letters.dead_letter import ReceivedDeadLetter, grouped
+from beanstalk_dispatch.dead_letters.dead_letter import ReceivedDeadLetter
 from beanstalk_dispatch.dead_letters.lines import sample_size
 from beanstalk_dispatch.dead_letters.queue import FIND_SIZE, SAMPLE_SIZE, DeadLetterQueue
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
-from beanstalk_dispatch.logging.log_lines import duration, escaped
-from beanstalk_dispatch.queues.running import (
-    RUN_COLUMNS,
-    TASK_COLUMNS,
-    WORKER_COLUMNS,
-    PeriodicRun,
-    RunningTask,
-    Worker,
-    what_runs,
-)
+from beanstalk_dispatch.logging.log_lines import duration
+from beanstalk_dispatch.queues.running import what_runs
+from beanstalk_dispatch.queues.waiting import COLUMNS as QUEUE_COLUMNS
 from beanstalk_dispatch.queues.waiting import (
     QueueStatus,
     pause,
@@ -44,21 +38,14 @@ from beanstalk_dispatch.queues.waiting import (
 from .forms import ActionForm, SampleForm
 from .models import DeadLetter
 from .progress import log_action, progress_response
+from .tables import letter_tables, running_tables
 
 _TEMPLATES: Final = "admin/beanstalk_workbench/deadletter"
 _MAX_RECEIVES: Final = 20
 """The number of receives of the page of one dead letter: SQS may return fewer than ten in each."""
-_MAX_TASKS: Final = 1000
-"""The number of running tasks on the page, the oldest first."""
 _RED: Final = "color: var(--error-fg, #d64545); font-weight: bold"
 """The style of what needs somebody. Unfold has no such variable."""
 _VERBS: Final = {"redrive": "redriven", "discard": "discarded"}
-_QUEUE_COLUMNS: Final = (
-    "Queue", "Visible", "In flight", "Delayed", "Visibility timeout", "Retention",
-    "Dead-letter queue", "Paused",
-)  # fmt: skip
-_GROUP_COLUMNS: Final = ("Letters", "Function", "Exception", "From queue", "Newest", "Oldest")
-_DEAD_LETTER_COLUMNS: Final = ("Task id", "Function", "Exception", "Attempts", "Age")
 
 
 @admin.register(DeadLetter)
@@ -81,6 +68,9 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     def has_arguments_permission(self, request: HttpRequest) -> bool:
         """Return True if the user may see the arguments of tasks, which may hold personal data."""
         return self.has_own_permission(request, "view_deadletter_arguments")
+
+    def _may_act(self, request: HttpRequest) -> bool:
+        return self.has_redrive_permission(request) or self.has_delete_permission(request)
 
     def _has_permission_for(self, request: HttpRequest, action: str) -> bool:
         if action == "redrive":
@@ -129,22 +119,17 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     def queues_view(self, request: HttpRequest) -> HttpResponse:
         """Show every queue with its figures, and links to the dead-letter queues."""
-        context: dict[str, Any] = {"columns": _QUEUE_COLUMNS}
+        context: dict[str, Any] = {"columns": [*QUEUE_COLUMNS, "Paused"]}
         try:
-            context["queues"] = [self._queue_row(each) for each in queue_statuses()]
+            context["queues"] = [
+                (each, self._queue_url(each), _paused_for(each)) for each in queue_statuses()
+            ]
         except BeanstalkDispatchError as exc:
             context["problem"] = problem_of(exc)
         return self._render_page(request, "queues", "Queues", context)
 
-    def _queue_row(self, status: QueueStatus) -> tuple[QueueStatus, str, str, str, str]:
-        """Return a queue, the address of its dead letters, and its times in words."""
-        since = status.paused_since
-        paused = "" if since is None else duration(time.time() - since)
-        url = self._page_url("change", status.name) if status.is_dead_letter_queue else ""
-        found = status.attributes
-        if found is None:
-            return status, url, "", "", paused
-        return status, url, duration(found.visibility_timeout), duration(found.retention), paused
+    def _queue_url(self, status: QueueStatus) -> str:
+        return self._page_url("change", status.name) if status.is_dead_letter_queue else ""
 
     def running_view(self, request: HttpRequest) -> HttpResponse:
         """Show the workers, the tasks that run now, and the next runs of periodic tasks."""
@@ -156,20 +141,9 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         except ConfigurationError as exc:
             context["problem"] = str(exc)
         else:
-            tasks = found.tasks[:_MAX_TASKS]
-            context = {
-                "problem": found.problem,
-                "count": len(found.tasks),
-                "tables": [
-                    ("Tasks", TASK_COLUMNS, [self._task_row(request, each) for each in tasks]),
-                    ("Workers", WORKER_COLUMNS, list(map(_row, found.workers))),
-                    ("Periodic tasks", RUN_COLUMNS, list(map(_row, found.next_runs))),
-                ],
-            }
+            tables = running_tables(found, partial(self._result_url, request))
+            context = {"problem": found.problem, "tables": tables}
         return self._render_page(request, "running", "What runs now", context)
-
-    def _task_row(self, request: HttpRequest, task: RunningTask) -> tuple[list[str], str, bool]:
-        return task.cells(), self._result_url(request, task.id), task.is_late
 
     def _result_url(self, request: HttpRequest, task_id: str) -> str:
         """Return the address of a task's result; empty if there is none for this user."""
@@ -191,13 +165,11 @@ class DeadLetterAdmin(ReadOnlyAdmin):
                 context |= {
                     "sample": sample,
                     "sample_size": sample_size(sample),
-                    "group_columns": _GROUP_COLUMNS,
-                    "letter_columns": _DEAD_LETTER_COLUMNS,
-                    "groups": grouped(sample.dead_letters),
-                    "letters": [
-                        (each, self._page_url("letter", queue, each.message_id))
-                        for each in sample.dead_letters
-                    ],
+                    "tables": letter_tables(
+                        sample,
+                        partial(self._page_url, "letter", queue),
+                        has_boxes=self._may_act(request),
+                    ),
                 }
         return self._render_page(request, "letters", queue, context, queue)
 
@@ -218,28 +190,11 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             context["problem"] = problem_of(exc)
         return self._render_page(request, "letter", f"Letter {letter}", context, queue)
 
-    def _facts_of(self, request: HttpRequest, found: ReceivedDeadLetter) -> dict[str, object]:
-        facts: dict[str, object] = {
-            "Task id": found.id,
-            "SQS id": found.message_id,
-            "Function": found.function or "unknown",
-            "From queue": found.queue or "unknown",
-            "Outcome": found.outcome or "unknown",
-            "Exception": found.exception,
-            "Attempts": found.attempts,
-            "Receives": found.receive_count,
-            "Failed" if found.is_from_package else "Sent": found.when,
-            "Signature": found.signature,
-        }
-        if found.problem:
-            facts["Problem"] = found.problem
-        if not self.has_arguments_permission(request):
-            facts["Arguments"] = "hidden: you have no permission to view them"
-        elif found.message:
-            facts |= {"Arguments": found.message.args, "Keywords": found.message.kwargs}
-        else:
-            facts["Body"] = escaped(found.body)
-        return facts
+    def _facts_of(self, request: HttpRequest, found: ReceivedDeadLetter) -> dict[str, str]:
+        if self.has_arguments_permission(request):
+            return found.facts(has_arguments=True)
+        hidden = "hidden: you have no permission to view them"
+        return {**found.facts(has_arguments=False), "arguments": hidden}
 
     # --- actions -----------------------------------------------------------------------------
 
@@ -335,8 +290,6 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         return TemplateResponse(request, f"{_TEMPLATES}/{template}.html", whole)
 
     def _page_context(self, request: HttpRequest, title: str, queue: str) -> dict[str, Any]:
-        may_redrive = self.has_redrive_permission(request)
-        may_delete = self.has_delete_permission(request)
         return {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -345,9 +298,9 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             "object": DeadLetter(pk=queue) if queue else None,  # for the breadcrumbs of Unfold
             "unfold": UNFOLD,
             "red": _RED,
-            "may_redrive": may_redrive,
-            "may_delete": may_delete,
-            "may_act": may_redrive or may_delete,
+            "may_redrive": self.has_redrive_permission(request),
+            "may_delete": self.has_delete_permission(request),
+            "may_act": self._may_act(request),
             "may_pause": self.has_pause_permission(request),
             # Django 6.1 has made a list of the breadcrumbs.
             "breadcrumbs_are_a_list": django.VERSION >= (6, 1),
@@ -366,9 +319,9 @@ def _find(queue: str, letter: str) -> ReceivedDeadLetter | None:
     )
 
 
-def _row(each: Worker | PeriodicRun) -> tuple[list[str], str, bool]:
-    """Return the cells of a row, the address that the last one leads to, and whether it is red."""
-    return each.cells(), "", isinstance(each, Worker) and each.is_late
+def _paused_for(status: QueueStatus) -> str:
+    since = status.paused_since
+    return "" if since is None else duration(time.time() - since)
 
 
 def _title(form: ActionForm) -> str:

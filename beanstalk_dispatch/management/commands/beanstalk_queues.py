@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from django.core.management.base import CommandError
 
-from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
+from beanstalk_dispatch.conf.variables import QUEUES
 from beanstalk_dispatch.dead_letters.terminal import Stop, stoppable, table
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.logging.log_lines import duration
@@ -23,6 +23,7 @@ from beanstalk_dispatch.queues.running import (
     what_runs,
 )
 from beanstalk_dispatch.queues.waiting import (
+    COLUMNS,
     QueueStatus,
     own_name,
     pause,
@@ -32,9 +33,6 @@ from beanstalk_dispatch.queues.waiting import (
 )
 
 _HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
-_HEADING: Final = (
-    "Queue", "Visible", "In flight", "Delayed", "Hides", "Keeps", "Dead-letter queue",
-)  # fmt: skip
 
 
 def interval(argument: str) -> float:
@@ -106,7 +104,7 @@ class Command(PrintingCommand):
             self.stdout.write(json.dumps([as_json(each) for each in statuses]))
             return statuses
         self._clear_screen(options)
-        self._write_table(_HEADING, [(_table_row(each), each.has_letters) for each in statuses])
+        self._write_table(COLUMNS, [(each.cells(), each.has_letters) for each in statuses])
         for each in statuses:
             if each.paused_since is not None:
                 since = duration(time.time() - each.paused_since)
@@ -142,7 +140,7 @@ class Command(PrintingCommand):
         self, columns: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]
     ) -> None:
         """Write a table; each row with whether it is red."""
-        heading, *lines = table([each.upper() for each in columns], [cells for cells, _ in rows])
+        heading, *lines = table(columns, [cells for cells, _ in rows])
         self.stdout.write(self.style.MIGRATE_HEADING(heading))
         for line, (_, is_red) in zip(lines, rows, strict=True):
             self.stdout.write(self.style.ERROR(line) if is_red else line)
@@ -161,29 +159,6 @@ def _wait_or_stop(seconds: float, stop: Stop) -> bool:
     while not stop and time.monotonic() < until:
         time.sleep(0.1)
     return bool(stop)
-
-
-def _table_row(status: QueueStatus) -> list[str]:
-    is_renamed = status.alias not in {"", status.name}
-    name = f"{status.alias} ({status.name})" if is_renamed else status.name
-    found = status.attributes
-    if found is None:
-        return [name, "?", "?", "?", "?", "?", "?"]
-    target = f"{found.dead_letter_queue} after {found.max_receives} receives"
-    return [
-        name,
-        str(found.visible),
-        str(found.in_flight),
-        str(found.delayed),
-        duration(found.visibility_timeout),
-        duration(found.retention),
-        target if found.dead_letter_queue else f"is that of {_source_names(status)}"
-        if status.is_dead_letter_queue else "none",
-    ]  # fmt: skip
-
-
-def _source_names(status: QueueStatus) -> str:
-    return ", ".join(status.sources) or DEAD_LETTER_QUEUE.variable
 
 
 def as_json(status: QueueStatus) -> dict[str, Any]:

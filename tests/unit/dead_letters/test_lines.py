@@ -30,7 +30,7 @@ def test_a_sample_shows_its_groups_and_its_newest_letters(
     shown = list(sample_lines(dead_letters, dead_letters.sample()))
     assert shown[0] == f"{dead.name}: sample of 3 of about 3"
     assert [line.split()[:5] for line in shown[3:5]] == [
-        ["2", "of", "3", "fail", "ValueError"], ["1", "of", "3", "?", "moved"],
+        ["2", "of", "3", "fail", "ValueError"], ["1", "of", "3", "unknown", "moved"],
     ]  # fmt: skip
     assert shown[-1] == "… and 1 more"
 
@@ -65,7 +65,7 @@ def test_a_body_that_cannot_be_read_is_shown_without_control_characters(dead: De
     dead.queue.send("{\n\x1b[2J", {})
     (dead_letter,) = dead.open().sample().dead_letters
     lines = list(dead_letter_lines(dead_letter))
-    assert lines[-1] == r"{\n\x1b[2J"
+    assert lines[-1] == r"body       {\n\x1b[2J"
     assert any(line.startswith("problem    not JSON") for line in lines)
     assert dead_letter_as_json(dead_letter, is_full=True)["args"] is None
 

@@ -5,12 +5,11 @@ import os
 import signal
 import sys
 import threading
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from beanstalk_dispatch.dead_letters.sweep import SweepReport
-from beanstalk_dispatch.dead_letters.terminal import ProgressLine, age, stoppable, table
+from beanstalk_dispatch.dead_letters.terminal import ProgressLine, stoppable, table
 from beanstalk_dispatch.logging.log_lines import duration
 
 
@@ -38,10 +37,6 @@ def test_a_table_is_not_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch)
 )  # fmt: skip
 def test_a_duration_has_its_two_largest_units(seconds: float, words: str) -> None:
     assert duration(seconds) == words
-
-
-def test_an_age_is_the_time_since_then() -> None:
-    assert age(datetime.now(UTC) - timedelta(hours=2, seconds=1)).startswith("2h")
 
 
 def test_a_terminal_shows_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def test_a_letter_that_sqs_has_moved_has_no_reason(dead: Dead) -> None:
     dead.moved(id="moved-1")
     dead.sent(number=7)
     moved, sent = call("show", "moved-1"), call("show", "fail-7")
-    assert "outcome    ?" in moved
+    assert "outcome    unknown" in moved
     assert "Traceback" not in moved
     assert "outcome    failed" in sent
     assert "Traceback" in sent

@@ -60,9 +60,7 @@ class Command(PrintingCommand):
         if options["json"]:
             self.stdout.write(json.dumps([each.as_json() for each in found]))
             return
-        heading, *lines = table(
-            [each.upper() for each in COLUMNS], [each.cells() for each in found]
-        )
+        heading, *lines = table(COLUMNS, [each.cells() for each in found])
         self.stdout.write(self.style.MIGRATE_HEADING(heading))
         for line in lines:
             self.stdout.write(line)
