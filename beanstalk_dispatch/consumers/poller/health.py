@@ -15,7 +15,7 @@ from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.running import dispatch_table
 
-from .metrics import FIGURES, prometheus_text
+from .metrics import prometheus_text
 from .threads import every
 from .worker import Tick, Worker
 
@@ -86,7 +86,6 @@ class ProbeServer(http.server.ThreadingHTTPServer):
         Raise OSError if the address cannot be used.
         """
         self.worker = worker
-        FIGURES.start()
         self._connections: dict[Any, None] = {}
         if ":" in host or (not host and socket.has_dualstack_ipv6()):
             self.address_family = socket.AF_INET6

@@ -134,7 +134,7 @@ def prometheus_text(worker: Worker) -> bytes:
         raise ConfigurationError(MISSING_LIBRARY) from exc
     families = {"counter": core.CounterMetricFamily, "gauge": core.GaugeMetricFamily}
     with FIGURES.lock:
-        found = [*_of_tasks(core)]
+        found = [*_of_tasks(core)] if FIGURES.is_counting else []
     found += [families[kind](_PREFIX + name, *rest) for kind, name, *rest in metrics(worker)]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(found))

@@ -20,6 +20,7 @@ from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, LEASE_CACHE, WO
 from beanstalk_dispatch.consumers.poller.cron_scheduler import Scheduler
 from beanstalk_dispatch.consumers.poller.embedded_metrics import write_backlog
 from beanstalk_dispatch.consumers.poller.health import ProbeServer, touch_while_healthy
+from beanstalk_dispatch.consumers.poller.metrics import FIGURES
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions
 from beanstalk_dispatch.consumers.poller.process import WorkerProcess
 from beanstalk_dispatch.consumers.poller.runners import run_here
@@ -118,6 +119,8 @@ class Command(PrintingCommand):
         worker.relay = _make_relay(options)
         ticks = list(_make_ticks(worker, options))
         if self.runs_tasks:
+            if options["health_port"]:
+                FIGURES.start()
             RUNNING.report_cut_tasks(conf.get_config())
             CHILDREN.start(conf.get_config())
             WORKER_ENTRY.start(

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 from django.core.management import call_command
 
-from beanstalk_dispatch.client import Call, schedule_many
+from beanstalk_dispatch.client import Call, schedule_function, schedule_many
 from beanstalk_dispatch.consumers.poller.worker import EXIT_STUCK
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment
@@ -117,9 +117,14 @@ def test_health_is_shown_on_a_port_and_in_a_file(
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     file, port = tmp_path / "health", free_port()
+    worker_env(DISPATCH_TABLE="record=tests.jobs.record")
+    schedule_function("jobs", "record")
     with restored_signal_handlers():
         call_command("beanstalk_worker", "jobs", "--wait=1", "--burst", f"--health-file={file}",
                      f"--health-port=127.0.0.1:{port}")  # fmt: skip
     assert file.exists()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
         assert response.read() == b"ok\n"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+        ran = b'beanstalk_dispatch_deliveries_total{function="record",outcome="done"} 1.0'
+        assert ran in response.read()
