@@ -73,7 +73,10 @@ class SharedCache:
 
     def __init__(self, alias: str) -> None:
         self.cache = cache_of(alias)
-        self._scripts: RedisScripts | None = scripts_of(self.cache)
+        try:
+            self._scripts: RedisScripts | None = scripts_of(self.cache)
+        except ImportError as exc:  # Django imports the cache's library at its first use
+            raise _unavailable(alias, exc) from exc
 
     def take(
         self,
@@ -149,8 +152,13 @@ def required(alias: str) -> Iterator[SharedCache]:
     try:
         yield shared
     except Exception as exc:
-        library = f": {exc}" if isinstance(exc, ImportError) else ""
-        raise LeaseUnavailable(f"{type(exc).__name__} of cache {alias!r}{library}") from exc
+        raise _unavailable(alias, exc) from exc
+
+
+def _unavailable(alias: str, exc: Exception) -> LeaseUnavailable:
+    """Return the error of a cache that does not answer. A missing library holds no secret."""
+    library = f": {exc}" if isinstance(exc, ImportError) else ""
+    return LeaseUnavailable(f"{type(exc).__name__} of cache {alias!r}{library}")
 
 
 class errors_logged:  # noqa: N801 - a context manager

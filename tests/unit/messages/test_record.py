@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, Lease
 from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.record import is_cancelled, pause, paused_since, resume
+from beanstalk_dispatch.messages.shared_cache import SharedCache
 from beanstalk_dispatch.safe_task import SafeTask
 from tests.conftest import Environment
 from tests.runs import run_of
@@ -154,3 +156,13 @@ def test_a_queue_is_paused_until_it_is_resumed(monkeypatch: pytest.MonkeyPatch) 
 
 def test_names_that_are_not_ascii_have_keys() -> None:
     assert record.paused_key("ä b\ud800") != record.cancelled_key("ä b\ud800")
+
+
+def test_a_cache_without_its_library_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://h"}
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with (
+        override_settings(CACHES={"leases": backend}),
+        pytest.raises(LeaseUnavailable, match="of cache 'leases': import of redis halted"),
+    ):
+        SharedCache("leases")
