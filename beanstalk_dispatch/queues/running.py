@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -12,11 +12,14 @@ from typing import Any, Final
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.conf.variables import LEASE_CACHE
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.logging.log_lines import duration, escaped
+from beanstalk_dispatch.logging.log_lines import duration, escaped, quoted_error
 from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.messages.shared_cache import required
+from beanstalk_dispatch.running.run import PROGRESS_SOURCES
 from beanstalk_dispatch.running.worker_entry import KEPT_SECONDS, WRITE_SECONDS, entry_keys
 
+MAX_TASKS: Final = 1000
+"""The number of tasks that are shown."""
 LATE_SECONDS: Final = 4 * WRITE_SECONDS
 """The seconds without a sign after which a worker may be dead."""
 MAX_CLOCK_ERROR: Final = 2.0
@@ -36,6 +39,8 @@ class RunningTask:
     receive_count: int
     seconds: float
     """The age of the attempt."""
+    progress: str = ""
+    """How far it is in words, if results are kept and the task says so."""
     machine: str
     process_id: int
     is_late: bool
@@ -46,12 +51,14 @@ class RunningTask:
         age = duration(self.seconds) + (" ?" if self.is_late else "")
         receives = f", receive {self.receive_count}" if self.receive_count > 1 else ""
         return [
-            age, self.function, f"{self.attempt}{receives}", self.queue, self.machine,
-            str(self.process_id), self.id,
+            age, self.function, f"{self.attempt}{receives}", self.progress or "-", self.queue,
+            self.machine, str(self.process_id), self.id,
         ]  # fmt: skip
 
 
-TASK_COLUMNS: Final = ("Age", "Function", "Attempt", "Queue", "Machine", "Process", "Task id")
+TASK_COLUMNS: Final = (
+    "Age", "Function", "Attempt", "Progress", "Queue", "Machine", "Process", "Task id",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +132,13 @@ class WhatRuns:
     workers: Sequence[Worker]
     """The workers by machine and process."""
     tasks: Sequence[RunningTask]
-    """The tasks, the oldest first."""
+    """The tasks, the oldest first, a thousand at most."""
+    left_out: int
+    """The number of tasks that are not in ``tasks``."""
     next_runs: Sequence[PeriodicRun]
     """The periodic tasks, the next one first."""
     problem: str = ""
-    """The reason why the cron.yaml here cannot be read."""
+    """The reason why the cron.yaml here, or how far tasks are, cannot be read."""
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as the JSON object of ``--json``."""
@@ -139,6 +148,7 @@ class WhatRuns:
         return {
             "workers": workers,
             "running": [asdict(each) for each in self.tasks],
+            "left_out": self.left_out,
             "next_runs": [
                 {"name": each.name, "due_at": each.due_at.isoformat()} for each in self.next_runs
             ],
@@ -163,18 +173,32 @@ def what_runs(queues: Sequence[str] = ()) -> WhatRuns:
     tasks = [
         task for each in workers for task in each.running if not queues or task.queue in queues
     ]
+    tasks.sort(key=lambda each: -each.seconds)
+    shown, problems = tasks[:MAX_TASKS], []
+    try:
+        shown = _with_progress(shown)
+    except Exception as exc:
+        problems.append(f"not known how far tasks are: {quoted_error(exc, with_type=True)}")
     next_runs = {run for each in workers for run in each.next_runs}
-    problem = ""
     try:
         next_runs.update(_next_runs_here())
     except ConfigurationError as exc:
-        problem = str(exc)
+        problems.append(str(exc))
     return WhatRuns(
         workers=workers,
-        tasks=sorted(tasks, key=lambda each: -each.seconds),
+        tasks=shown,
+        left_out=len(tasks) - len(shown),
         next_runs=sorted(next_runs),
-        problem=problem,
+        problem="; ".join(problems),
     )
+
+
+def _with_progress(tasks: Sequence[RunningTask]) -> list[RunningTask]:
+    """Ask the store of results once. Raise any error of it."""
+    found: dict[str, str] = {}
+    for source in PROGRESS_SOURCES:
+        found.update(source(get_config(), [each.id for each in tasks]))
+    return [replace(each, progress=found.get(each.id, "")) for each in tasks]
 
 
 _WORKER_AS_WRITTEN: Final = ("process_id", "consumer", "version", "threads", "queues", "count")

@@ -18,7 +18,7 @@ from django.test import AsyncClient, Client
 from django.utils import timezone
 
 from beanstalk_dispatch.contrib.results.models import StoredResult
-from beanstalk_dispatch.contrib.workbench import admin, progress, tables
+from beanstalk_dispatch.contrib.workbench import admin, progress
 from beanstalk_dispatch.contrib.workbench.models import DeadLetter
 from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
 from beanstalk_dispatch.exceptions import LeaseUnavailable, SendError
@@ -147,19 +147,27 @@ def test_the_running_tasks_lead_to_their_results(
     lease_cache: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(running, "CRON_FILE", tmp_path / "cron.yaml")
-    monkeypatch.setattr(tables, "MAX_TASKS", 2)
+    monkeypatch.setattr(running, "MAX_TASKS", 2)
     add_entry("<b>one", tasks={"a_1": 3.0, "b": 2.0, "c": 1.0}, next_runs=[["clean_up", 4e9]])
     add_entry("killed", ago=90)
     logged_in = client("view_deadletter", "view_storedresult")
     response = logged_in.get(f"{PAGES}_running/")
     page, html = words(response), response.content.decode()
-    assert "3s record 1 jobs <b>one 7 a_1 2s record 1 jobs <b>one 7 b 1 more are not shown." in page
+    assert (
+        "3s record 1 - jobs <b>one 7 a_1 2s record 1 - jobs <b>one 7 b 1 more are not shown."
+        in page
+    )
     assert "killed 7 poller jobs 0 of 4 1.1.0 1h 1m 30s ago: killed, or it hangs" in page
     assert "clean_up in" in page
     assert "<b>one" not in html
     assert html.count(admin._RED) == 8
     assert "/storedresult/a" not in html
     lease_cache(DISPATCH_RESULTS="db")
+    now = timezone.now()
+    StoredResult.objects.create(
+        id="a_1", function="record", progress="[3,4]", enqueued_at=now, expires_at=now
+    )
+    assert "3s record 1 3 of 4 (75 %) jobs" in words(logged_in.get(f"{PAGES}_running/"))
     html = logged_in.get(f"{PAGES}_running/").content.decode()
     assert 'href="/admin/beanstalk_results/storedresult/a_5F1/change/"' in html
     User.objects.get().user_permissions.remove(Permission.objects.get(codename="view_storedresult"))

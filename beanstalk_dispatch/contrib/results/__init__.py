@@ -8,10 +8,11 @@ docs/django-tasks.md has more.
 from __future__ import annotations
 
 from beanstalk_dispatch.running.dispatch_table import register_observers
-from beanstalk_dispatch.running.run import RESULT_SOURCES
+from beanstalk_dispatch.running.run import PROGRESS_SOURCES, RESULT_SOURCES
 
 from .record import Progress, Status, TaskFailure, TaskRecord
 from .recording import observers, shared_recording
+from .stores import progress_in_words
 from .waiting import aget_result, await_result, get_result, wait
 
 __all__ = [
@@ -27,3 +28,4 @@ __all__ = [
 
 register_observers(observers)
 RESULT_SOURCES.append(shared_recording)
+PROGRESS_SOURCES.append(progress_in_words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.messages.shared_cache import CacheEntry, cache_key, cache_of
 from beanstalk_dispatch.process import state
 
-from .record import Status, TaskRecord, from_django, now, to_django
+from .record import Progress, Status, TaskRecord, from_django, now, to_django
 
 if TYPE_CHECKING:
     from .models import StoredResult
@@ -87,6 +88,9 @@ class Store(Protocol):
     def load(self, task_id: str) -> TaskRecord | None:
         """Return the record of a task; None if there is none, or if it has expired."""
 
+    def load_progress(self, task_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the progress of tasks as JSON, by their ids, with one request."""
+
 
 @functools.lru_cache(maxsize=1)
 def store_of(config: Config) -> Store | None:
@@ -99,6 +103,15 @@ def store_of(config: Config) -> Store | None:
     if config.results == DATABASE:
         return DatabaseStore(config.result_ttl)
     return CacheStore(config.results, config.result_ttl)
+
+
+def progress_in_words(config: Config, task_ids: Sequence[str]) -> Mapping[str, str]:
+    """Return how far tasks are in words, by their ids. Raise any error of the store."""
+    store = store_of(config)
+    if store is None or not task_ids:
+        return {}
+    found = {name: json.loads(each) for name, each in store.load_progress(task_ids).items()}
+    return {name: str(Progress(*each)) for name, each in found.items() if each}
 
 
 class CacheStore:
@@ -136,6 +149,11 @@ class CacheStore:
         """Return the record of a task, until it expires."""
         fields = self._open_cache().get(result_key(task_id))
         return None if fields is None else TaskRecord.from_fields(fields)
+
+    def load_progress(self, task_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the progress of tasks as JSON, by their ids."""
+        found = self._open_cache().get_many([result_key(each) for each in task_ids])
+        return {each["id"]: each.get("progress", "null") for each in found.values()}
 
     def _open_cache(self) -> Any:
         """Return this thread's connection to the cache.
@@ -198,6 +216,11 @@ class DatabaseStore:
         """Return the record of a task, until it expires. A replica may not have it yet."""
         fields = self._query_database(functools.partial(self._select, task_id))
         return None if fields is None else TaskRecord.from_fields(_with_times(fields, from_django))
+
+    def load_progress(self, task_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the progress of tasks as JSON, by their ids."""
+        rows = self._query_rows(router.db_for_read(_import_model())).filter(id__in=task_ids)
+        return dict(rows.values_list("id", "progress"))
 
     def _query_database(self, query: Callable[[str], T]) -> T:
         """Return the result of ``query`` for the alias of the database that is written to.

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from beanstalk_dispatch.dead_letters.dead_letter import COLUMNS, GROUP_COLUMNS, grouped
 from beanstalk_dispatch.dead_letters.queue import Sample
 from beanstalk_dispatch.queues.running import RUN_COLUMNS, TASK_COLUMNS, WORKER_COLUMNS, WhatRuns
-
-MAX_TASKS: Final = 1000
-"""The number of running tasks on the page, the oldest first."""
 
 
 class Row(NamedTuple):
@@ -59,13 +56,12 @@ def letter_tables(
 def running_tables(found: WhatRuns, url_of: Callable[[str], str]) -> Sequence[Table]:
     """Return the tasks that run, which lead to their results, the workers and periodic tasks."""
     tasks = [
-        Row(each.cells(), url_of(each.id), link=1, is_red=each.is_late)
-        for each in found.tasks[:MAX_TASKS]
+        Row(each.cells(), url_of(each.id), link=1, is_red=each.is_late) for each in found.tasks
     ]
     workers = [Row(each.cells(), is_red=each.is_late) for each in found.workers]
     runs = [Row(each.cells()) for each in found.next_runs]
     return (
-        Table("Tasks", TASK_COLUMNS, tasks, left_out=len(found.tasks) - len(tasks)),
+        Table("Tasks", TASK_COLUMNS, tasks, left_out=found.left_out),
         Table("Workers", WORKER_COLUMNS, workers),
         Table("Periodic tasks", RUN_COLUMNS, runs),
     )

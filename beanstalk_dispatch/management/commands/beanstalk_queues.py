@@ -125,6 +125,8 @@ class Command(PrintingCommand):
         self._write_table(WORKER_COLUMNS, [(each.cells(), each.is_late) for each in found.workers])
         self.stdout.write("")
         self._write_table(TASK_COLUMNS, [(each.cells(), each.is_late) for each in found.tasks])
+        if found.left_out:
+            self.stdout.write(f"… and {found.left_out} more")
         if found.next_runs:
             self.stdout.write("")
             self._write_table(RUN_COLUMNS, [(each.cells(), False) for each in found.next_runs])

@@ -140,9 +140,9 @@ def test_what_runs_now_is_three_tables(
         ["one", "7", "poller", "jobs", "1 of 4", "1.1.0", "1h", "0s ago"],
         ["two", "7", "poller", "jobs", "1 of 4", "1.1.0", "1h", "1m 30s ago: killed, or it hangs"],
         [""],
-        ["AGE", "FUNCTION", "ATTEMPT", "QUEUE", "MACHINE", "PROCESS", "TASK ID"],
-        ["1m 31s ?", "record", "1", "jobs", "two", "7", "task-2"],
-        ["3s", "record", "1", "jobs", "one", "7", "task-1"],
+        ["AGE", "FUNCTION", "ATTEMPT", "PROGRESS", "QUEUE", "MACHINE", "PROCESS", "TASK ID"],
+        ["1m 31s ?", "record", "1", "-", "jobs", "two", "7", "task-2"],
+        ["3s", "record", "1", "-", "jobs", "one", "7", "task-1"],
     ]
     lines = show("--running", "other", force_color=True).splitlines()
     assert ["\x1b[31" in line for line in lines] == [False, False, True, False, False]
@@ -153,6 +153,9 @@ def test_what_runs_now_is_three_tables(
     assert lines[-2].split() == ["PERIODIC", "TASK", "NEXT", "RUN", "AT"]
     assert lines[-1].startswith("clean_up")
     assert "expected 'version: 1'" in problems.getvalue()
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "MAX_TASKS", 1)
+        assert "… and 1 more" in show("--running", stderr=problems)
     (found,) = show("--running", "--json").splitlines()
     assert [each["id"] for each in json.loads(found)["running"]] == ["task-2", "task-1"]
 

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from django.core.cache import caches
 
+from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.contrib.results.record import Progress, TaskRecord
+from beanstalk_dispatch.contrib.results.stores import store_of
 from beanstalk_dispatch.exceptions import ConfigurationError, LeaseUnavailable
 from beanstalk_dispatch.queues import running
 from beanstalk_dispatch.queues.running import what_runs
@@ -33,9 +36,9 @@ def test_the_workers_and_their_tasks_are_found() -> None:
     found = what_runs()
     assert [each.machine for each in found.workers] == ["a", "b"]
     assert [each.cells() for each in found.tasks] == [
-        ["1h 6m", "record", "1", "jobs", "a", "7", "old"],
-        ["1m 1s", "record", "1", "jobs", "a", "7", "middle"],
-        ["1s", "record", "1", "jobs", "b", "7", "young"],
+        ["1h 6m", "record", "1", "-", "jobs", "a", "7", "old"],
+        ["1m 1s", "record", "1", "-", "jobs", "a", "7", "middle"],
+        ["1s", "record", "1", "-", "jobs", "b", "7", "young"],
     ]
     assert [each.cells()[:-1] for each in found.workers] == [
         ["a", "7", "endpoint", "any", "2", "1.1.0", "1h"],
@@ -68,6 +71,33 @@ def test_a_worker_that_is_silent_or_whose_clock_differs_is_told(
     assert task.cells()[0].endswith("?") == is_late
     if is_late:
         assert task.seconds > 90
+
+
+def test_a_receive_that_is_not_the_first_and_what_is_left_out_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "MAX_TASKS", 1)
+    task = {"id": "again", "function": "f", "queue": "jobs", "attempt": 2, "receive_count": 3}
+    add_entry("a", running=[task | {"seconds": 9.0}, task | {"seconds": 1.0}])
+    found = what_runs()
+    assert [each.cells()[2] for each in found.tasks] == ["2, receive 3"]
+    assert (found.left_out, found.as_json()["left_out"]) == (1, 1)
+
+
+def test_how_far_tasks_are_is_asked_of_their_results(env: Environment) -> None:
+    env(DISPATCH_RESULTS="default")
+    add_entry("a", tasks={"half": 9.0, "silent": 5.0, "no-record": 3.0})
+    store = store_of(get_config())
+    assert store
+    for name, progress in (("half", Progress(5, 10)), ("silent", None)):
+        store.save(TaskRecord(id=name, function="record", progress=progress))
+    found = what_runs()
+    assert [each.progress for each in found.tasks] == ["5 of 10 (50 %)", "", ""]
+    assert found.tasks[0].cells()[3] == "5 of 10 (50 %)"
+    env(DISPATCH_RESULTS="nowhere")
+    found = what_runs()
+    assert [each.progress for each in found.tasks] == ["", "", ""]
+    assert "not known how far tasks are: ConfigurationError" in found.problem
 
 
 def test_an_entry_of_another_version_and_a_hostile_name_are_read() -> None:
