@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-import beanstalk_dispatch.contrib.cloudwatch  # noqa: F401 - a worker imports it at its start
+from beanstalk_dispatch.contrib.cloudwatch.metrics import MetricsObserver
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running.running_tasks import RUNNING
@@ -60,7 +60,9 @@ def test_each_delivery_is_a_line(lines: Lines) -> None:
     run("record", sent_at=time.time() - 20)
     run("fail", attempt=2)
     run("of a stranger")
-    done, failed, refused = lines()
+    deliver("{", Delivery(queue="q"))
+    done, failed, refused, malformed = lines()
+    assert (malformed["Function"], malformed["Outcome"]) == ("unlisted", "malformed")
     assert time.time() * 1000 - done["_aws"]["Timestamp"] < 60_000
     assert 19_000 < done.pop("Delay") < 30_000
     assert 0 <= done["Duration"] < 20_000
@@ -74,6 +76,11 @@ def test_each_delivery_is_a_line(lines: Lines) -> None:
     assert "Duration" not in refused
     for line in (failed, refused):
         metrics_of(line)
+
+
+def test_a_delivery_that_ends_the_process_has_no_outcome_to_count() -> None:
+    with MetricsObserver(pytest.fail).delivering(run_of(queue="q")):
+        pass
 
 
 def test_a_task_that_was_cut_off_is_counted_once_by_the_next_delivery(lines: Lines) -> None:
