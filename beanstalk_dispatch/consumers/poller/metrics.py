@@ -50,7 +50,7 @@ class TaskFigures(FiguresObserver):
     def forget(self) -> None:
         """Forget all figures, and count no more."""
         self.lock = threading.Lock()
-        self.is_counting = False
+        self.is_counting = self.is_scraped = False
         self.deliveries: Counter[tuple[str, Outcome]] = Counter()
         self.buckets: dict[str, dict[str, list[int]]] = {name: {} for name in HISTOGRAMS}
         self.sums: defaultdict[tuple[str, str], float] = defaultdict(float)
@@ -152,11 +152,14 @@ class _Collector:
 
 
 def _of_tasks(core: Any) -> Iterator[Any]:
-    """Yield the metrics that have labels. The counters of a listed function begin with 0."""
+    """Yield the metrics that have labels. Those of a listed function begin with 0."""
     names = dispatch_table.listed_names(get_config())
     cuts = dict.fromkeys(names, 0)
-    for (_, function), number in [*RUNNING.cuts.items()]:
-        cuts[function] = cuts.get(function, 0) + number
+    # Prometheus sees no increase from the 1 of a process that was killed to the 1 of the next one.
+    if FIGURES.is_scraped:
+        for (_, function), number in [*RUNNING.cuts.items()]:
+            cuts[function] = cuts.get(function, 0) + number
+    FIGURES.is_scraped = True
     family = core.CounterMetricFamily(
         f"{_PREFIX}tasks_cut", "Tasks whose process has ended", labels=["function"]
     )
@@ -171,7 +174,8 @@ def _of_tasks(core: Any) -> Iterator[Any]:
     yield family
     for name, (meaning, bounds) in HISTOGRAMS.items():
         family = core.HistogramMetricFamily(_PREFIX + name, meaning, labels=["function"])
-        for function, counts in FIGURES.buckets[name].items():
+        none: list[int] = [0] * (len(bounds) + 1)
+        for function, counts in (dict.fromkeys(names, none) | FIGURES.buckets[name]).items():
             buckets = zip((*map(str, bounds), "+Inf"), accumulate(counts), strict=True)
             family.add_metric([function], [*buckets], FIGURES.sums[name, function])
         yield family

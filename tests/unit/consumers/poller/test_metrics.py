@@ -83,6 +83,8 @@ def test_tasks_are_counted_by_function_and_outcome(counting: Environment) -> Non
     run("fail")
     run("of a stranger")
     RUNNING.cuts["q", "fail"] += 2
+    first = samples(prometheus_text(make_worker(Recording())))
+    assert first[labelled("tasks_cut_total", function="fail")] == 0
     found = samples(prometheus_text(make_worker(Recording())))
     count = "deliveries_total"
     assert found[labelled(count, function="record", outcome="done")] == 2
