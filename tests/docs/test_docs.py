@@ -665,13 +665,9 @@ def check_dead_letter(content: Any) -> None:
 
 
 def check_autoscaling(content: Any) -> None:
-    """The answer of the backlog, a line of embedded metrics, or the options of a trigger."""
+    """The answer of the backlog, or a line of embedded metrics."""
     queue = QueueBacklog(visible=1, in_flight=2, delayed=3, threads=4, wanted_processes=1)
-    if isinstance(content, list):
-        options = {each["OptionName"]: each["Value"] for each in content}
-        assert set(options) <= CLUSTER_OPTIONS
-        check_trigger(json.loads(options["scaler-metadata"]))
-    elif "_aws" in content:
+    if "_aws" in content:
         real = json.loads(embedded_metrics("mail", queue, now=0))
         assert content["_aws"]["CloudWatchMetrics"] == real["_aws"]["CloudWatchMetrics"]
         assert content.keys() == real.keys()
@@ -707,9 +703,15 @@ def check_trigger(metadata: Mapping[str, str]) -> None:
     assert isinstance(found, int)
 
 
-@every("keda")
-def test_keda(snippet: Snippet) -> None:
-    authentication, scaled = yaml.safe_load_all(snippet.text)
+def test_the_trigger_of_a_cluster_environment() -> None:
+    content = json.loads(deployment_file("trigger.json"))
+    options = {each["OptionName"]: each["Value"] for each in content}
+    assert set(options) <= CLUSTER_OPTIONS
+    check_trigger(json.loads(options["scaler-metadata"]))
+
+
+def test_the_scaler_of_keda() -> None:
+    authentication, scaled = yaml.safe_load_all(deployment_file("keda.yaml"))
     (trigger,) = scaled["spec"]["triggers"]
     assert (trigger["type"], trigger["metadata"]["authMode"]) == ("metrics-api", "bearer")
     assert [each["parameter"] for each in authentication["spec"]["secretTargetRef"]] == ["token"]
@@ -743,6 +745,13 @@ def test_json(snippet: Snippet) -> None:
 
 
 EXAMPLE = ROOT / "example_settings"
+
+
+def deployment_file(name: str) -> str:
+    """A file that the pages say to copy."""
+    return (EXAMPLE / "deployment" / name).read_text()
+
+
 NGINX = EXAMPLE / ".platform" / "nginx" / "conf.d" / "beanstalk_dispatch.conf"
 
 
@@ -1118,7 +1127,7 @@ def tutorials_plan(shop: ModuleType, env: Environment) -> Plan:
 
 def test_the_terraform_file_fits_the_plan(tutorials_plan: Plan) -> None:
     """It reads files that beanstalk_eb writes, and its queues are those of the printed commands."""
-    text = (EXAMPLE / "elastic_beanstalk.tf").read_text()
+    text = deployment_file("elastic_beanstalk.tf")
     assert text.count("{") == text.count("}")
     for file in re.findall(r'file\("([^"]+)"\)', text):
         for tier in ("web", "worker"):
@@ -1225,11 +1234,10 @@ def worker_limits(words: list[str]) -> tuple[float, float]:
     return options.grace, options.wait
 
 
-@every("systemd")
-def test_systemd(snippet: Snippet) -> None:
+def test_the_systemd_unit() -> None:
     unit = configparser.ConfigParser()
     unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read_string(snippet.text)
+    unit.read_string(deployment_file("shop-worker.service"))
     service = unit["Service"]
     limits = worker_limits(shlex.split(service["ExecStart"])[1:])
     assert float(service["TimeoutStopSec"]) > max(limits)
@@ -1255,9 +1263,8 @@ def check_gunicorn(command: str) -> None:
     assert casts.duration(limit).total_seconds() < options.graceful_timeout < inactivity_timeout
 
 
-@every("kubernetes")
-def test_kubernetes(snippet: Snippet) -> None:
-    pod = yaml.safe_load(snippet.text)["spec"]["template"]["spec"]
+def test_the_kubernetes_deployment() -> None:
+    pod = yaml.safe_load(deployment_file("kubernetes.yaml"))["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     limits = worker_limits(container["command"][1:])
     assert pod["terminationGracePeriodSeconds"] > max(limits)
@@ -1266,9 +1273,8 @@ def test_kubernetes(snippet: Snippet) -> None:
     assert container["livenessProbe"]["httpGet"]["port"] == port["name"]
 
 
-@every("ecs")
-def test_ecs(snippet: Snippet, tmp_path: Path) -> None:
-    container = json.loads(snippet.text)
+def test_the_container_of_ecs(tmp_path: Path) -> None:
+    container = json.loads(deployment_file("ecs.json"))
     limits = worker_limits(container["command"][1:])
     assert 120 >= container["stopTimeout"] > max(limits)
     check = container["healthCheck"]["command"][1].replace("/tmp/health", str(tmp_path / "health"))
