@@ -1,4 +1,4 @@
-"""Write the tables of variables, findings and stages, and ``.env.example``, from the code.
+"""Write the tables of variables, findings, stages and scenes, and ``.env.example``, from the code.
 
     python -m docs.generate
 
@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,16 @@ TABLES: Final = {
     "docs/sentry.md": ("Sentry variable", SENTRY),
 }
 """Page → the heading of its table's first column, and the settings in the table."""
+
+RESULTS: Final = ROOT / "benchmarks" / "containment" / "results.json"
+"""The figures of the last plays of each scene, which ``make faults`` writes."""
+COLUMNS: Final = {
+    "gunicorn, threads": ("thread endpoint",),
+    "gunicorn, children": ("process endpoint", "fresh endpoint"),
+    "poller, threads": ("thread poller",),
+    "poller, children": ("process poller", "fresh poller"),
+}
+"""Heading → the isolation and the consumer of the plays below it."""
 
 _JOBS: Final = ("send_welcome", "resize_image", "charge_card", "clean_up")
 ON_A_LAPTOP: Final = {
@@ -90,6 +101,35 @@ def stages_table() -> str:
     return f"| Stage | What it does | Runs in |\n|---|---|---|\n{''.join(rows)}"
 
 
+def scenes_table(page: str) -> str:
+    """Return the table of the scenes of ``make faults``: the page's rows with the latest figures.
+
+    A cell is the range of the last plays with all drivers and SQS servers.
+    """
+    results = json.loads(RESULTS.read_text())
+    lines = ["| Scene | What the culprits do | " + " | ".join(COLUMNS) + " |"]
+    lines.append("|---" * (2 + len(COLUMNS)) + "|")
+    for names, what in re.findall(r"^\| (`[\w-]+`(?:, `[\w-]+`)*) \| (.*?) \|", page, re.MULTILINE):
+        found = [results.get(name, {}) for name in names.replace("`", "").split(", ")]
+        cells = (_range(found, column) for column in COLUMNS.values())
+        lines.append(f"| {names} | {what} | {' | '.join(cells)} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _range(found: Sequence[Mapping[str, str]], column: Sequence[str]) -> str:
+    plays = [
+        int(figure)
+        for scene in found
+        for key, figures in scene.items()
+        if any(key.startswith(f"{each} ") for each in column)
+        for figure in figures.split()
+    ]
+    if not plays:
+        return "–"  # noqa: RUF001 - as in the other tables
+    low, high = min(plays), max(plays)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def with_table(page: str, heading: str, new: str) -> str:
     """The page with its table replaced."""
     old = re.compile(rf"^\| {heading} \|.*\n(?:\|.*\n)+", re.MULTILINE)
@@ -121,6 +161,9 @@ def contents() -> dict[Path, str]:
     architecture = ROOT / "docs" / "architecture.md"
     page = with_table(architecture.read_text(), "Finding", findings_table())
     files[architecture] = with_table(page, "Stage", stages_table())
+    rehearsal = ROOT / "docs" / "rehearsal.md"
+    page = rehearsal.read_text()
+    files[rehearsal] = with_table(page, "Scene", scenes_table(page))
     return files | {ROOT / ".env.example": env_example()}
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from asgiref.sync import SyncToAsync
 
 from beanstalk_dispatch.logging.log_lines import joined
-from beanstalk_dispatch.running.left_threads import LEFT, is_ending, owner_of
+from beanstalk_dispatch.running.left_threads import LEFT, is_ending, owner_of, serves_all_tasks
 from beanstalk_dispatch.running.time_limit import interrupts
 
 MAX_LEFT_FILES: Final = 16
@@ -25,8 +25,6 @@ MAX_LEFT_FILES: Final = 16
 
 Connections to databases, caches and AWS stay open for the next task.
 """
-_LIBRARIES: Final = frozenset({"opentelemetry", "psycopg_pool", "sentry_sdk"})
-"""The libraries whose threads serve all tasks of a process."""
 _TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _NO_TIMERS: Final = [(0.0, 0.0)] * len(_TIMERS)
 _SIGNALS: Final = (
@@ -90,13 +88,7 @@ def _left_threads() -> list[str]:
 
 def _may_stay(thread: threading.Thread) -> bool:
     is_shared = owner_of(thread) is SyncToAsync.single_thread_executor
-    return is_shared or is_ending(thread) or _is_of_library(thread)
-
-
-def _is_of_library(thread: threading.Thread) -> bool:
-    target = getattr(thread, "_target", None)
-    modules = (type(thread).__module__, getattr(target, "__module__", None) or "")
-    return not _LIBRARIES.isdisjoint(each.partition(".")[0] for each in modules)
+    return is_shared or is_ending(thread) or serves_all_tasks(thread)
 
 
 def resident_memory(process: int | str) -> int:

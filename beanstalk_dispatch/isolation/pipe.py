@@ -6,6 +6,7 @@ replace them in their modules.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
@@ -96,12 +97,17 @@ class Notes:
     @classmethod
     def create(cls) -> Notes:
         """Return the notes of a new child."""
-        if hasattr(os, "memfd_create"):  # unlike a file in /dev/shm, it needs no room there
-            descriptor = os.memfd_create("beanstalk_dispatch-notes")
-        else:
+        if not hasattr(os, "memfd_create"):
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
+            os.ftruncate(descriptor, _STACKS_AT)
+            return cls(descriptor)
+        # Unlike a file in /dev/shm, it needs no room there.
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        descriptor = os.memfd_create("beanstalk_dispatch-notes", flags)
         os.ftruncate(descriptor, _STACKS_AT)
+        # If a task truncated it, the next look at it would end the parent.
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
         return cls(descriptor)
 
     def write_expected_end(self, moment: float) -> None:

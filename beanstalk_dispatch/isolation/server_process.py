@@ -216,17 +216,18 @@ class Child:
         frames = Frames()
         while True:
             left = self._notes.expected_end - clock.monotonic()
-            events = self._poll.poll(max(min(left, CHECK_SECONDS), 0) * 1000)
+            is_late = not left > 0  # a task may have written what is no number
+            events = self._poll.poll(0 if is_late else min(left, CHECK_SECONDS) * 1000)
             try:
                 if events and (answer := self._read_answer(frames)) is not None:
                     return answer
-            except (OSError, ValueError):
+            except Exception:  # such as a RecursionError
                 return self.end("its answer makes no sense")
             if events:
                 if any(descriptor == self._end.fileno() for descriptor, _ in events):
                     return self._ended("")
                 continue
-            if left <= 0:
+            if is_late:
                 return self.end("it ran on after its time limit and could not be interrupted")
             if why := watch():
                 return self.end(why)
@@ -244,7 +245,7 @@ class Child:
     def _read_answer(self, frames: Frames) -> Any:
         """Return the answer, if all of it has arrived, or else None.
 
-        Raise ValueError for anything else.
+        Raise any exception for anything else.
         """
         while True:
             try:

@@ -34,6 +34,8 @@ Later it counts as left behind in the log.
 """
 _SHOWN: Final = 5
 """The number of names that a log line has."""
+_LIBRARIES: Final = frozenset({"opentelemetry", "psycopg_pool", "sentry_sdk"})
+"""The libraries whose threads serve all tasks of a process: those of a connection pool, and so on."""
 _OURS: Final = ("beanstalk_dispatch-", "beanstalk-dispatch-")
 """The prefixes of the package's own threads, which serve all tasks."""
 
@@ -132,7 +134,8 @@ class LeftThreads:
         names: dict[_Starter, list[str]] = {}
         since = clock.monotonic() - (ENDING_SECONDS if waits else 0.0)
         for thread, starter in self.left().items():
-            if starter.ended <= since and not starter.is_reported:
+            is_new = starter.ended <= since and not starter.is_reported
+            if is_new and not serves_all_tasks(thread):
                 names.setdefault(starter, []).append(thread.name)
         for starter, threads in names.items():
             starter.is_reported = True
@@ -150,6 +153,13 @@ def owner_of(thread: threading.Thread) -> object:
     reference = _pool_of(thread)
     pool = reference() if reference else None
     return thread if pool is None else pool
+
+
+def serves_all_tasks(thread: threading.Thread) -> bool:
+    """Return True for a thread of a library that every task of the process uses."""
+    target = getattr(thread, "_target", None)
+    modules = (type(thread).__module__, getattr(target, "__module__", None) or "")
+    return not _LIBRARIES.isdisjoint(each.partition(".")[0] for each in modules)
 
 
 def is_ending(thread: threading.Thread) -> bool:

@@ -9,26 +9,35 @@ the daemon) and on the poller, with tasks in threads and in processes of their o
 each driver: psycopg 3 and psycopg2 on PostgreSQL, and PyMySQL, which is written in Python, on
 MariaDB. Those of FIFO queues run on each SQS server. Each blameless task writes a row, so lost work
 is counted by rows. The figure of a scene is the number of blameless tasks that were lost, done
-twice or dead-lettered, and of their deliveries that failed. At the end they stand in one table. The
-exit code is 1 if a figure is above what the scene gives a reason for.
+twice or dead-lettered, and of their deliveries that failed. At the end they stand in one table, and
+docs/rehearsal.md gets the range of the last plays. The exit code is 1 if a figure is above what the
+scene gives a reason for.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Final
 
 from benchmarks.mariadb import mariadb
 from benchmarks.stand_ins import sqs_servers
+from docs import generate
 from tests.services import postgres, valkey
 
 from .machine import Figures, Servers
 from .scenes import ATTACKS, SCENES
+
+KEPT: Final = 5
+"""The number of plays of which the page shows the range."""
 
 
 def table(rows: dict[tuple[str, ...], Figures]) -> str:
@@ -51,6 +60,19 @@ def table(rows: dict[tuple[str, ...], Figures]) -> str:
         "  ".join(f"{value:<{width}}" for value, width in zip(line, widths, strict=True)).rstrip()
         for line in (titles, *lines)
     )
+
+
+def keep(scene: str, names: Sequence[str], harmed: int) -> None:
+    """Add a figure to the last KEPT ones of a scene. Several runs may do so at a time."""
+    with generate.RESULTS.open("r+") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        results: dict[str, dict[str, str]] = json.load(file)
+        figures, key = results.setdefault(scene, {}), " ".join(names)
+        last = figures.get(key, "").split()[-KEPT + 1 :]
+        figures[key] = " ".join([*last, str(harmed)])
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def main() -> int:
@@ -96,6 +118,7 @@ def main() -> int:
                     driver, isolation=isolation,
                 )  # fmt: skip
                 are_well.append(scene.is_well(figures, isolation))
+                keep(name, (isolation, consumer, driver, sqs), figures.harmed)
                 rows[name, isolation, consumer, driver, sqs] = figures
                 print(
                     f"{'ok' if are_well[-1] else 'NOT OK':<7}{figures.harmed:>4}  "
@@ -104,6 +127,7 @@ def main() -> int:
                 )
             if scene.reason:
                 print(f"           not 0 because: {scene.reason}")
+    generate.main()
     print(f"\nBlameless tasks that were harmed:\n{table(rows)}")
     if missing:
         print(f"NOT RUN, because this machine has no {', no '.join(sorted(missing))}")

@@ -552,3 +552,17 @@ ATTACKS: Final[dict[str, Scene]] = {
     for name in CULPRITS
 }  # fmt: skip
 """One scene for each hostile task. Not all of them can be contained: docs/isolation.md."""
+ATTACKS["kills-of-children"] = Scene(
+    culprits=[],
+    isolations=["process"],
+    consumers={**_EB_ENDPOINT, **_POLLER},
+    blameless=3_000,
+    seconds=(0.5, 1.0, 7.5),
+    visibility=20,
+    max_receives=60,
+    patience=1_000,
+    variables=_LEASE,
+    during=partial(Kills, seconds=600),
+    may_fail=3_000,
+    reason="with a server of isolation all its children end, and each of those deliveries fails",
+)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -282,6 +284,13 @@ def test_a_frame_arrives_in_parts_and_is_never_too_long() -> None:
         Frames().feed(b"\xff" * 4)
 
 
+def test_no_task_can_truncate_the_notes_under_its_parent() -> None:
+    notes = Notes.create()
+    with pytest.raises(PermissionError):
+        os.ftruncate(notes.descriptor, 0)
+    notes.close()
+
+
 def test_notes_need_no_function_of_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create", raising=False)
     notes = Notes.create()
@@ -351,6 +360,33 @@ def test_a_project_with_connections_has_children_by_exec(
 
 
 # --- what arrives in parts -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expected_end", "answer", "why"),
+    [
+        (math.nan, b"", "it ran on after its time limit and could not be interrupted"),
+        (math.inf, b"[" * 100_000, "its answer makes no sense"),
+    ],
+)
+def test_a_child_that_writes_nonsense_is_ended(
+    expected_end: float, answer: bytes, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Child, "end", lambda child, why: why)
+    (data, theirs), (end, their_end) = socket.socketpair(), socket.socketpair()
+    child = Child(1, data=data, end=end, notes=Notes.create())
+
+    def write_nonsense() -> str:
+        child._notes.write_expected_end(expected_end)
+        if answer:
+            theirs.sendall(struct.pack("!I", len(answer)) + answer)
+        return ""
+
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    assert child.work(b"request", 60, write_nonsense) == why
+    child.close()
+    theirs.close()
+    their_end.close()
 
 
 def test_a_childs_answer_may_arrive_in_parts() -> None:

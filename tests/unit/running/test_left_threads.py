@@ -34,6 +34,16 @@ def leave(count: int = 1, name: str | None = None) -> None:
         thread(start_another, name).start()
 
 
+def leave_pool() -> None:
+    """Start a thread as psycopg's pool does, which keeps its connections for all tasks."""
+
+    def work() -> None:
+        release.wait(20)
+
+    work.__module__ = "psycopg_pool.pool"
+    threading.Thread(target=work, daemon=True).start()
+
+
 def leave_none() -> None:
     thread = threading.Thread(target=int)
     thread.start()
@@ -86,6 +96,14 @@ def until_started(count: int) -> None:
     from tests.services import until
 
     until(lambda: len(LEFT.left()) == count)
+
+
+def test_the_threads_of_a_pool_are_not_reported_and_count(
+    env: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(env, "leave_pool")
+    assert "left behind" not in caplog.text
+    assert LEFT.summary() == "leaky 1"
 
 
 def test_one_line_a_minute_for_each_function(
