@@ -35,7 +35,7 @@ Later it counts as left behind in the log.
 _SHOWN: Final = 5
 """The number of names that a log line has."""
 _LIBRARIES: Final = frozenset({"opentelemetry", "psycopg_pool", "sentry_sdk"})
-"""The libraries whose threads serve all tasks of a process: those of a connection pool, and so on."""
+"""The libraries whose threads serve all tasks of a process."""
 _OURS: Final = ("beanstalk_dispatch-", "beanstalk-dispatch-")
 """The prefixes of the package's own threads, which serve all tasks."""
 
