@@ -216,7 +216,7 @@ class Child:
         frames = Frames()
         while True:
             left = self._notes.expected_end - clock.monotonic()
-            is_late = not left > 0  # a task may have written what is no number
+            is_late = not left > 0  # NaN, too, which a task may have written
             events = self._poll.poll(0 if is_late else min(left, CHECK_SECONDS) * 1000)
             try:
                 if events and (answer := self._read_answer(frames)) is not None:
