@@ -199,6 +199,7 @@ faults: $(READY) $(MINISTACK) $(FAUXQS)
 	$(BIN)/python -m benchmarks.faults --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.storm --ministack $(MINISTACK)
 	$(BIN)/python -m benchmarks.outbox
+	$(BIN)/python -m benchmarks.joined_kills
 	$(BIN)/python -m benchmarks.lambda_function
 	$(BIN)/python -m benchmarks.containment --ministack $(MINISTACK) --fauxqs .venv-fauxqs
 

@@ -216,6 +216,11 @@ class Sqs:
             queue.in_flight.clear()
         return {}
 
+    def control_bodies(self, names: list[str]) -> dict[str, Any]:
+        """Return the bodies of what these queues keep."""
+        kept = [message for name in names for message in self.queues[name].visible]
+        return {"bodies": [message.entry["MessageBody"] for message in kept]}
+
     def control_use(self, names: list[str]) -> dict[str, Any]:
         """Keep what is sent to these queues from now on, and hand it out."""
         for name in names:
