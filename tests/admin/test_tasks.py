@@ -36,7 +36,7 @@ def results(sqs_env: Environment, queue_name: str) -> Iterator[Environment]:
     StoredResult.objects.create(id="waits", function="record", status="READY", **fields)
     StoredResult.objects.create(
         id="failed", function="record", status="FAILED", errors=json.dumps(ERRORS),
-        worker_ids='["one", "two"]', args='["a secret"]', kwargs='{"b": 2}',
+        worker_ids='["one", "two"]', progress="[300,1000]", args='["a secret"]', kwargs='{"b": 2}',
         started_at=now, last_attempted_at=now, finished_at=now + timedelta(seconds=1.5), **fields,
     )  # fmt: skip
     sqs_env(DISPATCH_LEASE_CACHE="default")
@@ -88,6 +88,7 @@ def test_a_task_shows_its_traceback_and_its_arguments_to_those_who_may_see_them(
     logged_in = client("view_storedresult")
     page = logged_in.get(f"{PAGES}failed/change/").content.decode()
     assert r"Traceback &lt;of&gt; the \u202efirst</pre>" in page
+    assert "300 of 1,000 (30 %)" in page
     assert "a secret" not in page
     User.objects.get().user_permissions.add(
         Permission.objects.get(codename="view_storedresult_arguments")

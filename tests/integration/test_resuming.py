@@ -12,14 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from django.test import override_settings
 
 from beanstalk_dispatch.client import schedule_function
+from beanstalk_dispatch.contrib.results import get_result, wait
 from tests.conftest import Environment
 from tests.integration.worker.test_process import ROOT
 from tests.services import valkey
 from tests.workers import until
 
 ITEMS = 2000
+
+
+def cache_on(port: int) -> dict[str, dict[str, str]]:
+    redis = "django.core.cache.backends.redis.RedisCache"
+    return {"leases": {"BACKEND": redis, "LOCATION": f"redis://127.0.0.1:{port}"}}
 
 
 def written(path: Path) -> int:
@@ -56,19 +63,23 @@ def test_a_task_goes_on_after_each_end_of_its_worker(
         WORKER=True, DISPATCH_QUEUES=f"jobs={queue_name}", DISPATCH_LEASE_CACHE="leases",
         DISPATCH_TABLE="append_all=tests.long_jobs.append_all", DISPATCH_ISOLATION=isolation,
         DISPATCH_CRASH_LEDGER=tmp_path / "ledger", DISPATCH_TASK_TIMEOUT="60s",
+        DISPATCH_RESULTS="leases",
     )  # fmt: skip
     path = tmp_path / "items"
     path.touch()
-    with valkey() as port:
-        schedule_function("jobs", "append_all", str(path), ITEMS, EVERY, 0.002)
+    with valkey() as port, override_settings(CACHES=cache_on(port)):
+        task_id = schedule_function("jobs", "append_all", str(path), ITEMS, EVERY, 0.002)
         for _ in range(KILLS):
             before = written(path)
             with process(str(port)) as worker:
                 until(lambda: written(path) > before + 300, 40)  # noqa: B023 - called at once
                 worker.send_signal(number)
                 worker.wait(20)
+            is_told = number is signal.SIGTERM  # within a second of a kill nothing may be kept
+            assert not is_told or get_result(task_id).progress == (written(path), ITEMS)
         with process(str(port)):
             until(lambda: f"{ITEMS - 1}\n" in path.read_text(), 40)
+        assert wait(task_id, 20).progress == (ITEMS, ITEMS)
         counts = Counter(map(int, path.read_text().split()))
         assert sorted(counts) == list(range(ITEMS))
         repeated = sum(counts.values()) - ITEMS
