@@ -126,9 +126,14 @@ def _source(
 
 def _rows(rows: QuerySet[Any], every: int) -> _After[Any]:
     """Return the function that reads rows in batches, each after the last primary key."""
-    names = (), ("pk",), (rows.model._meta.pk.name,)  # noqa: SLF001 - documented by Django
-    if rows.query.is_sliced or tuple(rows.query.order_by) not in names:
-        raise ValueError('resume() takes a queryset without a slice, in order_by("pk")')
+    query, key = rows.query, rows.model._meta.pk  # noqa: SLF001 - documented by Django
+    is_sorted = tuple(query.order_by) in ((), ("pk",), (key.name,)) and query.standard_ordering
+    is_plain = not (query.is_sliced or query.combinator or query.values_select)
+    if not (is_sorted and is_plain and key.concrete):
+        raise ValueError(
+            'resume() takes a queryset in order_by("pk"), of one column, without a slice, '
+            "reverse(), values() or union(); for any other, pass a function and cursor="
+        )
 
     def after(last: Any) -> Iterator[tuple[Any, Any]]:
         batch = rows.order_by("pk")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from django.core.cache import caches
-from django.db import transaction
+from django.db import models, transaction
 
 from beanstalk_dispatch.client import cancel
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
@@ -20,6 +20,18 @@ from beanstalk_dispatch.resuming import progress, resume
 from beanstalk_dispatch.safe_task import Retry
 
 done: list[Any] = []
+
+
+class InTwoColumns(models.Model):  # noqa: DJ008 - it is never shown
+    """A model with a primary key of two columns, and no table."""
+
+    pk = models.CompositePrimaryKey("a", "b")
+    a = models.IntegerField()
+    b = models.IntegerField()
+
+    class Meta:
+        app_label = "tests"
+        managed = False
 
 
 def append_all(path: str, count: int, every: int, seconds: float) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.cache import caches
+from django.db.models import QuerySet
 
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.consumers.endpoint.dispatcher import EndpointConsumer
@@ -329,11 +330,40 @@ def test_a_transaction_around_the_loop_is_an_error() -> None:
     assert long_jobs.done == []
 
 
-@pytest.mark.parametrize("change", ["slice", "order"])
-def test_a_queryset_in_another_order_is_refused(change: str) -> None:
-    rows = OutboxMessage.objects.all()
-    with pytest.raises(ValueError, match="without a slice, in order_by"):
-        resume(rows[:5] if change == "slice" else rows.order_by("function"))
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows[:5],
+        lambda rows: rows.order_by("function"),
+        lambda rows: rows.order_by("pk").reverse(),  # it would begin again for ever
+        lambda rows: rows.values("id"),
+        lambda rows: rows.union(rows),
+        lambda _: QuerySet(long_jobs.InTwoColumns),
+    ],
+)
+def test_a_queryset_that_has_no_cursor_is_refused(change: Callable[[Any], Any]) -> None:
+    with pytest.raises(ValueError, match=r"resume\(\) takes a queryset in order_by"):
+        resume(change(OutboxMessage.objects.all()))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("items", [[], range(0), OutboxMessage.objects.all()])
+def test_without_items_the_task_is_done(items: Any) -> None:
+    assert list(resume(items)) == []
+    assert run(of("rows"), Copies())[1].outcome is Outcome.DONE
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_that_come_and_go_meanwhile_are_those_after_the_cursor() -> None:
+    rows = {name: OutboxMessage.objects.create(function="f", task_id=name) for name in "bcd"}
+    seen = []
+    for row in resume(OutboxMessage.objects.all(), every=1):
+        seen.append(row.task_id)
+        if row.task_id == "b":
+            rows["c"].delete()
+            OutboxMessage.objects.create(id=rows["b"].id - 1, function="f", task_id="a")
+            OutboxMessage.objects.create(function="f", task_id="e")
+    assert seen == ["b", "d", "e"]
 
 
 def test_outside_of_a_task_all_items_are_returned() -> None:
