@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .shared_cache import Announcement, CacheEntry
 
 _BACKEND: Final = "django.core.cache.backends.redis"
+_ATTRIBUTE: Final = "_beanstalk_dispatch_scripts"
 
 
 class _Script:
@@ -53,14 +54,17 @@ if freed and redis.call('GET', freed) == ARGV[2 * count + 2] then redis.call('DE
 
 
 def scripts_of(cache: Any) -> RedisScripts | None:
-    """Return the scripts for a cache; None for one that is not Django's own for Redis.
+    """Return the scripts for a cache, made once; None for one that is not Django's for Redis.
 
     A client of a project's own may send each key to another server.
     """
     backend = sys.modules.get(_BACKEND)
     if backend is None or getattr(cache, "_class", None) is not backend.RedisCacheClient:
         return None
-    return RedisScripts(cache)
+    scripts: RedisScripts | None = vars(cache).get(_ATTRIBUTE)
+    if scripts is None:
+        scripts = vars(cache)[_ATTRIBUTE] = RedisScripts(cache)
+    return scripts
 
 
 class RedisScripts:
@@ -69,9 +73,11 @@ class RedisScripts:
     def __init__(self, cache: Any) -> None:
         self._key = cache.make_and_validate_key
         self._seconds = cache.get_backend_timeout
-        self._client = cache._cache  # noqa: SLF001 - Django has no public way to its client
-        self._dumps = self._client._serializer.dumps  # noqa: SLF001
-        self._loads = self._client._serializer.loads  # noqa: SLF001
+        client = cache._cache  # noqa: SLF001 - Django has no public way to its client
+        # Django makes one for each request, which takes as long as the request itself.
+        self._redis = client.get_client(None, write=True)
+        self._no_script = client._lib.exceptions.NoScriptError  # noqa: SLF001
+        self._dumps, self._loads = client._serializer.dumps, client._serializer.loads  # noqa: SLF001
 
     def take(
         self,
@@ -108,9 +114,8 @@ class RedisScripts:
         self._run(_WRITE, keys, *arguments)
 
     def _run(self, script: _Script, keys: Sequence[str], *arguments: Any) -> Any:
-        client = self._client.get_client(None, write=True)
         named = [*map(self._key, keys), *arguments]
         try:
-            return client.evalsha(script.sha, len(keys), *named)
-        except self._client._lib.exceptions.NoScriptError:  # noqa: SLF001 - it was restarted
-            return client.eval(script.source, len(keys), *named)
+            return self._redis.evalsha(script.sha, len(keys), *named)
+        except self._no_script:  # it was restarted
+            return self._redis.eval(script.source, len(keys), *named)
