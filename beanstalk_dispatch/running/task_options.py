@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, TypeGuard, cast
 
@@ -143,3 +144,9 @@ def problems_of_options(task_class: type[SafeTask]) -> list[str]:
     if task_class.isolation not in (None, *ISOLATIONS):
         problems.append(f"isolation: {task_class.isolation!r} is not {' or '.join(ISOLATIONS)}")
     return problems
+
+
+def limit_key(function: str, given: Mapping[str, Any], by: Sequence[str]) -> str:
+    """Return the name under which a task is limited, for these values of its arguments."""
+    values = [given.get(each) for each in by]
+    return "\n".join((function, json.dumps(values, sort_keys=True, default=str)))

@@ -22,7 +22,7 @@ from .call import Call
 from .call_check import check_call
 from .destination import Destination, resolve
 from .task_names import table_name
-from .unique import unique_of
+from .unique import fair_group_of, unique_of
 
 _ARGUMENTS_FORM = "args is a list or tuple, kwargs a dict; Call(function, [1], {'a': 2})"
 
@@ -57,11 +57,14 @@ def prepare_calls(
     prepared = []
     for call, message, delay in checked:
         parameters: dict[str, Any] = {}
-        if delay or call.group_id or call.deduplication_id or needs_group_id:
+        group_id = call.group_id
+        if group_id is None and not needs_group_id:
+            group_id = fair_group_of(call, message.function, config)
+        if delay or group_id or call.deduplication_id or needs_group_id:
             parameters = send_parameters(
                 destination.address,
                 delay=delay,
-                group_id=call.group_id,
+                group_id=group_id,
                 deduplication_id=call.deduplication_id,
                 message_id=message.id,
             )

@@ -1,10 +1,10 @@
-"""The key of a unique call: as the call gives it, or made of its arguments."""
+"""The keys of a call: that by which it is unique, and that by which its task is limited."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from beanstalk_dispatch.conf import Config
@@ -12,7 +12,7 @@ from beanstalk_dispatch.conf.variables import LEASE_CACHE, MESSAGE_FORMAT
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall
 from beanstalk_dispatch.messages.message import NAME_FORM, is_name
 from beanstalk_dispatch.running.dispatch_table import arguments_of, entry
-from beanstalk_dispatch.running.task_options import is_duration, seconds_of
+from beanstalk_dispatch.running.task_options import is_duration, limit_key, seconds_of
 
 from .call import Call
 
@@ -64,11 +64,29 @@ def _seconds(duration: object) -> float:
 
 def _key_of(call: Call, name: str, by: Sequence[str], config: Config) -> str:
     """Return a key of the arguments with these names."""
-    try:
-        given = arguments_of(entry(name, config), call.args, call.kwargs)
-    except (Exception, SystemExit):  # it cannot be imported here
-        given = call.kwargs
+    given = _arguments(call, name, config)
     if missing := [each for each in by if each not in given]:
         raise InvalidCall(f"{name}: unique_by names {missing[0]!r}, which the call does not have")
     text = json.dumps([given[each] for each in by], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fair_group_of(call: Call, name: str, config: Config) -> str | None:
+    """Return the message group of a call whose task is limited by an argument; None for others.
+
+    With such groups SQS is fair: the tasks of one account do not delay those of the others. A
+    group shows no argument.
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+    """
+    if not (by := config.policy(name).get("limit_by")):
+        return None
+    key = limit_key(name, _arguments(call, name, config), by)
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _arguments(call: Call, name: str, config: Config) -> Mapping[str, Any]:
+    """Return the arguments of a call by their names, as far as this process knows these."""
+    try:
+        return arguments_of(entry(name, config), call.args, call.kwargs)
+    except (Exception, SystemExit):  # it cannot be imported here
+        return call.kwargs

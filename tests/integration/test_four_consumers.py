@@ -27,6 +27,8 @@ from beanstalk_dispatch.exceptions import UnknownResult
 from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages.message import Message, read_dead_letter
 from beanstalk_dispatch.messages.record import pause
+from beanstalk_dispatch.running.slots import Slot
+from beanstalk_dispatch.running.task_options import limit_key
 from beanstalk_dispatch.running.unrun_receives import UNRUN
 from beanstalk_dispatch.scheduling.destination import resolve
 from beanstalk_dispatch.signals import delivery_finished
@@ -70,6 +72,8 @@ class Case:
     is_delivered_twice: bool = False
     is_cancelled: bool = False
     is_paused: bool = False
+    is_limited: bool = False
+    """True if no slot is free."""
     by_poller: Mapping[str, Any] = field(default_factory=dict)
     """What is different there."""
     by_calling_process: Mapping[str, Any] | None = field(default_factory=dict)
@@ -141,6 +145,16 @@ CASES: Final = {
     "cancelled while it waits": Case(
         function="record", members={"not_before": round(time.time()) + 600}, is_cancelled=True,
         seen=Seen(outcome="cancelled", result="FAILED", log_fields=WITH_REASON),
+    ),
+    "limited": Case(
+        function="record", is_limited=True,
+        seen=Seen(outcome="deferred", result=None, copy_attempt=1, log_fields=WITH_REASON),
+        by_calling_process=NOT_PAUSED | {"is_acknowledged": True},
+        on_fifo={"copy_attempt": None, "is_acknowledged": False},
+    ),
+    "expired": Case(
+        function="record", members={"not_after": 1000.0},
+        seen=Seen(outcome="expired", result="FAILED", log_fields=WITH_REASON),
     ),
     "paused": Case(
         function="record", is_paused=True,
@@ -264,7 +278,14 @@ def test_a_message_fares_the_same_on_each(
         received = sent_and_received(body)
         if consumer == "calling_process":
             sqs_env(DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
-        sqs_env(DISPATCH_LEASE_CACHE="default" if case.is_cancelled or case.is_paused else None)
+        has_lease = case.is_cancelled or case.is_paused or case.is_limited
+        sqs_env(
+            DISPATCH_LEASE_CACHE="default" if has_lease else None,
+            DISPATCH_POLICIES="record.limit=1" if case.is_limited else None,
+        )
+        if case.is_limited:
+            key = limit_key("record", {}, ())
+            assert Slot("default", key, limit=1, time_limit=60).take()
         if case.is_paused:
             pause(queue_name)
         if case.is_cancelled:

@@ -33,6 +33,7 @@ from beanstalk_dispatch.running import held_leases, worker_entry
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.lease import Lease
 from beanstalk_dispatch.running.running_tasks import RUNNING
+from beanstalk_dispatch.running.slots import Slot
 from tests import services
 from tests.conftest import Environment
 from tests.jobs import calls
@@ -489,6 +490,83 @@ def test_a_task_with_its_result_makes_two_requests(
     again = requests_of(valkey.port, lambda: run(message))
     assert again == ["EVALSHA"] * (1 + bool(unique))
     assert calls == [((0,), {}), ((1,), {})]
+
+
+# --- a cache that loses its entries ----------------------------------------------------------
+
+
+def flush(server: Service) -> None:
+    with redis.Redis(port=server.port) as client:
+        client.flushall()
+
+
+def restart(server: Service) -> None:
+    """Without persistence, it has lost its scripts, too."""
+    server.__exit__(None, None, None)
+    server.__enter__()
+
+
+def evict(server: Service) -> None:
+    """Write what is newer than all entries until there is no room for them."""
+    with redis.Redis(port=server.port) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 500_000)
+        before = client.keys("*beanstalk*")
+        for number in itertools.count():
+            client.set(f"page-{number}", "x" * 20_000)
+            if not client.exists(*before):
+                break
+        client.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("lose", [flush, restart, evict])
+def test_a_cache_that_loses_its_entries_forgets_who_runs_and_frees_nobodys(
+    table: Environment, valkey: Service, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, lose: Callable[[Service], None],
+) -> None:  # fmt: skip
+    name = lose.__name__
+    message = Message(function="record", unique={"key": name, "for": 60})
+    other = Message(function="record", unique=message.unique)
+
+    def all_taken(by: Message) -> tuple[Lease, Slot]:
+        assert unique_key.claim(by, get_config()) is None
+        slot = Slot("leases", name, limit=1, time_limit=60)
+        assert slot.take()
+        return taken(message), slot
+
+    first = all_taken(by=message)
+    assert unique_key.claim(other, get_config()) == message.id
+    lose(valkey)
+    second = all_taken(by=other)  # so two run at a time, and a second message is sent
+    monkeypatch.setattr(held_leases, "RENEW_AFTER", 0)
+    for each in first:
+        assert each.renew()
+        each.give_up()
+    assert {line.partition(" cache=")[2] for line in caplog.messages if " lost " in line} == {
+        "leases: the task may run twice", "leases: more than its limit may run",
+    }  # fmt: skip
+    unique_key.free(message, get_config())
+    assert unique_key.claim(message, get_config()) == other.id
+    with pytest.raises(AlreadyRunning):
+        taken(message)
+    assert not Slot("leases", name, limit=1, time_limit=60).take()
+    for each in second:
+        assert each.renew()
+        each.give_up()
+    assert all_taken(by=other)
+
+
+def test_a_cache_that_is_full_runs_nothing(table: Environment, valkey: Service) -> None:
+    """With ``noeviction``, which loses no entry."""
+    with redis.Redis(port=valkey.port) as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        result = run(Message(function="record"))
+        client.config_set("maxmemory", 0)
+    assert (result.outcome, result.reason) == (
+        Outcome.UNAVAILABLE, "OutOfMemoryError of cache 'leases'",
+    )  # fmt: skip
+    assert run(Message(function="record")).outcome is Outcome.DONE
 
 
 # --- messages that wait for a lease --------------------------------------------------------------

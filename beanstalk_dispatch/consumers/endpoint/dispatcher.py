@@ -35,6 +35,7 @@ logger = logging.getLogger("beanstalk_dispatch.endpoint")
 # What may be different a moment later, because of another process, of a file, or of a cache.
 _HELD: Final[Mapping[Outcome, holding.Patience]] = {
     Outcome.RUNNING: holding.FOR_ONE_MESSAGE,
+    Outcome.DEFERRED: holding.FOR_ONE_MESSAGE,  # on a FIFO queue, where no copy waits
     Outcome.BAD_SIGNATURE: holding.FOR_ONE_MESSAGE,
     Outcome.DRAINING: holding.FOR_ALL_MESSAGES,
     Outcome.UNAVAILABLE: holding.FOR_ALL_MESSAGES,
@@ -113,7 +114,7 @@ def _run_or_hold(delivery: Delivery, config: Config) -> Result:
     patience = _HELD.get(result.outcome)
     if patience and isinstance(run.exception, UnknownFunction):  # other tasks can run
         patience = holding.FOR_ONE_MESSAGE
-    if patience is None or draining.is_stopping():
+    if patience is None or result.is_acknowledged or draining.is_stopping():
         return result
     began = clock.monotonic()
     if not holding.hold(delivery.receive_count, patience, threads=draining.threads()):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from beanstalk_dispatch.running.dispatch_table import register_observers
 from beanstalk_dispatch.running.run import PROGRESS_SOURCES, RESULT_SOURCES
+from beanstalk_dispatch.scheduling.send import SUPERSEDED
 
 from .record import Progress, Status, TaskFailure, TaskRecord
-from .recording import observers, shared_recording
+from .recording import note_superseded, observers, shared_recording
 from .stores import progress_in_words
 from .waiting import aget_result, await_result, get_result, wait
 
@@ -29,3 +30,4 @@ __all__ = [
 register_observers(observers)
 RESULT_SOURCES.append(shared_recording)
 PROGRESS_SOURCES.append(progress_in_words)
+SUPERSEDED.append(note_superseded)

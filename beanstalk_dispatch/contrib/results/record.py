@@ -26,6 +26,7 @@ MAX_PROGRESS: Final = 2**53
 UNKNOWN_WORKER: Final = "unknown"
 BACKEND_HEADER: Final = "task_backend"
 QUEUE_HEADER: Final = "task_queue"
+SUPERSEDED_HEADER: Final = "superseded_by"
 HEADERS: Final = (BACKEND_HEADER, QUEUE_HEADER)
 """The headers of a message that are kept. They say how a Django ``@task`` was enqueued."""
 
@@ -123,6 +124,14 @@ class TaskRecord:
     def attempts(self) -> int:
         """The number of times that the task has started."""
         return len(self.worker_ids)
+
+    @property
+    def superseded_by(self) -> str | None:
+        """The id of the task that runs instead, because its message held the unique key.
+
+        This one stays READY. None if the call was sent.
+        """
+        return self.headers.get(SUPERSEDED_HEADER)
 
     @property
     def is_finished(self) -> bool:

@@ -26,12 +26,14 @@ from beanstalk_dispatch.observers import Observer, Publication
 from beanstalk_dispatch.resuming import PROGRESS
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.safe_task import Retry, SafeTask
+from beanstalk_dispatch.scheduling.destination import Destination
 
 from .progress import ProgressKeeper
 from .record import (
     HEADERS,
     MAX_ERRORS,
     MAX_RETURN_VALUE,
+    SUPERSEDED_HEADER,
     UNKNOWN_WORKER,
     Status,
     TaskFailure,
@@ -321,6 +323,15 @@ def new_record(message: Message, queue: str, config: Config) -> TaskRecord:
     if config.result_arguments:
         record.args, record.kwargs = list(message.args), dict(message.kwargs)
     return record
+
+
+def note_superseded(destination: Destination, message: Message, holder: str) -> None:
+    """Note the id of the task that runs instead of a unique call that is not sent."""
+    config = destination.config
+    if (store := store_of(config)) is not None:
+        record = new_record(message, destination.address.name, config)
+        record.headers[SUPERSEDED_HEADER] = holder
+        GUARD.call(functools.partial(store.save, record), what="written", task_id=message.id)
 
 
 class ResultsObserver(Observer):

@@ -39,7 +39,8 @@ def report(run: Run) -> Surround:
         run.outcome = result.outcome
         run.set_fate(result)
         if result.outcome in _NOT_RUN:
-            UNRUN.note(run.delivery)
+            is_shared = result.outcome is not Outcome.UNAVAILABLE  # it may be the cache
+            UNRUN.note(run.delivery, is_shared=is_shared)
         log_outcome(run, result)
         if delivery_finished.receivers:
             send_signal(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.dispatch_table import arguments_of
 from beanstalk_dispatch.running.ending import sent_again
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.running.slots import Slot
+from beanstalk_dispatch.running.task_options import limit_key
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
 
@@ -31,8 +30,7 @@ def _name(run: Run) -> str:
     """Return the name of the slots: of the task, and of the arguments by which it is limited."""
     message, by = run.accepted, run.entry.options.get("limit_by", ())
     given = arguments_of(run.entry, message.args, message.kwargs) if by else {}
-    values = [given.get(each) for each in by]
-    return "\n".join((message.function, json.dumps(values, sort_keys=True, default=str)))
+    return limit_key(message.function, given, by)
 
 
 def _wait(run: Run, seconds: float, why: str) -> Result:

@@ -16,6 +16,7 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.test import override_settings
 
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.consumers.endpoint import dispatcher, holding
 from beanstalk_dispatch.exceptions import ConfigurationError, LeaseUnavailable
 from beanstalk_dispatch.messages import shared_cache
 from beanstalk_dispatch.messages.delivery import Delivery
@@ -146,6 +147,23 @@ def test_on_a_fifo_queue_it_is_hidden_and_that_is_no_attempt() -> None:
     assert consumer.sent == []
     end(threads)
     assert run(message, consumer, receive_count=2, **facts).outcome is Outcome.DONE
+
+
+def test_on_a_fifo_queue_the_endpoint_holds_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon would use up ten receives in twenty seconds."""
+    held: list[int] = []
+
+    def hold(receive_count: int, *_: Any, **__: Any) -> bool:
+        held.append(receive_count)
+        return False
+
+    monkeypatch.setattr(holding, "hold", hold)
+    threads = running(1, 2)
+    body = Message(function="charge", args=[3]).encode(queue="q.fifo")
+    delivery = Delivery(queue="q.fifo", message_id="m", receive_count=2, body=body)
+    assert dispatcher._run_or_hold(delivery, get_config()).outcome is Outcome.DEFERRED
+    assert held == [2]
+    end(threads)
 
 
 def test_each_value_of_the_argument_has_its_own_slots(limited: Environment) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from django.core.cache import caches
 
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.running import unrun_receives
 from beanstalk_dispatch.running.unrun_receives import UnrunReceives
+from tests.conftest import Environment
 
 
 def fifo(receive_count: int, message_id: str | None = "1", queue: str = "q.fifo") -> Delivery:
@@ -20,6 +22,19 @@ def test_each_receive_counts_once_and_one_that_starts_after_all_does_not() -> No
     unrun.note(fifo(2))
     assert unrun.start(fifo(2)) == 1
     assert unrun.start(fifo(3)) == 1
+
+
+@pytest.mark.parametrize(("alias", "known"), [("default", 1), (None, 0), ("nowhere", 0)])
+def test_other_processes_know_them_by_the_cache_of_the_lease(
+    env: Environment, caplog: pytest.LogCaptureFixture, alias: str | None, known: int
+) -> None:
+    env(DISPATCH_LEASE_CACHE=alias)
+    caches["default"].clear()
+    unrun = UnrunReceives()
+    unrun.note(fifo(1))
+    unrun.note(fifo(2), is_shared=False)
+    assert UnrunReceives().start(fifo(3)) == known
+    assert ("receive not noted cache=nowhere" in caplog.text) is (alias == "nowhere")
 
 
 @pytest.mark.parametrize("delivery", [fifo(1, None), fifo(1, queue="q")])

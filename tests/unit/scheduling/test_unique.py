@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from beanstalk_dispatch.client import (
     schedule_many,
 )
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.contrib.results import Status, get_result
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall, SendError
 from beanstalk_dispatch.messages import unique_key
 from beanstalk_dispatch.messages.message import Message
@@ -293,15 +295,20 @@ def test_in_a_block_a_unique_call_is_sent_at_once(unique_env: Environment) -> No
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("kept_in", ["default", "db"])
 def test_the_key_is_asked_for_after_the_commit(
-    unique_env: Environment, caplog: pytest.LogCaptureFixture
+    unique_env: Environment, caplog: pytest.LogCaptureFixture, kept_in: str
 ) -> None:
     caplog.set_level(logging.INFO)
+    unique_env(DISPATCH_RESULTS=kept_in)
     with transaction.atomic():
         first = schedule("jobs", call(), on_commit=True)
         second = schedule("jobs", call(), on_commit=True)
-        assert operations == []
+        assert ("add", 65.0) not in operations
     assert first != second
+    superseded = get_result(second)
+    assert (superseded.status, superseded.superseded_by) == (Status.READY, first)
+    assert get_result(first).superseded_by is None
     assert f"not sent, because its key is held id={second} function=record holder={first}" in (
         caplog.text
     )
@@ -346,3 +353,18 @@ def test_a_message_without_a_key_or_a_time_is_malformed(unique: dict[str, Any]) 
     body = Message(function="record", unique=unique).encode(queue="q")
     with pytest.raises(Exception, match="unique is not an object with a key and a time"):
         Message.decode(body, queue="q")
+
+
+def test_tasks_that_share_their_slots_have_one_message_group(unique_env: Environment) -> None:
+    """So SQS delivers those of other accounts fairly. The group does not show the account."""
+    unique_env(DISPATCH_POLICIES="sync.limit_by=pk")
+    schedule_function("jobs", "sync", 7)
+    schedule_function("jobs", "sync", pk=7, kind="quick")
+    schedule_function("jobs", "sync", 8)
+    schedule("jobs", Call("sync", [7], group_id="own"))
+    schedule_function("jobs", "record", 7)
+    received = open_queue("jobs").receive(count=10, wait=0, visibility=0)
+    groups = Counter(each.attributes.get("MessageGroupId") for each in received)
+    assert sorted(groups.values()) == [1, 1, 1, 2]
+    assert (groups["own"], groups[None]) == (1, 1)
+    assert {len(each) for each in groups if each not in {"own", None}} == {64}

@@ -21,6 +21,7 @@ from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay, send_waiting
 from beanstalk_dispatch.contrib.outbox.rows import to_prepared
 from beanstalk_dispatch.contrib.outbox.status import waiting_in
+from beanstalk_dispatch.contrib.results import get_result
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.scheduling.destination import Destination, resolve
 from beanstalk_dispatch.signals import task_scheduled
@@ -652,10 +653,11 @@ def test_an_error_of_a_database_is_not_raised_in_the_middle(
 def test_the_key_of_a_unique_call_is_asked_for_when_it_is_sent(
     sqs: Sqs, sqs_env: Environment
 ) -> None:
-    sqs_env(DISPATCH_LEASE_CACHE="default")
+    sqs_env(DISPATCH_LEASE_CACHE="default", DISPATCH_RESULTS="default")
     caches["default"].clear()
     first, second = schedule_many("jobs", [Call("record", [n], unique="k") for n in range(2)])
     assert first != second
     Relay().send_available()
     assert [body_of(each)["id"] for request in sqs.requests for each in request] == [first]
+    assert [get_result(each).superseded_by for each in (first, second)] == [None, first]
     assert not OutboxMessage.objects.exists()
