@@ -58,7 +58,9 @@ def is_cancelled(task_id: str, config: Config) -> bool:
     """Return True if a task is cancelled. Log an error of the cache and return False."""
     if config.lease_cache is None:
         return False
-    with errors_logged(logger, "not known whether cancelled", id=task_id, cache=config.lease_cache):
+    with errors_logged(
+        logger, "not known whether cancelled id=%s cache=%s", task_id, config.lease_cache
+    ):
         return cache_of(config.lease_cache).get(cancelled_key(task_id)) is not None
     return False
 
@@ -86,7 +88,7 @@ def to_be_stopped(task_ids: Sequence[str], config: Config) -> frozenset[str]:
     if config.lease_cache is None:
         return frozenset()
     keys = {_stop_key(each): each for each in task_ids}
-    with errors_logged(logger, "not known whether stopped", cache=config.lease_cache):
+    with errors_logged(logger, "not known whether stopped cache=%s", config.lease_cache):
         found = cache_of(config.lease_cache).get_many(list(keys))
         return frozenset(keys[each] for each in found)
     return frozenset()

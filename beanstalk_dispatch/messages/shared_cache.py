@@ -162,16 +162,15 @@ def _unavailable(alias: str, exc: Exception) -> LeaseUnavailable:
 
 
 class errors_logged:  # noqa: N801 - a context manager
-    """A block in which an error of a cache is logged, once a minute for each kind of event.
+    """A block in which an error of a cache is logged, once a minute for each kind of line.
 
-    A field may be a function, which is called for its value when the line is logged.
+    A value may be a function, which is called when the line is logged.
     """
 
     def __init__(
-        self, logger: logging.Logger, event: str, level: int = logging.WARNING, /, **fields: Any
+        self, logger: logging.Logger, line: str, *values: Any, level: int = logging.WARNING
     ) -> None:
-        self._logger, self._event, self._level = logger, event, level
-        self._fields = fields
+        self._logger, self._line, self._values, self._level = logger, line, values, level
 
     def __enter__(self) -> None:
         pass
@@ -181,9 +180,8 @@ class errors_logged:  # noqa: N801 - a context manager
     ) -> bool:
         if not isinstance(exc, Exception):
             return False
-        if (repeated := THROTTLE.repeated(self._event)) is not None:
-            line = "".join([self._event, *(f" {each}=%s" for each in self._fields), "%s error=%s"])
-            values = (each() if callable(each) else each for each in self._fields.values())
+        if (repeated := THROTTLE.repeated(self._line)) is not None:
+            values = (quoted(each() if callable(each) else each) for each in self._values)
             error = quoted_error(exc, with_type=True)
-            self._logger.log(self._level, line, *map(quoted, values), repeated, error)
+            self._logger.log(self._level, f"{self._line}%s error=%s", *values, repeated, error)  # noqa: G004
         return True

@@ -65,8 +65,8 @@ def _with_cache(
         return None
     key = cache_key("unique", f"{message.function}\n{message.unique['key']}")
     with errors_logged(
-        logger, "key not unique",
-        id=message.id, function=message.function, cache=config.lease_cache,
+        logger, "key not unique id=%s function=%s cache=%s",
+        message.id, message.function, config.lease_cache,
     ):  # fmt: skip
         return action(SharedCache(config.lease_cache), key)
     return None

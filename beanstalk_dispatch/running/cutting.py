@@ -95,7 +95,9 @@ def _count_in_cache(run: Run) -> int:
     """Count the cut for all machines, and return the count; 0 if no cache can."""
     if run.config.lease_cache is None:
         return 0
-    with errors_logged(logger, "cut not counted", id=run.accepted.id, cache=run.config.lease_cache):
+    with errors_logged(
+        logger, "cut not counted id=%s cache=%s", run.accepted.id, run.config.lease_cache
+    ):
         cache = cache_of(run.config.lease_cache)
         cache.add(_key(run), 0, ENDED_SECONDS)
         return int(cache.incr(_key(run)))

@@ -122,10 +122,10 @@ state.declare(HELD.forget)
 class OwnedEntry:
     """One of several entries in the lease's cache, which one run owns. Only its owner frees it."""
 
-    kind: ClassVar[str]
-    """The first word of the log lines about it."""
-    if_lost: ClassVar[str]
-    """The consequence if it is lost while the task runs."""
+    lost_line: ClassVar[str]
+    """The log line if another process has it, with the consequence."""
+    not_updated_line: ClassVar[str]
+    """The log line if the cache does not answer."""
 
     def __init__(self, alias: str, keys: Sequence[str], *, time_limit: float) -> None:
         self.token = f"{time.time()} {uuid.uuid4().hex} {process_name()}"
@@ -137,8 +137,8 @@ class OwnedEntry:
         self._expires = self._renewable_until = -math.inf
 
     @property
-    def _label(self) -> dict[str, str]:
-        """Return the fields of a log line that name the entry."""
+    def _name(self) -> str:
+        """Return the name of the entry in its log lines."""
         raise NotImplementedError
 
     def _take(self, reads: Sequence[str], announcement: Announcement | None) -> Mapping[str, Any]:
@@ -193,11 +193,7 @@ class OwnedEntry:
             self._expires = now + LEASE_SECONDS
         elif is_renewed is not None and self._renewable_until > now:
             self._renewable_until = -math.inf
-            ((name, value),) = self._label.items()
-            logger.warning(
-                "%s lost %s=%s cache=%s: %s",
-                self.kind, name, quoted(value), self._alias, self.if_lost,
-            )  # fmt: skip
+            logger.warning(self.lost_line, quoted(self._name), self._alias)
         return is_renewed is not None
 
     def _end(self, *entries: CacheEntry, is_freed: bool = True) -> None:
@@ -215,8 +211,8 @@ class OwnedEntry:
 
     def _errors_logged(self) -> errors_logged:
         return errors_logged(
-            logger, f"{self.kind} not updated", logging.ERROR, **self._label, cache=self._alias,
-            expires_in=lambda: f"{max(self._expires - clock.monotonic(), 0):.0f}",
+            logger, self.not_updated_line, self._name, self._alias,
+            lambda: f"{max(self._expires - clock.monotonic(), 0):.0f}", level=logging.ERROR,
         )  # fmt: skip
 
 

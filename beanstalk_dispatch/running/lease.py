@@ -52,8 +52,8 @@ Its owner lived at most a minute ago.
 class Lease(OwnedEntry):
     """The right to run one attempt of one task. Only its owner gives it up."""
 
-    kind = "lease"
-    if_lost = "the task may run twice"
+    lost_line = "lease lost id=%s cache=%s: the task may run twice"
+    not_updated_line = "lease not updated id=%s cache=%s expires_in=%s"
 
     def __init__(
         self, alias: str, message: Message, *, queue: str, time_limit: float,
@@ -73,8 +73,8 @@ class Lease(OwnedEntry):
         self._is_done = False
 
     @property
-    def _label(self) -> dict[str, str]:
-        return {"id": self._message.id}
+    def _name(self) -> str:
+        return self._message.id
 
     def take(self, *, asks_for_pause: bool = False, announces: bool = False) -> None:
         """Take the lease for this attempt.
@@ -143,7 +143,7 @@ class Lease(OwnedEntry):
 def free_lease_of_ended(alias: str, message: Message, *, queue: str) -> None:
     """Free the lease of a task whose process has ended, so that it may run again at once."""
     key = cache_key("turn", task_key(queue, message))
-    with errors_logged(logger, "lease not freed", id=message.id, cache=alias):
+    with errors_logged(logger, "lease not freed id=%s cache=%s", message.id, alias):
         shared = SharedCache(alias)
         owned = shared.cache.get(key, ("", 0.0))
         if has_ended(owned[0].rpartition(" ")[2]):

@@ -81,7 +81,7 @@ class RunLeg:
 
     def _total(self, count: Callable[[], int | None]) -> int | None:
         """Return the number of all items; None if it is not known. Log an error of the query."""
-        with errors_logged(logger, "items not counted", id=self._run.accepted.id):
+        with errors_logged(logger, "items not counted id=%s", self._run.accepted.id):
             return count()
         return None
 
@@ -140,5 +140,5 @@ class RunLeg:
         if alias is None:
             return
         value = (message.leg, self.cursor, self.progress)
-        with errors_logged(logger, "cursor not kept", id=message.id, cache=alias):
+        with errors_logged(logger, "cursor not kept id=%s cache=%s", message.id, alias):
             cache_of(alias).set(self._key, value, ENDED_SECONDS)

@@ -28,20 +28,20 @@ _WEIGHT: Final = 0.2
 class Slot(OwnedEntry):
     """The right of one run to be among the few of its kind. Only its owner gives it up."""
 
-    kind = "slot"
-    if_lost = "more than its limit may run"
+    lost_line = "slot lost name=%s cache=%s: more than its limit may run"
+    not_updated_line = "slot not updated name=%s cache=%s expires_in=%s"
 
     def __init__(self, alias: str, name: str, *, limit: int, time_limit: float) -> None:
         keys = [cache_key("slot", f"{name}\n{number}") for number in range(limit)]
         super().__init__(alias, random.sample(keys, limit), time_limit=time_limit)
-        self._name, self._limit = name, limit
+        self._key_of_task, self._limit = name, limit
         self._next_key, self._mean_key = cache_key("next", name), cache_key("mean", name)
         self._started = clock.monotonic()
         self._found: Mapping[str, Any] = {}
 
     @property
-    def _label(self) -> dict[str, str]:
-        return {"name": self._name.partition("\n")[0]}  # without the task's arguments
+    def _name(self) -> str:
+        return self._key_of_task.partition("\n")[0]  # without the task's arguments
 
     def take(self) -> bool:
         """Take a slot. Return False if all are taken.

@@ -45,7 +45,7 @@ class UnrunReceives:
                 del self._numbers[next(iter(self._numbers))]
             numbers = self._numbers.get(delivery.message_id, set())
         if is_shared and (alias := get_config().lease_cache) is not None:
-            with errors_logged(logger, "receive not noted", cache=alias):
+            with errors_logged(logger, "receive not noted cache=%s", alias):
                 cache, key = cache_of(alias), _key(delivery)
                 cache.set(key, sorted(numbers.union(cache.get(key, ()))), ENDED_SECONDS)
 
@@ -59,7 +59,7 @@ class UnrunReceives:
             numbers.discard(delivery.receive_count)
         alias, shared = get_config().lease_cache, ()
         if delivery.receive_count > 1 and delivery.message_id and alias is not None:
-            with errors_logged(logger, "receives not known", cache=alias):
+            with errors_logged(logger, "receives not known cache=%s", alias):
                 shared = cache_of(alias).get(_key(delivery), ())
         return len(numbers.union(shared) - {delivery.receive_count})
 

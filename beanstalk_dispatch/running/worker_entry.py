@@ -90,7 +90,7 @@ class _Entry:
 
     def _use_cache(self, action: Callable[[Any], object]) -> None:
         try:
-            with errors_logged(logger, "worker entry not written", cache=self._alias):
+            with errors_logged(logger, "worker entry not written cache=%s", self._alias):
                 action(cache_of(self._alias))
         finally:
             connections.close_all()  # this thread's, if the cache is in a database

@@ -875,20 +875,20 @@ def read_log_patterns() -> Iterator[str]:
             match node:
                 case ast.Call(func=ast.Attribute(value=ast.Name(id=variable), attr=method)) if (
                     variable in names and method != "isEnabledFor"
-                ):
+                ) and (texts := [arg.value for arg in node.args if isinstance(arg, ast.Constant)]):
                     level = {"log": r"\w+", "exception": "ERROR"}.get(method, method.upper())
-                    texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
                     yield f"{level} {re.escape(names[variable])} {message_pattern(str(texts[0]))}"
                 case ast.Call(
                     func=ast.Name(id="errors_logged"),
-                    args=[ast.Name(id=variable), event, *level],
-                    keywords=fields,
+                    args=[ast.Name(id=variable), ast.Constant(value=str(line)), *_],
                 ):
-                    words = re.sub(r"\{.*?\}", r"\\w+", ast.unparse(event).strip("f\"'"))
-                    named = "".join(f" {each.arg or r'.*'}=.*" for each in fields)
-                    names_level = [ast.unparse(each).rpartition(".")[2] for each in level]
-                    [of_line] = names_level or ["WARNING"]
-                    yield f"{of_line} {re.escape(names[variable])} {words}{named}.* error=.*"
+                    yield f"WARNING {names[variable]} {message_pattern(f'{line}%s error=%s')}"
+                case ast.Assign(
+                    targets=[ast.Name(id="lost_line" | "not_updated_line" as name)],
+                    value=ast.Constant(value=str(line)),
+                ):
+                    end = "%s error=%s" if name == "not_updated_line" else ""
+                    yield rf"\w+ beanstalk_dispatch.task.lease {message_pattern(f'{line}{end}')}"
                 case _:
                     pass
 

@@ -34,7 +34,7 @@ class ProgressKeeper:
 
     def __call__(self, n: float, of: float | None) -> None:
         """Note how far the task is. Log a wrong value."""
-        with errors_logged(logger, "progress not kept", id=self._record.id):
+        with errors_logged(logger, "progress not kept id=%s", self._record.id):
             self._record.progress = Progress.checked(n, of)
         if (now := clock.monotonic()) >= self._next_at:
             is_saved = _call_outside_of_coroutines(self._save)
