@@ -51,6 +51,8 @@ def _members_of(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> dict
     if envelope["content-type"] != _JSON or headers.get("compression"):
         raise _refused(headers, "only JSON that is not compressed can be read")
     args, kwargs, embedded = parse_json(base64.b64decode(envelope["body"], validate=True).decode())
+    if not isinstance(args, list):
+        raise TypeError
     for name in _SUCCESSORS:
         if embedded.get(name):
             raise _refused(headers, f"its {name} would be lost; have Celery run it")
