@@ -42,7 +42,7 @@ QUEUES: Final[Setting[Mapping[str, QueueAddress]]] = Setting(
 )
 SQS_KEY: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_SQS_KEY",
-    form="string without whitespace",
+    form="string",
     cast=casts.aws_credential,
     default=None,
     default_text="boto3's own credentials",
@@ -52,7 +52,7 @@ SQS_KEY: Final[Setting[str | None]] = Setting(
 )
 SQS_SECRET: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_SQS_SECRET",
-    form="string without whitespace",
+    form="string",
     cast=casts.aws_credential,
     default=None,
     default_text="boto3's own credentials",
@@ -62,7 +62,7 @@ SQS_SECRET: Final[Setting[str | None]] = Setting(
 )
 SQS_TOKEN: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_SQS_TOKEN",
-    form="string without whitespace",
+    form="string",
     cast=casts.aws_credential,
     default=None,
     default_text="none",
@@ -254,7 +254,7 @@ CRASH_LEDGER: Final[Setting[str | None]] = Setting(
     form="path or `off`",
     cast=casts.absolute_path_or("off"),
     default=None,
-    default_text="a private file under /dev/shm, or else in the temporary directory",
+    default_text="a private file",
     meaning="The file from which the next process logs the tasks that a kill has cut off.",
     example="/var/app/ledger",
 )
@@ -362,7 +362,7 @@ RESULT_ARGUMENTS: Final = flag(
 )
 BACKLOG_TOKEN: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_BACKLOG_TOKEN",
-    form=f"string of {casts.MIN_KEY_LENGTH} or more characters without whitespace",
+    form=f"string of {casts.MIN_KEY_LENGTH} or more characters",
     cast=casts.token,
     default=None,
     default_text="none",
