@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import signal
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -106,6 +107,18 @@ def write_everywhere() -> None:
 
 def close_everything() -> None:
     os.closerange(3, 64)
+
+
+def signal_group(path: str) -> None:
+    """Start a program, and end it by a signal for its process group."""
+    Path(path).write_text(str(subprocess.Popen(["sleep", "60"]).pid))
+    os.killpg(0, signal.SIGUSR1)
+
+
+def start_program(path: str) -> None:
+    """Start a program, and leave it behind."""
+    Path(path).write_text(str(subprocess.Popen(["sleep", "60"]).pid))
+    os._exit(1)
 
 
 def kill_parent() -> None:

@@ -198,9 +198,13 @@ class Server:
         for process_id in list(self._children):
             ended, status = os.waitpid(process_id, os.WNOHANG)
             if ended:
+                exit_code = os.waitstatus_to_exitcode(status)
+                if exit_code:  # it could not end the programs that its task has started
+                    with suppress(ProcessLookupError):
+                        os.killpg(process_id, signal.SIGKILL)
                 connection = self._children[process_id]
                 if connection is not None:
-                    _send_line(connection, os.waitstatus_to_exitcode(status))
+                    _send_line(connection, exit_code)
                 self._forget_end(process_id)
                 del self._children[process_id]
 

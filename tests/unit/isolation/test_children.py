@@ -41,7 +41,7 @@ NAMES = (
     "sleep", "leave_thread", "leave_files", "leave_loop", "leave_timer", "leave_handler",
     "use_memory", "write_everywhere", "close_everything", "kill_parent", "Initialized",
     "block_signals", "open_all_files", "print_text", "write_at_end", "end_forked",
-    "note_later",
+    "note_later", "signal_group", "start_program",
 )  # fmt: skip
 TABLE = " ".join(f"{name}=tests.isolated_jobs.{name}" for name in NAMES)
 
@@ -253,6 +253,21 @@ def test_a_signal_for_all_processes_ends_no_task(number: int, tmp_path: Path) ->
     thread.join(60)
     assert results == [Outcome.DONE]
     assert outcome("sleep", 0, task_id="2") is Outcome.DONE
+
+
+@pytest.mark.parametrize("function", ["signal_group", "start_program"])
+def test_the_programs_of_a_task_end_with_its_child_and_nothing_else_does(
+    function: str, tmp_path: Path
+) -> None:
+    received: list[int] = []
+    previous = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number))
+    thread, results, _ = _begin_to_sleep(1, tmp_path / "notes")
+    assert outcome(function, str(tmp_path / "program")) is Outcome.CUT
+    program = Path("/proc", (tmp_path / "program").read_text(), "cmdline")
+    until(lambda: not program.exists() or not program.read_bytes())
+    thread.join(60)
+    signal.signal(signal.SIGUSR1, previous)
+    assert (results, received) == ([Outcome.DONE], [])
 
 
 def test_a_server_that_can_make_no_child_keeps_those_it_has(tmp_path: Path) -> None:
