@@ -114,12 +114,15 @@ class WorkerEntry:
     def start(
         self, consumer: str, config: Config, *, threads: int | None, queues: Sequence[str] = ()
     ) -> None:
-        """Have a thread write the entry, if there is a lease cache. Only the first call counts."""
+        """Have a thread write the entry of a worker, if there is a lease cache.
+
+        Only the first call counts.
+        """
         with self._lock:
             if self.is_started:
                 return
             self.is_started = True
-        if config.lease_cache is None:
+        if config.lease_cache is None or not config.worker:
             return
         facts = {
             "token": uuid.uuid4().hex,

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.contrib.admin import site
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core.cache import caches
 from django.core.management import call_command
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, Client, RequestFactory
 from django.utils import timezone
 
 from beanstalk_dispatch.contrib.results.models import StoredResult
@@ -293,6 +294,13 @@ def test_a_letter_and_the_result_of_its_task_lead_to_each_other(
     assert "was not found" in words(logged_in.get(f"{PAGES}_find/other/"))
     User.objects.get().user_permissions.remove(Permission.objects.get(codename="view_deadletter"))
     assert "_find" not in logged_in.get(result).content.decode()
+
+
+def test_a_room_that_is_not_installed_has_no_page(dead: Dead, rf: RequestFactory) -> None:
+    request = rf.get("/")
+    request.user = User.objects.create_superuser("root")
+    page: Any = site.get_model_admin(StoredResult)
+    assert page.page_of_other_room(request, "nowhere_model", "change", "1") == ""
 
 
 def test_letters_are_searched_by_argument_by_those_who_may_see_them(dead: Dead) -> None:

@@ -163,8 +163,7 @@ def watch() -> bool:
         _log_short_timeout(worker, config)
         RUNNING.report_cut_tasks(config)
         CHILDREN.start(config)
-        if config.worker:
-            WORKER_ENTRY.start("endpoint", config, threads=_process.threads)
+        WORKER_ENTRY.start("endpoint", config, threads=_process.threads)
     return True
 
 

@@ -23,7 +23,7 @@ from tests.workers import until
 
 @pytest.fixture(autouse=True)
 def lease_cache(env: Environment, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    env(DISPATCH_LEASE_CACHE="default")
+    env(WORKER=True, DISPATCH_LEASE_CACHE="default")
     monkeypatch.setattr(worker_entry, "WRITE_SECONDS", 0.01)
     caches["default"].clear()
     yield
@@ -117,7 +117,7 @@ def test_a_cache_that_fails_is_told_once_and_tried_again(
     ]
 
 
-def test_without_a_cache_or_a_thread_nothing_is_written(
+def test_without_a_worker_a_cache_or_a_thread_nothing_is_written(
     env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: Any) -> None:
@@ -126,8 +126,9 @@ def test_without_a_cache_or_a_thread_nothing_is_written(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         started()
-    env(DISPATCH_LEASE_CACHE=None)
-    end(started())
+    for variables in ({"WORKER": False}, {"WORKER": True, "DISPATCH_LEASE_CACHE": None}):
+        env(**variables)
+        end(started())
 
 
 def test_a_forked_child_leaves_the_entry_to_its_parent() -> None:
@@ -141,10 +142,9 @@ def test_a_forked_child_leaves_the_entry_to_its_parent() -> None:
 
 
 def test_the_endpoint_has_an_entry_from_its_first_message_on(
-    env: Environment, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.CRITICAL)
-    env(WORKER=True)
     for _ in range(2):
         request = RequestFactory().post("/", b"{}", content_type="application/json")
         assert views.dispatcher(request).status_code == 400
