@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Final, TypeVar
 
 from asgiref.sync import async_to_sync
+from django.db import connections
 
 from .time_limit import GRACE, TimeLimitExceeded, time_limit
 
@@ -66,3 +68,23 @@ async def _await_within(result: Awaitable[T], limit: time_limit) -> T:
         if gentle.expired():  # the coroutine has swallowed its cancellation
             raise limit.timeout()
         return value
+
+
+def call_outside_of_loop(action: Callable[[], T]) -> T:
+    """Call ``action``, in a thread of its own if this one runs coroutines.
+
+    Django refuses to ask a database in a thread that does, and so does a cache in a database.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return action()
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_call_and_disconnect, action).result()
+
+
+def _call_and_disconnect(action: Callable[[], T]) -> T:
+    try:
+        return action()
+    finally:
+        connections.close_all()

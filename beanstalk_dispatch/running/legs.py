@@ -16,6 +16,7 @@ from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import PROGRESS, NextLeg, progress
 
 from . import connections
+from .coroutines import call_outside_of_loop
 from .lease import ENDED_SECONDS, task_key
 from .run import Run
 
@@ -64,7 +65,7 @@ class RunLeg:
             self._deadline = min(self._deadline, run.delivery.deadline)
         self._margin = run.time_limit * MARGIN_SHARE
         self._key = cache_key("cursor", task_key(run.queue, run.accepted))
-        self._read_kept()
+        call_outside_of_loop(self._read_kept)
         if self.progress[1] is None and PROGRESS.get() is not None:
             self.progress = (self.progress[0], self._total(count))
 
@@ -93,7 +94,7 @@ class RunLeg:
         self.cursor, self.progress = cursor, (done + 1, total)
         self._finished += 1
         if self._finished % self._every == 0:
-            self._keep()
+            call_outside_of_loop(self._keep)
         progress(*self.progress)
         now = clock.monotonic()
         self._margin = max(self._margin, 2 * (now - self._last))
@@ -120,6 +121,9 @@ class RunLeg:
         if now < self._next_look_at:
             return ""
         self._next_look_at = now + _LOOK_SECONDS
+        return call_outside_of_loop(lambda: self._ask(now))
+
+    def _ask(self, now: float) -> str:
         if self._run.cancelled:
             raise TaskCancelled("it was cancelled while it ran")
         if self._run.consumer.is_ending():

@@ -41,7 +41,8 @@ logger = logging.getLogger("beanstalk_dispatch.scheduling")
 POLL_SECONDS: Final = 1.0
 """Seconds between two searches of an outbox that is empty."""
 FIGURES_SECONDS: Final = 5.0
-"""Seconds between two counts of the waiting messages."""
+"""Seconds between two counts of the waiting messages, or more if a count takes long."""
+_COUNT_SHARE: Final = 50
 LONGEST_PAUSE_SECONDS: Final = 10.0
 """Seconds between two tries while SQS takes no message of a queue."""
 LONGEST_RETRY_SECONDS: Final = 300.0
@@ -83,7 +84,7 @@ class Relay:
         self._times = times or BackoffTimes(longest_retry=LONGEST_PAUSE_SECONDS)
         self._backoffs: dict[str, Backoff] = {}
         self._heads = Heads()
-        self._counted_at = float("-inf")
+        self._next_count_at = float("-inf")
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
         """Send the waiting messages, again and again until ``is_stopping``."""
@@ -221,9 +222,8 @@ class Relay:
 
     def _count_waiting(self) -> None:
         """Count the messages that wait, unless that was done a short time ago."""
-        if time.monotonic() - self._counted_at < FIGURES_SECONDS:
+        if (began := time.monotonic()) < self._next_count_at:
             return
-        self._counted_at = time.monotonic()
         found = []
         for database in get_config().outbox_databases:
             try:
@@ -232,6 +232,8 @@ class Relay:
                 _log_unreadable(database, exc)
         self.waiting = sum(each.count for each in found)
         self.oldest_seconds = max((each.oldest_seconds for each in found), default=0.0)
+        ended = time.monotonic()
+        self._next_count_at = ended + max(FIGURES_SECONDS, (ended - began) * _COUNT_SHARE)
 
 
 @dataclass(frozen=True, slots=True)

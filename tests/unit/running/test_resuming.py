@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from django.core.cache import caches
+from django.core.management import call_command
 from django.db.models import QuerySet
+from django.test import override_settings
 
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.consumers.endpoint.dispatcher import EndpointConsumer
@@ -119,6 +121,22 @@ def test_a_coroutine_resumes(env: Environment) -> None:
     env(DISPATCH_TASK_TIMEOUT="1s")
     assert run_all(of("note_async", 20, 0.1), Copies()) > 1
     assert long_jobs.done == list(range(20))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_coroutine_resumes_with_a_lease_in_a_database(
+    env: Environment, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django asks no database in a thread that runs coroutines."""
+    monkeypatch.setattr(legs, "_LOOK_SECONDS", 0)
+    database = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "rows"}
+    with override_settings(CACHES={"default": database}):
+        call_command("createcachetable")
+        leased(env)
+        assert run_all(of("note_async", 12, 0), Copies(ends_after=11)) == 2
+    assert long_jobs.done == list(range(12))
+    assert "not kept" not in caplog.text
+    assert "not known" not in caplog.text
 
 
 def test_the_calling_process_runs_all_legs(env: Environment) -> None:
