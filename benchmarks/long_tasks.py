@@ -74,7 +74,7 @@ class Scene:
             url = f"http://127.0.0.1:{port}/beanstalk_dispatch/dispatcher"
             daemon = self.start(
                 "django", "beanstalk_daemon", "long", url, "--wait=1", "--visibility-timeout=100",
-                "--inactivity-timeout=95", "--error-visibility-timeout=1",
+                "--inactivity-timeout=95", "--error-visibility-timeout=5",
             )  # fmt: skip
             self._stack.callback(_end, daemon)
         self.restart()
