@@ -13,11 +13,14 @@ from django.core.signing import Signer, b64_encode
 from django.utils.crypto import salted_hmac
 from django.utils.encoding import force_bytes
 
-from beanstalk_dispatch.conf.variables import SIGNING_KEYS
+from beanstalk_dispatch.conf.variables import CELERY_QUEUES, SIGNING_KEYS
 from beanstalk_dispatch.exceptions import BadSignature
 
 _SALT: Final = "beanstalk_dispatch.message."
 _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")  # HMAC-SHA256 as django.core.signing writes it
+
+_OF_CELERY: Final = "eyJib2R5Ijog"
+"""The start of a message of Celery: that of JSON with ``body`` as its first member, in base64."""
 
 
 class _Signer(Signer):
@@ -50,9 +53,10 @@ def verified(content: str, *, queue: str, keys: Sequence[str]) -> str:
     except (DjangoBadSignature, UnicodeEncodeError):  # half a surrogate pair has no bytes
         if _ends_with_signature(content):
             raise BadSignature(f"no signing key matches for queue {queue!r}") from None
-        raise BadSignature(
-            f"not signed; set {SIGNING_KEYS.variable} where it is sent, too"
-        ) from None
+        remedy = f"set {SIGNING_KEYS.variable} where it is sent, too"
+        if content.startswith(_OF_CELERY):
+            remedy = f"to run messages of Celery, name the queue in {CELERY_QUEUES.variable}"
+        raise BadSignature(f"not signed; {remedy}") from None
 
 
 def strip_signature(content: str) -> str:

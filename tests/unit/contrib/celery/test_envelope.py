@@ -195,7 +195,11 @@ def test_a_queue_that_is_not_named_runs_nothing(celery_env: Environment) -> None
     hint = "a message of Celery; to run it, name its queue in BEANSTALK_DISPATCH_CELERY_QUEUES"
     assert reason_of(envelope()) == hint
     celery_env(DISPATCH_SIGNING_KEYS=KEYS)
-    assert run(envelope())[1].outcome is Outcome.BAD_SIGNATURE
+    result = run(envelope())[1]
+    assert (result.outcome, result.reason) == (
+        Outcome.BAD_SIGNATURE,
+        "not signed; to run messages of Celery, name the queue in BEANSTALK_DISPATCH_CELERY_QUEUES",
+    )
 
 
 def test_only_messages_of_celery_need_no_signature(celery_env: Environment) -> None:
