@@ -16,18 +16,19 @@ from typing import Any, Final, Never, cast
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS
 
-from .conf import Config, get_config
+from .conf import Config, get_config, is_test
 from .consumers.calling_process import run_here
 from .exceptions import SchedulingError, SendError
 from .logging.log_lines import quoted, quoted_error
 from .messages import record
 from .process.state import no_fork
+from .running.task_parameters import advice_on
 from .scheduling import gathering, later, outbox
 from .scheduling.batching import BLOCKS, CollectedCalls, Collecting
 from .scheduling.call import Call, Function
 from .scheduling.commits import on_commit_by_policy
 from .scheduling.destination import Destination
-from .scheduling.misplaced_calls import IN_A_TEST, is_test, warn_if_misplaced
+from .scheduling.misplaced_calls import IN_A_TEST, warn_if_misplaced
 from .scheduling.prepare import Prepared, prepare_calls
 from .scheduling.send import (
     Send,
@@ -83,7 +84,9 @@ def schedule_function(queue: str, function: Function, /, *args: Any, **kwargs: A
     return schedule(queue, Call(function, args, kwargs))
 
 
-def schedule(queue: str, call: Call, *more: Never, on_commit: bool | str | None = None) -> str:
+def schedule(
+    queue: str, call: Call, *more: Never, on_commit: bool | str | None = None, **options: Never
+) -> str:
     """Schedule one Call, and return the task's id.
 
     ``on_commit``: True or a database alias sends the message after that database's transaction
@@ -94,8 +97,8 @@ def schedule(queue: str, call: Call, *more: Never, on_commit: bool | str | None 
     the same commit. With BEANSTALK_DISPATCH_OUTBOX=always the message is stored in the transaction
     of that database, "default" if none is named; False sends it at once, and stores nothing.
     """
-    if more:
-        raise TypeError(_ONE_CALL)
+    if more or options:
+        raise TypeError("; ".join([_ONE_CALL, *advice_on(options, "name")]))
     try:
         config = get_config()
         destination, prepared = prepare_calls(queue, [call], config, is_local=is_local(config))
@@ -172,15 +175,15 @@ async def aschedule_function(queue: str, function: Function, /, *args: Any, **kw
 
 
 async def aschedule(
-    queue: str, call: Call, *more: Never, on_commit: bool | str | None = None
+    queue: str, call: Call, *more: Never, on_commit: bool | str | None = None, **options: Never
 ) -> str:
     """Do as ``schedule``, awaitable.
 
     The calls to a standard queue that coroutines make in one iteration of the event loop, as with
     ``asyncio.gather``, are sent in batches of ten.
     """
-    if more:
-        raise TypeError(_ONE_CALL)
+    if more or options:
+        raise TypeError("; ".join([_ONE_CALL, *advice_on(options, "name")]))
     if _uses_database(on_commit):
         return await sync_to_async(schedule)(queue, call, on_commit=on_commit)
     if getattr(call, "unique", None) is not None or get_config().has_policy("unique_by"):

@@ -164,6 +164,7 @@ class SafeTask:
     if not TYPE_CHECKING:
         delay = NotHere("schedule_function(queue, {}, …)")
         apply_async = NotHere("schedule(queue, Call({}, […], delay=…))")
+        retry = NotHere("raise Retry(delay=…)")
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Set the attributes that max_attempts, backoff, timeout and retry_on stand for.

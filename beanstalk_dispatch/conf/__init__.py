@@ -11,6 +11,7 @@ from .environment import (
     file_of,
     is_in_environment,
     is_on_lambda,
+    is_test,
     wants_no_color,
 )
 from .misspellings import unknown_variables
@@ -43,6 +44,7 @@ __all__ = [
     "import_rooms",
     "is_in_environment",
     "is_on_lambda",
+    "is_test",
     "overruled_variables",
     "register",
     "registered_groups",

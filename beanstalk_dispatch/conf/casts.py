@@ -41,6 +41,7 @@ _MINUTES: Final = r"[0-9]{1,5}"
 _SIZE: Final = r"([0-9]{1,15})([KMG]?)(?:I?B)?"
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _DIGITS: Final = r"[0-9]{1,9}"
+_QUEUE_PATH: Final = r"/[0-9]{12}/[\w-]+(\.fifo)?$"
 _DOTTED_PATH: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)+"
 _COLON_PAIR: Final = r"(?!arn:|https?:)([\w-]+):([^=:]+)"
 _MODULE: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -58,10 +59,6 @@ _NOT_A_TABLE_ENTRY = (
     "is not name=package.module.attribute; write dots between the parts of the path, "
     "and whitespace or commas between pairs"
 )
-_IN_PLACE_OF: Final = {
-    ":": "write a dot in place of ':'",
-    ";": "write a space in place of ';'",
-}
 _SHORT_KEY: Final = (
     f"has a key of fewer than {MIN_KEY_LENGTH} characters, which can be guessed; a comma or "
     "whitespace in a key makes two keys of it, unless it stands in a JSON list"
@@ -350,6 +347,8 @@ def _split_pairs(value: str) -> dict[str, str]:
     before = ""
     for item in filter(None, re.split(_SEPARATORS, value)):
         name, _, target = item.partition("=")
+        if ";" in item:
+            raise InvalidValue(f"{_NOT_A_PAIR}; write a space in place of ';'", item)
         if not (name and target):
             raise InvalidValue(f"{_NOT_A_PAIR}{_likely_pair(item, before)}", item)
         if name in found:
@@ -397,8 +396,7 @@ def table(value: object) -> Mapping[str, str]:
     if isinstance(value, str):
         for name, target in found.items():
             if not re.fullmatch(_DOTTED_PATH, target):
-                wrong = next((each for each in ":;" if each in target), "")
-                remedy = f"; {_IN_PLACE_OF[wrong]}" if wrong else ""
+                remedy = "; write a dot in place of ':'" if ":" in target else ""
                 raise InvalidValue(f"{_NOT_A_TABLE_ENTRY}{remedy}", f"{name}={target}")
     return found
 
@@ -445,6 +443,8 @@ def url(value: object) -> str:
     address = string(value)
     if "@" in address:
         raise InvalidValue("a user name or password in the URL is not accepted")
+    if re.search(_QUEUE_PATH, address):
+        raise InvalidValue("is a queue's URL, which is not an endpoint; remove its path", address)
     if endpoint_host(address) is None:
         host = "; a host's name has no underscore: rename that service" if "_" in address else ""
         raise InvalidValue(f"is not a URL; write https://host or http://host:port{host}", address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -175,6 +176,11 @@ def is_on_lambda() -> bool:
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
     """
     return "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+
+
+def is_test() -> bool:
+    """Return True in a test run of Django, which gives its mail an outbox."""
+    return hasattr(sys.modules.get("django.core.mail"), "outbox")
 
 
 def variable(name: str) -> str | None:

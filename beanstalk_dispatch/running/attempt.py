@@ -74,6 +74,8 @@ def execute(run: Run, task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, A
         send_signal("task_started", task_started, sender=kind, delivery=task.delivery)
     try:
         value = call_limited(run, task.run, args, kwargs)
+        if isinstance(value, Retry):
+            raise TypeError("the task has returned a Retry, and does not run again; raise it")
         if run.leg is not None:
             run.leg.check()
     except BaseException as raised:

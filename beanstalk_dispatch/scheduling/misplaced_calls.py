@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
 import warnings
 from typing import Final
 
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf import Config, is_test
 from beanstalk_dispatch.conf.variables import EXECUTE_SYNCHRONOUSLY, ON_COMMIT
 
 _OUR_MODULES: Final = ("beanstalk_dispatch.", "django.tasks.", "django_tasks.")
@@ -52,11 +51,6 @@ def warn_if_misplaced(config: Config, on_commit: bool | str | None) -> None:
         is_meant = config.sources["on_commit"] != "default" or config.has_policy("on_commit")
         if not is_meant:
             _warn(_BEFORE_THE_COMMIT)
-
-
-def is_test() -> bool:
-    """Return True in a test run of Django, which gives its mail an outbox."""
-    return hasattr(sys.modules.get("django.core.mail"), "outbox")
 
 
 def _warn(message: str) -> None:

@@ -32,7 +32,7 @@ def table_name(function: Function, config: Config) -> str:
     if not callable(function) and not isinstance(function, SafeTask):
         raise UnknownFunction(
             f"expected a function, or its name in {TABLE.variable}, not "
-            f"{function!r:.100}; write schedule_function(queue, 'name', 1)"
+            f"{function!r:.100}; write schedule_function(queue, 'name', 1), and do not call it"
         )
     path = _dotted_path(function)
     name = _names_by_path(config).get(path)
@@ -76,6 +76,8 @@ def _unlisted_error(name: str, config: Config) -> UnknownFunction:
         return UnknownFunction(
             f"{name!r} is a queue, and not in {table}; write schedule_function(queue, function, …)"
         )
+    if known := _names_by_path(config).get(name):
+        return UnknownFunction(f"{name!r} is a path in {table}; write its name there, {known!r}")
     module = name.rpartition(".")[0]
     advice = f"; add {module} to {tasks} here and on the worker" if module else ""
     if not config.tasks:

@@ -92,6 +92,11 @@ def test_two_words_of_one_meaning_are_refused() -> None:
         type("Twice", (SafeTask,), {"max_retries": 2}, max_attempts=3)
 
 
+def test_a_retry_is_raised_and_not_called() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'retry'; write raise Retry\(delay=…\)"):
+        getattr(Report(), "retry")  # noqa: B009 - mypy knows that there is none
+
+
 @pytest.mark.parametrize("word", ["delay", "apply_async"])
 def test_the_words_of_celery_say_what_to_write(word: str) -> None:
     with pytest.raises(AttributeError, match=f"'Report' has no attribute '{word}'; write schedule"):

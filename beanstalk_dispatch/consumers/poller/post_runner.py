@@ -38,7 +38,9 @@ class PostRunner:
         """Raise ValueError unless ``url`` is an http:// URL."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"{url!r} is not an http:// URL")
+            raise ValueError(
+                f"{url!r} is not an http:// URL; write http://localhost:8000/beanstalk_dispatch/dispatcher"
+            )
         self._host, self._port = parts.hostname, parts.port or 80
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._options = options

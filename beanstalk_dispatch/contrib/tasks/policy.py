@@ -225,6 +225,8 @@ def task(
     With a backend that knows no policy, such as Django's ImmediateBackend, the policy has no
     effect. Raise TypeError if a keyword is unknown.
     """
+    if function is not None and not callable(function):
+        raise TypeError(f"@task takes keywords only; write @task(queue_name={function!r})")
     if unknown := policy.keys() - set(POLICY):
         raise TypeError(f"unknown keyword {min(unknown)!r}; known: {', '.join(POLICY)}")
 

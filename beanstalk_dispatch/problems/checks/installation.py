@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -13,11 +14,14 @@ from django.core.checks import CheckMessage
 import beanstalk_dispatch
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SETTINGS, Config, removed
+from beanstalk_dispatch.conf.environment import is_given
+from beanstalk_dispatch.conf.variables import EXECUTE_SYNCHRONOUSLY
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.running.monkey_patching import patched_by
 
 from .registry import ID, on_every_machine, on_workers
 
+_IN_ENV_FILE: Final = r"(?m)^\ufeff?(?:export\s+)?(BEANSTALK_\w+)=."
 _FILE_OF_0_1: Final = Path(beanstalk_dispatch.__file__).parent / "execution.py"
 """A file of beanstalk-dispatch 0.1 that this package does not have."""
 
@@ -80,4 +84,30 @@ def _overruled_variables(config: Config) -> Iterator[CheckMessage]:
             "value, which comes first.",
             hint="Remove it from the settings.",
             id=f"{ID}.W028",
+        )
+
+
+@on_every_machine
+def _runs_in_the_calling_process(config: Config) -> Iterator[CheckMessage]:
+    if config.execute_synchronously and not (settings.DEBUG or conf.is_test()):
+        yield checks.Warning(
+            f"{EXECUTE_SYNCHRONOUSLY.variable} is True and DEBUG is False: a task runs in the "
+            "process that schedules it, and nothing is sent.",
+            hint="Remove the variable.",
+            id=f"{ID}.W031",
+        )
+
+
+@on_every_machine
+def _unread_env_file(config: Config) -> Iterator[CheckMessage]:
+    try:
+        names = re.findall(_IN_ENV_FILE, Path(".env").read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    if unread := [name for name in names if not is_given(name)]:
+        yield checks.Warning(
+            f".env sets {joined(unread)}, which this process does not have.",
+            hint="Read the file in your settings: environ.Env.read_env(BASE_DIR / '.env'). If only "
+            "its first variable is missing, save it without a byte order mark.",
+            id=f"{ID}.W032",
         )

@@ -34,7 +34,7 @@ from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.declared_tasks import is_listed
 from beanstalk_dispatch.running.task_problems import problems_of
 from beanstalk_dispatch.running.typed_arguments import problems as problems_of_annotations
-from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.safe_task import POLICY, SafeTask
 
 from . import contrib_rooms  # noqa: F401 - its checks are first: they import rooms with tasks
 from .registry import ID, on_every_machine, on_workers
@@ -263,6 +263,19 @@ def _tasks_of_another_backend(config: Config) -> Iterator[CheckMessage]:
                 hint=f"TASKS = {{{listed.backend!r}: {{'BACKEND': '{_TASKS}.SQSBackend'}}}}",
                 id=f"{ID}.W029",
             )
+
+
+@on_every_machine
+def _attributes_without_effect(config: Config) -> Iterator[CheckMessage]:
+    for name, task_class in _task_classes(config):
+        for keyword in (each for each in POLICY if each != POLICY[each]):
+            if dispatch_table.defines(task_class, keyword):
+                yield checks.Warning(
+                    f"{name!r} has an attribute {keyword!r}, which has no effect.",
+                    hint=f"Write class {task_class.__name__}(SafeTask, {keyword}=…), or set "
+                    f"{POLICY[keyword]!r}.",
+                    id=f"{ID}.W030",
+                )
 
 
 def _task_classes(config: Config) -> Iterator[tuple[str, type[SafeTask]]]:

@@ -39,6 +39,7 @@ NOT_A_TABLE_ENTRY = (
 )
 REST_OF_A_NAME = "; if it belongs to 'mail=shop': no name has whitespace in it"
 SECONDS = "; a number alone means seconds"
+NOT_AN_ENDPOINT = "is a queue's URL, which is not an endpoint; remove its path"
 UNDERSCORE = "; a host's name has no underscore: rename that service"
 NOT_A_URL = "is not a URL; write https://host or http://host:port"
 NOT_A_NETWORK = "is not an IP address or network; write one like 10.0.0.1 or 10.0.0.0/8"
@@ -198,6 +199,7 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
          "delimiter); write JSON, or items separated by whitespace")),
         (casts.pairs, "mail", f"'mail' {NOT_A_PAIR}"),
         (casts.pairs, "mail=shop mail", f"'mail' {NOT_A_PAIR}{REST_OF_A_NAME}"),
+        (casts.pairs, "a=b;c=d", f"'a=b;c=d' {NOT_A_PAIR}; write a space in place of ';'"),
         (casts.pairs, "mail=", f"'mail=' {NOT_A_PAIR}"),
         (casts.pairs, "mail = shop-mail", f"'mail' {NOT_A_PAIR}"),
         (casts.pairs, "=shop-mail", f"'=shop-mail' {NOT_A_PAIR}"),
@@ -227,7 +229,7 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (
             casts.table,
             "a=m.f;b=m.g",
-            f"'a=m.f;b=m.g' {NOT_A_TABLE_ENTRY}; write a space in place of ';'",
+            f"'a=m.f;b=m.g' {NOT_A_PAIR}; write a space in place of ';'",
         ),
         (casts.queues, "q=bad*name", ("'bad*name' is not a queue name, its URL "
          "(https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN")),
@@ -238,6 +240,7 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
           for value in ("stderr", "tcp://127.0.0.1:9", "udp://agent:9", "udp://1.2:9",
                         "udp://127.0.0.1:65536")],
         (casts.url, "localhost:5000", f"'localhost:5000' {NOT_A_URL}"),
+        (casts.url, "https://h/123456789012/q", f"'https://h/123456789012/q' {NOT_AN_ENDPOINT}"),
         (casts.url, "http://my_host", f"'http://my_host' {NOT_A_URL}{UNDERSCORE}"),
         *[(casts.url, url, f"{url!r} {NOT_A_URL}")
           for url in ("http://host:port", "http://host:70000", "http://-host",

@@ -67,7 +67,7 @@ def test_the_daemons_options_are_passed_on(env: Environment, made: list[WorkerPr
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["jobs", "https://x/"], "cannot post: 'https://x/' is not an http:// URL"),
+        (["jobs", "https://x/"], "cannot post: 'https://x/' is not an http:// URL; write http"),
         (["jobs"], "the following arguments are required: URL"),
         (["jobs", URL, "--http-connections=101"], "expected an integer from 1 to 100"),
         (["jobs", URL, "--processes=2"], "--processes was removed; one process sends enough; "),

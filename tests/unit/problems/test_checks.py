@@ -11,6 +11,7 @@ from django.apps import apps as django_apps
 from django.conf import settings
 from django.conf.urls.i18n import i18n_patterns
 from django.contrib.auth.decorators import login_required
+from django.core import mail
 from django.core.cache.backends.db import DatabaseCache
 from django.core.checks import CheckMessage, run_checks
 from django.core.checks.registry import registry
@@ -28,6 +29,7 @@ from beanstalk_dispatch.problems import checks
 from beanstalk_dispatch.problems.checks import installation
 from beanstalk_dispatch.problems.checks.endpoint import without_endpoint
 from beanstalk_dispatch.problems.checks.registry import CHECKS
+from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.scheduling import outbox
 from tests import django_tasks, jobs, urls
 from tests.conftest import TABLE, Environment
@@ -72,6 +74,48 @@ def test_the_checks_are_registered(env: Environment) -> None:
     messages = [m for m in run_checks() if (m.id or "").startswith("beanstalk_dispatch.")]
     assert [message.id for message in messages] == ["beanstalk_dispatch.E001"]
     assert "'Ture' is not a boolean" in messages[0].msg
+
+
+class WithAttributes(SafeTask):
+    timeout = 30
+    isolation = "thread"
+
+    def run(self) -> None:
+        """A task."""
+
+
+def test_keywords_of_a_class_have_no_effect_as_attributes(env: Environment) -> None:
+    env(**DEFAULTS | {"DISPATCH_TABLE": f"a={__name__}.WithAttributes"})
+    [finding] = found()
+    assert finding.id == "beanstalk_dispatch.W030"
+    assert finding.hint == (
+        "Write class WithAttributes(SafeTask, timeout=…), or set 'timeout_timedelta'."
+    )
+
+
+def test_what_runs_in_the_calling_process_is_not_sent(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(**DEFAULTS | {"DISPATCH_EXECUTE_SYNCHRONOUSLY": True})
+    assert ids() == []  # in a test
+    monkeypatch.delattr(mail, "outbox")
+    assert ids() == ["beanstalk_dispatch.W031"]
+
+
+def test_a_file_of_variables_that_nothing_reads(
+    env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    env(**DEFAULTS)
+    content = (
+        "\ufeffBEANSTALK_WORKR=1\nexport BEANSTALK_WORKER=1\nBEANSTALK_DISPATCH_QUEUES=a=b\nOTHER=1"
+    )
+    Path(".env").write_text(content, "utf-8")
+    [finding] = found()
+    assert finding.id == "beanstalk_dispatch.W032"
+    assert "sets BEANSTALK_DISPATCH_QUEUES, BEANSTALK_WORKR, which" in finding.msg
+    Path(".env").write_bytes(b"\xff")
+    assert ids() == []
 
 
 @pytest.mark.parametrize("name", ["OutboxConfig", "ResultsConfig", "WorkbenchConfig"])

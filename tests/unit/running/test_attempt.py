@@ -53,6 +53,11 @@ def test_failure_calls_on_error_and_on_completion(caplog: pytest.LogCaptureFixtu
     assert "Traceback" in caplog.text
 
 
+def test_a_retry_that_is_returned_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    assert attempt(SafeTask(Retry), "later").outcome is Outcome.FAILED
+    assert "the task has returned a Retry, and does not run again; raise it" in caplog.text
+
+
 def takes_one(number: int) -> None:
     raise TypeError("its own")
 

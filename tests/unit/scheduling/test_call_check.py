@@ -18,7 +18,7 @@ from beanstalk_dispatch.client import (
     schedule_many,
 )
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.exceptions import InvalidCall
+from beanstalk_dispatch.exceptions import InvalidCall, UnknownFunction
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.scheduling import call_check
@@ -194,6 +194,13 @@ def test_options_of_celery_are_refused_with_ours(option: str, advice: str) -> No
 def test_schedule_takes_one_call(call: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match=r"takes a queue and one Call: schedule\(queue, Call"):
         call("mail", "Mail", 1)
+    with pytest.raises(TypeError, match="delay= belongs to Call"):
+        call("mail", Call("Mail", [1]), delay=5)
+
+
+def test_a_path_in_the_table_has_a_name() -> None:
+    with pytest.raises(UnknownFunction, match="write its name there, 'Mail'"):
+        schedule_function("q", f"{HERE}.Mail", 1)
 
 
 def test_what_changes_arguments_is_run_with_what_it_changes(table: Environment) -> None:

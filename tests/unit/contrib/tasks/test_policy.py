@@ -68,6 +68,12 @@ def test_what_is_accepted(policy: dict[str, Any]) -> None:
     assert again.retry_on == made.retry_on
 
 
+def test_a_queues_name_is_a_keyword() -> None:
+    decorate: Any = task
+    with pytest.raises(TypeError, match=r"write @task\(queue_name='mail'\)"):
+        decorate("mail")
+
+
 def test_an_unknown_keyword_is_refused() -> None:
     with pytest.raises(TypeError, match="unknown keyword 'max_retries'; known: max_attempts, ba"):
         any_task(max_retries=3)(record)
