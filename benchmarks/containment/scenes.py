@@ -92,6 +92,8 @@ class Scene:
             machine.wait(self.patience)
         figures = machine.figures()
         figures.notes.extend(notes)
+        if figures.lost and (unsettled := machine.unsettled()):
+            figures.notes.append(f"{unsettled} messages still in the queue: more time is needed")
         figures.notes.extend(
             f"NOT EXPECTED: {each}" for each in self.must_not if figures.culprits[each]
         )
@@ -560,7 +562,7 @@ ATTACKS["kills-of-children"] = Scene(
     seconds=(0.5, 1.0, 7.5),
     visibility=20,
     max_receives=60,
-    patience=1_000,
+    patience=1_800,
     variables=_LEASE,
     during=partial(Kills, seconds=600),
     may_fail=3_000,
