@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - the first connection to a name needs it
 import logging
 import threading
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any, Final, cast
 
 from django.core.cache import caches
 from django.db import connections
+from django.template import engines
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
@@ -56,11 +58,15 @@ def _wait_for_threads() -> None:
 
 
 def _import_backends() -> None:
-    """Import the drivers of databases and caches, without a connection."""
-    for handler in (connections, caches):
-        for alias in handler:
-            with suppress(Exception):  # one that cannot be made fails where it is used
-                handler[alias]
+    """Import the drivers of databases and caches, and templates' tags, without a connection."""
+    for alias in connections:
+        with suppress(Exception):  # one that cannot be made fails where it is used
+            connections[alias]
+    for alias in caches:
+        with suppress(Exception):  # Django imports the client of a server, such as redis, for this
+            getattr(caches[alias], "_cache")  # noqa: B009
+    with suppress(Exception):
+        engines.all()
 
 
 def _close_connections() -> None:

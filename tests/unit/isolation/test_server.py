@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.test import override_settings
 
 from beanstalk_dispatch.conf import get_config
@@ -302,6 +303,14 @@ def test_notes_need_no_function_of_linux(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_server_has_its_parents_output(tmp_path: Path) -> None:
     show(verbosity=1, level=None)
     assert outcome("note", str(tmp_path / "notes")) is Outcome.DONE
+
+
+def test_children_share_the_client_of_a_cache_server_that_nobody_has_connected_to() -> None:
+    backend = "django.core.cache.backends.redis.RedisCache"
+    lease = {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:1"}
+    with override_settings(CACHES={"default": lease, "wrong": {"BACKEND": "no.such.Cache"}}):
+        preloading._import_backends()
+        assert "_cache" in vars(caches["default"])  # or each child would import redis
 
 
 def test_a_server_waits_for_our_threads_before_it_forks() -> None:
