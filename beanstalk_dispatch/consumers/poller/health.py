@@ -12,7 +12,6 @@ from typing import Any, Final
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
-from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.running import dispatch_table
 
 from .metrics import prometheus_text
@@ -37,9 +36,7 @@ def why_unhealthy(worker: Worker) -> str | None:
         return None
     allowed = worker.options.wait + worker.options.times.unanswered_limit
     for queue in worker.queues:
-        since = min(queue.unanswered_since, queue.in_flight.deletes.backoff.failing_since)
-        seconds = clock.monotonic() - since
-        if seconds > allowed:
+        if (seconds := queue.unanswered_seconds) > allowed:
             return f"no answer from {_own_name(queue.name)} for {seconds:.0f} s"
     if broken := dispatch_table.not_importable(get_config()):
         return f"{_NOT_IMPORTABLE}{joined(broken)}"

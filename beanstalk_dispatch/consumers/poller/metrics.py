@@ -13,7 +13,7 @@ from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.observers import Observer
-from beanstalk_dispatch.process import clock, state
+from beanstalk_dispatch.process import state
 from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.figures import Figures, FiguresObserver
 from beanstalk_dispatch.running.running_tasks import RUNNING
@@ -104,14 +104,13 @@ class Metric(NamedTuple):
 def metrics(worker: Worker) -> Iterator[Metric]:
     """Yield the current figures of a worker."""
     counters, relay = worker.counters, worker.relay
-    oldest_answer = min(queue.answered_at for queue in worker.queues)
     yield Metric("gauge", "tasks_running", "Tasks running now", counters.running)
     yield Metric("gauge", "tasks_waiting", "Messages received and not started", counters.waiting)
     stuck = len(worker.tasks.overdue())
     yield Metric("gauge", "tasks_stuck", "Tasks that outlived their limit", stuck)
     yield Metric(
-        "gauge", "last_poll_age_seconds", "Since a receive last came back, in the worst queue",
-        clock.monotonic() - oldest_answer,
+        "gauge", "unanswered_seconds", "Since SQS answers no receive or delete, in the worst queue",
+        max(queue.unanswered_seconds for queue in worker.queues),
     )  # fmt: skip
     if relay:
         yield Metric("counter", "outbox_sent", "Messages sent from the outbox", relay.sent)

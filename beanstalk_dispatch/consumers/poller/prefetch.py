@@ -75,14 +75,18 @@ class QueueState:
     """True if nothing is received because the queue is paused."""
     is_missing: bool = False
     """True if the last receive failed because SQS has no such queue."""
-    answered_at: float = field(default_factory=clock.monotonic)
-    """The time at which the last receive returned."""
     unanswered_since: float = math.inf
     """Since when a receive is open and none has returned; infinite if none is open."""
     waiting: deque[MessageGroup] = field(default_factory=deque)
     """The messages received ahead, the oldest first."""
     turn: int = 0
     """The number of the last turn at which one of them was taken."""
+
+    @property
+    def unanswered_seconds(self) -> float:
+        """Return for how long SQS has answered no open receive, or has taken no delete."""
+        since = min(self.unanswered_since, self.in_flight.deletes.backoff.failing_since)
+        return max(clock.monotonic() - since, 0.0)
 
     @classmethod
     def create(cls, name: str, options: WorkerOptions) -> QueueState:
@@ -386,7 +390,6 @@ class Prefetch:
 def _note_answer(permit: ReceivePermit, received: list[Received], now: float) -> None:
     """Note the state of the queue that the answer to a receive shows."""
     queue = permit.queue
-    queue.answered_at = now
     queue.unanswered_since = now if queue.open_receives else math.inf
     queue.is_missing = False
     queue.is_busy = len(received) * 2 > permit.count

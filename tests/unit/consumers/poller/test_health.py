@@ -96,11 +96,6 @@ def test_an_answer_may_take_a_minute_longer_than_a_long_poll(worker: Worker) -> 
     assert why_unhealthy(worker) is None
 
 
-def test_a_queue_that_is_not_asked_need_not_answer(worker: Worker) -> None:
-    worker.queues[0].answered_at = time.monotonic() - 900
-    assert why_unhealthy(worker) is None
-
-
 def test_while_it_stops_no_queue_need_answer(worker: Worker) -> None:
     leave_unanswered(worker)
     worker.stop()

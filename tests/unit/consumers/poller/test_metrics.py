@@ -59,12 +59,12 @@ def run(function: str, receive_count: int = 1, **members: Any) -> None:
 def test_the_figures_are_those_of_the_worker() -> None:
     worker = make_worker(Recording(), "one", "two")
     worker.counters.running, worker.counters.waiting = 3, 4
-    worker.queues[1].answered_at = time.monotonic() - 50
+    worker.queues[1].unanswered_since = time.monotonic() - 50
     found = samples(prometheus_text(worker))
     assert found[labelled("tasks_running")] == 3
     assert found[labelled("tasks_waiting")] == 4
     assert found[labelled("tasks_stuck")] == 0
-    assert found[labelled("last_poll_age_seconds")] == pytest.approx(50, abs=1)
+    assert found[labelled("unanswered_seconds")] == pytest.approx(50, abs=1)
 
 
 def test_a_worker_that_sends_from_the_outbox_shows_that() -> None:
