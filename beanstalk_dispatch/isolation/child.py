@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-from django.core.signals import request_finished, request_started
+from django.core.signals import request_started
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
@@ -22,6 +22,7 @@ from beanstalk_dispatch.messages.changed_fields import changed_fields
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Result
+from beanstalk_dispatch.running.connections import end_request
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.expected_end import EXPECTED
 from beanstalk_dispatch.running.pipeline import run_in_child
@@ -90,7 +91,7 @@ def run_request(request: Mapping[str, Any], notes: Notes) -> tuple[Run, Result]:
         with all_are_failures():  # this is the main thread
             return run, run_in_child(run)
     finally:
-        request_finished.send_robust(sender=run_request)
+        end_request(run_request)
 
 
 def _to_answer(run: Run, result: Result, *, ends: bool) -> dict[str, Any]:

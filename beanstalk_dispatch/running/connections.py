@@ -13,6 +13,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Final
 
+from django.core.signals import request_finished
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
@@ -50,6 +51,18 @@ def _note_opened(connection: BaseDatabaseWrapper, **_: object) -> None:
 def are_open() -> bool:
     """Return True if this thread has opened a connection to a database."""
     return bool(_opened.by_alias)
+
+
+def end_request(sender: object) -> None:
+    """Send Django's signal for the end of a request, at which it closes unusable connections.
+
+    Drop those that it could not close, because a task has replaced their ``close``, for example.
+    """
+    request_finished.send_robust(sender=sender)
+    for connection in [*_opened.by_alias.values()]:
+        is_free = connection.connection is not None and not connection.in_atomic_block
+        if is_free and connection.errors_occurred:
+            drop(connection)
 
 
 def aliases_in_transaction() -> Collection[str]:

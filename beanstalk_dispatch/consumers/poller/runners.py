@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from django.core.signals import request_finished, request_started
+from django.core.signals import request_started
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.consumers.endpoint.sqsd import (
@@ -19,7 +19,7 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.outcomes import Settle
 from beanstalk_dispatch.process.ending import ENDING
 from beanstalk_dispatch.running import pipeline
-from beanstalk_dispatch.running.connections import are_open
+from beanstalk_dispatch.running.connections import are_open, end_request
 from beanstalk_dispatch.running.consumer import NOBODY, DelayedCopies
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.stages.read import decode
@@ -98,7 +98,7 @@ def run_here(received: Received, on_start: TaskStarts = lambda time_limit: None)
         result = pipeline.run_delivery(run)
     finally:
         if runs_here or are_open():
-            request_finished.send_robust(sender=run_here)
+            end_request(run_here)
     if result.settle is Settle.DELETE:
         return Ack(is_failure=result.is_failure)
     return Nack(result.retry_after if result.settle is Settle.HIDE else None)

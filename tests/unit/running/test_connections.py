@@ -183,3 +183,20 @@ def test_a_project_that_manages_transactions_by_itself_is_left_alone(
         cursor.execute("BEGIN")
     assert guard.aliases_in_transaction() == []
     wrapper.connection.rollback()
+
+
+def test_a_failed_connection_that_django_cannot_close_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = connections["other"]
+    other.ensure_connection()
+    dropped: list[Any] = []
+    monkeypatch.setattr(guard, "drop", dropped.append)
+    monkeypatch.setattr(other, "close", lambda: 1 / 0)  # as a task may leave it
+    monkeypatch.setattr(other, "is_usable", lambda: False)
+    guard.end_request(sender=None)
+    assert dropped == []
+    other.errors_occurred = True
+    guard.end_request(sender=None)
+    assert dropped == [other]
+    other.errors_occurred = False
