@@ -199,7 +199,7 @@ def test_a_hook_that_fails_is_an_event_too(site: Site) -> None:
     task_id = f"hooked-{site.is_streaming}"
     assert site.post(signed("hooked", SECRET, id=task_id)) == 200
     event = site.kent.event(task_id)
-    assert event["logentry"]["message"] == "hook failed hook=%s %s"
+    assert event["logentry"]["message"] == "hook failed hook=%s id=%s function=%s"
     assert event["exception"]["values"][-1]["type"] == "ValueError"
 
 
