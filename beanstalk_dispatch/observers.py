@@ -94,7 +94,7 @@ class Observer:
 
 
 class OwnObserver(Observer):
-    """An observer of this package that cannot hang, so that it needs no time limit."""
+    """An observer of this package that needs no time limit: it cannot hang, or is within one."""
 
 
 _NOT_OBSERVED: Final = nullcontext()

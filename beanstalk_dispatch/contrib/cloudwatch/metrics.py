@@ -30,10 +30,13 @@ LOG_GROUP: Final = "/aws/elasticbeanstalk/beanstalk_dispatch"
 The instance profile of Elastic Beanstalk may write to groups of this prefix, and to no other.
 """
 _UNITS: Final = {"Duration": "Milliseconds", "Delay": "Milliseconds"}
-_DIMENSIONS: Final[Mapping[str, Sequence[Sequence[str]]]] = {
-    "Duration": (["Queue"], ["Queue", "Function"]),
-    "Failures": (["Queue"], ["Queue", "Function"]),
-    "Deliveries": (["Queue", "Function", "Outcome"],),
+_Dimensions = tuple[tuple[str, ...], ...]
+_QUEUE: Final[_Dimensions] = (("Queue",),)
+_FUNCTION: Final[_Dimensions] = (("Queue",), ("Queue", "Function"))
+_DIMENSIONS: Final[Mapping[str, _Dimensions]] = {
+    "Duration": _FUNCTION,
+    "Failures": _FUNCTION,
+    "Deliveries": (("Queue", "Function", "Outcome"),),
 }
 """The sets of dimensions of each metric; of the others, the queue alone. Each set is charged."""
 
@@ -108,13 +111,13 @@ def _constants(queue: str, function: str, outcome: str, names: Sequence[str]) ->
 
     They name the metrics that the line has: CloudWatch drops one that names another.
     """
+    metrics: dict[_Dimensions, list[Mapping[str, str]]] = {}
+    for name in names:
+        of_name = metrics.setdefault(_DIMENSIONS.get(name, _QUEUE), [])
+        of_name.append({"Name": name, "Unit": _UNITS.get(name, "Count")})
     directives = [
-        {
-            "Namespace": NAMESPACE,
-            "Dimensions": _DIMENSIONS.get(name, (["Queue"],)),
-            "Metrics": [{"Name": name, "Unit": _UNITS.get(name, "Count")}],
-        }
-        for name in names
+        {"Namespace": NAMESPACE, "Dimensions": dimensions, "Metrics": of_dimensions}
+        for dimensions, of_dimensions in metrics.items()
     ]
     metadata = {"LogGroupName": LOG_GROUP, "CloudWatchMetrics": directives}
     labels = {"Queue": queue, "Function": function, "Outcome": outcome}

@@ -22,8 +22,11 @@ logger = logging.getLogger("beanstalk_dispatch.sentry")
 Watch: TypeAlias = AbstractContextManager[object]
 
 
-class _SentryObserver(Observer, ABC):
-    """An observer that watches an attempt, if there is a client to send with."""
+class _SentryObserver(OwnObserver, ABC):
+    """An observer that watches an attempt, if there is a client to send with.
+
+    The limit of Watching is for all of them together.
+    """
 
     def attempting(self, task: SafeTask, delivery: RunView) -> Watch:
         setup.init_on_first_use()
@@ -74,7 +77,7 @@ class ReportObserver(_SentryObserver):
 _PARTS: Final = (ScopeObserver(), TraceObserver(), CheckInObserver(), ReportObserver())
 
 
-class Watching(OwnObserver):
+class Watching(Observer):
     """An observer that has all of Sentry's observers watch. An error of one is not that of others.
 
     All objects of this class and its subclasses are equal, so that only the first of them watches.
