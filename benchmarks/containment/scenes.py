@@ -237,7 +237,7 @@ class Kills:
             found = [
                 each for each in psutil.Process().children(recursive=True) if _is_consumer(each)
             ]
-            if found:
+            if found and not _server_imports(found):
                 random.choice(found).kill()
                 kills += 1
         self._notes.append(f"{kills} kills")
@@ -250,6 +250,16 @@ class Kills:
     def __exit__(self, *exc: object) -> None:
         self._is_over.set()
         self._thread.join()
+
+
+def _server_imports(processes: Sequence[psutil.Process]) -> bool:
+    """Whether there is a server of isolation, and no child yet.
+
+    On a busy machine it would be killed again and again, and no task would ever run.
+    """
+    with suppress(psutil.Error):
+        return sum(MODULE in each.cmdline() for each in processes) == 1
+    return False
 
 
 def _is_consumer(process: psutil.Process) -> bool:
