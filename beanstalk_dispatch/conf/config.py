@@ -226,8 +226,7 @@ def _find_contradictions(config: Config) -> Iterable[str]:
             f"{MAX_AGE.variable} is set without {SIGNING_KEYS.variable}; without a signature a "
             "sender may write any time"
         )
-    unknown = {*config.celery_queues}.difference(config.queues or config.celery_queues)
-    yield from (_unknown_alias(CELERY_QUEUES.variable, name, config) for name in sorted(unknown))
+    yield from _problems_of_the_celery_queues(config)
     for option in ("limit", "unique_by"):
         if config.lease_cache is None and config.has_policy(option):
             yield (
@@ -266,6 +265,18 @@ def _problems_of_the_dead_letter_queue(config: Config) -> Iterable[str]:
                 f"alias {alias!r}: a message that fails would go back to its own queue; give "
                 f"{name!r} another queue"
             )
+
+
+def _problems_of_the_celery_queues(config: Config) -> Iterable[str]:
+    variable = CELERY_QUEUES.variable
+    for name in config.celery_queues:
+        if config.queues and name not in config.queues:
+            yield _unknown_alias(variable, name, config)
+    if config.celery_queues and config.max_age:
+        yield (
+            f"{variable} and {MAX_AGE.variable} are set; messages of Celery do not say when they "
+            "were sent, so all of them would be refused"
+        )
 
 
 def _unknown_alias(variable: str, name: str, config: Config) -> str:

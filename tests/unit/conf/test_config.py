@@ -96,6 +96,9 @@ def test_all_problems_are_reported_together(env: Environment) -> None:
           "signature a sender may write any time")),
         ({"QUEUES": "a=q", "DEAD_LETTER_QUEUE": "b"},
          "BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE: 'b' is not in BEANSTALK_DISPATCH_QUEUES; known: a"),
+        ({"CELERY_QUEUES": "q", "MAX_AGE": "4d", "SIGNING_KEYS": "a-key-of-the-tests"},
+         ("BEANSTALK_DISPATCH_CELERY_QUEUES and BEANSTALK_DISPATCH_MAX_AGE are set; messages of "
+          "Celery do not say when they were sent, so all of them would be refused")),
         ({"QUEUES": "a=q", "CELERY_QUEUES": "a b"},
          "BEANSTALK_DISPATCH_CELERY_QUEUES: 'b' is not in BEANSTALK_DISPATCH_QUEUES; known: a"),
         ({"DEAD_LETTER_QUEUE": "my queue"},
