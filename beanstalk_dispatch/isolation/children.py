@@ -67,7 +67,8 @@ class ChildrenOfProcess:
     def start(self, config: Config) -> None:
         """Start the server at the start of a worker, if its tasks run in children."""
         if config.isolation != "thread" and self.are_possible():
-            with self._lock:
+            # What fails here is said by the first task. gunicorn would end itself.
+            with self._lock, suppress(ServerFailed):
                 if self._server is None:
                     self._start_server()
 

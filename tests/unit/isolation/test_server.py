@@ -105,6 +105,7 @@ def test_without_processes_a_message_waits(monkeypatch: pytest.MonkeyPatch) -> N
         raise BlockingIOError("Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
+    CHILDREN.start(get_config())  # raises nothing
     _, result = run("sleep", 0)
     assert result.outcome is Outcome.UNAVAILABLE
     assert "BlockingIOError" in result.reason
