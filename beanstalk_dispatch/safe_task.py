@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 from django.apps import apps
 
@@ -91,15 +91,18 @@ class Retry(Exception):
 class NotHere:
     """An attribute of Celery's tasks that ours do not have; the error says what to write."""
 
-    def __init__(self, remedy: str) -> None:
-        self._remedy = remedy
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, remedy: str) -> None:
+        self._name, self._remedy = name, remedy
 
     def __get__(self, task: object, owner: type) -> NoReturn:
         remedy = self._remedy.format(owner.__name__)
         raise AttributeError(f"{owner.__name__!r} has no attribute {self._name!r}; write {remedy}")
+
+
+def not_here(task_class: type, **remedies: str) -> None:
+    """Give a class the attributes that it does not have. Type checkers see none of them."""
+    for name, remedy in remedies.items():
+        setattr(task_class, name, NotHere(name, remedy))
 
 
 class SafeTask:
@@ -161,10 +164,6 @@ class SafeTask:
 
     The observers of the class that BEANSTALK_DISPATCH_SAFE_TASK names watch every task.
     """
-    if not TYPE_CHECKING:
-        delay = NotHere("schedule_function(queue, {}, …)")
-        apply_async = NotHere("schedule(queue, Call({}, […], delay=…))")
-        retry = NotHere("raise Retry(delay=…)")
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Set the attributes that max_attempts, backoff, timeout and retry_on stand for.
@@ -241,6 +240,14 @@ class SafeTask:
             app: Any = apps.get_app_config("beanstalk_dispatch")
             body = app.process_alone
         body(self, args, kwargs)
+
+
+not_here(
+    SafeTask,
+    delay="schedule_function(queue, {}, …)",
+    apply_async="schedule(queue, Call({}, […], delay=…))",
+    retry="raise Retry(delay=…)",
+)
 
 
 def _set_policy(

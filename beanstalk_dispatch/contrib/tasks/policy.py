@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import (
-    TYPE_CHECKING,
     Any,
     Concatenate,
     Literal,
@@ -24,9 +23,9 @@ from beanstalk_dispatch.running.task_options import is_duration, seconds_of
 from beanstalk_dispatch.safe_task import (
     ISOLATIONS,
     POLICY,
-    NotHere,
     SafeTask,
     attributes_of,
+    not_here,
     retries_of,
 )
 
@@ -85,15 +84,14 @@ class SQSTask(Task):  # type: ignore[type-arg]  # Django's own has no type param
     expires: timedelta | float | None = None
     """The time after which a message of the task is worthless, as ``SafeTask.expires_after``."""
 
-    if not TYPE_CHECKING:
-        delay = NotHere("task.enqueue(…)")
-        apply_async = NotHere("task.using(run_after=…).enqueue(…)")
-
     def __post_init__(self) -> None:
         # The class that slots=True makes is another one than super() without arguments would use.
         Task.__post_init__(self)
         for problem in _find_problems(self):
             raise InvalidTask(problem)
+
+
+not_here(SQSTask, delay="task.enqueue(…)", apply_async="task.using(run_after=…).enqueue(…)")
 
 
 def _find_problems(task: SQSTask) -> list[str]:
