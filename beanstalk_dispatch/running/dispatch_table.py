@@ -192,11 +192,6 @@ def forget_observers() -> None:
     _entries_by_name.cache_clear()
 
 
-def task_sources() -> Sequence[TaskSource]:
-    """Return the registered task sources of contrib rooms."""
-    return tuple(_task_sources)
-
-
 def _is_task(listed_object: object) -> bool:
     """Return True for a task of another library."""
     return any(source.is_task(listed_object) for source in _task_sources)

@@ -175,12 +175,6 @@ def test_a_room_watches_every_task(env: Environment, monkeypatch: pytest.MonkeyP
     assert dispatch_table.entry("record", get_config()).observers == (observer,)
 
 
-def test_a_room_registers_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch_table, "_task_sources", [])
-    dispatch_table.register_tasks(source := object())  # type: ignore[arg-type]
-    assert list(map(id, dispatch_table.task_sources())) == [id(source)]
-
-
 def test_a_module_that_hangs_keeps_no_other_from_the_checks(
     env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
