@@ -16,7 +16,7 @@ from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SETTINGS, Config, removed
 from beanstalk_dispatch.conf.environment import is_given
 from beanstalk_dispatch.conf.variables import EXECUTE_SYNCHRONOUSLY
-from beanstalk_dispatch.logging.log_lines import joined
+from beanstalk_dispatch.logging.log_lines import joined, quoted
 from beanstalk_dispatch.running.monkey_patching import patched_by
 
 from .registry import ID, on_every_machine, on_workers
@@ -60,7 +60,7 @@ def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
             known = joined([setting.variable for setting in SETTINGS.values()], limit=len(SETTINGS))
             hint = f"Remove it. The variables are: {known}"
         yield checks.Warning(
-            f"{name} is set, but beanstalk_dispatch has no variable of that name.",
+            f"{quoted(name)} is set, but beanstalk_dispatch has no variable of that name.",
             hint=hint,
             id=f"{ID}.W008",
         )
