@@ -62,8 +62,7 @@ class DatabaseOutbox:
             reason = f"the outbox does not take it either: {describe_error(exc)}"
             return [Unsent(each.prepared, f"{each.reason}; {reason}") for each in unsent]
         _log_kept(rows)
-        if near := _near(rows):
-            _waking(near, using)()
+        _waking(_near(rows), using)()
         return []
 
     def cancel(self, task_id: str) -> bool:
@@ -128,10 +127,10 @@ def discard(task_id: str, *, if_unsent: bool = False) -> bool:
         if if_unsent:
             now = database_now(using)
             rows = rows.filter(Q(available_at__lte=now) | Q(due_at__gt=now + NEAR))
-        for row in rows:
-            if rows.filter(id=row.id).delete()[0]:
-                transaction.on_commit(partial(_end, row, config), using=using, robust=True)
-                return True
+        row = rows.first()
+        if row and rows.delete()[0]:
+            transaction.on_commit(partial(_end, row, config), using=using, robust=True)
+            return True
     return False
 
 
