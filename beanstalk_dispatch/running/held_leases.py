@@ -127,19 +127,14 @@ class OwnedEntry:
     not_updated_line: ClassVar[str]
     """The log line if the cache does not answer."""
 
-    def __init__(self, alias: str, keys: Sequence[str], *, time_limit: float) -> None:
+    def __init__(self, alias: str, keys: Sequence[str], *, name: str, time_limit: float) -> None:
         self.token = f"{time.time()} {uuid.uuid4().hex} {process_name()}"
         self.key = ""
         """The key of the entry that is owned; empty before it is taken."""
-        self._alias, self._keys = alias, keys
+        self._alias, self._keys, self._name = alias, keys, name
         self._seconds = min(time_limit, MAX_VISIBILITY_SECONDS) + GRACE + MARGIN
         self._value = (self.token, 0.0)
         self._expires = self._renewable_until = -math.inf
-
-    @property
-    def _name(self) -> str:
-        """Return the name of the entry in its log lines."""
-        raise NotImplementedError
 
     def _take(self, reads: Sequence[str], announcement: Announcement | None) -> Mapping[str, Any]:
         """Take one of the entries if one is free, and return those that were read.
@@ -228,14 +223,12 @@ def does_not_run(owner: str) -> bool:
     return has_ended(process)
 
 
-def _try(action: Callable[[], None]) -> None:
+def _try(action: Callable[[], None], tries: int = _TRIES) -> None:
     """Try an action on the cache, several times. Raise its last error."""
-    for number in range(1, _TRIES + 1):
-        try:
-            action()
-        except Exception:
-            if number == _TRIES:
-                raise
-        else:
-            return
+    try:
+        action()
+    except Exception:
+        if tries == 1:
+            raise
         time.sleep(_PAUSE * random.uniform(0.5, 1))
+        _try(action, tries - 1)

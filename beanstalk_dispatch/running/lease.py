@@ -61,7 +61,8 @@ class Lease(OwnedEntry):
     ) -> None:  # fmt: skip
         key = task_key(queue, message)
         # Workers of earlier releases share these keys.
-        super().__init__(alias, [cache_key("turn", key)], time_limit=time_limit)
+        keys = [cache_key("turn", key)]
+        super().__init__(alias, keys, name=message.id, time_limit=time_limit)
         self._end_key = cache_key("mark", key)
         self._message, self._result = message, result
         self._cancelled, self._paused = cancelled_key(message.id), paused_key(queue)
@@ -71,10 +72,6 @@ class Lease(OwnedEntry):
         None if it is not paused, or if the cache was not asked.
         """
         self._is_done = False
-
-    @property
-    def _name(self) -> str:
-        return self._message.id
 
     def take(self, *, asks_for_pause: bool = False, announces: bool = False) -> None:
         """Take the lease for this attempt.

@@ -33,15 +33,12 @@ class Slot(OwnedEntry):
 
     def __init__(self, alias: str, name: str, *, limit: int, time_limit: float) -> None:
         keys = [cache_key("slot", f"{name}\n{number}") for number in range(limit)]
-        super().__init__(alias, random.sample(keys, limit), time_limit=time_limit)
-        self._key_of_task, self._limit = name, limit
+        function = name.partition("\n")[0]  # no argument of the task is logged
+        super().__init__(alias, random.sample(keys, limit), name=function, time_limit=time_limit)
+        self._limit = limit
         self._next_key, self._mean_key = cache_key("next", name), cache_key("mean", name)
         self._started = clock.monotonic()
         self._found: Mapping[str, Any] = {}
-
-    @property
-    def _name(self) -> str:
-        return self._key_of_task.partition("\n")[0]  # without the task's arguments
 
     def take(self) -> bool:
         """Take a slot. Return False if all are taken.
