@@ -29,7 +29,7 @@ CRON_FILE: Final = Path("cron.yaml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunningTask:
+class SeenTask:
     """A task that a worker ran when it was last seen."""
 
     id: str
@@ -62,7 +62,7 @@ TASK_COLUMNS: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Worker:
+class SeenWorker:
     """One process that runs tasks."""
 
     machine: str
@@ -77,7 +77,7 @@ class Worker:
     up_seconds: float
     seen_seconds: float
     """The seconds since its last sign, if its clock and the one here agree."""
-    running: Sequence[RunningTask] = field(repr=False)
+    running: Sequence[SeenTask] = field(repr=False)
     """The oldest of those tasks, a hundred at most."""
     next_runs: Sequence[PeriodicRun] = field(repr=False)
 
@@ -129,9 +129,9 @@ RUN_COLUMNS: Final = ("Periodic task", "Next run", "At")
 class WhatRuns:
     """The workers that are seen, their tasks, and the next runs of periodic tasks."""
 
-    workers: Sequence[Worker]
+    workers: Sequence[SeenWorker]
     """The workers by machine and process."""
-    tasks: Sequence[RunningTask]
+    tasks: Sequence[SeenTask]
     """The tasks, the oldest first, a thousand at most."""
     left_out: int
     """The number of tasks that are not in ``tasks``."""
@@ -193,7 +193,7 @@ def what_runs(queues: Sequence[str] = ()) -> WhatRuns:
     )
 
 
-def _with_progress(tasks: Sequence[RunningTask]) -> list[RunningTask]:
+def _with_progress(tasks: Sequence[SeenTask]) -> list[SeenTask]:
     """Ask the store of results once. Raise any error of it."""
     found: dict[str, str] = {}
     for source in PROGRESS_SOURCES:
@@ -211,15 +211,15 @@ def _fields(entry: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: entry.get(name) for name in names}
 
 
-def _worker(entry: Mapping[str, Any]) -> Worker:
+def _worker(entry: Mapping[str, Any]) -> SeenWorker:
     """Read an entry of a worker, whose clock may be another."""
     seen = time.time() - entry["written_at"]
     gone = min(max(seen, 0.0), KEPT_SECONDS) if seen > LATE_SECONDS else 0.0
     machine = escaped(entry["machine"])
-    return Worker(
+    return SeenWorker(
         machine=machine,
         running=[
-            RunningTask(
+            SeenTask(
                 **_fields(each, _TASK_AS_WRITTEN),
                 seconds=each["seconds"] + gone,
                 machine=machine,
