@@ -83,15 +83,15 @@ def test_what_ends_its_process_is_alone_the_next_time_and_then_a_dead_letter(
     with (
         gunicorn(
             tmp_path,
-            BEANSTALK_DISPATCH_TABLE=f"{TABLE} match=re.match",
+            BEANSTALK_DISPATCH_TABLE=f"{TABLE} match=re.match work=tests.limited_jobs.work",
             BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE="dead",
             BEANSTALK_DISPATCH_TASK_TIMEOUT="10s",
             GUNICORN_CMD_ARGS="--threads=15 --timeout=2",
         ) as server,
         ThreadPoolExecutor(1) as pool,
     ):
-        pool.submit(quietly, server, body("nap", 60, id="neighbour"))
-        time.sleep(0.5)
+        pool.submit(quietly, server, body("work", str(tmp_path / "began"), 1, 60, id="neighbour"))
+        until((tmp_path / "began").exists)
         assert quietly(server, culprit) == "lost"
         until(lambda: server.log().count("start worker=True") == 2)
         until(lambda: len(cut(server)) == 2)
