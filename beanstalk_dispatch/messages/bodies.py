@@ -31,15 +31,22 @@ def register_translator(translator: Translator) -> None:
     _translators.append(translator)
 
 
-def read_object(body: bytes | str, *, queue: str, keys: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON object in a body. The signature is verified first if there are ``keys``.
+def read_members(body: bytes | str, *, queue: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Return the members of the message in a body, as ``read_object`` does.
 
-    A contrib room may translate the messages of another library, which nobody has signed. Raise
-    BadSignature or MalformedMessage.
+    A contrib room may translate the messages of another library, which nobody has signed.
     """
     for translate in _translators:
         if (members := translate(body, queue)) is not None:
             return members
+    return read_object(body, queue=queue, keys=keys)
+
+
+def read_object(body: bytes | str, *, queue: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON object in a body. The signature is verified first if there are ``keys``.
+
+    Raise BadSignature or MalformedMessage.
+    """
     return parse_object(_verified_json(body, queue=queue, keys=keys))
 
 

@@ -19,7 +19,7 @@ from beanstalk_dispatch.exceptions import (
     MessageError,
 )
 
-from .bodies import parse_object, read_object
+from .bodies import parse_object, read_members, read_object
 from .signatures import signer, strip_signature
 
 VERSION: Final = 1
@@ -180,12 +180,12 @@ class Message:
         Raise BadSignature if the signature or the location is wrong, MalformedMessage if
         the body is not a message.
         """
-        content = read_object(body, queue=queue, keys=keys)
+        content = read_members(body, queue=queue, keys=keys)
         attempts = 0
         while DEAD_LETTER in content:
             inner, count, inner_id = _dead_letter_parts(content)
             attempts, default_id = max(attempts, count), inner_id or default_id
-            content = read_object(inner, queue=queue, keys=keys)
+            content = read_members(inner, queue=queue, keys=keys)
         if keys and location:
             _check_location(content, location)
         message = _to_message(content, default_id)

@@ -421,6 +421,8 @@ VALID = {
     "send_timeout": ["10", "1.5s"],
     "warm": ["yes"],
     "tasks": ["tests.jobs", "tests.jobs tests.nothing"],
+    "celery_queues": ["a", "a b"],
+    "embedded_metrics": ["stdout", "udp://127.0.0.1:25888"],
     "observers": ["tests.jobs.Nothing", "tests.nowhere.Observer"],
     "results": ["default", "db"],
     "result_ttl": ["1h", "30d"],

@@ -20,7 +20,7 @@ def project(env: Environment) -> Environment:
     calls.clear()
     env(
         DISPATCH_TABLE=f"{TABLE} chain=tests.unit.test_testing.chain",
-        DISPATCH_QUEUES="mail=m fifo=f.fifo",
+        DISPATCH_QUEUES="mail=m fifo=f.fifo dead=d",
     )
     return env
 
@@ -94,7 +94,7 @@ def test_running_them() -> None:
 
 
 def test_a_failure_is_raised(project: Environment) -> None:
-    project(DISPATCH_LEASE_CACHE="nowhere", DISPATCH_DEAD_LETTER_QUEUE="mail")
+    project(DISPATCH_LEASE_CACHE="nowhere", DISPATCH_DEAD_LETTER_QUEUE="dead")
     with capture_tasks() as tasks:
         schedule_function("mail", "fail", "the reason")
         with pytest.raises(ValueError, match="the reason"):

@@ -138,4 +138,5 @@ def make_response(result: Result) -> HttpResponse:
     status = result.status
     if status == 200:
         return HttpResponse(b"{}", content_type="application/json")
-    return error_response(status, "forbidden" if status == 403 else result.reason)
+    reason = result.reason.partition("; ")[0]  # 0.1 has answered it alone; advice is for the log
+    return error_response(status, "forbidden" if status == 403 else reason)

@@ -126,7 +126,7 @@ def test_no_field_of_any_line_hides_one_of_a_record() -> None:
 
 
 def test_the_queries_of_the_page_name_fields_of_the_line() -> None:
-    queries = re.findall(r"^- [A-Z].+: `(filter .+)`$", LOG, re.MULTILINE)
+    queries = re.findall(r"^- [A-Z].+:\n  `(filter .+)`$", LOG, re.MULTILINE)
     assert len(queries) == 3
     known = fields_of_page() | {"message", "timestamp"}
     for query in queries:
