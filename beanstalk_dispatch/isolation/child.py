@@ -115,7 +115,8 @@ def _log_end(run: Run, why: str) -> None:
 
 def _prepare_process(notes: Notes, *, server: int) -> None:
     _end_with(server)
-    if not os.isatty(0):  # a debugger has to be in the terminal's group to read from it
+    # In a terminal a debugger has to be in its group to read from it.
+    if not os.isatty(0):  # pragma: no branch - the tests have none
         os.setpgid(0, 0)  # what a task sends to its process group reaches its own processes only
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:

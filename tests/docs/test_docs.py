@@ -460,8 +460,7 @@ def check_startproject(arguments: list[str]) -> None:
 def check_export(arguments: list[str]) -> None:
     values = assignments(arguments)
     assert len(values) == len(arguments)
-    if "AWS_DEFAULT_REGION" not in values:
-        cast_all(values)
+    cast_all(values)
 
 
 def check_pip(arguments: list[str]) -> None:
@@ -1063,8 +1062,6 @@ def run(snippet: Snippet, module: ModuleType) -> None:
     result = eval(code, vars(module))
     if inspect.iscoroutine(result):
         asyncio.run(result)
-    for name in vars(module).keys() & VARIABLES.keys():
-        VARIABLES[name].cast(vars(module)[name])
 
 
 @pytest.fixture(autouse=True)

@@ -512,10 +512,9 @@ def evict(server: Service) -> None:
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 500_000)
         before = client.keys("*beanstalk*")
-        for number in itertools.count():
-            client.set(f"page-{number}", "x" * 20_000)
-            if not client.exists(*before):
-                break
+        numbers = itertools.count()
+        while client.exists(*before):
+            client.set(f"page-{next(numbers)}", "x" * 20_000)
         client.config_set("maxmemory", 0)
 
 

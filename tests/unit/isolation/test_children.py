@@ -487,7 +487,7 @@ class Stub:
 
 
 def test_children_that_end_before_their_task_begins_cost_it_no_attempt(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ended = Ended(exit_code=1, has_begun=False)
     made: list[Stub] = []
@@ -497,13 +497,15 @@ def test_children_that_end_before_their_task_begins_cost_it_no_attempt(
         return made[-1]
 
     monkeypatch.setattr(CHILDREN, "_make_child", make)
-    assert outcome("note", "x") is Outcome.UNAVAILABLE
+    assert outcome("note", str(tmp_path / "notes")) is Outcome.UNAVAILABLE
     assert len(made) == 2
 
 
-def test_an_answer_about_another_task_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_about_another_task_ends_the_child(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(CHILDREN, "_take_child", lambda: Stub({"id": "another"}))
-    _, result = run("note", "x")
+    _, result = run("note", str(tmp_path / "notes"))
     assert result.reason == "its answer makes no sense; it was cut off once"
 
 

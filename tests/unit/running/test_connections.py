@@ -191,6 +191,7 @@ def test_a_failed_connection_that_django_cannot_close_is_dropped(
     other = connections["other"]
     other.ensure_connection()
     monkeypatch.setitem(guard._opened.by_alias, "other", other)
+    assert guard.are_open()
     dropped: list[Any] = []
     monkeypatch.setattr(guard, "drop", dropped.append)
     monkeypatch.setattr(other, "close", lambda: 1 / 0)  # as a task may leave it

@@ -158,6 +158,7 @@ def test_the_default_observer_does_nothing(sqs_env: Environment) -> None:
         observer.publishing([], "q"),
         observer.delivering(delivery),
         observer.attempting(SafeTask(), delivery),
+        observer.cancelling(delivery),
     ):
         with manager as entered:
             assert entered is None

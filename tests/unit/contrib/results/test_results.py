@@ -485,6 +485,13 @@ def test_a_task_that_waits_in_hops_keeps_the_time_of_its_enqueuing(store: Enviro
     assert get_result(task_id).enqueued_at == ready.enqueued_at
 
 
+def test_what_has_ended_before_is_not_written_with_the_end_of_the_lease(store: Environment) -> None:
+    message = Message(function="record")
+    recording = Recording(run_of(message, queue="jobs"), message, get_config())
+    recording.is_settled = True
+    assert recording.success_entry() is None
+
+
 def test_many_are_ready(store: Environment) -> None:
     ids = schedule_many("jobs", [Call("record", (number,)) for number in range(12)])
     assert {get_result(each).status for each in ids} == {Status.READY}
