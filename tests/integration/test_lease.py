@@ -212,7 +212,7 @@ def test_what_runs_is_read_from_any_shared_cache(
     cache: None, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env(DISPATCH_LEASE_CACHE="leases")
-    monkeypatch.setattr(worker_entry, "KEPT_SECONDS", 1)
+    monkeypatch.setattr(worker_entry, "KEPT_SECONDS", 4)
     entries = [
         worker_entry._Entry(
             "leases", {"token": name, "machine": name, "process_id": 7, "started_at": 0.0}
