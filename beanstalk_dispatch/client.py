@@ -98,7 +98,7 @@ def schedule(
     of that database, "default" if none is named; False sends it at once, and stores nothing.
     """
     if more or options:
-        raise TypeError("; ".join([_ONE_CALL, *advice_on(options, "name")]))
+        raise _not_one_call(options)
     try:
         config = get_config()
         destination, prepared = prepare_calls(queue, [call], config, is_local=is_local(config))
@@ -125,6 +125,11 @@ def schedule_many(
         return send_prepared(destination, prepared, on_commit=on_commit)
     except SchedulingError as exc:
         raise shown_to_callers(exc) from exc.__cause__
+
+
+def _not_one_call(options: Mapping[str, object]) -> TypeError:
+    """Return the error for more than a queue and one Call, with advice on the keywords."""
+    return TypeError("; ".join([_ONE_CALL, *advice_on(options, "name")]))
 
 
 def shown_to_callers(error: SchedulingError) -> SchedulingError:
@@ -183,7 +188,7 @@ async def aschedule(
     ``asyncio.gather``, are sent in batches of ten.
     """
     if more or options:
-        raise TypeError("; ".join([_ONE_CALL, *advice_on(options, "name")]))
+        raise _not_one_call(options)
     if _uses_database(on_commit):
         return await sync_to_async(schedule)(queue, call, on_commit=on_commit)
     if getattr(call, "unique", None) is not None or get_config().has_policy("unique_by"):

@@ -1,4 +1,4 @@
-"""What runs now: the workers, their tasks, and the next runs of periodic tasks."""
+"""The workers that run now, their tasks, and the next runs of periodic tasks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SeenTask:
     seconds: float
     """The age of the attempt."""
     progress: str = ""
-    """How far it is in words, if results are kept and the task says so."""
+    """Its progress in words, if results are kept and the task reports any."""
     machine: str
     process_id: int
     is_late: bool
@@ -160,7 +160,7 @@ def what_runs(queues: Sequence[str] = ()) -> WhatRuns:
     """Ask the lease's cache for the entries of all workers, with one request.
 
     With the own names of ``queues``, return the tasks of those only. Raise ConfigurationError if
-    there is no such cache, LeaseUnavailable if it does not answer.
+    BEANSTALK_DISPATCH_LEASE_CACHE is not set, LeaseUnavailable if the cache does not answer.
     """
     alias = get_config().lease_cache
     if alias is None:

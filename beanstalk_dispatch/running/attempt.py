@@ -309,7 +309,7 @@ def _stuck_label(run: Run) -> str:
 def _names_of(run: Run) -> tuple[str, str]:
     """Return the id and the function of a task, for its lines.
 
-    There is no id if a project has called the task's ``process`` itself.
+    The id is ``-`` if a project has called the task's ``process`` itself.
     """
     message = run.message
     if message is None:

@@ -507,7 +507,7 @@ def restart(server: Service) -> None:
 
 
 def evict(server: Service) -> None:
-    """Write what is newer than all entries until there is no room for them."""
+    """Write newer entries until the server has evicted those that it had."""
     with redis.Redis(port=server.port) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 500_000)

@@ -60,7 +60,7 @@ class TaskFailure:
 
 
 class Progress(NamedTuple):
-    """How far a task is. ``str`` returns it as ``300 of 1,000 (30 %)``."""
+    """The progress of a task. ``str`` returns it as ``300 of 1,000 (30 %)``."""
 
     n: float
     of: float | None = None
@@ -109,7 +109,7 @@ class TaskRecord:
     errors: list[TaskFailure] = field(default_factory=list)
     """The last ten failures, the newest at the end."""
     progress: Progress | None = None
-    """How far the task has said that it is."""
+    """The progress that the task has reported last."""
     return_value: Any = field(default=None, repr=False)
     """The return value of the task, if it is JSON of at most 500,000 characters."""
     args: list[Any] | None = field(default=None, repr=False)
