@@ -21,6 +21,7 @@ import hypothesis
 import pytest
 from botocore.hooks import EventAliaser
 from botocore.loaders import create_loader
+from django.core.cache import caches
 from moto.backends import list_of_moto_modules
 from moto.server import ThreadedMotoServer
 from moto.sqs.models import sqs_backends
@@ -37,6 +38,7 @@ from beanstalk_dispatch.sqs.timeouts import Timeouts
 from tests import jobs
 from tests.dead_letters import Dead
 from tests.proxy import Proxy
+from tests.recording_sqs import Sqs
 from tests.services import NO_COVERAGE
 
 TABLE = (
@@ -313,6 +315,28 @@ def sqs_env(without_queue: Environment, queue_name: str) -> Environment:
 def worker_env(sqs_env: Environment) -> Environment:
     sqs_env(WORKER=True)
     return sqs_env
+
+
+@pytest.fixture
+def lease_env(sqs_env: Environment) -> Iterator[Environment]:
+    """The same, with a lease in a cache that is empty."""
+    sqs_env(DISPATCH_LEASE_CACHE="default")
+    caches["default"].clear()
+    yield sqs_env
+    caches["default"].clear()
+
+
+@pytest.fixture
+def sqs(sqs_env: Environment, proxy: Proxy, queue_name: str) -> Sqs:
+    """SQS; the aliases ``jobs`` and ``more`` are standard queues, ``fifo`` is a FIFO queue."""
+    sqs_env(
+        DISPATCH_SQS_ENDPOINT_URL=proxy.url,
+        DISPATCH_QUEUES=f"jobs={queue_name} more={queue_name}-more fifo={queue_name}.fifo",
+        DISPATCH_CREATE_QUEUES=False,
+        AWS_MAX_ATTEMPTS=1,
+    )
+    proxy.spoil = found = Sqs()
+    return found
 
 
 # --- dead letters ---

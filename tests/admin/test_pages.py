@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -136,16 +135,8 @@ def test_a_dead_letter_queue_with_letters_is_red(dead: Dead) -> None:
 # --- what runs now ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def lease_cache(sqs_env: Environment) -> Iterator[Environment]:
-    sqs_env(DISPATCH_LEASE_CACHE="default")
-    caches["default"].clear()
-    yield sqs_env
-    caches["default"].clear()
-
-
 def test_the_running_tasks_lead_to_their_results(
-    lease_cache: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lease_env: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(running, "CRON_FILE", tmp_path / "cron.yaml")
     monkeypatch.setattr(running, "MAX_TASKS", 2)
@@ -163,7 +154,7 @@ def test_the_running_tasks_lead_to_their_results(
     assert "<b>one" not in html
     assert html.count(admin._RED) == 8
     assert "/storedresult/a" not in html
-    lease_cache(DISPATCH_RESULTS="db")
+    lease_env(DISPATCH_RESULTS="db")
     now = timezone.now()
     StoredResult.objects.create(
         id="a_1", function="record", progress="[3,4]", enqueued_at=now, expires_at=now
@@ -180,7 +171,7 @@ def test_the_running_tasks_lead_to_their_results(
 
 
 def test_what_runs_is_not_known_without_a_cache(
-    lease_cache: Environment, monkeypatch: pytest.MonkeyPatch
+    lease_env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged_in = client("view_deadletter")
 
@@ -191,7 +182,7 @@ def test_what_runs_is_not_known_without_a_cache(
         patch.setattr(admin, "what_runs", fail)
         page = words(logged_in.get(f"{PAGES}_running/"))
     assert page.startswith("ConnectionError of cache 'default'", page.index("Conn"))
-    lease_cache(DISPATCH_LEASE_CACHE=None)
+    lease_env(DISPATCH_LEASE_CACHE=None)
     page = words(logged_in.get(f"{PAGES}_running/"))
     assert "BEANSTALK_DISPATCH_LEASE_CACHE is not set" in page
 

@@ -4,7 +4,6 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,14 +175,6 @@ def test_what_runs_now_is_not_known_without_a_cache(
 
 
 # --- pause ---
-
-
-@pytest.fixture
-def lease_env(sqs_env: Environment) -> Iterator[Environment]:
-    sqs_env(DISPATCH_LEASE_CACHE="default")
-    caches["default"].clear()
-    yield sqs_env
-    caches["default"].clear()
 
 
 def test_a_queue_is_paused_and_resumed(lease_env: Environment, queue_name: str) -> None:

@@ -17,7 +17,6 @@ from beanstalk_dispatch.sqs import joined_sends
 from beanstalk_dispatch.sqs.batch_sender import BatchEntry
 from beanstalk_dispatch.sqs.joined_sends import MAX_OPEN, WAITED, JoinedSends
 from beanstalk_dispatch.sqs.opening import open_queue
-from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
 from tests.recording_sqs import Sqs, body_of, label
 from tests.workers import until
@@ -260,18 +259,6 @@ def test_what_a_thread_leaves_undone_is_taken_over_by_the_next() -> None:
 
 
 # --- with requests ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def sqs(sqs_env: Environment, proxy: Proxy, queue_name: str) -> Sqs:
-    sqs_env(
-        DISPATCH_SQS_ENDPOINT_URL=proxy.url,
-        DISPATCH_QUEUES=f"jobs={queue_name} fifo={queue_name}.fifo",
-        DISPATCH_CREATE_QUEUES=False,
-        AWS_MAX_ATTEMPTS=1,
-    )
-    proxy.spoil = found = Sqs()
-    return found
 
 
 def schedule_in_threads(count: int) -> dict[int, Outcome]:
