@@ -15,7 +15,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import duration, escaped, quoted_error
 from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.messages.shared_cache import required
-from beanstalk_dispatch.running.run import PROGRESS_SOURCES
+from beanstalk_dispatch.running.kept_results import KEPT_RESULTS
 from beanstalk_dispatch.running.worker_entry import KEPT_SECONDS, WRITE_SECONDS, entry_keys
 
 MAX_TASKS: Final = 1000
@@ -196,8 +196,8 @@ def what_runs(queues: Sequence[str] = ()) -> WhatRuns:
 def _with_progress(tasks: Sequence[SeenTask]) -> list[SeenTask]:
     """Ask the store of results once. Raise any error of it."""
     found: dict[str, str] = {}
-    for source in PROGRESS_SOURCES:
-        found.update(source(get_config(), [each.id for each in tasks]))
+    for results in KEPT_RESULTS:
+        found.update(results.progress(get_config(), [each.id for each in tasks]))
     return [replace(each, progress=found.get(each.id, "")) for each in tasks]
 
 

@@ -256,15 +256,6 @@ class Run:
     scheduled_at = _fact("scheduled_at")
 
 
-RESULT_SOURCES: Final[list[Callable[[Run], SharedResult]]] = []
-"""The function that makes the result of a run, if the room of results is loaded."""
-
-PROGRESS_SOURCES: Final[list[Callable[[Config, Sequence[str]], Mapping[str, str]]]] = []
-"""The function that returns the progress of tasks in words by their ids, if that room is loaded.
-
-It makes one request, and raises any error of the store.
-"""
-
 Surround: TypeAlias = "Generator[None, Result, Result | None]"
 """A stage that surrounds those after it.
 

@@ -13,13 +13,13 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from beanstalk_dispatch.exceptions import BatchError, MessageTooLarge, SendError
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
-from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.observers import Observer, observed
 from beanstalk_dispatch.running.dispatch_table import configured_observers
+from beanstalk_dispatch.running.kept_results import KEPT_RESULTS
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
 from beanstalk_dispatch.sqs.errors import Scope, scope_of
 
@@ -51,13 +51,6 @@ SendResult: TypeAlias = str | Unsent
 
 Send: TypeAlias = Callable[[Destination, Sequence[Prepared]], list[SendResult]]
 """Takes calls and returns their results, in order."""
-
-
-SUPERSEDED: Final[list[Callable[[Destination, Message, str], None]]] = []
-"""The functions to call for a unique call that has waited, and whose key another message holds.
-
-Its caller has its id, so the result of that id has to name the task that runs instead.
-"""
 
 
 def send_one(destination: Destination, prepared: Sequence[Prepared]) -> list[SendResult]:
@@ -249,6 +242,8 @@ def _try(destination: Destination, prepared: Sequence[Prepared], send: Send) -> 
         return [Unsent(each, str(exc), scope) for each in prepared]
     for each, result in zip(prepared, results, strict=True):
         if each.message.unique and result != each.message.id and isinstance(result, str):
-            for note in SUPERSEDED:
-                note(destination, each.message, result)
+            for kept in KEPT_RESULTS:
+                kept.note_superseded(
+                    destination.config, destination.address.name, each.message, result
+                )
     return unsent_among(results)

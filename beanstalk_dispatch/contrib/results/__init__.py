@@ -8,8 +8,7 @@ docs/django-tasks.md has more.
 from __future__ import annotations
 
 from beanstalk_dispatch.running.dispatch_table import register_observers
-from beanstalk_dispatch.running.run import PROGRESS_SOURCES, RESULT_SOURCES
-from beanstalk_dispatch.scheduling.send import SUPERSEDED
+from beanstalk_dispatch.running.kept_results import KEPT_RESULTS, KeptResults
 
 from .record import Progress, Status, TaskFailure, TaskRecord
 from .recording import note_superseded, observers, shared_recording
@@ -28,6 +27,4 @@ __all__ = [
 ]
 
 register_observers(observers)
-RESULT_SOURCES.append(shared_recording)
-PROGRESS_SOURCES.append(progress_in_words)
-SUPERSEDED.append(note_superseded)
+KEPT_RESULTS.append(KeptResults(shared_recording, progress_in_words, note_superseded))

@@ -26,7 +26,6 @@ from beanstalk_dispatch.observers import Observer, Publication
 from beanstalk_dispatch.resuming import PROGRESS
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.safe_task import Retry, SafeTask
-from beanstalk_dispatch.scheduling.destination import Destination
 
 from .progress import ProgressKeeper
 from .record import (
@@ -325,11 +324,10 @@ def new_record(message: Message, queue: str, config: Config) -> TaskRecord:
     return record
 
 
-def note_superseded(destination: Destination, message: Message, holder: str) -> None:
+def note_superseded(config: Config, queue: str, message: Message, holder: str) -> None:
     """Note the id of the task that runs instead of a unique call that is not sent."""
-    config = destination.config
     if (store := store_of(config)) is not None:
-        record = new_record(message, destination.address.name, config)
+        record = new_record(message, queue, config)
         record.headers[SUPERSEDED_HEADER] = holder
         GUARD.call(functools.partial(store.save, record), what="written", task_id=message.id)
 

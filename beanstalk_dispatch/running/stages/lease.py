@@ -11,8 +11,9 @@ from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running.ending import cancelled, sent_again
+from beanstalk_dispatch.running.kept_results import KEPT_RESULTS
 from beanstalk_dispatch.running.lease import Lease
-from beanstalk_dispatch.running.run import RESULT_SOURCES, Run, Surround
+from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.running.waiting import half_since
 from beanstalk_dispatch.sqs.fifo import queue_rules
 
@@ -29,8 +30,8 @@ def lease(run: Run) -> Surround:
     if config.execute_synchronously:
         return cancelled(run) if record.is_cancelled(message.id, config) else None
     alias = str(config.lease_cache)
-    results = RESULT_SOURCES if config.results == alias else ()
-    shared = next((each(run) for each in results), None)
+    results = KEPT_RESULTS if config.results == alias else ()
+    shared = next((each.of_run(run) for each in results), None)
     held = Lease(alias, message, queue=run.queue, time_limit=run.time_limit, result=shared)
     try:
         held.take(asks_for_pause=not run.consumer.can_hide, announces=_runs_first(run))
