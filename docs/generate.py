@@ -18,11 +18,19 @@ from typing import Final
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SettingsGroup
 from beanstalk_dispatch.contrib.sentry.variables import SENTRY
-from beanstalk_dispatch.problems.catalogue import CATALOGUE
+from beanstalk_dispatch.problems.findings import catalogue
 from beanstalk_dispatch.running.pipeline import STAGES
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
+COMMANDS: Final = {
+    "doctor": "beanstalk_doctor",
+    "aws": "beanstalk_doctor --aws",
+    "machine": "beanstalk_doctor --machine",
+    "eb": "beanstalk_eb --check",
+    "lambda": "beanstalk_lambda --check",
+}
+"""The origin of findings in the catalogue → the command that shows them."""
 TABLES: Final = {
     "docs/configuration.md": ("Variable", conf.CORE),
     "docs/sentry.md": ("Sentry variable", SENTRY),
@@ -78,13 +86,20 @@ def table(heading: str, group: SettingsGroup) -> str:
     return f"| {heading} | Form | Default | Meaning |\n|---|---|---|---|\n{''.join(rows)}"
 
 
+def checks_table() -> str:
+    """Return the Markdown table of the system checks."""
+    return f"| Id | What it means |\n|---|---|\n{_meanings('check')}"
+
+
 def findings_table() -> str:
     """Return the Markdown table of the findings of the commands, besides the system checks."""
-    rows = []
-    for command, found in CATALOGUE.items():
-        rows.append(f"| **`{command}`** | |\n")
-        rows += [f"| {number} | {meaning} |\n" for number, meaning in found.items()]
+    rows = [f"| **`{command}`** | |\n{_meanings(origin)}" for origin, command in COMMANDS.items()]
     return f"| Finding | Meaning |\n|---|---|\n{''.join(rows)}"
+
+
+def _meanings(origin: str) -> str:
+    found = catalogue()[origin]
+    return "".join(f"| {number} | {found[number]['meaning']} |\n" for number in found)
 
 
 def stages_table() -> str:
@@ -161,6 +176,8 @@ def contents() -> dict[Path, str]:
     architecture = ROOT / "docs" / "architecture.md"
     page = with_table(architecture.read_text(), "Finding", findings_table())
     files[architecture] = with_table(page, "Stage", stages_table())
+    checks = ROOT / "docs" / "checks.md"
+    files[checks] = with_table(checks.read_text(), "Id", checks_table())
     rehearsal = ROOT / "docs" / "rehearsal.md"
     page = rehearsal.read_text()
     files[rehearsal] = with_table(page, "Scene", scenes_table(page))

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from django.apps import apps
-from django.core import checks
 from django.core.checks import CheckMessage
 
-ID: Final = "beanstalk_dispatch"
+from beanstalk_dispatch.problems.findings import ID, problem
 
 
 def check_core(**kwargs: Any) -> list[CheckMessage]:
     """Return an error without the core's app, which has the commands and the other checks."""
     if apps.is_installed(ID):
         return []
-    return [
-        checks.Error(
-            "INSTALLED_APPS has an app of beanstalk_dispatch.contrib, and not the core's: there is "
-            "no command, no check and no log line at the start.",
-            hint=f"Add {ID!r} to INSTALLED_APPS.",
-            id=f"{ID}.E024",
-        )
-    ]
+    return [problem("E024")]

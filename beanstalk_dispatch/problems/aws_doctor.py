@@ -10,14 +10,14 @@ from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.conf.queue_address import QueueAddress, location_of
-from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES, SQS_REGION
+from beanstalk_dispatch.conf.variables import QUEUES
 from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.sqs.session import DEFAULT_REGION
 
-from .findings import DOCS, ok, problem, safely
+from .findings import ok, problem, safely
 
 MAX_SKEW_SECONDS: Final = 300
 """AWS refuses requests whose time is further off.
@@ -44,7 +44,7 @@ def examine() -> Iterator[CheckMessage]:
         topic = f"queue {alias}"
         yield from safely(topic, _examine_queue(topic, alias, address, config, inspector))
     if not config.queues:
-        yield problem("W206", "queues", f"{QUEUES.variable} is not set, so no queue is looked at")
+        yield problem("W206", "queues")
     yield from _examine_clock(inspector)
 
 
@@ -57,12 +57,7 @@ def _examine_identity(inspector: Inspector, config: Config) -> Iterator[CheckMes
     if region:
         yield ok("region", region)
     elif not all(address.region for address in config.queues.values()):
-        yield problem(
-            "W201",
-            "region",
-            "no region is configured, and a queue is given by its name",
-            f"eb setenv {SQS_REGION.variable}=eu-west-1, or write the queue's URL",
-        )
+        yield problem("W201", "region")
     try:
         identity = inspector.identity()
     except InspectionError as exc:
@@ -77,26 +72,20 @@ def _failed_request(topic: str, operation: str, exc: InspectionError) -> CheckMe
     A missing permission is not a fault of the queue.
     """
     if exc.is_denied:
-        return problem(
-            "W202",
-            topic,
-            f"these credentials may not {operation}, so this is not known ({exc})",
-            f"{exc.remedy}; or run the command with your own credentials",
-        )
-    return problem("E203", topic, f"{operation}: {exc}", exc.remedy or _UNKNOWN)
+        return problem("W202", topic, operation=operation, exc=exc, remedy=exc.remedy)
+    return problem("E203", topic, operation=operation, exc=exc, remedy=exc.remedy or _UNKNOWN)
 
 
 def _examine_clock(inspector: Inspector) -> Iterator[CheckMessage]:
     skew = inspector.clock_skew
     if skew is None:
         return
-    message = f"this machine's clock differs from AWS's by {skew:+.0f} s"
     if abs(skew) > MAX_SKEW_SECONDS:
-        yield problem("E204", "clock", message, "sudo chronyc makestep")
+        yield problem("E204", "clock", skew=skew)
     elif abs(skew) > _NOTICEABLE_SKEW_SECONDS:
-        yield problem("W205", "clock", message, "sudo chronyc makestep")
+        yield problem("W205", "clock", skew=skew)
     else:
-        yield ok("clock", message)
+        yield ok("clock", f"this machine's clock differs from AWS's by {skew:+.0f} s")
 
 
 # --- one queue -------------------------------------------------------------------------------
@@ -117,13 +106,7 @@ def _examine_queue(
         attributes = inspector.attributes(address, url)
     except InspectionError as exc:
         if exc.is_denied and config.backlog_token and alias in config.work_queues:
-            yield problem(
-                "E207",
-                topic,
-                f"these credentials may not ask for the backlog: {exc}",
-                "allow sqs:GetQueueAttributes on the queue; manage.py beanstalk_eb writes the "
-                "policy",
-            )
+            yield problem("E207", topic, exc=exc)
         else:
             yield _unreachable_queue(topic, address, "GetQueueAttributes", exc, inspector)
         return
@@ -141,8 +124,7 @@ def _unreachable_queue(
     topic: str, address: QueueAddress, operation: str, exc: InspectionError, inspector: Inspector
 ) -> CheckMessage:
     if exc.is_denied and operation == "GetQueueUrl":
-        message = f"these credentials may not look up a queue by its name: {exc}"
-        return problem("E219", topic, message, exc.remedy)
+        return problem("E219", topic, exc=exc, remedy=exc.remedy)
     if not exc.is_missing_queue:
         return _failed_request(topic, operation, exc)
     region = inspector.region(address)
@@ -150,11 +132,9 @@ def _unreachable_queue(
     return problem(
         "E208",
         topic,
-        f"there is no queue {address.name!r} in {region or DEFAULT_REGION} for these credentials"
-        f"{guessed}",
-        f"correct the region with {SQS_REGION.variable} or by the queue's URL in "
-        f"{QUEUES.variable}; aws sqs list-queues --region {region or DEFAULT_REGION} shows those "
-        "that are there",
+        name=address.name,
+        region=region or DEFAULT_REGION,
+        guessed=guessed,
     )
 
 
@@ -163,14 +143,7 @@ def _examine_dead_letter_queue(
 ) -> Iterator[CheckMessage]:
     """Yield the findings of the queue to which this package sends dead letters: nobody reads it."""
     if attributes.get("RedrivePolicy"):
-        yield problem(
-            "E220",
-            topic,
-            f"{DEAD_LETTER_QUEUE.variable} names it, and its redrive policy counts each look at a "
-            "dead letter as a receive",
-            f"aws sqs set-queue-attributes --queue-url {url} --attributes "
-            '\'{"RedrivePolicy": ""}\'',
-        )
+        yield problem("E220", topic, url=url)
     yield _depth_of_dead_letters(topic, attributes, address.name)
 
 
@@ -183,7 +156,7 @@ def _examine_sending(
     except InspectionError as exc:
         if exc.is_denied:
             hint = _of_another_account(url, inspector) or exc.remedy
-            yield problem("E209", topic, f"these credentials may not send: {exc}", hint)
+            yield problem("E209", topic, exc=exc, hint=hint)
             return True
         yield _unreachable_queue(topic, address, "SendMessageBatch", exc, inspector)
         return False
@@ -210,14 +183,7 @@ def _examine_visibility(
     if visibility > limit:
         yield ok(topic, f"VisibilityTimeout {visibility} s is above the time limit of {limit:g} s")
     else:
-        yield problem(
-            "W210",
-            topic,
-            f"VisibilityTimeout {visibility} s is not above the longest time limit, {limit:g} s: "
-            "a message is delivered again while its task runs",
-            "raise it, unless the daemon's own VisibilityTimeout or beanstalk_worker hides the "
-            "messages",
-        )
+        yield problem("W210", topic, visibility=visibility, limit=limit)
 
 
 def _examine_redrive_policy(
@@ -226,23 +192,11 @@ def _examine_redrive_policy(
     policy: dict[str, Any] = json.loads(attributes.get("RedrivePolicy") or "{}")
     target = str(policy.get("deadLetterTargetArn", ""))
     if not target:
-        yield problem(
-            "E211",
-            topic,
-            "it has no redrive policy: a message that always fails is delivered until its "
-            "retention period ends, and is then lost",
-            "create a dead-letter queue, and set RedrivePolicy; manage.py beanstalk_eb prints the "
-            "commands",
-        )
+        yield problem("E211", topic)
         return
     receives = int(policy.get("maxReceiveCount", 0))
     if receives < _MIN_RECEIVES:
-        yield problem(
-            "W212",
-            topic,
-            f"maxReceiveCount is {receives}: a deployment can use up {receives} receives",
-            "raise it to 10 or more",
-        )
+        yield problem("W212", topic, receives=receives)
     yield _dead_letters(topic, target, address, inspector)
 
 
@@ -254,62 +208,34 @@ def _dead_letters(topic: str, arn: str, source: QueueAddress, inspector: Inspect
         found = inspector.attributes(address, inspector.queue_url(address))
     except (InspectionError, ValueError) as exc:
         if isinstance(exc, InspectionError) and exc.is_missing_queue:
-            return problem(
-                "E213",
-                topic,
-                f"the dead-letter queue {arn} does not exist: messages that fail are lost",
-                "create it, or correct RedrivePolicy",
-            )
+            return problem("E213", topic, arn=arn)
         remedy = exc.remedy if isinstance(exc, InspectionError) else "correct RedrivePolicy"
-        message = f"the dead-letter queue {arn} could not be read: {exc}"
-        return problem("W214", topic, message, remedy)
+        return problem("W214", topic, arn=arn, exc=exc, remedy=remedy)
     return _depth_of_dead_letters(topic, found, address.name)
 
 
 def _depth_of_dead_letters(topic: str, attributes: Mapping[str, str], name: str) -> CheckMessage:
     depth = int(attributes.get("ApproximateNumberOfMessages", "0"))
     if depth:
-        return problem(
-            "W215",
-            topic,
-            f"about {depth} messages are in the dead-letter queue {name}",
-            f"python manage.py beanstalk_dead_letters list {name} shows the reasons; correct them, "
-            f"and redrive: {DOCS}/dead-letters.md",
-        )
+        return problem("W215", topic, depth=depth, name=name)
     return ok(topic, f"the dead-letter queue {name} is empty")
 
 
 def _examine_size(topic: str, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
     size = int(attributes.get("MaximumMessageSize", MAX_MESSAGE_BYTES))
     if size < MAX_MESSAGE_BYTES:
-        yield problem(
-            "W216",
-            topic,
-            f"MaximumMessageSize is {size:,} bytes; SQS allows {MAX_MESSAGE_BYTES:,}",
-            f"set MaximumMessageSize={MAX_MESSAGE_BYTES}, unless your messages are small",
-        )
+        yield problem("W216", topic, size=size, maximum=MAX_MESSAGE_BYTES)
 
 
 def _examine_encryption(topic: str, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
     if key := attributes.get("KmsMasterKeyId"):
-        yield problem(
-            "W217",
-            topic,
-            f"it is encrypted with the KMS key {key}",
-            "allow kms:GenerateDataKey and kms:Decrypt on that key to both roles",
-        )
+        yield problem("W217", topic, key=key)
 
 
 def _examine_consumers(topic: str, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
     waiting = int(attributes.get("ApproximateNumberOfMessages", "0"))
     in_flight = int(attributes.get("ApproximateNumberOfMessagesNotVisible", "0"))
     if waiting and not in_flight:
-        yield problem(
-            "W218",
-            topic,
-            f"about {waiting} messages wait and none is in flight: perhaps nobody reads this queue",
-            "give it a worker environment or a beanstalk_worker; each reads the queues that it is "
-            "configured for",
-        )
+        yield problem("W218", topic, waiting=waiting)
     else:
         yield ok(topic, f"about {waiting} messages wait, {in_flight} are in flight")

@@ -23,16 +23,12 @@ from django.shortcuts import resolve_url
 from django.urls import NoReverseMatch
 from django.utils.module_loading import import_string
 
-from beanstalk_dispatch.conf.variables import TRUSTED_PEERS, WORKER
 from beanstalk_dispatch.consumers.endpoint.sqsd import DOCTOR_KEY
 from beanstalk_dispatch.deploying.dispatcher_path import dispatcher_path, leads_to_the_dispatcher
 
 from .findings import ok, problem
 
 TOPIC: Final = "daemon's POST"
-_INCLUDE: Final = (
-    "add path('beanstalk_dispatch/', include('beanstalk_dispatch.urls')) to your root urls.py"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,71 +143,31 @@ def explain(answer: Answer, path: str) -> CheckMessage:
 
 def _of_the_dispatcher(status: int, message: str) -> CheckMessage:
     if status == 404:
-        variable = WORKER.variable
-        return problem(
-            "W114",
-            TOPIC,
-            f"the dispatcher answers 404, because {variable} is not True here",
-            f"on a worker: eb setenv {variable}=True; on a web machine this is right",
-        )
+        return problem("W114", TOPIC)
     if status == 403:
-        variable = TRUSTED_PEERS.variable
-        return problem(
-            "E115",
-            TOPIC,
-            f"the dispatcher answers 403, because {variable} does not contain 127.0.0.1",
-            f"add 127.0.0.0/8 to {variable}, or remove the variable",
-        )
-    return problem(
-        "E116",
-        TOPIC,
-        f"the dispatcher answers {status}: {message}",
-        "run manage.py check, and the log",
-    )
+        return problem("E115", TOPIC)
+    return problem("E116", TOPIC, status=status, message=message)
 
 
 def _find_exception(answer: Answer, path: str) -> CheckMessage | None:
     if not answer.error:
         return None
-    return problem(
-        "E117",
-        TOPIC,
-        f"the project raises {answer.error}",
-        "correct it, and see the traceback with: python manage.py runserver",
-    )
+    return problem("E117", TOPIC, error=answer.error)
 
 
 def _refused_host(answer: Answer, path: str) -> CheckMessage | None:
     allowed = settings.ALLOWED_HOSTS or (["localhost", "127.0.0.1"] if settings.DEBUG else [])
     if answer.status != 400 or validate_host("localhost", allowed):
         return None
-    return problem(
-        "E017",
-        TOPIC,
-        "Django answers 400, because ALLOWED_HOSTS does not contain 'localhost', the host that the "
-        "daemon POSTs to",
-        "ALLOWED_HOSTS = ['localhost', …] on the worker",
-    )
+    return problem("E017", TOPIC)
 
 
 def _redirect_of_the_host(answer: Answer, path: str) -> CheckMessage | None:
     target = urlsplit(answer.location)
     if target.scheme == "https":
-        prefix = path.lstrip("/").rpartition("/")[0]
-        return problem(
-            "E014",
-            TOPIC,
-            f"redirected to https ({answer.status}): SECURE_SSL_REDIRECT, or a middleware like it. "
-            "The daemon sends plain HTTP, and counts a redirect as a failure",
-            f"SECURE_REDIRECT_EXEMPT = [r'^{prefix}/']",
-        )
+        return problem("E014", TOPIC, prefix=path.lstrip("/"))
     if target.hostname == "www.localhost":
-        return problem(
-            "E015",
-            TOPIC,
-            f"redirected to www.localhost ({answer.status}) by PREPEND_WWW",
-            "PREPEND_WWW = False on the worker",
-        )
+        return problem("E015", TOPIC)
     return None
 
 
@@ -220,21 +176,15 @@ def _wrong_path(answer: Answer, path: str) -> CheckMessage | None:
         return None
     right = dispatcher_path()
     if right is None:
-        message = f"no URL leads to the dispatcher: the project answers {answer.status}"
-        return problem("E119", TOPIC, message, _INCLUDE)
+        return problem("E119", TOPIC, status=answer.status)
     if path == "/":
-        what = "HttpPath is '/', Elastic Beanstalk's default, which is not the dispatcher"
+        reason = "HttpPath is '/', Elastic Beanstalk's default, which is not the dispatcher"
     elif right.startswith(path.rstrip("/")):
-        what = f"HttpPath {path!r} is too short"
+        reason = f"HttpPath {path!r} is too short"
     else:
-        what = f"HttpPath {path!r} is not the dispatcher"
+        reason = f"HttpPath {path!r} is not the dispatcher"
     lost = "; the daemon deletes such messages, and they never run" if answer.status == 200 else ""
-    return problem(
-        "E120",
-        TOPIC,
-        f"{what}: the project answers {answer.status}{lost}",
-        f"HttpPath: {right} in the namespace aws:elasticbeanstalk:sqsd",
-    )
+    return problem("E120", TOPIC, reason=reason, status=answer.status, lost=lost, right=right)
 
 
 def _find_redirect(answer: Answer, path: str) -> CheckMessage | None:
@@ -242,18 +192,8 @@ def _find_redirect(answer: Answer, path: str) -> CheckMessage | None:
         return None
     target = urlsplit(answer.location).path
     if target == _login_path():
-        return problem(
-            "E118",
-            TOPIC,
-            f"redirected to the login page {target} ({answer.status})",
-            f"exempt {path} in the middleware that requires a login",
-        )
-    return problem(
-        "E121",
-        TOPIC,
-        f"redirected to {target} ({answer.status}); the daemon counts a redirect as a failure",
-        f"exempt {path} in the middleware that redirects",
-    )
+        return problem("E118", TOPIC, target=target, status=answer.status, path=path)
+    return problem("E121", TOPIC, target=target, status=answer.status, path=path)
 
 
 def _login_path() -> str | None:
@@ -265,15 +205,5 @@ def _login_path() -> str | None:
 
 def _explain_status(answer: Answer, path: str) -> CheckMessage:
     if answer.status == 403:
-        return problem(
-            "E016",
-            TOPIC,
-            "answered 403 before the dispatcher, most often by CSRF protection",
-            "include beanstalk_dispatch.urls as it is, without a decorator around its view",
-        )
-    return problem(
-        "E122",
-        TOPIC,
-        f"answered {answer.status} before the dispatcher, by a middleware of the project",
-        f"exempt {path} in that middleware",
-    )
+        return problem("E016", TOPIC)
+    return problem("E122", TOPIC, status=answer.status, path=path)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from django.conf import ENVIRONMENT_VARIABLE, settings
+from django.conf import settings
 from django.core import checks
 from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
@@ -21,7 +21,7 @@ from django.core.checks import INFO, CheckMessage
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.variables import PERIODIC_TASKS, TABLE
+from beanstalk_dispatch.conf.variables import PERIODIC_TASKS
 from beanstalk_dispatch.deploying.application import find_application
 from beanstalk_dispatch.deploying.dispatcher_path import (
     PATH,
@@ -54,7 +54,7 @@ def examine(*, path: str | None = None, cron_file: Path | None = None) -> Iterat
     try:
         config = conf.get_config()
     except ConfigurationError as exc:
-        yield problem("E001", "configuration", str(exc), "run python manage.py beanstalk_config")
+        yield problem("E001", "configuration", exc=exc)
         return
     yield ok("configuration", _describe_config(config))
     yield from safely("settings", _settings_of_the_server())
@@ -81,12 +81,7 @@ def _settings_of_the_server() -> Iterator[CheckMessage]:
     """Yield a finding if the server's module has another settings module as its default."""
     used, server = settings_module(), find_application(Path())
     if server.settings != used:
-        yield problem(
-            "W131",
-            "settings",
-            f"manage.py uses {used}, but {server.module} starts the server with {server.settings}",
-            f"{ENVIRONMENT_VARIABLE}={server.settings} python manage.py beanstalk_doctor",
-        )
+        yield problem("W131", "settings", used=used, module=server.module, settings=server.settings)
 
 
 def _system_checks(answers: Sequence[CheckMessage]) -> Iterator[CheckMessage]:
@@ -132,14 +127,9 @@ def _periodic_tasks(config: Config, given: Path | None) -> Iterator[CheckMessage
     file = given or Path("cron.yaml")
     if not file.exists():
         if given:
-            yield problem("E102", "cron.yaml", f"there is no {file}", "correct the path of --cron")
+            yield problem("E102", "cron.yaml", file=file)
         elif config.periodic_tasks:
-            yield problem(
-                "W103",
-                "cron.yaml",
-                f"{PERIODIC_TASKS.variable} is set, but there is no {file}",
-                "write one beside manage.py, or name it with --cron",
-            )
+            yield problem("W103", "cron.yaml", file=file)
         return
     if config.sources["periodic_tasks"] != "default" and not config.periodic_tasks:
         yield ok("cron.yaml", f"another environment runs it: {PERIODIC_TASKS.variable} is off")
@@ -155,47 +145,25 @@ def _periodic_tasks(config: Config, given: Path | None) -> Iterator[CheckMessage
         hint = "the daemon refuses the file; correct the entry"
         if message == cron.MISSING_LIBRARY:
             hint = "the daemon itself needs neither"
-        yield problem("E104", "cron.yaml", message, hint)
+        yield problem("E104", "cron.yaml", message=message, hint=hint)
     found = [finding for task in tasks for finding in _periodic_task(task, config)]
     yield from found
     if not (problems or found):
         yield ok("cron.yaml", f"{len(tasks)} periodic tasks can run")
     fifo = [alias for alias, address in config.queues.items() if address.is_fifo]
     if tasks and fifo:
-        yield problem(
-            "W105",
-            "cron.yaml",
-            f"a worker environment of a FIFO queue ({joined(fifo)}) runs no periodic task",
-            "give the periodic tasks an environment with a standard queue",
-        )
+        yield problem("W105", "cron.yaml", names=joined(fifo))
 
 
 def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[CheckMessage]:
     if not is_listed(task.name, config):
-        variable = TABLE.variable
-        yield problem(
-            "E106",
-            "cron.yaml",
-            f"{task.name!r} is not in {variable}",
-            f"add {task.name}=package.module.function to {variable}, or correct the name",
-        )
+        yield problem("E106", "cron.yaml", name=task.name)
     elif config.worker and task.name not in config.periodic_tasks:
-        variable = PERIODIC_TASKS.variable
         names = " ".join([*config.periodic_tasks, task.name])
-        yield problem(
-            "E107",
-            "cron.yaml",
-            f"{task.name!r} is not in {variable}: the dispatcher answers 403",
-            f"eb setenv '{variable}={names}'",
-        )
+        yield problem("E107", "cron.yaml", name=task.name, names=names)
     if has_urls() and not leads_to_the_dispatcher(task.url):
         right = dispatcher_path() or PATH
-        yield problem(
-            "E108",
-            "cron.yaml",
-            f"{task.name!r}: the url {task.url!r} is not the dispatcher",
-            f"url: {right}",
-        )
+        yield problem("E108", "cron.yaml", name=task.name, url=task.url, right=right)
 
 
 # --- the rest --------------------------------------------------------------------------------
@@ -207,41 +175,30 @@ def _examine_lease(config: Config) -> Iterator[CheckMessage]:
     if alias is None or alias not in settings.CACHES:  # E006 reports it
         return
     key, value = f"beanstalk_dispatch.doctor.{secrets.token_hex(8)}", secrets.token_hex(8)
-    hint = "name a cache in Redis, Memcached or the database, and see that its server runs"
     try:
         cache = caches[alias]
         if isinstance(cache, DummyCache | FileBasedCache | LocMemCache):
             kind = type(cache).__name__
-            yield problem(
-                "E109", "lease", f"the cache {alias!r} ({kind}) is not shared by processes", hint
-            )
+            yield problem("E109", "lease", alias=alias, kind=kind)
             return
         was_added, is_exclusive = cache.add(key, value, 60), not cache.add(key, "other", 60)
         is_kept = cache.get(key) == value
         cache.delete(key)
     except Exception as exc:
-        message = f"the cache {alias!r} does not answer: {type(exc).__name__}: {exc}"
-        away = "start its server, and let its security group admit that of this environment"
+        hint = "start its server, and let its security group admit that of this environment"
         if isinstance(exc, ImportError):
-            away = f"pip install {exc.name}"
-        yield problem("E110", "lease", message, away)
+            hint = f"pip install {exc.name}"
+        yield problem("E110", "lease", alias=alias, kind=type(exc).__name__, exc=exc, hint=hint)
         return
     if was_added and is_exclusive and is_kept:
         yield ok("lease", f"the cache {alias!r} answers and keeps its entries")
     else:
-        yield problem(
-            "E111", "lease", f"the cache {alias!r} does not keep what is added to it", hint
-        )
+        yield problem("E111", "lease", alias=alias)
 
 
 def _drain_file(config: Config) -> Iterator[CheckMessage]:
     if config.drain_file and os.path.exists(config.drain_file):
-        yield problem(
-            "W112",
-            "draining",
-            f"{config.drain_file} exists: the endpoint answers 503 to new tasks",
-            f"rm {config.drain_file}",
-        )
+        yield problem("W112", "draining", drain_file=config.drain_file)
 
 
 def _daemons_post(path: str | None) -> Iterator[CheckMessage]:
@@ -250,10 +207,4 @@ def _daemons_post(path: str | None) -> Iterator[CheckMessage]:
     used = given or right
     yield daemon_request.explain(daemon_request.post(used), used)
     if given is None:
-        yield problem(
-            "W113",
-            "HttpPath",
-            "no file sets HttpPath, and Elastic Beanstalk's default is '/'",
-            "python manage.py beanstalk_eb writes it; if you set it elsewhere, run this with "
-            f"--http-path {right}",
-        )
+        yield problem("W113", "HttpPath", right=right)

@@ -36,7 +36,7 @@ from beanstalk_dispatch.deploying.procfile import (
 from beanstalk_dispatch.deploying.sqsd_options import NAMESPACE, options, options_file, policy_file
 
 from . import requirements_check, scaling_check
-from .findings import OVERWRITE, problem
+from .findings import problem
 
 TIMEOUTS: Final = "timeouts"
 """Stands for the files that set one."""
@@ -52,7 +52,7 @@ def check(plan: Plan, root: Path) -> list[CheckMessage]:
     missing = [path for path in needed if not (root / path).exists()]
     if EBEXTENSIONS in missing and options(root, plan.worker):
         missing.remove(EBEXTENSIONS)  # a file of another name has the options
-    found = [problem("E401", path, "is missing", OVERWRITE) for path in missing]
+    found = [problem("E401", path) for path in missing]
     contents = {
         path: (root / path).read_text(errors="replace") for path in needed if (root / path).exists()
     }
@@ -75,16 +75,11 @@ def _check_hooks(plan: Plan, contents: Mapping[str, str], root: Path) -> Iterato
         if path not in contents:
             continue
         if not os.access(root / path, os.X_OK):
-            yield problem("E402", path, "is not executable", f"chmod +x {path}")
+            yield problem("E402", path, path=path)
         if _without_times(contents[path]) != _without_times(needed[path].content):
-            yield problem("E403", path, "is not the script that is needed", OVERWRITE)
+            yield problem("E403", path)
         elif _READ_TIMEOUT.findall(contents[path]) != _HEADER_TIMEOUT.findall(contents[path]):
-            yield problem(
-                "E404",
-                path,
-                "X-Proxy-Read-Timeout and proxy_read_timeout are not the same time",
-                OVERWRITE,
-            )
+            yield problem("E404", path)
 
 
 def _check_nginx(plan: Plan, root: Path) -> Iterator[CheckMessage]:
@@ -92,20 +87,9 @@ def _check_nginx(plan: Plan, root: Path) -> Iterator[CheckMessage]:
     for file in sorted((root / NGINX_FILES).rglob("*.conf")):
         path, content = file.relative_to(root).as_posix(), file.read_text(errors="replace")
         if file.name == "nginx.conf" and NGINX_INCLUDE not in content:
-            yield problem(
-                "E424",
-                path,
-                "replaces the platform's configuration and does not include its parts, so nginx "
-                "does not read what the hook writes",
-                f"include {NGINX_INCLUDE}; in the server block",
-            )
+            yield problem("E424", path)
         if re.search(rf"location\s*=\s*{re.escape(plan.http_path)}\s*{{", content):
-            yield problem(
-                "E425",
-                path,
-                f"has a location for {plan.http_path}, as the hook's file, and nginx refuses two",
-                "remove it, and keep the hook",
-            )
+            yield problem("E425", path, http_path=plan.http_path)
 
 
 def _without_times(script: str) -> str:
@@ -118,52 +102,28 @@ def _check_procfile(
     if procfile is None:
         return  # the file is missing, which is a problem already
     if (command := web_command(procfile)) is None:
-        line = f"web: {gunicorn_command(plan)}"
-        yield problem("E405", PROCFILE, "no line 'web:' starts a web server", line)
+        yield problem("E405", PROCFILE, command=gunicorn_command(plan))
     elif server is None:
         yield problem(
             "W421",
             PROCFILE,
-            f"the options of {command.split()[0]!r} are not known, so it was not compared",
-            f"at a stop it has to wait {plan.ladder.gunicorn:g} s for its requests, and it has to "
-            f"run {plan.connections} of them at the same time",
+            program=command.split()[0],
+            gunicorn=plan.ladder.gunicorn,
+            connections=plan.connections,
         )
     else:
         yield from _check_server(plan, server)
     if "release" in processes(procfile):
-        yield problem(
-            "W422",
-            PROCFILE,
-            "Elastic Beanstalk starts 'release' again each time that it ends, as every process",
-            "move its command to container_commands in .ebextensions, and remove the line",
-        )
+        yield problem("W422", PROCFILE)
 
 
 def _check_server(plan: Plan, server: WebServer) -> Iterator[CheckMessage]:
     if server.worker_class in ("gevent", "eventlet"):
-        yield problem(
-            "E406",
-            PROCFILE,
-            f"with --worker-class {server.worker_class} no time limit interrupts a task",
-            "use gthread",
-        )
+        yield problem("E406", PROCFILE, worker_class=server.worker_class)
     elif server.is_sync and 0 < server.timeout <= plan.ladder.task:
-        yield problem(
-            "E407",
-            PROCFILE,
-            f"gunicorn's --timeout, {server.timeout} s, is not longer than the longest "
-            f"time limit of a task, {plan.ladder.task:g} s: it kills a worker without threads in "
-            "the middle of a task",
-            "add --threads",
-        )
+        yield problem("E407", PROCFILE, timeout=server.timeout, task=plan.ladder.task)
     elif server.program.graceful_option is None:
-        yield problem(
-            "W423",
-            PROCFILE,
-            f"{server.program.name} waits for no request at a stop: a deployment ends the tasks "
-            "that run, and their messages are delivered again",
-            f"web: {gunicorn_command(plan)}",
-        )
+        yield problem("W423", PROCFILE, program=server.program.name, command=gunicorn_command(plan))
 
 
 def _check_daemon_options(
@@ -171,20 +131,14 @@ def _check_daemon_options(
 ) -> Iterator[CheckMessage]:
     path = options_file(plan.worker) if plan.is_shared else EBEXTENSIONS
     if plan.is_shared and NAMESPACE in _read_ebextensions(root):
-        yield problem(
-            "E408",
-            ".ebextensions",
-            f"contains {NAMESPACE}, but a deployment fails if it sets an option that the "
-            "web environment does not know",
-            "remove it, or add --worker-bundle if this bundle is for workers only",
-        )
+        yield problem("E408", ".ebextensions")
     found, needed = options(root, plan.worker), daemon_options(plan)
     if not found:
         return  # the file is missing, which is a problem already
     for name in ("WorkerQueueURL", "HttpPath", "MimeType"):
         if found.get(name) != needed[name]:
             value = found.get(name, "not set")
-            yield problem("E409", path, f"{name} is {value}, not {needed[name]}", OVERWRITE)
+            yield problem("E409", path, name=name, value=value, needed=needed[name])
     yield from _check_connections(path, found, server)
     yield from _check_retries(path, found)
 
@@ -195,27 +149,14 @@ def _check_connections(
     connections = _option_number(found, "HttpConnections", default=50)
     can_run = server.capacity if server else None
     if can_run is not None and connections > can_run:
-        yield problem(
-            "E410",
-            path,
-            f"HttpConnections is {connections}, but gunicorn runs {can_run} requests at "
-            "the same time: the others wait while nginx's limit runs",
-            f"HttpConnections: {can_run}",
-        )
+        yield problem("E410", path, connections=connections, can_run=can_run)
 
 
 def _check_retries(path: str, found: Mapping[str, str]) -> Iterator[CheckMessage]:
     pause = _option_number(found, "ErrorVisibilityTimeout", default=2)
     receives = _option_number(found, "MaxRetries", default=10)
     if pause * (receives - 1) < OUTAGE_SECONDS:
-        yield problem(
-            "E411",
-            path,
-            f"ErrorVisibilityTimeout {pause} s and MaxRetries {receives}: a database that "
-            f"does not answer for {OUTAGE_SECONDS // 60} minutes sends every message to the "
-            "dead-letter queue",
-            OVERWRITE,
-        )
+        yield problem("E411", path, pause=pause, receives=receives, minutes=OUTAGE_SECONDS // 60)
 
 
 def _option_number(found: Mapping[str, str], name: str, *, default: int) -> int:
@@ -243,7 +184,7 @@ def _check_timeouts(
         visibility=_option_number(found, "VisibilityTimeout", default=300) if found else None,
     )
     for each in ladder.problems():
-        yield problem("E303", TIMEOUTS, each, OVERWRITE)
+        yield problem("E303", TIMEOUTS, problem=each)
 
 
 def _graceful_timeout(server: WebServer | None) -> float | None:
@@ -260,10 +201,9 @@ def _check_policies(plan: Plan, contents: Mapping[str, str]) -> Iterator[CheckMe
         missing = _granted_actions(needed[path].content) - _granted_actions(contents[path])
         more = _granted_actions(contents[path]) - _granted_actions(needed[path].content)
         for action, resource in sorted(missing):
-            yield problem("E412", path, f"does not allow {action} on {resource}", OVERWRITE)
+            yield problem("E412", path, action=action, resource=resource)
         for action, resource in sorted(more):
-            message = f"allows {action} on {resource}, which is not needed"
-            yield problem("E413", path, message, OVERWRITE)
+            yield problem("E413", path, action=action, resource=resource)
 
 
 def _granted_actions(policy: str) -> set[tuple[str, str]]:
@@ -291,16 +231,15 @@ def _check_cron(plan: Plan, root: Path) -> Iterator[CheckMessage]:
     found = _cron_entries(file.read_text(errors="replace"))
     needed = {name: (plan.http_path, schedule) for name, schedule in plan.schedules.items()}
     for name in sorted(needed.keys() - found.keys()):
-        message = f"{name} is missing; its schedule is {needed[name][1]!r}"
-        yield problem("E414", CRON, message, OVERWRITE)
+        yield problem("E414", CRON, name=name, schedule=needed[name][1])
     for name in sorted(needed.keys() & found.keys()):
         if found[name] != needed[name]:
             now, then = (
                 f"{schedule!r} with {url}" for url, schedule in (found[name], needed[name])
             )
-            yield problem("E415", CRON, f"{name} runs at {now}, not at {then}", OVERWRITE)
+            yield problem("E415", CRON, name=name, now=now, then=then)
     for name in sorted(found.keys() - needed.keys()) if needed else ():
-        yield problem("E416", CRON, f"{name} has no schedule at its task", OVERWRITE)
+        yield problem("E416", CRON, name=name)
 
 
 def _cron_entries(content: str) -> dict[str, tuple[str, str]]:

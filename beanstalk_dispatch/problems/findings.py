@@ -2,27 +2,31 @@
 
 The system checks, the doctors and the checks of deployment files all use it, so that
 SILENCED_SYSTEM_CHECKS and ``--fail-level`` reach each of them. ``obj`` names the examined thing.
+``findings.toml`` has the sentences of each id.
 https://docs.djangoproject.com/en/stable/ref/checks/#messages
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+import tomllib
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
 from typing import Any, Final
 
 from django.core.checks import ERROR, INFO, WARNING, CheckMessage
 
 ID: Final = "beanstalk_dispatch"
-DOCS: Final = (
-    "https://github.com/django-beanstalk-dispatch/django-beanstalk-dispatch/blob/main/docs"
-)
-"""The wheel does not contain the documentation."""
-
-OVERWRITE: Final = "python manage.py beanstalk_eb --overwrite"
-"""Writes the deployment files as they are needed."""
 
 _LEVELS: Final = {"E": ERROR, "W": WARNING}
 _WORDS: Final = {"ok": INFO, "warning": WARNING, "error": ERROR}
+
+
+@functools.cache
+def catalogue() -> Mapping[str, Mapping[str, Mapping[str, str]]]:
+    """Return the findings of each origin by their numbers. Each is a table of sentences."""
+    return tomllib.loads(resources.files(__package__).joinpath("findings.toml").read_text("utf-8"))
 
 
 def ok(obj: str, msg: str) -> CheckMessage:
@@ -30,9 +34,14 @@ def ok(obj: str, msg: str) -> CheckMessage:
     return CheckMessage(INFO, msg, obj=obj)
 
 
-def problem(number: str, obj: str, msg: str, hint: str = "") -> CheckMessage:
-    """Return a finding of the catalogue. The letter of its number is its level."""
-    return CheckMessage(_LEVELS[number[0]], msg, hint=hint, obj=obj, id=f"{ID}.{number}")
+def problem(number: str, obj: str | None = None, /, **facts: object) -> CheckMessage:
+    """Return a finding of the catalogue, in whose sentences the facts are filled in.
+
+    The letter of its number is its level.
+    """
+    text = ChainMap(*map(dict, catalogue().values()))[number]
+    message, hint = text["message"].format(**facts), text.get("hint", "").format(**facts)
+    return CheckMessage(_LEVELS[number[0]], message, hint=hint, obj=obj, id=f"{ID}.{number}")
 
 
 def safely(obj: str, findings: Iterable[CheckMessage]) -> Iterator[CheckMessage]:
@@ -40,12 +49,7 @@ def safely(obj: str, findings: Iterable[CheckMessage]) -> Iterator[CheckMessage]
     try:
         yield from findings
     except Exception as exc:
-        yield problem(
-            "E101",
-            obj,
-            f"could not be examined: {type(exc).__name__}: {exc}",
-            "correct it, and see the traceback with: python manage.py check",
-        )
+        yield problem("E101", obj, kind=type(exc).__name__, exc=exc)
 
 
 def word_of(finding: CheckMessage) -> str:
@@ -65,7 +69,6 @@ def lines(findings: Iterable[CheckMessage]) -> Iterator[str]:
 
 def as_dict(findings: Iterable[CheckMessage]) -> dict[str, Any]:
     """Return the findings for programs, with the number of each level."""
-    found = list(findings)
     rows = [
         {
             "level": word_of(each),
@@ -74,9 +77,7 @@ def as_dict(findings: Iterable[CheckMessage]) -> dict[str, Any]:
             "message": str(each.msg),
             "hint": str(each.hint or ""),
         }
-        for each in found
+        for each in findings
     ]
-    return {
-        "findings": rows,
-        **{word: sum(row["level"] == word for row in rows) for word in _WORDS},
-    }
+    numbers = {word: sum(row["level"] == word for row in rows) for word in _WORDS}
+    return {"findings": rows, **numbers}

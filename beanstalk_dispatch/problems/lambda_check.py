@@ -21,27 +21,15 @@ def check(queue: str, *, timeout: int, attributes: Mapping[str, str]) -> Iterato
 def _find_problems(obj: str, timeout: int, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
     visibility, needed = int(attributes.get("VisibilityTimeout", "30")), VISIBILITY_FACTOR * timeout
     if visibility < needed:
-        yield problem(
-            "E501",
-            obj,
-            f"VisibilityTimeout is {visibility} s; expected at least {VISIBILITY_FACTOR} times the "
-            f"function's timeout, {needed} s: SQS delivers messages again while the function runs "
-            "or is throttled",
-            f"VisibilityTimeout: {needed}",
-        )
+        yield problem("E501", obj, visibility=visibility, factor=VISIBILITY_FACTOR, needed=needed)
     policy = json.loads(attributes.get("RedrivePolicy", "{}"))
     if not policy:
-        yield problem(
-            "E502",
-            obj,
-            "there is no RedrivePolicy: a message that can never run comes back for days",
-            "create a dead-letter queue, and set RedrivePolicy",
-        )
+        yield problem("E502", obj)
     elif int(policy["maxReceiveCount"]) < MIN_RECEIVES:
         yield problem(
             "E503",
             obj,
-            f"maxReceiveCount is {policy['maxReceiveCount']}; expected at least {MIN_RECEIVES}: "
-            "each time that the function is throttled costs a receive",
-            f"maxReceiveCount: {RECEIVES}",
+            receives=policy["maxReceiveCount"],
+            minimum=MIN_RECEIVES,
+            advised=RECEIVES,
         )

@@ -26,7 +26,7 @@ from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
 from beanstalk_dispatch.exceptions import ConfigurationError
 
 from . import memory_doctor
-from .findings import DOCS, ok, problem
+from .findings import ok, problem
 from .own_queue import own_queue
 
 DEFAULT_PROXY_READ_TIMEOUT: Final = 60.0
@@ -77,7 +77,7 @@ def examine(machine: Machine | None = None) -> Iterator[CheckMessage]:
 
 def _unreadable_file(topic: str, file: Path, exc: OSError) -> CheckMessage:
     hint = "run it with sudo" if isinstance(exc, PermissionError) else "is this a worker instance?"
-    return problem("W301", topic, f"cannot read {file}: {exc.strerror}", hint)
+    return problem("W301", topic, file=file, strerror=exc.strerror, hint=hint)
 
 
 def _examine_daemon_options(options: Mapping[str, str], path: str) -> Iterator[CheckMessage]:
@@ -85,12 +85,7 @@ def _examine_daemon_options(options: Mapping[str, str], path: str) -> Iterator[C
         yield ok("daemon", f"it posts to {path}")
     else:
         right = dispatcher_path() or PATH
-        yield problem(
-            "E302",
-            "daemon",
-            f"it posts to {path}, which is not the dispatcher",
-            f"HttpPath: {right} in the namespace aws:elasticbeanstalk:sqsd",
-        )
+        yield problem("E302", "daemon", path=path, right=right)
     connections = options.get("http_connections", SqsdOptions().http_connections)
     yield ok(
         "daemon",
@@ -136,7 +131,7 @@ def _examine_timeouts(options: Mapping[str, str], nginx: float) -> Iterator[Chec
     )
     found = list(ladder.problems())
     for each in found:
-        yield problem("E303", "timeouts", each, "python manage.py beanstalk_eb writes all of them")
+        yield problem("E303", "timeouts", problem=each)
     if not found:
         yield ok("timeouts", f"each is longer than the one before it; a task may take {task:g} s")
 
@@ -163,21 +158,13 @@ def _examine_endpoint(port: int, path: str) -> CheckMessage:
         response = connection.getresponse()
         status, content = response.status, response.read()
     except (OSError, http.client.HTTPException) as exc:
-        return problem(
-            "E304",
-            "endpoint",
-            f"no answer from 127.0.0.1:{port}: {type(exc).__name__}: {exc}",
-            "sudo systemctl status nginx",
-        )
+        return problem("E304", "endpoint", port=port, kind=type(exc).__name__, exc=exc)
     finally:
         connection.close()
     if status == 405 and _is_the_dispatchers(content, status):
         return ok("endpoint", f"GET {path} reaches the dispatcher through nginx")
     meaning = MEANINGS.get(status, "another program answers")
-    return problem(
-        "E305", "endpoint", f"GET {path} is answered {status} through nginx: {meaning}",
-        "eb logs, and python manage.py beanstalk_doctor without --machine",
-    )  # fmt: skip
+    return problem("E305", 'endpoint', path=path, status=status, meaning=meaning)  # fmt: skip
 
 
 def _is_the_dispatchers(content: bytes, status: int) -> bool:
@@ -204,8 +191,5 @@ def _examine_daemon_log(file: Path) -> Iterator[CheckMessage]:
     for status, count in failed.most_common():
         meaning = MEANINGS.get(status, "see the log of the project")
         yield problem(
-            "W306",
-            "daemon's log",
-            f"{count} of {sent} posts were answered {status}: {meaning}",
-            f"{DOCS}/failures.md#outcomes has a row for each status",
+            "W306", "daemon's log", count=count, sent=sent, status=status, meaning=meaning
         )

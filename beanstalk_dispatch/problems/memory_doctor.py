@@ -9,7 +9,6 @@ from typing import Final
 
 from django.core.checks import CheckMessage
 
-from beanstalk_dispatch.conf.variables import ISOLATION
 from beanstalk_dispatch.isolation.limits import in_mebibytes
 from beanstalk_dispatch.isolation.server_process import MODULE
 
@@ -38,12 +37,7 @@ def examine(connections: int, proc: Path, cgroup: Path) -> Iterator[CheckMessage
     if connections <= fitting:
         yield ok("memory", facts)
         return
-    yield problem(
-        "W307",
-        "memory",
-        f"the daemon posts {connections} tasks at a time: {facts}",
-        f"HttpConnections: {max(fitting, 1)}, larger instances, or {ISOLATION.variable}=thread",
-    )
+    yield problem("W307", "memory", connections=connections, facts=facts, fitting=max(fitting, 1))
 
 
 def _available(proc: Path, cgroup: Path) -> int | None:

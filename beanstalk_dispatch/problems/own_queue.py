@@ -8,7 +8,6 @@ from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.conf.queue_address import QueueAddress
-from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE
 from beanstalk_dispatch.exceptions import ConfigurationError
 
 from .findings import problem
@@ -22,11 +21,4 @@ def own_queue(topic: str, url: str) -> Iterator[CheckMessage]:
     except (ValueError, ConfigurationError):  # which others report
         return
     if is_wrong:
-        variable = DEAD_LETTER_QUEUE.variable
-        yield problem(
-            "E123",
-            topic,
-            f"the daemon reads {name}, which is {variable}: a message that fails would go back to "
-            "its own queue",
-            f"correct {variable}, or WorkerQueueURL in the namespace aws:elasticbeanstalk:sqsd",
-        )
+        yield problem("E123", topic, name=name)

@@ -17,7 +17,7 @@ from beanstalk_dispatch.deploying.scaling import (
 )
 from beanstalk_dispatch.deploying.sqsd_options import json_options, options_file
 
-from .findings import OVERWRITE, problem
+from .findings import problem
 
 _CHOICES: Final = frozenset({"TargetValue", "MinSize"})
 """The values that a project may change."""
@@ -26,26 +26,15 @@ _CHOICES: Final = frozenset({"TargetValue", "MinSize"})
 def check(plan: Plan, root: Path) -> Iterator[CheckMessage]:
     """Yield the problems of each file. A missing file is reported elsewhere."""
     if plan.is_shared and (root / SCALING_EBEXTENSIONS).exists():
-        yield problem(
-            "E417",
-            SCALING_EBEXTENSIONS,
-            "scales the web environment by the queue, too",
-            "remove it, or add --worker-bundle if this bundle is for workers only",
-        )
+        yield problem("E417", SCALING_EBEXTENSIONS)
     for path, needed in scaling_files(plan).items():
         if (root / path).exists():
             found, limit = _read_json(root / path), _find_target(needed)
             target = _find_target(found)
             if _without_choices(found) != _without_choices(needed):
-                yield problem("E418", path, "is not what is needed", OVERWRITE)
+                yield problem("E418", path)
             elif not 0 < target <= limit:
-                yield problem(
-                    "E419",
-                    path,
-                    f"TargetValue is {target:g}; more than 0 and at most {limit:g} is expected: "
-                    "a higher target removes instances that have work, and then adds even more",
-                    f"TargetValue: {limit:g}",
-                )
+                yield problem("E419", path, target=target, limit=limit)
     if plan.is_shared and (root / options_file(plan.worker)).exists():
         yield from _check_options(plan, root)
 
@@ -57,8 +46,9 @@ def _check_options(plan: Plan, root: Path) -> Iterator[CheckMessage]:
         for name, value in needed.items():
             current = found.get(name, "not set")
             if current != value and name not in _CHOICES:
-                message = f"{namespace} {name} is {current}, not {value}"
-                yield problem("E420", path, message, OVERWRITE)
+                yield problem(
+                    "E420", path, namespace=namespace, name=name, current=current, value=value
+                )
 
 
 def _read_json(file: Path) -> Any:

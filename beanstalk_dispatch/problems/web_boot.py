@@ -57,12 +57,7 @@ def boot(plan: Plan, root: Path, *, seconds: float = _SECONDS) -> Iterator[Check
                     return
             time.sleep(0.1)
         reason = f"does not answer within {seconds:g} s" if process.poll() is None else "ends"
-        yield problem(
-            "E426",
-            PROCFILE,
-            f"the web server {reason}: {_last_error(output)}",
-            "run this with the properties of the worker environment, as 'eb printenv' shows them",
-        )
+        yield problem("E426", PROCFILE, reason=reason, error=_last_error(output))
 
 
 @contextmanager
@@ -134,8 +129,10 @@ def _explain_answer(plan: Plan, status: int, content: bytes) -> CheckMessage:
     return problem(
         "E427",
         PROCFILE,
-        f"the web server starts, but GET {plan.http_path} is answered {status}: {meaning}",
-        f"{ENVIRONMENT_VARIABLE}={settings} python manage.py beanstalk_doctor says why",
+        http_path=plan.http_path,
+        status=status,
+        meaning=meaning,
+        settings=settings,
     )
 
 

@@ -61,7 +61,8 @@ from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message, wrap
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result, Successor
-from beanstalk_dispatch.problems import catalogue, checks
+from beanstalk_dispatch.problems import checks
+from beanstalk_dispatch.problems.findings import catalogue
 from beanstalk_dispatch.running import dead_letters
 from beanstalk_dispatch.sqs.backlog import Backlog, QueueBacklog, wanted_processes
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
@@ -166,26 +167,24 @@ def test_the_sentry_tags_are_those_of_an_event() -> None:
 
 
 def test_the_check_ids_are_those_of_the_code() -> None:
-    in_code: list[str] = []
-    modules = Path(str(checks.__file__)).parent.glob("*.py")
-    for path in (*modules, outbox_checks.__file__, results_checks.__file__, core_app.__file__):
-        source = Path(str(path)).read_text()
-        found = re.findall(r'id=f"\{ID\}\.([EW]\d{3})"', source)
-        assert found == sorted(found)
-        assert len(found) == source.count("{ID}.")  # none is written in another way
-        in_code += found
-    in_docs = [row[0] for row in table_rows(ROOT / "docs" / "checks.md", "Id")]
-    assert in_docs == sorted(in_code)
-    modules = Path(str(catalogue.__file__)).parent.glob("*.py")
+    modules = Path(str(checks.__file__)).parent.parent.rglob("*.py")
+    own = [outbox_checks.__file__, results_checks.__file__, core_app.__file__]
     used = {
         each
-        for path in modules
-        for each in re.findall(r"[^\w]problem\(\s*\"(\w+)", path.read_text())
+        for path in [*modules, *own]
+        for each in re.findall(
+            r"\b(?:problem|_of_one_task)\(\s*\"(\w+)", Path(str(path)).read_text()
+        )
     }
-    known = [number for found in catalogue.CATALOGUE.values() for number in found]
+    known = [number for found in catalogue().values() for number in found]
     assert len(known) == len(set(known))
-    assert used <= {*known, *in_code}
-    assert set(known) <= used - set(in_code)
+    assert used == set(known)
+    assert list(catalogue()["check"]) == sorted(catalogue()["check"])
+
+
+def test_each_variable_that_a_finding_names_exists() -> None:
+    named = re.findall(r"BEANSTALK_[A-Z_]+[A-Z]", json.dumps(catalogue()))
+    assert {*named} - {"BEANSTALK_DISPATCH"} <= VARIABLES.keys()
 
 
 def test_no_page_has_a_key_that_passes_the_checks() -> None:

@@ -17,7 +17,11 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-DOCUMENTS: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS: Final = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "beanstalk_dispatch" / "problems" / "findings.toml",
+]
 CODE: Final = [
     path
     for folder in ("beanstalk_dispatch", "example_settings", "benchmarks")
@@ -113,7 +117,7 @@ def _strings(node: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def faults_of(path: Path) -> list[str]:
-    pieces = pieces_of_document if path.suffix == ".md" else pieces_of_code
+    pieces = pieces_of_code if path.suffix == ".py" else pieces_of_document
     return [
         f"{relative(path)}:{first + line}: {fault}"
         for first, text in pieces(path.read_text())

@@ -14,10 +14,10 @@ from django.db import DatabaseError
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.problems.findings import problem
 
 from .status import waiting_in
 
-ID: Final = "beanstalk_dispatch"
 MAX_WAIT_SECONDS: Final = 300
 """Seconds that a message may wait before it is reported."""
 
@@ -47,9 +47,4 @@ def _of_database(database: str) -> Iterator[CheckMessage]:
         return
     for each in waiting:
         if each.oldest_seconds > MAX_WAIT_SECONDS:
-            yield checks.Warning(
-                f"{each.count} messages for the queue {each.queue!r} wait in the outbox of the "
-                f"database {database!r}, the oldest for {each.oldest_seconds:.0f} s.",
-                hint="Run 'manage.py beanstalk_outbox --status' to see why, and let a relay run.",
-                id=f"{ID}.W017",
-            )
+            yield problem("W017", waiting=each, database=database)

@@ -13,9 +13,10 @@ from django.core import checks
 from django.core.checks import CheckMessage, Tags
 from django.db import DatabaseError
 
+from beanstalk_dispatch.problems.findings import problem
+
 from .pruning import oldest_expired
 
-ID: Final = "beanstalk_dispatch"
 MAX_AGE: Final = timedelta(days=2)
 """The age of expired rows that is reported. A daily run may fail once before."""
 
@@ -37,12 +38,4 @@ def _of_database(database: str) -> list[CheckMessage]:
         return []
     if age is None or age <= MAX_AGE:
         return []
-    return [
-        checks.Warning(
-            f"Nothing deletes the results that have expired: the oldest in the database "
-            f"{database!r} has expired {age.days} days ago.",
-            hint="Run 'manage.py beanstalk_results prune' every day, or the periodic task "
-            "beanstalk_dispatch.contrib.results.pruning.prune_results.",
-            id=f"{ID}.W019",
-        )
-    ]
+    return [problem("W019", database=database, days=age.days)]

@@ -1,6 +1,6 @@
 """System checks for conditions that break a worker in practice. None uses the network.
 
-Each module has the checks of one subject. docs/checks.md has a row for each id.
+Each module has the checks of one subject. problems/findings.toml has the text of each id.
 https://docs.djangoproject.com/en/stable/topics/checks/
 """
 
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.apps import AppConfig
-from django.core import checks
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.problems.findings import problem
 
 from . import installation  # noqa: F401 - importing a module adds its checks
-from .registry import CHECKS, ID
+from .registry import CHECKS
 
 
 def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
@@ -25,11 +25,7 @@ def check(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list
     try:
         config = conf.get_config()
     except ConfigurationError as exc:
-        hint = (
-            "Correct the variables named above, where you have set them: 'eb printenv' shows those "
-            "of an environment; others are in .env or in the Django settings."
-        )
-        return [checks.Error(str(exc), hint=hint, id=f"{ID}.E001")]
+        return [problem("E001", exc=exc)]
     if config.is_set:
         # They import what runs tasks.
         from . import caches, contrib_rooms, endpoint, listed_tasks, security  # noqa: F401, PLC0415

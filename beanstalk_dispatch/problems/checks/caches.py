@@ -7,16 +7,15 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from django.conf import settings
-from django.core import checks
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import SETTINGS, Config
-from beanstalk_dispatch.conf.variables import LEASE_CACHE, RESULTS
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.messages.shared_cache import cache_of
+from beanstalk_dispatch.problems.findings import problem
 
-from .registry import ID, on_every_machine, on_workers
+from .registry import on_every_machine, on_workers
 
 _LIBRARIES: Final = {
     "PyLibMCCache": "pylibmc",
@@ -40,24 +39,14 @@ _ATOMIC_CACHES: Final = (
 def _small_lease_cache(config: Config) -> Iterator[CheckMessage]:
     alias, cache = config.lease_cache, _cache(config.lease_cache)
     if _is_of_backend(cache, "DatabaseCache") and _max_entries(cache) < MIN_LEASE_ENTRIES:
-        yield checks.Error(
-            f"{LEASE_CACHE.variable}: the cache {alias!r} keeps "
-            f"{_max_entries(cache):,} entries and deletes the others. A task whose entry is "
-            "deleted can run again.",
-            hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'MAX_ENTRIES': 10_000_000}}}}}}",
-            id=f"{ID}.E004",
-        )
+        yield problem("E004", alias=alias, entries=_max_entries(cache))
 
 
 @on_workers
 def _unshared_lease_cache(config: Config) -> Iterator[CheckMessage]:
     alias = config.lease_cache
-    if alias is not None and (problem := _why_not_shared(alias)):
-        yield checks.Error(
-            f"{LEASE_CACHE.variable}: {alias!r} {problem}.",
-            hint="Name a cache in Redis, Memcached or the database.",
-            id=f"{ID}.E006",
-        )
+    if alias is not None and (reason := _why_not_shared(alias)):
+        yield problem("E006", alias=alias, reason=reason)
 
 
 @on_every_machine
@@ -65,12 +54,8 @@ def _unshared_results_cache(config: Config) -> Iterator[CheckMessage]:
     alias = config.results
     if alias is None or alias == "db" or config.execute_synchronously:
         return
-    if problem := _why_not_shared(alias):
-        yield checks.Error(
-            f"{RESULTS.variable}: {alias!r} {problem}.",
-            hint="Name a cache in Redis, Memcached or the database, or db.",
-            id=f"{ID}.E013",
-        )
+    if reason := _why_not_shared(alias):
+        yield problem("E013", alias=alias, reason=reason)
 
 
 @on_every_machine
@@ -80,12 +65,7 @@ def _cache_without_library(config: Config) -> Iterator[CheckMessage]:
         backend = str(_cache(alias).get("BACKEND", "")).rpartition(".")[2]
         library = _LIBRARIES.get(backend)
         if library and find_spec(library) is None:
-            yield checks.Error(
-                f"{SETTINGS[field].variable}: the cache {alias!r} needs the package {library!r}, "
-                "which is not installed.",
-                hint=f"Add {library} to requirements.txt: pip install {library}",
-                id=f"{ID}.E023",
-            )
+            yield problem("E023", variable=SETTINGS[field].variable, alias=alias, library=library)
 
 
 @on_workers
@@ -94,12 +74,7 @@ def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
         alias = getattr(config, field)
         cache = _cache(alias)
         if _is_of_backend(cache, "RedisCache") and "socket_timeout" not in cache.get("OPTIONS", {}):
-            yield checks.Warning(
-                f"{SETTINGS[field].variable}: the cache {alias!r} has no socket_timeout. A "
-                "Redis that hangs would hang every thread of the worker.",
-                hint=f"CACHES = {{{alias!r}: {{..., 'OPTIONS': {{'socket_timeout': 5}}}}}}",
-                id=f"{ID}.W012",
-            )
+            yield problem("W012", variable=SETTINGS[field].variable, alias=alias)
 
 
 @on_workers
@@ -107,14 +82,7 @@ def _lease_cache_without_atomic_add(config: Config) -> Iterator[CheckMessage]:
     alias = config.lease_cache
     if alias is None or _why_not_shared(alias) or _has_atomic_add(alias):
         return
-    yield checks.Warning(
-        f"{LEASE_CACHE.variable}: it is not known whether add() of the cache {alias!r}, a "
-        f"{_cache(alias)['BACKEND']}, is atomic. If it is not, two workers that receive the same "
-        "message at the same time both run it.",
-        hint="Name a cache in Redis, Memcached or the database. If add() of this one is atomic, "
-        "silence the check with SILENCED_SYSTEM_CHECKS.",
-        id=f"{ID}.W022",
-    )
+    yield problem("W022", alias=alias, backend=_cache(alias)["BACKEND"])
 
 
 def _cache(alias: str | None) -> Mapping[str, Any]:

@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from django.conf import settings
-from django.core import checks
 from django.core.checks import CheckMessage
 from django.http.request import validate_host
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
@@ -19,12 +18,12 @@ from django.utils import translation
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.casts import Network
-from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES, SIGNING_KEYS, TRUSTED_PEERS
+from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, QUEUES
 from beanstalk_dispatch.deploying.dispatcher_path import has_urls
-from beanstalk_dispatch.problems.start_log import SIGN_MESSAGES
+from beanstalk_dispatch.problems.findings import problem
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 
-from .registry import ID, Check, on_every_machine, on_workers
+from .registry import Check, on_every_machine, on_workers
 
 _COMMON: Final = "django.middleware.common.CommonMiddleware"
 _SECURITY: Final = "django.middleware.security.SecurityMiddleware"
@@ -76,34 +75,19 @@ def _ssl_redirect(path: str, view: View) -> Iterator[CheckMessage]:
     prefix = path.lstrip("/")
     exempt = any(re.search(pattern, prefix) for pattern in settings.SECURE_REDIRECT_EXEMPT)
     if settings.SECURE_SSL_REDIRECT and _SECURITY in settings.MIDDLEWARE and not exempt:
-        yield checks.Error(
-            "SECURE_SSL_REDIRECT redirects the daemon's POST, which is plain HTTP. The daemon "
-            "counts a redirect as a failure.",
-            hint=f"SECURE_REDIRECT_EXEMPT = [r'^{prefix}'], or no SECURE_SSL_REDIRECT on workers.",
-            id=f"{ID}.E014",
-        )
+        yield problem("E014", prefix=prefix)
 
 
 @_on_the_dispatcher
 def _www_redirect(path: str, view: View) -> Iterator[CheckMessage]:
     if settings.PREPEND_WWW and _COMMON in settings.MIDDLEWARE:
-        yield checks.Error(
-            "PREPEND_WWW redirects the daemon's POST to www.localhost. The daemon counts a "
-            "redirect as a failure.",
-            hint="Set PREPEND_WWW = False on the worker.",
-            id=f"{ID}.E015",
-        )
+        yield problem("E015")
 
 
 @_on_the_dispatcher
 def _csrf_protection(path: str, view: View) -> Iterator[CheckMessage]:
     if not getattr(view, "csrf_exempt", False):
-        yield checks.Error(
-            "The dispatcher is no longer exempt from CSRF protection: Django answers 403 to the "
-            "daemon's POST.",
-            hint="Include beanstalk_dispatch.urls as it is, without a decorator around its view.",
-            id=f"{ID}.E016",
-        )
+        yield problem("E016")
 
 
 @_on_the_dispatcher
@@ -112,23 +96,13 @@ def _allowed_hosts(path: str, view: View) -> Iterator[CheckMessage]:
     if (settings.DEBUG and not allowed) or _COMMON not in settings.MIDDLEWARE:
         return  # without that middleware, most projects never look at the host
     if not validate_host("localhost", allowed):
-        yield checks.Error(
-            "The daemon POSTs to the host 'localhost', which ALLOWED_HOSTS does not list: "
-            "Django answers 400 and the message is not run.",
-            hint="Add 'localhost' to ALLOWED_HOSTS on the worker.",
-            id=f"{ID}.E017",
-        )
+        yield problem("E017")
 
 
 @on_workers
 def _trusted_everybody(config: Config) -> Iterator[CheckMessage]:
     if _serves.get() and not config.signing_keys and _has_everybody(config.trusted_peers or ()):
-        yield checks.Error(
-            f"{TRUSTED_PEERS.variable} lists every address, and {SIGNING_KEYS.variable} is not "
-            "set: anyone who reaches this machine may run every listed function.",
-            hint=f"List your proxy's network only, or none. {SIGN_MESSAGES}",
-            id=f"{ID}.E021",
-        )
+        yield problem("E021")
 
 
 def _has_everybody(networks: tuple[Network, ...]) -> bool:
@@ -146,12 +120,7 @@ def _login_middleware(path: str, view: View) -> Iterator[CheckMessage]:
     for name in settings.MIDDLEWARE:
         exempt = name == _LOGIN and not getattr(view, "login_required", True)
         if re.search(r"login_?required", name, re.IGNORECASE) and not exempt:
-            yield checks.Warning(
-                f"{name} may redirect the daemon's POST to a login page. The daemon counts a "
-                "redirect as a failure.",
-                hint="Exempt the dispatcher's path in that middleware, or use Django's own.",
-                id=f"{ID}.W003",
-            )
+            yield problem("W003", name=name)
 
 
 @_on_the_dispatcher
@@ -161,34 +130,20 @@ def _translated_url(path: str, view: View) -> Iterator[CheckMessage]:
         with translation.override(language):
             paths.add(reverse("beanstalk_dispatcher"))
     if len(paths) > 1:
-        yield checks.Warning(
-            "The dispatcher's URL is inside i18n_patterns: it changes with the language.",
-            hint="Move its path() out of i18n_patterns().",
-            id=f"{ID}.W005",
-        )
+        yield problem("W005")
 
 
 @_on_the_dispatcher
 def _upload_limit(path: str, view: View) -> Iterator[CheckMessage]:
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     if limit is not None and limit < MAX_MESSAGE_BYTES:
-        yield checks.Warning(
-            f"DATA_UPLOAD_MAX_MEMORY_SIZE is {limit:,} bytes, but a message may have "
-            f"{MAX_MESSAGE_BYTES:,}. Django answers 400 to a larger one.",
-            hint=f"Set it to {MAX_MESSAGE_BYTES} or more on the worker.",
-            id=f"{ID}.W010",
-        )
+        yield problem("W010", limit=limit, maximum=MAX_MESSAGE_BYTES)
 
 
 @on_workers
 def _missing_url(config: Config) -> Iterator[CheckMessage]:
     if _serves.get() and has_urls() and _find_dispatcher() is None:
-        yield checks.Warning(
-            "No URL leads to the dispatcher: Django answers 404 to the daemon's POST.",
-            hint="Add path('beanstalk_dispatch/', include('beanstalk_dispatch.urls')) to your "
-            "root urls.py, unless manage.py beanstalk_worker is all that runs here.",
-            id=f"{ID}.W014",
-        )
+        yield problem("W014")
 
 
 @on_every_machine
@@ -198,11 +153,11 @@ def _unreachable_backlog(config: Config) -> Iterator[CheckMessage]:
     variable = BACKLOG_TOKEN.variable
     if not config.work_queues:
         queues = QUEUES.variable
-        problem = f"{queues} names no queue that a worker reads, so the answer is 503"
+        reason = f"{queues} names no queue that a worker reads, so the answer is 503"
         hint = f"Set {queues} on this process, too."
     elif has_urls() and _path_and_view("beanstalk_backlog") is None:
-        problem = "no URL leads to the backlog"
+        reason = "no URL leads to the backlog"
         hint = "Include beanstalk_dispatch.urls in your root urls.py as it is."
     else:
         return
-    yield checks.Warning(f"{variable} is set, but {problem}.", hint=hint, id=f"{ID}.W020")
+    yield problem("W020", variable=variable, reason=reason, hint=hint)

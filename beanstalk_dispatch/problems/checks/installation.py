@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Final
 
 from django.conf import settings
-from django.core import checks
 from django.core.checks import CheckMessage
 
 import beanstalk_dispatch
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SETTINGS, Config, removed
 from beanstalk_dispatch.conf.environment import is_given
-from beanstalk_dispatch.conf.variables import EXECUTE_SYNCHRONOUSLY
 from beanstalk_dispatch.logging.log_lines import joined, quoted
+from beanstalk_dispatch.problems.findings import problem
 from beanstalk_dispatch.running.monkey_patching import patched_by
 
-from .registry import ID, on_every_machine, on_workers
+from .registry import on_every_machine, on_workers
 
 _IN_ENV_FILE: Final = r"(?m)^\ufeff?(?:export\s+)?(BEANSTALK_\w+)=."
 _FILE_OF_0_1: Final = Path(beanstalk_dispatch.__file__).parent / "execution.py"
@@ -29,24 +28,14 @@ _FILE_OF_0_1: Final = Path(beanstalk_dispatch.__file__).parent / "execution.py"
 @on_every_machine
 def _both_distributions(config: Config) -> Iterator[CheckMessage]:
     if _FILE_OF_0_1.exists():
-        yield checks.Error(
-            "beanstalk-dispatch 0.1 is installed beside django-beanstalk-dispatch. The files of "
-            "both are in one package, beanstalk_dispatch.",
-            hint="pip uninstall beanstalk-dispatch; "
-            "pip install --force-reinstall django-beanstalk-dispatch",
-            id=f"{ID}.E019",
-        )
+        yield problem("E019")
 
 
 @on_every_machine
 def _removed_middleware(config: Config) -> Iterator[CheckMessage]:
     for name in settings.MIDDLEWARE:
         if advice := removed.MIDDLEWARE.get(name):
-            yield checks.Error(
-                f"MIDDLEWARE lists {name}, which was removed.",
-                hint=f"Remove it. {advice}",
-                id=f"{ID}.E020",
-            )
+            yield problem("E020", name=name, advice=advice)
 
 
 @on_every_machine
@@ -59,43 +48,25 @@ def _unknown_variables(config: Config) -> Iterator[CheckMessage]:
         else:
             known = joined([setting.variable for setting in SETTINGS.values()], limit=len(SETTINGS))
             hint = f"Remove it. The variables are: {known}"
-        yield checks.Warning(
-            f"{quoted(name)} is set, but beanstalk_dispatch has no variable of that name.",
-            hint=hint,
-            id=f"{ID}.W008",
-        )
+        yield problem("W008", name=quoted(name), hint=hint)
 
 
 @on_workers
 def _no_time_limits(config: Config) -> Iterator[CheckMessage]:
     if library := patched_by():
-        yield checks.Warning(
-            f"{library} has replaced threads: no time limit interrupts a task in this process.",
-            hint="Run gunicorn with --worker-class gthread, or use beanstalk_worker.",
-            id=f"{ID}.W018",
-        )
+        yield problem("W018", library=library)
 
 
 @on_every_machine
 def _overruled_variables(config: Config) -> Iterator[CheckMessage]:
     if names := conf.overruled_variables():
-        yield checks.Warning(
-            f"The environment's {joined(names)} has no effect: your Django settings have another "
-            "value, which comes first.",
-            hint="Remove it from the settings.",
-            id=f"{ID}.W028",
-        )
+        yield problem("W028", names=joined(names))
 
 
 @on_every_machine
 def _runs_in_the_calling_process(config: Config) -> Iterator[CheckMessage]:
     if config.execute_synchronously and not (settings.DEBUG or conf.is_test()):
-        yield checks.Warning(
-            f"{EXECUTE_SYNCHRONOUSLY.variable} is True and DEBUG is False: a task runs in the "
-            "process that schedules it, and nothing is sent.",
-            hint="Remove the variable.",
-            id=f"{ID}.W031",
-        )
+        yield problem("W031")
 
 
 @on_every_machine
@@ -105,9 +76,4 @@ def _unread_env_file(config: Config) -> Iterator[CheckMessage]:
     except (OSError, ValueError):
         return
     if unread := [name for name in names if not is_given(name)]:
-        yield checks.Warning(
-            f".env sets {joined(unread)}, which this process does not have.",
-            hint="Read the file in your settings: environ.Env.read_env(BASE_DIR / '.env'). If only "
-            "its first variable is missing, save it without a byte order mark.",
-            id=f"{ID}.W032",
-        )
+        yield problem("W032", names=joined(unread))

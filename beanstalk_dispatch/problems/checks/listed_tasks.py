@@ -10,8 +10,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from django.conf import settings
-from django.core import checks
-from django.core.checks import CheckMessage
+from django.core.checks import WARNING, CheckMessage
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.environment import is_given
@@ -20,16 +19,11 @@ from beanstalk_dispatch.conf.variables import (
     EXECUTE_SYNCHRONOUSLY,
     ISOLATION,
     OBSERVERS,
-    PERIODIC_TASKS,
-    POLICIES,
-    SAFE_TASK,
-    TABLE,
-    TASK_TIMEOUT,
-    TASKS,
 )
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
 from beanstalk_dispatch.isolation.server_process import why_impossible
 from beanstalk_dispatch.logging.log_lines import failed_line, joined
+from beanstalk_dispatch.problems.findings import problem
 from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.declared_tasks import is_listed
 from beanstalk_dispatch.running.task_problems import problems_of
@@ -37,7 +31,7 @@ from beanstalk_dispatch.running.typed_arguments import problems as problems_of_a
 from beanstalk_dispatch.safe_task import POLICY, SafeTask
 
 from . import contrib_rooms  # noqa: F401 - its checks are first: they import rooms with tasks
-from .registry import ID, on_every_machine, on_workers
+from .registry import on_every_machine, on_workers
 
 _BOTO3SQS: Final = "opentelemetry.instrumentation.boto3sqs"
 _TASKS: Final = "beanstalk_dispatch.contrib.tasks"
@@ -56,10 +50,12 @@ def warning_of_one_task() -> Iterator[None]:
         _only_warns.reset(token)
 
 
-def _of_one_task(problem: str, *, hint: str, id: str) -> CheckMessage:  # noqa: A002 - as Django's
+def _of_one_task(number: str, **facts: object) -> CheckMessage:
     """Return the finding for a problem that keeps one task from running, and no other."""
-    make = checks.Warning if _only_warns.get() else checks.Error
-    return make(problem, hint=hint, id=id)
+    finding = problem(number, **facts)
+    if _only_warns.get():
+        finding.level = WARNING
+    return finding
 
 
 @on_every_machine
@@ -71,9 +67,7 @@ def _table_entries(config: Config) -> Iterator[CheckMessage]:
             cause = exc.__cause__
             why = f": {cause}{failed_line(cause)}" if cause else ""
             yield _of_one_task(
-                f"{TABLE.variable}: {name!r} cannot run. {exc}{why}",
-                hint=_hint_for(config.table[name], why),
-                id=f"{ID}.E002",
+                "E002", name=name, exc=exc, why=why, hint=_hint_for(config.table[name], why)
             )
 
 
@@ -89,52 +83,33 @@ def _safe_task(config: Config) -> Iterator[CheckMessage]:
     try:
         dispatch_table.safe_task_class(config)
     except ConfigurationError as exc:
-        example = SAFE_TASK.default_text
-        hint = f"Write the dotted path of a SafeTask subclass, like {example}."
-        yield checks.Error(str(exc), hint=hint, id=f"{ID}.E003")
+        yield problem("E003", exc=exc)
 
 
 @on_workers
 def _unlisted_periodic_tasks(config: Config) -> Iterator[CheckMessage]:
     for name in config.periodic_tasks:
         if not is_listed(name, config):
-            yield _of_one_task(
-                f"{PERIODIC_TASKS.variable} lists {name!r}, which {TABLE.variable} does not.",
-                hint="Add it to the table, or remove it here.",
-                id=f"{ID}.E005",
-            )
+            yield _of_one_task("E005", name=name)
 
 
 @on_every_machine
 def _listed_classes(config: Config) -> Iterator[CheckMessage]:
     for name, task_class in _task_classes(config):
-        for problem in problems_of(task_class):
-            yield _of_one_task(
-                f"{name!r} does not fit SafeTask: {problem}.",
-                hint=f"Correct the class {config.table.get(name, name)}.",
-                id=f"{ID}.E007",
-            )
+        for reason in problems_of(task_class):
+            yield _of_one_task("E007", name=name, reason=reason, path=config.table.get(name, name))
 
 
 @on_every_machine
 def _listed_tasks(config: Config) -> Iterator[CheckMessage]:
-    for problem in dispatch_table.declared_tasks(config).problems:
-        yield _of_one_task(
-            f"{TASKS.variable}: {problem}.",
-            hint="List modules, such as shop.tasks, or the dotted paths of tasks.",
-            id=f"{ID}.E011",
-        )
+    for reason in dispatch_table.declared_tasks(config).problems:
+        yield _of_one_task("E011", reason=reason)
 
 
 @on_workers
 def _empty_table(config: Config) -> Iterator[CheckMessage]:
     if not (config.table or config.tasks):
-        yield checks.Error(
-            f"This is a worker, but {TASKS.variable} and {TABLE.variable} are empty: every "
-            "message fails.",
-            hint=f"eb setenv {TASKS.variable}=package.module",
-            id=f"{ID}.E018",
-        )
+        yield problem("E018")
 
 
 @on_every_machine
@@ -144,23 +119,13 @@ def _time_limit_of_none(config: Config) -> Iterator[CheckMessage]:
             dispatch_table.defines(task_class, "timeout_timedelta")
             and task_class.timeout_timedelta is None
         ):
-            yield checks.Warning(
-                f"{name!r} sets timeout_timedelta to None, which does not mean 'no limit': the "
-                f"task has the limit of {TASK_TIMEOUT.variable}.",
-                hint="Write a timedelta of at most 12 hours, or remove the line.",
-                id=f"{ID}.W016",
-            )
+            yield problem("W016", name=name)
 
 
 @on_every_machine
 def _observers(config: Config) -> Iterator[CheckMessage]:
     for path, reason in dispatch_table.named_observers(config).problems.items():
-        yield checks.Warning(
-            f"{OBSERVERS.variable}: {path!r} watches nothing. {reason}.",
-            hint="Write the dotted path of an Observer subclass or of an instance, such as "
-            f"{OBSERVERS.example}, or remove it.",
-            id=f"{ID}.W021",
-        )
+        yield problem("W021", path=path, reason=reason, example=OBSERVERS.example)
 
 
 @on_workers
@@ -169,11 +134,7 @@ def _sentry_without_tasks(config: Config) -> Iterator[CheckMessage]:
     sdk: Any = sys.modules.get("sentry_sdk")
     is_used = _SENTRY in sys.modules or (sdk is not None and sdk.get_client().is_active())
     if is_given("SENTRY_DSN") and not is_used:
-        yield checks.Warning(
-            "SENTRY_DSN is set, but nothing sets up Sentry here: no failure is reported.",
-            hint=f"eb setenv {SAFE_TASK.variable}={_SENTRY}.SentrySafeTask",
-            id=f"{ID}.W023",
-        )
+        yield problem("W023")
 
 
 @on_every_machine
@@ -182,11 +143,7 @@ def _isolation_without_effect(config: Config) -> Iterator[CheckMessage]:
         return
     asked = [(ISOLATION.variable, config.isolation), *_own_isolations(config)]
     if ignored := [f"{name}={value}" for name, value in asked if value != "thread"]:
-        yield checks.Warning(
-            f"{joined(ignored)} has no effect: tasks run in threads here, because {reason}.",
-            hint="Remove it here, or run the tasks under gunicorn's gthread or beanstalk_worker.",
-            id=f"{ID}.W024",
-        )
+        yield problem("W024", names=joined(ignored), reason=reason)
 
 
 def _own_isolations(config: Config) -> Iterator[tuple[str, str]]:
@@ -212,11 +169,7 @@ def _policies_of_no_task(config: Config) -> Iterator[CheckMessage]:
     known = {*names, *paths, *(each.rpartition(".")[0] for each in paths)}
     for name in tasks_named(config.policies):
         if name not in known:
-            yield checks.Warning(
-                f"{POLICIES.variable} has options of {name!r}, which is not a task here.",
-                hint="Write a name of the table, a dotted path, or the module of listed tasks.",
-                id=f"{ID}.W025",
-            )
+            yield problem("W025", name=name)
 
 
 @on_workers
@@ -224,13 +177,7 @@ def _instrumented_receives(config: Config) -> Iterator[CheckMessage]:
     """Look after the tasks are imported, as ``_sentry_without_tasks`` does."""
     library: Any = sys.modules.get(_BOTO3SQS)
     if library is not None and library.Boto3SQSInstrumentor().is_instrumented_by_opentelemetry:
-        yield checks.Warning(
-            "OpenTelemetry's instrumentation boto3sqs is on: it makes a span for each message that "
-            "a worker receives, and ends few of them.",
-            hint="Set OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=boto3sqs, or do not call "
-            "Boto3SQSInstrumentor().instrument() on workers.",
-            id=f"{ID}.W026",
-        )
+        yield problem("W026")
 
 
 @on_every_machine
@@ -239,12 +186,8 @@ def _annotations(config: Config) -> Iterator[CheckMessage]:
         function, skipped = (getattr(listed, "run", listed), int(inspect.isclass(listed)))
         if hasattr(listed, "module_path"):  # a Task of django.tasks
             function, skipped = listed.func, int(listed.takes_context)
-        for problem in problems_of_annotations(function, skipped=skipped):
-            yield checks.Warning(
-                f"{name!r}: {problem}.",
-                hint="Annotate JSON, or one of the types that docs/scheduling.md lists.",
-                id=f"{ID}.W027",
-            )
+        for reason in problems_of_annotations(function, skipped=skipped):
+            yield problem("W027", name=name, reason=reason)
 
 
 @on_every_machine
@@ -258,11 +201,7 @@ def _tasks_of_another_backend(config: Config) -> Iterator[CheckMessage]:
             continue
         backend = type(listed.get_backend())
         if not any(each.__module__.startswith(_TASKS) for each in backend.__mro__):
-            yield checks.Warning(
-                f"{name!r} is a task of {backend.__name__}, so enqueue() does not send it to SQS.",
-                hint=f"TASKS = {{{listed.backend!r}: {{'BACKEND': '{_TASKS}.SQSBackend'}}}}",
-                id=f"{ID}.W029",
-            )
+            yield problem("W029", name=name, kind=backend.__name__, backend=listed.backend)
 
 
 @on_every_machine
@@ -270,11 +209,12 @@ def _attributes_without_effect(config: Config) -> Iterator[CheckMessage]:
     for name, task_class in _task_classes(config):
         for keyword in (each for each in POLICY if each != POLICY[each]):
             if dispatch_table.defines(task_class, keyword):
-                yield checks.Warning(
-                    f"{name!r} has an attribute {keyword!r}, which has no effect.",
-                    hint=f"Write class {task_class.__name__}(SafeTask, {keyword}=…), or set "
-                    f"{POLICY[keyword]!r}.",
-                    id=f"{ID}.W030",
+                yield problem(
+                    "W030",
+                    name=name,
+                    keyword=keyword,
+                    kind=task_class.__name__,
+                    attribute=POLICY[keyword],
                 )
 
 

@@ -10,8 +10,6 @@ from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import Config
 
-ID: Final = "beanstalk_dispatch"
-
 Check = Callable[[Config], Iterator[CheckMessage]]
 CHECKS: Final[list[Check]] = []
 

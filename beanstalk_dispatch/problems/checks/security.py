@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from django.core import checks
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SETTINGS, Config
-from beanstalk_dispatch.conf.variables import SIGNING_KEYS
-from beanstalk_dispatch.problems.start_log import SIGN_MESSAGES, UNSIGNED
+from beanstalk_dispatch.problems.findings import problem
 
-from .registry import ID, on_every_machine, on_workers
+from .registry import on_every_machine, on_workers
 
 
 @on_every_machine
 def _published_secrets(config: Config) -> Iterator[CheckMessage]:
     for field, setting in SETTINGS.items():
         if setting.secret and setting.example in _values(config, field):
-            yield checks.Error(
-                f"{setting.variable} has the value of the example in the documentation, which "
-                "everybody knows.",
-                hint='Use a random one: python -c "import secrets; print(secrets.token_urlsafe())"',
-                id=f"{ID}.E022",
-            )
+            yield problem("E022", variable=setting.variable)
 
 
 @on_every_machine
@@ -34,22 +27,13 @@ def _secrets_in_settings(config: Config) -> Iterator[CheckMessage]:
             continue
         if not all(map(conf.is_in_environment, _values(config, field))):
             variable = SETTINGS[field].variable
-            yield checks.Warning(
-                f"{variable} is in your Django settings as plain text.",
-                hint=f"Remove it and set the environment property {variable}, or for SQS use the "
-                "instance profile.",
-                id=f"{ID}.W006",
-            )
+            yield problem("W006", variable=variable)
 
 
 @on_workers
 def _missing_signing_keys(config: Config) -> Iterator[CheckMessage]:
     if not config.signing_keys:
-        yield checks.Warning(
-            f"{SIGNING_KEYS.variable} is not set: {UNSIGNED}.",
-            hint=SIGN_MESSAGES,
-            id=f"{ID}.W007",
-        )
+        yield problem("W007")
 
 
 def _values(config: Config, field: str) -> set[str]:

@@ -67,16 +67,17 @@ def test_aws_and_the_machine_are_examined_if_that_is_asked_for(
 ) -> None:
     package = "beanstalk_dispatch.problems"
     monkeypatch.setattr(
-        f"{package}.aws_doctor.examine", lambda: iter([problem("W206", "aws", "asked")])
+        f"{package}.aws_doctor.examine", lambda: iter([problem("W217", "aws", key="k")])
     )
-    found = [ok("machine", "looked at"), problem("E304", "machine", "broken", "repair it")]
+    found = [ok("machine", "looked at"), problem("E402", "machine", path="x")]
     monkeypatch.setattr(f"{package}.machine_doctor.examine", lambda: iter(found))
     assert run("--http-path", PATH) == 0
     assert "aws" not in capsys.readouterr().out
     assert run("--http-path", PATH, "--aws", "--machine") == 1
-    assert capsys.readouterr().out.splitlines()[-4:] == [
-        "warning  W206 aws: asked",
+    assert capsys.readouterr().out.splitlines()[-5:] == [
+        "warning  W217 aws: it is encrypted with the KMS key k",
+        "              → allow kms:GenerateDataKey and kms:Decrypt on that key to both roles",
         "ok            machine: looked at",
-        "error    E304 machine: broken",
-        "              → repair it",
+        "error    E402 machine: is not executable",
+        "              → chmod +x x",
     ]
