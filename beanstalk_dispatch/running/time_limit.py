@@ -6,8 +6,7 @@ ends a blocking system call. In another thread it sets an asynchronous exception
 raises between two bytecodes: a thread that is inside a C call (a driver waiting for its
 database, ``time.sleep``) sees it when that call returns. Until then it is *stuck*, and said to
 be so in the log. Some code is not interrupted, see ``uninterruptible``. A C call that keeps the
-interpreter's lock stops the watchdog too. A timer of the kernel then writes the stacks of all
-threads to stderr.
+interpreter's lock stops the watchdog too.
 
 https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
 """
@@ -17,14 +16,13 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
-import resource
 import signal
 import threading
 
 # The functions of ``signal`` also convert each argument and result to an enum, which takes longer
 # than the system call.
 from _signal import signal as _set_handler  # type: ignore[import-not-found]
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -32,11 +30,9 @@ from types import FrameType, TracebackType
 from typing import Final, Self
 
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import clock, state
 
 from .process_exceptions import is_for_the_process
-from .stack_dump import StackDump
 from .uninterruptible import is_interruptible
 
 logger = logging.getLogger("beanstalk_dispatch.task.time_limit")
@@ -49,20 +45,7 @@ Also the seconds between two interrupts of it.
 RETRY_PAUSE: Final = 0.05
 """The seconds between two checks of a thread that is due but not interruptible."""
 PULSE: Final = 10.0
-"""The seconds after which the watchdog wakes at the latest while there are limits."""
-HELD: Final = 5.0
-"""The seconds by which the watchdog must be late before the stacks of all threads are written.
-
-With PULSE that makes 15 seconds at most, half of the time after which gunicorn ends the process.
-"""
-_WAITING_SWITCHES: Final = 2.0
-"""The times a second that a thread leaves the CPU at least while it waits for the interpreter.
-
-It asks for the interpreter's lock every 5 ms, or less often on a busy machine. A thread of a
-suspended process does nothing.
-"""
-_WAKING_SWITCHES: Final = 3
-"""The times that it leaves the CPU when it goes to sleep and wakes up."""
+"""The seconds after which the watchdog wakes at the latest."""
 
 _SIGALRM, _SIG_DFL = int(signal.SIGALRM), int(signal.SIG_DFL)
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -249,10 +232,8 @@ def _let_interrupts_strike() -> None:
 class _WatchdogThread:
     """The daemon thread that sleeps until the earliest deadline it knows of.
 
-    A limit that ends early does not wake it: it wakes at that deadline, finds nothing due, and
-    sleeps until the next. Nor does a limit that begins while it sleeps for no longer than PULSE, as
-    it does for some time after the last limit. So tasks that end in time cost one set entry and no
-    thread switch.
+    It wakes after PULSE at the latest. So a limit of more than that does not wake it, and tasks
+    that end in time cost one set entry and no thread switch.
     """
 
     def __init__(self) -> None:
@@ -269,12 +250,8 @@ class _WatchdogThread:
         self._changed = threading.Condition(self._lock)
         self._limits: set[time_limit] = set()
         self._stuck: set[time_limit] = set()
-        self._held: set[time_limit] = set()  # ended while the watchdog could not run
         self._thread: threading.Thread | None = None
         self._wakes_at = math.inf
-        self._is_woken = True  # for a limit, since it last slept for as long as it was to
-        self._switches = 0  # of its thread, when it last went to sleep
-        self._stack_dump = StackDump()
 
     def watch(self, limit: time_limit) -> None:
         try:
@@ -290,12 +267,8 @@ class _WatchdogThread:
                 Context().run(thread.start)
                 self._thread = thread
             if limit.deadline < self._wakes_at:
-                now = clock.monotonic()
-                wakes_at = min(limit.deadline, now + PULSE)
-                # Not left to the watchdog: the task may stop it before it has run.
-                self._stack_dump.postpone(wakes_at - now + HELD)
                 self._changed.notify()
-                self._wakes_at = wakes_at
+                self._wakes_at = limit.deadline
         finally:
             try:  # noqa: SIM105 - suppress() would be struck before the lock is released
                 self._lock.release()
@@ -307,8 +280,6 @@ class _WatchdogThread:
             self._lock.acquire()
             self._limits.discard(limit)
             self._stuck.discard(limit)
-            if clock.monotonic() > self._wakes_at + HELD:
-                self._held.add(limit)
             if limit.fires:  # the interrupt may have kept one within it from being closed
                 for other in [*self._limits]:
                     if other.owner == limit.owner and other.started >= limit.started:
@@ -329,17 +300,10 @@ class _WatchdogThread:
         with self._lock:
             return list(self._stuck)
 
-    def rest(self) -> None:
-        with self._lock:
-            if not self._limits:
-                self._stack_dump.cancel()
-                self._wakes_at = math.inf
-
     def stop(self) -> None:
         """End the thread, until there is another limit."""
         with self._lock:
             thread, self._thread = self._thread, None
-            self._stack_dump.cancel()
             self._wakes_at = math.inf
             self._changed.notify()
         if thread is not None:
@@ -350,41 +314,18 @@ class _WatchdogThread:
             with self._lock:
                 if self._thread is not threading.current_thread():
                     return
-                reports = [*self._report_if_late(), *self._fire_due()]
+                reports = self._fire_due()
                 if not reports:
-                    self._sleep_until_deadline()
+                    self._changed.wait(max(self._wakes_at - clock.monotonic(), 0.0))
             for report in reports:
                 # In a thread of its own: the stuck task may hold a logging handler's lock,
                 # and no other limit may wait for that.
                 with suppress(RuntimeError):  # without a thread, stuck() still reports it
                     threading.Thread(target=report, daemon=True).start()
 
-    def _sleep_until_deadline(self) -> None:
-        """Sleep until the next deadline, and for PULSE at most, unless no limit is expected."""
-        now = clock.monotonic()
-        if self._limits or self._is_woken:
-            self._wakes_at = min(self._wakes_at, now + PULSE)
-            self._stack_dump.postpone(self._wakes_at - now + HELD)
-        else:
-            self._stack_dump.cancel()
-        pause = max(self._wakes_at - now, 0)
-        self._switches = _switches()
-        self._is_woken = self._changed.wait(min(pause, threading.TIMEOUT_MAX))
-
-    def _report_if_late(self) -> list[Callable[[], None]]:
-        """Report that no thread could run, if this thread should have run long ago."""
-        late = clock.monotonic() - self._wakes_at
-        if late < HELD:
-            self._held.clear()  # or they would be named for the next call that keeps the lock
-            return []
-        held, self._held = self._held | self._limits, set()
-        switches = _switches() - self._switches - _WAKING_SWITCHES
-        if switches < late * _WAITING_SWITCHES:
-            return [partial(_report_suspended, late)]
-        return [partial(_report_held, late, held)]
-
     def _fire_due(self) -> list[Callable[[], None]]:
-        now, self._wakes_at = clock.monotonic(), math.inf
+        now = clock.monotonic()
+        self._wakes_at = now + PULSE
         newly_stuck: list[Callable[[], None]] = []
         for limit in self._limits:
             if limit.deadline <= now:
@@ -422,44 +363,8 @@ def _report_stuck(limit: time_limit) -> None:
         limit.is_reported = True
 
 
-def _report_held(seconds: float, limits: Iterable[time_limit]) -> None:
-    """Log that no thread could run.
-
-    The stacks are on stderr already; StackDump has written them while no code could run.
-    """
-    logger.critical(
-        "no thread could run seconds=%.0f running=%r: a C call most likely kept the interpreter's "
-        "lock; the stacks of all threads are on stderr",
-        seconds,
-        joined([limit.label() for limit in limits]),
-    )
-
-
-def _report_suspended(seconds: float) -> None:
-    logger.warning(
-        "no thread could run seconds=%.0f: none of them asked for the interpreter's lock, so the "
-        "process was most likely suspended; the stacks of all threads are on stderr",
-        seconds,
-    )
-
-
-def _switches() -> int:
-    """Return the number of times that this thread has left the CPU of its own accord, to wait."""
-    whose = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # macOS has no such figure
-    return resource.getrusage(whose).ru_nvcsw
-
-
 _watchdog = _WatchdogThread()
 state.declare(_watchdog.forget_all, in_tests=False)
-
-
-def rest() -> None:
-    """Expect no limit for some time, in which the process may be suspended.
-
-    Without this, the watchdog would be late when the process continues, and the stacks of all
-    threads would be written.
-    """
-    _watchdog.rest()
 
 
 def stop_watchdog() -> None:

@@ -18,7 +18,7 @@ from beanstalk_dispatch.consumers.lambda_.event import records_of
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.problems import check_log
 from beanstalk_dispatch.problems.checks.endpoint import without_endpoint
-from beanstalk_dispatch.running import dispatch_table, time_limit
+from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import invocation_finished
 from beanstalk_dispatch.sqs.warming import warm_clients
@@ -59,7 +59,6 @@ def start() -> Handler:
     with suppress(Exception):  # the first send reports it
         warm_clients(config)  # in the init phase, which has a whole CPU
     _prepare_for_snapshot()
-    time_limit.rest()  # Lambda may suspend the process until there is an event
     return handle
 
 
@@ -90,7 +89,6 @@ def handle(event: Mapping[str, Any], context: Context) -> Response:
     failures = [{"itemIdentifier": each} for each in batch.run()]
     seconds = max(_seconds_left(context) - _ANSWER_SECONDS, 0.0)
     invocation_finished.send_robust(sender=handle, seconds=seconds)
-    time_limit.rest()  # Lambda suspends the process now
     return {"batchItemFailures": failures}
 
 

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import ctypes
-import faulthandler
 import importlib
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -322,75 +319,16 @@ def assert_set(event: threading.Event) -> None:
     assert event.wait(20)
 
 
-def backtrack() -> None:
-    """Keep the interpreter's lock for about a second."""
-    re.match(r"(a+)+$", "a" * 25 + "b")
-
-
-@pytest.mark.slow
-def test_a_call_that_keeps_the_interpreters_lock_is_reported(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(timeouts, "PULSE", 0.1)
-    monkeypatch.setattr(timeouts, "HELD", 0.1)
-    limited(time_limit(5), lambda: None)
-    until(lambda: timeouts._watchdog._wakes_at == math.inf)
-    in_thread(lambda: limited(time_limit(600, label=lambda: "culprit id=1"), backtrack))
-    until(lambda: "running='culprit id=1'" in caplog.text)
-    assert re.search(
-        r"no thread could run seconds=\d+ running='culprit id=1': a C call most likely kept the "
-        r"interpreter's lock; the stacks of all threads are on stderr",
-        caplog.text,
-    )
-    assert " in backtrack" in capfd.readouterr().err
-
-
-def test_what_ends_before_a_late_watchdog_can_run_is_in_its_report(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    watchdog = timeouts._WatchdogThread()
-    watchdog._wakes_at = time.monotonic() - 20
-    watchdog.forget(time_limit(600, label=lambda: "culprit id=1"))
-    # Whoever waits for the interpreter's lock asks for it every 5 ms.
-    monkeypatch.setattr(timeouts, "_switches", lambda: 4000)
-    (report,) = watchdog._report_if_late()
-    report()
-    assert "no thread could run seconds=20 running='culprit id=1'" in caplog.text
-    assert watchdog._held == set()
-
-
 def test_the_watchdog_is_not_woken_by_tasks_that_end_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    limited(time_limit(600), lambda: time.sleep(0.1))  # its thread starts with the first task
-    postponed: list[float] = []
-    monkeypatch.setattr(timeouts._watchdog._stack_dump, "postpone", postponed.append)
+    limited(time_limit(600), lambda: None)  # its thread starts with the first task
+    until(lambda: timeouts._watchdog._wakes_at < math.inf)
+    woken: list[None] = []
+    monkeypatch.setattr(timeouts._watchdog._changed, "notify", lambda: woken.append(None))
     for _ in range(100):
         limited(time_limit(600), lambda: None)
-    assert postponed == []
-
-
-def test_the_watchdog_is_woken_once_by_many_short_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    watchdog = timeouts._WatchdogThread()
-    monkeypatch.setattr(timeouts, "_watchdog", watchdog)
-    woken: list[float] = []
-    postpone = watchdog._stack_dump.postpone
-
-    def count(seconds: float) -> None:
-        if threading.current_thread() is not watchdog._thread:
-            woken.append(seconds)
-        postpone(seconds)
-
-    monkeypatch.setattr(watchdog._stack_dump, "postpone", count)
-    for _ in range(5):
-        limited(time_limit(600), lambda: None)
-        time.sleep(0.01)  # it finds no limit
-    assert len(woken) == 1
-    watchdog.rest()
-    limited(time_limit(600), lambda: None)
-    assert len(woken) == 2
+    assert woken == []
 
 
 def test_a_watchdog_is_ended_whether_it_runs_or_not() -> None:
@@ -403,112 +341,6 @@ def test_a_watchdog_is_ended_whether_it_runs_or_not() -> None:
         assert thread is not None
         timeouts.stop_watchdog()
     assert not thread.is_alive()
-
-
-def test_rest_leaves_a_running_task_watched() -> None:
-    with time_limit(600):
-        timeouts.rest()
-        assert timeouts._watchdog._wakes_at < math.inf
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("expected", [True, False], ids=["no-rest", "rest"])
-def test_the_stacks_are_not_written_by_a_process_that_was_suspended_at_rest(
-    expected: bool, tmp_path: Path
-) -> None:
-    code = f"""
-import time
-from beanstalk_dispatch.running import time_limit as timeouts
-timeouts.PULSE = timeouts.HELD = 0.5
-with timeouts.time_limit(600):
-    time.sleep(0.1)
-{"" if expected else "timeouts.rest()"}
-print("at rest", flush=True)
-input()
-"""
-    stderr = tmp_path / "stderr"
-    with stderr.open("w") as file, subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
-        text=True, env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdout.readline() == "at rest\n"
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(1.5)
-        process.send_signal(signal.SIGCONT)
-        if expected:
-            until(lambda: "so the process was most likely suspended" in stderr.read_text())
-        else:
-            time.sleep(1)  # the watchdog would have written by now
-        process.communicate("\n", timeout=20)
-    assert ("most recent call first" in stderr.read_text()) is expected
-    assert ("no thread could run" in stderr.read_text()) is expected
-
-
-@pytest.mark.slow
-def test_the_pause_of_a_machine_names_no_task(tmp_path: Path) -> None:
-    code = """
-import threading, time
-from beanstalk_dispatch.running import time_limit as timeouts
-timeouts.PULSE = timeouts.HELD = 0.5
-with timeouts.time_limit(600, label=lambda: "innocent id=1"):
-    print("runs", flush=True)
-    input()
-"""
-    stderr = tmp_path / "stderr"
-    with stderr.open("w") as file, subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
-        text=True, env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdout.readline() == "runs\n"
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(1.5)
-        process.send_signal(signal.SIGCONT)
-        until(lambda: "no thread could run" in stderr.read_text())
-        process.communicate("\n", timeout=20)
-    assert "the process was most likely suspended" in stderr.read_text()
-    assert "innocent" not in stderr.read_text()
-
-
-@pytest.mark.slow
-def test_a_call_that_waits_with_the_interpreters_lock_is_reported(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It uses no CPU either, but the threads that wait for the lock do."""
-    monkeypatch.setattr(timeouts, "PULSE", 0.1)
-    monkeypatch.setattr(timeouts, "HELD", 0.1)
-    wait = ctypes.PyDLL(None).usleep
-    limited(time_limit(5), lambda: None)
-    until(lambda: timeouts._watchdog._wakes_at == math.inf)  # it may sleep by another PULSE
-    in_thread(
-        lambda: limited(time_limit(600, label=lambda: "culprit id=1"), lambda: wait(1_500_000))
-    )
-    until(lambda: "running='culprit id=1'" in caplog.text)
-
-
-@pytest.mark.slow
-def test_the_stacks_are_not_written_while_the_watchdog_runs(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(timeouts, "PULSE", 0.05)
-    monkeypatch.setattr(timeouts, "HELD", 1.0)
-    with time_limit(600):
-        limited(time_limit(0.2), lambda: None)
-        time.sleep(1.5)
-    assert "most recent call first" not in capfd.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_projects_own_dump_of_its_stacks_is_left_alone(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    faulthandler.dump_traceback_later(0.3, file=sys.__stderr__ or 2)
-    try:
-        limited(time_limit(5), lambda: time.sleep(0.6))
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-    assert "Timeout (0:00:00.3" in capfd.readouterr().err
 
 
 def test_a_forked_child_has_a_watchdog_of_its_own() -> None:

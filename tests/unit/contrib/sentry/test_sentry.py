@@ -1071,10 +1071,10 @@ def test_a_stuck_task_that_sentry_does_not_watch_is_reported_too(
 
 def test_the_log_line_of_a_stuck_task_is_not_a_second_event(sentry: Memory) -> None:
     log = "beanstalk_dispatch.task.time_limit"
-    for message in ("stuck task label=%s", "no thread could run seconds=%.0f"):
+    for message in ("stuck task label=%s", "another line"):
         sentry_sdk.capture_event({"logger": log, "logentry": {"message": message}})
     (event,) = sentry.of("event")
-    assert event["logentry"]["message"] == "no thread could run seconds=%.0f"
+    assert event["logentry"]["message"] == "another line"
 
 
 def test_without_a_client_nobody_is_told_of_a_stuck_task(blocked: int) -> None:
