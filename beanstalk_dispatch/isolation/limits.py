@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -31,6 +32,10 @@ _SIGNALS: Final = (
     signal.SIGALRM, signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1,
 )  # fmt: skip
 """The signals whose handlers a library is most likely to set."""
+_RESOURCES: Final = (
+    resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE,
+)  # fmt: skip
+"""The resources of which a task may leave too little to those after it."""
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -45,6 +50,7 @@ class Leftovers:
         self._handlers = [*map(_handler_of, _SIGNALS)]
         self._blocked = _change_mask(signal.SIG_BLOCK, ())
         self._interrupts = interrupts()
+        self._resources = [*map(resource.getrlimit, _RESOURCES)]
 
     def why_to_end(self, left_behind: Sequence[str]) -> str:
         """Return why the child is to end after a task; the empty string if it continues.
@@ -68,6 +74,8 @@ class Leftovers:
             yield "it has left another signal handler"
         if self._blocked != _change_mask(signal.SIG_BLOCK, ()):
             yield "it has left signals blocked"
+        if self._resources != [*map(resource.getrlimit, _RESOURCES)]:
+            yield "it has left another resource limit"
         if self._max_memory and (used := resident_memory("self")) > self._max_memory:
             yield f"it uses {in_mebibytes(used)} of memory"
 

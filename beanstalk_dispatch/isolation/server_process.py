@@ -27,6 +27,8 @@ from .pipe import Frames, Notes
 
 READY_SECONDS: Final = 120.0
 """The seconds that the server may take to import the project."""
+MADE_SECONDS: Final = 15.0
+"""The seconds that the server, once it is ready, may take to make a child."""
 FAILED_SECONDS: Final = 5.0
 """The seconds for which no other server is started after one that has failed."""
 CHECK_SECONDS: Final = 0.5
@@ -133,7 +135,7 @@ class ServerProcess:
                 with their_data, their_end:
                     theirs = [their_end.fileno(), their_data.fileno(), notes.descriptor]
                     socket.send_fds(self._control, [b"c"], theirs)
-                end.settimeout(READY_SECONDS)
+                end.settimeout(MADE_SECONDS)
                 process_id = int(_receive_line(end))
             except (OSError, ValueError) as exc:
                 raise self._ended() from exc

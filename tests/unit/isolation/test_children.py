@@ -18,7 +18,9 @@ from beanstalk_dispatch.client import acancel
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.results import Status, get_result
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, TaskCut, TaskFailed
+from beanstalk_dispatch.isolation import server_process
 from beanstalk_dispatch.isolation.children import CHILDREN
+from beanstalk_dispatch.isolation.limits import Leftovers
 from beanstalk_dispatch.isolation.server import Server
 from beanstalk_dispatch.isolation.server_process import Ended
 from beanstalk_dispatch.messages.delivery import Delivery
@@ -309,16 +311,18 @@ def _state_of(process_id: int) -> str:
     return Path(f"/proc/{process_id}/stat").read_text().rpartition(") ")[2][0]
 
 
-def test_a_child_of_a_server_that_hangs_is_ended(env: Environment, tmp_path: Path) -> None:
+def test_a_child_of_a_server_that_hangs_is_ended_and_so_is_the_server(
+    env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_process, "MADE_SECONDS", 0.2)
     env(DISPATCH_TASK_TIMEOUT="1s")
     notes = tmp_path / "notes"
     outcome("note", str(notes), task_id="1")
-    server = _server()
-    os.kill(server, signal.SIGSTOP)
+    os.kill(_server(), signal.SIGSTOP)
     _, result = run("swallow", task_id="2")
     assert result.outcome is Outcome.CUT
     assert _state_of(processes(notes)[0]) == "Z"
-    os.kill(server, signal.SIGCONT)
+    assert outcome("sleep", 0, task_id="3") is Outcome.DONE
 
 
 def test_the_output_of_a_task_is_shown_at_its_end(
@@ -373,6 +377,17 @@ def test_a_child_that_is_not_clean_ends_after_its_answer(
     assert before != after
     line = f"child ended id=2 function={function} reason='{reason}'"
     until(lambda: line in _all_of(capfd))
+
+
+def test_a_child_with_another_resource_limit_ends() -> None:
+    leftovers = Leftovers(2, max_memory=None)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, before[1]))
+    try:
+        assert leftovers.why_to_end([]) == "it has left another resource limit"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert leftovers.why_to_end([]) == ""
 
 
 def test_a_child_that_was_interrupted_is_not_used_again(env: Environment, tmp_path: Path) -> None:
