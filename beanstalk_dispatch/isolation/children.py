@@ -68,7 +68,7 @@ class ChildrenOfProcess:
         """Start the server at the start of a worker, if its tasks run in children."""
         if config.isolation != "thread" and self.are_possible():
             # What fails here is said by the first task. gunicorn would end itself.
-            with self._lock, suppress(ServerFailed):
+            with self._lock, suppress(OSError):
                 if self._server is None:
                     self._start_server()
 
@@ -81,13 +81,14 @@ class ChildrenOfProcess:
     def run(self, run: Run, *, is_fresh: bool) -> Result:
         """Run the stages of a child in one, and return its Result.
 
-        Raise NotImportable if no child can be made, because the project cannot be imported there.
+        Raise NotImportable if no child can be made: the project cannot be imported there, or this
+        machine has no process or file left.
         """
         request = _to_request(run, is_fresh=is_fresh)
         for number in range(TRIES):
             try:
                 child = self._make_child() if is_fresh or number else self._take_child()
-            except ServerFailed as exc:
+            except (ServerFailed, OSError) as exc:  # such as too many open files
                 raise NotImportable(f"no process for the task: {exc}") from exc
             answer = self._ask(child, request, run)
             if not isinstance(answer, Ended):

@@ -42,7 +42,7 @@ MODULE: Final = "beanstalk_dispatch.isolation.server"
 
 
 class ServerFailed(Exception):
-    """The server could not import the project, or could not be started."""
+    """The server could not import the project, or makes no child."""
 
 
 class ServerEnded(Exception):
@@ -91,7 +91,7 @@ class ServerProcess:
     """The server: started at once, and ready after it has imported the project."""
 
     def __init__(self) -> None:
-        """Start the server. Raise ServerFailed if no process can be started."""
+        """Start the server. Raise OSError if no process can be started."""
         self._failure = ""
         self._failed_at = 0.0
         self._is_ready = False
@@ -107,10 +107,8 @@ class ServerProcess:
                     ),
                 )
             ours.sendall(pipe.to_frame(_hello()))
-        except BaseException as exc:
+        except BaseException:
             ours.close()
-            if isinstance(exc, OSError):
-                raise ServerFailed(f"{type(exc).__name__}: {exc}") from exc
             raise
 
     def has_ended(self) -> bool:
@@ -122,7 +120,8 @@ class ServerProcess:
     def make_child(self) -> Child:
         """Return a new child. Wait for the server.
 
-        Raise ServerFailed if it makes none, and ServerEnded if it does not live.
+        Raise ServerFailed if it makes none, ServerEnded if it does not live, and OSError if this
+        process has too many files open.
         """
         self._wait_until_ready()
         data, their_data = socket.socketpair()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import selectors
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -100,15 +102,18 @@ def test_a_task_that_cannot_be_imported_is_logged_and_the_others_run(
     assert "task cannot be imported function=gone error=" in capfd.readouterr().err
 
 
-def test_without_processes_a_message_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "function"), [(subprocess, "Popen"), (socket, "socketpair")])
+def test_without_processes_or_files_a_message_waits(
+    module: ModuleType, function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
-        raise BlockingIOError("Resource temporarily unavailable")
+        raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(module, function, refuse)
     CHILDREN.start(get_config())  # raises nothing
     _, result = run("sleep", 0)
     assert result.outcome is Outcome.UNAVAILABLE
-    assert "BlockingIOError" in result.reason
+    assert result.reason == "no process for the task: [Errno 24] Too many open files"
 
 
 def test_a_worker_starts_the_server_early_where_tasks_run_in_children(env: Environment) -> None:
