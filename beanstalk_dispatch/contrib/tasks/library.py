@@ -103,29 +103,3 @@ def ready_result(
     object.__setattr__(result, "args", arguments[0])
     object.__setattr__(result, "kwargs", arguments[1])
     return result
-
-
-__all__ = [
-    "DEFAULT_TASK_BACKEND_ALIAS",
-    "DEFAULT_TASK_QUEUE_NAME",
-    "AnyResult",
-    "AnyTask",
-    "BaseTaskBackend",
-    "DummyBackend",
-    "ImmediateBackend",
-    "InvalidTask",
-    "Task",
-    "TaskContext",
-    "TaskError",
-    "TaskResult",
-    "TaskResultDoesNotExist",
-    "TaskResultMismatch",
-    "TaskResultStatus",
-    "normalize_json",
-    "ready_result",
-    "task_backends",
-    "task_enqueued",
-    "task_finished",
-    "task_started",
-    "to_json",
-]
