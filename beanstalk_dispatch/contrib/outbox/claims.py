@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db import OperationalError, connections, transaction
-from django.db.models import QuerySet
+from django.db.models import Min, QuerySet
 from django.utils import timezone
 
 from .models import OutboxMessage
@@ -38,13 +38,8 @@ _NOW: Final[Mapping[str, str]] = {
 }
 """Seconds since 1970, in every time zone. SQLite has no clock of its own."""
 
-# An equality with the group would let PostgreSQL read the table by its primary key, which has the
-# same order: through all messages of other queues. A range leaves it the index of the model only.
-_HEAD: Final = """
-SELECT (SELECT id FROM {table} WHERE queue = %s AND fifo_group >= %s AND fifo_group <= %s
-        ORDER BY fifo_group, id LIMIT 1)
-"""
-# A join would let PostgreSQL look for the head of a group among all messages.
+# A join would let PostgreSQL look for the head of a group among all messages, and an equality with
+# the group would let it read the table by its primary key: through all messages of other queues.
 _HEADS: Final = """
 WITH RECURSIVE waiting(name, place) AS (
     SELECT (SELECT MIN(fifo_group) FROM {table} WHERE queue = %s AND fifo_group > %s), 1
@@ -165,15 +160,13 @@ def _heads(database: str, queue: str, now: datetime, after: str) -> list[tuple[s
 
 def heads_of(database: str, queue: str, groups: Iterable[str]) -> list[int]:
     """Return the ids of the oldest messages of these FIFO groups."""
-    names = list(groups)
-    parameters = [each for name in names for each in (queue, name, name)]
+    waiting = _rows(database).filter(queue=queue, fifo_group__in=groups).order_by()
     with _read_by_index(database):
-        found = _select(database, " UNION ALL ".join([_HEAD] * len(names)), parameters)
-    return [head for (head,) in found if head is not None]
+        return [each["head"] for each in waiting.values("fifo_group").annotate(head=Min("id"))]
 
 
 def claim(database: str, ids: Sequence[int], *, now: datetime, seconds: float) -> Claim | None:
-    """Claim those of the messages that are free, with those that follow them in their groups.
+    """Claim those of a queue's messages that are free, with those that follow in their groups.
 
     Return None if the database was too busy.
     """
@@ -212,7 +205,7 @@ def _with_followers(
         ids = [each for (each,) in _select(database, " UNION ALL ".join(queries), parameters)]
         in_group = defaultdict(list)
         for row in _rows(database).filter(id__in=ids).order_by("id"):
-            in_group[row.queue, row.fifo_group].append(row)
+            in_group[row.fifo_group].append(row)
         for rows in in_group.values():
             found += takewhile(lambda row: row.available_at <= now, rows)
     return sorted(found, key=lambda row: row.id)

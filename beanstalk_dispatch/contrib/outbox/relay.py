@@ -118,7 +118,7 @@ class Relay:
                 continue
             now = database_now(database)
             ids = self._heads.find(database, queue, now, self._claim_size(queue))
-            is_found |= bool(ids and self._send_ids(database, ids, now, config))
+            is_found |= bool(ids and self._send_ids(Place(database, queue), ids, now, config))
         return is_found
 
     def send_committed(self, committed: Committed) -> bool:
@@ -146,33 +146,33 @@ class Relay:
         ids, names = place.ids[:count], list(place.groups)[:count]
         if not ids:
             heads = heads_of(place.database, place.queue, names)
-            rows = self._send_ids(place.database, heads, now, config) if heads else []
+            rows = self._send_ids(place, heads, now, config) if heads else []
             # Who has claimed the head of a group sends what follows it.
             if rows is not None:
                 place.forget_groups(set(names) - {row.fifo_group for row in rows})
         else:
-            rows = self._send_ids(place.database, ids, now, config)
+            rows = self._send_ids(place, ids, now, config)
         if rows is None or self._is_paused(place.queue):
             return False
         del place.ids[: len(ids)]
         return bool(place.ids or place.groups)
 
     def _send_ids(
-        self, database: str, ids: Sequence[int], now: datetime, config: Config
+        self, place: Place, ids: Sequence[int], now: datetime, config: Config
     ) -> Sequence[OutboxMessage] | None:
-        """Claim messages and send them. Return those that were claimed, as ``claim`` does."""
+        """Claim messages of a place and send them.
+
+        Return those that were claimed, as ``claim`` does.
+        """
         seconds = 3 * config.send_timeout.total_seconds() + CLAIM_MARGIN_SECONDS
-        claimed = claim(database, ids, now=now, seconds=seconds)
+        claimed = claim(place.database, ids, now=now, seconds=seconds)
         if claimed is None:
             return None
-        sent: list[OutboxMessage] = []
-        failures: list[tuple[OutboxMessage, _SendFailure]] = []
-        for queue, rows in _by_queue(claimed.rows).items():
-            failed = self._send_rows(queue, rows, claimed, config)
-            sent += [row for row in rows if row.task_id not in failed]
-            failures += [(row, failed[row.task_id]) for row in rows if row.task_id in failed]
-        _delete_rows(database, sent)
-        _note_failures(database, failures, claimed)
+        failed = self._send_rows(place.queue, claimed, config) if claimed.rows else {}
+        sent = [row for row in claimed.rows if row.task_id not in failed]
+        failures = [(row, failed[row.task_id]) for row in claimed.rows if row.task_id in failed]
+        _delete_rows(place.database, sent)
+        _note_failures(place.database, failures, claimed)
         # Receivers may use the database, too.
         for row in sent:
             send_task_scheduled(row.task_id, row.function, row.queue)
@@ -184,12 +184,10 @@ class Relay:
         times = [each.retry_at for each in self._backoffs.values()]
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
-    def _send_rows(
-        self, queue: str, rows: Sequence[OutboxMessage], claimed: Claim, config: Config
-    ) -> Mapping[str, _SendFailure]:
-        """Send rows of one queue. Return the errors of those that were not sent, by task id."""
+    def _send_rows(self, queue: str, claimed: Claim, config: Config) -> Mapping[str, _SendFailure]:
+        """Send what is claimed. Return the errors of rows that were not sent, by task id."""
         started = time.monotonic()
-        failed = _try_to_send(queue, rows, claimed, config)
+        failed = _try_to_send(queue, claimed, config)
         stopped = next((each for each in failed.values() if each.is_of_queue), None)
         if stopped:
             is_of_all = stopped.scope is Scope.EVERYBODY
@@ -255,22 +253,20 @@ class _SendFailure:
         return not self.is_refused and self.reason != NOT_TRIED
 
 
-def _try_to_send(
-    queue: str, rows: Sequence[OutboxMessage], claimed: Claim, config: Config
-) -> Mapping[str, _SendFailure]:
-    """Send rows of one queue. Return the errors of those that were not sent, by task id.
+def _try_to_send(queue: str, claimed: Claim, config: Config) -> Mapping[str, _SendFailure]:
+    """Send what is claimed. Return the errors of rows that were not sent, by task id.
 
     No request begins that could end after the claim, or after one that failed for the whole queue.
     """
     try:
         destination = resolve(queue, config)
     except UnknownQueue as exc:
-        return {row.task_id: _SendFailure(str(exc), Scope.QUEUE) for row in rows}
+        return {row.task_id: _SendFailure(str(exc), Scope.QUEUE) for row in claimed.rows}
     latest = claimed.ends_at - config.send_timeout.total_seconds()
     failed: dict[str, _SendFailure] = {}
     waiting_groups: set[str] = set()
     is_over = False
-    for wave in _split_by_group(rows):
+    for wave in _split_by_group(claimed.rows):
         is_over = is_over or time.monotonic() > latest
         ready = [row for row in wave if not is_over and row.fifo_group not in waiting_groups]
         failed |= {row.task_id: _SendFailure(NOT_TRIED) for row in wave if row not in ready}
@@ -319,13 +315,6 @@ def _send_wave(
         for each in unsent:
             failed[each.prepared.message.id] = _SendFailure(each.reason, each.scope)
     return failed
-
-
-def _by_queue(rows: Iterable[OutboxMessage]) -> Mapping[str, list[OutboxMessage]]:
-    found = defaultdict(list)
-    for row in rows:
-        found[row.queue].append(row)
-    return found
 
 
 def _note_failures(

@@ -17,6 +17,7 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.outbox import claims
 from beanstalk_dispatch.contrib.outbox import relay as relay_module
 from beanstalk_dispatch.contrib.outbox.claims import Claim, Heads, claim, database_now
+from beanstalk_dispatch.contrib.outbox.committed import Place
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay, send_waiting
 from beanstalk_dispatch.contrib.outbox.rows import to_prepared
@@ -472,7 +473,7 @@ def test_no_request_begins_that_could_end_after_the_claim(
     monkeypatch.setattr(relay_module, "_send_wave", send_late)
     relay, now = Relay(), database_now("default")
     head = OutboxMessage.objects.order_by("id")[0].id
-    relay._send_ids("default", [head], now, get_config())
+    relay._send_ids(Place("default", "fifo"), [head], now, get_config())
     monkeypatch.undo()
     assert sqs.labels == sent
     assert labels() == [each for each in (1, 2, 3) if each not in sent]
