@@ -151,7 +151,6 @@ class TaskRecord:
         """Read the fields that ``to_fields`` has written. Fields of a newer version are ignored."""
         known = {each.name for each in dataclasses.fields(cls)}
         values = {name: value for name, value in fields.items() if name in known}
-        values.setdefault("progress", "null")  # an earlier release has kept none
         values |= {name: json.loads(values[name]) for name in JSON_FIELDS}
         values["progress"] = values["progress"] and Progress(*values["progress"])
         values["status"] = Status(values["status"])

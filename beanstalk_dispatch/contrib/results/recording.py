@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -21,19 +21,21 @@ from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import UNWANTED, Outcome
-from beanstalk_dispatch.messages.shared_cache import CacheEntry
+from beanstalk_dispatch.messages.shared_cache import CacheEntry, errors_logged
 from beanstalk_dispatch.observers import Observer, Publication
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import PROGRESS
+from beanstalk_dispatch.running.coroutines import call_outside_of_loop
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 
-from .progress import ProgressKeeper
 from .record import (
     HEADERS,
     MAX_ERRORS,
     MAX_RETURN_VALUE,
     SUPERSEDED_HEADER,
     UNKNOWN_WORKER,
+    Progress,
     Status,
     TaskFailure,
     TaskRecord,
@@ -47,6 +49,7 @@ logger = logging.getLogger("beanstalk_dispatch.task")
 
 MAX_UNKNOWN_WORKERS: Final = 1000
 """The number of attempts without a record that may be added. The number comes from the message."""
+_PROGRESS_SECONDS: Final = 1.0
 
 _REFUSED: Final = frozenset({
     Outcome.UNKNOWN_FUNCTION, Outcome.BAD_SIGNATURE, Outcome.MALFORMED,
@@ -58,14 +61,9 @@ _RECORDING: Final = "beanstalk_dispatch.recording"
 """The note of a run that has a record: its Recording while the attempt runs, or else None."""
 
 
-@functools.cache
-def _short_hostname() -> str:
-    return socket.gethostname()[:32]
-
-
 def worker_id() -> str:
     """Return the host, process and thread that run a task, in fewer than 64 characters."""
-    return f"{_short_hostname()}:{os.getpid()}:{threading.get_native_id()}"
+    return f"{socket.gethostname()[:32]}:{os.getpid()}:{threading.get_native_id()}"
 
 
 class Recording:
@@ -81,6 +79,7 @@ class Recording:
         self._has_queue = not config.execute_synchronously
         self.record = new_record(message, delivery.queue, config)
         self._began_at = now()
+        self._next_progress_at = clock.monotonic() + _PROGRESS_SECONDS
         self._is_retry_saved = self._is_success_saved = False
         self._first: TaskRecord | None = None
         self._read_with_lease: Callable[[], TaskRecord | None] | None = None
@@ -94,9 +93,10 @@ class Recording:
 
     @contextmanager
     def as_current(self) -> Iterator[None]:
-        """Have ``retrying`` find this recording while the attempt runs."""
+        """Have the sending of a retry find this recording while the attempt runs."""
         self._delivery.notes[_RECORDING] = self
-        before = PROGRESS.set(self._progress_keeper())
+        has_record = self._store is not None and not self.is_settled
+        before = PROGRESS.set(self._keep_progress if has_record else None)
         try:
             yield
         except BaseException as exc:  # Ctrl-C, or the time limit of a caller
@@ -236,7 +236,7 @@ class Recording:
             return None
         read, self._read_with_lease = self._read_with_lease, None
         load = read or functools.partial(self._store.load, self._message.id)
-        return GUARD.call(load, what="read", task_id=self._message.id)
+        return GUARD.call(load, self._message.id, what="read")
 
     def _settle_if_done(self, earlier: TaskRecord | None) -> None:
         """Let the record of a task stay that has succeeded: this is a duplicate of its message."""
@@ -258,16 +258,17 @@ class Recording:
         record.started_at = earlier.started_at
         record.enqueued_at = earlier.enqueued_at or record.enqueued_at
 
-    def _progress_keeper(self) -> ProgressKeeper | None:
-        """Return what ``progress`` calls while the attempt runs; None if nothing is to be kept."""
-        if self._store is None or self.is_settled:
-            return None
-        record, save = self.record, self._store.save_progress
+    def _keep_progress(self, n: float, of: float | None) -> None:
+        """Note how far the task is, and save it once a second. Log a wrong value.
 
-        def save_record() -> bool | None:
-            return GUARD.call(lambda: save(record), what="written", task_id=record.id)
-
-        return ProgressKeeper(record, save_record)
+        The last one is saved with the end of the attempt.
+        """
+        with errors_logged(logger, "progress not kept id=%s", self.record.id):
+            self.record.progress = Progress.checked(n, of)
+        if (time := clock.monotonic()) >= self._next_progress_at:
+            self._next_progress_at = time + _PROGRESS_SECONDS
+            save = functools.partial(cast("CacheStore", self._store).save_progress, self.record)
+            call_outside_of_loop(lambda: GUARD.call(save, self.record.id))
 
     def _return_value(self) -> object:
         """Return the task's return value, if it can be kept."""
@@ -284,8 +285,7 @@ class Recording:
 
     def _save_record(self) -> None:
         if self._store is not None:
-            save = functools.partial(self._store.save, self.record)
-            GUARD.call(save, what="written", task_id=self.record.id)
+            GUARD.call(functools.partial(self._store.save, self.record), self.record.id)
 
 
 def shared_recording(run: Run) -> Recording:
@@ -299,15 +299,6 @@ def recording_of(delivery: RunView) -> Recording:
     return cast("Recording | None", shared) or Recording(
         delivery, cast("Message", delivery.message), get_config()
     )
-
-
-@contextmanager
-def retrying(delivery: RunView) -> Iterator[None]:
-    """End the record of the attempt that runs now before the block, which sends its retry."""
-    recording: Recording | None = delivery.notes.get(_RECORDING)
-    if recording is not None:
-        recording.retry()
-    yield
 
 
 def new_record(message: Message, queue: str, config: Config) -> TaskRecord:
@@ -329,7 +320,7 @@ def note_superseded(config: Config, queue: str, message: Message, holder: str) -
     if (store := store_of(config)) is not None:
         record = new_record(message, queue, config)
         record.headers[SUPERSEDED_HEADER] = holder
-        GUARD.call(functools.partial(store.save, record), what="written", task_id=message.id)
+        GUARD.call(functools.partial(store.save, record), message.id)
 
 
 class ResultsObserver(Observer):
@@ -343,8 +334,7 @@ class ResultsObserver(Observer):
         # A worker knows a message in 0.1's format by SQS's id, which is not known yet.
         if store is not None and not config.sends_base64:
             records = [new_record(each.message, queue, config) for each in publications]
-            add = functools.partial(store.add, records)
-            GUARD.call(add, what="written", task_id=records[0].id)
+            GUARD.call(functools.partial(store.add, records), records[0].id)
         yield
 
     @contextmanager
@@ -365,9 +355,13 @@ class ResultsObserver(Observer):
             yield
         recording.end()
 
-    def retrying(self, delivery: RunView) -> AbstractContextManager[object]:
+    @contextmanager
+    def retrying(self, delivery: RunView) -> Iterator[None]:
         """Write READY before the retry is sent."""
-        return retrying(delivery)
+        recording: Recording | None = delivery.notes.get(_RECORDING)
+        if recording is not None:
+            recording.retry()
+        yield
 
     @contextmanager
     def cancelling(self, delivery: RunView) -> Iterator[None]:

@@ -1,4 +1,7 @@
-"""The stores of records: a cache that all processes share, or the database."""
+"""The stores of records: a cache that all processes share, or the database.
+
+Both have the same methods, which raise the errors of the cache or of the database.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django.apps import apps
 from django.db import InterfaceError, OperationalError, router, transaction
@@ -18,8 +21,7 @@ from django.db.models import QuerySet
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import RESULTS
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
-from beanstalk_dispatch.messages.shared_cache import CacheEntry, cache_key, cache_of
+from beanstalk_dispatch.messages.shared_cache import CacheEntry, cache_key, cache_of, errors_logged
 from beanstalk_dispatch.process import state
 
 from .record import Progress, Status, TaskRecord, from_django, now, to_django
@@ -51,49 +53,25 @@ class _StoreGuard:
         """Call the store again at once."""
         self._paused_until = 0.0
 
-    def call(self, action: Callable[[], T], *, what: str, task_id: str) -> T | None:
+    def call(self, action: Callable[[], T], task_id: str, *, what: str = "written") -> T | None:
         """Return the result of ``action``; None if it has failed, or if the store is left alone."""
         started = time.monotonic()
         if started < self._paused_until:
             return None
-        try:
+        with errors_logged(logger, f"result not {what} id=%s", task_id, level=logging.ERROR):
             return action()
-        except Exception as exc:
-            ended = time.monotonic()
-            if ended - started > _SLOW_SECONDS:
-                self._paused_until = ended + _PAUSE_SECONDS
-            logger.error(
-                "result not %s id=%s error=%s",
-                what, quoted(task_id), quoted_error(exc, with_type=True),
-            )  # fmt: skip
-            return None
+        ended = time.monotonic()
+        if ended - started > _SLOW_SECONDS:
+            self._paused_until = ended + _PAUSE_SECONDS
+        return None
 
 
 GUARD: Final = _StoreGuard()
 state.declare(GUARD.forget)
 
 
-class Store(Protocol):
-    """A store that keeps records by their task id. Its methods raise the backend's own errors."""
-
-    def add(self, records: Sequence[TaskRecord]) -> None:
-        """Keep records of tasks that are about to be sent."""
-
-    def save(self, record: TaskRecord) -> None:
-        """Keep a record in place of an older one of the same task."""
-
-    def save_progress(self, record: TaskRecord) -> bool:
-        """Keep the progress of a task, if its record says that it runs. Return True."""
-
-    def load(self, task_id: str) -> TaskRecord | None:
-        """Return the record of a task; None if there is none, or if it has expired."""
-
-    def load_progress(self, task_ids: Sequence[str]) -> Mapping[str, str]:
-        """Return the progress of tasks as JSON, by their ids, with one request."""
-
-
 @functools.lru_cache(maxsize=1)
-def store_of(config: Config) -> Store | None:
+def store_of(config: Config) -> CacheStore | DatabaseStore | None:
     """Return the configured store; None if results are not kept.
 
     Raise ConfigurationError if it is wrong.
@@ -138,12 +116,11 @@ class CacheStore:
         """Keep a record in place of an older one."""
         self._open_cache().set(*self.entry(record))
 
-    def save_progress(self, record: TaskRecord) -> bool:
+    def save_progress(self, record: TaskRecord) -> None:
         """Keep the progress of a task, if its record says that it runs."""
         kept = self.load(record.id)
         if kept is not None and kept.status is Status.RUNNING:
             self.save(record)
-        return True
 
     def load(self, task_id: str) -> TaskRecord | None:
         """Return the record of a task, until it expires."""
@@ -151,9 +128,9 @@ class CacheStore:
         return None if fields is None else TaskRecord.from_fields(fields)
 
     def load_progress(self, task_ids: Sequence[str]) -> Mapping[str, str]:
-        """Return the progress of tasks as JSON, by their ids."""
+        """Return the progress of tasks as JSON, by their ids, with one request."""
         found = self._open_cache().get_many([result_key(each) for each in task_ids])
-        return {each["id"]: each.get("progress", "null") for each in found.values()}
+        return {each["id"]: each["progress"] for each in found.values()}
 
     def _open_cache(self) -> Any:
         """Return this thread's connection to the cache.
@@ -197,7 +174,7 @@ class DatabaseStore:
         """Keep a record in place of an older one, in one query."""
         self._query_database(functools.partial(self._insert_or_update, record))
 
-    def save_progress(self, record: TaskRecord) -> bool:
+    def save_progress(self, record: TaskRecord) -> None:
         """Keep the progress of a task, if its record says that it runs.
 
         Not in a transaction, before whose end nobody would see it, and which would lock the row.
@@ -210,7 +187,6 @@ class DatabaseStore:
                 rows.update(progress=text)
 
         self._query_database(update)
-        return True
 
     def load(self, task_id: str) -> TaskRecord | None:
         """Return the record of a task, until it expires. A replica may not have it yet."""
@@ -218,7 +194,7 @@ class DatabaseStore:
         return None if fields is None else TaskRecord.from_fields(_with_times(fields, from_django))
 
     def load_progress(self, task_ids: Sequence[str]) -> Mapping[str, str]:
-        """Return the progress of tasks as JSON, by their ids."""
+        """Return the progress of tasks as JSON, by their ids, with one request."""
         rows = self._query_rows(router.db_for_read(_import_model())).filter(id__in=task_ids)
         return dict(rows.values_list("id", "progress"))
 
@@ -239,10 +215,9 @@ class DatabaseStore:
         except (OperationalError, InterfaceError):
             if before is None or connection.in_atomic_block:
                 raise
-            # Django has connected again already if it could not roll back.
-            if connection.connection is before and connection.is_usable():
+            connection.close_if_unusable_or_obsolete()
+            if connection.connection is before:
                 raise
-            connection.close()
             return query(using)
 
     def _insert_or_update(self, record: TaskRecord, using: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -16,15 +16,9 @@ from beanstalk_dispatch.contrib.results.record import (
     TaskRecord,
     to_django,
 )
-from beanstalk_dispatch.contrib.results.recording import (
-    Recording,
-    ResultsObserver,
-    recording_of,
-    retrying,
-)
+from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObserver, recording_of
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.running.dispatch_table import Entry
 from beanstalk_dispatch.safe_task import SafeTask
@@ -108,7 +102,7 @@ class TaskRun:
         Raise the function's errors.
         """
         watched = _watched.get()
-        if watched is not None and watched.is_spent:
+        if watched is not None and watched.recording.is_spent:
             raise FailedBefore(
                 "the task has failed permanently; SQS delivers its message until the queue's "
                 "maxReceiveCount is reached"
@@ -144,11 +138,6 @@ class TaskAttempt:
         )
         self.backend_class = type(task_backends[self.result.backend])
 
-    @property
-    def is_spent(self) -> bool:
-        """True if the task does not run, because it has failed permanently before."""
-        return self.recording.is_spent
-
     def start(self) -> None:
         """Store that the attempt begins, and notify the receivers."""
         self.recording.start()
@@ -156,9 +145,11 @@ class TaskAttempt:
         if self.result.status == TaskResultStatus.RUNNING:
             task_started.send_robust(sender=self.backend_class, task_result=self.result)
 
-    def copy_to(self, result: AnyResult) -> None:
-        """Update another TaskResult of this task."""
-        update_result(result, self.recording.record)
+    def update_caller(self) -> None:
+        """Update the result that ``enqueue`` returns, if it runs this task in this process."""
+        here = running_here.get()
+        if here is not None and here.result.id == self.result.id:
+            update_result(here.result, self.recording.record)
 
     def end(self, exception: BaseException | None) -> None:
         """Store that the attempt has ended.
@@ -203,8 +194,11 @@ running_here: ContextVar[RunningHere | None] = ContextVar(
 _watched: ContextVar[TaskAttempt | None] = ContextVar("beanstalk_dispatch.task", default=None)
 
 
-class TaskObserver(Observer):
-    """An observer that keeps the result of one listed task, and sends Django's signals."""
+class TaskObserver(ResultsObserver):
+    """An observer that keeps the result of one listed task, and sends Django's signals.
+
+    It is among the observers of the task only, in place of the ResultsObserver.
+    """
 
     def __init__(self, task: AnyTask) -> None:
         self._task = task
@@ -224,20 +218,14 @@ class TaskObserver(Observer):
             attempt.end(delivery.exception)
         finally:
             _watched.reset(before)
-        if here is not None and here.result.id == attempt.result.id:
-            attempt.copy_to(here.result)
-
-    def retrying(self, delivery: RunView) -> AbstractContextManager[object]:
-        """Write READY before the retry is sent."""
-        return retrying(delivery)
+        attempt.update_caller()
 
     @contextmanager
     def cancelling(self, delivery: RunView) -> Iterator[None]:
         """Send ``task_finished`` with FAILED. The cancellation of the task is its error."""
-        attempt, here = TaskAttempt(self._task, delivery), running_here.get()
+        attempt = TaskAttempt(self._task, delivery)
         attempt.cancel(delivery.exception)
-        if here is not None and here.result.id == attempt.result.id:
-            attempt.copy_to(here.result)
+        attempt.update_caller()
         yield
 
 
