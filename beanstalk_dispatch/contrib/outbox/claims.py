@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db import OperationalError, connections, transaction
-from django.db.models import Min, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from .models import OutboxMessage
@@ -38,8 +38,13 @@ _NOW: Final[Mapping[str, str]] = {
 }
 """Seconds since 1970, in every time zone. SQLite has no clock of its own."""
 
-# A join would let PostgreSQL look for the head of a group among all messages, and an equality with
-# the group would let it read the table by its primary key: through all messages of other queues.
+# An equality with the group would let PostgreSQL read the table by its primary key, which has the
+# same order: through all messages of other queues. A range leaves it the index of the model only.
+_HEAD: Final = """
+SELECT (SELECT id FROM {table} WHERE queue = %s AND fifo_group >= %s AND fifo_group <= %s
+        ORDER BY fifo_group, id LIMIT 1)
+"""
+# A join would let PostgreSQL look for the head of a group among all messages.
 _HEADS: Final = """
 WITH RECURSIVE waiting(name, place) AS (
     SELECT (SELECT MIN(fifo_group) FROM {table} WHERE queue = %s AND fifo_group > %s), 1
@@ -160,9 +165,11 @@ def _heads(database: str, queue: str, now: datetime, after: str) -> list[tuple[s
 
 def heads_of(database: str, queue: str, groups: Iterable[str]) -> list[int]:
     """Return the ids of the oldest messages of these FIFO groups."""
-    waiting = _rows(database).filter(queue=queue, fifo_group__in=groups).order_by()
+    names = list(groups)
+    parameters = [each for name in names for each in (queue, name, name)]
     with _read_by_index(database):
-        return [each["head"] for each in waiting.values("fifo_group").annotate(head=Min("id"))]
+        found = _select(database, " UNION ALL ".join([_HEAD] * len(names)), parameters)
+    return [head for (head,) in found if head is not None]
 
 
 def claim(database: str, ids: Sequence[int], *, now: datetime, seconds: float) -> Claim | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -22,21 +21,20 @@ logger = logging.getLogger("beanstalk_dispatch.sentry")
 Watch: TypeAlias = AbstractContextManager[object]
 
 
-class _SentryObserver(OwnObserver, ABC):
-    """An observer that watches an attempt, if there is a client to send with.
+class _SentryObserver(OwnObserver):
+    """An observer that has ``watch`` surround an attempt, if there is a client to send with.
 
     The limit of Watching is for all of them together.
     """
+
+    def __init__(self, watch: Callable[[SafeTask, RunView, Message], Watch]) -> None:
+        self._watch = watch
 
     def attempting(self, task: SafeTask, delivery: RunView) -> Watch:
         setup.init_on_first_use()
         if delivery.message is None or not is_sending():
             return nullcontext()
-        return self.watch(task, delivery, delivery.message)
-
-    @abstractmethod
-    def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
-        """Return the context manager that surrounds the attempt."""
+        return self._watch(task, delivery, delivery.message)
 
 
 class ScopeObserver(_SentryObserver):
@@ -45,9 +43,6 @@ class ScopeObserver(_SentryObserver):
     def delivering(self, delivery: RunView) -> Watch:
         return errors.delivering(delivery) if is_sending() else nullcontext()
 
-    def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
-        return errors.scope_of(delivery)
-
 
 class TraceObserver(_SentryObserver):
     """An observer that continues one trace from the process that schedules to the task."""
@@ -55,26 +50,22 @@ class TraceObserver(_SentryObserver):
     def publishing(self, publications: Sequence[Publication], queue: str) -> Watch:
         return spans.publishing(publications, queue) if is_sending() else nullcontext()
 
-    def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
-        return spans.processing(task, delivery, message)
-
 
 class CheckInObserver(_SentryObserver):
     """An observer that sends check-ins of periodic tasks."""
-
-    def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
-        return crons.checking_in(task, delivery, message)
 
 
 class ReportObserver(_SentryObserver):
     """An observer that reports a failure when the hooks have ended, outside of any time limit."""
 
-    def watch(self, task: SafeTask, delivery: RunView, message: Message) -> Watch:
-        return errors.reporting(task, delivery)
-
 
 # Each surrounds those after it: an event is sent from inside of the scope and the trace.
-_PARTS: Final = (ScopeObserver(), TraceObserver(), CheckInObserver(), ReportObserver())
+_PARTS: Final = (
+    ScopeObserver(lambda task, delivery, message: errors.scope_of(delivery)),
+    TraceObserver(spans.processing),
+    CheckInObserver(crons.checking_in),
+    ReportObserver(lambda task, delivery, message: errors.reporting(task, delivery)),
+)
 
 
 class Watching(Observer):
