@@ -46,7 +46,7 @@ from beanstalk_dispatch.conf import SETTINGS, casts, get_config
 from beanstalk_dispatch.conf.policies import policies
 from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.conf.variables import BACKLOG_PER_THREAD, SIGNING_KEYS
-from beanstalk_dispatch.consumers.poller.embedded_metrics import embedded_metrics
+from beanstalk_dispatch.consumers.poller.embedded_metrics import backlog_line
 from beanstalk_dispatch.contrib import core_app
 from beanstalk_dispatch.contrib.outbox import checks as outbox_checks
 from beanstalk_dispatch.contrib.results import checks as results_checks
@@ -666,7 +666,7 @@ def check_autoscaling(content: Any) -> None:
     """The answer of the backlog, or a line of embedded metrics."""
     queue = QueueBacklog(visible=1, in_flight=2, delayed=3, threads=4, wanted_processes=1)
     if "_aws" in content:
-        real = json.loads(embedded_metrics("mail", queue, now=0))
+        real = json.loads(backlog_line("mail", queue))
         assert content["_aws"]["CloudWatchMetrics"] == real["_aws"]["CloudWatchMetrics"]
         assert content.keys() == real.keys()
         messages = content["Visible"] + content["InFlight"]

@@ -1,16 +1,13 @@
 """Writes a line for each delivery in CloudWatch's embedded metric format.
 
 CloudWatch makes metrics of it, so nothing is kept in memory, and no process needs another.
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import socket
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,22 +15,20 @@ from typing import Any, Final
 
 from beanstalk_dispatch import signals
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.consumers.poller.embedded_metrics import NAMESPACE
+from beanstalk_dispatch.consumers.poller.embedded_metrics import Dimensions, embedded_metrics
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.outcomes import OUTCOMES
 from beanstalk_dispatch.running.figures import Figures, FiguresObserver, function_label
 from beanstalk_dispatch.running.running_tasks import RUNNING
 
-LOG_GROUP: Final = "/aws/elasticbeanstalk/beanstalk_dispatch"
+_METADATA: Final = {"LogGroupName": "/aws/elasticbeanstalk/beanstalk_dispatch"}
 """The log group in which CloudWatch's agent writes.
 
 The instance profile of Elastic Beanstalk may write to groups of this prefix, and to no other.
 """
 _UNITS: Final = {"Duration": "Milliseconds", "Delay": "Milliseconds"}
-_Dimensions = tuple[tuple[str, ...], ...]
-_QUEUE: Final[_Dimensions] = (("Queue",),)
-_FUNCTION: Final[_Dimensions] = (("Queue",), ("Queue", "Function"))
-_DIMENSIONS: Final[Mapping[str, _Dimensions]] = {
+_FUNCTION: Final = (("Queue",), ("Queue", "Function"))
+_DIMENSIONS: Final[Mapping[str, Dimensions]] = {
     "Duration": _FUNCTION,
     "Failures": _FUNCTION,
     "Deliveries": (("Queue", "Function", "Outcome"),),
@@ -98,30 +93,13 @@ class MetricsObserver(FiguresObserver):
         )
 
     def _write_line(
-        self, values: Mapping[str, float], queue: str, function: str, outcome: str = "none"
+        self, figures: Mapping[str, float], queue: str, function: str, outcome: str = "none"
     ) -> None:
-        metadata, labels = _constants(queue, function, outcome, tuple(values))
-        numbers = json.dumps({**values})[1:]
-        self._write(f'{metadata}, "Timestamp": {time.time() * 1000:.0f}}}, {labels}, {numbers}\n')
-
-
-@functools.lru_cache(maxsize=1024)
-def _constants(queue: str, function: str, outcome: str, names: Sequence[str]) -> tuple[str, str]:
-    """Return the parts of a line that have no figures, as JSON without its closing brackets.
-
-    They name the metrics that the line has: CloudWatch drops one that names another.
-    """
-    metrics: dict[_Dimensions, list[Mapping[str, str]]] = {}
-    for name in names:
-        of_name = metrics.setdefault(_DIMENSIONS.get(name, _QUEUE), [])
-        of_name.append({"Name": name, "Unit": _UNITS.get(name, "Count")})
-    directives = [
-        {"Namespace": NAMESPACE, "Dimensions": dimensions, "Metrics": of_dimensions}
-        for dimensions, of_dimensions in metrics.items()
-    ]
-    metadata = {"LogGroupName": LOG_GROUP, "CloudWatchMetrics": directives}
-    labels = {"Queue": queue, "Function": function, "Outcome": outcome}
-    return json.dumps({"_aws": metadata})[:-2], json.dumps(labels)[1:-1]
+        members = {"Queue": queue, "Function": function, "Outcome": outcome}
+        line = embedded_metrics(
+            figures, members, dimensions=_DIMENSIONS, units=_UNITS, metadata=_METADATA
+        )
+        self._write(line)
 
 
 def _write_to_stdout(line: str) -> None:

@@ -36,10 +36,10 @@ def test_each_queue_has_a_line_of_its_own(sqs_env: Environment, queue_name: str)
         "Metrics": [{"Name": name, "Unit": "Count"} for name in NAMES],
     }]  # fmt: skip
     assert jobs == {
-        "Queue": "jobs", "Visible": 4, "InFlight": 0, "Delayed": 0, "WantedProcesses": 2,
+        "Queue": queue_name, "Visible": 4, "InFlight": 0, "Delayed": 0, "WantedProcesses": 2,
         "Threads": 2,
     }  # fmt: skip
-    assert other["Queue"] == "other"
+    assert other["Queue"] == f"{queue_name}-other"
 
 
 def test_what_is_named_is_a_member_with_a_number(sqs_env: Environment) -> None:
