@@ -71,18 +71,7 @@ def of_outcome(delivery: RunView) -> Attributes:
 
 def of_metrics(delivery: RunView) -> Attributes:
     """Return the labels of a delivery's metrics. Only a listed function is one, so they are few."""
-    message, outcome = delivery.message, of_outcome(delivery)
-    function = message.function if message else ""
-    listed = function if is_listed(function, get_config()) else None
-    return _labels(delivery.queue, listed, *outcome.values())
-
-
-@functools.lru_cache(maxsize=1024)
-def _labels(
-    queue: str, function: str | None, outcome: str | None = None, error: str | None = None
-) -> Attributes:
-    found = {FUNCTION: function, OUTCOME: outcome, ERROR_TYPE: error}
-    return {
-        **of_operation("process", queue),
-        **{name: value for name, value in found.items() if value is not None},
-    }
+    labels = {**of_operation("process", delivery.queue), **of_outcome(delivery)}
+    if delivery.message and is_listed(delivery.message.function, get_config()):
+        labels[FUNCTION] = delivery.message.function
+    return labels

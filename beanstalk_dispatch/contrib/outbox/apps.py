@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from django.apps import AppConfig
 from django.core import checks as system_checks
 
-from beanstalk_dispatch.contrib.core_app import check_core
+from beanstalk_dispatch.contrib import core_app
+from beanstalk_dispatch.scheduling import outbox
 
 
-class OutboxConfig(AppConfig):
+class OutboxConfig(core_app.ContribApp):
     """The app's configuration. Django finds it through ``INSTALLED_APPS``."""
 
     name = "beanstalk_dispatch.contrib.outbox"
     label = "beanstalk_outbox"
     verbose_name = "Beanstalk outbox"
-    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        super().ready()
         # The model can be imported from now on.
-        from beanstalk_dispatch.scheduling import outbox  # noqa: PLC0415
-
         from . import checks, store  # noqa: PLC0415
 
-        system_checks.register(check_core, "beanstalk_dispatch")
-        checks.register()
+        system_checks.register(checks.check, system_checks.Tags.database)
         outbox.register(store.DatabaseOutbox())

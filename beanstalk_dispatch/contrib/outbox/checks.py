@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from django.core import checks
-from django.core.checks import CheckMessage, Tags
+from django.core.checks import CheckMessage
 from django.db import DatabaseError
 
 from beanstalk_dispatch import conf
@@ -22,22 +21,14 @@ MAX_WAIT_SECONDS: Final = 300
 """Seconds that a message may wait before it is reported."""
 
 
-def register() -> None:
-    """Add the check to those of ``manage.py check --database``."""
-    checks.register(check, Tags.database)
-
-
 def check(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Return a warning for each outbox in these databases with messages that wait too long."""
     try:
         config = conf.get_config()
     except ConfigurationError:  # E001 reports it
         return []
-    found: list[CheckMessage] = []
-    for database in databases or ():
-        if config.uses_outbox and database in config.outbox_databases:
-            found += _of_database(database)
-    return found
+    own = set(config.outbox_databases if config.uses_outbox else ()).intersection(databases or ())
+    return [each for database in sorted(own) for each in _of_database(database)]
 
 
 def _of_database(database: str) -> Iterator[CheckMessage]:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from django.core import checks
-from django.core.checks import CheckMessage, Tags
+from django.core.checks import CheckMessage
 from django.db import DatabaseError
 
 from beanstalk_dispatch.problems.findings import problem
@@ -19,11 +18,6 @@ from .pruning import oldest_expired
 
 MAX_AGE: Final = timedelta(days=2)
 """The age of expired rows that is reported. A daily run may fail once before."""
-
-
-def register() -> None:
-    """Add the check to those of ``manage.py check --database``."""
-    checks.register(check, Tags.database)
 
 
 def check(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:

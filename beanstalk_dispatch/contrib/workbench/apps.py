@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from django.apps import AppConfig
-from django.core import checks
-
-from beanstalk_dispatch.contrib.core_app import check_core
+from beanstalk_dispatch.contrib import core_app
 
 
-class WorkbenchConfig(AppConfig):
+class WorkbenchConfig(core_app.ContribApp):
     """The app's configuration. Django finds it through ``INSTALLED_APPS``."""
 
     name = "beanstalk_dispatch.contrib.workbench"
     label = "beanstalk_workbench"
     verbose_name = "Beanstalk dispatch"
-    default_auto_field = "django.db.models.BigAutoField"
-
-    def ready(self) -> None:
-        checks.register(check_core, "beanstalk_dispatch")
