@@ -881,8 +881,11 @@ def read_log_patterns() -> Iterator[str]:
                 case ast.Call(
                     func=ast.Name(id="errors_logged"),
                     args=[ast.Name(id=variable), ast.Constant(value=str(line)), *_],
+                    keywords=options,
                 ):
-                    yield f"WARNING {names[variable]} {message_pattern(f'{line}%s error=%s')}"
+                    level = ast.unparse(options[0].value) if options else "WARNING"
+                    level = level.removeprefix("logging.")
+                    yield f"{level} {names[variable]} {message_pattern(f'{line}%s error=%s')}"
                 case ast.Assign(
                     targets=[ast.Name(id="lost_line" | "not_updated_line" as name)],
                     value=ast.Constant(value=str(line)),

@@ -21,4 +21,4 @@ class OutboxConfig(core_app.ContribApp):
         from . import checks, store  # noqa: PLC0415
 
         system_checks.register(checks.check, system_checks.Tags.database)
-        outbox.register(store.DatabaseOutbox())
+        outbox.register(store)

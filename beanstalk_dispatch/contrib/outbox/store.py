@@ -1,4 +1,7 @@
-"""Writes messages into the outbox: in the caller's transaction, or after a failure to send."""
+"""Writes messages into the outbox: in the caller's transaction, or after a failure to send.
+
+This module is the outbox that ``scheduling.outbox`` knows.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Q
@@ -32,46 +35,43 @@ from .sender import SENDER
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
 
 
-class DatabaseOutbox:
-    """The outbox that ``scheduling.outbox`` knows."""
-
-    def store(self, destination: Destination, prepared: Sequence[Prepared], *, using: str) -> None:
-        """See ``scheduling.outbox.Outbox``."""
-        with publishing(destination, prepared):
-            rows = [to_row(destination, each) for each in prepared]
-            try:
-                _insert(rows, using=using)
-            except DatabaseError as exc:
-                raise SendError(
-                    f"the outbox in the database {using!r} does not take the message: "
-                    f"{describe_error(exc)}"
-                ) from exc
-        if near := _near(rows):
-            transaction.on_commit(_waking(near, using), using=using, robust=True)
-
-    def keep(
-        self, destination: Destination, unsent: Sequence[Unsent], *, using: str
-    ) -> list[Unsent]:
-        """See ``scheduling.outbox.Outbox``."""
-        rows = [to_row(destination, each.prepared) for each in unsent]
-        for row, each in zip(rows, unsent, strict=True):
-            row.error = each.reason
+def store(destination: Destination, prepared: Sequence[Prepared], *, using: str) -> None:
+    """See ``scheduling.outbox.Outbox``."""
+    with publishing(destination, prepared):
+        rows = [to_row(destination, each) for each in prepared]
         try:
             _insert(rows, using=using)
         except DatabaseError as exc:
-            reason = f"the outbox does not take it either: {describe_error(exc)}"
-            return [Unsent(each.prepared, f"{each.reason}; {reason}") for each in unsent]
-        _log_kept(rows)
-        _waking(_near(rows), using)()
-        return []
+            raise SendError(
+                f"the outbox in the database {using!r} does not take the message: "
+                f"{describe_error(exc)}"
+            ) from exc
+    if near := _near(rows):
+        transaction.on_commit(_waking(near, using), using=using, robust=True)
 
-    def cancel(self, task_id: str) -> bool:
-        """See ``scheduling.outbox.Outbox``."""
-        return discard(task_id, if_unsent=True)
 
-    def relay(self) -> Relay:
-        """See ``scheduling.outbox.Outbox``."""
-        return Relay()
+def keep(destination: Destination, unsent: Sequence[Unsent], *, using: str) -> list[Unsent]:
+    """See ``scheduling.outbox.Outbox``."""
+    rows = [to_row(destination, each.prepared) for each in unsent]
+    for row, each in zip(rows, unsent, strict=True):
+        row.error = each.reason
+    try:
+        _insert(rows, using=using)
+    except DatabaseError as exc:
+        reason = f"the outbox does not take it either: {describe_error(exc)}"
+        return [Unsent(each.prepared, f"{each.reason}; {reason}") for each in unsent]
+    _log_kept(rows)
+    _waking(_near(rows), using)()
+    return []
+
+
+def cancel(task_id: str) -> bool:
+    """See ``scheduling.outbox.Outbox``."""
+    return discard(task_id, if_unsent=True)
+
+
+relay: Final = Relay
+"""See ``scheduling.outbox.Outbox``."""
 
 
 def _insert(rows: Sequence[OutboxMessage], *, using: str) -> None:

@@ -58,7 +58,7 @@ class _StoreGuard:
         started = time.monotonic()
         if started < self._paused_until:
             return None
-        with errors_logged(logger, f"result not {what} id=%s", task_id, level=logging.ERROR):
+        with errors_logged(logger, "result not %s id=%s", what, task_id, level=logging.ERROR):
             return action()
         ended = time.monotonic()
         if ended - started > _SLOW_SECONDS:

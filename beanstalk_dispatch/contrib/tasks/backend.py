@@ -29,14 +29,15 @@ from beanstalk_dispatch.exceptions import (
     BatchError,
     ConfigurationError,
     SchedulingError,
+    UnknownFunction,
     UnknownResult,
 )
 from beanstalk_dispatch.messages.message import now
+from beanstalk_dispatch.running import dispatch_table
 from beanstalk_dispatch.scheduling.commits import on_commit_by_policy
 from beanstalk_dispatch.scheduling.prepare import prepare_calls
 from beanstalk_dispatch.scheduling.task_names import table_name
 
-from .allowed import find_task
 from .arguments import arguments_to_send
 from .checks import check_entry
 from .library import (
@@ -165,12 +166,15 @@ class SQSBackend(BaseTaskBackend):
         if it is listed, or if its module is imported.
         """
         if get_config().results is None:
-            return self._no_result(result_id)
+            raise NotImplementedError(
+                "This backend does not support retrieving or refreshing results. "
+                f"Set {RESULTS.variable}."
+            )
         try:
             record = results.get_result(result_id)
         except UnknownResult as exc:
             raise TaskResultDoesNotExist(str(exc)) from None
-        task = find_task(record.function, get_config())
+        task = _find_task(record.function, get_config())
         if task is None:
             raise TaskResultDoesNotExist(f"{record.function!r} is not a task of this process")
         kept = (record.args or (), record.kwargs or {})
@@ -235,12 +239,6 @@ class SQSBackend(BaseTaskBackend):
         if not result.id:
             object.__setattr__(result, "id", task_id)
             task_enqueued.send_robust(sender=type(self), task_result=result)
-
-    def _no_result(self, result_id: str) -> AnyResult:
-        try:
-            return super().get_result(result_id)
-        except NotImplementedError as exc:
-            raise NotImplementedError(f"{exc} Set {RESULTS.variable}.") from None
 
     @contextmanager
     def _running_here(self, result: AnyResult) -> Iterator[None]:
@@ -309,6 +307,19 @@ def _queue_alias(name: str, config: Config) -> str:
     if name != DEFAULT_TASK_QUEUE_NAME or name in config.queues:
         return name
     return next(iter(config.work_queues), name)
+
+
+def _find_task(name: str, config: Config) -> AnyTask | None:
+    """Return the task of a record's function. Only a listed module is imported for it.
+
+    A web process may list no tasks. There the task is found if its module is imported already.
+    """
+    try:
+        found = dispatch_table.resolve(name, config)
+    except UnknownFunction:
+        module, _, attribute = name.rpartition(".")
+        found = getattr(sys.modules.get(module), attribute, None)
+    return found if isinstance(found, Task) else None
 
 
 def _delay_seconds(run_after: datetime) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator
 
 from django.core import checks
@@ -14,8 +15,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.running.declared_tasks import is_listed
 
-from .allowed import imported_tasks
-from .library import AnyTask, BaseTaskBackend
+from .library import AnyTask, BaseTaskBackend, Task
 from .options import ON_COMMIT, on_commit_option, waits_for_commits
 
 ID = "beanstalk_dispatch.tasks"
@@ -73,7 +73,7 @@ def _commits(backend: BaseTaskBackend, config: Config) -> Iterator[CheckMessage]
 def _unlisted_tasks(backend: BaseTaskBackend, config: Config) -> Iterator[CheckMessage]:
     if not (config.worker or config.table or config.tasks):
         return  # such a process sends any task
-    unlisted = [each for each in imported_tasks(backend.alias) if not _is_listed(each, config)]
+    unlisted = [each for each in _imported_tasks(backend.alias) if not _is_listed(each, config)]
     if unlisted:
         modules = sorted({each.func.__module__ for each in unlisted})
         items = " ".join(dict.fromkeys([*config.tasks, *modules]))
@@ -88,3 +88,14 @@ def _unlisted_tasks(backend: BaseTaskBackend, config: Config) -> Iterator[CheckM
 
 def _is_listed(task: AnyTask, config: Config) -> bool:
     return task.module_path in config.table.values() or is_listed(task.module_path, config)
+
+
+def _imported_tasks(backend: str) -> list[AnyTask]:
+    """Return the tasks of a backend that the modules of this process define, without an import."""
+    found: list[AnyTask] = []
+    for name, module in sorted(sys.modules.items()):
+        for each in [*getattr(module, "__dict__", {}).values()]:
+            # isinstance() would evaluate a lazy object of the project's.
+            if issubclass(type(each), Task) and each.func.__module__ == name:
+                found += [each] if each.backend == backend else []
+    return found

@@ -20,14 +20,7 @@ from typing import (
 
 from beanstalk_dispatch.logging.log_lines import quoted_error
 from beanstalk_dispatch.running.task_options import is_duration, seconds_of
-from beanstalk_dispatch.safe_task import (
-    ISOLATIONS,
-    POLICY,
-    SafeTask,
-    attributes_of,
-    not_here,
-    retries_of,
-)
+from beanstalk_dispatch.safe_task import POLICY, SafeTask, attributes_of, not_here
 
 from .library import (
     DEFAULT_TASK_BACKEND_ALIAS,
@@ -87,40 +80,34 @@ class SQSTask(Task):  # type: ignore[type-arg]  # Django's own has no type param
     def __post_init__(self) -> None:
         # The class that slots=True makes is another one than super() without arguments would use.
         Task.__post_init__(self)
-        for problem in _find_problems(self):
-            raise InvalidTask(problem)
+        try:
+            _check_policy(self)
+        except ValueError as exc:
+            raise InvalidTask(str(exc)) from None
 
 
 not_here(SQSTask, delay="task.enqueue(…)", apply_async="task.using(run_after=…).enqueue(…)")
 
 
-def _find_problems(task: SQSTask) -> list[str]:
-    found = []
-    try:
-        retries_of(task.max_attempts)
-    except ValueError as exc:
-        found.append(str(exc))
+def _check_policy(task: SQSTask) -> None:
+    """Raise ValueError for a value that cannot be meant."""
+    attributes_of(_policy_of(task))
     for name in ("timeout", "expires"):
         value = getattr(task, name)
-        if value is not None and not _is_seconds(value, above_zero=True):
-            found.append(f"{name} is {value!r}; expected seconds or a timedelta above 0.")
-    if not (task.backoff is None or callable(task.backoff) or _is_seconds(task.backoff)):
-        found.append(f"backoff is {task.backoff!r}; expected seconds, a timedelta or a function.")
-    if task.isolation not in {None, *ISOLATIONS}:
-        found.append(f"isolation is {task.isolation!r}; expected {', '.join(ISOLATIONS)}.")
-    if not (isinstance(task.retry_on, tuple) and all(map(_is_exception, task.retry_on))):
-        found.append(f"retry_on is {task.retry_on!r}; expected a tuple of exception classes.")
-    return found
+        if value is not None and not (is_duration(value) and seconds_of(value) > 0):
+            raise ValueError(f"{name} is {value!r}; expected seconds or a timedelta above 0.")
+    backoff = 0 if task.backoff is None or callable(task.backoff) else task.backoff
+    if not (is_duration(backoff) and seconds_of(backoff) >= 0):
+        raise ValueError(f"backoff is {backoff!r}; expected seconds, a timedelta or a function.")
+    are_classes = isinstance(task.retry_on, tuple) and all(
+        isinstance(each, type) and issubclass(each, BaseException) for each in task.retry_on
+    )
+    if not are_classes:
+        raise ValueError(f"retry_on is {task.retry_on!r}; expected a tuple of exception classes.")
 
 
-def _is_seconds(value: object, *, above_zero: bool = False) -> bool:
-    if not is_duration(value):
-        return False
-    return seconds_of(value) > 0 if above_zero else seconds_of(value) >= 0
-
-
-def _is_exception(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseException)
+def _policy_of(task: SQSTask) -> dict[str, Any]:
+    return {each: getattr(task, each) for each in POLICY}
 
 
 def apply_policy(task: AnyTask, safe_task: SafeTask, result: Callable[[], AnyResult]) -> None:
@@ -128,7 +115,7 @@ def apply_policy(task: AnyTask, safe_task: SafeTask, result: Callable[[], AnyRes
 
     ``result`` returns the TaskResult of the attempt, for a backoff that is a function.
     """
-    policy = {each: getattr(task, each) for each in POLICY} if isinstance(task, SQSTask) else {}
+    policy = _policy_of(task) if isinstance(task, SQSTask) else {}
     if callable(backoff := policy.get("backoff")):
         policy["backoff"] = _delay_function(backoff, result)
     for attribute, value in attributes_of(policy).items():
