@@ -25,19 +25,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # A message can be in flight for 12 hours, so no task may take longer:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
-MAX_DURATION: Final = timedelta(hours=12)
-MAX_MINUTES: Final = 99_999
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
-MIN_AGE: Final = timedelta(minutes=15)
-MAX_AGE: Final = timedelta(days=14)
-MAX_TIME_TO_LIVE: Final = timedelta(days=400)
-MIN_KEY_LENGTH: Final = 16
-"""The fewest characters of a signing key or a token. A shorter one can be guessed."""
+MAX_DURATION: Final = "12h"
 
-_SEPARATORS: Final = r"[\s,]+"
+SEPARATORS: Final = r"[\s,]+"
 _DURATION: Final = r"(\d+(?:\.\d+)?)(s|m|h|d)?"
 _SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_MINUTES: Final = r"[0-9]{1,5}"
 _SIZE: Final = r"([0-9]{1,15})([KMG]?)(?:I?B)?"
 _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _DIGITS: Final = r"[0-9]{1,9}"
@@ -45,7 +37,6 @@ _QUEUE_PATH: Final = r"/[0-9]{12}/[\w-]+(\.fifo)?$"
 _DOTTED_PATH: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)+"
 _COLON_PAIR: Final = r"(?!arn:|https?:)([\w-]+):([^=:]+)"
 _MODULE: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
-_UNRESOLVED_ARN: Final = r"\barn:aws[a-z-]*:(secretsmanager|ssm):"
 _SWALLOWED_PROPERTY: Final = r"((AWS|BEANSTALK|DJANGO|SENTRY)_[A-Z_]+)="
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
@@ -59,34 +50,6 @@ _NOT_A_TABLE_ENTRY = (
     "is not name=package.module.attribute; write dots between the parts of the path, "
     "and whitespace or commas between pairs"
 )
-_SHORT_KEY: Final = (
-    f"has a key of fewer than {MIN_KEY_LENGTH} characters, which can be guessed; a comma or "
-    "whitespace in a key makes two keys of it, unless it stands in a JSON list"
-)
-_UNPRINTABLE_KEY: Final = (
-    "has a key with a character that is not printable, such as NUL or a byte order mark; write the "
-    "keys again, in UTF-8 without such a mark"
-)
-_SEVERAL_KEYS_IN_A_LINE: Final = (
-    "a line of the file is either one key with a comma or whitespace in it, or several keys; write "
-    "one key a line, or a JSON list"
-)
-_UNRESOLVED: Final = (
-    "is the ARN of a secret, not its value; set the ARN in the option namespace "
-    "aws:elasticbeanstalk:application:environmentsecrets, which replaces it with the value"
-)
-
-
-class Secret(str):
-    """A string whose repr hides it: error pages and Sentry show a frame's locals by repr.
-
-    In every other way it is the string, so botocore and Django's Signer use its value.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'********'"
 
 
 class InvalidValue(ValueError):
@@ -116,72 +79,6 @@ def _is_unicode(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def aws_credential(value: object) -> str | None:
-    """Return a credential for AWS, or None for an empty one: boto3 then looks for its own.
-
-    In Django's settings beanstalk-dispatch 0.1 took an empty string for that. It lets nobody in.
-    """
-    return None if value == "" else credential(value)
-
-
-def credential(value: object) -> Secret:
-    """Return an AWS key, secret or token.
-
-    Refuse line breaks: botocore's error would echo the whole HTTP header, secret included.
-    """
-    secret = string(value)
-    if not secret:
-        raise InvalidValue("is empty; remove the setting, or write None")
-    if not (secret.isascii() and secret.isprintable()) or " " in secret:
-        raise InvalidValue("contains whitespace or non-ASCII characters")
-    return Secret(secret)
-
-
-def token(value: object) -> Secret:
-    """Return the secret that a client shows in a header to be let in."""
-    secret = credential(value)
-    if len(secret) < MIN_KEY_LENGTH:
-        raise InvalidValue(f"has fewer than {MIN_KEY_LENGTH} characters, so it can be guessed")
-    return secret
-
-
-def signing_keys(value: object) -> tuple[Secret, ...]:
-    """Return a list of keys. Refuse a list without any, so that signing is never off by mistake."""
-    keys = tuple(Secret(item) for item in strings(value))
-    if not keys:
-        raise InvalidValue("contains no key; remove the variable to send unsigned messages")
-    if not all(map(str.isprintable, keys)):
-        raise InvalidValue(_UNPRINTABLE_KEY)
-    if any(len(key.strip()) < MIN_KEY_LENGTH for key in keys):
-        raise InvalidValue(_SHORT_KEY)
-    return keys
-
-
-def signing_keys_of_file(content: str) -> tuple[Secret, ...]:
-    """Return the keys of a file: one key a line, or a JSON list.
-
-    A key in a line may contain spaces and commas. Refuse a line that is as well a list of keys: it
-    is not clear which of the two is meant.
-    """
-    if content.startswith("["):
-        return signing_keys(content)
-    lines = [line.strip() for line in content.splitlines() if line.strip()]
-    for line in lines:
-        items = [item for item in re.split(_SEPARATORS, line) if item]
-        if len(items) > 1 and all(len(item) >= MIN_KEY_LENGTH for item in items):
-            raise InvalidValue(_SEVERAL_KEYS_IN_A_LINE)
-    return signing_keys(lines)
-
-
-def refuse_reference(value: object) -> None:
-    """Raise InvalidValue if a secret is the ARN of a secret, which nobody has replaced."""
-    items = [value] if isinstance(value, str) else value
-    if isinstance(items, list | tuple) and any(
-        isinstance(item, str) and re.search(_UNRESOLVED_ARN, item) for item in items
-    ):
-        raise InvalidValue(_UNRESOLVED)
 
 
 def refuse_shell_syntax(value: str) -> None:
@@ -221,7 +118,7 @@ def duration(value: object) -> timedelta:
 
     ``90`` and ``90s`` are seconds; ``5m``, ``1h``, ``1d`` have other units.
     """
-    return _parse_duration(value, timedelta(0), MAX_DURATION, above="0s", longest="12h")
+    return _parse_duration(value, above="0s", longest=MAX_DURATION)
 
 
 def age(value: object) -> timedelta:
@@ -229,41 +126,31 @@ def age(value: object) -> timedelta:
 
     A message may be delayed by 15 minutes and kept for 14 days.
     """
-    return _parse_duration(value, MIN_AGE, MAX_AGE, above="15m", longest="14d")
+    return _parse_duration(value, above="15m", longest="14d")
 
 
 def time_to_live(value: object) -> timedelta:
     """Return the time for which a result is kept."""
-    return _parse_duration(value, timedelta(0), MAX_TIME_TO_LIVE, above="0s", longest="400d")
+    return _parse_duration(value, above="0s", longest="400d")
 
 
-def _parse_duration(
-    value: object, low: timedelta, high: timedelta, *, above: str, longest: str
-) -> timedelta:
-    """Return a length above ``low`` and up to ``high``.
-
-    ``above`` and ``longest`` name these bounds in an error.
-    """
-    length = value
-    if not isinstance(length, timedelta):
-        match = re.fullmatch(_DURATION, str(value))
-        if match is None:
-            raise InvalidValue("is not a duration; write 90, 90s, 5m or 1h", value)
-        try:
-            length = timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
-        except OverflowError:
-            raise InvalidValue(f"is too long; at most {longest}", value) from None
-    if not low < length <= high:
+def _parse_duration(value: object, *, above: str, longest: str) -> timedelta:
+    """Return a length within these bounds, which are durations themselves."""
+    try:
+        length = value if isinstance(value, timedelta) else _length_of(str(value))
+    except OverflowError:
+        raise InvalidValue(f"is too long; at most {longest}", value) from None
+    if not _length_of(above) < length <= _length_of(longest):
         unit = "; a number alone means seconds" if str(value).isdecimal() else ""
         raise InvalidValue(f"is out of range; more than {above} and at most {longest}{unit}", value)
     return length
 
 
-def minutes(value: object) -> int:
-    """Return a whole number of minutes."""
-    if not re.fullmatch(_MINUTES, str(value)) or not int(str(value)):
-        raise InvalidValue(f"is not a number of minutes; write 1 to {MAX_MINUTES}", value)
-    return int(str(value))
+def _length_of(string: str) -> timedelta:
+    match = re.fullmatch(_DURATION, string)
+    if match is None:
+        raise InvalidValue("is not a duration; write 90, 90s, 5m or 1h", string)
+    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
 
 
 def integer(low: int, high: int) -> Callable[[object], int]:
@@ -303,7 +190,7 @@ def strings(value: object) -> tuple[str, ...]:
     items = value
     if isinstance(value, str):
         is_json = value.startswith("[")
-        items = _load_json(value) if is_json else filter(None, re.split(_SEPARATORS, value))
+        items = _load_json(value) if is_json else filter(None, re.split(SEPARATORS, value))
     if not isinstance(items, Iterable) or isinstance(items, Mapping):
         raise InvalidValue(f"expected a list of strings, not {type(items).__name__}")
     found = tuple(items)
@@ -345,7 +232,7 @@ def mapping(value: object) -> Mapping[str, object]:
 def _split_pairs(value: str) -> dict[str, str]:
     found: dict[str, str] = {}
     before = ""
-    for item in filter(None, re.split(_SEPARATORS, value)):
+    for item in filter(None, re.split(SEPARATORS, value)):
         name, _, target = item.partition("=")
         if ";" in item:
             raise InvalidValue(f"{_NOT_A_PAIR}; write a space in place of ';'", item)
@@ -473,21 +360,14 @@ def path(value: object) -> Path:
     return Path(value)
 
 
-def absolute_path(value: object) -> str:
-    """Return the path of a file that starts with ``/``. The file need not exist."""
-    found = path(value)
-    if not found.is_absolute():
-        raise InvalidValue("is not an absolute path", str(found))
-    return str(found)
-
-
-def absolute_path_or(word: str) -> Callable[[object], str]:
-    """Return a cast that accepts one word besides the absolute path of a file."""
+def absolute_path(*words: str) -> Callable[[object], str]:
+    """Return a cast that accepts the absolute path of a file, which need not exist, and words."""
 
     def cast(value: object) -> str:
         found = path(value)
-        if str(found) != word and not found.is_absolute():
-            raise InvalidValue(f"is not an absolute path; write one, or {word}", str(found))
+        if str(found) not in words and not found.is_absolute():
+            forms = " or ".join(["one", *words])
+            raise InvalidValue(f"is not an absolute path; write {forms}", str(found))
         return str(found)
 
     return cast

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 
-from . import casts
+from . import casts, secret_casts
 from .casts import InvalidValue
 from .setting import Setting, SettingsGroup
 
@@ -63,7 +63,7 @@ def _read_setting(setting: Setting[T]) -> tuple[T, str]:
     # A setting can be left out. An empty secret has most likely lost its value on the way.
     if value is not None and (value != "" or setting.secret):
         if setting.secret:
-            casts.refuse_reference(value)
+            secret_casts.refuse_reference(value)
         found = setting.cast(value)
         if found is not None:
             return found, "settings"
@@ -74,7 +74,7 @@ def _read_setting(setting: Setting[T]) -> tuple[T, str]:
             raise InvalidValue("the file is empty")
         return setting.default, "default"
     if setting.secret:
-        casts.refuse_reference(content)
+        secret_casts.refuse_reference(content)
     else:
         casts.refuse_shell_syntax(content)
     if is_file:

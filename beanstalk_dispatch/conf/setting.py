@@ -24,14 +24,14 @@ class Setting(Generic[T]):
 
     It raises ValueError if that is wrong.
     """
-    default: T
-    """The value if the variable is not set."""
-    default_text: str
-    """The default, in the words of the documentation."""
     meaning: str
     """The effect of the variable, in one or two sentences."""
-    example: str
-    """A value for ``.env.example``."""
+    default: T = None  # type: ignore[assignment]
+    """The value if the variable is not set."""
+    default_text: str = ""
+    """The default, in the words of the documentation. Without it, those of the value itself."""
+    example: str = ""
+    """A value for ``.env.example``. Without it, that is the default."""
     cast_file: Callable[[str], T] | None = None
     """A function that takes the content of a file.
 
@@ -46,6 +46,17 @@ class Setting(Generic[T]):
     """
     is_room_optional: bool = False
     """True if the variable has an effect without the library that the room needs, too."""
+
+    def __post_init__(self) -> None:
+        text = self.default_text or _in_words(self.default)
+        object.__setattr__(self, "default_text", text)
+        object.__setattr__(self, "example", self.example or text)
+
+
+def _in_words(default: object) -> str:
+    if default is None:
+        return "none"
+    return "empty" if default in ((), {}) else str(default)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +81,6 @@ def flag(variable: str, meaning: str) -> Setting[bool]:
         form="bool",
         cast=casts.boolean,
         default=False,
-        default_text="False",
         meaning=meaning,
         example="True",
     )

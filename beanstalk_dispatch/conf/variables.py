@@ -7,7 +7,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from . import casts
+from . import casts, secret_casts
 from .policies import ISOLATIONS, policies
 from .setting import Setting, SettingsGroup, flag
 
@@ -27,7 +27,6 @@ TABLE: Final[Setting[Mapping[str, str]]] = Setting(
     form="pairs `name=package.module.attribute`",
     cast=casts.table,
     default=_NO_PAIRS,
-    default_text="empty",
     meaning="The functions that may run. No other function runs.",
     example="send_welcome=shop.tasks.send_welcome build_report=shop.tasks.BuildReport",
 )
@@ -36,15 +35,13 @@ QUEUES: Final[Setting[Mapping[str, QueueAddress]]] = Setting(
     form="pairs `alias=queue` (name, URL or ARN)",
     cast=casts.queues,
     default=_NO_PAIRS,
-    default_text="empty",
     meaning="Aliases of queues. If any are set, other names are errors.",
     example="mail=shop-mail work=shop-work",
 )
 SQS_KEY: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_SQS_KEY",
     form="string",
-    cast=casts.aws_credential,
-    default=None,
+    cast=secret_casts.aws_credential,
     default_text="boto3's own credentials",
     meaning="AWS access key ID. Leave it unset to use the instance profile.",
     example="the-access-key-id",
@@ -53,8 +50,7 @@ SQS_KEY: Final[Setting[str | None]] = Setting(
 SQS_SECRET: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_SQS_SECRET",
     form="string",
-    cast=casts.aws_credential,
-    default=None,
+    cast=secret_casts.aws_credential,
     default_text="boto3's own credentials",
     meaning="AWS secret access key, with the key.",
     example="the-secret-access-key",
@@ -63,9 +59,7 @@ SQS_SECRET: Final[Setting[str | None]] = Setting(
 SQS_TOKEN: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_SQS_TOKEN",
     form="string",
-    cast=casts.aws_credential,
-    default=None,
-    default_text="none",
+    cast=secret_casts.aws_credential,
     meaning="AWS session token of temporary credentials, with both.",
     example="the-session-token",
     secret=True,
@@ -74,7 +68,6 @@ SQS_REGION: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_SQS_REGION",
     form="AWS region",
     cast=casts.region,
-    default=None,
     default_text="AWS_REGION, AWS_DEFAULT_REGION, boto3's own, us-east-1",
     meaning="Region of queues that are given by name.",
     example="eu-west-1",
@@ -83,8 +76,6 @@ SQS_ENDPOINT_URL: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_SQS_ENDPOINT_URL",
     form="URL",
     cast=casts.url,
-    default=None,
-    default_text="none",
     meaning="A VPC endpoint or local SQS server to use.",
     example="https://vpce-0123.sqs.eu-west-1.vpce.amazonaws.com",
 )
@@ -97,10 +88,8 @@ MESSAGE_FORMAT: Final[Setting[str]] = Setting(
     form="`json` or `base64`",
     cast=casts.choice("json", "base64"),
     default="json",
-    default_text="json",
     meaning="The format of sent messages; both are always read. Workers of beanstalk-dispatch "
     "0.1 need base64.",
-    example="json",
 )
 TASK_TIMEOUT: Final[Setting[timedelta]] = Setting(
     variable="BEANSTALK_DISPATCH_TASK_TIMEOUT",
@@ -109,23 +98,19 @@ TASK_TIMEOUT: Final[Setting[timedelta]] = Setting(
     default=timedelta(minutes=2),
     default_text="2m",
     meaning="Time limit of a task without its own. At most 12h.",
-    example="2m",
 )
 SAFE_TASK: Final[Setting[str]] = Setting(
     variable="BEANSTALK_DISPATCH_SAFE_TASK",
     form="dotted path",
     cast=casts.dotted_path,
     default="beanstalk_dispatch.safe_task.SafeTask",
-    default_text="beanstalk_dispatch.safe_task.SafeTask",
     meaning="The class that runs plain functions. Its observers watch every task.",
-    example="beanstalk_dispatch.safe_task.SafeTask",
 )
 OBSERVERS: Final[Setting[tuple[str, ...]]] = Setting(
     variable="BEANSTALK_DISPATCH_OBSERVERS",
     form="list of dotted paths",
     cast=casts.strings,  # a path that cannot be imported is W021, because tasks run without it
     default=(),
-    default_text="empty",
     meaning="Classes or instances that watch tasks, deliveries and sent messages.",
     example="shop.observers.Stopwatch",
 )
@@ -134,10 +119,8 @@ ON_FAILURE: Final[Setting[str]] = Setting(
     form="`redeliver` or `acknowledge`",
     cast=casts.choice("redeliver", "acknowledge"),
     default="redeliver",
-    default_text="redeliver",
     meaning="The answer to a failed task. redeliver: 500, so SQS delivers it again. "
     "acknowledge: 200, as in 0.1, so it is deleted.",
-    example="redeliver",
 )
 EXECUTE_SYNCHRONOUSLY: Final = flag(
     "BEANSTALK_DISPATCH_EXECUTE_SYNCHRONOUSLY",
@@ -152,7 +135,6 @@ OUTBOX: Final[Setting[str]] = Setting(
     form="`always`, `on-failure` or `off`",
     cast=casts.choice("always", "on-failure", "off"),
     default="off",
-    default_text="off",
     meaning="Store messages in the database until SQS has taken them. always: in the caller's "
     "transaction. on-failure: only those that could not be sent after it.",
     example="always",
@@ -164,17 +146,15 @@ OUTBOX_DATABASES: Final[Setting[tuple[str, ...]]] = Setting(
     default=("default",),
     default_text="default",
     meaning="The databases that have an outbox.",
-    example="default",
 )
 SIGNING_KEYS: Final[Setting[tuple[str, ...]]] = Setting(
     variable="BEANSTALK_DISPATCH_SIGNING_KEYS",
     form="list",
-    cast=casts.signing_keys,
-    cast_file=casts.signing_keys_of_file,
+    cast=secret_casts.signing_keys,
+    cast_file=secret_casts.signing_keys_of_file,
     default=(),
-    default_text="empty",
     meaning="The first key signs, every key verifies. If any are set, an unsigned or forged "
-    f"message is refused. Each has {casts.MIN_KEY_LENGTH} or more characters.",
+    f"message is refused. Each has {secret_casts.MIN_KEY_LENGTH} or more characters.",
     example="one-long-random-string",
     secret=True,
 )
@@ -182,8 +162,6 @@ MAX_AGE: Final[Setting[timedelta | None]] = Setting(
     variable="BEANSTALK_DISPATCH_MAX_AGE",
     form="duration `30m`, `12h`, `4d`",
     cast=casts.age,
-    default=None,
-    default_text="none",
     meaning="Refuse a signed message sent longer ago, or due longer ago after a delay of more "
     "than 15m. More than 15m, at most 14d.",
     example="4d",
@@ -193,7 +171,6 @@ PERIODIC_TASKS: Final[Setting[tuple[str, ...]]] = Setting(
     form="list, or `off`",
     cast=casts.strings_or_off,
     default=(),
-    default_text="empty",
     meaning="Names that a POST of cron.yaml, which cannot be signed, may run. `off`: another "
     "environment with the same bundle runs them.",
     example="clean_up",
@@ -202,8 +179,6 @@ LEASE_CACHE: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_LEASE_CACHE",
     form="CACHES alias",
     cast=casts.string,
-    default=None,
-    default_text="none",
     meaning="Run each message to success only once, with leases in this cache, which all "
     "workers share.",
     example="leases",
@@ -212,8 +187,6 @@ DEAD_LETTER_QUEUE: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE",
     form="queue alias",
     cast=casts.string,
-    default=None,
-    default_text="none",
     meaning="Where a message goes, with its traceback, that will not run again.",
     example="dead",
 )
@@ -221,8 +194,6 @@ MAX_RECEIVES: Final[Setting[int | None]] = Setting(
     variable="BEANSTALK_DISPATCH_MAX_RECEIVES",
     form="integer",
     cast=casts.integer(1, 1_000),  # as SQS
-    default=None,
-    default_text="none",
     meaning="The queue's maxReceiveCount or Elastic Beanstalk's MaxRetries, so that the last "
     "failure is known. beanstalk_worker asks SQS.",
     example="10",
@@ -234,7 +205,6 @@ SEND_TIMEOUT: Final[Setting[timedelta]] = Setting(
     default=timedelta(seconds=10),
     default_text="10s",
     meaning="How long a request that sends may take, with its retries.",
-    example="10s",
 )
 WARM: Final = flag(
     "BEANSTALK_DISPATCH_WARM",
@@ -243,17 +213,14 @@ WARM: Final = flag(
 DRAIN_FILE: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_DRAIN_FILE",
     form="path",
-    cast=casts.absolute_path,
-    default=None,
-    default_text="none",
+    cast=casts.absolute_path(),
     meaning="While this file exists, the endpoint answers 503 to new tasks.",
     example="/var/app/drain",
 )
 CRASH_LEDGER: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_CRASH_LEDGER",
     form="path or `off`",
-    cast=casts.absolute_path_or("off"),
-    default=None,
+    cast=casts.absolute_path("off"),
     default_text="a private file",
     meaning="The file from which the next process logs the tasks that a kill has cut off.",
     example="/var/app/ledger",
@@ -263,7 +230,6 @@ ISOLATION: Final[Setting[str]] = Setting(
     form="`thread`, `process` or `fresh`",
     cast=casts.choice(*ISOLATIONS),
     default="thread",
-    default_text="thread",
     meaning="Where tasks run. thread: in threads of the worker. process: in child processes, "
     "one task at a time. fresh: each in a new child process.",
     example="process",
@@ -273,7 +239,6 @@ POLICIES: Final[Setting[Mapping[str, Any]]] = Setting(
     form="pairs `task.option=value`, or JSON",
     cast=policies,
     default=_NO_PAIRS,
-    default_text="empty",
     meaning="Options of single tasks or modules, which win over the code.",
     example="send_welcome.timeout=30s shop.tasks.max_attempts=3",
 )
@@ -281,8 +246,6 @@ CHILD_MEMORY: Final[Setting[int | None]] = Setting(
     variable="BEANSTALK_DISPATCH_CHILD_MEMORY",
     form="size `300M`, `1G`",
     cast=casts.size,
-    default=None,
-    default_text="none",
     meaning="Resident memory above which a child process is ended, with its task.",
     example="300M",
 )
@@ -290,8 +253,6 @@ CHILD_TASKS: Final[Setting[int | None]] = Setting(
     variable="BEANSTALK_DISPATCH_CHILD_TASKS",
     form="integer",
     cast=casts.integer(1, 1_000_000_000),
-    default=None,
-    default_text="none",
     meaning="Number of tasks after which a child process is replaced.",
     example="1000",
 )
@@ -299,7 +260,6 @@ TRUSTED_PEERS: Final[Setting[tuple[Network, ...] | None]] = Setting(
     variable="BEANSTALK_DISPATCH_TRUSTED_PEERS",
     form="list of networks",
     cast=casts.networks,
-    default=None,
     default_text="loopback and the container's gateway",
     meaning="Addresses that may POST to the endpoint, in place of the default.",
     example="127.0.0.0/8 ::1 172.17.0.1",
@@ -309,7 +269,6 @@ TASKS: Final[Setting[tuple[str, ...]]] = Setting(
     form="list of modules or dotted paths",
     cast=casts.dotted_paths,
     default=(),
-    default_text="empty",
     meaning="The tasks that may run: modules, for the SafeTask subclasses and `@task` functions "
     "that they define, and paths of functions.",
     example="shop.tasks mail.sending.send_letter",
@@ -321,7 +280,6 @@ CELERY_QUEUES: Final[Setting[tuple[str, ...]]] = Setting(
     form="list",
     cast=casts.strings,
     default=(),
-    default_text="empty",
     meaning="The queues whose messages may be Celery's. Celery signs none, so these run also if "
     "there are signing keys.",
     example="celery",
@@ -331,8 +289,6 @@ RESULTS: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_RESULTS",
     form="CACHES alias or `db`",
     cast=casts.string,
-    default=None,
-    default_text="none",
     meaning="Where results of tasks are kept: a shared cache, or the database.",
     example="results",
     room="beanstalk_dispatch.contrib.results",
@@ -341,8 +297,6 @@ EMBEDDED_METRICS: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_EMBEDDED_METRICS",
     form="`stdout` or `udp://IP:PORT`",
     cast=casts.stdout_or_agent,
-    default=None,
-    default_text="none",
     meaning="Where a line about each delivery is written, of which CloudWatch makes metrics.",
     example="udp://127.0.0.1:25888",
     room="beanstalk_dispatch.contrib.cloudwatch",
@@ -354,7 +308,6 @@ RESULT_TTL: Final[Setting[timedelta]] = Setting(
     default=timedelta(days=1),
     default_text="1d",
     meaning="How long a result is kept after the last change of its status. At most 400d.",
-    example="1d",
 )
 RESULT_ARGUMENTS: Final = flag(
     "BEANSTALK_DISPATCH_RESULT_ARGUMENTS",
@@ -362,10 +315,8 @@ RESULT_ARGUMENTS: Final = flag(
 )
 BACKLOG_TOKEN: Final[Setting[str | None]] = Setting(
     variable="BEANSTALK_DISPATCH_BACKLOG_TOKEN",
-    form=f"string of {casts.MIN_KEY_LENGTH} or more characters",
-    cast=casts.token,
-    default=None,
-    default_text="none",
+    form=f"string of {secret_casts.MIN_KEY_LENGTH} or more characters",
+    cast=secret_casts.token,
     meaning="The bearer token of clients that may read the backlog. Without it only trusted peers "
     "of a worker may.",
     example="another-long-random-string",
@@ -376,9 +327,7 @@ BACKLOG_PER_THREAD: Final[Setting[int]] = Setting(
     form="integer",
     cast=casts.integer(1, 1_000_000),
     default=1,
-    default_text="1",
     meaning="Messages for each thread, above which the backlog wants another process.",
-    example="1",
 )
 
 CORE: Final = SettingsGroup(

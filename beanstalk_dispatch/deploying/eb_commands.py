@@ -13,7 +13,7 @@ from typing import Final
 from django.conf import ENVIRONMENT_VARIABLE
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.casts import Secret
+from beanstalk_dispatch.conf.secret_casts import Secret
 from beanstalk_dispatch.conf.variables import ISOLATION, PERIODIC_TASKS, SIGNING_KEYS
 from beanstalk_dispatch.conf.variables import MAX_RECEIVES as MAX_RECEIVES_VARIABLE
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import Setting
-from beanstalk_dispatch.conf.casts import Secret
 from beanstalk_dispatch.conf.queue_address import QueueAddress
+from beanstalk_dispatch.conf.secret_casts import Secret
 from beanstalk_dispatch.conf.variables import WORKER
 
 MAX_BYTES: Final = 4096

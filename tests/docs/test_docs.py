@@ -45,6 +45,7 @@ from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.conf import SETTINGS, casts, get_config
 from beanstalk_dispatch.conf.policies import policies
 from beanstalk_dispatch.conf.queue_address import QueueAddress
+from beanstalk_dispatch.conf.secret_casts import MIN_KEY_LENGTH
 from beanstalk_dispatch.conf.variables import BACKLOG_PER_THREAD, SIGNING_KEYS
 from beanstalk_dispatch.consumers.poller.embedded_metrics import backlog_line
 from beanstalk_dispatch.contrib import core_app
@@ -192,7 +193,7 @@ def test_no_page_has_a_key_that_passes_the_checks() -> None:
     pages = [*DOCUMENTS, ROOT / ".env.example", ROOT / "example_settings" / "demo.py"]
     text = "\n".join(path.read_text() for path in pages)
     values = re.findall(r"SIGNING_KEYS\"?[=:] ?[\"']?([\w -]+)", text)
-    keys = {key for value in values for key in value.split() if len(key) >= casts.MIN_KEY_LENGTH}
+    keys = {key for value in values for key in value.split() if len(key) >= MIN_KEY_LENGTH}
     assert "THE-KEY" in values
     assert keys == {SIGNING_KEYS.example}
 

@@ -23,7 +23,7 @@ from sentry_sdk.utils import event_from_exception
 
 from beanstalk_dispatch import conf, views
 from beanstalk_dispatch.client import Call, schedule, schedule_function, schedule_many
-from beanstalk_dispatch.conf.casts import Secret
+from beanstalk_dispatch.conf.secret_casts import Secret
 from beanstalk_dispatch.exceptions import ConfigurationError, SchedulingError, UnknownFunction
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message, wrap

@@ -100,12 +100,12 @@ REPORT_RECEIVES: Final[Setting[tuple[int, ...]]] = _optional(
 CHECKIN_MARGIN: Final[Setting[int | None]] = _optional(
     "SENTRY_CHECKIN_MARGIN", "Sentry's own",
     "How late a periodic task may start.",
-    form="minutes", cast=casts.minutes, example="5",
+    form="minutes", cast=_cast_count, example="5",
 )  # fmt: skip
 MAX_RUNTIME: Final[Setting[int | None]] = _optional(
     "SENTRY_MAX_RUNTIME", "the task's time limit",
     "How long a periodic task may run.",
-    form="minutes", cast=casts.minutes, example="10",
+    form="minutes", cast=_cast_count, example="10",
 )  # fmt: skip
 CRON_YAML: Final[Setting[Path | None]] = _optional(
     "SENTRY_CRON_YAML", "in the working directory, or in BASE_DIR",

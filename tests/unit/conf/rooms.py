@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from beanstalk_dispatch.conf import Setting, SettingsGroup, casts
+from beanstalk_dispatch.conf import Setting, SettingsGroup, casts, secret_casts
 
 ROOM_SIZE: Setting[int] = Setting(
     variable="BEANSTALK_DISPATCH_ROOM_SIZE",
     form="minutes",
-    cast=casts.minutes,
+    cast=casts.integer(1, 99_999),
     default=7,
-    default_text="7",
     meaning="A number.",
     example="5",
 )
 ROOM_KEY: Setting[str | None] = Setting(
     variable="BEANSTALK_DISPATCH_ROOM_KEY",
     form="string without whitespace",
-    cast=casts.credential,
-    default=None,
-    default_text="none",
+    cast=secret_casts.credential,
     meaning="A secret.",
     example="a-key",
     secret=True,

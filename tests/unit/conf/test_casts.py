@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from beanstalk_dispatch.conf import casts
+from beanstalk_dispatch.conf import casts, secret_casts
 from beanstalk_dispatch.conf.casts import InvalidValue
 from beanstalk_dispatch.conf.queue_address import QueueAddress
+from beanstalk_dispatch.conf.secret_casts import Secret, signing_keys, signing_keys_of_file
 
 Cast = Callable[[object], Any]
 
@@ -45,21 +46,23 @@ NOT_A_URL = "is not a URL; write https://host or http://host:port"
 NOT_A_NETWORK = "is not an IP address or network; write one like 10.0.0.1 or 10.0.0.0/8"
 NOT_A_DURATION = "is not a duration; write 90, 90s, 5m or 1h"
 NOT_A_RATE = "is not a rate; write a number from 0 to 1"
-NOT_MINUTES = "is not a number of minutes; write 1 to 99999"
+NOT_MINUTES = "is not an integer from 1 to 99999"
 NOT_A_REGION = "is not an AWS region; write one like eu-west-1"
 NOT_A_CREDENTIAL = "contains whitespace or non-ASCII characters"
 PASSWORD = "a user name or password in the URL is not accepted"
 
 json_or_base64 = casts.choice("json", "base64")
 NOT_A_DESTINATION = "is not a destination; write stdout or udp://127.0.0.1:25888"
-path_or_off = casts.absolute_path_or("off")
+path_or_off = casts.absolute_path("off")
+absolute_path = casts.absolute_path()
+minutes = casts.integer(1, 99_999)
 
 
 @pytest.mark.parametrize(
     ("cast", "value", "expected"),
     [
         (casts.string, "é", "é"),
-        (casts.credential, "AKIA/+=", "AKIA/+="),
+        (secret_casts.credential, "AKIA/+=", "AKIA/+="),
         (casts.boolean, "True", True),
         (casts.boolean, "yes", True),
         (casts.boolean, "on", True),
@@ -79,9 +82,9 @@ path_or_off = casts.absolute_path_or("off")
         (casts.duration, timedelta(seconds=3), timedelta(seconds=3)),
         (casts.age, "14d", timedelta(days=14)),
         (casts.age, timedelta(minutes=16), timedelta(minutes=16)),
-        (casts.minutes, "5", 5),
-        (casts.minutes, "99999", 99_999),
-        (casts.minutes, 60, 60),
+        (minutes, "5", 5),
+        (minutes, "99999", 99_999),
+        (minutes, 60, 60),
         (casts.rate, "0.25", 0.25),
         (casts.rate, "0", 0.0),
         (casts.rate, 1, 1.0),
@@ -94,15 +97,15 @@ path_or_off = casts.absolute_path_or("off")
         (casts.strings_or_off, " Off ", ()),
         (casts.strings_or_off, "off on", ("off", "on")),
         (casts.strings_or_off, ["off"], ("off",)),
-        (casts.credential, "AKIA", casts.Secret("AKIA")),
-        (casts.token, KEY, casts.Secret(KEY)),
+        (secret_casts.credential, "AKIA", Secret("AKIA")),
+        (secret_casts.token, KEY, Secret(KEY)),
         (casts.integer(1, 20), "20", 20),
         (casts.integer(1, 20), 1, 1),
-        (casts.signing_keys, f"{KEY} {KEY}2", (casts.Secret(KEY), casts.Secret(f"{KEY}2"))),
-        (casts.signing_keys, f'["a {KEY}, b"]', (casts.Secret(f"a {KEY}, b"),)),
-        (casts.signing_keys_of_file, f"a {KEY},\n\n \n {KEY}2 ",
-         (casts.Secret(f"a {KEY},"), casts.Secret(f"{KEY}2"))),
-        (casts.signing_keys_of_file, f'["{KEY}"]', (casts.Secret(KEY),)),
+        (signing_keys, f"{KEY} {KEY}2", (Secret(KEY), Secret(f"{KEY}2"))),
+        (signing_keys, f'["a {KEY}, b"]', (Secret(f"a {KEY}, b"),)),
+        (signing_keys_of_file, f"a {KEY},\n\n \n {KEY}2 ",
+         (Secret(f"a {KEY},"), Secret(f"{KEY}2"))),
+        (signing_keys_of_file, f'["{KEY}"]', (Secret(KEY),)),
         (casts.pairs, "a=1 b=2", {"a": "1", "b": "2"}),
         (casts.pairs, "a=1, b=2,", {"a": "1", "b": "2"}),
         (casts.pairs, "a=1=2", {"a": "1=2"}),
@@ -123,8 +126,8 @@ path_or_off = casts.absolute_path_or("off")
         (casts.url, "http://127.0.0.1:4566/x", "http://127.0.0.1:4566/x"),
         (casts.path, "cron.yaml", Path("cron.yaml")),
         (casts.path, Path("/cron.yaml"), Path("/cron.yaml")),
-        (casts.absolute_path, "/var/app/drain", "/var/app/drain"),
-        (casts.absolute_path, Path("/var/app/drain"), "/var/app/drain"),
+        (absolute_path, "/var/app/drain", "/var/app/drain"),
+        (absolute_path, Path("/var/app/drain"), "/var/app/drain"),
         (path_or_off, "/var/app/ledger", "/var/app/ledger"),
         (path_or_off, "off", "off"),
         (casts.networks, "10.0.0.0/8 ::1",
@@ -146,30 +149,30 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
     [
         (casts.string, b"key", "expected a string, not bytes"),
         (casts.string, NOT_UTF8, r"'\udcff' is not valid Unicode"),
-        (casts.credential, 5, "expected a string, not int"),
-        (casts.token, KEY[1:], "has fewer than 16 characters, so it can be guessed"),
-        (casts.token, f"{KEY} {KEY}", NOT_A_CREDENTIAL),
+        (secret_casts.credential, 5, "expected a string, not int"),
+        (secret_casts.token, KEY[1:], "has fewer than 16 characters, so it can be guessed"),
+        (secret_casts.token, f"{KEY} {KEY}", NOT_A_CREDENTIAL),
         (casts.integer(1, 20), "0", "'0' is not an integer from 1 to 20"),
         (casts.integer(1, 20), 21, "'21' is not an integer from 1 to 20"),
         (casts.integer(1, 20), "1.0", "'1.0' is not an integer from 1 to 20"),
         (casts.integer(1, 20), True, "'True' is not an integer from 1 to 20"),
         (casts.integer(1, 20), "9" * 5000, f"'{'9' * 5000}' is not an integer from 1 to 20"),
-        (casts.credential, "tok-1\ntok-2", NOT_A_CREDENTIAL),
-        (casts.credential, "tok tok", NOT_A_CREDENTIAL),
-        (casts.credential, "töken", NOT_A_CREDENTIAL),
+        (secret_casts.credential, "tok-1\ntok-2", NOT_A_CREDENTIAL),
+        (secret_casts.credential, "tok tok", NOT_A_CREDENTIAL),
+        (secret_casts.credential, "töken", NOT_A_CREDENTIAL),
         (casts.boolean, "Ture", "'Ture' is not a boolean; write True or False"),
         (casts.boolean, 2, "2 is not a boolean; write True or False"),
         (casts.duration, "30 minutes", f"'30 minutes' {NOT_A_DURATION}"),
         (casts.duration, "30M", f"'30M' {NOT_A_DURATION}"),
         (casts.duration, "nan", f"'nan' {NOT_A_DURATION}"),
         (casts.duration, "-1", f"'-1' {NOT_A_DURATION}"),
-        (casts.duration, None, f"None {NOT_A_DURATION}"),
+        (casts.duration, None, f"'None' {NOT_A_DURATION}"),
         (casts.duration, "0", "'0' is out of range; more than 0s and at most 12h" + SECONDS),
         (casts.duration, "13h", "'13h' is out of range; more than 0s and at most 12h"),
         (casts.duration, timedelta(0),
          "datetime.timedelta(0) is out of range; more than 0s and at most 12h"),
         (casts.duration, "9" * 400 + "h", f"'{'9' * 400}h' is too long; at most 12h"),
-        *[(casts.minutes, value, f"{value!r} {NOT_MINUTES}")
+        *[(minutes, value, f"{str(value)!r} {NOT_MINUTES}")
           for value in ("0", "00", "1.5", "-1", "5m", "²", "100000", 5.0, True, None)],
         *[(casts.rate, value, f"{value!r} {NOT_A_RATE}")
           for value in ("50%", "2", "-0.1", "nan", "inf", 1.5, True, None, b"1", 10**400)],
@@ -177,17 +180,17 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (casts.age, "15d", "'15d' is out of range; more than 15m and at most 14d"),
         (casts.age, "9" * 400, f"'{'9' * 400}' is too long; at most 14d"),
         (casts.age, "soon", "'soon' is not a duration; write 90, 90s, 5m or 1h"),
-        (casts.signing_keys, ",", NO_KEY),
-        (casts.signing_keys, "[]", NO_KEY),
-        (casts.signing_keys, (), NO_KEY),
-        (casts.signing_keys, f"{KEY},{KEY[1:]}", SHORT_KEY),
-        (casts.signing_keys, [" " * 16], SHORT_KEY),
-        (casts.signing_keys_of_file, f"{KEY}\n{KEY[1:]}", SHORT_KEY),
-        (casts.signing_keys_of_file, f"{KEY} {KEY}",
+        (signing_keys, ",", NO_KEY),
+        (signing_keys, "[]", NO_KEY),
+        (signing_keys, (), NO_KEY),
+        (signing_keys, f"{KEY},{KEY[1:]}", SHORT_KEY),
+        (signing_keys, [" " * 16], SHORT_KEY),
+        (signing_keys_of_file, f"{KEY}\n{KEY[1:]}", SHORT_KEY),
+        (signing_keys_of_file, f"{KEY} {KEY}",
          ("a line of the file is either one key with a comma or whitespace in it, or several keys; "
           "write one key a line, or a JSON list")),
-        (casts.refuse_reference, "arn:aws:secretsmanager:eu-west-1:1:secret:a", REFERENCE),
-        (casts.refuse_reference, ["a", "arn:aws-us-gov:ssm:us-gov-west-1:1:parameter/a"],
+        (secret_casts.refuse_reference, "arn:aws:secretsmanager:eu-west-1:1:secret:a", REFERENCE),
+        (secret_casts.refuse_reference, ["a", "arn:aws-us-gov:ssm:us-gov-west-1:1:parameter/a"],
          REFERENCE),
         (casts.strings, {"a": "b"}, "expected a list of strings, not dict"),
         (casts.strings, 5, "expected a list of strings, not int"),
@@ -252,8 +255,8 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (casts.path, b"/drain", "expected a path, not bytes"),
         (casts.path, 5, "expected a path, not int"),
         (casts.size, "300 megabytes", "'300 megabytes' is not a size; write 300M or 1G"),
-        (casts.absolute_path, "here", "'here' is not an absolute path"),
-        (path_or_off, "here", "'here' is not an absolute path; write one, or off"),
+        (absolute_path, "here", "'here' is not an absolute path; write one"),
+        (path_or_off, "here", "'here' is not an absolute path; write one or off"),
         (casts.networks, "10.0.0.1/8", f"'10.0.0.1/8' {NOT_A_NETWORK}"),
         (casts.networks, "everyone", f"'everyone' {NOT_A_NETWORK}"),
         (json_or_base64, "JSON", "'JSON' is not accepted; write json or base64"),
@@ -273,7 +276,7 @@ def test_refused(cast: Cast, value: object, error: str) -> None:
     ("cast", "value"),
     [
         (casts.string, f"hush{NOT_UTF8}"),
-        (casts.credential, "hush hush"),
+        (secret_casts.credential, "hush hush"),
         (casts.strings, '["hush'),
         (casts.strings, '[["hush"]]'),
         (casts.strings, '[{"hush": 1, "hush": 2}]'),
@@ -335,4 +338,4 @@ def test_a_path_is_a_string_or_a_path(value: object) -> None:
 @pytest.mark.parametrize("end", ["", ",", " ,"])
 def test_a_line_with_several_keys_is_refused_whatever_it_ends_with(end: str) -> None:
     with pytest.raises(InvalidValue, match="a line of the file is either one key"):
-        casts.signing_keys_of_file("the-first-key-of-two,the-second-key-of-two" + end)
+        signing_keys_of_file("the-first-key-of-two,the-second-key-of-two" + end)

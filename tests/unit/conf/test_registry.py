@@ -38,7 +38,7 @@ def test_a_wrong_value_of_a_room_breaks_nothing_else(room: SettingsGroup, env: E
     assert values[ROOM_SIZE] == 7
     assert values[ROOM_KEY] is None
     assert values.problems == (
-        "BEANSTALK_DISPATCH_ROOM_SIZE: 'many' is not a number of minutes; write 1 to 99999",
+        "BEANSTALK_DISPATCH_ROOM_SIZE: 'many' is not an integer from 1 to 99999",
         (
             "BEANSTALK_DISPATCH_ROOM_KEY: contains whitespace or non-ASCII characters "
             "(the value is secret and not shown)"

@@ -93,8 +93,8 @@ def test_a_value_comes_from_the_environment_a_file_or_a_django_setting(
          "write a number from 0 to 1")),
         ("SENTRY_SEND_DEFAULT_PII", "Ture", ("SENTRY_SEND_DEFAULT_PII: 'Ture' is not a boolean; "
          "write True or False")),
-        ("SENTRY_CHECKIN_MARGIN", "5m", ("SENTRY_CHECKIN_MARGIN: '5m' is not a number of minutes; "
-         "write 1 to 99999")),
+        ("SENTRY_CHECKIN_MARGIN", "5m",
+         "SENTRY_CHECKIN_MARGIN: '5m' is not an integer from 1 to 99999"),
         ("SENTRY_CRON_YAML_FILE", "/nowhere/cron.yaml", ("SENTRY_CRON_YAML_FILE: cannot read "
          "'/nowhere/cron.yaml': No such file or directory")),
         ("SENTRY_DSN_FILE", "hush", ("SENTRY_DSN_FILE: cannot read the file: "
