@@ -13,8 +13,9 @@ from django.core.checks import ERROR, WARNING, CheckMessage
 from django.core.management.base import BaseCommand, CommandError
 
 from beanstalk_dispatch import conf
-from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 from beanstalk_dispatch.problems.findings import as_dict, lines
+from beanstalk_dispatch.queues.waiting import problem_of
 
 _FAIL_LEVELS: Final = {"ERROR": ERROR, "WARNING": WARNING}
 
@@ -32,13 +33,15 @@ class PrintingCommand(BaseCommand):
         """Run no system check: a failing one is a reason to use the command."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Run the command. A wrong configuration is one line, and not a traceback."""
+        """Run the command. An error of this package is one line, and not a traceback."""
         if conf.wants_no_color() and not options["force_color"]:
             options["no_color"] = True
         try:
             return super().execute(*args, **options)
         except ConfigurationError as exc:
             raise CommandError(str(exc)) from exc
+        except BeanstalkDispatchError as exc:
+            raise CommandError(problem_of(exc)) from exc
         except EOFError:
             raise CommandError("the input has ended before a question was answered") from None
 

@@ -6,10 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from django.core.management.base import CommandError
-
 from beanstalk_dispatch.client import cancel
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.management.printing import PrintingCommand
 
 
@@ -32,10 +29,7 @@ class Command(PrintingCommand):
         """Print the id of each task that no worker starts any more."""
         now = "ends, unless it runs in a thread" if options["stop"] else "runs on"
         for task_id in options["ids"]:
-            try:
-                cancel(task_id, stop=options["stop"])
-            except BeanstalkDispatchError as exc:
-                raise CommandError(str(exc)) from exc
+            cancel(task_id, stop=options["stop"])
             if not options["json"]:
                 self.stdout.write(f"no worker starts {task_id} any more; if it runs now, it {now}")
         if options["json"]:

@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import fields
 from typing import Any, Final
 
 from django.core.management.base import CommandError
@@ -26,11 +27,10 @@ from beanstalk_dispatch.dead_letters.queue import SAMPLE_SIZE, DeadLetterQueue, 
 from beanstalk_dispatch.dead_letters.receiving import HIDE_SECONDS
 from beanstalk_dispatch.dead_letters.sweep import Steps, SweepOptions, SweepReport
 from beanstalk_dispatch.dead_letters.terminal import ProgressLine, Stop, stoppable
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.management.arguments import integer, since, to_number
 from beanstalk_dispatch.management.printing import PrintingCommand
-from beanstalk_dispatch.queues.waiting import own_name, problem_of, queue_statuses
+from beanstalk_dispatch.queues.waiting import own_name, queue_statuses
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 EXIT_INTERRUPTED: Final = 130
@@ -100,16 +100,12 @@ class Command(PrintingCommand):
             "discard": self._discard,
             "purge": self._purge_queue,
         }
-        try:
-            actions[options["action"]](options)
-        except BeanstalkDispatchError as exc:
-            raise CommandError(problem_of(exc)) from exc
+        actions[options["action"]](options)
 
     def _list_dead_letters(self, options: dict[str, Any]) -> None:
-        names = [options["queue"]] if options["queue"] else _known_queues()
         found = []
         with self._stop_on_interrupt() as stop:
-            for name in names:
+            for name in _names_from(options):
                 dead_letters = DeadLetterQueue.open(name)
                 sample = dead_letters.sample(
                     _filters_from(options), limit=options["sample"], hide=options["hide"],
@@ -123,10 +119,9 @@ class Command(PrintingCommand):
             self.stdout.write(json.dumps(found))
 
     def _show_dead_letter(self, options: dict[str, Any]) -> None:
-        names = [options["queue"]] if options["queue"] else _known_queues()
         dead_letter = None
         with self._stop_on_interrupt() as stop:
-            for name in names:
+            for name in _names_from(options):
                 dead_letter = dead_letter or DeadLetterQueue.open(name).find(
                     options["id"], hide=options["hide"], is_stopping=lambda: bool(stop)
                 )
@@ -141,9 +136,8 @@ class Command(PrintingCommand):
             self._write_lines(dead_letter_lines(dead_letter))
 
     def _redrive(self, options: dict[str, Any]) -> None:
-        names = [options["queue"]] if options["queue"] else _known_queues()
         steps = redrive_each(
-            names, _filters_from(options), _run_options(options), to=options["to"],
+            _names_from(options), _filters_from(options), _run_options(options), to=options["to"],
             reset_attempts=options["reset_attempts"],
         )  # fmt: skip
         self._run_steps(steps, "redriven", options)
@@ -220,31 +214,19 @@ class Command(PrintingCommand):
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     several = "; may be given several times"
-    add(
-        "--function", action="append", default=[],
-        help=f"only letters of this function{several}",
-    )  # fmt: skip
-    add(
-        "--exception",
-        action="append",
-        default=[],
+    # fmt: off
+    add("--function", action="append", default=[],
+        help=f"only letters of this function{several}")
+    add("--exception", action="append", default=[],
         help="only letters with this exception: its type, or with a colon the start of its type "
-        f"and message; {MOVED_BY_SQS!r} for letters without a reason{several}",
-    )
-    add(
-        "--queue",
-        dest="source",
-        action="append",
-        default=[],
-        metavar="SOURCE",
-        help=f"only letters that came from this queue{several}",
-    )
+             f"and message; {MOVED_BY_SQS!r} for letters without a reason{several}")
+    add("--queue", dest="source", action="append", default=[], metavar="SOURCE",
+        help=f"only letters that came from this queue{several}")
     add("--since", type=since, help="only letters since then: 30m, 2h, 3d or 2026-11-25T08:00")
     add("--id", action="append", default=[], help=f"only this letter{several}")
-    add(
-        "--argument", default="", metavar="TEXT",
-        help="only letters with this text in the JSON of their arguments, such as a customer's id",
-    )  # fmt: skip
+    add("--argument", default="", metavar="TEXT",
+        help="only letters with this text in the JSON of their arguments, such as a customer's id")
+    # fmt: on
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -265,12 +247,12 @@ def _filters_from(options: dict[str, Any]) -> Filters:
 
 
 def _run_options(options: dict[str, Any]) -> SweepOptions:
-    return SweepOptions(
-        rate=options["rate"],
-        limit=options["limit"],
-        hide=options["hide"],
-        dry_run=options["dry_run"],
-    )
+    return SweepOptions(**{each.name: options[each.name] for each in fields(SweepOptions)})
+
+
+def _names_from(options: dict[str, Any]) -> list[str]:
+    """Return the queue that the user names, or else every dead-letter queue that is known."""
+    return [options["queue"]] if options["queue"] else _known_queues()
 
 
 def _known_queues() -> list[str]:
@@ -287,9 +269,7 @@ def _known_queues() -> list[str]:
 
 
 def _open_queue(options: dict[str, Any]) -> DeadLetterQueue:
-    if options["queue"]:
-        return DeadLetterQueue.open(options["queue"])
-    name, *others = _known_queues()
+    name, *others = _names_from(options)
     if others:
         raise CommandError(
             f"there are several dead-letter queues; type: beanstalk_dead_letters "

@@ -26,7 +26,7 @@ from beanstalk_dispatch.deploying.lambda_files import (
 from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
 from beanstalk_dispatch.deploying.plan import make_plan
 from beanstalk_dispatch.deploying.properties import Property, properties_in_effect, with_values
-from beanstalk_dispatch.exceptions import ConfigurationError, UnknownQueue
+from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.management.arguments import integer
 from beanstalk_dispatch.management.printing import ReportingCommand
 from beanstalk_dispatch.problems import lambda_check
@@ -60,18 +60,15 @@ class Command(ReportingCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the template, or the problems of the queue."""
-        try:
-            config = get_config()
-            seconds = options["timeout"] or function_timeout(longest_time_limit(config))
-            if options["check"]:
-                self.report(_check_queue(config, options["queue"], seconds), options)
-            else:
-                plan = _make_plan(config, seconds, options)
-                for warning in overview.warnings():
-                    self.stderr.write(f"warning: {warning}")
-                self.stdout.write(TEMPLATES[options["format"]](plan), ending="")
-        except UnknownQueue as exc:
-            raise CommandError(str(exc)) from exc
+        config = get_config()
+        seconds = options["timeout"] or function_timeout(longest_time_limit(config))
+        if options["check"]:
+            self.report(_check_queue(config, options["queue"], seconds), options)
+            return
+        plan = _make_plan(config, seconds, options)
+        for warning in overview.warnings():
+            self.stderr.write(f"warning: {warning}")
+        self.stdout.write(TEMPLATES[options["format"]](plan), ending="")
 
 
 def _check_queue(config: Config, alias: str | None, seconds: int) -> Iterator[CheckMessage]:

@@ -12,7 +12,6 @@ from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import QUEUES
 from beanstalk_dispatch.dead_letters.terminal import Stop, stoppable, table
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.logging.log_lines import duration
 from beanstalk_dispatch.management.arguments import to_number
 from beanstalk_dispatch.management.printing import PrintingCommand
@@ -51,10 +50,7 @@ class Command(PrintingCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments of docs/dead-letters.md."""
         parser.add_argument(
-            "queues",
-            nargs="*",
-            metavar="QUEUE",
-            help="alias or name (default: all aliases)",
+            "queues", nargs="*", metavar="QUEUE", help="alias or name (default: all aliases)"
         )
         action = parser.add_mutually_exclusive_group()
         action.add_argument("--pause", action="store_true", help="pause these queues first")
@@ -86,18 +82,12 @@ class Command(PrintingCommand):
         if not options["queues"]:
             raise CommandError("name the queues to pause or resume")
         for name in options["queues"]:
-            try:
-                queue_name = pause(name) if options["pause"] else resume(name)
-            except BeanstalkDispatchError as exc:
-                raise CommandError(str(exc)) from exc
+            queue_name = pause(name) if options["pause"] else resume(name)
             if options["pause"] and (limit := pause_limit(queue_name)):
                 self.stderr.write(self.style.WARNING(limit))
 
     def _show_queues(self, options: dict[str, Any]) -> list[QueueStatus]:
-        try:
-            statuses = queue_statuses(options["queues"])
-        except BeanstalkDispatchError as exc:
-            raise CommandError(str(exc)) from exc
+        statuses = queue_statuses(options["queues"])
         if not statuses:
             raise CommandError(f"name a queue, or set {QUEUES.variable}")
         if options["json"]:
@@ -114,10 +104,7 @@ class Command(PrintingCommand):
         return statuses
 
     def _show_running(self, options: dict[str, Any]) -> list[QueueStatus]:
-        try:
-            found = what_runs([own_name(each) for each in options["queues"]])
-        except BeanstalkDispatchError as exc:
-            raise CommandError(str(exc)) from exc
+        found = what_runs([own_name(each) for each in options["queues"]])
         if options["json"]:
             self.stdout.write(json.dumps(found.as_json()))
             return []

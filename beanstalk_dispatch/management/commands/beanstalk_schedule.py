@@ -6,10 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from django.core.management.base import CommandError
-
 from beanstalk_dispatch.client import Call, schedule
-from beanstalk_dispatch.exceptions import BeanstalkDispatchError
 from beanstalk_dispatch.management.printing import PrintingCommand
 
 
@@ -55,7 +52,4 @@ class Command(PrintingCommand):
             delay=options["delay"],
             group_id=options["group_id"],
         )
-        try:
-            self.stdout.write(schedule(options["queue"], call, on_commit=False))
-        except BeanstalkDispatchError as exc:
-            raise CommandError(str(exc)) from exc
+        self.stdout.write(schedule(options["queue"], call, on_commit=False))

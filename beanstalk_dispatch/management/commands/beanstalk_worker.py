@@ -25,7 +25,7 @@ from beanstalk_dispatch.consumers.poller.options import WorkerOptions
 from beanstalk_dispatch.consumers.poller.process import WorkerProcess
 from beanstalk_dispatch.consumers.poller.runners import run_here
 from beanstalk_dispatch.consumers.poller.worker import Tick, Worker
-from beanstalk_dispatch.exceptions import SchedulingError, UnknownQueue
+from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.logging import output
 from beanstalk_dispatch.management.arguments import add_removed_options, integer, to_number
@@ -177,11 +177,7 @@ def _check_queues(names: Sequence[str]) -> None:
     A queue that does not exist yet is waited for.
     """
     config = conf.get_config()
-    try:
-        addresses = [resolve_address(name, config) for name in names]
-    except UnknownQueue as exc:
-        raise CommandError(str(exc)) from exc
-    for each in addresses:
+    for each in [resolve_address(name, config) for name in names]:
         if config.is_dead_letter_queue(each.name):
             raise CommandError(
                 f"{DEAD_LETTER_QUEUE.variable} names {each.name}: a message that fails would go "
