@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from shlex import quote
 from typing import Final
 
 from .plan import Plan, PlannedQueue
+from .template_files import shell_commands
 
 TOPIC: Final = re.compile(r"arn:aws[a-z-]*:sns:(?P<region>[a-z0-9-]+):\d{12}:[\w-]{1,256}(\.fifo)?")
 _SUBSCRIBER: Final = re.compile(r"[^@\s]+@[^@\s]+")
@@ -24,28 +24,19 @@ def topic_commands(plan: Plan) -> Iterator[str]:
     if not _SUBSCRIBER.fullmatch(address):
         return
     for queue in _one_of_each_region(plan):
-        region, topic = quote(queue.region), _topic_of(plan, queue) or ""
-        yield f"aws sns create-topic --region {region} --name {quote(topic.rpartition(':')[2])}"
-        yield (
-            f"aws sns subscribe --region {region} --topic-arn {topic} --protocol email \\\n"
-            f"  --notification-endpoint {quote(address)}"
+        topic = _topic_of(plan, queue) or ""
+        name = topic.rpartition(":")[2]
+        yield from shell_commands(
+            "topic", region=queue.region, name=name, topic=topic, address=address
         )
     yield f"#    AWS sends a link to {address}: no alarm arrives before it is opened"
 
 
 def alarm_command(plan: Plan, dead: PlannedQueue) -> str:
     """Return the command for the alarm of a dead-letter queue. It rings if something is there."""
+    (command,) = shell_commands("alarm", region=dead.region, name=dead.name)
     topic = _topic_of(plan, dead)
-    action = f" \\\n  --alarm-actions {topic}" if topic else ""
-    return (
-        f"aws cloudwatch put-metric-alarm --region {quote(dead.region)} "
-        f"--alarm-name {quote(dead.name)} "
-        "\\\n  --namespace AWS/SQS --metric-name ApproximateNumberOfMessagesVisible "
-        f"--dimensions Name=QueueName,Value={quote(dead.name)} \\\n"
-        "  --statistic Maximum --period 300 --evaluation-periods 1 --threshold 0 \\\n"
-        "  --comparison-operator GreaterThanThreshold --treat-missing-data notBreaching"
-        f"{action}"
-    )
+    return f"{command} \\\n  --alarm-actions {topic}" if topic else command
 
 
 def warnings(plan: Plan) -> Iterator[str]:

@@ -27,6 +27,7 @@ from .property_formats import Export, as_eb
 from .scaling import GROUP_PLACEHOLDER, IN_SERVICE, scaling_file
 from .settings_module import variables_read
 from .sqsd_options import options_file, policy_file
+from .template_files import shell_commands
 
 _CREATE: Final = "eb create {0} --instance_profile {0}"
 _WEEKS: Final = 14 * 86400
@@ -71,34 +72,19 @@ def _role_step(plan: Plan) -> Iterator[str]:
     if plan.is_first:
         yield from _role_commands(plan.web)
     elif plan.new_queues:
-        yield _policy_command(plan.web)
+        yield from _policy_command(plan.web)
     yield from _role_commands(plan.worker)
     if plan.is_first:
-        partition = plan.read_queue.partition
-        yield (
-            f"aws iam attach-role-policy --role-name {quote(plan.web)} \\\n"
-            f"  --policy-arn arn:{partition}:iam::aws:policy/AWSElasticBeanstalkWebTier"
-        )
+        yield from shell_commands("web_tier", role=plan.web, partition=plan.read_queue.partition)
 
 
 def _role_commands(role: str) -> Iterator[str]:
-    yield (
-        f"aws iam create-role --role-name {quote(role)} "
-        f"--assume-role-policy-document file://{TRUST_POLICY}"
-    )
-    yield f"aws iam create-instance-profile --instance-profile-name {quote(role)}"
-    yield (
-        f"aws iam add-role-to-instance-profile --instance-profile-name {quote(role)} "
-        f"--role-name {quote(role)}"
-    )
-    yield _policy_command(role)
+    yield from shell_commands("role", role=role, trust_policy=TRUST_POLICY)
+    yield from _policy_command(role)
 
 
-def _policy_command(role: str) -> str:
-    return (
-        f"aws iam put-role-policy --role-name {quote(role)} --policy-name beanstalk-dispatch \\\n"
-        f"  --policy-document file://{policy_file(role)}"
-    )
+def _policy_command(role: str) -> list[str]:
+    return shell_commands("role_policy", role=role, policy=policy_file(role))
 
 
 def _queue_step(plan: Plan) -> Iterator[str]:
@@ -109,24 +95,25 @@ def _queue_step(plan: Plan) -> Iterator[str]:
         dead = queue.dead_letters
         redrive = {"deadLetterTargetArn": dead.arn, "maxReceiveCount": str(MAX_RECEIVES)}
         visibility = str(int(plan.ladder.visibility or 0))
-        yield _create_dead_letter_queue(dead)
-        yield _create_queue(queue, VisibilityTimeout=visibility, RedrivePolicy=json.dumps(redrive))
+        yield from _create_dead_letter_queue(dead)
+        yield from _create_queue(
+            queue, VisibilityTimeout=visibility, RedrivePolicy=json.dumps(redrive)
+        )
         yield alarm_command(plan, dead)
     own = plan.dead_letter_queue
     if plan.is_first and own and own.arn not in [queue.dead_letters.arn for queue in plan.queues]:
-        yield from (_create_dead_letter_queue(own), alarm_command(plan, own))
+        yield from [*_create_dead_letter_queue(own), alarm_command(plan, own)]
 
 
-def _create_dead_letter_queue(dead: PlannedQueue) -> str:
+def _create_dead_letter_queue(dead: PlannedQueue) -> list[str]:
     return _create_queue(dead, MessageRetentionPeriod=str(_WEEKS))
 
 
-def _create_queue(queue: PlannedQueue, **attributes: str) -> str:
+def _create_queue(queue: PlannedQueue, **attributes: str) -> list[str]:
     fifo = {"FifoQueue": "true"} if queue.is_fifo else {}
     every = fifo | {"MaximumMessageSize": str(MAX_MESSAGE_BYTES)} | attributes
-    return (
-        f"aws sqs create-queue --region {quote(queue.region)} --queue-name {quote(queue.name)} \\\n"
-        f"  --attributes {quote(json.dumps(every))}"
+    return shell_commands(
+        "queue", region=queue.region, name=queue.name, attributes=json.dumps(every)
     )
 
 
@@ -136,39 +123,14 @@ def _environment_step(plan: Plan) -> Iterator[str]:
     yield f"{_CREATE.format(quote(plan.worker))} --tier worker --sample"
     if not plan.is_shared:
         return
-    region = f"--region {quote(plan.read_queue.region)}"
-    yield (
-        f"aws elasticbeanstalk update-environment {region} \\\n"
-        f"  --environment-name {quote(plan.worker)} --option-settings file://{options_file(plan.worker)}"
-    )
-    yield "#    An environment that changes refuses the next change: wait a few minutes"
-    yield (
-        f"aws elasticbeanstalk wait environment-updated {region} \\\n"
-        f"  --environment-names {quote(plan.worker)}"
-    )
+    where = {"region": plan.read_queue.region, "environment": plan.worker}
+    yield from shell_commands("options", options=options_file(plan.worker), **where)
     if plan.max_instances is not None:
-        yield from _scaling_commands(plan)
-
-
-def _scaling_commands(plan: Plan) -> Iterator[str]:
-    """Yield the commands for the policy, which the group keeps until the environment is rebuilt."""
-    region = f"--region {quote(plan.read_queue.region)}"
-    yield "#    It scales by its queue. The group's name is known when there is an environment"
-    yield (
-        f"group=$(aws elasticbeanstalk describe-environment-resources {region} \\\n"
-        f"  --environment-name {quote(plan.worker)} \\\n"
-        "  --query 'EnvironmentResources.AutoScalingGroups[0].Name' --output text)"
-    )
-    yield (
-        f"aws autoscaling enable-metrics-collection {region} --granularity 1Minute \\\n"
-        f'  --auto-scaling-group-name "$group" --metrics {IN_SERVICE}'
-    )
-    yield (
-        f'aws autoscaling put-scaling-policy {region} --auto-scaling-group-name "$group" \\\n'
-        "  --policy-name beanstalk-dispatch --policy-type TargetTrackingScaling \\\n"
-        "  --target-tracking-configuration "
-        f'"$(sed "s/{GROUP_PLACEHOLDER}/$group/" {scaling_file(plan)})"'
-    )
+        # The group keeps its policy until the environment is rebuilt.
+        policy, placeholder = scaling_file(plan), GROUP_PLACEHOLDER
+        yield from shell_commands(
+            "scaling", metric=IN_SERVICE, placeholder=placeholder, policy=policy, **where
+        )
 
 
 def _property_step(plan: Plan, config: Config, key: str | None) -> Iterator[str]:

@@ -5,21 +5,41 @@ https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/iam-instanceprofile.html
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 Policy = dict[str, Any]
+
+_ACTIONS: Final[Mapping[str, Sequence[str]]] = {
+    "RunTasks": (
+        "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:SendMessage",
+    ),
+    "SendTasks": ("sqs:SendMessage",),
+    "SendDeadLetters": ("sqs:SendMessage",),
+    "Backlog": ("sqs:GetQueueAttributes",),
+    "DeadLetters": (
+        "sqs:GetQueueAttributes", "sqs:ListDeadLetterSourceQueues", "sqs:ReceiveMessage",
+        "sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:StartMessageMoveTask",
+        "sqs:ListMessageMoveTasks", "sqs:CancelMessageMoveTask",
+    ),
+    "PeriodicTasks": (
+        "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem", "dynamodb:DeleteItem",
+        "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:Scan",
+        "dynamodb:UpdateItem",
+    ),
+    "Metrics": ("cloudwatch:PutMetricData",),
+    "Logs": ("logs:CreateLogStream", "logs:PutLogEvents"),
+    "Bundles": ("s3:Get*", "s3:List*", "s3:PutObject"),
+    "Health": ("elasticbeanstalk:PutInstanceStatistics",),
+}  # fmt: skip
+"""The actions of each statement, by its Sid. The last five are of the platform's own programs."""
 
 
 def trust_policy() -> Policy:
     """Return the policy that lets the machines of an environment use a role."""
-    return _policy_document([
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "ec2.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
-    ])  # fmt: skip
+    service = {"Service": "ec2.amazonaws.com"}
+    statement = {"Effect": "Allow", "Principal": service, "Action": "sts:AssumeRole"}
+    return _policy_document([statement])
 
 
 def web_policy(
@@ -33,26 +53,11 @@ def web_policy(
     The queues are given by URL, so no queue is looked up. Only to show the backlog, their depths
     are asked for. ``operated_arns`` are the dead-letter queues that the admin shows.
     """
-    return _policy_document([
-        {"Sid": "SendTasks", "Effect": "Allow", "Action": "sqs:SendMessage",
-         "Resource": list(queue_arns)},
-        *_backlog_statements(queue_arns, shows_backlog or bool(operated_arns)),
-        *_operator_statements(operated_arns),
-    ])  # fmt: skip
-
-
-def _operator_statements(dead_letter_arns: Sequence[str]) -> list[Policy]:
-    """Return the permissions to look at dead letters, and to redrive and discard them."""
-    if not dead_letter_arns:
-        return []
-    return [
-        _allow_statement(
-            "DeadLetters", list(dead_letter_arns), "sqs:GetQueueAttributes",
-            "sqs:ListDeadLetterSourceQueues", "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility",
-            "sqs:DeleteMessage", "sqs:StartMessageMoveTask", "sqs:ListMessageMoveTasks",
-            "sqs:CancelMessageMoveTask",
-        )
-    ]  # fmt: skip
+    return _allow({
+        "SendTasks": queue_arns,
+        "Backlog": queue_arns if shows_backlog or operated_arns else (),
+        "DeadLetters": operated_arns,
+    })  # fmt: skip
 
 
 def worker_policy(
@@ -68,52 +73,28 @@ def worker_policy(
     The managed policy allows the same actions on every queue of the account. An environment reads
     one queue; its tasks may send to the others.
     """
-    return _policy_document([
-        _allow_statement("RunTasks", [read_arn], "sqs:ReceiveMessage", "sqs:DeleteMessage",
-                         "sqs:ChangeMessageVisibility", "sqs:SendMessage"),
-        *_send_statements("SendTasks", other_arns),
-        *_send_statements("SendDeadLetters", dead_letter_arns),
-        *_backlog_statements([read_arn, *other_arns], shows_backlog),
-        *_platform_statements(partition),
-    ])  # fmt: skip
-
-
-def _send_statements(sid: str, queue_arns: Sequence[str]) -> list[Policy]:
-    return [_allow_statement(sid, list(queue_arns), "sqs:SendMessage")] if queue_arns else []
-
-
-def _backlog_statements(queue_arns: Sequence[str], shows_backlog: bool) -> list[Policy]:
-    return (
-        [_allow_statement("Backlog", list(queue_arns), "sqs:GetQueueAttributes")]
-        if shows_backlog
-        else []
-    )
-
-
-def _platform_statements(partition: str) -> list[Policy]:
-    """Return the permissions of Elastic Beanstalk's own programs on a worker machine."""
     arn = f"arn:{partition}"
-    buckets = [f"{arn}:s3:::elasticbeanstalk-*", f"{arn}:s3:::elasticbeanstalk-*/*"]
-    health = [f"{arn}:elasticbeanstalk:*:*:{each}/*" for each in ("application", "environment")]
-    table = f"{arn}:dynamodb:*:*:table/*-stack-AWSEBWorkerCronLeaderRegistry*"
-    return [
-        _allow_statement(
-            "PeriodicTasks", table, "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem",
-            "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query",
-            "dynamodb:Scan", "dynamodb:UpdateItem",
-        ),
-        _allow_statement("Metrics", "*", "cloudwatch:PutMetricData"),
-        _allow_statement(
-            "Logs", f"{arn}:logs:*:*:log-group:/aws/elasticbeanstalk*",
-            "logs:CreateLogStream", "logs:PutLogEvents",
-        ),
-        _allow_statement("Bundles", buckets, "s3:Get*", "s3:List*", "s3:PutObject"),
-        _allow_statement("Health", health, "elasticbeanstalk:PutInstanceStatistics"),
-    ]  # fmt: skip
+    return _allow({
+        "RunTasks": [read_arn],
+        "SendTasks": other_arns,
+        "SendDeadLetters": dead_letter_arns,
+        "Backlog": [read_arn, *other_arns] if shows_backlog else (),
+        "PeriodicTasks": f"{arn}:dynamodb:*:*:table/*-stack-AWSEBWorkerCronLeaderRegistry*",
+        "Metrics": "*",
+        "Logs": f"{arn}:logs:*:*:log-group:/aws/elasticbeanstalk*",
+        "Bundles": [f"{arn}:s3:::elasticbeanstalk-*", f"{arn}:s3:::elasticbeanstalk-*/*"],
+        "Health": [f"{arn}:elasticbeanstalk:*:*:application/*",
+                   f"{arn}:elasticbeanstalk:*:*:environment/*"],
+    })  # fmt: skip
 
 
-def _allow_statement(sid: str, resource: str | list[str], *actions: str) -> Policy:
-    return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": resource}
+def _allow(resources: Mapping[str, str | Sequence[str]]) -> Policy:
+    """Return a policy with the statements that have a resource, by their Sids."""
+    return _policy_document([
+        {"Sid": sid, "Effect": "Allow", "Action": _ACTIONS[sid], "Resource": resource}
+        for sid, resource in resources.items()
+        if resource
+    ])  # fmt: skip
 
 
 def _policy_document(statements: list[Policy]) -> Policy:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .plan import Plan
+from .template_files import fill_in_json
 
 SCALING_EBEXTENSIONS: Final = ".ebextensions/beanstalk_dispatch_scaling.config"
 """The same in a bundle for workers only, with the options. Elastic Beanstalk also reads JSON."""
@@ -78,33 +79,15 @@ def scaling_options(plan: Plan) -> Mapping[str, Mapping[str, str]]:
     }  # fmt: skip
 
 
-def target_tracking(plan: Plan, group: Any) -> dict[str, Any]:
+def target_tracking(plan: Plan, group: Any) -> Any:
     """Return a policy that keeps the messages at the number that each instance may have.
 
     ``group`` is the Auto Scaling group, by its name or as a reference of CloudFormation.
     """
-    sqs, queue = "AWS/SQS", {"Name": "QueueName", "Value": plan.read_queue.name}
-    instances = {"Name": "AutoScalingGroupName", "Value": group}
-    return {
-        "TargetValue": plan.connections * plan.per_thread,
-        "CustomizedMetricSpecification": {
-            "Metrics": [
-                _metric_of("visible", sqs, "ApproximateNumberOfMessagesVisible", queue),
-                _metric_of("in_flight", sqs, "ApproximateNumberOfMessagesNotVisible", queue),
-                _metric_of("instances", "AWS/AutoScaling", IN_SERVICE, instances),
-                {
-                    "Id": "backlog",
-                    "Label": "messages of each instance",
-                    "Expression": "(visible + in_flight) / instances",
-                    "ReturnData": True,
-                },
-            ]
-        },
-    }
-
-
-def _metric_of(name: str, namespace: str, metric: str, dimension: dict[str, Any]) -> dict[str, Any]:
-    found = {"Namespace": namespace, "MetricName": metric, "Dimensions": [dimension]}
-    return {
-        "Id": name, "MetricStat": {"Metric": found, "Stat": "Average"}, "ReturnData": False,
-    }  # fmt: skip
+    return fill_in_json(
+        "target-tracking.json",
+        target=plan.connections * plan.per_thread,
+        queue=plan.read_queue.name,
+        instances=IN_SERVICE,
+        group=group,
+    )

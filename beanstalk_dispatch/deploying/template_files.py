@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 import string
+import tomllib
 from importlib import resources
+from shlex import quote
+from typing import Any
 
 
 class _Template(string.Template):
@@ -14,5 +19,20 @@ class _Template(string.Template):
 
 def fill_in(file: str, /, **values: object) -> str:
     """Return the template in this file with its values. Raise KeyError if one is missing."""
-    template = resources.files(__package__).joinpath("templates", file).read_text()
-    return _Template(template).substitute(values)
+    return _Template(_read(file)).substitute(values)
+
+
+def fill_in_json(file: str, /, **values: object) -> Any:
+    """Return the JSON value of a template, each of whose values is one."""
+    return json.loads(fill_in(file, **{name: json.dumps(each) for name, each in values.items()}))
+
+
+def shell_commands(name: str, /, **values: str) -> list[str]:
+    """Return the commands of this name in ``commands.toml``, with their values quoted."""
+    template = _Template(tomllib.loads(_read("commands.toml"))[name])
+    filled = template.substitute({key: quote(each) for key, each in values.items()})
+    return re.split(r"(?<!\\)\n", filled.strip())
+
+
+def _read(file: str) -> str:
+    return resources.files(__package__).joinpath("templates", file).read_text("utf-8")

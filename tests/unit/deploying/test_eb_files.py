@@ -95,7 +95,7 @@ def test_each_tier_gets_no_more_than_it_needs(plan: Plan) -> None:
     files = bundle_files(plan)
     queue = f"arn:aws:sqs:eu-west-1:{ACCOUNT}:shop-work"
     (web,) = json.loads(files[WEB_POLICY].content)["Statement"]
-    assert (web["Action"], web["Resource"]) == ("sqs:SendMessage", [queue])
+    assert (web["Action"], web["Resource"]) == (["sqs:SendMessage"], [queue])
     run, dead, *others = json.loads(files[WORKER_POLICY].content)["Statement"]
     assert run["Resource"] == [queue]
     assert set(run["Action"]) == {
