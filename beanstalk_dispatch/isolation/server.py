@@ -150,7 +150,7 @@ class Server:
         from . import pipe  # noqa: PLC0415 - it imports the project's settings
 
         with suppress(BrokenPipeError):
-            pipe.send(writer, self._hello)
+            pipe.send(writer, {**self._hello, "server": os.getpid()})
         os.close(writer)
         return process.pid
 
@@ -301,8 +301,9 @@ def main(arguments: Sequence[str]) -> None:
 
     if len(arguments) == HANDED_OVER:
         data, notes, reader = map(int, arguments)
-        import_project(pipe.receive(reader))
-        run_child(data, notes, server=os.getppid())
+        hello = pipe.receive(reader)
+        import_project(hello)
+        run_child(data, notes, server=hello["server"])
     control = socket.socket(fileno=int(arguments[0]))
     hello = pipe.receive(control.fileno())
     try:

@@ -94,6 +94,27 @@ def test_a_project_with_threads_has_children_by_exec(
     assert "isolation by exec shared=started-early" in capfd.readouterr().err
 
 
+def test_a_child_by_exec_knows_the_server_that_may_have_ended_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers = []
+
+    def run_child(data: int, notes: int, *, server: int) -> None:
+        servers.append(server)
+        raise SystemExit
+
+    monkeypatch.setattr(server_module, "ignore_stops", list)
+    monkeypatch.setattr(server_module, "import_project", list)
+    monkeypatch.setattr(server_module, "run_child", run_child)
+    reader, writer = os.pipe()
+    os.write(writer, to_frame({"server": 7}))
+    with pytest.raises(SystemExit):
+        server_module.main(["3", "4", str(reader)])
+    assert servers == [7]
+    for each in (reader, writer):
+        os.close(each)
+
+
 def test_a_task_that_cannot_be_imported_is_logged_and_the_others_run(
     env: Environment, capfd: pytest.CaptureFixture[str]
 ) -> None:
