@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, SendError
 from beanstalk_dispatch.logging.log_lines import escaped
 from beanstalk_dispatch.queues.waiting import problem_of
-from beanstalk_dispatch.sqs.errors import Scope, missing_permission, scope_of
+from beanstalk_dispatch.sqs.error_codes import Scope
+from beanstalk_dispatch.sqs.errors import missing_permission, scope_of
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 

@@ -21,7 +21,8 @@ from beanstalk_dispatch.observers import Observer, observed
 from beanstalk_dispatch.running.dispatch_table import configured_observers
 from beanstalk_dispatch.running.kept_results import KEPT_RESULTS
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
-from beanstalk_dispatch.sqs.errors import Scope, scope_of
+from beanstalk_dispatch.sqs.error_codes import Scope
+from beanstalk_dispatch.sqs.errors import scope_of
 
 from .destination import Destination
 from .prepare import Prepared

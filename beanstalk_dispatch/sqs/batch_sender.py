@@ -10,7 +10,8 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from .errors import Scope, boto_errors, first_line, scope_of_entry
+from .error_codes import Scope
+from .errors import boto_errors, first_line, scope_of_entry
 from .quotas import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES
 
 BATCH_ATTEMPTS: Final = 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
 from typing import Any, Final
 
 from beanstalk_dispatch.conf import get_config
@@ -15,7 +14,7 @@ from beanstalk_dispatch.conf.variables import (
 )
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
 
-from .remedies import remedy_for
+from .error_codes import DENIALS, REMEDIES, SCOPES, Scope
 
 _MISSING_QUEUE_CODES: Final = frozenset({
     "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue",
@@ -27,9 +26,6 @@ _STALE_CREDENTIALS_CODES: Final = frozenset({
     "SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError",
     "RuntimeError",  # botocore raises it for credentials that were refreshed and are still expired
 })  # fmt: skip
-_CLOCK_CODES: Final = frozenset({
-    "RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch", "InvalidSignatureException",
-})  # fmt: skip
 _TIMEOUT_CODES: Final = frozenset({"ConnectTimeoutError", "ReadTimeoutError", "SendTimeout"})
 _ACCESS_DENIED_CODES: Final = frozenset({"AccessDenied", "AccessDeniedException"})
 _MAX_MESSAGE_CHARACTERS: Final = 300
@@ -39,58 +35,6 @@ _QUERY_PREFIX: Final = "AWS.SimpleQueueService."
 botocore reports these codes if an answer has them.
 """
 
-
-class Scope(Enum):
-    """The reach of an error of SQS, and so the other requests that are worth making."""
-
-    MESSAGE = "this message"
-    """The error is of one message. SQS may take the others, also of the same request."""
-    QUEUE = "this queue"
-    """The error is of the queue. SQS takes no message of it until somebody changes something."""
-    EVERYBODY = "everybody"
-    """The error is of every queue: these credentials or this clock are wrong."""
-    LATER = "later"
-    """The error may pass: the same request may succeed after a while."""
-
-
-SCOPES: Final[Mapping[str, Scope]] = {
-    **dict.fromkeys((
-        "BatchEntryIdsNotDistinct", "BatchRequestTooLong", "EmptyBatchRequest",
-        "InvalidAttributeName", "InvalidAttributeValue", "InvalidBatchEntryId", "InvalidIdFormat",
-        "InvalidMessageContents", "InvalidParameterCombination", "InvalidParameterValue",
-        "MessageNotInflight", "MessageTooLong", "MissingParameter", "ReceiptHandleIsInvalid",
-        "TooManyEntriesInBatchRequest", "ValidationError", "ValidationException",
-    ), Scope.MESSAGE),
-    **dict.fromkeys((
-        *_MISSING_QUEUE_CODES, *_ACCESS_DENIED_CODES, "InvalidAddress",
-        "KMS.AccessDeniedException", "KMS.DisabledException", "KMS.InvalidKeyUsageException",
-        "KMS.InvalidStateException", "KMS.NotFoundException", "KMS.OptInRequired",
-        "KmsAccessDenied", "KmsDisabled", "KmsInvalidKeyUsage", "KmsInvalidState", "KmsNotFound",
-        "KmsOptInRequired", "NonExistentQueue", "QueueNameExists", "ResourceNotFoundException",
-        "UnsupportedOperation",
-    ), Scope.QUEUE),
-    **dict.fromkeys((
-        *_STALE_CREDENTIALS_CODES, *_CLOCK_CODES, "AuthFailure", "CredentialRetrievalError",
-        "IncompleteSignature", "InvalidAccessKeyId", "InvalidSecurity",
-        "MissingAuthenticationToken",
-        "OptInRequired", "PartialCredentialsError", "UnrecognizedClient",
-    ), Scope.EVERYBODY),
-    **dict.fromkeys((
-        *_TIMEOUT_CODES, "InternalError", "InternalFailure", "KMS.ThrottlingException",
-        "KmsThrottled", "OverLimit", "PurgeQueueInProgress", "QueueDeletedRecently",
-        "RequestLimitExceeded", "RequestThrottled", "RequestThrottledException",
-        "ServiceUnavailable", "ThrottledException", "Throttling", "ThrottlingException",
-        "TooManyRequestsException",
-    ), Scope.LATER),
-}  # fmt: skip
-"""The scope of each error code, in the spellings of both protocols.
-
-It is the one judgement of SQS's answers: sends, batches, commits, the outbox's relay, the poller
-and the doctor use it.
-
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
-"""
 
 _SCOPES_BY_STATUS: Final[Mapping[int, Scope]] = {
     400: Scope.MESSAGE, 413: Scope.MESSAGE, 422: Scope.MESSAGE,
@@ -166,8 +110,20 @@ def is_timeout(exc: Exception) -> bool:
 
 def remedy_of(exc: Exception, operation: str = "") -> str:
     """Return what to do about botocore's error; empty if only AWS's own message can say it."""
-    called = operation or str(getattr(exc, "operation_name", ""))
-    return remedy_for(error_code(exc), str(exc), operation=called, is_denied=is_access_denied(exc))
+    if not is_access_denied(exc):
+        return REMEDIES.get(error_code(exc), "")
+    message, called = str(exc), operation or str(getattr(exc, "operation_name", ""))
+    denial = next((text for words, text in DENIALS.items() if words in message), "")
+    if called == "GetQueueUrl" and not denial:
+        return (
+            "Elastic Beanstalk's roles do not allow it. Set the queue's URL or ARN in "
+            f"{QUEUES.variable}"
+        )
+    denial = denial or (
+        "allow {permission} on the queue, and attach the policy to this role: "
+        "python manage.py beanstalk_eb writes it"
+    )
+    return denial.format(permission=f"sqs:{called.removesuffix('Batch')}")
 
 
 def missing_permission(exc: BaseException) -> str | None:

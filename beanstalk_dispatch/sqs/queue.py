@@ -24,8 +24,8 @@ from .batch_sender import (
 )  # fmt: skip
 from .circuit import Circuit
 from .clients import Clients
+from .error_codes import Scope
 from .errors import (
-    Scope,
     boto_errors,
     has_stale_credentials,
     is_missing_queue,

@@ -26,7 +26,7 @@ from beanstalk_dispatch.scheduling.send import SendResult, send_batches, send_wh
 from beanstalk_dispatch.scheduling.send_once import send_once
 from beanstalk_dispatch.sqs.backoff import Backoff, BackoffTimes
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
-from beanstalk_dispatch.sqs.errors import Scope
+from beanstalk_dispatch.sqs.error_codes import Scope
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
 from .claims import MAX_CLAIMED, Claim, Heads, claim, database_now, heads_of, queues_in

@@ -17,7 +17,7 @@ from django.core.checks import ERROR, INFO, CheckMessage
 
 from beanstalk_dispatch.problems import aws_doctor
 from beanstalk_dispatch.sqs import inspection
-from beanstalk_dispatch.sqs.remedies import REMEDIES
+from beanstalk_dispatch.sqs.error_codes import REMEDIES
 from beanstalk_dispatch.sqs.timeouts import Timeouts
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error

@@ -5,13 +5,8 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
-from beanstalk_dispatch.sqs.errors import (
-    SCOPES,
-    Scope,
-    failed_on_missing_queue,
-    scope_of,
-    scope_of_entry,
-)
+from beanstalk_dispatch.sqs.error_codes import SCOPES, Scope
+from beanstalk_dispatch.sqs.errors import failed_on_missing_queue, scope_of, scope_of_entry
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from tests.conftest import Environment
