@@ -40,7 +40,6 @@ class Clients:
         """True once the credentials turned out to be missing or expired; make new Clients then."""
         self._lock = threading.RLock()
         self._session = ConfiguredSession(config)
-        self._user_agent: str | None = None
         self._clients: dict[tuple[str, str | None, Timeouts], SQSClient] = {}
         self._circuits: dict[int, Circuit] = {}
 
@@ -75,31 +74,15 @@ class Clients:
         self.is_retired = True
 
     def _make_client(self, region: str, endpoint_url: str | None, timeouts: Timeouts) -> SQSClient:
-        make = functools.partial(
-            self._session.make_client,
-            "sqs", region=region, endpoint_url=endpoint_url, timeouts=timeouts,
-        )  # fmt: skip
-        if _builds_user_agent_slowly() and self._user_agent is None:
-            # A User-Agent that is given as an option is sent as it is, so a first client is made
-            # for that string only.
-            self._user_agent = make().meta.config.user_agent
-        client: SQSClient = make(user_agent=self._user_agent)
+        client: SQSClient = self._session.make_client(
+            "sqs", region=region, endpoint_url=endpoint_url, timeouts=timeouts
+        )
         if timeouts.total is not None:
             refuse: Any = functools.partial(
                 _refuse_late_attempt, timeouts.total, timeouts.total - sum(timeouts[:2])
             )
             client.meta.events.register("request-created.sqs", refuse)
         return client
-
-
-def _builds_user_agent_slowly() -> bool:
-    """Return True if botocore builds its whole User-Agent for each request.
-
-    That is a fifth of a call's cost. Since version 1.44.6 it keeps most of that string.
-    """
-    import botocore  # noqa: PLC0415 - as boto3
-
-    return tuple(map(int, botocore.__version__.split(".")[:3])) < (1, 44, 6)
 
 
 def _refuse_late_attempt(total: float, latest: float, *, request: Any, **_: object) -> None:

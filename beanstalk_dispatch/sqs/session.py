@@ -50,12 +50,8 @@ class ConfiguredSession:
         region: str | None,
         endpoint_url: str | None = None,
         timeouts: Timeouts,
-        user_agent: str | None = None,
     ) -> Any:  # fmt: skip
-        """Return a new client. Raise one of ``errors.client_errors`` if it cannot be made.
-
-        ``user_agent`` is the string that botocore would otherwise build for each request.
-        """
+        """Return a new client. Raise one of ``errors.client_errors`` if it cannot be made."""
         from botocore.config import Config as ClientConfig  # noqa: PLC0415 - as boto3
 
         return self._boto_session().client(
@@ -71,7 +67,6 @@ class ConfiguredSession:
                 retries={"mode": "standard", "total_max_attempts": timeouts.attempts},
                 max_pool_connections=50,
                 parameter_validation=False,  # this package checks what can be wrong in a request
-                user_agent=user_agent,
             ),
         )
 

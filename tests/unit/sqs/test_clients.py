@@ -119,53 +119,6 @@ def test_other_clients_are_made_for_another_configuration(
     assert len(sessions) == 2
 
 
-@pytest.fixture
-def user_agents(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """The User-Agent that was given to each client made since."""
-    given: list[str | None] = []
-    real = boto3.session.Session.client
-
-    def client(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given.append(kwargs["config"].user_agent)
-        return real(self, *args, **kwargs)
-
-    monkeypatch.setattr("boto3.session.Session.client", client)
-    return given
-
-
-def make_a_client_of_each_kind() -> None:
-    config = get_config()
-    clients = Clients(config)
-    for timeouts in TIMEOUTS:
-        clients.get(config.queues["eu1"], timeouts)
-
-
-@pytest.mark.parametrize("version", ["1.43.117", "1.44.5"])
-@pytest.mark.usefixtures("sessions")
-def test_the_user_agent_of_an_older_botocore_is_built_once(
-    user_agents: list[str | None], version: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("botocore.__version__", version)
-    make_a_client_of_each_kind()
-    first, *others = user_agents
-    assert first is None
-    assert len(others) == 3
-    (user_agent,) = set(others)
-    assert user_agent is not None
-    assert user_agent.startswith("Boto3/")
-    assert "lang/python" in user_agent
-
-
-@pytest.mark.parametrize("version", ["1.44.6", "1.45.0", "2.0.0"])
-@pytest.mark.usefixtures("sessions")
-def test_a_newer_botocore_keeps_the_user_agent_itself(
-    user_agents: list[str | None], version: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("botocore.__version__", version)
-    make_a_client_of_each_kind()
-    assert user_agents == [None] * 3
-
-
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
