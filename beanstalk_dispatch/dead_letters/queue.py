@@ -15,7 +15,7 @@ from beanstalk_dispatch.queues.waiting import (
     queue_statuses,
     source_names,
 )
-from beanstalk_dispatch.sqs import administration
+from beanstalk_dispatch.sqs.administration import get_attributes
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
@@ -72,7 +72,7 @@ class DeadLetterQueue:
     def about(self) -> int | None:
         """Return about how many messages the queue has; None if these credentials may not ask."""
         try:
-            return administration.get_attributes(self.queue).total
+            return get_attributes(self.queue).total
         except SendError:
             return None
 
@@ -88,7 +88,7 @@ class DeadLetterQueue:
         filters = filters or Filters()
         dead_letters: list[ReceivedDeadLetter] = []
         looked_at, about = 0, self.about()
-        with HeldMessages(self.queue, hide=hide) as held:
+        with closing(HeldMessages(self.queue, hide=hide)) as held:
             while looked_at < limit and not (held.is_over or is_stopping()):
                 received = held.receive(min(limit - looked_at, MAX_BATCH_ENTRIES))
                 looked_at += len(received)
@@ -152,11 +152,12 @@ class DeadLetterQueue:
         yield from self._run_steps(filters or Filters(), options, None, report)
 
     def purge(self) -> None:
-        """Have SQS delete every message, at most once a minute. It cannot be undone.
+        """Have SQS delete every message, which takes up to a minute. It cannot be undone.
 
-        Raise SendError if SQS refuses.
+        SQS takes one purge a minute. Raise SendError if it refuses.
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_PurgeQueue.html
         """
-        administration.purge(self.queue)
+        self.queue.request("purge_queue", QueueUrl=self.queue.url)
 
     def _run_steps(
         self, filters: Filters, options: SweepOptions,
@@ -182,7 +183,7 @@ class DeadLetterQueue:
             letters = sample.dead_letters
             if not letters or any(each.is_from_package for each in letters):
                 return None
-            return administration.get_attributes(self.queue).arn or None
+            return get_attributes(self.queue).arn or None
         except BeanstalkDispatchError:
             return None
 

@@ -8,8 +8,7 @@ receive count leads to the dead-letter queue.
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.sqs.queue import RECEIVED_ATTRIBUTES, Queue, Received
@@ -31,7 +30,7 @@ _RELEASE_ATTEMPTS: Final = 4
 
 
 class HeldMessages:
-    """The messages that are received and held back until the ``with`` block ends."""
+    """The messages that are received and held back until ``close``, as in ``closing`` blocks."""
 
     def __init__(self, queue: Queue, *, hide: int = HIDE_SECONDS) -> None:
         self._queue = queue
@@ -45,17 +44,6 @@ class HeldMessages:
 
         They are visible after ``hide`` seconds.
         """
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
 
     def receive(self, count: int = MAX_BATCH_ENTRIES) -> list[Received]:
         """Receive up to ``count`` messages that are not held yet. Raise SendError if that fails."""
@@ -75,7 +63,7 @@ class HeldMessages:
         """Forget a message, because it is deleted or visible again."""
         self._held.pop(received.message_id, None)
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Make the held messages visible again. Set ``still_hidden``, and raise no SendError."""
         for attempt in range(_RELEASE_ATTEMPTS):
             time.sleep(attempt and 2.0 ** (attempt - 2))

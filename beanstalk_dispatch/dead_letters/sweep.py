@@ -164,7 +164,7 @@ class Sweep:
         except SendError as exc:
             report.error = problem_of(exc)
         finally:
-            self._held.release()
+            self._held.close()
             report.still_hidden = self._held.still_hidden
         yield report
 

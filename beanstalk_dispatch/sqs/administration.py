@@ -1,6 +1,6 @@
-"""An operator's requests about a queue: attributes, source queues, a purge, a redrive by SQS.
+"""An operator's questions about a queue: its attributes and its source queues.
 
-No message is sent or run with these requests. Elastic Beanstalk's roles do not allow them.
+Elastic Beanstalk's roles do not allow them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,6 @@ from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.exceptions import SendError
 
 from .queue import Queue
-
-MAX_MOVES_PER_SECOND: Final = 500
-"""The greatest MaxNumberOfMessagesPerSecond of StartMessageMoveTask.
-
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
-"""
 
 _ATTRIBUTES: Final = (
     "QueueArn", "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible",
@@ -105,71 +99,3 @@ def source_queue_names(queue: Queue) -> list[str]:
         if not answer.get("NextToken"):
             return names
         page = {"NextToken": answer["NextToken"]}
-
-
-def purge(queue: Queue) -> None:
-    """Delete every message of a queue, which takes SQS up to a minute. Raise SendError if refused.
-
-    SQS takes one purge a minute for each queue:
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_PurgeQueue.html
-    """
-    queue.request("purge_queue", QueueUrl=queue.url)
-
-
-# --- a redrive by SQS ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MoveProgress:
-    """The progress of SQS in moving the messages of a dead-letter queue."""
-
-    status: str
-    """The status of the move: RUNNING, COMPLETED, CANCELLING, CANCELLED or FAILED."""
-    moved: int
-    to_move: int
-    """The number of messages when the move started, approximately."""
-    failure: str
-    """The reason of a failure, in SQS's words; empty otherwise."""
-
-    @property
-    def is_over(self) -> bool:
-        """Return True if SQS moves no further message."""
-        return self.status in {"COMPLETED", "CANCELLED", "FAILED"}
-
-
-def start_move(queue: Queue, arn: str, *, per_second: int | None = None) -> str:
-    """Start a task of SQS that moves every message of ``queue`` to the queue that it came from.
-
-    Return the handle of the task. SQS runs one such task per queue, for at most 36 hours. Raise
-    SendError if SQS refuses.
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
-    """
-    rate = {"MaxNumberOfMessagesPerSecond": per_second} if per_second else {}
-    answer = queue.request("start_message_move_task", SourceArn=arn, **rate)
-    handle: str = answer["TaskHandle"]
-    return handle
-
-
-def move_progress(queue: Queue, arn: str) -> MoveProgress:
-    """Return the progress of the newest move of ``queue``. Raise SendError if SQS lists none.
-
-    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ListMessageMoveTasks.html
-    """
-    answer = queue.request("list_message_move_tasks", SourceArn=arn, MaxResults=1)
-    if not answer.get("Results"):
-        raise SendError(f"ListMessageMoveTasks on {queue.name}: SQS lists no task")
-    newest = answer["Results"][0]
-    return MoveProgress(
-        status=newest["Status"],
-        moved=newest.get("ApproximateNumberOfMessagesMoved", 0),
-        to_move=newest.get("ApproximateNumberOfMessagesToMove", 0),
-        failure=newest.get("FailureReason", ""),
-    )
-
-
-def cancel_move(queue: Queue, handle: str) -> None:
-    """Stop a move by SQS. Messages that were moved stay moved.
-
-    Raise SendError if SQS refuses.
-    """
-    queue.request("cancel_message_move_task", TaskHandle=handle)

@@ -58,3 +58,9 @@ MAX_DEDUPLICATION_ID_LENGTH: Final = 128
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 """
+
+MAX_MOVES_PER_SECOND: Final = 500
+"""The greatest MaxNumberOfMessagesPerSecond of StartMessageMoveTask.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
+"""

@@ -35,7 +35,7 @@ class Moves:
         status = self._statuses.pop(0) if len(self._statuses) > 1 else self._statuses[0]
         if isinstance(status, int):
             return error(status, "InternalError")
-        return 200, {"Results": [status]}
+        return 200, {"Results": [status] if status else []}
 
     def operations(self) -> list[str]:
         return [operation for operation, _ in self.requests]
@@ -121,10 +121,11 @@ def test_a_move_that_nobody_answers_for_is_cancelled(
 ) -> None:
     dead.moved()
     monkeypatch.setattr(move_task, "MAX_FAILED_POLLS", 1)
-    moves = Moves(500)
+    moves = Moves(500, None)
     spoilt.spoil = moves
     report = finish(dead.open().redrive())
     assert report.error.startswith("cancelling the move: ListMessageMoveTasks on")
+    assert report.error.endswith("SQS lists no task")
     assert moves.operations()[-1] == CANCEL
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from beanstalk_dispatch.dead_letters.receiving import HeldMessages
@@ -9,7 +11,7 @@ from tests.proxy import Proxy
 
 def test_a_look_hides_letters_and_then_makes_them_visible_again(dead: Dead) -> None:
     dead.sent_many(12)
-    with HeldMessages(dead.queue) as held:
+    with closing(HeldMessages(dead.queue)) as held:
         assert len(held.receive()) + len(held.receive()) == 12
         assert receive_all(dead.queue) == []
         assert held.receive() == []
@@ -20,7 +22,7 @@ def test_a_look_hides_letters_and_then_makes_them_visible_again(dead: Dead) -> N
 
 def test_a_settled_letter_is_not_released(dead: Dead) -> None:
     dead.sent_many(2)
-    with HeldMessages(dead.queue) as held:
+    with closing(HeldMessages(dead.queue)) as held:
         kept, _ = held.receive()
         held.settle(kept)
     assert len(receive_all(dead.queue)) == 1
@@ -40,7 +42,7 @@ def test_letters_that_come_again_are_not_new_and_end_the_look(dead: Dead) -> Non
 @pytest.mark.slow
 def test_what_sqs_fails_to_release_is_tried_again(dead: Dead, spoilt: Proxy) -> None:
     dead.sent_many(1)
-    with HeldMessages(dead.queue) as held:
+    with closing(HeldMessages(dead.queue)) as held:
         held.receive()
         spoilt.spoil = failing("ChangeMessageVisibilityBatch", times=2)  # one with its repetition
     assert held.still_hidden == 0
@@ -55,7 +57,7 @@ def test_what_is_not_released_is_counted(
     dead.sent_many(1)
     code = "ReceiptHandleIsInvalid" if is_final else "RequestThrottled"
     failed = [{"Id": "0", "Code": code, "SenderFault": True}]
-    with HeldMessages(dead.queue) as held:
+    with closing(HeldMessages(dead.queue)) as held:
         held.receive()
         spoilt.spoil = lambda operation, request: (200, {"Successful": [], "Failed": failed})
     assert held.still_hidden == (0 if is_final else 1)  # a receipt that is refused has expired
@@ -63,7 +65,7 @@ def test_what_is_not_released_is_counted(
 
 def test_a_dead_letter_that_is_visible_by_itself_is_not_released(dead: Dead, spoilt: Proxy) -> None:
     dead.sent_many(1)
-    with HeldMessages(dead.queue) as held:
+    with closing(HeldMessages(dead.queue)) as held:
         (received,) = held.receive()
         received.expires = 0
     assert spoilt.counts["ChangeMessageVisibilityBatch"] == 0

@@ -5,14 +5,7 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.exceptions import SendError
-from beanstalk_dispatch.sqs.administration import (
-    cancel_move,
-    get_attributes,
-    move_progress,
-    purge,
-    source_queue_names,
-    start_move,
-)
+from beanstalk_dispatch.sqs.administration import get_attributes, source_queue_names
 from beanstalk_dispatch.sqs.errors import missing_permission
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.queue import Queue
@@ -41,12 +34,6 @@ def test_the_arn_of_a_queue_is_among_its_attributes(dead: Queue) -> None:
 def test_the_sources_of_a_dead_letter_queue_are_listed(dead: Queue, queue_name: str) -> None:
     assert source_queue_names(dead) == [queue_name]
     assert source_queue_names(open_queue("jobs")) == []
-
-
-def test_a_purge_leaves_nothing(dead: Queue) -> None:
-    dead.send("{}", {})
-    purge(dead)
-    assert get_attributes(dead).total == 0
 
 
 @pytest.fixture
@@ -79,53 +66,11 @@ def test_every_page_of_the_sources_is_read(answered: tuple[Queue, Any]) -> None:
     assert [request.get("NextToken") for _, request in requests] == [None, "more"]
 
 
-@pytest.mark.parametrize(
-    ("per_second", "rate"), [(None, {}), (5, {"MaxNumberOfMessagesPerSecond": 5})]
-)
-def test_a_move_is_started(
-    answered: tuple[Queue, Any], per_second: int | None, rate: dict[str, int]
-) -> None:
-    queue, answer = answered
-    requests = answer({"TaskHandle": "handle"})
-    assert start_move(queue, "arn", per_second=per_second) == "handle"
-    assert requests == [("StartMessageMoveTask", {"SourceArn": "arn"} | rate)]
-
-
-def test_the_progress_is_that_of_the_newest_move(answered: tuple[Queue, Any]) -> None:
-    queue, answer = answered
-    newest = {
-        "Status": "FAILED",
-        "ApproximateNumberOfMessagesMoved": 3,
-        "ApproximateNumberOfMessagesToMove": 5,
-        "FailureReason": "CouldNotDetermineMessageSource",
-    }
-    requests = answer({"Results": [newest, {"Status": "COMPLETED"}]})
-    progress = move_progress(queue, "arn")
-    assert (progress.status, progress.moved, progress.to_move) == ("FAILED", 3, 5)
-    assert progress.failure == "CouldNotDetermineMessageSource"
-    assert progress.is_over
-    assert requests == [("ListMessageMoveTasks", {"SourceArn": "arn", "MaxResults": 1})]
-
-
-def test_a_move_that_sqs_does_not_list_is_an_error(answered: tuple[Queue, Any]) -> None:
-    queue, answer = answered
-    answer({})
-    with pytest.raises(SendError, match="lists no task"):
-        move_progress(queue, "arn")
-
-
-def test_a_move_is_cancelled(answered: tuple[Queue, Any]) -> None:
-    queue, answer = answered
-    requests = answer({"ApproximateNumberOfMessagesMoved": 3})
-    cancel_move(queue, "handle")
-    assert requests == [("CancelMessageMoveTask", {"TaskHandle": "handle"})]
-
-
 def test_a_denied_request_names_its_permission(answered: tuple[Queue, Any], proxy: Proxy) -> None:
     queue, _ = answered
     proxy.spoil = lambda operation, request: error(403, "AccessDenied")
     with pytest.raises(SendError, match="PurgeQueue on .*AccessDenied") as caught:
-        purge(queue)
+        queue.request("purge_queue", QueueUrl=queue.url)
     assert missing_permission(caught.value) == "sqs:PurgeQueue"
     with pytest.raises(SendError) as caught:
         queue.delete_batch([])

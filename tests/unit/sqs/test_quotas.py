@@ -16,6 +16,7 @@ def test_the_limits_are_those_of_aws() -> None:
         "MAX_WAIT_SECONDS": 20,
         "MAX_GROUP_ID_LENGTH": 128,
         "MAX_DEDUPLICATION_ID_LENGTH": 128,
+        "MAX_MOVES_PER_SECOND": 500,
     }
 
 
