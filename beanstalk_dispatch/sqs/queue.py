@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -280,16 +280,9 @@ class Queue:
 
         Raise SendError if the request fails.
         """
-        try:
-            response = self._short_timeout_client.delete_message_batch(
-                QueueUrl=self.url,
-                Entries=[
-                    {"Id": str(i), "ReceiptHandle": each.receipt} for i, each in enumerate(messages)
-                ],
-            )
-        except Exception as exc:
-            raise self._to_send_error("DeleteMessageBatch", exc) from exc
-        return _refused_entries(response, messages)
+        entries = [{"Id": str(i), "ReceiptHandle": each.receipt} for i, each in enumerate(messages)]
+        request = self._short_timeout_client.delete_message_batch
+        return self._settle("DeleteMessageBatch", request, messages, entries)
 
     def change_visibility_batch(
         self, messages: Sequence[Received], seconds: Sequence[int]
@@ -300,22 +293,34 @@ class Queue:
         """
         started = clock.monotonic()
         receipts = [each.receipt for each in messages]
-        try:
-            response = self._short_timeout_client.change_message_visibility_batch(
-                QueueUrl=self.url,
-                Entries=[
-                    {"Id": str(i), "ReceiptHandle": receipt, "VisibilityTimeout": seconds[i]}
-                    for i, receipt in enumerate(receipts)
-                ],
-            )
-        except Exception as exc:
-            raise self._to_send_error("ChangeMessageVisibilityBatch", exc) from exc
-        refused = _refused_entries(response, messages)
+        entries = [
+            {"Id": str(i), "ReceiptHandle": receipt, "VisibilityTimeout": seconds[i]}
+            for i, receipt in enumerate(receipts)
+        ]
+        request = self._short_timeout_client.change_message_visibility_batch
+        refused = self._settle("ChangeMessageVisibilityBatch", request, messages, entries)
         failed = {each.message for each in refused}
         for i, each in enumerate(messages):
             if each not in failed and each.receipt == receipts[i]:  # not received again meanwhile
                 each.expires = started + seconds[i]
         return refused
+
+    def _settle(
+        self, operation: str, request: Callable[..., Any], messages: Sequence[Received],
+        entries: Sequence[Any],
+    ) -> list[Refused]:  # fmt: skip
+        """Make a request about a batch. Return the messages that its answer has not as done."""
+        try:
+            answer = request(QueueUrl=self.url, Entries=entries)
+        except Exception as exc:
+            raise self._to_send_error(operation, exc) from exc
+        successful = {int(each["Id"]) for each in answer.get("Successful", ())}
+        failed = {int(each["Id"]): each for each in answer.get("Failed", ())}
+        return [
+            _refused(message, failed.get(i, NOT_LISTED))
+            for i, message in enumerate(messages)
+            if i not in successful
+        ]
 
     def start_asking_max_receives(self) -> None:
         """Ask for the redrive policy, once, in a thread: no message waits for the answer."""
@@ -335,17 +340,7 @@ class Queue:
 
         Return None if these credentials may not ask, or the request fails.
         """
-        return self._read_count("ApproximateNumberOfMessages")
-
-    def delayed(self) -> int | None:
-        """Return the number of messages whose delay is not over, approximately.
-
-        Return None in the cases of ``depth``.
-        """
-        return self._read_count("ApproximateNumberOfMessagesDelayed")
-
-    def _read_count(self, attribute: Any) -> int | None:
-        found = self._read_attribute(attribute)
+        found = self._read_attribute("ApproximateNumberOfMessages")
         return None if found is None else int(found)
 
     def _read_attribute(self, attribute: Any) -> str | None:
@@ -385,16 +380,6 @@ def _with_cause(error: SendError, cause: Exception) -> SendError:
     return error
 
 
-def _refused_entries(response: Mapping[str, Any], messages: Sequence[Received]) -> list[Refused]:
-    """Return the messages that the answer to a batch does not list as Successful."""
-    successful = {int(each["Id"]) for each in response.get("Successful", ())}
-    failed = {int(each["Id"]): each for each in response.get("Failed", ())}
-    failures = [
-        (message, failed.get(i, NOT_LISTED))
-        for i, message in enumerate(messages)
-        if i not in successful
-    ]
-    return [
-        Refused(message, failure_reason(failure), is_final=scope_of_entry(failure) is Scope.MESSAGE)
-        for message, failure in failures
-    ]
+def _refused(message: Received, failure: Mapping[str, Any]) -> Refused:
+    is_final = scope_of_entry(failure) is Scope.MESSAGE
+    return Refused(message, failure_reason(failure), is_final)

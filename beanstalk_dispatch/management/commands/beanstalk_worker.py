@@ -38,6 +38,7 @@ from beanstalk_dispatch.problems.checks.listed_tasks import warning_of_one_task
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.running.worker_entry import WORKER_ENTRY
 from beanstalk_dispatch.scheduling import outbox
+from beanstalk_dispatch.sqs.administration import get_attributes
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS
 
@@ -195,7 +196,7 @@ def _report_burst(worker: Worker) -> None:
     """Log how much is left for later. Raise CommandError if a delivery did not succeed."""
     for queue in worker.queues:
         with suppress(SchedulingError):
-            if delayed := open_queue(queue.name).delayed():
+            if delayed := get_attributes(open_queue(queue.name)).delayed:
                 logger.warning("burst ended queue=%s delayed=%d", queue.name, delayed)
     if failed := worker.counters.failed:
         deliveries = "1 delivery" if failed == 1 else f"{failed} deliveries"
