@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.messages.delivery import DEFAULT_PROXY_TIMEOUT, Delivery
@@ -69,6 +69,33 @@ def delivery_from_meta(meta: Mapping[str, str], body: bytes = b"") -> Delivery:
         waited=waited,
         proxy_timeout=proxy_timeout,
     )
+
+
+def delivery_from_attributes(
+    body: str,
+    attributes: Mapping[Any, str],
+    message_attributes: Mapping[str, str | None],
+    **facts: Any,
+) -> Delivery:
+    """Return the delivery that the daemon would report for a message with these attributes of SQS.
+
+    ``message_attributes`` are those of the sender. ``facts`` are the other members.
+    """
+    task_name = printable(message_attributes.get(TASK_NAME_ATTRIBUTE))
+    return Delivery(
+        body="" if task_name else body,
+        receive_count=int(attributes.get("ApproximateReceiveCount", "1")),
+        first_received_at=_to_seconds(attributes.get("ApproximateFirstReceiveTimestamp")),
+        sent_at=_to_seconds(attributes.get("SentTimestamp")),
+        task_name=task_name,
+        scheduled_at=parse_time(message_attributes.get(SCHEDULED_AT_ATTRIBUTE)),
+        group_id=attributes.get("MessageGroupId"),
+        **facts,
+    )
+
+
+def _to_seconds(milliseconds: str | None) -> float | None:
+    return int(milliseconds) / 1000 if milliseconds else None
 
 
 def _read_proxys_headers(start: str, timeout: str) -> tuple[float | None, float]:

@@ -9,12 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from beanstalk_dispatch.conf.queue_address import QueueAddress
-from beanstalk_dispatch.consumers.endpoint.sqsd import (
-    SCHEDULED_AT_ATTRIBUTE,
-    TASK_NAME_ATTRIBUTE,
-    parse_time,
-    printable,
-)
+from beanstalk_dispatch.consumers.endpoint.sqsd import delivery_from_attributes
 from beanstalk_dispatch.messages.delivery import Delivery
 
 Record = Mapping[str, Any]
@@ -54,33 +49,19 @@ def delivery_of(record: Record, *, deadline: float) -> Delivery:
     Raise ValueError if its attributes are not those of SQS.
     """
     try:
-        return _delivery_of(record, deadline)
+        address = QueueAddress.parse(record["eventSourceARN"])
+        sent = record.get("messageAttributes", {})
+        return delivery_from_attributes(
+            record["body"],
+            record.get("attributes", {}),
+            {name: each.get("stringValue") for name, each in sent.items()},
+            queue=address.name,
+            location=address.location,
+            message_id=record["messageId"],
+            deadline=deadline,
+        )
     except (AttributeError, TypeError, ValueError) as exc:
         raise ValueError(f"{_OTHER_EVENT}: message {record['messageId']!r}: {exc}") from exc
-
-
-def _delivery_of(record: Record, deadline: float) -> Delivery:
-    attributes = record.get("attributes", {})
-    sender_attributes = {
-        name: each.get("stringValue") for name, each in record.get("messageAttributes", {}).items()
-    }
-    first = attributes.get("ApproximateFirstReceiveTimestamp")
-    sent = attributes.get("SentTimestamp")
-    address = QueueAddress.parse(record["eventSourceARN"])
-    task_name = printable(sender_attributes.get(TASK_NAME_ATTRIBUTE))
-    return Delivery(
-        body="" if task_name else record["body"],
-        queue=address.name,
-        location=address.location,
-        message_id=record["messageId"],
-        receive_count=int(attributes.get("ApproximateReceiveCount", "1")),
-        first_received_at=int(first) / 1000 if first else None,
-        sent_at=int(sent) / 1000 if sent else None,
-        task_name=task_name,
-        scheduled_at=parse_time(sender_attributes.get(SCHEDULED_AT_ATTRIBUTE)),
-        group_id=attributes.get("MessageGroupId"),
-        deadline=deadline,
-    )
 
 
 def queue_name(record: Record) -> str:

@@ -7,12 +7,7 @@ from collections.abc import Callable
 from django.core.signals import request_started
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.consumers.endpoint.sqsd import (
-    SCHEDULED_AT_ATTRIBUTE,
-    TASK_NAME_ATTRIBUTE,
-    parse_time,
-    printable,
-)
+from beanstalk_dispatch.consumers.endpoint.sqsd import delivery_from_attributes
 from beanstalk_dispatch.exceptions import MessageError
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.messages.delivery import Delivery
@@ -38,23 +33,16 @@ It may call its second argument.
 
 def delivery_of(received: Received) -> Delivery:
     """Return the delivery that the daemon would report for a received message."""
-    attributes, message_attributes = received.attributes, received.message_attributes
-    first = attributes.get("ApproximateFirstReceiveTimestamp")
-    sent = attributes.get("SentTimestamp")
-    task_name = printable(message_attributes.get(TASK_NAME_ATTRIBUTE))
-    return Delivery(
-        body="" if task_name else received.body,
-        queue=received.queue.name,
-        location=received.queue.location,
+    queue = received.queue
+    return delivery_from_attributes(
+        received.body,
+        received.attributes,
+        received.message_attributes,
+        queue=queue.name,
+        location=queue.location,
         message_id=received.message_id,
-        receive_count=received.receive_count,
-        max_receives=received.queue.max_receives,
+        max_receives=queue.max_receives,
         unrun_receives=received.unrun_receives,
-        first_received_at=int(first) / 1000 if first else None,
-        sent_at=int(sent) / 1000 if sent else None,
-        task_name=task_name,
-        scheduled_at=parse_time(message_attributes.get(SCHEDULED_AT_ATTRIBUTE)),
-        group_id=attributes.get("MessageGroupId"),
     )
 
 
