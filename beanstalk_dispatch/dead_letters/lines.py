@@ -105,14 +105,7 @@ def sample_as_json(dead_letters: DeadLetterQueue, sample: Sample) -> dict[str, A
         "looked_at": sample.looked_at,
         "still_hidden": sample.still_hidden,
         "groups": [
-            {
-                "count": each.count,
-                "function": each.function or None,
-                "exception": each.exception,
-                "queue": each.queue or None,
-                "oldest": each.oldest,
-                "newest": each.newest,
-            }
+            asdict(each) | {"function": each.function or None, "queue": each.queue or None}
             for each in grouped(sample.dead_letters)
         ],
         "letters": [dead_letter_as_json(each) for each in sample.dead_letters],

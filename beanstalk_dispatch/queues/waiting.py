@@ -167,15 +167,14 @@ def find_queue(name: str, known: Sequence[QueueStatus] | None = None) -> Queue:
     )
 
 
-def source_names(queue: Queue, known: Sequence[QueueStatus] | None = None) -> tuple[str, ...]:
+def source_names(queue: Queue, known: Sequence[QueueStatus]) -> tuple[str, ...]:
     """Return the queues that ``queue`` is the dead-letter queue of, as SQS and the aliases say.
 
-    ``known`` is the answer of ``queue_statuses``, if the caller has it. Raise UnknownQueue if
-    ``queue`` is not a dead-letter queue, or if that cannot be found out: receiving from it would
-    raise the receive count of its messages, until SQS moves them to its dead-letter queue.
+    ``known`` is the answer of ``queue_statuses``. Raise UnknownQueue if ``queue`` is not a
+    dead-letter queue, or if that cannot be found out: receiving from it would raise the receive
+    count of its messages, until SQS moves them to its dead-letter queue.
     """
-    statuses = queue_statuses() if known is None else known
-    status = next((each for each in statuses if each.name == queue.name), None)
+    status = next((each for each in known if each.name == queue.name), None)
     _refuse_source(queue, status)
     names, reason = set(status.sources if status else ()), ""
     try:

@@ -139,7 +139,7 @@ class Prefetch:
         self._waiting_receivers: dict[QueueState, threading.Condition] = {}
         """The condition of each receiver that waits for its turn to ask; the oldest first."""
         self._expected: dict[ReceivePermit, int] = {}
-        """The open receives that are expected to bring as many messages, the oldest first."""
+        """The open receives of busy queues, each with the number of messages it asked for."""
         self._tasks_left: float = options.max_tasks or math.inf
         """The number of tasks that may still start."""
         self._average_seconds = math.inf
@@ -231,8 +231,14 @@ class Prefetch:
         return int(startable) - self._taken()
 
     def _taken(self) -> int:
-        """Return the number of messages that wait, or are expected of open receives."""
-        return self.counters.waiting + sum(self._expected.values())
+        """Return the number of messages that wait, or are expected of open receives.
+
+        A receive that is not answered soon most likely brings little. If it counted, queues that
+        run empty would keep the worker from asking those that are full.
+        """
+        oldest = clock.monotonic() - _ANSWER_SECONDS
+        expected = (count for permit, count in self._expected.items() if permit.since > oldest)
+        return self.counters.waiting + sum(expected)
 
     def _starts_soon(self) -> int:
         """Return the number of tasks that can start within a second, at the current speed."""
@@ -354,19 +360,7 @@ class Prefetch:
                     self._requeue(queue, expired)
                     self._no_prefetch_until = now + times.no_prefetch_after
             self._work.notify(self.counters.waiting)
-            self._expect_nothing_of_receives_before(now - _ANSWER_SECONDS)
             self._wake_receiver()
-
-    def _expect_nothing_of_receives_before(self, latest: float) -> None:
-        """Expect nothing more of receives that are not answered by now.
-
-        Otherwise queues that run empty keep the worker from asking those that are full.
-        """
-        while self._expected:
-            oldest = next(iter(self._expected))
-            if oldest.since > latest:
-                break
-            del self._expected[oldest]
 
     def close(self) -> None:
         """Requeue the messages that have not started, and wake all threads so that they end."""

@@ -43,7 +43,7 @@ def test_the_packages_own_dead_letter_queue_needs_no_redrive_policy(
     open_queue("own").client.set_queue_attributes(
         QueueUrl=open_queue("own").url, Attributes={"RedrivePolicy": ""}
     )
-    assert source_names(open_queue("own")) == ()
+    assert source_names(open_queue("own"), queue_statuses()) == ()
 
 
 def test_without_aliases_only_the_configured_dead_letter_queue_is_known(
@@ -94,7 +94,7 @@ def test_an_alias_that_does_not_exist_is_not_looked_for_elsewhere(
 
 def test_a_source_queue_is_refused_with_the_name_of_its_dead_letter_queue(dead: Dead) -> None:
     with pytest.raises(UnknownQueue, match=f"counts each look .* queue is {dead.name}"):
-        source_names(dead.source)
+        source_names(dead.source, queue_statuses())
 
 
 def test_a_dead_letter_queue_with_a_redrive_policy_is_refused_with_what_to_type(
@@ -103,11 +103,11 @@ def test_a_dead_letter_queue_with_a_redrive_policy_is_refused_with_what_to_type(
     assert dead.source.name
     sqs_env(DISPATCH_DEAD_LETTER_QUEUE="jobs")
     with pytest.raises(UnknownQueue, match=r"names it, so remove that policy: aws sqs set-queue-"):
-        source_names(dead.source)
+        source_names(dead.source, queue_statuses())
     dead.source.client.set_queue_attributes(
         QueueUrl=dead.source.url, Attributes={"RedrivePolicy": ""}
     )
-    assert source_names(dead.source) == ()
+    assert source_names(dead.source, queue_statuses()) == ()
 
 
 def test_a_queue_that_nothing_names_is_refused(dead: Dead, sqs_env: Environment) -> None:
@@ -116,7 +116,7 @@ def test_a_queue_that_nothing_names_is_refused(dead: Dead, sqs_env: Environment)
         QueueUrl=dead.source.url, Attributes={"RedrivePolicy": ""}
     )
     with pytest.raises(UnknownQueue, match="not known to be a dead-letter queue: no redrive"):
-        source_names(dead.source)
+        source_names(dead.source, queue_statuses())
 
 
 def test_a_dead_letter_queue_with_a_redrive_policy_is_refused(dead: Dead) -> None:
@@ -128,12 +128,12 @@ def test_a_dead_letter_queue_with_a_redrive_policy_is_refused(dead: Dead) -> Non
 def test_sqs_may_know_sources_that_have_no_alias(dead: Dead, sqs_env: Environment) -> None:
     url = dead.queue.url
     sqs_env(DISPATCH_QUEUES=f"dead={url}")
-    assert source_names(open_queue("dead")) == (dead.source_name,)
+    assert source_names(open_queue("dead"), queue_statuses()) == (dead.source_name,)
 
 
 def test_the_aliases_are_enough_where_sqs_lists_no_sources(dead: Dead, spoilt: Proxy) -> None:
     spoilt.spoil = failing("ListDeadLetterSourceQueues", status=403)
-    assert source_names(dead.queue) == (dead.source_name,)
+    assert source_names(dead.queue, queue_statuses()) == (dead.source_name,)
 
 
 def test_what_cannot_be_found_out_is_refused(
@@ -146,7 +146,7 @@ def test_what_cannot_be_found_out_is_refused(
         or failing("ListDeadLetterSourceQueues", status=403)(operation, request)
     )
     with pytest.raises(UnknownQueue, match="permission sqs:ListDeadLetterSourceQueues is missing"):
-        source_names(open_queue("dead"))
+        source_names(open_queue("dead"), queue_statuses())
 
 
 def test_sqs_itself_may_fail(dead: Dead, spoilt: Proxy) -> None:
