@@ -11,7 +11,8 @@ from beanstalk_dispatch.logging.log_lines import quoted_error
 from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.sqs.opening import resolve_address
 
-from .prefetch import Prefetch, QueueState
+from .prefetch import Prefetch
+from .queue_state import QueueState
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 

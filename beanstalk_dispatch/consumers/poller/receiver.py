@@ -14,7 +14,8 @@ from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Received
 
 from .options import WorkerOptions
-from .prefetch import MAX_OPEN_RECEIVES, Prefetch, QueueState, ReceivePermit
+from .prefetch import MAX_OPEN_RECEIVES, Prefetch
+from .queue_state import QueueState, ReceivePermit
 
 
 class QueueReceiver:

@@ -15,7 +15,8 @@ from beanstalk_dispatch.sqs.queue import Received
 
 from .in_flight import Ack, Nack
 from .options import WorkerOptions
-from .prefetch import MessageGroup, Prefetch, QueueState
+from .prefetch import Prefetch
+from .queue_state import MessageGroup, QueueState
 from .runners import Runner, task_id_of
 
 logger = logging.getLogger("beanstalk_dispatch.worker")

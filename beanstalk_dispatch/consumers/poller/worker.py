@@ -26,7 +26,8 @@ from beanstalk_dispatch.sqs.queue import Received
 
 from .options import WorkerOptions
 from .pauses import Pauses
-from .prefetch import Counters, Prefetch, QueueState
+from .prefetch import Counters, Prefetch
+from .queue_state import QueueState
 from .receiver import QueueReceiver
 from .request_threads import RequestThreads
 from .runners import Runner, task_id_of

@@ -11,12 +11,8 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions, WorkerTimes
-from beanstalk_dispatch.consumers.poller.prefetch import (
-    MessageGroup,
-    Prefetch,
-    QueueState,
-    ReceivePermit,
-)
+from beanstalk_dispatch.consumers.poller.prefetch import Prefetch
+from beanstalk_dispatch.consumers.poller.queue_state import MessageGroup, QueueState, ReceivePermit
 from tests.workers import messages, until
 
 

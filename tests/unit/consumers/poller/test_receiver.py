@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions
-from beanstalk_dispatch.consumers.poller.prefetch import Prefetch, QueueState
+from beanstalk_dispatch.consumers.poller.prefetch import Prefetch
+from beanstalk_dispatch.consumers.poller.queue_state import QueueState
 from beanstalk_dispatch.consumers.poller.receiver import QueueReceiver
 from beanstalk_dispatch.consumers.poller.threads import alive, join_within
 from beanstalk_dispatch.exceptions import SendError

@@ -11,7 +11,7 @@ import pytest
 
 from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions
-from beanstalk_dispatch.consumers.poller.prefetch import MessageGroup
+from beanstalk_dispatch.consumers.poller.queue_state import MessageGroup
 from beanstalk_dispatch.consumers.poller.worker import Worker
 from beanstalk_dispatch.running import time_limit
 from beanstalk_dispatch.sqs.queue import Received
