@@ -7,7 +7,8 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, product
-from typing import Any, Final, NamedTuple
+from types import SimpleNamespace
+from typing import Any, Final
 
 from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
@@ -90,64 +91,41 @@ def _observers(_: Config) -> Sequence[Observer]:
 dispatch_table.register_observers(_observers)
 
 
-class Metric(NamedTuple):
-    """One figure of a worker that has no labels."""
-
-    kind: str
-    """``counter`` or ``gauge``."""
-    name: str
-    """Without the prefix ``beanstalk_dispatch_``."""
-    meaning: str
-    value: float
-
-
-def metrics(worker: Worker) -> Iterator[Metric]:
-    """Yield the current figures of a worker."""
-    counters, relay = worker.counters, worker.relay
-    yield Metric("gauge", "tasks_running", "Tasks running now", counters.running)
-    yield Metric("gauge", "tasks_waiting", "Messages received and not started", counters.waiting)
-    stuck = len(worker.tasks.overdue())
-    yield Metric("gauge", "tasks_stuck", "Tasks that outlived their limit", stuck)
-    yield Metric(
-        "gauge", "unanswered_seconds", "Since SQS answers no receive or delete, in the worst queue",
-        max(queue.unanswered_seconds for queue in worker.queues),
-    )  # fmt: skip
-    if relay:
-        yield Metric("counter", "outbox_sent", "Messages sent from the outbox", relay.sent)
-        yield Metric("gauge", "outbox_waiting", "Messages that wait in the outbox", relay.waiting)
-        yield Metric(
-            "gauge", "outbox_oldest_seconds", "Since the oldest of them was stored",
-            relay.oldest_seconds,
-        )  # fmt: skip
-
-
 def prometheus_text(worker: Worker) -> bytes:
     """Return all figures in Prometheus's text format. Raise ConfigurationError without its library.
 
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
     try:
-        # Optional.
-        from prometheus_client import CollectorRegistry, core, generate_latest  # noqa: PLC0415
+        from prometheus_client import core, generate_latest  # noqa: PLC0415 - optional
     except ImportError as exc:
         raise ConfigurationError(MISSING_LIBRARY) from exc
-    families = {"counter": core.CounterMetricFamily, "gauge": core.GaugeMetricFamily}
     with FIGURES.lock:
         found = [*_of_tasks(core)] if FIGURES.is_counting else []
-    found += [families[kind](_PREFIX + name, *rest) for kind, name, *rest in metrics(worker)]
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(found))
+    found += _of_worker(worker, core)
+    registry: Any = SimpleNamespace(collect=lambda: found)
     return generate_latest(registry)
 
 
-class _Collector:
-    """A collector as prometheus_client asks for it: the metrics of one function."""
+def _of_worker(worker: Worker, core: Any) -> Iterator[Any]:
+    """Yield the metrics that have no labels."""
 
-    def __init__(self, families: Sequence[Any]) -> None:
-        self._families = families
+    def gauge(name: str, meaning: str, value: float) -> Any:
+        return core.GaugeMetricFamily(_PREFIX + name, meaning, value)
 
-    def collect(self) -> Sequence[Any]:
-        return self._families
+    counters, relay = worker.counters, worker.relay
+    yield gauge("tasks_running", "Tasks running now", counters.running)
+    yield gauge("tasks_waiting", "Messages received and not started", counters.waiting)
+    yield gauge("tasks_stuck", "Tasks that outlived their limit", len(worker.tasks.overdue()))
+    unanswered = max(queue.unanswered_seconds for queue in worker.queues)
+    meaning = "Since SQS answers no receive or delete, in the worst queue"
+    yield gauge("unanswered_seconds", meaning, unanswered)
+    if relay:
+        meaning = "Messages sent from the outbox"
+        yield core.CounterMetricFamily(f"{_PREFIX}outbox_sent", meaning, relay.sent)
+        yield gauge("outbox_waiting", "Messages that wait in the outbox", relay.waiting)
+        meaning = "Since the oldest of them was stored"
+        yield gauge("outbox_oldest_seconds", meaning, relay.oldest_seconds)
 
 
 def _of_tasks(core: Any) -> Iterator[Any]:
