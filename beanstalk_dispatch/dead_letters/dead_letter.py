@@ -269,14 +269,14 @@ def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """The dead letters of a sample with the same function, exception type and source queue."""
 
     function: str
     exception: str
     queue: str
-    count: int = 0
+    count: int
     oldest: float
     newest: float
 
@@ -297,20 +297,18 @@ GROUP_COLUMNS: Final = ("Letters", "Function", "Exception", "Queue", "Newest", "
 
 def grouped(dead_letters: Iterable[ReceivedDeadLetter]) -> list[Group]:
     """Return the dead letters in groups, the largest first."""
-    groups: dict[tuple[str, str, str], Group] = {}
-    for dead_letter in dead_letters:
-        key = dead_letter.function, dead_letter.exception_type, dead_letter.queue
-        group = groups.get(key)
-        if group is None:
-            function, exception, queue = key
-            group = groups[key] = Group(
-                function=function, exception=exception, queue=queue,
-                oldest=dead_letter.at, newest=dead_letter.at,
-            )  # fmt: skip
-        group.count += 1
-        group.oldest = min(group.oldest, dead_letter.at)
-        group.newest = max(group.newest, dead_letter.at)
-    return sorted(groups.values(), key=lambda each: (-each.count, each.function, each.exception))
+    times: dict[tuple[str, str, str], list[float]] = {}
+    for each in dead_letters:
+        key = each.function, each.exception_type, each.queue
+        times.setdefault(key, []).append(each.at)
+    groups = [
+        Group(
+            function=function, exception=exception, queue=queue,
+            count=len(found), oldest=min(found), newest=max(found),
+        )
+        for (function, exception, queue), found in times.items()
+    ]  # fmt: skip
+    return sorted(groups, key=lambda each: (-each.count, each.function, each.exception))
 
 
 def parse_since(value: str) -> float:

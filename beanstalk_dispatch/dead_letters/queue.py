@@ -31,6 +31,7 @@ FIND_SIZE: Final = 10_000
 """The number of dead letters among which one is searched by its id."""
 
 _DEFAULTS: Final = SweepOptions()
+_ALL: Final = Filters()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ class DeadLetterQueue:
             return None
 
     def sample(
-        self, filters: Filters | None = None, *,
+        self, filters: Filters = _ALL, *,
         limit: int = SAMPLE_SIZE, hide: int = HIDE_SECONDS,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> Sample:  # fmt: skip
@@ -85,7 +86,6 @@ class DeadLetterQueue:
 
         ``is_stopping`` is asked before each receive. Raise SendError if a receive fails.
         """
-        filters = filters or Filters()
         dead_letters: list[ReceivedDeadLetter] = []
         looked_at, about = 0, self.about()
         with closing(HeldMessages(self.queue, hide=hide)) as held:
@@ -116,7 +116,7 @@ class DeadLetterQueue:
         return found.dead_letters[0] if found.dead_letters else None
 
     def redrive(
-        self, filters: Filters | None = None, options: SweepOptions = _DEFAULTS, *,
+        self, filters: Filters = _ALL, options: SweepOptions = _DEFAULTS, *,
         to: str | None = None, reset_attempts: bool = False,
     ) -> Steps:  # fmt: skip
         """Send dead letters back to their queues, and yield the report after each step.
@@ -126,7 +126,6 @@ class DeadLetterQueue:
         SQS moves the messages itself if it can. Raise UnknownQueue or SendError before the first
         step.
         """
-        filters = filters or Filters()
         config, report = get_config(), SweepReport(about=self.about())
         redrive = Redrive(
             queue=self.queue,
@@ -146,10 +145,10 @@ class DeadLetterQueue:
         act = redrive.check if options.dry_run else redrive.send
         yield from self._run_steps(filters, options, act, report)
 
-    def discard(self, filters: Filters | None = None, options: SweepOptions = _DEFAULTS) -> Steps:
+    def discard(self, filters: Filters = _ALL, options: SweepOptions = _DEFAULTS) -> Steps:
         """Delete dead letters, and yield the report after each step. It cannot be undone."""
         report = SweepReport(about=self.about())
-        yield from self._run_steps(filters or Filters(), options, None, report)
+        yield from self._run_steps(filters, options, None, report)
 
     def purge(self) -> None:
         """Have SQS delete every message, which takes up to a minute. It cannot be undone.
@@ -176,20 +175,15 @@ class DeadLetterQueue:
 
         SQS knows the source only of the messages that it moved itself.
         """
-        if not self.sources or self._is_written_to():
+        if not self.sources or get_config().is_dead_letter_queue(self.queue.name):
             return None
         try:
-            sample = self.sample(limit=MAX_BATCH_ENTRIES)
-            letters = sample.dead_letters
-            if not letters or any(each.is_from_package for each in letters):
+            found = self.sample(limit=MAX_BATCH_ENTRIES).dead_letters
+            if not found or any(each.is_from_package for each in found):
                 return None
             return get_attributes(self.queue).arn or None
         except BeanstalkDispatchError:
             return None
-
-    def _is_written_to(self) -> bool:
-        """Return True if this package sends dead letters here, as far as this process knows."""
-        return get_config().is_dead_letter_queue(self.queue.name)
 
 
 def redrive_each(

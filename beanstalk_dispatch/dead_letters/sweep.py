@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, TypeVar
 
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, SendError
@@ -146,20 +147,16 @@ class Sweep:
         Close the iterator to end the run.
         """
         report = self._report
+        size = 1 if self._prepare else MAX_BATCH_ENTRIES
         try:
             while not (self._held.is_over or self._has_enough()):
                 received = yield from self._retry_on_server_errors(
                     lambda: self._held.receive(self._receive_count())
                 )
-                if self._prepare is None:
-                    yield from self._delete_matching(received)
-                    continue
-                for each in received:
-                    if self._has_enough():
-                        break
-                    report.looked_at += 1
-                    yield from self._handle(each, self._prepare)
-                yield report
+                while received and not self._has_enough():
+                    yield from self._handle(received[:size])
+                    del received[:size]
+                    yield report
             report.not_found = sorted(self._ids_left)
         except SendError as exc:
             report.error = problem_of(exc)
@@ -168,10 +165,11 @@ class Sweep:
             report.still_hidden = self._held.still_hidden
         yield report
 
-    def _has_enough(self) -> bool:
+    def _has_enough(self, chosen: int = 0) -> bool:
+        """Return True if no more messages are wanted besides those that are ``chosen``."""
         limit = self._options.limit
         is_found = bool(self._filters.ids) and not self._ids_left
-        return is_found or (limit is not None and self._report.done >= limit)
+        return is_found or (limit is not None and self._report.done + chosen >= limit)
 
     def _receive_count(self) -> int:
         """Return the number of messages to receive: as many as the rate allows in time."""
@@ -180,55 +178,44 @@ class Sweep:
             return MAX_BATCH_ENTRIES
         return max(1, min(MAX_BATCH_ENTRIES, int(options.rate * options.hide / 2)))
 
-    def _delete_matching(self, received: list[Received]) -> Steps:
-        """Delete those that match with one request, at most as many as the limit allows."""
-        report, limit = self._report, self._options.limit
-        matching: list[ReceivedDeadLetter] = []
+    def _handle(self, received: Sequence[Received]) -> Steps:
+        """Prepare and delete the messages that match, as many as the limit allows."""
+        chosen: list[ReceivedDeadLetter] = []
         for dead_letter in map(self._read, received):
-            if limit is not None and report.done + len(matching) >= limit:
+            if self._has_enough(len(chosen)):
                 break
-            report.looked_at += 1
-            is_new = dead_letter.message_id not in self._prepared
-            if is_new and self._filters.match(dead_letter):
-                yield from self._wait_for_rate()
-                matching.append(dead_letter)
-        already_kept = len(report.not_deleted)
+            self._report.looked_at += 1
+            if not self._filters.match(dead_letter):
+                continue
+            yield from self._wait_for_rate()
+            if time.monotonic() > dead_letter.received.expires - _MARGIN_SECONDS:
+                self._held.settle(dead_letter.received)  # it is received again
+            else:
+                chosen.append(dead_letter)
         try:
-            if matching and not self._options.dry_run:
-                self._delete(matching)
-        finally:
-            report.done += len(matching) - (len(report.not_deleted) - already_kept)
-        for each in matching:
-            self._prepared.add(each.message_id)
-            self._ids_left -= {each.id, each.message_id}
-        yield report
-
-    def _handle(self, received: Received, prepare: Callable[[ReceivedDeadLetter], None]) -> Steps:
-        dead_letter = self._read(received)
-        if not self._filters.match(dead_letter):
-            return
-        yield from self._wait_for_rate()
-        if time.monotonic() > received.expires - _MARGIN_SECONDS:
-            self._held.settle(received)  # it is received again
-            return
-        try:
-            is_new = received.message_id not in self._prepared
-            if is_new:
-                yield from self._retry_on_server_errors(
-                    lambda: prepare(dead_letter), until=received.expires
-                )
-                self._prepared.add(received.message_id)
-            if not self._options.dry_run:
-                self._delete([dead_letter])
-            self._report.done += is_new
+            yield from self._prepare_and_delete(chosen)
         except BeanstalkDispatchError as exc:
             if isinstance(exc, SendError) and not _is_about_one_message(exc):
                 raise
-            self._report.fail(dead_letter, problem_of(exc))
-        self._ids_left -= {dead_letter.id, dead_letter.message_id}
-        yield self._report
+            self._report.fail(chosen[0], problem_of(exc))  # what is prepared comes alone
+        for each in chosen:
+            self._ids_left -= {each.id, each.message_id}
 
-    def _delete(self, dead_letters: list[ReceivedDeadLetter]) -> None:
+    def _prepare_and_delete(self, chosen: Sequence[ReceivedDeadLetter]) -> Steps:
+        new = [each for each in chosen if each.message_id not in self._prepared]
+        for each in new:
+            if self._prepare:
+                yield from self._retry_on_server_errors(
+                    partial(self._prepare, each), until=each.received.expires
+                )
+            self._prepared.add(each.message_id)
+        try:
+            if chosen and not self._options.dry_run:
+                self._delete(chosen)
+        finally:
+            self._report.done += sum(each.id not in self._report.not_deleted for each in new)
+
+    def _delete(self, dead_letters: Sequence[ReceivedDeadLetter]) -> None:
         """Delete dead letters. Nothing may come between ``prepare`` and this."""
         left = {each.message_id: each for each in dead_letters}
         pause, deadline = _FIRST_PAUSE_SECONDS, time.monotonic() + _PATIENCE_SECONDS
