@@ -151,13 +151,6 @@ class Queue:
         self._sender = client, self._clients.circuit(client)
         return self._sender
 
-    def _long_poll_client(self, wait: int) -> SQSClient:
-        return self._client_with(long_poll_timeouts(wait))
-
-    @property
-    def _short_timeout_client(self) -> SQSClient:
-        return self._client_with(SHORT_TIMEOUTS)
-
     def _client_with(self, timeouts: Timeouts) -> SQSClient:
         # Not a cached_property: on Python 3.11 its lock may be held by another thread at a fork.
         client = self._clients_by_timeouts.get(timeouts)
@@ -240,10 +233,10 @@ class Queue:
         are asked for. Raise SendError if the request fails.
         """
         # What is received is also deleted. To make that client later, beside busy threads, is slow.
-        _ = self._short_timeout_client
+        self._client_with(SHORT_TIMEOUTS)
         started = clock.monotonic()
         try:
-            response = self._long_poll_client(wait).receive_message(
+            response = self._client_with(long_poll_timeouts(wait)).receive_message(
                 QueueUrl=self.url,
                 MaxNumberOfMessages=count,
                 WaitTimeSeconds=wait,
@@ -281,7 +274,7 @@ class Queue:
         Raise SendError if the request fails.
         """
         entries = [{"Id": str(i), "ReceiptHandle": each.receipt} for i, each in enumerate(messages)]
-        request = self._short_timeout_client.delete_message_batch
+        request = self._client_with(SHORT_TIMEOUTS).delete_message_batch
         return self._settle("DeleteMessageBatch", request, messages, entries)
 
     def change_visibility_batch(
@@ -297,7 +290,7 @@ class Queue:
             {"Id": str(i), "ReceiptHandle": receipt, "VisibilityTimeout": seconds[i]}
             for i, receipt in enumerate(receipts)
         ]
-        request = self._short_timeout_client.change_message_visibility_batch
+        request = self._client_with(SHORT_TIMEOUTS).change_message_visibility_batch
         refused = self._settle("ChangeMessageVisibilityBatch", request, messages, entries)
         failed = {each.message for each in refused}
         for i, each in enumerate(messages):

@@ -9,6 +9,7 @@ from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.sqs.batch_sender import BATCH_ATTEMPTS, batches
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received, Refused
+from beanstalk_dispatch.sqs.timeouts import SHORT_TIMEOUTS, long_poll_timeouts
 from tests.batches import Entry
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy, error
@@ -257,7 +258,8 @@ def test_any_error_of_a_request_is_a_send_error(
         raise RuntimeError("the refreshed credentials are still expired")
 
     requests = ("receive_message", "delete_message_batch", "change_message_visibility_batch")
-    for client in (queue._long_poll_client(5), queue._short_timeout_client):
+    for timeouts in (long_poll_timeouts(5), SHORT_TIMEOUTS):
+        client = queue._client_with(timeouts)
         for request in requests:
             monkeypatch.setattr(client, request, surprise)
     calls: dict[str, Any] = {
