@@ -14,6 +14,11 @@ from .terminal import table
 MAX_SHOWN: Final = 20
 """The number of dead letters that are listed below their groups."""
 
+_IN_JSON: Final = (
+    "id", "message_id", "function", "queue", "outcome", "exception", "attempts", "receive_count",
+    "at", "signature", "is_from_package", "problem",
+)  # fmt: skip
+
 
 def sample_lines(dead_letters: DeadLetterQueue, sample: Sample) -> Iterator[str]:
     """Yield the groups of a sample, and its newest dead letters."""
@@ -71,20 +76,8 @@ def dead_letter_as_json(
 
     Only ``is_full`` shows arguments, traceback and body.
     """
-    found: dict[str, Any] = {
-        "id": dead_letter.id,
-        "message_id": dead_letter.message_id,
-        "function": dead_letter.function or None,
-        "queue": dead_letter.queue or None,
-        "outcome": dead_letter.outcome or None,
-        "exception": dead_letter.exception,
-        "attempts": dead_letter.attempts,
-        "receive_count": dead_letter.receive_count,
-        "at": dead_letter.at,
-        "signature": dead_letter.signature,
-        "is_from_package": dead_letter.is_from_package,
-        "problem": dead_letter.problem or None,
-    }
+    values = {name: getattr(dead_letter, name) for name in _IN_JSON}
+    found: dict[str, Any] = {name: None if value == "" else value for name, value in values.items()}
     if is_full:
         message = dead_letter.message
         found |= {

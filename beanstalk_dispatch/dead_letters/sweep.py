@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
@@ -218,21 +218,20 @@ class Sweep:
     def _delete(self, dead_letters: Sequence[ReceivedDeadLetter]) -> None:
         """Delete dead letters. Nothing may come between ``prepare`` and this."""
         left = {each.message_id: each for each in dead_letters}
-        pause, deadline = _FIRST_PAUSE_SECONDS, time.monotonic() + _PATIENCE_SECONDS
-        deadline = min(deadline, *(each.received.expires for each in dead_letters))
+        pauses = _pauses(min(each.received.expires for each in dead_letters))
         while True:
             reasons, is_final = self._try_to_delete(list(left.values()))
             for message_id in left.keys() - reasons.keys():
                 self._held.settle(left.pop(message_id).received)
             if not left:
                 return
-            if is_final or time.monotonic() + pause > deadline:
+            pause = None if is_final else next(pauses, None)
+            if pause is None:
                 kept = [each.id for each in left.values()]
                 self._report.not_deleted += kept
                 reason = next(iter(reasons.values()))
                 raise SendError(f"{kept[0]} could not be deleted: {reason}")
             time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _try_to_delete(self, dead_letters: list[ReceivedDeadLetter]) -> tuple[dict[str, str], bool]:
         """Return the reason of each that stays, and whether another try would fail, too."""
@@ -248,27 +247,34 @@ class Sweep:
         self, request: Callable[[], T], *, until: float = math.inf
     ) -> Generator[SweepReport, None, T]:
         """Repeat a request for a time while SQS itself fails. Raise its last error then."""
-        pause = _FIRST_PAUSE_SECONDS
-        deadline = min(time.monotonic() + _PATIENCE_SECONDS, until - _MARGIN_SECONDS)
+        pauses = _pauses(until - _MARGIN_SECONDS)
         while True:
             try:
                 result = request()
             except SendError as exc:
-                is_final = scope_of(exc) is not Scope.LATER
-                if is_final or time.monotonic() + pause > deadline:
+                pause = next(pauses, None) if scope_of(exc) is Scope.LATER else None
+                if pause is None:
                     raise
                 self._report.waiting_for = problem_of(exc)
             else:
                 self._report.waiting_for = ""
                 return result
             yield from wait(pause, self._report)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _wait_for_rate(self) -> Steps:
         rate = self._options.rate
         if rate is not None and not self._options.dry_run:
             yield from wait(self._next_at - time.monotonic(), self._report)
             self._next_at = time.monotonic() + 1 / rate
+
+
+def _pauses(until: float) -> Iterator[float]:
+    """Yield the seconds to wait before each repetition of a request, while it ends in time."""
+    pause = _FIRST_PAUSE_SECONDS
+    until = min(until, time.monotonic() + _PATIENCE_SECONDS)
+    while time.monotonic() + pause <= until:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 def wait(seconds: float, report: SweepReport) -> Steps:
