@@ -19,12 +19,12 @@ from django.db import DEFAULT_DB_ALIAS
 from .conf import Config, get_config, is_test
 from .consumers.calling_process import run_here
 from .exceptions import SchedulingError, SendError
-from .logging.log_lines import quoted, quoted_error
+from .logging.log_lines import quoted_error
 from .messages import record
 from .process.state import no_fork
 from .running.task_parameters import advice_on
 from .scheduling import gathering, later, outbox
-from .scheduling.batching import BLOCKS, CollectedCalls, Collecting
+from .scheduling.batching import BLOCKS, CollectedCalls
 from .scheduling.call import Call, Function
 from .scheduling.commits import on_commit_by_policy
 from .scheduling.destination import Destination
@@ -35,6 +35,7 @@ from .scheduling.send import (
     SendResult,
     Unsent,
     error_of,
+    log_unsent,
     publish,
     publishing,
     send_batches,
@@ -266,10 +267,9 @@ class batching:  # noqa: N801 - as the context managers of contextlib
 
     def __init__(self, *queues: str) -> None:
         self._calls = CollectedCalls(queues)
-        self._collecting = Collecting(self._calls)
 
     def __enter__(self) -> None:
-        self._collecting.start()
+        self._calls.start()
 
     def __exit__(
         self,
@@ -277,11 +277,11 @@ class batching:  # noqa: N801 - as the context managers of contextlib
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._collecting.stop()
+        self._calls.stop()
         self._send_collected(has_failed=exc is not None)
 
     async def __aenter__(self) -> None:
-        self._collecting.start()
+        self._calls.start()
 
     async def __aexit__(
         self,
@@ -289,7 +289,7 @@ class batching:  # noqa: N801 - as the context managers of contextlib
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._collecting.stop()
+        self._calls.stop()
         uses_database = bool(task_scheduled.receivers) or get_config().uses_outbox
         send = sync_to_async(self._send_collected, thread_sensitive=uses_database)
         await send(has_failed=exc is not None)
@@ -311,20 +311,10 @@ class batching:  # noqa: N801 - as the context managers of contextlib
         left = {each.prepared.message.id: each for unsent in failed.values() for each in unsent}
         ids = [prepared.message.id for _, prepared, _ in calls]
         if has_failed:
-            _log_unsent(failed)
+            for destination, failures in failed.items():
+                log_unsent(destination, failures, when="at the end of its block")
         elif error := error_of([left.get(task_id, task_id) for task_id in ids]):
             raise error
-
-
-def _log_unsent(failed: Mapping[Destination, Sequence[Unsent]]) -> None:
-    for destination, unsent in failed.items():
-        for each in unsent:
-            message = each.prepared.message
-            logger.error(
-                "not sent at the end of its block id=%s function=%s queue=%s error=%s",
-                message.id, quoted(message.function), quoted(destination.name),
-                quoted_error(each.reason),
-            )  # fmt: skip
 
 
 def warm() -> None:

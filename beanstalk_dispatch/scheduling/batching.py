@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Final
 
-from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.sqs.quotas import MAX_BATCH_ENTRIES
 
 from .destination import Destination, resolve
@@ -30,6 +30,7 @@ class CollectedCalls:
     def __init__(self, queues: Collection[str]) -> None:
         """``queues``: the queues whose calls are collected, as callers name them; none for all."""
         self._queues = frozenset(queues)
+        self._was_started = False
         self._lock = threading.Lock()
         self._process_id = os.getpid()
         self._is_open = True
@@ -39,10 +40,22 @@ class CollectedCalls:
         """The calls for each destination that are not being sent yet."""
         self._sending: list[Future[list[Unsent]]] = []
 
-    def check_queues(self, config: Config) -> None:
-        """Raise UnknownQueue if one of the queues is not configured."""
+    def start(self) -> None:
+        """Begin to collect calls, until ``stop`` in the same context.
+
+        Raise RuntimeError the second time, and UnknownQueue for an alias that is not configured.
+        """
+        if self._was_started:
+            raise RuntimeError("each block needs a batching() of its own")
         for queue in self._queues:
-            resolve(queue, config)
+            resolve(queue, get_config())
+        self._was_started = True
+        self._token = _open_collections.set((*_open_collections.get(), self))
+
+    def stop(self) -> None:
+        """Stop collecting calls."""
+        with suppress(ValueError):  # a generator is closed in another thread or task
+            _open_collections.reset(self._token)
 
     def collects(self, destination: Destination) -> bool:
         """Return True if calls to this destination wait for the end of the block.
@@ -127,27 +140,3 @@ class _Blocks:
 
 
 BLOCKS: Final = _Blocks()
-
-
-class Collecting:
-    """Has calls collected, from ``start`` to ``stop`` in the same context."""
-
-    def __init__(self, calls: CollectedCalls) -> None:
-        self._calls = calls
-        self._was_started = False
-
-    def start(self) -> None:
-        """Begin to collect calls.
-
-        Raise RuntimeError the second time, and UnknownQueue for an alias that is not configured.
-        """
-        if self._was_started:
-            raise RuntimeError("each block needs a batching() of its own")
-        self._calls.check_queues(get_config())
-        self._was_started = True
-        self._token = _open_collections.set((*_open_collections.get(), self._calls))
-
-    def stop(self) -> None:
-        """Stop collecting calls."""
-        with suppress(ValueError):  # a generator is closed in another thread or task
-            _open_collections.reset(self._token)

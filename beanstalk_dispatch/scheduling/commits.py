@@ -9,7 +9,6 @@ https://docs.djangoproject.com/en/stable/topics/db/transactions/#savepoints
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -18,14 +17,11 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 
 from . import outbox
 from .destination import Destination
 from .prepare import Prepared
-from .send import Send, Unsent, send_what_can_be
-
-logger = logging.getLogger("beanstalk_dispatch.scheduling")
+from .send import Send, Unsent, log_unsent, send_what_can_be
 
 
 class WaitingCalls:
@@ -133,10 +129,4 @@ def _keep_or_log(destination: Destination, unsent: list[Unsent], *, using: str) 
     """Keep calls that were not sent in the outbox, or log them if there is none."""
     if unsent and destination.config.uses_outbox:
         unsent = outbox.keep(destination, unsent, using=using)
-    for each in unsent:
-        message = each.prepared.message
-        logger.error(
-            "not sent after its commit id=%s function=%s queue=%s error=%s",
-            message.id, quoted(message.function), quoted(destination.name),
-            quoted_error(each.reason),
-        )  # fmt: skip
+    log_unsent(destination, unsent, when="after its commit")

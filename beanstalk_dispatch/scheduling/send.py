@@ -133,6 +133,17 @@ def error_of(results: Sequence[SendResult]) -> SendError | None:
     return error
 
 
+def log_unsent(destination: Destination, unsent: Iterable[Unsent], *, when: str) -> None:
+    """Log calls that were not sent, whose callers do not wait for the error any more."""
+    for each in unsent:
+        message = each.prepared.message
+        logger.error(
+            "not sent %s id=%s function=%s queue=%s error=%s",
+            when, message.id, quoted(message.function), quoted(destination.name),
+            quoted_error(each.reason),
+        )  # fmt: skip
+
+
 # --- while observers watch -------------------------------------------------------------------
 
 
