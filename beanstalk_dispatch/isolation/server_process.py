@@ -7,6 +7,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -193,10 +194,9 @@ class Child:
     ) -> None:
         self.process_id = process_id
         self._data, self._end, self._notes = data, end, notes
-        data.setblocking(False)
-        self._poll = select.poll()
-        for each in (data, end):
-            self._poll.register(each, select.POLLIN)
+        # With a timeout of Python's instead, each read would be two system calls.
+        data.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _to_timeval(CHECK_SECONDS))
+        data.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _to_timeval(_SEND_SECONDS))
 
     def note_ending(self) -> None:
         """Let a long task of the child know that its parent is about to end."""
@@ -211,54 +211,36 @@ class Child:
         self._notes.has_begun = self._notes.is_ending = False
         self._notes.write_expected_end(clock.monotonic() + seconds)
         try:
-            self._send(request)
+            self._data.sendall(request)
         except OSError as exc:
             return self.end(f"it could not be reached: {type(exc).__name__}")
         frames = Frames()
         while True:
-            left = self._notes.expected_end - clock.monotonic()
-            is_late = not left > 0  # NaN, too, which a task may have written
-            events = self._poll.poll(0 if is_late else min(left, CHECK_SECONDS) * 1000)
             try:
-                if events and (answer := self._read_answer(frames)) is not None:
+                if (answer := self._read_answer(frames)) is not None:
                     return answer
             except Exception:  # such as a RecursionError
                 return self.end("its answer makes no sense")
-            if events:
-                if any(descriptor == self._end.fileno() for descriptor, _ in events):
-                    return self._ended("")
-                continue
-            if is_late:
+            if self._has_ended_within(0):
+                return self._ended("")
+            if not clock.monotonic() < self._notes.expected_end:  # NaN, which a task may write, too
                 return self.end("it ran on after its time limit and could not be interrupted")
             if why := watch():
                 return self.end(why)
 
-    def _send(self, request: bytes) -> None:
-        """Send a request. Raise OSError if the child does not read it."""
-        sent = 0
-        with suppress(BlockingIOError):
-            sent = self._data.send(request)
-        if sent < len(request):  # it is longer than a socket's buffer
-            self._data.settimeout(_SEND_SECONDS)
-            self._data.sendall(memoryview(request)[sent:])
-            self._data.setblocking(False)
-
     def _read_answer(self, frames: Frames) -> Any:
-        """Return the answer, if all of it has arrived, or else None.
+        """Return the answer once all of it has arrived, or else None, after CHECK_SECONDS.
 
         Raise any exception for anything else.
         """
-        while True:
-            try:
-                part = self._data.recv(1 << 16)  # more would be mapped and unmapped each time
-            except BlockingIOError:
-                return None
-            if not part:
-                with suppress(KeyError):  # from now on, only its end is waited for
-                    self._poll.unregister(self._data)
-                return None
-            if (answer := frames.feed(part)) is not None:
-                return answer
+        try:
+            part = self._data.recv(1 << 16)  # more would be mapped and unmapped each time
+        except BlockingIOError:
+            return None
+        if part:
+            return frames.feed(part)
+        self._has_ended_within(CHECK_SECONDS)  # there is nothing else to wait for
+        return None
 
     def end(self, why: str) -> Ended:
         """End the child by a signal that writes its stacks, or else by one that nothing stops."""
@@ -295,6 +277,10 @@ class Child:
             self._end.send(b"\0")
         for each in (self._data, self._end, self._notes):
             each.close()
+
+
+def _to_timeval(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def _receive_line(connection: socket.socket) -> bytes:

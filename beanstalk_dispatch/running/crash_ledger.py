@@ -5,10 +5,10 @@ memory-mapped file, which outlives the process. The next process that opens the 
 slots of processes that have ended.
 
 The file is a header, a table of tasks that were cut off, and blocks of slots. A process owns one
-block or more, and holds a lock on one byte of the file for each of them. The kernel releases the
-lock when the process ends, however it ends. A block that can be locked is therefore free, and each
-task left in it was cut off. Process ids are not compared: another process can have the same one
-later, and a container has its own.
+block, and holds a lock on one byte of the file for it. The kernel releases the lock when the
+process ends, however it ends. A block that can be locked is therefore free, and each task left in
+it was cut off. Process ids are not compared: another process can have the same one later, and a
+container has its own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import mmap
 import os
 import re
@@ -26,7 +27,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -38,9 +39,8 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.process import clock
 
 _MAGIC: Final = b"bdledger"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _HEADER: Final = struct.Struct("<8sI")  # magic, version
-_CUT: Final = struct.Struct("<128sId")  # task id, how often it was cut off, when it last was
 _OWNER: Final = struct.Struct("<I")  # process id, for the log
 # Start, receive count, task id, function, SQS's message id, queue, and the state of the slot. The
 # state is written last, so that a slot that is only half written does not count.
@@ -59,12 +59,9 @@ class TaskPlace(IntEnum):
     """A process of its own. The task cannot be the reason if the process that has the slot ends."""
 
 
-SLOTS_IN_BLOCK: Final = 16
-"""The number of slots in a block. A process with more tasks owns several blocks.
-
-gunicorn has 15 threads on Elastic Beanstalk.
-"""
-BLOCKS: Final = 64
+SLOTS_IN_BLOCK: Final = 100
+"""The number of slots in a block: the HttpConnections that a daemon has at most."""
+BLOCKS: Final = 32
 MAX_CUTS: Final = 3
 """The times that a task is cut off before it goes to the dead-letter queue.
 
@@ -81,10 +78,10 @@ LOCK_SECONDS: Final = 2.0
 # A byte that changes whenever the table does. A process then reads the table again.
 _GENERATION_AT: Final = _HEADER.size
 _CUTS_AT: Final = 64
-_CUTS_END: Final = _CUTS_AT + MAX_CUT_TASKS * _CUT.size
+_CUTS_END: Final = 1 << 18
 _BLOCK_SIZE: Final = _OWNER.size + SLOTS_IN_BLOCK * _SLOT.size
 SIZE: Final = _CUTS_END + BLOCKS * _BLOCK_SIZE
-"""The size of the file in bytes, about half a mebibyte."""
+"""The size of the file in bytes, about one and a half mebibytes."""
 
 # The bytes that are locked, not read: one for the table, then one for each block.
 _TABLE_LOCK: Final = 0
@@ -151,30 +148,18 @@ class CrashLedger:
         self._descriptor = descriptor
         self._view = mmap.mmap(descriptor, SIZE)
         self._lock = threading.Lock()
-        self._blocks: set[int] = set()
         self._free: list[int] = []
         self._generation = -1
-        self._times_cut: dict[bytes, int] = {}
-
-    def is_whole(self) -> bool:
-        """Return False if the file was truncated: to touch its pages would end the process."""
-        return os.fstat(self._descriptor).st_size == SIZE
-
-    def _check_whole(self) -> None:
-        if not self.is_whole():
-            raise LedgerError("truncated")
+        self._times_cut: dict[str, int] = {}
 
     # --- what runs ---------------------------------------------------------------------------
 
     def begin(self, message: Message, delivery: Delivery, *, place: TaskPlace) -> int | None:
-        """Note that a task runs. Return its slot, or None if the file has no more room."""
+        """Note that a task runs. Return its slot, or None if the process has no more."""
         try:
             slot = self._free.pop()
         except IndexError:
-            more = self._claim_more()
-            if more is None:
-                return None
-            slot = more
+            return None
         _SLOT.pack_into(
             self._view,
             slot,
@@ -191,10 +176,8 @@ class CrashLedger:
     def end(self, slot: int) -> None:
         """Note that the task of this slot has ended."""
         try:
-            if not self.is_whole():
-                return
             self._view[slot + _STATE] = _FREE
-        except (OSError, ValueError):  # closed since: a forked child, or another configuration
+        except ValueError:  # closed since: a forked child, or another configuration
             return
         self._free.append(slot)
 
@@ -203,56 +186,29 @@ class CrashLedger:
         self._view.close()
         os.close(self._descriptor)
 
-    def _claim_more(self) -> int | None:
-        with self._lock:
-            if self._free:  # another thread has claimed a block meanwhile
-                with suppress(IndexError):  # and a third one has taken its last slot
-                    return self._free.pop()
-            for block in range(BLOCKS):
-                if block not in self._blocks and self._lock_block(block):
-                    if not self._used_slots(block):
-                        self._claim_block(block)
-                        return self._free.pop()
-                    # The process that opens the file next reports what is in it.
-                    self._unlock_block(block)
-        return None
-
-    def _claim_block(self, block: int) -> None:
-        self._blocks.add(block)
-        _OWNER.pack_into(self._view, _block_at(block), os.getpid())
-        self._free += reversed(_slots_of(block))
-
-    def _lock_block(self, block: int) -> bool:
-        """Lock a block, unless its process lives. Return True if it is locked.
-
-        The process's own blocks can always be locked.
-        """
-        return _try_lock(self._descriptor, _FIRST_BLOCK_LOCK + block)
-
-    def _unlock_block(self, block: int) -> None:
-        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _FIRST_BLOCK_LOCK + block)
-
-    def _used_slots(self, block: int) -> list[int]:
-        return [slot for slot in _slots_of(block) if self._view[slot + _STATE]]
-
     # --- what was cut off --------------------------------------------------------------------
 
     def take_cut_tasks(self) -> list[CutTask]:
         """Remove the tasks of processes that have ended and return them. Claim a block.
 
-        The caller holds the lock of the table.
+        The caller holds the lock of the table. Raise LedgerError if no block is free.
         """
         cut = []
         for block in range(BLOCKS):
-            if not self._lock_block(block):
-                continue
-            for slot in self._used_slots(block):
-                cut.append(self._count_cut(block, slot))
-                self._view[slot + _STATE] = _FREE
-            if self._blocks:
-                self._unlock_block(block)
+            if not _try_lock(self._descriptor, _FIRST_BLOCK_LOCK + block):
+                continue  # its process lives; the process's own blocks can always be locked
+            slots = _slots_of(block)
+            for slot in slots:
+                if self._view[slot + _STATE]:
+                    cut.append(self._count_cut(block, slot))
+                    self._view[slot + _STATE] = _FREE
+            if self._free:
+                _unlock(self._descriptor, _FIRST_BLOCK_LOCK + block)
             else:
-                self._claim_block(block)
+                _OWNER.pack_into(self._view, _block_at(block), os.getpid())
+                self._free += reversed(slots)
+        if not self._free:
+            raise LedgerError(f"{BLOCKS} processes use it")
         return cut
 
     def times_cut(self, task_id: str) -> int:
@@ -260,74 +216,68 @@ class CrashLedger:
 
         It is known from the processes on this machine.
         """
-        if self._view[_GENERATION_AT] != self._generation:
-            self._read_times_cut()
+        generation = self._view[_GENERATION_AT]
+        if generation != self._generation:
+            self._times_cut, self._generation = self._read_cuts(), generation
         return self._times_cut.get(_ledger_key(task_id), 0) if self._times_cut else 0
 
     def count_as_cut(self, task_id: str, *, place: TaskPlace) -> int:
         """Count a task as cut off by this process, which does not end. Return the count.
 
-        Raise LedgerError if another process has locked the table for too long, or if the file was
-        truncated.
+        Raise LedgerError if another process has locked the table for too long.
         """
-        self._check_whole()
         with self._lock, _table_locked(self._descriptor):
-            return self._add_cut(_ledger_key(task_id), time.time(), place, is_own=True)
+            return self._add_cut(_ledger_key(task_id), place)
 
     def forget_cuts(self, task_id: str) -> None:
         """Forget that a task was cut off. Raise as ``count_as_cut``."""
-        self._check_whole()
         with self._lock, _table_locked(self._descriptor):
-            for at, found, _, _ in self._cut_table():
-                if found == _ledger_key(task_id):
-                    _CUT.pack_into(self._view, at, b"", 0, 0.0)
-            self._change_generation()
+            cuts = self._read_cuts()
+            cuts.pop(_ledger_key(task_id), None)
+            self._write_cuts(cuts)
 
     def _count_cut(self, block: int, slot: int) -> CutTask:
         (process_id,) = _OWNER.unpack_from(self._view, _block_at(block))
-        started, receive_count, key, *strings, state = _SLOT.unpack_from(self._view, slot)
-        task_id, function, message_id, queue = map(_to_string, (key, *strings))
-        now = time.time()
+        started, receive_count, *strings, state = _SLOT.unpack_from(self._view, slot)
+        task_id, function, message_id, queue = map(_to_string, strings)
+        if state == TaskPlace.THREAD:
+            times = self._add_cut(task_id, state)
+        else:
+            times = self._read_cuts().get(task_id, 0)
         return CutTask(
             id=task_id,
             function=function,
             message_id=message_id,
             queue=queue,
             receive_count=receive_count,
-            seconds=max(now - started, 0.0),
+            seconds=max(time.time() - started, 0.0),
             process_id=process_id,
-            times_cut=self._add_cut(key.rstrip(b"\0"), now, state),
+            times_cut=times,
         )
 
-    def _add_cut(self, key: bytes, now: float, place: int, *, is_own: bool = False) -> int:
-        rows = list(self._cut_table())
-        oldest = min(rows, key=lambda row: row[3])  # or one that is free
-        at, found, times, _ = next((row for row in rows if row[1] == key), oldest)
-        times = times if found == key else 0
-        if place == TaskPlace.CHILD and not is_own:
-            return times
-        times += 1
+    def _add_cut(self, key: str, place: int) -> int:
+        cuts = self._read_cuts()
+        times = cuts.pop(key, 0) + 1
         if place == TaskPlace.THREAD:  # another task may have been the reason
             times = min(times, MAX_CUTS - 1)
-        _CUT.pack_into(self._view, at, key, times, now)
-        self._change_generation()
+        cuts[key] = times  # the last one
+        if len(cuts) > MAX_CUT_TASKS:
+            del cuts[next(iter(cuts))]
+        self._write_cuts(cuts)
         return times
 
-    def _cut_table(self) -> Iterator[tuple[int, bytes, int, float]]:
-        """Yield the position, key, count and last time of each row.
+    def _read_cuts(self) -> dict[str, int]:
+        """Return how often each task was cut off; the one that was cut off last is the last."""
+        data = self._view[_CUTS_AT : self._view.find(b"\0", _CUTS_AT)]
+        try:
+            cuts: dict[str, int] = json.loads(data or b"{}")
+        except ValueError:  # a process has ended while it wrote them
+            return {}
+        return cuts
 
-        In a free row they are 0 and empty.
-        """
-        for at in range(_CUTS_AT, _CUTS_END, _CUT.size):
-            key, times, last = _CUT.unpack_from(self._view, at)
-            yield at, key.rstrip(b"\0"), times, last
-
-    def _read_times_cut(self) -> None:
-        generation = self._view[_GENERATION_AT]
-        self._times_cut = {key: times for _, key, times, _ in self._cut_table() if times}
-        self._generation = generation
-
-    def _change_generation(self) -> None:
+    def _write_cuts(self, cuts: dict[str, int]) -> None:
+        data = json.dumps(cuts).encode() + b"\0"
+        self._view[_CUTS_AT : _CUTS_AT + len(data)] = data
         self._view[_GENERATION_AT] = (self._view[_GENERATION_AT] + 1) % 256
 
 
@@ -384,7 +334,7 @@ def _table_locked(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
-        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, _TABLE_LOCK)
+        _unlock(descriptor, _TABLE_LOCK)
 
 
 def _try_lock(descriptor: int, byte: int) -> bool:
@@ -393,6 +343,10 @@ def _try_lock(descriptor: int, byte: int) -> bool:
     except (BlockingIOError, PermissionError):  # POSIX allows both for "another process has it"
         return False
     return True
+
+
+def _unlock(descriptor: int, byte: int) -> None:
+    fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, byte)
 
 
 def _block_at(block: int) -> int:
@@ -404,9 +358,9 @@ def _slots_of(block: int) -> range:
     return range(start, start + SLOTS_IN_BLOCK * _SLOT.size, _SLOT.size)
 
 
-def _ledger_key(task_id: str) -> bytes:
+def _ledger_key(task_id: str) -> str:
     """Return a task's id as it is in the file: cut to the length of its field."""
-    return task_id.encode("utf-8", "replace")[:_ID_LENGTH]
+    return _to_string(task_id.encode("utf-8", "replace")[:_ID_LENGTH])
 
 
 def _to_string(field: bytes) -> str:

@@ -19,15 +19,7 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.process import clock, state
 
-from .crash_ledger import (
-    BLOCKS,
-    SLOTS_IN_BLOCK,
-    CrashLedger,
-    CutTask,
-    TaskPlace,
-    default_path,
-    open_ledger,
-)
+from .crash_ledger import CrashLedger, CutTask, TaskPlace, default_path, open_ledger
 from .process_exceptions import is_for_the_process
 
 logger = logging.getLogger("beanstalk_dispatch.task")
@@ -75,11 +67,9 @@ class RunningTask:
 
     def __enter__(self) -> Self:
         self.started = clock.monotonic()
-        self._tasks.add(self)
+        self._tasks.running.add(self)
         if self._ledger is not None:
             self._slot = self._ledger.begin(self.message, self.delivery, place=self.place)
-            if self._slot is None:
-                self._tasks.log_full_ledger()
         return self
 
     def __exit__(
@@ -88,7 +78,7 @@ class RunningTask:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._tasks.discard(self)
+        self._tasks.running.discard(self)
         # An exception that ends the process cuts the task off, so its slot stays.
         is_cut = exc is not None and is_for_the_process(exc)
         if self._ledger is not None and self._slot is not None and not is_cut:
@@ -122,8 +112,7 @@ class RunningTasks:
         self._lock = threading.Lock()
         self.cuts: Counter[tuple[str, str]] = Counter()
         """The tasks known here to be cut off, also in other processes, by queue and function."""
-        self._running: set[RunningTask] = set()
-        self._is_full_logged = False
+        self.running: set[RunningTask] = set()
         self._close_ledger()
 
     def task(self, message: Message, delivery: Delivery, config: Config) -> RunningTask:
@@ -132,15 +121,7 @@ class RunningTasks:
 
     def now(self) -> list[RunningTask]:
         """Return the tasks that run now. A signal handler may call this."""
-        return list(self._running)
-
-    def add(self, task: RunningTask) -> None:
-        """Note that a task runs."""
-        self._running.add(task)
-
-    def discard(self, task: RunningTask) -> None:
-        """Note that a task has ended."""
-        self._running.discard(task)
+        return list(self.running)
 
     # --- the ledger --------------------------------------------------------------------------
 
@@ -155,9 +136,6 @@ class RunningTasks:
         """
         if config is not self._config:
             self._open_ledger(config)
-        if (ledger := self._ledger) is not None and not ledger.is_whole():
-            self._ledger = None  # not closed: tasks that run may still look at it
-            logger.warning("crash ledger not used path=%s error=%s", _path(config), "truncated")
         return self._ledger
 
     def _open_ledger(self, config: Config) -> None:
@@ -167,32 +145,23 @@ class RunningTasks:
                 return
             self._close_ledger()
             if config.worker and not config.execute_synchronously and config.crash_ledger != OFF:
+                path = config.crash_ledger or default_path()
                 try:
-                    self._ledger, cut = open_ledger(_path(config))
+                    self._ledger, cut = open_ledger(path)
                 except Exception as exc:  # no file of ours may cost a task
                     logger.warning(
-                        "crash ledger not used path=%s error=%s", _path(config), quoted_error(exc)
+                        "crash ledger not used path=%s error=%s", path, quoted_error(exc)
                     )
             self._config = config
         for each in cut:
             self.cuts[each.queue, each.function] += 1
             _log_cut(each)
 
-    def log_full_ledger(self) -> None:
-        """Log once that the file has no slot left for a task."""
-        if not self._is_full_logged:
-            self._is_full_logged = True
-            logger.warning("crash ledger full tasks=%d", BLOCKS * SLOTS_IN_BLOCK)
-
     def _close_ledger(self) -> None:
         self._config = None
         ledger, self._ledger = self._ledger, None
         if ledger is not None:
             ledger.close()
-
-
-def _path(config: Config) -> str:
-    return config.crash_ledger or default_path()
 
 
 def _log_cut(task: CutTask) -> None:

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 from django.test import override_settings
@@ -20,6 +18,9 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.running import crash_ledger
 from beanstalk_dispatch.running.crash_ledger import (
+    _CUTS_AT,
+    _CUTS_END,
+    _ID_LENGTH,
     MAX_CUT_TASKS,
     SIZE,
     SLOTS_IN_BLOCK,
@@ -194,10 +195,20 @@ def test_a_process_that_goes_on_can_count(path: Path, place: TaskPlace, expected
 
 def test_when_the_table_is_full_the_oldest_is_forgotten(path: Path) -> None:
     ledger, _ = open_ledger(str(path))
-    for number in range(MAX_CUT_TASKS + 1):
-        ledger._add_cut(str(number).encode(), 1000.0 + number, TaskPlace.THREAD)
-    assert ledger.times_cut("0") == 0
-    assert ledger.times_cut("1") == ledger.times_cut(str(MAX_CUT_TASKS)) == 1
+    ids = [str(number).ljust(_ID_LENGTH, "\1") for number in range(MAX_CUT_TASKS + 1)]
+    for each in ids:  # JSON makes them as long as it can
+        ledger.count_as_cut(each, place=TaskPlace.CHILD)
+    assert [ledger.times_cut(each) for each in (ids[0], ids[1], ids[-1])] == [0, 1, 1]
+    assert _CUTS_AT + len(json.dumps(ledger._read_cuts())) < _CUTS_END
+    ledger.close()
+
+
+def test_a_table_that_is_half_written_counts_nothing(path: Path) -> None:
+    ledger, _ = open_ledger(str(path))
+    ledger.count_as_cut("task-1", place=TaskPlace.CHILD)
+    os.pwrite(ledger._descriptor, b"{", _CUTS_AT + 1)
+    assert ledger.count_as_cut("task-2", place=TaskPlace.CHILD) == 1
+    assert (ledger.times_cut("task-1"), ledger.times_cut("task-2")) == (0, 1)
     ledger.close()
 
 
@@ -215,57 +226,29 @@ def test_slots_are_used_again(path: Path) -> None:
     ledger.close()
 
 
-def test_a_process_takes_more_blocks_until_there_are_none(
+def test_a_process_has_one_block_and_no_other_has_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crash_ledger, "BLOCKS", 3)
+    monkeypatch.setattr(crash_ledger, "BLOCKS", 2)
     ledger, _ = open_ledger(str(path))
-
-    def run_more_than_a_block() -> None:
-        other, _ = open_ledger(str(path))
-        for number in range(SLOTS_IN_BLOCK):
-            other.end(begin(other, str(number)))
-        begin(other, "left over")
-
-    in_child(run_more_than_a_block)  # in the second block
-    slots = [begin(ledger) for _ in range(2 * SLOTS_IN_BLOCK)]
-    assert len(set(slots)) == 2 * SLOTS_IN_BLOCK
+    slots = [begin(ledger) for _ in range(SLOTS_IN_BLOCK)]
+    assert len(set(slots)) == SLOTS_IN_BLOCK
     message = Message(function="f")
     assert ledger.begin(message, Delivery(), place=TaskPlace.THREAD) is None
+
+    def take_the_last_block() -> None:
+        other, _ = open_ledger(str(path))
+
+        def find_none() -> None:
+            with pytest.raises(LedgerError, match="2 processes use it"):
+                open_ledger(str(path))
+
+        in_child(find_none)
+        other.close()
+
+    in_child(take_the_last_block)
     ledger.end(slots[0])
     assert begin(ledger) == slots[0]
-    in_child(lambda: None if [t.id for t in cut_tasks(path)] == ["left over"] else os._exit(1))
-    ledger.close()
-
-
-def test_a_hundred_threads_take_seven_blocks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They find no free slot at the same time, and claim a block one after the other."""
-    ledger, _ = open_ledger(str(path))
-    claim, barrier = ledger._claim_more, threading.Barrier(100 - SLOTS_IN_BLOCK)
-
-    def claim_together() -> int | None:
-        barrier.wait(20)
-        return claim()
-
-    monkeypatch.setattr(ledger, "_claim_more", claim_together)
-    with ThreadPoolExecutor(100) as pool:
-        slots = list(pool.map(lambda number: begin(ledger, str(number)), range(100)))
-    assert len(set(slots)) == 100
-    assert len(ledger._blocks) == 7
-    ledger.close()
-
-
-def test_a_slot_that_another_thread_takes_first_is_looked_for_elsewhere(path: Path) -> None:
-    class Taken(list[int]):
-        def pop(self, *args: Any) -> int:
-            self.clear()
-            raise IndexError
-
-    ledger, _ = open_ledger(str(path))
-    ledger._free = Taken([1])
-    claimed = ledger._claim_more
-    ledger._claim_block = lambda block: setattr(ledger, "_free", [block])  # type: ignore[method-assign]
-    assert claimed() == 1
     ledger.close()
 
 
@@ -389,7 +372,7 @@ def test_the_default_is_a_file_of_the_user_and_the_project(monkeypatch: pytest.M
     monkeypatch.setattr(os, "access", lambda path, mode: True)
     (name,) = [Path(crash_ledger.default_path()).name]
     assert re.fullmatch(
-        rf"beanstalk_dispatch-{os.geteuid()}-tests\.settings-\w{{12}}\.ledger2", name
+        rf"beanstalk_dispatch-{os.geteuid()}-tests\.settings-\w{{12}}\.ledger3", name
     )
     assert crash_ledger.default_path() == f"/dev/shm/{name}"
     monkeypatch.setattr(os, "access", lambda path, mode: False)

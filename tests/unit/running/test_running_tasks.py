@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import re
 import threading
 import time
@@ -18,13 +17,7 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running import dead_letters, running_tasks
-from beanstalk_dispatch.running.crash_ledger import (
-    BLOCKS,
-    SIZE,
-    SLOTS_IN_BLOCK,
-    CrashLedger,
-    TaskPlace,
-)
+from beanstalk_dispatch.running.crash_ledger import CrashLedger, TaskPlace
 from beanstalk_dispatch.running.open_files import FILES
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.running_tasks import RUNNING, RunningTask
@@ -175,44 +168,6 @@ def test_a_file_that_cannot_be_used_is_one_warning_and_tasks_run(
         assert run("record", task_id=str(number)).outcome is Outcome.DONE
     assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
         f"crash ledger not used path={ledger_file} error=it is a symbolic link"
-    ]
-
-
-def test_a_file_that_is_truncated_in_use_is_one_warning_and_tasks_run(
-    ledger_file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """To touch a page that the file no longer has ends the process (SIGBUS)."""
-    with task("began-before"):
-        os.truncate(ledger_file, 0)
-    for number in range(3):
-        assert run("record", task_id=str(number)).outcome is Outcome.DONE
-    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
-        f"crash ledger not used path={ledger_file} error=truncated"
-    ]
-    RUNNING.forget()
-    with task("in-the-next"):
-        assert ledger_file.stat().st_size == SIZE
-
-
-@pytest.mark.parametrize("what", ["forget_cuts", "count_as_cut"])
-def test_what_is_counted_is_not_looked_for_in_a_truncated_file(
-    ledger_file: Path, what: str
-) -> None:
-    with task("task-1") as running:
-        running.times_cut = 1
-        os.truncate(ledger_file, 0)
-        getattr(running, what)()
-    assert ledger_file.stat().st_size == 0
-
-
-def test_a_full_file_is_one_warning_and_tasks_run(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(CrashLedger, "begin", lambda *args, **kwargs: None)
-    for _ in range(2):
-        assert run("record").outcome is Outcome.DONE
-    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
-        f"crash ledger full tasks={BLOCKS * SLOTS_IN_BLOCK}"
     ]
 
 
