@@ -85,7 +85,7 @@ def test_what_ends_its_process_is_alone_the_next_time_and_then_a_dead_letter(
             tmp_path,
             BEANSTALK_DISPATCH_TABLE=f"{TABLE} match=re.match work=tests.limited_jobs.work",
             BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE="dead",
-            BEANSTALK_DISPATCH_TASK_TIMEOUT="10s",
+            BEANSTALK_DISPATCH_TASK_TIMEOUT="4s",
             GUNICORN_CMD_ARGS="--threads=15 --timeout=2",
         ) as server,
         ThreadPoolExecutor(1) as pool,

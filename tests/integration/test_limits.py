@@ -20,7 +20,7 @@ from tests.services import until
 
 __all__ = ["shared"]
 
-LIMIT, WORKERS, TASKS, KILLS = 5, 3, 45, 5
+LIMIT, WORKERS, TASKS, KILLS = 5, 3, 30, 3
 COMMAND = [
     sys.executable, "-m", "django", "beanstalk_worker", "jobs", "--threads=8", "--wait=1",
     "--visibility-timeout=10",
@@ -104,7 +104,7 @@ def test_five_at_a_time_on_workers_that_are_killed(
     try:
         until(lambda: ended(shown))
         for _ in range(KILLS):
-            time.sleep(1)
+            time.sleep(0.5)
             workers.kill_one()
         until(lambda: len(ended(shown)) == TASKS, seconds=150)
         # One whose worker was killed before it deleted the message comes once more.

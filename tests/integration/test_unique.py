@@ -14,7 +14,7 @@ from beanstalk_dispatch.sqs.opening import open_queue
 from tests import services
 from tests.conftest import Environment
 
-PROCESSES, CALLS = 3, 120
+PROCESSES, CALLS = 3, 24
 SCHEDULE = f"""
 import sys
 from concurrent.futures import ThreadPoolExecutor
