@@ -95,7 +95,9 @@ def test_a_user_who_may_view_can_change_nothing_by_any_address(
 ) -> None:
     client, before = users.client(*VIEWS), state_of(everything)
     for address in addresses(everything):
-        for form in FORMS if method == "post" else FORMS[:1]:
+        # The pages of the second site are the same, at other addresses.
+        has_all = method == "post" and address.startswith("/admin/")
+        for form in FORMS if has_all else FORMS[:1]:
             given: Any = form | {"name": everything.name}
             is_form = method in {"get", "post"}
             getattr(client, method)(address, given if is_form else json.dumps(given))

@@ -25,7 +25,7 @@ MIXED = Scene(
         ),
         *culprits(1, "fork-ten", "patch-time"),
     ],
-    blameless=60,
+    blameless=30,
     variables={"BEANSTALK_DISPATCH_ON_FAILURE": "acknowledge"},
     must_log=["log lock left locked id=culprit-", "forked process left its task id=culprit-"],
     must_not=["limit-in-commit done", "begin done", "enter-atomic done", "swallows done"],
@@ -62,7 +62,7 @@ def test_what_ends_its_process_three_times_is_a_dead_letter(
     servers: Servers, tmp_path: Path
 ) -> None:
     scene = SCENES["exit"]
-    figures = scene.play("exit", servers, tmp_path, endpoint, "psycopg", share=0.3)
+    figures = scene.play("exit", servers, tmp_path, endpoint, "psycopg", share=0.15)
     assert scene.is_well(figures), figures
     # The first time it ended the server's own process, which logs no outcome.
     assert figures.culprits == {"exit cut": 2}

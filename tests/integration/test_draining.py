@@ -30,6 +30,9 @@ from tests.services import Gunicorn, until
 from tests.unit.running.test_crash_ledger import in_child
 from tests.unit.test_views import post
 
+# The processes of two scenes are measured, and draining in this process.
+unmeasured = pytest.mark.usefixtures("unmeasured")
+
 
 @contextmanager
 def gunicorn(directory: Path, **variables: str) -> Iterator[Gunicorn]:
@@ -43,6 +46,7 @@ def gunicorn(directory: Path, **variables: str) -> Iterator[Gunicorn]:
         started.stop()
 
 
+@unmeasured
 def test_after_sigterm_what_runs_ends_and_what_waits_is_refused(tmp_path: Path) -> None:
     with gunicorn(tmp_path) as server, ThreadPoolExecutor(25) as pool:
         assert server.post(body("record"))[0] == 200
@@ -59,6 +63,7 @@ def test_after_sigterm_what_runs_ends_and_what_waits_is_refused(tmp_path: Path) 
         assert sorted(logged) == sorted(names)
 
 
+@unmeasured
 def test_beside_a_drain_file_nothing_new_begins(tmp_path: Path) -> None:
     file = tmp_path / "drain"
     with gunicorn(tmp_path, BEANSTALK_DISPATCH_DRAIN_FILE=str(file)) as server:
@@ -77,6 +82,7 @@ def workers(server: Gunicorn) -> list[str]:
     return re.findall(r"Booting worker with pid: (\d+)", server.log())
 
 
+@unmeasured
 def test_when_all_threads_are_stuck_another_process_takes_over_without_being_asked(
     tmp_path: Path,
 ) -> None:
@@ -102,6 +108,7 @@ def test_when_all_threads_are_stuck_another_process_takes_over_without_being_ask
         assert {each.result() for each in blocked} == {"lost"}
 
 
+@unmeasured
 def test_a_task_that_can_end_has_its_time_before_the_process_is_replaced(tmp_path: Path) -> None:
     with (
         gunicorn(
@@ -119,6 +126,7 @@ def test_a_task_that_can_end_has_its_time_before_the_process_is_replaced(tmp_pat
         assert {each.result() for each in blocked} == {"lost"}
 
 
+@unmeasured
 def test_a_task_that_leaves_threads_is_named_and_its_process_replaced(tmp_path: Path) -> None:
     with gunicorn(
         tmp_path,
@@ -149,6 +157,7 @@ def test_a_pool_that_tasks_share_is_no_reason_to_replace_its_process(tmp_path: P
         assert len(workers(server)) == 1
 
 
+@unmeasured
 def test_threads_left_behind_do_not_delay_a_restart(tmp_path: Path) -> None:
     with gunicorn(
         tmp_path,

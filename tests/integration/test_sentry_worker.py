@@ -28,7 +28,10 @@ from tests.conftest import Environment
 from tests.integration.test_sentry import environment_of, signed, worker_of
 from tests.kent import Kent
 from tests.sentry_site import SECRET
-from tests.services import NO_COVERAGE, ROOT, free_port, until
+from tests.services import ROOT, free_port, until
+
+# The tests of Sentry behind gunicorn and uvicorn measure what runs here.
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
 @pytest.fixture(scope="module")
@@ -251,9 +254,7 @@ Trouble = Callable[[int], AbstractContextManager[None]]
 def test_with_sentry_in_trouble_tasks_end_as_ever(troubles: list[Trouble], tmp_path: Path) -> None:
     """A wait of five seconds for Sentry in each task that fails would make a minute of this."""
     port = free_port()
-    # Not measured: a busy process shows what time it takes.
-    variables = environment_of(f"http://public@127.0.0.1:{port}/1") | NO_COVERAGE
-    worker = worker_of(tmp_path, variables)
+    worker = worker_of(tmp_path, environment_of(f"http://public@127.0.0.1:{port}/1"))
     until(worker.is_up)
     functions = ["boom", "quiet"] * 8
     with ThreadPoolExecutor(15) as pool, ExitStack() as trouble:

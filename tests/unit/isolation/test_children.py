@@ -146,25 +146,22 @@ def test_an_error_of_ours_that_no_observer_has_seen_keeps_its_class(
 # --- what ends a child -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("function", "args", "reason"),
-    [
+def test_a_task_that_ends_its_process_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    ends: list[tuple[str, Sequence[Any], str]] = [
         ("leave_at_once", (3,), "its process ended with exit code 3"),
         ("leave_at_once", (0,), "its process ended with exit code 0"),
         ("crash", (), "its process was ended by SIGSEGV"),
         ("write_everywhere", (), "its answer makes no sense"),
         ("close_everything", (), "its process ended with exit code 1"),
-    ],
-)
-def test_a_task_that_ends_its_process_is_cut_off(
-    function: str, args: Sequence[Any], reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    cut, result = run(function, *args)
-    assert (result.outcome, result.status) == (Outcome.CUT, 500)
-    assert result.reason == f"{reason}; it was cut off once"
-    assert isinstance(cut.exception, TaskCut)
-    assert re.search(rf"child ended id=task-1 function={function} process_id=\d+ ", caplog.text)
-    assert outcome("sleep", 0, task_id="2") is Outcome.DONE
+    ]
+    for number, (function, args, reason) in enumerate(ends):
+        cut, result = run(function, *args, task_id=f"cut-{number}")
+        assert (result.outcome, result.status) == (Outcome.CUT, 500)
+        assert result.reason == f"{reason}; it was cut off once"
+        assert isinstance(cut.exception, TaskCut)
+        line = rf"child ended id=cut-{number} function={function} process_id=\d+ "
+        assert re.search(line, caplog.text)
+        assert outcome("sleep", 0, task_id=f"next-{number}") is Outcome.DONE
 
 
 def test_where_nothing_counts_the_cuts_no_count_is_said(env: Environment) -> None:
@@ -247,11 +244,11 @@ def _begin_to_sleep(seconds: float, notes: Path) -> tuple[threading.Thread, list
     return thread, results, processes(notes)[0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_for_all_processes_ends_no_task(number: int, tmp_path: Path) -> None:
+def test_a_signal_for_all_processes_ends_no_task(tmp_path: Path) -> None:
     thread, results, child = _begin_to_sleep(1, tmp_path / "notes")
-    for each in (child, _server()):
-        os.kill(each, number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for each in (child, _server()):
+            os.kill(each, number)
     thread.join(60)
     assert results == [Outcome.DONE]
     assert outcome("sleep", 0, task_id="2") is Outcome.DONE
@@ -354,29 +351,26 @@ def test_an_idle_child_that_was_killed_is_not_used(tmp_path: Path) -> None:
 # --- what a reused child is ended for --------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("function", "reason"),
-    [
-        ("leave_thread", "it has left threads: left-here"),
-        ("leave_files", "its tasks have left more than 16 files open"),
-        ("leave_loop", "it has left an event loop"),
-        ("leave_timer", "it has left a timer running"),
-        ("leave_handler", "it has left another signal handler"),
-        ("block_signals", "it has left signals blocked"),
-        ("open_all_files", "its tasks have left more than 16 files open"),
-    ],
-)
 def test_a_child_that_is_not_clean_ends_after_its_answer(
-    function: str, reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     notes = tmp_path / "notes"
-    outcome("note", str(notes), task_id="1")
-    assert outcome(function, task_id="2") is Outcome.DONE
-    outcome("note", str(notes), task_id="3")
-    before, after = processes(notes)
-    assert before != after
-    line = f"child ended id=2 function={function} reason='{reason}'"
-    until(lambda: line in _all_of(capfd))
+    reasons = {
+        "leave_thread": "it has left threads: left-here",
+        "leave_files": "its tasks have left more than 16 files open",
+        "leave_loop": "it has left an event loop",
+        "leave_timer": "it has left a timer running",
+        "leave_handler": "it has left another signal handler",
+        "block_signals": "it has left signals blocked",
+        "open_all_files": "its tasks have left more than 16 files open",
+    }
+    outcome("note", str(notes), task_id="first")
+    for function, reason in reasons.items():
+        assert outcome(function, task_id=function) is Outcome.DONE
+        outcome("note", str(notes), task_id=f"after-{function}")
+        line = f"child ended id={function} function={function} reason='{reason}'"
+        until(lambda line=line: line in _all_of(capfd))  # type: ignore[misc]
+    assert len(set(processes(notes))) == 1 + len(reasons)
 
 
 def test_a_child_with_another_resource_limit_ends() -> None:

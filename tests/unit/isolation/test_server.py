@@ -340,8 +340,10 @@ def test_children_share_the_client_of_a_cache_server_that_nobody_has_connected_t
         assert "_cache" in vars(caches["default"])  # or each child would import redis
 
 
-def test_a_server_waits_for_our_threads_before_it_forks() -> None:
+def test_a_server_waits_for_our_threads_before_it_forks(monkeypatch: pytest.MonkeyPatch) -> None:
     thread = threading.Thread(target=time.sleep, args=[0.2], name="beanstalk_dispatch-warm")
+    others = [threading.current_thread()]  # not those of other tests, which stay
+    monkeypatch.setattr(threading, "enumerate", lambda: [*others, thread])
     thread.start()
     preloading._wait_for_threads()
     assert not thread.is_alive()
