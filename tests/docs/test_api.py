@@ -77,9 +77,9 @@ def is_name(path: str) -> bool:
     return is_exported or not inspect.ismodule(vars(module).get(name, module))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_a_page_teaches_is_promised(page: Path) -> None:
-    assert taught_on(page) - set(PROMISED) == set()
+def test_what_a_page_teaches_is_promised() -> None:
+    taught = {page.name: taught_on(page) - set(PROMISED) for page in PAGES}
+    assert {page: names for page, names in taught.items() if names} == {}
 
 
 def test_pages_teach_what_the_test_above_looks_for(tmp_path: Path) -> None:
@@ -98,12 +98,12 @@ def test_pages_teach_what_the_test_above_looks_for(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("path", PROMISED)
-def test_what_is_promised_exists_and_has_a_docstring(path: str) -> None:
-    module, _, name = path.rpartition(".")
-    value = vars(import_module(module)).get(name)
-    is_object = inspect.isclass(value) or inspect.isroutine(value)
-    assert value.__doc__ if is_object else dict(defined_in(module))[name]
+def test_what_is_promised_exists_and_has_a_docstring() -> None:
+    for path in PROMISED:
+        module, _, name = path.rpartition(".")
+        value = vars(import_module(module)).get(name)
+        is_object = inspect.isclass(value) or inspect.isroutine(value)
+        assert value.__doc__ if is_object else dict(defined_in(module))[name], path
 
 
 @pytest.mark.parametrize(

@@ -77,14 +77,11 @@ def test_the_layers_are_those_of_the_linter() -> None:
     assert [set(_CODE.findall(row[1])) for row in rows("Layer")] == linted
 
 
-WHERE: Final = [pytest.param(row[1], id=row[0]) for row in rows("What")]
-
-
-@pytest.mark.parametrize("where", WHERE)
-def test_what_is_looked_for_is_where_the_table_says(where: str) -> None:
-    module, name, *others = _CODE.findall(where)
-    for path, inside in zip([module, *others[::2]], [name, *others[1::2]], strict=True):
-        assert resolve(f"{path.removesuffix('.py').replace('/', '.')}.{inside}") is not None
+def test_what_is_looked_for_is_where_the_table_says() -> None:
+    for row in rows("What"):
+        module, name, *others = _CODE.findall(row[1])
+        for path, inside in zip([module, *others[::2]], [name, *others[1::2]], strict=True):
+            assert resolve(f"{path.removesuffix('.py').replace('/', '.')}.{inside}") is not None
 
 
 # --- its words -------------------------------------------------------------------------------
@@ -96,14 +93,14 @@ def entries() -> Iterator[str]:
             yield " ".join(paragraph.split())
 
 
-@pytest.mark.parametrize("entry", list(entries()), ids=lambda entry: entry.split("**")[1])
-def test_a_word_names_what_it_is_in_the_code(entry: str) -> None:
-    explanation, _, names = entry.partition("In the code: ")
-    assert explanation.rstrip().endswith(".")
-    found = _CODE.findall(names)
-    assert found
-    for name in found:
-        assert resolve(name) is not None
+def test_a_word_names_what_it_is_in_the_code() -> None:
+    for entry in entries():
+        explanation, _, names = entry.partition("In the code: ")
+        assert explanation.rstrip().endswith(".")
+        found = _CODE.findall(names)
+        assert found, entry
+        for name in found:
+            assert resolve(name) is not None
 
 
 # --- docs/images/ ----------------------------------------------------------------------------
@@ -150,9 +147,9 @@ HEADINGS: Final = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("page", DECISIONS, ids=lambda path: path.name)
-def test_a_decision_has_the_five_headings(page: Path) -> None:
-    assert re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE) == HEADINGS
+def test_a_decision_has_the_five_headings() -> None:
+    for page in DECISIONS:
+        assert re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE) == HEADINGS, page
 
 
 def test_a_figure_names_a_benchmark_that_exists() -> None:

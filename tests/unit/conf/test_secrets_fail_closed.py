@@ -78,20 +78,20 @@ def give(
     return {}
 
 
-@pytest.mark.parametrize(("door", "content"), POSSIBLE)
 @pytest.mark.parametrize("variable", SECRETS)
 def test_a_secret_is_unset_or_wrong_but_never_off(
-    env: Environment, tmp_path: Path, variable: str, door: str, content: str
+    env: Environment, tmp_path: Path, variable: str
 ) -> None:
     group, setting = SECRETS[variable]
-    is_empty = (door, content) in EMPTY_SETTING and setting in LETS_NOBODY_IN
-    is_unset = (door, content) in UNSET or is_empty
-    with override_settings(**give(env, tmp_path, setting, door, content)):
-        values = conf.values_of(group)
-    assert values[setting] == setting.default
-    assert values.sources[variable] == "default"
-    assert [problem.startswith(variable) for problem in values.problems] == [True] * (not is_unset)
-    assert GOOD not in "".join(values.problems)
+    for case in POSSIBLE:
+        is_unset = case in UNSET or (case in EMPTY_SETTING and setting in LETS_NOBODY_IN)
+        env(**{variable: None, f"{variable}_FILE": None})
+        with override_settings(**give(env, tmp_path, setting, *case)):
+            values = conf.values_of(group)
+        assert (values[setting], values.sources[variable]) == (setting.default, "default"), case
+        problems = [problem.startswith(variable) for problem in values.problems]
+        assert problems == [True] * (not is_unset), case
+        assert GOOD not in "".join(values.problems), case
 
 
 @pytest.mark.parametrize(

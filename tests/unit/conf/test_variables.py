@@ -21,15 +21,16 @@ def test_each_field_of_the_config_has_a_setting() -> None:
     assert SETTINGS["worker"] is variables.WORKER
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_field_of_the_config_has_the_type_of_its_setting(name: str) -> None:
+def test_a_field_of_the_config_has_the_type_of_its_setting() -> None:
     types_of_others = {"Network": Network, "QueueAddress": QueueAddress}
-    setting, hint = SETTINGS[name], get_type_hints(Config, localns=types_of_others)[name]
-    either = get_args(hint) if NoneType in get_args(hint) else (hint,)
-    types = tuple(get_origin(each) or each for each in either)
-    assert isinstance(setting.default, types)
-    assert isinstance(setting.cast(setting.example), types)
-    assert isinstance(None, types) == (setting.default is None)
+    hints = get_type_hints(Config, localns=types_of_others)
+    for name, setting in SETTINGS.items():
+        hint = hints[name]
+        either = get_args(hint) if NoneType in get_args(hint) else (hint,)
+        types = tuple(get_origin(each) or each for each in either)
+        assert isinstance(setting.default, types)
+        assert isinstance(setting.cast(setting.example), types)
+        assert isinstance(None, types) == (setting.default is None)
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=lambda setting: setting.variable)
@@ -41,13 +42,13 @@ def test_a_setting_is_described(setting: Setting[Any]) -> None:
         assert setting.default_text == str(setting.default)
 
 
-@pytest.mark.parametrize("field", SETTINGS)
-def test_each_variable_is_read(field: str) -> None:
+def test_each_variable_is_read() -> None:
     """As ``config.field``, or as ``values[NAME]`` where there is no Config yet."""
     package = Path(str(conf.__file__)).parents[1]
     sources = [each for each in package.rglob("*.py") if each.parent.name != "conf"]
-    (name,) = [key for key, each in vars(variables).items() if each is SETTINGS[field]]
-    read = re.compile(rf"\.{field}\b|\[{name}\]")
+    text = "".join(each.read_text() for each in sources)
     own = (package / "conf" / "config.py").read_text()
-    in_properties = re.search(rf"self\.{field}\b", own)
-    assert in_properties or any(read.search(each.read_text()) for each in sources)
+    for field, setting in SETTINGS.items():
+        (name,) = [key for key, each in vars(variables).items() if each is setting]
+        in_properties = re.search(rf"self\.{field}\b", own)
+        assert in_properties or re.search(rf"\.{field}\b|\[{name}\]", text), field
