@@ -54,10 +54,6 @@ class LambdaPlan:
     """The function's timeout in seconds."""
     properties: Sequence[Property]
     """The environment of the function."""
-    runtime: str = "python3.13"
-    memory: int = 512
-    """The memory of the function, in MB."""
-    batch_size: int = 10
     max_concurrency: int = DEFAULT_CONCURRENCY
     """The number of invocations at a time."""
     other_arns: Sequence[str] = ()
@@ -153,10 +149,7 @@ def _fill_in(template: str, plan: LambdaPlan, **strings: str) -> str:
         visibility=plan.visibility,
         receives=RECEIVES,
         handler=HANDLER,
-        runtime=plan.runtime,
-        memory=plan.memory,
         timeout=plan.timeout,
-        batch_size=plan.batch_size,
         max_concurrency=plan.max_concurrency,
     )
 

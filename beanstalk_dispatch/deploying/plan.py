@@ -255,7 +255,7 @@ def _plan_queue(
     alias: str, address: QueueAddress, region: str | None, account: str | None
 ) -> PlannedQueue:
     own_region = address.region or region
-    own_account = _account_of(address) or account
+    own_account = (address.location or "").rpartition("/")[2] or account
     if own_region is None:
         raise ConfigurationError(f"the region of the queue {alias!r} is not known; add --region")
     if own_account is None:
@@ -270,10 +270,3 @@ def _plan_queue(
             "account of 12 digits"
         )
     return queue
-
-
-def _account_of(address: QueueAddress) -> str | None:
-    """Return the account number in a queue's URL on AWS."""
-    parts = (address.url or "").split("/")
-    number = parts[-2] if len(parts) > 2 and address.endpoint_url is None else ""
-    return number if number.isdecimal() else None

@@ -129,16 +129,11 @@ def explain(answer: Answer, path: str) -> CheckMessage:
         return ok(TOPIC, f"POST {path} reaches the dispatcher")
     if answer.status == content.get("error") and "message" in content:
         return _of_the_dispatcher(answer.status, str(content["message"]))
-    for find in (
-        _find_exception,
-        _refused_host,
-        _redirect_of_the_host,
-        _wrong_path,
-        _find_redirect,
-    ):
-        if finding := find(answer, path):
-            return finding
-    return _explain_status(answer, path)
+    if finding := _of_any_path(answer, path):
+        return finding
+    if not leads_to_the_dispatcher(path):
+        return _of_a_wrong_path(answer, path)
+    return _of_a_middleware(answer, path)
 
 
 def _of_the_dispatcher(status: int, message: str) -> CheckMessage:
@@ -149,21 +144,13 @@ def _of_the_dispatcher(status: int, message: str) -> CheckMessage:
     return problem("E116", TOPIC, status=status, message=message)
 
 
-def _find_exception(answer: Answer, path: str) -> CheckMessage | None:
-    if not answer.error:
-        return None
-    return problem("E117", TOPIC, error=answer.error)
-
-
-def _refused_host(answer: Answer, path: str) -> CheckMessage | None:
-    allowed = settings.ALLOWED_HOSTS or (["localhost", "127.0.0.1"] if settings.DEBUG else [])
-    if answer.status != 400 or validate_host("localhost", allowed):
-        return None
-    return problem("E017", TOPIC)
-
-
-def _redirect_of_the_host(answer: Answer, path: str) -> CheckMessage | None:
+def _of_any_path(answer: Answer, path: str) -> CheckMessage | None:
+    """Return the finding for an answer that the project gives whatever the path is."""
     target = urlsplit(answer.location)
+    if answer.error:
+        return problem("E117", TOPIC, error=answer.error)
+    if answer.status == 400 and not _accepts_localhost():
+        return problem("E017", TOPIC)
     if target.scheme == "https":
         return problem("E014", TOPIC, prefix=path.lstrip("/"))
     if target.hostname == "www.localhost":
@@ -171,9 +158,12 @@ def _redirect_of_the_host(answer: Answer, path: str) -> CheckMessage | None:
     return None
 
 
-def _wrong_path(answer: Answer, path: str) -> CheckMessage | None:
-    if leads_to_the_dispatcher(path):
-        return None
+def _accepts_localhost() -> bool:
+    allowed = settings.ALLOWED_HOSTS or (["localhost", "127.0.0.1"] if settings.DEBUG else [])
+    return validate_host("localhost", allowed)
+
+
+def _of_a_wrong_path(answer: Answer, path: str) -> CheckMessage:
     right = dispatcher_path()
     if right is None:
         return problem("E119", TOPIC, status=answer.status)
@@ -187,13 +177,12 @@ def _wrong_path(answer: Answer, path: str) -> CheckMessage | None:
     return problem("E120", TOPIC, reason=reason, status=answer.status, lost=lost, right=right)
 
 
-def _find_redirect(answer: Answer, path: str) -> CheckMessage | None:
-    if not answer.location:
-        return None
+def _of_a_middleware(answer: Answer, path: str) -> CheckMessage:
     target = urlsplit(answer.location).path
-    if target == _login_path():
-        return problem("E118", TOPIC, target=target, status=answer.status, path=path)
-    return problem("E121", TOPIC, target=target, status=answer.status, path=path)
+    facts = {"status": answer.status, "path": path, "target": target}
+    if answer.location:
+        return problem("E118" if target == _login_path() else "E121", TOPIC, **facts)
+    return problem("E016" if answer.status == 403 else "E122", TOPIC, **facts)
 
 
 def _login_path() -> str | None:

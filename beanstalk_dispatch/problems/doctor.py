@@ -39,7 +39,7 @@ from beanstalk_dispatch.running.declared_tasks import is_listed
 
 from . import daemon_request
 from .findings import ID, ok, problem, safely
-from .own_queue import own_queue
+from .machine_doctor import own_queue
 
 _SHOWN_BY_THE_POST: Final = frozenset(
     f"{ID}.{each}" for each in ("E014", "E015", "E016", "E017", "W003", "W014")

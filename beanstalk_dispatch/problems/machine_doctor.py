@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import re
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Final
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.consumers.endpoint.sqsd import MEANINGS, SqsdOptions
 from beanstalk_dispatch.deploying.dispatcher_path import (
     PATH,
@@ -27,7 +27,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 
 from . import memory_doctor
 from .findings import ok, problem
-from .own_queue import own_queue
+from .web_boot import get, is_of_the_dispatcher
 
 DEFAULT_PROXY_READ_TIMEOUT: Final = 60.0
 """https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_read_timeout"""
@@ -73,6 +73,17 @@ def examine(machine: Machine | None = None) -> Iterator[CheckMessage]:
     yield _examine_endpoint(machine.port, path if options else PATH)
     yield from _examine_daemon_log(machine.daemon_log)
     yield from _examine_memory(options, machine)
+
+
+def own_queue(topic: str, url: str) -> Iterator[CheckMessage]:
+    """Yield a finding if the daemon reads the dead-letter queue. ``url`` is its WorkerQueueURL."""
+    try:
+        name = QueueAddress.parse(url).name
+        is_wrong = get_config().is_dead_letter_queue(name)
+    except (ValueError, ConfigurationError):  # which others report
+        return
+    if is_wrong:
+        yield problem("E123", topic, name=name)
 
 
 def _unreadable_file(topic: str, file: Path, exc: OSError) -> CheckMessage:
@@ -151,27 +162,15 @@ def _examine_memory(options: Mapping[str, str], machine: Machine) -> Iterator[Ch
 
 
 def _examine_endpoint(port: int, path: str) -> CheckMessage:
-    """GET the dispatcher through nginx: it answers 405 on a worker, and runs nothing."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    """GET the dispatcher through nginx: it answers, and runs nothing."""
     try:
-        connection.request("GET", path, headers={"Host": "localhost"})
-        response = connection.getresponse()
-        status, content = response.status, response.read()
+        status, content = get(port, path)
     except (OSError, http.client.HTTPException) as exc:
         return problem("E304", "endpoint", port=port, kind=type(exc).__name__, exc=exc)
-    finally:
-        connection.close()
-    if status == 405 and _is_the_dispatchers(content, status):
+    if is_of_the_dispatcher(status, content):
         return ok("endpoint", f"GET {path} reaches the dispatcher through nginx")
     meaning = MEANINGS.get(status, "another program answers")
-    return problem("E305", 'endpoint', path=path, status=status, meaning=meaning)  # fmt: skip
-
-
-def _is_the_dispatchers(content: bytes, status: int) -> bool:
-    try:
-        return bool(json.loads(content)["error"] == status)
-    except (ValueError, KeyError, TypeError):
-        return False
+    return problem("E305", "endpoint", path=path, status=status, meaning=meaning)
 
 
 # --- the daemon's log ------------------------------------------------------------------------

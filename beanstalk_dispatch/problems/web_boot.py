@@ -52,8 +52,8 @@ def boot(plan: Plan, root: Path, *, seconds: float = _SECONDS) -> Iterator[Check
         deadline = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
             for port in ports:
-                if answer := _get(port, plan.http_path):
-                    yield _explain_answer(plan, *answer)
+                with suppress(OSError, http.client.HTTPException):  # there is no answer yet
+                    yield _explain_answer(plan, *get(port, plan.http_path))
                     return
             time.sleep(0.1)
         reason = f"does not answer within {seconds:g} s" if process.poll() is None else "ends"
@@ -106,24 +106,28 @@ def _is_taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _get(port: int, path: str) -> tuple[int, bytes] | None:
-    """GET the dispatcher as the daemon would reach it. None: there is no answer yet."""
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """GET the dispatcher. Raise OSError or HTTPException if there is no answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_END_SECONDS)
     try:
         connection.request("GET", path, headers={"Host": "localhost"})
         response = connection.getresponse()
         return response.status, response.read()
-    except (OSError, http.client.HTTPException):
-        return None
     finally:
         connection.close()
 
 
+def is_of_the_dispatcher(status: int, content: bytes) -> bool:
+    """Return True if the dispatcher has answered a GET, which it does with 405."""
+    try:
+        return status == 405 and json.loads(content)["error"] == status
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def _explain_answer(plan: Plan, status: int, content: bytes) -> CheckMessage:
-    """Return the meaning of the answer. The dispatcher answers 405 to a GET."""
-    with suppress(ValueError, TypeError):
-        if status == 405 and json.loads(content).get("error") == status:
-            return ok(_TOPIC, f"it starts, and GET {plan.http_path} reaches the dispatcher")
+    if is_of_the_dispatcher(status, content):
+        return ok(_TOPIC, f"it starts, and GET {plan.http_path} reaches the dispatcher")
     meaning = MEANINGS.get(status, "it is not the dispatcher's answer")
     settings = plan.application.settings
     return problem(

@@ -19,8 +19,8 @@ resource "aws_lambda_function" "worker" {
   role          = aws_iam_role.worker.arn
   filename      = "function.zip"
   handler       = "%{handler}"
-  runtime       = "%{runtime}"
-  memory_size   = %{memory}
+  runtime       = "python3.13"
+  memory_size   = 512
   timeout       = %{timeout}
   logging_config {
     log_format            = "JSON"
@@ -42,7 +42,7 @@ resource "aws_lambda_function" "worker" {
 resource "aws_lambda_event_source_mapping" "tasks" {
   event_source_arn        = aws_sqs_queue.tasks.arn
   function_name           = aws_lambda_function.worker.arn
-  batch_size              = %{batch_size}
+  batch_size              = 10
   function_response_types = ["ReportBatchItemFailures"]
   scaling_config {
     maximum_concurrency = %{max_concurrency}
