@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import socket
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -45,7 +44,7 @@ def observers(config: Config) -> Sequence[MetricsObserver]:
     if destination is None:
         return ()
     if destination == "stdout":
-        return (MetricsObserver(_write_to_stdout),)
+        return (MetricsObserver(functools.partial(print, end="", flush=True)),)
     host, _, port = destination.removeprefix("udp://").rpartition(":")
     address = host.strip("[]"), int(port)
     return (MetricsObserver(functools.partial(_send_to_agent, address)),)
@@ -100,11 +99,6 @@ class MetricsObserver(FiguresObserver):
             figures, members, dimensions=_DIMENSIONS, units=_UNITS, metadata=_METADATA
         )
         self._write(line)
-
-
-def _write_to_stdout(line: str) -> None:
-    sys.stdout.write(line)
-    sys.stdout.flush()
 
 
 def _send_to_agent(address: tuple[str, int], line: str) -> None:

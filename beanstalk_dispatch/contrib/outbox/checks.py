@@ -5,7 +5,8 @@ https://docs.djangoproject.com/en/stable/topics/checks/#builtin-tags
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from django.core.checks import CheckMessage
@@ -27,15 +28,13 @@ def check(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[Chec
         config = conf.get_config()
     except ConfigurationError:  # E001 reports it
         return []
-    own = set(config.outbox_databases if config.uses_outbox else ()).intersection(databases or ())
-    return [each for database in sorted(own) for each in _of_database(database)]
-
-
-def _of_database(database: str) -> Iterator[CheckMessage]:
-    try:
-        waiting = waiting_in(database)
-    except DatabaseError:  # before the migration the table does not exist
-        return
-    for each in waiting:
-        if each.oldest_seconds > MAX_WAIT_SECONDS:
-            yield problem("W017", waiting=each, database=database)
+    found: list[CheckMessage] = []
+    own = config.outbox_databases if config.uses_outbox else ()
+    for database in set(own).intersection(databases or ()):
+        with suppress(DatabaseError):  # before the migration the table does not exist
+            found += [
+                problem("W017", waiting=each, database=database)
+                for each in waiting_in(database)
+                if each.oldest_seconds > MAX_WAIT_SECONDS
+            ]
+    return found

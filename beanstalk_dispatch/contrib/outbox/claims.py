@@ -20,12 +20,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import Any, Final
 
-from django.conf import settings
 from django.db import OperationalError, connections, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from .models import OutboxMessage
+from .rows import in_settings_zone
 
 MAX_CLAIMED: Final = 80
 """The number of messages claimed at a time: eight batches, which a standard queue takes at once."""
@@ -109,7 +109,7 @@ def database_now(database: str) -> datetime:
     with connection.cursor() as cursor:
         cursor.execute(statement)
         moment = datetime.fromtimestamp(float(cursor.fetchone()[0]), UTC)
-    return moment if settings.USE_TZ else timezone.make_naive(moment)
+    return in_settings_zone(moment)
 
 
 def queues_in(database: str) -> Iterator[str]:

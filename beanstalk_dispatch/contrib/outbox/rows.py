@@ -43,13 +43,13 @@ def to_row(destination: Destination, prepared: Prepared) -> OutboxMessage:
         body=body,
         parameters=json.dumps(parameters),
         due_at=_due_at(message, delay),
-        available_at=_in_settings_zone(_available_at(message)),
+        available_at=in_settings_zone(_available_at(message)),
     )
 
 
 def _due_at(message: Message, delay: int) -> datetime | None:
     if message.not_before is not None:
-        return _in_settings_zone(datetime.fromtimestamp(message.not_before, UTC))
+        return in_settings_zone(datetime.fromtimestamp(message.not_before, UTC))
     return timezone.now() + timedelta(seconds=delay) if delay else None
 
 
@@ -64,7 +64,8 @@ def _available_at(message: Message) -> datetime:
     return datetime.fromtimestamp(minutes * 60, UTC)
 
 
-def _in_settings_zone(moment: datetime) -> datetime:
+def in_settings_zone(moment: datetime) -> datetime:
+    """Return a time as Django has it: naive and in its own time zone, if USE_TZ is False."""
     return moment if settings.USE_TZ else timezone.make_naive(moment)
 
 

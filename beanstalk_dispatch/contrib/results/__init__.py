@@ -11,7 +11,7 @@ from beanstalk_dispatch.running.dispatch_table import register_observers
 from beanstalk_dispatch.running.kept_results import KEPT_RESULTS, KeptResults
 
 from .record import Progress, Status, TaskFailure, TaskRecord
-from .recording import note_superseded, observers, shared_recording
+from .recording import Recording, note_superseded, observers
 from .stores import progress_in_words
 from .waiting import aget_result, await_result, get_result, wait
 
@@ -27,4 +27,4 @@ __all__ = [
 ]
 
 register_observers(observers)
-KEPT_RESULTS.append(KeptResults(shared_recording, progress_in_words, note_superseded))
+KEPT_RESULTS.append(KeptResults(Recording, progress_in_words, note_superseded))

@@ -6,6 +6,7 @@ https://docs.djangoproject.com/en/stable/topics/checks/#builtin-tags
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -22,14 +23,10 @@ MAX_AGE: Final = timedelta(days=2)
 
 def check(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Return a warning for each database with expired results that nothing deletes."""
-    return [each for database in databases or () for each in _of_database(database)]
-
-
-def _of_database(database: str) -> list[CheckMessage]:
-    try:
-        age = oldest_expired(database)
-    except DatabaseError:  # before the migration the table does not exist
-        return []
-    if age is None or age <= MAX_AGE:
-        return []
-    return [problem("W019", database=database, days=age.days)]
+    found = []
+    for database in databases or ():
+        with suppress(DatabaseError):  # before the migration the table does not exist
+            age = oldest_expired(database)
+            if age is not None and age > MAX_AGE:
+                found.append(problem("W019", database=database, days=age.days))
+    return found

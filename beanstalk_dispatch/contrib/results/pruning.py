@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from django.db import router
 from django.db.models import QuerySet
 
+from .models import StoredResult
 from .record import from_django, now, to_django
-
-if TYPE_CHECKING:
-    from .models import StoredResult
 
 BATCH_ROWS: Final = 1000
 TASK_SECONDS: Final = 50.0
@@ -46,6 +44,4 @@ def oldest_expired(using: str) -> timedelta | None:
 
 
 def _query_rows(using: str | None) -> QuerySet[StoredResult]:
-    from .models import StoredResult  # noqa: PLC0415  # models need the app in INSTALLED_APPS
-
     return StoredResult.objects.using(using or router.db_for_write(StoredResult))

@@ -72,9 +72,10 @@ class Recording:
     If it is kept in the cache of the lease, the lease reads and writes it in its own requests.
     """
 
-    def __init__(self, delivery: RunView, message: Message, config: Config) -> None:
+    def __init__(self, delivery: RunView) -> None:
+        config = get_config()
         self._delivery = delivery
-        self._message = message
+        self._message = message = cast("Message", delivery.message)
         self._store = store_of(config)
         self._has_queue = not config.execute_synchronously
         self.record = new_record(message, delivery.queue, config)
@@ -288,17 +289,10 @@ class Recording:
             GUARD.call(functools.partial(self._store.save, self.record), self.record.id)
 
 
-def shared_recording(run: Run) -> Recording:
-    """Make the recording of a run whose record is in the cache of the lease."""
-    return Recording(run, run.accepted, run.config)
-
-
 def recording_of(delivery: RunView) -> Recording:
     """Return the recording of an attempt: that of its lease, or its own."""
     shared = cast("Run", delivery).shared_result
-    return cast("Recording | None", shared) or Recording(
-        delivery, cast("Message", delivery.message), get_config()
-    )
+    return cast("Recording | None", shared) or Recording(delivery)
 
 
 def new_record(message: Message, queue: str, config: Config) -> TaskRecord:
@@ -341,10 +335,10 @@ class ResultsObserver(Observer):
     def delivering(self, delivery: RunView) -> Iterator[None]:
         """Write that a task could not start: it is not known here, too old, or cannot be made."""
         yield
-        message, is_refused = delivery.message, delivery.outcome in _REFUSED
-        is_over = is_refused or delivery.is_final  # the calling process has no other worker
-        if message and is_over and _RECORDING not in delivery.notes:
-            Recording(delivery, message, get_config()).end_refused()
+        # The calling process has no other worker.
+        is_over = delivery.outcome in _REFUSED or delivery.is_final
+        if delivery.message and is_over and _RECORDING not in delivery.notes:
+            Recording(delivery).end_refused()
 
     @contextmanager
     def attempting(self, task: SafeTask, delivery: RunView) -> Iterator[None]:
@@ -366,7 +360,7 @@ class ResultsObserver(Observer):
     @contextmanager
     def cancelling(self, delivery: RunView) -> Iterator[None]:
         """Write that the task was cancelled."""
-        Recording(delivery, cast("Message", delivery.message), get_config()).end_cancelled()
+        Recording(delivery).end_cancelled()
         yield
 
 

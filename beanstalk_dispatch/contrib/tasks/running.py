@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.contrib.results.record import (
     BACKEND_HEADER,
     QUEUE_HEADER,
@@ -132,7 +132,7 @@ class TaskAttempt:
         self, task: AnyTask, delivery: RunView, *, recording: Recording | None = None
     ) -> None:
         message = cast("Message", delivery.message)
-        self.recording = recording or Recording(delivery, message, get_config())
+        self.recording = recording or Recording(delivery)
         self.result = to_task_result(
             task, self.recording.record, args=message.args, kwargs=message.kwargs
         )

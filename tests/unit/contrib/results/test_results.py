@@ -480,14 +480,14 @@ def test_a_task_that_waits_in_hops_keeps_the_time_of_its_enqueuing(store: Enviro
     task_id = schedule_function("jobs", "record")
     ready = get_result(task_id)
     hop = Message(function="record", id=task_id, sent_at=time.time() + 900, not_before=1.0)
-    with_hop = Recording(run_of(hop, queue="jobs"), hop, get_config())
+    with_hop = Recording(run_of(hop, queue="jobs"))
     with_hop.start()
     assert get_result(task_id).enqueued_at == ready.enqueued_at
 
 
 def test_what_has_ended_before_is_not_written_with_the_end_of_the_lease(store: Environment) -> None:
     message = Message(function="record")
-    recording = Recording(run_of(message, queue="jobs"), message, get_config())
+    recording = Recording(run_of(message, queue="jobs"))
     recording.is_settled = True
     assert recording.success_entry() is None
 
