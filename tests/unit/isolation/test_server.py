@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,7 @@ from django.test import override_settings
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import NotImportable
+from beanstalk_dispatch.isolation import child as child_module
 from beanstalk_dispatch.isolation import preloading, server_process
 from beanstalk_dispatch.isolation import server as server_module
 from beanstalk_dispatch.isolation.child import ChildConsumer
@@ -40,8 +42,11 @@ from beanstalk_dispatch.isolation.server_process import (
     why_impossible,
 )
 from beanstalk_dispatch.logging.output import show
-from beanstalk_dispatch.messages.outcomes import Outcome
+from beanstalk_dispatch.messages.delivery import Delivery
+from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running import monkey_patching
+from beanstalk_dispatch.running.run import Run
 from tests.conftest import Environment
 from tests.unit.isolation.test_children import Endpoint, outcome, process_env, processes, run
 
@@ -208,6 +213,28 @@ def test_a_server_ends_with_its_parent_whatever_that_has_left_unread() -> None:
         control.send(b"x")
         parent.close()
         assert not server._handle_next()
+
+
+def test_a_child_whose_parent_has_ended_meanwhile_ends_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = socket.socketpair()
+    ended = Run(Delivery(queue="q", message_id="1"), get_config(), Endpoint())
+    ended.message = Message(function="sleep", id="1")
+
+    def run_request(*args: object) -> tuple[Run, Result]:
+        ours.close()
+        return ended, Result(outcome=Outcome.DONE)
+
+    def end_process() -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(child_module, "_prepare_process", lambda *args, **kwargs: None)
+    monkeypatch.setattr(child_module, "run_request", run_request)
+    monkeypatch.setattr(child_module, "end_process", end_process)
+    ours.sendall(to_frame({"is_fresh": False}))
+    with theirs, closing(Notes.create()) as notes, pytest.raises(SystemExit):
+        child_module.main(theirs.fileno(), notes, server=0)
 
 
 def test_a_child_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
