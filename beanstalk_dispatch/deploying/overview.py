@@ -48,10 +48,6 @@ def variables() -> list[Variable]:
     ]
 
 
-def _registered_settings() -> list[Setting[Any]]:
-    return [setting for group in conf.registered_groups() for setting in group.settings]
-
-
 def _describe_variable(setting: Setting[Any], values: conf.Values) -> Variable:
     value, source = values[setting], values.sources[setting.variable]
     starts = (f"{setting.variable}:", f"{setting.variable}_FILE:")
@@ -140,30 +136,24 @@ def as_dict(*, worker: bool) -> dict[str, Any]:
 
 def as_table(*, worker: bool) -> Iterator[str]:
     """Yield the overview, line by line. Secrets are masked."""
-    found = variables()
-    rows = [
-        (each.name, each.source, _shown_value(each, setting))
-        for each, setting in zip(found, _registered_settings(), strict=True)
-    ]
-    yield from _format_table(("VARIABLE", "FROM", "VALUE"), rows)
-    if tasks := _list_tasks():
-        yield ""
-        yield from _format_table(
-            ("TASK", "TIME LIMIT", "MAX RETRIES", "PATH"), map(_task_row, tasks)
-        )
-        options = [
+    found, tasks, queues = variables(), _list_tasks(), _configured_queues()
+    settings = (setting for group in conf.registered_groups() for setting in group.settings)
+    tables = {
+        ("VARIABLE", "FROM", "VALUE"): [
+            (each.name, each.source, _shown_value(each, setting))
+            for each, setting in zip(found, settings, strict=True)
+        ],
+        ("TASK", "TIME LIMIT", "MAX RETRIES", "PATH"): [_task_row(task) for task in tasks],
+        ("OPTION OF", "OPTION", "VALUE", "FROM"): [
             (task.name, keyword, *value) for task in tasks for keyword, value in task.policy.items()
-        ]
-        if options:
+        ],
+        ("QUEUE", "REGION", "URL"): [_queue_row(*each) for each in queues.items()],
+    }
+    for headings, rows in tables.items():
+        if rows:
+            yield from _format_table(headings, rows)
             yield ""
-            yield from _format_table(("OPTION OF", "OPTION", "VALUE", "FROM"), options)
-    if queues := _configured_queues():
-        yield ""
-        yield from _format_table(
-            ("QUEUE", "REGION", "URL"), map(_queue_row, queues, queues.values())
-        )
     used = total_size(properties_in_effect(worker=worker))
-    yield ""
     yield (
         f"{used:,} of {MAX_BYTES:,} bytes that Elastic Beanstalk accepts; your project's other "
         "properties count, too"

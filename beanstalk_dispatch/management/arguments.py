@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from beanstalk_dispatch.dead_letters.dead_letter import parse_since
 
+LARGEST: Final = sys.float_info.max
+"""The largest number that is not infinite."""
 
-def to_number(argument: str) -> float:
-    """Return a number. The answer for anything else is NaN, which is in no range."""
-    try:
-        return float(argument)
-    except ValueError:
-        return math.nan
+
+def number(low: float, high: float, *, expected: str) -> Callable[[str], float]:
+    """Return a cast to a number within a range, which an error names in the words ``expected``."""
+
+    def parse(argument: str) -> float:
+        try:
+            found = float(argument)
+        except ValueError:
+            found = math.nan  # which is in no range
+        if not low <= found <= high:
+            raise argparse.ArgumentTypeError(f"expected {expected}, not {argument!r}")
+        return found
+
+    return parse
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:

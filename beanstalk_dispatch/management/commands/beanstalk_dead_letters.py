@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -28,7 +27,7 @@ from beanstalk_dispatch.dead_letters.receiving import HIDE_SECONDS
 from beanstalk_dispatch.dead_letters.sweep import Steps, SweepOptions, SweepReport
 from beanstalk_dispatch.dead_letters.terminal import ProgressLine, Stop, stoppable
 from beanstalk_dispatch.logging.log_lines import joined
-from beanstalk_dispatch.management.arguments import integer, since, to_number
+from beanstalk_dispatch.management.arguments import LARGEST, integer, number, since
 from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.queues.waiting import own_name, queue_statuses
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
@@ -38,12 +37,8 @@ EXIT_INTERRUPTED: Final = 130
 _MIN_HIDE_SECONDS: Final = 30
 
 
-def rate(argument: str) -> float:
-    """Read messages per second as an argparse type."""
-    found = to_number(argument)
-    if not 0 < found < math.inf:
-        raise argparse.ArgumentTypeError(f"expected letters per second, not {argument!r}")
-    return found
+rate: Final = number(sys.float_info.min, LARGEST, expected="letters per second")
+"""Reads messages per second as an argparse type."""
 
 
 class Command(PrintingCommand):

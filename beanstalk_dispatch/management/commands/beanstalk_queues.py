@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from beanstalk_dispatch.conf.variables import QUEUES
 from beanstalk_dispatch.dead_letters.terminal import Stop, stoppable, table
 from beanstalk_dispatch.logging.log_lines import duration
-from beanstalk_dispatch.management.arguments import to_number
+from beanstalk_dispatch.management.arguments import number
 from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.queues.running import (
     RUN_COLUMNS,
@@ -34,12 +34,8 @@ from beanstalk_dispatch.queues.waiting import (
 _HOME_AND_CLEAR: Final = "\x1b[H\x1b[J"
 
 
-def interval(argument: str) -> float:
-    """Read seconds between two requests as an argparse type, at least one."""
-    seconds = to_number(argument)
-    if not 1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"expected 1 to 3600 seconds, not {argument!r}")
-    return seconds
+interval: Final = number(1, 3600, expected="1 to 3600 seconds")
+"""Reads seconds between two requests as an argparse type."""
 
 
 class Command(PrintingCommand):

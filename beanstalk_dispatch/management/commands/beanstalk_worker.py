@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from beanstalk_dispatch.consumers.poller.worker import Tick, Worker
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.logging import output
-from beanstalk_dispatch.management.arguments import add_removed_options, integer, to_number
+from beanstalk_dispatch.management.arguments import LARGEST, add_removed_options, integer, number
 from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.problems import start_log
@@ -53,12 +52,8 @@ def address(argument: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", integer(0, 65535)(port)
 
 
-def seconds(argument: str) -> float:
-    """Read a time in seconds as an argparse type."""
-    number = to_number(argument)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds, not {argument!r}")
-    return number
+seconds: Final = number(0, LARGEST, expected="a number of seconds")
+"""Reads a time in seconds as an argparse type."""
 
 
 class Command(PrintingCommand):
