@@ -155,6 +155,9 @@ class Run:
     """The arguments, of the types of the task's annotations. A message without ``typed`` has none.
     """
 
+    accepted = cast("Message", property(attrgetter("message")))  # called in C, many times a task
+    """The message, which is there once the stage ``accept`` has let it pass."""
+
     def __init__(self, delivery: Delivery, config: Config, consumer: Consumer) -> None:
         self.delivery = delivery
         """The facts of the receive."""
@@ -214,11 +217,6 @@ class Run:
     def seconds(self) -> float:
         """Return the seconds since the delivery, or where a proxy says it, since its request."""
         return clock.monotonic() - self.started + (self.delivery.waited or 0.0)
-
-    @property
-    def accepted(self) -> Message:
-        """Return the message, which is there once the stage ``accept`` has let it pass."""
-        return cast("Message", self.message)
 
     def set_fate(self, result: Result) -> None:
         """Note for observers whether a failure is final, and has become a dead letter."""
