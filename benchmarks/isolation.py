@@ -2,8 +2,10 @@
 
     python -m benchmarks.isolation [--quick]
 
-CPU time is that of all processes of a worker. The last line needs a machine with two cores that
-nothing else uses: where others use them, tasks in threads and in processes get the same share.
+The floor is the CPU of a hop to another process and back, without a line of this package. What is
+more than thread above it is work of the package and of Python. CPU time is that of all processes of
+a worker. The last line needs a machine with two cores that nothing else uses: where others use
+them, tasks in threads and in processes get the same share.
 """
 
 from __future__ import annotations
@@ -11,16 +13,27 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import psutil
 
-from .compare import Line, Quartiles, Run, Side, Target, started
+from .compare import Line, Quartiles, Run, Side, Target, duration, started
 from .drain import drain_in_turns, our_worker, started_consumers
 from .processes import free_port, post, running, wait_for
 
 THREAD, PROCESS = "thread", "process"
+
+
+def floor(run: Run) -> None:
+    """The bytes of a task, there and back, between a bare process of 15 threads and 15 others."""
+    count = run.rounds(3_000, 15_000)
+    command = (sys.executable, "-m", "benchmarks.sides.hop", "15", str(count))
+    figures = [json.loads(subprocess.check_output(command)) for _ in range(5)]
+    wall, cpu = (statistics.median(each) / count for each in zip(*figures, strict=True))
+    run.add(Line(row="a hop, bare Python", side="floor", unit="message", wall=wall, cpu=cpu))
 
 
 def endpoint(run: Run) -> None:
@@ -54,7 +67,13 @@ def endpoint(run: Run) -> None:
             wall_ratio=Quartiles.of([mine[0] / theirs[0] for mine, theirs in pairs]),
             cpu_ratio=Quartiles.of([mine[1] / theirs[1] for mine, theirs in pairs]),
             target=Target(1.2, "cpu") if name == PROCESS else None,
+            note="" if name == THREAD else f"{duration(_more(pairs))} more than thread",
         ))  # fmt: skip
+
+
+def _more(pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]]) -> float:
+    """CPU seconds that a message takes more."""
+    return statistics.median(mine[1] - theirs[1] for mine, theirs in pairs)
 
 
 @contextmanager
@@ -95,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     options = parser.parse_args(arguments)
     with started(is_quick=options.quick) as run:
+        floor(run)
         endpoint(run)
         poller(run)
     return 1 if any(line.is_met is False for line in run.lines) else 0
