@@ -45,6 +45,20 @@ _HOST: Final = r"(?=.{1,254}$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{
 _FORMS = "a queue name, its URL (https://sqs.REGION.amazonaws.com/ACCOUNT/NAME) or its ARN"
 
 
+def is_fifo(queue_name: str) -> bool:
+    """Return True for the own name of a FIFO queue: SQS requires the suffix.
+
+    A FIFO queue takes no delay for a message, so a retry hides the received message, and no delayed
+    copy can be sent. It refuses a message without a MessageGroupId, and is the only one to take a
+    MessageDeduplicationId. The messages of a group arrive in the order in which they were sent. So
+    after a message that was not sent no later one may be sent, and while one is in flight SQS
+    delivers no other message of its group.
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-understanding-logic.html
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+    """
+    return queue_name.endswith(FIFO_SUFFIX)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueAddress:
     """The facts about a queue that its name, URL or ARN contains, so no request to AWS is made."""
@@ -67,8 +81,8 @@ class QueueAddress:
 
     @property
     def is_fifo(self) -> bool:
-        """Return True for a FIFO queue. See ``sqs.fifo`` for its rules."""
-        return self.name.endswith(FIFO_SUFFIX)
+        """Return True for a FIFO queue."""
+        return is_fifo(self.name)
 
     def is_same_queue(self, other: QueueAddress) -> bool:
         """Return True if both stand for one queue, as far as they say its region and account."""

@@ -107,12 +107,11 @@ class Redrive:
 
     def _send_parameters(self, dead_letter: ReceivedDeadLetter, target: Queue) -> dict[str, object]:
         group = dead_letter.received.attributes.get("MessageGroupId")
-        rules = target.rules
         # The id of the message itself may be one that SQS has seen in the last five minutes.
-        once = f"redrive-{dead_letter.message_id}" if rules.takes_deduplication_id else None
+        once = f"redrive-{dead_letter.message_id}" if target.is_fifo else None
         parameters = send_parameters(
             target.address,
-            group_id=group or (dead_letter.message_id if rules.needs_group_id else None),
+            group_id=group or (dead_letter.message_id if target.is_fifo else None),
             deduplication_id=once,
         )
         if dead_letter.received.sent_attributes:

@@ -11,7 +11,7 @@ from typing import Final
 from django.apps import apps
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.conf.queue_address import ARN, FIFO_SUFFIX, QueueAddress, dead_letter_name
+from beanstalk_dispatch.conf.queue_address import ARN, QueueAddress, dead_letter_name, is_fifo
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
@@ -57,7 +57,7 @@ class PlannedQueue:
     @property
     def is_fifo(self) -> bool:
         """True if the queue is a FIFO queue."""
-        return self.name.endswith(FIFO_SUFFIX)
+        return is_fifo(self.name)
 
     @property
     def dead_letters(self) -> PlannedQueue:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from beanstalk_dispatch.conf import Config, get_config
+from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE, QUEUES
 from beanstalk_dispatch.exceptions import (
     BeanstalkDispatchError,
@@ -22,7 +23,6 @@ from beanstalk_dispatch.sqs.administration import (
     source_queue_names,
 )
 from beanstalk_dispatch.sqs.errors import missing_permission
-from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.queue import Queue
 
@@ -128,7 +128,7 @@ def resume(name: str) -> str:
 
 def pause_limit(queue_name: str) -> str:
     """Return which consumers a pause does not reach, in words; empty if it reaches all."""
-    if not queue_rules(queue_name).keeps_order:
+    if not is_fifo(queue_name):
         return ""
     return (
         f"A message of the FIFO queue {queue_name} cannot wait as a delayed copy: only "

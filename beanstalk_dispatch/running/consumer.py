@@ -57,5 +57,5 @@ class DelayedCopies(Nobody):
         )
         check_size(body, function=message.function)
         seconds = min(math.ceil(delay), MAX_DELAY_SECONDS)
-        group_id = delivery.group_id if target.rules.takes_delay else None
+        group_id = delivery.group_id if not target.is_fifo else None
         target.send(body, send_parameters(target.address, delay=seconds, group_id=group_id))

@@ -39,7 +39,7 @@ def send(run: Run, *, alias: str, outcome: str) -> bool:
         )  # fmt: skip
         check_size(dead_letter, function=alias)
         options = {}
-        if target.rules.needs_group_id:
+        if target.is_fifo:
             group = delivery.message_id or "dead-letters"
             options = send_parameters(target.address, group_id=group, message_id=group)
         target.send(dead_letter, options)

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.delivery import Delivery
@@ -17,7 +18,6 @@ from beanstalk_dispatch.messages.shared_cache import CacheEntry
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import Leg
 from beanstalk_dispatch.safe_task import SafeTask
-from beanstalk_dispatch.sqs.fifo import queue_rules
 
 from .dispatch_table import Entry
 from .running_tasks import RunningTask
@@ -165,7 +165,7 @@ class Run:
         self.consumer = consumer
         self.retries_by_hiding = (
             consumer.can_hide or not config.execute_synchronously
-        ) and queue_rules(delivery.queue).retries_by_visibility
+        ) and is_fifo(delivery.queue)
         """True if a retry is the same message: a FIFO queue takes no delayed copy."""
         self.started = clock.monotonic()
         """The time when the delivery began, by ``clock.monotonic``."""

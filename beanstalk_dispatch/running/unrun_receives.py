@@ -11,10 +11,10 @@ import threading
 from typing import Final
 
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of, errors_logged
 from beanstalk_dispatch.process import state
-from beanstalk_dispatch.sqs.fifo import queue_rules
 
 from .lease import ENDED_SECONDS
 
@@ -37,7 +37,7 @@ class UnrunReceives:
 
     def note(self, delivery: Delivery, *, is_shared: bool = True) -> None:
         """Note that this receive has not started the task. Without ``is_shared`` ask no cache."""
-        if delivery.message_id is None or queue_rules(delivery.queue).takes_delay:
+        if delivery.message_id is None or not is_fifo(delivery.queue):
             return
         with self._lock:
             self._numbers.setdefault(delivery.message_id, set()).add(delivery.receive_count)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.exceptions import BadSignature, NotImportable, UnknownFunction
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
-from beanstalk_dispatch.sqs.fifo import queue_rules
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
 
 from . import dispatch_table
@@ -53,7 +53,7 @@ def _is_fault_of_machine(run: Run, exc: UnknownFunction) -> bool:
 
 
 def _seconds_until_importable(run: Run) -> float:
-    if not queue_rules(run.queue).takes_delay:
+    if is_fifo(run.queue):
         return _doubled_seconds(run)
     since = dispatch_table.not_importable_since(run.accepted.function, run.config)
     return half_since(since or run.accepted.sent_at or time.time())

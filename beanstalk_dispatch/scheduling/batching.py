@@ -77,7 +77,7 @@ class CollectedCalls:
                 self._calls.append((destination, each))
                 waiting = self._waiting.setdefault(destination, [])
                 waiting.append(each)
-                if len(waiting) >= MAX_BATCH_ENTRIES and not destination.rules.keeps_order:
+                if len(waiting) >= MAX_BATCH_ENTRIES and not destination.is_fifo:
                     self._send_in_thread(destination)
         return True
 

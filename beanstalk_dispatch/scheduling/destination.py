@@ -10,7 +10,6 @@ from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.conf.variables import DEAD_LETTER_QUEUE
 from beanstalk_dispatch.exceptions import UnknownQueue
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.sqs.fifo import QueueRules, queue_rules
 from beanstalk_dispatch.sqs.opening import open_address, resolve_address
 from beanstalk_dispatch.sqs.parameters import check_size
 from beanstalk_dispatch.sqs.queue import Queue
@@ -26,7 +25,7 @@ class Destination:
     config: Config
     is_local: bool
     """True if its calls are captured or run in this process, so that nothing is sent to SQS."""
-    rules: QueueRules = field(compare=False)
+    is_fifo: bool = field(compare=False)
     location: str | None = field(compare=False)
     """The region and account that a signature names; None without signing keys."""
     waits_for_commits: bool = field(compare=False)
@@ -65,7 +64,7 @@ def resolve(name: str, config: Config, is_local: bool = False) -> Destination:
         address=address,
         config=config,
         is_local=is_local,
-        rules=queue_rules(address.name),
+        is_fifo=address.is_fifo,
         location=address.location if config.signing_keys else None,
         waits_for_commits=config.waits_for_commits,
         is_base64=config.sends_base64,

@@ -110,7 +110,7 @@ def _prepare(calls: Sequence[_Call]) -> None:
     if not ready:
         return
     destination, _ = next(iter(ready.values()))
-    if destination.rules.keeps_order:
+    if destination.is_fifo:
         groups = [[each] for each in ready]
     else:
         sendable = list(ready)

@@ -53,7 +53,7 @@ def prepare_calls(
         raise InvalidCall("expected several calls; write schedule_many(queue, [Call('name', [1])])")
     checked = [(call, *_checked_message(call, config, is_local=is_local)) for call in calls]
     destination = resolve(queue, config, is_local)
-    needs_group_id, is_base64 = destination.rules.needs_group_id, destination.is_base64
+    needs_group_id, is_base64 = destination.is_fifo, destination.is_base64
     prepared = []
     for call, message, delay in checked:
         parameters: dict[str, Any] = {}

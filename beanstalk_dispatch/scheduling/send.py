@@ -228,7 +228,7 @@ def send_what_can_be(
 
 
 def _try_each(destination: Destination, prepared: Sequence[Prepared], send: Send) -> list[Unsent]:
-    keeps_order = destination.rules.keeps_order and destination.config.uses_outbox
+    keeps_order = destination.is_fifo and destination.config.uses_outbox
     groups: set[object] = set()
     left: list[Unsent] = []
     stopped: Unsent | None = None

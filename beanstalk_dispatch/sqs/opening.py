@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.conf.queue_address import FIFO_SUFFIX, QueueAddress, dead_letter_name
+from beanstalk_dispatch.conf.queue_address import QueueAddress, dead_letter_name, is_fifo
 from beanstalk_dispatch.conf.variables import CREATE_QUEUES, QUEUES, SQS_REGION
 from beanstalk_dispatch.exceptions import UnknownQueue
 from beanstalk_dispatch.logging.log_lines import joined
@@ -183,7 +183,7 @@ def _create_dead_letter_queue(name: str, client: SQSClient) -> str:
 
 
 def _fifo_attributes(name: str) -> dict[Any, str]:
-    return {"FifoQueue": "true"} if name.endswith(FIFO_SUFFIX) else {}
+    return {"FifoQueue": "true"} if is_fifo(name) else {}
 
 
 def _create_queue(address: QueueAddress, client: SQSClient) -> str:

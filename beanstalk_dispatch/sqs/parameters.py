@@ -7,7 +7,6 @@ from typing import Any
 from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.exceptions import InvalidCall, MessageTooLarge
 
-from .fifo import queue_rules
 from .quotas import MAX_DEDUPLICATION_ID_LENGTH, MAX_GROUP_ID_LENGTH, MAX_MESSAGE_BYTES
 
 
@@ -24,7 +23,7 @@ def send_parameters(
     ``delay`` is in whole seconds, up to MAX_DELAY_SECONDS. On a FIFO queue ``message_id`` is the
     deduplication id if no other is given. Raise InvalidCall if the queue does not take a parameter.
     """
-    rules = queue_rules(address.name)
+    is_fifo = address.is_fifo
     parameters: dict[str, Any] = {}
     if delay:
         parameters["DelaySeconds"] = delay
@@ -34,14 +33,14 @@ def send_parameters(
     if deduplication_id is not None:
         _check_id("deduplication_id", deduplication_id, MAX_DEDUPLICATION_ID_LENGTH)
         parameters["MessageDeduplicationId"] = deduplication_id
-    if delay and not rules.takes_delay:
+    if delay and is_fifo:
         raise InvalidCall(
             f"{address.name} is a FIFO queue, which takes no delay per message; set a "
             "delay on the queue instead"
         )
-    if group_id is None and rules.needs_group_id:
+    if group_id is None and is_fifo:
         raise InvalidCall(f"{address.name} is a FIFO queue; give the call a group_id")
-    if rules.takes_deduplication_id:
+    if is_fifo:
         parameters.setdefault("MessageDeduplicationId", message_id)
     elif deduplication_id is not None:
         raise InvalidCall(f"{address.name} is not a FIFO queue; it takes no deduplication_id")

@@ -33,7 +33,6 @@ from .errors import (
     scope_of_entry,
     send_error,
 )
-from .fifo import queue_rules
 from .joined_sends import JoinedSends
 from .timeouts import SHORT_TIMEOUTS, Timeouts, long_poll_timeouts, send_timeouts
 
@@ -113,8 +112,7 @@ class Queue:
         self.address = address
         self.name = address.name
         """The queue's own name, not its alias."""
-        self.rules = queue_rules(address.name)
-        """The rules of this type of queue, FIFO or standard."""
+        self.is_fifo = address.is_fifo
         self.url = url
         self.location = location_of(url)
         """The region and account of the queue, if its URL contains them."""
@@ -174,7 +172,7 @@ class Queue:
 
     def send_joined(self, body: str, send_parameters: Mapping[str, Any]) -> str:
         """Do as ``send``, on a standard queue together with other threads that send to it."""
-        if self.rules.keeps_order:
+        if self.is_fifo:
             return self.send(body, send_parameters)
         return self._joined.send(body, send_parameters)
 
@@ -193,7 +191,7 @@ class Queue:
             entries,
             request=self._send_message_batch,
             reason_of=lambda exc: str(self._to_send_error("SendMessageBatch", exc)),
-            keeps_order=self.rules.keeps_order,
+            keeps_order=self.is_fifo,
         )
         return sender.send()
 

@@ -238,7 +238,7 @@ def sent(proxy: Proxy) -> list[tuple[str, str]]:
 def sent_and_received(body: str) -> Received:
     """A message with this body, and not the retry that a consumer before has sent."""
     queue = open_queue("jobs")
-    group = f"group-{time.monotonic_ns()}" if queue.rules.needs_group_id else None
+    group = f"group-{time.monotonic_ns()}" if queue.is_fifo else None
     options = send_parameters(queue.address, group_id=group, message_id=group)
     queue.send(body, options if group else {})
     found: list[Received] = []

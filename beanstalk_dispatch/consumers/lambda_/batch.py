@@ -10,6 +10,7 @@ from typing import Final
 from django.core.signals import request_finished, request_started
 
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.exceptions import NoTimeLeft
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.messages.outcomes import Outcome
@@ -19,7 +20,6 @@ from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.process_exceptions import all_are_failures
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.unrun_receives import UNRUN
-from beanstalk_dispatch.sqs.fifo import queue_rules
 
 from .event import Record, delivery_of, queue_name
 
@@ -98,7 +98,7 @@ class Batch:
 
     def _run_or_skip(self, record: Record) -> bool:
         """Run the task of a record if there is time. Return True if its message is done with."""
-        keeps_order = queue_rules(queue_name(record)).keeps_order
+        keeps_order = is_fifo(queue_name(record))
         group = record.get("attributes", {}).get("MessageGroupId") if keeps_order else None
         if self._consumer.seconds_left < _MIN_SECONDS or group in self._stopped_groups:
             is_acknowledged = False

@@ -130,7 +130,7 @@ class InFlight:
         """Return True if SQS holds message groups back until messages here have ended."""
         with self._lock:
             first = next(iter(self.messages.values()), None)
-        return first is not None and first.queue.rules.keeps_order
+        return first is not None and first.queue.is_fifo
 
     def add(self, received: Iterable[Received]) -> list[Received]:
         """Add messages and return those to run.

@@ -95,7 +95,7 @@ def by_group(messages: list[Received]) -> Iterator[list[Received]]:
     """Yield each message by itself, but those of one FIFO group together and in their order."""
     groups: dict[str, list[Received]] = {}
     for message in messages:
-        if message.queue.rules.keeps_order:
+        if message.queue.is_fifo:
             groups.setdefault(message.attributes.get("MessageGroupId", ""), []).append(message)
         else:
             yield [message]

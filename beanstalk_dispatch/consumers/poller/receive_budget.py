@@ -119,7 +119,7 @@ class ReceiveBudget:
                     del self._interrupted[group_id]
 
     def _interrupt_group(self, message: Received, delay: float) -> None:
-        if message.queue.rules.keeps_order:
+        if message.queue.is_fifo:
             group = self._interrupted.setdefault(_group_id(message), _InterruptedGroup())
             group.message_ids.add(message.message_id)
             visible_at = clock.monotonic() + delay

@@ -34,7 +34,7 @@ def to_row(destination: Destination, prepared: Prepared) -> OutboxMessage:
     body = strip_signature(prepared.body)
     if destination.is_base64:
         body = message.encode(queue=destination.address.name)
-    keeps_order = destination.rules.keeps_order
+    keeps_order = destination.is_fifo
     return OutboxMessage(
         task_id=message.id,
         function=message.function,

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
+from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.exceptions import BatchError
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import UNWANTED, Outcome
 from beanstalk_dispatch.observers import Publication
 from beanstalk_dispatch.safe_task import Retry, SafeTask
-from beanstalk_dispatch.sqs.fifo import queue_rules
 
 from .privacy import NAME, TASK_OP
 from .sdk import sentry_sdk
@@ -185,7 +185,7 @@ def _is_retried_by_hiding(delivery: RunView) -> bool:
 
     The body of a message that came by HTTP is bytes, and elsewhere it is a string.
     """
-    return queue_rules(delivery.queue).retries_by_visibility and isinstance(delivery.body, str)
+    return is_fifo(delivery.queue) and isinstance(delivery.body, str)
 
 
 def _latency_ms(delivery: RunView, message: Message) -> float | None:

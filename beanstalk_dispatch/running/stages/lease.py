@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.exceptions import TaskCancelled
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.logging.throttle import THROTTLE
@@ -15,7 +16,6 @@ from beanstalk_dispatch.running.kept_results import KEPT_RESULTS
 from beanstalk_dispatch.running.lease import Lease
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.running.waiting import half_since
-from beanstalk_dispatch.sqs.fifo import queue_rules
 
 from .overdue import overdue
 
@@ -71,7 +71,7 @@ def update(held: Lease, result: Result) -> None:
 
 def _may_wait_for_resume(run: Run) -> bool:
     """Return True if the message can wait as a delayed copy. A poller does not receive it."""
-    if queue_rules(run.queue).takes_delay:
+    if not is_fifo(run.queue):
         return True
     if (repeated := THROTTLE.repeated("paused-fifo")) is not None:
         logger.warning(

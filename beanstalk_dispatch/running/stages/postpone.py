@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.exceptions import UnknownFunction
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running.ending import sent_again
 from beanstalk_dispatch.running.run import Run, Surround
-from beanstalk_dispatch.sqs.fifo import queue_rules
 
 MAX_WAITING_RECEIVES: Final = 3
 """The receive from which on a message waits as a copy.
@@ -40,4 +40,4 @@ def _may_wait_as_copy(run: Run) -> bool:
     is_for_lease = not isinstance(run.exception, UnknownFunction)
     if is_for_lease and (run.config.lease_cache is None or run.consumer.can_hide):
         return False
-    return run.receive_count >= MAX_WAITING_RECEIVES and queue_rules(run.queue).takes_delay
+    return run.receive_count >= MAX_WAITING_RECEIVES and not is_fifo(run.queue)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.dispatch_table import arguments_of
 from beanstalk_dispatch.running.ending import sent_again
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.running.slots import Slot
 from beanstalk_dispatch.running.task_options import limit_key
-from beanstalk_dispatch.sqs.fifo import queue_rules
 
 
 def slot(run: Run) -> Surround:
@@ -35,6 +35,6 @@ def _name(run: Run) -> str:
 
 def _wait(run: Run, seconds: float, why: str) -> Result:
     """Send the message again, so that no receive is spent; on a FIFO queue it is hidden."""
-    if queue_rules(run.queue).takes_delay:
+    if not is_fifo(run.queue):
         return sent_again(run, run.accepted, seconds, Outcome.DEFERRED, waits_because=why)
     return Result(outcome=Outcome.DEFERRED, reason=why, retry_after=seconds)
