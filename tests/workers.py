@@ -36,12 +36,12 @@ QUICK: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 60, every: float = 0.005) -> None:
     """Wait until ``condition`` holds; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.005)
+        time.sleep(every)
 
 
 NO_CLIENTS: Final[Any] = SimpleNamespace(config=SimpleNamespace(send_timeout=timedelta(seconds=10)))

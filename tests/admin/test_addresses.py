@@ -39,6 +39,8 @@ FORMS = (
     {"post": "yes", "function": "other"},
 )
 """What one page or another would act on. A new action belongs here."""
+ACTING = ("/act/", "/pause/", "/storedresult/", "/delete/")
+"""How the addresses of these pages end."""
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def test_a_superuser_changes_something_by_each_form(everything: Dead) -> None:
         fill(everything)
         before = state_of(everything)
         for address in addresses(everything):
-            if "/admin/" in address:
+            if address.startswith("/admin/") and address.endswith(ACTING):
                 b"".join(client.post(address, form | {"name": everything.name}))
         assert state_of(everything)[:-1] != before[:-1], form
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import django
 from django.core.management import call_command
 
 from tests.workers import until
+
+wait = partial(until, every=0.1)  # each look is some queries
 
 
 def main(marker: str) -> None:
@@ -25,11 +28,11 @@ def main(marker: str) -> None:
     unfinished = StoredResult.objects.exclude(status__in=["SUCCESSFUL", "FAILED"])
     # By itself: a copy for a retry runs beside its original if the process is killed between them.
     tasks.linger.enqueue(marker)
-    until(lambda: not unfinished.exists(), 60)
+    wait(lambda: not unfinished.exists())
     enqueue_all()
-    until(lambda: StoredResult.objects.count() == 13, 60)  # with overseer's retry
-    until(lambda: Run.objects.get().status == "succeeded", 60)
-    until(lambda: not (unfinished.exists() or differences()), 60)
+    wait(lambda: StoredResult.objects.count() == 13)  # with overseer's retry
+    wait(lambda: Run.objects.get().status == "succeeded")
+    wait(lambda: not (unfinished.exists() or differences()))
     print(json.dumps(Counter(f"{row.function} {row.status}" for row in StoredResult.objects.all())))
     (lingered,) = StoredResult.objects.filter(function="tests.apps_project.tasks.linger")
     print(len(json.loads(lingered.worker_ids)))

@@ -36,7 +36,8 @@ unmeasured = pytest.mark.usefixtures("unmeasured")
 
 @contextmanager
 def gunicorn(directory: Path, **variables: str) -> Iterator[Gunicorn]:
-    variables = {"BEANSTALK_DISPATCH_TABLE": TABLE} | variables
+    table = f"{TABLE} work=tests.limited_jobs.work"
+    variables = {"BEANSTALK_DISPATCH_TABLE": table} | variables
     started = Gunicorn(directory, BEANSTALK_WORKER="True", **variables)
     try:
         until(started.is_up)
@@ -51,15 +52,18 @@ def test_after_sigterm_what_runs_ends_and_what_waits_is_refused(tmp_path: Path) 
     with gunicorn(tmp_path) as server, ThreadPoolExecutor(25) as pool:
         assert server.post(body("record"))[0] == 200
         names = [f"nap-{number}" for number in range(15)]
-        running = [pool.submit(server.post, body("nap", 10, id=name)) for name in names]
-        time.sleep(2)
+        began = tmp_path / "began"
+        running = [
+            pool.submit(server.post, body("work", str(began), 1, 5, id=name)) for name in names
+        ]
+        until(lambda: began.exists() and began.read_text().count("start") == 15)
         waiting = [pool.submit(server.post, body("record")) for _ in range(10)]
         time.sleep(2)
         os.kill(server.pid, signal.SIGTERM)
         assert {each.result()[0] for each in running} == {200}
         assert {each.result()[0] for each in waiting} == {503}
         assert "status=503 reason='the server is stopping'" in server.log()
-        logged = re.findall(r"stopping running id=(\S+) function=nap seconds=\d+", server.log())
+        logged = re.findall(r"stopping running id=(\S+) function=work seconds=\d+", server.log())
         assert sorted(logged) == sorted(names)
 
 
@@ -68,8 +72,9 @@ def test_beside_a_drain_file_nothing_new_begins(tmp_path: Path) -> None:
     file = tmp_path / "drain"
     with gunicorn(tmp_path, BEANSTALK_DISPATCH_DRAIN_FILE=str(file)) as server:
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(server.post, body("nap", 2))
-            time.sleep(1)
+            began = tmp_path / "began"
+            running = pool.submit(server.post, body("work", str(began), 1, 1))
+            until(began.exists)
             file.touch()
             assert server.post(body("record")) == (503, b'{"error": 503, "message": "draining"}')
             assert running.result()[0] == 200

@@ -24,7 +24,7 @@ from tests.conftest import Environment
 from tests.kent import Kent
 from tests.sentry_sdk_support import skip_unless_supported
 from tests.sentry_site import SECRET, TABLE
-from tests.services import PATH, ROOT, Gunicorn, until
+from tests.services import NO_COVERAGE, PATH, ROOT, Gunicorn, until
 
 skip_unless_supported()
 
@@ -47,6 +47,8 @@ class Site:
         self.is_streaming = lifecycle == "stream"
         if self.is_streaming:
             variables["SENTRY_LIFECYCLE"] = lifecycle
+        else:
+            variables |= NO_COVERAGE  # the same tests run the same lines while streaming
         self.kent = kent
         self.web, self.worker = gunicorn(where, "web", variables), worker_of(where, variables)
 
