@@ -56,22 +56,8 @@ def bundle_files(plan: Plan) -> dict[str, BundleFile]:
         PROCFILE: BundleFile(content=f"web: {gunicorn_command(plan)}\n"),
         **dict.fromkeys(HOOKS, hook),
         TRUST_POLICY: _json_file(iam.trust_policy()),
-        policy_file(plan.web): _json_file(
-            iam.web_policy(
-                [each.arn for each in plan.queues],
-                shows_backlog=plan.shows_backlog,
-                operated_arns=list(plan.dead_letter_queues) if plan.shows_dead_letters else [],
-            )
-        ),
-        policy_file(plan.worker): _json_file(
-            iam.worker_policy(
-                plan.read_queue.arn,
-                [each.arn for each in plan.queues if each != plan.read_queue],
-                list(plan.dead_letter_queues),
-                partition=plan.read_queue.partition,
-                shows_backlog=plan.shows_backlog,
-            )
-        ),
+        policy_file(plan.web): _json_file(iam.web_policy(plan)),
+        policy_file(plan.worker): _json_file(iam.worker_policy(plan)),
         **{path: _json_file(content) for path, content in scaling_files(plan).items()},
     }
     # A deployment fails if .ebextensions set an option that the environment does not know, and a

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from .plan import Plan
+
 Policy = dict[str, Any]
 
 _ACTIONS: Final[Mapping[str, Sequence[str]]] = {
@@ -42,43 +44,35 @@ def trust_policy() -> Policy:
     return _policy_document([statement])
 
 
-def web_policy(
-    queue_arns: Sequence[str],
-    *,
-    shows_backlog: bool = False,
-    operated_arns: Sequence[str] = (),
-) -> Policy:
+def web_policy(plan: Plan) -> Policy:
     """Return the permissions of the web tier besides AWSElasticBeanstalkWebTier: to send.
 
     The queues are given by URL, so no queue is looked up. Only to show the backlog, their depths
-    are asked for. ``operated_arns`` are the dead-letter queues that the admin shows.
+    are asked for. With the admin's pages it may handle dead letters, too.
     """
+    queues = [each.arn for each in plan.queues]
+    operated = list(plan.dead_letter_queues) if plan.shows_dead_letters else []
     return _allow({
-        "SendTasks": queue_arns,
-        "Backlog": queue_arns if shows_backlog or operated_arns else (),
-        "DeadLetters": operated_arns,
+        "SendTasks": queues,
+        "Backlog": queues if plan.shows_backlog or operated else [],
+        "DeadLetters": operated,
     })  # fmt: skip
 
 
-def worker_policy(
-    read_arn: str,
-    other_arns: Sequence[str],
-    dead_letter_arns: Sequence[str],
-    *,
-    partition: str = "aws",
-    shows_backlog: bool = False,
-) -> Policy:
+def worker_policy(plan: Plan) -> Policy:
     """Return the permissions of the worker tier, in place of AWSElasticBeanstalkWorkerTier.
 
     The managed policy allows the same actions on every queue of the account. An environment reads
     one queue; its tasks may send to the others.
     """
-    arn = f"arn:{partition}"
+    arn = f"arn:{plan.read_queue.partition}"
+    read = plan.read_queue.arn
+    others = [each.arn for each in plan.queues if each != plan.read_queue]
     return _allow({
-        "RunTasks": [read_arn],
-        "SendTasks": other_arns,
-        "SendDeadLetters": dead_letter_arns,
-        "Backlog": [read_arn, *other_arns] if shows_backlog else (),
+        "RunTasks": [read],
+        "SendTasks": others,
+        "SendDeadLetters": list(plan.dead_letter_queues),
+        "Backlog": [read, *others] if plan.shows_backlog else [],
         "PeriodicTasks": f"{arn}:dynamodb:*:*:table/*-stack-AWSEBWorkerCronLeaderRegistry*",
         "Metrics": "*",
         "Logs": f"{arn}:logs:*:*:log-group:/aws/elasticbeanstalk*",

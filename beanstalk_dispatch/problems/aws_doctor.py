@@ -110,8 +110,7 @@ def _examine_queue(
         else:
             yield _unreachable_queue(topic, address, "GetQueueAttributes", exc, inspector)
         return
-    yield from _examine_size(topic, attributes)
-    yield from _examine_encryption(topic, attributes)
+    yield from _examine_size_and_key(topic, attributes)
     if config.is_dead_letter_queue(alias):
         yield from _examine_dead_letter_queue(topic, attributes, address, url)
     else:
@@ -221,13 +220,10 @@ def _depth_of_dead_letters(topic: str, attributes: Mapping[str, str], name: str)
     return ok(topic, f"the dead-letter queue {name} is empty")
 
 
-def _examine_size(topic: str, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
+def _examine_size_and_key(topic: str, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
     size = int(attributes.get("MaximumMessageSize", MAX_MESSAGE_BYTES))
     if size < MAX_MESSAGE_BYTES:
         yield problem("W216", topic, size=size, maximum=MAX_MESSAGE_BYTES)
-
-
-def _examine_encryption(topic: str, attributes: Mapping[str, str]) -> Iterator[CheckMessage]:
     if key := attributes.get("KmsMasterKeyId"):
         yield problem("W217", topic, key=key)
 
