@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from django.db import connections
 from beanstalk_dispatch.contrib import aws_lambda
 from beanstalk_dispatch.contrib.aws_lambda import function as module
 from beanstalk_dispatch.exceptions import ConfigurationError
-from beanstalk_dispatch.running import time_limit
 from beanstalk_dispatch.signals import invocation_finished
 from beanstalk_dispatch.sqs.clients import Clients
 from beanstalk_dispatch.sqs.opening import open_queue
@@ -59,19 +57,12 @@ def test_receivers_at_the_end_of_an_invocation_learn_how_long_they_may_take(
 
 
 @pytest.mark.usefixtures("function")
-def test_no_time_limit_is_watched_while_the_function_is_suspended() -> None:
-    aws_lambda.handler(event(task("record", 1)), Context())
-    assert time_limit._watchdog._wakes_at == math.inf
-
-
-@pytest.mark.usefixtures("function")
 def test_the_init_phase_leaves_nothing_for_the_first_message(
     monkeypatch: pytest.MonkeyPatch, function: Environment
 ) -> None:
-    """Nor a time limit for the time in which the process is suspended, nor what a copy shares."""
+    """Nor what a copy of the process shares."""
     function(DISPATCH_QUEUES="jobs=https://sqs.eu-west-1.amazonaws.com/123456789012/jobs")
     module.start()
-    assert time_limit._watchdog._wakes_at == math.inf
     assert (connections.close_all, (), {}) in snapshot_restore_py.get_before_snapshot()
     assert (random.seed, (), {}) in snapshot_restore_py.get_after_restore()
     monkeypatch.setattr(Clients, "_make_client", pytest.fail)
