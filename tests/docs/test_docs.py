@@ -174,7 +174,7 @@ def test_the_check_ids_are_those_of_the_code() -> None:
         each
         for path in [*modules, *own]
         for each in re.findall(
-            r"\b(?:problem|_of_one_task)\(\s*\"(\w+)", Path(str(path)).read_text()
+            r"(?:\b(?:problem|_of_one_task)\(\s*| else )\"([A-Z]\d+)\"", Path(str(path)).read_text()
         )
     }
     known = [number for found in catalogue().values() for number in found]
