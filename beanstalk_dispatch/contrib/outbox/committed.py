@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -31,12 +31,7 @@ class Place:
     ids: list[int] = field(default_factory=list)
     """The messages without a FIFO group."""
     groups: dict[str, None] = field(default_factory=dict)
-    """The FIFO groups that have got messages, in order."""
-
-    def forget_groups(self, names: Collection[str]) -> None:
-        """Leave groups to the sender that has claimed their oldest messages."""
-        for name in names:
-            del self.groups[name]
+    """The FIFO groups that have got messages, in order. The values mean nothing."""
 
 
 class Committed:

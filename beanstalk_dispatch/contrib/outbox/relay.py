@@ -149,7 +149,8 @@ class Relay:
             rows = self._send_ids(place, heads, now, config) if heads else []
             # Who has claimed the head of a group sends what follows it.
             if rows is not None:
-                place.forget_groups(set(names) - {row.fifo_group for row in rows})
+                for name in set(names) - {row.fifo_group for row in rows}:
+                    del place.groups[name]
         else:
             rows = self._send_ids(place, ids, now, config)
         if rows is None or self._is_paused(place.queue):
