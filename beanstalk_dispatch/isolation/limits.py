@@ -18,6 +18,7 @@ from typing import Final
 from asgiref.sync import SyncToAsync
 
 from beanstalk_dispatch.logging.log_lines import joined
+from beanstalk_dispatch.running.held_leases import HELD
 from beanstalk_dispatch.running.left_threads import LEFT, is_ending, owner_of, serves_all_tasks
 from beanstalk_dispatch.running.time_limit import interrupts
 
@@ -76,6 +77,9 @@ class Leftovers:
             yield "it has left signals blocked"
         if self._resources != [*map(resource.getrlimit, _RESOURCES)]:
             yield "it has left another resource limit"
+        if HELD.was_unanswered:
+            # The next delivery replaces an entry of a process that has ended, and waits for others.
+            yield "the lease's cache has not answered it"
         if self._max_memory and (used := resident_memory("self")) > self._max_memory:
             yield f"it uses {in_mebibytes(used)} of memory"
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 from django.db import connections
 
+from beanstalk_dispatch.exceptions import LeaseUnavailable
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.messages.shared_cache import (
     Announcement,
@@ -77,6 +78,8 @@ class HeldLeases:
         self._lock = threading.Lock()
         self._leases: dict[str, Renewable] = {}
         self._is_watched = False
+        self.was_unanswered = False
+        """Whether the cache may have an entry of this process that it does not own."""
 
     def __contains__(self, token: str) -> bool:
         return token in self._leases
@@ -150,6 +153,9 @@ class OwnedEntry:
                 self.key, found = shared.take(
                     self._keys, self._value, LEASE_SECONDS, reads=reads, announcement=announcement
                 )
+        except LeaseUnavailable:
+            HELD.was_unanswered = True
+            raise
         finally:
             if not self.key:
                 HELD.discard(self)
@@ -200,8 +206,11 @@ class OwnedEntry:
         is_freed = is_freed and clock.monotonic() < self._expires - 1
         if entries or is_freed:
             freed = (self.key, self._value) if is_freed else None
+            is_answered = False
             with self._errors_logged():
                 _try(lambda: SharedCache(self._alias).write(*entries, freed=freed))
+                is_answered = True
+            HELD.was_unanswered |= not is_answered
         HELD.discard(self)
 
     def _errors_logged(self) -> errors_logged:

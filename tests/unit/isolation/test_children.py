@@ -28,6 +28,7 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running import dead_letters
 from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.held_leases import HELD
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import task_finished
@@ -382,6 +383,14 @@ def test_a_child_with_another_resource_limit_ends() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert leftovers.why_to_end([]) == ""
+
+
+def test_a_child_whose_turn_may_be_in_the_cache_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another child replaces the entry of one that has ended, and waits a minute otherwise."""
+    with open(os.devnull) as file:
+        leftovers = Leftovers(file.fileno(), max_memory=None)
+        monkeypatch.setattr(HELD, "was_unanswered", True)
+        assert leftovers.why_to_end([]) == "the lease's cache has not answered it"
 
 
 def test_a_child_that_was_interrupted_is_not_used_again(env: Environment, tmp_path: Path) -> None:

@@ -218,6 +218,7 @@ def test_a_turn_whose_answer_was_lost_is_replaced_at_once(cache: Cache, lost: st
         with pytest.raises(LeaseUnavailable):
             taken()
     cache.loses = set()
+    assert cache.held.was_unanswered is (lost != "delete")  # whose second try was answered
     taken()
 
 
