@@ -305,7 +305,9 @@ def main(arguments: Sequence[str]) -> None:
         import_project(hello)
         run_child(data, notes, server=hello["server"])
     control = socket.socket(fileno=int(arguments[0]))
-    hello = pipe.receive(control.fileno())
+    if (hello := pipe.receive(control.fileno())) is None:  # the parent has ended
+        control.close()
+        return
     try:
         import_project(hello)
     except BaseException:  # pragma: no cover - the parent kills this process once it has read it

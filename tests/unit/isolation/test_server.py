@@ -237,6 +237,15 @@ def test_a_child_whose_parent_has_ended_meanwhile_ends_without_a_traceback(
         child_module.main(theirs.fileno(), notes, server=0)
 
 
+def test_a_server_whose_parent_has_ended_before_it_began_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "ignore_stops", int)
+    control, parent = socket.socketpair()
+    parent.close()
+    server_module.main([str(control.detach())])
+
+
 def test_a_child_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "RELEASED_SECONDS", 0.1)
     control, parent = socket.socketpair()
