@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
@@ -36,11 +37,18 @@ def main() -> int:
     failed = peers.install()
     present = [each for each in peers.PEERS if each.name not in failed]
     RESULT.parent.mkdir(exist_ok=True)
+    has_failed = False
     with started(is_quick=options.quick) as run:
         for name, reason in failed.items():
             run.add(Line(row="install", side=name, unit="", note=reason))
         for name in options.only or rows.ROWS:
-            rows.ROWS[name](run, present)
+            try:
+                rows.ROWS[name](run, present)
+            except Exception as exc:  # the rows that follow are measured all the same
+                traceback.print_exc()
+                run.control.ask("Latency", seconds=0)
+                run.add(Line(row=name, side="the row", unit="", note=f"has failed: {exc!r}"))
+                has_failed = True
             # After each row, so that a run that is interrupted has a report.
             report = _report(run, before, time.monotonic() - began)
             RESULT.write_text(json.dumps(report, indent=1, ensure_ascii=False))
@@ -49,7 +57,7 @@ def main() -> int:
         from .page import write
 
         write(report)
-    return 1 if any(line.is_met is False for line in run.lines) else 0
+    return 1 if has_failed or any(line.is_met is False for line in run.lines) else 0
 
 
 def _report(run: Run, before: Mapping[str, str], seconds: float) -> dict[str, Any]:

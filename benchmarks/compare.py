@@ -286,26 +286,38 @@ class Run:
                     Line(row=row, side=turn.name, unit=unit, note=f"failed: {broken[turn.name]}")
                 )
                 continue
-            found = figures[turn.name]
-            self.add(Line(
-                row=row, side=turn.name, unit=unit,
-                wall=statistics.median(each["wall"] for each in found),
-                cpu=statistics.median(each["cpu"] for each in found),
-                wall_ratio=ratios(found, baseline, "wall"),
-                cpu_ratio=ratios(found, baseline, "cpu"),
-                requests=statistics.median(each["requests"] for each in found),
-                connections=statistics.median(each["connections"] for each in found),
-                target=(targets or {}).get(turn.name),
-                note=turn.note or turn.child.side.note,
+            self.add(line_of(
+                row, turn.name, unit, figures[turn.name], baseline,
+                target=(targets or {}).get(turn.name), note=turn.note or turn.child.side.note,
             ))  # fmt: skip
         return self.lines[before:]
 
 
-def ratios(
-    mine: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], what: str
-) -> Quartiles | None:
-    """The ratio of each round. None where the baseline's clock has not moved."""
-    pairs = [(a[what], b[what]) for a, b in zip(mine, theirs, strict=True)]
+Figures = Sequence[Mapping[str, float]]
+"""What a side took in each round, for one unit."""
+
+
+def line_of(
+    row: str, side: str, unit: str, found: Figures, baseline: Figures, *,
+    target: Target | None = None, note: str = "",
+) -> Line:  # fmt: skip
+    """The line of a side. Without figures, the note says why."""
+    if not found:
+        return Line(row=row, side=side, unit=unit, note=note)
+
+    def median(what: str) -> float | None:
+        return statistics.median(each[what] for each in found) if what in found[0] else None
+
+    return Line(
+        row=row, side=side, unit=unit, wall=median("wall"), cpu=median("cpu"),
+        wall_ratio=ratios(found, baseline, "wall"), cpu_ratio=ratios(found, baseline, "cpu"),
+        requests=median("requests"), connections=median("connections"), target=target, note=note,
+    )  # fmt: skip
+
+
+def ratios(mine: Figures, theirs: Figures, what: str) -> Quartiles | None:
+    """The ratio of each round that both have. None where the baseline's clock has not moved."""
+    pairs = [(a[what], b[what]) for a, b in zip(mine, theirs, strict=False)]
     found = [a / b for a, b in pairs if b]
     return Quartiles.of(found) if found else None
 

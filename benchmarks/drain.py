@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from .compare import Child, Failed, Line, Run, Side, Target, ratios
+from .compare import Child, Failed, Line, Run, Side, Target, line_of
 from .peers import Peer
 
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
@@ -175,15 +175,18 @@ class Consuming:
         asked = self.requests()
         cpu, released = self.cpu(), self.release()
         deadline = time.monotonic() + _DRAIN_SECONDS
-        while (state := self.state())["deleted"] < share * len(names):
-            if time.monotonic() > deadline:
-                raise Failed(f"{state['deleted']} of {count} tasks in {_DRAIN_SECONDS:g} s")
+        total = share * len(names)
+        while (state := self.state())["deleted"] < total and time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise Failed(f"its worker has ended: {self._last_error()}")
             time.sleep(0.005)
-        wall = state["last_delete"] - released
+        if not (done := state["deleted"]):
+            raise Failed(f"0 of {total} tasks in {_DRAIN_SECONDS:g} s")
         figures = {
-            "wall": wall, "cpu": self.cpu() - cpu, "requests": state["requests"] - asked,
+            "wall": state["last_delete"] - released, "cpu": self.cpu() - cpu,
+            "requests": state["requests"] - asked,
         }  # fmt: skip
-        return {name: figure / count for name, figure in figures.items()}
+        return {name: figure / done for name, figure in figures.items()} | {"done": done / total}
 
 
 @contextmanager
@@ -217,33 +220,31 @@ def drain_in_turns(
     run: Run, row: str, running: Sequence[Consuming], *,
     task: str, count: int, rounds: int, targets: Mapping[str, Target],
 ) -> None:  # fmt: skip
-    """Let the consumers take turns, and add a line for each. The first is the baseline."""
+    """Let the consumers take turns, and add a line for each. The first is the baseline.
+
+    One that fails or whose time is up takes no further turn in this row. It is kept alive for the
+    rows that follow.
+    """
     figures: dict[str, list[dict[str, float]]] = {each.consumer.name: [] for each in running}
-    failed: dict[str, str] = {}
+    notes: dict[str, str] = {}
     for number in range(rounds):
         for each in running if number % 2 else running[::-1]:
             name = each.consumer.name
-            if name in failed:
+            if name in notes:
                 continue
             try:
-                figures[name].append(each.drain(task, count))
-            except Failed as exc:  # it is kept alive for the rows that follow
-                failed[name] = str(exc)
-    baseline = figures[running[0].consumer.name]
-    has_baseline = running[0].consumer.name not in failed
+                found = each.drain(task, count)
+            except Failed as exc:
+                notes[name] = str(exc)
+                continue
+            figures[name].append(found)
+            if found["done"] < 1:
+                notes[name] = f"{found['done'] * count:.0f} of {count} tasks in the time of the row"
     for each in running:
-        name, found = each.consumer.name, figures[each.consumer.name]
-        if name in failed:
-            run.add(Line(row=row, side=name, unit="task", note=failed[name]))
-            continue
-        run.add(Line(
-            row=row, side=name, unit="task",
-            wall=statistics.median(one["wall"] for one in found),
-            cpu=statistics.median(one["cpu"] for one in found),
-            wall_ratio=ratios(found, baseline, "wall") if has_baseline else None,
-            cpu_ratio=ratios(found, baseline, "cpu") if has_baseline else None,
-            requests=statistics.median(one["requests"] for one in found),
-            target=targets.get(name), note=each.consumer.note,
+        name = each.consumer.name
+        run.add(line_of(
+            row, name, "task", figures[name], figures[running[0].consumer.name],
+            target=targets.get(name), note=notes.get(name, each.consumer.note),
         ))  # fmt: skip
 
 
@@ -365,6 +366,20 @@ def against_one_loop(run: Run, *, tasks: int, rounds: int) -> OneLoop:
         time.sleep(10)
         idle = run.control.ask("Counts")["requests"]
     return OneLoop(line.cpu_ratio.median, line.requests, sum(idle.values()))
+
+
+def isolation(run: Run) -> None:
+    """A no-op in the worker, and tasks that compute on two cores; each with ten threads."""
+    consumers = [our_worker(name, [f"in-{name}"], isolation=name) for name in ("thread", "process")]
+    with started_consumers(run, consumers, "isolation") as running:
+        for row, task, count, target in (
+            ("no-op", "noop", run.rounds(2_000, 10_000), Target(1.5, "cpu")),
+            ("20 ms of CPU", "cpu20", 400, Target(0.6)),
+        ):
+            drain_in_turns(
+                run, f"isolation, worker, {row}", running, task=task, count=count,
+                rounds=run.rounds(3, 9), targets={"process": target},
+            )  # fmt: skip
 
 
 def queues(run: Run, peers: Sequence[Peer]) -> None:

@@ -116,6 +116,7 @@ def _table(lines: Sequence[Line]) -> str:
         "× baseline": lambda line: _ratio(line["wall_ratio"]),
         f"CPU for one {unit}": lambda line: _duration(line["cpu"]),
         "× baseline ": lambda line: _ratio(line["cpu_ratio"]),
+        "CPU − baseline": lambda line: _difference(line, lines[0]),
         f"Requests for one {unit}": lambda line: _number(line["requests"]),
         "Connections": lambda line: _number(line["connections"]),
         "Memory": lambda line: f"{line['memory'] / 2**20:.0f} MB" if line["memory"] else "",
@@ -139,6 +140,13 @@ def _verdict(line: Line) -> str:
 
 def _duration(seconds: float | None) -> str:
     return "" if seconds is None else duration(seconds)
+
+
+def _difference(line: Line, baseline: Line) -> str:
+    if line is baseline or line["cpu_ratio"] is None or baseline["cpu"] is None:
+        return ""
+    more = line["cpu"] - baseline["cpu"]
+    return f"{'−' if more < 0 else '+'}{duration(abs(more))}"
 
 
 def _number(number: float | None) -> str:

@@ -8,7 +8,6 @@ time. It counts only answers with status 200, and prints their number and the ti
 from __future__ import annotations
 
 import asyncio
-import http.client
 import itertools
 import json
 import os
@@ -16,9 +15,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
+
+import psutil
 
 CONNECTIONS = 15  # as many as gunicorn has threads
 
@@ -107,22 +108,39 @@ def wait_for(port: int) -> None:
 
 
 @contextmanager
-def gunicorn(env: dict[str, str]) -> Iterator[int]:
-    """Run gunicorn with one process and 15 threads. Yield its port."""
+def gunicorn(env: dict[str, str]) -> Iterator[tuple[int, psutil.Process]]:
+    """Run gunicorn with one worker of 15 threads. Yield its port and its process."""
     port = free_port()
     command = ("gunicorn", "django.core.wsgi:get_wsgi_application()", "--workers=1",
                "--threads=15", f"--bind=127.0.0.1:{port}", "--log-level=warning")  # fmt: skip
-    with running(*command, env=env):
+    with running(*command, env=env) as process:
         wait_for(port)
-        yield port
+        yield port, psutil.Process(process.pid)
 
 
-def worker_cpu(port: int) -> float:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", "/cpu")
-    seconds: float = json.load(connection.getresponse())
-    connection.close()
-    return seconds
+def _cpu(process: psutil.Process) -> float:
+    """CPU seconds of a process and of those that it has started."""
+    return sum(sum(each.cpu_times()[:2]) for each in [process, *process.children(recursive=True)])
+
+
+@contextmanager
+def load(env: dict[str, str]) -> Iterator[Callable[..., dict[str, float]]]:
+    """Run the load generator. Yield what sends a request to gunicorn again and again."""
+    with running("benchmarks.processes", "load", env=env) as generator:
+
+        def post_for(
+            seconds: float, request: str, port: int, process: psutil.Process
+        ) -> dict[str, float]:
+            """What one answer has taken."""
+            assert generator.stdin
+            assert generator.stdout
+            before = _cpu(process)
+            order = {"port": port, "seconds": seconds, "request": request}
+            print(json.dumps(order), file=generator.stdin, flush=True)
+            answers, took = json.loads(generator.stdout.readline())
+            return {"wall": took / answers, "cpu": (_cpu(process) - before) / answers}
+
+        yield post_for
 
 
 MESSAGE_ID: Final = "3ab1d0ab-5f50-4c1f-8a4f-6d3e9a4d3f64"

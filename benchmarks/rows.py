@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from . import drain
-from .compare import CERTIFICATE, Child, Line, Quartiles, Run, Side, Target, Turn, ratios
+from . import drain, turns
+from .compare import CERTIFICATE, ROOT, Child, Line, Run, Side, Target, Turn, line_of
 from .peers import Peer
-from .processes import gunicorn, post, running, worker_cpu
+from .processes import gunicorn, load, post
 
 SIGNING_KEY: Final = "k" * 43  # as long as a key of secrets.token_urlsafe(32)
 SIGNED: Final = {"BEANSTALK_DISPATCH_SIGNING_KEYS": SIGNING_KEY}
@@ -115,7 +118,7 @@ def waiting(run: Run, peers: Sequence[Peer]) -> None:
         run.compare(
             "fifty in a view, SQS 5 ms away", "view", turns, rounds=run.rounds(4, 20),
             targets={
-                "on_commit": Target(0.10), "batching": Target(0.06), "gather": Target(0.2),
+                "on_commit": Target(0.10), "batching": Target(0.06), "gather": Target(0.04),
                 "the outbox, schedule_many": Target(0.03),
                 "the outbox, schedule × 50": Target(0.10),
             },
@@ -207,12 +210,8 @@ def first(run: Run, peers: Sequence[Peer]) -> None:
                     times = child.do("after_fork", is_warmed=is_warm)["result"]
                     note("first send after a fork", forked, times)
     for row, kind in sorted(firsts, key=lambda each: "fork" in each[0]):
-        found, later = firsts[row, kind], laters[row, kind]
-        run.add(Line(
-            row=row, side=kind, unit="send",
-            wall=statistics.median(each["wall"] for each in found),
-            cpu=statistics.median(each["cpu"] for each in found),
-            wall_ratio=ratios(found, later, "wall"), cpu_ratio=ratios(found, later, "cpu"),
+        run.add(line_of(
+            row, kind, "send", firsts[row, kind], laters[row, kind],
             target=Target(3.0, "cpu") if "warmed up" in kind else None,
             note="over a later send of the same process",
         ))  # fmt: skip
@@ -260,32 +259,57 @@ def _over_http(run: Run) -> None:
 
     body = Message(function="noop", args=(1, "two"), kwargs={"x": 3}, sent_at=now())
     env = run.environment(OURS)
-    requests = [post(path, body.encode(queue="q")) for path in ("beanstalk_dispatch", "empty")]
-    rounds: list[tuple[list[float], list[float]]] = []
+    requests = [post(path, body.encode(queue="q")) for path in ("empty", "beanstalk_dispatch")]
+    found: dict[str, list[dict[str, float]]] = {"an empty view": [], "dispatcher": []}
     for _ in range(run.rounds(2, 5)):
-        with gunicorn(env) as port, running("benchmarks.processes", "load", env=env) as load:
-            assert load.stdin
-            assert load.stdout
-            for number in range(-2, run.rounds(12, 36)):  # the first two warm up
-                figures: list[list[float]] = [[], []]
-                for side in (0, 1) if number % 2 else (1, 0):
-                    before = worker_cpu(port)
-                    order = {"port": port, "seconds": 0.15, "request": requests[side]}
-                    print(json.dumps(order), file=load.stdin, flush=True)
-                    answers, seconds = json.loads(load.stdout.readline())
-                    figures[side] = [seconds / answers, (worker_cpu(port) - before) / answers]
-                if number >= 0:
-                    rounds.append((figures[0], figures[1]))
-    for side, name in ((1, "an empty view"), (0, "dispatcher")):
-        wall, cpu = ([each[side][what] for each in rounds] for what in (0, 1))
-        run.add(Line(
-            row="view, over HTTP", side=name, unit="message",
-            wall=statistics.median(wall), cpu=statistics.median(cpu),
-            wall_ratio=Quartiles.of([each[side][0] / each[1][0] for each in rounds]),
-            cpu_ratio=Quartiles.of([each[side][1] / each[1][1] for each in rounds]),
-            target=None if side else Target(1.11),
-            note="gunicorn with 15 threads" if side else "",
+        with gunicorn(env) as (port, process), load(env) as post_for:
+            for number in range(-1, run.rounds(6, 12)):  # the first warms up
+                for name, request in zip(found, requests, strict=True):
+                    took = post_for(0.5, request, port, process)
+                    found[name] += [took] if number >= 0 else []
+    for name, figures in found.items():
+        is_ours = name == "dispatcher"
+        run.add(line_of(
+            "view, over HTTP", name, "message", figures, found["an empty view"],
+            target=Target(1.11) if is_ours else None,
+            note="" if is_ours else "gunicorn with 15 threads",
         ))  # fmt: skip
+
+
+def isolation(run: Run, peers: Sequence[Peer]) -> None:
+    """A no-op over HTTP and the tasks of a worker, in threads and in as many children.
+
+    The floor is the bytes of a task, there and back, between a process of 15 threads and 15 others,
+    without a line of this package.
+    """
+    from beanstalk_dispatch.messages.message import Message, now
+
+    count = run.rounds(3_000, 15_000)
+    command = (sys.executable, "-m", "benchmarks.sides.hop", "15", str(count))
+    hops = [json.loads(subprocess.check_output(command, cwd=ROOT)) for _ in range(5)]
+    wall, cpu = (statistics.median(each) / count for each in zip(*hops, strict=True))
+    run.add(Line(row="isolation, a hop of bare Python", side="floor", unit="message",
+                 wall=wall, cpu=cpu))  # fmt: skip
+    body = Message(function="noop", args=(1, "two"), kwargs={"x": 3}, sent_at=now())
+    request = post("beanstalk_dispatch", body.encode(queue="q"))
+    found: dict[str, list[dict[str, float]]] = {"thread": [], "process": []}
+    env = run.environment(OURS)
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(gunicorn(env | {"BEANSTALK_DISPATCH_ISOLATION": name}))
+            for name in found
+        }
+        post_for = stack.enter_context(load(env))
+        for number in range(-1, run.rounds(5, 20)):  # the first warms up
+            for name in found if number % 2 else reversed(found):
+                took = post_for(1.0, request, *servers[name])
+                found[name] += [took] if number >= 0 else []
+    for name, figures in found.items():
+        run.add(line_of(
+            "isolation, gunicorn, no-op", name, "message", figures, found["thread"],
+            target=Target(1.2, "cpu") if name == "process" else None,
+        ))  # fmt: skip
+    drain.isolation(run)
 
 
 def django_tasks(run: Run, peers: Sequence[Peer]) -> None:
@@ -329,34 +353,49 @@ def table(run: Run, peers: Sequence[Peer]) -> None:
 
 
 def start_up(run: Run, peers: Sequence[Peer]) -> None:
-    """What a process has used before it sends anything, and its memory after twenty sends."""
-    bare = Side(name="schedule_function", module="ours")
-    sides = [RAW, bare, *(peer.side() for peer in peers)]
-    found: dict[str, list[tuple[float, float, float]]] = {side.name: [] for side in sides}
+    """What a process has used before it sends anything, and its memory after twenty sends.
+
+    And what the app costs a project that never sends anything.
+    """
+    sides = [RAW, OURS, *(peer.side() for peer in peers)]
+    _start(run, "start of a process", sides, "until it could send; its memory after twenty sends")
+    idle = [
+        Side(name=name, module="idle_project", env={"IDLE_APPS": f"django.contrib.auth {app}"})
+        for name, app in (("Django alone", ""), ("with the app", "beanstalk_dispatch"))
+    ]
+    _start(run, "start of a project that sends nothing", idle, "with the system checks")
+
+
+def _start(run: Run, row: str, sides: Sequence[Side], note: str) -> None:
+    found: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
     for _ in range(run.rounds(2, 10)):
         for side in sides:
             started = time.perf_counter()
-            with run.children([side], "start", "process") as children:
+            with run.children([side], row, "process") as children:
                 for child in children:
-                    wall = time.perf_counter() - started
-                    memory = child.do("one", count=20)["memory"]
-                    found[side.name].append((wall, child.start["cpu"], memory))
-    baseline = found[RAW.name]
+                    took = {"wall": time.perf_counter() - started, "cpu": child.start["cpu"]}
+                    took["memory"] = child.do("one", count=20)["memory"]
+                    found[side.name].append(took)
     for name, figures in found.items():
-        if not figures:
-            continue
-        run.add(Line(
-            row="start of a process", side=name, unit="process",
-            wall=statistics.median(each[0] for each in figures),
-            cpu=statistics.median(each[1] for each in figures),
-            cpu_ratio=Quartiles.of([a[1] / b[1] for a, b in zip(figures, baseline, strict=False)]),
-            memory=statistics.median(each[2] for each in figures),
-            note="until it could send; its memory after twenty sends",
-        ))  # fmt: skip
+        if figures:
+            run.add(line_of(row, name, "process", figures, found[sides[0].name], note=note))
+
+
+def together(run: Run, peers: Sequence[Peer]) -> None:
+    """Fifty threads that send at a time, over one."""
+    with run.children([OURS], "together", "send") as children:
+        turns = [
+            Turn(name=name, child=each, operation=operation, count=500)
+            for each in children
+            for name, operation in (("one thread", "one"), ("50 threads", "fifty_threads"))
+        ]
+        run.compare("sends of 50 threads", "send", turns, rounds=run.rounds(10, 50),
+                    targets={"50 threads": Target(0.35, "cpu")})  # fmt: skip
 
 
 ROWS: Final[Mapping[str, Callable[[Run, Sequence[Peer]], None]]] = {
     "send": one_send, "https": over_https, "bulk": bulk, "waiting": waiting, "first": first,
-    "endpoint": endpoint, "django-tasks": django_tasks, "table": table, "start": start_up,
-    "drain": drain.kinds, "queues": drain.queues, "stop": drain.stop,
+    "together": together, "endpoint": endpoint, "django-tasks": django_tasks, "table": table,
+    "start": start_up, "isolation": isolation, "turns": turns.turns, "drain": drain.kinds,
+    "queues": drain.queues, "stop": drain.stop,
 }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from django.http import HttpRequest, JsonResponse
@@ -17,11 +16,6 @@ def empty(request: HttpRequest) -> JsonResponse:
     return JsonResponse({})
 
 
-def cpu(request: HttpRequest) -> JsonResponse:
-    """Answer with the CPU seconds that this worker process has used."""
-    return JsonResponse(time.process_time(), safe=False)
-
-
 def no_op(*args: Any, **kwargs: Any) -> None:
     """Do nothing. This is the task."""
 
@@ -29,5 +23,4 @@ def no_op(*args: Any, **kwargs: Any) -> None:
 urlpatterns = [
     path("empty/", include([re_path(r"^(?:dispatcher/?)?$", empty)])),
     path("beanstalk_dispatch/", include("beanstalk_dispatch.urls")),
-    path("cpu", cpu),
 ]

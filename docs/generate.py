@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf import SettingsGroup
@@ -119,30 +119,49 @@ def stages_table() -> str:
 def scenes_table(page: str) -> str:
     """Return the table of the scenes of ``make faults``: the page's rows with the latest figures.
 
-    A cell is the range of the last plays with all drivers and SQS servers.
+    A cell has the range of the last plays with all drivers and SQS servers, and their number.
     """
     results = json.loads(RESULTS.read_text())
-    lines = ["| Scene | What the culprits do | " + " | ".join(COLUMNS) + " |"]
-    lines.append("|---" * (2 + len(COLUMNS)) + "|")
+    headings = ["Scene", "What the culprits do", *COLUMNS, "Played", "n/a because"]
+    lines = [" | ".join(headings), "|".join(["---"] * len(headings))]
     for names, what in re.findall(r"^\| (`[\w-]+`(?:, `[\w-]+`)*) \| (.*?) \|", page, re.MULTILINE):
-        found = [results.get(name, {}) for name in names.replace("`", "").split(", ")]
-        cells = (_range(found, column) for column in COLUMNS.values())
-        lines.append(f"| {names} | {what} | {' | '.join(cells)} |")
-    return "".join(f"{line}\n" for line in lines)
+        found = [
+            results.get(name, {"no meaning": {}}) for name in names.replace("`", "").split(", ")
+        ]
+        reasons = {name: reason for scene in found for name, reason in scene["no meaning"].items()}
+        figures, days = [], []
+        for column in COLUMNS.values():
+            plays = _plays(found, column)
+            figures.append(_range(plays) or _unplayed(reasons, column))
+            days += [max(day for day, _ in plays)] if plays else []
+        lines.append(
+            " | ".join([names, what, *figures, min(days, default=""), " ".join(reasons.values())])
+        )
+    return "".join(f"| {line} |\n".replace("|  |", "| |") for line in lines)
 
 
-def _range(found: Sequence[Mapping[str, str]], column: Sequence[str]) -> str:
+def _plays(found: Sequence[Mapping[str, Any]], column: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the day and the figure of each play of a cell."""
     plays = [
-        int(figure)
+        play.partition("=")
         for scene in found
-        for key, figures in scene.items()
+        for key, plays in scene.items()
         if any(key.startswith(f"{each} ") for each in column)
-        for figure in figures.split()
+        for play in plays.split()
     ]
+    return [(day, int(figure)) for day, _, figure in plays]
+
+
+def _range(plays: Sequence[tuple[str, int]]) -> str:
     if not plays:
-        return "–"  # noqa: RUF001 - as in the other tables
-    low, high = min(plays), max(plays)
-    return f"{low}" if low == high else f"{low} to {high}"
+        return ""
+    low, high = min(figures := [figure for _, figure in plays]), max(figures)
+    return f"{low if low == high else f'{low} to {high}'} ({len(plays)})"
+
+
+def _unplayed(reasons: Mapping[str, str], column: Sequence[str]) -> str:
+    """Return "n/a" if the scene has a reason not to be played with this isolation or consumer."""
+    return "n/a" if reasons.keys() & set(column[0].split()) else "not played"
 
 
 def with_table(page: str, heading: str, new: str) -> str:

@@ -21,12 +21,12 @@ import fcntl
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.mariadb import mariadb
 from benchmarks.stand_ins import sqs_servers
@@ -34,7 +34,7 @@ from docs import generate
 from tests.services import postgres, valkey
 
 from .machine import Figures, Servers
-from .scenes import ATTACKS, SCENES
+from .scenes import ATTACKS, CONSUMERS, SCENES
 
 KEPT: Final = 5
 """The number of plays of which the page shows the range."""
@@ -62,14 +62,16 @@ def table(rows: dict[tuple[str, ...], Figures]) -> str:
     )
 
 
-def keep(scene: str, names: Sequence[str], harmed: int) -> None:
-    """Add a figure to the last KEPT ones of a scene. Several runs may do so at a time."""
+def keep(name: str, key: str, harmed: int) -> None:
+    """Add a play to the last KEPT ones of a scene. Several runs may do so at a time."""
     with generate.RESULTS.open("r+") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
-        results: dict[str, dict[str, str]] = json.load(file)
-        figures, key = results.setdefault(scene, {}), " ".join(names)
-        last = figures.get(key, "").split()[-KEPT + 1 :]
-        figures[key] = " ".join([*last, str(harmed)])
+        results: dict[str, dict[str, Any]] = json.load(file)
+        cells = results.setdefault(name, {})
+        last = cells.get(key, "").split()[-KEPT + 1 :]
+        cells[key] = " ".join([*last, f"{datetime.now(tz=UTC):%F}={harmed}"])
+        for scene, cells in results.items():
+            cells["no meaning"] = (SCENES | ATTACKS)[scene].no_meaning
         file.seek(0)
         file.truncate()
         file.write(json.dumps(results, indent=1, sort_keys=True) + "\n")
@@ -83,6 +85,7 @@ def main() -> int:
     parser.add_argument(
         "--isolation", choices=("thread", "process", "fresh"), help="play no other than this"
     )
+    parser.add_argument("--consumer", choices=CONSUMERS, help="play on no other than this")
     parser.add_argument(
         "--keep", type=lambda path: Path(path).resolve(), help="a folder in which the logs stay"
     )
@@ -110,6 +113,8 @@ def main() -> int:
             ):
                 if arguments.isolation not in (None, isolation):
                     continue
+                if arguments.consumer not in (None, consumer):
+                    continue
                 if sqs not in found or (driver == "pymysql" and not servers.mariadb):
                     missing.add("MariaDB (apt-get install mariadb-server)" if sqs in found else sqs)
                     continue
@@ -118,7 +123,7 @@ def main() -> int:
                     driver, isolation=isolation,
                 )  # fmt: skip
                 are_well.append(scene.is_well(figures, isolation))
-                keep(name, (isolation, consumer, driver, sqs), figures.harmed)
+                keep(name, f"{isolation} {consumer} {driver} {sqs}", figures.harmed)
                 rows[name, isolation, consumer, driver, sqs] = figures
                 print(
                     f"{'ok' if are_well[-1] else 'NOT OK':<7}{figures.harmed:>4}  "

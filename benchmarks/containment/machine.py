@@ -301,8 +301,8 @@ class Machine:
 class Restarted:
     """A process that is started again when it has ended, as systemd does it.
 
-    ``is_alive`` is asked once a second. After three times no, or ten at the start, the process is
-    killed, as Kubernetes does it.
+    ``is_alive`` is asked once a second. After three times no, or sixty at the start, the process is
+    killed, as Kubernetes does it. With ten, it never began to work on a machine with a load of 50.
     """
 
     def __init__(
@@ -324,7 +324,7 @@ class Restarted:
     def _begin(self) -> None:
         self.process = self._start()
         self.starts += 1
-        self._may_fail = 10
+        self._may_fail = 60
 
     def _watch(self) -> None:
         while not self._is_over.wait(1):

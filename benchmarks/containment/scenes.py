@@ -45,6 +45,8 @@ class Scene:
     culprits: Calls
     isolations: Sequence[str] = ("thread", "process")
     consumers: Mapping[str, Consumer] = field(default_factory=lambda: CONSUMERS)
+    no_meaning: Mapping[str, str] = field(default_factory=dict)
+    """Isolation or consumer → why the scene is not played with it."""
     drivers: Sequence[str] = DRIVERS[:1]
     sqs_servers: Sequence[str] = SQS_SERVERS[:1]
     blameless: int = BLAMELESS
@@ -310,7 +312,6 @@ class SilentCache:
 
 # --- the scenes ------------------------------------------------------------------------------
 
-_ENDPOINT: Final = {"endpoint": endpoint}
 _POLLER: Final = {"poller": poller}
 _HOSTILE: Final = {
     "process-state": ("disable-logging", "disable-loggers"),
@@ -324,7 +325,10 @@ _CONTAINED: Final = (
 """More hostile tasks that touch no other task."""
 _OWN_DEAD_LETTERS: Final = {"BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE": "dead"}
 _LEASE: Final = {"BEANSTALK_DISPATCH_LEASE_CACHE": "default"}
-_EB_ENDPOINT: Final = {"endpoint": partial(endpoint, error_visibility=2)}
+_BOTH: Final[Mapping[str, Consumer]] = {
+    "endpoint": partial(endpoint, error_visibility=2),
+    **_POLLER,
+}
 _ITS_PROCESS: Final = (
     "the process ends, and with it what runs there; those tasks begin again, and without a lease "
     "those that were done and not yet deleted, too; the culprit is a dead letter after the third "
@@ -332,17 +336,21 @@ _ITS_PROCESS: Final = (
 )
 
 _LONG: Final[dict[str, Any]] = {
-    "consumers": {**_EB_ENDPOINT, **_POLLER}, "seconds": (0.1, 20.0, 45.0), "blameless": 45,
+    "consumers": _BOTH, "seconds": (0.1, 20.0, 45.0), "blameless": 45,
     "max_receives": 10, "visibility": 20, "patience": 300,
     "variables": _OWN_DEAD_LETTERS | {"FILE_LIMIT": "1024"},
 }  # fmt: skip
+_UNCONTAINED: Final = "The scenes without `beside-` say how far threads contain it."
 _CUT_REASON: Final = "child ended id=culprit-0 function="
 
 
 def _beside_long_tasks(*names: str, isolation: str = "process", **facts: Any) -> Scene:
     """Culprits beside tasks of up to 45 s, where each task has a process of its own."""
     calls = [("hostile", [name]) if name in CULPRITS else (name, []) for name in names]
-    return Scene(culprits=calls, isolations=[isolation], **(_LONG | facts))
+    return Scene(
+        culprits=calls, isolations=[isolation], no_meaning={"thread": _UNCONTAINED},
+        **(_LONG | facts),
+    )  # fmt: skip
 
 
 _BESIDE: Final = {
@@ -391,17 +399,17 @@ SCENES: Final[dict[str, Scene]] = {
     ),
     "stuck": Scene(
         culprits=culprits(THREADS, "stuck-once"), seed=None, seconds=(0.1, 20, 45), blameless=45,
-        consumers={**_EB_ENDPOINT, **_POLLER}, visibility=120, max_receives=10, patience=300,
+        consumers=_BOTH, visibility=120, max_receives=10, patience=300,
         must_log=["stuck task label=stuck-once id=culprit-"],
     ),
     "outside-of-run": Scene(
         culprits=culprits(5, "hangs-in-init", "hangs-in-str", "hangs-in-backoff"), seed=None,
-        consumers={**_EB_ENDPOINT, **_POLLER}, seconds=(0.1, 20), blameless=60, visibility=120,
+        consumers=_BOTH, seconds=(0.1, 20), blameless=60, visibility=120,
         patience=300, variables={"BEANSTALK_DISPATCH_TASK_TIMEOUT": "3s"},
         must_log=["failed outside of its run() id=culprit-", "retry options are wrong id=culprit-"],
     ),
     "left-threads": Scene(
-        culprits=culprits(7, "leave-threads"), consumers={**_EB_ENDPOINT, **_POLLER},
+        culprits=culprits(7, "leave-threads"), consumers=_BOTH,
         max_receives=10, seconds=(0.1, 2), must_log=["threads left behind id=culprit-",
         "reason=threads"],
     ),
@@ -414,8 +422,9 @@ SCENES: Final[dict[str, Scene]] = {
         must_log=["process state restored id=culprit-"],
     ),
     "timers": Scene(
-        culprits=[("hostile", [name]) for name in ("alarm", "itimer") * 3], consumers=_POLLER,
-        seconds=(*(0.05,) * 9, 3.0), must_log=["timer ended signal="],
+        culprits=[("hostile", [name]) for name in ("alarm", "itimer") * 3],
+        seconds=(*(0.05,) * 9, 3.0), max_receives=10, may_repeat=3 * THREADS,
+        reason="under gunicorn the signal ends the process, and what runs there begins again",
     ),
     "log-handlers": Scene(
         culprits=[("hostile", [name]) for name in _HOSTILE["log-handlers"] * 5],
@@ -470,21 +479,23 @@ SCENES: Final[dict[str, Scene]] = {
         sqs_servers=SQS_SERVERS,
     ),
     "mixed-burst": Scene(
-        culprits=[], consumers=_POLLER, seconds=(*(0.001,) * 8, 7.0), blameless=348,
+        culprits=[], seconds=(*(0.001,) * 8, 7.0), blameless=348,
     ),
     "proxy-timeout": Scene(
         culprits=[], seconds=(*(0.05,) * 4, 4.0), blameless=150, max_receives=10,
         consumers={"endpoint": partial(endpoint, connections=50, read_timeout="3s")},
+        no_meaning={"poller": "No proxy is before the poller."},
     ),
     **{
         f"heartbeats-{seconds}": Scene(
             culprits=[("compute", [3.0 * seconds])] * 20, consumers=_POLLER, visibility=seconds,
             seed=None, seconds=(1.0,),
+            no_meaning={"endpoint": "The daemon keeps the receipt handle, so nobody can extend."},
         )
         for seconds in (5, 10)
     },
     "network-cut": Scene(
-        culprits=[], consumers=_POLLER, seconds=(2.0,), blameless=75, visibility=10,
+        culprits=[], seconds=(2.0,), blameless=75, visibility=10, max_receives=10,
         during=NetworkCut,
     ),
     "kills": Scene(
@@ -512,32 +523,32 @@ SCENES: Final[dict[str, Scene]] = {
         f"drained-{connections}": Scene(
             culprits=[], max_receives=10, during=drained,
             consumers={
-                "endpoint": partial(endpoint, connections=connections, error_visibility=2)
+                "endpoint": partial(endpoint, connections=connections, error_visibility=2),
+                **further,
             },
         )
-        for connections in (15, 50)
+        for connections, further in ((15, _POLLER), (50, {}))
     },
     "silent-cache": Scene(
-        culprits=[], blameless=150, seconds=(0.1, 0.1, 2.0), max_receives=10, during=SilentCache,
-        consumers=_EB_ENDPOINT, variables=_LEASE | {"CACHE_TIMEOUT": "1"}, may_fail=75,
+        culprits=[], blameless=150, seconds=(0.1, 0.1, 2.0), max_receives=10, may_fail=75,
+        consumers=_BOTH, variables=_LEASE | {"CACHE_TIMEOUT": "1"}, during=SilentCache,
         reason="without an answer nothing runs, and a task that needs the cache itself fails",
     ),
     "orphans": Scene(
         culprits=[], blameless=45, seconds=(0.1, 20.0, 45.0), max_receives=10,
-        during=partial(Kills, seconds=30), patience=500, consumers=_EB_ENDPOINT,
-        variables=_LEASE | {
-            "BEANSTALK_DISPATCH_CRASH_LEDGER": "off",
-            # No process knows another one, as if each were on a machine of its own.
-            "AWS_LAMBDA_FUNCTION_NAME": "another-machine",
-        },
+        during=partial(Kills, seconds=30), patience=500, consumers=_BOTH,
+        variables=_LEASE | {"BEANSTALK_DISPATCH_CRASH_LEDGER": "off", "OTHER_MACHINES": "yes"},
+        may_fail=3 * THREADS,
+        reason="with a server of isolation all its children end, and those deliveries fail",
     ),
     "kills-and-exit": Scene(
         culprits=culprits(1, "exit"), blameless=200, seconds=(0.1, 1.0), max_receives=10,
-        during=partial(Kills, seconds=45), patience=300, consumers=_EB_ENDPOINT,
+        during=partial(Kills, seconds=45), patience=300, consumers=_BOTH,
         # Without a dead-letter queue of its own: a task that was killed three times would be taken
         # for the reason, and it was none.
-        variables=_LEASE, may_repeat=THREADS,
-        reason="as in kills: between the commit of a task and its entry in the cache",
+        variables=_LEASE, may_repeat=THREADS, may_fail=3 * THREADS,
+        reason="as in kills: between the commit of a task and its entry in the cache; and the "
+        "delivery of a child that was killed has failed",
     ),
     "broken-deployment": Scene(
         culprits=[("nap", [0.1])] * 15, blameless=1_000, seconds=(0.001,), max_receives=10,
@@ -554,6 +565,7 @@ SCENES: Final[dict[str, Scene]] = {
     "half-open-connections": Scene(
         culprits=[], consumers=_POLLER, variables={"FILE_LIMIT": "1024"}, seconds=(0.5,),
         during=HalfOpenConnections,
+        no_meaning={"endpoint": "gunicorn has no health port; nginx takes the connections."},
     ),
 }  # fmt: skip
 
@@ -568,7 +580,8 @@ ATTACKS: Final[dict[str, Scene]] = {
 ATTACKS["kills-of-children"] = Scene(
     culprits=[],
     isolations=["process"],
-    consumers={**_EB_ENDPOINT, **_POLLER},
+    no_meaning={"thread": "There are no children."},
+    consumers=_BOTH,
     blameless=3_000,
     seconds=(0.5, 1.0, 7.5),
     visibility=20,

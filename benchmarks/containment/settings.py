@@ -11,6 +11,7 @@ import pymysql
 if os.environ["DRIVER"] == "psycopg2":
     sys.modules["psycopg"] = None  # type: ignore[assignment] # Django takes psycopg2 then
 
+from beanstalk_dispatch.running import process_identity
 from tests.services import database_settings
 from tests.settings import *  # noqa: F403
 
@@ -37,6 +38,9 @@ CACHES = {
 }
 if seconds := os.environ.get("CACHE_TIMEOUT"):
     CACHES["default"]["OPTIONS"] = {"socket_timeout": float(seconds)}
+if "OTHER_MACHINES" in os.environ:
+    # No process knows another one, as if each were on a machine of its own.
+    process_identity.is_on_lambda = lambda: True  # type: ignore[attr-defined]
 if memory := os.environ.get("MEMORY_LIMIT"):
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
 if files := os.environ.get("FILE_LIMIT"):

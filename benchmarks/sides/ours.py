@@ -37,10 +37,11 @@ def sending() -> dict[str, Callable[..., Any]]:
     def many(count: int, task: str = "noop", queue: str = QUEUE) -> None:
         schedule_many(queue, [Call(task, (n, "two"), {"x": 3}) for n in range(count)])
 
-    def threads(count: int) -> None:
-        in_threads(count, 32, one)
-
-    return {"one": one, "many": many, "large": large, "threads": threads}
+    return {
+        "one": one, "many": many, "large": large,
+        "threads": lambda count: in_threads(count, 32, one),
+        "fifty_threads": lambda count: in_threads(count, 50, one),
+    }  # fmt: skip
 
 
 def waiting() -> dict[str, Callable[..., Any]]:

@@ -90,6 +90,7 @@ def test_the_page_says_what_falls_short() -> None:
     written = page.tables(report())
     assert "0 of 1 targets were met" in written
     assert "- one send, schedule_function: 1.05 (1.00–1.10), target ≤ 1.02" in written  # noqa: RUF001
+    assert "| schedule_function | 420 µs | 1.05 (1.00–1.10) | +20 µs |" in written  # noqa: RUF001
     assert "boto3 1.44.8 and 1.44.9" in written
     assert "did not start: a \\| b" in written
 
