@@ -1,4 +1,4 @@
-"""Run the poller under faults. No task may be lost, and none may run twice without need.
+"""Run the poller under faults of the queue. No task may be lost, and none may run twice.
 
     python -m benchmarks.faults --ministack PATH [SCENE…]
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -55,8 +54,8 @@ class FailsOnce(SafeTask):
 class Scene:
     """One queue, one file in which each run writes a line, and a proxy that can refuse requests."""
 
-    def __init__(self, name: str, proxy: Proxy, server: subprocess.Popen[bytes], path: Path):
-        self.name, self.proxy, self.server = name, proxy, server
+    def __init__(self, name: str, proxy: Proxy, path: Path):
+        self.name, self.proxy = name, proxy
         self.marks, self.log = path / name, path / f"{name}.log"
         self.marks.touch()
         self.tasks = 0
@@ -127,10 +126,10 @@ class Scene:
         needed = self.tasks if tasks is None else tasks
         self.until(lambda: len(set(self.runs())) >= needed, seconds)
 
-    def report(self, note: str, *, is_well: bool = True, may_repeat: bool = False) -> bool:
+    def report(self, note: str, *, is_well: bool = True) -> bool:
         runs = self.runs()
         lost, repeated = self.tasks - len(set(runs)), len(runs) - len(set(runs))
-        is_well = is_well and lost == 0 and (may_repeat or repeated == 0)
+        is_well = is_well and lost == repeated == 0
         took = time.monotonic() - self.began
         print(
             f"{'ok' if is_well else 'NOT OK':<7}{self.name:<8}{took:5.0f} s  scheduled "
@@ -138,46 +137,6 @@ class Scene:
             flush=True,
         )
         return is_well
-
-
-def kill(scene: Scene) -> bool:
-    """Kill the worker with SIGKILL every two seconds or so, until all tasks have run."""
-    options = ("--visibility-timeout=3", "--wait=1", "--threads=4")
-    scene.schedule(1000, 0.01)
-    kills, child = 0, scene.start(*options)
-    deadline = time.monotonic() + 180
-    while len(set(scene.runs())) < scene.tasks and time.monotonic() < deadline:
-        time.sleep(random.uniform(1.2, 2.2))
-        child.kill()
-        child.wait()
-        kills += 1
-        child = scene.start(*options)
-    time.sleep(5)  # the messages of the last kill become visible again
-    child.send_signal(signal.SIGTERM)
-    child.wait(60)
-    left = scene.queue.depth()
-    return scene.report(f"{kills} kills, {left} left", is_well=left == 0, may_repeat=True)
-
-
-def slow(scene: Scene) -> bool:
-    """Run tasks that wait and run longer than the visibility timeout."""
-    scene.schedule(40, 3)
-    with scene.worker("--visibility-timeout=5", "--threads=4", "--wait=1"):
-        scene.until_run()
-        time.sleep(7)  # a message that is delivered twice would have run by now
-    return scene.report("visibility timeout 5 s, tasks of 3 s, 4 threads")
-
-
-def outage(scene: Scene) -> bool:
-    """Stop the server for half a minute, like a network that drops packets."""
-    scene.schedule(200, 0.05)
-    with scene.worker("--threads=4", "--wait=1"):
-        scene.until_run(40)
-        scene.server.send_signal(signal.SIGSTOP)
-        time.sleep(30)
-        scene.server.send_signal(signal.SIGCONT)
-        scene.until_run()
-    return scene.report("server stopped for 30 s", may_repeat=True)
 
 
 TROUBLE: Final = [
@@ -261,24 +220,6 @@ def idle(scene: Scene) -> bool:
     )
 
 
-def stuck(scene: Scene) -> bool:
-    """Run a task that cannot be interrupted. Expect exit code 75, and lose no other message."""
-    scene.configure(BEANSTALK_DISPATCH_TASK_TIMEOUT="1s")
-    scene.send([("mark", ["stuck", 100])])
-    child = scene.start("--threads=2", "--wait=1", "--visibility-timeout=10")
-    time.sleep(3)
-    scene.schedule(100, 0.4)
-    code = child.wait(60)
-    run, visible = len(scene.runs()), scene.queue.depth()
-    scene.tasks -= 1  # the stuck task never ends
-    scene.configure()
-    with scene.worker("--threads=50", "--wait=1"):
-        scene.until_run()
-    return scene.report(
-        f"exit code {code}, {run} run and {visible} visible then", is_well=code == 75
-    )
-
-
 def fifo(scene: Scene) -> bool:
     """Let every fifth task of a FIFO group fail once. The order must be kept."""
     scene.configure(".fifo")
@@ -301,7 +242,7 @@ def fifo(scene: Scene) -> bool:
 
 
 SCENES: Final[dict[str, Callable[[Scene], bool]]] = {
-    each.__name__: each for each in (kill, slow, outage, trouble, deleted, stop, idle, stuck, fifo)
+    each.__name__: each for each in (trouble, deleted, stop, idle, fifo)
 }
 
 
@@ -319,12 +260,12 @@ def main() -> int:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             port = free_port()
-            server = stack.enter_context(
+            stack.enter_context(
                 process(arguments.ministack, GATEWAY_PORT=str(port), BIND_HOST="127.0.0.1")
             )
             wait_for(port)
             proxy = stack.enter_context(Proxy(f"http://127.0.0.1:{port}"))
-            scene = Scene(name, proxy, server, folder)
+            scene = Scene(name, proxy, folder)
             try:
                 results.append(SCENES[name](scene))
             except AssertionError as exc:

@@ -8,7 +8,6 @@ import os
 import re
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django.db import connection, transaction
@@ -182,21 +181,17 @@ class HangsInBackoff(SafeTask):
 
 
 def leave_threads(run: str) -> None:
-    """Leave ten threads behind, each with a connection, as an executor that is not shut down."""
-    executor = ThreadPoolExecutor(10)
-    _left.append(executor)
+    """Leave ten threads behind, each with a connection. Those of a pool would count once."""
     connected = threading.Barrier(11)
 
     def connect() -> None:
         connection.ensure_connection()
         connected.wait(20)
+        threading.Event().wait()
 
     for _ in range(10):
-        executor.submit(connect)
+        threading.Thread(target=connect, daemon=True).start()
     connected.wait(20)
-
-
-_left: list[ThreadPoolExecutor] = []
 
 
 # --- the process -----------------------------------------------------------------------------
