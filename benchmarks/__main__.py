@@ -44,7 +44,7 @@ def main() -> int:
         for name in options.only or rows.ROWS:
             try:
                 rows.ROWS[name](run, present)
-            except Exception as exc:  # the rows that follow are measured all the same
+            except Exception as exc:  # the rows that follow are still measured
                 traceback.print_exc()
                 run.control.ask("Latency", seconds=0)
                 run.add(Line(row=name, side="the row", unit="", note=f"has failed: {exc!r}"))
