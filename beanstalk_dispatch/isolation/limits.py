@@ -58,6 +58,9 @@ class Leftovers:
 
         ``left_behind``: traces of the task that were put right already.
         """
+        if HELD.was_unanswered:
+            # The next delivery replaces an entry of a process that has ended, and waits for others.
+            return "the lease's cache has not answered it"
         return next(self._reasons(left_behind), "")
 
     def _reasons(self, left_behind: Sequence[str]) -> Iterator[str]:
@@ -77,9 +80,6 @@ class Leftovers:
             yield "it has left signals blocked"
         if self._resources != [*map(resource.getrlimit, _RESOURCES)]:
             yield "it has left another resource limit"
-        if HELD.was_unanswered:
-            # The next delivery replaces an entry of a process that has ended, and waits for others.
-            yield "the lease's cache has not answered it"
         if self._max_memory and (used := resident_memory("self")) > self._max_memory:
             yield f"it uses {in_mebibytes(used)} of memory"
 
