@@ -28,6 +28,7 @@ from beanstalk_dispatch.running.expected_end import EXPECTED
 from beanstalk_dispatch.running.pipeline import run_in_child
 from beanstalk_dispatch.running.process_exceptions import all_are_failures
 from beanstalk_dispatch.running.run import Run
+from beanstalk_dispatch.running.time_limit import time_limit
 
 from . import pipe
 from .limits import Leftovers
@@ -60,7 +61,8 @@ class ChildConsumer(DelayedCopies):
 def main(descriptor: int, notes: Notes, *, server: int) -> NoReturn:
     """Run what the parent sends through ``descriptor``, until it sends no more."""
     _prepare_process(notes, server=server)
-    config = get_config()
+    with time_limit(END_SECONDS):  # its thread has to start before a task is to blame
+        config = get_config()
     leftovers = Leftovers(descriptor, max_memory=config.child_memory)
     tasks, is_last = 0, False
     while not is_last and (request := pipe.receive(descriptor)) is not None:

@@ -147,7 +147,10 @@ class ChildrenOfProcess:
             child.note_ending()
         limit = run.config.child_memory
         if limit and (used := resident_memory(child.process_id)) > limit:
-            return f"it used {in_mebibytes(used)} of memory, more than {in_mebibytes(limit)}"
+            return (
+                f"it used {in_mebibytes(used)} of memory, more than the {in_mebibytes(limit)} of "
+                "BEANSTALK_DISPATCH_CHILD_MEMORY"
+            )
         return _STOPPED if self._stops.is_asked(run) else ""
 
     def _end(self, run: Run, child: Child, ended: Ended) -> Result:

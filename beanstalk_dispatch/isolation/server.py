@@ -321,7 +321,7 @@ def main(arguments: Sequence[str]) -> None:
         logger.warning(
             "isolation by exec shared=%s: the project starts these threads, or opens these "
             "connections, when it is imported, so its children cannot be forked; each of them "
-            "imports the project again",
+            "imports the project again. Start or open them when they are first used",
             quoted(", ".join(shared)),
         )
     flush_output()  # or each child would write it again

@@ -361,7 +361,7 @@ _BESIDE: Final = {
         variables=_LONG["variables"] | {"BEANSTALK_DISPATCH_TASK_TIMEOUT": "10s"},
     ),
     "memory": _beside_long_tasks(
-        "memory", cut=1, must_log_of_child=[_CUT_REASON, " of memory, more than 300 MiB"],
+        "memory", cut=1, must_log_of_child=[_CUT_REASON, " of memory, more than the 300 MiB"],
         variables=_LONG["variables"] | {"BEANSTALK_DISPATCH_CHILD_MEMORY": "300M"},
     ),
     "closed-files": _beside_long_tasks("close-files", cut=1, must_log_of_child=[_CUT_REASON]),

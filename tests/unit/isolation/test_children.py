@@ -413,7 +413,10 @@ def test_a_child_that_uses_too_much_memory_is_ended(env: Environment) -> None:
     env(DISPATCH_CHILD_MEMORY="200M")
     _, result = run("use_memory", 300, 60)
     assert result.outcome is Outcome.CUT
-    assert re.match(r"it used \d+ MiB of memory, more than 200 MiB; ", result.reason)
+    reason = (
+        r"it used \d+ MiB of memory, more than the 200 MiB of BEANSTALK_DISPATCH_CHILD_MEMORY; "
+    )
+    assert re.match(reason, result.reason)
 
 
 def test_a_child_whose_tasks_have_used_too_much_ends_after_its_answer(

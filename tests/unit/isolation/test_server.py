@@ -47,6 +47,7 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running import monkey_patching
 from beanstalk_dispatch.running.run import Run
+from beanstalk_dispatch.running.time_limit import stop_watchdog
 from tests.conftest import Environment
 from tests.unit.isolation.test_children import Endpoint, outcome, process_env, processes, run
 
@@ -244,6 +245,23 @@ def test_a_server_whose_parent_has_ended_before_it_began_says_nothing(
     control, parent = socket.socketpair()
     parent.close()
     server_module.main([str(control.detach())])
+
+
+def test_a_child_without_a_thread_for_its_time_limits_ends_before_a_task_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stop_watchdog()
+    monkeypatch.setattr(child_module, "_prepare_process", lambda *args, **kwargs: None)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    ours, theirs = socket.socketpair()
+    ours.sendall(to_frame({"is_fresh": False}))
+    with ours, theirs, closing(Notes.create()) as notes:
+        with pytest.raises(RuntimeError):
+            child_module.main(theirs.fileno(), notes, server=0)
+        assert not notes.has_begun
 
 
 def test_a_child_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
