@@ -9,10 +9,9 @@ https://docs.djangoproject.com/en/stable/ref/checks/#messages
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 from django.core.checks import ERROR, INFO, WARNING, CheckMessage
@@ -26,7 +25,9 @@ _WORDS: Final = {"ok": INFO, "warning": WARNING, "error": ERROR}
 @functools.cache
 def catalogue() -> Mapping[str, Mapping[str, Mapping[str, str]]]:
     """Return the findings of each origin by their numbers. Each is a table of sentences."""
-    return tomllib.loads(resources.files(__package__).joinpath("findings.toml").read_text("utf-8"))
+    import tomllib  # noqa: PLC0415 - only where something is found
+
+    return tomllib.loads(Path(__file__).with_name("findings.toml").read_text("utf-8"))
 
 
 def ok(obj: str, msg: str) -> CheckMessage:
