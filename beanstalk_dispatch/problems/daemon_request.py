@@ -190,9 +190,3 @@ def _login_path() -> str | None:
         return urlsplit(resolve_url(settings.LOGIN_URL)).path
     except NoReverseMatch:
         return None
-
-
-def _explain_status(answer: Answer, path: str) -> CheckMessage:
-    if answer.status == 403:
-        return problem("E016", TOPIC)
-    return problem("E122", TOPIC, status=answer.status, path=path)
