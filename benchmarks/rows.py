@@ -359,8 +359,11 @@ def start_up(run: Run, peers: Sequence[Peer]) -> None:
     """
     sides = [RAW, OURS, *(peer.side() for peer in peers)]
     _start(run, "start of a process", sides, "until it could send; its memory after twenty sends")
+    env = {"BEANSTALK_WORKER": "False", "BEANSTALK_DISPATCH_TABLE": ""}
     idle = [
-        Side(name=name, module="idle_project", env={"IDLE_APPS": f"django.contrib.auth {app}"})
+        Side(
+            name=name, module="idle_project", env=env | {"IDLE_APPS": f"django.contrib.auth {app}"}
+        )
         for name, app in (("Django alone", ""), ("with the app", "beanstalk_dispatch"))
     ]
     _start(run, "start of a project that sends nothing", idle, "with the system checks")
@@ -378,7 +381,8 @@ def _start(run: Run, row: str, sides: Sequence[Side], note: str) -> None:
                     found[side.name].append(took)
     for name, figures in found.items():
         if figures:
-            run.add(line_of(row, name, "process", figures, found[sides[0].name], note=note))
+            line = line_of(row, name, "process", figures, found[sides[0].name], note=note)
+            run.add(replace(line, memory=statistics.median(each["memory"] for each in figures)))
 
 
 def together(run: Run, peers: Sequence[Peer]) -> None:

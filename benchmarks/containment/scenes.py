@@ -152,15 +152,35 @@ def broken_deployment(machine: Machine) -> Iterator[list[str]]:
     timer.cancel()
 
 
-class NetworkCut:
+class _Meanwhile:
+    """A thread that works on a machine until its scene is over."""
+
+    def __init__(self) -> None:
+        self._is_over = threading.Event()
+        self._notes: list[str] = []
+        self._thread = threading.Thread(target=self._work)
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> list[str]:
+        self._thread.start()
+        return self._notes
+
+    def __exit__(self, *exc: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+
+class NetworkCut(_Meanwhile):
     """Once a third of the tasks has run, no request reaches SQS for ``seconds``."""
 
     def __init__(self, machine: Machine, seconds: float = 30) -> None:
+        super().__init__()
         self._machine = machine
         self._seconds = seconds
         self._is_connected = threading.Event()
         self._is_connected.set()
-        self._is_over = threading.Event()
         self._proxy = Proxy(machine.servers.sqs)
         self._proxy.spoil = self._hang
         machine.variables["BEANSTALK_DISPATCH_SQS_ENDPOINT_URL"] = self._proxy.url
@@ -171,7 +191,7 @@ class NetworkCut:
         self._is_connected.wait()
         return error(500, "InternalFailure")
 
-    def _cut(self) -> None:
+    def _work(self) -> None:
         while len(self._machine.rows("work")) < self._machine.blameless / 3:
             if self._is_over.wait(0.1):
                 return
@@ -181,26 +201,22 @@ class NetworkCut:
 
     def __enter__(self) -> list[str]:
         self._proxy.__enter__()
-        self._thread = threading.Thread(target=self._cut)
-        self._thread.start()
-        return []
+        return super().__enter__()
 
     def __exit__(self, *exc: object) -> None:
-        self._is_over.set()
-        self._thread.join()
+        super().__exit__(*exc)
         self._proxy.__exit__(None, None, None)
 
 
-class HalfOpenConnections:
+class HalfOpenConnections(_Meanwhile):
     """Open connections to the health port that say nothing, until the end of the scene."""
 
     def __init__(self, machine: Machine, count: int = 1020) -> None:
+        super().__init__()
         self._port = machine.health_port
         self._count = count
-        self._is_over = threading.Event()
-        self._notes: list[str] = []
 
-    def _open(self) -> None:
+    def _work(self) -> None:
         while not answers(self._port):
             if self._is_over.wait(0.1):
                 return
@@ -216,24 +232,17 @@ class HalfOpenConnections:
     def __enter__(self) -> list[str]:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
-        self._thread = threading.Thread(target=self._open)
-        self._thread.start()
-        return self._notes
-
-    def __exit__(self, *exc: object) -> None:
-        self._is_over.set()
-        self._thread.join()
+        return super().__enter__()
 
 
-class Kills:
+class Kills(_Meanwhile):
     """End processes of the consumer with SIGKILL, at random moments of ``seconds`` seconds."""
 
     def __init__(self, machine: Machine, seconds: float = 60) -> None:
+        super().__init__()
         self._seconds = seconds
-        self._is_over = threading.Event()
-        self._notes: list[str] = []
 
-    def _kill(self) -> None:
+    def _work(self) -> None:
         kills, until = 0, time.monotonic() + self._seconds
         while not self._is_over.wait(random.uniform(3, 9)) and time.monotonic() < until:
             found = [
@@ -243,15 +252,6 @@ class Kills:
                 random.choice(found).kill()
                 kills += 1
         self._notes.append(f"{kills} kills")
-
-    def __enter__(self) -> list[str]:
-        self._thread = threading.Thread(target=self._kill)
-        self._thread.start()
-        return self._notes
-
-    def __exit__(self, *exc: object) -> None:
-        self._is_over.set()
-        self._thread.join()
 
 
 def _server_imports(processes: Sequence[psutil.Process]) -> bool:
@@ -276,16 +276,15 @@ def _is_consumer(process: psutil.Process) -> bool:
     return False
 
 
-class SilentCache:
+class SilentCache(_Meanwhile):
     """Once a third of the tasks has run, the cache answers nothing for ``seconds``."""
 
     def __init__(self, machine: Machine, seconds: float = 6) -> None:
+        super().__init__()
         self._machine = machine
         self._seconds = seconds
-        self._is_over = threading.Event()
-        self._notes: list[str] = []
 
-    def _silence(self) -> None:
+    def _work(self) -> None:
         port = str(self._machine.servers.valkey)
         (server,) = (
             each
@@ -299,15 +298,6 @@ class SilentCache:
         self._is_over.wait(self._seconds)
         server.resume()
         self._notes.append(f"silent for {self._seconds:g} s")
-
-    def __enter__(self) -> list[str]:
-        self._thread = threading.Thread(target=self._silence)
-        self._thread.start()
-        return self._notes
-
-    def __exit__(self, *exc: object) -> None:
-        self._is_over.set()
-        self._thread.join()
 
 
 # --- the scenes ------------------------------------------------------------------------------

@@ -172,18 +172,6 @@ def tables() -> dict[str, Callable[..., Any]]:
                 )
             )
 
-    def run_task(count: int, task: str) -> None:
-        for _ in range(count):
-            message = Message(function=task, args=(1, "two"), kwargs={"x": 3})
-            run_delivery(
-                Run(
-                    Delivery(body=message.encode(queue=QUEUE), queue=QUEUE),
-                    get_config(),
-                    DelayedCopies(),
-                )
-            )
-
     return {
         "schedule_names": schedule_names, "check_names": check_names, "run_names": run_names,
-        "run_task": run_task,
     }  # fmt: skip
