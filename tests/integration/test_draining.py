@@ -54,7 +54,7 @@ def test_after_sigterm_what_runs_ends_and_what_waits_is_refused(tmp_path: Path) 
         names = [f"nap-{number}" for number in range(15)]
         began = tmp_path / "began"
         running = [
-            pool.submit(server.post, body("work", str(began), 1, 5, id=name)) for name in names
+            pool.submit(server.post, body("work", str(began), 1, 10, id=name)) for name in names
         ]
         until(lambda: began.exists() and began.read_text().count("start") == 15)
         waiting = [pool.submit(server.post, body("record")) for _ in range(10)]
