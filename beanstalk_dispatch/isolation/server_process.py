@@ -233,10 +233,13 @@ class Child:
 
         Raise any exception for anything else.
         """
+        part = b""
         try:
             part = self._data.recv(1 << 16)  # more would be mapped and unmapped each time
         except BlockingIOError:
             return None
+        except ConnectionError:  # it has ended before it has read the request
+            pass
         if part:
             return frames.feed(part)
         self._has_ended_within(CHECK_SECONDS)  # there is nothing else to wait for

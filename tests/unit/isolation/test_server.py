@@ -481,6 +481,21 @@ def test_a_child_that_writes_nonsense_is_ended(
     their_end.close()
 
 
+def test_a_child_that_ended_before_it_read_its_request_is_not_said_to_write_nonsense() -> None:
+    (data, theirs), (end, their_end) = socket.socketpair(), socket.socketpair()
+    child = Child(1, data=data, end=end, notes=Notes.create())
+
+    def end_child() -> str:
+        theirs.close()
+        their_end.sendall(b"1\n")
+        return ""
+
+    ended = child.work(b"request", 60, end_child)
+    assert (ended.exit_code, ended.why, ended.has_begun) == (1, "", False)
+    child.close()
+    their_end.close()
+
+
 def test_a_childs_answer_may_arrive_in_parts() -> None:
     ours, theirs = socket.socketpair()
     end, their_end = socket.socketpair()
