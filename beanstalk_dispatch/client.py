@@ -166,12 +166,13 @@ def _wait(
         names = {each.message.function for each in prepared}
         on_commit = on_commit_by_policy(names, destination.config)
     places = later.PLACES[destination.is_local] if prepared else ()
-    if any(each.message.unique for each in prepared):
+    if [each for each in prepared if each.message.unique]:
         places = [each for each in places if each is not BLOCKS]  # the answer has to be known now
-    return any(
-        each.takes(destination, on_commit) and each.take(destination, prepared, on_commit, _send)
-        for each in places
-    )
+    for place in places:
+        takes = place.takes(destination, on_commit)
+        if takes and place.take(destination, prepared, on_commit, _send):
+            return True
+    return False
 
 
 @typed_call

@@ -56,9 +56,11 @@ def prepare_calls(
     needs_group_id, is_base64 = destination.is_fifo, destination.is_base64
     prepared = []
     for call, message, delay in checked:
+        if is_base64:
+            _refuse_in_base64(message)
         parameters: dict[str, Any] = {}
         group_id = call.group_id
-        if group_id is None and not needs_group_id:
+        if group_id is None and config.policies and not needs_group_id:
             group_id = fair_group_of(call, message.function, config)
         if delay or group_id or call.deduplication_id or needs_group_id:
             parameters = send_parameters(
@@ -127,8 +129,6 @@ def _checked_message(call: Call, config: Config, *, is_local: bool) -> tuple[Mes
     )
     if config.table or config.tasks:
         check_call(message.function, message.args, message.kwargs, config, is_local=is_local)
-    if config.sends_base64:
-        _refuse_in_base64(message)
     return message, min(delay, MAX_DELAY_SECONDS)
 
 

@@ -19,7 +19,7 @@ def send_once(
     destination: Destination, prepared: Sequence[Prepared], send: Send
 ) -> list[SendResult]:
     """Send calls as ``send`` does. A call whose key another message holds gets the id of that."""
-    if destination.is_local or not any(each.message.unique for each in prepared):
+    if destination.is_local or not [each for each in prepared if each.message.unique]:
         return send(destination, prepared)
     holders = [_holder(destination, each) for each in prepared]
     calls = [each for each, holder in zip(prepared, holders, strict=True) if holder is None]
