@@ -34,9 +34,9 @@ class BeanstalkDispatchConfig(AppConfig):
         values = conf.values_of(CORE)
         # The class is first, because it may report what is logged from here on.
         if values.sources[SAFE_TASK.variable] != "default":
-            from .running import dispatch_table  # noqa: PLC0415
+            from .running import configured  # noqa: PLC0415
 
-            dispatch_table.start_configured_class()
+            configured.start_configured_class()
         if role.NOW.is_server:
             return
         start_log.log_rooms()

@@ -49,8 +49,10 @@ class Leg(Protocol):
         """Raise NextLeg if the leg has ended, and the task has caught its end."""
 
 
-LEG: Final[ContextVar[Leg | None]] = ContextVar("beanstalk_dispatch.leg", default=None)
-"""The leg of the task that runs, which is None outside of a delivery."""
+LEG: Final[ContextVar[Callable[[], Leg] | None]] = ContextVar(
+    "beanstalk_dispatch.leg", default=None
+)
+"""Makes the leg of the task that runs. It is None outside of a delivery."""
 PROGRESS: Final[ContextVar[Callable[[float, float | None], None] | None]] = ContextVar(
     "beanstalk_dispatch.progress", default=None
 )
@@ -93,7 +95,8 @@ def resume(
     if every < 1:
         raise ValueError(f"every is at least 1, not {every}")
     after, count = _source(items, every, cursor)
-    leg = LEG.get()
+    make_leg = LEG.get()
+    leg = None if make_leg is None else make_leg()
     if leg is not None:
         leg.begin(every, count)
     return _items(leg, after)

@@ -26,6 +26,7 @@ from beanstalk_dispatch.consumers.endpoint import holding
 from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages.outcomes import OUTCOMES
 from beanstalk_dispatch.running import dispatch_table as table
+from beanstalk_dispatch.running.configured import safe_task_class
 from beanstalk_dispatch.running.recent_deliveries import RECENT
 from beanstalk_dispatch.sqs.clients import Clients
 from tests.jobs import calls
@@ -202,7 +203,7 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
     ):
         conf.clear_caches()
         table._resolved_names.cache_clear()
-        table.safe_task_class(conf.get_config())  # the configuration's own import
+        safe_task_class(conf.get_config())  # the configuration's own import
         imported.clear()
         yield Worker(log, client, imported, has_keys=keys)
     conf.clear_caches()

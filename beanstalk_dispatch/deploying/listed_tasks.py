@@ -10,7 +10,7 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.policies import OPTIONS
 from beanstalk_dispatch.conf.variables import POLICIES, SAFE_TASK, TASK_TIMEOUT
 from beanstalk_dispatch.running import dispatch_table
-from beanstalk_dispatch.running.dispatch_table import Entry
+from beanstalk_dispatch.running.entries import Entry
 from beanstalk_dispatch.running.task_options import seconds_of
 from beanstalk_dispatch.safe_task import POLICY, SafeTask
 

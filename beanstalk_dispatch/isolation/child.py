@@ -25,7 +25,7 @@ from beanstalk_dispatch.messages.outcomes import OUTCOMES, Result
 from beanstalk_dispatch.running.connections import end_request
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.expected_end import EXPECTED
-from beanstalk_dispatch.running.pipeline import run_in_child
+from beanstalk_dispatch.running.pipeline import run_delivery
 from beanstalk_dispatch.running.process_exceptions import all_are_failures
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.time_limit import time_limit
@@ -92,13 +92,13 @@ def run_request(request: Mapping[str, Any], notes: Notes) -> tuple[Run, Result]:
     request_started.send_robust(sender=run_request)
     try:
         with all_are_failures():  # this is the main thread
-            return run, run_in_child(run)
+            return run, run_delivery(run, in_child=True)
     finally:
         end_request(run_request)
 
 
 def _to_answer(run: Run, result: Result, *, ends: bool) -> dict[str, Any]:
-    answer = {"id": run.accepted.id, "result": changed_fields(result), "ends": ends}
+    answer = {"id": run.message.id, "result": changed_fields(result), "ends": ends}
     if run.notes:
         answer["notes"] = [*run.notes]
     if (error := run.exception) is not None:
@@ -108,7 +108,7 @@ def _to_answer(run: Run, result: Result, *, ends: bool) -> dict[str, Any]:
 
 
 def _log_end(run: Run, why: str) -> None:
-    message = run.accepted
+    message = run.message
     with suppress(Exception):
         logger.warning(
             "child ended id=%s function=%s reason=%s",

@@ -155,7 +155,7 @@ class ChildrenOfProcess:
 
     def _end(self, run: Run, child: Child, ended: Ended) -> Result:
         """End the run of a task whose child has ended, instead of the child."""
-        message = run.accepted
+        message = run.message
         is_stopped = ended.why == _STOPPED
         logger.log(
             logging.WARNING if is_stopped else logging.ERROR,
@@ -195,13 +195,13 @@ class _Stops:
                 )
             finally:
                 self._lock.release()
-        return run.accepted.id in self._asked
+        return run.message.id in self._asked
 
 
 def _to_request(run: Run, *, is_fresh: bool) -> bytes:
     return pipe.to_frame({
         "delivery": run.delivery.to_json(),
-        "message": changed_fields(run.accepted),
+        "message": changed_fields(run.message),
         "can_hide": run.consumer.can_hide,
         "is_fresh": is_fresh,
     })  # fmt: skip
@@ -212,7 +212,7 @@ def _result_of(run: Run, answer: Mapping[str, Any]) -> Result:
 
     Raise any exception for an answer that makes no sense.
     """
-    if answer["id"] != run.accepted.id:
+    if answer["id"] != run.message.id:
         raise ValueError("the answer is about another task")
     result = Result.from_json(answer["result"])
     run.attempted = result

@@ -37,7 +37,7 @@ def quoted(value: object) -> str:
 
     Python reads it back from the quotes with ``ast.literal_eval``.
     """
-    string = _to_string(value)
+    string = value if type(value) is str and len(value) <= MAX_VALUE else _to_string(value)
     is_plain = string.isprintable() and " " not in string and string[:1] not in {"'", '"'}
     return string if is_plain else repr(string)
 

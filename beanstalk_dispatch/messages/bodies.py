@@ -47,32 +47,20 @@ def read_object(body: bytes | str, *, queue: str, keys: Sequence[str]) -> dict[s
 
     Raise BadSignature or MalformedMessage.
     """
-    return parse_object(_verified_json(body, queue=queue, keys=keys))
-
-
-def read_unsigned(body: bytes | str) -> dict[str, Any]:
-    """Return the JSON object in a body, whose signature is not verified if it has one."""
-    return parse_object(_verified_json(body, queue="", keys=()))
-
-
-def _verified_json(body: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
-    """Return the JSON in a body without its signature, which is verified if there are ``keys``."""
-    content = _decode_utf8(body)
-    content = verified(content, queue=queue, keys=keys) if keys else strip_signature(content)
-    return content if content.startswith("{") else _decode_base64(content)
-
-
-def _decode_utf8(body: bytes | str) -> str:
-    """Return the body as a string without surrounding whitespace."""
     if isinstance(body, bytes):
         try:
             body = body.decode("utf-8")
         except UnicodeDecodeError as exc:
             raise MalformedMessage(f"not UTF-8 at byte {exc.start}") from None
-    content = body.strip()
-    if not content:
+    if not (content := body.strip()):
         raise MalformedMessage("empty body")
-    return content
+    content = verified(content, queue=queue, keys=keys) if keys else strip_signature(content)
+    return parse_object(content if content.startswith("{") else _decode_base64(content))
+
+
+def read_unsigned(body: bytes | str) -> dict[str, Any]:
+    """Return the JSON object in a body, whose signature is not verified if it has one."""
+    return read_object(body, queue="", keys=())
 
 
 def _decode_base64(content: str) -> str:

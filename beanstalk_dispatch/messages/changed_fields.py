@@ -21,4 +21,5 @@ def _defaults_of(kind: Any) -> tuple[tuple[str, Any], ...]:
     return tuple(
         (each.name, each.default if each.default_factory is MISSING else each.default_factory())
         for each in fields(kind)
+        if each.init
     )

@@ -332,8 +332,11 @@ def _is_progress(value: list[Any]) -> bool:
     return len(value) == 2 and type(value[0]) is int and type(value[1]) in {int, type(None)}
 
 
-# Optional member → its types, a further condition, and the description of both for an error.
-_OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
+# Member → its types, a further condition, and the description of both for an error.
+_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
+    "function": (str, is_name, NAME_FORM),
+    "args": (list, None, "a list"),
+    "kwargs": (dict, None, "an object"),
     "id": (str, is_name, NAME_FORM),
     "sent_at": ((int, float), is_time, "Unix seconds"),
     "attempt": (int, _is_count, "a count from 1"),
@@ -350,37 +353,34 @@ _OPTIONAL_MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, s
 }
 
 
+_REQUIRED: Final = ("function", "args", "kwargs")
+
+
 def _to_message(content: dict[str, Any], default_id: str | None) -> Message:
-    _check_version(content.get("v", VERSION))
-    try:
-        function, args, kwargs = content["function"], content["args"], content["kwargs"]
-    except KeyError as exc:
-        if "content-type" in content:
-            raise MalformedMessage(
-                f"a message of Celery; to run it, name its queue in {CELERY_QUEUES.variable}"
-            ) from None
-        raise MalformedMessage(f"Please provide a {exc.args[0]} argument") from None
-    if not (isinstance(function, str) and is_name(function)):
-        raise MalformedMessage(f"function is not {NAME_FORM}")
-    if not isinstance(args, list):
-        raise MalformedMessage("args is not a list")
-    if not isinstance(kwargs, dict):
-        raise MalformedMessage("kwargs is not an object")
-    optional: dict[str, Any] = {} if default_id is None else {"id": default_id}
-    for name, value in content.items():
-        if name in _OPTIONAL_MEMBERS and value is not None:
-            types, is_valid, description = _OPTIONAL_MEMBERS[name]
-            if not isinstance(value, types) or (is_valid and not is_valid(value)):
-                raise MalformedMessage(f"{name} is not {description}")
-            optional[name] = value
-    return Message(function=function, args=args, kwargs=kwargs, **optional)
-
-
-def _check_version(version: object) -> None:
-    if not (isinstance(version, int) and _is_count(version)):
+    version = content.get("v", VERSION)
+    if type(version) is not int or version < 1:
         raise MalformedMessage("v is not a version number")
     if version > VERSION:
         raise MalformedMessage(f"message version {version} is newer than {VERSION}; upgrade")
+    for name in _REQUIRED:
+        if name not in content:
+            _raise_missing_member(content, name)
+    members: dict[str, Any] = {} if default_id is None else {"id": default_id}
+    for name, value in content.items():
+        if name in _MEMBERS and (value is not None or name in _REQUIRED):
+            types, is_valid, description = _MEMBERS[name]
+            if not isinstance(value, types) or (is_valid and not is_valid(value)):
+                raise MalformedMessage(f"{name} is not {description}")
+            members[name] = value
+    return Message(**members)
+
+
+def _raise_missing_member(content: Mapping[str, Any], name: str) -> NoReturn:
+    if "content-type" in content:
+        raise MalformedMessage(
+            f"a message of Celery; to run it, name its queue in {CELERY_QUEUES.variable}"
+        )
+    raise MalformedMessage(f"Please provide a {name} argument")
 
 
 def now() -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
@@ -111,26 +111,23 @@ class Result:
     is_final: bool = False
     """True if the message will not run again: its retries are spent, or it can never run."""
     successor: Successor | None = None
+    settle: Settle = field(init=False, compare=False, repr=False)
+    """The action that settles the message."""
+    status: int = field(init=False, compare=False, repr=False)
+    """The HTTP status that makes aws-sqsd settle the message so."""
+    is_acknowledged: bool = field(init=False, compare=False, repr=False)
+    """True if SQS is to delete the message."""
+    is_failure: bool = field(init=False, compare=False, repr=False)
+    """True if something went wrong that somebody should look at."""
 
-    @property
-    def settle(self) -> Settle:
-        """Return the action that settles the message."""
-        return Settle.DELETE if self.successor else OUTCOMES[self.outcome].settle
-
-    @property
-    def status(self) -> int:
-        """Return the HTTP status that makes aws-sqsd settle the message so."""
-        return _OK if self.successor else OUTCOMES[self.outcome].status
-
-    @property
-    def is_acknowledged(self) -> bool:
-        """Return True if SQS is to delete the message."""
-        return self.successor is not None or OUTCOMES[self.outcome].settle is Settle.DELETE
-
-    @property
-    def is_failure(self) -> bool:
-        """Return True if something went wrong that somebody should look at."""
-        return OUTCOMES[self.outcome].is_failure
+    def __post_init__(self) -> None:
+        """Set the consequences, which the outcome and the successor determine."""
+        row = OUTCOMES[self.outcome]
+        settle = Settle.DELETE if self.successor else row.settle
+        object.__setattr__(self, "settle", settle)
+        object.__setattr__(self, "status", _OK if self.successor else row.status)
+        object.__setattr__(self, "is_acknowledged", settle is Settle.DELETE)
+        object.__setattr__(self, "is_failure", row.is_failure)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Result:

@@ -136,7 +136,7 @@ def log_observers() -> None:
     with suppress(ConfigurationError):  # the start line reports it
         if not (config := get_config()).observers:
             return
-        from beanstalk_dispatch.running.dispatch_table import named_observers  # noqa: PLC0415
+        from beanstalk_dispatch.running.configured import named_observers  # noqa: PLC0415
 
         for path, reason in named_observers(config).problems.items():
             logger.error(

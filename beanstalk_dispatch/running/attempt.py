@@ -27,7 +27,7 @@ from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
 from . import connections
 from .consumer import NOBODY
 from .coroutines import run_to_end
-from .dispatch_table import made_entry
+from .entries import made_entry
 from .expected_end import expect_end
 from .outer_limit import allow, call_within, expect_rest, send_signal, speakable
 from .process_exceptions import is_for_the_process
@@ -88,7 +88,7 @@ def execute(run: Run, task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, A
             _call_hooks(run, "on_error", (exc, *args), kwargs)
     else:
         run.return_value = value
-        _end_attempt(run, DONE, None)
+        run.attempted, run.outcome, run.exception = DONE, DONE.outcome, None
         if run.on_success:
             run.on_success()
         _call_hooks(run, "on_success", args, kwargs)
@@ -131,13 +131,16 @@ def call_limited(
 ) -> object:
     """Call ``run`` or a hook within the task's time limit. Return its value, awaited if needed.
 
-    Raise TaskTimeout if it takes longer, and TransactionManagementError if it leaves a transaction
-    open.
+    The consumer may have less time left than that. Raise TaskTimeout if it takes longer, and
+    TransactionManagementError if it leaves a transaction open.
     """
     before = run.in_transaction
     if before is None:
         before = connections.aliases_in_transaction()
-    seconds = _limit_seconds(run, is_hook=is_hook)
+    seconds = time_limit_of(run.task)
+    if run.delivery.deadline is not None:
+        left = max(run.delivery.deadline - clock.monotonic(), 0.0)
+        seconds = min(seconds, left + HOOK_SECONDS if is_hook else left)
     allow(seconds)
     expect_end(seconds + GRACE + _KILL_SECONDS)
     limit = time_limit(
@@ -189,15 +192,6 @@ def _call_within(
         if FORKS.count != forks:
             _end_forked_process(run)
     return None if result is None else run_to_end(result, limit)
-
-
-def _limit_seconds(run: Run, *, is_hook: bool) -> float:
-    """Return the task's time limit, or the time that its consumer has left for the call."""
-    seconds = time_limit_of(run.task)
-    if run.delivery.deadline is None:
-        return seconds
-    left = max(run.delivery.deadline - clock.monotonic(), 0.0)
-    return min(seconds, left + HOOK_SECONDS if is_hook else left)
 
 
 def _end_forked_process(run: Run) -> None:

@@ -46,12 +46,7 @@ def end_spent_task(run: Run) -> Result | None:
 
 
 def forget_cuts(run: Run) -> None:
-    """Forget that the task was cut off, because it is done."""
-    if run.running.times_cut:
-        _forget_cuts(run)
-
-
-def _forget_cuts(run: Run) -> None:
+    """Forget that the task was cut off, because it is done or somebody is to look at it."""
     run.running.forget_cuts()
     if run.config.lease_cache is not None:
         with suppress(Exception):
@@ -67,7 +62,7 @@ def _end(run: Run, reason: str, *, is_final: bool) -> Result:
         is_taken = result.successor is Successor.DEAD_LETTER
         result = replace(result, is_final=is_taken)
         if is_taken:  # moved back to its queue, it is to run
-            _forget_cuts(run)
+            forget_cuts(run)
     run.outcome = result.outcome
     task = _uninitialized_task(run)
     with observed(run.entry.observers, "attempting", task, run):
@@ -96,7 +91,7 @@ def _count_in_cache(run: Run) -> int:
     if run.config.lease_cache is None:
         return 0
     with errors_logged(
-        logger, "cut not counted id=%s cache=%s", run.accepted.id, run.config.lease_cache
+        logger, "cut not counted id=%s cache=%s", run.message.id, run.config.lease_cache
     ):
         cache = cache_of(run.config.lease_cache)
         cache.add(_key(run), 0, ENDED_SECONDS)
@@ -105,7 +100,7 @@ def _count_in_cache(run: Run) -> int:
 
 
 def _key(run: Run) -> str:
-    return cache_key("cuts", f"{run.queue}\n{run.accepted.id}")
+    return cache_key("cuts", f"{run.queue}\n{run.message.id}")
 
 
 def _times(number: int) -> str:

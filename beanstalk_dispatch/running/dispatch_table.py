@@ -8,24 +8,22 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
-from django.utils.module_loading import import_string
-
-from beanstalk_dispatch.conf import CORE, Config, values_of
-from beanstalk_dispatch.conf.variables import SAFE_TASK, TABLE, TASKS
+from beanstalk_dispatch.conf import Config
+from beanstalk_dispatch.conf.variables import TABLE, TASKS
 from beanstalk_dispatch.exceptions import (
-    ConfigurationError,
     NotImportable,
     TaskTimeout,
     UnknownFunction,
 )
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.observers import Observer
-from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask, attributes_of
+from beanstalk_dispatch.safe_task import POLICY, SafeTask, attributes_of
 
+from .configured import configured_observers, safe_task_class
 from .declared_tasks import (
     NO_BACKEND,
     declared_in,
@@ -34,8 +32,8 @@ from .declared_tasks import (
     is_task_of_django,
     why_no_task,
 )
+from .entries import Entry, entries_by_name, made_entry
 from .outer_limit import IMPORT_SECONDS, OuterLimit, call_within
-from .task_options import is_duration, seconds_of
 from .time_limit import TimeLimitExceeded
 
 logger = logging.getLogger("beanstalk_dispatch")
@@ -47,99 +45,6 @@ _DECORATORS: Final[Sequence[Any]] = (contextmanager, asynccontextmanager)
 _CONTEXT_MANAGERS: Final = {each(iter).__code__ for each in _DECORATORS}
 """The code that every function has which one of these decorators has decorated."""
 _NOT_INHERITED: Final = frozenset({"delivery", "observers", "schedule"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """An entry of the table, ready to be run."""
-
-    task_class: type[SafeTask]
-    """The class that runs it: the listed one, or the configured one around a plain function."""
-    function: Any = None
-    """The plain function that is listed; None for a class."""
-    configured_class: type[SafeTask] | None = None
-    """The configured class, if the listed class does not inherit from it: its hooks run as well."""
-    inherited: Mapping[str, Any] = field(default_factory=dict)
-    """Attributes such as ``max_retries`` that only the configured class sets."""
-    observers: Sequence[Observer]
-    """The observers of its attempts."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The options of BEANSTALK_DISPATCH_POLICIES, such as ``limit``."""
-    policy: Mapping[str, Any] = field(default_factory=dict)
-    """The attributes that they set."""
-    is_plain: bool = field(init=False, default=False)
-    """True if making a task runs no code of the project, so that it needs no time limit."""
-
-    @property
-    def isolation(self) -> str | None:
-        """Return the ``isolation`` that the task sets. None leaves it to the configuration."""
-        own = self.option("isolation")
-        return own if own in ISOLATIONS else None
-
-    @property
-    def expires(self) -> float | None:
-        """Return the seconds after which a message of the task is worthless; None means never."""
-        own = self.option("expires")
-        return seconds_of(own) if is_duration(own) else None
-
-    @property
-    def signed(self) -> tuple[Callable[..., Any], int]:
-        """Return the function with the task's parameters, and how many a call does not give."""
-        if self.function is not None:
-            return self.function, 0
-        return inspect.getattr_static(self.task_class, "run"), 1
-
-    def option(self, name: str) -> Any:
-        """Return the value of a keyword of POLICY that is needed before the task is made."""
-        own = self.policy.get(POLICY[name])
-        return self.own_option(name) if own is None else own
-
-    def own_option(self, name: str) -> Any:
-        """Return the value that the project's code gives to a keyword of POLICY."""
-        attribute = POLICY[name]
-        return self.inherited.get(attribute, getattr(self.task_class, attribute))
-
-    def __post_init__(self) -> None:
-        """Set ``is_plain`` once."""
-        classes = filter(None, (self.task_class, self.configured_class))
-        object.__setattr__(self, "is_plain", all(map(_is_plain, classes)))
-
-    def make_task(self) -> tuple[SafeTask, SafeTask | None]:
-        """Return a new task, and a new instance of the configured class if its hooks run, too.
-
-        Raise any exception of their ``__init__``.
-        """
-        task, configured = self.new_task()
-        for name, value in self.policy.items():
-            with suppress(AttributeError):  # a property of the class, which knows better
-                setattr(task, name, value)
-        return task, configured
-
-    def new_task(self) -> tuple[SafeTask, SafeTask | None]:
-        """Do as ``make_task``, without the policy of the environment."""
-        task = self.task_class()
-        if self.function is not None:
-            task.run = self.function  # type: ignore[method-assign]
-        for name, value in self.inherited.items():
-            if name not in vars(task):
-                setattr(task, name, value)
-        return task, self.configured_class() if self.configured_class else None
-
-
-_PLAIN: Final = {
-    name: getattr(SafeTask, name)
-    for name in ("__init__", "__new__", "__setattr__", "__getattribute__")
-}
-
-
-def _is_plain(task_class: type[SafeTask]) -> bool:
-    """Return True if making and asking an instance is left to SafeTask."""
-    if type(task_class) is not type or hasattr(task_class, "__getattr__"):
-        return False
-    limit = inspect.getattr_static(task_class, "timeout_timedelta")
-    return not hasattr(limit, "__get__") and all(
-        getattr(task_class, name) is method for name, method in _PLAIN.items()
-    )
 
 
 class TaskSource(Protocol):
@@ -156,14 +61,7 @@ class TaskSource(Protocol):
         """Return the entry that runs a task of this library."""
 
 
-ObserverSource = Callable[[Config], Sequence[Observer]]
-"""A function that returns the observers of a contrib room.
-
-It returns none if the configuration does not turn the room on.
-"""
-
 _task_sources: Final[list[TaskSource]] = []
-_observer_sources: Final[list[ObserverSource]] = []
 
 
 def register_tasks(source: TaskSource) -> None:
@@ -174,22 +72,7 @@ def register_tasks(source: TaskSource) -> None:
     _task_sources.append(source)
     declared_tasks.cache_clear()
     _resolved_names.cache_clear()
-    _entries_by_name.cache_clear()
-
-
-def register_observers(source: ObserverSource) -> None:
-    """Register the observers of a contrib room, for every task of the process.
-
-    The room calls this when it is imported.
-    """
-    _observer_sources.append(source)
-    forget_observers()
-
-
-def forget_observers() -> None:
-    """Ask the rooms for their observers again, because one of them has another answer now."""
-    configured_observers.cache_clear()
-    _entries_by_name.cache_clear()
+    entries_by_name.cache_clear()
 
 
 def _is_task(listed_object: object) -> bool:
@@ -375,86 +258,6 @@ def _why_not_callable_alone(path: str) -> str | None:
     )
 
 
-@functools.lru_cache(maxsize=1)
-def safe_task_class(config: Config) -> type[SafeTask]:
-    """Return the configured class, which wraps plain functions.
-
-    Raise ConfigurationError if it cannot be imported or is another class.
-    """
-    return _import_safe_task_class(config.safe_task)
-
-
-def _import_safe_task_class(path: str) -> type[SafeTask]:
-    variable = SAFE_TASK.variable
-    try:
-        wrapper = import_string(path)
-    except ImportError as exc:
-        raise ConfigurationError(f"{variable}: cannot import {path}: {exc}") from exc
-    if not (inspect.isclass(wrapper) and issubclass(wrapper, SafeTask)):
-        raise ConfigurationError(f"{variable}: {path} is not a SafeTask subclass")
-    return wrapper
-
-
-@functools.lru_cache(maxsize=1)
-def configured_observers(config: Config) -> Sequence[Observer]:
-    """Return the observers of every task of this process.
-
-    An observer that cannot be loaded is left out.
-    """
-    of_class = _observers_of_the_class(config)
-    named = [each for each in named_observers(config).loaded if each not in of_class]
-    rooms = (each for source in _observer_sources for each in source(config))
-    return (*of_class, *named, *rooms)
-
-
-def _observers_of_the_class(config: Config) -> Sequence[Observer]:
-    if config.sources["safe_task"] == "default":
-        return ()
-    try:
-        return cast("tuple[Observer, ...]", tuple(safe_task_class(config).observers))
-    except Exception as exc:
-        logger.error(
-            "%s could not be loaded; tasks are not observed error=%s",
-            SAFE_TASK.variable, quoted_error(exc),
-        )  # fmt: skip
-        return ()
-
-
-class NamedObservers(NamedTuple):
-    """The observers of BEANSTALK_DISPATCH_OBSERVERS."""
-
-    loaded: Sequence[Observer]
-    problems: Mapping[str, str]
-    """The reason why a path has no observer, by the path, for the log and the checks."""
-
-
-@functools.lru_cache(maxsize=1)
-def named_observers(config: Config) -> NamedObservers:
-    """Import the observers of BEANSTALK_DISPATCH_OBSERVERS, and make those that are classes."""
-    loaded, problems = [], {}
-    for path in dict.fromkeys(config.observers):
-        try:
-            loaded.append(_make_observer(path))
-        except (Exception, SystemExit) as exc:
-            problems[path] = quoted_error(exc, with_type=True)
-    return NamedObservers(loaded, problems)
-
-
-def _make_observer(path: str) -> Observer:
-    found = import_dotted_path(path)
-    observer = found() if inspect.isclass(found) and issubclass(found, Observer) else found
-    if not isinstance(observer, Observer):
-        kind = "class" if inspect.isclass(found) else type(found).__name__
-        raise TypeError(f"it is a {kind}, not an Observer")
-    return observer
-
-
-@functools.lru_cache(maxsize=1)
-def _entries_by_name(config: Config) -> dict[str, Entry]:
-    """Return the dictionary of the used entries by their names. It has no limit."""
-    return {}
-
-
 def entry(name: str, config: Config) -> Entry:
     """Return the table's entry of that name, made once.
 
@@ -465,27 +268,8 @@ def entry(name: str, config: Config) -> Entry:
         if policy := config.policy(name):
             of_run = {option: value for option, value in policy.items() if option in POLICY}
             found = replace(found, options=policy, policy=attributes_of(of_run))
-        _entries_by_name(config)[name] = found
+        entries_by_name(config)[name] = found
     return found
-
-
-def arguments_of(task: Entry, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arguments of a call by their names, defaults included.
-
-    If they do not fit the task, only the keyword arguments are known.
-    """
-    function, skipped = task.signed
-    try:
-        bound = inspect.signature(function).bind(*[None] * skipped, *args, **kwargs)
-    except (TypeError, ValueError):
-        return kwargs
-    bound.apply_defaults()
-    return {**bound.arguments, **kwargs}
-
-
-def made_entry(name: str, config: Config) -> Entry | None:
-    """Return the table's entry of that name if it was made before. Nothing is imported."""
-    return _entries_by_name(config).get(name)
 
 
 def _make_entry(name: str, config: Config) -> Entry:
@@ -547,16 +331,3 @@ def _plain_attributes(task_class: type[SafeTask]) -> dict[str, Any]:
                 and not (callable(value) or hasattr(value, "__get__"))
             }  # fmt: skip
     return found
-
-
-def start_configured_class() -> None:
-    """Call ``ready`` of the configured class. A failure is logged, and the checks report it, too.
-
-    It is called also if another variable has a wrong value: the class may report that.
-    """
-    try:
-        _import_safe_task_class(values_of(CORE)[SAFE_TASK]).ready()
-    except Exception as exc:
-        logger.error(
-            "%s could not start error=%s", SAFE_TASK.variable, quoted_error(exc),
-        )  # fmt: skip

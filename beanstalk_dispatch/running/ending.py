@@ -20,8 +20,10 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.safe_task import SafeTask
 
+from .configured import configured_observers
 from .consumer import NOBODY
-from .dispatch_table import Entry, configured_observers, entry
+from .dispatch_table import entry
+from .entries import Entry
 from .lease import WHY_CANCELLED
 from .run import Run
 

@@ -31,17 +31,18 @@ _ASK_SECONDS: Final = 1.0
 class RunLeg:
     """The leg of a run, from its cursor on.
 
-    ``in_transaction``: the databases that were in a transaction before it.
+    ``in_transaction``: the databases that were in a transaction before it. ``started``: its start
+    by ``clock.monotonic``.
     """
 
-    def __init__(self, run: Run, *, in_transaction: Collection[str]) -> None:
+    def __init__(self, run: Run, *, in_transaction: Collection[str], started: float) -> None:
         self._run = run
-        self.cursor = run.accepted.cursor
-        done, total = run.accepted.progress or (0, None)
+        self.cursor = run.message.cursor
+        done, total = run.message.progress or (0, None)
         self.progress = (done or 0, total)
         self._end_reason = ""
         self._in_transaction = in_transaction
-        self._last = clock.monotonic()
+        self._last = started
         self._finished = 0
         self._next_look_at = self._next_ask_at = -math.inf
 
@@ -64,7 +65,7 @@ class RunLeg:
         if run.delivery.deadline is not None:
             self._deadline = min(self._deadline, run.delivery.deadline)
         self._margin = run.time_limit * MARGIN_SHARE
-        self._key = cache_key("cursor", task_key(run.queue, run.accepted))
+        self._key = cache_key("cursor", task_key(run.queue, run.message))
         call_outside_of_loop(self._read_kept)
         if self.progress[1] is None and PROGRESS.get() is not None:
             self.progress = (self.progress[0], self._total(count))
@@ -75,14 +76,14 @@ class RunLeg:
             return
         with required(alias):
             number, *kept = cache_of(alias).get(self._key, (0,))
-        if number == run.accepted.leg:
+        if number == run.message.leg:
             self.cursor, self.progress = kept
             if run.receive_count > 1 and not run.retries_by_hiding:
                 self._end("an earlier delivery was interrupted")
 
     def _total(self, count: Callable[[], int | None]) -> int | None:
         """Return the number of all items; None if it is not known. Log an error of the query."""
-        with errors_logged(logger, "items not counted id=%s", self._run.accepted.id):
+        with errors_logged(logger, "items not counted id=%s", self._run.message.id):
             return count()
         return None
 
@@ -140,7 +141,7 @@ class RunLeg:
 
     def _keep(self) -> None:
         """Keep the cursor in the lease's cache, if there is one."""
-        alias, message = self._run.config.lease_cache, self._run.accepted
+        alias, message = self._run.config.lease_cache, self._run.message
         if alias is None:
             return
         value = (message.leg, self.cursor, self.progress)

@@ -52,9 +52,9 @@ class OuterLimit:
     def __init__(self, seconds: float, label: Callable[[], str]) -> None:
         """Start the clock. ``seconds`` is the time limit that the task most likely has."""
         self.label = label
-        self._started = clock.monotonic()
+        self.started = clock.monotonic()
         self.watch = time_limit(seconds + OUTER_SECONDS, label, interrupts=False)
-        self._deadline = self.watch.deadline = self._started + self.watch.seconds
+        self.deadline = self.watch.deadline = self.started + self.watch.seconds
         self._is_watched = EXPECTED.write is None  # or the parent watches this child
         self.parts: list[time_limit] = []
         """The limits of the parts that run now, each within the one before it."""
@@ -78,32 +78,6 @@ class OuterLimit:
             _current.reset(self._tokens[0])
             CALLER.reset(self._tokens[1])
 
-    def set_task_limit(self, seconds: float) -> None:
-        """Take the task's own time limit, now that it is known."""
-        self._deadline = self._started + seconds + OUTER_SECONDS
-        self.allow(seconds)
-
-    def expect(self, seconds: float) -> None:
-        """Let what begins now take ``seconds`` at least."""
-        self._deadline = max(self._deadline, clock.monotonic() + seconds)
-
-    def allow(self, seconds: float) -> None:
-        """Let the delivery take ``seconds`` from now on, before it is reported as stuck.
-
-        The parts around a call that begins now may take as long, before they are interrupted.
-        """
-        self.watch.deadline = ends = clock.monotonic() + seconds + OUTER_SECONDS
-        for part in self.parts:
-            part.deadline = max(part.deadline, ends)
-
-    def expect_rest(self) -> None:
-        """Have a child's parent expect the rest of the delivery."""
-        expect_end(max(self.watch.deadline - clock.monotonic(), 0.0) + REST_SECONDS)
-
-    def seconds_left(self) -> float:
-        """Return the seconds that a part may take if it begins now."""
-        return round(max(self._deadline - clock.monotonic(), OUTER_SECONDS), 1)
-
 
 _current: ContextVar[OuterLimit | None] = ContextVar("beanstalk_dispatch.outer", default=None)
 
@@ -111,7 +85,8 @@ _current: ContextVar[OuterLimit | None] = ContextVar("beanstalk_dispatch.outer",
 def set_task_limit(seconds: float) -> None:
     """Take the task's own time limit for this delivery, instead of the configured one."""
     if (outer := _current.get()) is not None:
-        outer.set_task_limit(seconds)
+        outer.deadline = outer.started + seconds + OUTER_SECONDS
+        allow(seconds)
 
 
 def call_import(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -120,20 +95,25 @@ def call_import(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     Raise TaskTimeout when that takes longer than ``call_within`` allows, and than IMPORT_SECONDS.
     """
     if (outer := _current.get()) is not None:
-        outer.expect(IMPORT_SECONDS)
+        outer.deadline = max(outer.deadline, clock.monotonic() + IMPORT_SECONDS)
     return call_within(function, *args, **kwargs)
 
 
 def allow(seconds: float) -> None:
-    """Expect the delivery of this thread, if there is one, to take ``seconds`` from now on."""
+    """Let this thread's delivery take ``seconds`` from now on, before it is reported as stuck.
+
+    The parts around a call that begins now may take as long, before they are interrupted.
+    """
     if (outer := _current.get()) is not None:
-        outer.allow(seconds)
+        outer.watch.deadline = ends = clock.monotonic() + seconds + OUTER_SECONDS
+        for part in outer.parts:
+            part.deadline = max(part.deadline, ends)
 
 
 def expect_rest() -> None:
     """Have a child's parent expect the rest of this thread's delivery."""
-    if (outer := _current.get()) is not None:
-        outer.expect_rest()
+    if EXPECTED.write is not None and (outer := _current.get()) is not None:
+        expect_end(max(outer.watch.deadline - clock.monotonic(), 0.0) + REST_SECONDS)
 
 
 def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -143,10 +123,10 @@ def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     """
     if (outer := _current.get()) is None:
         return function(*args, **kwargs)
-    seconds = outer.seconds_left()
+    seconds = round(max(outer.deadline - clock.monotonic(), OUTER_SECONDS), 1)
     ends = clock.monotonic() + seconds + OUTER_SECONDS
     outer.watch.deadline = max(outer.watch.deadline, ends)  # this may be within a longer hook
-    outer.expect_rest()
+    expect_rest()
     in_transaction = connections.aliases_in_transaction()
     limit = time_limit(seconds, outer.label)
     try:

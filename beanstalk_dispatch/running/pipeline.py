@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from django.core.cache import caches
 
 from beanstalk_dispatch.conf import Config
-from beanstalk_dispatch.messages.outcomes import Result
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 
 from .refusing import result_of
-from .run import Run, Stage, Surround
+from .run import OutcomeStage, Run, Stage, Surround
 from .stages import (
     accept,
     attempt,
@@ -46,34 +47,45 @@ class Step(NamedTuple):
 
     name: str
     stage: Stage
-    in_child: bool
+    in_child: bool = False
     """True if a child runs the stage, of a task that has a process of its own.
 
     The parent runs all stages up to ``hand over``.
     """
+    only_if: Callable[[Run], object] | None = None
+    """The fact of a run without which the stage has nothing to do, and is not called."""
 
 
-STAGES: Final = (
+class OutcomeStep(NamedTuple):
+    """A stage that is called after those behind it, if they have one of these outcomes."""
+
+    name: str
+    stage: OutcomeStage
+    outcomes: Collection[Outcome]
+    in_child: bool = False
+
+
+STAGES: Final[Sequence[Step | OutcomeStep]] = (
     Step("limit", limit.limit, in_child=True),
-    Step("read", read.read, in_child=False),
-    Step("report", report.report, in_child=False),
-    Step("accept", accept.accept, in_child=False),
-    Step("postpone", postpone.postpone, in_child=False),
-    Step("known", known.known, in_child=False),
+    Step("read", read.read),
+    Step("report", report.report),
+    Step("accept", accept.accept),
+    OutcomeStep("postpone", postpone.postpone, {Outcome.RUNNING, Outcome.UNAVAILABLE}),
+    Step("known", known.known),
     Step("look up", look_up.look_up, in_child=True),
-    Step("unique", unique.unique, in_child=False),
-    Step("expire", expire.expire, in_child=False),
-    Step("due", due.due, in_child=False),
-    Step("count", count.count, in_child=False),
-    Step("contain", contain.contain, in_child=False),
-    Step("hand over", hand_over.hand_over, in_child=False),
+    Step("unique", unique.unique, only_if=attrgetter("message.unique")),
+    Step("expire", expire.expire),
+    Step("due", due.due, only_if=attrgetter("message.not_before")),
+    Step("count", count.count, only_if=attrgetter("retries_by_hiding")),
+    Step("contain", contain.contain),
+    Step("hand over", hand_over.hand_over, only_if=attrgetter("child")),
     Step("start", start.start, in_child=True),
     Step("lease", lease.lease, in_child=True),
     Step("slot", slot.slot, in_child=True),
-    Step("overdue", overdue.overdue, in_child=True),
-    Step("free", free.free, in_child=True),
-    Step("observe", observe.observe, in_child=True),
-    Step("follow up", follow_up.follow_up, in_child=True),
+    Step("overdue", overdue.overdue, in_child=True, only_if=attrgetter("delivery.waited")),
+    Step("free", free.free, in_child=True, only_if=attrgetter("message.unique")),
+    Step("observe", observe.observe, in_child=True, only_if=attrgetter("entry.observers")),
+    OutcomeStep("follow up", follow_up.follow_up, follow_up.OUTCOMES_TO_FOLLOW, in_child=True),
     Step("restore", restore.restore, in_child=True),
     Step("attempt", attempt.attempt, in_child=True),
 )
@@ -82,8 +94,10 @@ STAGES: Final = (
 _has_caches: ContextVar[bool] = ContextVar("beanstalk_dispatch.has_caches", default=False)
 
 
-def run_delivery(run: Run) -> Result:
+def run_delivery(run: Run, *, in_child: bool = False) -> Result:
     """Run a delivery, log one line about it, and return its Result.
+
+    In a child, run its stages of a run that the parent has brought as far as ``hand over``.
 
     An empty body with a task name is a periodic task of cron.yaml. Raise ConfigurationError if the
     configuration is wrong, and exceptions that are for the process rather than the task: Ctrl-C and
@@ -92,17 +106,7 @@ def run_delivery(run: Run) -> Result:
     if not _has_caches.get():
         _make_caches()
     # What a task activates, such as a language or a time zone, ends with its delivery.
-    return copy_context().run(run_stages, run, stages_of(run.config))
-
-
-def run_in_child(run: Run) -> Result:
-    """Run the stages of a child, for a run that its parent has brought as far as ``hand over``.
-
-    Raise what ``run_delivery`` raises.
-    """
-    if not _has_caches.get():
-        _make_caches()
-    return copy_context().run(run_stages, run, stages_of(run.config, in_child=True))
+    return copy_context().run(run_steps, run, steps_of(run.config, in_child=in_child))
 
 
 def _make_caches() -> None:
@@ -116,8 +120,8 @@ def _make_caches() -> None:
     _has_caches.set(True)
 
 
-@functools.lru_cache(maxsize=1)
-def stages_of(config: Config, *, in_child: bool = False) -> Sequence[Stage]:
+@functools.lru_cache(maxsize=2)
+def steps_of(config: Config, *, in_child: bool = False) -> Sequence[Step | OutcomeStep]:
     """Return the stages that this configuration has not turned off."""
     off: set[Stage] = set()
     if config.lease_cache is None:
@@ -127,21 +131,25 @@ def stages_of(config: Config, *, in_child: bool = False) -> Sequence[Stage]:
         off.add(slot.slot)
     if config.execute_synchronously:  # the caller may be a log handler
         off |= {restore.restore, unique.unique, free.free}
-    steps = [each for each in STAGES if each.in_child or not in_child]
-    return [each.stage for each in steps if each.stage not in off]
+    return [each for each in STAGES if each.stage not in off and (each.in_child or not in_child)]
 
 
-def run_stages(run: Run, stages: Sequence[Stage]) -> Result:
+def run_steps(run: Run, steps: Sequence[Step | OutcomeStep]) -> Result:
     """Call the stages until one returns a Result, then leave those that surround it.
 
     Raise an exception that is for the process or the caller; each surround sees it first.
     """
-    surrounds: list[Surround] = []
+    surrounds: list[Surround | OutcomeStep] = []
     result: Result | None = None
     error: BaseException | None = None
     try:
-        for stage in stages:
-            found = stage(run)
+        for step in steps:
+            if isinstance(step, OutcomeStep):
+                surrounds.append(step)
+                continue
+            if step.only_if is not None and not step.only_if(run):
+                continue
+            found = step.stage(run)
             if found is not None and not isinstance(found, Result):
                 try:
                     next(found)
@@ -159,12 +167,19 @@ def run_stages(run: Run, stages: Sequence[Stage]) -> Result:
 
 
 def _leave(
-    run: Run, surrounds: list[Surround], result: Result | None, error: BaseException | None
+    run: Run,
+    surrounds: list[Surround | OutcomeStep],
+    result: Result | None,
+    error: BaseException | None,
 ) -> Result:
     """Leave the stages from the last to the first, and return the Result of the first."""
     while surrounds:
         surround = surrounds.pop()
         try:
+            if isinstance(surround, OutcomeStep):
+                if result is not None and result.outcome in surround.outcomes:
+                    result = _look_at(surround, run, result)
+                continue
             if result is None:
                 surround.throw(error or _no_result())
             else:
@@ -177,6 +192,13 @@ def _leave(
     if result is None:
         raise error or _no_result()
     return result
+
+
+def _look_at(step: OutcomeStep, run: Run, result: Result) -> Result:
+    try:
+        return step.stage(run, result) or result
+    except StopIteration as exc:  # it would look like the end of a stage that surrounds
+        raise RuntimeError("a stage has raised StopIteration") from exc
 
 
 def _no_result() -> RuntimeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.queue_address import is_fifo
@@ -19,7 +19,7 @@ from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import Leg
 from beanstalk_dispatch.safe_task import SafeTask
 
-from .dispatch_table import Entry
+from .entries import Entry
 from .running_tasks import RunningTask
 
 DONE: Final = Result(outcome=Outcome.DONE)
@@ -111,6 +111,7 @@ class Run:
         "_is_cancelled",
         "_next_ask_at",
         "attempted",
+        "child",
         "config",
         "configured",
         "consumer",
@@ -122,7 +123,6 @@ class Run:
         "in_transaction",
         "is_dead_lettered",
         "is_final",
-        "isolation",
         "left_behind",
         "leg",
         "message",
@@ -143,8 +143,8 @@ class Run:
     """The message's function in the dispatch table, which the stage ``look_up`` finds."""
     running: RunningTask
     """The entry of the task in the crash ledger, which the stage ``observe`` makes."""
-    isolation: str
-    """``thread``, ``process`` or ``fresh``, which the stage ``contain`` decides."""
+    child: str | None
+    """``process`` or ``fresh`` for a task that runs in a child, which ``contain`` decides."""
     task: SafeTask
     """The instance that runs, which the stage ``start`` makes."""
     hooked: Sequence[SafeTask]
@@ -154,9 +154,6 @@ class Run:
     rebuilt: tuple[Sequence[Any], Mapping[str, Any]]
     """The arguments, of the types of the task's annotations. A message without ``typed`` has none.
     """
-
-    accepted = cast("Message", property(attrgetter("message")))  # called in C, many times a task
-    """The message, which is there once the stage ``accept`` has let it pass."""
 
     def __init__(self, delivery: Delivery, config: Config, consumer: Consumer) -> None:
         self.delivery = delivery
@@ -169,7 +166,7 @@ class Run:
         """True if a retry is the same message: a FIFO queue takes no delayed copy."""
         self.started = clock.monotonic()
         """The time when the delivery began, by ``clock.monotonic``."""
-        self.message: Message | None = None
+        self.message: Message | Any = None  # Any for None: it is there after the stage ``accept``
         """The message in the body, once it is decoded; None if it cannot be."""
         self.configured: SafeTask | None = None
         """An instance of the configured class, if the task's class does not inherit from it."""
@@ -262,3 +259,5 @@ Result, and one without ``yield`` to stop.
 """
 Stage: TypeAlias = "Callable[[Run], Result | Surround | None]"
 """One guard of a run. It returns a Result to stop, None to continue, or a Surround."""
+OutcomeStage: TypeAlias = "Callable[[Run, Result], Result | None]"
+"""A stage that only looks at the Result of those after it. It may return another."""

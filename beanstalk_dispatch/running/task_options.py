@@ -49,8 +49,9 @@ def time_limit_of(task: SafeTask) -> float:
 
     Raise any exception that comes from a wrong ``timeout_timedelta``.
     """
-    limit = task.timeout_timedelta
-    return seconds_of(get_config().task_timeout if limit is None else limit)
+    if (limit := task.timeout_timedelta) is None:
+        return get_config().task_timeout.total_seconds()
+    return seconds_of(limit)
 
 
 def options_to_send(task: SafeTask) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from beanstalk_dispatch.safe_task import SafeTask
 
-from .dispatch_table import Entry
+from .entries import Entry
 
 _BELONGS_TO_CALL: Final = (
     "{name}= belongs to Call: schedule(queue, Call({task!r}, [...], {name}=...))"

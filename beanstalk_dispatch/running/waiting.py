@@ -48,15 +48,15 @@ def refused_here(run: Run, exc: BaseException) -> Result | None:
 def _is_fault_of_machine(run: Run, exc: UnknownFunction) -> bool:
     if isinstance(exc, NotImportable):
         return True
-    sent_at = run.accepted.sent_at
+    sent_at = run.message.sent_at
     return sent_at is not None and abs(time.time() - sent_at) < UNKNOWN_SECONDS
 
 
 def _seconds_until_importable(run: Run) -> float:
     if is_fifo(run.queue):
         return _doubled_seconds(run)
-    since = dispatch_table.not_importable_since(run.accepted.function, run.config)
-    return half_since(since or run.accepted.sent_at or time.time())
+    since = dispatch_table.not_importable_since(run.message.function, run.config)
+    return half_since(since or run.message.sent_at or time.time())
 
 
 def _doubled_seconds(run: Run) -> float:

@@ -11,7 +11,8 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import LEASE_CACHE, MESSAGE_FORMAT
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall
 from beanstalk_dispatch.messages.message import NAME_FORM, is_name
-from beanstalk_dispatch.running.dispatch_table import arguments_of, entry
+from beanstalk_dispatch.running.dispatch_table import entry
+from beanstalk_dispatch.running.entries import arguments_of
 from beanstalk_dispatch.running.task_options import is_duration, limit_key, seconds_of
 
 from .call import Call
@@ -26,6 +27,8 @@ def unique_of(call: Call, name: str, delay: float, config: Config) -> dict[str, 
 
     Raise InvalidCall, or ConfigurationError if there is no cache for keys.
     """
+    if call.unique is None and not config.policies:
+        return {}
     policy = config.policy(name)
     if call.unique is not None:
         key = call.unique

@@ -15,7 +15,7 @@ from beanstalk_dispatch.exceptions import BadSignature
 from beanstalk_dispatch.messages import bodies, message
 from beanstalk_dispatch.messages.message import Message, wrap
 from beanstalk_dispatch.messages.signatures import strip_signature
-from beanstalk_dispatch.running import declared_tasks, dispatch_table
+from beanstalk_dispatch.running import declared_tasks, dispatch_table, entries
 from beanstalk_dispatch.running.stages import read
 from tests import fuzzing
 from tests.fuzzing import KEYS, Worker, demand
@@ -35,13 +35,13 @@ def skip_the_signature(patch: Patch) -> None:
 
 
 def skip_the_signature_inside_a_dead_letter(patch: Patch) -> None:
-    verified = bodies._verified_json
+    read_object = bodies.read_object
 
-    def verify(content: bytes | str, *, queue: str, keys: Sequence[str]) -> str:
+    def read(content: bytes | str, *, queue: str, keys: Sequence[str]) -> dict[str, Any]:
         is_inside = isinstance(content, str)  # what is received by POST is bytes
-        return verified(content, queue=queue, keys=() if is_inside else keys)
+        return read_object(content, queue=queue, keys=() if is_inside else keys)
 
-    patch.setattr(bodies, "_verified_json", verify)
+    patch.setattr(bodies, "read_object", read)
 
 
 def let_any_task_be_periodic(patch: Patch) -> None:
@@ -49,7 +49,7 @@ def let_any_task_be_periodic(patch: Patch) -> None:
 
 
 def take_any_character_in_a_name(patch: Patch) -> None:
-    patch.setattr(message, "is_name", bool)
+    patch.setitem(message._MEMBERS, "function", (str, bool, message.NAME_FORM))
 
 
 def parse_any_depth(patch: Patch) -> None:
@@ -58,7 +58,7 @@ def parse_any_depth(patch: Patch) -> None:
 
 def take_any_type_in_headers(patch: Patch) -> None:
     row = (dict, None, "an object of strings")
-    patch.setitem(message._OPTIONAL_MEMBERS, "headers", row)
+    patch.setitem(message._MEMBERS, "headers", row)
 
 
 def import_any_path(patch: Patch) -> None:
@@ -126,9 +126,9 @@ def test_a_bug_is_found(
 ) -> None:
     with fuzzing.worker(keys=keys) as worker:
         attack(worker)
-        dispatch_table._entries_by_name.cache_clear()
+        entries.entries_by_name.cache_clear()
         with monkeypatch.context() as patch:
             bug(patch)
             with pytest.raises(fuzzing.Broken):
                 attack(worker)
-    dispatch_table._entries_by_name.cache_clear()
+    entries.entries_by_name.cache_clear()

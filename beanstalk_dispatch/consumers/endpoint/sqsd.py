@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -41,6 +41,7 @@ MEANINGS: Final[Mapping[int, str]] = {
     504: "the task took longer than nginx's proxy_read_timeout",
 }
 """The meaning of each answer to the daemon that is not 200."""
+_COUNT = re.compile(r"[0-9]{1,9}")
 _REQUEST_START = re.compile(r"(?:t=)?(\d{10}\.\d{3})")
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -53,22 +54,14 @@ def delivery_from_meta(meta: Mapping[str, str], body: bytes = b"") -> Delivery:
     ``request.headers`` is not used: making it takes longer than all the work of this function.
     """
     get = meta.get
-    count = get("HTTP_X_AWS_SQSD_RECEIVE_COUNT", "")
     waited, proxy_timeout = None, DEFAULT_PROXY_TIMEOUT
     if start := get("HTTP_X_REQUEST_START"):
         waited, proxy_timeout = _read_proxys_headers(start, get("HTTP_X_PROXY_READ_TIMEOUT", ""))
-    return Delivery(
-        body=body,
-        queue=printable(get("HTTP_X_AWS_SQSD_QUEUE")) or "",
-        message_id=printable(get(MESSAGE_ID)),
-        receive_count=max(int(count), 1) if _is_count(count) else 1,
-        first_received_at=parse_time(get("HTTP_X_AWS_SQSD_FIRST_RECEIVED_AT")),
-        sent_at=parse_time(get("HTTP_X_AWS_SQSD_SENT_AT")),
-        task_name=printable(get("HTTP_X_AWS_SQSD_TASKNAME")),
-        scheduled_at=parse_time(get("HTTP_X_AWS_SQSD_SCHEDULED_AT")),
-        waited=waited,
-        proxy_timeout=proxy_timeout,
-    )
+    facts: dict[str, Any] = {}
+    for key, name, read in _FACTS_IN_META:
+        if (text := get(key)) and (value := read(text)) is not None:
+            facts[name] = value
+    return Delivery(body=body, waited=waited, proxy_timeout=proxy_timeout, **facts)
 
 
 def delivery_from_attributes(
@@ -103,21 +96,16 @@ def _read_proxys_headers(start: str, timeout: str) -> tuple[float | None, float]
     if (match := _REQUEST_START.fullmatch(start)) is None:
         return None, DEFAULT_PROXY_TIMEOUT
     waited = max(time.time() - float(match[1]), 0.0)
-    return waited, float(timeout) if _is_count(timeout) else DEFAULT_PROXY_TIMEOUT
+    return waited, float(timeout) if _COUNT.fullmatch(timeout) else DEFAULT_PROXY_TIMEOUT
 
 
 def headers_of(delivery: Delivery) -> dict[str, str]:
     """Return the headers that the daemon would send for this delivery."""
-    headers = {
-        "Msgid": delivery.message_id or "",
-        "Queue": delivery.queue,
-        "Receive-Count": str(delivery.receive_count),
-        "First-Received-At": format_time(delivery.first_received_at),
-        "Sent-At": format_time(delivery.sent_at),
-        "Taskname": delivery.task_name or "",
-        "Scheduled-At": format_time(delivery.scheduled_at),
+    return {
+        HEADER + header: write(value)
+        for header, (name, _, write) in _FACTS.items()
+        if (value := getattr(delivery, name)) not in {None, ""}
     }
-    return {HEADER + name: value for name, value in headers.items() if value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +123,6 @@ class SqsdOptions:
     mime_type: str = "application/json"
 
 
-def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
-
-
 def printable(text: str | None) -> str | None:
     """Return the string, shortened for a log line; None if it is empty or not printable."""
     return text[:255] if text and text.isprintable() else None
@@ -154,5 +138,25 @@ def parse_time(text: str | None) -> float | None:
         return None
 
 
-def format_time(moment: float | None) -> str:
-    return "" if moment is None else datetime.fromtimestamp(moment, UTC).strftime(_TIME_FORMAT)
+def format_time(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime(_TIME_FORMAT)
+
+
+def _count(text: str) -> int | None:
+    return max(int(text), 1) if _COUNT.fullmatch(text) else None
+
+
+# Header → the fact of a Delivery, how it is read, and how it is written.
+_FACTS: Final[Mapping[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]]] = {
+    "Msgid": ("message_id", printable, str),
+    "Queue": ("queue", printable, str),
+    "Receive-Count": ("receive_count", _count, str),
+    "First-Received-At": ("first_received_at", parse_time, format_time),
+    "Sent-At": ("sent_at", parse_time, format_time),
+    "Taskname": ("task_name", printable, str),
+    "Scheduled-At": ("scheduled_at", parse_time, format_time),
+}
+_FACTS_IN_META: Final = [
+    ("HTTP_" + (HEADER + header).upper().replace("-", "_"), name, read)
+    for header, (name, read, _) in _FACTS.items()
+]

@@ -15,7 +15,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.process import state
-from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running import configured, dispatch_table
 from beanstalk_dispatch.running.figures import Figures, FiguresObserver
 from beanstalk_dispatch.running.running_tasks import RUNNING
 
@@ -59,7 +59,7 @@ class TaskFigures(FiguresObserver):
     def start(self) -> None:
         """Count the deliveries from now on."""
         self.is_counting = True
-        dispatch_table.forget_observers()
+        configured.forget_observers()
 
     def count(self, figures: Figures) -> None:
         """Count one delivery."""
@@ -88,7 +88,7 @@ def _observers(_: Config) -> Sequence[Observer]:
     return (FIGURES,) if FIGURES.is_counting else ()
 
 
-dispatch_table.register_observers(_observers)
+configured.register_observers(_observers)
 
 
 def prometheus_text(worker: Worker) -> bytes:

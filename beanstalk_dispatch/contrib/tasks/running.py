@@ -19,8 +19,8 @@ from beanstalk_dispatch.contrib.results.record import (
 from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObserver, recording_of
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.running import dispatch_table
-from beanstalk_dispatch.running.dispatch_table import Entry
+from beanstalk_dispatch.running import configured
+from beanstalk_dispatch.running.entries import Entry
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .library import (
@@ -52,10 +52,10 @@ class DjangoTasks:
 
     def make_entry(self, name: str, task: AnyTask, config: Config) -> Entry:
         """Return the entry that runs the task in the configured class, with signals and result."""
-        observers = dispatch_table.configured_observers(config)
+        observers = configured.configured_observers(config)
         others = (each for each in observers if not isinstance(each, ResultsObserver))
         return TaskEntry(
-            task_class=dispatch_table.safe_task_class(config),
+            task_class=configured.safe_task_class(config),
             # First, so that it ends last: Sentry has reported a failure when the signals are sent,
             # whose receivers log the same exception.
             observers=(TaskObserver(task), *others),

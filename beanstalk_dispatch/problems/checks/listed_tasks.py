@@ -24,7 +24,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
 from beanstalk_dispatch.isolation.server_process import why_impossible
 from beanstalk_dispatch.logging.log_lines import failed_line, joined
 from beanstalk_dispatch.problems.findings import problem
-from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running import configured, dispatch_table
 from beanstalk_dispatch.running.declared_tasks import is_listed
 from beanstalk_dispatch.running.task_problems import problems_of
 from beanstalk_dispatch.running.typed_arguments import problems as problems_of_annotations
@@ -81,7 +81,7 @@ def _hint_for(path: str, why: str) -> str:
 @on_every_machine
 def _safe_task(config: Config) -> Iterator[CheckMessage]:
     try:
-        dispatch_table.safe_task_class(config)
+        configured.safe_task_class(config)
     except ConfigurationError as exc:
         yield problem("E003", exc=exc)
 
@@ -124,7 +124,7 @@ def _time_limit_of_none(config: Config) -> Iterator[CheckMessage]:
 
 @on_every_machine
 def _observers(config: Config) -> Iterator[CheckMessage]:
-    for path, reason in dispatch_table.named_observers(config).problems.items():
+    for path, reason in configured.named_observers(config).problems.items():
         yield problem("W021", path=path, reason=reason, example=OBSERVERS.example)
 
 

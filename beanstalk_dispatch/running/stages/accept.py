@@ -18,7 +18,7 @@ def accept(run: Run) -> None:
         raise run.exception
     if (limit := run.config.max_age) is None or run.delivery.is_periodic:
         return
-    message = run.accepted
+    message = run.message
     if message.sent_at is None:
         raise BadSignature(
             f"the message does not say when it was sent, and {MAX_AGE.variable} is set"

@@ -6,6 +6,7 @@ from functools import partial
 
 from beanstalk_dispatch import safe_task
 from beanstalk_dispatch.messages.outcomes import Result
+from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import LEG
 from beanstalk_dispatch.running import connections
 from beanstalk_dispatch.running.attempt import execute, fail_outside
@@ -24,10 +25,11 @@ def attempt(run: Run) -> Result:
     The ``process`` of the configured class surrounds that of a listed class that does not inherit
     from it.
     """
-    hooked, message = run.hooked, run.accepted
+    hooked, message = run.hooked, run.message
     before = connections.aliases_in_transaction()
-    LEG.set(RunLeg(run, in_transaction=before))  # in the context of this delivery
-    is_own_process = any(type(each).process is not SafeTask.process for each in hooked)
+    # In the context of this delivery. Few tasks ask for their leg.
+    LEG.set(partial(RunLeg, run, in_transaction=before, started=clock.monotonic()))
+    is_own_process = {type(each).process for each in hooked} != {SafeTask.process}
     if is_own_process:
         run.on_success = None  # more than ``run`` has to succeed
     else:

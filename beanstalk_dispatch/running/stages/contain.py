@@ -15,31 +15,32 @@ def contain(run: Run) -> Surround:
 
     A task that was cut off too often goes to the dead-letter queue instead.
     """
-    running = run.running = RUNNING.task(run.accepted, run.delivery, run.config)
+    running = run.running = RUNNING.task(run.message, run.delivery, run.config)
     if (result := end_spent_task(run)) is not None:
         return result
-    run.isolation = _isolation_of(run)
-    if run.isolation != "thread":
+    run.child = _child_of(run)
+    if run.child:
         running.place = TaskPlace.CHILD
     with running:
         result = yield
         failed_here = run.attempted.outcome is not Outcome.DONE
         if failed_here and not can_open_files():
             running.count_as_cut()
-    if result.is_acknowledged:
+    if result.is_acknowledged and running.times_cut:
         forget_cuts(run)
     return None
 
 
-def _isolation_of(run: Run) -> str:
-    """Return ``thread``, ``process`` or ``fresh``.
+def _child_of(run: Run) -> str | None:
+    """Return ``process`` or ``fresh``; None if the task runs in this thread.
 
     A task that was cut off before has a process of its own, wherever there are any: it may be the
     reason.
     """
     children = run.consumer.children
     if children is None or not children.are_possible():
-        return "thread"
+        return None
     if run.running.times_cut:
         return "fresh"
-    return run.entry.isolation or run.config.isolation
+    isolation = run.entry.isolation or run.config.isolation
+    return None if isolation == "thread" else isolation

@@ -17,8 +17,8 @@ _MAX_WAIT_SECONDS: Final = (MAX_DELAY_DAYS + 1) * 86400  # a day for clocks that
 
 def due(run: Run) -> Result | None:
     """Send the message again if its time has not come, unless it was cancelled."""
-    message = run.accepted
-    if message.not_before is None or (seconds := message.not_before - time.time()) <= 0:
+    message = run.message
+    if (seconds := (message.not_before or 0.0) - time.time()) <= 0:
         return None
     if seconds > _MAX_WAIT_SECONDS:
         raise MalformedMessage(f"not_before is more than {MAX_DELAY_DAYS} days ahead")

@@ -16,17 +16,20 @@ def expire(run: Run) -> Result | None:
 
     A task that expires by its policy gets its moment here, and its copies keep it.
     """
-    if (moment := run.accepted.not_after) is None:
-        if (moment := _moment_by_policy(run)) is None:
+    if (moment := run.message.not_after) is None:
+        if (
+            run.entry.expires is None
+            or (moment := _moment_by_policy(run, run.entry.expires)) is None
+        ):
             return None
-        run.message = replace(run.accepted, not_after=moment)
+        run.message = replace(run.message, not_after=moment)
     if (seconds := time.time() - moment) <= 0:
         return None
     return unwanted(run, Outcome.EXPIRED, TaskExpired(f"it expired {seconds:.0f} s ago"))
 
 
-def _moment_by_policy(run: Run) -> float | None:
-    """Return the moment at which the task's own ``expires`` ends it; None if it never does."""
-    message, delivery, seconds = run.accepted, run.delivery, run.entry.expires
+def _moment_by_policy(run: Run, seconds: float) -> float | None:
+    """Return the moment at which the task's own ``expires`` ends it; None if it is unknown."""
+    message, delivery = run.message, run.delivery
     since = message.not_before or message.sent_at or delivery.scheduled_at or delivery.sent_at
-    return None if seconds is None or since is None else round(since + seconds, 3)
+    return None if since is None else round(since + seconds, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result, Successor
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.resuming import NextLeg
 from beanstalk_dispatch.running.ending import sent_again
@@ -14,23 +14,23 @@ from beanstalk_dispatch.running.refusing import (
     sent_to_dead_letter_queue,
 )
 from beanstalk_dispatch.running.retries import retry_delay
-from beanstalk_dispatch.running.run import Run, Surround
+from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 from .read import decode
 
 # The clock of SQS's 12 hours has started at the receive, so no more than half of it is used.
+OUTCOMES_TO_FOLLOW: Final = frozenset(
+    each for each in Outcome if each is Outcome.RETRY or OUTCOMES[each].is_failure
+)
 _MAX_HIDDEN_SECONDS: Final = MAX_VISIBILITY_SECONDS / 2
 
 
-def follow_up(run: Run) -> Surround:
-    """Send the retry or the dead letter of an attempt, if it has failed."""
-    result = yield
+def follow_up(run: Run, result: Result) -> Result:
+    """Send the retry or the dead letter of an attempt that has failed."""
     if result.outcome is Outcome.RETRY:
         return _retried(run, result)
-    if result.is_failure and not result.is_acknowledged:
-        return _failed(run, result)
-    return None
+    return result if result.is_acknowledged else _failed(run, result)
 
 
 def _retried(run: Run, result: Result) -> Result:
@@ -39,11 +39,11 @@ def _retried(run: Run, result: Result) -> Result:
         return result
     received = decode(run)  # the task may have changed its arguments
     copy = replace(
-        run.accepted,
+        run.message,
         args=received.args,
         kwargs=received.kwargs,
-        attempt=run.accepted.attempt + 1,
-        headers={**run.accepted.headers, **run.headers},
+        attempt=run.message.attempt + 1,
+        headers={**run.message.headers, **run.headers},
         not_before=None,
     )
     why = ""
@@ -60,7 +60,7 @@ def _retried(run: Run, result: Result) -> Result:
 def _failed(run: Run, result: Result) -> Result:
     earlier = run.delivery.earlier_runs
     if result.retry_after is not None and earlier and not run.retries_by_hiding:
-        number = run.accepted.counted_attempt + earlier  # redelivery backs off, too
+        number = run.message.counted_attempt + earlier  # redelivery backs off, too
         delay = call_within(retry_delay, run.task, run.exception, number)
         result = replace(result, retry_after=delay)
     if run.config.on_failure == "acknowledge":

@@ -8,6 +8,6 @@ from beanstalk_dispatch.running.run import Run
 
 def free(run: Run) -> None:
     """Free the key at the first attempt, unless the task is unique until its end."""
-    message = run.accepted
-    if message.unique and message.attempt == 1 and "until" not in message.unique:
+    message = run.message
+    if message.attempt == 1 and "until" not in message.unique:
         unique_key.free(message, run.config)

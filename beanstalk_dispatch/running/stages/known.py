@@ -38,8 +38,8 @@ def _delivered_again(run: Run, key: int) -> Result:
         seconds = running.seconds if running else RECENT.seconds_taken(key)
         logger.warning(
             "task delivered again id=%s function=%s is_running=%s seconds=%.0f: %s",
-            quoted(run.accepted.id),
-            quoted(run.accepted.function),
+            quoted(run.message.id),
+            quoted(run.message.function),
             running is not None,
             seconds,
             _explain(running, seconds, run.delivery.proxy_timeout),

@@ -26,7 +26,7 @@ _HANDED_ON: Final = frozenset({Outcome.RETRY, Outcome.CANCELLED})
 
 def lease(run: Run) -> Surround:
     """Hold the lease while the task runs. Raise a LeaseError if another delivery has it."""
-    message, config = run.accepted, run.config
+    message, config = run.message, run.config
     if config.execute_synchronously:
         return cancelled(run) if record.is_cancelled(message.id, config) else None
     alias = str(config.lease_cache)
@@ -54,7 +54,7 @@ def lease(run: Run) -> Surround:
 
 def _runs_first(run: Run) -> bool:
     """Return True if the task runs once it has the lease, and if nothing has run it before."""
-    is_first = (run.accepted.attempt, run.receive_count, run.accepted.leg) == (1, 1, 1)
+    is_first = (run.message.attempt, run.receive_count, run.message.leg) == (1, 1, 1)
     return is_first and "limit" not in run.entry.options and overdue(run) is None
 
 
@@ -85,4 +85,4 @@ def _may_wait_for_resume(run: Run) -> bool:
 def _wait_for_resume(run: Run, paused_since: float) -> Result:
     """Send the message again, so that it waits without being received."""
     delay, why = half_since(paused_since), "the queue is paused"
-    return sent_again(run, run.accepted, delay, Outcome.DEFERRED, waits_because=why)
+    return sent_again(run, run.message, delay, Outcome.DEFERRED, waits_because=why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from beanstalk_dispatch.exceptions import NotImportable, TaskTimeout
-from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running import dispatch_table, entries
 from beanstalk_dispatch.running.outer_limit import call_import
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 from beanstalk_dispatch.running.run import Run
@@ -14,8 +14,8 @@ def look_up(run: Run) -> None:
 
     Raise NotImportable, which is one, also for an import that exits or takes too long.
     """
-    name = run.accepted.function
-    if (made := dispatch_table.made_entry(name, run.config)) is not None:
+    name = run.message.function
+    if (made := entries.made_entry(name, run.config)) is not None:
         run.entry = made
         return
     try:

@@ -11,7 +11,7 @@ def overdue(run: Run) -> Result | None:
 
     It is asked after the lease: a message that is done already is not to come again.
     """
-    waited, patience = run.delivery.waited, run.delivery.proxy_timeout
-    if waited is None or not run.time_limit <= patience < waited + run.time_limit:
+    waited, patience = run.delivery.waited or 0.0, run.delivery.proxy_timeout
+    if not run.time_limit <= patience < waited + run.time_limit:
         return None
     return Result(outcome=Outcome.OVERDUE, reason="the request waited for too long")

@@ -6,9 +6,9 @@ from typing import Final
 
 from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.exceptions import UnknownFunction
-from beanstalk_dispatch.messages.outcomes import Outcome
+from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.ending import sent_again
-from beanstalk_dispatch.running.run import Run, Surround
+from beanstalk_dispatch.running.run import Run
 
 MAX_WAITING_RECEIVES: Final = 3
 """The receive from which on a message waits as a copy.
@@ -16,18 +16,15 @@ MAX_WAITING_RECEIVES: Final = 3
 aws-sqsd brings a message back after two seconds and gives it up after ten receives. A lease whose
 owner is gone lasts longer than that, and so does a broken deployment.
 """
-_WAITS: Final = frozenset({Outcome.RUNNING, Outcome.UNAVAILABLE})
 _COPY_SECONDS: Final = 30.0
 
 
-def postpone(run: Run) -> Surround:
+def postpone(run: Run, result: Result) -> Result | None:
     """Send a message again that cannot run now, so that no receive is spent meanwhile."""
-    result = yield
-    if result.outcome not in _WAITS or not _may_wait_as_copy(run):
+    if not _may_wait_as_copy(run):
         return None
     delay = result.retry_after or _COPY_SECONDS
-    message, why = run.accepted, result.reason
-    copy = sent_again(run, message, delay, Outcome.DEFERRED, waits_because=why)
+    copy = sent_again(run, run.message, delay, Outcome.DEFERRED, waits_because=result.reason)
     return copy if copy.is_acknowledged else result
 
 

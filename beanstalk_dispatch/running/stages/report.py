@@ -11,7 +11,7 @@ from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result, Successor
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.running.dispatch_table import configured_observers
+from beanstalk_dispatch.running.configured import configured_observers
 from beanstalk_dispatch.running.outer_limit import send_signal
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.running.unrun_receives import UNRUN
@@ -91,7 +91,7 @@ def log_outcome(run: Run, result: Result) -> None:
 
 def _name_in_table(run: Run) -> str:
     """Return the name of a task that the table lists, so that there are few of them."""
-    return run.accepted.function if run.accepted.function in run.config.table else ""
+    return run.message.function if run.message.function in run.config.table else ""
 
 
 def _reason_with_cause(run: Run, result: Result) -> str:

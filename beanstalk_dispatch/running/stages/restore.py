@@ -14,5 +14,5 @@ def restore(run: Run) -> Surround:
     result = yield
     if result.outcome is not Outcome.DONE:
         FILES.are_suspect = True
-    run.left_behind = put_right(run.accepted, before)
+    run.left_behind = put_right(run.message, before)
     return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
-from beanstalk_dispatch.running.dispatch_table import arguments_of
 from beanstalk_dispatch.running.ending import sent_again
+from beanstalk_dispatch.running.entries import arguments_of
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.running.slots import Slot
 from beanstalk_dispatch.running.task_options import limit_key
@@ -28,7 +28,7 @@ def slot(run: Run) -> Surround:
 
 def _name(run: Run) -> str:
     """Return the name of the slots: of the task, and of the arguments by which it is limited."""
-    message, by = run.accepted, run.entry.options.get("limit_by", ())
+    message, by = run.message, run.entry.options.get("limit_by", ())
     given = arguments_of(run.entry, message.args, message.kwargs) if by else {}
     return limit_key(message.function, given, by)
 
@@ -36,5 +36,5 @@ def _name(run: Run) -> str:
 def _wait(run: Run, seconds: float, why: str) -> Result:
     """Send the message again, so that no receive is spent; on a FIFO queue it is hidden."""
     if not is_fifo(run.queue):
-        return sent_again(run, run.accepted, seconds, Outcome.DEFERRED, waits_because=why)
+        return sent_again(run, run.message, seconds, Outcome.DEFERRED, waits_because=why)
     return Result(outcome=Outcome.DEFERRED, reason=why, retry_after=seconds)

@@ -18,7 +18,7 @@ def _rebuild(run: Run) -> tuple[Sequence[Any], Mapping[str, Any]]:
     # It imports Django's models, and is needed for such a message only.
     from beanstalk_dispatch.running.typed_arguments import Annotations, rebuilt  # noqa: PLC0415
 
-    message = run.accepted
+    message = run.message
     function, skipped = run.entry.signed
     try:
         known = Annotations(function, skipped=skipped)
@@ -29,7 +29,7 @@ def _rebuild(run: Run) -> tuple[Sequence[Any], Mapping[str, Any]]:
 
 def start(run: Run) -> Result | None:
     """Set ``run.task`` and its time limit. Raise MalformedMessage for options that are wrong."""
-    message = run.accepted
+    message = run.message
     is_plain, make_task = run.entry.is_plain, run.entry.make_task
     try:
         run.task, run.configured = make_task() if is_plain else call_within(make_task)

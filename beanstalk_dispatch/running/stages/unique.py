@@ -12,11 +12,9 @@ def unique(run: Run) -> Surround:
 
     The key of a task that is unique until its end is freed after a success, too.
     """
-    if not run.accepted.unique:
-        return None
     result = yield
     is_over = result.is_acknowledged or result.is_final
-    is_freed = result.outcome is Outcome.DONE and "until" not in run.accepted.unique
+    is_freed = result.outcome is Outcome.DONE and "until" not in run.message.unique
     if is_over and not is_freed and result.successor is not Successor.COPY:
-        unique_key.free(run.accepted, run.config)
+        unique_key.free(run.message, run.config)
     return None

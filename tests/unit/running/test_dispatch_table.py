@@ -14,7 +14,13 @@ from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import UnknownFunction
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.problems import start_log
-from beanstalk_dispatch.running import declared_tasks, dispatch_table, outer_limit
+from beanstalk_dispatch.running import (
+    configured,
+    declared_tasks,
+    dispatch_table,
+    entries,
+    outer_limit,
+)
 from beanstalk_dispatch.safe_task import SafeTask
 from tests import jobs
 from tests.conftest import Environment
@@ -130,7 +136,7 @@ class LooksUp(SafeTask):
 def test_a_class_is_plain_if_making_a_task_runs_no_code_of_the_project(
     task_class: type[SafeTask], is_plain: bool
 ) -> None:
-    entry = dispatch_table.Entry(task_class=task_class, observers=())
+    entry = entries.Entry(task_class=task_class, observers=())
     assert entry.is_plain is is_plain
 
 
@@ -161,16 +167,16 @@ def test_a_name_of_no_list_is_unknown(env: Environment) -> None:
 
 
 def test_a_room_watches_every_task(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch_table, "_observer_sources", [])
+    monkeypatch.setattr(configured, "_observer_sources", [])
     observer = Observer()
 
     def source(config: Config) -> Sequence[Observer]:
         return [observer] if config.worker else []
 
     env(DISPATCH_TABLE="record=tests.jobs.record")
-    assert dispatch_table.configured_observers(get_config()) == ()
-    dispatch_table.register_observers(source)
-    assert dispatch_table.configured_observers(get_config()) == ()
+    assert configured.configured_observers(get_config()) == ()
+    configured.register_observers(source)
+    assert configured.configured_observers(get_config()) == ()
     env(DISPATCH_TABLE="record=tests.jobs.record", WORKER=True)
     assert dispatch_table.entry("record", get_config()).observers == (observer,)
 

@@ -22,6 +22,7 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.running import consumer as consumer_module
 from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running.configured import configured_observers
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.recent_deliveries import RECENT
 from beanstalk_dispatch.running.run import Consumer
@@ -452,7 +453,7 @@ def test_all_messages_of_one_occurrence_of_a_periodic_task_have_one_id(
         )[0]
         for message_id in ("first", "second")
     ]  # fmt: skip
-    assert len({run.accepted.id for run in runs}) == ids
+    assert len({run.message.id for run in runs}) == ids
 
 
 def test_the_lease_runs_one_of_two_messages_of_an_occurrence(table: Environment) -> None:
@@ -506,7 +507,7 @@ def test_a_retry_of_a_periodic_task_keeps_its_id(table: Environment) -> None:
     due = Delivery(queue="q", task_name="retry")
     received, result = deliver_and_keep(b"", due, consumer)
     assert result.is_acknowledged
-    assert [copy.id for copy, _ in consumer.sent] == [received.accepted.id]
+    assert [copy.id for copy, _ in consumer.sent] == [received.message.id]
 
 
 def test_the_exit_of_a_server_in_its_main_thread_is_not_acknowledged(table: Environment) -> None:
@@ -575,7 +576,7 @@ def test_a_receive_is_an_attempt_only_where_no_copy_can_be_sent(
     body = Message(function="record", attempt=2).encode(queue=queue)
     delivery = Delivery(queue=queue, receive_count=3)
     received, _ = deliver_and_keep(body, delivery, Recording(can_hide=True))
-    assert received.accepted.attempt == attempt
+    assert received.message.attempt == attempt
 
 
 @pytest.mark.parametrize(("unrun", "attempt"), [(1, 2), (2, 1), (5, 1)])
@@ -585,7 +586,7 @@ def test_a_receive_that_started_no_task_is_no_attempt(
     body = Message(function="record").encode(queue="q.fifo")
     delivery = Delivery(queue="q.fifo", receive_count=3, unrun_receives=unrun)
     received, _ = deliver_and_keep(body, delivery, Recording(can_hide=True))
-    assert received.accepted.attempt == attempt
+    assert received.message.attempt == attempt
 
 
 def test_a_hop_is_no_attempt(table: Environment) -> None:
@@ -948,7 +949,7 @@ def test_without_a_configured_class_that_loads_nothing_is_observed(
     env: Environment, caplog: pytest.LogCaptureFixture
 ) -> None:
     env(DISPATCH_SAFE_TASK="tests.nowhere.Task")
-    assert dispatch_table.configured_observers(get_config()) == ()
+    assert configured_observers(get_config()) == ()
     assert "BEANSTALK_DISPATCH_SAFE_TASK could not be loaded; tasks are not observed" in caplog.text
 
 
@@ -1048,7 +1049,7 @@ def test_a_periodic_task_has_the_id_of_its_message(
     delivery = Delivery(queue="q", message_id=message_id, task_name="record")
     ended, result = deliver_and_keep("", delivery)
     assert result.outcome is Outcome.DONE
-    assert (ended.accepted.id == "from-sqs") is (message_id is not None)
+    assert (ended.message.id == "from-sqs") is (message_id is not None)
 
 
 @pytest.mark.parametrize(

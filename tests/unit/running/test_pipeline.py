@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +14,17 @@ from beanstalk_dispatch.exceptions import ConfigurationError, MalformedMessage
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
-from beanstalk_dispatch.running.pipeline import STAGES, run_stages, stages_of
+from beanstalk_dispatch.running.pipeline import STAGES, OutcomeStep, Step, run_steps, steps_of
 from beanstalk_dispatch.running.run import DONE, Run, Stage, Surround
 from tests.conftest import Environment
 from tests.runs import run_of
 
 PACKAGE = Path(beanstalk_dispatch.__file__).parent
 FAILED = Result(outcome=Outcome.FAILED)
+
+
+def run_stages(run: Run, stages: Sequence[Stage]) -> Result:
+    return run_steps(run, [Step("one", stage) for stage in stages])
 
 
 def surround(seen: list[object], name: str, *, answer: Result | None = None) -> Stage:
@@ -118,6 +122,47 @@ def test_a_surround_yields_once() -> None:
     assert str(run.exception) == "a stage yields once"
 
 
+def test_a_stage_is_not_called_without_its_fact() -> None:
+    def has_a_reason(run: Run) -> bool:
+        return run.outcome is Outcome.RETRY
+
+    steps = [Step("fails", raises(ValueError()), only_if=has_a_reason), Step("ends", returns(DONE))]
+    run = run_of()
+    assert run_steps(run, steps) == DONE
+    run.outcome = Outcome.RETRY
+    assert run_steps(run, steps).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(("answer", "ended"), [(DONE, DONE), (None, FAILED)])
+def test_a_stage_of_outcomes_may_return_another_result(
+    answer: Result | None, ended: Result
+) -> None:
+    steps: list[Step | OutcomeStep] = [
+        OutcomeStep(
+            "other outcome", lambda run, result: Result(outcome=Outcome.CUT), {Outcome.RETRY}
+        ),
+        OutcomeStep("its outcome", lambda run, result: answer, {Outcome.FAILED}),
+        Step("fails", returns(FAILED)),
+    ]
+    assert run_steps(run_of(), steps) == ended
+
+
+@pytest.mark.parametrize("error", [ValueError("told to fail"), StopIteration()])
+def test_an_error_of_a_stage_of_outcomes_is_a_result_for_those_around_it(error: Exception) -> None:
+    def fails(run: Run, result: Result) -> Result:
+        raise error
+
+    seen: list[object] = []
+    around = Step("around", surround(seen, "a"))
+    steps: list[Step | OutcomeStep] = [
+        around,
+        OutcomeStep("fails", fails, {Outcome.DONE}),
+        Step("ends", returns(DONE)),
+    ]
+    assert run_steps(run_of(), steps).outcome is Outcome.FAILED
+    assert seen == ["into a", ("a", Outcome.FAILED)]
+
+
 def test_some_stage_returns_a_result() -> None:
     with pytest.raises(RuntimeError, match="no stage has returned a Result"):
         run_stages(run_of(), [returns(None)])
@@ -149,8 +194,8 @@ def test_a_parent_runs_the_first_stages_and_a_child_the_rest() -> None:
 )
 def test_what_is_off_is_not_in_the_list(env: Environment, off: str, members: Any) -> None:
     env(**members)
-    stages = stages_of(run_of().config)
-    assert [step.name for step in STAGES if step.stage not in stages] == off.split()
+    steps = steps_of(run_of().config)
+    assert [step.name for step in STAGES if step not in steps] == off.split()
 
 
 @pytest.mark.parametrize("body", ["text", b"bytes", b"\xff\x00", ""])

@@ -204,7 +204,7 @@ def test_a_child_learns_that_its_parent_ends(env: Environment, tmp_path: Path) -
     started, result = run(of("append_all", str(path), 1000, 10, 0.01), consumer)
     assert result.outcome is Outcome.FAILED  # there is no queue to which a child sends its copy
     assert "could not be sent again" in result.reason
-    assert started.accepted.cursor is None
+    assert started.message.cursor is None
     assert 10 < len(path.read_text().splitlines()) < 1000
 
 

@@ -97,7 +97,7 @@ def test_a_task_runs_with_its_arguments_and_its_id(celery_env: Environment) -> N
     ran, result = run(body)
     assert result.outcome is Outcome.DONE
     assert jobs.calls == [((1, [2]), {"user": {"pk": 3}})]
-    assert (ran.accepted.id, ran.accepted.attempt, ran.time_limit) == (ID, 5, 10)
+    assert (ran.message.id, ran.message.attempt, ran.time_limit) == (ID, 5, 10)
 
 
 def test_kombus_types_come_back_by_the_annotations(celery_env: Environment) -> None:
@@ -217,7 +217,7 @@ def test_a_dead_letter_is_read_as_the_message_of_celery_inside(celery_env: Envir
     name = open_queue("jobs").name
     dead_letter = wrap(envelope(5), {"attempts": 2, "id": ID}, queue=name, keys=[KEYS])
     ran, result = run(dead_letter)
-    assert (result.outcome, ran.accepted.attempt) == (Outcome.DONE, 3)
+    assert (result.outcome, ran.message.attempt) == (Outcome.DONE, 3)
     assert jobs.calls == [((5,), {})]
 
 
