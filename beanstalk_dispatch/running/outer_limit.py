@@ -140,7 +140,7 @@ def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
                 raise  # raised by an enclosing time limit
             raise limit.timeout() from None
     except TaskTimeout:
-        if limit.fired:
+        if limit.fires:
             connections.drop_interrupted(in_transaction)
         raise
     finally:

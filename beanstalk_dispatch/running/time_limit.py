@@ -125,11 +125,6 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         self._has_ended = False
         self._passed_at: float | None = None
 
-    @property
-    def fired(self) -> bool:
-        """Return True if the limit has passed, and an interrupt was sent."""
-        return self.fires > 0
-
     def __enter__(self) -> Self:
         self.thread_id = threading.get_ident()
         self.started = clock.monotonic()

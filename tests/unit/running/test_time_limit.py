@@ -59,7 +59,7 @@ def limited(limit: time_limit, body: Callable[[], None]) -> None:
             body()
     except TimeLimitExceeded:  # in the instant in which the block ended
         limit.end()
-        if limit.fired:
+        if limit.fires:
             raise TaskTimeout from None
         raise
 
