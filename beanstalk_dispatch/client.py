@@ -148,7 +148,7 @@ def send_prepared(
     send: Send = send_batches,
 ) -> list[str]:
     """Have calls wait, or send them now; return their task ids. Raise SendError or BatchError."""
-    if _wait(destination, prepared, on_commit):
+    if _is_kept_for_later(destination, prepared, on_commit):
         return [each.message.id for each in prepared]
     if prepared and not destination.is_local:
         warn_if_misplaced(destination.config, on_commit)
@@ -158,10 +158,10 @@ def send_prepared(
     return cast("list[str]", results)
 
 
-def _wait(
+def _is_kept_for_later(
     destination: Destination, prepared: Sequence[Prepared], on_commit: bool | str | None
 ) -> bool:
-    """Have calls wait in the first place that takes them. Return False if none does."""
+    """Return True if a place that takes these calls keeps them: a block, a commit, a row."""
     if on_commit is None and destination.config.policies:
         names = {each.message.function for each in prepared}
         on_commit = on_commit_by_policy(names, destination.config)
@@ -202,7 +202,7 @@ async def aschedule(
 def _schedule_in_steps(queue: str, call: Call, on_commit: bool | str | None) -> gathering.Steps:
     """Do as ``schedule``, but yield the message so that it can be sent with others."""
     destination, prepared = prepare_calls(queue, [call], get_config(), is_local=False)
-    if _wait(destination, prepared, on_commit):
+    if _is_kept_for_later(destination, prepared, on_commit):
         return prepared[0].message.id
     with publishing(destination, prepared):
         result = (yield destination, prepared[0]) or send_one(destination, prepared)[0]

@@ -40,8 +40,8 @@ POLICY: Final[Mapping[str, str]] = {
 _OPTIONS: Final = (*TRAVELLING_OPTIONS, "max_attempts", "backoff", "timeout")
 _MAX_DELAY_SECONDS: Final = 2**31
 
-Body = Callable[["SafeTask", tuple[Any, ...], dict[str, Any]], None]
-BODIES: Final[dict[int, Body]] = {}
+Process = Callable[["SafeTask", tuple[Any, ...], dict[str, Any]], None]
+PROCESSES: Final[dict[int, Process]] = {}
 """The function that ``SafeTask.process`` calls, by the task's id(): a project's class need not be
 hashable, and its process() may continue in another thread."""
 
@@ -235,11 +235,11 @@ class SafeTask:
 
         A subclass may do something before and after ``super().process(*args, **kwargs)``.
         """
-        if (body := BODIES.get(id(self))) is None:
+        if (process := PROCESSES.get(id(self))) is None:
             # A project calls it by itself. The app knows what runs a task, and SafeTask does not.
             app: Any = apps.get_app_config("beanstalk_dispatch")
-            body = app.process_alone
-        body(self, args, kwargs)
+            process = app.process_alone
+        process(self, args, kwargs)
 
 
 not_here(

@@ -31,7 +31,7 @@ from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.time_limit import time_limit
 
 from . import pipe
-from .limits import Leftovers
+from .leftovers import Leftovers
 from .pipe import Notes
 
 logger = logging.getLogger("beanstalk_dispatch.isolation")

@@ -26,7 +26,7 @@ from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.running_tasks import RUNNING
 
 from . import pipe
-from .limits import in_mebibytes, resident_memory
+from .leftovers import in_mebibytes, resident_memory
 from .server_process import Child, Ended, ServerEnded, ServerFailed, ServerProcess, why_impossible
 
 logger = logging.getLogger("beanstalk_dispatch.isolation")

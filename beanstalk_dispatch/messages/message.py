@@ -76,7 +76,7 @@ class Message:
     unique: Mapping[str, Any] = field(default_factory=dict)
     """The ``key`` of a unique call, the seconds ``for`` which it is held, and ``until`` its end."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The limits that a scheduled SafeTask instance sets itself: see ``SafeTask.options``."""
+    """The limits that a scheduled SafeTask instance sets itself: see ``running.task_options``."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """The trace context."""
     typed: Sequence[int | str] = ()
@@ -172,7 +172,7 @@ class Message:
     ) -> Message:
         """Return the message in a body that was received from the queue named ``queue``.
 
-        With ``keys``, the signature is verified before anything is parsed, and a message
+        With ``keys``, the signature is verified before its object is parsed, and a message
         that was signed for a queue of this name elsewhere than at ``location`` is refused.
         A message in the format of 0.1 has no id and gets ``default_id``. A dead letter is
         read as the message inside it, with the next attempt.

@@ -116,7 +116,7 @@ class Result:
     status: int = field(init=False, compare=False, repr=False)
     """The HTTP status that makes aws-sqsd settle the message so."""
     is_acknowledged: bool = field(init=False, compare=False, repr=False)
-    """True if SQS is to delete the message."""
+    """True if ``settle`` is DELETE, and so ``status`` 200: SQS is to delete the message."""
     is_failure: bool = field(init=False, compare=False, repr=False)
     """True if something went wrong that somebody should look at."""
 

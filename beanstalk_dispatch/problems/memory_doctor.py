@@ -9,7 +9,7 @@ from typing import Final
 
 from django.core.checks import CheckMessage
 
-from beanstalk_dispatch.isolation.limits import in_mebibytes
+from beanstalk_dispatch.isolation.leftovers import in_mebibytes
 from beanstalk_dispatch.isolation.server_process import MODULE
 
 from .findings import ok, problem

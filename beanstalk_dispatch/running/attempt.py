@@ -29,7 +29,7 @@ from .consumer import NOBODY
 from .coroutines import run_to_end
 from .entries import made_entry
 from .expected_end import expect_end
-from .outer_limit import allow, call_within, expect_rest, send_signal, speakable
+from .outer_limit import allow, call_within_outer_limit, expect_rest, send_signal, speakable
 from .process_exceptions import is_for_the_process
 from .retries import RetryDecision, decide
 from .run import DONE, Run, failure_of
@@ -73,7 +73,7 @@ def execute(run: Run, task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, A
     if task_started.receivers:
         send_signal("task_started", task_started, sender=kind, delivery=task.delivery)
     try:
-        value = call_limited(run, task.run, args, kwargs)
+        value = call_within_task_limit(run, task.run, args, kwargs)
         if isinstance(value, Retry):
             raise TypeError("the task has returned a Retry, and does not run again; raise it")
         if run.leg is not None:
@@ -121,7 +121,7 @@ def _is_failure(exc: BaseException) -> bool:
     return not (is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded))
 
 
-def call_limited(
+def call_within_task_limit(
     run: Run,
     function: Callable[..., Any],
     args: tuple[Any, ...],
@@ -149,7 +149,7 @@ def call_limited(
         on_stuck=lambda thread_id: _send_task_stuck(run, thread_id),
     )
     try:
-        value = _call_within(run, limit, function, args, kwargs)
+        value = _call_and_end_limit(run, limit, function, args, kwargs)
     except BaseException as exc:
         if limit.struck or isinstance(exc, TaskTimeout):
             connections.drop_interrupted(before)
@@ -166,7 +166,7 @@ def call_limited(
     return value
 
 
-def _call_within(
+def _call_and_end_limit(
     run: Run,
     limit: time_limit,
     function: Callable[..., Any],
@@ -223,7 +223,7 @@ def _handle_failure(run: Run, exc: BaseException) -> None:
         _explain_wrong_arguments(exc, message, run)
     try:
         number = message.counted_attempt if message else 1
-        decision = call_within(decide, run.task, exc, number)
+        decision = call_within_outer_limit(decide, run.task, exc, number)
     except Exception as error:  # wrong options; the checks name them too
         logger.error(
             "retry options are wrong id=%s function=%s error=%s",
@@ -276,7 +276,7 @@ def _call_hooks(run: Run, name: str, args: tuple[Any, ...], kwargs: dict[str, An
         if getattr(type(task), name) is _EMPTY_HOOKS[name] and name not in vars(task):
             continue
         try:
-            call_limited(run, getattr(task, name), args, kwargs, is_hook=True)
+            call_within_task_limit(run, getattr(task, name), args, kwargs, is_hook=True)
         except BaseException as exc:
             if not _is_failure(exc):
                 raise

@@ -33,7 +33,7 @@ from .declared_tasks import (
     why_no_task,
 )
 from .entries import Entry, entries_by_name, made_entry
-from .outer_limit import IMPORT_SECONDS, OuterLimit, call_within
+from .outer_limit import IMPORT_SECONDS, OuterLimit, call_within_outer_limit
 from .time_limit import TimeLimitExceeded
 
 logger = logging.getLogger("beanstalk_dispatch")
@@ -184,7 +184,7 @@ def import_early(name: str, function: Callable[P, T], *args: P.args, **kwargs: P
     """
     try:
         with OuterLimit(IMPORT_SECONDS, lambda: f"import of {name}"):
-            return call_within(function, *args, **kwargs)
+            return call_within_outer_limit(function, *args, **kwargs)
     except (SystemExit, TaskTimeout) as exc:
         raise ImportError(f"its import raises {exc!r}") from exc
 

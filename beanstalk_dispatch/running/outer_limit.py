@@ -92,11 +92,12 @@ def set_task_limit(seconds: float) -> None:
 def call_import(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Import a module of the project, or wait for a thread that does.
 
-    Raise TaskTimeout when that takes longer than ``call_within`` allows, and than IMPORT_SECONDS.
+    Raise TaskTimeout when that takes longer than ``call_within_outer_limit`` allows, and than
+    IMPORT_SECONDS.
     """
     if (outer := _current.get()) is not None:
         outer.deadline = max(outer.deadline, clock.monotonic() + IMPORT_SECONDS)
-    return call_within(function, *args, **kwargs)
+    return call_within_outer_limit(function, *args, **kwargs)
 
 
 def allow(seconds: float) -> None:
@@ -116,7 +117,7 @@ def expect_rest() -> None:
         expect_end(max(outer.watch.deadline - clock.monotonic(), 0.0) + REST_SECONDS)
 
 
-def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def call_within_outer_limit(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call code of the project within the outer limit, if this is part of a delivery.
 
     Raise TaskTimeout if it takes too long.
@@ -151,7 +152,7 @@ def call_within(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 def _call_observer(function: Callable[[], T]) -> T:
     """Call an observer's method within the outer limit. Raise only exceptions that can be shown."""
     try:
-        return call_within(function)
+        return call_within_outer_limit(function)
     except BaseException as exc:
         shown = speakable(exc)
         if _passes(exc) or (shown is exc and isinstance(exc, Exception)):
@@ -169,7 +170,7 @@ def _passes(exc: BaseException) -> bool:
 def send_signal(name: str, signal: Signal, **arguments: Any) -> None:
     """Send a signal of ours within the outer limit."""
     try:
-        call_within(signal.send_robust, **arguments)
+        call_within_outer_limit(signal.send_robust, **arguments)
     except BaseException as exc:
         if _passes(exc):
             raise
@@ -184,7 +185,7 @@ def send_signal(name: str, signal: Signal, **arguments: Any) -> None:
 def speakable(exc: BaseException) -> BaseException:
     """Return the exception, or a TaskTimeout in its place if its own ``__str__`` does not end."""
     try:
-        call_within(to_log, exc)
+        call_within_outer_limit(to_log, exc)
     except TaskTimeout as timeout:
         return TaskTimeout(f"{timeout} by the __str__ of {type(exc).__name__}")
     return exc

@@ -48,9 +48,9 @@ class Step(NamedTuple):
     name: str
     stage: Stage
     in_child: bool = False
-    """True if a child runs the stage, of a task that has a process of its own.
+    """True if a child runs the stage, of a task that has one. Must be True behind ``hand over``.
 
-    The parent runs all stages up to ``hand over``.
+    The parent runs all stages up to ``hand over``, and those behind it for a task without a child.
     """
     only_if: Callable[[Run], object] | None = None
     """The fact of a run without which the stage has nothing to do, and is not called."""

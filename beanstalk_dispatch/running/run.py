@@ -142,7 +142,7 @@ class Run:
     entry: Entry
     """The message's function in the dispatch table, which the stage ``look_up`` finds."""
     running: RunningTask
-    """The entry of the task in the crash ledger, which the stage ``observe`` makes."""
+    """The entry of the task in the crash ledger, which the stage ``contain`` makes."""
     child: str | None
     """``process`` or ``fresh`` for a task that runs in a child, which ``contain`` decides."""
     task: SafeTask

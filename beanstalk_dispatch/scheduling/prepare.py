@@ -47,7 +47,7 @@ def prepare_calls(
     """Check calls, and encode them for the queue that ``queue`` names.
 
     Raise the SchedulingError or UnknownFunction of the first that is wrong. The arguments are
-    checked before SQS is asked for anything.
+    checked before SQS is asked for anything; then a queue that is given by its name is looked up.
     """
     if isinstance(calls, Call):
         raise InvalidCall("expected several calls; write schedule_many(queue, [Call('name', [1])])")

@@ -12,7 +12,7 @@ from beanstalk_dispatch.running import connections
 from beanstalk_dispatch.running.attempt import execute, fail_outside
 from beanstalk_dispatch.running.left_threads import LEFT
 from beanstalk_dispatch.running.legs import RunLeg
-from beanstalk_dispatch.running.outer_limit import call_within
+from beanstalk_dispatch.running.outer_limit import call_within_outer_limit
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.time_limit import TimeLimitExceeded
@@ -34,15 +34,15 @@ def attempt(run: Run) -> Result:
         run.on_success = None  # more than ``run`` has to succeed
     else:
         run.in_transaction = before
-    safe_task.BODIES[id(run.task)] = partial(execute, run)
+    safe_task.PROCESSES[id(run.task)] = partial(execute, run)
     if run.configured is not None:
-        safe_task.BODIES[id(run.configured)] = partial(_process_listed, run)
+        safe_task.PROCESSES[id(run.configured)] = partial(_process_listed, run)
     args, kwargs = run.rebuilt if message.typed else (message.args, message.kwargs)
     starter = LEFT.begin(message)
     try:
         try:
             if is_own_process:
-                call_within(hooked[-1].process, *args, **kwargs)
+                call_within_outer_limit(hooked[-1].process, *args, **kwargs)
             else:
                 hooked[-1].process(*args, **kwargs)
         finally:
@@ -56,7 +56,7 @@ def attempt(run: Run) -> Result:
         connections.drop_left_open(before)
     finally:
         for each in hooked:
-            del safe_task.BODIES[id(each)]
+            del safe_task.PROCESSES[id(each)]
     return run.attempted
 
 

@@ -9,7 +9,7 @@ from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result, Succ
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.resuming import NextLeg
 from beanstalk_dispatch.running.ending import sent_again
-from beanstalk_dispatch.running.outer_limit import call_within
+from beanstalk_dispatch.running.outer_limit import call_within_outer_limit
 from beanstalk_dispatch.running.refusing import (
     sent_to_dead_letter_queue,
 )
@@ -19,10 +19,10 @@ from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
 from .read import decode
 
-# The clock of SQS's 12 hours has started at the receive, so no more than half of it is used.
 OUTCOMES_TO_FOLLOW: Final = frozenset(
     each for each in Outcome if each is Outcome.RETRY or OUTCOMES[each].is_failure
 )
+# The clock of SQS's 12 hours has started at the receive, so no more than half of it is used.
 _MAX_HIDDEN_SECONDS: Final = MAX_VISIBILITY_SECONDS / 2
 
 
@@ -61,7 +61,7 @@ def _failed(run: Run, result: Result) -> Result:
     earlier = run.delivery.earlier_runs
     if result.retry_after is not None and earlier and not run.retries_by_hiding:
         number = run.message.counted_attempt + earlier  # redelivery backs off, too
-        delay = call_within(retry_delay, run.task, run.exception, number)
+        delay = call_within_outer_limit(retry_delay, run.task, run.exception, number)
         result = replace(result, retry_after=delay)
     if run.config.on_failure == "acknowledge":
         result = replace(result, successor=Successor.NOBODY)

@@ -7,7 +7,7 @@ from typing import Any
 
 from beanstalk_dispatch.exceptions import MalformedMessage, NoTimeLeft
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
-from beanstalk_dispatch.running.outer_limit import call_within, set_task_limit
+from beanstalk_dispatch.running.outer_limit import call_within_outer_limit, set_task_limit
 from beanstalk_dispatch.running.refusing import failed_outside
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.task_options import apply_received_options, time_limit_of
@@ -32,19 +32,21 @@ def start(run: Run) -> Result | None:
     message = run.message
     is_plain, make_task = run.entry.is_plain, run.entry.make_task
     try:
-        run.task, run.configured = make_task() if is_plain else call_within(make_task)
+        run.task, run.configured = make_task() if is_plain else call_within_outer_limit(make_task)
     except BaseException as exc:  # from an __init__() of the project's own
         return failed_outside(run, exc)
     if message.typed:
-        run.rebuilt = call_within(_rebuild, run)
+        run.rebuilt = call_within_outer_limit(_rebuild, run)
     if message.options:
         apply_received_options(run.task, message.options)
     run.hooked = (run.task,) if run.configured is None else (run.task, run.configured)
     for each in run.hooked:
         each.delivery = run
     try:
-        task = run.task
-        run.time_limit = time_limit_of(task) if is_plain else call_within(time_limit_of, task)
+        if is_plain:
+            run.time_limit = time_limit_of(run.task)
+        else:
+            run.time_limit = call_within_outer_limit(time_limit_of, run.task)
     except Exception as exc:  # from a timeout_timedelta of the project's own
         return failed_outside(run, exc)
     set_task_limit(run.time_limit)

@@ -20,7 +20,7 @@ from beanstalk_dispatch.contrib.results import Status, get_result
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, TaskCut, TaskFailed
 from beanstalk_dispatch.isolation import server_process
 from beanstalk_dispatch.isolation.children import CHILDREN
-from beanstalk_dispatch.isolation.limits import Leftovers
+from beanstalk_dispatch.isolation.leftovers import Leftovers
 from beanstalk_dispatch.isolation.server import Server
 from beanstalk_dispatch.isolation.server_process import Ended
 from beanstalk_dispatch.messages.delivery import Delivery

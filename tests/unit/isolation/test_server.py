@@ -29,7 +29,7 @@ from beanstalk_dispatch.isolation import preloading, server_process
 from beanstalk_dispatch.isolation import server as server_module
 from beanstalk_dispatch.isolation.child import ChildConsumer
 from beanstalk_dispatch.isolation.children import CHILDREN
-from beanstalk_dispatch.isolation.limits import resident_memory
+from beanstalk_dispatch.isolation.leftovers import resident_memory
 from beanstalk_dispatch.isolation.pipe import Frames, Notes, to_frame
 from beanstalk_dispatch.isolation.server import Server, open_descriptors, why_no_fork
 from beanstalk_dispatch.isolation.server_process import (

@@ -73,7 +73,7 @@ def test_nothing_is_left_in_the_object() -> None:
     before = {"delivery"}
     attempt(task)
     assert vars(task).keys() == before
-    assert safe_task.BODIES == {}
+    assert safe_task.PROCESSES == {}
 
 
 def test_a_task_may_overwrite_its_delivery() -> None:

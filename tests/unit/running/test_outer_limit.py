@@ -22,7 +22,7 @@ from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.running import outer_limit
 from beanstalk_dispatch.running import time_limit as timeouts
-from beanstalk_dispatch.running.outer_limit import call_import, call_within
+from beanstalk_dispatch.running.outer_limit import call_import, call_within_outer_limit
 from beanstalk_dispatch.running.stages.limit import label
 from beanstalk_dispatch.running.time_limit import TimeLimitExceeded, time_limit
 from beanstalk_dispatch.safe_task import SafeTask
@@ -297,7 +297,7 @@ def test_a_message_that_cannot_be_read_is_named_by_its_delivery() -> None:
 
 def test_outside_of_a_delivery_there_is_no_limit() -> None:
     before = timeouts._watchdog._limits
-    for call in (call_within, call_import):
+    for call in (call_within_outer_limit, call_import):
         assert call(lambda: timeouts._watchdog._limits) is before
     outer_limit.allow(5)
     outer_limit.set_task_limit(5)
@@ -308,7 +308,7 @@ def test_the_interrupt_of_a_limit_around_it_passes(env: Environment) -> None:
         raise TimeLimitExceeded
 
     with outer_limit.OuterLimit(5, str), pytest.raises(TimeLimitExceeded):
-        call_within(interrupted)
+        call_within_outer_limit(interrupted)
 
 
 def test_a_timeout_of_the_projects_own_is_no_interrupt(env: Environment) -> None:
@@ -316,7 +316,7 @@ def test_a_timeout_of_the_projects_own_is_no_interrupt(env: Environment) -> None
         raise TaskTimeout("own")
 
     with outer_limit.OuterLimit(5, str), pytest.raises(TaskTimeout, match="own"):
-        call_within(fails)
+        call_within_outer_limit(fails)
 
 
 def test_an_interrupt_in_the_instant_in_which_the_code_ends(
@@ -331,4 +331,4 @@ def test_an_interrupt_in_the_instant_in_which_the_code_ends(
     with outer_limit.OuterLimit(5, str):
         monkeypatch.setattr(outer_limit, "time_limit", Late)
         with pytest.raises(TaskTimeout):
-            call_within(int)
+            call_within_outer_limit(int)
