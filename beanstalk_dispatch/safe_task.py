@@ -46,10 +46,8 @@ PROCESSES: Final[dict[int, Process]] = {}
 hashable, and its process() may continue in another thread."""
 
 
-def retries_of(max_attempts: object) -> int | None:
+def retries_of(max_attempts: object) -> int:
     """Return the ``max_retries`` of this many attempts in all. Raise ValueError for none."""
-    if max_attempts is None:
-        return None
     if type(max_attempts) is not int or max_attempts < 1:
         raise ValueError(f"max_attempts is {max_attempts!r}; expected a whole number of 1 or more.")
     return max_attempts - 1

@@ -363,7 +363,8 @@ def time_claims(name: str, count: int) -> None:
         for _ in range(50):
             started = time.perf_counter()
             now = database_now("default")
-            claimed = claim("default", heads.find("default", "live", now, 80), now=now, seconds=60)
+            ids = heads.find("default", "live", now, 80)
+            claimed = claim("default", "live", ids, now=now, seconds=60)
             took.append(time.perf_counter() - started)
             assert claimed
             OutboxMessage.objects.filter(id__in=[row.id for row in claimed.rows]).delete()

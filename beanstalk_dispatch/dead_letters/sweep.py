@@ -135,6 +135,8 @@ class Sweep:
         """The time at which the rate allows the next message, in monotonic seconds."""
         self._ids_left = set(filters.ids)
         """The ids of the filters that no message had yet."""
+        self._not_deleted: set[str] = set()
+        """The SQS ids of messages that SQS did not delete."""
         self._prepared: set[str] = set()
         """The SQS ids of prepared messages.
 
@@ -213,7 +215,7 @@ class Sweep:
             if chosen and not self._options.dry_run:
                 self._delete(chosen)
         finally:
-            self._report.done += sum(each.id not in self._report.not_deleted for each in new)
+            self._report.done += sum(each.message_id not in self._not_deleted for each in new)
 
     def _delete(self, dead_letters: Sequence[ReceivedDeadLetter]) -> None:
         """Delete dead letters. Nothing may come between ``prepare`` and this."""
@@ -227,6 +229,7 @@ class Sweep:
                 return
             pause = None if is_final else next(pauses, None)
             if pause is None:
+                self._not_deleted.update(left)
                 kept = [each.id for each in left.values()]
                 self._report.not_deleted += kept
                 reason = next(iter(reasons.values()))

@@ -74,7 +74,7 @@ def main(descriptor: int, notes: Notes, *, server: int) -> NoReturn:
         is_last = is_last or bool(why)
         answer = _to_answer(run, result, ends=is_last)
         flush_output()  # the next task may end this process
-        with suppress(BrokenPipeError):  # its parent has ended
+        with suppress(ConnectionError):  # its parent has ended
             pipe.send(descriptor, answer)
         if why:
             _log_end(run, why)

@@ -67,7 +67,10 @@ def receive(descriptor: int) -> Any:
 
     Raise ValueError for anything that is not a frame.
     """
-    return receive_from(lambda size: _read(descriptor, size))
+    try:
+        return receive_from(lambda size: _read(descriptor, size))
+    except ConnectionResetError:  # the other process has ended before it has read all
+        return None
 
 
 def receive_from(read: Callable[[int], bytes]) -> Any:

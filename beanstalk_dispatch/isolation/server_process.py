@@ -28,7 +28,7 @@ from .pipe import Frames, Notes
 
 READY_SECONDS: Final = 120.0
 """The seconds that the server may take to import the project."""
-MADE_SECONDS: Final = 15.0
+MADE_SECONDS: Final = 30.0
 """The seconds that the server, once it is ready, may take to make a child."""
 FAILED_SECONDS: Final = 5.0
 """The seconds for which no other server is started after one that has failed."""
@@ -88,6 +88,17 @@ def why_impossible() -> str:
     return ""
 
 
+def _blocking_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets, also where socket.setdefaulttimeout() has set a timeout.
+
+    A socket with a timeout does not block, in the process that gets it neither.
+    """
+    pair = socket.socketpair()
+    for each in pair:
+        each.setblocking(True)
+    return pair
+
+
 class ServerProcess:
     """The server: started at once, and ready after it has imported the project."""
 
@@ -96,7 +107,7 @@ class ServerProcess:
         self._failure = ""
         self._failed_at = 0.0
         self._is_ready = False
-        ours, theirs = socket.socketpair()
+        ours, theirs = _blocking_pair()
         self._control = ours
         try:
             with theirs:
@@ -125,8 +136,8 @@ class ServerProcess:
         process has too many files open.
         """
         self._wait_until_ready()
-        data, their_data = socket.socketpair()
-        end, their_end = socket.socketpair()
+        data, their_data = _blocking_pair()
+        end, their_end = _blocking_pair()
         notes = Notes.create()
         with ExitStack() as failed:
             for each in (data, end, notes):

@@ -152,7 +152,7 @@ def _of_any_path(answer: Answer, path: str) -> CheckMessage | None:
     if answer.status == 400 and not _accepts_localhost():
         return problem("E017", TOPIC)
     if target.scheme == "https":
-        return problem("E014", TOPIC, prefix=path.lstrip("/"))
+        return problem("E014", TOPIC, prefix=(dispatcher_path() or path).lstrip("/"))
     if target.hostname == "www.localhost":
         return problem("E015", TOPIC)
     return None

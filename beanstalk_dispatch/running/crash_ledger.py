@@ -61,7 +61,7 @@ class TaskPlace(IntEnum):
 
 SLOTS_IN_BLOCK: Final = 100
 """The number of slots in a block: the HttpConnections that a daemon has at most."""
-BLOCKS: Final = 32
+BLOCKS: Final = 64
 MAX_CUTS: Final = 3
 """The times that a task is cut off before it goes to the dead-letter queue.
 

@@ -13,7 +13,8 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final, Protocol
 
 from django.db import connections
@@ -147,32 +148,32 @@ class OwnedEntry:
         now = clock.monotonic()
         self._expires, self._renewable_until = now + LEASE_SECONDS, now + self._seconds
         self._value = (self.token, time.time() + LEASE_SECONDS)
-        HELD.add(self)  # before the cache knows it: what this process does not own is replaced
+        with self._held_if_taken() as shared:
+            self.key, found = shared.take(
+                self._keys, self._value, LEASE_SECONDS, reads=reads, announcement=announcement
+            )
+        return found
+
+    def _replace(self, found: Mapping[str, Any]) -> bool:
+        """Replace one of the entries whose owners do not run, if there is any."""
+        with self._held_if_taken() as shared:
+            replaced = (key for key in self._keys if self._replace_one(shared, key, found))
+            self.key = next(replaced, "")
+        return bool(self.key)
+
+    @contextmanager
+    def _held_if_taken(self) -> Iterator[SharedCache]:
+        """Hold the entry before the cache knows it: what this process does not own is replaced."""
+        HELD.add(self)
         try:
             with required(self._alias) as shared:
-                self.key, found = shared.take(
-                    self._keys, self._value, LEASE_SECONDS, reads=reads, announcement=announcement
-                )
+                yield shared
         except LeaseUnavailable:
             HELD.was_unanswered = True
             raise
         finally:
             if not self.key:
                 HELD.discard(self)
-        return found
-
-    def _replace(self, found: Mapping[str, Any]) -> bool:
-        """Replace one of the entries whose owners do not run, if there is any."""
-        HELD.add(self)
-        try:
-            with required(self._alias) as shared:
-                self.key = next(
-                    (key for key in self._keys if self._replace_one(shared, key, found)), ""
-                )
-        finally:
-            if not self.key:
-                HELD.discard(self)
-        return bool(self.key)
 
     def _replace_one(self, shared: SharedCache, key: str, found: Mapping[str, Any]) -> bool:
         owned = found.get(key)

@@ -90,8 +90,12 @@ class Lease(OwnedEntry):
         is_over, is_cancelled = self._is_over(found), self._cancelled in found
         if not self.key and not is_over and self._replace(found):
             announcement = None
-            with required(self._alias) as shared:  # it may have been set since it was read
-                is_over = self._is_over({self._end_key: shared.cache.get(self._end_key, 0)})
+            try:
+                with required(self._alias) as shared:  # it may have been set since it was read
+                    is_over = self._is_over({self._end_key: shared.cache.get(self._end_key, 0)})
+            except BaseException:
+                self.give_up()
+                raise
         if self.key and (is_over or is_cancelled):
             self.give_up()
         self._raise_unless_mine(found, is_over=is_over, is_cancelled=is_cancelled)

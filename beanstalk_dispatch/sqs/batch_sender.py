@@ -6,8 +6,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -81,6 +79,7 @@ class BatchSender:
         self._lock = threading.Lock()
         self._stop_reason = ""
         """The reason why no further request is begun; empty if there is none."""
+        self._thread_error: BaseException | None = None
         self._sent = Sent()
 
     def send(self) -> Sent:
@@ -97,19 +96,30 @@ class BatchSender:
 
     def _send_in_parallel(self) -> None:
         """Send batches in this thread and in others, until all threads have ended."""
-        others: list[Future[None]] = []
-        count = min(MAX_PARALLEL_BATCHES, len(self._batches)) - 1
-        with ThreadPoolExecutor(count) as pool:
-            try:
-                with suppress(RuntimeError):  # the interpreter is ending, or has no more threads
-                    for _ in range(count):
-                        run = copy_context().run  # traces of the requests belong to the caller's
-                        others.append(pool.submit(run, self._send_batches))
-                self._send_batches()
-            finally:
-                self._stop_reason = self._stop_reason or "the sending was interrupted"
-        for each in others:
-            each.result()
+        threads: list[threading.Thread] = []
+        try:
+            for _ in range(min(MAX_PARALLEL_BATCHES, len(self._batches)) - 1):
+                run = copy_context().run  # traces of the requests belong to the caller's
+                thread = threading.Thread(target=run, args=(self._send_batches_in_thread,))
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is ending, or has no more threads
+                    break
+                threads.append(thread)
+            self._send_batches()
+        finally:
+            self._stop_reason = self._stop_reason or "the sending was interrupted"
+            for thread in threads:
+                thread.join()
+        if self._thread_error:
+            raise self._thread_error
+
+    def _send_batches_in_thread(self) -> None:
+        try:
+            self._send_batches()
+        except BaseException as exc:  # raised again in the caller's thread
+            self._stop_reason = self._stop_reason or repr(exc)
+            self._thread_error = exc
 
     def _send_batches(self) -> None:
         """Send batch after batch, until none is left or a reason to stop was found."""
@@ -123,9 +133,6 @@ class BatchSender:
                 for position in positions:
                     if position not in self._sent.ids:
                         self._sent.unsent.setdefault(position, reason)
-            except BaseException as exc:  # which the call raises once all threads have ended
-                self._stop_reason = self._stop_reason or repr(exc)
-                raise
             if self._keeps_order and self._sent.unsent:
                 self._stop_reason = self._stop_reason or NOT_TRIED
 

@@ -881,9 +881,14 @@ def read_log_patterns() -> Iterator[str]:
                     yield f"{level} {re.escape(names[variable])} {message_pattern(str(texts[0]))}"
                 case ast.Call(
                     func=ast.Name(id="errors_logged"),
-                    args=[ast.Name(id=variable), ast.Constant(value=str(line)), *_],
+                    args=[ast.Name(id=variable), ast.Constant() | ast.JoinedStr() as text, *_],
                     keywords=options,
                 ):
+                    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+                    line = "".join(
+                        str(part.value) if isinstance(part, ast.Constant) else "%s"
+                        for part in parts
+                    )
                     level = ast.unparse(options[0].value) if options else "WARNING"
                     level = level.removeprefix("logging.")
                     yield f"{level} {names[variable]} {message_pattern(f'{line}%s error=%s')}"

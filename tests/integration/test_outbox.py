@@ -100,7 +100,7 @@ def test_what_is_claimed_is_passed_over_until_the_claim_ends(outbox: Sqs) -> Non
     store("fifo", range(3), "g")
     store("fifo", range(10, 12), "other")
     head = OutboxMessage.objects.using("postgres").order_by("id")[0].id
-    claimed = claim("postgres", [head], now=database_now("postgres"), seconds=60)
+    claimed = claim("postgres", "fifo", [head], now=database_now("postgres"), seconds=60)
     assert claimed
     assert claimed
     assert len(claimed.rows) == 3
@@ -175,7 +175,7 @@ def test_a_claim_reads_few_rows_beside_a_dead_queue(
         assert list(queues_in("postgres")) == ["dead", "live"]
         now = database_now("postgres")
         ids = Heads().find("postgres", "live", now, 80)
-        claimed = claim("postgres", ids, now=now, seconds=60)
+        claimed = claim("postgres", "live", ids, now=now, seconds=60)
     assert claimed
     assert len(claimed.rows) == 80
     assert len(ids) == min(groups or 80, 80)

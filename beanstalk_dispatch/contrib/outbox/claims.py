@@ -172,7 +172,9 @@ def heads_of(database: str, queue: str, groups: Iterable[str]) -> list[int]:
     return [head for (head,) in found if head is not None]
 
 
-def claim(database: str, ids: Sequence[int], *, now: datetime, seconds: float) -> Claim | None:
+def claim(
+    database: str, queue: str, ids: Sequence[int], *, now: datetime, seconds: float
+) -> Claim | None:
     """Claim those of a queue's messages that are free, with those that follow in their groups.
 
     Return None if the database was too busy.
@@ -187,14 +189,16 @@ def claim(database: str, ids: Sequence[int], *, now: datetime, seconds: float) -
             updated = mine.filter(available_at__lte=now).update(available_at=until)
         if updated:
             with _read_by_index(database):
-                claimed = _with_followers(database, mine.filter(available_at=until), now)
+                # An id may be another queue's by now, as after a flush. That row waits for its own.
+                rows = [row for row in mine.filter(available_at=until) if row.queue == queue]
+                claimed = _with_followers(database, rows, now)
     except OperationalError:  # a deadlock with another relay, or MariaDB's error 1020
         return None
     return Claim(rows=claimed, now=now, until=until, ends_at=ends_at)
 
 
 def _with_followers(
-    database: str, claimed: QuerySet[OutboxMessage], now: datetime
+    database: str, claimed: Iterable[OutboxMessage], now: datetime
 ) -> list[OutboxMessage]:
     """Return claimed messages, with those that follow in their FIFO groups and may be sent too.
 

@@ -166,7 +166,7 @@ class Relay:
         Return those that were claimed, as ``claim`` does.
         """
         seconds = 3 * config.send_timeout.total_seconds() + CLAIM_MARGIN_SECONDS
-        claimed = claim(place.database, ids, now=now, seconds=seconds)
+        claimed = claim(place.database, place.queue, ids, now=now, seconds=seconds)
         if claimed is None:
             return None
         failed = self._send_rows(place.queue, claimed, config) if claimed.rows else {}

@@ -50,6 +50,7 @@ logger = logging.getLogger("beanstalk_dispatch.task")
 MAX_UNKNOWN_WORKERS: Final = 1000
 """The number of attempts without a record that may be added. The number comes from the message."""
 _PROGRESS_SECONDS: Final = 1.0
+_RETRY_SECONDS: Final = 10.0
 
 _REFUSED: Final = frozenset({
     Outcome.UNKNOWN_FUNCTION, Outcome.BAD_SIGNATURE, Outcome.MALFORMED,
@@ -267,9 +268,9 @@ class Recording:
         with errors_logged(logger, "progress not kept id=%s", self.record.id):
             self.record.progress = Progress.checked(n, of)
         if (time := clock.monotonic()) >= self._next_progress_at:
-            self._next_progress_at = time + _PROGRESS_SECONDS
             save = functools.partial(cast("CacheStore", self._store).save_progress, self.record)
-            call_outside_of_loop(lambda: GUARD.call(save, self.record.id))
+            is_saved = call_outside_of_loop(lambda: GUARD.call(save, self.record.id))
+            self._next_progress_at = time + (_PROGRESS_SECONDS if is_saved else _RETRY_SECONDS)
 
     def _return_value(self) -> object:
         """Return the task's return value, if it can be kept."""

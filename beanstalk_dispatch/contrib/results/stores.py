@@ -58,7 +58,7 @@ class _StoreGuard:
         started = time.monotonic()
         if started < self._paused_until:
             return None
-        with errors_logged(logger, "result not %s id=%s", what, task_id, level=logging.ERROR):
+        with errors_logged(logger, f"result not {what} id=%s", task_id, level=logging.ERROR):
             return action()
         ended = time.monotonic()
         if ended - started > _SLOW_SECONDS:
@@ -116,11 +116,12 @@ class CacheStore:
         """Keep a record in place of an older one."""
         self._open_cache().set(*self.entry(record))
 
-    def save_progress(self, record: TaskRecord) -> None:
+    def save_progress(self, record: TaskRecord) -> bool:
         """Keep the progress of a task, if its record says that it runs."""
         kept = self.load(record.id)
         if kept is not None and kept.status is Status.RUNNING:
             self.save(record)
+        return True
 
     def load(self, task_id: str) -> TaskRecord | None:
         """Return the record of a task, until it expires."""
@@ -174,7 +175,7 @@ class DatabaseStore:
         """Keep a record in place of an older one, in one query."""
         self._query_database(functools.partial(self._insert_or_update, record))
 
-    def save_progress(self, record: TaskRecord) -> None:
+    def save_progress(self, record: TaskRecord) -> bool:
         """Keep the progress of a task, if its record says that it runs.
 
         Not in a transaction, before whose end nobody would see it, and which would lock the row.
@@ -187,6 +188,7 @@ class DatabaseStore:
                 rows.update(progress=text)
 
         self._query_database(update)
+        return True
 
     def load(self, task_id: str) -> TaskRecord | None:
         """Return the record of a task, until it expires. A replica may not have it yet."""
@@ -215,9 +217,11 @@ class DatabaseStore:
         except (OperationalError, InterfaceError):
             if before is None or connection.in_atomic_block:
                 raise
-            connection.close_if_unusable_or_obsolete()
-            if connection.connection is before:
+            # Django has connected again already if it could not roll back. A connection that works
+            # is the task's: it may have temporary tables, locks and work that is not committed.
+            if connection.connection is before and connection.is_usable():
                 raise
+            connection.close()
             return query(using)
 
     def _insert_or_update(self, record: TaskRecord, using: str) -> None:

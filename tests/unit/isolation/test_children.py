@@ -305,6 +305,19 @@ def test_a_task_can_end_the_processes_that_it_has_forked(env: Environment) -> No
     assert run("end_forked")[1].outcome is Outcome.DONE
 
 
+def test_a_default_timeout_of_sockets_does_not_end_a_task(env: Environment, tmp_path: Path) -> None:
+    env(DISPATCH_TASK_TIMEOUT="20s")
+    notes = tmp_path / "notes"
+    socket.setdefaulttimeout(0.2)
+    try:
+        assert outcome("note", str(notes), task_id="1") is Outcome.DONE
+        assert outcome("sleep", 0.6, task_id="2") is Outcome.DONE
+        assert outcome("note", str(notes), task_id="3") is Outcome.DONE
+    finally:
+        socket.setdefaulttimeout(None)
+    assert len(set(processes(notes))) == 1
+
+
 def _state_of(process_id: int) -> str:
     return Path(f"/proc/{process_id}/stat").read_text().rpartition(") ")[2][0]
 

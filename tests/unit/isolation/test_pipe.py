@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from beanstalk_dispatch.isolation.pipe import Notes
+from beanstalk_dispatch.isolation.pipe import Notes, receive
 
 _WRITE = """
 import sys
@@ -28,3 +29,11 @@ def test_a_parent_never_reads_half_of_what_a_child_writes() -> None:
     assert (child.returncode, earliest) == (0, 1e6)
     assert notes.expected_end > 1e6
     notes.close()
+
+
+def test_a_process_that_has_ended_before_it_has_read_all_sends_no_more() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.sendall(b"an answer")
+        theirs.close()
+        assert receive(ours.fileno()) is None

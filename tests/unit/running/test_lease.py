@@ -236,6 +236,29 @@ def test_a_turn_of_a_process_that_has_ended_is_replaced_at_once(cache: Cache) ->
         new().take()
 
 
+@pytest.mark.parametrize("lost", ["set", "get"])
+def test_a_turn_is_free_again_if_the_cache_does_not_answer_whoever_replaces_it(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """``set`` is the replacement itself, ``get`` the look that follows it."""
+    taken_by(cache, ended_process())
+    replace = shared_cache.SharedCache.replace
+
+    def replace_and_lose(self: shared_cache.SharedCache, *args: Any) -> bool:
+        cache.loses = {lost} - {"get"}
+        is_replaced = replace(self, *args)
+        cache.loses = {lost}
+        return is_replaced
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shared_cache.SharedCache, "replace", replace_and_lose)
+        with pytest.raises(LeaseUnavailable):
+            taken()
+    cache.loses = set()
+    assert cache.held.was_unanswered
+    taken()
+
+
 def test_a_turn_of_a_process_that_lives_is_left_to_it(cache: Cache) -> None:
     with living_process() as name:
         taken_by(cache, name)

@@ -435,8 +435,8 @@ def test_a_claim_lasts_longer_than_three_sends(
     schedule_function("jobs", "record", 1)
     lasts: list[float] = []
 
-    def note(database: str, ids: Any, *, now: datetime, seconds: float) -> Any:
-        claimed = claim(database, ids, now=now, seconds=seconds)
+    def note(database: str, queue: str, ids: Any, *, now: datetime, seconds: float) -> Any:
+        claimed = claim(database, queue, ids, now=now, seconds=seconds)
         assert claimed
         lasts.append((claimed.until - now).total_seconds())
         return claimed
@@ -483,8 +483,8 @@ def test_what_another_has_claimed_after_the_end_of_a_claim_is_not_given_free(sqs
     schedule_function("jobs", "record", 1)
     row = OutboxMessage.objects.get()
     now = database_now("default")
-    first = claim("default", [row.id], now=now, seconds=10)
-    second = claim("default", [row.id], now=now + timedelta(seconds=30), seconds=10)
+    first = claim("default", "jobs", [row.id], now=now, seconds=10)
+    second = claim("default", "jobs", [row.id], now=now + timedelta(seconds=30), seconds=10)
     assert first
     assert second
     assert first
@@ -492,6 +492,19 @@ def test_what_another_has_claimed_after_the_end_of_a_claim_is_not_given_free(sqs
     assert (len(first.rows), len(second.rows)) == (1, 1)
     assert not first.rows_in("default", [row.id]).exists()
     assert second.rows_in("default", [row.id]).exists()
+
+
+def test_a_row_whose_id_another_queue_had_before_is_sent_to_its_own(sqs: Sqs) -> None:
+    """After a flush a table begins at 1 again, while a process remembers the old ids."""
+    schedule_function("jobs", "record", 1)
+    row = OutboxMessage.objects.get()
+    remembered = Place("default", "fifo", ids=[row.id])
+    relay = Relay()
+    relay._send_ids(remembered, [row.id], database_now("default"), get_config())
+    assert (relay.sent, sqs.labels) == (0, [])
+    retry_now()
+    relay.send_available()
+    assert sqs.labels == [1]
 
 
 def test_the_migrations_go_both_ways(sqs: Sqs) -> None:
@@ -574,7 +587,7 @@ def test_a_delete_that_never_succeeds_is_logged(
 def test_a_relay_that_was_killed_loses_its_claim_after_a_time(sqs: Sqs) -> None:
     fifo(1, 2)
     head = OutboxMessage.objects.order_by("id")[0].id
-    claimed = claim("default", [head], now=database_now("default"), seconds=60)
+    claimed = claim("default", "fifo", [head], now=database_now("default"), seconds=60)
     assert claimed
     assert claimed
     assert len(claimed.rows) == 2
