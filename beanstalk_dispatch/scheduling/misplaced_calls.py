@@ -47,10 +47,21 @@ def warn_if_misplaced(config: Config, on_commit: bool | str | None) -> None:
     elif is_test():
         if not config.sqs_endpoint_url:
             _warn(IN_A_TEST)
-    elif on_commit is None and connections[DEFAULT_DB_ALIAS].in_atomic_block:
-        is_meant = config.sources["on_commit"] != "default" or config.has_policy("on_commit")
-        if not is_meant:
-            _warn(_BEFORE_THE_COMMIT)
+    elif on_commit is None and not _is_decided(config) and _is_in_transaction():
+        _warn(_BEFORE_THE_COMMIT)
+
+
+def _is_decided(config: Config) -> bool:
+    """Return True if the project has said whether calls wait for the commit."""
+    return config.sources["on_commit"] != "default" or config.has_policy("on_commit")
+
+
+def _is_in_transaction() -> bool:
+    """Return True in a transaction. A process without a connection does not load its backend."""
+    return any(
+        each.alias == DEFAULT_DB_ALIAS and each.in_atomic_block
+        for each in connections.all(initialized_only=True)
+    )
 
 
 def _warn(message: str) -> None:
