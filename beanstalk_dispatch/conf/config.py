@@ -126,7 +126,7 @@ class Config:
 
     def has_policy(self, option: str) -> bool:
         """Return True if BEANSTALK_DISPATCH_POLICIES sets this option of any task."""
-        return any(each.endswith(f".{option}") for each in self.policies)
+        return bool(self.policies) and any(each.endswith(f".{option}") for each in self.policies)
 
     @property
     def uses_outbox(self) -> bool:

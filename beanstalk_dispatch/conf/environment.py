@@ -180,7 +180,8 @@ def is_on_lambda() -> bool:
 
 def is_test() -> bool:
     """Return True in a test run of Django, which gives its mail an outbox."""
-    return hasattr(sys.modules.get("django.core.mail"), "outbox")
+    mail = sys.modules.get("django.core.mail")
+    return mail is not None and "outbox" in vars(mail)  # hasattr() would call its __getattr__()
 
 
 def variable(name: str) -> str | None:

@@ -64,4 +64,4 @@ def check_call(
 def is_known(name: str, config: Config, *, is_local: bool) -> bool:
     """Return True if this process has imported a listed task, or may import it."""
     path = config.table.get(name, name)
-    return is_local or settings.DEBUG or path.rpartition(".")[0] in sys.modules
+    return is_local or path.rpartition(".")[0] in sys.modules or settings.DEBUG
