@@ -117,16 +117,13 @@ class Message:
         SQS gives it. So only a copy (``is_copy``) has its id in it, which 0.1 does not read. Raise
         InvalidArgument if JSON would change an argument.
         """
-        content: dict[str, Any] = {
-            "function": self.function,
-            "args": list(self.args),
-            "kwargs": dict(self.kwargs),
-        }
-        if not legacy:
-            content = {"v": VERSION, "id": self.id} | content
-            if self.sent_at is not None:
-                content["sent_at"] = self.sent_at
-        content |= {"id": self.id} if is_copy else {}
+        content: dict[str, Any] = {} if legacy else {"v": VERSION}
+        if is_copy or not legacy:
+            content["id"] = self.id
+        content["function"] = self.function
+        content["args"], content["kwargs"] = list(self.args), dict(self.kwargs)
+        if self.sent_at is not None and not legacy:
+            content["sent_at"] = self.sent_at
         for name, default in _UNSET.items():
             if (value := getattr(self, name)) != default:
                 content[name] = value
