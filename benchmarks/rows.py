@@ -386,15 +386,23 @@ def _start(run: Run, row: str, sides: Sequence[Side], note: str) -> None:
 
 
 def together(run: Run, peers: Sequence[Peer]) -> None:
-    """Fifty threads that send at a time, over one."""
+    """Fifty threads that send at a time, over one, without latency and at 5 ms to SQS."""
     with run.children([OURS], "together", "send") as children:
         turns = [
             Turn(name=name, child=each, operation=operation, count=500)
             for each in children
             for name, operation in (("one thread", "one"), ("50 threads", "fifty_threads"))
         ]
-        run.compare("sends of 50 threads", "send", turns, rounds=run.rounds(10, 50),
-                    targets={"50 threads": Target(0.35, "cpu")})  # fmt: skip
+        for seconds in (0.0, LATENCY_SECONDS):
+            run.control.ask("Latency", seconds=seconds)
+            run.compare(
+                f"sends of 50 threads{', SQS 5 ms away' * (seconds > 0)}",
+                "send",
+                turns,
+                rounds=run.rounds(10, 50),
+                targets={"50 threads": Target(0.35, "cpu")},
+            )
+    run.control.ask("Latency", seconds=0)
 
 
 ROWS: Final[Mapping[str, Callable[[Run, Sequence[Peer]], None]]] = {
