@@ -276,20 +276,26 @@ def _over_http(run: Run) -> None:
         ))  # fmt: skip
 
 
+def _hops(run: Run, count: int) -> None:
+    row = "isolation, a hop of bare Python"
+    for side, threads, work in (
+        ("floor", 15, 0), ("some Python, in one process", 0, 3), ("half of it each, in two", 1, 3),
+    ):  # fmt: skip
+        command = (sys.executable, "-m", "benchmarks.sides.hop", *map(str, (threads, count, work)))
+        hops = [json.loads(subprocess.check_output(command, cwd=ROOT)) for _ in range(5)]
+        wall, cpu = (statistics.median(each) / count for each in zip(*hops, strict=True))
+        run.add(Line(row=row, side=side, unit="message", wall=wall, cpu=cpu))
+
+
 def isolation(run: Run, peers: Sequence[Peer]) -> None:
     """A no-op over HTTP and the tasks of a worker, in threads and in as many children.
 
     The floor is the bytes of a task, there and back, between a process of 15 threads and 15 others,
-    without a line of this package.
+    without a line of this package. And what Python costs that two processes run in turns.
     """
     from beanstalk_dispatch.messages.message import Message, now
 
-    count = run.rounds(3_000, 15_000)
-    command = (sys.executable, "-m", "benchmarks.sides.hop", "15", str(count))
-    hops = [json.loads(subprocess.check_output(command, cwd=ROOT)) for _ in range(5)]
-    wall, cpu = (statistics.median(each) / count for each in zip(*hops, strict=True))
-    run.add(Line(row="isolation, a hop of bare Python", side="floor", unit="message",
-                 wall=wall, cpu=cpu))  # fmt: skip
+    _hops(run, run.rounds(3_000, 15_000))
     body = Message(function="noop", args=(1, "two"), kwargs={"x": 3}, sent_at=now())
     request = post("beanstalk_dispatch", body.encode(queue="q"))
     found: dict[str, list[dict[str, float]]] = {"thread": [], "process": []}
