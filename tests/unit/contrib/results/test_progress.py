@@ -80,16 +80,20 @@ def test_a_wrong_value_is_logged_and_fails_no_task(
     assert caplog.text.count("progress not kept id=task-1 error=") == 1
 
 
-def test_a_store_that_fails_is_logged_once_a_minute(
+def test_a_store_that_fails_is_asked_once_in_ten_seconds_and_logged_once_a_minute(
     results: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    asked: list[str] = []
+
     def fail(*_: object) -> bool:
+        asked.append("one")
         raise ConnectionError("no answer")
 
     results(DISPATCH_RESULTS="default")
     monkeypatch.setattr(CacheStore, "save_progress", fail)
     assert outcome_of(of("tell", [[1], [2], [3]])) is Outcome.DONE
     assert caplog.text.count("result not written id=task-1 error=ConnectionError") == 1
+    assert asked == ["one"]
     assert get_result("task-1").progress == (3, None)
 
 

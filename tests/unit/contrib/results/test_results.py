@@ -545,7 +545,10 @@ def test_a_fast_worker_is_not_overwritten(store: Environment) -> None:
 def test_an_error_on_a_connection_that_works_is_raised(
     worker_env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as a table that is locked: the database has waited for it already."""
+    """Such as a table that is locked: the database has waited for it already.
+
+    The connection stays open, also where CONN_MAX_AGE is 0: the task may not have committed yet.
+    """
     worker_env(DISPATCH_RESULTS="db")
     store = store_of(get_config())
     assert store is not None
@@ -557,6 +560,8 @@ def test_an_error_on_a_connection_that_works_is_raised(
         raise OperationalError("database table is locked")
 
     monkeypatch.setattr(DatabaseStore, "_insert_or_update", fail)
+    monkeypatch.setattr(connection, "close_at", 0.0)
+    monkeypatch.setattr(connection, "close", lambda: attempts.append("closed"))
     with pytest.raises(OperationalError):
         store.save(TaskRecord(id="id", function="record"))
     with pytest.raises(OperationalError), transaction.atomic():
