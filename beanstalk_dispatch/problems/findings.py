@@ -9,7 +9,6 @@ https://docs.djangoproject.com/en/stable/ref/checks/#messages
 from __future__ import annotations
 
 import functools
-from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +29,11 @@ def catalogue() -> Mapping[str, Mapping[str, Mapping[str, str]]]:
     return tomllib.loads(Path(__file__).with_name("findings.toml").read_text("utf-8"))
 
 
+@functools.cache
+def _texts() -> Mapping[str, Mapping[str, str]]:
+    return {number: text for found in catalogue().values() for number, text in found.items()}
+
+
 def ok(obj: str, msg: str) -> CheckMessage:
     """Return a finding that asks for nothing. It has no id."""
     return CheckMessage(INFO, msg, obj=obj)
@@ -40,7 +44,7 @@ def problem(number: str, obj: str | None = None, /, **facts: object) -> CheckMes
 
     The letter of its number is its level.
     """
-    text = ChainMap(*map(dict, catalogue().values()))[number]
+    text = _texts()[number]
     message, hint = text["message"].format(**facts), text.get("hint", "").format(**facts)
     return CheckMessage(_LEVELS[number[0]], message, hint=hint, obj=obj, id=f"{ID}.{number}")
 

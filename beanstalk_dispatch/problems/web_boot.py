@@ -52,7 +52,7 @@ def boot(plan: Plan, root: Path, *, seconds: float = _SECONDS) -> Iterator[Check
         deadline = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
             for port in ports:
-                with suppress(OSError, http.client.HTTPException):  # there is no answer yet
+                with suppress(OSError, http.client.HTTPException):  # nothing answers yet
                     yield _explain_answer(plan, *get(port, plan.http_path))
                     return
             time.sleep(0.1)
@@ -107,7 +107,7 @@ def _is_taken(port: int) -> bool:
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
-    """GET the dispatcher. Raise OSError or HTTPException if there is no answer."""
+    """GET the dispatcher. Raise OSError or HTTPException if nothing answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_END_SECONDS)
     try:
         connection.request("GET", path, headers={"Host": "localhost"})

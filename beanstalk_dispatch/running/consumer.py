@@ -57,5 +57,5 @@ class DelayedCopies(Nobody):
         )
         check_size(body, function=message.function)
         seconds = min(math.ceil(delay), MAX_DELAY_SECONDS)
-        group_id = delivery.group_id if not target.is_fifo else None
+        group_id = None if target.is_fifo else delivery.group_id
         target.send(body, send_parameters(target.address, delay=seconds, group_id=group_id))

@@ -81,7 +81,7 @@ _CUTS_AT: Final = 64
 _CUTS_END: Final = 1 << 18
 _BLOCK_SIZE: Final = _OWNER.size + SLOTS_IN_BLOCK * _SLOT.size
 SIZE: Final = _CUTS_END + BLOCKS * _BLOCK_SIZE
-"""The size of the file in bytes, about one and a half mebibytes."""
+"""The size of the file in bytes, about three mebibytes."""
 
 # The bytes that are locked, not read: one for the table, then one for each block.
 _TABLE_LOCK: Final = 0

@@ -80,7 +80,7 @@ class HeldLeases:
         self._leases: dict[str, Renewable] = {}
         self._is_watched = False
         self.was_unanswered = False
-        """Whether the cache may have an entry of this process that it does not own."""
+        """True if the cache may have an entry of this process that it does not own."""
 
     def __contains__(self, token: str) -> bool:
         return token in self._leases

@@ -30,7 +30,7 @@ def check(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[Chec
         return []
     found: list[CheckMessage] = []
     own = config.outbox_databases if config.uses_outbox else ()
-    for database in set(own).intersection(databases or ()):
+    for database in (each for each in databases or () if each in own):
         with suppress(DatabaseError):  # before the migration the table does not exist
             found += [
                 problem("W017", waiting=each, database=database)

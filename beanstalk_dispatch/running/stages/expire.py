@@ -16,14 +16,10 @@ def expire(run: Run) -> Result | None:
 
     A task that expires by its policy gets its moment here, and its copies keep it.
     """
-    if (moment := run.message.not_after) is None:
-        if (
-            run.entry.expires is None
-            or (moment := _moment_by_policy(run, run.entry.expires)) is None
-        ):
-            return None
-        run.message = replace(run.message, not_after=moment)
-    if (seconds := time.time() - moment) <= 0:
+    message, expires = run.message, run.entry.expires
+    if message.not_after is None and expires is not None:
+        run.message = message = replace(message, not_after=_moment_by_policy(run, expires))
+    if message.not_after is None or (seconds := time.time() - message.not_after) <= 0:
         return None
     return unwanted(run, Outcome.EXPIRED, TaskExpired(f"it expired {seconds:.0f} s ago"))
 
