@@ -38,7 +38,7 @@ def in_a_thread(action: Callable[[], str]) -> str:
 
 def time_limits() -> None:
     from beanstalk_dispatch.exceptions import TaskTimeout
-    from beanstalk_dispatch.running.time_limit import time_limit
+    from beanstalk_dispatch.running.limits.time_limit import time_limit
 
     def enter_and_leave() -> None:
         with time_limit(60):

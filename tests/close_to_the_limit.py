@@ -10,8 +10,8 @@ import time
 from collections import Counter
 
 from beanstalk_dispatch.exceptions import TaskTimeout
-from beanstalk_dispatch.running import time_limit as timeouts
-from beanstalk_dispatch.running.time_limit import TimeLimitExceeded, time_limit
+from beanstalk_dispatch.running.limits import time_limit as timeouts
+from beanstalk_dispatch.running.limits.time_limit import TimeLimitExceeded, time_limit
 
 LIMIT = 0.002
 

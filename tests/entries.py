@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.cache import caches
 
-from beanstalk_dispatch.running.worker_entry import entry_keys
+from beanstalk_dispatch.running.leases.worker_entry import entry_keys
 
 _numbers = itertools.count()
 

@@ -25,8 +25,8 @@ from beanstalk_dispatch.conf.variables import PREFIX
 from beanstalk_dispatch.consumers.endpoint import holding
 from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages.outcomes import OUTCOMES
-from beanstalk_dispatch.running import dispatch_table as table
-from beanstalk_dispatch.running.configured import safe_task_class
+from beanstalk_dispatch.running.definitions import dispatch_table as table
+from beanstalk_dispatch.running.definitions.configured import safe_task_class
 from beanstalk_dispatch.running.recent_deliveries import RECENT
 from beanstalk_dispatch.sqs.clients import Clients
 from tests.jobs import calls
@@ -197,7 +197,9 @@ def worker(*, keys: bool = False, dead_letter_queue: bool = False, **more: str) 
     with (
         mock.patch.dict(os.environ, prefixed),
         mock.patch.object(Clients, "get", return_value=client),
-        mock.patch("beanstalk_dispatch.running.declared_tasks.import_string", import_string),
+        mock.patch(
+            "beanstalk_dispatch.running.definitions.declared_tasks.import_string", import_string
+        ),
         mock.patch.object(holding, "_LONGEST_SECONDS", 0),
         mock.patch.object(logger, "handlers", [log]),
     ):

@@ -14,7 +14,7 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Result
 from beanstalk_dispatch.running import pipeline
 from beanstalk_dispatch.running.consumer import NOBODY, DelayedCopies
-from beanstalk_dispatch.running.left_threads import LEFT
+from beanstalk_dispatch.running.left_behind.threads import LEFT
 from beanstalk_dispatch.running.run import Consumer, Run
 from beanstalk_dispatch.running.stages.attempt import attempt as attempt_stage
 from beanstalk_dispatch.safe_task import SafeTask

@@ -9,9 +9,9 @@ from typing import Any
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.policies import OPTIONS
 from beanstalk_dispatch.conf.variables import POLICIES, SAFE_TASK, TASK_TIMEOUT
-from beanstalk_dispatch.running import dispatch_table
-from beanstalk_dispatch.running.entries import Entry
-from beanstalk_dispatch.running.task_options import seconds_of
+from beanstalk_dispatch.running.definitions import dispatch_table
+from beanstalk_dispatch.running.definitions.entries import Entry
+from beanstalk_dispatch.running.definitions.options import seconds_of
 from beanstalk_dispatch.safe_task import POLICY, SafeTask
 
 _AT_RUN_TIME = "a property of the class, known when the task runs"

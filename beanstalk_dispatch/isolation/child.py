@@ -22,13 +22,13 @@ from beanstalk_dispatch.messages.changed_fields import changed_fields
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Result
-from beanstalk_dispatch.running.connections import end_request
 from beanstalk_dispatch.running.consumer import DelayedCopies
-from beanstalk_dispatch.running.expected_end import EXPECTED
+from beanstalk_dispatch.running.left_behind.connections import end_request
+from beanstalk_dispatch.running.limits.expected_end import EXPECTED
+from beanstalk_dispatch.running.limits.time_limit import time_limit
 from beanstalk_dispatch.running.pipeline import run_delivery
 from beanstalk_dispatch.running.process_exceptions import all_are_failures
 from beanstalk_dispatch.running.run import Run
-from beanstalk_dispatch.running.time_limit import time_limit
 
 from . import pipe
 from .leftovers import Leftovers

@@ -20,8 +20,8 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.process import clock, state
 from beanstalk_dispatch.running.cutting import end_cut_task
 from beanstalk_dispatch.running.ending import cancelled
-from beanstalk_dispatch.running.expected_end import REST_SECONDS
-from beanstalk_dispatch.running.lease import free_lease_of_ended
+from beanstalk_dispatch.running.leases.lease import free_lease_of_ended
+from beanstalk_dispatch.running.limits.expected_end import REST_SECONDS
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.running_tasks import RUNNING
 

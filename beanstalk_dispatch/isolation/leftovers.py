@@ -18,9 +18,14 @@ from typing import Final
 from asgiref.sync import SyncToAsync
 
 from beanstalk_dispatch.logging.log_lines import joined
-from beanstalk_dispatch.running.held_leases import HELD
-from beanstalk_dispatch.running.left_threads import LEFT, is_ending, owner_of, serves_all_tasks
-from beanstalk_dispatch.running.time_limit import interrupts
+from beanstalk_dispatch.running.leases.held_leases import HELD
+from beanstalk_dispatch.running.left_behind.threads import (
+    LEFT,
+    is_ending,
+    owner_of,
+    serves_all_tasks,
+)
+from beanstalk_dispatch.running.limits.time_limit import interrupts
 
 MAX_LEFT_FILES: Final = 16
 """The number of files that the tasks of a child may leave open.

@@ -16,8 +16,8 @@ from django.template import engines
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.logging.output import show
-from beanstalk_dispatch.running.dispatch_table import listed_names, resolve_early
-from beanstalk_dispatch.running.time_limit import stop_watchdog
+from beanstalk_dispatch.running.definitions.dispatch_table import listed_names, resolve_early
+from beanstalk_dispatch.running.limits.time_limit import stop_watchdog
 from beanstalk_dispatch.sqs.session import import_boto3
 
 from . import child  # noqa: F401 - a child needs it

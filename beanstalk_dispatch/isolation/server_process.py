@@ -21,7 +21,7 @@ from django.conf import settings
 from beanstalk_dispatch.conf import environment, is_on_lambda
 from beanstalk_dispatch.logging.output import shown
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.running import monkey_patching
+from beanstalk_dispatch.running.limits import monkey_patching
 
 from . import pipe
 from .pipe import Frames, Notes

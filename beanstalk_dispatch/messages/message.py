@@ -76,7 +76,7 @@ class Message:
     unique: Mapping[str, Any] = field(default_factory=dict)
     """The ``key`` of a unique call, the seconds ``for`` which it is held, and ``until`` its end."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The limits that a scheduled SafeTask instance sets itself: see ``running.task_options``."""
+    """The limits that a scheduled SafeTask instance sets itself."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """The trace context."""
     typed: Sequence[int | str] = ()

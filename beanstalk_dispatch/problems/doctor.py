@@ -35,7 +35,7 @@ from beanstalk_dispatch.deploying.sqsd_options import http_path, options
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.messages import cron
-from beanstalk_dispatch.running.declared_tasks import is_listed
+from beanstalk_dispatch.running.definitions.declared_tasks import is_listed
 
 from . import daemon_request
 from .findings import ID, ok, problem, safely

@@ -25,7 +25,7 @@ from beanstalk_dispatch.conf import (
 from beanstalk_dispatch.conf.variables import OBSERVERS, SIGNING_KEYS, WORKER
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined, quoted
-from beanstalk_dispatch.running import monkey_patching
+from beanstalk_dispatch.running.limits import monkey_patching
 from beanstalk_dispatch.signals import task_scheduled, task_started
 
 logger = logging.getLogger("beanstalk_dispatch")
@@ -136,7 +136,7 @@ def log_observers() -> None:
     with suppress(ConfigurationError):  # the start line reports it
         if not (config := get_config()).observers:
             return
-        from beanstalk_dispatch.running.configured import named_observers  # noqa: PLC0415
+        from beanstalk_dispatch.running.definitions.configured import named_observers  # noqa: PLC0415
 
         for path, reason in named_observers(config).problems.items():
             logger.error(

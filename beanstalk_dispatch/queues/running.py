@@ -16,7 +16,7 @@ from beanstalk_dispatch.logging.log_lines import duration, escaped, quoted_error
 from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.messages.shared_cache import required
 from beanstalk_dispatch.running.kept_results import KEPT_RESULTS
-from beanstalk_dispatch.running.worker_entry import KEPT_SECONDS, WRITE_SECONDS, entry_keys
+from beanstalk_dispatch.running.leases.worker_entry import KEPT_SECONDS, WRITE_SECONDS, entry_keys
 
 MAX_TASKS: Final = 1000
 """The number of tasks that are shown."""

@@ -21,21 +21,27 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.process.state import FORKS
 from beanstalk_dispatch.resuming import NextLeg
+from beanstalk_dispatch.running.definitions.entries import made_entry
+from beanstalk_dispatch.running.definitions.options import time_limit_of
+from beanstalk_dispatch.running.definitions.parameters import explain_mismatch, read_parameters
+from beanstalk_dispatch.running.limits.expected_end import expect_end
+from beanstalk_dispatch.running.limits.outer_limit import (
+    allow,
+    call_within_outer_limit,
+    expect_rest,
+    send_signal,
+    speakable,
+)
+from beanstalk_dispatch.running.limits.time_limit import GRACE, TimeLimitExceeded, time_limit
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
 
-from . import connections
 from .consumer import NOBODY
 from .coroutines import run_to_end
-from .entries import made_entry
-from .expected_end import expect_end
-from .outer_limit import allow, call_within_outer_limit, expect_rest, send_signal, speakable
+from .left_behind import connections
 from .process_exceptions import is_for_the_process
 from .retries import RetryDecision, decide
 from .run import DONE, Run, failure_of
-from .task_options import time_limit_of
-from .task_parameters import explain_mismatch, read_parameters
-from .time_limit import GRACE, TimeLimitExceeded, time_limit
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 hook_logger = logging.getLogger("beanstalk_dispatch.task.hooks")

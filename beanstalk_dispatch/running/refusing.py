@@ -20,12 +20,12 @@ from beanstalk_dispatch.exceptions import (
 )
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.running.limits.outer_limit import speakable
+from beanstalk_dispatch.running.limits.time_limit import TimeLimitExceeded
 
 from . import dead_letters
-from .outer_limit import speakable
 from .process_exceptions import is_for_the_process
 from .run import Run, failure_of
-from .time_limit import TimeLimitExceeded
 from .waiting import refused_here
 
 logger = logging.getLogger("beanstalk_dispatch.task")

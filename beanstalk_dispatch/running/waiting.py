@@ -10,7 +10,7 @@ from beanstalk_dispatch.exceptions import BadSignature, NotImportable, UnknownFu
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS
 
-from . import dispatch_table
+from .definitions import dispatch_table
 from .run import Run
 
 MIN_WAIT_SECONDS: Final = 10

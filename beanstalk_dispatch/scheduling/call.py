@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeAlias
 
-from beanstalk_dispatch.running.task_parameters import advice_on
+from beanstalk_dispatch.running.definitions.parameters import advice_on
 from beanstalk_dispatch.safe_task import SafeTask
 
 

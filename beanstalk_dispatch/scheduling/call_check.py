@@ -15,8 +15,8 @@ from django.conf import settings
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import InvalidCall, UnknownFunction
-from beanstalk_dispatch.running.dispatch_table import entry
-from beanstalk_dispatch.running.task_parameters import (
+from beanstalk_dispatch.running.definitions.dispatch_table import entry
+from beanstalk_dispatch.running.definitions.parameters import (
     TaskParameters,
     explain_mismatch,
     read_parameters,

@@ -11,8 +11,13 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.exceptions import InvalidArgument
 from beanstalk_dispatch.messages.arguments import json_problem
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.running.dispatch_table import entry
-from beanstalk_dispatch.running.typed_arguments import Annotations, CannotRebuild, Key, converted
+from beanstalk_dispatch.running.definitions.dispatch_table import entry
+from beanstalk_dispatch.running.definitions.typed_arguments import (
+    Annotations,
+    CannotRebuild,
+    Key,
+    converted,
+)
 
 from .call_check import is_known
 

@@ -13,7 +13,7 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import MESSAGE_FORMAT
 from beanstalk_dispatch.exceptions import InvalidArgument, InvalidCall
 from beanstalk_dispatch.messages.message import MAX_DELAY_DAYS, Message, is_time, now
-from beanstalk_dispatch.running.task_options import options_to_send
+from beanstalk_dispatch.running.definitions.options import options_to_send
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.parameters import send_parameters
 from beanstalk_dispatch.sqs.quotas import MAX_DELAY_SECONDS

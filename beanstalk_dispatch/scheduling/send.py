@@ -18,7 +18,7 @@ from typing import TypeAlias
 from beanstalk_dispatch.exceptions import BatchError, MessageTooLarge, SendError
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.observers import Observer, observed
-from beanstalk_dispatch.running.configured import configured_observers
+from beanstalk_dispatch.running.definitions.configured import configured_observers
 from beanstalk_dispatch.running.kept_results import KEPT_RESULTS
 from beanstalk_dispatch.sqs.batch_sender import NOT_TRIED
 from beanstalk_dispatch.sqs.error_codes import Scope

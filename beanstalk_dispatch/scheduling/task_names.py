@@ -12,7 +12,7 @@ from beanstalk_dispatch.conf.variables import TABLE, TASKS
 from beanstalk_dispatch.exceptions import InvalidCall, UnknownFunction
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.messages.message import NAME_FORM, is_name
-from beanstalk_dispatch.running.declared_tasks import is_listed
+from beanstalk_dispatch.running.definitions.declared_tasks import is_listed
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .call import Function, NamedByPath

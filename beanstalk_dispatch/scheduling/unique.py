@@ -11,9 +11,9 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import LEASE_CACHE, MESSAGE_FORMAT
 from beanstalk_dispatch.exceptions import ConfigurationError, InvalidCall
 from beanstalk_dispatch.messages.message import NAME_FORM, is_name
-from beanstalk_dispatch.running.dispatch_table import entry
-from beanstalk_dispatch.running.entries import arguments_of
-from beanstalk_dispatch.running.task_options import is_duration, limit_key, seconds_of
+from beanstalk_dispatch.running.definitions.dispatch_table import entry
+from beanstalk_dispatch.running.definitions.entries import arguments_of
+from beanstalk_dispatch.running.definitions.options import is_duration, limit_key, seconds_of
 
 from .call import Call
 

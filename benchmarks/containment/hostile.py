@@ -540,7 +540,7 @@ def spoil_delivery() -> None:
 
 
 def nested_limits() -> None:
-    from beanstalk_dispatch.running.time_limit import time_limit
+    from beanstalk_dispatch.running.limits.time_limit import time_limit
 
     time_limit(0.01).__enter__()
     time.sleep(0.1)

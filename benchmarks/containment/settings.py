@@ -11,7 +11,7 @@ import pymysql
 if os.environ["DRIVER"] == "psycopg2":
     sys.modules["psycopg"] = None  # type: ignore[assignment] # Django takes psycopg2 then
 
-from beanstalk_dispatch.running import process_identity
+from beanstalk_dispatch.running.leases import process_identity
 from tests.services import database_settings
 from tests.settings import *  # noqa: F403
 

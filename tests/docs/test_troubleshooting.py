@@ -18,6 +18,7 @@ AWS_DOCTOR: Final = "tests/unit/problems/test_aws_doctor.py"
 EXECUTOR: Final = "tests/unit/running/test_executor.py"
 UNIT_DRAINING: Final = "tests/unit/consumers/endpoint/test_draining.py"
 CLIENT: Final = "tests/unit/test_client.py"
+CONNECTIONS: Final = "tests/unit/running/left_behind/test_connections.py"
 RECENT: Final = "tests/unit/running/test_recent_deliveries.py"
 LETTERS: Final = "tests/unit/management/test_beanstalk_dead_letters.py"
 
@@ -133,7 +134,7 @@ ELSEWHERE: Final = {
     (
         "log.md",
         "`transaction left open`",
-    ): "tests/unit/running/test_connections.py::test_a_task_that_fails_keeps_its_own_error",
+    ): f"{CONNECTIONS}::test_a_task_that_fails_keeps_its_own_error",
     ("run-once.md", "`nobody waited for its answer`"): REHEARSAL,
     ("failures.md", "`running`"): f"{RECENT}::test_what_runs_here_is_not_run_beside_itself",
     (

@@ -21,8 +21,8 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.consumers.endpoint import draining, holding
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.running import time_limit as timeouts
-from beanstalk_dispatch.running.lease import Lease
+from beanstalk_dispatch.running.leases.lease import Lease
+from beanstalk_dispatch.running.limits import time_limit as timeouts
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from tests.conftest import TABLE, Environment
 from tests.integration.test_gunicorn import body

@@ -27,8 +27,8 @@ from beanstalk_dispatch.exceptions import UnknownResult
 from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages.message import Message, read_dead_letter
 from beanstalk_dispatch.messages.record import pause
-from beanstalk_dispatch.running.slots import Slot
-from beanstalk_dispatch.running.task_options import limit_key
+from beanstalk_dispatch.running.definitions.options import limit_key
+from beanstalk_dispatch.running.leases.slots import Slot
 from beanstalk_dispatch.running.unrun_receives import UNRUN
 from beanstalk_dispatch.scheduling.destination import resolve
 from beanstalk_dispatch.signals import delivery_finished

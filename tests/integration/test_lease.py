@@ -29,11 +29,11 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.queues.running import what_runs
-from beanstalk_dispatch.running import held_leases, worker_entry
 from beanstalk_dispatch.running.consumer import DelayedCopies
-from beanstalk_dispatch.running.lease import Lease
+from beanstalk_dispatch.running.leases import held_leases, worker_entry
+from beanstalk_dispatch.running.leases.lease import Lease
+from beanstalk_dispatch.running.leases.slots import Slot
 from beanstalk_dispatch.running.running_tasks import RUNNING
-from beanstalk_dispatch.running.slots import Slot
 from tests import services
 from tests.conftest import Environment
 from tests.jobs import calls

@@ -35,7 +35,7 @@ from beanstalk_dispatch.exceptions import (
     UnknownQueue,
 )
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.running.task_options import apply_received_options
+from beanstalk_dispatch.running.definitions.options import apply_received_options
 from beanstalk_dispatch.safe_task import RETRY_LIMIT, SafeTask
 from beanstalk_dispatch.scheduling.prepare import prepare_calls
 from beanstalk_dispatch.signals import task_scheduled

@@ -15,7 +15,7 @@ from beanstalk_dispatch.exceptions import BadSignature
 from beanstalk_dispatch.messages import bodies, message
 from beanstalk_dispatch.messages.message import Message, wrap
 from beanstalk_dispatch.messages.signatures import strip_signature
-from beanstalk_dispatch.running import declared_tasks, dispatch_table, entries
+from beanstalk_dispatch.running.definitions import declared_tasks, dispatch_table, entries
 from beanstalk_dispatch.running.stages import read
 from tests import fuzzing
 from tests.fuzzing import KEYS, Worker, demand

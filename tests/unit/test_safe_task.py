@@ -10,8 +10,8 @@ import pytest
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.contrib.tasks import SQSTask, task
 from beanstalk_dispatch.contrib.tasks.policy import Policy, apply_policy
+from beanstalk_dispatch.running.definitions.options import options_to_send, time_limit_of
 from beanstalk_dispatch.running.retries import decide, retry_delay
-from beanstalk_dispatch.running.task_options import options_to_send, time_limit_of
 from beanstalk_dispatch.safe_task import POLICY, SafeTask
 from beanstalk_dispatch.testing import capture_tasks
 from tests import jobs

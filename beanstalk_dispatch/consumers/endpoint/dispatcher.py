@@ -22,9 +22,9 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.running import pipeline
 from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.leases.worker_entry import WORKER_ENTRY
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.unrun_receives import UNRUN
-from beanstalk_dispatch.running.worker_entry import WORKER_ENTRY
 
 from . import draining, holding, trusted_peers
 from .responses import error_response, wrong_method

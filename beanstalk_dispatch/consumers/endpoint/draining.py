@@ -22,12 +22,12 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import clock, state
-from beanstalk_dispatch.running import monkey_patching, time_limit
-from beanstalk_dispatch.running.left_threads import LEFT
-from beanstalk_dispatch.running.open_files import can_open_files
+from beanstalk_dispatch.running.leases.worker_entry import WORKER_ENTRY
+from beanstalk_dispatch.running.left_behind.open_files import can_open_files
+from beanstalk_dispatch.running.left_behind.threads import LEFT
+from beanstalk_dispatch.running.limits import monkey_patching, time_limit
+from beanstalk_dispatch.running.limits.thread_frames import threads_within
 from beanstalk_dispatch.running.running_tasks import RUNNING, RunningTask
-from beanstalk_dispatch.running.thread_frames import threads_within
-from beanstalk_dispatch.running.worker_entry import WORKER_ENTRY
 
 from . import holding
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
-from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running.definitions import dispatch_table
 
 from .metrics import prometheus_text
 from .threads import every

@@ -15,7 +15,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.process import state
-from beanstalk_dispatch.running import configured, dispatch_table
+from beanstalk_dispatch.running.definitions import configured, dispatch_table
 from beanstalk_dispatch.running.figures import Figures, FiguresObserver
 from beanstalk_dispatch.running.running_tasks import RUNNING
 

@@ -15,10 +15,10 @@ from typing import Final, TypeAlias
 from beanstalk_dispatch.logging.log_lines import joined, quoted
 from beanstalk_dispatch.process import state
 from beanstalk_dispatch.process.service_thread import ServiceThread
-from beanstalk_dispatch.running import time_limit
-from beanstalk_dispatch.running.left_threads import LEFT
+from beanstalk_dispatch.running.leases.worker_entry import WORKER_ENTRY
+from beanstalk_dispatch.running.left_behind.threads import LEFT
+from beanstalk_dispatch.running.limits import time_limit
 from beanstalk_dispatch.running.running_tasks import RUNNING
-from beanstalk_dispatch.running.worker_entry import WORKER_ENTRY
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.signals import worker_stopped
 

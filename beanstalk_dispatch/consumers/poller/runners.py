@@ -14,8 +14,8 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.outcomes import Settle
 from beanstalk_dispatch.process.ending import ENDING
 from beanstalk_dispatch.running import pipeline
-from beanstalk_dispatch.running.connections import are_open, end_request
 from beanstalk_dispatch.running.consumer import NOBODY, DelayedCopies
+from beanstalk_dispatch.running.left_behind.connections import are_open, end_request
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.stages.read import decode
 from beanstalk_dispatch.sqs.queue import Received

@@ -9,8 +9,8 @@ from functools import partial
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.process.service_thread import ServiceThread
-from beanstalk_dispatch.running import time_limit
-from beanstalk_dispatch.running.open_files import can_open_files
+from beanstalk_dispatch.running.left_behind.open_files import can_open_files
+from beanstalk_dispatch.running.limits import time_limit
 from beanstalk_dispatch.sqs.queue import Received
 
 from .in_flight import Ack, Nack

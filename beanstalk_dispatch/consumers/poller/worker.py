@@ -19,7 +19,7 @@ from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.process.ending import ENDING
 from beanstalk_dispatch.process.service_thread import ServiceThread
-from beanstalk_dispatch.running.left_threads import LEFT
+from beanstalk_dispatch.running.left_behind.threads import LEFT
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Received

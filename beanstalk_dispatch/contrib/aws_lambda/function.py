@@ -18,7 +18,7 @@ from beanstalk_dispatch.consumers.lambda_.event import records_of
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.problems import check_log
 from beanstalk_dispatch.problems.checks.endpoint import without_endpoint
-from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running.definitions import dispatch_table
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import invocation_finished
 from beanstalk_dispatch.sqs.warming import warm_clients

@@ -7,7 +7,7 @@ docs/metrics.md has more.
 
 from __future__ import annotations
 
-from beanstalk_dispatch.running.configured import register_observers
+from beanstalk_dispatch.running.definitions.configured import register_observers
 
 from .metrics import observers
 

@@ -13,7 +13,7 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import OUTCOMES
-from beanstalk_dispatch.running.declared_tasks import is_listed
+from beanstalk_dispatch.running.definitions.declared_tasks import is_listed
 
 ERROR_TYPE: Final = "error.type"
 FUNCTION: Final = "beanstalk_dispatch.function"

@@ -7,7 +7,7 @@ docs/django-tasks.md has more.
 
 from __future__ import annotations
 
-from beanstalk_dispatch.running.configured import register_observers
+from beanstalk_dispatch.running.definitions.configured import register_observers
 from beanstalk_dispatch.running.kept_results import KEPT_RESULTS, KeptResults
 
 from .record import Progress, Status, TaskFailure, TaskRecord

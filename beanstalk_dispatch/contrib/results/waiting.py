@@ -15,7 +15,7 @@ from beanstalk_dispatch.conf.variables import RESULTS
 from beanstalk_dispatch.exceptions import ConfigurationError, UnknownResult
 from beanstalk_dispatch.messages.message import is_name
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.running.task_options import seconds_of
+from beanstalk_dispatch.running.definitions.options import seconds_of
 
 from .record import Status, TaskRecord
 from .stores import store_of

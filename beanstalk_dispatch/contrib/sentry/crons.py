@@ -25,7 +25,7 @@ from beanstalk_dispatch.messages import cron
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
-from beanstalk_dispatch.running.task_options import time_limit_of
+from beanstalk_dispatch.running.definitions.options import time_limit_of
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .sdk import sentry_sdk

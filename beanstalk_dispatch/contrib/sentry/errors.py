@@ -14,7 +14,7 @@ from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome
 from beanstalk_dispatch.process import state
 from beanstalk_dispatch.running.attempt import undelivered
-from beanstalk_dispatch.running.thread_frames import frame_of
+from beanstalk_dispatch.running.limits.thread_frames import frame_of
 from beanstalk_dispatch.safe_task import SafeTask
 
 from . import privacy, spans

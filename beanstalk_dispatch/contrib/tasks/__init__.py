@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from beanstalk_dispatch.contrib import results  # noqa: F401  # keeps results if that is set
-from beanstalk_dispatch.running.dispatch_table import register_tasks
+from beanstalk_dispatch.running.definitions.dispatch_table import register_tasks
 
 from .backend import SQSBackend, TaskCall
 from .policy import SQSTask, task

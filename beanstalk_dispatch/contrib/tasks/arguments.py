@@ -29,7 +29,7 @@ def _converted(
     task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Arguments, Arguments]:
     # It imports Django's models, and is needed for such a call only.
-    from beanstalk_dispatch.running.typed_arguments import (  # noqa: PLC0415
+    from beanstalk_dispatch.running.definitions.typed_arguments import (  # noqa: PLC0415
         Annotations,
         CannotRebuild,
         converted,

@@ -33,7 +33,7 @@ from beanstalk_dispatch.exceptions import (
     UnknownResult,
 )
 from beanstalk_dispatch.messages.message import now
-from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running.definitions import dispatch_table
 from beanstalk_dispatch.scheduling.commits import on_commit_by_policy
 from beanstalk_dispatch.scheduling.prepare import prepare_calls
 from beanstalk_dispatch.scheduling.task_names import table_name

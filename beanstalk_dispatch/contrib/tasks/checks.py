@@ -13,7 +13,7 @@ from beanstalk_dispatch.conf.variables import ON_COMMIT as ON_COMMIT_VARIABLE
 from beanstalk_dispatch.conf.variables import QUEUES, RESULTS, TASKS
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
-from beanstalk_dispatch.running.declared_tasks import is_listed
+from beanstalk_dispatch.running.definitions.declared_tasks import is_listed
 
 from .library import AnyTask, BaseTaskBackend, Task
 from .options import ON_COMMIT, on_commit_option, waits_for_commits

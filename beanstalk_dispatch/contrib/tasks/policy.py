@@ -19,7 +19,7 @@ from typing import (
 )
 
 from beanstalk_dispatch.logging.log_lines import quoted_error
-from beanstalk_dispatch.running.task_options import is_duration, seconds_of
+from beanstalk_dispatch.running.definitions.options import is_duration, seconds_of
 from beanstalk_dispatch.safe_task import POLICY, SafeTask, attributes_of, not_here
 
 from .library import (

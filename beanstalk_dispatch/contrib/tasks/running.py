@@ -19,8 +19,8 @@ from beanstalk_dispatch.contrib.results.record import (
 from beanstalk_dispatch.contrib.results.recording import Recording, ResultsObserver, recording_of
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.running import configured
-from beanstalk_dispatch.running.entries import Entry
+from beanstalk_dispatch.running.definitions import configured
+from beanstalk_dispatch.running.definitions.entries import Entry
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .library import (

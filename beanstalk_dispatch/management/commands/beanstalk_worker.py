@@ -34,8 +34,8 @@ from beanstalk_dispatch.problems import start_log
 from beanstalk_dispatch.problems.check_log import do_not_log_on_first_request
 from beanstalk_dispatch.problems.checks.endpoint import without_endpoint
 from beanstalk_dispatch.problems.checks.listed_tasks import warning_of_one_task
+from beanstalk_dispatch.running.leases.worker_entry import WORKER_ENTRY
 from beanstalk_dispatch.running.running_tasks import RUNNING
-from beanstalk_dispatch.running.worker_entry import WORKER_ENTRY
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.administration import get_attributes
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address

@@ -16,7 +16,7 @@ from beanstalk_dispatch.conf import SETTINGS, Config, removed
 from beanstalk_dispatch.conf.environment import is_given
 from beanstalk_dispatch.logging.log_lines import joined, quoted
 from beanstalk_dispatch.problems.findings import problem
-from beanstalk_dispatch.running.monkey_patching import patched_by
+from beanstalk_dispatch.running.limits.monkey_patching import patched_by
 
 from .registry import on_every_machine, on_workers
 

@@ -24,10 +24,12 @@ from beanstalk_dispatch.exceptions import ConfigurationError, UnknownFunction
 from beanstalk_dispatch.isolation.server_process import why_impossible
 from beanstalk_dispatch.logging.log_lines import failed_line, joined
 from beanstalk_dispatch.problems.findings import problem
-from beanstalk_dispatch.running import configured, dispatch_table
-from beanstalk_dispatch.running.declared_tasks import is_listed
-from beanstalk_dispatch.running.task_problems import problems_of
-from beanstalk_dispatch.running.typed_arguments import problems as problems_of_annotations
+from beanstalk_dispatch.running.definitions import configured, dispatch_table
+from beanstalk_dispatch.running.definitions.declared_tasks import is_listed
+from beanstalk_dispatch.running.definitions.problems import problems_of
+from beanstalk_dispatch.running.definitions.typed_arguments import (
+    problems as problems_of_annotations,
+)
 from beanstalk_dispatch.safe_task import POLICY, SafeTask
 
 from . import contrib_rooms  # noqa: F401 - its checks are first: they import rooms with tasks

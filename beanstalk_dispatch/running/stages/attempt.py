@@ -8,14 +8,14 @@ from beanstalk_dispatch import safe_task
 from beanstalk_dispatch.messages.outcomes import Result
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import LEG
-from beanstalk_dispatch.running import connections
 from beanstalk_dispatch.running.attempt import execute, fail_outside
-from beanstalk_dispatch.running.left_threads import LEFT
+from beanstalk_dispatch.running.left_behind import connections
+from beanstalk_dispatch.running.left_behind.threads import LEFT
 from beanstalk_dispatch.running.legs import RunLeg
-from beanstalk_dispatch.running.outer_limit import call_within_outer_limit
+from beanstalk_dispatch.running.limits.outer_limit import call_within_outer_limit
+from beanstalk_dispatch.running.limits.time_limit import TimeLimitExceeded
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 from beanstalk_dispatch.running.run import Run
-from beanstalk_dispatch.running.time_limit import TimeLimitExceeded
 from beanstalk_dispatch.safe_task import SafeTask
 
 

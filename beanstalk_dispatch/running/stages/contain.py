@@ -5,7 +5,7 @@ from __future__ import annotations
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running.crash_ledger import TaskPlace
 from beanstalk_dispatch.running.cutting import end_spent_task, forget_cuts
-from beanstalk_dispatch.running.open_files import can_open_files
+from beanstalk_dispatch.running.left_behind.open_files import can_open_files
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.running.running_tasks import RUNNING
 

@@ -9,7 +9,7 @@ from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result, Succ
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.resuming import NextLeg
 from beanstalk_dispatch.running.ending import sent_again
-from beanstalk_dispatch.running.outer_limit import call_within_outer_limit
+from beanstalk_dispatch.running.limits.outer_limit import call_within_outer_limit
 from beanstalk_dispatch.running.refusing import (
     sent_to_dead_letter_queue,
 )

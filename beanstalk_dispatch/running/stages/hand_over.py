@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from beanstalk_dispatch.messages.outcomes import Result
-from beanstalk_dispatch.running.outer_limit import allow
+from beanstalk_dispatch.running.limits.outer_limit import allow
 from beanstalk_dispatch.running.run import Children, Run
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 

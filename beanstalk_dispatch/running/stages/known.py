@@ -7,9 +7,9 @@ from typing import Final
 
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
+from beanstalk_dispatch.running.limits.time_limit import GRACE
 from beanstalk_dispatch.running.recent_deliveries import RECENT, key_of
 from beanstalk_dispatch.running.run import Run, Surround
-from beanstalk_dispatch.running.time_limit import GRACE
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 

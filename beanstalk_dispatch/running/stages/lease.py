@@ -13,7 +13,7 @@ from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running.ending import cancelled, sent_again
 from beanstalk_dispatch.running.kept_results import KEPT_RESULTS
-from beanstalk_dispatch.running.lease import Lease
+from beanstalk_dispatch.running.leases.lease import Lease
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.running.waiting import half_since
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from beanstalk_dispatch.logging.log_lines import quoted
-from beanstalk_dispatch.running.outer_limit import OuterLimit
+from beanstalk_dispatch.running.limits.outer_limit import OuterLimit
 from beanstalk_dispatch.running.run import Run, Surround
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from beanstalk_dispatch.exceptions import NotImportable, TaskTimeout
-from beanstalk_dispatch.running import dispatch_table, entries
-from beanstalk_dispatch.running.outer_limit import call_import
+from beanstalk_dispatch.running.definitions import dispatch_table, entries
+from beanstalk_dispatch.running.limits.outer_limit import call_import
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 from beanstalk_dispatch.running.run import Run
 

@@ -11,8 +11,8 @@ from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result, Successor
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.running.configured import configured_observers
-from beanstalk_dispatch.running.outer_limit import send_signal
+from beanstalk_dispatch.running.definitions.configured import configured_observers
+from beanstalk_dispatch.running.limits.outer_limit import send_signal
 from beanstalk_dispatch.running.run import Run, Surround
 from beanstalk_dispatch.running.unrun_receives import UNRUN
 from beanstalk_dispatch.signals import delivery_finished

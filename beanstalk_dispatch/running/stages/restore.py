@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from beanstalk_dispatch.messages.outcomes import Outcome
-from beanstalk_dispatch.running.left_behind import logging_state, put_right
-from beanstalk_dispatch.running.open_files import FILES
+from beanstalk_dispatch.running.left_behind.open_files import FILES
+from beanstalk_dispatch.running.left_behind.restoring import logging_state, put_right
 from beanstalk_dispatch.running.run import Run, Surround
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
+from beanstalk_dispatch.running.definitions.entries import arguments_of
+from beanstalk_dispatch.running.definitions.options import limit_key
 from beanstalk_dispatch.running.ending import sent_again
-from beanstalk_dispatch.running.entries import arguments_of
+from beanstalk_dispatch.running.leases.slots import Slot
 from beanstalk_dispatch.running.run import Run, Surround
-from beanstalk_dispatch.running.slots import Slot
-from beanstalk_dispatch.running.task_options import limit_key
 
 
 def slot(run: Run) -> Surround:

@@ -7,16 +7,16 @@ from typing import Any
 
 from beanstalk_dispatch.exceptions import MalformedMessage, NoTimeLeft
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
-from beanstalk_dispatch.running.outer_limit import call_within_outer_limit, set_task_limit
+from beanstalk_dispatch.running.definitions.options import apply_received_options, time_limit_of
+from beanstalk_dispatch.running.limits.outer_limit import call_within_outer_limit, set_task_limit
 from beanstalk_dispatch.running.refusing import failed_outside
 from beanstalk_dispatch.running.run import Run
-from beanstalk_dispatch.running.task_options import apply_received_options, time_limit_of
 
 
 def _rebuild(run: Run) -> tuple[Sequence[Any], Mapping[str, Any]]:
     """Return the arguments of a message of which its sender has converted some."""
     # It imports Django's models, and is needed for such a message only.
-    from beanstalk_dispatch.running.typed_arguments import Annotations, rebuilt  # noqa: PLC0415
+    from beanstalk_dispatch.running.definitions.typed_arguments import Annotations, rebuilt  # noqa: PLC0415
 
     message = run.message
     function, skipped = run.entry.signed

@@ -19,7 +19,8 @@ from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
 from beanstalk_dispatch.consumers.poller.runners import run_here
 from beanstalk_dispatch.consumers.poller.worker import EXIT_NO_QUEUE, EXIT_STUCK, Worker
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.running import left_threads, time_limit
+from beanstalk_dispatch.running.left_behind import threads as left_threads
+from beanstalk_dispatch.running.limits import time_limit
 from beanstalk_dispatch.sqs.queue import Received
 from tests import jobs
 from tests.conftest import Environment

@@ -21,7 +21,7 @@ from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
-from beanstalk_dispatch.running.dispatch_table import entry
+from beanstalk_dispatch.running.definitions.dispatch_table import entry
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment

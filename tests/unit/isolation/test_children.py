@@ -28,7 +28,7 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running import dead_letters
 from beanstalk_dispatch.running.consumer import DelayedCopies
-from beanstalk_dispatch.running.held_leases import HELD
+from beanstalk_dispatch.running.leases.held_leases import HELD
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import task_finished

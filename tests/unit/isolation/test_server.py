@@ -45,9 +45,9 @@ from beanstalk_dispatch.logging.output import show
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
-from beanstalk_dispatch.running import monkey_patching
+from beanstalk_dispatch.running.limits import monkey_patching
+from beanstalk_dispatch.running.limits.time_limit import stop_watchdog
 from beanstalk_dispatch.running.run import Run
-from beanstalk_dispatch.running.time_limit import stop_watchdog
 from tests.conftest import Environment
 from tests.unit.isolation.test_children import Endpoint, outcome, process_env, processes, run
 

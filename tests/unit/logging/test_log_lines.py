@@ -24,7 +24,7 @@ from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.observers import Observer, observed
 from beanstalk_dispatch.running import dead_letters
 from beanstalk_dispatch.running.ending import sent_again
-from beanstalk_dispatch.running.lease import Lease
+from beanstalk_dispatch.running.leases.lease import Lease
 from beanstalk_dispatch.running.refusing import failed_outside
 from tests.conftest import Environment
 from tests.runs import deliver, run_of
@@ -306,7 +306,9 @@ def test_a_dead_letter_and_a_lease_have_one_id(
 
     monkeypatch.setattr(dead_letters, "open_queue", fail)
     dead_letters.send(run_of(message_id=NAME), alias="dead", outcome="x")
-    monkeypatch.setattr("beanstalk_dispatch.running.held_leases.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(
+        "beanstalk_dispatch.running.leases.held_leases.time.sleep", lambda seconds: None
+    )
     lease = Lease("nowhere", Message(function="f", id=NAME), queue="q", time_limit=1)
     lease.handed_on()
 

@@ -26,8 +26,8 @@ from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.logging import output
 from beanstalk_dispatch.management.commands import beanstalk_worker
 from beanstalk_dispatch.problems import start_log
+from beanstalk_dispatch.running.leases.worker_entry import WORKER_ENTRY
 from beanstalk_dispatch.running.running_tasks import RUNNING
-from beanstalk_dispatch.running.worker_entry import WORKER_ENTRY
 from beanstalk_dispatch.scheduling import outbox
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment

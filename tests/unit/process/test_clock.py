@@ -6,7 +6,7 @@ import pytest
 
 from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.running.time_limit import time_limit
+from beanstalk_dispatch.running.limits.time_limit import time_limit
 from tests.workers import messages
 
 

@@ -15,7 +15,7 @@ from beanstalk_dispatch.contrib.results.stores import store_of
 from beanstalk_dispatch.exceptions import ConfigurationError, LeaseUnavailable
 from beanstalk_dispatch.queues import running
 from beanstalk_dispatch.queues.running import what_runs
-from beanstalk_dispatch.running.worker_entry import KEPT_SECONDS
+from beanstalk_dispatch.running.leases.worker_entry import KEPT_SECONDS
 from tests.conftest import Environment
 from tests.entries import add_entry
 

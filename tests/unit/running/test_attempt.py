@@ -16,11 +16,11 @@ from asgiref.sync import sync_to_async
 
 from beanstalk_dispatch.messages.delivery import Delivery, RunView
 from beanstalk_dispatch.messages.outcomes import Outcome
-from beanstalk_dispatch.running import time_limit as timeouts
 from beanstalk_dispatch.running.attempt import _stuck_label, undelivered
+from beanstalk_dispatch.running.limits import time_limit as timeouts
+from beanstalk_dispatch.running.limits.time_limit import TimeLimitExceeded, time_limit
 from beanstalk_dispatch.running.retries import MAX_BACKOFF_SECONDS
 from beanstalk_dispatch.running.run import DONE, Run
-from beanstalk_dispatch.running.time_limit import TimeLimitExceeded, time_limit
 from beanstalk_dispatch.safe_task import RETRY_LIMIT, Retry, SafeTask
 from beanstalk_dispatch.signals import task_finished, task_started
 from tests import jobs

@@ -21,13 +21,13 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.running import consumer as consumer_module
-from beanstalk_dispatch.running import dispatch_table
-from beanstalk_dispatch.running.configured import configured_observers
 from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.definitions import dispatch_table
+from beanstalk_dispatch.running.definitions.configured import configured_observers
+from beanstalk_dispatch.running.limits.time_limit import TimeLimitExceeded, _watchdog, time_limit
 from beanstalk_dispatch.running.recent_deliveries import RECENT
 from beanstalk_dispatch.running.run import Consumer
 from beanstalk_dispatch.running.stages import lease
-from beanstalk_dispatch.running.time_limit import TimeLimitExceeded, _watchdog, time_limit
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.signals import delivery_finished
 from beanstalk_dispatch.sqs.opening import open_queue

@@ -23,7 +23,7 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.running.consumer import DelayedCopies
-from beanstalk_dispatch.running.dispatch_table import entry
+from beanstalk_dispatch.running.definitions.dispatch_table import entry
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.scheduling.destination import resolve
 from beanstalk_dispatch.testing import capture_tasks

@@ -17,7 +17,7 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.observers import Observer, Publication, observed
 from beanstalk_dispatch.problems import start_log
-from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running.definitions import dispatch_table
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.testing import capture_tasks

@@ -18,7 +18,7 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.running import dead_letters, running_tasks
 from beanstalk_dispatch.running.crash_ledger import CrashLedger, TaskPlace
-from beanstalk_dispatch.running.open_files import FILES
+from beanstalk_dispatch.running.left_behind.open_files import FILES
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.running.running_tasks import RUNNING, RunningTask
 from tests import jobs

@@ -9,7 +9,7 @@ import pytest
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.consumers.endpoint import draining
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.running import left_threads
+from beanstalk_dispatch.running.left_behind import threads as left_threads
 from tests.runs import noted
 
 

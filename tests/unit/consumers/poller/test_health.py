@@ -24,7 +24,7 @@ from beanstalk_dispatch.consumers.poller.health import (
 from beanstalk_dispatch.consumers.poller.metrics import MISSING_LIBRARY
 from beanstalk_dispatch.consumers.poller.worker import Worker
 from beanstalk_dispatch.exceptions import NotImportable
-from beanstalk_dispatch.running import dispatch_table
+from beanstalk_dispatch.running.definitions import dispatch_table
 from tests.conftest import Environment
 from tests.workers import Recording, make_worker
 

@@ -19,7 +19,7 @@ from beanstalk_dispatch.consumers.poller.process import HANDLERS, WorkerProcess
 from beanstalk_dispatch.consumers.poller.worker import EXIT_STUCK, Tick, Worker
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
-from beanstalk_dispatch.running import time_limit
+from beanstalk_dispatch.running.limits import time_limit
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from beanstalk_dispatch.signals import worker_stopped
 from tests.runs import noted

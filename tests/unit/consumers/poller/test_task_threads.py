@@ -13,7 +13,7 @@ from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions
 from beanstalk_dispatch.consumers.poller.queue_state import MessageGroup
 from beanstalk_dispatch.consumers.poller.worker import Worker
-from beanstalk_dispatch.running import time_limit
+from beanstalk_dispatch.running.limits import time_limit
 from beanstalk_dispatch.sqs.queue import Received
 from tests.workers import ACK, Recording, make_worker, messages, until, waiting_for
 

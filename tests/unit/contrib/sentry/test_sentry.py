@@ -37,8 +37,9 @@ from beanstalk_dispatch.logging import throttle
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
-from beanstalk_dispatch.running import attempt, dead_letters, time_limit
+from beanstalk_dispatch.running import attempt, dead_letters
 from beanstalk_dispatch.running.consumer import DelayedCopies
+from beanstalk_dispatch.running.limits import time_limit
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.scheduling.destination import Destination
 from beanstalk_dispatch.scheduling.prepare import Prepared

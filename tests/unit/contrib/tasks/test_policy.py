@@ -17,8 +17,8 @@ from django.test import override_settings
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.contrib.tasks import SQSTask, from_environment, library, task
 from beanstalk_dispatch.contrib.tasks.library import InvalidTask, task_backends
-from beanstalk_dispatch.running.dispatch_table import entry
-from beanstalk_dispatch.running.entries import arguments_of
+from beanstalk_dispatch.running.definitions.dispatch_table import entry
+from beanstalk_dispatch.running.definitions.entries import arguments_of
 from beanstalk_dispatch.testing import capture_tasks
 from tests import django_tasks
 from tests.conftest import Environment

@@ -21,7 +21,7 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.running import cutting
 from beanstalk_dispatch.running.consumer import DelayedCopies
-from beanstalk_dispatch.running.dispatch_table import entry
+from beanstalk_dispatch.running.definitions.dispatch_table import entry
 from beanstalk_dispatch.safe_task import Retry, SafeTask
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests import django_tasks as tasks
