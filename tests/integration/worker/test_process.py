@@ -24,7 +24,7 @@ from tests.workers import restored_signal_handlers, until
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 _MAIN: Final = """
-from beanstalk_dispatch.running import time_limit
+from beanstalk_dispatch.running.limits import time_limit
 from django.core.management import execute_from_command_line
 time_limit.GRACE = 0.2
 execute_from_command_line()

@@ -248,7 +248,7 @@ def test_a_missing_sdk_gives_the_pip_line() -> None:
         import sys
         sys.modules["sentry_sdk"] = None
         django.setup()
-        from beanstalk_dispatch.running import attempt, dead_letters, pipeline, time_limit
+        from beanstalk_dispatch.running import attempt, dead_letters, pipeline
         from beanstalk_dispatch.messages.delivery import Delivery
         from beanstalk_dispatch.exceptions import ConfigurationError
         from tests.runs import deliver
