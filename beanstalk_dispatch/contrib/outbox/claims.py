@@ -21,11 +21,11 @@ from itertools import takewhile
 from typing import Any, Final
 
 from django.db import OperationalError, connections, transaction
-from django.db.models import QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from .models import OutboxMessage
-from .rows import in_settings_zone
+from .rows import NEAR, in_settings_zone
 
 MAX_CLAIMED: Final = 80
 """The number of messages claimed at a time: eight batches, which a standard queue takes at once."""
@@ -195,6 +195,20 @@ def claim(
     except OperationalError:  # a deadlock with another relay, or MariaDB's error 1020
         return None
     return Claim(rows=claimed, now=now, until=until, ends_at=ends_at)
+
+
+def keep_unclaimed(row: OutboxMessage, database: str) -> bool:
+    """Keep a row from being claimed until the transaction ends.
+
+    Return False if it may be claimed now. That of a FIFO group is its oldest row.
+    """
+    waiting, now = _rows(database), database_now(database)
+    claimable = waiting.filter(id=row.id)
+    if row.fifo_group:
+        group = waiting.filter(queue=row.queue, fifo_group=row.fifo_group)
+        claimable = waiting.filter(id__in=group.order_by("id").values_list("id", flat=True)[:1])
+    unclaimed = Q(available_at__lte=now) | Q(due_at__gt=now + NEAR)
+    return bool(claimable.filter(unclaimed).update(available_at=F("available_at")))
 
 
 def _with_followers(

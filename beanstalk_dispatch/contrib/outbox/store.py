@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Final
 
 from django.db import DatabaseError, connections, transaction
-from django.db.models import Q
 from django.utils import timezone
 
 from beanstalk_dispatch.conf import Config, get_config
@@ -24,12 +23,12 @@ from beanstalk_dispatch.scheduling.destination import Destination, resolve
 from beanstalk_dispatch.scheduling.prepare import Prepared
 from beanstalk_dispatch.scheduling.send import Unsent, publishing
 
-from .claims import database_now
+from .claims import keep_unclaimed
 from .committed import StoredRow
 from .errors import describe_error
 from .models import OutboxMessage
 from .relay import Relay
-from .rows import NEAR, to_row
+from .rows import to_row
 from .sender import SENDER
 
 logger = logging.getLogger("beanstalk_dispatch.scheduling")
@@ -123,14 +122,14 @@ def discard(task_id: str, *, if_unsent: bool = False) -> bool:
     """
     config = get_config()
     for using in config.outbox_databases:
-        rows = OutboxMessage.objects.using(using).filter(task_id=task_id)
-        if if_unsent:
-            now = database_now(using)
-            rows = rows.filter(Q(available_at__lte=now) | Q(due_at__gt=now + NEAR))
-        row = rows.first()
-        if row and rows.delete()[0]:
-            transaction.on_commit(partial(_end, row, config), using=using, robust=True)
-            return True
+        row = OutboxMessage.objects.using(using).filter(task_id=task_id).first()
+        if row is None:
+            continue
+        with transaction.atomic(using=using):
+            is_held = keep_unclaimed(row, using) if if_unsent else True
+            if is_held and row.delete()[0]:
+                transaction.on_commit(partial(_end, row, config), using=using, robust=True)
+                return True
     return False
 
 

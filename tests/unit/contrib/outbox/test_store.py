@@ -23,6 +23,7 @@ from beanstalk_dispatch.client import (
     schedule_many,
 )
 from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.contrib.outbox.claims import claim
 from beanstalk_dispatch.contrib.outbox.models import OutboxMessage
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.contrib.outbox.rows import to_prepared
@@ -377,6 +378,24 @@ def test_a_cancelled_call_that_may_be_sent_now_is_left_to_a_worker(
     OutboxMessage.objects.update(available_at=timezone.now())
     cancel(task_id, stop=True)
     assert stored() == []
+
+
+@pytest.mark.usefixtures("no_sender")
+def test_a_cancelled_call_whose_fifo_group_is_claimed_is_left_to_a_worker(
+    sqs: Sqs, sqs_env: Environment
+) -> None:
+    """Who has claimed the oldest message of a group sends those that follow it, too."""
+    sqs_env(DISPATCH_LEASE_CACHE="default")
+    calls_of_group = [Call("record", [n], group_id="g") for n in range(2)]
+    _, follower = schedule_many("fifo", calls_of_group)
+    head = OutboxMessage.objects.order_by("id")[0].id
+    assert claim("default", "fifo", [head], now=timezone.now(), seconds=30)
+    cancel(follower)
+    assert stored() == [0, 1]
+    assert record.is_cancelled(follower, get_config())
+    OutboxMessage.objects.update(available_at=timezone.now())
+    cancel(follower)
+    assert stored() == [0]
 
 
 def test_a_deleted_row_whose_task_is_unknown_has_no_end_to_see(sqs: Sqs) -> None:
