@@ -204,17 +204,25 @@ def _is_time(value: object) -> TypeGuard[float]:
 
 def _check_signature(dead_letter: ReceivedDeadLetter, config: Config) -> str:
     """Return ``valid`` if a worker would accept the message, or else the reason why not."""
-    received = dead_letter.received
-    # SQS moves messages within an account and a region, and the package to any queue.
-    here = None if dead_letter.is_from_package else received.queue.location
-    location = here or config.location_of(dead_letter.queue)
     try:
         Message.decode(
-            received.body, queue=dead_letter.queue, keys=config.signing_keys, location=location
+            dead_letter.received.body,
+            queue=dead_letter.queue,
+            keys=config.signing_keys,
+            location=source_location(dead_letter, config),
         )
     except MessageError as exc:
         return str(exc)
     return "valid"
+
+
+def source_location(dead_letter: ReceivedDeadLetter, config: Config) -> str | None:
+    """Return the region and account of the queue that it came from; None if they are not known.
+
+    SQS moves messages within an account and a region, and the package to any queue.
+    """
+    here = None if dead_letter.is_from_package else dead_letter.received.queue.location
+    return here or config.location_of(dead_letter.queue)
 
 
 # --- filters and groups ----------------------------------------------------------------------

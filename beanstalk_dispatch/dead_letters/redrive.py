@@ -15,7 +15,7 @@ from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
 from beanstalk_dispatch.sqs.queue import Queue
 
-from .dead_letter import ReceivedDeadLetter
+from .dead_letter import ReceivedDeadLetter, source_location
 
 
 class NotRedriven(BeanstalkDispatchError):
@@ -97,6 +97,7 @@ class Redrive:
             queue=dead_letter.queue or target.name,
             keys=keys,
             default_id=dead_letter.message_id,
+            location=source_location(dead_letter, self.config),
         )
         if self.reset_attempts:
             message = replace(message, first_attempt=message.attempt)

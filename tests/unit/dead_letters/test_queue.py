@@ -456,6 +456,19 @@ def test_a_forged_message_is_not_signed(dead: Dead, sqs_env: Environment) -> Non
     assert report.reasons["forged"].startswith("not signed; set BEANSTALK_DISPATCH_SIGNING_KEYS")
 
 
+def test_a_message_of_another_account_is_not_signed_again(dead: Dead, sqs_env: Environment) -> None:
+    """A worker refuses it, so a redrive must not make it one that runs."""
+    sqs_env(DISPATCH_SIGNING_KEYS=KEY)
+    elsewhere = "eu-west-1/999999999999"
+    captured = Message(function="record", id="captured")
+    body = captured.encode(queue=dead.source_name, keys=[KEY], location=elsewhere)
+    dead.queue.send(body, {})
+    dead_letters = dead.open()
+    dead_letters.queue.location = "eu-west-1/123456789012"
+    report = finish(dead_letters.redrive(reset_attempts=True))
+    assert report.reasons["captured"].startswith(f"signed for a queue in {elsewhere!r}")
+
+
 def test_a_message_of_the_old_format_keeps_it(dead: Dead, sqs_env: Environment) -> None:
     sqs_env(DISPATCH_MESSAGE_FORMAT="base64")
     text = Message(function="record").encode(queue=dead.source_name, legacy=True)
