@@ -22,7 +22,7 @@ from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationE
 from beanstalk_dispatch.logging.log_lines import escaped, escaped_lines
 
 from .models import StoredResult
-from .record import Progress, Status
+from .record import Progress, Status, without_count
 
 _HIDDEN: Final = frozenset({"args", "kwargs", "return_value"})
 """The fields that may hold personal data, and have a permission of their own."""
@@ -136,7 +136,7 @@ class StoredResultAdmin(ReadOnlyAdmin):
     @admin.display
     def attempts(self, result: StoredResult) -> int:
         """Return the number of times that the task has started."""
-        return len(json.loads(result.worker_ids))
+        return len(without_count(json.loads(result.worker_ids)))
 
     @admin.display
     def duration(self, result: StoredResult) -> str:

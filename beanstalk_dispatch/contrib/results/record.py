@@ -154,7 +154,7 @@ class TaskRecord:
         values |= {name: json.loads(values[name]) for name in JSON_FIELDS}
         values["progress"] = values["progress"] and Progress(*values["progress"])
         values["status"] = Status(values["status"])
-        values["worker_ids"] = _without_count(values["worker_ids"])
+        values["worker_ids"] = without_count(values["worker_ids"])
         values["errors"] = [TaskFailure(**each) for each in values["errors"]]
         return cls(**values)
 
@@ -165,8 +165,8 @@ def _with_count(worker_ids: list[str]) -> list[int | str]:
     return [*worker_ids] if earlier <= 0 else [earlier, *worker_ids[earlier:]]
 
 
-def _without_count(counted: list[Any]) -> list[str]:
-    """Return an id for each attempt."""
+def without_count(counted: list[Any]) -> list[str]:
+    """Return an id for each attempt, from the form in which they are kept."""
     if counted and isinstance(counted[0], int):
         return [UNKNOWN_WORKER] * counted[0] + counted[1:]
     return counted
