@@ -123,15 +123,15 @@ class QueueAddress:
         path = urlsplit(value).path.strip("/").split("/") if host else []
         if host is None or len(path) < 2:
             raise ValueError(f"{value!r} is not a queue URL (https://HOST/ACCOUNT/NAME)")
-        name = _checked_name(path[-1], value)
+        name, url = _checked_name(path[-1], value), value.rstrip("/")
         if match := re.fullmatch(REGIONAL_HOSTS, host):
             region = match["region"] or match["legacy"] or "us-east-1"
-            return cls(name=name, url=value, region=region)
+            return cls(name=name, url=url, region=region)
         parts = urlsplit(value)
         other = re.fullmatch(OTHER_HOSTS, host)
         return cls(
             name=name,
-            url=value,
+            url=url,
             region=other["region"] if other else None,
             endpoint_url=f"{parts.scheme}://{parts.netloc}",
         )

@@ -13,6 +13,7 @@ URL = "https://sqs.eu-west-1.amazonaws.com/123456789012/mail"
         ("mail", QueueAddress(name="mail")),
         ("orders.fifo", QueueAddress(name="orders.fifo")),
         (URL, QueueAddress(name="mail", url=URL, region="eu-west-1")),
+        (f"{URL}/", QueueAddress(name="mail", url=URL, region="eu-west-1")),
         ("arn:aws:sqs:eu-west-1:123456789012:mail",
          QueueAddress(name="mail", url=URL, region="eu-west-1")),
         ("arn:aws-cn:sqs:cn-north-1:123456789012:mail",
