@@ -235,4 +235,4 @@ $(LOCALSTACK):
 
 ## clean: remove environments, caches and results
 clean:
-	rm -rf .venv* .coverage* .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv* .python-* .coverage* .mypy_cache .pytest_cache .ruff_cache dist
