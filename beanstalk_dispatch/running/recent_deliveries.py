@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from typing import Final
+from typing import Final, NamedTuple
 
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.process import state
@@ -35,6 +35,15 @@ def key_of(delivery: Delivery) -> int | None:
     return hash((delivery.queue, delivery.message_id, delivery.body)) or 1
 
 
+class Earlier(NamedTuple):
+    """An earlier run of a message in this process."""
+
+    running: Run | None
+    """The run itself; None if it has finished the message."""
+    seconds: float
+    """The seconds that it has taken."""
+
+
 class RecentDeliveries:
     """The messages that this process runs now, and those that it has finished last.
 
@@ -53,13 +62,20 @@ class RecentDeliveries:
         self._finished = array("q", bytes(8 * self._room))
         self._seconds = array("f", bytes(4 * self._room))
 
-    def begin(self, key: int, run: Run) -> bool:
-        """Note that a run is to begin. Return False if its message runs or has finished here."""
+    def begin(self, key: int, run: Run) -> Earlier | None:
+        """Note that a run is to begin, unless an earlier one of its message is known: return that.
+
+        One step finds it. A look that comes later would take a run that has failed meanwhile for
+        one that has finished its message.
+        """
         with self._lock:
-            if key in self._running or self._finished[key % self._room] == key:
-                return False
+            if (running := self._running.get(key)) is not None:
+                return Earlier(running, running.seconds)
+            place = key % self._room
+            if self._finished[place] == key:
+                return Earlier(None, self._seconds[place])
             self._running[key] = run
-            return True
+            return None
 
     def end(self, key: int, *, is_finished: bool) -> None:
         """Note the end of a run. A message that is not finished may be run again."""
@@ -69,14 +85,6 @@ class RecentDeliveries:
                 place = key % self._room
                 self._finished[place] = key
                 self._seconds[place] = run.seconds
-
-    def running(self, key: int) -> Run | None:
-        """Return the run of a message that is running here; None if it is not."""
-        return self._running.get(key)
-
-    def seconds_taken(self, key: int) -> float:
-        """Return the seconds that the run of a finished message took."""
-        return self._seconds[key % self._room]
 
 
 RECENT = RecentDeliveries()

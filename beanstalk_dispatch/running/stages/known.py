@@ -8,7 +8,7 @@ from typing import Final
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running.limits.time_limit import GRACE
-from beanstalk_dispatch.running.recent_deliveries import RECENT, key_of
+from beanstalk_dispatch.running.recent_deliveries import RECENT, Earlier, key_of
 from beanstalk_dispatch.running.run import Run, Surround
 
 logger = logging.getLogger("beanstalk_dispatch.task")
@@ -20,8 +20,8 @@ def known(run: Run) -> Surround:
     """Remember the message while it runs, and if it is acknowledged, afterwards."""
     if (key := key_of(run.delivery)) is None:
         return None
-    if not RECENT.begin(key, run):
-        return _delivered_again(run, key)
+    if (earlier := RECENT.begin(key, run)) is not None:
+        return _delivered_again(run, earlier)
     is_finished = False
     try:
         result = yield
@@ -31,11 +31,10 @@ def known(run: Run) -> Surround:
     return None
 
 
-def _delivered_again(run: Run, key: int) -> Result:
-    running = RECENT.running(key)
+def _delivered_again(run: Run, earlier: Earlier) -> Result:
+    running, seconds = earlier
     is_behind_proxy = not run.consumer.can_hide and run.delivery.deadline is None
     if is_behind_proxy:
-        seconds = running.seconds if running else RECENT.seconds_taken(key)
         logger.warning(
             "task delivered again id=%s function=%s is_running=%s seconds=%.0f: %s",
             quoted(run.message.id),

@@ -13,6 +13,7 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.running import recent_deliveries
 from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.recent_deliveries import RECENT, RecentDeliveries, key_of
+from beanstalk_dispatch.running.run import Run
 from tests import jobs
 from tests.conftest import TABLE, Environment
 from tests.jobs import calls
@@ -95,7 +96,7 @@ def test_a_run_that_hangs_before_its_task_has_the_default_limit(
     delivery = Delivery(queue="q", message_id="from-sqs")
     key = key_of(replace(delivery, body=body))
     assert key
-    assert RECENT.begin(key, run_before)
+    assert RECENT.begin(key, run_before) is None
     deliver(body, delivery)
     RECENT.end(key, is_finished=False)
     assert "seconds=200: it runs on after its time limit of 120 s" in caplog.text
@@ -113,6 +114,26 @@ def test_what_runs_here_is_not_run_beside_itself(caplog: pytest.LogCaptureFixtur
     assert again.retry_after == 30
     assert "is_running=True seconds=0" in caplog.text
     assert run("block", 20, count=3).outcome is Outcome.DUPLICATE
+
+
+def test_what_fails_while_its_redelivery_is_answered_does_not_count_as_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A duplicate would be deleted, and its task would be lost."""
+    body = Message(function="record", id="task-1").encode(queue="q")
+    delivery = Delivery(queue="q", message_id="from-sqs", body=body)
+    key, begin = key_of(delivery), RECENT.begin
+    assert key
+
+    def begin_just_before_the_first_ends(key: int, run: Run) -> object:
+        found = begin(key, run)
+        RECENT.end(key, is_finished=False)
+        return found
+
+    begin(key, run_of())
+    monkeypatch.setattr(RECENT, "begin", begin_just_before_the_first_ends)
+    result = deliver(body, delivery)
+    assert (result.outcome, result.is_acknowledged) == (Outcome.RUNNING, False)
 
 
 def test_a_failure_is_run_again() -> None:
@@ -151,13 +172,13 @@ def test_another_queue_message_or_body_is_another_matter() -> None:
 def test_only_so_much_is_remembered() -> None:
     recent = RecentDeliveries(room=2)
     for key in (1, 2, 3):
-        assert recent.begin(key, run_of())
+        assert recent.begin(key, run_of()) is None
         recent.end(key, is_finished=True)
-    assert not recent.begin(2, run_of())
-    assert not recent.begin(3, run_of())
-    assert recent.begin(1, run_of())
+    assert recent.begin(2, run_of())
+    assert recent.begin(3, run_of())
+    assert recent.begin(1, run_of()) is None
     recent.end(1, is_finished=False)
-    assert recent.begin(1, run_of())
+    assert recent.begin(1, run_of()) is None
 
 
 def test_a_forked_child_remembers_nothing() -> None:
@@ -213,12 +234,13 @@ def test_no_key_is_that_of_an_empty_place(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(recent_deliveries, "hash", lambda parts: 0, raising=False)
     key = key_of(Delivery(queue="q", message_id="from-sqs"))
     assert key
-    assert RecentDeliveries().begin(key, run_of())
+    assert RecentDeliveries().begin(key, run_of()) is None
 
 
 def test_how_long_a_finished_message_took_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     recent, moments = RecentDeliveries(), iter([100.0, 103.5])
     monkeypatch.setattr("beanstalk_dispatch.process.clock.monotonic", lambda: next(moments))
-    assert recent.begin(7, run_of())
+    run_before = run_of()
+    assert recent.begin(7, run_before) is None
     recent.end(7, is_finished=True)
-    assert recent.seconds_taken(7) == 3.5
+    assert recent.begin(7, run_before) == (None, 3.5)
