@@ -26,7 +26,8 @@ def contain(run: Run) -> Surround:
         failed_here = run.attempted.outcome is not Outcome.DONE
         if failed_here and not can_open_files():
             running.count_as_cut()
-    if result.is_acknowledged and running.times_cut:
+    has_ended = result.is_acknowledged and result.outcome is not Outcome.DEFERRED
+    if has_ended and running.times_cut:
         forget_cuts(run)
     return None
 

@@ -16,7 +16,9 @@ from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
+from beanstalk_dispatch.messages.record import pause, resume
 from beanstalk_dispatch.running import dead_letters, running_tasks
+from beanstalk_dispatch.running.consumer import DelayedCopies
 from beanstalk_dispatch.running.crash_ledger import CrashLedger, TaskPlace
 from beanstalk_dispatch.running.left_behind.open_files import FILES
 from beanstalk_dispatch.running.run import Run
@@ -243,6 +245,19 @@ def test_the_count_is_forgotten_with_the_message(function: str, count: int) -> N
     was_cut(2)
     run(function)
     assert ledger().times_cut("task-1") == count
+
+
+def test_the_count_outlasts_a_wait_as_a_copy(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS counts the receives of a copy anew, so nothing else would end such a task."""
+    env(DISPATCH_LEASE_CACHE="default")
+    monkeypatch.setattr(DelayedCopies, "resend", lambda *args: None)
+    was_cut(2)
+    pause("q")
+    assert (run("record").outcome, ledger().times_cut("task-1")) == (Outcome.DEFERRED, 2)
+    resume("q")
+    assert (run("record").outcome, ledger().times_cut("task-1")) == (Outcome.DONE, 0)
 
 
 def open_no_files(patch: pytest.MonkeyPatch) -> None:
