@@ -233,7 +233,7 @@ class Child:
             except Exception:  # such as a RecursionError
                 return self.end("its answer makes no sense")
             if self._has_ended_within(0):
-                return self._ended("")
+                return self._read_late_answer(frames) or self._ended("")
             if not clock.monotonic() < self._notes.expected_end:  # NaN, which a task may write, too
                 return self.end("it ran on after its time limit and could not be interrupted")
             if why := watch():
@@ -254,6 +254,14 @@ class Child:
         if part:
             return frames.feed(part)
         self._has_ended_within(CHECK_SECONDS)  # there is nothing else to wait for
+        return None
+
+    def _read_late_answer(self, frames: Frames) -> Any:
+        """Return the answer that has come since the last look, with the child's end; else None."""
+        with suppress(Exception):  # the end of the child says enough
+            while part := self._data.recv(1 << 16):
+                if (answer := frames.feed(part)) is not None:
+                    return answer
         return None
 
     def end(self, why: str) -> Ended:

@@ -346,11 +346,11 @@ def test_an_error_of_ours_at_the_start_of_a_server_is_no_failed_server(
 def test_a_long_message_reaches_a_child_or_another_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(server_process, "_SEND_SECONDS", 2.0)  # for each child that is made
     notes = tmp_path / "notes"
     outcome("note", str(notes), task_id="1")
     assert outcome("note", "x" * 500_000, task_id="2") is Outcome.FAILED  # too long for a path
     os.kill(processes(notes)[0], signal.SIGSTOP)
-    monkeypatch.setattr(server_process, "_SEND_SECONDS", 0.2)
     assert outcome("note", "x" * 500_000, task_id="3") is Outcome.FAILED
 
 
@@ -492,6 +492,28 @@ def test_a_child_that_ended_before_it_read_its_request_is_not_said_to_write_nons
 
     ended = child.work(b"request", 60, end_child)
     assert (ended.exit_code, ended.why, ended.has_begun) == (1, "", False)
+    child.close()
+    their_end.close()
+
+
+def test_an_answer_counts_that_comes_with_the_end_of_its_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the looks for the one and for the other, a thread may wait for others to run."""
+    monkeypatch.setattr(server_process, "CHECK_SECONDS", 0.01)
+    (data, theirs), (end, their_end) = socket.socketpair(), socket.socketpair()
+    child = Child(1, data=data, end=end, notes=Notes.create())
+    answer = {"id": "task-1", "rest": "x" * 100_000}  # in two parts
+
+    def answer_and_end(child: Child, seconds: float) -> bool:
+        theirs.sendall(to_frame(answer))
+        theirs.close()
+        their_end.sendall(b"0\n")
+        return True
+
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    monkeypatch.setattr(Child, "_has_ended_within", answer_and_end)
+    assert child.work(b"request", 60, str) == answer
     child.close()
     their_end.close()
 
