@@ -309,7 +309,8 @@ def dotted_paths(value: object) -> tuple[str, ...]:
     found = strings(value)
     for item in found:
         if not re.fullmatch(_MODULE, item):
-            raise InvalidValue("is not a module or a dotted path; write shop.tasks", item)
+            remedy = "write shop.tasks or shop.tasks.send_welcome"
+            raise InvalidValue(f"is not a module or a dotted path; {remedy}", item)
     return found
 
 

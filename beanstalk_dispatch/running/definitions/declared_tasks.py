@@ -5,10 +5,9 @@ A message's function is looked up in a list of names. It causes the import of no
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from django.utils.module_loading import import_string
@@ -94,12 +93,24 @@ def is_task_of_django(listed: object) -> bool:
 def why_no_task(item: str) -> str:
     """Return the problem of an imported module that defines no task, with the remedy."""
     module = vars(import_module(item)).items()
-    if any(is_task_of_django(each) for _, each in module):
+    homes = [each.module_path.rpartition(".")[0] for _, each in module if is_task_of_django(each)]
+    if item in homes:
         return f"{item!r} has tasks of another backend; {NO_BACKEND}"
     functions = [
-        name for name, each in module if inspect.isfunction(each) and each.__module__ == item
+        name for name, each in module if type(each) is FunctionType and each.__module__ == item
     ]
-    remedy = f"; list a function by its path, such as {item}.{functions[0]}" if functions else ""
+    homes += [
+        each.__module__
+        for _, each in module
+        if issubclass(type(each), type)
+        and issubclass(each, SafeTask)
+        and each.run is not SafeTask.run
+    ]
+    remedy = ""
+    if functions:
+        remedy = f"; list a function by its path, such as {item}.{functions[0]}"
+    elif homes:
+        remedy = f", it only imports them; write {' '.join(dict.fromkeys(homes))}"
     return f"{item!r} defines no SafeTask subclass and no @task{remedy}"
 
 

@@ -46,6 +46,21 @@ def test_tasks_of_a_project_without_our_backend_say_what_to_write(
     assert "of another backend; write TASKS = {'default': {'BACKEND': 'beanst" in found.msg
 
 
+@pytest.mark.parametrize("name", ["Report", "add"])
+def test_a_package_that_imports_its_tasks_says_which_module_defines_them(
+    name: str, env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = {"Report": MODULE, "add": "tests.django_tasks"}[name]
+    (tmp_path / "all_tasks.py").write_text(
+        f"from beanstalk_dispatch.safe_task import SafeTask\nfrom {home} import {name}\n"
+        f"from {MODULE} import lazy\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    env(DISPATCH_TASKS="all_tasks")
+    [found] = checks.run_checks(tags=["beanstalk_dispatch"])
+    assert found.msg.endswith(f"and no @task, it only imports them; write {home}.")
+
+
 def test_a_module_lists_the_classes_that_it_defines(env: Environment) -> None:
     env(DISPATCH_TASKS=MODULE)
     assert dispatch_table.listed_names(get_config()) == (f"{MODULE}.Report", f"{MODULE}.Misspelt")
