@@ -16,11 +16,12 @@ from beanstalk_dispatch.deploying.listed_tasks import listed_tasks
 from beanstalk_dispatch.exceptions import InvalidCall, UnknownFunction
 from beanstalk_dispatch.running.definitions import dispatch_table
 from beanstalk_dispatch.safe_task import SafeTask
-from tests import declared_jobs, jobs
+from tests import declared_jobs, django_tasks, jobs
 
 Environment = Callable[..., None]
 
 MODULE = "tests.declared_jobs"
+DJANGO_TASKS = django_tasks.__name__  # imported before a test replaces the libraries of tasks
 NO_TASK = f"{MODULE} defines no such task; list a plain function by its own path"
 
 
@@ -35,7 +36,7 @@ def here(env: Environment, tasks: str, **variables: Any) -> None:
 
 @pytest.mark.parametrize(
     "variables",
-    [{"DISPATCH_TASKS": "tests.django_tasks"}, {"DISPATCH_TABLE": "add=tests.django_tasks.add"}],
+    [{"DISPATCH_TASKS": DJANGO_TASKS}, {"DISPATCH_TABLE": "add=tests.django_tasks.add"}],
 )
 def test_tasks_of_a_project_without_our_backend_say_what_to_write(
     variables: dict[str, str], env: Environment, monkeypatch: pytest.MonkeyPatch
@@ -50,7 +51,7 @@ def test_tasks_of_a_project_without_our_backend_say_what_to_write(
 def test_a_package_that_imports_its_tasks_says_which_module_defines_them(
     name: str, env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = {"Report": MODULE, "add": "tests.django_tasks"}[name]
+    home = {"Report": MODULE, "add": DJANGO_TASKS}[name]
     (tmp_path / "all_tasks.py").write_text(
         f"from beanstalk_dispatch.safe_task import SafeTask\nfrom {home} import {name}\n"
         f"from {MODULE} import lazy\n"
