@@ -262,7 +262,8 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (json_or_base64, "JSON", "'JSON' is not accepted; write json or base64"),
         (json_or_base64, 5, "expected a string, not int"),
         (casts.dotted_paths, "shop.tasks shop:tasks",
-         "'shop:tasks' is not a module or a dotted path; write shop.tasks or shop.tasks.send_welcome"),
+         "'shop:tasks' is not a module or a dotted path; "
+         "write shop.tasks or shop.tasks.send_welcome"),
         (casts.time_to_live, "0", "'0' is out of range; more than 0s and at most 400d" + SECONDS),
         (casts.time_to_live, "401d", "'401d' is out of range; more than 0s and at most 400d"),
     ],

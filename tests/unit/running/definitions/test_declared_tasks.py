@@ -52,12 +52,12 @@ def test_a_package_that_imports_its_tasks_says_which_module_defines_them(
     name: str, env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = {"Report": MODULE, "add": DJANGO_TASKS}[name]
-    (tmp_path / "all_tasks.py").write_text(
+    (tmp_path / f"all_{name}.py").write_text(
         f"from beanstalk_dispatch.safe_task import SafeTask\nfrom {home} import {name}\n"
         f"from {MODULE} import lazy\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    env(DISPATCH_TASKS="all_tasks")
+    env(DISPATCH_TASKS=f"all_{name}")
     [found] = checks.run_checks(tags=["beanstalk_dispatch"])
     assert found.msg.endswith(f"and no @task, it only imports them; write {home}.")
 
