@@ -43,6 +43,7 @@ SECONDS = "; a number alone means seconds"
 NOT_AN_ENDPOINT = "is a queue's URL, which is not an endpoint; remove its path"
 UNDERSCORE = "; a host's name has no underscore: rename that service"
 NOT_A_URL = "is not a URL; write https://host or http://host:port"
+A_MODULE = "write shop.tasks or shop.tasks.send_welcome"
 NOT_A_NETWORK = "is not an IP address or network; write one like 10.0.0.1 or 10.0.0.0/8"
 NOT_A_DURATION = "is not a duration; write 90, 90s, 5m or 1h"
 NOT_A_RATE = "is not a rate; write a number from 0 to 1"
@@ -262,8 +263,7 @@ def test_accepted(cast: Cast, value: object, expected: object) -> None:
         (json_or_base64, "JSON", "'JSON' is not accepted; write json or base64"),
         (json_or_base64, 5, "expected a string, not int"),
         (casts.dotted_paths, "shop.tasks shop:tasks",
-         "'shop:tasks' is not a module or a dotted path; "
-         "write shop.tasks or shop.tasks.send_welcome"),
+         f"'shop:tasks' is not a module or a dotted path; {A_MODULE}"),
         (casts.time_to_live, "0", "'0' is out of range; more than 0s and at most 400d" + SECONDS),
         (casts.time_to_live, "401d", "'401d' is out of range; more than 0s and at most 400d"),
     ],
