@@ -37,7 +37,7 @@ class Clients:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.is_retired = False
-        """True once the credentials turned out to be missing or expired; make new Clients then."""
+        """True once the credentials turned out to be wrong; make new Clients then."""
         self._lock = threading.RLock()
         self._session = ConfiguredSession(config)
         self._clients: dict[tuple[str, str | None, Timeouts], SQSClient] = {}

@@ -32,10 +32,20 @@ class Scope(Enum):
     QUEUE = "this queue"
     """The error is of the queue. SQS takes no message of it until somebody changes something."""
     EVERYBODY = "everybody"
-    """The error is of every queue: these credentials or this clock are wrong."""
+    """The error is of every queue: these credentials or this clock are wrong.
+
+    The next request has new clients, which read the credentials again.
+    """
     LATER = "later"
     """The error may pass: the same request may succeed after a while."""
 
+
+MISSING_QUEUE: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
+"""The codes that say that a queue does not exist."""
+ACCESS_DENIED: Final = ("AccessDenied", "AccessDeniedException")
+"""The codes that say that these credentials lack a permission."""
+TIMEOUTS: Final = ("ConnectTimeoutError", "ReadTimeoutError", "SendTimeout")
+"""The errors that say that no answer came in time."""
 
 _KEYS: Final = f"{SQS_KEY.variable} and {SQS_SECRET.variable}"
 _NO_ANSWER: Final = (
@@ -67,8 +77,8 @@ _CODES: Final[Sequence[ErrorCodes]] = (
         "TooManyEntriesInBatchRequest", "ValidationError", "ValidationException",
     ), Scope.MESSAGE, ""),
     ((
-        "AccessDenied", "AccessDeniedException", "AWS.SimpleQueueService.NonExistentQueue",
-        "NonExistentQueue", "QueueDoesNotExist", "QueueNameExists", "ResourceNotFoundException",
+        *ACCESS_DENIED, *MISSING_QUEUE, "NonExistentQueue", "QueueNameExists",
+        "ResourceNotFoundException",
     ), Scope.QUEUE, ""),
     (("InvalidAddress", "UnsupportedOperation"), Scope.QUEUE,
         f"correct the queue's URL in {QUEUES.variable}"),

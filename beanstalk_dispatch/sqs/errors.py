@@ -14,20 +14,16 @@ from beanstalk_dispatch.conf.variables import (
 )
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
 
-from .error_codes import DENIALS, REMEDIES, SCOPES, Scope
+from .error_codes import (
+    ACCESS_DENIED,
+    DENIALS,
+    MISSING_QUEUE,
+    REMEDIES,
+    SCOPES,
+    TIMEOUTS,
+    Scope,
+)
 
-_MISSING_QUEUE_CODES: Final = frozenset({
-    "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue",
-})  # fmt: skip
-# A new client reads the credentials again, so it may succeed after these.
-_STALE_CREDENTIALS_CODES: Final = frozenset({
-    "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException",
-    "NoCredentialsError", "LoginRefreshRequired", "LoginTokenLoadError", "SSOError",
-    "SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError",
-    "RuntimeError",  # botocore raises it for credentials that were refreshed and are still expired
-})  # fmt: skip
-_TIMEOUT_CODES: Final = frozenset({"ConnectTimeoutError", "ReadTimeoutError", "SendTimeout"})
-_ACCESS_DENIED_CODES: Final = frozenset({"AccessDenied", "AccessDeniedException"})
 _MAX_MESSAGE_CHARACTERS: Final = 300
 _QUERY_PREFIX: Final = "AWS.SimpleQueueService."
 """The prefix of some codes of SQS's older protocol.
@@ -51,7 +47,7 @@ def boto_errors() -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as boto3
     from botocore.parsers import ResponseParserError  # noqa: PLC0415 - as boto3
 
-    # RuntimeError: see _STALE_CREDENTIALS_CODES
+    # RuntimeError: for credentials that were refreshed and are still expired
     return BotoCoreError, ClientError, RuntimeError, ResponseParserError
 
 
@@ -65,17 +61,12 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 def is_missing_queue(exc: Exception) -> bool:
     """Return True if botocore's error says that the queue does not exist."""
-    return error_code(exc) in _MISSING_QUEUE_CODES
+    return error_code(exc) in MISSING_QUEUE
 
 
 def is_access_denied(exc: Exception) -> bool:
     """Return True if botocore's error says that these credentials lack a permission."""
-    return error_code(exc) in _ACCESS_DENIED_CODES
-
-
-def has_stale_credentials(exc: Exception) -> bool:
-    """Return True if botocore's error says that the credentials are missing or expired."""
-    return error_code(exc) in _STALE_CREDENTIALS_CODES
+    return error_code(exc) in ACCESS_DENIED
 
 
 def scope_of(exc: BaseException) -> Scope:
@@ -105,7 +96,7 @@ def _scope_of_code(code: str) -> Scope | None:
 
 def is_timeout(exc: Exception) -> bool:
     """Return True if the error says that no answer came in time."""
-    return error_code(exc) in _TIMEOUT_CODES
+    return error_code(exc) in TIMEOUTS
 
 
 def remedy_of(exc: Exception, operation: str = "") -> str:
@@ -154,7 +145,7 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
     """
     code = error_code(exc)
     advice = ""
-    if code in _MISSING_QUEUE_CODES:
+    if code in MISSING_QUEUE:
         advice = f"; correct the region, account and name of its URL in {QUEUES.variable}"
         if get_config().create_queues:
             advice += f"; {CREATE_QUEUES.variable} creates only what is given by name"

@@ -16,7 +16,8 @@ from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.process import state
 
 from .clients import Clients
-from .errors import boto_errors, has_stale_credentials, is_missing_queue, send_error
+from .error_codes import Scope
+from .errors import boto_errors, is_missing_queue, scope_of, send_error
 from .queue import Queue
 from .timeouts import send_timeouts
 
@@ -148,7 +149,7 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
         answer = clients.circuit(client).call(client.get_queue_url, QueueName=address.name)
         return answer["QueueUrl"]
     except boto_errors() as exc:
-        if has_stale_credentials(exc):
+        if scope_of(exc) is Scope.EVERYBODY:
             clients.retire()
         if not is_missing_queue(exc):
             raise send_error("GetQueueUrl", address, exc) from exc

@@ -27,7 +27,6 @@ from .clients import Clients
 from .error_codes import Scope
 from .errors import (
     boto_errors,
-    has_stale_credentials,
     is_missing_queue,
     scope_of,
     scope_of_entry,
@@ -361,7 +360,7 @@ class Queue:
         """
         if is_missing_queue(exc):
             self._is_missing = True
-        elif has_stale_credentials(exc):
+        elif scope_of(exc) is Scope.EVERYBODY:
             self._clients.retire()
         return send_error(operation, self.address, exc)
 

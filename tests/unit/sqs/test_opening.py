@@ -243,8 +243,8 @@ def fail_to_receive(queue: Queue, proxy: Proxy, code: str) -> None:
         receive(queue)
 
 
-@pytest.mark.parametrize("code", ["ExpiredToken", "QueueDoesNotExist"])
-def test_after_expired_credentials_or_a_missing_queue_it_is_opened_again(
+@pytest.mark.parametrize("code", ["ExpiredToken", "QueueDoesNotExist", "SignatureDoesNotMatch"])
+def test_after_wrong_credentials_or_a_missing_queue_it_is_opened_again(
     sqs_env: Environment, proxy: Proxy, code: str
 ) -> None:
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
