@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import string
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from shlex import quote
 from typing import Any
@@ -29,9 +31,14 @@ def fill_in_json(file: str, /, **values: object) -> Any:
 
 def shell_commands(name: str, /, **values: str) -> list[str]:
     """Return the commands of this name in ``commands.toml``, with their values quoted."""
-    template = _Template(tomllib.loads(_read("commands.toml"))[name])
-    filled = template.substitute({key: quote(each) for key, each in values.items()})
+    quoted = {key: quote(each) for key, each in values.items()}
+    filled = _Template(_commands()[name]).substitute(quoted)
     return re.split(r"(?<!\\)\n", filled.strip())
+
+
+@functools.cache
+def _commands() -> Mapping[str, str]:
+    return tomllib.loads(_read("commands.toml"))
 
 
 def _read(file: str) -> str:
