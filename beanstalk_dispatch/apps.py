@@ -27,7 +27,7 @@ class BeanstalkDispatchConfig(AppConfig):
         from .conf.variables import CORE, SAFE_TASK, WARM, WORKER  # noqa: PLC0415
         from .logging import loggers  # noqa: PLC0415
         from .problems import start_log  # noqa: PLC0415
-        from .process import role  # noqa: PLC0415
+        from .process.role import PROCESS  # noqa: PLC0415
 
         loggers.protect_loggers()
         checks.register(_check, "beanstalk_dispatch")
@@ -37,7 +37,7 @@ class BeanstalkDispatchConfig(AppConfig):
             from beanstalk_dispatch.running.definitions import configured  # noqa: PLC0415
 
             configured.start_configured_class()
-        if role.NOW.is_server:
+        if PROCESS.is_server:
             return
         start_log.log_rooms()
         if values[WORKER] or values.problems:

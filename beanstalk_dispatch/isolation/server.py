@@ -32,7 +32,7 @@ import django
 
 from beanstalk_dispatch.conf import environment
 from beanstalk_dispatch.logging.log_lines import quoted
-from beanstalk_dispatch.process import role
+from beanstalk_dispatch.process.role import PROCESS
 from beanstalk_dispatch.process.state import FORKS, declare
 
 logger = logging.getLogger("beanstalk_dispatch.isolation")
@@ -139,7 +139,6 @@ class Server:
         for connection in (self._control, self._wakeup, self._wakes, *self._children.values()):
             if connection is not None:
                 connection.close()
-        role.NOW.is_server = False
 
     def _exec(self, data: int, notes: int, end: socket.socket) -> int:
         reader, writer = os.pipe()
@@ -239,7 +238,7 @@ def import_project(hello: Mapping[str, Any]) -> None:
     """Import the project as the parent did, and everything that a first task would import."""
     sys.path[:] = hello["path"]
     environment.set_variables(hello["environment"])
-    role.NOW.is_server = True
+    PROCESS.is_server = True
     django.setup()
     from .preloading import preload  # noqa: PLC0415 - models are ready by now
 

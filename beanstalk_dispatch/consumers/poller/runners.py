@@ -12,7 +12,7 @@ from beanstalk_dispatch.exceptions import MessageError
 from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.outcomes import Settle
-from beanstalk_dispatch.process.ending import ENDING
+from beanstalk_dispatch.process.role import PROCESS
 from beanstalk_dispatch.running import pipeline
 from beanstalk_dispatch.running.consumer import NOBODY, DelayedCopies
 from beanstalk_dispatch.running.left_behind.connections import are_open, end_request
@@ -69,7 +69,7 @@ class PollerConsumer(DelayedCopies):
 
     def is_ending(self) -> bool:
         """Return True once the worker is stopping."""
-        return ENDING.has_begun
+        return PROCESS.is_ending
 
 
 def run_here(received: Received, on_start: TaskStarts = lambda time_limit: None) -> Ack | Nack:

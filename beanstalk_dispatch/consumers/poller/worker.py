@@ -17,7 +17,7 @@ from typing import Final
 from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.process.ending import ENDING
+from beanstalk_dispatch.process.role import PROCESS
 from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.running.left_behind.threads import LEFT
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
@@ -99,7 +99,7 @@ class Worker:
         if not self._is_stopping:
             self._exit_code = exit_code
             self._is_stopping = self.prefetch.is_closed = True
-            ENDING.has_begun = True
+            PROCESS.is_ending = True
 
     def is_stopping(self) -> bool:
         """Return True if ``stop`` was called."""

@@ -23,7 +23,7 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.process.ending import ENDING
+from beanstalk_dispatch.process.role import PROCESS
 from beanstalk_dispatch.resuming import resume
 from beanstalk_dispatch.running import legs
 from beanstalk_dispatch.running.consumer import DelayedCopies
@@ -191,7 +191,7 @@ def test_who_says_that_a_process_ends(env: Environment, tmp_path: Path) -> None:
     assert not poller.is_ending()
     assert not endpoint.is_ending()
     file.touch()
-    ENDING.has_begun = True
+    PROCESS.is_ending = True
     assert poller.is_ending()
     assert endpoint.is_ending()
 
