@@ -16,8 +16,7 @@ from django.utils.html import format_html
 from beanstalk_dispatch import client
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.conf.variables import RESULT_ARGUMENTS
-from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
-from beanstalk_dispatch.contrib.unfold import UNFOLD
+from beanstalk_dispatch.contrib.read_only_admin import UNFOLD, ReadOnlyAdmin
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 from beanstalk_dispatch.logging.log_lines import escaped, escaped_lines
 

@@ -17,8 +17,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from beanstalk_dispatch.conf import get_config
-from beanstalk_dispatch.contrib.read_only_admin import ReadOnlyAdmin
-from beanstalk_dispatch.contrib.unfold import UNFOLD
+from beanstalk_dispatch.contrib.read_only_admin import UNFOLD, ReadOnlyAdmin
 from beanstalk_dispatch.dead_letters.dead_letter import ReceivedDeadLetter
 from beanstalk_dispatch.dead_letters.lines import sample_size
 from beanstalk_dispatch.dead_letters.queue import FIND_SIZE, SAMPLE_SIZE, DeadLetterQueue

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from django import forms
 
-from beanstalk_dispatch.contrib.unfold import UNFOLD
+from beanstalk_dispatch.contrib.read_only_admin import UNFOLD
 from beanstalk_dispatch.dead_letters.dead_letter import Filters, parse_since
 from beanstalk_dispatch.dead_letters.queue import SAMPLE_SIZE
 from beanstalk_dispatch.queues.waiting import own_name
