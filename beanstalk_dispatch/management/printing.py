@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from django.core.checks import ERROR, WARNING, CheckMessage
 from django.core.management.base import BaseCommand, CommandError
@@ -26,8 +27,16 @@ EXIT_NO_READER: Final = 141
 class PrintingCommand(BaseCommand):
     """A command that ends without a message once nobody reads its output, as ``head`` does.
 
+    Closed streams are no error, and a full disk is one sentence.
+
     https://docs.python.org/3/library/signal.html#note-on-sigpipe
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Open the streams that a cron job or a supervisor has closed."""
+        sys.stdout = sys.stdout or _nowhere()
+        sys.stderr = sys.stderr or _nowhere()
+        super().__init__(*args, **kwargs)
 
     def check(self, *args: Any, **options: Any) -> None:
         """Run no system check: a failing one is a reason to use the command."""
@@ -53,9 +62,23 @@ class PrintingCommand(BaseCommand):
             finally:
                 sys.stdout.flush()
         except BrokenPipeError:
-            # Python's exit writes to stdout again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             sys.exit(EXIT_NO_READER)
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC:
+                raise
+            _discard_output()
+            self.stderr.write(f"CommandError: {exc}")
+            sys.exit(1)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")
+
+
+def _discard_output() -> None:
+    """Let Python's exit write what is left of the buffer to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class ReportingCommand(PrintingCommand):

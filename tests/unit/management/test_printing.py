@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -43,6 +44,41 @@ def test_nobody_reads_what_is_printed(size: int, capfd: pytest.CaptureFixture[st
         assert ended(Command) == EXIT_NO_READER
         stdout.flush()  # as Python's exit does
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_full_disk_is_one_sentence(size: int, capfd: pytest.CaptureFixture[str]) -> None:
+    class Command(Unchecked):
+        def handle(self, *args: Any, **options: Any) -> None:
+            self.stdout.write("x" * size)
+
+    with Path("/dev/full").open("w") as stdout, redirect_stdout(stdout):
+        assert ended(Command) == 1
+        stdout.flush()  # as Python's exit does
+    assert capfd.readouterr().err == "CommandError: [Errno 28] No space left on device\n"
+
+
+def test_another_error_of_the_system_keeps_its_traceback() -> None:
+    class Command(Unchecked):
+        def handle(self, *args: Any, **options: Any) -> None:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        Command().run_from_argv(["manage.py", "command"])
+
+
+def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Command(Unchecked):
+        def handle(self, *args: Any, **options: Any) -> None:
+            self.stdout.write("a line")
+            self.stderr.write(str(sys.stderr.isatty()))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        patch.setattr(sys, "stderr", None)
+        command = Command()
+        with sys.stdout, sys.stderr:
+            command.run_from_argv(["manage.py", "command"])
 
 
 def test_a_failure_whose_lines_nobody_reads() -> None:
