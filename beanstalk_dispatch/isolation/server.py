@@ -199,13 +199,14 @@ class Server:
             if ended:
                 exit_code = os.waitstatus_to_exitcode(status)
                 if exit_code:  # it could not end the programs that its task has started
-                    with suppress(ProcessLookupError):
+                    with suppress(ProcessLookupError, PermissionError):  # of another user
                         os.killpg(process_id, signal.SIGKILL)
                 connection = self._children[process_id]
                 if connection is not None:
                     _send_line(connection, exit_code)
                 self._forget_end(process_id)
                 del self._children[process_id]
+                self._released.discard(process_id)  # another child may have its id later
 
 
 def _send_line(connection: socket.socket, number: int) -> None:

@@ -100,9 +100,11 @@ def prometheus_text(worker: Worker) -> bytes:
         from prometheus_client import core, generate_latest  # noqa: PLC0415 - optional
     except ImportError as exc:
         raise ConfigurationError(MISSING_LIBRARY) from exc
-    with FIGURES.lock:
-        found = [*_of_tasks(core)] if FIGURES.is_counting else []
-    found += _of_worker(worker, core)
+    found = [*_of_worker(worker, core)]
+    if FIGURES.is_counting:
+        names = dispatch_table.listed_names(get_config())  # imports them, before any task waits
+        with FIGURES.lock:
+            found += _of_tasks(core, names)
     registry: Any = SimpleNamespace(collect=lambda: found)
     return generate_latest(registry)
 
@@ -128,9 +130,8 @@ def _of_worker(worker: Worker, core: Any) -> Iterator[Any]:
         yield gauge("outbox_oldest_seconds", meaning, relay.oldest_seconds)
 
 
-def _of_tasks(core: Any) -> Iterator[Any]:
+def _of_tasks(core: Any, names: Sequence[str]) -> Iterator[Any]:
     """Yield the metrics that have labels. Those of a listed function begin with 0."""
-    names = dispatch_table.listed_names(get_config())
     cuts = dict.fromkeys(names, 0)
     # Prometheus sees no increase from the 1 of a process that was killed to the 1 of the next one.
     if FIGURES.is_scraped:

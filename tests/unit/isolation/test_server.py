@@ -17,6 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.core.cache import caches
@@ -356,6 +357,20 @@ def test_a_long_message_reaches_a_child_or_another_one(
 
 def test_a_process_that_has_ended_uses_no_memory() -> None:
     assert resident_memory(2**22 + 1) == 0
+
+
+def test_a_program_of_another_user_does_not_end_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that a task has started with sudo, and that outlives its child."""
+    child = 2**22 + 1
+    control, other = socket.socketpair()
+    server = Server(control, {})
+    server._children[child] = None
+    server._released.add(child)
+    monkeypatch.setattr(os, "waitpid", lambda *args: (child, signal.SIGKILL))
+    monkeypatch.setattr(os, "killpg", Mock(side_effect=PermissionError))
+    with control, other, server._wakeup, server._wakes:
+        server._note_ends()
+    assert (server._children, server._released) == ({}, set())
 
 
 def test_a_frame_arrives_in_parts_and_is_never_too_long() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Any
 
@@ -11,12 +11,14 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.consumers.poller.metrics import FIGURES, prometheus_text
 from beanstalk_dispatch.contrib.outbox.relay import Relay
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome
+from beanstalk_dispatch.running.definitions import dispatch_table
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from tests.conftest import Environment
 from tests.runs import deliver
@@ -127,6 +129,22 @@ def test_each_selector_of_the_alert_rules_finds_a_metric(counting: Environment) 
                 for each, labels in found
                 if each == name and (not label or fits(dict(labels)[label]))
             ], rule["alert"]
+
+
+def test_no_task_waits_for_the_imports_of_a_scrape(
+    counting: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import may take a minute, and each task that ends needs the lock of the figures."""
+    counting(DISPATCH_TASKS="tests.jobs")
+    held, listed_names = [], dispatch_table.listed_names
+
+    def note_lock(config: Config) -> Sequence[str]:
+        held.append(FIGURES.lock.locked())
+        return listed_names(config)
+
+    monkeypatch.setattr(dispatch_table, "listed_names", note_lock)
+    assert b"tests.jobs" in prometheus_text(make_worker(Recording()))
+    assert held == [False]
 
 
 def test_without_the_library_the_error_is_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
