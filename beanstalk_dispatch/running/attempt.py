@@ -229,7 +229,8 @@ def _handle_failure(run: Run, exc: BaseException) -> None:
         _explain_wrong_arguments(exc, message, run)
     try:
         number = message.counted_attempt if message else 1
-        decision = call_within_outer_limit(decide, run.task, exc, number)
+        earlier = 0 if run.retries_by_hiding else run.delivery.earlier_runs  # it is in the number
+        decision = call_within_outer_limit(decide, run.task, exc, number, earlier)
     except Exception as error:  # wrong options; the checks name them too
         logger.error(
             "retry options are wrong id=%s function=%s error=%s",

@@ -27,16 +27,20 @@ class RetryDecision:
     """The seconds until it runs again, as a retry or as a redelivery."""
 
 
-def decide(task: SafeTask, exception: BaseException, attempt: int) -> RetryDecision:
+def decide(
+    task: SafeTask, exception: BaseException, attempt: int, earlier_runs: int = 0
+) -> RetryDecision:
     """Decide on the retry of ``task``, whose run number ``attempt`` raised ``exception``.
 
-    Raise any exception that comes from wrong options of the task.
+    A redelivery backs off with the ``earlier_runs`` of the same message, too. Raise any exception
+    that comes from wrong options of the task.
     """
     limit = _retry_limit(task, exception)
+    is_retried = limit is not None and attempt <= limit
     return RetryDecision(
-        is_retried=limit is not None and attempt <= limit,
+        is_retried=is_retried,
         is_final=limit is not None and attempt > limit,
-        delay=retry_delay(task, exception, attempt),
+        delay=retry_delay(task, exception, attempt if is_retried else attempt + earlier_runs),
     )
 
 

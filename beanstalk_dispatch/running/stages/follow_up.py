@@ -9,11 +9,7 @@ from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome, Result, Succ
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.resuming import NextLeg
 from beanstalk_dispatch.running.ending import sent_again
-from beanstalk_dispatch.running.limits.outer_limit import call_within_outer_limit
-from beanstalk_dispatch.running.refusing import (
-    sent_to_dead_letter_queue,
-)
-from beanstalk_dispatch.running.retries import retry_delay
+from beanstalk_dispatch.running.refusing import sent_to_dead_letter_queue
 from beanstalk_dispatch.running.run import Run
 from beanstalk_dispatch.sqs.quotas import MAX_VISIBILITY_SECONDS
 
@@ -58,11 +54,6 @@ def _retried(run: Run, result: Result) -> Result:
 
 
 def _failed(run: Run, result: Result) -> Result:
-    earlier = run.delivery.earlier_runs
-    if result.retry_after is not None and earlier and not run.retries_by_hiding:
-        number = run.message.counted_attempt + earlier  # redelivery backs off, too
-        delay = call_within_outer_limit(retry_delay, run.task, run.exception, number)
-        result = replace(result, retry_after=delay)
     if run.config.on_failure == "acknowledge":
         result = replace(result, successor=Successor.NOBODY)
     return sent_to_dead_letter_queue(run, result) if result.is_final else result

@@ -654,6 +654,25 @@ def test_redelivery_backs_off_with_each_receive(table: Environment, queue: str) 
     assert 20 < max(delay for delay in delays if delay is not None) <= 40
 
 
+class Paced(SafeTask):
+    """Fails, and notes the numbers of the attempts for which it is asked for a delay."""
+
+    asked: ClassVar[list[int]] = []
+
+    def retry_backoff(self, exception: BaseException | None, attempt: int) -> float:
+        self.asked.append(attempt)
+        return 7.0
+
+    def run(self) -> None:
+        raise ValueError
+
+
+def test_a_backoff_function_is_called_once_for_each_failure(table: Environment) -> None:
+    table(DISPATCH_TABLE=f"paced={__name__}.Paced")
+    assert deliver(Message(function="paced").encode(queue="q"), delivery()).retry_after == 7
+    assert Paced.asked == [3]
+
+
 class Unspeakable(Exception):
     def __str__(self) -> str:
         raise KeyboardInterrupt
