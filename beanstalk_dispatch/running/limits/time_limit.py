@@ -31,6 +31,7 @@ from typing import Final, Self
 
 from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.process import clock, state
+from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 
 from .uninterruptible import is_interruptible
@@ -253,9 +254,7 @@ class _WatchdogThread:
             self._lock.acquire()
             self._limits.add(limit)
             if self._thread is None:
-                thread = threading.Thread(
-                    target=self._watch_deadlines, name="beanstalk_dispatch-watchdog", daemon=True
-                )
+                thread = ServiceThread(self._watch_deadlines, name="watchdog")
                 # In an empty context: Sentry's SDK would give the thread a copy of the tags and
                 # the trace of the task that happens to be the first. It may fail, without memory
                 # or threads.

@@ -343,6 +343,20 @@ def test_a_watchdog_is_ended_whether_it_runs_or_not() -> None:
     assert not thread.is_alive()
 
 
+def test_a_watchdog_that_fails_watches_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without memory, for example. A process without it would have no time limit for ever."""
+    is_interruptible, errors = timeouts.is_interruptible, [MemoryError()]
+
+    def fail_once(thread_id: int, *, is_late: bool) -> bool:
+        if errors:
+            raise errors.pop()
+        return is_interruptible(thread_id, is_late=is_late)
+
+    monkeypatch.setattr(timeouts, "is_interruptible", fail_once)
+    with pytest.raises(TaskTimeout):
+        limited(time_limit(0.1), lambda: spin(10))
+
+
 def test_a_forked_child_has_a_watchdog_of_its_own() -> None:
     limited(time_limit(5), lambda: None)  # the parent's watchdog runs
     child = os.fork()
