@@ -15,11 +15,19 @@ from typing import Final, Self
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.logging.throttle import THROTTLE
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.process import clock, state
 
-from .crash_ledger import CrashLedger, CutTask, TaskPlace, default_path, open_ledger
+from .crash_ledger import (
+    SLOTS_IN_BLOCK,
+    CrashLedger,
+    CutTask,
+    TaskPlace,
+    default_path,
+    open_ledger,
+)
 from .process_exceptions import is_for_the_process
 
 logger = logging.getLogger("beanstalk_dispatch.task")
@@ -70,7 +78,17 @@ class RunningTask:
         self._tasks.running.add(self)
         if self._ledger is not None:
             self._slot = self._ledger.begin(self.message, self.delivery, place=self.place)
+            if self._slot is None:
+                self._log_unlisted()
         return self
+
+    def _log_unlisted(self) -> None:
+        if (repeated := THROTTLE.repeated("ledger-full")) is not None:
+            logger.warning(
+                "crash ledger full id=%s function=%s%s: this process runs more than %d tasks, and "
+                "would not be said to have cut this one off",
+                quoted(self.message.id), quoted(self.message.function), repeated, SLOTS_IN_BLOCK,
+            )  # fmt: skip
 
     def __exit__(
         self,
@@ -86,7 +104,7 @@ class RunningTask:
 
     def count_as_cut(self) -> int:
         """Count the task as cut off, although this process does not end. Return the count."""
-        self._tasks.cuts[self.delivery.queue, self.message.function] += 1
+        self._tasks.add_cut(self.delivery.queue, self.message.function)
         if self._ledger is not None:
             with suppress(Exception):  # no file of ours may cost a task
                 self.times_cut = self._ledger.count_as_cut(self.message.id, place=self.place)
@@ -154,8 +172,13 @@ class RunningTasks:
                     )
             self._config = config
         for each in cut:
-            self.cuts[each.queue, each.function] += 1
+            self.add_cut(each.queue, each.function)
             _log_cut(each)
+
+    def add_cut(self, queue: str, function: str) -> None:
+        """Count a task that was cut off, in this process or in another."""
+        with self._lock:
+            self.cuts[queue, function] += 1
 
     def _close_ledger(self) -> None:
         self._config = None

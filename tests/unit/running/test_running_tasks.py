@@ -299,6 +299,19 @@ def test_a_count_that_cannot_be_forgotten_changes_nothing(monkeypatch: pytest.Mo
     assert run("record").outcome is Outcome.DONE
 
 
+def test_a_task_beyond_the_slots_of_its_process_runs_and_that_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ledger()._free.clear()
+    for _ in range(2):
+        with task("task-1"):
+            assert len(RUNNING.now()) == 1
+    (line,) = caplog.messages
+    assert line.startswith(
+        "crash ledger full id=task-1 function=f: this process runs more than 100"
+    )
+
+
 def test_a_task_knows_for_how_long_it_has_been_running() -> None:
     each = task("x")
     with each:

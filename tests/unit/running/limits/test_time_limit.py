@@ -19,6 +19,7 @@ import pytest
 from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.running.limits import time_limit as timeouts
 from beanstalk_dispatch.running.limits.time_limit import TimeLimitExceeded, time_limit
+from beanstalk_dispatch.running.limits.uninterruptible import is_interruptible
 from tests.jobs import run_in_steps, spin
 
 
@@ -345,7 +346,7 @@ def test_a_watchdog_is_ended_whether_it_runs_or_not() -> None:
 
 def test_a_watchdog_that_fails_watches_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without memory, for example. A process without it would have no time limit for ever."""
-    is_interruptible, errors = timeouts.is_interruptible, [MemoryError()]
+    errors = [MemoryError()]
 
     def fail_once(thread_id: int, *, is_late: bool) -> bool:
         if errors:
