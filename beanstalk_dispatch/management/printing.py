@@ -27,7 +27,7 @@ EXIT_NO_READER: Final = 141
 class PrintingCommand(BaseCommand):
     """A command that ends without a message once nobody reads its output, as ``head`` does.
 
-    Closed streams are no error, and a full disk is one sentence.
+    Closed streams are opened, and a full disk is one sentence.
 
     https://docs.python.org/3/library/signal.html#note-on-sigpipe
     """
