@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from beanstalk_dispatch.conf import get_config
@@ -21,6 +25,12 @@ _STARTED: Final = frozenset(
     {Outcome.DONE, Outcome.RETRY, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CUT}
 )
 """The outcomes of deliveries that have started their task."""
+
+NAMESPACE: Final = "BeanstalkDispatch"
+"""The namespace of all metrics in CloudWatch."""
+Dimensions = Sequence[Sequence[str]]
+"""The sets of dimensions of a metric."""
+OF_QUEUE: Final[Dimensions] = (("Queue",),)
 
 
 class Figures(NamedTuple):
@@ -92,3 +102,32 @@ def function_label(message: Message | None) -> str:
     if message is None or not is_listed(message.function, get_config()):
         return UNLISTED
     return message.function
+
+
+def embedded_metrics(
+    figures: Mapping[str, float],
+    members: Mapping[str, object],
+    *,
+    dimensions: Mapping[str, Dimensions] = MappingProxyType({}),
+    units: Mapping[str, str] = MappingProxyType({}),
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return a line in CloudWatch's embedded metric format, with ``figures`` as metrics.
+
+    ``members`` are the other members of the line, with ``Queue`` among them. ``dimensions`` has the
+    sets of dimensions, which are names of members, of metrics that have others than the queue.
+    ``units`` has the units of those that are no counts. CloudWatch drops a line that names a metric
+    which it does not have. The line must be JSON and nothing else, so it is written to a stream and
+    not logged: a project's format would be added there.
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    metrics: defaultdict[Dimensions, list[Mapping[str, str]]] = defaultdict(list)
+    for name in figures:
+        unit = units.get(name, "Count")
+        metrics[dimensions.get(name, OF_QUEUE)].append({"Name": name, "Unit": unit})
+    directives = [
+        {"Namespace": NAMESPACE, "Dimensions": sets, "Metrics": of_sets}
+        for sets, of_sets in metrics.items()
+    ]
+    about = {**metadata, "Timestamp": int(time.time() * 1000), "CloudWatchMetrics": directives}
+    return json.dumps({"_aws": about, **members, **figures}) + "\n"

@@ -1,22 +1,13 @@
-"""Lines in CloudWatch's embedded metric format, such as the backlog of a worker's queues.
-
-CloudWatch Logs makes metrics of such a line, whatever brings it there. The line must be JSON and
-nothing else, so it is written to a stream and not logged, where a project's format would be added.
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-"""
+"""The backlog of a worker's queues, as lines of which CloudWatch makes metrics."""
 
 from __future__ import annotations
 
-import json
 import logging
-import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Final, TextIO
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
+from beanstalk_dispatch.running.figures import embedded_metrics
 from beanstalk_dispatch.sqs.backlog import QueueBacklog, ask
 from beanstalk_dispatch.sqs.opening import resolve_address
 
@@ -25,9 +16,6 @@ from .worker import Tick, Worker
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
-NAMESPACE: Final = "BeanstalkDispatch"
-Dimensions = Sequence[Sequence[str]]
-OF_QUEUE: Final[Dimensions] = (("Queue",),)
 METRICS: Final = {
     "Visible": "visible",
     "InFlight": "in_flight",
@@ -57,29 +45,3 @@ def backlog_line(queue: str, backlog: QueueBacklog) -> str:
     """Return the line of one queue."""
     figures = {name: getattr(backlog, figure) for name, figure in METRICS.items()}
     return embedded_metrics(figures, {"Queue": queue, "Threads": backlog.threads})
-
-
-def embedded_metrics(
-    figures: Mapping[str, float],
-    members: Mapping[str, object],
-    *,
-    dimensions: Mapping[str, Dimensions] = MappingProxyType({}),
-    units: Mapping[str, str] = MappingProxyType({}),
-    metadata: Mapping[str, str] = MappingProxyType({}),
-) -> str:
-    """Return one line of the format, with ``figures`` as the metrics of a queue, and ``members``.
-
-    ``dimensions`` has the sets of dimensions of metrics that have others than the queue: members by
-    their names. ``units`` has those that are not counts. CloudWatch drops a line that names a
-    metric which it does not have.
-    """
-    metrics: defaultdict[Dimensions, list[Mapping[str, str]]] = defaultdict(list)
-    for name in figures:
-        unit = units.get(name, "Count")
-        metrics[dimensions.get(name, OF_QUEUE)].append({"Name": name, "Unit": unit})
-    directives = [
-        {"Namespace": NAMESPACE, "Dimensions": sets, "Metrics": of_sets}
-        for sets, of_sets in metrics.items()
-    ]
-    about = {**metadata, "Timestamp": int(time.time() * 1000), "CloudWatchMetrics": directives}
-    return json.dumps({"_aws": about, **members, **figures}) + "\n"

@@ -14,10 +14,15 @@ from typing import Any, Final
 
 from beanstalk_dispatch import signals
 from beanstalk_dispatch.conf import Config, get_config
-from beanstalk_dispatch.consumers.poller.embedded_metrics import Dimensions, embedded_metrics
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.outcomes import OUTCOMES
-from beanstalk_dispatch.running.figures import Figures, FiguresObserver, function_label
+from beanstalk_dispatch.running.figures import (
+    Dimensions,
+    Figures,
+    FiguresObserver,
+    embedded_metrics,
+    function_label,
+)
 from beanstalk_dispatch.running.running_tasks import RUNNING
 
 _METADATA: Final = {"LogGroupName": "/aws/elasticbeanstalk/beanstalk_dispatch"}
