@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
+from beanstalk_dispatch.logging.log_lines import table
+
 from .dead_letter import COLUMNS, GROUP_COLUMNS, ReceivedDeadLetter, grouped
 from .queue import DeadLetterQueue, Sample
 from .sweep import SweepReport
-from .terminal import table
 
 MAX_SHOWN: Final = 20
 """The number of dead letters that are listed below their groups."""

@@ -1,37 +1,21 @@
-"""The output of the commands on a terminal: tables, a progress line; and how they stop."""
+"""The progress line of a command on a terminal, and the end that its user asks for."""
 
 from __future__ import annotations
 
 import shutil
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final, TextIO
-
-from beanstalk_dispatch.logging.log_lines import escaped
 
 from .sweep import SweepReport
 
 _CLEAR_LINE: Final = "\r\x1b[K"
 _BAR_WIDTH: Final = 24
 _REDRAW_SECONDS: Final = 0.1
-
-
-def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table, each cut off at the width of the terminal if there is one.
-
-    The heading is in capitals.
-    """
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    cells = [[each.upper() for each in heading], *([escaped(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        padded = (cell.ljust(size) for cell, size in zip(row, widths, strict=True))
-        yield "  ".join(padded).rstrip()[:width]
 
 
 class ProgressLine:

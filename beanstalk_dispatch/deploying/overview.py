@@ -18,6 +18,7 @@ from beanstalk_dispatch.conf.variables import (
     SQS_REGION,
 )
 from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.logging.log_lines import table
 
 from .listed_tasks import ListedTask, listed_tasks
 from .properties import MAX_BYTES, properties_in_effect, string_of, total_size
@@ -138,20 +139,20 @@ def as_table(*, worker: bool) -> Iterator[str]:
     """Yield the overview, line by line. Secrets are masked."""
     found, tasks, queues = variables(), _list_tasks(), _configured_queues()
     settings = (setting for group in conf.registered_groups() for setting in group.settings)
-    tables = {
-        ("VARIABLE", "FROM", "VALUE"): [
+    tables: Mapping[Sequence[str], Sequence[Sequence[str]]] = {
+        ("Variable", "From", "Value"): [
             (each.name, each.source, _shown_value(each, setting))
             for each, setting in zip(found, settings, strict=True)
         ],
-        ("TASK", "TIME LIMIT", "MAX RETRIES", "PATH"): [_task_row(task) for task in tasks],
-        ("OPTION OF", "OPTION", "VALUE", "FROM"): [
+        ("Task", "Time limit", "Max retries", "Path"): [_task_row(task) for task in tasks],
+        ("Option of", "Option", "Value", "From"): [
             (task.name, keyword, *value) for task in tasks for keyword, value in task.policy.items()
         ],
-        ("QUEUE", "REGION", "URL"): [_queue_row(*each) for each in queues.items()],
+        ("Queue", "Region", "URL"): [_queue_row(*each) for each in queues.items()],
     }
     for headings, rows in tables.items():
         if rows:
-            yield from _format_table(headings, rows)
+            yield from table(headings, rows, is_cut=False)
             yield ""
     used = total_size(properties_in_effect(worker=worker))
     yield (
@@ -192,13 +193,3 @@ def _queue_row(alias: str, queue: QueueAddress) -> tuple[str, ...]:
         _queue_region(queue) or "boto3's own",
         queue.url or f"{queue.name} (looked up by name)",
     )
-
-
-def _format_table(headings: tuple[str, ...], rows: Any) -> Iterator[str]:
-    """Yield lines of columns that are as wide as their widest cell. The last one is not padded."""
-    lines = [headings, *rows]
-    widths = [min(max(map(len, column)), 60) for column in zip(*lines, strict=True)]
-    for line in lines:
-        *padded, last = line
-        cells = [cell.ljust(width) for cell, width in zip(padded, widths, strict=False)]
-        yield "  ".join([*cells, last]).rstrip()

@@ -1,4 +1,4 @@
-"""Quote, escape and shorten values for log lines, tracebacks and pages.
+"""Quote, escape and shorten values for log lines, tables, tracebacks and pages.
 
 Function names come from messages, ids from headers, and errors from anywhere. A value must not look
 like another field of its line, or like another line, and must not fill the log.
@@ -7,9 +7,11 @@ like another field of its line, or like another line, and must not fill the log.
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Final
@@ -106,6 +108,22 @@ def indented(string: str) -> str:
     """
     lines = escaped_lines(string).split("\n")
     return "\n".join(each if each[:1] == " " else f"  {each}" for each in lines)
+
+
+def table(
+    heading: Sequence[str], rows: Sequence[Sequence[str]], *, is_cut: bool = True
+) -> Iterator[str]:
+    """Yield the lines of a table, with its heading in capitals.
+
+    With ``is_cut``, each is cut off at the width of the terminal if there is one.
+    """
+    has_width = is_cut and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if has_width else None
+    cells = [[each.upper() for each in heading], *([escaped(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (cell.ljust(size) for cell, size in zip(row, widths, strict=True))
+        yield "  ".join(padded).rstrip()[:width]
 
 
 def traceback_of(exception: BaseException | None) -> str:

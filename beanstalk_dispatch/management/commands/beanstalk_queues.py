@@ -11,8 +11,8 @@ from typing import Any, Final
 from django.core.management.base import CommandError
 
 from beanstalk_dispatch.conf.variables import QUEUES
-from beanstalk_dispatch.dead_letters.terminal import Stop, stoppable, table
-from beanstalk_dispatch.logging.log_lines import duration
+from beanstalk_dispatch.dead_letters.terminal import Stop, stoppable
+from beanstalk_dispatch.logging.log_lines import duration, table
 from beanstalk_dispatch.management.arguments import number
 from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.queues.running import (

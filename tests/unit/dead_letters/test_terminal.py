@@ -3,40 +3,17 @@ from __future__ import annotations
 import io
 import os
 import signal
-import sys
 import threading
 
 import pytest
 
 from beanstalk_dispatch.dead_letters.sweep import SweepReport
-from beanstalk_dispatch.dead_letters.terminal import ProgressLine, stoppable, table
-from beanstalk_dispatch.logging.log_lines import duration
+from beanstalk_dispatch.dead_letters.terminal import ProgressLine, stoppable
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-def test_the_columns_of_a_table_are_as_wide_as_their_cells() -> None:
-    assert list(table(["A", "B"], [["long\n", "1"], ["x", ""]])) == [
-        "A       B", r"long\n  1", "x",
-    ]  # fmt: skip
-
-
-def test_a_table_is_not_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", Terminal())
-    monkeypatch.setenv("COLUMNS", "5")
-    assert list(table(["NAME"], [["123456789"]])) == ["NAME", "12345"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(-5, "0s"), (0, "0s"), (59, "59s"), (60, "1m"), (3700, "1h 1m"), (3605, "1h 5s"),
-     (345_600, "4d"), (90_061, "1d 1h")],
-)  # fmt: skip
-def test_a_duration_has_its_two_largest_units(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_a_terminal_shows_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +14,11 @@ from django.test import Client
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.logging.log_lines import (
     LongTraceback,
+    duration,
     quoted,
     quoted_error,
     shortened,
+    table,
     to_log,
     traceback_of,
 )
@@ -319,3 +323,31 @@ def test_a_record_keeps_its_template_by_which_sentry_groups(
     logging.getLogger("beanstalk_dispatch").error("wrong ms=%d error=%s", 1, "one\ntwo")
     (record,) = caplog.records
     assert (record.msg, record.args) == ("wrong ms=%d error=%s", (1, "one\n  two"))
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_columns_of_a_table_are_as_wide_as_their_cells() -> None:
+    assert list(table(["A", "B"], [["long\n", "1"], ["x", ""]])) == [
+        "A       B", r"long\n  1", "x",
+    ]  # fmt: skip
+
+
+def test_a_table_is_not_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", _Terminal())
+    monkeypatch.setenv("COLUMNS", "5")
+    rows = [["123456789"]]
+    assert list(table(["NAME"], rows)) == ["NAME", "12345"]
+    assert list(table(["NAME"], rows, is_cut=False)) == ["NAME", "123456789"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-5, "0s"), (0, "0s"), (59, "59s"), (60, "1m"), (3700, "1h 1m"), (3605, "1h 5s"),
+     (345_600, "4d"), (90_061, "1d 1h")],
+)  # fmt: skip
+def test_a_duration_has_its_two_largest_units(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

@@ -11,7 +11,7 @@ from django.db import DatabaseError, connections
 
 from beanstalk_dispatch.contrib.results.durations import COLUMNS, durations
 from beanstalk_dispatch.contrib.results.pruning import prune
-from beanstalk_dispatch.dead_letters.terminal import table
+from beanstalk_dispatch.logging.log_lines import table
 from beanstalk_dispatch.management.arguments import since
 from beanstalk_dispatch.management.printing import PrintingCommand
 
