@@ -32,10 +32,12 @@ from beanstalk_dispatch.deploying.dispatcher_path import (
 from beanstalk_dispatch.deploying.listed_tasks import listed_tasks
 from beanstalk_dispatch.deploying.settings_module import settings_module
 from beanstalk_dispatch.deploying.sqsd_options import http_path, options
-from beanstalk_dispatch.exceptions import ConfigurationError
+from beanstalk_dispatch.exceptions import BeanstalkDispatchError, ConfigurationError
 from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.messages import cron
+from beanstalk_dispatch.running.definitions import dispatch_table
 from beanstalk_dispatch.running.definitions.declared_tasks import is_listed
+from beanstalk_dispatch.running.definitions.parameters import explain_mismatch, read_parameters
 
 from . import daemon_request
 from .findings import ID, ok, problem, safely
@@ -158,12 +160,23 @@ def _periodic_tasks(config: Config, given: Path | None) -> Iterator[CheckMessage
 def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[CheckMessage]:
     if not is_listed(task.name, config):
         yield problem("E106", "cron.yaml", name=task.name)
+    elif message := _why_not_without_arguments(task.name, config):
+        yield problem("E124", "cron.yaml", message=message)
     elif config.worker and task.name not in config.periodic_tasks:
         names = " ".join([*config.periodic_tasks, task.name])
         yield problem("E107", "cron.yaml", name=task.name, names=names)
     if has_urls() and not leads_to_the_dispatcher(task.url):
         right = dispatcher_path() or PATH
         yield problem("E108", "cron.yaml", name=task.name, url=task.url, right=right)
+
+
+def _why_not_without_arguments(name: str, config: Config) -> str:
+    """Return why a listed task cannot run as a periodic task; empty if it can."""
+    try:
+        parameters = read_parameters(dispatch_table.entry(name, config))
+    except BeanstalkDispatchError as exc:
+        return str(exc)
+    return explain_mismatch(name, (), {}, parameters) if parameters else ""
 
 
 # --- the rest --------------------------------------------------------------------------------

@@ -269,6 +269,25 @@ def test_what_is_wrong_in_a_cron_yaml_is_said(
     assert hint in str(finding.hint)
 
 
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("Missing", "tests.declared_jobs defines no such task", "correct the name"),
+        ("Report", "it is tests.declared_jobs.Report(number)", "give the parameters defaults"),
+    ],
+)
+def test_a_periodic_task_that_cannot_run_as_it_is_called_is_said(
+    folder: Path, env: Environment, name: str, message: str, hint: str
+) -> None:
+    name = f"tests.declared_jobs.{name}"
+    env(DISPATCH_TASKS="tests.declared_jobs", DISPATCH_PERIODIC_TASKS=name)
+    (folder / "cron.yaml").write_text(CRON.format_map(RIGHT | {"name": name}))
+    finding = examine()["cron.yaml"]
+    assert finding.level == ERROR
+    assert message in finding.msg
+    assert hint in str(finding.hint)
+
+
 def test_a_file_that_is_not_yaml_is_said(folder: Path) -> None:
     (folder / "cron.yaml").write_text("\tversion: 1")
     finding = examine()["cron.yaml"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from beanstalk_dispatch.exceptions import MalformedMessage
+from beanstalk_dispatch.running.definitions.entries import Entry
 from beanstalk_dispatch.running.definitions.options import (
     MIN_RECEIVED_BACKOFF,
     apply_received_options,
@@ -99,6 +100,8 @@ def test_an_option_that_is_set_to_none_does_not_travel() -> None:
         ("max_retries", "3", "'3' is not a count"),
         ("verbose", "no", "'no' is not true or false"),
         ("isolation", "proces", "'proces' is not thread or process or fresh"),
+        ("expires_after", "1h", "'1h' is not seconds or a timedelta above 0"),
+        ("expires_after", 0, "0 is not seconds or a timedelta above 0"),
     ],
 )
 def test_a_class_with_an_option_that_cannot_work(name: str, value: object, problem: str) -> None:
@@ -106,6 +109,14 @@ def test_a_class_with_an_option_that_cannot_work(name: str, value: object, probl
     (found,) = problems_of_options(task_class)
     assert found.startswith(f"{name}: ")
     assert problem.replace("0 is", "timedelta(0) is") in found or problem.split(" ", 1)[1] in found
+
+
+@pytest.mark.parametrize("wrong", ["1h", 0, -5, timedelta(0), True])
+def test_a_wrong_expiry_deletes_no_message(wrong: Any) -> None:
+    class Code(SafeTask, expires=wrong):
+        """A task whose author has written a wrong expiry, or 0 for none."""
+
+    assert Entry(task_class=Code, observers=()).expires is None
 
 
 def test_options_that_work_are_no_problem() -> None:
