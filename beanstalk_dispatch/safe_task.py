@@ -169,7 +169,11 @@ class SafeTask:
         Raise TypeError if the class sets one of them itself, ValueError for a wrong max_attempts.
         """
         policy = {name: options.pop(name) for name in POLICY if name in options}
-        super().__init_subclass__(**options)
+        try:
+            super().__init_subclass__(**options)
+        except TypeError as exc:
+            given = ", ".join(map(repr, options))
+            raise TypeError(f"{exc}: {given}; known: {', '.join(POLICY)}") from exc
         _set_policy(cls, policy, vars(cls))
 
     def __init__(self, run: Callable[..., Any] | None = None, **options: Any) -> None:

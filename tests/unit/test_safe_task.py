@@ -84,6 +84,12 @@ def test_a_wrong_isolation_is_refused() -> None:
         type("Wrong", (SafeTask,), {}, isolation="alone")
 
 
+def test_an_unknown_keyword_of_a_class_is_named_beside_those_that_exist() -> None:
+    problem = "takes no keyword arguments: 'max_retries'; known: max_attempts, backoff, timeout, "
+    with pytest.raises(TypeError, match=problem):
+        type("Wrong", (SafeTask,), {}, max_retries=3)
+
+
 def test_two_words_of_one_meaning_are_refused() -> None:
     problem = "max_retries is set, and by max_attempts again; write one of them"
     with pytest.raises(TypeError, match=problem):

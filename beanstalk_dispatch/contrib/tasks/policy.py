@@ -19,7 +19,11 @@ from typing import (
 )
 
 from beanstalk_dispatch.logging.log_lines import quoted_error
-from beanstalk_dispatch.running.definitions.options import is_duration, seconds_of
+from beanstalk_dispatch.running.definitions.options import (
+    is_duration,
+    is_positive_duration,
+    seconds_of,
+)
 from beanstalk_dispatch.safe_task import POLICY, SafeTask, attributes_of, not_here
 
 from .library import (
@@ -94,7 +98,7 @@ def _check_policy(task: SQSTask) -> None:
     attributes_of(_policy_of(task))
     for name in ("timeout", "expires"):
         value = getattr(task, name)
-        if value is not None and not (is_duration(value) and seconds_of(value) > 0):
+        if value is not None and not is_positive_duration(value):
             raise ValueError(f"{name} is {value!r}; expected seconds or a timedelta above 0.")
     backoff = 0 if task.backoff is None or callable(task.backoff) else task.backoff
     if not (is_duration(backoff) and seconds_of(backoff) >= 0):

@@ -13,7 +13,7 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask
 
-from .options import is_expiry, seconds_of
+from .options import is_positive_duration, seconds_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,8 @@ class Entry:
         object.__setattr__(self, "is_plain", all(map(_is_plain, classes)))
         object.__setattr__(self, "isolation", isolation if isolation in ISOLATIONS else None)
         # A wrong value, or 0, would delete every message.
-        object.__setattr__(self, "expires", seconds_of(expires) if is_expiry(expires) else None)
+        seconds = seconds_of(expires) if is_positive_duration(expires) else None
+        object.__setattr__(self, "expires", seconds)
 
     @property
     def signed(self) -> tuple[Callable[..., Any], int]:

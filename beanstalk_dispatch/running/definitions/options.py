@@ -44,8 +44,8 @@ def is_duration(value: object) -> TypeGuard[timedelta | float]:
     return isinstance(value, int | float | timedelta) and not isinstance(value, bool)
 
 
-def is_expiry(value: object) -> TypeGuard[timedelta | float]:
-    """Return True for an ``expires_after`` that can work: a duration above zero."""
+def is_positive_duration(value: object) -> TypeGuard[timedelta | float]:
+    """Return True for a timedelta, or a number of seconds, above zero."""
     return is_duration(value) and seconds_of(value) > 0
 
 
@@ -150,7 +150,7 @@ def problems_of_options(task_class: type[SafeTask]) -> list[str]:
     if task_class.isolation not in (None, *ISOLATIONS):
         problems.append(f"isolation: {task_class.isolation!r} is not {' or '.join(ISOLATIONS)}")
     expires = task_class.expires_after
-    if expires is not None and not is_expiry(expires):
+    if expires is not None and not is_positive_duration(expires):
         problems.append(f"expires_after: {expires!r} is not seconds or a timedelta above 0")
     return problems
 
