@@ -23,7 +23,7 @@ from beanstalk_dispatch.isolation.children import CHILDREN
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import clock, state
 from beanstalk_dispatch.running.leases.worker_entry import WORKER_ENTRY
-from beanstalk_dispatch.running.left_behind.open_files import can_open_files
+from beanstalk_dispatch.running.left_behind.spoiled import why_spoiled
 from beanstalk_dispatch.running.left_behind.threads import LEFT
 from beanstalk_dispatch.running.limits import monkey_patching, time_limit
 from beanstalk_dispatch.running.limits.thread_frames import threads_within
@@ -94,28 +94,17 @@ def _replace_process_if_spoiled() -> None:
 
 def _judge(threads: int) -> None:
     """Replace the process first and log it then: a stuck task may hold the lock of a handler."""
-    stuck, left = len(time_limit.stuck_threads()), LEFT.are_too_many()
+    stuck = len(time_limit.stuck_threads())
     if stuck > threads * STUCK_SHARE:
         _replace_process(f"{stuck} of {threads} threads are stuck")
         logger.critical(
             "recycle pid=%d reason=stuck stuck=%d threads=%d",
             os.getpid(), stuck, threads,
         )  # fmt: skip
-    elif left:
-        _replace_process("tasks have left too many threads behind")
+    elif (spoiled := why_spoiled()) is not None:
+        _replace_process(spoiled.why)
         LEFT.report(waits=False)
-        logger.critical(
-            "recycle pid=%d reason=threads threads=%d left_by=%r: tasks have left these threads "
-            "behind, each of which may keep a database connection",
-            os.getpid(), len(LEFT.left()), LEFT.summary(),
-        )  # fmt: skip
-    elif not can_open_files():
-        _replace_process("the process can open no more files")
-        logger.critical(
-            "recycle pid=%d reason=no-files: this process can open no more files, so every task "
-            "would fail; a task most likely keeps files or connections open",
-            os.getpid(),
-        )
+        logger.critical("recycle pid=%d %s: %s", os.getpid(), spoiled.fields, spoiled.advice)
 
 
 def is_stopping() -> bool:

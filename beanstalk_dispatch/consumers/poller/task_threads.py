@@ -9,7 +9,7 @@ from functools import partial
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.process.service_thread import ServiceThread
-from beanstalk_dispatch.running.left_behind.open_files import can_open_files
+from beanstalk_dispatch.running.left_behind.spoiled import Spoiled, why_spoiled
 from beanstalk_dispatch.running.limits import time_limit
 from beanstalk_dispatch.sqs.queue import Received
 
@@ -28,8 +28,8 @@ class TaskThreads:
     def __init__(self, runner: Runner, prefetch: Prefetch, options: WorkerOptions) -> None:
         self.running: dict[int, tuple[QueueState, Received]] = {}
         """The messages whose tasks run, each with its queue, by the id of their thread."""
-        self.has_no_files = False
-        """True if a task was not started because the process can open no more files."""
+        self.spoiled: Spoiled | None = None
+        """The reason why a task was not started and the process is to be replaced."""
         self._runner = runner
         self._prefetch = prefetch
         self._heartbeat = options.heartbeat
@@ -82,8 +82,8 @@ class TaskThreads:
         is_first = len(remaining) == len(group.messages)
         if not is_first and not self._prefetch.may_continue_group():
             return False
-        if not can_open_files():
-            self.has_no_files = self._prefetch.is_closed = True
+        if (spoiled := why_spoiled()) is not None:
+            self.spoiled, self._prefetch.is_closed = spoiled, True
             return False
         if remaining[0].is_hidden:
             return True

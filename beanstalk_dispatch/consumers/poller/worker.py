@@ -19,6 +19,7 @@ from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.process.role import PROCESS
 from beanstalk_dispatch.process.service_thread import ServiceThread
+from beanstalk_dispatch.running.left_behind.spoiled import Spoiled, why_spoiled
 from beanstalk_dispatch.running.left_behind.threads import LEFT
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.sqs.opening import open_queue
@@ -39,7 +40,7 @@ logger = logging.getLogger("beanstalk_dispatch.worker")
 EXIT_FAILED: Final = 1
 """The exit code of a ``burst`` in which a delivery did not succeed."""
 EXIT_STUCK: Final = 75
-"""EX_TEMPFAIL: start a new process, for one of the reasons in _SPOILED."""
+"""EX_TEMPFAIL: start a new process, for a stuck task or a reason of ``why_spoiled``."""
 EXIT_NO_QUEUE: Final = 69
 """EX_UNAVAILABLE: with ``burst``, a queue that does not exist or does not answer."""
 
@@ -153,10 +154,12 @@ class Worker:
     # --- the reasons to stop ---------------------------------------------------------------
 
     def _check_stop_conditions(self) -> None:
-        spoiled = next((log for is_so, log in _SPOILED if is_so(self)), None)
-        if spoiled is not None:
+        if stuck := self.tasks.give_up_overdue():
             self.stop(EXIT_STUCK)
-            self._log_without_blocking(spoiled, self)
+            self._log_without_blocking(_log_stuck, len(stuck))
+        elif (spoiled := self.tasks.spoiled or why_spoiled()) is not None:
+            self.stop(EXIT_STUCK)
+            self._log_without_blocking(_log_spoiled, spoiled)
         elif self.prefetch.is_used_up():
             self.stop()
         elif self.options.burst:
@@ -259,35 +262,13 @@ class Worker:
         )  # fmt: skip
 
 
-def _log_stuck(worker: Worker) -> None:
-    logger.critical(
-        "stop reason=stuck tasks=%d exit_code=%d", len(worker.tasks.overdue()), EXIT_STUCK
-    )
+def _log_stuck(tasks: int) -> None:
+    logger.critical("stop reason=stuck tasks=%d exit_code=%d", tasks, EXIT_STUCK)
 
 
-def _log_no_files(worker: Worker) -> None:
-    logger.critical(
-        "stop reason=no-files exit_code=%d: this process can open no more files, so every task "
-        "would fail; a task most likely keeps files or connections open",
-        EXIT_STUCK,
-    )
-
-
-def _log_threads(worker: Worker) -> None:
+def _log_spoiled(spoiled: Spoiled) -> None:
     LEFT.report(waits=False)
-    logger.critical(
-        "stop reason=threads threads=%d left_by=%r exit_code=%d: tasks have left these threads "
-        "behind, each of which may keep a database connection",
-        len(LEFT.left()), LEFT.summary(), EXIT_STUCK,
-    )  # fmt: skip
-
-
-_SPOILED: Final[Sequence[tuple[Callable[[Worker], object], Callable[[Worker], None]]]] = (
-    (lambda worker: worker.tasks.give_up_overdue(), _log_stuck),
-    (lambda worker: worker.tasks.has_no_files, _log_no_files),
-    (lambda worker: LEFT.are_too_many(), _log_threads),
-)
-"""The reasons to be replaced by another process, each with its line in the log."""
+    logger.critical("stop %s exit_code=%d: %s", spoiled.fields, EXIT_STUCK, spoiled.advice)
 
 
 def _log_unfinished(message: Received, thread_id: int) -> None:

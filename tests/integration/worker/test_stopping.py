@@ -19,6 +19,7 @@ from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
 from beanstalk_dispatch.consumers.poller.runners import run_here
 from beanstalk_dispatch.consumers.poller.worker import EXIT_NO_QUEUE, EXIT_STUCK, Worker
 from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.running.left_behind import spoiled
 from beanstalk_dispatch.running.left_behind import threads as left_threads
 from beanstalk_dispatch.running.limits import time_limit
 from beanstalk_dispatch.sqs.queue import Received
@@ -390,9 +391,7 @@ def test_a_process_that_can_open_no_files_ends_before_the_next_task(
     sqs_env: Environment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     send("one", "two")
-    monkeypatch.setattr(
-        "beanstalk_dispatch.consumers.poller.task_threads.can_open_files", lambda: False
-    )
+    monkeypatch.setattr(spoiled, "can_open_files", lambda: False)
     runner = Recording()
     assert make_worker(runner).run() == EXIT_STUCK
     assert runner.bodies == []

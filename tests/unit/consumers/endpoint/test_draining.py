@@ -9,6 +9,7 @@ import pytest
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.consumers.endpoint import draining
 from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.running.left_behind import spoiled
 from beanstalk_dispatch.running.left_behind import threads as left_threads
 from tests.runs import noted
 
@@ -19,7 +20,7 @@ def test_a_gunicorn_worker_that_can_open_no_files_is_replaced(
     signals: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda *values: signals.append(values))
     monkeypatch.setattr(draining, "_process", draining._ServerProcess())
-    monkeypatch.setattr(draining, "can_open_files", lambda: False)
+    monkeypatch.setattr(spoiled, "can_open_files", lambda: False)
     assert draining.reason(get_config()) == ""  # another server, which may not replace it
     draining._process.threads = 15
     assert draining.reason(get_config()) == "the process can open no more files"
