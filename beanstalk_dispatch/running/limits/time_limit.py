@@ -5,7 +5,7 @@ watchdog thread per process watches all limits. In the main thread it sends SIGA
 ends a blocking system call. In another thread it sets an asynchronous exception, which Python
 raises between two bytecodes: a thread that is inside a C call (a driver waiting for its
 database, ``time.sleep``) sees it when that call returns. Until then it is *stuck*, and said to
-be so in the log. Some code is not interrupted, see ``uninterruptible``. A C call that keeps the
+be so in the log. Some code is not interrupted, see ``thread_frames``. A C call that keeps the
 interpreter's lock stops the watchdog too.
 
 https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
@@ -34,7 +34,7 @@ from beanstalk_dispatch.process import clock, state
 from beanstalk_dispatch.process.service_thread import ServiceThread
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 
-from .uninterruptible import is_interruptible
+from .thread_frames import is_interruptible
 
 logger = logging.getLogger("beanstalk_dispatch.task.time_limit")
 

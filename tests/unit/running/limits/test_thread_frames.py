@@ -1,16 +1,26 @@
-"""Where another thread is, on every version of Python."""
+"""Where another thread is, on every version of Python, and where it is not interrupted."""
 
 from __future__ import annotations
 
 import gc
 import sys
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import pytest
 
+from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.running.limits import thread_frames
-from beanstalk_dispatch.running.limits.thread_frames import frame_of, threads_within
+from beanstalk_dispatch.running.limits import time_limit as timeouts
+from beanstalk_dispatch.running.limits.thread_frames import (
+    frame_of,
+    is_interruptible,
+    threads_within,
+)
+from beanstalk_dispatch.running.limits.time_limit import time_limit
 
 
 def test_the_frame_of_a_thread() -> None:
@@ -53,3 +63,72 @@ def test_no_garbage_collection_starts_where_it_would_stop_every_thread(
     finally:
         gc.enable()
     assert seen == [False]
+
+
+# --- code that is not interrupted, because what it leaves half done breaks every task ---
+
+
+def called_in_module(name: str) -> Callable[[Callable[[], None]], None]:
+    """A function of a module of that name, which calls another function."""
+    scope: dict[str, Any] = {"__name__": name}
+    exec("def call(function):\n    function()", scope)
+    call: Callable[[Callable[[], None]], None] = scope["call"]
+    return call
+
+
+@pytest.mark.parametrize(
+    ("module", "expected", "expected_late"),
+    [
+        ("shop.tasks", True, True),
+        ("importlib._bootstrap", False, True),
+        ("logging", True, True),
+        ("psycopg_pool.pool", False, False),
+    ],
+)
+def test_a_thread_with_such_code_on_its_stack(
+    module: str, expected: bool, expected_late: bool
+) -> None:
+    found: list[bool] = []
+
+    def look() -> None:
+        here = threading.get_ident()
+        found.extend(is_interruptible(here, is_late=late) for late in (False, True))
+
+    thread = threading.Thread(target=lambda: called_in_module(module)(look))
+    thread.start()
+    thread.join()
+    assert found == [expected, expected_late]
+
+
+def test_a_thread_that_has_ended() -> None:
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    assert thread.ident
+    assert is_interruptible(thread.ident, is_late=False)
+
+
+@pytest.mark.slow
+def test_a_wait_for_a_pool_is_reported_as_stuck_and_interrupted_after_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(timeouts, "GRACE", 0.1)
+    returned: list[bool] = []
+
+    def wait() -> None:
+        end = time.monotonic() + 0.6
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        returned.append(True)
+
+    def task() -> None:
+        with pytest.raises(TaskTimeout), time_limit(0.1):
+            called_in_module("psycopg_pool.pool")(wait)
+            while True:
+                pass
+
+    thread = threading.Thread(target=task)
+    thread.start()
+    thread.join(20)
+    assert returned == [True]
+    assert "stuck task" in caplog.text

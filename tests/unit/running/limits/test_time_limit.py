@@ -18,8 +18,8 @@ import pytest
 
 from beanstalk_dispatch.exceptions import TaskTimeout
 from beanstalk_dispatch.running.limits import time_limit as timeouts
+from beanstalk_dispatch.running.limits.thread_frames import is_interruptible
 from beanstalk_dispatch.running.limits.time_limit import TimeLimitExceeded, time_limit
-from beanstalk_dispatch.running.limits.uninterruptible import is_interruptible
 from tests.jobs import run_in_steps, spin
 
 
