@@ -15,8 +15,8 @@ from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions, WorkerTimes
 from beanstalk_dispatch.consumers.poller.runners import Runner, TaskStarts
-from beanstalk_dispatch.consumers.poller.threads import alive
 from beanstalk_dispatch.consumers.poller.worker import Worker
+from beanstalk_dispatch.process.service_thread import alive
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from tests.batches import Entry

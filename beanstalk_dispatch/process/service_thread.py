@@ -1,10 +1,10 @@
-"""ServiceThread: a thread that an unexpected error does not end."""
+"""ServiceThread: a thread that an unexpected error does not end. The wait for several threads."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from . import clock
 
@@ -36,3 +36,15 @@ class ServiceThread(threading.Thread):
                 clock.sleep(self._restart_delay)
             else:
                 return
+
+
+def alive(threads: Iterable[threading.Thread]) -> list[threading.Thread]:
+    """Return the threads that have not ended."""
+    return [thread for thread in threads if thread.is_alive()]
+
+
+def join_within(seconds: float, threads: Iterable[threading.Thread]) -> None:
+    """Wait until all threads have ended, but no longer than ``seconds`` in all."""
+    deadline = clock.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(deadline - clock.monotonic(), 0))

@@ -26,7 +26,7 @@ from beanstalk_dispatch.messages.cron import PeriodicTask, occurrence_id
 from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of
 from beanstalk_dispatch.sqs.opening import open_queue, resolve_address
 
-from .threads import every
+from .worker import Tick, every
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
@@ -70,7 +70,7 @@ class Scheduler:
         pairs = zip(self._occurrences, self._due, strict=True)
         return [(task.name, due_at.timestamp()) for (task, _), due_at in pairs]
 
-    def tick(self, is_stopping: Callable[[], bool]) -> Callable[[], None]:
+    def tick(self, is_stopping: Callable[[], bool]) -> Tick:
         """Return a tick that sends the tasks that are due, once a second until ``is_stopping``."""
 
         def send() -> None:

@@ -11,8 +11,7 @@ from beanstalk_dispatch.running.figures import embedded_metrics
 from beanstalk_dispatch.sqs.backlog import QueueBacklog, ask
 from beanstalk_dispatch.sqs.opening import resolve_address
 
-from .threads import every
-from .worker import Tick, Worker
+from .worker import Tick, Worker, every
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 

@@ -15,8 +15,7 @@ from beanstalk_dispatch.logging.log_lines import joined
 from beanstalk_dispatch.running.definitions import dispatch_table
 
 from .metrics import prometheus_text
-from .threads import every
-from .worker import Tick, Worker
+from .worker import Tick, Worker, every
 
 _NOT_IMPORTABLE: Final = "not importable: "
 _MAX_CONNECTIONS: Final = 20

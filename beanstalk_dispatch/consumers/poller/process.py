@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from beanstalk_dispatch.logging.log_lines import joined, quoted
 from beanstalk_dispatch.process import state
-from beanstalk_dispatch.process.service_thread import ServiceThread
+from beanstalk_dispatch.process.service_thread import ServiceThread, join_within
 from beanstalk_dispatch.running.leases.worker_entry import WORKER_ENTRY
 from beanstalk_dispatch.running.left_behind.threads import LEFT
 from beanstalk_dispatch.running.limits import time_limit
@@ -23,7 +23,6 @@ from beanstalk_dispatch.scheduling.outbox import OutboxRelay
 from beanstalk_dispatch.signals import worker_stopped
 
 from .status_line import StatusLine, log_progress
-from .threads import join_within
 from .worker import EXIT_FAILED, Tick, Worker
 
 logger = logging.getLogger("beanstalk_dispatch.worker")

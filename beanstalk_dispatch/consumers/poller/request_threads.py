@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.process.service_thread import ServiceThread
+from beanstalk_dispatch.process.service_thread import ServiceThread, alive
 
 from .in_flight import DELETES_AT_A_TIME, InFlight, Requests
 from .options import WorkerOptions
-from .threads import alive
 
 
 class RequestThreads:

@@ -8,6 +8,7 @@ thread only decides when to stop, so that no task and no request can delay a sto
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ from beanstalk_dispatch.exceptions import SchedulingError
 from beanstalk_dispatch.logging.log_lines import quoted
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.process.role import PROCESS
-from beanstalk_dispatch.process.service_thread import ServiceThread
+from beanstalk_dispatch.process.service_thread import ServiceThread, alive, join_within
 from beanstalk_dispatch.running.left_behind.spoiled import Spoiled, why_spoiled
 from beanstalk_dispatch.running.left_behind.threads import LEFT
 from beanstalk_dispatch.scheduling.outbox import OutboxRelay
@@ -33,7 +34,6 @@ from .receiver import QueueReceiver
 from .request_threads import RequestThreads
 from .runners import Runner, task_id_of
 from .task_threads import TaskThreads
-from .threads import alive, every, join_within
 
 logger = logging.getLogger("beanstalk_dispatch.worker")
 
@@ -45,7 +45,20 @@ EXIT_NO_QUEUE: Final = 69
 """EX_UNAVAILABLE: with ``burst``, a queue that does not exist or does not answer."""
 
 Tick = Callable[[], None]
-"""A function to call several times a second; ``threads.every`` makes one that acts less often."""
+"""A function to call several times a second; ``every`` makes one that acts less often."""
+
+
+def every(seconds: float, action: Callable[[], object]) -> Tick:
+    """Return a tick that calls ``action``, but only once in ``seconds``."""
+    called_at = -math.inf
+
+    def tick() -> None:
+        nonlocal called_at
+        if clock.monotonic() - called_at >= seconds:
+            called_at = clock.monotonic()
+            action()
+
+    return tick
 
 
 class Worker:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
-from beanstalk_dispatch.process.service_thread import ServiceThread
+from beanstalk_dispatch.process.service_thread import ServiceThread, alive, join_within
 
 
 def test_a_loop_that_raises_is_logged_and_started_again(
@@ -25,3 +28,17 @@ def test_a_loop_that_raises_is_logged_and_started_again(
         for error in ("MemoryError", "KeyboardInterrupt")
     ]
     assert all(record.exc_info for record in caplog.records)
+
+
+def test_threads_are_waited_for_together() -> None:
+    gate = threading.Event()
+    threads = [threading.Thread(target=gate.wait, args=(20,), daemon=True) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    join_within(0.05, threads)
+    assert 0.05 <= time.monotonic() - began < 0.2
+    assert alive(threads) == threads
+    gate.set()
+    join_within(10, threads)
+    assert alive(threads) == []

@@ -13,8 +13,8 @@ from beanstalk_dispatch.consumers.poller.options import WorkerOptions
 from beanstalk_dispatch.consumers.poller.prefetch import Prefetch
 from beanstalk_dispatch.consumers.poller.queue_state import QueueState
 from beanstalk_dispatch.consumers.poller.receiver import QueueReceiver
-from beanstalk_dispatch.consumers.poller.threads import alive, join_within
 from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.process.service_thread import alive, join_within
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from tests.conftest import Environment
 from tests.workers import QUICK, messages, until

@@ -13,8 +13,8 @@ import pytest
 from beanstalk_dispatch.consumers.poller.in_flight import InFlight
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions
 from beanstalk_dispatch.consumers.poller.request_threads import RequestThreads
-from beanstalk_dispatch.consumers.poller.threads import alive, join_within
 from beanstalk_dispatch.exceptions import SendError
+from beanstalk_dispatch.process.service_thread import alive, join_within
 from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Received
 from tests.conftest import Environment
