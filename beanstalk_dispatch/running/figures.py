@@ -116,7 +116,7 @@ def embedded_metrics(
 
     ``members`` are the other members of the line, with ``Queue`` among them. ``dimensions`` has the
     sets of dimensions, which are names of members, of metrics that have others than the queue.
-    ``units`` has the units of those that are no counts. CloudWatch drops a line that names a metric
+    ``units`` has the units of all others than counts. CloudWatch drops a line that names a metric
     which it does not have. The line must be JSON and nothing else, so it is written to a stream and
     not logged: a project's format would be added there.
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
