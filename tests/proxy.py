@@ -76,7 +76,9 @@ class Proxy:
                         status, given = answer
                         content = (given if isinstance(given, str) else json.dumps(given)).encode()
                     self.send_response(status)
-                    self.send_header("Content-Type", "application/x-amz-json-1.0")
+                    is_page = content.startswith(b"<html")
+                    kind = "text/html" if is_page else "application/x-amz-json-1.0"
+                    self.send_header("Content-Type", kind)
                     self.send_header("Content-Length", str(len(content)))
                     self.end_headers()
                     self.wfile.write(content)

@@ -42,6 +42,28 @@ The scope of any other status is LATER.
 """
 
 
+class UnexpectedAnswer(RuntimeError):
+    """The error of an answer that is not one of AWS, such as the page of a proxy."""
+
+
+def member(answer: Mapping[str, Any], name: str) -> Any:
+    """Return a member that every answer of SQS to a request has.
+
+    Raise UnexpectedAnswer if it is missing: boto3 takes a page for an answer without any members.
+    """
+    try:
+        return answer[name]
+    except KeyError:
+        raise UnexpectedAnswer(f"the answer has no {name}") from None
+
+
+def refuse_page(answer: Mapping[str, Any]) -> None:
+    """Raise UnexpectedAnswer for a page. SQS's own answer may have no members either."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if "html" in headers.get("content-type", ""):
+        raise UnexpectedAnswer("the answer is a page")
+
+
 def boto_errors() -> tuple[type[Exception], ...]:
     """Return the errors that a request of boto3 raises."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as boto3

@@ -17,6 +17,7 @@ from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.logging.log_lines import joined
 
 from .errors import (
+    UnexpectedAnswer,
     boto_errors,
     client_errors,
     error_code,
@@ -51,10 +52,6 @@ class InspectionError(Exception):
         """True if the queue does not exist, or these credentials may not know of it."""
         self.remedy = remedy_of(exc)
         """The remedy; empty if only AWS's own message can say it."""
-
-
-class UnexpectedAnswer(RuntimeError):
-    """The error of an answer that is not one of AWS, such as the page of a proxy."""
 
 
 class Inspector:

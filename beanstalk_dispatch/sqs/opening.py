@@ -17,7 +17,7 @@ from beanstalk_dispatch.process import state
 
 from .clients import Clients
 from .error_codes import Scope
-from .errors import boto_errors, is_missing_queue, scope_of, send_error
+from .errors import boto_errors, is_missing_queue, member, scope_of, send_error
 from .queue import Queue
 from .timeouts import send_timeouts
 
@@ -147,7 +147,7 @@ def _find_or_create(address: QueueAddress, client: SQSClient, clients: Clients) 
     """Return the URL of the queue at ``address``, after creating the queue if so configured."""
     try:
         answer = clients.circuit(client).call(client.get_queue_url, QueueName=address.name)
-        return answer["QueueUrl"]
+        return str(member(answer, "QueueUrl"))
     except boto_errors() as exc:
         if scope_of(exc) is Scope.EVERYBODY:
             clients.retire()

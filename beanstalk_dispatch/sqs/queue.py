@@ -28,6 +28,8 @@ from .error_codes import Scope
 from .errors import (
     boto_errors,
     is_missing_queue,
+    member,
+    refuse_page,
     scope_of,
     scope_of_entry,
     send_error,
@@ -163,9 +165,10 @@ class Queue:
         """
         try:
             client, circuit = self._sender or self._make_sender()
-            return circuit.call(
+            answer = circuit.call(
                 client.send_message, QueueUrl=self.url, MessageBody=body, **send_parameters
-            )["MessageId"]
+            )
+            return str(member(answer, "MessageId"))
         except boto_errors() as exc:
             raise self._to_send_error("SendMessage", exc) from exc
 
@@ -241,6 +244,7 @@ class Queue:
                 MessageSystemAttributeNames=attributes,
                 MessageAttributeNames=["All"],
             )
+            refuse_page(response)
         except Exception as exc:
             raise self._to_send_error("ReceiveMessage", exc) from exc
         # The visibility clock starts when SQS hands a message out, not when the answer arrives.

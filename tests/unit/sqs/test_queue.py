@@ -46,6 +46,22 @@ def test_a_lost_connection_is_a_send_error(
         queue.receive(count=1, wait=0, visibility=30)
 
 
+def test_a_page_in_place_of_an_answer_is_a_send_error(
+    sqs_env: Environment, proxy: Proxy, queue_name: str
+) -> None:
+    """It is that of a proxy, say. boto3 takes it for an answer without any members."""
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    queue = open_queue("jobs")
+    proxy.spoil = lambda operation, request: (200, "<html>Please log in to the network</html>")
+    with pytest.raises(SendError, match="SendMessage on .*: UnexpectedAnswer: .* no MessageId"):
+        queue.send("{}", {})
+    with pytest.raises(SendError, match="ReceiveMessage on .*: UnexpectedAnswer: .* is a page"):
+        receive(queue)
+    sqs_env(DISPATCH_QUEUES=f"other={queue_name}-other")
+    with pytest.raises(SendError, match="GetQueueUrl on .*: UnexpectedAnswer: .* no QueueUrl"):
+        open_queue("other")
+
+
 def test_nobody_there_is_a_send_error(env: Environment) -> None:
     env(DISPATCH_QUEUES="q=http://127.0.0.1:9/1/q", DISPATCH_SQS_KEY="k", DISPATCH_SQS_SECRET="s")
     with pytest.raises(SendError, match="EndpointConnectionError"):
