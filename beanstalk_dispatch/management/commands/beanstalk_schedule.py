@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from typing import Any
 
 from beanstalk_dispatch.client import Call, schedule
+from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.management.printing import PrintingCommand
+from beanstalk_dispatch.running.definitions.dispatch_table import entry, import_early
 
 
 def value(argument: str) -> Any:
@@ -45,8 +48,11 @@ class Command(PrintingCommand):
                 named[name] = value(rest)
             else:
                 positional.append(value(argument))
+        function = options["function"]
+        with suppress(Exception):  # schedule() compares the call with a task that is imported
+            import_early(function, entry, function, get_config())
         call = Call(
-            options["function"],
+            function,
             positional,
             named,
             delay=options["delay"],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from django.core.management import CommandError, call_command
 
@@ -23,6 +25,16 @@ def test_a_task_is_scheduled_by_hand(
 def test_a_call_that_is_refused_is_a_command_error(sqs_env: Environment) -> None:
     with pytest.raises(CommandError, match="'unlisted' is not in BEANSTALK_DISPATCH_TABLE"):
         call_command("beanstalk_schedule", "jobs", "unlisted")
+
+
+def test_a_call_by_hand_is_compared_with_a_task_that_nothing_has_imported(
+    sqs_env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tasks_by_hand.py").write_text("def one(number): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sqs_env(DISPATCH_TABLE="one=tasks_by_hand.one")
+    with pytest.raises(CommandError, match=r"too many positional arguments; it is one\(number\)"):
+        call_command("beanstalk_schedule", "jobs", "one", "1", "2")
 
 
 def test_a_wrong_configuration_is_a_command_error(env: Environment) -> None:
