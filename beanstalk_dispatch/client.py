@@ -16,6 +16,7 @@ from typing import Any, Final, Never, cast
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS
 
+from beanstalk_dispatch.running.definitions.configured import configured_observers
 from beanstalk_dispatch.running.definitions.parameters import advice_on
 
 from .conf import Config, get_config, is_test
@@ -25,9 +26,8 @@ from .logging.log_lines import quoted_error
 from .messages import record
 from .process.state import no_fork
 from .scheduling import gathering, later, outbox
-from .scheduling.batching import BLOCKS, CollectedCalls
+from .scheduling.batching import CollectedCalls
 from .scheduling.call import Call, Function
-from .scheduling.commits import on_commit_by_policy
 from .scheduling.destination import Destination
 from .scheduling.misplaced_calls import IN_A_TEST, warn_if_misplaced
 from .scheduling.prepare import Prepared, prepare_calls
@@ -149,31 +149,14 @@ def send_prepared(
     send: Send = send_batches,
 ) -> list[str]:
     """Have calls wait, or send them now; return their task ids. Raise SendError or BatchError."""
-    if _is_kept_for_later(destination, prepared, on_commit):
+    if later.keep(destination, prepared, on_commit, _send):
         return [each.message.id for each in prepared]
     if prepared and not destination.is_local:
-        warn_if_misplaced(destination.config, on_commit)
+        warn_if_misplaced(destination, on_commit)
     results = _send(destination, prepared, send)
     if Unsent in map(type, results) and (error := error_of(results)):
         raise error from error.__cause__
     return cast("list[str]", results)
-
-
-def _is_kept_for_later(
-    destination: Destination, prepared: Sequence[Prepared], on_commit: bool | str | None
-) -> bool:
-    """Return True if a place that takes these calls keeps them: a block, a commit, a row."""
-    if on_commit is None and destination.config.policies:
-        names = {each.message.function for each in prepared}
-        on_commit = on_commit_by_policy(names, destination.config)
-    places = later.PLACES[destination.is_local] if prepared else ()
-    if [each for each in prepared if each.message.unique]:
-        places = [each for each in places if each is not BLOCKS]  # the answer has to be known now
-    for place in places:
-        takes = place.takes(destination, on_commit)
-        if takes and place.take(destination, prepared, on_commit, _send):
-            return True
-    return False
 
 
 @typed_call
@@ -203,7 +186,7 @@ async def aschedule(
 def _schedule_in_steps(queue: str, call: Call, on_commit: bool | str | None) -> gathering.Steps:
     """Do as ``schedule``, but yield the message so that it can be sent with others."""
     destination, prepared = prepare_calls(queue, [call], get_config(), is_local=False)
-    if _is_kept_for_later(destination, prepared, on_commit):
+    if later.keep(destination, prepared, on_commit, _send):
         return prepared[0].message.id
     with publishing(destination, prepared):
         result = (yield destination, prepared[0]) or send_one(destination, prepared)[0]
@@ -373,7 +356,9 @@ def _send(
 ) -> list[SendResult]:
     """Send calls now, and announce those that were sent."""
     way = way_of(destination.config, send)
-    results = send_once(destination, prepared, partial(publish, send=way))
+    if configured_observers(destination.config):
+        way = partial(publish, send=way)
+    results = send_once(destination, prepared, way)
     if task_scheduled.receivers:
         for each, result in zip(prepared, results, strict=True):
             is_other = bool(each.message.unique) and result != each.message.id

@@ -129,7 +129,14 @@ class Message:
                 content[name] = value
         if self.typed:
             content["typed"] = list(self.typed)
-        return _to_json(content)
+        try:
+            text = _json_encode(content)
+            is_unchanged = bool(_json_decode(text)[0] == content)
+        except Exception:  # an argument's own methods may raise anything
+            is_unchanged = False
+        if not is_unchanged:
+            _raise_invalid_argument(content)
+        return text
 
     def seal(
         self,
@@ -238,17 +245,6 @@ def read_dead_letter(body: str) -> tuple[Mapping[str, Any], str] | None:
 
 _json_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _json_decode = json.JSONDecoder().raw_decode
-
-
-def _to_json(content: dict[str, Any]) -> str:
-    try:
-        body = _json_encode(content)
-        is_unchanged = bool(_json_decode(body)[0] == content)
-    except Exception:  # an argument's own methods may raise anything
-        is_unchanged = False
-    if not is_unchanged:
-        _raise_invalid_argument(content)
-    return body
 
 
 def _headers_json(function: str, headers: Mapping[str, str]) -> str:

@@ -24,6 +24,10 @@ _open_collections: Final[ContextVar[tuple[CollectedCalls, ...]]] = ContextVar(
 """The calls of the blocks around the running code, those of the innermost block last."""
 
 
+open_blocks: Final = _open_collections.get
+"""Returns these calls."""
+
+
 class CollectedCalls:
     """The calls of one block. Several threads and coroutines may add to it."""
 
@@ -50,7 +54,7 @@ class CollectedCalls:
         for queue in self._queues:
             resolve(queue, get_config())
         self._was_started = True
-        self._token = _open_collections.set((*_open_collections.get(), self))
+        self._token = _open_collections.set((*open_blocks(), self))
 
     def stop(self) -> None:
         """Stop collecting calls."""
@@ -124,8 +128,7 @@ class _Blocks:
 
     def takes(self, destination: Destination, on_commit: bool | str | None) -> bool:
         """Return True if a block collects the calls of this destination."""
-        blocks = _open_collections.get()
-        return bool(blocks) and any(each.collects(destination) for each in blocks)
+        return any(each.collects(destination) for each in open_blocks())
 
     def take(
         self,
@@ -135,7 +138,7 @@ class _Blocks:
         send: Send,
     ) -> bool:
         """Add calls to the innermost block that collects them."""
-        blocks = _open_collections.get()[::-1]
+        blocks = reversed(open_blocks())
         return any(each.add(destination, prepared) for each in blocks if each.collects(destination))
 
 

@@ -30,12 +30,25 @@ class Destination:
     """The region and account that a signature names; None without signing keys."""
     waits_for_commits: bool = field(compare=False)
     """``Config.waits_for_commits``."""
+    is_commit_decided: bool = field(compare=False)
+    """True if the project has said whether calls wait for the commit of a transaction."""
     is_base64: bool = field(compare=False)
     """True if its messages are in the format of 0.1, which has no id and no headers."""
 
     def open(self) -> Queue:
-        """Return the open queue. Raise UnknownQueue or SendError."""
+        """Return the open queue, which is looked up if only its name is known.
+
+        Raise UnknownQueue or SendError.
+        """
         return open_address(self.address, self.config)
+
+    def open_early(self) -> None:
+        """Open the queue, so that a caller whose calls are sent later learns of one that is wrong.
+
+        A call that is stored needs no SQS, which may not answer now.
+        """
+        if not self.is_local and self.config.outbox != "always":
+            self.open()
 
     def seal(self, message: Message, text: str) -> str:
         """Return the body that SQS gets for a message whose JSON is ``text``.
@@ -67,5 +80,7 @@ def resolve(name: str, config: Config, is_local: bool = False) -> Destination:
         is_fifo=address.is_fifo,
         location=address.location if config.signing_keys else None,
         waits_for_commits=config.waits_for_commits,
+        is_commit_decided=config.sources["on_commit"] != "default"
+        or config.has_policy("on_commit"),
         is_base64=config.sends_base64,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from .batching import BLOCKS
-from .commits import COMMITS
+from .batching import BLOCKS, open_blocks
+from .commits import COMMITS, on_commit_by_policy
 from .destination import Destination
 from .outbox import OUTBOX
 from .prepare import Prepared
@@ -37,3 +37,27 @@ PLACES: Final[Mapping[bool, Sequence[Later]]] = {
     True: (COMMITS,),
 }
 """``Destination.is_local`` → the places that are asked, in order."""
+
+
+def keep(
+    destination: Destination, prepared: Sequence[Prepared], on_commit: bool | str | None, send: Send
+) -> bool:
+    """Have calls wait in the first place that takes them. Return False if they are sent now.
+
+    Raise UnknownQueue or SendError if they would wait for a queue that cannot be opened.
+    """
+    config = destination.config
+    if on_commit is None and config.policies:
+        on_commit = on_commit_by_policy({each.message.function for each in prepared}, config)
+    waits = destination.waits_for_commits if on_commit is None else on_commit
+    if not (prepared and (waits or open_blocks())):
+        return False
+    is_unique = any(each.message.unique for each in prepared)
+    for place in PLACES[destination.is_local]:
+        if is_unique and place is BLOCKS:  # the answer has to be known now
+            continue
+        if place.takes(destination, on_commit):
+            destination.open_early()
+            if place.take(destination, prepared, on_commit, send):
+                return True
+    return False

@@ -13,8 +13,10 @@ from typing import Final
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from beanstalk_dispatch.conf import Config, is_test
+from beanstalk_dispatch.conf import is_test
 from beanstalk_dispatch.conf.variables import EXECUTE_SYNCHRONOUSLY, ON_COMMIT
+
+from .destination import Destination
 
 _OUR_MODULES: Final = ("beanstalk_dispatch.", "django.tasks.", "django_tasks.")
 
@@ -37,7 +39,7 @@ _BEFORE_THE_COMMIT: Final = (
 )
 
 
-def warn_if_misplaced(config: Config, on_commit: bool | str | None) -> None:
+def warn_if_misplaced(destination: Destination, on_commit: bool | str | None) -> None:
     """Warn of a call that is made while Django starts, in a coroutine, a test or a transaction."""
     if not apps.ready and apps.apps_ready:
         _warn(_AT_THE_START)
@@ -45,23 +47,13 @@ def warn_if_misplaced(config: Config, on_commit: bool | str | None) -> None:
     elif asyncio._get_running_loop() is not None:  # noqa: SLF001
         _warn(_IN_A_COROUTINE)
     elif is_test():
-        if not config.sqs_endpoint_url:
+        if not destination.config.sqs_endpoint_url:
             _warn(IN_A_TEST)
-    elif on_commit is None and not _is_decided(config) and _is_in_transaction():
-        _warn(_BEFORE_THE_COMMIT)
-
-
-def _is_decided(config: Config) -> bool:
-    """Return True if the project has said whether calls wait for the commit."""
-    return config.sources["on_commit"] != "default" or config.has_policy("on_commit")
-
-
-def _is_in_transaction() -> bool:
-    """Return True in a transaction. A process without a connection does not load its backend."""
-    return any(
-        each.alias == DEFAULT_DB_ALIAS and each.in_atomic_block
-        for each in connections.all(initialized_only=True)
-    )
+    elif on_commit is None and not destination.is_commit_decided:
+        # A process without a connection does not load its backend.
+        for each in connections.all(initialized_only=True):
+            if each.alias == DEFAULT_DB_ALIAS and each.in_atomic_block:
+                _warn(_BEFORE_THE_COMMIT)
 
 
 def _warn(message: str) -> None:

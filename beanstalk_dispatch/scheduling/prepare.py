@@ -44,51 +44,50 @@ class Prepared:
 def prepare_calls(
     queue: str, calls: Iterable[Call], config: Config, *, is_local: bool
 ) -> tuple[Destination, list[Prepared]]:
-    """Check calls, and encode them for the queue that ``queue`` names.
+    """Check calls, and encode them for the queue that ``queue`` names. No request is made.
 
-    Raise the SchedulingError or UnknownFunction of the first that is wrong. The arguments are
-    checked before SQS is asked for anything; then a queue that is given by its name is looked up.
+    Raise the SchedulingError or UnknownFunction of the first that is wrong.
     """
     if isinstance(calls, Call):
         raise InvalidCall("expected several calls; write schedule_many(queue, [Call('name', [1])])")
     checked = [(call, *_checked_message(call, config, is_local=is_local)) for call in calls]
     destination = resolve(queue, config, is_local)
-    needs_group_id, is_base64 = destination.is_fifo, destination.is_base64
+    is_base64, has_own = destination.is_base64, destination.is_fifo or config.policies
     prepared = []
     for call, message, delay in checked:
         if is_base64:
             _refuse_in_base64(message)
         parameters: dict[str, Any] = {}
-        group_id = call.group_id
-        if group_id is None and config.policies and not needs_group_id:
-            group_id = fair_group_of(call, message.function, config)
-        if delay or group_id or call.deduplication_id or needs_group_id:
-            parameters = send_parameters(
-                destination.address,
-                delay=delay,
-                group_id=group_id,
-                deduplication_id=call.deduplication_id,
-                message_id=message.id,
-            )
-        written, text = _write(message, config, is_base64=is_base64, is_local=is_local)
-        prepared.append(Prepared(written, text, destination.seal(written, text), parameters))
-    # A call that is stored needs no SQS, which may not answer now.
-    if checked and not is_local and config.outbox != "always":
-        destination.open()  # raises if there is no such queue, also where the call is sent later
+        if has_own or delay or call.group_id or call.deduplication_id:
+            parameters = _parameters_of(call, message, delay, destination)
+        sent = message
+        try:
+            text = sent.write(legacy=is_base64)
+        except InvalidArgument as exc:
+            from .conversion import convert_arguments  # noqa: PLC0415 - for such a call only
+
+            sent = convert_arguments(message, exc, config, is_local=is_local)
+            text = sent.write()
+        prepared.append(Prepared(sent, text, destination.seal(sent, text), parameters))
     return destination, prepared
 
 
-def _write(
-    message: Message, config: Config, *, is_base64: bool, is_local: bool
-) -> tuple[Message, str]:
-    """Return the message with its arguments as JSON, and its text. Raise InvalidArgument."""
-    try:
-        return message, message.write(legacy=is_base64)
-    except InvalidArgument as exc:
-        from .conversion import convert_arguments  # noqa: PLC0415 - for such a call only
-
-        message = convert_arguments(message, exc, config, is_local=is_local)
-        return message, message.write()
+def _parameters_of(
+    call: Call, message: Message, delay: int, destination: Destination
+) -> dict[str, Any]:
+    """Return SendMessage's parameters for a call that may have some. Raise InvalidCall."""
+    group_id, deduplication_id = call.group_id, call.deduplication_id
+    if group_id is None and not destination.is_fifo:
+        group_id = fair_group_of(call, message.function, destination.config)
+    if not (delay or group_id or deduplication_id or destination.is_fifo):
+        return {}
+    return send_parameters(
+        destination.address,
+        delay=delay,
+        group_id=group_id,
+        deduplication_id=deduplication_id,
+        message_id=message.id,
+    )
 
 
 def _refuse_in_base64(message: Message) -> None:
@@ -116,6 +115,7 @@ def _checked_message(call: Call, config: Config, *, is_local: bool) -> tuple[Mes
         raise InvalidCall(_ARGUMENTS_FORM)
     delay = _delay_seconds(call.delay) if call.delay else 0
     name = table_name(call.function, config)
+    may_be_unique = call.unique is not None or config.policies
     message = Message(
         function=name,
         args=call.args if isinstance(call.args, (list, tuple)) else _as_list(call.args),
@@ -125,10 +125,10 @@ def _checked_message(call: Call, config: Config, *, is_local: bool) -> tuple[Mes
         headers=_checked_headers(call.headers) if call.headers else {},
         not_before=round(time.time() + delay, 3) if delay > MAX_DELAY_SECONDS else None,
         not_after=None if call.expires is None else _end_of(call.expires, time.time() + delay),
-        unique=unique_of(call, name, delay, config),
+        unique=unique_of(call, name, delay, config) if may_be_unique else {},
     )
     if config.table or config.tasks:
-        check_call(message.function, message.args, message.kwargs, config, is_local=is_local)
+        check_call(name, message.args, message.kwargs, config, is_local=is_local)
     return message, min(delay, MAX_DELAY_SECONDS)
 
 

@@ -149,8 +149,6 @@ def log_unsent(destination: Destination, unsent: Iterable[Unsent], *, when: str)
 
 def publish(destination: Destination, prepared: Sequence[Prepared], send: Send) -> list[SendResult]:
     """Send calls with the headers of the observers, which see the error that callers get."""
-    if not configured_observers(destination.config):
-        return send(destination, prepared)
     results: list[SendResult] = []
     error: SendError | None = None
     try:

@@ -27,8 +27,6 @@ def unique_of(call: Call, name: str, delay: float, config: Config) -> dict[str, 
 
     Raise InvalidCall, or ConfigurationError if there is no cache for keys.
     """
-    if call.unique is None and not config.policies:
-        return {}
     policy = config.policy(name)
     if call.unique is not None:
         key = call.unique

@@ -131,6 +131,8 @@ class Queue:
             together=self.send_together,
             time_limit=clients.config.send_timeout.total_seconds(),
         )
+        self.send_joined = self.send if self.is_fifo else self._joined.send
+        """Does as ``send``, on a standard queue together with other threads that send to it."""
 
     def is_usable(self, config: Config) -> bool:
         """Return True if a send can use this object.
@@ -171,12 +173,6 @@ class Queue:
             return str(member(answer, "MessageId"))
         except boto_errors() as exc:
             raise self._to_send_error("SendMessage", exc) from exc
-
-    def send_joined(self, body: str, send_parameters: Mapping[str, Any]) -> str:
-        """Do as ``send``, on a standard queue together with other threads that send to it."""
-        if self.is_fifo:
-            return self.send(body, send_parameters)
-        return self._joined.send(body, send_parameters)
 
     def send_batch(self, entries: Sequence[BatchEntry]) -> Sent:
         """Send ``entries`` in as few requests as SQS's limits allow.

@@ -24,7 +24,7 @@ from beanstalk_dispatch.client import (
     schedule_function,
     schedule_many,
 )
-from beanstalk_dispatch.conf import get_config
+from beanstalk_dispatch.conf import Config, get_config
 from beanstalk_dispatch.exceptions import (
     BatchError,
     InvalidArgument,
@@ -197,6 +197,23 @@ def test_a_name_that_no_worker_would_take_sends_nothing(sqs_env: Environment, na
     with pytest.raises(InvalidCall, match="is not a string of 1 to 255 printable characters"):
         schedule("jobs", Call(name))
     assert bodies() == []
+
+
+def test_a_send_looks_for_its_queue_once(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Queue] = []
+    is_usable = Queue.is_usable
+
+    def counted(queue: Queue, config: Config) -> bool:
+        asked.append(queue)
+        return is_usable(queue, config)
+
+    schedule_function("jobs", "record", 5)
+    monkeypatch.setattr(Queue, "is_usable", counted)
+    schedule_function("jobs", "record", 5)
+    schedule_many("jobs", [Call("record"), Call("record")])
+    assert len(asked) == 2
 
 
 def test_an_unknown_queue_is_an_error(sqs_env: Environment) -> None:

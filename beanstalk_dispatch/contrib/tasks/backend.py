@@ -261,6 +261,8 @@ class SQSBackend(BaseTaskBackend):
             )
             for queue, positions in by_queue.items()
         }
+        for destination, _ in prepared.values():
+            destination.open_early()  # nothing is sent if a queue does not exist
         sent: dict[int, str] = {}
         unsent: dict[int, str] = {}
         refused: set[int] = set()

@@ -150,6 +150,14 @@ def test_a_queue_that_is_not_configured_is_an_error_at_the_start_of_the_block(sq
         block.__enter__()
 
 
+def test_a_call_to_a_queue_that_does_not_exist_is_refused_at_once(
+    sqs_env: Environment, queue_name: str
+) -> None:
+    sqs_env(DISPATCH_QUEUES=f"jobs={queue_name}-none", DISPATCH_CREATE_QUEUES=False)
+    with batching(), pytest.raises(UnknownQueue, match="SQS has no queue"):
+        schedule("jobs", Call("record"))
+
+
 def test_after_the_end_of_the_block_a_call_is_sent_at_once(sqs: Sqs) -> None:
     with batching() as nothing:
         pool = ThreadPoolExecutor(1)

@@ -33,8 +33,8 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.signals import task_scheduled
+from beanstalk_dispatch.sqs.circuit import Circuit
 from beanstalk_dispatch.sqs.opening import open_queue
-from beanstalk_dispatch.sqs.queue import Queue
 from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment
 from tests.consumers import run_all
@@ -222,14 +222,14 @@ def test_a_delay_and_a_time_of_its_own_make_the_time_to_live(unique_env: Environ
 def test_a_call_that_is_not_sent_frees_its_key(
     unique_env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Queue, *args: Any) -> str:
+    def refuse(*args: Any, **parameters: Any) -> str:
         raise SendError("no SQS")
 
+    open_queue("jobs")
     with monkeypatch.context() as patch:
-        patch.setattr(Queue, "send_joined", refuse)
+        patch.setattr(Circuit, "call", refuse)
         with pytest.raises(SendError, match="no SQS"):
             schedule("jobs", call())
-        patch.setattr(Queue, "send_batch", refuse)
         with pytest.raises(SendError, match="no SQS"):
             schedule_many("jobs", [call(), Call("record")])
     schedule("jobs", call())

@@ -34,6 +34,7 @@ from beanstalk_dispatch.exceptions import (
     MessageTooLarge,
     SendError,
     UnknownFunction,
+    UnknownQueue,
 )
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.outcomes import Outcome
@@ -127,6 +128,18 @@ def test_nothing_is_sent_if_a_call_for_another_queue_is_wrong(
         backend().enqueue_many([(mail, ("a",), {}), (add, ("a" * 2_000_000, ""), {})])
     assert sent == []
     assert run_all("mail") == []
+
+
+def test_nothing_is_sent_if_another_queue_does_not_exist(
+    tasks_env: Environment, queue_name: str, sent: Sent
+) -> None:
+    tasks_env(
+        DISPATCH_QUEUES=f"jobs={queue_name} mail={queue_name}-none", DISPATCH_CREATE_QUEUES=False
+    )
+    with pytest.raises(UnknownQueue):
+        backend().enqueue_many([(add, (1, 2), {}), (mail, ("a",), {})])
+    assert sent == []
+    assert run_all("jobs") == []
 
 
 def test_a_queue_that_fails_after_another_leaves_its_tasks_unsent(
