@@ -74,7 +74,8 @@ class Proxy:
                         status, content = proxy.answer(operation, body, dict(self.headers))
                     else:
                         status, given = answer
-                        content = (given if isinstance(given, str) else json.dumps(given)).encode()
+                        text = given if isinstance(given, str) else json.dumps(given)
+                        content = text.encode("utf-8", "surrogateescape")
                     self.send_response(status)
                     is_page = content.startswith(b"<html")
                     kind = "text/html" if is_page else "application/x-amz-json-1.0"

@@ -151,7 +151,9 @@ _CODES: Final[Sequence[ErrorCodes]] = (
         "correct AWS_PROFILE, or remove it: aws configure list-profiles shows the names"),
     (("NoRegionError", "InvalidRegionError"), Scope.LATER,
         f"set {SQS_REGION.variable}, such as eu-west-1"),
-    (("ResponseParserError", "UnexpectedAnswer"), Scope.LATER, _FOREIGN),
+    ((
+        "AttributeError", "ResponseParserError", "UnexpectedAnswer", "UnicodeDecodeError",
+    ), Scope.LATER, _FOREIGN),
     (("400", "401", "403", "404", "405"), None, _FOREIGN),
 )  # fmt: skip
 

@@ -69,8 +69,12 @@ def boto_errors() -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - as boto3
     from botocore.parsers import ResponseParserError  # noqa: PLC0415 - as boto3
 
-    # RuntimeError: for credentials that were refreshed and are still expired
-    return BotoCoreError, ClientError, RuntimeError, ResponseParserError
+    # RuntimeError: for credentials that were refreshed and are still expired. The last two: for a
+    # page that is not in UTF-8, and for JSON that is not an object.
+    return (
+        BotoCoreError, ClientError, RuntimeError, ResponseParserError,
+        UnicodeDecodeError, AttributeError,
+    )  # fmt: skip
 
 
 def client_errors() -> tuple[type[Exception], ...]:

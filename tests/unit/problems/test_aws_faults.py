@@ -227,4 +227,7 @@ def test_the_remedies_name_errors_that_botocore_has() -> None:
     """A name that botocore does not have would never be found."""
     ours = {each for each in REMEDIES if each.endswith("Error")}
     unknown = {each for each in ours if not hasattr(botocore.exceptions, each)}
-    assert unknown == {"InternalError", "ResponseParserError", "RuntimeError"}
+    assert unknown == {
+        "AttributeError", "InternalError", "ResponseParserError", "RuntimeError",
+        "UnicodeDecodeError",
+    }  # fmt: skip

@@ -62,6 +62,21 @@ def test_a_page_in_place_of_an_answer_is_a_send_error(
         open_queue("other")
 
 
+@pytest.mark.parametrize("answer", [(200, "[]"), (403, "<html>Zur\udcfcck</html>")])
+def test_an_answer_that_boto3_cannot_read_is_a_send_error(
+    sqs_env: Environment, proxy: Proxy, answer: Answer
+) -> None:
+    """One is JSON of another service, the other a page in Latin-1."""
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    queue = open_queue("jobs")
+    proxy.spoil = lambda operation, request: answer
+    with pytest.raises(SendError, match="SendMessage on "):
+        queue.send("{}", {})
+    assert queue.send_batch([Entry(body="{}", send_parameters={})]).unsent.keys() == {0}
+    with pytest.raises(SendError, match="get_queue_attributes on "):
+        queue.request("get_queue_attributes", QueueUrl=queue.url)
+
+
 def test_nobody_there_is_a_send_error(env: Environment) -> None:
     env(DISPATCH_QUEUES="q=http://127.0.0.1:9/1/q", DISPATCH_SQS_KEY="k", DISPATCH_SQS_SECRET="s")
     with pytest.raises(SendError, match="EndpointConnectionError"):
