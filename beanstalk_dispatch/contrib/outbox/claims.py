@@ -202,13 +202,12 @@ def keep_unclaimed(row: OutboxMessage, database: str) -> bool:
 
     Return False if it may be claimed now. That of a FIFO group is its oldest row.
     """
-    waiting, now = _rows(database), database_now(database)
-    claimable = waiting.filter(id=row.id)
+    waiting, now, ids = _rows(database), database_now(database), [row.id]
     if row.fifo_group:
         group = waiting.filter(queue=row.queue, fifo_group=row.fifo_group)
-        claimable = waiting.filter(id__in=group.order_by("id").values_list("id", flat=True)[:1])
+        ids = list(group.order_by("id").values_list("id", flat=True)[:1])  # MySQL's UPDATE cannot
     unclaimed = Q(available_at__lte=now) | Q(due_at__gt=now + NEAR)
-    return bool(claimable.filter(unclaimed).update(available_at=F("available_at")))
+    return bool(waiting.filter(unclaimed, id__in=ids).update(available_at=F("available_at")))
 
 
 def _with_followers(
