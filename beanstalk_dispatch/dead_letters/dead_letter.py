@@ -83,7 +83,7 @@ class ReceivedDeadLetter:
         return [self.id, self.function or UNKNOWN, str(self.attempts), age(self.at), self.exception]
 
     def facts(self, *, has_arguments: bool) -> dict[str, str]:
-        """Return what is shown of it by name, with the arguments of its task if they are wanted."""
+        """Return the facts to show by name, with the arguments of its task if they are wanted."""
         facts = {
             "id": self.id,
             "SQS id": self.message_id,

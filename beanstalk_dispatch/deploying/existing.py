@@ -29,7 +29,7 @@ class Existing:
 
 
 def find_existing(root: Path, web: str) -> Existing:
-    """Return what the files in ``root`` name. ``web`` is the web environment."""
+    """Return those that the files in ``root`` name. ``web`` is the web environment."""
     suffix = OPTIONS_FILES.partition("*")[2]
     names = [file.name.removesuffix(suffix) for file in sorted(root.glob(OPTIONS_FILES))]
     owner = _OWNER.search(_read(root / CRON))

@@ -46,7 +46,7 @@ class RemovedOption(argparse.Action):
     """An option that was removed. The help omits it, and its error says the replacement."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, *, replacement: str) -> None:
-        """Take what the user is to do instead."""
+        """Take the advice that the error gives."""
         super().__init__(option_strings, dest, help=argparse.SUPPRESS)
         self._replacement = replacement
 

@@ -1,4 +1,4 @@
-"""The error codes of AWS: whom each concerns, and what to do about it.
+"""The error codes of AWS, each with its scope and its remedy.
 
 It is the one judgement of SQS's answers: sends, batches, commits, the outbox's relay, the poller
 and the doctor use it.

@@ -126,7 +126,7 @@ def is_timeout(exc: Exception) -> bool:
 
 
 def remedy_of(exc: Exception, operation: str = "") -> str:
-    """Return what to do about botocore's error; empty if only AWS's own message can say it."""
+    """Return the remedy for botocore's error; empty if only AWS's own message can say it."""
     if not is_access_denied(exc):
         return REMEDIES.get(error_code(exc), "")
     message, called = str(exc), operation or str(getattr(exc, "operation_name", ""))
@@ -177,12 +177,17 @@ def send_error(operation: str, address: QueueAddress, exc: Exception) -> SendErr
             advice += f"; {CREATE_QUEUES.variable} creates only what is given by name"
     elif code == "EndpointConnectionError" and get_config().sqs_endpoint_url:
         advice = f"; start that server, or correct {SQS_ENDPOINT_URL.variable}"
-    elif scope_of(exc) in {Scope.QUEUE, Scope.EVERYBODY} and (remedy := remedy_of(exc, operation)):
+    elif _needs_somebody(exc) and (remedy := remedy_of(exc, operation)):
         advice = f"; {remedy}"
     reason = first_line(exc).rstrip(".") if advice else first_line(exc)
     error = SendError(f"{operation} on {address.name}: {code}: {reason}{advice}")
     _remove_secrets(exc)
     return error
+
+
+def _needs_somebody(exc: Exception) -> bool:
+    """Return True if the error lasts until somebody changes something."""
+    return scope_of(exc) in {Scope.QUEUE, Scope.EVERYBODY} or isinstance(exc, UnexpectedAnswer)
 
 
 def client_error(address: QueueAddress, exc: Exception) -> SendError:

@@ -1,4 +1,4 @@
-"""Celery: runs what Celery has put on a queue, switched on by one environment property.
+"""Celery: runs tasks that Celery has put on a queue, switched on by one environment property.
 
     BEANSTALK_DISPATCH_CELERY_QUEUES=celery
 

@@ -186,7 +186,7 @@ class Relay:
         return max(min(times) - time.monotonic(), 0.0) if times else None
 
     def _send_rows(self, queue: str, claimed: Claim, config: Config) -> Mapping[str, _SendFailure]:
-        """Send what is claimed. Return the errors of rows that were not sent, by task id."""
+        """Send the rows of a claim. Return the errors of those that were not sent, by task id."""
         started = time.monotonic()
         failed = _try_to_send(queue, claimed, config)
         stopped = next((each for each in failed.values() if each.is_of_queue), None)
@@ -255,7 +255,7 @@ class _SendFailure:
 
 
 def _try_to_send(queue: str, claimed: Claim, config: Config) -> Mapping[str, _SendFailure]:
-    """Send what is claimed. Return the errors of rows that were not sent, by task id.
+    """Send the rows of a claim. Return the errors of those that were not sent, by task id.
 
     No request begins that could end after the claim, or after one that failed for the whole queue.
     """

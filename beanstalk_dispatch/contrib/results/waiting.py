@@ -56,8 +56,8 @@ def wait(task_id: str, timeout: float | timedelta) -> TaskRecord:
     """Wait until a task has succeeded or has failed permanently, and return its record.
 
     The result is looked at after 0.05 seconds, and then less often, up to once a second. Raise
-    TimeoutError after ``timeout`` seconds, what ``get_result`` raises, and RuntimeError inside of
-    ``transaction.atomic()``, whose commit the call may wait for.
+    TimeoutError after ``timeout`` seconds, and RuntimeError inside of ``transaction.atomic()``, for
+    whose commit the call may wait. See get_result() for other errors.
     """
     pauses = _pauses(seconds_of(timeout))
     while not (record := _look(task_id)).is_finished:

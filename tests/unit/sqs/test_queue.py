@@ -53,7 +53,9 @@ def test_a_page_in_place_of_an_answer_is_a_send_error(
     sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
     queue = open_queue("jobs")
     proxy.spoil = lambda operation, request: (200, "<html>Please log in to the network</html>")
-    with pytest.raises(SendError, match="SendMessage on .*: UnexpectedAnswer: .* no MessageId"):
+    with pytest.raises(
+        SendError, match="UnexpectedAnswer: the answer has no MessageId; another program"
+    ):
         queue.send("{}", {})
     with pytest.raises(SendError, match="ReceiveMessage on .*: UnexpectedAnswer: .* is a page"):
         receive(queue)
