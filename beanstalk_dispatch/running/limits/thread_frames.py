@@ -27,6 +27,9 @@ _WAITING: Final = frozenset({
 
 Nothing could interrupt them before that call returns.
 """
+_OURS: Final = "beanstalk_dispatch."
+_RUNNING: Final = "beanstalk_dispatch.running."
+"""The part of this package that calls tasks, and takes no lock while one runs."""
 
 
 def is_interruptible(thread_id: int, *, is_late: bool) -> bool:
@@ -35,12 +38,26 @@ def is_interruptible(thread_id: int, *, is_late: bool) -> bool:
     ``is_late``: it was not interruptible for a while, so code that should be brief is not.
     """
     modules = _WAITING if is_late else _BRIEF | _WAITING
-    frame = frame_of(thread_id)
+    innermost = frame = frame_of(thread_id)
+    if innermost is not None and not is_late and _may_take_lock(innermost):
+        return False
     while frame is not None:
         if frame.f_globals.get("__name__") in modules:
             return False
         frame = frame.f_back
     return True
+
+
+def _may_take_lock(frame: FrameType | None) -> bool:
+    """Return True if this package's own code runs, which may be about to enter a ``with``.
+
+    Since Python 3.14 an interrupt may strike between the call of a lock's ``__enter__`` and the
+    block. Nobody would release that lock, and every task that sends or logs would wait for it.
+    """
+    while frame is not None and frame.f_globals.get("__name__") == "threading":
+        frame = frame.f_back  # a Condition enters its lock there
+    name = str(frame.f_globals.get("__name__")) if frame is not None else ""
+    return name.startswith(_OURS) and not name.startswith(_RUNNING)
 
 
 def frame_of(thread_id: int) -> FrameType | None:

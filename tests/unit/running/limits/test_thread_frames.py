@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -98,6 +100,33 @@ def test_a_thread_with_such_code_on_its_stack(
     thread.start()
     thread.join()
     assert found == [expected, expected_late]
+
+
+@pytest.mark.parametrize(
+    ("module", "innermost", "expected"),
+    [
+        ("beanstalk_dispatch.sqs.circuit", "beanstalk_dispatch.sqs.circuit", False),
+        ("beanstalk_dispatch.contrib.outbox.sender", "threading", False),
+        ("beanstalk_dispatch.sqs.queue", "botocore.client", True),
+        ("beanstalk_dispatch.running.attempt", "beanstalk_dispatch.running.attempt", True),
+        ("shop.tasks", "threading", True),
+    ],
+)
+def test_our_own_code_may_be_about_to_take_a_lock(
+    module: str, innermost: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python 3.14 on, an interrupt may leave that lock locked. A task in C is no such code."""
+    frames: list[FrameType | None] = []
+
+    def keep_frame() -> None:
+        here = inspect.currentframe()
+        assert here is not None
+        frames.append(here.f_back)
+
+    called_in_module(module)(partial(called_in_module(innermost), keep_frame))
+    monkeypatch.setattr(thread_frames, "frame_of", lambda thread_id: frames[0])
+    assert is_interruptible(0, is_late=False) is expected
+    assert is_interruptible(0, is_late=True)
 
 
 def test_a_thread_that_has_ended() -> None:
