@@ -43,7 +43,7 @@ TIMEOUTS: Final = "timeouts"
 
 _READ_TIMEOUT: Final = re.compile(r"proxy_read_timeout (\d+)s;")
 _HEADER_TIMEOUT: Final = re.compile(r"X-Proxy-Read-Timeout (\d+);")
-_CRON_LINE: Final = re.compile(r"\s*(-\s+)?(name|url|schedule):\s*['\"]?(.*?)['\"]?\s*")
+_CRON_LINE: Final = re.compile(r"\s*(-\s+)?(name|url|schedule):\s*(['\"]?)(.*?)\3\s*(?:\s#.*)?")
 
 
 def check(plan: Plan, root: Path) -> list[CheckMessage]:
@@ -253,7 +253,7 @@ def _cron_entries(content: str) -> dict[str, tuple[str, str]]:
             if match[1]:
                 entries.append({})
             if entries:
-                entries[-1][match[2]] = match[3]
+                entries[-1][match[2]] = match[4]
     return {
         each.get("name", ""): (each.get("url", ""), each.get("schedule", "")) for each in entries
     }

@@ -83,6 +83,9 @@ def test_every_file_that_is_missing_is_said(plan: Plan, tmp_path: Path) -> None:
         (CRON, "0 4", "0 5", "night runs at '0 5 * * *' with /beanstalk_dispatch/dispatcher, not"),
         (CRON, "cron:", "cron:\n  - name: old", "cron.yaml: old has no schedule at its task"),
         (CRON, "version: 1", "name: x", ""),
+        (CRON, '"0 4 * * *"', '"0 4 * * *"  # in the morning', ""),
+        (CRON, '"0 4 * * *"', "'0 4 * * *' # in the morning", ""),
+        (CRON, '"night"', "night # of all shops", ""),
     ],
 )
 def test_each_difference_is_explained(
