@@ -14,6 +14,7 @@ from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.safe_task import ISOLATIONS, POLICY, SafeTask
 
 from .options import is_positive_duration, seconds_of
+from .signature import signature_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,7 @@ def arguments_of(task: Entry, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     """
     function, skipped = task.signed
     try:
-        bound = inspect.signature(function).bind(*[None] * skipped, *args, **kwargs)
+        bound = signature_of(function).bind(*[None] * skipped, *args, **kwargs)
     except (TypeError, ValueError):
         return kwargs
     bound.apply_defaults()

@@ -11,6 +11,7 @@ from typing import Any, Final
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .entries import Entry
+from .signature import signature_of
 
 _BELONGS_TO_CALL: Final = (
     "{name}= belongs to Call: schedule(queue, Call({task!r}, [...], {name}=...))"
@@ -68,7 +69,7 @@ def _parameters_of(function: Callable[..., Any], *, skipped: int) -> TaskParamet
     if not isinstance(function, FunctionType):
         return None
     # A decorator may pass other arguments on, so the signature of the function inside says nothing.
-    signature = inspect.signature(function, follow_wrapped=False)
+    signature = signature_of(function, follow_wrapped=False)
     parameters = list(signature.parameters.values())[skipped:]
     return TaskParameters(signature.replace(parameters=parameters))
 

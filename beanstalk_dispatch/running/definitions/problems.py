@@ -10,6 +10,7 @@ from beanstalk_dispatch.observers import Observer
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .options import problems_of_options
+from .signature import signature_of
 
 _METHODS: Final = ("run", "process", "on_error", "on_success", "on_completion", "ready")
 _EXCEPTION_LISTS: Final = ("retry_on", "dont_retry_on")
@@ -87,7 +88,7 @@ def _is_list_of_exceptions(value: Any) -> bool:
 
 
 def _signature_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
+    return list(signature_of(function).parameters.values())
 
 
 def _kind_of(value: object) -> str:
