@@ -1,4 +1,4 @@
-"""The consumers of a run that all others are made of: one that only acknowledges, and none."""
+"""The consumers that others inherit from: one that sends nothing, and one that sends copies."""
 
 from __future__ import annotations
 

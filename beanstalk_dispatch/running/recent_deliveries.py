@@ -16,7 +16,7 @@ from beanstalk_dispatch.process import state
 
 from .run import Run
 
-ROOM: Final = 65_536
+MAX_FINISHED: Final = 65_536
 """The number of finished messages that are remembered at most, in 768 KiB.
 
 Each has its place in a table by its key, and a later message takes the place of an earlier one. So
@@ -51,16 +51,16 @@ class RecentDeliveries:
     one after the other would slow every task down.
     """
 
-    def __init__(self, room: int = ROOM) -> None:
-        self._room = room
+    def __init__(self, size: int = MAX_FINISHED) -> None:
+        self._size = size
         self.forget()
 
     def forget(self) -> None:
         """Forget all messages: a forked child has run none, and cannot trust its parent's lock."""
         self._lock = threading.Lock()
         self._running: dict[int, Run] = {}
-        self._finished = array("q", bytes(8 * self._room))
-        self._seconds = array("f", bytes(4 * self._room))
+        self._finished = array("q", bytes(8 * self._size))
+        self._seconds = array("f", bytes(4 * self._size))
 
     def begin(self, key: int, run: Run) -> Earlier | None:
         """Note that a run is to begin, unless an earlier one of its message is known: return that.
@@ -71,7 +71,7 @@ class RecentDeliveries:
         with self._lock:
             if (running := self._running.get(key)) is not None:
                 return Earlier(running, running.seconds)
-            place = key % self._room
+            place = key % self._size
             if self._finished[place] == key:
                 return Earlier(None, self._seconds[place])
             self._running[key] = run
@@ -82,7 +82,7 @@ class RecentDeliveries:
         with self._lock:
             run = self._running.pop(key)
             if is_finished:
-                place = key % self._room
+                place = key % self._size
                 self._finished[place] = key
                 self._seconds[place] = run.seconds
 

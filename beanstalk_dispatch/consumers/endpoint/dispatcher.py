@@ -126,6 +126,7 @@ def _run_or_hold(delivery: Delivery, config: Config) -> Result:
 
 
 def _run_unless_draining(run: Run) -> Result:
+    draining.replace_if_spoiled()
     if reason := draining.reason(run.config):
         logger.warning("refused id=%s status=503 reason=%r", quoted(run.message_id), reason)
         UNRUN.note(run.delivery)

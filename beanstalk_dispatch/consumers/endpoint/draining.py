@@ -74,14 +74,13 @@ def reason(config: Config) -> str:
         return _process.stopping
     if config.drain_file and os.path.exists(config.drain_file):
         return f"{config.drain_file} exists"
-    _replace_process_if_spoiled()
-    return _process.stopping
+    return ""
 
 
-def _replace_process_if_spoiled() -> None:
-    """Replace this process of gunicorn's if too many of its threads are stuck or left behind.
+def replace_if_spoiled() -> None:
+    """Replace this process of gunicorn's if tasks have spoiled it, or too many threads are stuck.
 
-    The watchdog calls this too, for the case that all threads hang.
+    Each delivery calls this, and the watchdog for the case that all threads hang.
     """
     if not _process.threads or not _process.judging.acquire(blocking=False):
         return
@@ -146,7 +145,7 @@ def watch() -> bool:
     _process.threads = worker.cfg.worker_connections if is_patched else worker.cfg.threads
     if any(each.__module__ == "gunicorn.workers.gthread" for each in type(worker).__mro__):
         _process.graceful_timeout = worker.cfg.graceful_timeout
-    time_limit.call_when_stuck(_replace_process_if_spoiled)
+    time_limit.call_when_stuck(replace_if_spoiled)
     with suppress(ConfigurationError):  # which is in the log, and fails each request
         config = get_config()
         _log_short_timeout(worker, config)

@@ -170,7 +170,7 @@ def test_another_queue_message_or_body_is_another_matter() -> None:
 
 
 def test_only_so_much_is_remembered() -> None:
-    recent = RecentDeliveries(room=2)
+    recent = RecentDeliveries(size=2)
     for key in (1, 2, 3):
         assert recent.begin(key, run_of()) is None
         recent.end(key, is_finished=True)

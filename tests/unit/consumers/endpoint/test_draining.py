@@ -14,6 +14,12 @@ from beanstalk_dispatch.running.left_behind import threads as left_threads
 from tests.runs import noted
 
 
+def judged() -> str:
+    """The reason for which a delivery does not run."""
+    draining.replace_if_spoiled()
+    return draining.reason(get_config())
+
+
 def test_a_gunicorn_worker_that_can_open_no_files_is_replaced(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -21,10 +27,10 @@ def test_a_gunicorn_worker_that_can_open_no_files_is_replaced(
     monkeypatch.setattr(os, "kill", lambda *values: signals.append(values))
     monkeypatch.setattr(draining, "_process", draining._ServerProcess())
     monkeypatch.setattr(spoiled, "can_open_files", lambda: False)
-    assert draining.reason(get_config()) == ""  # another server, which may not replace it
+    assert judged() == ""  # another server, which may not replace it
     draining._process.threads = 15
-    assert draining.reason(get_config()) == "the process can open no more files"
-    assert draining.reason(get_config()) == "the process can open no more files"
+    assert judged() == "the process can open no more files"
+    assert judged() == "the process can open no more files"
     assert signals == [(os.getpid(), signal.SIGTERM)]
     assert "reason=no-files: this process can open no more files" in caplog.text
 
@@ -41,7 +47,7 @@ def test_a_gunicorn_worker_in_which_tasks_have_left_too_many_threads_is_replaced
     with noted(Message(function="leaky")):
         thread = threading.Thread(target=release.wait, args=(20,))
         thread.start()
-    assert draining.reason(get_config()) == "tasks have left too many threads behind"
+    assert judged() == "tasks have left too many threads behind"
     release.set()
     thread.join()
     assert signals == [(os.getpid(), signal.SIGTERM)]
