@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -17,21 +16,24 @@ from .setting import Setting, SettingsGroup
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Values:
     """The values of a group's settings.
 
     ``values[SETTING]`` has the type that the Setting declares.
     """
 
-    sources: Mapping[str, str]
-    """The source of each variable's value.
+    def __init__(
+        self, *, sources: Mapping[str, str], problems: Sequence[str],
+        values: Mapping[Setting[Any], Any],
+    ) -> None:  # fmt: skip
+        self.sources = sources
+        """The source of each variable's value.
 
-    It is ``settings``, ``environment``, ``file`` or ``default``.
-    """
-    problems: tuple[str, ...]
-    """A line for each variable whose value is not valid. Such a variable has its default."""
-    _values: Mapping[Setting[Any], Any] = field(repr=False)
+        It is ``settings``, ``environment``, ``file`` or ``default``.
+        """
+        self.problems = tuple(problems)
+        """A line for each variable whose value is not valid. Such a variable has its default."""
+        self._values = values
 
     def __getitem__(self, setting: Setting[T]) -> T:
         value: T = self._values[setting]
@@ -50,7 +52,7 @@ def read_values(group: SettingsGroup) -> Values:
             value, source = setting.default, "default"
             problems.append(_problem_line(setting, exc))
         values[setting], sources[setting.variable] = value, source
-    return Values(sources=sources, problems=tuple(problems), _values=values)
+    return Values(sources=sources, problems=problems, values=values)
 
 
 def _read_setting(setting: Setting[T]) -> tuple[T, str]:

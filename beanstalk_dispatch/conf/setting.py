@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from . import casts
@@ -11,46 +10,49 @@ from . import casts
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+# These are no dataclasses: every start of a project would pay for the making of such a class.
+
+
 class Setting(Generic[T]):
     """The declaration of one variable for the package, its checks and its documentation."""
 
-    variable: str
-    """The name of the environment variable, and of the Django setting."""
-    form: str
-    """The accepted values, in the words of the documentation."""
-    cast: Callable[[object], T]
-    """A function that takes a string, or the Python value of a Django setting.
+    def __init__(
+        self, *, variable: str, form: str, cast: Callable[[object], T], meaning: str,
+        default: T = None,  # type: ignore[assignment]
+        default_text: str = "", example: str = "", cast_file: Callable[[str], T] | None = None,
+        secret: bool = False, room: str | None = None, is_room_optional: bool = False,
+    ) -> None:  # fmt: skip
+        self.variable = variable
+        """The name of the environment variable, and of the Django setting."""
+        self.form = form
+        """The accepted values, in the words of the documentation."""
+        self.cast = cast
+        """A function that takes a string, or the Python value of a Django setting.
 
-    It raises ValueError if that is wrong.
-    """
-    meaning: str
-    """The effect of the variable, in one or two sentences."""
-    default: T = None  # type: ignore[assignment]
-    """The value if the variable is not set."""
-    default_text: str = ""
-    """The default, in the words of the documentation. Without it, those of the value itself."""
-    example: str = ""
-    """A value for ``.env.example``. Without it, that is the default."""
-    cast_file: Callable[[str], T] | None = None
-    """A function that takes the content of a file.
+        It raises ValueError if that is wrong.
+        """
+        self.meaning = meaning
+        """The effect of the variable, in one or two sentences."""
+        self.default = default
+        """The value if the variable is not set."""
+        self.default_text = default_text or _in_words(default)
+        """The default, in the words of the documentation. Without it, those of the value itself."""
+        self.example = example or self.default_text
+        """A value for ``.env.example``. Without it, that is the default."""
+        self.cast_file = cast_file
+        """A function that takes the content of a file.
 
-    None if that is written like a variable.
-    """
-    secret: bool = False
-    """True if the value is never shown: not in a repr, a log line or an error."""
-    room: str | None = None
-    """The contrib room that gives the variable its effect.
+        None if that is written like a variable.
+        """
+        self.secret = secret
+        """True if the value is never shown: not in a repr, a log line or an error."""
+        self.room = room
+        """The contrib room that gives the variable its effect.
 
-    It is imported at start if the variable is set, and not otherwise.
-    """
-    is_room_optional: bool = False
-    """True if the variable has an effect without the library that the room needs, too."""
-
-    def __post_init__(self) -> None:
-        text = self.default_text or _in_words(self.default)
-        object.__setattr__(self, "default_text", text)
-        object.__setattr__(self, "example", self.example or text)
+        It is imported at start if the variable is set, and not otherwise.
+        """
+        self.is_room_optional = is_room_optional
+        """True if the variable has an effect without the library that the room needs, too."""
 
 
 def _in_words(default: object) -> str:
@@ -59,19 +61,21 @@ def _in_words(default: object) -> str:
     return "empty" if default in ((), {}) else str(default)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SettingsGroup:
     """The settings of one room."""
 
-    prefix: str
-    """The prefix of each variable's name."""
-    settings: tuple[Setting[Any], ...]
-    """The settings in the order of the documentation."""
-    is_prefix_shared: bool = False
-    """True if other software reads variables with this prefix, too.
+    def __init__(
+        self, *, prefix: str, settings: tuple[Setting[Any], ...], is_prefix_shared: bool = False
+    ) -> None:
+        self.prefix = prefix
+        """The prefix of each variable's name."""
+        self.settings = settings
+        """The settings in the order of the documentation."""
+        self.is_prefix_shared = is_prefix_shared
+        """True if other software reads variables with this prefix, too.
 
-    An unknown name is then reported only if it differs from a known one by a letter or two.
-    """
+        An unknown name is then reported only if it differs from a known one by a letter or two.
+        """
 
 
 def flag(variable: str, meaning: str) -> Setting[bool]:

@@ -11,7 +11,7 @@ import logging
 import re
 from typing import Final
 
-_PLACEHOLDER: Final = re.compile(r"(?:(\w+)=)?%[-+# 0]*\d*(?:\.\d+)?[a-z]")
+_PLACEHOLDER: Final = r"(?:(\w+)=)?%[-+# 0]*\d*(?:\.\d+)?[a-z]"
 _NAMES: Final = {"id": "task_id", "name": "slot", "thread": "thread_id"}
 """The names of fields that a record has for something else, or that say too little alone."""
 _WITH_ID_OF_SQS: Final = ("post ", "refused ", "record failed ")
@@ -24,7 +24,7 @@ def names_in(template: str) -> tuple[str, ...]:
     names = _NAMES
     if template.startswith(_WITH_ID_OF_SQS):
         names = names | {"id": "message_id"}
-    return tuple(names.get(name, name) for name in _PLACEHOLDER.findall(template))
+    return tuple(names.get(name, name) for name in re.findall(_PLACEHOLDER, template))
 
 
 def add_fields(record: logging.LogRecord) -> bool:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from django.test import override_settings
 
@@ -81,7 +79,7 @@ def test_known_variables_and_their_files_are_not_unknown(
 def test_of_a_shared_prefix_only_slips_are_reported(
     monkeypatch: pytest.MonkeyPatch, env: Environment
 ) -> None:
-    shared = dataclasses.replace(ROOM, is_prefix_shared=True)
+    shared = SettingsGroup(prefix=ROOM.prefix, settings=ROOM.settings, is_prefix_shared=True)
     monkeypatch.setattr(registry, "_groups", [shared])
     env(DISPATCH_ROOM_KYE="x", DISPATCH_ROOM_SIZES="x", DISPATCH_ROOM_KEYRING="another's")
     assert conf.unknown_variables() == {

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 from types import NoneType
@@ -13,17 +12,17 @@ from beanstalk_dispatch.conf import SETTINGS, Config, Setting, variables
 from beanstalk_dispatch.conf.casts import Network
 from beanstalk_dispatch.conf.queue_address import QueueAddress
 
+_OTHER_TYPES = {"Network": Network, "QueueAddress": QueueAddress}
+
 
 def test_each_field_of_the_config_has_a_setting() -> None:
-    fields = {field.name for field in dataclasses.fields(Config)} - {"sources"}
-    assert SETTINGS.keys() == fields
+    assert SETTINGS.keys() == get_type_hints(Config, localns=_OTHER_TYPES).keys() - {"sources"}
     assert SETTINGS["sqs_key"] is variables.SQS_KEY
     assert SETTINGS["worker"] is variables.WORKER
 
 
 def test_a_field_of_the_config_has_the_type_of_its_setting() -> None:
-    types_of_others = {"Network": Network, "QueueAddress": QueueAddress}
-    hints = get_type_hints(Config, localns=types_of_others)
+    hints = get_type_hints(Config, localns=_OTHER_TYPES)
     for name, setting in SETTINGS.items():
         hint = hints[name]
         either = get_args(hint) if NoneType in get_args(hint) else (hint,)
