@@ -26,6 +26,7 @@ from django.utils.module_loading import import_string
 from beanstalk_dispatch.consumers.endpoint.sqsd import DOCTOR_KEY
 from beanstalk_dispatch.deploying.dispatcher_path import dispatcher_path, leads_to_the_dispatcher
 
+from .check_log import do_not_log_on_first_request
 from .findings import ok, problem
 
 TOPIC: Final = "daemon's POST"
@@ -55,7 +56,11 @@ class Answer:
 
 
 def post(path: str) -> Answer:
-    """POST to ``path`` with ``Host: localhost``, in this process. Nothing is logged meanwhile."""
+    """POST to ``path`` with ``Host: localhost``, in this process. Nothing is logged meanwhile.
+
+    Nor are the failing checks, which are findings of the doctor.
+    """
+    do_not_log_on_first_request()
     try:
         with _without_logging():
             return _call_application(_load_application(), _make_environ(path))

@@ -73,7 +73,7 @@ def _cache_without_timeout(config: Config) -> Iterator[CheckMessage]:
     for field in ("lease_cache", "results"):
         alias = getattr(config, field)
         cache = _cache(alias)
-        if _is_of_backend(cache, "RedisCache") and "socket_timeout" not in cache.get("OPTIONS", {}):
+        if _is_of_backend(cache, "RedisCache") and not _has_timeout(cache):
             yield problem("W012", variable=SETTINGS[field].variable, alias=alias)
 
 
@@ -89,6 +89,11 @@ def _cache(alias: str | None) -> Mapping[str, Any]:
     """Return the entry of a cache in CACHES; empty if there is none."""
     entry: Mapping[str, Any] = settings.CACHES.get(alias or "", {})
     return entry
+
+
+def _has_timeout(cache: Mapping[str, Any]) -> bool:
+    """Return True if an option or the URL has the timeout; django-redis writes it in capitals."""
+    return "socket_timeout" in f"{cache.get('OPTIONS')} {cache.get('LOCATION')}".lower()
 
 
 def _is_of_backend(cache: Mapping[str, Any], name: str) -> bool:

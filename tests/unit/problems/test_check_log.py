@@ -9,6 +9,7 @@ from django.core.signals import request_started
 from django.test import Client, override_settings
 
 from beanstalk_dispatch.problems import check_log
+from beanstalk_dispatch.problems.daemon_request import post
 from tests.conftest import TABLE, Environment
 
 pytestmark = pytest.mark.django_db(databases="__all__")
@@ -97,6 +98,14 @@ def test_warnings_alone_are_no_error(env: Environment, caplog: pytest.LogCapture
     check_log.log_failing()
     assert "check failed id=beanstalk_dispatch.W007" in caplog.text
     assert {each.levelname for each in caplog.records} == {"WARNING"}
+
+
+def test_the_doctor_reports_them_itself(env: Environment, caplog: pytest.LogCaptureFixture) -> None:
+    env(WORKER=True, DISPATCH_TABLE=TABLE)
+    check_log.log_on_first_request()
+    assert post(PATH).status == 200
+    wait_for_checks()
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("worker", ["False", "Ture"])
