@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Final, TypeAlias
 
@@ -83,7 +84,8 @@ class WorkerProcess:
         seconds = self._worker.options.times.exit_timeout
         timer = threading.Timer(seconds, os._exit, [exit_code])
         timer.daemon = True
-        timer.start()
+        with suppress(RuntimeError):  # tasks have used up all threads
+            timer.start()
 
 
 def _start_relay(worker: Worker, relay: OutboxRelay) -> ServiceThread:

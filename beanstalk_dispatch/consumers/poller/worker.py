@@ -253,8 +253,12 @@ class Worker:
     def _log_without_blocking(self, log: Callable[..., None], *args: object) -> None:
         """Log, but do not wait for long: a stuck task may hold a logging handler's lock."""
         thread = threading.Thread(target=log, args=args, daemon=True)
-        thread.start()
-        thread.join(self.options.times.log_timeout)
+        try:
+            thread.start()
+        except RuntimeError:  # tasks have used up all threads, and the stop goes on
+            log(*args)
+        else:
+            thread.join(self.options.times.log_timeout)
 
     def _log_stop(self) -> None:
         logger.info(

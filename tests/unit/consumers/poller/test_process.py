@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -294,4 +295,13 @@ def test_a_stuck_task_is_reported_before_the_receivers_of_the_end(
     worker_stopped.disconnect(stopped)
     report.cancel()
     assert seen == [is_reported]
+    assert exits == [EXIT_STUCK]
+
+
+def test_a_process_exits_where_tasks_have_used_up_all_threads(
+    worker: Worker, exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Worker, "run", returning(EXIT_STUCK))
+    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError))
+    WorkerProcess(worker).run(sender=Worker)
     assert exits == [EXIT_STUCK]
