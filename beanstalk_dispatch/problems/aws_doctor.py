@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from django.core.checks import CheckMessage
 
@@ -14,6 +13,7 @@ from beanstalk_dispatch.conf.variables import QUEUES
 from beanstalk_dispatch.deploying.listed_tasks import longest_time_limit
 from beanstalk_dispatch.exceptions import ConfigurationError
 from beanstalk_dispatch.sqs.inspection import InspectionError, Inspector
+from beanstalk_dispatch.sqs.queue import redrive_policy
 from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from beanstalk_dispatch.sqs.session import DEFAULT_REGION
 
@@ -188,12 +188,10 @@ def _examine_visibility(
 def _examine_redrive_policy(
     topic: str, attributes: Mapping[str, str], address: QueueAddress, inspector: Inspector
 ) -> Iterator[CheckMessage]:
-    policy: dict[str, Any] = json.loads(attributes.get("RedrivePolicy") or "{}")
-    target = str(policy.get("deadLetterTargetArn", ""))
-    if not target:
+    target, receives = redrive_policy(attributes.get("RedrivePolicy"))
+    if target is None or receives is None:
         yield problem("E211", topic)
         return
-    receives = int(policy.get("maxReceiveCount", 0))
     if receives < _MIN_RECEIVES:
         yield problem("W212", topic, receives=receives)
     yield _dead_letters(topic, target, address, inspector)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 
 from django.core.checks import CheckMessage
 
 from beanstalk_dispatch.deploying.lambda_files import MIN_RECEIVES, RECEIVES, VISIBILITY_FACTOR
+from beanstalk_dispatch.sqs.queue import redrive_policy
 
 from .findings import ok, problem
 
@@ -22,14 +22,8 @@ def _find_problems(obj: str, timeout: int, attributes: Mapping[str, str]) -> Ite
     visibility, needed = int(attributes.get("VisibilityTimeout", "30")), VISIBILITY_FACTOR * timeout
     if visibility < needed:
         yield problem("E501", obj, visibility=visibility, factor=VISIBILITY_FACTOR, needed=needed)
-    policy = json.loads(attributes.get("RedrivePolicy", "{}"))
-    if not policy:
+    _, receives = redrive_policy(attributes.get("RedrivePolicy"))
+    if receives is None:
         yield problem("E502", obj)
-    elif int(policy["maxReceiveCount"]) < MIN_RECEIVES:
-        yield problem(
-            "E503",
-            obj,
-            receives=policy["maxReceiveCount"],
-            minimum=MIN_RECEIVES,
-            advised=RECEIVES,
-        )
+    elif receives < MIN_RECEIVES:
+        yield problem("E503", obj, receives=receives, minimum=MIN_RECEIVES, advised=RECEIVES)

@@ -5,7 +5,6 @@ Elastic Beanstalk's roles do not allow them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,7 +12,7 @@ from typing import Any, Final
 from beanstalk_dispatch.conf.queue_address import QueueAddress
 from beanstalk_dispatch.exceptions import SendError
 
-from .queue import Queue
+from .queue import Queue, redrive_policy
 
 _ATTRIBUTES: Final = (
     "QueueArn", "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible",
@@ -72,8 +71,7 @@ def get_attributes(queue: Queue) -> QueueAttributes:
 
 def _attributes_of(answer: Mapping[str, Any]) -> QueueAttributes:
     found = answer["Attributes"]
-    policy = json.loads(found.get("RedrivePolicy") or "{}")
-    target = policy.get("deadLetterTargetArn")
+    target, max_receives = redrive_policy(found.get("RedrivePolicy"))
     return QueueAttributes(
         arn=found.get("QueueArn", ""),
         visible=int(found["ApproximateNumberOfMessages"]),
@@ -82,7 +80,7 @@ def _attributes_of(answer: Mapping[str, Any]) -> QueueAttributes:
         visibility_timeout=int(found.get("VisibilityTimeout", 0)),
         retention=int(found.get("MessageRetentionPeriod", 0)),
         dead_letter_queue=target.rpartition(":")[2] if target else None,
-        max_receives=int(policy["maxReceiveCount"]) if target else None,
+        max_receives=max_receives,
     )
 
 

@@ -322,8 +322,7 @@ class Queue:
 
     def ask_max_receives(self) -> None:
         """Ask for the redrive policy. These credentials may not be allowed to."""
-        policy = json.loads(self._read_attribute("RedrivePolicy") or "{}")
-        self.max_receives = int(policy.get("maxReceiveCount", 0)) or None
+        _, self.max_receives = redrive_policy(self._read_attribute("RedrivePolicy"))
 
     def depth(self) -> int | None:
         """Return the number of visible messages, approximately.
@@ -363,6 +362,15 @@ class Queue:
         elif scope_of(exc) is Scope.EVERYBODY:
             self._clients.retire()
         return send_error(operation, self.address, exc)
+
+
+def redrive_policy(value: str | None) -> tuple[str | None, int | None]:
+    """Return the ARN of the dead-letter queue, and the receives after which SQS moves a message.
+
+    ``value`` is the attribute RedrivePolicy of a queue. Both are None without a policy.
+    """
+    policy = json.loads(value or "{}")
+    return policy.get("deadLetterTargetArn"), int(policy.get("maxReceiveCount", 0)) or None
 
 
 def _with_cause(error: SendError, cause: Exception) -> SendError:
