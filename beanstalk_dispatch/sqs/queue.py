@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -316,9 +317,11 @@ class Queue:
         """Ask for the redrive policy, once, in a thread: no message waits for the answer."""
         if not self._is_asked_for_policy:
             self._is_asked_for_policy = True
-            threading.Thread(
+            thread = threading.Thread(
                 target=self.ask_max_receives, name="beanstalk_dispatch-redrive", daemon=True
-            ).start()
+            )
+            with suppress(RuntimeError):  # without a thread it is not known
+                thread.start()
 
     def ask_max_receives(self) -> None:
         """Ask for the redrive policy. These credentials may not be allowed to."""

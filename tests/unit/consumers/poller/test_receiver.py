@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,6 +16,7 @@ from beanstalk_dispatch.consumers.poller.queue_state import QueueState
 from beanstalk_dispatch.consumers.poller.receiver import QueueReceiver
 from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.process.service_thread import alive, join_within
+from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from tests.conftest import Environment
 from tests.workers import QUICK, messages, until
@@ -101,3 +103,15 @@ def test_received_messages_are_prefetched(
     prefetch.close()
     join_within(20, alive([receiver.threads[0]]))
     assert not receiver.threads[0].is_alive()
+
+
+def test_messages_are_kept_where_no_thread_can_ask_for_the_redrive_policy(
+    sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, (message,) = make_receiver(), messages(1)
+    open_queue("jobs")
+    monkeypatch.setattr(Queue, "receive", receiving([message]))
+    monkeypatch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError))
+    permit = receiver._wait_for_permit()
+    assert permit is not None
+    assert receiver._receive_as_permitted(permit) == [message]
