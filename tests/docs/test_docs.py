@@ -1187,8 +1187,9 @@ def test_console(
     # The doctor has found something, and exits.
     with suppress(SystemExit), override_settings(SETTINGS_MODULE="shop.settings"):
         call_command(*arguments)
-    written = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line not in written] == []
+    written = capsys.readouterr().out
+    missing = [line for line in lines if line not in written.splitlines()]
+    assert missing == [], written
 
 
 def test_the_observers_of_their_page_watch_a_task(

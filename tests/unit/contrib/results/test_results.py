@@ -15,7 +15,7 @@ import pytest
 from django.core.cache import caches
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
-from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.dispatch import Signal
 from django.test import override_settings
 from django.utils import timezone
@@ -560,8 +560,9 @@ def test_an_error_on_a_connection_that_works_is_raised(
         raise OperationalError("database table is locked")
 
     monkeypatch.setattr(DatabaseStore, "_insert_or_update", fail)
-    monkeypatch.setattr(connection, "close_at", 0.0)
-    monkeypatch.setattr(connection, "close", lambda: attempts.append("closed"))
+    used = connections["default"]  # of the proxy, pytest would delete close_at at the end
+    monkeypatch.setattr(used, "close_at", 0.0)
+    monkeypatch.setattr(used, "close", lambda: attempts.append("closed"))
     with pytest.raises(OperationalError):
         store.save(TaskRecord(id="id", function="record"))
     with pytest.raises(OperationalError), transaction.atomic():
