@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from socketserver import BaseRequestHandler
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -32,12 +33,14 @@ from xdist.scheduler import LoadScopeScheduling
 from beanstalk_dispatch import conf
 from beanstalk_dispatch.conf.queue_address import dead_letter_name
 from beanstalk_dispatch.dead_letters import move_task, receiving, sweep
+from beanstalk_dispatch.isolation import server_process
 from beanstalk_dispatch.logging import loggers
 from beanstalk_dispatch.process import state
 from beanstalk_dispatch.sqs.clients import Clients
 from beanstalk_dispatch.sqs.timeouts import Timeouts
 from tests import jobs
 from tests.dead_letters import Dead
+from tests.prepared import PreparedPopen
 from tests.proxy import Proxy
 from tests.recording_sqs import Sqs
 from tests.services import NO_COVERAGE
@@ -104,6 +107,13 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The processes that a test starts are not measured: a quarter of a second of CPU for each."""
     for name, value in NO_COVERAGE.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def prepared_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of isolation need not import Django and boto3."""
+    shown = SimpleNamespace(Popen=PreparedPopen, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(server_process, "subprocess", shown)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ import asyncio
 import base64
 import json
 import math
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -514,19 +512,6 @@ def test_eager_failures_are_logged_not_raised(
 def test_eager_functions_that_cannot_run_raise(eager: Environment) -> None:
     with pytest.raises(UnknownFunction, match="Unable to locate function: tests.nowhere.f"):
         schedule_function("q", "broken")
-
-
-@pytest.mark.slow
-def test_boto3_and_sentry_are_not_imported_with_the_client() -> None:
-    found = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import beanstalk_dispatch.client"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "beanstalk_dispatch.client" in found.stderr
-    assert "boto" not in found.stderr
-    assert "sentry_sdk" not in found.stderr
 
 
 def test_any_mapping_and_any_iterable_will_do(sqs_env: Environment) -> None:

@@ -14,6 +14,7 @@ MISTAKES = ROOT / "tests" / "typed_mistakes.py"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.timeout(600)
 def test_mypy_finds_every_planted_mistake_and_no_other() -> None:
     pytest.importorskip("mypy")

@@ -56,7 +56,7 @@ class Endpoint(DelayedCopies):
 
 
 @pytest.fixture(autouse=True)
-def process_env(env: Environment, tmp_path: Path) -> Environment:
+def process_env(env: Environment, tmp_path: Path, prepared_server: None) -> Environment:
     env(
         WORKER=True, DISPATCH_ISOLATION="process", DISPATCH_TABLE=TABLE, DISPATCH_QUEUES="q=q",
         DISPATCH_TASK_TIMEOUT="60s", DISPATCH_CRASH_LEDGER=tmp_path / "ledger",

@@ -15,7 +15,6 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest.mock import Mock
 
@@ -130,14 +129,16 @@ def test_a_task_that_cannot_be_imported_is_logged_and_the_others_run(
     assert "task cannot be imported function=gone error=" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(("module", "function"), [(subprocess, "Popen"), (socket, "socketpair")])
+@pytest.mark.parametrize(
+    ("module", "function"), [("subprocess", "Popen"), ("socket", "socketpair")]
+)
 def test_without_processes_or_files_a_message_waits(
-    module: ModuleType, function: str, monkeypatch: pytest.MonkeyPatch
+    module: str, function: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(module, function, refuse)
+    monkeypatch.setattr(getattr(server_process, module), function, refuse)
     CHILDREN.start(get_config())  # raises nothing
     _, result = run("sleep", 0)
     assert result.outcome is Outcome.UNAVAILABLE

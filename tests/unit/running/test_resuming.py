@@ -197,6 +197,7 @@ def test_who_says_that_a_process_ends(env: Environment, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prepared_server")
 def test_a_child_learns_that_its_parent_ends(env: Environment, tmp_path: Path) -> None:
     env(DISPATCH_ISOLATION="process", DISPATCH_QUEUES="q=q", DISPATCH_SQS_ENDPOINT_URL=NO_QUEUE)
     path = tmp_path / "items"

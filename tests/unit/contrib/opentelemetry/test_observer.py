@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 import time
 from collections import Counter
@@ -42,6 +40,7 @@ from tests import jobs, tracing
 from tests.conftest import Environment
 from tests.consumers import run_all
 from tests.lambda_events import record_of
+from tests.prepared import run_prepared
 from tests.runs import deliver, deliver_and_keep, run_of
 from tests.services import until
 
@@ -395,6 +394,7 @@ def spans_in(file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prepared_server")
 @pytest.mark.parametrize("isolation", ["process", "fresh"])
 def test_the_spans_of_a_child_are_flushed(
     telemetry: Telemetry, env: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
@@ -434,10 +434,7 @@ def test_a_missing_library_gives_the_pip_line() -> None:
         except ImportError as exc:
             print(exc)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True, text=True, check=True, env=dict(os.environ),
-    )  # fmt: skip
+    done = run_prepared(textwrap.dedent(code), os.environ)
     assert done.stdout == (
         "it needs opentelemetry-api: pip install 'django-beanstalk-dispatch[opentelemetry]'\n"
     )

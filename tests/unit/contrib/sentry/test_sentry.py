@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +46,7 @@ from beanstalk_dispatch.sqs.quotas import MAX_MESSAGE_BYTES
 from tests import jobs
 from tests.conftest import Environment
 from tests.integration.test_sentry import SAFE_TASK, environment_of
+from tests.prepared import run_prepared
 from tests.runs import deliver, run_of
 from tests.sentry_rules import Ingestion
 from tests.sentry_sdk_support import skip_unless_supported
@@ -123,13 +122,9 @@ def in_a_process(code: str, **variables: str) -> dict[str, Any]:
     """Run ``code`` after Django's start; what it leaves in ``result``, and the log."""
     script = "import json, django, sentry_sdk\n" + textwrap.dedent(code)
     settings = {"DJANGO_SETTINGS_MODULE": "tests.settings"}
-    run = subprocess.run(
-        [sys.executable, "-c", script + "\nprint(json.dumps(result))"],
-        cwd=ROOT,
-        env=os.environ | environment_of("") | settings | variables,
-        text=True,
-        capture_output=True,
-        check=False,
+    run = run_prepared(
+        script + "\nprint(json.dumps(result))",
+        os.environ | environment_of("") | settings | variables,
     )
     assert run.returncode == 0, run.stderr
     return {"result": json.loads(run.stdout), "log": run.stderr}

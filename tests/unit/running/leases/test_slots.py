@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from beanstalk_dispatch.running.leases.held_leases import HELD
 from beanstalk_dispatch.running.leases.process_identity import process_name
 from beanstalk_dispatch.running.leases.slots import Slot
 from tests.conftest import Environment
+from tests.prepared import run_prepared
 from tests.runs import deliver
 
 started, release = threading.Semaphore(0), threading.Event()
@@ -222,13 +222,10 @@ def test_many_that_wait_get_times_one_after_the_other(monkeypatch: pytest.Monkey
 @pytest.mark.slow
 def test_the_slot_of_a_process_that_has_ended_is_free_at_once() -> None:
     command = (
-        "import time, sys; sys.path.insert(0, '.');"
         "from beanstalk_dispatch.running.leases.process_identity import process_name;"
         "print(process_name())"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", command], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    ended = run_prepared(command, os.environ).stdout.strip()
     assert ended != process_name()
     cache, slot = caches["default"], new(limit=1)
     cache.set(slot._keys[0], (f"token {ended}", 0.0), 60)

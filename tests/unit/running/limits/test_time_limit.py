@@ -198,7 +198,7 @@ def test_an_alarm_of_nobody_is_ignored_within_a_limit() -> None:
 
 
 @pytest.mark.slow
-def test_thousands_of_blocks_that_end_within_a_millisecond_of_their_limit() -> None:
+def test_a_thousand_blocks_that_end_within_a_millisecond_of_their_limit() -> None:
     """Nothing may come out but TaskTimeout or, in the very instant, TimeLimitExceeded.
 
     In a process without coverage, whose own lock an interrupt can leave locked.
@@ -212,10 +212,10 @@ def test_thousands_of_blocks_that_end_within_a_millisecond_of_their_limit() -> N
         timeout=120,
     )
     counts = json.loads(run.stdout)
-    assert sum(counts.values()) == 5 * 500
+    assert sum(counts.values()) == 5 * 200
     assert counts.get("leaked", 0) == 0
-    assert counts["done"] > 100
-    assert counts["timeout"] > 100
+    assert counts["done"] > 40
+    assert counts["timeout"] > 40
 
 
 def test_an_interrupt_while_the_limit_is_closed_does_not_come_out() -> None:
