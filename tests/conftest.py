@@ -41,7 +41,7 @@ from beanstalk_dispatch.sqs.timeouts import Timeouts
 from tests import jobs
 from tests.dead_letters import Dead
 from tests.prepared import PreparedPopen
-from tests.proxy import Proxy
+from tests.proxy import URLS, Proxy
 from tests.recording_sqs import Sqs
 from tests.services import NO_COVERAGE
 
@@ -60,7 +60,7 @@ Environment = Callable[..., None]
 _PREFIXES = ("AWS_", "BEANSTALK_", "SENTRY_")
 _numbers = itertools.count()
 _SHARES = re.compile(
-    r"(tests/integration/test_(?:containment|gunicorn|outbox|results|sentry)\.py)"
+    r"(tests/integration/test_(?:containment|gunicorn|outbox|pools|results|sentry)\.py)"
     r"::\w+(?:\[(static|stream))?"
     r"|(tests/integration/test_sentry_worker\.py::test_)(?!with_sentry_in_trouble)"
     r"|(tests/docs/test_docs\.py::test_)(?:log\b|every_log_line)"
@@ -245,6 +245,8 @@ def moto() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         make_moto_quick(patch)
         leave_untraced(patch, WSGIRequestHandler)
+        # A client that many tests use makes more retries than botocore allows one.
+        patch.setattr("botocore.retries.quota.RetryQuota.acquire", lambda quota, amount: True)
         patch.setattr(Clients, "_make_client", shares_clients(Clients._make_client, url))
         yield url
     server.stop()
@@ -274,16 +276,16 @@ def leave_untraced(patch: pytest.MonkeyPatch, handler: type[BaseRequestHandler])
 
 
 def shares_clients(make_client: Callable[..., Any], url: str) -> Callable[..., Any]:
-    """Make the clients of the server at ``url`` once for all tests: 40 ms of each test."""
+    """Make the clients of the server at ``url`` and of proxies once: 40 ms for each of a test."""
     made: dict[object, Any] = {}
 
     def make(clients: Clients, region: str, endpoint_url: str | None, timeouts: Timeouts) -> Any:
         config = clients.config
-        if endpoint_url != url or not config.sqs_key:
+        if endpoint_url not in {url, *URLS} or not config.sqs_key:
             return make_client(clients, region, endpoint_url, timeouts)
         credentials = (config.sqs_key, config.sqs_secret, config.sqs_token)
         aws = tuple(sorted(each for each in os.environ.items() if each[0].startswith("AWS_")))
-        key = (os.getpid(), credentials, region, timeouts, aws)
+        key = (os.getpid(), endpoint_url, credentials, region, timeouts, aws)
         if key not in made:
             made[key] = make_client(clients, region, endpoint_url, timeouts)
         return made[key]

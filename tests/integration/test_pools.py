@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -11,6 +12,12 @@ from django.db.utils import ConnectionHandler
 from pytest_django import DjangoDbBlocker
 
 from tests.services import database_settings, postgres
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with postgres() as url:
+        yield url
 
 
 def reset(connection: psycopg.Connection[Any]) -> None:
@@ -23,11 +30,11 @@ def reset(connection: psycopg.Connection[Any]) -> None:
     ("options", "timeout"), [({}, "1ms"), ({"reset": reset}, "0")], ids=["without", "with reset"]
 )
 def test_what_one_thread_sets_reaches_another_through_a_pool_unless_that_resets(
-    django_db_blocker: DjangoDbBlocker, options: dict[str, Any], timeout: str
+    database: str, django_db_blocker: DjangoDbBlocker, options: dict[str, Any], timeout: str
 ) -> None:
     pool = {"min_size": 1, "max_size": 1} | options
-    with postgres() as url, django_db_blocker.unblock():
-        entry = database_settings(url) | {"OPTIONS": {"pool": pool}}
+    with django_db_blocker.unblock():
+        entry = database_settings(database) | {"OPTIONS": {"pool": pool}}
         handler = ConnectionHandler({"default": entry})
 
         def ask(statement: str) -> str:

@@ -263,9 +263,10 @@ def two_queues(sqs_env: Environment, proxy: Proxy, queue_name: str) -> tuple[Que
 
 
 def test_expired_credentials_are_read_again_for_all_queues(
-    two_queues: tuple[Queue, Queue], proxy: Proxy
+    two_queues: tuple[Queue, Queue], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs, other = two_queues
+    monkeypatch.setenv("AWS_SDK_UA_APP_ID", "tests")  # or tests/conftest.py gives the same client
     fail_to_receive(jobs, proxy, "ExpiredToken")
     assert open_queue("other").client is not other.client
     assert open_queue("other").client is open_queue("jobs").client
