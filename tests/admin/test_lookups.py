@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import pytest
 from django.contrib import admin
 from django.contrib.admin import ModelAdmin
 from django.contrib.auth.models import Permission, User
+from django.core.exceptions import SuspiciousOperation
 from django.db.models import Model
 from django.test import Client, RequestFactory
 from django.utils import timezone
@@ -54,7 +56,7 @@ USERS = {
 
 
 @pytest.fixture(params=USERS)
-def logged_in(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Client:
+def user(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> User:
     caplog.set_level(logging.CRITICAL, "django.security")  # each refusal would log a traceback
     user = User.objects.create_user(
         "user", is_staff=True, is_superuser=request.param == "superuser"
@@ -69,9 +71,24 @@ def logged_in(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) 
     OutboxMessage.objects.create(
         task_id="id", function="record", queue="jobs", body=hidden, parameters=hidden
     )
+    return user
+
+
+@pytest.fixture
+def logged_in(user: User) -> Client:
     client = Client()
     client.force_login(user)
     return client
+
+
+def look(user: User, model: type[Model], **query: str) -> Any:
+    """Return the page's answer to a query. It is not written as HTML, which takes most of the time.
+
+    Raise SuspiciousOperation where Django answers with status 400.
+    """
+    request = RequestFactory().get("/", query)
+    request.user = user
+    return admin.site.get_model_admin(model).changelist_view(request)
 
 
 def pages(model: type[Model]) -> str:
@@ -89,18 +106,19 @@ def test_every_admin_of_the_package_knows_its_filters_only() -> None:
 
 @pytest.mark.parametrize("model", TABLES)
 @pytest.mark.parametrize(
-    ("logged_in", "lookups"),
+    ("user", "lookups"),
     [(user, LOOKUPS if user == "reader" else SOME_LOOKUPS) for user in USERS],
-    indirect=["logged_in"], ids=USERS,
+    indirect=["user"], ids=USERS,
 )  # fmt: skip
 def test_only_the_columns_of_filters_can_be_asked(
-    logged_in: Client, lookups: dict[str, str], model: type[Model]
+    user: User, lookups: dict[str, str], model: type[Model]
 ) -> None:
     answered = set()
     for column in {*columns(model), "pk"}:
         for lookup, value in lookups.items():
-            response = logged_in.get(pages(model), {f"{column}{lookup}": value})
-            answered |= {column} if response.status_code != 400 else set()
+            with suppress(SuspiciousOperation):
+                look(user, model, **{f"{column}{lookup}": value})
+                answered.add(column)
     assert answered == FILTERED[model]
 
 
@@ -115,19 +133,18 @@ def test_the_filters_of_the_page_work(logged_in: Client, model: type[Model]) -> 
 
 
 @pytest.mark.parametrize(
-    ("logged_in", "model"), [("reader", StoredResult), ("superuser", OutboxMessage)],
-    indirect=["logged_in"],
-)  # fmt: skip
+    ("user", "model"), [("reader", StoredResult), ("superuser", OutboxMessage)], indirect=["user"]
+)
 def test_search_order_and_addresses_show_no_other_column(
-    logged_in: Client, model: type[Model]
+    user: User, logged_in: Client, model: type[Model]
 ) -> None:
     for query in (SECRET, "secret", '["'):
-        assert logged_in.get(pages(model), {"q": query}).context["cl"].result_count == 0
+        assert look(user, model, q=query).context_data["cl"].result_count == 0
     model_admin: Any = admin.site.get_model_admin(model)
     shown = {*model_admin.list_display, *FILTERED[model], "pk", "id"}
     numbers = map(str, range(-1, 20))
     for order in (*numbers, *columns(model), "-1.2.args"):
-        changes = logged_in.get(pages(model), {"o": order}).context["cl"]
+        changes = look(user, model, o=order).context_data["cl"]
         assert {str(each).lstrip("-") for each in changes.queryset.query.order_by} <= shown
     for column in columns(model) - {model._meta.pk and model._meta.pk.name}:
         asked = {"_to_field": column}
