@@ -37,7 +37,7 @@ TASKS: Final = """
 from django.db import connection
 
 
-def send_welcome(user_id):
+def send_welcome(user_id=None):
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     print("welcome, user", user_id, "from", connection.vendor, flush=True)

@@ -79,11 +79,13 @@ def test_what_ends_its_process_is_alone_the_next_time_and_then_a_dead_letter(
     """The neighbour is cut off once with it, and then each has a process of its own."""
     dead = f"{queue_name}-dead"
     sqs_env(DISPATCH_QUEUES=f"q={queue_name} dead={dead}")
-    culprit = body("match", "(a+)+$", "a" * 40 + "b", id="culprit")  # keeps Python's lock for years
+    culprit = body("hold", id="culprit")
     with (
         gunicorn(
             tmp_path,
-            BEANSTALK_DISPATCH_TABLE=f"{TABLE} match=re.match work=tests.limited_jobs.work",
+            BEANSTALK_DISPATCH_TABLE=(
+                f"{TABLE} hold=tests.isolated_jobs.hold_lock work=tests.limited_jobs.work"
+            ),
             BEANSTALK_DISPATCH_DEAD_LETTER_QUEUE="dead",
             BEANSTALK_DISPATCH_TASK_TIMEOUT="4s",
             GUNICORN_CMD_ARGS="--threads=15 --timeout=2",

@@ -134,7 +134,7 @@ def run_a_task(
     return log.read_text()
 
 
-def start(shape: Shape, folder: Path, database: str) -> Project:
+def start(shape: Shape, folder: Path, database: str = "") -> Project:
     """Make the project in a folder that nginx may read."""
     folder.chmod(0o755)
     root = folder / "shop"
@@ -159,8 +159,10 @@ def as_parameter(shape: Shape) -> Any:
 
 @pytest.mark.parametrize("shape", [as_parameter(shape) for shape in SHAPES])
 def test_a_project_runs_a_task_with_the_files_and_properties_of_beanstalk_eb(
-    shape: Shape, moto: str, queue_name: str, env: Environment, tmp_path: Path, database: str
-) -> None:
+    shape: Shape, moto: str, queue_name: str, env: Environment, tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    database = request.getfixturevalue("database") if shape.vendor == "postgresql" else ""
     project, local = start(shape, tmp_path, database), credentials(moto)
     create_queue(queue_name)
 
@@ -176,9 +178,9 @@ def test_a_project_runs_a_task_with_the_files_and_properties_of_beanstalk_eb(
 
 
 def test_a_second_worker_environment_of_a_bundle_runs_the_tasks_of_its_queue(
-    moto: str, queue_name: str, env: Environment, tmp_path: Path, database: str
+    moto: str, queue_name: str, env: Environment, tmp_path: Path
 ) -> None:
-    project, local = start(SHAPES[0], tmp_path, database), credentials(moto)
+    project, local = start(SHAPES[0], tmp_path), credentials(moto)
     create_queue(f"{queue_name}-work")
     own = {
         "BEANSTALK_DISPATCH_TABLE": "send_welcome=shop.tasks.send_welcome",

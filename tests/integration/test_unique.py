@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import psycopg
 import pytest
 
 from beanstalk_dispatch.sqs.opening import open_queue
@@ -15,6 +16,11 @@ from tests import services
 from tests.conftest import Environment
 
 PROCESSES, CALLS = 3, 24
+TABLE = (
+    "CREATE TABLE leases (cache_key varchar(255) PRIMARY KEY, value text NOT NULL, "
+    "expires timestamptz NOT NULL)"
+)
+"""What ``createcachetable`` makes, without a process of Django."""
 SCHEDULE = f"""
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -43,14 +49,12 @@ def shared(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
             url = f"redis://127.0.0.1:{stack.enter_context(services.valkey())}"
         else:
             url = stack.enter_context(services.postgres())
-        found = {
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(TABLE)
+        yield {
             **os.environ, "CACHE_KIND": request.param, "CACHE_URL": url,
             "DJANGO_SETTINGS_MODULE": "tests.shared_cache_settings",
         }  # fmt: skip
-        if request.param == "database":
-            command = [sys.executable, "-m", "django", "createcachetable", "--verbosity=0"]
-            subprocess.run(command, env=found, check=True)
-        yield found
 
 
 @pytest.mark.usefixtures("unmeasured")

@@ -196,7 +196,8 @@ def test_a_heartbeat_under_way_does_not_shorten_the_delay_of_a_retry(
         until(lambda: 100 in requested)
         time.sleep(0.2)
         assert not worker.queues[0].in_flight.messages
-    assert requested == [2, 100]
+    assert requested[0] == 2
+    assert requested.index(100) == len(requested) - 1
 
 
 def test_a_requeue_that_hangs_does_not_delay_the_heartbeats_of_its_queue(
