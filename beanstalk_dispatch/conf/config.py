@@ -49,7 +49,7 @@ _APP: Final = "beanstalk_dispatch"
 class Config:
     """The resolved configuration; the Setting of the same name documents each field.
 
-    It is compared and hashed by identity. Its repr shows no secret. It is no dataclass: a start
+    It is compared and hashed by identity. Its repr shows no secret. It is not a dataclass: a start
     of any project would take two milliseconds longer.
     """
 

@@ -10,7 +10,7 @@ from . import casts
 T = TypeVar("T")
 
 
-# These are no dataclasses: every start of a project would pay for the making of such a class.
+# These are not dataclasses: every start of a project would pay for the making of such a class.
 
 
 class Setting(Generic[T]):
