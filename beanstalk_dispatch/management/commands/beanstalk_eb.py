@@ -256,7 +256,8 @@ def _missing_values(plan: Plan, config: Config, root: Path) -> Iterator[str]:
     else:
         yield (
             "there is no requirements.txt, from which Elastic Beanstalk installs your packages; "
-            "'pip freeze > requirements.txt' writes one"
+            "'pip freeze > requirements.txt' writes one, or "
+            "'uv export --no-hashes --no-emit-project -o requirements.txt'"
         )
 
 
