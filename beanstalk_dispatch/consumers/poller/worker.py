@@ -255,7 +255,7 @@ class Worker:
         thread = threading.Thread(target=log, args=args, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # tasks have used up all threads, and the stop goes on
+        except RuntimeError:  # tasks have used up all threads, and the stop continues
             log(*args)
         else:
             thread.join(self.options.times.log_timeout)
