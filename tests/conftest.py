@@ -38,7 +38,7 @@ from beanstalk_dispatch.logging import loggers
 from beanstalk_dispatch.process import state
 from beanstalk_dispatch.sqs.clients import Clients
 from beanstalk_dispatch.sqs.timeouts import Timeouts
-from tests import jobs
+from tests import jobs, prepared
 from tests.dead_letters import Dead
 from tests.prepared import PreparedPopen
 from tests.proxy import URLS, Proxy
@@ -178,6 +178,7 @@ def pytest_collection() -> Generator[None, object, object]:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
     """Collect what is left once. pytest does it five times, through all that the tests imported."""
+    prepared.stop()
     gc.collect()
     gc.freeze()
 

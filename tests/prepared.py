@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from multiprocessing import reduction
+from multiprocessing import forkserver, reduction, resource_tracker
 from typing import Any, Final
 
 _LIBRARIES: Final = [
@@ -25,6 +25,15 @@ _LIBRARIES: Final = [
 ]  # fmt: skip
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(_LIBRARIES)
+
+
+_HELPERS: Final[list[Any]] = [forkserver._forkserver, resource_tracker._resource_tracker]
+
+
+def stop() -> None:
+    """End the processes that fork, or coverage would save their data after it has combined all."""
+    for each in _HELPERS:
+        each._stop()
 
 
 class PreparedPopen:

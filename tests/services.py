@@ -52,6 +52,18 @@ def free_port() -> int:
         return port
 
 
+def in_child(function: Callable[[], object]) -> None:
+    """Run a function in a forked process, which ends right after it. Fail if it returns False."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = int(function() is False)
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def until(condition: Callable[[], object], seconds: float = 30) -> None:
     """Wait for a condition, and fail when it does not come."""
     deadline = time.monotonic() + seconds

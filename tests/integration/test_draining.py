@@ -26,8 +26,7 @@ from beanstalk_dispatch.running.limits import time_limit as timeouts
 from beanstalk_dispatch.running.running_tasks import RUNNING
 from tests.conftest import TABLE, Environment
 from tests.integration.test_gunicorn import body
-from tests.services import Gunicorn, until
-from tests.unit.running.test_crash_ledger import in_child
+from tests.services import Gunicorn, in_child, until
 from tests.unit.test_views import post
 
 # The processes of two scenes are measured, and draining in this process.

@@ -49,6 +49,7 @@ from beanstalk_dispatch.running.limits import monkey_patching
 from beanstalk_dispatch.running.limits.time_limit import stop_watchdog
 from beanstalk_dispatch.running.run import Run
 from tests.conftest import Environment
+from tests.services import in_child
 from tests.unit.isolation.test_children import Endpoint, outcome, process_env, processes, run
 
 pytestmark = pytest.mark.slow
@@ -159,10 +160,7 @@ def test_a_worker_starts_the_server_early_where_tasks_run_in_children(env: Envir
 def test_a_forked_process_leaves_the_children_of_its_parent_alone(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     outcome("note", str(notes), task_id="1")
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if CHILDREN._server is None and not CHILDREN._idle else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    in_child(lambda: CHILDREN._server is None and not CHILDREN._idle)
     outcome("note", str(notes), task_id="2")
     assert len(set(processes(notes))) == 1
 

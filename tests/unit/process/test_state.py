@@ -14,7 +14,7 @@ import pytest
 
 from beanstalk_dispatch.process import state
 from beanstalk_dispatch.process.state import FORKS
-from tests.services import NO_COVERAGE
+from tests.services import NO_COVERAGE, in_child
 from tests.unit.test_structure import MODULES
 
 LOCKS = type(threading.Lock()), type(threading.RLock())
@@ -83,10 +83,7 @@ def test_each_piece_is_forgotten_in_the_order_of_imports_whatever_another_raises
 
 def test_forks_are_counted_in_the_child() -> None:
     before = FORKS.count
-    child = os.fork()
-    if not child:  # pragma: no cover - the child
-        os._exit(FORKS.count - before)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    in_child(lambda: FORKS.count == before + 1)
     assert FORKS.count == before
 
 
@@ -97,21 +94,15 @@ def test_a_fork_waits_until_the_imports_have_ended() -> None:
     FORKS.lock.acquire()
     threading.Timer(0.2, FORKS.lock.release).start()
     started = time.monotonic()
-    pid = os.fork()
-    if not pid:  # pragma: no cover - the child
-        os._exit(0 if FORKS.lock.acquire(timeout=1) else 1)
+    in_child(lambda: FORKS.lock.acquire(timeout=1))
     assert time.monotonic() - started >= 0.19
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert not FORKS.lock.locked()
 
 
 def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "FORK_WAIT_SECONDS", 0.05)
     with FORKS.lock:
-        pid = os.fork()
-        if not pid:  # pragma: no cover - the child
-            os._exit(0 if FORKS.lock.acquire(timeout=1) else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        in_child(lambda: FORKS.lock.acquire(timeout=1))
         assert FORKS.lock.locked()
 
 

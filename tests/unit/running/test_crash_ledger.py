@@ -30,24 +30,12 @@ from beanstalk_dispatch.running.crash_ledger import (
     TaskPlace,
     open_ledger,
 )
+from tests.services import in_child
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger"
-
-
-def in_child(function: Callable[[], None]) -> None:
-    """Run a function in a process that ends right after it, without an end of its own."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            function()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def begin(
@@ -171,7 +159,7 @@ def test_every_process_sees_the_count_and_that_it_was_forgotten(path: Path) -> N
     ledger, _ = open_ledger(str(path))
     assert ledger.times_cut("task-1") == 0
     run_and_die(path, "task-1", "task-2")
-    in_child(lambda: None if cut_tasks(path) else os._exit(1))
+    in_child(lambda: bool(cut_tasks(path)))
     assert (ledger.times_cut("task-1"), ledger.times_cut("task-2")) == (1, 1)
 
     def forget() -> None:

@@ -27,7 +27,7 @@ from tests import jobs
 from tests.conftest import TABLE, Environment
 from tests.jobs import calls
 from tests.runs import deliver
-from tests.unit.running.test_crash_ledger import in_child
+from tests.services import in_child
 from tests.workers import until
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from contextvars import ContextVar
 from typing import Any
@@ -20,6 +19,7 @@ from beanstalk_dispatch.sqs.opening import open_queue
 from beanstalk_dispatch.testing import capture_tasks
 from tests.conftest import Environment
 from tests.proxy import Answer, Proxy
+from tests.services import in_child
 
 COUNT = 5
 
@@ -136,7 +136,4 @@ def test_a_forked_child_makes_threads_of_its_own() -> None:
     executor = sending_executor()
     assert sending_executor() is executor
     assert executor._max_workers == MAX_THREADS
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if sending_executor() is not executor else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    in_child(lambda: sending_executor() is not executor)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import linecache
-import os
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from beanstalk_dispatch.sqs.joined_sends import MAX_OPEN, WAITED, JoinedSends
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.proxy import Answer, Proxy, error
 from tests.recording_sqs import Sqs, body_of, label
+from tests.services import in_child
 from tests.workers import until
 
 Outcome = str | BaseException
@@ -332,10 +332,7 @@ def test_a_child_forked_in_the_middle_has_sends_of_its_own(sqs: Sqs, proxy: Prox
     for _ in range(MAX_OPEN):
         asked.acquire()
     until(lambda: len(open_queue("jobs")._joined._waiting) == 4, 30)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if isinstance(schedule_function("jobs", "record", "child"), str) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    in_child(lambda: isinstance(schedule_function("jobs", "record", "child"), str))
     is_open.set()
     for thread in threads:
         thread.join(30)

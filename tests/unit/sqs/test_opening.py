@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from beanstalk_dispatch.sqs.queue import Queue, Received
 from tests.batches import Entry
 from tests.conftest import Environment
 from tests.proxy import Proxy, error
+from tests.services import in_child
 
 ACCOUNT = "123456789012"
 SSO_PROFILE = f"""
@@ -146,16 +146,14 @@ def test_threads_share_one_client(without_queue: Environment) -> None:
 
 def test_a_forked_child_makes_its_own_client(sqs_env: Environment) -> None:
     queue = open_queue("jobs")
+
+    def send() -> bool:
+        mine = open_queue("jobs")
+        mine.send("{}", {})
+        return mine.client is not queue.client
+
     with _open_queues.lock:  # as if another thread held it at the fork
-        child = os.fork()
-    if child == 0:  # pragma: no cover - runs in the child
-        try:
-            mine = open_queue("jobs")
-            mine.send("{}", {})
-            os._exit(0 if mine.client is not queue.client else 1)
-        finally:
-            os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        in_child(send)
     assert len(receive(queue)) == 1
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import threading
 
 import pytest
@@ -19,6 +18,7 @@ from beanstalk_dispatch.exceptions import SendError
 from beanstalk_dispatch.sqs.backoff import BackoffTimes
 from tests.conftest import Environment
 from tests.recording_sqs import Sqs
+from tests.services import in_child
 from tests.workers import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -97,10 +97,7 @@ def test_at_the_end_of_the_interpreter_a_commit_does_not_fail(
 def test_a_forked_child_has_a_thread_of_its_own(sqs: Sqs) -> None:
     schedule_function("jobs", "record", 1)
     assert SENDER.flush(30)
-    pid = os.fork()
-    if not pid:  # pragma: no cover - the child
-        os._exit(0 if SENDER._thread is None and SENDER.flush(0) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    in_child(lambda: SENDER._thread is None and SENDER.flush(0))
     assert SENDER._thread is not None
 
 
