@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +15,14 @@ from moto.sqs.models import sqs_backends
 from beanstalk_dispatch.client import Call, schedule_many
 from tests.conftest import Environment
 from tests.integration.test_unique import shared
+from tests.prepared import PreparedPopen
 from tests.services import until
 
 __all__ = ["shared"]
 
 LIMIT, WORKERS, TASKS = 5, 3, 30
 COMMAND = [
-    sys.executable, "-m", "django", "beanstalk_worker", "jobs", "--threads=8", "--wait=1",
+    "-m", "django", "beanstalk_worker", "jobs", "--threads=8", "--wait=1",
     "--visibility-timeout=10",
 ]  # fmt: skip
 
@@ -34,8 +34,8 @@ class Workers:
         self._environment, self._shown = environment, shown
         self._processes = [self._start() for _ in range(WORKERS)]
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(COMMAND, env=self._environment)
+    def _start(self) -> PreparedPopen:
+        return PreparedPopen(COMMAND, env=self._environment)
 
     def kill_one(self) -> None:
         victim = random.choice(self._processes)
@@ -48,7 +48,7 @@ class Workers:
 
     def stop(self) -> None:
         for each in self._processes:
-            each.terminate()
+            os.kill(each.pid, signal.SIGTERM)
         for each in self._processes:
             each.wait(30)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,7 @@ from django.test import override_settings
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.contrib.results import get_result, wait
 from tests.conftest import Environment
-from tests.integration.worker.test_process import ROOT
+from tests.prepared import PreparedPopen
 from tests.services import valkey
 from tests.workers import until
 
@@ -33,13 +31,11 @@ def written(path: Path) -> int:
 
 
 @contextmanager
-def process(port: str) -> Iterator[subprocess.Popen[bytes]]:
-    child = subprocess.Popen(
-        [sys.executable, "manage.py", "beanstalk_worker", "jobs", "--wait=1",
-         "--visibility-timeout=2"],
+def process(port: str) -> Iterator[PreparedPopen]:
+    child = PreparedPopen(
+        ["-m", "django", "beanstalk_worker", "jobs", "--wait=1", "--visibility-timeout=2"],
         env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.lease_settings", "LEASES_PORT": port},
-        cwd=ROOT, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     try:
         yield child
     finally:
@@ -71,7 +67,7 @@ def test_a_task_goes_on_after_each_end_of_its_worker(
             before = written(path)
             with process(str(port)) as worker:
                 until(lambda: written(path) > before + 300, 40)
-                worker.send_signal(number)
+                os.kill(worker.pid, number)
                 worker.wait(20)
 
         run_until_sent(signal.SIGTERM)

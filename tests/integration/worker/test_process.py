@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from beanstalk_dispatch.client import Call, schedule_function, schedule_many
 from beanstalk_dispatch.consumers.poller.worker import EXIT_STUCK
 from beanstalk_dispatch.sqs.opening import open_queue
 from tests.conftest import Environment
+from tests.prepared import PreparedPopen
 from tests.services import free_port
 from tests.workers import restored_signal_handlers, until
 
@@ -33,19 +32,17 @@ execute_from_command_line()
 
 
 @contextmanager
-def process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    child = subprocess.Popen(
-        [sys.executable, "-c", _MAIN, "beanstalk_worker", "jobs", "--wait=1", *arguments],
-        env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
-        cwd=ROOT,
-        text=True,
-        stderr=subprocess.PIPE,
-    )
+def process(*arguments: str, log: Path = Path(os.devnull)) -> Iterator[PreparedPopen]:
+    with log.open("w") as file:
+        child = PreparedPopen(
+            ["-c", _MAIN, "beanstalk_worker", "jobs", "--wait=1", *arguments],
+            env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"}, stderr=file.fileno(),
+        )  # fmt: skip
     try:
         yield child
     finally:
         child.kill()
-        child.communicate()
+        child.wait()
 
 
 def appending(path: Path) -> list[Call]:
@@ -75,7 +72,7 @@ def test_a_signal_ends_it_when_its_tasks_are_done(
     schedule_many("jobs", [Call("linger", [str(out), 0.5])])
     with restored_signal_handlers(), process() as child:
         until(out.exists)
-        child.send_signal(signum)
+        os.kill(child.pid, signum)
         assert child.wait(30) == 0
     assert out.read_text().split() == ["0", "1"]
     assert open_queue("jobs").depth() == 0
@@ -104,12 +101,13 @@ def test_what_kill_9_cut_off_is_logged_by_the_next_process(
 ) -> None:
     out = tmp_path / "out"
     (task_id,) = schedule_many("jobs", [Call("linger", [str(out), 60])])
-    with process() as child:
+    log = tmp_path / "log"
+    with process():
         until(out.exists)
-    with process() as child:
-        assert child.stderr
-        line = next(each for each in child.stderr if each.startswith("cut "))
-    assert line.startswith(f"cut id={task_id} function=linger receive_count=1 seconds=")
+    with process(log=log):
+        until(
+            lambda: f"cut id={task_id} function=linger receive_count=1 seconds=" in log.read_text()
+        )
 
 
 def test_health_is_shown_on_a_port_and_in_a_file(
