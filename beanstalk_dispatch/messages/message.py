@@ -20,6 +20,7 @@ from beanstalk_dispatch.exceptions import (
 )
 
 from .bodies import parse_object, read_members, read_object
+from .frozen import make
 from .signatures import signer, strip_signature
 
 VERSION: Final = 1
@@ -365,7 +366,7 @@ def _to_message(content: dict[str, Any], default_id: str | None) -> Message:
             if not isinstance(value, types) or (is_valid and not is_valid(value)):
                 raise MalformedMessage(f"{name} is not {description}")
             members[name] = value
-    return Message(**members)
+    return make(Message, members)
 
 
 def _raise_missing_member(content: Mapping[str, Any], name: str) -> NoReturn:

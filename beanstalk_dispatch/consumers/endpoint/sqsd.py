@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from beanstalk_dispatch.conf.variables import WORKER
 from beanstalk_dispatch.messages.delivery import DEFAULT_PROXY_TIMEOUT, Delivery
+from beanstalk_dispatch.messages.frozen import make
 
 HEADER = "X-Aws-Sqsd-"
 TASK_NAME_ATTRIBUTE = "beanstalk.sqsd.task_name"
@@ -54,14 +55,14 @@ def delivery_from_meta(meta: Mapping[str, str], body: bytes = b"") -> Delivery:
     ``request.headers`` is not used: making it takes longer than all the work of this function.
     """
     get = meta.get
-    waited, proxy_timeout = None, DEFAULT_PROXY_TIMEOUT
+    facts: dict[str, Any] = {"body": body}
     if start := get("HTTP_X_REQUEST_START"):
-        waited, proxy_timeout = _read_proxys_headers(start, get("HTTP_X_PROXY_READ_TIMEOUT", ""))
-    facts: dict[str, Any] = {}
+        timeout = get("HTTP_X_PROXY_READ_TIMEOUT", "")
+        facts["waited"], facts["proxy_timeout"] = _read_proxys_headers(start, timeout)
     for key, name, read in _FACTS_IN_META:
         if (text := get(key)) and (value := read(text)) is not None:
             facts[name] = value
-    return Delivery(body=body, waited=waited, proxy_timeout=proxy_timeout, **facts)
+    return make(Delivery, facts)
 
 
 def delivery_from_attributes(
