@@ -71,7 +71,7 @@ STAGES: Final[Sequence[Step | OutcomeStep]] = (
     Step("report", report.report),
     Step("accept", accept.accept),
     OutcomeStep("postpone", postpone.postpone, {Outcome.RUNNING, Outcome.UNAVAILABLE}),
-    Step("known", known.known),
+    Step("known", known.known, only_if=attrgetter("delivery.message_id")),
     Step("look up", look_up.look_up, in_child=True),
     Step("unique", unique.unique, only_if=attrgetter("message.unique")),
     Step("expire", expire.expire),

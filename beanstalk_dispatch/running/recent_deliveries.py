@@ -24,14 +24,12 @@ nine of ten messages are still known when seven thousand others have finished.
 """
 
 
-def key_of(delivery: Delivery) -> int | None:
+def key_of(delivery: Delivery) -> int:
     """Return the key that all deliveries of a message share.
 
-    Return None without an id of SQS. It is made of the queue's name, the id that SQS gave the
-    message, and its body. A retry is another SQS message, with another id.
+    It is made of the queue's name, the id that SQS gave the message, and its body. A retry is
+    another SQS message, with another id.
     """
-    if delivery.message_id is None:
-        return None
     return hash((delivery.queue, delivery.message_id, delivery.body)) or 1
 
 

@@ -18,8 +18,7 @@ _RETRY_RUNNING_SECONDS: Final = 30.0
 
 def known(run: Run) -> Surround:
     """Remember the message while it runs, and if it is acknowledged, afterwards."""
-    if (key := key_of(run.delivery)) is None:
-        return None
+    key = key_of(run.delivery)
     if (earlier := RECENT.begin(key, run)) is not None:
         return _delivered_again(run, earlier)
     is_finished = False
