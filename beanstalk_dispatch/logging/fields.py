@@ -27,8 +27,8 @@ def names_in(template: str) -> tuple[str, ...]:
     return tuple(names.get(name, name) for name in re.findall(_PLACEHOLDER, template))
 
 
-def add_fields(record: logging.LogRecord) -> bool:
-    """Set the fields of a line on its record, as ``extra`` does. Return True."""
+def add_fields(record: logging.LogRecord) -> None:
+    """Set the fields of a line on its record, as ``extra`` does."""
     values, template, attributes = record.args, record.msg, record.__dict__
     if type(values) is tuple and type(template) is str:
         for name, value in zip(names_in(template), values, strict=False):
@@ -36,7 +36,6 @@ def add_fields(record: logging.LogRecord) -> bool:
                 if isinstance(value, str) and value[:1] in {"'", '"'}:
                     value = _unquoted(value)  # noqa: PLW2901
                 attributes[name] = value
-    return True
 
 
 def _unquoted(value: str) -> str:

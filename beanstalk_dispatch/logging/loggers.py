@@ -47,6 +47,8 @@ def _protect_logger(logger: logging.Logger) -> None:
 
     def handle_safely(record: logging.LogRecord) -> None:
         try:
+            add_fields(record)
+            _keep_from_margin(record)
             handle(record)
         except Exception as exc:
             report_unwritten(exc)
@@ -58,8 +60,6 @@ def _protect_logger(logger: logging.Logger) -> None:
             report_unwritten(exc)
             return logging.LogRecord(*values[:8])
 
-    logger.addFilter(add_fields)
-    logger.addFilter(_keep_from_margin)
     logger.handle = handle_safely  # type: ignore[method-assign]
     logger.makeRecord = make_record_safely  # type: ignore[method-assign]
 
