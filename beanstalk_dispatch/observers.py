@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol
@@ -104,10 +103,13 @@ def _call(function: Callable[[], Any]) -> Any:
     return function()
 
 
-CALLER: Final[ContextVar[Callable[[Callable[[], Any]], Any]]] = ContextVar(
-    "beanstalk_dispatch.caller", default=_call
-)
-"""Calls the methods of observers. In a delivery, it sets them a limit."""
+class _Caller:
+    """The function that calls the methods of observers. In a delivery, it sets them a limit."""
+
+    call: Callable[[Callable[[], Any]], Any] = staticmethod(_call)
+
+
+CALLER: Final = _Caller()
 
 
 def observed(
@@ -154,7 +156,7 @@ class _HarmlessContext:
             self._log_observer_error("start", error)
 
     def _caller(self) -> Callable[[Callable[[], Any]], Any]:
-        return _call if isinstance(self._observer, OwnObserver) else CALLER.get()
+        return _call if isinstance(self._observer, OwnObserver) else CALLER.call
 
     def _make_and_enter(self) -> AbstractContextManager[object]:
         manager: AbstractContextManager[object] = getattr(self._observer, self._stage)(*self._args)

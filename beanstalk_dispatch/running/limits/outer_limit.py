@@ -60,7 +60,7 @@ class OuterLimit:
         """The limits of the parts that run now, each within the one before it."""
 
     def __enter__(self) -> Self:
-        self._tokens = _current.set(self), CALLER.set(_call_observer)
+        self._token = _current.set(self)
         if self._is_watched:
             self.watch.__enter__()
         return self
@@ -75,8 +75,7 @@ class OuterLimit:
             if self._is_watched:
                 self.watch.__exit__(exc_type, exc, traceback)
         finally:
-            _current.reset(self._tokens[0])
-            CALLER.reset(self._tokens[1])
+            _current.reset(self._token)
 
 
 _current: ContextVar[OuterLimit | None] = ContextVar("beanstalk_dispatch.outer", default=None)
@@ -150,7 +149,12 @@ def call_within_outer_limit(function: Callable[P, T], *args: P.args, **kwargs: P
 
 
 def _call_observer(function: Callable[[], T]) -> T:
-    """Call an observer's method within the outer limit. Raise only exceptions that can be shown."""
+    """Call an observer's method within the outer limit, if this is part of a delivery.
+
+    In a delivery, raise only exceptions that can be shown.
+    """
+    if _current.get() is None:
+        return function()
     try:
         return call_within_outer_limit(function)
     except BaseException as exc:
@@ -160,6 +164,9 @@ def _call_observer(function: Callable[[], T]) -> T:
     if not isinstance(shown, Exception):  # such as a SystemExit in a thread
         shown = RuntimeError(quoted_error(shown, with_type=True))
     raise shown  # here, or the other one would be its context, and be shown too
+
+
+CALLER.call = _call_observer
 
 
 def _passes(exc: BaseException) -> bool:

@@ -130,9 +130,8 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         self.thread_id = threading.get_ident()
         self.started = clock.monotonic()
         self.deadline = self.started + self.seconds + self.leeway
-        in_main_thread = self.thread_id == threading.main_thread().ident
-        self._in_main_thread = in_main_thread and self.interrupts
-        if self._in_main_thread:
+        if self.interrupts and self.thread_id == threading.main_thread().ident:
+            self._in_main_thread = True
             self._previous_handler = _set_handler(_SIGALRM, self._on_alarm)
         try:
             _watchdog.watch(self)
